@@ -66,7 +66,7 @@ def _reason(index: Index, linear: Linear) -> str | None:
         return f"{num_channels} channels; the Neural Engine has at most {MAX_CHANNELS}"
     rank = index.rank(linear.x)
     if rank == 2 and _sequence(index, linear) is None:
-        return "its operand (B, C) has no sequence: the last axis of (B, C, 1, 1) would be 1"
+        return "its operand (B, C) has no sequence: the last axis would be 1"
     if rank in (2, 3):
         is_vector = not linear.bias or bias_vector(index, linear) is not None
         return None if is_vector else "its bias is not a constant vector"

@@ -109,11 +109,11 @@ def _write(index: Index, borders: Borders, tables: "_Tables", rotation: _Rotatio
     swapped = build.op("Concat", *(parts[i ^ 1] for i in range(len(parts))), axis=CHANNELS)
     cos = tables.get(rotation.cos, rotation, is_signed=False)
     sin = tables.get(rotation.sin, rotation, is_signed=True)
-    transposed = build.op("Add", build.op("Mul", x, cos), build.op("Mul", swapped, sin))
+    rotated = build.op("Add", build.op("Mul", x, cos), build.op("Mul", swapped, sin))
     if heads.scale != 1:
-        transposed = build.op("Mul", transposed, index.weight(np.array(heads.scale, index.dtype(heads.source))))
+        rotated = build.op("Mul", rotated, index.weight(np.array(heads.scale, index.dtype(heads.source))))
     flat = build.name()
-    borders.leave(transposed, flat)
+    borders.leave(rotated, flat)
     shape = build.ints(0, 0, num_heads, width)
     if rotation.is_steps_first:
         build.put("Reshape", [flat, shape], [name])

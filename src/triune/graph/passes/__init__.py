@@ -1,1 +1,1 @@
-"""Passes over ONNX models, one a file. `run` says what a pass is."""
+"""Passes, each of which rewrites one thing in an ONNX model. Each has a file of its own; `run` has their base class."""

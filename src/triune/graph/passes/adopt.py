@@ -1,4 +1,4 @@
-"""Move operators that ONNX does not define, but runtimes put into ONNX's domain, to a domain of their own."""
+"""Move operators that only ONNX Runtime defines from ONNX's own domain to another domain, for `Upgrade` to replace."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,17 +15,17 @@ _schemas: Any = onnx.defs
 
 
 class Adopt(GraphPass):
-    """Given nodes in ONNX's domain whose operators ONNX Runtime has, but the model's operator set lacks. Result: the
-    same nodes in the domain `ADOPTED`, which ONNX's checker accepts. `Upgrade` replaces them later.
+    """Given nodes in ONNX's domain with operators that ONNX Runtime has, but not the model's operator set. Result: the
+    same nodes in the domain "triune.adopted". ONNX's checker accepts them there, and `Upgrade` replaces them later.
 
-    ONNX Runtime's optimizer writes LayerNormalization and SimplifiedLayerNormalization into models of any set, and its
-    first versions had operators that ONNX tried and gave up (ImageScaler, Affine).
+    ONNX Runtime's optimizer writes LayerNormalization and SimplifiedLayerNormalization into models of any operator set.
+    Old models have experimental operators that ONNX has removed (ImageScaler, Affine).
     """
 
     name = "adopt"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes the nodes of the model and of its functions, each by the operator set that it is written in."""
+        """Changes `model` and its functions, each by the operator set that it imports."""
         if _adopt(model.graph.node, _version(model.opset_import)):
             model.opset_import.append(OperatorSetIdProto(domain=ADOPTED, version=1))
         for function in model.functions:

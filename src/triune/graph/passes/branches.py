@@ -11,18 +11,18 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 
 
 class Branches(GraphPass):
-    """Given an If with a constant condition. Result: the nodes of the branch that it takes."""
+    """Given an If with a constant condition. Result: the nodes of the branch that is taken, in place of the If."""
 
     name = "branches"
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`. A name in a branch that also occurs elsewhere gets the name of the If as a prefix."""
-        _Taking(model).take(model.graph, None)
+        _BranchReplacement(model).take(model.graph, None)
         return model
 
 
-class _Taking:
-    """Replaces each If of constant condition in one model."""
+class _BranchReplacement:
+    """Replaces each If with a constant condition in one model."""
 
     def __init__(self, model: ModelProto) -> None:
         self._graph = model.graph
@@ -30,12 +30,12 @@ class _Taking:
 
     @functools.cached_property
     def _defined(self) -> Counter[str]:
-        """How often each name is defined in the model. It must first be read before the model is changed."""
+        """How many values of each name the model defines. Counted at the first use, before the model is changed."""
         own = [value.name for value in (*self._graph.input, *self._graph.initializer)]
         return Counter([*own, *defined_names(self._graph.node)])
 
     def take(self, graph: GraphProto, outer: Values | None) -> None:
-        """Replace each If of constant condition in a graph and its subgraphs by the branch that it takes."""
+        """Replace each If with a constant condition in a graph and its subgraphs by the branch that is taken."""
         values = Values(graph, outer)
         nodes: list[NodeProto] = []
         for node in graph.node:

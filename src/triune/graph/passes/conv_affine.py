@@ -1,4 +1,4 @@
-"""Fold scales and shifts after a convolution into its weights and bias."""
+"""Fold a scale and shift for each channel, after a convolution, into the weights and bias of the convolution."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,18 +18,19 @@ _Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
-    """y = x * factor + shift in each channel. Factor and shift are fp64, of one element or one for each channel."""
+    """y = x * factor + shift in each channel. `factor` and `shift` are fp64, of one element or one for each channel."""
 
     factor: _Array
     shift: _Array
 
 
 class ConvAffine(GraphPass):
-    """Given Conv or ConvTranspose with constant weights, then BatchNormalization, or Mul, Add or Sub by constants.
+    """Given Conv or ConvTranspose with constant weights, followed by BatchNormalization, or by Mul, Add or Sub by
+    constants.
 
     The constants have one element, or one for each channel. Result: the convolution alone, with new weights and a new
-    bias. The nodes stay if a weight would overflow, or a nonzero one would become zero. A Div stays too: a quotient of
-    whole numbers may be exact, while a product with the reciprocal is not.
+    bias. Nothing is changed if a weight would overflow or become 0. A Div stays, too: a quotient of integers may be
+    exact, while the product with the reciprocal is not.
     """
 
     name = "conv_affine"
@@ -65,7 +66,7 @@ def _fuse(graph: GraphProto, outer: Values | None, used: Names, file: WeightFile
             made = node.output[0]
             positions = readers.get(made, [])
             following = nodes[positions[0]] if len(positions) == 1 and made not in kept else None
-            after = None if following is None else _scaled(values, node, constants, following)
+            after = None if following is None else _folded(values, node, constants, following)
             if following is None or after is None:
                 break
             constants, is_changed = after, True
@@ -102,10 +103,10 @@ def _num_channels(conv: NodeProto, weight: _Array) -> int:
     return weight.shape[1] * groups if conv.op_type == "ConvTranspose" else weight.shape[0]
 
 
-def _scaled(
+def _folded(
     values: Values, conv: NodeProto, constants: tuple[_Array, _Array], following: NodeProto
 ) -> tuple[_Array, _Array] | None:
-    """The weight and bias that make a convolution compute the node `following` too; None where that is not possible."""
+    """The weight and bias with which a convolution also computes the node `following`; None if that is not possible."""
     weight, bias = constants
     num_channels = _num_channels(conv, weight)
     affine = _affine(values, following, conv.output[0], weight.ndim, num_channels)
@@ -123,10 +124,10 @@ def _scaled(
 
 
 def along_channels(factor: _Array, weight: _Array, conv: NodeProto) -> _Array:
-    """The factors of the output channels, reshaped to broadcast against `weight`.
+    """Reshape a factor for each output channel so that it broadcasts against `weight`.
 
-    Conv: (channels, inputs / groups, ...). ConvTranspose: (inputs, channels / groups, ...), where the inputs of each
-    group lie together.
+    The weight of a Conv is (channels, inputs / groups, ...), that of a ConvTranspose (inputs, channels / groups, ...),
+    where the inputs of a group are consecutive.
     """
     spatial = [1] * (weight.ndim - 2)
     if conv.op_type == "Conv":
@@ -137,7 +138,7 @@ def along_channels(factor: _Array, weight: _Array, conv: NodeProto) -> _Array:
 
 
 def _affine(values: Values, node: NodeProto, made: str, rank: int, num_channels: int) -> _Affine | None:
-    """The factor and shift by channel that a node applies to the value `made`; None for any other node."""
+    """The factor and shift that a node applies to each channel of the value `made`; None for any other node."""
     if node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type == "BatchNormalization":
@@ -161,7 +162,7 @@ def _affine(values: Values, node: NodeProto, made: str, rank: int, num_channels:
 
 
 def _of_batch_norm(values: Values, node: NodeProto, made: str) -> _Affine | None:
-    """The factor and shift of (x - mean) / sqrt(variance + epsilon) * scale + bias; None if not constant."""
+    """The factor and shift of (x - mean) / sqrt(variance + epsilon) * scale + bias; None if they are not constant."""
     attributes = attributes_of(node)
     constants = [values.constant(name) for name in node.input[1:5]]
     is_training = attributes.get("training_mode", 0) or len([name for name in node.output if name]) > 1

@@ -1,4 +1,4 @@
-"""Constant folding."""
+"""Constant folding: compute nodes whose inputs are constants."""
 
 import math
 import warnings
@@ -17,15 +17,15 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 MAX_ELEMENTS = 1 << 20
-"""The most elements of a folded result: an Expand of a scalar must not become a weight of a gigabyte."""
+"""Larger results are not folded: an Expand of a scalar must not become a constant of a gigabyte."""
 
 _MOST_SIZES = 64
-"""The most elements of a vector that may be a shape."""
+"""A 1-D tensor with more elements is not taken for a shape."""
 
 _RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial")
 _NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
 _NOT_COMPRESSED = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
-"""Types in which no runtime keeps compressed weights."""
+"""Types of quantized weights that no runtime keeps quantized; so their DequantizeLinear is folded."""
 
 
 class Fold(GraphPass):
@@ -39,14 +39,14 @@ class Fold(GraphPass):
     name = "fold"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. Never fails: nodes that the reference evaluator cannot compute stay."""
+        """Changes `model`. Nodes that ONNX's reference evaluator cannot compute stay."""
         _fold_graph(model.graph, None, {})
         return model
 
 
-def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[str, "Part"]) -> None:
+def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[str, "PartlyKnown"]) -> None:
     values = Values(graph, outer)
-    parts: dict[str, Part] = dict(outer_parts)
+    parts: dict[str, PartlyKnown] = dict(outer_parts)
     nodes: list[NodeProto] = []
     known: dict[str, NDArray[Any]] = {}
 
@@ -69,7 +69,7 @@ def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[st
 
 
 def _constant(values: Values, name: str) -> NDArray[Any] | None:
-    """The value of a constant, or of a tensor without elements, whose value is known by its shape; else None."""
+    """The value of a constant, or an empty array if the shape of the value `name` has a 0; else None."""
     shape, elem_type = values.static_shape(name), values.elem_type(name)
     if shape is not None and 0 in shape and elem_type not in (0, TensorProto.STRING):
         return np.empty(shape, helper.tensor_dtype_to_np_dtype(elem_type))
@@ -77,15 +77,15 @@ def _constant(values: Values, name: str) -> NDArray[Any] | None:
 
 
 def _evaluate(
-    node: NodeProto, values: Values, constant: Any, parts: dict[str, "Part"]
+    node: NodeProto, values: Values, constant: Any, parts: dict[str, "PartlyKnown"]
 ) -> Sequence[NDArray[Any]] | None:
     is_left = node.op_type in _NOT_FOLDED and not _is_unpacked_from_many_bits(node, values)
     if node.domain not in ("", "ai.onnx") or is_left or any(True for _ in subgraphs_of(node)):
         return None
-    part = _follow(node, values, constant, parts)
+    part = _partly_known(node, values, constant, parts)
     if part is not None:
         parts[node.output[0]] = part
-        if part.is_whole:
+        if part.is_known:
             return [part.array()]
     arrays = [constant(name) if name else None for name in node.input]
     if not node.input or any(name and array is None for name, array in zip(node.input, arrays, strict=True)):
@@ -94,11 +94,11 @@ def _evaluate(
     if any(array.dtype == object for array in feeds.values()):
         return None
     shape = values.static_shape(node.output[0]) if node.output else None
-    if math.prod(_shape_made(node, feeds) if shape is None else shape) > MAX_ELEMENTS:
+    if math.prod(_result_shape(node, feeds) if shape is None else shape) > MAX_ELEMENTS:
         return None
     results = _run(node, feeds)
     types = [values.elem_type(name) for name in node.output]
-    # Where the evaluator returns another type than the node's (fp32 for fp16), the node stays.
+    # The node stays if the evaluator returns another type than that of the node's output (fp32 for fp16).
     if results is None or any(
         elem_type and name and helper.np_dtype_to_tensor_dtype(array.dtype) != elem_type
         for name, elem_type, array in zip(node.output, types, results, strict=True)
@@ -111,10 +111,10 @@ def _is_unpacked_from_many_bits(node: NodeProto, values: Values) -> bool:
     return node.op_type == "DequantizeLinear" and values.elem_type(node.input[0]) in _NOT_COMPRESSED
 
 
-def _shape_made(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
-    """The shape of a node's first result, inferred from the values of its inputs; () where it is not known.
+def _result_shape(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
+    """Infer the shape of a node's first result from the values of its inputs; () if it is not known.
 
-    It is checked before the node is evaluated, since a Range or an Expand may make gigabytes.
+    The caller checks it before evaluating the node, since a Range or an Expand may produce gigabytes.
     """
     graph = helper.make_graph(
         [node],
@@ -158,8 +158,10 @@ def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> Sequence[NDArray
     return [np.asarray(arrays[name]) if name else np.empty(0) for name in node.output]
 
 
-class Part:
-    """An INT64 (or narrower) tensor of rank 0 or 1 of which some elements are known."""
+class PartlyKnown:
+    """An integer tensor of rank 0 or 1 of which some elements are known, for instance a shape with a free batch
+    size.
+    """
 
     def __init__(self, elements: Sequence[int | None], *, is_scalar: bool, dtype: np.dtype[Any]) -> None:
         self.elements = tuple(elements)
@@ -167,31 +169,33 @@ class Part:
         self.dtype = dtype
 
     @property
-    def is_whole(self) -> bool:
+    def is_known(self) -> bool:
         """Whether every element is known."""
         return None not in self.elements
 
-    def cast(self, dtype: np.dtype[Any]) -> "Part":
-        """The tensor in another integer type. Values that do not fit wrap, as in ONNX Runtime."""
+    def cast(self, dtype: np.dtype[Any]) -> "PartlyKnown":
+        """The tensor in another integer type. Values that do not fit wrap around, as in ONNX Runtime."""
         elements = [None if each is None else int(np.int64(each).astype(dtype)) for each in self.elements]
-        return Part(elements, is_scalar=self.is_scalar, dtype=dtype)
+        return PartlyKnown(elements, is_scalar=self.is_scalar, dtype=dtype)
 
     def array(self) -> NDArray[Any]:
-        """The tensor as an array; only if `is_whole`."""
+        """The tensor as an array. Every element must be known."""
         array = np.array(self.elements, self.dtype)
         return array[0] if self.is_scalar else array
 
 
-def _follow(node: NodeProto, values: Values, constant: Any, parts: Mapping[str, Part]) -> Part | None:
-    """The known part of a node's result, if the node computes on vectors of sizes; else None."""
+def _partly_known(
+    node: NodeProto, values: Values, constant: Any, parts: Mapping[str, PartlyKnown]
+) -> PartlyKnown | None:
+    """The known elements of a node's result, if the node computes on shapes (Shape, Gather, Concat ...); else None."""
 
-    def part(name: str) -> Part | None:
+    def part(name: str) -> PartlyKnown | None:
         if name in parts:
             return parts[name]
         array = constant(name)
         if array is None or array.ndim > 1 or array.dtype.kind != "i" or array.size > 64:
             return None
-        return Part([int(each) for each in array.reshape(-1)], is_scalar=array.ndim == 0, dtype=array.dtype)
+        return PartlyKnown([int(each) for each in array.reshape(-1)], is_scalar=array.ndim == 0, dtype=array.dtype)
 
     attributes = attributes_of(node)
     int64 = np.dtype(np.int64)
@@ -200,10 +204,10 @@ def _follow(node: NodeProto, values: Values, constant: Any, parts: Mapping[str, 
             shape = values.shape(node.input[0])
             if shape is None:
                 return None
-            return Part(shape[attributes.get("start", 0) : attributes.get("end")], is_scalar=False, dtype=int64)
+            return PartlyKnown(shape[attributes.get("start", 0) : attributes.get("end")], is_scalar=False, dtype=int64)
         case "Size":
             shape = values.static_shape(node.input[0])
-            return None if shape is None else Part([math.prod(shape)], is_scalar=True, dtype=int64)
+            return None if shape is None else PartlyKnown([math.prod(shape)], is_scalar=True, dtype=int64)
         case "Identity" | "Unsqueeze" | "Squeeze" | "Cast":
             given = part(node.input[0])
             if given is None:
@@ -218,7 +222,7 @@ def _follow(node: NodeProto, values: Values, constant: Any, parts: Mapping[str, 
                 dtype = helper.tensor_dtype_to_np_dtype(attributes["to"])
                 return given.cast(dtype) if dtype.kind == "i" else None
             is_scalar = {"Unsqueeze": False, "Squeeze": True}.get(node.op_type, given.is_scalar)
-            return Part(given.elements, is_scalar=is_scalar, dtype=given.dtype)
+            return PartlyKnown(given.elements, is_scalar=is_scalar, dtype=given.dtype)
         case "Gather":
             given, indices = part(node.input[0]), constant(node.input[1])
             if given is None or given.is_scalar or indices is None or indices.ndim > 1:
@@ -227,7 +231,7 @@ def _follow(node: NodeProto, values: Values, constant: Any, parts: Mapping[str, 
             positions = [int(each) for each in indices.reshape(-1)]
             if any(not -size <= position < size for position in positions):
                 return None
-            return Part(
+            return PartlyKnown(
                 [given.elements[position] for position in positions], is_scalar=indices.ndim == 0, dtype=given.dtype
             )
         case "Slice":
@@ -241,12 +245,14 @@ def _follow(node: NodeProto, values: Values, constant: Any, parts: Mapping[str, 
             begin, end = int(limits[0].reshape(-1)[0]), int(limits[1].reshape(-1)[0])
             if step <= 0:
                 return None
-            return Part(given.elements[begin:end:step], is_scalar=False, dtype=given.dtype)
+            return PartlyKnown(given.elements[begin:end:step], is_scalar=False, dtype=given.dtype)
         case "Concat":
             given_parts = [part(name) for name in node.input]
             if any(each is None or each.is_scalar for each in given_parts):
                 return None
             elements = [element for each in given_parts if each is not None for element in each.elements]
-            return Part(elements, is_scalar=False, dtype=next(each for each in given_parts if each is not None).dtype)
+            return PartlyKnown(
+                elements, is_scalar=False, dtype=next(each for each in given_parts if each is not None).dtype
+            )
         case _:
             return None

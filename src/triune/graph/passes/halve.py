@@ -1,4 +1,4 @@
-"""Rewrite a graph of fp32 to compute in fp16."""
+"""Convert a graph from fp32 to fp16."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -17,33 +17,36 @@ from triune.graph.weight_files import WeightFile, array_of
 from triune.graph.weights import Large
 
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
-"""Attributes of ONNX's operators whose integer is an element type."""
+"""The names of attributes of ONNX operators that are element types."""
 
 _ALWAYS_FP32 = frozenset({"NonMaxSuppression"})
 """Operators that ONNX defines only for fp32."""
 
 _FP32_OPERANDS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2)}
 _FP32_RESULTS: Mapping[str, tuple[int, ...]] = {"LayerNormalization": (1, 2)}
-"""Operands and results that ONNX has in fp32 alone, of operators that are halved; and regions of images, the
-coordinates of which fp16 does not hold."""
+"""The positions of operands and results that stay fp32 while their node computes in fp16. ONNX allows only fp32 for
+most of them; for Resize's regions, in coordinates of the image, fp16 is too coarse.
+"""
 
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 
 
 class Halve(GraphPass):
-    """Given tensors of fp32. Result: tensors of fp16, except for the model's inputs and outputs and for nodes to keep.
+    """Given tensors of fp32. Result: tensors of fp16, except for the model's inputs and outputs and for the nodes that
+    are to stay in fp32.
 
-    Finite constants beyond fp16 become its largest numbers: masks of -3.4e38 stay masks. Computed values beyond fp16
-    become infinite, as always in fp16. Between two kept nodes values and constants stay fp32.
+    Finite constants beyond fp16 become its largest or lowest number: a mask of -3.4e38 becomes -65504. Values beyond
+    fp16 that the model computes become infinite, as always in fp16. Between two nodes in fp32, values and constants
+    stay fp32.
     """
 
     name = "halve"
 
     def __init__(self, keep: Collection[str] = (), wide: Collection[str] = (), file: WeightFile | None = None) -> None:
         """Args:
-        keep: names of nodes or operators ("Softmax") that still compute in fp32, between casts, as do their subgraphs.
-        wide: the first results of further nodes that still compute in fp32.
+        keep: names of nodes or operators ("Softmax") that stay in fp32, between casts; their subgraphs do, too.
+        wide: the names of the first results of further nodes that stay in fp32.
         file: the scratch file for new large weights; without it they are stored in the model.
         """
         self._keep = frozenset(keep)
@@ -60,15 +63,17 @@ class Halve(GraphPass):
         require_known(self._keep, graph)
         leaving = [value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.FLOAT]
         # Inputs and outputs keep their types, and so does a constant that is itself an output.
-        given = [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT]
-        given += [tensor.name for tensor in graph.initializer if tensor.name in leaving and tensor.name not in given]
+        interface = [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT]
+        interface += [
+            tensor.name for tensor in graph.initializer if tensor.name in leaving and tensor.name not in interface
+        ]
         names = Names(graph)
-        single = {name: names.value(f"{name}/given") for name in given}
+        single = {name: names.value(f"{name}/interface") for name in interface}
         run = _Run(self._keep | _ALWAYS_FP32, self._wide, single, names, self._file)
         wide = run.halve(graph, None, {}, is_kept=False)
-        renamed = {name: names.value(f"{name}/fp16") for name in dict.fromkeys((*given, *leaving))}
+        renamed = {name: names.value(f"{name}/fp16") for name in dict.fromkeys((*interface, *leaving))}
         rename_values(graph, renamed | {wide[name]: name for name in renamed if name in wide})
-        for name in reversed(given):
+        for name in reversed(interface):
             graph.node.insert(0, _cast(name, renamed[name], TensorProto.FLOAT16))
         graph.node.extend(_cast(renamed[name], name, TensorProto.FLOAT) for name in leaving if name not in wide)
         model = Tidy()(model)
@@ -80,12 +85,14 @@ class Halve(GraphPass):
 
 
 def require_known(keep: Collection[str], graph: GraphProto) -> None:
-    """Raises InvalidArgumentError if a name in `keep` is neither a node's nor an operator's in the graph."""
+    """Raises InvalidArgumentError if a name in `keep` is neither that of a node nor that of an operator in the
+    graph.
+    """
     unknown = sorted(set(keep) - _names_of(graph))
     if unknown:
         raise InvalidArgumentError(
-            f"no node or operator of the model in core operators is '{unknown[0]}', which is to be kept in fp32; "
-            "give the name of a node or an operator"
+            f"'{unknown[0]}', which is to stay in fp32, is neither a node nor an operator of the model in core "
+            "operators; give the name of a node or an operator"
         )
 
 
@@ -100,31 +107,33 @@ def _names_of(graph: GraphProto) -> set[str]:
 
 
 class _Run:
-    """The rewriting of one model. The maps called `wide` hold, by a value's name, the name of its copy in fp32."""
+    """Converts one model. The maps called `wide` have, for the name of a value in fp16, the name of its copy in
+    fp32.
+    """
 
     def __init__(
         self,
         keep: frozenset[str],
         wide: frozenset[str],
-        given: Mapping[str, str],
+        interface: Mapping[str, str],
         names: Names,
         file: WeightFile | None,
     ) -> None:
         self._keep = keep
         self._wide = wide
         self._file = file
-        self._given = given
+        self._interface = interface
         self._names = names
 
     def halve(
         self, graph: GraphProto, outer: Values | None, wide: Mapping[str, str], *, is_kept: bool
     ) -> dict[str, str]:
-        """Rewrite a graph in fp16, or if `is_kept` let it stay in fp32; returns the names of its values' copies in
+        """Convert a graph to fp16, or leave it in fp32 if `is_kept`; returns the names of the values' copies in
         fp32.
         """
         values, known = Values(graph, outer), dict(wide)
         if outer is None:
-            known.update(self._given)
+            known.update(self._interface)
         elif is_kept:
             known.update({value.name: value.name for value in graph.input})
         work = _Nodes(self, values, known)
@@ -145,19 +154,19 @@ class _Run:
         del graph.value_info[:], graph.node[:]
         graph.node.extend(work.nodes)
         for tensor in graph.initializer:
-            if _is_float(tensor.data_type) and tensor.name not in inputs and tensor.name not in self._given:
+            if _is_float(tensor.data_type) and tensor.name not in inputs and tensor.name not in self._interface:
                 half = numpy_helper.from_array(halved(array_of(tensor)), tensor.name)
                 tensor.CopyFrom(half if self._file is None else self._file.moved(half))
         graph.initializer.extend(work.constants)
         return known
 
     def wide_name(self, name: str) -> str:
-        """A new name for the copy of a value in fp32."""
+        """A new name for the fp32 copy of a value."""
         return self._names.value(f"{name}/fp32")
 
 
 class _Nodes:
-    """Collects the rewritten nodes of a graph, and the fp32 copies of constants that they read."""
+    """Collects the converted nodes of a graph, and the fp32 copies of constants that they read."""
 
     def __init__(self, run: _Run, values: Values, wide: dict[str, str]) -> None:
         self.nodes: list[NodeProto] = []
@@ -167,17 +176,17 @@ class _Nodes:
         self._wide = wide
 
     def halve(self, node: NodeProto) -> None:
-        """Make a node compute in fp16, and add it."""
+        """Convert a node to fp16, and add it."""
         for attribute in node.attribute:
             if attribute.type == AttributeProto.INT and attribute.name in _TYPE_ATTRIBUTES:
                 attribute.i = TensorProto.FLOAT16 if _is_float(attribute.i) else attribute.i
             elif attribute.type == AttributeProto.TENSOR and _is_float(attribute.t.data_type):
                 attribute.t.CopyFrom(numpy_helper.from_array(halved(array_of(attribute.t))))
-        _say_type(node)
+        _set_default_type(node)
         self._put(node, _FP32_OPERANDS.get(node.op_type, ()), _FP32_RESULTS.get(node.op_type, ()))
 
     def keep(self, node: NodeProto) -> None:
-        """Make a node compute in fp32, and add it with the casts that it needs."""
+        """Add a node that stays in fp32, with the casts that it needs."""
         self._put(node, range(len(node.input)), range(len(node.output)))
 
     def _put(self, node: NodeProto, operands: Collection[int], results: Collection[int]) -> None:
@@ -191,7 +200,7 @@ class _Nodes:
                 self.nodes.append(_cast(node.output[position], name, TensorProto.FLOAT16))
 
     def widened(self, name: str) -> str:
-        """The name of a value's copy in fp32, which is created at the first call."""
+        """The name of a value's copy in fp32. The first call creates the copy."""
         if name not in self._wide:
             tensor = self._values.tensor(name)
             self._wide[name] = self._run.wide_name(name)
@@ -205,8 +214,8 @@ class _Nodes:
         return self._wide[name]
 
 
-def _say_type(node: NodeProto) -> None:
-    """Set the element type attribute of a node to fp16 where it is absent, which means fp32."""
+def _set_default_type(node: NodeProto) -> None:
+    """Set the element type of a node's result to fp16 if its attribute is absent, which means fp32."""
     written = {attribute.name for attribute in node.attribute}
     if node.op_type in ("RandomUniform", "RandomNormal") and "dtype" not in written:
         node.attribute.append(helper.make_attribute("dtype", TensorProto.FLOAT16))
@@ -219,9 +228,9 @@ def _is_float(elem_type: int) -> bool:
 
 
 def halved(array: NDArray[Any]) -> NDArray[np.float16]:
-    """An array rounded to fp16.
+    """Round an array to fp16.
 
-    Finite numbers stay finite and nonzero ones nonzero, since they may guard a quotient.
+    Finite numbers stay finite, and numbers other than 0 do not become 0, since they may prevent a division by 0.
     """
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)

@@ -1,4 +1,4 @@
-"""Replace x * clip(x + 3, 0, 6) / 6 by one HardSwish."""
+"""Replace x * clip(x + 3, 0, 6) / 6 by HardSwish(x)."""
 
 from typing import Any
 
@@ -12,20 +12,20 @@ from triune.graph.values import Values, names_read, subgraphs_of
 from triune.graph.weight_files import array_of
 
 _NEAR = 1e-5
-"""The allowed relative error of b - a = 3, since compilers have rounded a and b."""
+"""The allowed relative error of b - a = 3 for constants a and b that compilers have rounded."""
 
 
 class HardSwish(GraphPass):
-    """Given x * clip(x + 3, 0, 6) in fp32, also if x is z + a and x + 3 is z + b. Result: 6 * HardSwish(x).
+    """Given x * clip(x + 3, 0, 6) in fp32, or (z + a) * clip(z + b, 0, 6) with b - a = 3. Result: 6 * HardSwish(x).
 
-    Compilers, Core AI's among them, fold the constants around the activation, so that runtimes no longer recognize it
-    and do not use their kernel for it. A constant factor after the activation is combined with the 6.
+    Compilers such as Core AI's fold constants into the activation, so that runtimes no longer recognize it and do not
+    use their fast kernel. A constant factor after the activation is multiplied by the 6.
     """
 
     name = "hard_swish"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. The new values have no types yet; `Tidy` removes values that no node reads any more."""
+        """Changes `model`. New values have no types yet. `Tidy` removes values that no node reads any more."""
         _Search(model.graph, None, Names(model.graph)).replace()
         return model
 
@@ -37,7 +37,7 @@ class _Search:
         self._graph = graph
         self._names = names
         self._values = Values(graph, outer)
-        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._producers = {name: node for node in graph.node for name in node.output if name}
         self._kept = {value.name for value in graph.output}
         for node in graph.node:
             for inner in subgraphs_of(node):
@@ -49,32 +49,32 @@ class _Search:
         for node in self._graph.node:
             for inner in subgraphs_of(node):
                 _Search(inner, self._values, self._names).replace()
-            x = self._activated(node)
-            nodes += [node] if x is None else self._written(node, x)
+            x = self._operand(node)
+            nodes += [node] if x is None else self._replacement(node, x)
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del self._graph.node[:]
         self._graph.node.extend(copies)
 
-    def _activated(self, node: NodeProto) -> str | None:
-        """The operand x of the activation whose last node is this Mul; None where it is no such activation."""
+    def _operand(self, node: NodeProto) -> str | None:
+        """The name of x if the Mul `node` is x * clip(x + 3, 0, 6); else None."""
         if node.op_type != "Mul":
             return None
         for x, clipped in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
-            clip = self._maker(clipped, "Clip")
+            clip = self._producer(clipped, "Clip")
             if clip is None or [self._scalar(name) for name in clip.input[1:]] != [0.0, 6.0]:
                 continue
-            base, shift = self._shifted(x)
-            other, further = self._shifted(clip.input[0])
-            # The Clip reads x + 3, or x and x + 3 are both sums of one value and a constant.
+            base, shift = self._sum_with_constant(x)
+            other, further = self._sum_with_constant(clip.input[0])
+            # The Clip reads x + 3; or x is z + a, and the Clip reads z + b.
             if other == x and _is_three(further, np.zeros((), np.float32)):
                 return x
             if base == other and _is_three(further, shift):
                 return x
         return None
 
-    def _shifted(self, name: str) -> tuple[str, NDArray[Any]]:
-        """A value as the sum of another value and a constant; the constant is 0 where it is no such sum."""
-        node = self._maker(name, "Add")
+    def _sum_with_constant(self, name: str) -> tuple[str, NDArray[Any]]:
+        """Read a value as other value + constant; if it is no such sum, as itself + 0."""
+        node = self._producer(name, "Add")
         if node is not None:
             for value, by in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
                 constant = self._values.constant(by)
@@ -82,7 +82,7 @@ class _Search:
                     return value, constant
         return name, np.zeros((), np.float32)
 
-    def _written(self, node: NodeProto, x: str) -> list[NodeProto]:
+    def _replacement(self, node: NodeProto, x: str) -> list[NodeProto]:
         (result,) = node.output
         swish, factor_name = (self._names.value(f"{result}/{part}") for part in ("swish", "factor"))
         readers = [each for each in self._graph.node if result in each.input]
@@ -92,7 +92,7 @@ class _Search:
             position = list(reader.input).index(result)
             scale = self._values.constant(reader.input[1 - position])
             if scale is not None and scale.size == 1 and scale.dtype == np.float32:
-                # The Mul that follows takes the factor 6 into its constant.
+                # Multiply the constant of the Mul that follows by 6.
                 reader.input[position] = swish
                 reader.input[1 - position] = self._constant(factor_name, scale * np.float32(factor))
                 return [helper.make_node("HardSwish", [x], [swish], name=swish)]
@@ -106,8 +106,8 @@ class _Search:
         self._graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
         return name
 
-    def _maker(self, name: str, op_type: str) -> NodeProto | None:
-        node = self._makers.get(name)
+    def _producer(self, name: str, op_type: str) -> NodeProto | None:
+        node = self._producers.get(name)
         return node if node is not None and node.op_type == op_type else None
 
     def _scalar(self, name: str) -> float | None:

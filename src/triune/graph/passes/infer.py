@@ -1,4 +1,4 @@
-"""Shape and type inference for every value."""
+"""Infer the type and shape of every value."""
 
 import onnx.checker
 import onnx.shape_inference
@@ -11,20 +11,20 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, subgraphs_of
 
 MAX_ROUNDS = 64
-"""The most repetitions of inference. One inferred rank may make the next one known."""
+"""The largest number of repetitions. The rank of one Reshape may allow ONNX to infer the next one."""
 
 
 class Infer(GraphPass):
-    """Given nodes. Result: `value_info` with the types and shapes of their outputs that ONNX can infer.
+    """Given nodes. Result: `value_info` with the types and shapes of their outputs, as far as they can be inferred.
 
-    Shapes that nodes compute are inferred, too. ONNX's strict mode is not used, since it fails on bodies of ONNX's own
-    functions (a Range of vectors in AffineGrid, 1.23).
+    Values of shapes that nodes compute (Shape, Gather, Concat) are followed, too. ONNX's strict mode is not used, since
+    it fails on bodies of ONNX's own functions (a Range of vectors in AffineGrid, 1.23).
     """
 
     name = "infer"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. Shapes that contradict each other are no error here; compilers report them.
+        """Changes `model`. Shapes that contradict each other raise no error here; compilers report them.
 
         Raises:
             InvalidArgumentError: ONNX's inference fails.
@@ -36,7 +36,7 @@ class Infer(GraphPass):
                 for found in too_long(model.graph):
                     raise UnsupportedError(found)
                 model = infer_shapes(model, data_prop=True)
-                if not _say_ranks(model.graph, None):
+                if not _declare_ranks(model.graph, None):
                     break
             return model
         except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
@@ -57,8 +57,9 @@ def _forget_constants(graph: GraphProto) -> None:
             _forget_constants(inner)
 
 
-def _say_ranks(graph: GraphProto, outer: Values | None) -> bool:
-    """Declare the ranks of Reshapes to computed shapes, by the shapes' lengths; ONNX does not infer them.
+def _declare_ranks(graph: GraphProto, outer: Values | None) -> bool:
+    """Declare the rank of each Reshape whose target shape is not constant: it is the target's length. ONNX does not
+    infer it.
 
     Returns whether any rank was added.
     """
@@ -66,7 +67,7 @@ def _say_ranks(graph: GraphProto, outer: Values | None) -> bool:
     infos = {info.name: info for info in (*graph.value_info, *graph.output)}
     for node in graph.node:
         for inner in subgraphs_of(node):
-            is_new |= _say_ranks(inner, values)
+            is_new |= _declare_ranks(inner, values)
         if node.op_type != "Reshape" or node.domain not in ("", "ai.onnx") or len(node.input) < 2:
             continue
         target, elem_type = values.static_shape(node.input[1]), values.elem_type(node.input[0])

@@ -1,4 +1,4 @@
-"""Functions replaced by their bodies."""
+"""Replace calls of ONNX functions by the functions' bodies."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,22 @@ from triune.graph.passes.upgrade import Upgrade
 from triune.graph.passes.upgrade.adopted import ADOPTED
 from triune.graph.values import Values, subgraphs_of
 
-_OURS = (
+_DECOMPOSED = (
     *("CastLike", "ReduceLogSum", "ReduceLogSumExp", "DynamicQuantizeLinear", "AffineGrid"),
     *("MeanVarianceNormalization", "Celu"),
 )
-"""Operators that are decomposed instead: CastLike is a Cast once its target's type is known, ReduceLogSum's body takes
-logarithms of whole numbers, ReduceLogSumExp's overflows, DynamicQuantizeLinear's divides zeros by 0, AffineGrid's loses
-a batch of one, MeanVarianceNormalization's takes roots of negative variances, Celu's is right where alpha is positive.
+"""Operators with a function body in ONNX that `graph.decompose` replaces instead, because the body has faults.
+
+ReduceLogSum's body takes logarithms of integers, ReduceLogSumExp's overflows, DynamicQuantizeLinear's divides 0 by 0 if all
+elements are 0, AffineGrid's loses a batch of size 1, MeanVarianceNormalization's takes square roots of negative
+variances, Celu's is right only if alpha is positive. CastLike is just a Cast once the target's type is known.
 """
 
 # onnx's stubs lack most of a schema's members.
 _schemas: Any = onnx.defs
 
 MAX_DEPTH = 32
-"""The most nested calls of functions. Those of ONNX's standard nest only a few deep."""
+"""The largest depth of nested calls of functions. Those of ONNX's standard are only a few deep."""
 
 _Id: TypeAlias = tuple[str, str, str]
 """Domain, name and overload of a function."""
@@ -37,7 +39,7 @@ _Id: TypeAlias = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Calls:
-    """What the inlining of calls needs: the model, its functions, and its names."""
+    """The model, its functions by their identity, and the names that are used in it."""
 
     model: ModelProto
     functions: Mapping[_Id, FunctionProto]
@@ -45,22 +47,25 @@ class _Calls:
 
 
 class Inline(GraphPass):
-    """Given calls of functions: the model's own, and standard operators that ONNX defines by other operators
+    """Given calls of functions: those of the model, and standard operators for which ONNX has a function body
     (Attention, LogSoftmax), except core operators and those to keep. Result: the functions' bodies.
 
-    Every value and node of a body gets a name of its own for each call, since a model may call a function twice. A call
-    stays if its body depends on a type that is not known yet: a later round may know it.
+    The values and nodes of a body get new names for each call, since a model may call a function twice. A call stays if
+    its body depends on a type that is not known yet; when the passes are repeated, it may be known.
     """
 
     name = "inline"
 
     def __init__(self, keep: Collection[str] = ()) -> None:
-        """`keep`: operators whose calls stay, although they have a body."""
-        self._kept = {*CORE_OPS, *_OURS, *keep}
+        """`keep` are operators that are not replaced although they have a body."""
+        self._kept = {*CORE_OPS, *_DECOMPOSED, *keep}
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. Raises InvalidArgumentError where a call does not fit its function, or functions call each
-        other in a circle, and UnsupportedError where a body cannot be upgraded to the model's operator set.
+        """Changes `model`.
+
+        Raises:
+            InvalidArgumentError: a call does not fit its function, or functions call each other in a circle.
+            UnsupportedError: a body cannot be upgraded to the model's operator set.
         """
         for _ in range(MAX_DEPTH):
             functions = {_id(each.domain, each.name, each.overload): each for each in model.functions}
@@ -69,12 +74,12 @@ class Inline(GraphPass):
                 return model
             model = Infer()(model)
         raise InvalidArgumentError(
-            f"the model's functions call each other more than {MAX_DEPTH} deep: functions that call themselves have no "
-            "end, and cannot be converted"
+            f"the model's functions call each other more than {MAX_DEPTH} deep: functions that call themselves cannot "
+            "be converted"
         )
 
     def _inline(self, calls: _Calls, graph: GraphProto, outer: Values | None) -> bool:
-        """Replace each call by its body, in which there may be calls again. Returns whether there was any call."""
+        """Replace each call by its body, which may have calls again. Returns whether there was any call."""
         values = Values(graph, outer)
         nodes: list[NodeProto] = []
         is_changed = False
@@ -85,10 +90,10 @@ class Inline(GraphPass):
             if function is None:
                 nodes.append(node)
                 continue
-            body = _bound(node, function)
-            body = _raised(node, body, calls.model, values)
+            body = _with_attributes(node, function)
+            body = _upgraded(node, body, calls.model, values)
             prefix = calls.names.prefix(f"{node.name or next(filter(None, node.output), '')}/{node.op_type}")
-            nodes.extend(_placed(node, body, prefix, graph))
+            nodes.extend(_renamed_body(node, body, prefix, graph))
             is_changed = True
         if len(nodes) != len(graph.node) or any(a is not b for a, b in zip(nodes, graph.node, strict=True)):
             copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -97,7 +102,7 @@ class Inline(GraphPass):
         return is_changed
 
     def _function(self, node: NodeProto, calls: _Calls, values: Values) -> FunctionProto | None:
-        """The function that a node calls; None where it calls none, or where its types are not known yet."""
+        """The function that a node calls; None if it calls none, or if the types of its inputs are not known yet."""
         domain, name, overload = _id(node.domain, node.op_type, node.overload)
         if (domain, name, overload) in calls.functions:
             return calls.functions[domain, name, overload]
@@ -136,19 +141,19 @@ def _id(domain: str, name: str, overload: str) -> _Id:
     return ("" if domain == "ai.onnx" else domain, name, overload)
 
 
-def _said(node: NodeProto) -> str:
+def _label(node: NodeProto) -> str:
     return f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
 
 
 def _no_body(node: NodeProto, reason: str) -> InvalidArgumentError:
     return InvalidArgumentError(
-        f"the inputs and attributes of {_said(node)} are not as ONNX has them: {reason}; compare their ranks and sizes "
-        "with the operator's documentation"
+        f"the inputs and attributes of {_label(node)} are not what ONNX specifies: {reason}; compare their ranks and "
+        "sizes with the operator's documentation"
     )
 
 
 def _defaults(schema: Any, node: NodeProto) -> list[AttributeProto]:
-    """The default values, by the schema, of the attributes that a call does not set."""
+    """The schema's default values of the attributes that a call does not set."""
     given = {attribute.name for attribute in node.attribute}
     return [
         attribute.default_value
@@ -157,12 +162,12 @@ def _defaults(schema: Any, node: NodeProto) -> list[AttributeProto]:
     ]
 
 
-def _bound(node: NodeProto, function: FunctionProto) -> FunctionProto:
-    """The body of a function, with the attributes of a call inserted where the body refers to them."""
+def _with_attributes(node: NodeProto, function: FunctionProto) -> FunctionProto:
+    """The body of a function, with references to the function's attributes replaced by the values of a call."""
     body = FunctionProto.FromString(function.SerializeToString())
     attributes = {attribute.name: attribute for attribute in (*function.attribute_proto, *node.attribute)}
     if missing := [name for name in function.attribute if name not in attributes]:
-        # An attribute without a default may be left out; nodes that refer to it then do not have theirs either.
+        # An attribute without a default may be left out. Nodes of the body that refer to it then lack theirs, too.
         attributes.update((name, AttributeProto()) for name in missing)
     _bind(body.node, attributes)
     return body
@@ -188,8 +193,8 @@ def _bind(nodes: Sequence[NodeProto], attributes: Mapping[str, AttributeProto]) 
             _bind(graph.node, attributes)
 
 
-def _raised(node: NodeProto, body: FunctionProto, model: ModelProto, values: Values) -> FunctionProto:
-    """A function body upgraded to `OPSET`, given the types of the inputs of its call."""
+def _upgraded(node: NodeProto, body: FunctionProto, model: ModelProto, values: Values) -> FunctionProto:
+    """The body of a function upgraded to `OPSET`, with the types of the inputs of its call."""
     version = next((each.version for each in body.opset_import if each.domain in ("", "ai.onnx")), OPSET)
     imported = {each.domain for each in model.opset_import}
     model.opset_import.extend(
@@ -210,32 +215,34 @@ def _raised(node: NodeProto, body: FunctionProto, model: ModelProto, values: Val
     graph = helper.make_graph(body.node, body.name, inputs, outputs)
     alone = helper.make_model(graph, opset_imports=body.opset_import, functions=model.functions)
     try:
-        raised = Upgrade()(alone)
+        upgraded = Upgrade()(alone)
     except (InvalidArgumentError, UnsupportedError) as error:
-        raise type(error)(f"in the function that {_said(node)} calls: {error}") from error
+        raise type(error)(f"in the function that {_label(node)} calls: {error}") from error
     del body.node[:]
-    body.node.extend(raised.graph.node)
+    body.node.extend(upgraded.graph.node)
     return body
 
 
-def _placed(node: NodeProto, body: FunctionProto, prefix: str, graph: GraphProto) -> list[NodeProto]:
-    """The nodes of a body, renamed to replace the call `node`. Types of their values are added to `graph`."""
+def _renamed_body(node: NodeProto, body: FunctionProto, prefix: str, graph: GraphProto) -> list[NodeProto]:
+    """The nodes of a body with new names, to replace the call `node`. The types of their values are added to
+    `graph`.
+    """
     if len(node.input) > len(body.input) or len(node.output) > len(body.output):
         raise InvalidArgumentError(
-            f"{_said(node)} has {len(node.input)} inputs and {len(node.output)} outputs, its function "
+            f"{_label(node)} has {len(node.input)} inputs and {len(node.output)} outputs, its function "
             f"{len(body.input)} and {len(body.output)}"
         )
     names = {name: f"{prefix}/{name}" for name in defined_names(body.node)}
     names.update(zip(body.input, (*node.input, *[""] * (len(body.input) - len(node.input))), strict=True))
     wanted = [formal for formal, name in zip(body.output, node.output, strict=False) if name]
     if unknown := [formal for formal in wanted if formal not in names]:
-        raise InvalidArgumentError(f"the function that {_said(node)} calls does not compute its output '{unknown[0]}'")
+        raise InvalidArgumentError(f"the function that {_label(node)} calls does not compute its output '{unknown[0]}'")
     given: list[NodeProto] = []
     for formal, name in zip(body.output, node.output, strict=False):
         if not name:
             continue
         if formal in body.input or names[formal] in node.output:
-            # An output that is itself an input of the function, or a value that is two outputs.
+            # The output is itself an input of the function, or the same value as another output.
             given.append(helper.make_node("Identity", [names[formal]], [name]))
         else:
             names[formal] = name

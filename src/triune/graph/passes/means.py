@@ -1,4 +1,4 @@
-"""Replace a sum times 1/n by a ReduceMean."""
+"""Replace a sum of n elements times 1/n by a ReduceMean."""
 
 import math
 from typing import Any
@@ -15,9 +15,9 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorPro
 
 
 class Means(GraphPass):
-    """Given ReduceSum over n elements, and its product with 1/n or its quotient by n. Result: ReduceMean.
+    """Given ReduceSum over n elements, then Mul by 1/n or Div by n. Result: ReduceMean.
 
-    JAX and TensorFlow write means so. In fp16 the sum may be infinite where the mean is not.
+    JAX and TensorFlow export means this way. In fp16 the sum may overflow although the mean does not.
     """
 
     name = "means"
@@ -39,7 +39,7 @@ def _find(graph: GraphProto, outer: Values | None) -> None:
         orders = ((0, 1), (1, 0)) if node.op_type == "Mul" else ((0, 1),)
         for of, by in orders:
             total = sums.get(node.input[of])
-            if total is not None and _is_share(values, node, total, node.input[by]):
+            if total is not None and _is_one_over_n(values, node, total, node.input[by]):
                 attributes = [each for each in total.attribute if each.name == "keepdims"]
                 mean = helper.make_node("ReduceMean", list(total.input), list(node.output), name=node.name)
                 mean.attribute.extend(attributes)
@@ -47,10 +47,11 @@ def _find(graph: GraphProto, outer: Values | None) -> None:
                 break
 
 
-def _is_share(values: Values, node: NodeProto, total: NodeProto, by: str) -> bool:
-    """Whether `by` is 1/n (or n, if the node is a Div), where n is the number of elements that `total` adds up.
+def _is_one_over_n(values: Values, node: NodeProto, total: NodeProto, by: str) -> bool:
+    """Whether the constant `by` is 1/n, or n if the node is a Div, where n is the number of elements that the ReduceSum
+    `total` adds up.
 
-    The rank of `by` must not be higher than that of the sum.
+    False as well if `by` has a higher rank than the sum, so that broadcasting would change the shape.
     """
     factor = values.constant(by)
     shape, result = values.shape(total.input[0]), values.shape(total.output[0])
@@ -65,20 +66,20 @@ def _is_share(values: Values, node: NodeProto, total: NodeProto, by: str) -> boo
 
 
 def _is_rounded(factor: NDArray[Any], exact: float) -> bool:
-    """Whether `factor` is `exact` rounded to its type.
+    """Whether `factor` is the number `exact`, rounded to the type of `factor`.
 
-    False if the type has so few digits there (1e-7 in fp16) that distant numbers round to it too: sum / (n - 1) is not
-    a mean.
+    False if the number is so small that the type has few significant bits for it (1e-7 in fp16): then 1 / (n - 1) might
+    round to the same number, and sum / (n - 1) is not a mean.
     """
     # ml_dtypes publishes partial types.
     library: Any = ml_dtypes
-    digits = library.finfo(factor.dtype)
-    is_near = math.isclose(float(factor.astype(np.float64)), exact, rel_tol=float(digits.eps))
+    limits = library.finfo(factor.dtype)
+    is_near = math.isclose(float(factor.astype(np.float64)), exact, rel_tol=float(limits.eps))
     return is_near and bool(factor == np.float64(exact).astype(factor.dtype))
 
 
 def _axes(values: Values, total: NodeProto, rank: int) -> list[int]:
-    """The axes of a ReduceSum; [] where they are not known, or where it adds up nothing."""
+    """The axes of a ReduceSum; [] if they are not known, or if it reduces no axis."""
     if len(total.input) > 1 and total.input[1]:
         axes = values.constant(total.input[1])
         if axes is None:

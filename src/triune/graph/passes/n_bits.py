@@ -1,4 +1,4 @@
-"""Rewrite MatMulNBits and GatherBlockQuantized, which ONNX Runtime's quantizers write, in standard operators."""
+"""Replace MatMulNBits and GatherBlockQuantized, operators of ONNX Runtime's quantizers, by standard operators."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,9 @@ _PACKED = {
     4: (TensorProto.INT4, TensorProto.UINT4),
     8: (TensorProto.INT8, TensorProto.UINT8),
 }
-"""By number of bits, the signed and unsigned types that hold the levels; levels of 2 bits have no type of their own."""
+"""For each number of bits, the signed and the unsigned type of the quantization levels. Those of 2 bits are stored in
+4.
+"""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
@@ -30,18 +32,18 @@ def replaced(
     add: Callable[[TensorProto], None],
     prefix: str,
 ) -> list[NodeProto] | None:
-    """The nodes that replace a MatMulNBits: MatMul with a DequantizeLinear of weights (K, N), and Add of its bias.
+    """Replace a MatMulNBits by MatMul with a DequantizeLinear of weights (K, N), and Add of its bias.
 
     Args:
-        node: its inputs are A (..., K), B (N, blocks, bytes), scales (N, blocks), zero points, the group index of each
-            k, and bias.
+        node: the MatMulNBits, with inputs A (..., K), B (N, blocks, bytes), scales (N, blocks), zero points, the index
+        of the block of each k, and bias.
         tensor: returns the tensor of a constant by name; None for any other value.
         add: called with each new constant.
-        prefix: starts the names of the new constants and values.
+        prefix: the beginning of the names of new constants and values.
 
     Returns:
-        the nodes; None where the weights are not constants, or not of 2, 4 or 8 bits. The weights are unpacked if zero
-        points are not whole numbers, or the groups are in another order.
+        the nodes; None if the weights are not constants, or not of 2, 4 or 8 bits. If zero points are not integers, or
+        each k has a block index of its own, there is no DequantizeLinear: the weights become a constant of floats.
     """
     inputs = dict(enumerate(node.input))
     data, scales, zeros, groups = (tensor(inputs.get(position, "")) for position in range(1, 5))
@@ -58,13 +60,13 @@ def replaced(
     if zeros is not None:
         zero = array_of(zeros).reshape(num_outputs, -1)
         zero = _levels(zero, bits)[:, : scale.shape[1]] if is_packed_zero else zero
-    is_whole_zero = zeros is None or is_packed_zero
+    is_integer_zero = zeros is None or is_packed_zero
     if groups is not None:
         group = array_of(groups)
         scale, zero = scale[:, group], None if zero is None else zero[:, group]
     packed = _weights(levels[:, :width], scale, zero, bits).transposed(1, 0)
     weight, product = f"{prefix}/weight", f"{prefix}/product" if inputs.get(5) else node.output[0]
-    nodes = _unpacked(packed, block, prefix, add, is_whole=groups is not None or not is_whole_zero)
+    nodes = _dequantize_linear(packed, block, prefix, add, is_dequantized=groups is not None or not is_integer_zero)
     nodes.append(helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name))
     if inputs.get(5):
         nodes.append(helper.make_node("Add", [product, inputs[5]], list(node.output), name=f"{prefix}/bias"))
@@ -77,17 +79,17 @@ def gathered(
     add: Callable[[TensorProto], None],
     prefix: str,
 ) -> list[NodeProto] | None:
-    """The nodes that replace a GatherBlockQuantized: Gather of a DequantizeLinear of weights.
+    """Replace a GatherBlockQuantized by Gather of a DequantizeLinear of weights.
 
     Args:
-        node: its inputs are weights of 4 bits, or bytes that hold levels of 2, 4 or 8 bits along the last axis;
-            indices; scales of blocks along an axis; zero points.
+        node: the GatherBlockQuantized, with inputs weights (of 4 bits, or bytes with levels of 2, 4 or 8 bits along the
+        last axis), indices, scales of blocks along an axis, and zero points.
         tensor: returns the tensor of a constant by name; None for any other value.
         add: called with each new constant.
-        prefix: starts the names of the new constants and values.
+        prefix: the beginning of the names of new constants and values.
 
     Returns:
-        the nodes; None where the weights are not constants.
+        the nodes; None if the weights are not constants.
     """
     inputs = dict(enumerate(node.input))
     data, scales, zeros = (tensor(inputs.get(position, "")) for position in (0, 2, 3))
@@ -112,23 +114,23 @@ def gathered(
     else:
         return None
     weight, block = f"{prefix}/weight", int(attributes.get("block_size", 128))
-    nodes = _unpacked(packed, block, prefix, add, is_whole=False)
+    nodes = _dequantize_linear(packed, block, prefix, add, is_dequantized=False)
     axis = int(attributes.get("gather_axis", 0))
     nodes.append(helper.make_node("Gather", [weight, node.input[1]], list(node.output), name=node.name, axis=axis))
     return nodes
 
 
-def _unpacked(
-    packed: Packed, block: int, prefix: str, add: Callable[[TensorProto], None], *, is_whole: bool
+def _dequantize_linear(
+    packed: Packed, block: int, prefix: str, add: Callable[[TensorProto], None], *, is_dequantized: bool
 ) -> list[NodeProto]:
-    """The DequantizeLinear that computes the value `{prefix}/weight`; no node where that is added as a constant.
+    """Build the DequantizeLinear that computes the value `{prefix}/weight`, or add the value as a constant of floats.
 
-    It is a constant if the last block is cut short, or if ONNX's blocks cannot express the weights (`is_whole`).
+    It becomes a constant if the last block is shorter than the others, or if `is_dequantized`.
     """
     weight = f"{prefix}/weight"
     form = zip(packed.data.shape, packed.scale.shape, strict=True)
-    if is_whole or any(blocks not in (1, size) and blocks * block != size for size, blocks in form):
-        add(tensor_of(weight, _whole(packed, block)))
+    if is_dequantized or any(blocks not in (1, size) and blocks * block != size for size, blocks in form):
+        add(tensor_of(weight, _dequantized(packed, block)))
         return []
     unpacking, constants = as_dequantize(packed, weight, prefix)
     for each in constants:
@@ -136,8 +138,8 @@ def _unpacked(
     return [unpacking]
 
 
-def _whole(packed: Packed, block: int) -> NDArray[Any]:
-    """The unpacked weights, where the last block is cut short."""
+def _dequantized(packed: Packed, block: int) -> NDArray[Any]:
+    """Dequantize weights of which the last block may be shorter than the others: (level - zero point) * scale."""
     shape, scale = packed.data.shape, spread_blocks(packed.scale, packed.data.shape, block)
     zero = None if packed.zero_point is None else spread_blocks(packed.zero_point, shape, block)
     shifted = packed.data.astype(np.float32) - (0 if zero is None else zero.astype(np.float32))
@@ -145,7 +147,9 @@ def _whole(packed: Packed, block: int) -> NDArray[Any]:
 
 
 def _weights(levels: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None, bits: int) -> Packed:
-    """Packed weights made of levels. Without zero points the middle of the range is 0, so the levels become signed."""
+    """Quantized weights from unsigned levels. Without zero points the middle of the range stands for 0, so the levels
+    become signed.
+    """
     signed, unsigned = _PACKED[bits]
     if zero is not None:
         return Packed(unsigned, levels, scale, zero)
@@ -153,7 +157,7 @@ def _weights(levels: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | Non
 
 
 def _levels(data: NDArray[Any], bits: int) -> NDArray[Any]:
-    """The levels that are stored in bytes (N, n), 8 / bits of them in each byte, the lowest bits first."""
+    """Unpack levels that are stored in bytes (N, n), 8 / bits of them in each byte, the lowest bits first."""
     if bits == 8:
         return data
     shifts = range(0, 8, bits)

@@ -1,4 +1,4 @@
-"""Convert a graph to the element types that Apple's runtimes compute in."""
+"""Convert a graph to the element types that Apple's runtimes compute in: fp16, fp32, int32 and bool."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ _WIDE_INPUTS: Mapping[str, tuple[int, ...]] = {
     "NonMaxSuppression": (2,),
     "Resize": (3,),
 }
-"""The operands for which ONNX has no type but INT64."""
+"""The positions of the operands for which ONNX allows only INT64."""
 
 _WIDE_OUTPUTS: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Shape", "ArgMax", "ArgMin", "NonZero", "NonMaxSuppression"], (0,)),
@@ -35,18 +35,19 @@ _QUANTIZED: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "QuantizeLinear": ((2,), (0,)),
     "DequantizeLinear": ((0, 2), ()),
 }
-"""The operands and results that keep their small integers."""
+"""The positions of the operands and results that stay INT8, UINT8, INT16 and so on."""
 
 _WRAPS = frozenset(["Add", "Sub", "Mul", "Neg", "Abs", "Pow", "Cast", "ReduceSum", "ReduceProd", "CumSum", "MatMul"])
-"""Operators whose results may leave the range of a small integer type."""
+"""Operators whose results may leave the range of an integer type of 8 or 16 bits."""
 
 
 class Narrow(GraphPass):
-    """Given tensors of any numbers. Result: tensors of fp16, fp32, int32 and bool; small integers wrap as before.
+    """Given tensors of any number type. Result: tensors of fp16, fp32, int32 and bool. Integers of 8 and 16 bits still
+    wrap around.
 
-    INT64 stays where ONNX allows no other type (the shape of a Reshape), after a Cast. Small integers between
-    QuantizeLinear and DequantizeLinear stay, too. A constant outside int32 is an error, and `narrow_array` raises one
-    for an input. A computed value outside int32 is not noticed.
+    Where ONNX allows only INT64 (the shape of a Reshape), a Cast to INT64 is inserted. Integers between QuantizeLinear
+    and DequantizeLinear keep their type. A constant outside int32 is an error, and `narrow_array` raises one for an
+    input. If the model computes an INT64 outside int32, it wraps without an error.
     """
 
     name = "narrow"
@@ -70,7 +71,7 @@ class Narrow(GraphPass):
 
 
 class _Graph:
-    """Narrows one graph. Each name then stands for the narrow value; copies in other types are made where needed."""
+    """Converts one graph. Each name then stands for the converted value; copies in the old type are added if needed."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class _Graph:
         self._graph = graph
         self._names = names
         self._file = file
-        # By name, the type of each value before narrowing, and its tensor if it is constant.
+        # For each name, the value's type before the conversion, and its tensor if it is constant.
         self._known = dict(outer)
         for value in (*graph.input, *graph.value_info, *graph.output):
             self._known[value.name] = (value.type.tensor_type.elem_type, None)
@@ -91,13 +92,13 @@ class _Graph:
             self._known[tensor.name] = (tensor.data_type, None if tensor.name in inputs else tensor)
         self._nodes: list[NodeProto] = []
         self._added: list[TensorProto] = []
-        # By name and element type, the name of the value's copy in that type.
+        # For each name and element type, the name of the value's copy in that type.
         self._other: dict[tuple[str, int], str] = {}
 
     def narrow(self, wide_inputs: tuple[int, ...] = ()) -> None:
         """Narrow the graph.
 
-        `wide_inputs`: positions of the inputs that ONNX requires to be INT64 (a Loop's iteration number).
+        `wide_inputs` are the positions of the inputs that ONNX requires to be INT64 (a Loop's iteration number).
         """
         graph = self._graph
         for index in wide_inputs:
@@ -158,9 +159,7 @@ class _Graph:
             self._cast(wide, name, TensorProto.INT32)
 
     def _take(self, build: Builder) -> None:
-        """Move the nodes that `build` has made to the graph; Constant nodes become initializers, as in normalized
-        models.
-        """
+        """Move nodes from `build` to the graph. Constant nodes become initializers, as in normalized models."""
         for node in build.nodes:
             if node.op_type == "Constant":
                 tensor = TensorProto.FromString(node.attribute[0].t.SerializeToString())
@@ -171,7 +170,7 @@ class _Graph:
         build.nodes.clear()
 
     def _as(self, name: str, elem_type: int) -> str:
-        """The name of a copy of a narrowed value in the type `elem_type` that it had before."""
+        """The name of a copy of a value in `elem_type`, the type that it had before the conversion."""
         if (name, elem_type) in self._other:
             return self._other[name, elem_type]
         wide = self._names.value(f"{name}/as/{helper.tensor_dtype_to_np_dtype(elem_type)}")
@@ -200,7 +199,7 @@ class _Graph:
 
 
 def _retype(kind: TypeProto) -> None:
-    # Reading the tensor_type of a sequence would make it a tensor.
+    # To read the field tensor_type of a sequence's type would turn it into a tensor's.
     if kind.HasField("tensor_type"):
         elem_type = kind.tensor_type.elem_type
         kind.tensor_type.elem_type = NARROWED.get(elem_type, elem_type)
@@ -227,7 +226,9 @@ def _limits(elem_type: int) -> tuple[int, int] | None:
 
 
 def _wrap(build: Builder, source: str, target: str, lowest: int, highest: int) -> None:
-    """Build target = (source - lowest) mod size + lowest, where size = highest - lowest + 1."""
+    """Build target = (source - lowest) mod size + lowest, with size = highest - lowest + 1: wraps as a small integer
+    does.
+    """
     size = build.constant(highest - lowest + 1, np.int32)
     if lowest == 0:
         build.put("Mod", [source, size], [target])

@@ -20,10 +20,10 @@ NARROWED: Mapping[int, int] = {
         TensorProto.INT32,
     ),
 }
-"""The element type that each of these types becomes; others stay."""
+"""The element type to which each of these types is converted; others stay."""
 
 _DEEPEST = 16
-"""The most operators in a row through which a limit is followed."""
+"""The largest number of operators in a row through which a constant is followed."""
 
 _INT32 = np.iinfo(np.int32)
 
@@ -33,7 +33,7 @@ _ABOVE: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Greater", "LessOrEqual"], (1,)),
     **dict.fromkeys(["Less", "GreaterOrEqual"], (0,)),
 }
-"""The operands for which a number above int32 means the same as the largest int32."""
+"""The positions of the operands for which a number above int32 has the same effect as the largest int32."""
 
 _BELOW: Mapping[str, tuple[int, ...]] = {
     "Clip": (1,),
@@ -41,19 +41,19 @@ _BELOW: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Greater", "LessOrEqual"], (0,)),
     **dict.fromkeys(["Less", "GreaterOrEqual"], (1,)),
 }
-"""The operands for which a number below int32 means the same as the smallest int32."""
+"""The positions of the operands for which a number below int32 has the same effect as the lowest int32."""
 
 
-_HANDS_ON: Mapping[str, tuple[int, ...]] = {
+_COPIED_OPERANDS: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Identity", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose", "Gather", "Slice"], (0,)),
     **dict.fromkeys(["Concat", "Max", "Min"], ()),
     "Where": (1, 2),
 }
-"""Operators whose results are elements of these operands, or of all of them if none is named."""
+"""Operators whose results are elements of the operands at these positions, or of any operand if there are none."""
 
 
 def narrow_array(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """The array for input `name`, converted to the element type that a narrowed model takes.
+    """Convert an array for the input `name` to the element type that a converted model takes.
 
     Raises:
         InvalidArgumentError: a value does not fit into int32.
@@ -73,7 +73,7 @@ def _limits_of(elem_type: int) -> str:
 
 
 def _outside(array: NDArray[Any]) -> int | float | None:
-    """An element that does not fit into the narrow type, or None. Infinity fits."""
+    """An element that is outside int32, or finite and outside fp32; None if all fit."""
     if array.dtype == np.float64:
         sizes = np.abs(array[np.isfinite(array)])
         largest = float(sizes.max(initial=0))
@@ -84,13 +84,13 @@ def _outside(array: NDArray[Any]) -> int | float | None:
 
 
 def narrow_tensor(tensor: TensorProto, readers_of: Callable[[str], Sequence[NodeProto] | None] | None) -> TensorProto:
-    """A constant converted to its narrow type.
+    """Convert a constant to int32 or fp32.
 
     Args:
         tensor: the constant.
-        readers_of: returns the nodes that read a value, or None where they are not known. A number beyond int32 is
-            allowed only if it means the same to all readers as the end of int32. If `readers_of` is None, none is
-            allowed.
+        readers_of: returns the nodes that read a value, or None if they are not known. A number outside int32 is
+        replaced by the largest or lowest int32 if that has the same effect on all readers, such as a Slice. If
+        `readers_of` is None, a number outside int32 is an error.
 
     Raises:
         UnsupportedError: the constant does not fit.
@@ -100,7 +100,7 @@ def narrow_tensor(tensor: TensorProto, readers_of: Callable[[str], Sequence[Node
         return tensor
     array = array_of(tensor)
     if (found := _outside(array)) is not None:
-        if array.dtype.kind == "f" or readers_of is None or not _is_only_a_limit(tensor.name, array, readers_of):
+        if array.dtype.kind == "f" or readers_of is None or not _may_be_clipped(tensor.name, array, readers_of):
             raise UnsupportedError(
                 f"constant '{tensor.name}' holds {found}, which does not fit into {_limits_of(elem_type)}: Apple's "
                 "runtimes have nothing wider"
@@ -108,40 +108,41 @@ def narrow_tensor(tensor: TensorProto, readers_of: Callable[[str], Sequence[Node
         array = array.clip(_INT32.min, _INT32.max)
     narrow = array.astype(helper.tensor_dtype_to_np_dtype(elem_type))
     if array.dtype == np.float64:
-        narrow = _without_zeros_made(tensor.name, array, narrow)
+        narrow = _without_new_zeros(tensor.name, array, narrow)
     return numpy_helper.from_array(narrow, tensor.name)
 
 
-def _is_only_a_limit(
+def _may_be_clipped(
     name: str, array: NDArray[Any], readers_of: Callable[[str], Sequence[NodeProto] | None], depth: int = 0
 ) -> bool:
-    """Whether, to all readers of a value, the ends of int32 mean the same as numbers of `array` beyond them.
+    """Whether clipping `array` to int32 changes nothing for all readers of the value `name`, such as the ends of a
+    Slice.
 
-    A reader that only copies the numbers counts if all of its own readers do: `Where(mask, 9223372036854775807, end)`
-    before a Slice.
+    A reader that only copies elements counts if that holds for all of its own readers: Where(mask, 9223372036854775807,
+    end) before a Slice.
     """
     readers = readers_of(name)
     if readers is None or depth > _DEEPEST:
         return False
     return all(
-        _is_limit(name, array, node)
+        _is_clipped_harmlessly(name, array, node)
         or (
-            _hands_on(name, node)
-            and all(_is_only_a_limit(each, array, readers_of, depth + 1) for each in node.output if each)
+            _copies_elements(name, node)
+            and all(_may_be_clipped(each, array, readers_of, depth + 1) for each in node.output if each)
         )
         for node in readers
     )
 
 
-def _hands_on(name: str, node: NodeProto) -> bool:
+def _copies_elements(name: str, node: NodeProto) -> bool:
     positions = {position for position, read in enumerate(node.input) if read == name}
-    found = _HANDS_ON.get(node.op_type)
+    found = _COPIED_OPERANDS.get(node.op_type)
     # If `positions` is empty, a subgraph reads the constant.
     return found is not None and bool(positions) and (not found or positions.issubset(found))
 
 
-def _is_limit(name: str, array: NDArray[Any], node: NodeProto) -> bool:
-    """Whether the ends of int32 mean the same to a node as numbers beyond them."""
+def _is_clipped_harmlessly(name: str, array: NDArray[Any], node: NodeProto) -> bool:
+    """Whether clipping `array` to int32 changes nothing for the node that reads it."""
     if node.op_type == "Slice":
         # Exporters write "to the end" as the largest integer.
         return name != node.input[0]
@@ -155,20 +156,21 @@ def _is_limit(name: str, array: NDArray[Any], node: NodeProto) -> bool:
     return bool(positions) and all(positions.issubset(table.get(node.op_type, ())) for table in harmless)
 
 
-def _without_zeros_made(name: str, array: NDArray[Any], narrow: NDArray[Any]) -> NDArray[Any]:
-    """Replace numbers that became 0 in fp32 by its smallest normal number, so that a guard against division by 0 still
+def _without_new_zeros(name: str, array: NDArray[Any], narrow: NDArray[Any]) -> NDArray[Any]:
+    """Replace numbers that fp32 rounds to 0 by its smallest normal number, so that a guard against division by 0 still
     works.
 
     Raises:
-        UnsupportedError: all numbers became 0: a quotient by the constant, or its logarithm, would be far off.
+        UnsupportedError: all numbers would be 0, so that a quotient by the constant, or its logarithm, would be far
+        off.
     """
-    is_made = (narrow == 0) & (array != 0)
-    if not is_made.any():
+    is_new_zero = (narrow == 0) & (array != 0)
+    if not is_new_zero.any():
         return narrow
     if not narrow.any():
-        found, tiny = array.reshape(-1)[int(is_made.argmax())], float(np.finfo(np.float32).tiny)
+        found, tiny = array.reshape(-1)[int(is_new_zero.argmax())], float(np.finfo(np.float32).tiny)
         raise UnsupportedError(
-            f"constant '{name}' holds {found:.4g}, which is zero in fp32, from {tiny:.4g} upwards: Apple's runtimes "
-            "have nothing wider; write a larger number"
+            f"constant '{name}' holds {found:.4g}, which fp32 rounds to 0: Apple's runtimes compute in fp32; "
+            f"give a number of at least {tiny:.4g}"
         )
-    return np.where(is_made, np.copysign(np.finfo(np.float32).tiny, array).astype(np.float32), narrow)
+    return np.where(is_new_zero, np.copysign(np.finfo(np.float32).tiny, array).astype(np.float32), narrow)

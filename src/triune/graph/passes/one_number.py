@@ -1,4 +1,4 @@
-"""Give one rank to values of If and Loop that are a scalar in one branch or step and have shape [1] in another."""
+"""Give one rank to values of If and Loop that have shape [] in one branch or step and [1] in another."""
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -10,38 +10,38 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 
 
 class OneNumber(GraphPass):
-    """Given outputs of If, or states of Loop, of one element and different shapes, [] and [1]. Result: one shape.
+    """Given outputs of If, or states of Loop, of one element but with different shapes, [] and [1]. Result: one shape.
 
-    In ONNX the rank may depend on the branch that is taken and the number of steps; PaddlePaddle and PyTorch export
-    such models. Programs of Apple's runtimes have a fixed rank for every value.
+    In ONNX the rank may depend on which branch is taken, and on the number of steps; PaddlePaddle and PyTorch export
+    such models. In programs of Apple's runtimes every value has a fixed rank.
     """
 
     name = "one-number"
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`, whose shapes are inferred."""
-        _mend(model.graph, None, Names(model.graph))
+        _unify(model.graph, None, Names(model.graph))
         return model
 
 
-def _mend(graph: GraphProto, outer: Values | None, names: Names) -> None:
+def _unify(graph: GraphProto, outer: Values | None, names: Names) -> None:
     values = Values(graph, outer)
     nodes: list[NodeProto] = []
     for node in graph.node:
         for inner in subgraphs_of(node):
-            _mend(inner, values, names)
+            _unify(inner, values, names)
         if node.op_type == "If" and node.domain in ("", "ai.onnx"):
-            _mend_branches(graph, node, values, names)
+            _unify_branches(graph, node, values, names)
         elif node.op_type == "Loop" and node.domain in ("", "ai.onnx"):
-            nodes += _mend_loop(node, values, names)
+            nodes += _unify_loop(node, values, names)
         nodes.append(node)
     if len(nodes) != len(graph.node):
         del graph.node[:]
         graph.node.extend(nodes)
 
 
-def _mend_branches(graph: GraphProto, node: NodeProto, values: Values, names: Names) -> None:
-    """Reshape the outputs of an If's branches to the higher of their two ranks."""
+def _unify_branches(graph: GraphProto, node: NodeProto, values: Values, names: Names) -> None:
+    """Reshape the outputs of the branches of an If to the higher of their two ranks."""
     attributes = attributes_of(node)
     branches: list[GraphProto] = [attributes["then_branch"], attributes["else_branch"]]
     seen = [Values(branch, values) for branch in branches]
@@ -60,8 +60,8 @@ def _mend_branches(graph: GraphProto, node: NodeProto, values: Values, names: Na
             graph.value_info.remove(info)
 
 
-def _mend_loop(node: NodeProto, values: Values, names: Names) -> list[NodeProto]:
-    """Reshape the first value of each state of a Loop to the rank that it has after a step; returns the new nodes."""
+def _unify_loop(node: NodeProto, values: Values, names: Names) -> list[NodeProto]:
+    """Reshape the initial value of each state of a Loop to the rank that it has after a step; returns the new nodes."""
     body: GraphProto = attributes_of(node)["body"]
     inner, added = Values(body, values), list[NodeProto]()
     for position in range(2, len(node.input)):
@@ -83,7 +83,7 @@ def _rank_of_number(values: Values, name: str) -> int | None:
 
 
 def _declare(value: ValueInfoProto, rank: int) -> None:
-    """Declare the shape of a value as `rank` dimensions of 1."""
+    """Declare the shape of a value as [1, ..., 1] of this rank."""
     value.type.tensor_type.ClearField("shape")
     value.type.tensor_type.shape.SetInParent()
     for _ in range(rank):

@@ -1,4 +1,4 @@
-"""Rewrite all forms of packed weights as one: DequantizeLinear of constants."""
+"""Rewrite all forms in which exporters write quantized weights as one: DequantizeLinear of constants."""
 
 from typing import Any
 
@@ -19,21 +19,21 @@ _BYTES = (TensorProto.INT8, TensorProto.UINT8)
 
 
 class Pack(GraphPass):
-    """Given weights in small integers, and the nodes with which exporters unpack them. Result: DequantizeLinear.
+    """Given quantized weights, integers of few bits, and the nodes that dequantize them. Result: DequantizeLinear.
 
-    The nodes are Cast, Sub and Mul by constants (`(q - zero) * scale`), or ONNX Runtime's MatMulNBits and
-    GatherBlockQuantized. A Transpose of a DequantizeLinear becomes a DequantizeLinear of transposed weights. Floats of
-    8 bits, and weights whose last block is cut short, are unpacked. All other nodes stay.
+    These nodes are Cast, Sub and Mul by constants (`(q - zero) * scale`), or ONNX Runtime's MatMulNBits and
+    GatherBlockQuantized. A Transpose of a DequantizeLinear becomes a DequantizeLinear of transposed weights. Weights in
+    FLOAT8, and those whose last block is shorter than the others, become constants of floats. All other nodes stay.
     """
 
     name = "pack"
 
     def __init__(self, large: Large | None = None) -> None:
-        """`large` holds constants that are not in the model's graph; new constants are added to it."""
+        """`large` has the large constants, which are kept out of the graph meanwhile; new constants are added to it."""
         self._large = large or NoneLarge()
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. The new values have no types yet: run `Infer` afterwards."""
+        """Changes `model`. New values have no types yet: run `Infer` afterwards."""
         self._pack(model.graph, None, Names(model.graph))
         return model
 
@@ -52,22 +52,22 @@ class Pack(GraphPass):
 
 
 class _View:
-    """The producers and constants of a graph. For the main graph, new constants go into `large`."""
+    """The producers and constants of a graph. New constants of the main graph are added to `large`."""
 
     def __init__(self, graph: GraphProto, outer: Values | None, large: Large) -> None:
         self.values = Values(graph, outer)
         self._graph = graph
         self._large = large
         self._own = large if outer is None else NoneLarge()
-        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._producers = {name: node for node in graph.node for name in node.output if name}
 
     def tensor(self, name: str) -> TensorProto | None:
         """The tensor of a constant; None for any other value."""
         return self._large.get(name) or self.values.tensor(name)
 
-    def maker(self, name: str, op_type: str) -> NodeProto | None:
+    def producer(self, name: str, op_type: str) -> NodeProto | None:
         """The node that computes `name`, if its operator is the standard operator `op_type`; else None."""
-        node = self._makers.get(name)
+        node = self._producers.get(name)
         return node if node is not None and node.op_type == op_type and node.domain in _STANDARD else None
 
     def add(self, tensor: TensorProto) -> None:
@@ -90,9 +90,9 @@ def _packed(view: _View, node: NodeProto, prefix: str) -> list[NodeProto] | None
         return None if whole is None else []
     found: Packed | None = None
     if node.op_type == "Mul":
-        found = _scaled(view, *node.input) or _scaled(view, *reversed(node.input))
+        found = _quantized(view, *node.input) or _quantized(view, *reversed(node.input))
     elif node.op_type == "Transpose":
-        unpacking = view.maker(node.input[0], "DequantizeLinear")
+        unpacking = view.producer(node.input[0], "DequantizeLinear")
         packed = None if unpacking is None else packed_of(unpacking, view.tensor)
         if packed is not None:
             found = packed.transposed(*attributes_of(node).get("perm", range(packed.data.ndim - 1, -1, -1)))
@@ -102,49 +102,51 @@ def _packed(view: _View, node: NodeProto, prefix: str) -> list[NodeProto] | None
     return None if unpacking is None else [unpacking]
 
 
-def _scaled(view: _View, shifted: str, factor: str) -> Packed | None:
-    """The packed weights that `shifted * factor` unpacks, where `shifted` is q - zero; None for other values."""
+def _quantized(view: _View, shifted: str, factor: str) -> Packed | None:
+    """The quantized weights q, if `shifted` is q - zero and `factor` their scale; None for other values."""
     scale = view.tensor(factor)
     if scale is None or scale.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
         return None
     name, zero = shifted, None
-    difference = view.maker(shifted, "Sub")
+    difference = view.producer(shifted, "Sub")
     if difference is not None:
-        name, zero = difference.input[0], _whole_numbers(view, difference.input[1])
+        name, zero = difference.input[0], _integers(view, difference.input[1])
         if zero is None:
             return None
-    cast = view.maker(name, "Cast")
+    cast = view.producer(name, "Cast")
     data = None if cast is None else view.tensor(cast.input[0])
     if cast is None or data is None or data.data_type not in _BYTES or attributes_of(cast)["to"] != scale.data_type:
         return None
     array, scales = array_of(data), array_of(scale)
-    form = _together(array.shape, scales.shape, () if zero is None else zero.shape)
-    if form is None:
+    common_shape = _common_shape(array.shape, scales.shape, () if zero is None else zero.shape)
+    if common_shape is None:
         return None
     if zero is not None:
         limits = np.iinfo(array.dtype)
         if zero.min() < limits.min or zero.max() > limits.max:
             return None
-        zero = _spread(zero, form).astype(array.dtype) if zero.any() else None
-    return Packed(data.data_type, array, _spread(scales, form), zero)
+        zero = _broadcast(zero, common_shape).astype(array.dtype) if zero.any() else None
+    return Packed(data.data_type, array, _broadcast(scales, common_shape), zero)
 
 
-def _whole_numbers(view: _View, name: str) -> NDArray[Any] | None:
-    """The whole numbers of a constant, or of the constant whose Cast `name` is; None for any other value."""
-    cast = view.maker(name, "Cast")
+def _integers(view: _View, name: str) -> NDArray[Any] | None:
+    """The value of a constant, perhaps cast, if all of its elements are integers; else None."""
+    cast = view.producer(name, "Cast")
     tensor = view.tensor(cast.input[0] if cast is not None else name)
     array = None if tensor is None else array_of(tensor)
     return array if array is not None and array.size and bool((array == np.round(array)).all()) else None
 
 
-def _together(shape: tuple[int, ...], *others: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The shape, of the rank of `shape`, to which `others` broadcast; None if more than one axis is larger than 1."""
+def _common_shape(shape: tuple[int, ...], *others: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape to which `others` broadcast, with as many axes as `shape`; None if more than one axis is larger than
+    1.
+    """
     if not shape or 0 in shape or any(len(other) > len(shape) for other in others):
         return None
-    form = np.broadcast_shapes((1,) * len(shape), *others)
-    many = [axis for axis, size in enumerate(form) if size != 1]
-    return form if len(many) <= 1 and all(form[axis] == shape[axis] for axis in many) else None
+    common_shape = np.broadcast_shapes((1,) * len(shape), *others)
+    many = [axis for axis, size in enumerate(common_shape) if size != 1]
+    return common_shape if len(many) <= 1 and all(common_shape[axis] == shape[axis] for axis in many) else None
 
 
-def _spread(array: NDArray[Any], form: tuple[int, ...]) -> NDArray[Any]:
-    return np.broadcast_to(array, form)
+def _broadcast(array: NDArray[Any], common_shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.broadcast_to(array, common_shape)

@@ -1,4 +1,4 @@
-"""What a pass is, and how passes are run and checked."""
+"""The base class of passes, and the function that runs a list of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ _WatchedT = TypeVar("_WatchedT", contravariant=True)
 
 
 class Pass(ABC, Generic[ModelT]):
-    """One change of a model, after which it computes the same.
+    """A rewriting of a model that does not change what the model computes.
 
-    Each pass is a class in a file of its own. Its docstring says what it finds in a model (Given) and what it writes
-    instead (Result).
+    Each pass is a class in a file of its own. Its docstring says what it finds in a model (Given) and by what it
+    replaces it (Result).
 
     Attributes:
-        name: what errors, reports and audits call it.
+        name: the name of the pass in errors, reports and audits.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Pass(ABC, Generic[ModelT]):
         """Returns the changed model. `model` itself may be changed too, and must not be used any more.
 
         Raises:
-            TriuneError: the model cannot be brought to what the pass promises; the message says which node and why.
+            TriuneError: the pass cannot rewrite the model as its docstring says; the message says which node and why.
         """
 
 
@@ -36,7 +36,9 @@ GraphPass: TypeAlias = Pass[ModelProto]
 
 
 class Watcher(Protocol[_WatchedT]):
-    """A function that is called after each pass: a check or an audit (`graph.check.Check`, `coreml.audit.Audit`)."""
+    """A function that is called after each pass, to compare the model's outputs (`graph.check.Check`,
+    `coreml.audit.Audit`).
+    """
 
     def __call__(self, step: str, model: _WatchedT, /) -> None:
         """`step` is the name of the pass that has just run; `model` is the result, which must not be changed."""
@@ -48,7 +50,7 @@ def run_passes(model: ModelT, passes: Iterable[Pass[ModelT]], watch: Watcher[Mod
 
     Args:
         model: may be changed.
-        passes: the passes, in order. The iterable is advanced only after the previous pass has run.
+        passes: the passes, in order. The next one is taken from the iterable only after the previous one has run.
         watch: called after each pass.
     """
     for each in passes:

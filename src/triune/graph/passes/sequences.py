@@ -1,4 +1,4 @@
-"""Sequences of tensors whose length is known, and whose elements are read by known indices."""
+"""Replace ONNX sequences by their tensors, if the length of the sequence and the index of each read are known."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,15 +15,16 @@ _READERS = ("SequenceAt", "SequenceLength", "ConcatFromSequence")
 
 
 class Sequences(GraphPass):
-    """Given sequences that are made of known tensors, and read at known indices. Result: the tensors themselves.
+    """Given a sequence of known length (SequenceConstruct, SequenceInsert, SplitToSequence), and nodes that read it at
+    constant indices (SequenceAt, SequenceLength, ConcatFromSequence). Result: the readers use the tensors directly.
 
-    What makes a sequence stays, for others that may read it; Tidy takes it away where nobody does.
+    The node that makes the sequence stays, since other nodes may read it. `Tidy` removes it if none does.
     """
 
     name = "sequences"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """The new values have no types yet: infer them again."""
+        """Changes `model`. New values have no types yet: run `Infer` afterwards."""
         _resolve(model.graph, None, {}, Names(model.graph))
         return model
 
@@ -43,11 +44,11 @@ def _resolve(graph: GraphProto, outer: Values | None, known: Mapping[str, Sequen
         build = Builder(prefix if prefix in earlier else names.prefix(prefix))
         is_read = False
         if node.domain in ("", "ai.onnx") and node.op_type in _MAKERS:
-            made = _made(node, values, sequences, build)
+            made = _tensors_of(node, values, sequences, build)
             if made is not None:
                 sequences[name] = made
             if any(each.output[0] in given for each in build.nodes):
-                # An earlier round already wrote this node's Split; the sequence node stays because it is still read.
+                # The Split for this node exists since the pass ran before. The node stays because it is still read.
                 build.nodes.clear()
         elif node.domain in ("", "ai.onnx") and node.op_type in _READERS and node.input[0] in sequences:
             is_read = _read(node, values, sequences[node.input[0]], build)
@@ -60,15 +61,17 @@ def _resolve(graph: GraphProto, outer: Values | None, known: Mapping[str, Sequen
 
 
 def _prefixes(graph: GraphProto) -> set[str]:
-    """The prefixes of the builders of earlier rounds: node and value have the same there, unlike in most models."""
+    """The prefixes of names that this pass used when it ran before: its nodes and their outputs have the same
+    prefix.
+    """
     starts = [(node.name, name.rpartition("/")[0]) for node in graph.node for name in node.output[:1]]
     return {start for node_name, start in starts if start and node_name.startswith(f"{start}/")}
 
 
-def _made(
+def _tensors_of(
     node: NodeProto, values: Values, sequences: Mapping[str, Sequence[str]], build: Builder
 ) -> Sequence[str] | None:
-    """The tensors of the sequence that a node makes; None if they are not known."""
+    """The names of the tensors in the sequence that a node makes; None if they are not known."""
     if node.op_type == "SequenceEmpty":
         return []
     if node.op_type == "SequenceConstruct":
@@ -78,11 +81,11 @@ def _made(
     given = sequences.get(node.input[0])
     if given is None or node.op_type == "Identity":
         return given
-    place_input = 2 if node.op_type == "SequenceInsert" else 1
+    position_input = 2 if node.op_type == "SequenceInsert" else 1
     is_insert = node.op_type == "SequenceInsert"
     position = len(given) if is_insert else len(given) - 1
-    if len(node.input) > place_input and node.input[place_input]:
-        found = _position(node.input[place_input], values, len(given))
+    if len(node.input) > position_input and node.input[position_input]:
+        found = _position(node.input[position_input], values, len(given))
         if found is None or not 0 <= found < len(given) + is_insert:
             return None
         position = found
@@ -129,10 +132,10 @@ def _split(node: NodeProto, values: Values, build: Builder) -> Sequence[str] | N
 
 
 def _read(node: NodeProto, values: Values, tensors: Sequence[str], build: Builder) -> bool:
-    """Write nodes that compute the output of a SequenceAt, SequenceLength or ConcatFromSequence from tensors.
+    """Build nodes that compute the output of a SequenceAt, SequenceLength or ConcatFromSequence from the tensors.
 
     Returns:
-        False if the position is unknown or out of range, or there is nothing to concatenate; then nothing is written.
+        False, with no node built, if the index is not known or out of range, or if there is no tensor to concatenate.
     """
     attributes = attributes_of(node)
     if node.op_type == "SequenceLength":

@@ -1,4 +1,4 @@
-"""Remove unread nodes and Identity nodes, and turn Constant nodes into initializers."""
+"""Remove Identity nodes and nodes whose results are not read, and turn Constant nodes into initializers."""
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
@@ -8,10 +8,10 @@ from triune.graph.values import constant_tensor, subgraphs_of
 
 
 class Tidy(GraphPass):
-    """Given Constant nodes, Identity nodes and nodes whose results are not read. Result: initializers, no other of
-    them.
+    """Given Constant nodes, Identity nodes and nodes whose results are not read. Result: initializers for the Constant
+    nodes; the other nodes are removed.
 
-    An Identity of an input or a constant stays if its result is an output.
+    An Identity whose result is an output of its graph stays.
     """
 
     name = "tidy"
@@ -27,7 +27,7 @@ def _tidy(graph: GraphProto, outer: dict[str, str], names: Names) -> set[str]:
 
     Args:
         graph: changed in place.
-        outer: maps names that surrounding graphs replaced to their replacements.
+        outer: maps names of values that were replaced in the graphs around this one to the names that replace them.
         names: makes new names.
 
     Returns:
@@ -54,7 +54,7 @@ def _tidy(graph: GraphProto, outer: dict[str, str], names: Names) -> set[str]:
         nodes.append(node)
     for value in graph.output:
         if value.name in outer:
-            # An output of a branch that is a renamed value of an outer graph.
+            # The output of a branch is a value of an outer graph that was replaced.
             given = names.value(f"{value.name}/given")
             nodes.append(NodeProto(op_type="Identity", input=[outer[value.name]], output=[given]))
             value.name = given

@@ -10,7 +10,7 @@ from triune.graph.weights import Large
 
 
 class TidyAndInfer(GraphPass):
-    """Given a model some of whose values have no types. Result: types of all values, and no values that are not read.
+    """Given a model in which some values have no type. Result: types for all values, and no values that are not read.
 
     Large weights are kept out of the model meanwhile: ONNX's shape inference copies it, and fails beyond 2 GiB.
     """
@@ -18,7 +18,7 @@ class TidyAndInfer(GraphPass):
     name = "tidy_and_infer"
 
     def __init__(self, file: WeightFile | None = None) -> None:
-        """`file` stores the data of large weights that are in no file yet; without it they stay in memory."""
+        """`file` is the scratch file for large weights that are in no file yet; without it they stay in memory."""
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:

@@ -1,4 +1,4 @@
-"""Convert a graph of fp16 to fp32."""
+"""Convert a graph from fp16 to fp32."""
 
 from collections.abc import Collection, Iterable
 
@@ -10,14 +10,14 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.weight_files import WeightFile, array_of
 
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
-"""Attributes of ONNX's operators whose integer is an element type."""
+"""The names of attributes of ONNX operators that are element types."""
 
 
 class Widen(GraphPass):
-    """Given tensors of fp16. Result: the same graph with tensors of fp32, including its inputs and outputs.
+    """Given tensors of fp16. Result: tensors of fp32, including the model's inputs and outputs.
 
-    Weights keep their values, which are rounded to fp16. So the search for values beyond fp16 (`graph.half`) treats a
-    model that was written in fp16 like one in fp32.
+    The values of weights do not change. `graph.half` searches graphs of fp32 for values beyond fp16; after this pass it
+    can search a model that was exported in fp16, too.
     """
 
     name = "widen"
@@ -33,16 +33,16 @@ class Widen(GraphPass):
 
 
 class HalfInterface:
-    """Given inputs and outputs of fp32. Result: those with given names are fp16, each with a Cast to or from fp32.
+    """Given inputs and outputs of fp32. Result: some of them are fp16, each with a Cast to or from fp32.
 
     Attributes:
-        renamed: by the name of an input or output, the new name of its fp32 value in the graph.
+        renamed: for the name of each input or output that is now fp16, the name of its fp32 value in the graph.
     """
 
     name = "half_interface"
 
     def __init__(self, inputs: Collection[str], outputs: Collection[str]) -> None:
-        """`inputs` and `outputs` are the names to change; `half_interface` finds them before `Widen` runs."""
+        """`inputs` and `outputs` are the names of those to change; `half_interface` finds them before `Widen` runs."""
         self._inputs = inputs
         self._outputs = outputs
         self.renamed: dict[str, str] = {}
@@ -51,7 +51,7 @@ class HalfInterface:
         """Changes `model`, whose constants are initializers."""
         graph = model.graph
         names = Names(graph)
-        # An output may itself be an input or a constant.
+        # Inputs that are outputs too are in `_inputs` already.
         leaving = [name for name in self._outputs if name not in self._inputs]
         self.renamed = renamed = {name: names.value(f"{name}/fp32") for name in (*self._inputs, *leaving)}
         rename_values(graph, renamed)
@@ -68,7 +68,7 @@ class HalfInterface:
 
 
 def half_interface(graph: GraphProto) -> HalfInterface:
-    """The pass that makes inputs and outputs fp16 again after `Widen`."""
+    """Create the pass that, after `Widen`, makes those inputs and outputs fp16 again that are fp16 now."""
     inputs, outputs = (
         [value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT16]
         for values in (graph.input, graph.output)

@@ -222,7 +222,10 @@ def test_rows_without_a_sequence_stay_and_are_reported() -> None:
     model = normalize(model_of(text))
     report = Report()
     assert ane_layout(model, report) == model
-    assert str(report.left[0]) == "linear_to_conv: MatMul 'head': rows without a sequence: the last axis would be 1"
+    assert (
+        str(report.left[0])
+        == "linear_to_conv: MatMul 'head': its operand (B, C) has no sequence: the last axis would be 1"
+    )
 
 
 def test_values_that_branches_read_stay() -> None:

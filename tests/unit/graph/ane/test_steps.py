@@ -352,7 +352,7 @@ def test_all_heads_are_turned_at_once(order: str, table: str) -> None:
             ("h = Transpose <perm=[0,2,1,3]> (r)", "i = Transpose <perm=[0,2,1,3]> (r)  h = Relu (i)"),
             "not made of the channels",
         ),
-        (("x = Transpose <perm=[0,2,1]> (z)", "w = Transpose <perm=[0,2,1]> (z)  x = Relu (w)"), "nothing before it"),
+        (("x = Transpose <perm=[0,2,1]> (z)", "w = Transpose <perm=[0,2,1]> (z)  x = Relu (w)"), "no node before it"),
     ],
 )
 def test_what_is_no_such_embedding_stays(change: tuple[str, str], reason: str | None) -> None:

@@ -350,7 +350,11 @@ def test_upgrade_refuses_what_is_to_come() -> None:
     [
         (6, "(float[2] x) => (float[2] y) { [drop] y = Dropout (x) }", ""),
         (1, "(float[1,2,2] x) => (float[1,2,1] y) { [norm] y = GlobalLpPool <p = 1.5> (x) }", "of the power 1.5"),
-        (5, '(float[2] x) => (float[2] y) { [cast] y = Cast <to = "REAL"> (x) }', "'REAL', which is no element type"),
+        (
+            5,
+            '(float[2] x) => (float[2] y) { [cast] y = Cast <to = "REAL"> (x) }',
+            "'REAL', which is not an element type",
+        ),
         (
             6,
             "(float[2,3] a, float[2,2] b) => (float[2,3] y) { [sum] y = Add <broadcast = 1, axis = 1> (a, b) }",

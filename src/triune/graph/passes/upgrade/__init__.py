@@ -1,4 +1,6 @@
-"""Upgrade models to one version of ONNX's operator set. Each change of an operator's meaning is a rule."""
+"""Upgrade models to one version of ONNX's operator set. For each operator whose definition has changed there is a
+rule.
+"""
 
 from collections.abc import Mapping
 
@@ -23,23 +25,24 @@ RULES: Mapping[str, tuple[int, Rule]] = {
     **resize.TABLE,
     **scans.TABLE,
 }
-"""By operator: the first operator set in which it has today's form, and the rule that upgrades a node of an older set.
+"""For each operator the first operator set in which it has today's definition, and the rule that upgrades a node of an
+older set.
 
-An operator that is not listed has the same meaning in all operator sets.
+An operator that is not listed has the same definition in all operator sets.
 """
 
 _IN_PLACE = 6
-"""Before this operator set, the attribute `consumed_inputs` said which inputs may be overwritten."""
+"""Before this operator set, the attribute `consumed_inputs` name which inputs may be overwritten."""
 
 _FIRST_IR_OF_PLAIN_INITIALIZERS = 4
 """Before this version of ONNX's file format, an initializer had to be an input too."""
 
 
 class Upgrade(GraphPass):
-    """Given a model of an older operator set. Result: the same of version `OPSET`.
+    """Given a model of an older operator set. Result: the same model of operator set `OPSET`.
 
-    ONNX's own version converter changes what some operators compute (Upsample, Hardmax), loses a model's functions and
-    fails where types are not known: docs/decisions/0005. Functions keep their sets until they are inlined.
+    ONNX's own version converter changes what some operators compute (Upsample, Hardmax), loses a model's functions, and
+    fails if types are not known: docs/decisions/0005. Functions keep their operator sets until `Inline` replaces them.
     """
 
     name = "upgrade"
@@ -47,7 +50,9 @@ class Upgrade(GraphPass):
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`.
 
-        Raises UnsupportedError where a node has no form in `OPSET`, InvalidArgumentError for a newer set.
+        Raises:
+            UnsupportedError: no operators of `OPSET` compute what a node computes.
+            InvalidArgumentError: the model is of a newer operator set, or a node is invalid.
         """
         found = next((each for each in model.opset_import if each.domain in ("", "ai.onnx")), None)
         if found is None:
@@ -59,7 +64,7 @@ class Upgrade(GraphPass):
                 f"the model is of operator set {version}; the newest that is known here is {OPSET}: export it again "
                 "for an older one, or install a newer Triune"
             )
-        if _has_work(model.graph, version):
+        if _has_old_nodes(model.graph, version):
             model = Infer()(model)
             _upgrade(model.graph, version, None, Names(model.graph))
         for each in model.opset_import:
@@ -69,9 +74,9 @@ class Upgrade(GraphPass):
         return model
 
 
-def _has_work(graph: GraphProto, version: int) -> bool:
+def _has_old_nodes(graph: GraphProto, version: int) -> bool:
     return any(
-        _rule(node, version) is not None or any(_has_work(inner, version) for inner in subgraphs_of(node))
+        _rule(node, version) is not None or any(_has_old_nodes(inner, version) for inner in subgraphs_of(node))
         for node in graph.node
     )
 
@@ -81,13 +86,17 @@ def _rule(node: NodeProto, version: int) -> Rule | None:
         return adopted.TABLE[node.op_type]
     if node.domain not in ("", "ai.onnx"):
         return None
-    first, rule = RULES.get(node.op_type, (0, _again))
+    first, rule = RULES.get(node.op_type, (0, _without_consumed_inputs))
     if version < first:
         return rule
-    return _again if version < _IN_PLACE and any(each.name == "consumed_inputs" for each in node.attribute) else None
+    return (
+        _without_consumed_inputs
+        if version < _IN_PLACE and any(each.name == "consumed_inputs" for each in node.attribute)
+        else None
+    )
 
 
-def _again(c: Context) -> None:
+def _without_consumed_inputs(c: Context) -> None:
     rewrite(c, without=["consumed_inputs"])
 
 
@@ -102,12 +111,12 @@ def _upgrade(graph: GraphProto, version: int, outer: Values | None, names: Names
         if rule is None:
             nodes.append(node)
             continue
-        said = node.name or next(filter(None, node.output), "")
-        build = Builder(names.prefix(f"{said}/{node.op_type}"))
+        name = node.name or next(filter(None, node.output), "")
+        build = Builder(names.prefix(f"{name}/{node.op_type}"))
         try:
             rule(Context(node, values, attributes_of(node), build, read))
         except (InvalidArgumentError, UnsupportedError) as error:
-            raise type(error)(f"{node.op_type} '{said}' of operator set {version}: {error}") from error
+            raise type(error)(f"{node.op_type} '{name}' of operator set {version}: {error}") from error
         nodes.extend(build.nodes)
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]

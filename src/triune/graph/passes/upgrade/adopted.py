@@ -1,7 +1,7 @@
-"""Rules for operators that runtimes have in ONNX's domain, but ONNX itself or the model's operator set has not.
+"""Rules for operators that are in ONNX's domain only in ONNX Runtime, not in ONNX or not in the model's operator set.
 
-`passes.adopt` finds these. Their meaning is that of ONNX Runtime's kernels (`contrib_ops/cpu`), which still have
-operators that ONNX has removed.
+`passes.adopt` finds these. The rules follow ONNX Runtime's kernels (`contrib_ops/cpu`), which still include operators
+that ONNX has removed.
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from triune.graph.passes.upgrade.norms import group_normalization
 from triune.graph.passes.upgrade.rule import Rule, rank_of, required, rewrite, typed
 
 ADOPTED = "triune.adopted"
-"""The domain of adopted operators, in which they are until a rule replaces them."""
+"""The domain to which `passes.adopt` moves these operators until a rule replaces them."""
 
 _EPSILON = 1e-5
 
 
-def _as_it_is(c: Context) -> None:
+def _unchanged(c: Context) -> None:
     rewrite(c)
 
 
@@ -74,7 +74,7 @@ def _parametric_softplus(c: Context) -> None:
 def _crop(c: Context) -> None:
     """Crop images (N, C, H, W) by `border` (left, top, right, bottom).
 
-    With `scale` (height, width), the result has this size, and starts at the border's left and top.
+    With `scale` (height, width), the result has this size and begins at (top, left).
     """
     border, b = required(c, "border"), c.build
     if len(border) != 4:
@@ -102,8 +102,8 @@ def _mean_variance_normalization(c: Context) -> None:
 
 
 TABLE: Mapping[str, Rule] = {
-    "LayerNormalization": _as_it_is,
-    "ThresholdedRelu": _as_it_is,
+    "LayerNormalization": _unchanged,
+    "ThresholdedRelu": _unchanged,
     "SimplifiedLayerNormalization": _simplified_layer_normalization,
     "GroupNormalization": group_normalization,
     "Affine": _affine,

@@ -14,7 +14,7 @@ def _cast(c: Context) -> None:
     try:
         rewrite(c, to=TensorProto.DataType.Value(name))
     except ValueError as error:
-        raise InvalidArgumentError(f"it casts to '{name}', which is no element type") from error
+        raise InvalidArgumentError(f"it casts to '{name}', which is not an element type of ONNX") from error
 
 
 def _concat(c: Context) -> None:
@@ -29,7 +29,7 @@ def _selu(c: Context) -> None:
 def _lp(c: Context) -> None:
     power = float(c.attributes.get("p", 2.0))
     if not power.is_integer():
-        raise UnsupportedError(f"its norm is of the power {power:g}; later sets have whole powers alone")
+        raise UnsupportedError(f"its norm is of the power {power:g}; operator sets from 2 on have only integer powers")
     rewrite(c, p=int(power))
 
 

@@ -1,4 +1,4 @@
-"""Rules for operators that broadcast their second operand by their own rules before operator set 7."""
+"""Rules for operators that, before operator set 7, broadcast their second operand by an attribute `axis`."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.decompose.context import Context
 from triune.graph.passes.upgrade.rule import Rule, rank_of, rewrite
 
-_LOST = ("broadcast", "axis", "consumed_inputs")
+_REMOVED = ("broadcast", "axis", "consumed_inputs")
 
 
 def _binary(c: Context) -> None:
@@ -14,7 +14,7 @@ def _binary(c: Context) -> None:
     a, b = c.input(0), c.input(1)
     axis = c.attributes.get("axis")
     if not c.attributes.get("broadcast") or axis is None:
-        rewrite(c, without=_LOST)
+        rewrite(c, without=_REMOVED)
         return
     rank = rank_of(c, a)
     num_missing = rank - axis - rank_of(c, b)
@@ -22,7 +22,7 @@ def _binary(c: Context) -> None:
         raise InvalidArgumentError(f"its operand '{b}' does not fit '{a}', of rank {rank}, from axis {axis} on")
     if num_missing and rank_of(c, b):
         b = c.build.op("Unsqueeze", b, c.build.ints(*range(rank - axis - num_missing, rank - axis)))
-    rewrite(c, [a, b], without=_LOST)
+    rewrite(c, [a, b], without=_REMOVED)
 
 
 def _prelu(c: Context) -> None:
@@ -31,11 +31,11 @@ def _prelu(c: Context) -> None:
     num_following = rank_of(c, x) - 2
     if num_following > 0 and rank_of(c, slope) == 1:
         slope = c.build.op("Unsqueeze", slope, c.build.ints(*range(1, 1 + num_following)))
-    rewrite(c, [x, slope], without=_LOST)
+    rewrite(c, [x, slope], without=_REMOVED)
 
 
 def _gemm(c: Context) -> None:
-    rewrite(c, without=_LOST)
+    rewrite(c, without=_REMOVED)
 
 
 _BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")

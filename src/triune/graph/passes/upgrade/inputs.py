@@ -9,11 +9,13 @@ from triune.graph.decompose.context import Context
 from triune.graph.passes.upgrade.rule import Rule, rank_of, required, rewrite, typed
 
 _LIMIT = float(np.finfo(np.float32).max)
-"""The default bound of an old Clip. Today's Clip leaves the bound out instead, which works for every element type."""
+"""The default limit of an old Clip. The new Clip leaves the limit out instead, which is right for every element
+type.
+"""
 
 
 def _axes(c: Context) -> None:
-    """Turn the attribute `axes` of reductions, Squeeze and Unsqueeze into an input."""
+    """Upgrade reductions, Squeeze and Unsqueeze: the attribute `axes` becomes an input."""
     axes = c.attributes.get("axes", [])
     rewrite(c, [c.input(0), c.build.ints(*axes)] if axes else [c.input(0)], without=["axes"])
 
@@ -60,7 +62,7 @@ def _reshape(c: Context) -> None:
 
 
 def _tile(c: Context) -> None:
-    """Upgrade Tile: an old Tile repeated along one axis; its inputs were the count and the axis."""
+    """Upgrade Tile: an old Tile repeats along one axis; its inputs are the data, the count and the axis."""
     rank = rank_of(c, c.input(0))
     ones = c.build.ints(1)
     axis = c.build.op("Reshape", c.build.cast(c.input(2), TensorProto.INT64), ones)
@@ -70,9 +72,9 @@ def _tile(c: Context) -> None:
 
 
 def _dropout(c: Context) -> None:
-    """Upgrade Dropout. In sets 7 to 11 it only does inference; before, `is_test = 0` means training.
+    """Upgrade Dropout. In operator sets 7 to 11 it only does inference. Before 7, `is_test = 0` means training.
 
-    Exporters for inference leave `is_test` out, so 1 is taken as its default, although the standard's default is 0.
+    Exporters for inference leave `is_test` out. So its default is taken to be 1, although ONNX says 0.
     """
     given = [c.input(0)]
     if not c.attributes.get("is_test", 1):

@@ -1,4 +1,4 @@
-"""Rules for normalizations, and for Softmax and its like, which flattened all axes from a given one on."""
+"""Rules for normalizations, and for Softmax, LogSoftmax and Hardmax, which flattened all axes from `axis` on."""
 
 import math
 from collections.abc import Mapping
@@ -9,11 +9,13 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.decompose.context import Context
 from triune.graph.passes.upgrade.rule import Rule, rank_of, rewrite, typed
 
-_LOST = ("consumed_inputs", "is_test", "spatial")
+_REMOVED = ("consumed_inputs", "is_test", "spatial")
 
 
 def _softmax(c: Context) -> None:
-    """Upgrade Softmax, LogSoftmax and Hardmax of sets before 13, which flattened `axis` and all later axes into one."""
+    """Upgrade Softmax, LogSoftmax and Hardmax. Before operator set 13 they flattened `axis` and all later axes into
+    one.
+    """
     x, axis = c.input(0), c.attributes.get("axis", 1)
     shape = c.values.shape(x)
     if shape is not None:
@@ -34,23 +36,23 @@ def _softmax(c: Context) -> None:
 def _batch_normalization(c: Context) -> None:
     """Upgrade BatchNormalization: set `training_mode`.
 
-    Before set 7 `is_test` said it, before set 14 the number of outputs.
+    Training is meant by `is_test = 0` before operator set 7, and by more than one output before 14.
     """
     is_training = any(map(c.output, range(1, 5))) or c.attributes.get("is_test", 1) == 0
     if not c.attributes.get("spatial", 1):
-        _of_each_feature(c, is_training=is_training)
+        _write_per_feature(c, is_training=is_training)
         return
     if not is_training:
-        rewrite(c, without=_LOST)
+        rewrite(c, without=_REMOVED)
         return
-    rewrite(c, without=_LOST, training_mode=1)
+    rewrite(c, without=_REMOVED, training_mode=1)
     node = c.build.nodes[-1]
     outputs = [c.output(index) or c.build.name() for index in range(3)]
     del node.output[:]
     node.output.extend(outputs)
     if not (c.output(3) or c.output(4)):
         return
-    # saved_mean and saved_var are the batch's own statistics, over all axes but that of channels.
+    # Outputs 3 and 4, saved_mean and saved_var, are statistics of this batch over all axes but that of channels.
     axes = c.build.ints(0, *range(2, rank_of(c, c.input(0))))
     mean = c.build.op("ReduceMean", c.input(0), axes, keepdims=1)
     centred = c.build.op("Sub", c.input(0), mean)
@@ -59,10 +61,14 @@ def _batch_normalization(c: Context) -> None:
     c.give(variance, 4)
 
 
-def _of_each_feature(c: Context, *, is_training: bool) -> None:
-    """Write (x - mean) / sqrt(var + epsilon) * scale + bias for spatial = 0: all four have the shape of a row of x."""
+def _write_per_feature(c: Context, *, is_training: bool) -> None:
+    """Write (x - mean) / sqrt(var + epsilon) * scale + bias for spatial = 0: all four have the shape of x without the
+    batch.
+    """
     if is_training:
-        raise UnsupportedError("it trains statistics of each feature (spatial = 0): export the model for inference")
+        raise UnsupportedError(
+            "it is in training mode with statistics of each feature (spatial = 0): export the model for inference"
+        )
     x, scale, bias, mean, variance = map(c.input, range(5))
     epsilon = typed(c, c.attributes.get("epsilon", 1e-5), x)
     deviation = c.build.op("Sqrt", c.build.op("Add", variance, epsilon))
@@ -71,7 +77,9 @@ def _of_each_feature(c: Context, *, is_training: bool) -> None:
 
 
 def group_normalization(c: Context) -> None:
-    """Upgrade GroupNormalization, which before set 21 had one scale and bias for each group, not for each channel."""
+    """Upgrade GroupNormalization. Before operator set 21 it had a scale and bias for each group, not for each
+    channel.
+    """
     groups = c.attributes["num_groups"]
     channels = c.build.op("Shape", c.input(0), start=1, end=2)
     size = c.build.op("Div", channels, c.build.ints(groups))
@@ -81,7 +89,7 @@ def group_normalization(c: Context) -> None:
         column = c.build.op("Reshape", name, c.build.ints(groups, 1))
         return c.build.op("Reshape", c.build.op("Expand", column, target), c.build.ints(-1))
 
-    # Operator set 18 computes in the data's own type.
+    # Operator set 18 computes in the type of the data.
     elem_type = c.values.elem_type(c.input(0)) or TensorProto.FLOAT
     rewrite(c, [c.input(0), of_channels(c.input(1)), of_channels(c.input(2))], stash_type=elem_type)
 

@@ -1,4 +1,4 @@
-"""The type of an upgrade rule, and functions that most rules need."""
+"""The type of a rule that upgrades an operator, and functions that most rules need."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
@@ -9,10 +9,9 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.decompose.context import Context
 
 Rule: TypeAlias = Callable[[Context], None]
-"""A function that writes nodes of the newest operator set that compute the same as a node of an older set.
+"""A function that writes nodes of operator set `OPSET` that compute the same as a node of an older set.
 
-Raises UnsupportedError where that is not possible, InvalidArgumentError where the node lacks a required attribute or
-input.
+Raises UnsupportedError if that is not possible, InvalidArgumentError if the node lacks a required attribute or input.
 """
 
 
@@ -27,9 +26,9 @@ def rewrite(
     """Write a changed copy of the node, with the same name and outputs.
 
     Args:
-        c: the node and what is known of its values.
-        inputs: its new inputs; None to keep them.
-        op_type: its new operator; "" to keep it.
+        c: the node, with the types, shapes and constants that it reads.
+        inputs: the names of the new inputs; None to keep the old ones.
+        op_type: the new operator; "" to keep the old one.
         without: names of attributes to remove.
         attributes: attributes to add or change.
     """
@@ -55,7 +54,7 @@ def required(c: Context, name: str) -> Any:
 
 
 def rank_of(c: Context, name: str) -> int:
-    """The rank of a value, which must be known."""
+    """The rank of a value. Raises UnsupportedError if it is not known."""
     rank = c.values.rank(name)
     if rank is None:
         raise UnsupportedError(f"the rank of '{name}' is not known: give it in the model's value_info")
@@ -63,7 +62,7 @@ def rank_of(c: Context, name: str) -> int:
 
 
 def typed(c: Context, value: float, like: str) -> str:
-    """A constant scalar of the element type of another value."""
+    """Build a constant scalar with the element type of the value `like`; returns its name."""
     elem_type = c.values.elem_type(like)
     if elem_type:
         return c.build.constant(value, helper.tensor_dtype_to_np_dtype(elem_type))

@@ -1,4 +1,4 @@
-"""The rule for Scan of operator set 8, the only one that scans over a batch."""
+"""The rule for Scan of operator set 8, whose inputs have an axis for the batch before that for the steps."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,19 +10,22 @@ from triune.graph.passes.upgrade.rule import Rule
 
 
 def _scan(c: Context) -> None:
-    """Write today's Scan over the batch; its body is a Scan over the sequence of one row."""
+    """Write a Scan of the new form over the batch, whose body is a Scan over the sequence of one element of the
+    batch.
+    """
     if c.input(0):
         raise UnsupportedError(
-            "it has sequences of different lengths in one batch, and no set says what its results hold beyond their "
-            "ends: leave sequence_lens out where all are as long, or export the model again for operator set 9 or later"
+            "it has sequences of different lengths in one batch, and ONNX does not say what its results are beyond "
+            "their ends: leave out sequence_lens if all are of equal length, or export the model for operator set 9 "
+            "or later"
         )
     body: GraphProto = c.attributes["body"]
     num_scanned: int = c.attributes["num_scan_inputs"]
     given = c.node.input[1:]
     num_states = len(given) - num_scanned
     prefix = c.build.name()
-    inputs = _rows(f"{prefix}/in", body.input, num_states)
-    outputs = _rows(f"{prefix}/out", body.output, num_states)
+    inputs = _without_batch(f"{prefix}/in", body.input, num_states)
+    outputs = _without_batch(f"{prefix}/out", body.output, num_states)
     row = NodeProto(op_type="Scan", name=f"{prefix}/row")
     row.input.extend(value.name for value in inputs)
     row.output.extend(value.name for value in outputs)
@@ -35,8 +38,10 @@ def _scan(c: Context) -> None:
     c.build.nodes.append(node)
 
 
-def _rows(prefix: str, values: Iterable[ValueInfoProto], num_states: int) -> list[ValueInfoProto]:
-    """The types for one row: states keep their shapes; scanned inputs and outputs get a first axis of steps."""
+def _without_batch(prefix: str, values: Iterable[ValueInfoProto], num_states: int) -> list[ValueInfoProto]:
+    """The types for one element of the batch: states keep their shapes; scanned inputs and outputs get a first axis of
+    steps.
+    """
     rows: list[ValueInfoProto] = []
     for index, value in enumerate(values):
         row = ValueInfoProto(name=f"{prefix}/{index}", type=value.type)
