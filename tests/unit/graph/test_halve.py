@@ -113,7 +113,7 @@ def test_a_node_is_kept_by_its_name() -> None:
 
 
 def test_what_is_kept_must_be_there() -> None:
-    with pytest.raises(InvalidArgumentError, match="'Softmax', which is to be kept"):
+    with pytest.raises(InvalidArgumentError, match="'Softmax', which is to stay in fp32, is neither a node"):
         halve(model_of("g (float[2] x) => (float[2] y) { y = Exp (x) }"), "Softmax")
 
 
