@@ -1,6 +1,7 @@
-"""Decompositions into core ops of operators for which ONNX's standard has no function body.
+"""Replace operators for which ONNX has no function body by core ops.
 
-Each file holds one family of operators and the table of its rules.
+Each file has one family of operators: a function for each operator builds the nodes that replace it, and `TABLE` lists
+the functions.
 """
 
 from collections.abc import Collection
@@ -50,34 +51,36 @@ OTHERS: dict[str, dict[str, Decomposition]] = {
     "ai.onnx.preview.training": training.TABLE,
     "com.microsoft": microsoft.TABLE,
 }
-"""Those of other domains."""
+"""For each other domain, its decompositions by operator."""
 
 
 class Decompose(GraphPass):
-    """Replace operators that are not core ops and have no function body in ONNX's standard by core ops.
+    """Given operators that are not core ops and for which ONNX has no function body. Result: core ops.
 
-    An operator whose decomposition needs an unknown type or shape stays.
+    An operator stays if its decomposition needs a type or shape that is not known.
     """
 
     name = "decompose"
 
     def __init__(self, keep: Collection[str] = ()) -> None:
-        """`keep`: operators that are not decomposed."""
+        """`keep` are operators that are not decomposed."""
         self._table = {name: each for name, each in STANDARD.items() if name not in keep}
         self._count = 0
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Decompose the nodes of `model`. The new values have no types yet: shape inference must run again."""
+        """Changes `model`. New values have no types yet: run `Infer` afterwards."""
         while True:
             is_changed, is_waiting = self._decompose(model.graph, None, Names(model.graph))
             if not (is_changed and is_waiting):
                 return model
-            # ONNX's shape inference stops at an operator of another domain: decomposing one may make known the types
-            # that the next one waits for.
+            # ONNX's shape inference stops at an operator of another domain. Once that is decomposed, inference may find
+            # the types that the next one needs.
             model = Infer()(model)
 
     def _decompose(self, graph: GraphProto, outer: Values | None, names: Names) -> tuple[bool, bool]:
-        """Decompose a graph's nodes. Returns whether one was, and whether one waits for an unknown type or shape."""
+        """Decompose the nodes of a graph. Returns whether a node was decomposed, and whether one needs a type or shape
+        that is not known.
+        """
         values = Values(graph, outer)
         read = names_read(graph)
         nodes: list[NodeProto] = []
@@ -86,7 +89,7 @@ class Decompose(GraphPass):
             for subgraph in subgraphs_of(node):
                 found = self._decompose(subgraph, values, names)
                 is_changed, is_waiting = is_changed or found[0], is_waiting or found[1]
-            written = self._written(node, values, read, names)
+            written = self._replacement(node, values, read, names)
             is_waiting |= written is None
             nodes += written if written else [node]
             is_changed |= bool(written)
@@ -96,14 +99,16 @@ class Decompose(GraphPass):
             graph.node.extend(copies)
         return is_changed, is_waiting
 
-    def _written(self, node: NodeProto, values: Values, read: Collection[str], names: Names) -> list[NodeProto] | None:
-        """The nodes that replace a node: an empty list if it stays, None if it waits for an unknown type or shape."""
+    def _replacement(
+        self, node: NodeProto, values: Values, read: Collection[str], names: Names
+    ) -> list[NodeProto] | None:
+        """The nodes that replace a node: [] if it stays, None if it needs a type or shape that is not known."""
         table = self._table if node.domain in ("", "ai.onnx") else OTHERS.get(node.domain, {})
         decomposition = table.get(node.op_type)
         if decomposition is None:
             return []
         if table is self._table and any(name and values.type(name) is None for name in node.input):
-            # Behind an operator that ONNX does not know. Those of other domains ask for what types they need.
+            # An operator before this one is unknown to ONNX. Decompositions of other domains check types themselves.
             return None
         self._count += 1
         name = next((each for each in node.output if each), node.op_type)

@@ -1,4 +1,4 @@
-"""The context of a decomposition: its node, and the builder of the nodes that replace it."""
+"""The context of a decomposition: the node that is replaced, and the builder of the nodes that replace it."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from triune.graph.values import Values
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The node to decompose, and what is known about its inputs and outputs.
+    """The node to decompose, with types, shapes and constants of its inputs and outputs.
 
     Attributes:
         node: the node that is replaced.
         values: types, shapes and constants of the values in the node's scope.
-        attributes: the attributes that the node states, without defaults.
-        build: collects the nodes that replace it.
-        read: the names of the values that the graph's nodes and outputs read.
+        attributes: the attributes that the node has, without defaults.
+        build: collects the nodes that replace the node.
+        read: the names of all values that are read by nodes of the graph or are its outputs.
     """
 
     node: NodeProto
@@ -37,17 +37,17 @@ class Context:
         return self.node.output[index] if index < len(self.node.output) else ""
 
     def is_read(self, index: int) -> bool:
-        """Whether a node or a graph output reads the output."""
+        """Whether an output of the node is read by another node, or is an output of the graph."""
         return self.output(index) != "" and self.output(index) in self.read
 
     def give(self, name: str, index: int = 0) -> None:
-        """Make the value `name` the node's output `index`."""
+        """Let the value `name` be the node's output `index`."""
         if self.output(index):
             self.build.put("Identity", [name], [self.output(index)])
 
 
 Decomposition: TypeAlias = Callable[[Context], bool]
-"""Writes nodes that compute the node's outputs.
+"""A function that builds nodes to compute the node's outputs.
 
-Returns False and changes nothing while a type or shape that it needs is unknown. Raises Refusal if it is impossible.
+It returns False if it needs a type or shape that is not known, and raises Refusal if the node cannot be decomposed.
 """

@@ -1,4 +1,4 @@
-"""Unique elements and counts: Unique, TfIdfVectorizer and the like."""
+"""Unique and TfIdfVectorizer."""
 
 from itertools import pairwise
 
@@ -10,9 +10,9 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def unique(c: Context) -> bool:
-    """Unique, by comparing each row with each other row.
+    """Unique: each row (an element, or a slice along `axis`) is compared with each other row.
 
-    The sort key of a row is the number of smaller rows, or, unsorted, the index of its first occurrence.
+    Rows are ordered by the number of smaller rows, or, if not `sorted`, by the index of their first occurrence.
 
     NaN are equal to one another and larger than any number. n rows take n * n comparisons.
     """
@@ -31,8 +31,8 @@ def unique(c: Context) -> bool:
     if elem_type == TensorProto.BOOL:
         rows = b.cast(rows, TensorProto.INT32)
     less, equal = _compared(c, rows, is_float=helper.tensor_dtype_to_np_dtype(elem_type).kind == "f")
-    alike = b.op("ReduceMin", equal, b.ints(2), keepdims=0)
-    first = b.op("ArgMax", alike, axis=1, keepdims=0)
+    is_equal = b.op("ReduceMin", equal, b.ints(2), keepdims=0)
+    first = b.op("ArgMax", is_equal, axis=1, keepdims=0)
     key = first
     if c.attributes.get("sorted", 1):
         # Lexicographic order: the first element in which two rows differ decides.
@@ -42,8 +42,8 @@ def unique(c: Context) -> bool:
         key = b.cast(b.op("ReduceSum", is_less, b.ints(1, 2), keepdims=0), TensorProto.INT64)
     zeros = b.op("Sub", first, first)
     ones = b.op("Add", zeros, b.constant(1, np.int64))
-    is_there = b.op("ScatterElements", zeros, key, ones)
-    keys = b.op("Squeeze", b.op("NonZero", is_there), b.ints(0))
+    is_used_key = b.op("ScatterElements", zeros, key, ones)
+    keys = b.op("Squeeze", b.op("NonZero", is_used_key), b.ints(0))
 
     def by_key(values: str) -> str:
         return b.op("Gather", b.op("ScatterElements", zeros, key, values), keys)
@@ -52,15 +52,15 @@ def unique(c: Context) -> bool:
     c.give(b.op("Gather", x, indices, axis=axis))
     c.give(indices, 1)
     if c.output(2):
-        order = b.op("Sub", b.op("CumSum", is_there, b.constant(0, np.int64)), b.constant(1, np.int64))
+        order = b.op("Sub", b.op("CumSum", is_used_key, b.constant(0, np.int64)), b.constant(1, np.int64))
         c.give(b.op("Gather", order, key), 2)
     if c.output(3):
-        c.give(by_key(b.cast(b.op("ReduceSum", alike, b.ints(1), keepdims=0), TensorProto.INT64)), 3)
+        c.give(by_key(b.cast(b.op("ReduceSum", is_equal, b.ints(1), keepdims=0), TensorProto.INT64)), 3)
     return True
 
 
 def _compared(c: Context, rows: str, *, is_float: bool) -> tuple[str, str]:
-    """For rows (n, m): 1 where row j < row i, and 1 where they are equal, elementwise (i, j, m) in fp32."""
+    """Compare the elements of rows (n, m): fp32 (i, j, m), 1 where row j < row i, and 1 where they are equal."""
     b = c.build
     own, other = b.op("Unsqueeze", rows, b.ints(1)), b.op("Unsqueeze", rows, b.ints(0))
     less, equal = b.op("Less", other, own), b.op("Equal", other, own)
@@ -72,7 +72,7 @@ def _compared(c: Context, rows: str, *, is_float: bool) -> tuple[str, str]:
 
 
 def tf_idf_vectorizer(c: Context) -> bool:
-    """TfIdfVectorizer: each run of n tokens is compared with each n-gram of the pool, and matches are counted."""
+    """TfIdfVectorizer: each sequence of n tokens is compared with each n-gram of the pool, and matches are counted."""
     shape, b = c.values.shape(c.input(0)), c.build
     length = shape[len(shape) - 1] if shape else None
     if shape is None or length is None or "pool_int64s" not in c.attributes or len(shape) > 2:
@@ -92,7 +92,7 @@ def tf_idf_vectorizer(c: Context) -> bool:
             continue
         positions = np.zeros((len(grams), max(columns) + 1))
         positions[np.arange(len(grams)), own] = 1
-        # A run whose span is longer than the row does not exist.
+        # With larger skips no sequence fits into the row.
         for skip in range(1 if size == 1 else min(c.attributes["max_skip_count"] + 1, length)):
             counts = _counts(c, tokens, length, grams, skip + 1)
             if counts is not None:
@@ -114,7 +114,9 @@ def tf_idf_vectorizer(c: Context) -> bool:
 def _counts(
     c: Context, tokens: str, length: int, grams: np.ndarray[tuple[int, ...], np.dtype[np.int64]], step: int
 ) -> str | None:
-    """(rows, grams) how often each n-gram occurs in each row with its tokens at a distance of `step`."""
+    """Build (rows, grams), how often each n-gram occurs in each row with its tokens `step` apart; None if it does not
+    fit.
+    """
     b, size = c.build, grams.shape[1]
     num_positions = length - (size - 1) * step
     if num_positions < 1:

@@ -13,9 +13,9 @@ def _dtype(c: Context, index: int = 0) -> np.dtype[np.generic]:
 
 
 def _log_of_double(c: Context, size: str, logarithm: str) -> str:
-    """log(2 size) = log(size) + log(2) where `size` is large, so that its square or double overflows; else `logarithm`.
+    """Build log(size) + log(2) where `size` is so large that its square or double may overflow; else `logarithm`.
 
-    The error of the approximation is about 1 / (4 size^2).
+    For size -> infinity, log(size + sqrt(size^2 + 1)) is log(2 size), with an error of about 1 / (4 size^2).
     """
     b, dtype = c.build, _dtype(c)
     is_large = b.op("Greater", size, b.constant(2**7 if dtype == np.float16 else 2**13, dtype))
@@ -24,7 +24,7 @@ def _log_of_double(c: Context, size: str, logarithm: str) -> str:
 
 
 def acosh(c: Context) -> bool:
-    """log(x + sqrt(x - 1) sqrt(x + 1)), whose factors do not overflow where x squared does."""
+    """Acosh: log(x + sqrt(x - 1) sqrt(x + 1)). Unlike x^2 - 1, neither factor overflows."""
     b, x = c.build, c.input(0)
     one = b.constant(1, _dtype(c))
     root = b.op("Mul", b.op("Sqrt", b.op("Sub", x, one)), b.op("Sqrt", b.op("Add", x, one)))
@@ -33,9 +33,9 @@ def acosh(c: Context) -> bool:
 
 
 def asinh(c: Context) -> bool:
-    """sign(x) log(|x| + sqrt(x x + 1)).
+    """Asinh: sign(x) log(|x| + sqrt(x^2 + 1)).
 
-    Where x is so small that |x| + 1 loses its bits: x (1 - x^2 (1/6 - 3/40 x^2)), whose error is about x^7 / 22.
+    For |x| < 1/16, where |x| + 1 would lose bits of x: x (1 - x^2 (1/6 - 3/40 x^2)), with an error of about x^7 / 22.
     """
     b, x, dtype = c.build, c.input(0), _dtype(c)
     size, square = b.op("Abs", x), b.op("Mul", x, x)
@@ -48,9 +48,10 @@ def asinh(c: Context) -> bool:
 
 
 def celu(c: Context) -> bool:
-    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)), which is alpha elu(x / alpha) but where alpha is negative.
+    """Celu: max(0, x) + min(0, alpha (exp(x / alpha) - 1)), which for positive alpha is alpha elu(x / alpha).
 
-    ONNX's body is the latter, whatever alpha is; its text, its evaluator and ONNX Runtime have the former.
+    ONNX's function body is the latter for any alpha. Its specification, its reference evaluator and ONNX Runtime have
+    the former.
     """
     b, x = c.build, c.input(0)
     alpha = c.attributes.get("alpha", 1.0)
@@ -60,7 +61,7 @@ def celu(c: Context) -> bool:
         c.give(b.op("Mul", factor, b.op("Elu", b.op("Div", x, factor))))
         return True
     if alpha > 0:
-        # alpha elu(min(0, x) / alpha) is never above 0: x / alpha alone may be beyond fp16 where x is not.
+        # elu of min(0, x) / alpha alone: for positive x, x / alpha may be beyond fp16 although x is not.
         below = b.op("Elu", b.op("Div", b.op("Min", x, zero), factor))
         c.give(b.op("Add", b.op("Relu", x), b.op("Mul", factor, below)))
         return True
@@ -70,13 +71,13 @@ def celu(c: Context) -> bool:
 
 
 def is_nan(c: Context) -> bool:
-    """NaN is what differs from itself: `x != x`."""
+    """IsNaN: only NaN differs from itself, `x != x`."""
     c.give(c.build.op("Not", c.build.op("Equal", c.input(0), c.input(0))))
     return True
 
 
 def is_inf(c: Context) -> bool:
-    """`x == inf` or `x == -inf`, as far as detect_positive and detect_negative ask for it."""
+    """IsInf: `x == inf` if detect_positive is set, or `x == -inf` if detect_negative is."""
     b, x, dtype = c.build, c.input(0), _dtype(c)
     found = [
         b.op("Equal", x, b.constant(value, dtype))
@@ -94,7 +95,7 @@ def is_inf(c: Context) -> bool:
 
 
 def cast_like(c: Context) -> bool:
-    """A Cast to the type of the second input, once that type is known."""
+    """CastLike: a Cast to the type of the second input, once that type is known."""
     elem_type = c.values.elem_type(c.input(1))
     if not elem_type:
         return False
@@ -103,7 +104,7 @@ def cast_like(c: Context) -> bool:
 
 
 def chain(op_type: str) -> Decomposition:
-    """op(a, b, c) is op(op(a, b), c)."""
+    """An operator of several inputs as operators of two: op(a, b, c) is op(op(a, b), c)."""
 
     def decompose(c: Context) -> bool:
         if len(c.node.input) == 2 and op_type in ("Max", "Min"):
@@ -115,7 +116,7 @@ def chain(op_type: str) -> Decomposition:
 
 
 def mean(c: Context) -> bool:
-    """The sum of the inputs divided by their number."""
+    """Mean: the sum of the inputs divided by their number."""
     c.give(c.build.op("Div", _chain(c, "Add"), c.build.constant(len(c.node.input), _dtype(c))))
     return True
 
@@ -128,7 +129,7 @@ def _chain(c: Context, op_type: str) -> str:
 
 
 def dropout(c: Context) -> bool:
-    """Dropout is Identity unless it is in training mode."""
+    """Dropout: Identity, unless it is in training mode."""
     if c.input(2):
         mode = c.values.constant(c.input(2))
         if mode is None or mode.reshape(-1)[0]:
@@ -156,7 +157,7 @@ def _training_dropout(c: Context) -> bool:
 
 
 def bit_cast(c: Context) -> bool:
-    """BitCast between integers of one width: a Cast, which wraps, keeps the bits."""
+    """BitCast between integers of equal width: a Cast, which wraps around and so keeps the bits."""
     dtype, target = _dtype(c), helper.tensor_dtype_to_np_dtype(c.attributes["to"])
     if dtype.kind not in "iub" or target.kind not in "iu" or dtype.itemsize != target.itemsize:
         return False
@@ -165,7 +166,8 @@ def bit_cast(c: Context) -> bool:
 
 
 def bit_shift(c: Context) -> bool:
-    """`x * 2^n` or `x / 2^n`; a shift by the type's width or more gives 0, or -1 for a negative x shifted right.
+    """BitShift: `x * 2^n` or `x / 2^n`; a shift by the type's width or more gives 0, or -1 for a negative x shifted
+    right.
 
     A negative shift, read as an unsigned number, exceeds the width, as in ONNX's node tests.
     """
@@ -179,7 +181,7 @@ def bit_shift(c: Context) -> bool:
     power = b.op("Pow", b.constant(2, np.float32), b.op("Where", is_all, b.constant(0, np.float32), exponent))
     factor, zero = b.cast(power, c.values.elem_type(c.input(0))), b.constant(0, dtype)
     if c.attributes.get("direction") == "LEFT":
-        # A signed number shifted left by width - 1 has its former lowest bit as its sign.
+        # For a signed number shifted left by width - 1, the former lowest bit becomes the sign.
         limit = b.op("GreaterOrEqual", exponent, b.constant(width, np.float32))
         whole = b.op("Mul", c.input(0), factor)
         if dtype.kind == "i":
@@ -199,7 +201,7 @@ def bit_shift(c: Context) -> bool:
 
 
 def bitwise_not(c: Context) -> bool:
-    """~x = -1 - x for a signed integer, max - x for an unsigned one."""
+    """BitwiseNot: -1 - x for a signed integer, max - x for an unsigned one."""
     dtype = _dtype(c)
     top = -1 if dtype.kind == "i" else np.iinfo(dtype.name).max
     c.give(c.build.op("Sub", c.build.constant(top, dtype), c.input(0)))
@@ -207,10 +209,9 @@ def bitwise_not(c: Context) -> bool:
 
 
 def bitwise(op_type: str) -> Decomposition:
-    """BitwiseAnd, -Or, -Xor: split both operands into bits along a new axis, combine, and sum bit_i * 2^i.
+    """BitwiseAnd, -Or, -Xor: split both operands into bits along a new axis, combine the bits, and sum bit_i * 2^i.
 
-    UINT32 wraps to INT32 and back. So do types of 64 bits: the values that Apple's runtimes compute of them fit into
-    INT32, and so do their combinations.
+    UINT32 is cast to INT32 and back. So are types of 64 bits, since Apple's runtimes compute these in INT32 anyway.
     """
 
     def decompose(c: Context) -> bool:
@@ -229,7 +230,8 @@ def bitwise(op_type: str) -> Decomposition:
         for name in (c.input(0), c.input(1)):
             wide = b.cast(name, TensorProto.INT64)
             is_negative = b.op("Less", wide, b.constant(0, np.int64))
-            # The sum of what is negative alone: that of others would be taken for one that may leave INT32.
+            # Min first, so that the sum stays within INT32 for numbers of at least 0, too: else `graph.overflows` would
+            # refuse it.
             below = b.op("Min", wide, b.constant(-1, np.int64))
             low = b.op("Where", is_negative, b.op("Sub", below, lowest), wide)
             digits = b.op("Mod", b.op("Div", b.op("Unsqueeze", low, b.ints(-1)), weights), two)
@@ -245,7 +247,7 @@ def bitwise(op_type: str) -> Decomposition:
 
 
 def _is_beyond_int32(c: Context, name: str) -> bool:
-    """A constant of 64 bits that needs them."""
+    """Whether a value is a constant of 64 bits with a number outside INT32."""
     value, limits = c.values.constant(name), np.iinfo(np.int32)
     if value is None or value.dtype.itemsize < 8 or not value.size:
         return False

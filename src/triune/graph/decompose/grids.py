@@ -1,4 +1,4 @@
-"""AffineGrid: the coordinates in the input image of each pixel of the result."""
+"""AffineGrid: for each pixel of the result, its coordinates in the input image."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ _AFTER_BATCH_AND_CHANNELS = 2
 def affine_grid(c: Context) -> bool:
     """AffineGrid: homogeneous pixel coordinates (x, y[, z], 1) times the transposed matrices (N, n, n + 1).
 
-    Pixel centers are spread over [-1, 1]; with `align_corners` the outermost centers lie at -1 and 1. The only pixel
-    of an axis of size 1 lies at 0, or at 1 with `align_corners`, as in ONNX Runtime.
+    The image covers [-1, 1]. With `align_corners` the centers of the outermost pixels are at -1 and 1, else their
+    borders are. For an axis of size 1 the coordinate is 0, or 1 with `align_corners`, as in ONNX Runtime.
 
     ONNX's own function body drops a batch axis of size 1, because its Squeeze names no axes.
     """
@@ -38,13 +38,15 @@ def affine_grid(c: Context) -> bool:
 
 
 def _line(c: Context, sizes: str, axis: int, num_axes: int, kind: int) -> str:
-    """The coordinates along one axis, (1, L, 1, 1): size 1 along all other axes and the last, of coordinates."""
+    """The coordinates along one axis, of shape (1, L, 1, 1): size L along this axis, 1 along the others and the
+    last.
+    """
     b = c.build
     position = axis + _AFTER_BATCH_AND_CHANNELS
     length = b.op("Gather", sizes, b.constant(position, np.int64))
     pixels = b.cast(b.op("Range", b.constant(0, np.int64), length, b.constant(1, np.int64)), kind)
-    # Integers until the only division, so that it alone rounds. Core AI miscomputes a number derived from the size:
-    # see decision 4; so the pixels are counted instead.
+    # Integers before the only division, so that nothing else rounds. The length is computed as a sum of ones, since
+    # Core AI miscomputes numbers derived from a size (decision 4).
     one = b.typed(1, kind)
     below = b.op("ReduceSum", b.op("Expand", one, b.op("Unsqueeze", length, b.ints(0))), keepdims=1)
     above = b.op("Sub", b.op("Mul", pixels, b.typed(2, kind)), b.op("Sub", below, one))

@@ -1,4 +1,4 @@
-"""Products of quantized tensors, in fp32, which is exact below 2**24."""
+"""Matrix products and convolutions of quantized tensors, in fp32, which is exact for integers up to 2**24."""
 
 import numpy as np
 from onnx import TensorProto
@@ -9,8 +9,8 @@ from triune.graph.decompose.context import Context, Decomposition
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
-def shifted(c: Context, x: str, zero: str, axis: int | None = None) -> str:
-    """`x - zero_point` in fp32 for integers `x`; "" is no zero point, and a vector of them lies along `axis`."""
+def minus_zero_point(c: Context, x: str, zero: str, axis: int | None = None) -> str:
+    """Build x - zero point in fp32 for integers `x`. `zero` is one number, a vector along `axis`, or "" for none."""
     b = c.build
     wide = b.cast(x, TensorProto.FLOAT)
     if not zero:
@@ -18,22 +18,22 @@ def shifted(c: Context, x: str, zero: str, axis: int | None = None) -> str:
     shift = b.cast(zero, TensorProto.FLOAT)
     rank, zero_rank = c.values.rank(x), c.values.rank(zero)
     if axis is not None and zero_rank == 1 and rank is not None:
-        form = [1] * rank
-        form[axis] = -1
+        broadcast_shape = [1] * rank
+        broadcast_shape[axis] = -1
         shape = c.values.shape(zero)
         if shape is not None and shape[0] != 1:
-            shift = b.op("Reshape", shift, b.ints(*form))
+            shift = b.op("Reshape", shift, b.ints(*broadcast_shape))
     return b.op("Sub", wide, shift)
 
 
-def shifted_weight(c: Context, x: str, zero: str, axis: int) -> str:
-    """As `shifted`, but a DequantizeLinear of scale 1 if the zero point permits, so that the weights stay packed."""
+def weight_minus_zero_point(c: Context, x: str, zero: str, axis: int) -> str:
+    """Build x - zero point in fp32, as a DequantizeLinear of scale 1 where possible, so that weights stay quantized."""
     b = c.build
     if not zero:
         return b.op("DequantizeLinear", x, b.constant(1, np.float32))
     shape = c.values.static_shape(zero)
     if shape is None or len(shape) > 1 or (len(shape) == 1 and c.values.rank(x) is None):
-        return shifted(c, x, zero, axis if axis == 0 else None)
+        return minus_zero_point(c, x, zero, axis if axis == 0 else None)
     if shape in ((), (1,)):
         point = b.op("Reshape", zero, b.constant([], np.int64))
         return b.op("DequantizeLinear", x, b.constant(1, np.float32), point)
@@ -42,10 +42,11 @@ def shifted_weight(c: Context, x: str, zero: str, axis: int) -> str:
 
 
 def dynamic_levels(b: Builder, x: str) -> tuple[str, str, str]:
-    """Quantize fp32 `x` to uint8 by its own range, extended to include 0: levels, scale and zero point, all fp32.
+    """Quantize fp32 `x` to uint8 by its own range, extended to include 0; returns levels, scale and zero point, all
+    fp32.
 
-    scale = (max - min) / 255, zero = round(-min / scale), levels = round(x / scale) + zero, saturated. Where all x are
-    0 the scale is 1, as in ONNX Runtime; in ONNX's function body it is 0, and the levels are NaN before the cast.
+    scale = (max - min) / 255, zero = round(-min / scale), levels = clip(round(x / scale) + zero, 0, 255). If all x are
+    0, the scale is 1, as in ONNX Runtime; in ONNX's function body it is 0, and the levels are NaN before the cast.
     """
     zero, one, most = (b.constant(each, np.float32) for each in (0, 1, 255))
     least = b.op("Min", b.op("ReduceMin", x, keepdims=0), zero)
@@ -67,12 +68,14 @@ def dynamic_quantize_linear(c: Context) -> bool:
 
 
 def mat_mul_integer(c: Context) -> bool:
-    """MatMulInteger: (A - a) @ (B - b); `a` is a number or one for each row, `b` a number or one for each column."""
+    """MatMulInteger: (A - a) @ (B - b); the zero point `a` is one number or one for each row, `b` one number or one for
+    each column.
+    """
     rank = c.values.rank(c.input(0))
     if rank is None:
         return False
-    rows = shifted(c, c.input(0), c.input(2), rank - 2 if rank > 1 else None)
-    product = c.build.op("MatMul", rows, shifted_weight(c, c.input(1), c.input(3), -1))
+    rows = minus_zero_point(c, c.input(0), c.input(2), rank - 2 if rank > 1 else None)
+    product = c.build.op("MatMul", rows, weight_minus_zero_point(c, c.input(1), c.input(3), -1))
     c.give(c.build.cast(c.build.op("Round", product), TensorProto.INT32))
     return True
 
@@ -80,14 +83,14 @@ def mat_mul_integer(c: Context) -> bool:
 def conv_integer(c: Context) -> bool:
     """ConvInteger: the convolution of (x - x_zero) with (w - w_zero)."""
     rest = {name: c.attributes[name] for name in _CONV if name in c.attributes}
-    kernel = shifted_weight(c, c.input(1), c.input(3), 0)
-    product = c.build.op("Conv", shifted(c, c.input(0), c.input(2)), kernel, **rest)
+    kernel = weight_minus_zero_point(c, c.input(1), c.input(3), 0)
+    product = c.build.op("Conv", minus_zero_point(c, c.input(0), c.input(2)), kernel, **rest)
     c.give(c.build.cast(c.build.op("Round", product), TensorProto.INT32))
     return True
 
 
 def _scale(c: Context, index: int) -> str:
-    """A scale cast to fp32: sums of products with an fp16 scale are too inexact to be rounded to an integer."""
+    """Build a scale as fp32: in fp16 the sums of products would be too inexact to be rounded to integers."""
     name = c.input(index)
     is_half = c.values.elem_type(name) == TensorProto.FLOAT16
     return c.build.cast(name, TensorProto.FLOAT) if is_half else name

@@ -1,4 +1,6 @@
-"""Sums of products (Einsum, Fourier transforms, small determinants), and logarithms of sums."""
+"""Sums of products (Einsum, DFT, STFT, Det of small matrices), and logarithms of sums (ReduceLogSum,
+ReduceLogSumExp).
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -9,11 +11,13 @@ from onnx import TensorProto, helper
 from triune.graph.decompose.context import Context, Decomposition
 
 MAX_DETERMINANT = 4
-"""The largest matrices for Det: Leibniz's formula has n! terms."""
+"""The largest size of a matrix for Det: Leibniz's formula has n! terms."""
 
 
 def einsum(c: Context) -> bool:
-    """Einsum, two operands at a time: a MatMul sums over the labels that end there and is batched over shared ones."""
+    """Einsum, two operands at a time: a MatMul sums over shared labels that are no longer needed, batched over other
+    shared ones.
+    """
     ranks = [c.values.rank(name) for name in c.node.input]
     if any(rank is None for rank in ranks):
         return False
@@ -35,28 +39,30 @@ def einsum(c: Context) -> bool:
 
 
 def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """The labels of each operand and of the result; unused capital letters replace an ellipsis."""
+    """The labels of each operand and of the result, with unused letters in place of an ellipsis."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     free = [label for label in map(chr, range(0x100, 0x180)) if label not in equation]
-    num_hidden = max(
+    num_ellipsis = max(
         (rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True) if "..." in term),
         default=0,
     )
-    hidden = "".join(free[:num_hidden])
+    ellipsis = "".join(free[:num_ellipsis])
     written: list[str] = []
     for term, rank in zip(terms, ranks, strict=True):
         count = rank - len(term.replace("...", ""))
-        written.append(term.replace("...", hidden[num_hidden - count :] if count else ""))
+        written.append(term.replace("...", ellipsis[num_ellipsis - count :] if count else ""))
     if arrow:
-        return written, right.replace("...", hidden)
+        return written, right.replace("...", ellipsis)
     letters = "".join(term.replace("...", "") for term in terms)
-    once = sorted(label for label in set(letters) if letters.count(label) == 1)
-    return written, hidden + "".join(once)
+    sorted_unique = sorted(label for label in set(letters) if letters.count(label) == 1)
+    return written, ellipsis + "".join(sorted_unique)
 
 
 def _diagonals(c: Context, name: str, labels: str) -> tuple[str, str] | None:
-    """Take the diagonal where one operand has a label twice: "ii" keeps the elements whose two indices are equal."""
+    """Take the diagonal if an operand has a label twice: of "ii", the elements whose two indices are equal; None if it
+    is not possible.
+    """
     b = c.build
     for label in set(labels):
         while labels.count(label) > 1:
@@ -84,7 +90,7 @@ def _sum_out(c: Context, name: str, labels: str, needed: set[str]) -> tuple[str,
 
 
 def _product(c: Context, left: str, a: str, right: str, b_labels: str, needed: set[str]) -> tuple[str, str]:
-    """Reshape to [batch, rows, summed] and [batch, summed, columns], multiply, and restore the axes."""
+    """Reshape both operands to [batch, rows, summed] and [batch, summed, columns], multiply, and restore the axes."""
     b = c.build
     left, a = _sum_out(c, left, a, needed | set(b_labels))
     right, b_labels = _sum_out(c, right, b_labels, needed | set(a))
@@ -134,7 +140,7 @@ def dft(c: Context) -> bool:
     axis = int(axis_array.reshape(-1)[0]) % len(shape)
     is_inverse, is_onesided = bool(c.attributes.get("inverse", 0)), bool(c.attributes.get("onesided", 0))
     is_real = shape[-1] == 1
-    # The inverse of a one-sided spectrum gives real numbers, about twice as many.
+    # The inverse of a one-sided spectrum gives real numbers: 2 * (n - 1) of n bins.
     is_half = is_inverse and is_onesided
     num_given = 2 * (shape[axis] - 1) if is_half else shape[axis]
     length = num_given if length_array is None else int(length_array.reshape(-1)[0])
@@ -146,7 +152,8 @@ def dft(c: Context) -> bool:
     sign = 1 if is_inverse else -1
     angle = sign * 2 * np.pi * np.outer(np.arange(used), np.arange(kept)) / length
     scale = length if is_inverse else 1
-    # The missing half mirrors this one: all bins but the first, and the middle one of an even length, count twice.
+    # The missing half of the spectrum is the conjugate of this one. So all bins count twice, except the first and, for
+    # an even length, the middle one.
     weights = np.where(is_half & (np.arange(used) % length != 0) & (2 * np.arange(used) != length), 2, 1)[:, None]
     cos = b.constant(np.cos(angle) * weights / scale, dtype)
     sin = b.constant(np.sin(angle) * weights / scale, dtype)
@@ -173,7 +180,7 @@ def dft(c: Context) -> bool:
 
 
 def stft(c: Context) -> bool:
-    """STFT: gather the frames, multiply them by the window, and multiply by the matrix of roots of unity."""
+    """STFT: gather the frames, multiply them by the window and by the matrix of roots of unity."""
     b, x = c.build, c.input(0)
     shape = c.values.static_shape(x)
     step = c.values.constant(c.input(1))
@@ -219,7 +226,8 @@ def det(c: Context) -> bool:
 
 
 def reduce_log_sum_exp(c: Context) -> bool:
-    """Max + log(sum(exp(x - max))): exp(x) alone, as ONNX defines it, is infinite from 89 on, in fp16 from 12.
+    """ReduceLogSumExp: max + log(sum(exp(x - max))). exp(x) alone, as ONNX defines it, overflows from 89 on, in fp16
+    from 12.
 
     For integers each exponential is rounded towards 0, as in ONNX Runtime.
     """
@@ -228,15 +236,16 @@ def reduce_log_sum_exp(c: Context) -> bool:
         return False
     dtype = helper.tensor_dtype_to_np_dtype(elem_type)
     zero = b.constant(0, dtype)
-    is_whole = dtype.kind in "iu"
+    is_integer = dtype.kind in "iu"
     given = [c.input(1)] if c.input(1) else []
     noop, kept = c.attributes.get("noop_with_empty_axes", 0), c.attributes.get("keepdims", 1)
     largest = b.op("ReduceMax", x, *given, keepdims=1, noop_with_empty_axes=noop)
-    # An infinite maximum is not subtracted (inf - inf is NaN): exp(inf) = inf and exp(-inf) = 0 have the right logs.
-    if not is_whole:
+    # An infinite maximum is not subtracted, since inf - inf is NaN: log(exp(inf)) = inf and log(exp(-inf)) = -inf are
+    # right.
+    if not is_integer:
         largest = b.op("Where", b.op("IsInf", largest), zero, largest)
     less = b.op("Sub", x, largest)
-    total = b.cast(b.op("Exp", b.cast(less, TensorProto.FLOAT)), elem_type) if is_whole else b.op("Exp", less)
+    total = b.cast(b.op("Exp", b.cast(less, TensorProto.FLOAT)), elem_type) if is_integer else b.op("Exp", less)
     total = b.op("ReduceSum", total, *given, keepdims=kept, noop_with_empty_axes=noop)
     if not kept:
         largest = b.op("ReduceMax", largest, *given, keepdims=0, noop_with_empty_axes=noop)
@@ -245,7 +254,7 @@ def reduce_log_sum_exp(c: Context) -> bool:
 
 
 def reduce_log_sum(c: Context) -> bool:
-    """log(sum(x)); for integers rounded towards 0, as in ONNX Runtime."""
+    """ReduceLogSum: log(sum(x)); for integers rounded towards 0, as in ONNX Runtime."""
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if not elem_type:
         return False
@@ -256,7 +265,9 @@ def reduce_log_sum(c: Context) -> bool:
 
 
 def _log(c: Context, x: str) -> str:
-    """The logarithm; for integers, which ONNX's Log does not take, computed in fp32 and rounded towards 0."""
+    """Build the logarithm. ONNX's Log does not take integers: for these it is computed in fp32 and rounded towards
+    0.
+    """
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if helper.tensor_dtype_to_np_dtype(elem_type).kind not in "iu":
         return b.op("Log", x)

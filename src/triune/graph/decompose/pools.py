@@ -1,4 +1,4 @@
-"""Pools, and norms over windows or spatial axes."""
+"""Pools, LRN, and normalizations over spatial axes."""
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -8,7 +8,7 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def global_pool(op_type: str) -> Decomposition:
-    """A global pool is a reduction over every axis after the channels."""
+    """GlobalAveragePool and GlobalMaxPool: a reduction over all axes after the channels."""
 
     def decompose(c: Context) -> bool:
         rank = c.values.rank(c.input(0))
@@ -21,7 +21,7 @@ def global_pool(op_type: str) -> Decomposition:
 
 
 def global_lp_pool(c: Context) -> bool:
-    """GlobalLpPool: the p-norm over every axis after the channels."""
+    """GlobalLpPool: the p-norm over all axes after the channels."""
     rank = c.values.rank(c.input(0))
     if rank is None:
         return False
@@ -32,9 +32,10 @@ def global_lp_pool(c: Context) -> bool:
 
 
 def pool(c: Context) -> bool:
-    """A pool whose window exceeds the padded image by less than a stride: with `ceil_mode` it has one output.
+    """A pool whose window is larger than the padded image, by less than a stride: written with `ceil_mode`, which gives
+    one output.
 
-    `ceil_mode` may add outputs along other axes; these are sliced off.
+    `ceil_mode` may add outputs along other axes; a Slice removes them.
     """
     shape, window = c.values.static_shape(c.input(0)), window_of(c.attributes, c.attributes["kernel_shape"])
     if shape is None or c.attributes.get("ceil_mode", 0) or window.auto_pad in SAME or c.is_read(1):
@@ -58,7 +59,7 @@ def lp_pool(c: Context) -> bool:
     powers = _power(c, b.op("Abs", c.input(0)), p)
     window = window_of(c.attributes, kernel)
     if c.attributes.get("ceil_mode", 0) and window.auto_pad not in SAME:
-        # AveragePool does not count the elements that `ceil_mode` adds after the padding.
+        # AveragePool does not count the elements that `ceil_mode` adds after the padding, so a Pad adds them.
         ends = [window.reach(axis, window.pads[len(kernel) + axis]) for axis in range(len(kernel))]
         powers = b.op("Pad", powers, b.ints(0, 0, *window.pads[: len(kernel)], 0, 0, *ends))
         rest = {name: value for name, value in rest.items() if name not in ("auto_pad", "pads")}
@@ -73,7 +74,7 @@ def lp_pool(c: Context) -> bool:
 
 
 def lp_normalization(c: Context) -> bool:
-    """LpNormalization: x / norm_p(x) along an axis; 0 where the norm is 0."""
+    """LpNormalization: x / norm_p(x) along an axis; 0 if the norm is 0."""
     b, x, dtype = c.build, c.input(0), _dtype(c)
     axis, p = c.attributes.get("axis", -1), c.attributes.get("p", 2)
     size = b.op("Abs", x)
@@ -88,7 +89,7 @@ def mean_variance_normalization(c: Context) -> bool:
     """MeanVarianceNormalization: (x - mean) / (deviation + 1e-9).
 
     The variance is computed as mean((x - mean)^2), which is never negative. ONNX's function body has
-    mean(x^2) - mean^2, which cancels where the mean is far larger than the deviation.
+    mean(x^2) - mean^2, which loses all bits if the mean is far larger than the deviation.
     """
     b, x, dtype = c.build, c.input(0), _dtype(c)
     axes = b.ints(*c.attributes.get("axes", (0, 2, 3)))

@@ -1,4 +1,4 @@
-"""Pow of integers by constant exponents, computed in integers."""
+"""Pow of integers with constant exponents, computed in integers."""
 
 from typing import Any
 
@@ -14,12 +14,13 @@ _MOST_MULTIPLIED = 63
 
 
 def power(c: Context) -> bool:
-    """Pow as repeated multiplication, since fp32 holds integers to 24 bits only. The result has the base's type.
+    """Pow as repeated multiplication of integers, since fp32 represents integers of 24 bits only.
 
-    A tensor of several whole exponents is cast to integers. A Pow by fractions or negative numbers stays.
+    Several integral exponents, in a tensor of floats, are cast to integers. A Pow with fractions or negative exponents
+    stays.
     """
     elem_type, exponents = c.values.elem_type(c.input(0)), c.values.constant(c.input(1))
-    if elem_type not in WHOLE or exponents is None or not exponents.size or not _are_whole(exponents):
+    if elem_type not in WHOLE or exponents is None or not exponents.size or not _are_integers(exponents):
         return False
     number = int(exponents.reshape(-1)[0])
     if _is_one_number(c, exponents) and 0 < number <= _MOST_MULTIPLIED:
@@ -32,12 +33,12 @@ def power(c: Context) -> bool:
     return True
 
 
-def _are_whole(exponents: NDArray[Any]) -> bool:
+def _are_integers(exponents: NDArray[Any]) -> bool:
     return bool(np.all((exponents >= 0) & (exponents < np.iinfo(np.int8).max) & (np.floor(exponents) == exponents)))
 
 
 def _is_one_number(c: Context, exponents: NDArray[Any]) -> bool:
-    """Whether the exponent is one number that does not broadcast the base to another shape."""
+    """Whether the exponent is one number of a rank that does not change the shape of the base."""
     return exponents.size == 1 and exponents.ndim <= (c.values.rank(c.input(0)) or 0)
 
 

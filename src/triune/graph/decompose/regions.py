@@ -1,4 +1,4 @@
-"""Operators that interpolate between pixels: RoiAlign and DeformConv."""
+"""RoiAlign and DeformConv, which interpolate between the pixels of an image."""
 
 import math
 
@@ -7,14 +7,15 @@ import numpy as np
 from triune.graph.decompose.context import Context, Decomposition
 
 _MOST_SAMPLES = 1 << 16
-"""The largest number of samples along an axis: each is a row of a matrix."""
+"""The largest number of samples along an axis: the interpolation matrix has a row for each."""
 
 
 def roi_align(c: Context) -> bool:
-    """RoiAlign as matrix products: bilinear interpolation is rows @ image @ columns^T.
+    """RoiAlign as matrix products: bilinear interpolation of an image at a grid of points is rows @ image @ columns^T.
 
-    The mean over samples, mode `avg`, is therefore the product with the mean matrices. Mode `max`, the largest of the
-    weighted corners, takes four such products.
+    Each row of the matrices has the weights of the pixels for one point. For mode `avg`, the mean over a bin's samples,
+    the rows of the samples are averaged first. Mode `max` takes the largest of each sample's four weighted corner
+    pixels, so it needs four such products.
 
     Source: the definition in ONNX's standard, and `RoiAlign` of its reference evaluator.
     """
@@ -30,29 +31,35 @@ def roi_align(c: Context) -> bool:
         _Axis(c, position, sizes[1 - position], ratio, length) for position, length in ((1, shape[2]), (0, shape[3]))
     ]
     if c.attributes.get("mode", "avg") == "avg":
-        c.give(_between(c, images, *(axis.mean() for axis in axes)))
+        c.give(_interpolated(c, images, *(axis.mean() for axis in axes)))
         return True
-    corners = [_between(c, images, rows, columns) for rows in axes[0].corners() for columns in axes[1].corners()]
+    corners = [_interpolated(c, images, rows, columns) for rows in axes[0].corners() for columns in axes[1].corners()]
     largest = b.op("Max", b.op("Max", *corners[:2]), b.op("Max", *corners[2:]))
     for axis, (size, after) in enumerate(zip(sizes, (sizes[1] * ratio, 1), strict=True)):
-        form = [0, 0, size, ratio, after] if axis == 0 else [0, 0, sizes[0], size, ratio]
-        largest = b.op("ReduceMax", b.op("Reshape", largest, b.ints(*form)), b.ints(3 + axis), keepdims=0)
+        shape_of_bins = [0, 0, size, ratio, after] if axis == 0 else [0, 0, sizes[0], size, ratio]
+        largest = b.op("ReduceMax", b.op("Reshape", largest, b.ints(*shape_of_bins)), b.ints(3 + axis), keepdims=0)
     c.give(largest)
     return True
 
 
-def _between(c: Context, images: str, rows: str, columns: str) -> str:
-    """`rows @ images @ columns^T` (R, C, h, w), of images (R, C, H, W), rows (R, h, H) and columns (R, w, W)."""
+def _interpolated(c: Context, images: str, rows: str, columns: str) -> str:
+    """Build `rows @ images @ columns^T` (R, C, h, w) from images (R, C, H, W), rows (R, h, H) and columns (R, w, W)."""
     b = c.build
-    turned = b.op("Transpose", b.op("Unsqueeze", columns, b.ints(1)), perm=[0, 1, 3, 2])
-    return b.op("MatMul", b.op("MatMul", b.op("Unsqueeze", rows, b.ints(1)), images), turned)
+    transposed = b.op("Transpose", b.op("Unsqueeze", columns, b.ints(1)), perm=[0, 1, 3, 2])
+    return b.op("MatMul", b.op("MatMul", b.op("Unsqueeze", rows, b.ints(1)), images), transposed)
 
 
 class _Axis:
-    """The sample points of each box along one axis of the image."""
+    """The coordinates of the sample points of each region (R of them) along one axis of the image."""
 
     def __init__(self, c: Context, position: int, size: int, ratio: int, length: int) -> None:
-        """`position` of the axis among a box's coordinates; `size` bins of `ratio` samples along `length` pixels."""
+        """Args:
+        c: the node.
+        position: the index of the axis among a region's coordinates: 0 for x, 1 for y.
+        size: the number of bins along the axis.
+        ratio: the number of samples in each bin.
+        length: the number of pixels of the image.
+        """
         self._b = b = c.build
         self._size, self._ratio, self._length = size, ratio, length
         is_half = c.attributes.get("coordinate_transformation_mode", "half_pixel") == "half_pixel"
@@ -80,16 +87,18 @@ class _Axis:
         self._pixels = b.constant(np.arange(length), np.float32)
 
     def mean(self) -> str:
-        """(R, size, length) the mean weight of each pixel in each bin."""
+        """Build (R, size, length), the weight of each pixel in the mean of each bin."""
         b = self._b
         distance = b.op("Abs", b.op("Sub", self._points, self._pixels))
         weights = b.op("Relu", b.op("Sub", b.constant(1, np.float32), distance))
         shared = b.op("Mul", weights, self._share)
-        parted = b.op("Reshape", shared, b.ints(-1, self._size, self._ratio, self._length))
-        return b.op("ReduceMean", parted, b.ints(2), keepdims=0)
+        by_bin = b.op("Reshape", shared, b.ints(-1, self._size, self._ratio, self._length))
+        return b.op("ReduceMean", by_bin, b.ints(2), keepdims=0)
 
     def corners(self) -> list[str]:
-        """(R, size * ratio, length) each: the weights of the pixel before each sample, and of the pixel after it."""
+        """Build two matrices (R, size * ratio, length): the weight of the pixel before each sample, and of the pixel
+        after it.
+        """
         b = self._b
         before = b.op("Floor", self._points)
         rest = b.op("Sub", self._points, before)
@@ -102,7 +111,7 @@ class _Axis:
 
 
 def deform_conv(c: Context) -> bool:
-    """DeformConv: GridSample the image at each kernel element's offset position, then a 1x1 convolution of all."""
+    """DeformConv: GridSample at the offset position of each kernel element, then a 1x1 convolution of all samples."""
     shape, weight = c.values.shape(c.input(0)), c.values.static_shape(c.input(1))
     offsets = c.values.shape(c.input(2))
     if shape is None or weight is None or offsets is None or len(shape) != 4 or None in (*shape[1:], *offsets[2:]):
@@ -134,7 +143,9 @@ def deform_conv(c: Context) -> bool:
 def _points(
     c: Context, axis: int, kernel: tuple[int, ...], result: list[int]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(elements, positions) the coordinates of the kernel's elements along an axis without offsets, in pixels."""
+    """(elements, positions): the coordinate, in pixels along an axis and without offsets, of each kernel element at
+    each position of the result.
+    """
     stride = c.attributes.get("strides", [1, 1])[axis]
     dilation = c.attributes.get("dilations", [1, 1])[axis]
     elements, positions = np.indices(kernel)[axis].reshape(-1, 1), np.indices(result)[axis].reshape(1, -1)

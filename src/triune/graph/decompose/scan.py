@@ -1,4 +1,4 @@
-"""Scan as Loop."""
+"""Scan, as a Loop."""
 
 import numpy as np
 from onnx import GraphProto, TensorProto, helper
@@ -8,7 +8,9 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def scan(c: Context) -> bool:
-    """Scan: a Loop along the scanned axis that gathers each input's slice and collects each output's slice."""
+    """Scan: a Loop over the steps that gathers a slice of each scanned input and collects a slice of each scan
+    output.
+    """
     body: GraphProto = c.attributes["body"]
     num_scanned: int = c.attributes["num_scan_inputs"]
     num_states = len(c.node.input) - num_scanned

@@ -1,4 +1,4 @@
-"""Operators on shapes and indices, and selections of elements."""
+"""Operators on shapes and indices, and operators that select or scatter elements."""
 
 import math
 
@@ -10,7 +10,7 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def flatten(c: Context) -> bool:
-    """Flatten: a Reshape to two axes, the dimensions before `axis` and the others."""
+    """Flatten: a Reshape to (product of the dimensions before `axis`, product of the others)."""
     shape, b, x = c.values.shape(c.input(0)), c.build, c.input(0)
     if shape is None:
         return False
@@ -63,7 +63,7 @@ def hardmax(c: Context) -> bool:
 
 
 def compress(c: Context) -> bool:
-    """Compress: the elements whose condition is true."""
+    """Compress: a Gather of the indices at which the condition is true."""
     b, x = c.build, c.input(0)
     axis = c.attributes.get("axis")
     if axis is None:
@@ -78,7 +78,7 @@ def compress(c: Context) -> bool:
 
 
 def random_like(op_type: str) -> Decomposition:
-    """RandomUniformLike or RandomNormalLike, for a known shape of the operand."""
+    """RandomUniformLike or RandomNormalLike, if the shape of the operand is known."""
 
     def decompose(c: Context) -> bool:
         shape = c.values.static_shape(c.input(0))
@@ -93,7 +93,7 @@ def random_like(op_type: str) -> Decomposition:
 
 
 def cum_prod(c: Context) -> bool:
-    """CumProd, one multiplication for each step along the axis, if there are few."""
+    """CumProd: one Mul for each index of the axis, if its size is at most 256."""
     b, x = c.build, c.input(0)
     axis, shape = c.values.constant(c.input(1)), c.values.shape(x)
     if axis is None or shape is None:
@@ -118,7 +118,7 @@ def cum_prod(c: Context) -> bool:
 
 
 def max_unpool(c: Context) -> bool:
-    """MaxUnpool: scatter the elements to the given flat indices of a tensor of zeros."""
+    """MaxUnpool: scatter the elements into a tensor of zeros, at the given indices into the flattened tensor."""
     shape, b = c.values.static_shape(c.input(0)), c.build
     if shape is None:
         return False
@@ -140,16 +140,18 @@ def max_unpool(c: Context) -> bool:
     dtype = helper.tensor_dtype_to_np_dtype(c.values.elem_type(c.input(0)))
     zeros = b.constant(np.zeros(math.prod(full)), dtype)
     flat = [b.op("Reshape", c.input(index), b.ints(-1)) for index in (1, 0)]
-    whole = b.op("Reshape", b.op("ScatterElements", zeros, *flat, axis=0), b.ints(*full))
+    unpooled = b.op("Reshape", b.op("ScatterElements", zeros, *flat, axis=0), b.ints(*full))
     if target != full:
         ends = [after - before for before, after in zip(full, target, strict=True)]
-        whole = b.op("Pad", whole, b.ints(*[0] * len(full), *ends))
-    c.give(whole)
+        unpooled = b.op("Pad", unpooled, b.ints(*[0] * len(full), *ends))
+    c.give(unpooled)
     return True
 
 
 def tensor_scatter(c: Context) -> bool:
-    """TensorScatter: write each batch row's update to the cache from an index on; mode "circular" wraps around."""
+    """TensorScatter: write an update into the cache, for each row of the batch from its own index on; mode "circular"
+    wraps around.
+    """
     past, update = c.values.static_shape(c.input(0)), c.values.static_shape(c.input(1))
     if past is None or update is None:
         return False
@@ -171,7 +173,7 @@ def tensor_scatter(c: Context) -> bool:
 
 
 def optional_get_element(c: Context) -> bool:
-    """OptionalGetElement of a tensor is the tensor."""
+    """OptionalGetElement: for a tensor, the tensor itself."""
     if c.values.rank(c.input(0)) is None:
         return False
     c.give(c.input(0))
@@ -179,7 +181,7 @@ def optional_get_element(c: Context) -> bool:
 
 
 def optional_has_element(c: Context) -> bool:
-    """OptionalHasElement is true for a tensor and false for an omitted input."""
+    """OptionalHasElement: true for a tensor, false for an omitted input."""
     if c.input(0) and c.values.rank(c.input(0)) is None:
         return False
     c.give(c.build.constant(bool(c.input(0)), np.bool_))

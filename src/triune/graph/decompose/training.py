@@ -1,4 +1,4 @@
-"""Steps of optimizers. Source: the operators' definitions in ONNX's preview training domain."""
+"""Optimizer steps: Adagrad, Momentum and Adam, as ONNX's preview training domain defines them."""
 
 import numpy as np
 from onnx import TensorProto
@@ -8,7 +8,7 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def _rate(c: Context, decay: str) -> str:
-    """The learning rate R / (1 + T * decay_factor) at step T."""
+    """Build the learning rate at step T, R / (1 + T * decay_factor)."""
     b = c.build
     count = b.cast(c.input(1), TensorProto.FLOAT)
     factor = b.constant(c.attributes.get(decay, 0.0), np.float32)
@@ -16,9 +16,9 @@ def _rate(c: Context, decay: str) -> str:
 
 
 def _groups(c: Context, num_kinds: int) -> list[list[str]]:
-    """For each optimized tensor: its value, gradient and accumulators.
+    """For each optimized tensor, the names of its value, its gradient and its accumulators.
 
-    The inputs after R and T hold all values first, then all gradients, then each kind of accumulator.
+    The inputs after R and T are all values, then all gradients, then all accumulators of each kind.
 
     Raises:
         Refusal: a tensor lacks one of them.

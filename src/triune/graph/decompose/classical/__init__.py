@@ -1,4 +1,6 @@
-"""Operators of ai.onnx.ml, which converters of scikit-learn and of tree libraries write. Each file holds one family."""
+"""Operators of the domain ai.onnx.ml, to which scikit-learn and tree libraries are exported, one family in each
+file.
+"""
 
 from triune.graph.decompose.classical import features, labels, linear, trees, vectors
 from triune.graph.decompose.context import Decomposition

@@ -1,4 +1,4 @@
-"""Ensembles of decision trees: ONNX's lists of attributes, one element a node, become numpy arrays."""
+"""Ensembles of decision trees: ONNX's list attributes, with one element for each node, are read as numpy arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from triune.graph.conversion.problems import Refusal
 Array: TypeAlias = NDArray[Any]
 
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER", "LEAF")
-"""The comparisons, at their numbers in TreeEnsemble; the older operators state them by name."""
+"""The comparisons. The index is the number in TreeEnsemble; the older operators have names."""
 
 _EQ, _MEMBER, _LEAF = (MODES.index(name) for name in ("BRANCH_EQ", "BRANCH_MEMBER", "LEAF"))
 _CODES = {name.encode(): code for code, name in enumerate(MODES)}
@@ -22,7 +22,7 @@ _LONG = ("nodes_", "target_", "class_", "leaf_", "tree_roots", "membership_value
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ensemble:
-    """Decision trees whose nodes are numbered across all trees, leaves first.
+    """Decision trees. Nodes have numbers across all trees, leaves first.
 
     Attributes:
         roots: (trees,) the number of each tree's root.
@@ -30,9 +30,9 @@ class Ensemble:
         splits: (nodes,) fp32, the threshold that the feature is compared with.
         modes: (nodes,) the comparisons, as indices in MODES; BRANCH_LEQ for a leaf.
         tracks_missing: (nodes,) whether NaN takes the true branch.
-        if_true: (nodes,) the next node where the comparison is true; a leaf points to itself.
-        if_false: (nodes,) the next node where the comparison is false; a leaf points to itself.
-        scores: (leaves, targets) fp32; 0 where a leaf has none for a target.
+        if_true: (nodes,) the next node if the comparison is true; for a leaf, the leaf itself.
+        if_false: (nodes,) the next node if the comparison is false; for a leaf, the leaf itself.
+        scores: (leaves, targets) fp32; 0 if a leaf has no score for a target.
         given: (leaves, targets) whether the leaf has a score for the target.
         depth: the largest number of comparisons from a root to a leaf.
     """
@@ -49,7 +49,7 @@ class Ensemble:
     depth: int
 
     def target_of_trees(self) -> Array | None:
-        """(trees,) the one target that each tree has scores for; None if a tree has scores for several."""
+        """(trees,) the target for which each tree has scores; None if a tree has scores for several targets."""
         if not (self.given.sum(axis=1) == 1).all():
             return None
         leaves = np.arange(len(self.given))
@@ -60,7 +60,7 @@ class Ensemble:
         return of_trees if (of_trees[tree] == target).all() and (of_trees >= 0).all() else None
 
     def _tree_of_nodes(self) -> Array:
-        """(nodes,) the tree of each node."""
+        """(nodes,) the number of each node's tree."""
         tree = np.zeros(len(self.features), np.int64)
         front, owner = self.roots, np.arange(len(self.roots))
         while front.size:
@@ -73,7 +73,7 @@ class Ensemble:
 
 
 def is_long(name: str) -> bool:
-    """Whether an attribute is a list of one number for each node or leaf."""
+    """Whether an attribute is a list with an element for each node or leaf."""
     return name.startswith(_LONG)
 
 
@@ -81,7 +81,7 @@ def ensemble_of(node: NodeProto, num_targets: int) -> Ensemble:
     """The trees of a TreeEnsemble, TreeEnsembleRegressor or TreeEnsembleClassifier.
 
     Raises:
-        Refusal: they are no trees.
+        Refusal: the attributes are not valid trees.
     """
     arrays = {each.name: _array(each) for each in node.attribute if is_long(each.name)}
     build = _of_version_5 if node.op_type == "TreeEnsemble" else _of_older
@@ -92,7 +92,7 @@ def ensemble_of(node: NodeProto, num_targets: int) -> Ensemble:
 
 
 def _array(attribute: AttributeProto) -> Array:
-    """The elements of an attribute as an array, made without a Python object for each."""
+    """The elements of an attribute as an array. No list of Python objects is made, since it would be far larger."""
     match attribute.type:
         case AttributeProto.INTS:
             return np.fromiter(attribute.ints, np.int64, len(attribute.ints))
@@ -116,7 +116,7 @@ def _either(arrays: Mapping[str, Array], *names: str) -> Array:
 
 
 def _of_older(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
-    """The trees of the older operators, whose branches name a node by the numbers of its tree and of the node."""
+    """The trees of the older operators, which identify a node by the number of its tree and its number in that tree."""
     kind = "class" if "class_ids" in arrays else "target"
     trees, ids = arrays["nodes_treeids"], arrays["nodes_nodeids"]
     width = int(ids.max()) + 1
@@ -156,7 +156,7 @@ def _of_older(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
 
 
 def _of_version_5(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
-    """The trees of TreeEnsemble (version 5), whose branches name nodes and leaves by index, each from 0."""
+    """The trees of TreeEnsemble (ai.onnx.ml version 5), which identifies nodes and leaves by index, each from 0."""
     modes, splits = arrays["nodes_modes"].astype(np.int8), _either(arrays, "nodes_splits").astype(np.float32)
     features = arrays["nodes_featureids"]
     num_nodes, num_leaves = len(modes), len(arrays["leaf_targetids"])
@@ -189,7 +189,7 @@ def _of_version_5(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
 def _without_members(columns: Mapping[str, Array], members: Array) -> dict[str, Array]:
     """Replace each BRANCH_MEMBER node ("is the feature in this set?") by a chain of BRANCH_EQ nodes.
 
-    New nodes are appended. `members`: the sets one after the other, each ended by a NaN.
+    New nodes are appended. `members` has the sets one after the other, each ended by a NaN.
     """
     found: dict[str, list[Any]] = {name: array.tolist() for name, array in columns.items()}
     ends = np.flatnonzero(np.isnan(members))
@@ -218,7 +218,9 @@ def _numbered(
     weights: Sequence[Array],
     num_targets: int,
 ) -> Ensemble:
-    """Renumber the nodes so that the leaves come first. `weights`: the node, target and value of each weight."""
+    """Renumber the nodes so that the leaves come first. `weights` has the node, the target and the value of each
+    weight.
+    """
     is_leaf = modes == _LEAF
     order = np.argsort(~is_leaf, kind="stable")
     number = np.empty(len(order), np.int64)
@@ -246,7 +248,7 @@ def _numbered(
 
 
 def _depth(roots: Array, if_true: Array, if_false: Array, num_leaves: int) -> int:
-    """The number of comparisons that lead to the deepest leaf."""
+    """The largest number of comparisons from a root to a leaf."""
     depth, front = 0, roots[roots >= num_leaves]
     while front.size:
         depth += 1

@@ -1,4 +1,4 @@
-"""Operators that prepare features: they select, scale, impute and concatenate them."""
+"""Operators of ai.onnx.ml that prepare features: select, scale, impute and concatenate them."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def as_floats(c: Context, index: int = 0) -> str | None:
-    """Numbers as fp32, in which classical operators compute; None where their type is not known."""
+    """Build a Cast of an input to fp32, in which operators of ai.onnx.ml compute; None if its type is not known."""
     elem_type = c.values.elem_type(c.input(index))
     if elem_type == TensorProto.FLOAT:
         return c.input(index)
@@ -18,7 +18,9 @@ def as_floats(c: Context, index: int = 0) -> str | None:
 
 
 def rows_of(c: Context) -> tuple[str, int] | None:
-    """The first input as fp32 (N, C), and its rank; a vector becomes one row. None while its shape is unknown."""
+    """Build the first input as fp32 (N, C), a vector as (1, C); returns its name and former rank, or None if that is
+    not known.
+    """
     rank, x = c.values.rank(c.input(0)), as_floats(c)
     if rank is None or x is None:
         return None
@@ -26,7 +28,7 @@ def rows_of(c: Context) -> tuple[str, int] | None:
 
 
 def array_feature_extractor(c: Context) -> bool:
-    """Gather along the last axis; the result for a vector is a row (1, count)."""
+    """ArrayFeatureExtractor: Gather along the last axis; for a vector the result is (1, count)."""
     b, rank = c.build, c.values.rank(c.input(0))
     if rank is None:
         return False
@@ -37,7 +39,7 @@ def array_feature_extractor(c: Context) -> bool:
 
 
 def binarizer(c: Context) -> bool:
-    """1 where x > threshold, else 0."""
+    """Binarizer: 1 where x > threshold, else 0."""
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if not elem_type:
         return False
@@ -47,7 +49,7 @@ def binarizer(c: Context) -> bool:
 
 
 def scaler(c: Context) -> bool:
-    """(x - offset) * scale; offset and scale are one number each, or one number for each column."""
+    """Scaler: (x - offset) * scale; offset and scale are one number, or one for each column."""
     b, x = c.build, as_floats(c)
     if x is None:
         return False
@@ -59,7 +61,7 @@ def scaler(c: Context) -> bool:
 
 
 def normalizer(c: Context) -> bool:
-    """Each row divided by its norm: MAX max(x), L1 sum(|x|), L2 sqrt(sum(x^2)). A row of norm 0 stays."""
+    """Normalizer: each row divided by its norm: MAX max(x), L1 sum(|x|), L2 sqrt(sum(x^2)). A row of norm 0 stays."""
     b, x, rank = c.build, as_floats(c), c.values.rank(c.input(0))
     if x is None or rank is None:
         return False
@@ -80,7 +82,9 @@ def normalizer(c: Context) -> bool:
 
 
 def imputer(c: Context) -> bool:
-    """Replace missing elements (x == replaced_value, or NaN if that is NaN) by the imputed value of their column."""
+    """Imputer: replace missing elements (x == replaced_value, or NaN if that is NaN) by the imputed value of their
+    column.
+    """
     b, x, elem_type = c.build, c.input(0), c.values.elem_type(c.input(0))
     if not elem_type:
         return False
@@ -96,7 +100,9 @@ def imputer(c: Context) -> bool:
 
 
 def feature_vectorizer(c: Context) -> bool:
-    """Concatenate the inputs along the last axis as fp32, each cut or padded with zeros to its declared width."""
+    """FeatureVectorizer: concatenate the inputs along the last axis as fp32, each cut, or padded with 0, to its
+    declared width.
+    """
     b, widths = c.build, c.attributes["inputdimensions"]
     parts: list[str] = []
     for index, width in enumerate(widths):
@@ -124,7 +130,7 @@ def _refused(reason: str) -> Decomposition:
 
 
 def table_of(names: Sequence[str], reason: str) -> dict[str, Decomposition]:
-    """A table of rules by which each of these operators is refused for `reason`."""
+    """Decompositions that refuse these operators for `reason`."""
     return {name: _refused(reason) for name in names}
 
 

@@ -1,4 +1,4 @@
-"""Labels and categories: numbers looked up in a list."""
+"""Operators of ai.onnx.ml that map labels and categories to numbers."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _DEFAULTS = {np.dtype(np.int64): ("default_int64", -1), np.dtype(np.float32): ("
 
 
 def _list(c: Context, name: str) -> NDArray[Any]:
-    """The numbers of the first attribute that exists among `name` with each of its suffixes."""
+    """The numbers of the first attribute that exists among {name}_tensor, {name}_int64s and {name}_floats."""
     tensor: TensorProto | None = c.attributes.get(f"{name}_tensor")
     if tensor is not None and tensor.data_type != TensorProto.STRING:
         return numpy_helper.to_array(tensor)
@@ -28,7 +28,7 @@ def _list(c: Context, name: str) -> NDArray[Any]:
 
 
 def label_encoder(c: Context) -> bool:
-    """The value that belongs to each key, or the default value for an element that is not a key. NaN may be a key."""
+    """LabelEncoder: the value of each key, or the default value for an element that is not a key. NaN may be a key."""
     b, keys, values = c.build, _list(c, "keys"), _list(c, "values")
     given: TensorProto | None = c.attributes.get("default_tensor")
     if given is not None:
@@ -51,7 +51,7 @@ def label_encoder(c: Context) -> bool:
 
 
 def one_hot_encoder(c: Context) -> bool:
-    """One-hot vectors over the categories along a new last axis."""
+    """OneHotEncoder: one-hot vectors over the categories, along a new last axis."""
     categories = c.attributes.get("cats_int64s")
     if not categories:
         raise Refusal(TEXT)

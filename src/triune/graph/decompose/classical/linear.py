@@ -1,15 +1,15 @@
-"""Linear models."""
+"""LinearRegressor and LinearClassifier."""
 
 import numpy as np
 
 from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.classical.features import rows_of
-from triune.graph.decompose.classical.scores import both_classes, give_label, num_classes, probit, transformed
+from triune.graph.decompose.classical.scores import both_classes, give_label, num_classes, post_transformed, probit
 from triune.graph.decompose.context import Context, Decomposition
 
 
 def _products(c: Context, count: int) -> str | None:
-    """X @ coefficients.T + intercepts, (N, count)."""
+    """Build x @ coefficients.T + intercepts, (N, count); None if the rank of x is not known."""
     rows, b = rows_of(c), c.build
     if rows is None:
         return None
@@ -29,7 +29,7 @@ def linear_regressor(c: Context) -> bool:
         # For one target ONNX Runtime supports no other post transform.
         c.give(probit(c, product) if transform == "PROBIT" else product)
     else:
-        c.give(transformed(c, product, transform))
+        c.give(post_transformed(c, product, transform))
     return True
 
 
@@ -43,7 +43,7 @@ def linear_classifier(c: Context) -> bool:
     if product is None:
         return False
     if count > 1:
-        c.give(transformed(c, product, transform), 1)
+        c.give(post_transformed(c, product, transform), 1)
         give_label(c, b.op("ArgMax", product, axis=-1, keepdims=0))
         return True
     is_pair = num_classes(c) == 2

@@ -13,8 +13,8 @@ _TINY = 1e-7
 """SOFTMAX_ZERO treats scores below this magnitude as 0."""
 
 
-def transformed(c: Context, scores: str, transform: str) -> str:
-    """Scores (N, C) of two or more classes or targets after the post transform."""
+def post_transformed(c: Context, scores: str, transform: str) -> str:
+    """Apply a post transform to the scores (N, C) of two or more classes or targets."""
     match transform:
         case "SOFTMAX":
             return c.build.op("Softmax", scores, axis=-1)
@@ -42,7 +42,7 @@ def _softmax_zero(c: Context, scores: str) -> str:
 
 
 def probit(c: Context, p: str) -> str:
-    """The quantile of the normal distribution, sqrt(2) erfinv(2 p - 1), by Winitzki's approximation of erfinv.
+    """PROBIT: the quantile of the normal distribution, sqrt(2) erfinv(2 p - 1), by Winitzki's approximation of erfinv.
 
     With l = log(1 - x^2) and v = 2 / (3.14159 a) + l / 2, a = 0.147: erfinv(x) = sign(x) sqrt(sqrt(v^2 - l / a) - v).
     """
@@ -61,7 +61,7 @@ def probit(c: Context, p: str) -> str:
 
 
 def both_classes(c: Context, score: str, transform: str, *, is_probability: bool) -> str:
-    """The scores (N, 2) of two classes, from the second class's score (N, 1)."""
+    """Build the scores (N, 2) of two classes from the score (N, 1) of the second class."""
     b = c.build
     if transform == "LOGISTIC":
         parts = [b.op("Sigmoid", each) for each in (b.op("Neg", score), score)]
@@ -78,10 +78,11 @@ def num_classes(c: Context) -> int:
 
 
 def give_label(c: Context, position: str, numbers: list[int] | None = None) -> None:
-    """If output 0 is read, give it the labels at the indices `position` (N), from `numbers` or the node's attribute.
+    """If output 0 is read, let it be the class labels at the indices `position` (N), from `numbers` or the node's
+    attribute.
 
     Raises:
-        Refusal: the labels are strings, and something reads output 0.
+        Refusal: the labels are strings, and output 0 is read.
     """
     if not c.is_read(0):
         return

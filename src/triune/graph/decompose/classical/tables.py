@@ -1,4 +1,4 @@
-"""An ensemble of trees as constant tables of a graph, which gathers walk from root to leaf."""
+"""Write an ensemble of trees as constant tables, from which Gather nodes look up each node's children and scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ from triune.graph.weights import tensor_of
 
 OPERATORS = ("TreeEnsemble", "TreeEnsembleRegressor", "TreeEnsembleClassifier")
 DOMAIN = "ai.onnx.ml.trees"
-"""The domain of tree operators whose inputs after the features are tables that replace their attributes."""
+"""The domain of tree operators after `Tabulate`: the tables that replace their attributes are inputs after the
+features.
+"""
 
 COMPARISONS = {
     "BRANCH_LEQ": "LessOrEqual",
@@ -28,18 +30,19 @@ COMPARISONS = {
 }
 
 ALWAYS, SOMETIMES, NEVER = 2, 1, 0
-"""Whether the leaves that a row reaches have a score for a target: all do, some do, or none does."""
+"""Whether all, some or none of an ensemble's leaves have a score for a target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Properties of an ensemble that choose how it is decomposed.
+    """Properties of an ensemble on which its decomposition depends.
 
     Attributes:
         depth: the largest number of comparisons from a root to a leaf.
-        comparison: the operator by which all nodes compare; "" if they differ, or if NaN takes a true branch.
+        comparison: the operator with which all nodes compare; "" if they differ, or if NaN takes a true branch.
         num_trees: the number of trees.
-        given: for each target, whether a row reaches a score for it ALWAYS, SOMETIMES or NEVER.
+        given: for each target, whether all leaves have a score for it (ALWAYS), some do (SOMETIMES) or none does
+        (NEVER).
         are_positive: whether all scores are at least 0.
     """
 
@@ -57,13 +60,14 @@ def num_targets_of(attributes: Mapping[str, Any]) -> int:
 
 
 def tables_of(trees: Ensemble) -> tuple[dict[str, NDArray[Any]], Facts]:
-    """The tables of an ensemble by name, and its facts.
+    """The tables of an ensemble by name, and its properties.
 
-    `features`, `splits`, `if_true`, `if_false` and `rules` have a row for each node; there are `rules` only where nodes
-    compare in several ways: twice the index of the mode, and 1 where NaN is true. `root_features` and so on are
-    (1, trees).
-    `scores` is (leaves,) where each tree speaks of one target, `targets` (trees, targets) then being 1 at that, else
-    (leaves, targets). `given`, where it is not all 1, says which of the scores there are.
+    `features`, `splits`, `if_true`, `if_false` and `rules` have an element for each node. `rules` exists only if nodes
+    compare in several ways: 2 * index in MODES, plus 1 if NaN takes the true branch. `root_features` and so on, (1,
+    trees), are the elements of the roots.
+    If each tree has scores for one target only, `scores` is (leaves,), and `targets` (trees, targets) is 1 at the
+    tree's target. Else `scores` is (leaves, targets). `given` (leaves, targets) is 1 where a leaf has a score; it does
+    not exist if all have.
     """
     modes: list[int] = np.unique(trees.modes[len(trees.scores) :]).tolist() or [0]
     is_simple = len(modes) == 1 and not trees.tracks_missing.any()
@@ -92,9 +96,10 @@ def tables_of(trees: Ensemble) -> tuple[dict[str, NDArray[Any]], Facts]:
 
 
 class Tabulate(GraphPass):
-    """Replace the attributes of tree ensembles by constant tables: passes copy attributes, but not constants.
+    """Given tree ensembles with attributes. Result: the same with constant tables as inputs, which other passes do not
+    copy, as they do attributes.
 
-    The domain of the operator becomes DOMAIN.
+    The domain of the operator becomes "ai.onnx.ml.trees".
     """
 
     name = "tabulate"
@@ -138,7 +143,7 @@ def _write(graph: GraphProto, node: NodeProto, used: Names) -> None:
 
 
 def tabulated(attributes: Mapping[str, Any]) -> tuple[list[str], Facts]:
-    """The names of the tables of a node of DOMAIN, in the order of its inputs, and its facts."""
+    """The names of the tables that a node has as inputs, in order, and the properties of its ensemble."""
     facts = Facts(
         attributes["trees_depth"],
         attributes["trees_comparison"],

@@ -1,4 +1,4 @@
-"""Ensembles of decision trees: all rows walk all trees together, one level at a time, by gathers from tables."""
+"""Ensembles of decision trees: for all rows and trees at once, Gather nodes go down one level at a time, by tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from triune.graph.builder import Builder
 from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.classical.ensembles import ensemble_of
 from triune.graph.decompose.classical.features import rows_of
-from triune.graph.decompose.classical.scores import both_classes, give_label, probit, transformed
+from triune.graph.decompose.classical.scores import both_classes, give_label, post_transformed, probit
 from triune.graph.decompose.classical.tables import (
     ALWAYS,
     DOMAIN,
@@ -26,9 +26,9 @@ from triune.graph.decompose.classical.tables import (
 from triune.graph.decompose.context import Context, Decomposition
 
 MAX_DEPTH = 512
-"""The largest depth of trees: each level takes about ten nodes of the graph."""
+"""Deeper trees are refused: each level takes about ten nodes of the graph."""
 
-# Whether each mode is true for a feature that is NaN, less than, equal to, or greater than the split.
+# For each mode: whether it is true if the feature is NaN, less than, equal to, or greater than the threshold.
 _TRUTHS = {
     "BRANCH_LEQ": (0, 1, 1, 0),
     "BRANCH_LT": (0, 1, 0, 0),
@@ -43,10 +43,10 @@ _AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
 
 @dataclass(frozen=True, slots=True)
 class _Trees:
-    """An ensemble in a graph.
+    """An ensemble, and the leaves that the nodes built so far have found.
 
     Attributes:
-        tables: the names of its constants: see `tables_of`.
+        tables: the names of its constants, by their names in `tables_of`.
         facts: its other properties.
         leaves: INT32 (N, trees), the leaf that each row reaches in each tree.
     """
@@ -56,8 +56,8 @@ class _Trees:
     leaves: str
 
 
-def _walked(c: Context) -> _Trees | None:
-    """The trees of the node and the leaves that each row reaches; None while the input's shape is unknown."""
+def _find_leaves(c: Context) -> _Trees | None:
+    """Build the nodes that find the leaf of each row in each tree; None if the input's rank or type is not known."""
     rows = rows_of(c)
     if rows is None:
         return None
@@ -73,10 +73,10 @@ def _walked(c: Context) -> _Trees | None:
 
 
 def _leaves(b: Builder, tables: Mapping[str, str], facts: Facts, x: str) -> str:
-    """INT32 (N, trees), the leaves that the rows reach, level by level. `x`: fp32 (N, features)."""
+    """Build INT32 (N, trees), the leaf of each row in each tree, level by level, from fp32 `x` (N, features)."""
     own = [name for name in ("features", "splits", "if_true", "if_false", "rules") if name in tables]
     here = {name: tables[f"root_{name}"] for name in own}
-    # All rows compare the same features at the roots, so whole columns of x are gathered.
+    # At the root all rows compare the same feature, so whole columns of x are gathered.
     features = b.op("Gather", x, b.op("Squeeze", here["features"], b.ints(0)), axis=1)
     position = _next(b, facts, features, here)
     for _ in range(1, facts.depth):
@@ -87,7 +87,9 @@ def _leaves(b: Builder, tables: Mapping[str, str], facts: Facts, x: str) -> str:
 
 
 def _next(b: Builder, facts: Facts, features: str, here: Mapping[str, str]) -> str:
-    """The next nodes, from the feature values that the present nodes compare and the present nodes' table rows."""
+    """Build the numbers of the next nodes, from the values of the features and the current nodes' elements of the
+    tables.
+    """
     if facts.comparison:
         is_true = b.op(facts.comparison, features, here["splits"])
     else:
@@ -101,7 +103,9 @@ def _next(b: Builder, facts: Facts, features: str, here: Mapping[str, str]) -> s
 
 
 def _truths() -> NDArray[np.int32]:
-    """Whether the true branch is taken, by 8 * mode + 4 * tracks_missing + (0 NaN, 1 less, 2 equal, 3 greater)."""
+    """1 if the true branch is taken, at the index 8 * mode + 4 * tracks_missing + (0 NaN, 1 less, 2 equal, 3
+    greater).
+    """
     rows: list[int] = []
     for truths in _TRUTHS.values():
         rows += [*truths, 1, *truths[1:]]
@@ -109,7 +113,7 @@ def _truths() -> NDArray[np.int32]:
 
 
 def _sum(c: Context, trees: _Trees) -> str:
-    """(N, targets) the sums of the scores of the leaves that the rows reach."""
+    """Build (N, targets), the sums of the scores of each row's leaves."""
     b = c.build
     scores = b.op("Gather", trees.tables["scores"], trees.leaves)
     if "targets" not in trees.tables:
@@ -120,7 +124,7 @@ def _sum(c: Context, trees: _Trees) -> str:
 
 
 def _extreme(c: Context, trees: _Trees, reduction: str) -> str:
-    """(N, targets) the smallest or largest score of the reached leaves; 0 where none has a score for a target."""
+    """Build (N, targets), the smallest or largest score of each row's leaves; 0 where none has a score for a target."""
     b = c.build
     scores = b.op("Gather", trees.tables["scores"], trees.leaves)
     if "targets" in trees.tables:
@@ -133,8 +137,8 @@ def _extreme(c: Context, trees: _Trees, reduction: str) -> str:
     return b.op("Where", b.op("Equal", found, none), b.constant(0, np.float32), found)
 
 
-def _reached(c: Context, trees: _Trees) -> str:
-    """BOOL (N, targets) whether any leaf that a row reaches has a score for a target."""
+def _has_score(c: Context, trees: _Trees) -> str:
+    """Build BOOL (N, targets), whether any of a row's leaves has a score for a target."""
     b = c.build
     given = b.op("Gather", trees.tables["given"], trees.leaves)
     return b.op("Greater", b.op("ReduceMax", given, b.ints(1), keepdims=0), b.constant(0, np.int32))
@@ -147,8 +151,10 @@ def _base(c: Context) -> NDArray[np.float32]:
 
 
 def _regressor(c: Context, aggregate: str, transform: str, elem_type: int = TensorProto.FLOAT) -> bool:
-    """The aggregated scores of a regressor. `elem_type` is the type of the result; sums are fp32."""
-    trees = _walked(c)
+    """Aggregate scores, add base values and apply the post transform, in fp32; `elem_type` is the type of the
+    result.
+    """
+    trees = _find_leaves(c)
     if trees is None:
         return False
     b, num_targets = c.build, len(trees.facts.given)
@@ -163,7 +169,7 @@ def _regressor(c: Context, aggregate: str, transform: str, elem_type: int = Tens
     if base.size == num_targets:
         total = b.op("Add", total, b.constant(base))
     if num_targets > 1:
-        total = transformed(c, total, transform)
+        total = post_transformed(c, total, transform)
     elif transform == "PROBIT":
         # For one target ONNX Runtime supports no other post transform.
         total = probit(c, total)
@@ -172,13 +178,15 @@ def _regressor(c: Context, aggregate: str, transform: str, elem_type: int = Tens
 
 
 def tree_ensemble_regressor(c: Context) -> bool:
-    """TreeEnsembleRegressor: the scores of the reached leaves, aggregated for each target."""
+    """TreeEnsembleRegressor: the scores of each row's leaves, aggregated for each target."""
     aggregate: str = c.attributes.get("aggregate_function", "SUM")
     return _regressor(c, aggregate, c.attributes.get("post_transform", "NONE"))
 
 
 def tree_ensemble(c: Context) -> bool:
-    """As `tree_ensemble_regressor`, with enumerated attributes; the result has the type of the features."""
+    """TreeEnsemble: a TreeEnsembleRegressor whose attributes are numbers, and whose result has the type of the
+    features.
+    """
     attributes = c.attributes
     aggregate: str = _AGGREGATES[int(attributes.get("aggregate_function", 1))]
     transform: str = _POST_TRANSFORMS[int(attributes.get("post_transform", 0))]
@@ -190,9 +198,9 @@ def tree_ensemble(c: Context) -> bool:
 
 
 def tree_ensemble_classifier(c: Context) -> bool:
-    """The class of the largest sum of scores, and the scores of all classes."""
+    """TreeEnsembleClassifier: the class with the largest sum of scores, and the scores of all classes."""
     transform = c.attributes.get("post_transform", "NONE")
-    trees = _walked(c)
+    trees = _find_leaves(c)
     if trees is None:
         return False
     count = len(trees.facts.given)
@@ -207,11 +215,11 @@ def _of_many(c: Context, trees: _Trees, transform: str) -> None:
     scores, base = _sum(c, trees), _base(c)
     if base.size:
         scores = b.op("Add", scores, b.constant(np.pad(base, (0, count - base.size))))
-    c.give(transformed(c, scores, transform), 1)
-    # A class for which no reached leaf has a score is not chosen.
+    c.give(post_transformed(c, scores, transform), 1)
+    # A class for which none of the row's leaves has a score is not chosen.
     compared = scores
     if base.size < count and "given" in trees.tables:
-        is_given = _reached(c, trees)
+        is_given = _has_score(c, trees)
         if base.size:
             is_given = b.op("Or", is_given, b.constant(np.arange(count) < base.size))
         lowest = b.constant(np.finfo(np.float32).min, np.float32)
@@ -220,11 +228,13 @@ def _of_many(c: Context, trees: _Trees, transform: str) -> None:
 
 
 def _of_two(c: Context, trees: _Trees, transform: str) -> None:
-    """Two classes, as in ONNX Runtime's TreeAggregatorClassifier: the first score decides if the second has none."""
+    """Two classes, as in ONNX Runtime's TreeAggregatorClassifier: the first score decides if the second class has
+    none.
+    """
     b, base = c.build, _base(c)
     total = _sum(c, trees)
     first, second = (b.op("Gather", total, b.ints(position), axis=1) for position in (0, 1))
-    # All weights belong to one class.
+    # Whether all weights belong to one class.
     is_single = NEVER in trees.facts.given
     is_probability = is_single and trees.facts.are_positive
 
@@ -237,8 +247,8 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
         given = trees.facts.given
         parts = [b.op("Mul", each, zero) if given[position] == NEVER else each for position, each in enumerate(pair)]
         scores = b.op("Concat", *parts, axis=1)
-        scores = b.op("Where", _reached(c, trees), scores, zero) if SOMETIMES in given else scores
-        return transformed(c, scores, transform)
+        scores = b.op("Where", _has_score(c, trees), scores, zero) if SOMETIMES in given else scores
+        return post_transformed(c, scores, transform)
 
     def without_second() -> tuple[str, str]:
         """The deciding score and both scores, where the second class has no score."""
@@ -262,7 +272,7 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
         case given if given == NEVER:
             decisive, scores = without_second()
         case _:
-            has_second = b.op("Gather", _reached(c, trees), b.ints(1), axis=1)
+            has_second = b.op("Gather", _has_score(c, trees), b.ints(1), axis=1)
             ways = [with_second(), without_second()]
             decisive, scores = (b.op("Where", has_second, *each) for each in zip(*ways, strict=True))
     c.give(scores, 1)

@@ -1,4 +1,4 @@
-"""Support vector machines, computed as libsvm does."""
+"""SVMRegressor and SVMClassifier: support vector machines, computed as libsvm does."""
 
 import itertools
 from typing import Any
@@ -10,13 +10,15 @@ from onnx import TensorProto
 from triune.graph.builder import Builder
 from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.classical.features import rows_of
-from triune.graph.decompose.classical.scores import both_classes, give_label, num_classes, transformed
+from triune.graph.decompose.classical.scores import both_classes, give_label, num_classes, post_transformed
 from triune.graph.decompose.context import Context, Decomposition
 
 _ROUNDS = 8
-"""The number of iterations. ONNX Runtime stops after 100; none of 80,000 random rows of 2 to 8 classes took over 4."""
+"""The number of iterations for probabilities. ONNX Runtime allows 100, but none of 80,000 random rows of 2 to 8 classes
+needed more than 4.
+"""
 
-_SURE = 1e-7
+_LEAST_PROBABILITY = 1e-7
 
 
 def _floats(c: Context, name: str) -> NDArray[np.float32]:
@@ -24,14 +26,14 @@ def _floats(c: Context, name: str) -> NDArray[np.float32]:
 
 
 def _kernel(c: Context, x: str, vectors: NDArray[Any]) -> str:
-    """(N, vectors) the kernel k(x, v) of each row with each support vector."""
+    """Build (N, vectors), the kernel k(x, v) of each row x and each support vector v."""
     b = c.build
     gamma, offset, degree = (_floats(c, "kernel_params").tolist() or [0.0, 0.0, 0.0])[:3]
     kind = c.attributes.get("kernel_type", "LINEAR")
     if kind == "RBF":
         # exp(-gamma |x - v|^2), by differences: the cheaper |x|^2 + |v|^2 - 2 x v suffers cancellation.
-        apart = b.op("Sub", b.op("Unsqueeze", x, b.ints(1)), b.constant(vectors[None]))
-        distance = b.op("ReduceSum", b.op("Mul", apart, apart), b.ints(2), keepdims=0)
+        difference = b.op("Sub", b.op("Unsqueeze", x, b.ints(1)), b.constant(vectors[None]))
+        distance = b.op("ReduceSum", b.op("Mul", difference, difference), b.ints(2), keepdims=0)
         return b.op("Exp", b.op("Mul", distance, b.constant(-gamma, np.float32)))
     product = b.op("MatMul", x, b.constant(vectors.T.copy()))
     if kind == "LINEAR":
@@ -48,7 +50,7 @@ def _kernel(c: Context, x: str, vectors: NDArray[Any]) -> str:
 
 
 def svm_regressor(c: Context) -> bool:
-    """SVMRegressor: sum_v coefficient_v k(x, v) + rho; of a one-class machine 1 if that is above 0, else -1."""
+    """SVMRegressor: sum_v coefficient_v k(x, v) + rho; with `one_class` 1 if that is above 0, else -1."""
     rows, b = rows_of(c), c.build
     if rows is None:
         return False
@@ -64,7 +66,7 @@ def svm_regressor(c: Context) -> bool:
 
 
 def svm_classifier(c: Context) -> bool:
-    """The class with the most votes of all pairs of classes, and the scores of the pairs or of the classes."""
+    """SVMClassifier: each pair of classes votes for one of them; the class with the most votes, and the scores."""
     rows, count = rows_of(c), num_classes(c)
     if rows is None:
         return False
@@ -79,10 +81,10 @@ def _linear(c: Context, x: str, count: int) -> None:
     """A linear machine without support vectors, as in liblinear: one vector of weights for each class."""
     b, weights = c.build, _floats(c, "coefficients").reshape(count, -1)
     scores = b.op("Add", b.op("MatMul", x, b.constant(weights.T.copy())), b.constant(_floats(c, "rho")[:1]))
-    c.give(transformed(c, scores, c.attributes.get("post_transform", "NONE")), 1)
+    c.give(post_transformed(c, scores, c.attributes.get("post_transform", "NONE")), 1)
     position = b.op("ArgMax", scores, axis=-1, keepdims=0)
     if count == 2 and not c.attributes.get("prob_a"):
-        # The second class is also chosen where either score exceeds the threshold.
+        # The second class is also chosen if either score exceeds the threshold.
         largest = b.op("ReduceMax", scores, b.ints(1), keepdims=0)
         is_large = (
             b.op("GreaterOrEqual", largest, b.constant(0.5, np.float32))
@@ -108,15 +110,15 @@ def _by_vectors(c: Context, x: str, count: int) -> None:
     kernel = _kernel(c, x, _floats(c, "support_vectors").reshape(int(starts[-1]), -1))
     rho = _floats(c, "rho")[: len(pairs)]
     scores = b.op("Add", b.op("MatMul", kernel, b.constant(weights)), b.constant(rho))
-    # A vote for the first of the pair where the score is above 0, else for the second.
+    # A pair votes for its first class if the score is above 0, else for its second.
     first, second = (np.eye(count, dtype=np.float32)[[pair[position] for pair in pairs]] for position in (0, 1))
     is_first = b.cast(b.op("Greater", scores, b.constant(0, np.float32)), TensorProto.FLOAT)
     votes = b.op("Add", b.op("MatMul", is_first, b.constant(first - second)), b.constant(second.sum(axis=0)))
     give_label(c, b.op("ArgMax", votes, axis=-1, keepdims=0))
     if c.attributes.get("prob_a"):
-        c.give(transformed(c, _probabilities(c, scores, count, pairs), transform), 1)
+        c.give(post_transformed(c, _probabilities(c, scores, count, pairs), transform), 1)
     elif count > 2:
-        c.give(transformed(c, scores, transform), 1)
+        c.give(post_transformed(c, scores, transform), 1)
     elif transform == "PROBIT":
         raise Refusal("ONNX Runtime computes one score of the two, and leaves the other as it finds it")
     else:
@@ -124,18 +126,23 @@ def _by_vectors(c: Context, x: str, count: int) -> None:
 
 
 def _probabilities(c: Context, scores: str, count: int, pairs: list[tuple[int, int]]) -> str:
-    """(N, classes) probabilities from those of the pairs (Wu, Lin and Weng, 2004, algorithm 2).
+    """Build probabilities (N, classes) from those of pairs of classes (Wu, Lin and Weng, 2004, algorithm 2).
 
-    Each pair's is r_ij = 1 / (1 + exp(a s + b)), r_ji = 1 - r_ij. With Q_ii the sum of r_ji^2 and Q_ij = -r_ji r_ij,
-    the result is the p that minimizes p^T Q p.
+    For classes i and j with score s, r_ij = 1 / (1 + exp(a s + b)) and r_ji = 1 - r_ij. With Q_ii = sum_j r_ji^2 and
+    Q_ij = -r_ji r_ij, the result is the p that minimizes p^T Q p.
     """
     b = c.build
     a, shift = (b.constant(_floats(c, f"prob_{name}")[: len(pairs)]) for name in "ab")
     pair = b.op("Sigmoid", b.op("Neg", b.op("Add", b.op("Mul", scores, a), shift)))
-    pair = b.op("Clip", pair, b.constant(_SURE, np.float32), b.constant(1 - np.float32(_SURE), np.float32))
+    pair = b.op(
+        "Clip",
+        pair,
+        b.constant(_LEAST_PROBABILITY, np.float32),
+        b.constant(1 - np.float32(_LEAST_PROBABILITY), np.float32),
+    )
     other = b.op("Sub", b.constant(1, np.float32), pair)
     both = b.op("Concat", pair, other, b.op("Mul", pair, b.constant(0, np.float32)), axis=1)
-    # Columns of `both`: r_ij, r_ji, and zeros.
+    # The columns of `both` are r_ij, r_ji, and zeros.
     column = np.full((count, count), 2 * len(pairs))
     for position, (i, j) in enumerate(pairs):
         column[i, j], column[j, i] = position, len(pairs) + position
@@ -151,7 +158,7 @@ def _probabilities(c: Context, scores: str, count: int, pairs: list[tuple[int, i
 
 
 def _round(b: Builder, q: str, diagonal: str, given: str, count: int) -> str:
-    """One iteration of the algorithm over all classes; a row that has converged is not changed."""
+    """Build one iteration of the algorithm over all classes. A row that has converged does not change."""
     qp = b.op("Squeeze", b.op("MatMul", q, b.op("Unsqueeze", given, b.ints(2))), b.ints(2))
     pqp = b.op("ReduceSum", b.op("Mul", given, qp), b.ints(1), keepdims=1)
     error = b.op("ReduceMax", b.op("Abs", b.op("Sub", qp, pqp)), b.ints(1), keepdims=1)

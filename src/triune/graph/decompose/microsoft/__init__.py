@@ -1,4 +1,4 @@
-"""ONNX Runtime's own operators (com.microsoft), which its optimizer and exporters write; one family in each file."""
+"""ONNX Runtime's own operators (com.microsoft), which its optimizer and exporters write, one family in each file."""
 
 from triune.graph.decompose.context import Decomposition
 from triune.graph.decompose.microsoft import (

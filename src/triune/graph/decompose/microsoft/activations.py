@@ -1,4 +1,4 @@
-"""Activation functions, alone or fused into the operator before them."""
+"""Activation functions of com.microsoft, as operators or fused into the operator before them."""
 
 from collections.abc import Mapping
 
@@ -21,21 +21,21 @@ _PARAMETERS: Mapping[str, Mapping[str, float]] = {
     "ThresholdedRelu": {"alpha": 1.0},
     "HardSigmoid": {"alpha": 0.2, "beta": 0.5},
 }
-"""The attributes of the activations that ONNX Runtime fuses, in its order, with ONNX's defaults."""
+"""The activations that ONNX Runtime fuses, with their attributes in its order and ONNX's defaults."""
 
 
 def activated(b: Builder, x: str, name: str, parameters: Mapping[str, float], elem_type: int) -> str:
-    """The activation `name` of `x`.
+    """Build the activation `name` of `x`.
 
     Args:
         b: collects the nodes.
-        x: the operand, whose type is `elem_type`.
-        name: "" for none.
-        parameters: the stated parameters by ONNX's names; for Clip `min` and `max`.
-        elem_type: a TensorProto.DataType.
+        x: the name of the operand.
+        name: the activation; "" for none.
+        parameters: attributes of the activation that differ from the defaults; for Clip `min` and `max`.
+        elem_type: the type of `x`, a TensorProto.DataType.
 
     Raises:
-        Refusal: ONNX Runtime fuses no such activation.
+        Refusal: `name` is not an activation that ONNX Runtime fuses.
     """
     if not name:
         return x
@@ -48,7 +48,7 @@ def activated(b: Builder, x: str, name: str, parameters: Mapping[str, float], el
 
 
 def in_order(name: str, values: list[float]) -> Mapping[str, float]:
-    """Parameters by name, from a list of values in the operator's order."""
+    """The parameters of an activation by name, from a list in the order of `activation_params`."""
     names = ["min", "max"] if name == "Clip" else list(_PARAMETERS.get(name, ()))
     return dict(zip(names, values, strict=False))
 
@@ -60,7 +60,7 @@ def gelu(c: Context) -> bool:
 
 
 def bias_gelu(c: Context) -> bool:
-    """Gelu of A + B."""
+    """BiasGelu: Gelu of A + B."""
     c.give(c.build.op("Gelu", c.build.op("Add", c.input(0), c.input(1))))
     return True
 

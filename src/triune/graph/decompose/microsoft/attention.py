@@ -1,4 +1,4 @@
-"""What the attention operators share: heads, the cache of keys and values, masks, and the product itself."""
+"""What the attention operators of com.microsoft share: splitting into heads, masks, and softmax(Q K^T) V."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,11 @@ class Scores:
 
     Attributes:
         scale: the factor of the products; 0 means 1 / sqrt(head size).
-        softcap: where it is not 0, products p become softcap tanh(p / softcap).
-        bias: added to the products, of (batch, heads, queries, keys) or what broadcasts to it; "" for none.
-        allowed: BOOL of the same shape as `bias`, true where a query sees a key; "" if it sees all.
-        sink: the logit of one more key, without a value, (1, heads, 1, 1); "" for none.
+        softcap: if it is not 0, products p become softcap tanh(p / softcap).
+        bias: the name of what is added to the products, which broadcasts to (batch, heads, queries, keys); "" for none.
+        allowed: the name of a BOOL that broadcasts to the same shape, true where a query attends to a key; "" if all
+        do.
+        sink: the name of the logit (1, heads, 1, 1) of one more key that has no value; "" for none.
     """
 
     scale: float = 0.0
@@ -28,23 +29,23 @@ class Scores:
 
 
 def split_heads(c: Context, x: str, num_heads: int) -> str:
-    """Reshape (batch, n, heads * size) to (batch, heads, n, size)."""
+    """Build (batch, heads, n, size) from (batch, n, heads * size)."""
     b = c.build
     return b.op("Transpose", b.op("Reshape", x, b.ints(0, 0, num_heads, -1)), perm=[0, 2, 1, 3])
 
 
 def join_heads(c: Context, x: str) -> str:
-    """Reshape (batch, heads, n, size) to (batch, n, heads * size)."""
+    """Build (batch, n, heads * size) from (batch, heads, n, size)."""
     b = c.build
     return b.op("Reshape", b.op("Transpose", x, perm=[0, 2, 1, 3]), b.ints(0, 0, -1))
 
 
 def repeat_heads(c: Context, x: str, times: int) -> str:
-    """(batch, heads * times, n, size): each head repeated `times` times in a row."""
+    """Build (batch, heads * times, n, size), with each head repeated `times` times in a row."""
     if times == 1:
         return x
     b = c.build
-    # Tile (batch, heads, 1, n * size) instead of expanding to 6 axes: Core ML supports at most 5.
+    # By Tile of (batch, heads, 1, n * size), with few axes: Core ML supports at most 5.
     shape = b.op("Shape", x)
     heads = b.op("Gather", shape, b.ints(1))
     flat = b.op("Reshape", x, b.ints(0, 0, 1, -1))
@@ -61,12 +62,12 @@ def repeat_heads(c: Context, x: str, times: int) -> str:
 
 
 def size_of(c: Context, x: str, axis: int) -> str:
-    """INT64 (1,), the size of `x` along an axis."""
+    """Build INT64 (1,), the size of `x` along an axis."""
     return c.build.op("Gather", c.build.op("Shape", x), c.build.ints(axis))
 
 
 def range_of(c: Context, size: str, start: str = "") -> str:
-    """INT64 (size,): start, start + 1, ... `start` and `size` are INT64 (1,); "" as `start` is 0."""
+    """Build INT64 (size,): start, start + 1, ... `start` and `size` are INT64 (1,); "" for `start` means 0."""
     b = c.build
     scalar = b.op("Squeeze", size, b.ints(0))
     zero, one = b.constant(0, np.int64), b.constant(1, np.int64)
@@ -75,7 +76,9 @@ def range_of(c: Context, size: str, start: str = "") -> str:
 
 
 def causal(c: Context, num_queries: str, num_keys: str) -> str:
-    """BOOL (queries, keys), the causal mask: query i sees key j <= i + keys - queries. Both sizes are INT64 (1,)."""
+    """Build the causal mask, BOOL (queries, keys): query i attends to key j <= i + keys - queries. Both sizes are INT64
+    (1,).
+    """
     b = c.build
     positions = range_of(c, num_queries, b.op("Sub", num_keys, num_queries))
     return b.op(
@@ -83,14 +86,14 @@ def causal(c: Context, num_queries: str, num_keys: str) -> str:
     )
 
 
-def as_bias(c: Context, allowed: str, filtered: float, elem_type: int) -> str:
-    """0 where a mask is true, else `filtered`."""
+def mask_as_bias(c: Context, allowed: str, filtered: float, elem_type: int) -> str:
+    """Build 0 where a mask is true, and the number `filtered` elsewhere."""
     b = c.build
     return b.op("Where", allowed, b.typed(0, elem_type), b.typed(filtered, elem_type))
 
 
-def added(c: Context, *terms: str) -> str:
-    """The sum of the values whose name is not ""; "" if all are."""
+def sum_of(c: Context, *terms: str) -> str:
+    """Build the sum of the values whose name is not ""; returns "" if all names are."""
     given = [each for each in terms if each]
     total = given[0] if given else ""
     for each in given[1:]:
@@ -98,20 +101,20 @@ def added(c: Context, *terms: str) -> str:
     return total
 
 
-def attended(c: Context, query: str, key: str, value: str, size: int, elem_type: int, scores: Scores) -> str:
-    """softmax(scale Q K^T + bias) V over the keys that are allowed.
+def attention_output(c: Context, query: str, key: str, value: str, size: int, elem_type: int, scores: Scores) -> str:
+    """Build softmax(scale Q K^T + bias) V over the keys that are allowed.
 
     Args:
         c: collects the nodes.
-        query: (batch, heads, queries, size), of `elem_type`.
-        key: (batch, heads, keys, size).
-        value: (batch, heads, keys, size of values).
+        query: the name of the queries (batch, heads, queries, size).
+        key: the name of the keys (batch, heads, keys, size).
+        value: the name of the values (batch, heads, keys, size of values).
         size: the size of a head.
-        elem_type: a TensorProto.DataType.
+        elem_type: the type of the tensors, a TensorProto.DataType.
         scores: how the scores are scaled, biased and masked.
 
     Returns:
-        (batch, queries, heads * size of values).
+        the name of the result (batch, queries, heads * size of values).
     """
     b = c.build
     products = b.op("MatMul", query, b.op("Transpose", key, perm=[0, 1, 3, 2]))
@@ -119,12 +122,12 @@ def attended(c: Context, query: str, key: str, value: str, size: int, elem_type:
     if scores.softcap:
         cap = b.typed(scores.softcap, elem_type)
         products = b.op("Mul", b.op("Tanh", b.op("Div", products, cap)), cap)
-    products = added(c, products, scores.bias)
+    products = sum_of(c, products, scores.bias)
     if scores.allowed:
         lowest = -65504.0 if elem_type == TensorProto.FLOAT16 else float(np.finfo(np.float32).min)
         products = b.op("Where", scores.allowed, products, b.typed(lowest, elem_type))
     if scores.sink:
-        # One more column of logits, which takes its share of the softmax and has no value.
+        # One more column of logits: it takes part in the softmax, but its weight is dropped, as it has no value.
         shape = b.op("Concat", b.op("Slice", b.op("Shape", products), b.ints(0), b.ints(3)), b.ints(1), axis=0)
         products = b.op("Concat", products, b.op("Expand", scores.sink, shape), axis=3)
     weights = b.op("Softmax", products, axis=-1)

@@ -1,4 +1,4 @@
-"""Attention, QAttention and MultiHeadAttention."""
+"""Attention, QAttention and MultiHeadAttention of com.microsoft."""
 
 from dataclasses import replace
 
@@ -7,16 +7,16 @@ from onnx import TensorProto
 
 from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.context import Context, Decomposition
-from triune.graph.decompose.integers import shifted, shifted_weight
+from triune.graph.decompose.integers import minus_zero_point, weight_minus_zero_point
 from triune.graph.decompose.microsoft.attention import (
     Scores,
-    added,
-    as_bias,
-    attended,
+    attention_output,
     causal,
+    mask_as_bias,
     range_of,
     size_of,
     split_heads,
+    sum_of,
 )
 from triune.graph.decompose.microsoft.quantized_products import scaled
 
@@ -27,10 +27,11 @@ _BUFFERS = "its cache of keys and values is a buffer longer than its content; ex
 
 
 def _mask(c: Context, name: str, batch: str, num_keys: str) -> str | None:
-    """The mask as a BOOL that broadcasts to (batch, heads, queries, keys); None while its rank is unknown.
+    """Build the mask as a BOOL that broadcasts to (batch, heads, queries, keys); None if its shape is not known.
 
-    A mask (batch, keys) or (batch, queries, keys) has 1 where a key is seen. A mask (batch,) is the number of seen
-    keys; one of (2 batch,) holds their ends, then their starts. `batch` and `num_keys` are INT64 (1,).
+    A mask (batch, keys) or (batch, queries, keys) has 1 at keys that are attended to. A mask (batch,) has the number of
+    these keys in each row; one of (2 batch,) has the end of each row's keys, then the starts. `batch` and `num_keys`
+    are INT64 (1,).
     """
     b, shape = c.build, c.values.shape(name)
     if shape is None:
@@ -66,9 +67,9 @@ def _batch_size(c: Context) -> int | None:
 def _self_attention(
     c: Context, packed: str, elem_type: int, widths: tuple[int, int, int], mask: str, past: str, bias: str
 ) -> bool:
-    """Attention of queries, keys and values in one tensor (batch, n, sum of widths) of `elem_type`.
+    """Build the attention of queries, keys and values that are one tensor (batch, n, sum of widths) of `elem_type`.
 
-    `past` is (2, batch, heads, n, size).
+    `past` has the cached keys and values, (2, batch, heads, n, size).
     """
     b, flags = c.build, c.attributes
     heads = flags["num_heads"]
@@ -89,16 +90,16 @@ def _self_attention(
         return False
     filtered = flags.get("mask_filter_value", _FILTERED)
     if masked:
-        bias = added(c, as_bias(c, masked, filtered, elem_type), bias)
+        bias = sum_of(c, mask_as_bias(c, masked, filtered, elem_type), bias)
     scores = Scores(scale=flags.get("scale", 0.0), bias=bias)
     if flags.get("unidirectional", 0):
         scores = replace(scores, allowed=causal(c, size_of(c, query, 2), num_keys))
-    c.give(attended(c, query, key, value, widths[0] // heads, elem_type, scores))
+    c.give(attention_output(c, query, key, value, widths[0] // heads, elem_type, scores))
     return True
 
 
 def _widths(c: Context, weights: int) -> tuple[int, int, int] | None:
-    """The sizes of the last axes of queries, keys and values, all heads together."""
+    """The sizes of the last axes of queries, keys and values, with all heads; None if they are not known."""
     given = c.attributes.get("qkv_hidden_sizes")
     if given:
         return given[0], given[1], given[2]
@@ -109,28 +110,30 @@ def _widths(c: Context, weights: int) -> tuple[int, int, int] | None:
 
 
 def attention(c: Context) -> bool:
-    """Attention: queries, keys and values are one product of the input with the packed weights."""
+    """Attention: queries, keys and values are one matrix product, of the input and the weights of all three."""
     b, widths, elem_type = c.build, _widths(c, 1), c.values.elem_type(c.input(1))
     if widths is None or not elem_type:
         return False
     if c.input(6):
         raise Refusal(_BUFFERS)
-    packed = added(c, b.op("MatMul", c.input(0), c.input(1)), c.input(2))
+    packed = sum_of(c, b.op("MatMul", c.input(0), c.input(1)), c.input(2))
     return _self_attention(c, packed, elem_type, widths, c.input(3), c.input(4), c.input(5))
 
 
 def q_attention(c: Context) -> bool:
-    """QAttention: as `attention`, with quantized input and weights; queries, keys and values have the scales' type."""
+    """QAttention: Attention with quantized input and weights; queries, keys and values have the type of the scales."""
     b, widths, elem_type = c.build, _widths(c, 1), c.values.elem_type(c.input(3))
     if widths is None or not elem_type:
         return False
-    product = b.op("MatMul", shifted(c, c.input(0), c.input(6)), shifted_weight(c, c.input(1), c.input(7), -1))
+    product = b.op(
+        "MatMul", minus_zero_point(c, c.input(0), c.input(6)), weight_minus_zero_point(c, c.input(1), c.input(7), -1)
+    )
     packed = b.cast(scaled(c, product, c.input(3), c.input(4), c.input(2)), elem_type)
     return _self_attention(c, packed, elem_type, widths, c.input(5), c.input(8), "")
 
 
 def multi_head_attention(c: Context) -> bool:
-    """MultiHeadAttention: queries, keys and values are inputs, separate or packed into one tensor."""
+    """MultiHeadAttention: queries, keys and values are inputs, three tensors or one."""
     b, flags, rank = c.build, c.attributes, c.values.rank(c.input(0))
     elem_type, shape = c.values.elem_type(c.input(0)), c.values.shape(c.input(0))
     if rank is None or not elem_type or shape is None or shape[-1] is None:
@@ -156,19 +159,19 @@ def multi_head_attention(c: Context) -> bool:
         return False
     bias = c.input(5)
     if masked:
-        bias = added(c, as_bias(c, masked, flags.get("mask_filter_value", _FILTERED), elem_type), bias)
+        bias = sum_of(c, mask_as_bias(c, masked, flags.get("mask_filter_value", _FILTERED), elem_type), bias)
     scores = Scores(scale=flags.get("scale", 0.0), bias=bias)
     if flags.get("unidirectional", 0):
         scores = replace(scores, allowed=causal(c, size_of(c, query, 2), num_keys))
-    c.give(attended(c, query, key, value, size, elem_type, scores))
+    c.give(attention_output(c, query, key, value, size, elem_type, scores))
     return True
 
 
 def _parts(c: Context, rank: int, heads: int) -> tuple[str, str, str] | None:
-    """Query, key and value (batch, heads, n, size), with their biases."""
+    """Build query, key and value (batch, heads, n, size), with their biases added; None if a shape is not known."""
     b = c.build
     if rank == 5:
-        # (batch, n, heads, 3, size), to which the bias is added as it is: (3, heads, size).
+        # The input is (batch, n, heads, 3, size), the bias (3 * heads * size).
         pieces = [b.op("Gather", c.input(0), b.constant(position, np.int64), axis=3) for position in range(3)]
         if c.input(3):
             biases = b.op("Reshape", c.input(3), b.ints(3, heads, -1))
@@ -184,17 +187,17 @@ def _parts(c: Context, rank: int, heads: int) -> tuple[str, str, str] | None:
             return None
         width = query_shape[-1]
         biases = b.ops("Split", 3, c.input(3), b.ints(width, width, total[0] - 2 * width), axis=0)
-    query = split_heads(c, added(c, c.input(0), biases[0]), heads)
+    query = split_heads(c, sum_of(c, c.input(0), biases[0]), heads)
     if key_rank == 5:
-        # Its shape is (batch, n, heads, 2, size).
+        # Keys and values are one input (batch, n, heads, 2, size).
         pieces = [b.op("Gather", c.input(1), b.constant(position, np.int64), axis=3) for position in (0, 1)]
         key, value = (b.op("Transpose", piece, perm=[0, 2, 1, 3]) for piece in pieces)
     elif key_rank == 4:
         # Keys and values are (batch, heads, n, size) already.
         key, value = c.input(1), c.input(2)
     elif key_rank == 3:
-        key = split_heads(c, added(c, c.input(1), biases[1]), heads)
-        value = split_heads(c, added(c, c.input(2), biases[2]), heads)
+        key = split_heads(c, sum_of(c, c.input(1), biases[1]), heads)
+        value = split_heads(c, sum_of(c, c.input(2), biases[2]), heads)
     else:
         return None
     return query, key, value

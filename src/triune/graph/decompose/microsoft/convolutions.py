@@ -1,4 +1,6 @@
-"""Convolutions fused with activations, and convolutions and pools of NHWC images (channels last)."""
+"""Convolutions of com.microsoft that are fused with activations, and convolutions and pools of NHWC images (channels
+last).
+"""
 
 from typing import Any
 
@@ -35,7 +37,7 @@ def fused_conv(c: Context) -> bool:
 
 
 def nhwc_conv(c: Context) -> bool:
-    """`fused_conv` with channels last in X, Z and the result."""
+    """NhwcConv and NhwcFusedConv: FusedConv with channels last in X, Z and the result."""
     rank, elem_type = c.values.rank(c.input(0)), c.values.elem_type(c.input(0)) or c.values.elem_type(c.input(1))
     first, added = channels_first(c, c.input(0)), channels_first(c, c.input(3)) if c.input(3) else ""
     if rank is None or first is None or added is None or not elem_type:
@@ -55,7 +57,7 @@ def _fused(c: Context, x: str, added: str, elem_type: int) -> str:
 
 
 def nhwc_max_pool(c: Context) -> bool:
-    """MaxPool with channels last."""
+    """NhwcMaxPool: MaxPool with channels last."""
     rank, first = c.values.rank(c.input(0)), channels_first(c, c.input(0))
     if rank is None or first is None:
         return False
@@ -64,7 +66,7 @@ def nhwc_max_pool(c: Context) -> bool:
 
 
 def conv_transpose_with_dynamic_pads(c: Context) -> bool:
-    """ConvTranspose whose pads are an input."""
+    """ConvTransposeWithDynamicPads: ConvTranspose whose pads are an input, which must be constant."""
     own = _own(c, (*_CONV, "output_padding"))
     if c.input(2):
         pads = c.values.constant(c.input(2))

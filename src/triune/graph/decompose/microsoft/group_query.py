@@ -1,16 +1,18 @@
-"""GroupQueryAttention, which language models are exported with."""
+"""GroupQueryAttention of com.microsoft, in which language models are exported."""
 
 import numpy as np
 from onnx import TensorProto
 
 from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.context import Context, Decomposition
-from triune.graph.decompose.microsoft.attention import Scores, attended, repeat_heads, split_heads
-from triune.graph.decompose.microsoft.rotary import at_positions, turned
+from triune.graph.decompose.microsoft.attention import Scores, attention_output, repeat_heads, split_heads
+from triune.graph.decompose.microsoft.rotary import at_positions, rotated
 
 
 def _refuse_others(c: Context) -> None:
-    """Raises Refusal for what ONNX Runtime's CPU kernels or this decomposition do not support."""
+    """Raises Refusal if the node uses something that this decomposition or ONNX Runtime's CPU kernels do not
+    support.
+    """
     flags = c.attributes
     if (
         any(flags.get(name, "NONE") != "NONE" for name in ("k_quant_type", "v_quant_type"))
@@ -31,8 +33,9 @@ def _refuse_others(c: Context) -> None:
 def group_query_attention(c: Context) -> bool:
     """GroupQueryAttention: several query heads share one head of keys and values, with a cache of both.
 
-    The cache may be longer than its content. The length of the next cache depends on the cache's length, the number
-    of queries and `total_sequence_length`, so these must be known. `seqlens_k` is each batch row's number of keys - 1.
+    The cache may be longer than the keys in it. The length of the next cache depends on the length of the cache, the
+    number of queries and `total_sequence_length`, so these must be known. `seqlens_k` (batch) is the number of keys of
+    each row - 1.
     """
     _refuse_others(c)
     sizes = _sizes(c)
@@ -47,7 +50,7 @@ def group_query_attention(c: Context) -> bool:
         return False
     query, key, value = parts
     size = shape[2] // (heads if c.input(1) else heads + 2 * key_heads)
-    # The number of keys before the queries, (batch, 1): 0 in the first call, else each batch row's own.
+    # The number of keys before the queries, (batch, 1): 0 in the first call, else a number for each row of the batch.
     lengths = b.op("Reshape", b.cast(c.input(5), TensorProto.INT64), b.ints(-1, 1))
     is_first = num_queries == total
     past = b.op("Sub", lengths, lengths) if is_first else b.op("Sub", lengths, b.ints(num_queries - 1))
@@ -64,7 +67,7 @@ def group_query_attention(c: Context) -> bool:
             return False
         width = 0 if 2 * cache[1] == size else 2 * cache[1]
         interleaved = bool(flags.get("rotary_interleaved", 0))
-        query, key = (turned(c, each, cos, sin, width, is_interleaved=interleaved) for each in (query, key))
+        query, key = (rotated(c, each, cos, sin, width, is_interleaved=interleaved) for each in (query, key))
     num_keys = max(num_past, total)
     keys = b.constant(np.arange(num_keys)[None], np.int64)
     if not (is_first and num_keys == num_queries):
@@ -83,7 +86,7 @@ def group_query_attention(c: Context) -> bool:
         sink=_sink(c, heads, elem_type),
     )
     key, value = repeat_heads(c, key, times), repeat_heads(c, value, times)
-    c.give(attended(c, query, key, value, size, elem_type, scores))
+    c.give(attention_output(c, query, key, value, size, elem_type, scores))
     return True
 
 
@@ -106,7 +109,7 @@ def _sizes(c: Context) -> tuple[int, int, int] | None:
 
 
 def _parts(c: Context, heads: int, key_heads: int) -> tuple[str, str, str] | None:
-    """Query, key and value (batch, heads, n, size)."""
+    """Build query, key and value (batch, heads, n, size); None if a shape is not known."""
     b = c.build
     if c.input(1):
         pieces = [c.input(0), c.input(1), c.input(2)]
@@ -123,14 +126,14 @@ def _parts(c: Context, heads: int, key_heads: int) -> tuple[str, str, str] | Non
 
 
 def _cached(c: Context, cache: str, new: str, past: str, keys: str, sizes: tuple[int, int, int]) -> str:
-    """The next cache: the cached keys, then the new keys, then zeros.
+    """Build the next cache of keys or values: the cached ones, then the new ones, then zeros.
 
-    `past` (batch, 1) is the number of cached keys, `keys` (1, keys) the positions in the next cache, `sizes` the
-    lengths of the new keys, the cache and the next cache.
+    `past` (batch, 1) is the number of cached keys, `keys` (1, keys) has the positions in the next cache. `sizes` are
+    the number of new keys, and the lengths of the cache and of the next cache.
     """
     b, (num_new, num_past, num_keys) = c.build, sizes
     joined = b.op("Concat", cache, new, axis=2) if cache and num_past else new
-    # For each position the index into the concatenated keys; positions without a key read index 0, times 0.
+    # For each position the index into the concatenation. Positions without a key read index 0, and become 0 below.
     is_old, is_known = b.op("Less", keys, past), b.op("Less", keys, b.op("Add", past, b.ints(num_new)))
     behind = b.op("Add", b.op("Sub", keys, past), b.ints(num_past if cache else 0))
     zero = b.constant(0, np.int64)
@@ -150,7 +153,7 @@ def _cached(c: Context, cache: str, new: str, past: str, keys: str, sizes: tuple
 
 
 def _allowed(c: Context, positions: str, num_keys: int) -> str:
-    """BOOL (batch, 1, queries, keys): true for keys up to the query's position and within its window."""
+    """Build BOOL (batch, 1, queries, keys), true for keys up to the query's position and within its window."""
     b, window = c.build, c.attributes.get("local_window_size", -1)
     own = b.op("Unsqueeze", positions, b.ints(1, 3))
     keys = b.constant(np.arange(num_keys).reshape(1, 1, 1, -1), np.int64)
@@ -163,7 +166,7 @@ def _allowed(c: Context, positions: str, num_keys: int) -> str:
 
 
 def _bias(c: Context, num_keys: int) -> str:
-    """attention_bias, cut to the positions of the cache."""
+    """Build `attention_bias`, cut to the number of keys; "" if there is none."""
     b = c.build
     if not c.input(10):
         return ""
@@ -171,7 +174,9 @@ def _bias(c: Context, num_keys: int) -> str:
 
 
 def _sink(c: Context, heads: int, elem_type: int) -> str:
-    """The logit of the attention sink, a key without a value: 0 for smooth_softmax, or an input for each head."""
+    """Build the logit (1, heads, 1, 1) of the attention sink, a key without a value: an input, or 0 with
+    `smooth_softmax`; else "".
+    """
     if c.input(11):
         return c.build.op("Reshape", c.input(11), c.build.ints(1, heads, 1, 1))
     if c.attributes.get("smooth_softmax", 0) == 1:

@@ -1,4 +1,4 @@
-"""Normalizations into which ONNX Runtime fused a residual sum or embeddings."""
+"""Normalizations of com.microsoft that are fused with a residual sum or with embeddings."""
 
 import numpy as np
 from onnx import TensorProto
@@ -10,7 +10,7 @@ _EPSILON = 1e-12
 
 
 def _sum(c: Context, bias: int) -> str:
-    """The residual sum input + skip + bias, which is output 3. The skip broadcasts over the batch."""
+    """Build the residual sum input + skip + bias, which is output 3. The skip broadcasts over the batch."""
     total = c.build.op("Add", c.input(0), c.input(1))
     if c.input(bias):
         total = c.build.op("Add", total, c.input(bias))
@@ -19,13 +19,15 @@ def _sum(c: Context, bias: int) -> str:
 
 
 def _no_statistics(c: Context) -> None:
-    """Raises Refusal if outputs 1 or 2 are read: the CPU kernels do not write the mean and 1 / deviation."""
+    """Raises Refusal if output 1 or 2 (mean, 1 / deviation) is read: ONNX Runtime's CPU kernels do not compute
+    these.
+    """
     if c.is_read(1) or c.is_read(2):
         raise Refusal("its mean and deviation are read, which ONNX Runtime computes only for training")
 
 
 def skip_layer_normalization(c: Context) -> bool:
-    """LayerNormalization of input + skip + bias over the last axis."""
+    """SkipLayerNormalization: LayerNormalization of input + skip + bias over the last axis."""
     _no_statistics(c)
     weights = [each for each in (c.input(2), c.input(3)) if each]
     epsilon = c.attributes.get("epsilon", _EPSILON)
@@ -34,7 +36,7 @@ def skip_layer_normalization(c: Context) -> bool:
 
 
 def rms_normalized(c: Context, x: str, scale: str, epsilon: float) -> str:
-    """RMS normalization, x / sqrt(mean(x^2) + epsilon) * scale, in fp32 as ONNX Runtime computes it."""
+    """Build RMS normalization, x / sqrt(mean(x^2) + epsilon) * scale, in fp32 as ONNX Runtime computes it."""
     b, elem_type = c.build, c.values.elem_type(scale)
     is_half = elem_type == TensorProto.FLOAT16
     wide = b.cast(x, TensorProto.FLOAT) if is_half else x
@@ -46,7 +48,7 @@ def rms_normalized(c: Context, x: str, scale: str, epsilon: float) -> str:
 
 
 def skip_simplified_layer_normalization(c: Context) -> bool:
-    """Root mean square normalization of input + skip + bias."""
+    """SkipSimplifiedLayerNormalization: RMS normalization of input + skip + bias."""
     _no_statistics(c)
     if not c.values.elem_type(c.input(2)):
         return False
@@ -55,7 +57,7 @@ def skip_simplified_layer_normalization(c: Context) -> bool:
 
 
 def embed_layer_normalization(c: Context) -> bool:
-    """LayerNormalization of the sum of a token's word, position and segment embeddings.
+    """EmbedLayerNormalization: LayerNormalization of the sum of word, position and segment embeddings.
 
     Output 1 is the number of ones in each row of the mask, 0 without a mask.
     """
@@ -67,7 +69,9 @@ def embed_layer_normalization(c: Context) -> bool:
 
 
 def q_embed_layer_normalization(c: Context) -> bool:
-    """`embed_layer_normalization` with 8-bit tables, whose scales and zero points are the inputs after the mask."""
+    """QEmbedLayerNormalization: EmbedLayerNormalization with 8-bit tables; their scales and zero points follow the
+    mask.
+    """
     tables: list[str] = []
     for position in range(2, 7):
         names = [c.input(position), c.input(position + 6), c.input(position + 11)]
@@ -77,13 +81,13 @@ def q_embed_layer_normalization(c: Context) -> bool:
 
 
 def _embedded(c: Context, tables: list[str], *, mask: str, positions: str) -> str:
-    """Give the node its first two outputs. Returns the sum of the embeddings, before normalization.
+    """Build the node's first two outputs; returns the name of the sum of the embeddings before normalization.
 
     Args:
-        c: the node, whose inputs 0 and 1 are the word and segment ids.
-        tables: the tables of words, positions and segments ("" for none), then gamma and beta.
-        mask: 1 where a token is, 0 where padding is; "" for none.
-        positions: the position ids; "" if they count from 0.
+        c: the node, with word and segment ids as inputs 0 and 1.
+        tables: the names of the tables of words, positions and segments ("" for none), then of gamma and beta.
+        mask: the name of the mask, 1 at tokens and 0 at padding; "" for none.
+        positions: the name of the position ids; "" if they count from 0.
     """
     b, words = c.build, c.input(0)
     if positions:

@@ -1,12 +1,14 @@
-"""Matrix products with fused transposes, scales, sums and activations."""
+"""Matrix products of com.microsoft that are fused with transposes, scales, sums and activations."""
 
 from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.context import Context, Decomposition
 from triune.graph.decompose.microsoft.activations import activated
 
 
-def _turned(c: Context, index: int, is_transposed: bool, is_batch_transposed: bool) -> str | None:
-    """An operand with its last two axes swapped, its first axis moved after the other batch axes, or both."""
+def _transposed(c: Context, index: int, is_transposed: bool, is_batch_transposed: bool) -> str | None:
+    """Build an operand with its last two axes swapped, its first axis moved after the other batch axes, or both; None
+    if its rank is not known.
+    """
     name = c.input(index)
     if not (is_transposed or is_batch_transposed):
         return name
@@ -22,11 +24,11 @@ def _turned(c: Context, index: int, is_transposed: bool, is_batch_transposed: bo
 
 
 def _product(c: Context) -> str | None:
-    """`alpha A @ B`, where each operand may be transposed."""
+    """Build alpha A @ B, where each operand may be transposed; None if a type or rank is not known."""
     b = c.build
     flags = c.attributes
-    left = _turned(c, 0, flags.get("transA", 0), flags.get("transBatchA", 0))
-    right = _turned(c, 1, flags.get("transB", 0), flags.get("transBatchB", 0))
+    left = _transposed(c, 0, flags.get("transA", 0), flags.get("transBatchA", 0))
+    right = _transposed(c, 1, flags.get("transB", 0), flags.get("transBatchB", 0))
     elem_type, alpha = c.values.elem_type(c.input(0)), flags.get("alpha", 1.0)
     if left is None or right is None or not elem_type:
         return None
@@ -67,17 +69,17 @@ def fused_gemm(c: Context) -> bool:
 
 
 def c_dist(c: Context) -> bool:
-    """CDist: the distance of each row of A from each row of B, or its square."""
+    """CDist: the distance between each row of A and each row of B, or its square."""
     b = c.build
-    apart = b.op("Sub", b.op("Unsqueeze", c.input(0), b.ints(1)), b.op("Unsqueeze", c.input(1), b.ints(0)))
-    square = b.op("ReduceSum", b.op("Mul", apart, apart), b.ints(2), keepdims=0)
+    difference = b.op("Sub", b.op("Unsqueeze", c.input(0), b.ints(1)), b.op("Unsqueeze", c.input(1), b.ints(0)))
+    square = b.op("ReduceSum", b.op("Mul", difference, difference), b.ints(2), keepdims=0)
     match metric := c.attributes.get("metric", "sqeuclidean"):
         case "sqeuclidean":
             c.give(square)
         case "euclidean":
             c.give(b.op("Sqrt", square))
         case _:
-            raise Refusal(f"its metric '{metric}' is none that ONNX Runtime has: sqeuclidean, euclidean")
+            raise Refusal(f"its metric is '{metric}'; ONNX Runtime has sqeuclidean and euclidean")
     return True
 
 

@@ -1,4 +1,4 @@
-"""Elementwise operators, reductions, pools and convolutions of quantized tensors."""
+"""Elementwise operators, reductions, pools and convolutions of com.microsoft on quantized tensors."""
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -11,27 +11,27 @@ _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
 def dequantized(c: Context, first: int) -> str:
-    """Input `first` dequantized to fp32; the next two inputs are its scale and zero point."""
+    """Build input `first`, dequantized; the next two inputs are its scale and zero point."""
     names = [c.input(first), c.input(first + 1), c.input(first + 2)]
     return c.build.op("DequantizeLinear", *(each for each in names if each))
 
 
 def quantized(c: Context, x: str, scale: int, elem_type: int) -> str:
-    """`x` quantized by the scale at input `scale` and the zero point after it; without one it is 0 of `elem_type`."""
+    """Build `x`, quantized by the scale that is input `scale` and the zero point after it, or 0 of type `elem_type`."""
     b = c.build
     zero = c.input(scale + 1) or b.typed(0, elem_type)
     return b.op("QuantizeLinear", x, c.input(scale), zero)
 
 
 def rounded(c: Context, x: str, elem_type: int) -> str:
-    """Round `x`, already in quantized levels, half to even, and saturate it to the integer type."""
+    """Round `x`, in units of the quantization scale, half to even, and saturate it to the integer type."""
     b, limits = c.build, np.iinfo(helper.tensor_dtype_to_np_dtype(elem_type))
     ends = [b.constant(each, np.float32) for each in (limits.min, limits.max)]
     return b.cast(b.op("Clip", b.op("Round", x), *ends), elem_type)
 
 
 def _zero(c: Context, index: int) -> str:
-    """A zero point cast to fp32."""
+    """Build a zero point as fp32; 0 if the input is omitted."""
     return c.build.cast(c.input(index), TensorProto.FLOAT) if c.input(index) else c.build.constant(0, np.float32)
 
 
@@ -66,8 +66,8 @@ def q_linear_mul(c: Context) -> bool:
     return True
 
 
-def _between(op_type: str, **defaults: float) -> Decomposition:
-    """Dequantize, apply the core op with the node's attributes, quantize."""
+def _dequantize_and_quantize(op_type: str, **defaults: float) -> Decomposition:
+    """QLinearSigmoid and the like: dequantize, apply the core op with the node's attributes, quantize."""
 
     def rule(c: Context) -> bool:
         elem_type = c.values.elem_type(c.input(0))
@@ -81,7 +81,7 @@ def _between(op_type: str, **defaults: float) -> Decomposition:
 
 
 def q_linear_reduce_mean(c: Context) -> bool:
-    """Dequantize, take the mean along the attribute `axes` (all axes without it), quantize."""
+    """QLinearReduceMean: dequantize, take the mean along the attribute `axes` (all axes without it), quantize."""
     elem_type = c.values.elem_type(c.input(0))
     if not elem_type:
         return False
@@ -92,7 +92,7 @@ def q_linear_reduce_mean(c: Context) -> bool:
 
 
 def q_linear_softmax(c: Context) -> bool:
-    """Dequantize, Softmax, quantize. Before operator set 13 Softmax runs over all axes from `axis` on."""
+    """QLinearSoftmax: dequantize, Softmax, quantize. Before operator set 13 Softmax is over all axes from `axis` on."""
     b, elem_type, shape = c.build, c.values.elem_type(c.input(0)), c.values.shape(c.input(0))
     if not elem_type or shape is None:
         return False
@@ -107,7 +107,7 @@ def q_linear_softmax(c: Context) -> bool:
 
 
 def q_linear_average_pool(c: Context) -> bool:
-    """Dequantize, AveragePool, quantize."""
+    """QLinearAveragePool: dequantize, AveragePool, quantize."""
     rank, elem_type = c.values.rank(c.input(0)), c.values.elem_type(c.input(0))
     if rank is None or not elem_type:
         return False
@@ -155,7 +155,7 @@ def q_linear_where(c: Context) -> bool:
 
 
 def q_linear_conv(c: Context) -> bool:
-    """ONNX's QLinearConv, also with channels last."""
+    """QLinearConv of com.microsoft: ONNX's QLinearConv, perhaps with channels last."""
     own = {name: c.attributes[name] for name in _CONV if name in c.attributes}
     inputs, rank = list(c.node.input), c.values.rank(c.input(0))
     if not c.attributes.get("channels_last", 0):
@@ -171,8 +171,8 @@ def q_linear_conv(c: Context) -> bool:
 TABLE: dict[str, Decomposition] = {
     "QLinearAdd": q_linear_add,
     "QLinearMul": q_linear_mul,
-    "QLinearSigmoid": _between("Sigmoid"),
-    "QLinearLeakyRelu": _between("LeakyRelu", alpha=0.01),
+    "QLinearSigmoid": _dequantize_and_quantize("Sigmoid"),
+    "QLinearLeakyRelu": _dequantize_and_quantize("LeakyRelu", alpha=0.01),
     "QLinearSoftmax": q_linear_softmax,
     "QLinearAveragePool": q_linear_average_pool,
     "QLinearGlobalAveragePool": q_linear_global_average_pool,

@@ -1,4 +1,4 @@
-"""DynamicQuantizeLSTM, which ONNX Runtime's dynamic quantization writes for an LSTM."""
+"""DynamicQuantizeLSTM of com.microsoft, by which ONNX Runtime's dynamic quantization replaces an LSTM."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ _W_SCALE, _W_ZERO, _R_SCALE, _R_ZERO = range(8, 12)
 
 
 def dynamic_quantize_lstm(c: Context) -> bool:
-    """An LSTM that quantizes its whole input once, and its hidden state at each step, by their own ranges.
+    """DynamicQuantizeLSTM: an LSTM that quantizes its whole input once, and its hidden state at each step.
 
-    W is (directions, inputs, 4 hidden) and R (directions, hidden, 4 hidden), gates in the order i, o, f, c; their
-    scales and zero points are one for each direction, or one for each of its columns.
+    W is (directions, inputs, 4 hidden) and R (directions, hidden, 4 hidden), with the gates in the order i, o, f, c.
+    There is a scale and zero point for each direction, or for each column of each direction.
     """
     shape = c.values.shape(c.input(_R))
     if shape is None or shape[0] is None or shape[1] is None:
@@ -28,17 +28,19 @@ def dynamic_quantize_lstm(c: Context) -> bool:
     b, hidden, way = c.build, shape[1], c.attributes.get("direction", "forward")
     levels, scale, zero = dynamic_levels(b, c.input(0))
     x = b.op("Sub", levels, zero)
-    weights, recurrent = _whole(c, _W, _W_ZERO), _whole(c, _R, _R_ZERO)
+    weights, recurrent = _minus_zero_point(c, _W, _W_ZERO), _minus_zero_point(c, _R, _R_ZERO)
     results: list[list[str]] = []
     for position in range(shape[0]):
-        gates = b.op("MatMul", x, _of(c, weights, position))
-        gates = b.op("Mul", gates, b.op("Mul", scale, _of(c, c.input(_W_SCALE), position)))
+        gates = b.op("MatMul", x, _of_direction(c, weights, position))
+        gates = b.op("Mul", gates, b.op("Mul", scale, _of_direction(c, c.input(_W_SCALE), position)))
         if c.input(_B):
-            parts = b.ops("Split", 2, _of(c, c.input(_B), position), axis=0, num_outputs=2)
+            parts = b.ops("Split", 2, _of_direction(c, c.input(_B), position), axis=0, num_outputs=2)
             gates = b.op("Add", gates, b.op("Add", *parts))
-        states = [_of(c, c.input(at), position) if c.input(at) else _zeros(c, hidden) for at in (_H, _C)]
-        peepholes = _of(c, c.input(_P), position) if c.input(_P) else ""
-        step = _Step(_of(c, recurrent, position), _of(c, c.input(_R_SCALE), position), peepholes, hidden)
+        states = [_of_direction(c, c.input(at), position) if c.input(at) else _zeros(c, hidden) for at in (_H, _C)]
+        peepholes = _of_direction(c, c.input(_P), position) if c.input(_P) else ""
+        step = _Step(
+            _of_direction(c, recurrent, position), _of_direction(c, c.input(_R_SCALE), position), peepholes, hidden
+        )
         is_reverse = int(way == "reverse" or position == 1)
         results.append(
             b.ops(
@@ -68,13 +70,13 @@ def _refuse_others(c: Context, num_directions: int) -> None:
         raise Refusal("it has other activations than Sigmoid, Tanh and Tanh; quantize another LSTM")
 
 
-def _of(c: Context, name: str, position: int) -> str:
-    """The part of a tensor for one direction."""
+def _of_direction(c: Context, name: str, position: int) -> str:
+    """Build the part of a tensor for one direction."""
     return c.build.op("Gather", name, c.build.constant(position, np.int64), axis=0)
 
 
-def _whole(c: Context, weights: int, zero: int) -> str:
-    """Weights minus their zero points, fp32 (directions, n, 4 hidden)."""
+def _minus_zero_point(c: Context, weights: int, zero: int) -> str:
+    """Build weights minus their zero points, fp32 (directions, n, 4 hidden)."""
     b = c.build
     point = b.op("Unsqueeze", b.cast(c.input(zero), TensorProto.FLOAT), b.ints(1))
     if c.values.rank(c.input(zero)) == 1:
@@ -83,7 +85,7 @@ def _whole(c: Context, weights: int, zero: int) -> str:
 
 
 def _zeros(c: Context, hidden: int) -> str:
-    """fp32 (batch, hidden)."""
+    """Build zeros, fp32 (batch, hidden)."""
     b = c.build
     batch = b.op("Gather", b.op("Shape", c.input(0)), b.ints(1))
     return b.op("Expand", b.constant(0, np.float32), b.op("Concat", batch, b.ints(hidden), axis=0))
@@ -91,12 +93,12 @@ def _zeros(c: Context, hidden: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One time step of one direction.
+    """One step of the LSTM in one direction.
 
     Attributes:
-        recurrent: (hidden, 4 hidden), integers held in fp32.
-        scale: their scale.
-        peepholes: (3 hidden), of i, o and f; "" for none.
+        recurrent: the name of R - zero point for this direction, (hidden, 4 hidden), integers as fp32.
+        scale: the name of the scale of `recurrent`.
+        peepholes: the name of the peepholes of i, o and f, (3 hidden); "" for none.
         hidden: the size of the hidden state.
     """
 
@@ -106,28 +108,33 @@ class _Step:
     hidden: int
 
     def graph(self, prefix: str) -> GraphProto:
-        """The step as a subgraph: inputs h, c and the input's part of the gates; outputs h, c and h as scan output."""
+        """The step as a subgraph with the inputs h, c and W x + bias (the gates without R h), and the outputs h, c and
+        h scan_output, as scan output.
+        """
         b = Builder(prefix)
         h, c, given = b.name(), b.name(), b.name()
         levels, scale, zero = dynamic_levels(b, h)
         product = b.op("MatMul", b.op("Sub", levels, zero), self.recurrent)
         gates = b.op("Add", given, b.op("Mul", product, b.op("Mul", scale, self.scale)))
         i, o, f, new = b.ops("Split", 4, gates, axis=1, num_outputs=4)
-        looks = b.ops("Split", 3, self.peepholes, axis=0, num_outputs=3) if self.peepholes else []
-        if looks:
-            i, f = (b.op("Add", gate, b.op("Mul", c, look)) for gate, look in ((i, looks[0]), (f, looks[2])))
+        peephole_weights = b.ops("Split", 3, self.peepholes, axis=0, num_outputs=3) if self.peepholes else []
+        if peephole_weights:
+            i, f = (
+                b.op("Add", gate, b.op("Mul", c, weight))
+                for gate, weight in ((i, peephole_weights[0]), (f, peephole_weights[2]))
+            )
         kept, taken = b.op("Mul", b.op("Sigmoid", f), c), b.op("Mul", b.op("Sigmoid", i), b.op("Tanh", new))
         cell = b.op("Add", kept, taken)
-        if looks:
-            o = b.op("Add", o, b.op("Mul", cell, looks[1]))
+        if peephole_weights:
+            o = b.op("Add", o, b.op("Mul", cell, peephole_weights[1]))
         out = b.op("Mul", b.op("Sigmoid", o), b.op("Tanh", cell))
 
         def value(name: str, width: int = self.hidden) -> ValueInfoProto:
             return helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, width])
 
         inputs = [value(h), value(c), value(given, 4 * self.hidden)]
-        again = b.op("Identity", out)
-        return helper.make_graph(b.nodes, "step", inputs, [value(out), value(cell), value(again)])
+        scan_output = b.op("Identity", out)
+        return helper.make_graph(b.nodes, "step", inputs, [value(out), value(cell), value(scan_output)])
 
 
 TABLE: dict[str, Decomposition] = {"DynamicQuantizeLSTM": dynamic_quantize_lstm}

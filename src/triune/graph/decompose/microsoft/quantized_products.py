@@ -1,17 +1,17 @@
-"""Products of quantized matrices: integers are multiplied first and scaled afterwards, as in ONNX Runtime."""
+"""Matrix products of com.microsoft of quantized matrices: integers are multiplied, then scaled, as in ONNX Runtime."""
 
 import numpy as np
 from onnx import TensorProto
 
 from triune.graph.decompose.context import Context, Decomposition
-from triune.graph.decompose.integers import dynamic_levels, shifted, shifted_weight
+from triune.graph.decompose.integers import dynamic_levels, minus_zero_point, weight_minus_zero_point
 from triune.graph.decompose.microsoft.quantized import rounded
 
 
 def scaled(c: Context, product: str, left_scale: str, right_scale: str, bias: str) -> str:
-    """`product * a_scale * b_scale + bias` ("" for none), in fp32; the product is of integers held in fp32.
+    """Build `product * left_scale * right_scale + bias` in fp32, for a product of integers as fp32.
 
-    Each scale is a number or a vector over the columns; scales and bias may be fp16.
+    Each scale is one number or one for each column; scales and bias may be fp16. `bias` is "" for none.
     """
     b = c.build
     scale = b.op("Mul", *(b.cast(each, TensorProto.FLOAT) for each in (left_scale, right_scale)))
@@ -20,21 +20,21 @@ def scaled(c: Context, product: str, left_scale: str, right_scale: str, bias: st
 
 
 def mat_mul_integer_to_float(c: Context) -> bool:
-    """(A - a) @ (B - b) * a_scale * b_scale + bias, in the type of the scales."""
+    """MatMulIntegerToFloat: (A - a) @ (B - b) * a_scale * b_scale + bias, in the type of the scales."""
     elem_type = c.values.elem_type(c.input(2))
     if not elem_type:
         return False
-    left = shifted(c, c.input(0), c.input(4))
-    product = c.build.op("MatMul", left, shifted_weight(c, c.input(1), c.input(5), -1))
+    left = minus_zero_point(c, c.input(0), c.input(4))
+    product = c.build.op("MatMul", left, weight_minus_zero_point(c, c.input(1), c.input(5), -1))
     c.give(c.build.cast(scaled(c, product, c.input(2), c.input(3), c.input(6)), elem_type))
     return True
 
 
 def dynamic_quantize_mat_mul(c: Context) -> bool:
-    """As `mat_mul_integer_to_float`, with fp32 A quantized to 8 bits by its own range."""
+    """DynamicQuantizeMatMul: MatMulIntegerToFloat with fp32 A, which is quantized to 8 bits by its own range."""
     b = c.build
     levels, scale, zero = dynamic_levels(b, c.input(0))
-    product = b.op("MatMul", b.op("Sub", levels, zero), shifted_weight(c, c.input(1), c.input(3), -1))
+    product = b.op("MatMul", b.op("Sub", levels, zero), weight_minus_zero_point(c, c.input(1), c.input(3), -1))
     c.give(scaled(c, product, scale, c.input(2), c.input(4)))
     return True
 
@@ -43,9 +43,9 @@ def q_gemm(c: Context) -> bool:
     """QGemm: alpha sa sb ((A - a) @ (B - b) + C), quantized if the result has a scale."""
     b, flags = c.build, c.attributes
     columns = 0 if flags.get("transB", 0) else 1
-    left = shifted(c, c.input(0), c.input(2))
+    left = minus_zero_point(c, c.input(0), c.input(2))
     left = b.op("Transpose", left, perm=[1, 0]) if flags.get("transA", 0) else left
-    right = shifted_weight(c, c.input(3), c.input(5), columns)
+    right = weight_minus_zero_point(c, c.input(3), c.input(5), columns)
     right = b.op("Transpose", right, perm=[1, 0]) if flags.get("transB", 0) else right
     product = b.op("MatMul", left, right)
     if c.input(6):

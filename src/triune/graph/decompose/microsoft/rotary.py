@@ -1,4 +1,4 @@
-"""Rotary embeddings: pairs of features rotated by angles that grow with the position of a token."""
+"""RotaryEmbedding of com.microsoft: pairs of features are rotated by angles that grow with a token's position."""
 
 import numpy as np
 from onnx import TensorProto
@@ -8,15 +8,15 @@ from triune.graph.decompose.context import Context, Decomposition
 from triune.graph.decompose.microsoft.attention import join_heads, range_of, size_of, split_heads
 
 
-def turned(c: Context, x: str, cos: str, sin: str, width: int, *, is_interleaved: bool) -> str:
-    """Pairs (p, q) of the first features of each head become (p cos - q sin, q cos + p sin).
+def rotated(c: Context, x: str, cos: str, sin: str, width: int, *, is_interleaved: bool) -> str:
+    """Build the rotation of pairs (p, q) of features of each head to (p cos - q sin, q cos + p sin).
 
     Args:
         c: collects the nodes.
-        x: (batch, heads, n, size).
-        cos: (batch or 1, 1, n, width / 2), the cosines for each position.
-        sin: the sines, likewise.
-        width: the number of features that are rotated; 0 for all.
+        x: the name of the heads (batch, heads, n, size).
+        cos: the name of the cosines for each position, (batch or 1, 1, n, width / 2).
+        sin: the name of the sines, of the same shape.
+        width: how many features, from the first on, are rotated; 0 for all.
         is_interleaved: pairs are (x[2i], x[2i + 1]); else (x[i], x[i + width / 2]).
     """
     b = c.build
@@ -40,12 +40,16 @@ def turned(c: Context, x: str, cos: str, sin: str, width: int, *, is_interleaved
 
 
 def at_positions(c: Context, cache: str, positions: str) -> str:
-    """Rows (batch, 1, n, width / 2) of a table (positions, width / 2), for INT64 positions (batch, n)."""
+    """Build (batch, 1, n, width / 2), the rows of the table `cache` (all positions, width / 2) at INT64 `positions`
+    (batch, n).
+    """
     return c.build.op("Unsqueeze", c.build.op("Gather", cache, positions), c.build.ints(1))
 
 
 def rotary_embedding(c: Context) -> bool:
-    """RotaryEmbedding: the position ids are one for each token, or the first one, from which they count up."""
+    """RotaryEmbedding: there is a position id for each token, or only one for the first token, from which ids count
+    up.
+    """
     b, flags = c.build, c.attributes
     shape, cache = c.values.shape(c.input(0)), c.values.shape(c.input(2))
     at_shape = c.values.shape(c.input(1))
@@ -66,7 +70,7 @@ def rotary_embedding(c: Context) -> bool:
     else:
         positions = c.input(1)
     cos, sin = (at_positions(c, c.input(index), positions) for index in (2, 3))
-    result = turned(c, x, cos, sin, width, is_interleaved=bool(flags.get("interleaved", 0)))
+    result = rotated(c, x, cos, sin, width, is_interleaved=bool(flags.get("interleaved", 0)))
     c.give(join_heads(c, result) if is_flat else result)
     return True
 

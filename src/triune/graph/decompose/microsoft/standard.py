@@ -1,4 +1,4 @@
-"""com.microsoft operators that ONNX's own domain has since adopted, under the same or another name."""
+"""Operators of com.microsoft that ONNX now has itself, under the same or another name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,9 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def same_as(op_type: str, defaults: Mapping[str, Any] | None = None) -> Decomposition:
-    """A rule that writes ONNX's operator with the same inputs and attributes; `defaults` differ from ONNX's."""
+    """A decomposition into ONNX's operator with the same inputs and attributes; `defaults` are those that differ from
+    ONNX's.
+    """
 
     def decompose(c: Context) -> bool:
         c.build.put(op_type, list(c.node.input), list(c.node.output), **{**(defaults or {}), **c.attributes})
@@ -20,14 +22,14 @@ def same_as(op_type: str, defaults: Mapping[str, Any] | None = None) -> Decompos
 
 
 def grid_sample(c: Context) -> bool:
-    """GridSample; `bilinear` and `bicubic` are called `linear` and `cubic` today."""
+    """GridSample: ONNX now calls the modes `bilinear` and `bicubic` `linear` and `cubic`."""
     mode = {"bilinear": "linear", "bicubic": "cubic"}.get(c.attributes.get("mode", "bilinear"), "nearest")
     c.build.put("GridSample", list(c.node.input), list(c.node.output), **{**c.attributes, "mode": mode})
     return True
 
 
 def expand_dims(c: Context) -> bool:
-    """Unsqueeze at one axis."""
+    """ExpandDims: Unsqueeze of one axis."""
     axis = c.values.constant(c.input(1))
     if axis is None:
         raise Refusal("its axis is computed while the model runs; write it as a constant")
@@ -35,8 +37,8 @@ def expand_dims(c: Context) -> bool:
     return True
 
 
-def counted(c: Context) -> bool:
-    """Range, by 1 where no step is given; its operands are scalars or vectors of one element."""
+def range_(c: Context) -> bool:
+    """Range, with a step of 1 if none is given; the operands are scalars or vectors of one element."""
     if not (elem_type := c.values.elem_type(c.input(0))):
         return False
     b = c.build
@@ -47,7 +49,7 @@ def counted(c: Context) -> bool:
 
 
 TABLE: dict[str, Decomposition] = {
-    "Range": counted,
+    "Range": range_,
     "Trilu": same_as("Trilu"),
     "QuantizeLinear": same_as("QuantizeLinear"),
     "DequantizeLinear": same_as("DequantizeLinear"),
