@@ -1,5 +1,6 @@
 """Graphs of steps over servables that answer from a function."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from support.configs import model_config
@@ -87,6 +88,7 @@ def graph(
     clock: Clock | None = None,
     max_under_way: int = 0,
     max_waiting: int = 0,
+    run_limit_seconds: float = math.inf,
 ) -> StepGraph:
     config = model_config(inputs, outputs, name=name, max_batch_size=max_batch_size)
     return StepGraph(
@@ -98,4 +100,5 @@ def graph(
         clock or MonotonicClock(),
         max_under_way=max_under_way,
         max_waiting=max_waiting,
+        run_limit_seconds=run_limit_seconds,
     )

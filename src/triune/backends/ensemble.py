@@ -1,7 +1,8 @@
 """The backend of ensembles, which have no model file, and whose steps call other models."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
@@ -9,13 +10,19 @@ from triune.config.configure import Source
 from triune.config.ensemble.agreement import check_agreement, with_labels
 from triune.config.ensemble.configure import configure_ensemble
 from triune.config.ensemble.steps import Step, translate_steps
+from triune.config.limits import limits_of
 from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.clock import Clock
+from triune.core.errors import InvalidArgumentError
 from triune.core.servable import Servable
 from triune.scheduling.models import Models
 from triune.scheduling.steps.graph import StepGraph
+
+MAX_RUNS: Final = 1024
+"""How many models one request to an ensemble may ask, those of nested ensembles included. Thirty nested ensembles of
+two steps each would ask 2^30."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +89,17 @@ class EnsembleBackend:
             self._clock,
             max_under_way=message.ensemble_scheduling.max_inflight_requests,
             max_waiting=self._settings.limits.queue.max_requests,
+            run_limit_seconds=limits_of(build.config.parameters, self._settings.limits).run_seconds,
         )
 
     def _configure(self, source: Source, version: int) -> tuple[ModelConfig, tuple[Step, ...]]:
         config, steps = configure_ensemble(source, version)
         parts = [source.parts[step.model, step.version] for step in steps]
         check_agreement(config, steps, parts)
-        return with_labels(config, steps, parts), steps
+        num_runs = 1 + sum(part.num_runs for part in parts)
+        if num_runs > MAX_RUNS:
+            raise InvalidArgumentError(
+                f"ensemble '{config.name}' asks {num_runs} models for each request, since its steps are ensembles "
+                f"themselves; the limit is {MAX_RUNS}: use fewer steps"
+            )
+        return replace(with_labels(config, steps, parts), num_runs=num_runs), steps

@@ -71,6 +71,8 @@ class ModelConfig:
         is_decoupled: a request may have any number of responses.
         metric_tags: labels to add to its metrics.
         has_own_process: each executable runs in a separate process.
+        num_runs: how many models answer one request: 1, but for an ensemble, which counts itself and its steps' models,
+            with the steps of those that are ensembles themselves.
     """
 
     message: ModelConfigMessage
@@ -87,6 +89,7 @@ class ModelConfig:
     is_decoupled: bool
     metric_tags: Mapping[str, str]
     has_own_process: bool = False
+    num_runs: int = 1
     encoded: bytes = field(init=False, repr=False, compare=False)
     json: bytes = field(init=False, repr=False, compare=False)
 

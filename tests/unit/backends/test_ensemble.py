@@ -60,3 +60,35 @@ async def test_a_request_that_is_under_way_when_the_server_closes_has_an_answer(
             assert str(answer).startswith("in ensemble 'e', model 'm' ")
         else:
             assert answer.outputs["y"][0, 0] == np.float32(3.0**20)
+
+
+async def test_nested_ensembles_ask_a_limited_number_of_models(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", "max_batch_size: 4", v1=affine(3))
+    inner = "m"
+    for index in range(10):
+        write_ensemble(tmp_path, f"e{index}", chain(inner, inner))
+        inner = f"e{index}"
+    repository = Bench().repository(tmp_path)
+    await repository.open()
+    # e0 asks 1 + 2 models, e1 asks 1 + 2 * 3, and so on: e8 asks 2^10 - 1.
+    assert [repository.get(f"e{index}").config.num_runs for index in range(9)] == [2**n - 1 for n in range(2, 11)]
+    with pytest.raises(UnavailableError, match="ensemble 'e9' asks 2047 models for each request.* the limit is 1024"):
+        repository.get("e9")
+    await repository.close()
+
+
+async def test_a_request_has_the_time_limit_of_its_ensembles_config(tmp_path: Path) -> None:
+    write_model(
+        tmp_path, "m", "max_batch_size: 4 dynamic_batching { max_queue_delay_microseconds: 60000000 }", v1=affine(3)
+    )
+    limit = 'parameters { key: "run_timeout_secs" value { string_value: "0.05" } }'
+    write_ensemble(tmp_path, "e", chain("m", "m") + limit)
+    repository = Bench().repository(tmp_path)
+    await repository.open()
+    future = repository.get("e").submit(InferenceRequest("e", {"x": np.ones((1, 4), np.float32)}))
+    with pytest.raises(
+        UnavailableError, match="ensemble 'e' did not answer within 0.05 s, and its steps were cancelled"
+    ):
+        await asyncio.wait_for(future, 20)
+    assert repository.get("m").statistics.num_pending == 0
+    await repository.close()

@@ -7,6 +7,7 @@ pass from step to step without a copy.
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -25,6 +26,7 @@ from triune.scheduling.response_cache import is_small
 from triune.scheduling.steps.plan import plan
 from triune.scheduling.steps.run import Run, Value, request_of, response_of
 from triune.scheduling.steps.slots import Slots
+from triune.scheduling.steps.time_limit import TimeLimit
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class StepGraph:
         *,
         max_under_way: int = 0,
         max_waiting: int = 0,
+        run_limit_seconds: float = math.inf,
     ) -> None:
         """Args:
         config: the ensemble's configuration.
@@ -64,6 +67,8 @@ class StepGraph:
         max_under_way: the number of requests that may run in one step at a time; 0 for no limit (Triton's
             `max_inflight_requests`). Others wait.
         max_waiting: the number of requests that may wait at one step; 0 for no limit. Further ones are refused.
+        run_limit_seconds: the time limit of a request, from its arrival to its answer; after it, its client gets an
+            error and its steps are cancelled.
         """
         self._config = config
         self._name = config.name
@@ -78,7 +83,9 @@ class StepGraph:
         self._has_batch = config.batching.max_batch_size > 0
         self._whole_plan = plan(steps, self._outputs)
         self._ready: deque[tuple[Run, int, bool]] = deque()
-        self._runs: set[Run] = set()
+        self._runs: dict[Run, None] = {}
+        self._run_limit_seconds = run_limit_seconds
+        self._time_limit = TimeLimit(self._runs.keys(), run_limit_seconds, clock, self._end_late)
         self._idle: asyncio.Event | None = None
         self._is_pumping = False
         self._is_refusing = False
@@ -104,7 +111,7 @@ class StepGraph:
             raise
         future = asyncio.get_running_loop().create_future()
         run = Run(call, future, needed, models, outputs, started_ns)
-        self._runs.add(run)
+        self._runs[run] = None
         self.statistics.num_pending += 1
         rows = call.batch_size if self._has_batch else 0
         for name in self._config.inputs:
@@ -114,6 +121,7 @@ class StepGraph:
         self._pump()
         if not future.done():
             future.add_done_callback(lambda _: self._withdraw(run))
+            self._time_limit.watch()
         return future
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
@@ -134,6 +142,7 @@ class StepGraph:
         """See `Servable`."""
         self.refuse()
         await self.drain()
+        self._time_limit.close()
 
     def _hold(self, steps: Mapping[int, Step]) -> Mapping[tuple[str, int | None], LoadedVersion]:
         models: dict[tuple[str, int | None], LoadedVersion] = {}
@@ -279,6 +288,15 @@ class StepGraph:
         run.future.set_exception(error)
         self._cancel_steps(run)
 
+    def _end_late(self, run: Run) -> None:
+        """Fail a request that has exceeded its time limit."""
+        error = UnavailableError(
+            f"ensemble '{self._name}' did not answer within {self._run_limit_seconds:g} s, and its steps were "
+            "cancelled; allow it more by --run-timeout-secs, or by its parameter 'run_timeout_secs'"
+        )
+        _log.error("%s", error)
+        self._fail(run, error)
+
     def _withdraw(self, run: Run) -> None:
         """Called when the future is done: answered, or cancelled by the client."""
         if run.future.cancelled():
@@ -297,7 +315,7 @@ class StepGraph:
     def _end_if_over(self, run: Run) -> None:
         if run.under_way or not run.future.done() or run not in self._runs:
             return
-        self._runs.discard(run)
+        del self._runs[run]
         for model in run.models.values():
             model.holds.release()
         if self._idle is not None and not self._runs:

@@ -145,7 +145,7 @@ async def test_many_small_models_in_a_row_neither_recurse_nor_hold_the_loop() ->
     models = [on_shelf(f"m{index}", fp32("x"), fp32("y"), Inline()) for index in range(2000)]  # pyright: ignore[reportArgumentType]
     ensemble, _ = chain(*models)
     assert (await ensemble.submit(call(0.0))).outputs["y"][0, 0] == 2000
-    few, _ = chain(*models[:3])
+    few, _ = chain(*models[:3], clock=VirtualClock())
     assert few.submit(call(0.0)).done(), "nothing has waited"
     slow, _ = chain(*models[:100], clock=Ticking())
     future = slow.submit(call(0.0))
@@ -222,3 +222,20 @@ def test_with_a_batch_dimension_and_without(
     assert found is not None
     assert found.shape == expected
     assert np.shares_memory(found, array)
+
+
+async def test_a_late_request_fails_and_the_others_go_on() -> None:
+    clock = VirtualClock()
+    ensemble, shelf = chain(copy("a"), copy("b"), clock=clock, run_limit_seconds=40.0)
+    late = ensemble.submit(call(1.0))
+    clock.advance(30 * 10**9)
+    other = ensemble.submit(call(2.0))
+    clock.advance(15 * 10**9)
+    with pytest.raises(UnavailableError, match="did not answer within 40 s, and its steps were cancelled"):
+        late.result()
+    assert (await other).outputs["y"][0, 0] == 2.0
+    assert len(shelf.table("b").calls) == 1, "the late request went no further"
+    clock.advance(60 * 10**9)
+    counted = ensemble.statistics
+    assert (counted.success.count, counted.num_pending) == (1, 0)
+    await asyncio.wait_for(ensemble.close(), 10)
