@@ -1,4 +1,4 @@
-"""Core ML ML Programs: made from graphs, raised to graphs, and run on any system."""
+"""ML Programs of Core ML: lowered from ONNX graphs, raised to ONNX graphs, and run on any system."""
 
 from triune.coreml.model import ExecutorName, Model, State, load
 

@@ -1,4 +1,4 @@
-"""Apple's own Core ML as an executor, through coremltools' MLModel: on Apple's systems only."""
+"""Core ML itself as an executor, through coremltools' MLModel. It exists only on Apple's systems."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +15,9 @@ from triune.coreml.pillow import to_pillow
 
 
 class AppleExecutor:
-    """One function of a package, in Core ML; see `coreml.executor.Executor`.
+    """One function of a package, run by Core ML. It is an `Executor`.
 
-    States are copied into Core ML and out of it with each call.
+    Each call copies the states into Core ML, and back.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ class AppleExecutor:
 
         Args:
             package: a package that was read from disk.
-            function: its name; the default function for None.
+            function: the name of the function; None takes the default one.
             compute_units: the name of one of coremltools' `ComputeUnit`s, such as "CPU_AND_NE"; None leaves the choice
                 to Core ML.
             compiled: the `.mlmodelc` that Core ML made of the package, which is loaded without compiling again; the
                 package itself if it is one.
 
         Raises:
-            UnsupportedError: this is no Apple system, coremltools is missing, or the package is not on disk.
+            UnsupportedError: this is not a system of Apple's, coremltools is missing, or the package is not on disk.
             InvalidArgumentError: Core ML refuses the package.
         """
         if package.path is None:
@@ -51,7 +51,7 @@ class AppleExecutor:
         name = function or package.description.default_function
         self._description = package.description.functions[name]
         self._classes = classes_of(package.function(name))
-        # Core ML takes a function's name only for models with several functions.
+        # Core ML accepts a function's name only if the model has several functions.
         named = {"function_name": name} if len(package.description.functions) > 1 else {}
         library: Any = coremltools
         if compiled is None and package.path.suffix == ".mlmodelc":
@@ -70,7 +70,7 @@ class AppleExecutor:
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """See `Executor.run`."""
+        """Run the function once; `Executor.run` describes the arguments."""
         given = {feature.name: _to_apple(feature, inputs[feature.name]) for feature in self._description.inputs}
         try:
             if states:
@@ -102,7 +102,7 @@ class AppleExecutor:
 
 
 def _to_apple(feature: Feature, array: Array) -> Any:
-    """Pass arrays unchanged, and images as Pillow images, which MLModel takes."""
+    """Convert images to Pillow images, which MLModel requires; return other arrays unchanged."""
     if not isinstance(feature.type, ImageFeature):
         return array
     pixels = array[0].transpose(1, 2, 0)

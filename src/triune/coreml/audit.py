@@ -1,7 +1,7 @@
-"""Check whether a pass changes what a program computes: run it before and after each pass on revealing inputs.
+"""Find passes that change what a program computes: run it before and after each pass, and compare.
 
-`verify` compares the program with its source in ONNX Runtime. This module judges the passes alone, and names the wrong
-one.
+The inputs are chosen to reveal differences (`graph.audit`). `verify` compares the final program with its ONNX model in
+ONNX Runtime; this module compares only passes, and names the one at fault.
 """
 
 import tempfile
@@ -53,32 +53,33 @@ class Audit:
     The program runs before the first pass and after each pass that changed it.
 
     Attributes:
-        findings: the answers that passes changed, in order.
+        findings: the outputs that passes changed, in order.
         changed: the passes that changed the program.
     """
 
     def __init__(self, given: Mapping[str, Array] | None = None) -> None:
-        """Args:
-        given: a further set of inputs, besides the made-up ones, in the source's names and types.
-        """
+        """`given` is a further set of inputs, by the names and types of the ONNX model."""
         self.findings: list[Finding] = []
         self.changed: list[str] = []
         self._given = given
         self._inputs: Sequence[InputSet] = ()
         self._version = 0
         self._is_half = False
-        self._before: _State | None = None
+        self._before: _Snapshot | None = None
         self._refusal = "it was not converted"
-        self._listing: Sequence[Any] | None = None
+        self._operations: Sequence[Any] | None = None
         self._pending: list[str] = []
 
     def begin(self, graph: ModelProto, interface: "Interface", options: LowerOptions) -> "Watcher[Any]":
-        """See `lower`.
+        """Start to watch a conversion: the argument `audit` of `lower`.
 
         Args:
             graph: the ONNX graph that the program was written from.
-            interface: the package's interface.
+            interface: the inputs and outputs of the package.
             options: the options of the conversion.
+
+        Returns:
+            a function that must be called with each pass and the program after it.
 
         Raises:
             UnsupportedError: values cannot be made up for the inputs.
@@ -86,7 +87,7 @@ class Audit:
         made = revealing_inputs(inputs_of_model(graph, options.shapes))
         given = [] if self._given is None else [InputSet("given", self._given)]
         features = {feature.source: feature for feature in interface.inputs}
-        self._inputs = [_passed(each, features) for each in (*given, *made)]
+        self._inputs = [_as_program_inputs(each, features) for each in (*given, *made)]
         self._version = int(interface.opset)
         return self._watch
 
@@ -99,23 +100,24 @@ class Audit:
             )
 
     def _watch(self, step: str, program: Any, /) -> None:
-        listing = _listing(program)
-        if listing != self._listing:
-            self._listing = listing
+        listing = _operations_of(program)
+        if listing != self._operations:
+            self._operations = listing
             if step:
                 self.changed.append(step)
                 self._pending.append(step)
-            self._look(program)
+            self._compare(program)
         if step == _LAST_STEP and self._pending and self._before is not None:
             failure = Difference("answers", f"an error: {self._refusal}", (), np.inf)
             self.findings.append(Finding(self._pending[0], "all", "any", failure))
 
-    def _look(self, program: Any) -> None:
-        """Judge the passes since the last time that the program could be run."""
+    def _compare(self, program: Any) -> None:
+        """Compare the program with what it was when it last could be run, and blame the passes since then."""
         try:
-            after = _State(program, self._version, self._inputs)
+            after = _Snapshot(program, self._version, self._inputs)
         except TriuneError as error:
-            # Between some passes a program is temporarily invalid: more than five dimensions, weights not cast yet.
+            # Some passes leave a program that is not valid yet: tensors of more than five dimensions, or weights that
+            # are not cast.
             self._refusal = str(error)
             return
         steps, self._pending = self._pending, []
@@ -140,30 +142,30 @@ class Audit:
                 yield each
 
 
-class _State:
-    """A program between two passes."""
+class _Snapshot:
+    """A program between two passes, with its outputs for each set of inputs."""
 
     def __init__(self, program: Any, version: int, inputs: Sequence[InputSet]) -> None:
-        # This import needs coremltools, which is installed if there is a program.
+        # This import needs coremltools, which must be installed if there is a program.
         from triune.coreml.lowering.saving import specification_of
 
         self._folder = tempfile.TemporaryDirectory()
         specification = specification_of(program, version, Path(self._folder.name))
         self._package: Package = read_specification(specification, Path(self._folder.name))
         executor = OnnxExecutor(self._package)
-        self.answers = [_answers(executor, each.arrays) for each in inputs]
+        self.answers = [_outputs_of(executor, each.arrays) for each in inputs]
 
     def doubt(self, inputs: Mapping[str, Array], answers: Mapping[str, Array]) -> dict[str, float]:
-        """The difference of each output from the interpreter's, relative to its largest value."""
-        other = _answers(Interpreter(self._package), inputs)
+        """For each output, how far ONNX Runtime and Triune's interpreter differ, relative to its largest value."""
+        other = _outputs_of(Interpreter(self._package), inputs)
         if other is None:
             return {}
         found = {name: find_difference(array, other[name], 0.0) for name, array in answers.items()}
         return {name: each.error for name, each in found.items() if each is not None}
 
 
-def _answers(executor: OnnxExecutor | Interpreter, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
-    """The outputs; None if the program rejects these inputs, which are made up and need not suit it."""
+def _outputs_of(executor: OnnxExecutor | Interpreter, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
+    """Run a program; return None if it rejects the inputs, which are made up and may not fit it."""
     try:
         outputs, _ = executor.run(inputs, {})
     except TriuneError:
@@ -171,8 +173,8 @@ def _answers(executor: OnnxExecutor | Interpreter, inputs: Mapping[str, Array]) 
     return outputs
 
 
-def _passed(inputs: InputSet, features: "Mapping[str, Feature]") -> InputSet:
-    """The inputs as the program takes them: its names, int32 for bool, and [1] for scalars."""
+def _as_program_inputs(inputs: InputSet, features: "Mapping[str, Feature]") -> InputSet:
+    """Convert inputs to those of the program: its names, int32 for bool, and shape [1] for scalars."""
     arrays: dict[str, Array] = {}
     for name, array in inputs.arrays.items():
         if name in features:
@@ -183,8 +185,8 @@ def _passed(inputs: InputSet, features: "Mapping[str, Feature]") -> InputSet:
     return InputSet(inputs.name, arrays, inputs.is_extreme)
 
 
-def _listing(program: Any) -> list[Any]:
-    """A listing of a program's operations and their operands, which shows whether a pass changed it."""
+def _operations_of(program: Any) -> list[Any]:
+    """List the operations of a program and their operands. If a pass changes nothing, the list stays equal."""
     found: list[Any] = []
 
     def look(block: Any) -> None:

@@ -1,4 +1,4 @@
-"""Find out whether the values of a program's inputs decide shapes; `graph.by_values` does the same for ONNX."""
+"""Find out whether values of a program's inputs decide shapes. `graph.by_values` does the same for ONNX models."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -33,11 +33,14 @@ def are_shapes_by_values(function: Function) -> bool:
 
     If that is unknown, as for results of loops and conditions, the answer is yes.
     """
-    return _is_decided(function.block, {each.name for each in function.inputs})
+    return _decides_shapes(function.block, {each.name for each in function.inputs})
 
 
-def _is_decided(block: Block, varying: set[str]) -> bool:
-    """`varying`: the names of values that change with the inputs' values; the block's are added."""
+def _decides_shapes(block: Block, varying: set[str]) -> bool:
+    """Whether a value that depends on the inputs decides a shape in a block.
+
+    `varying` has the names of values that depend on the values of the inputs; those of the block are added to it.
+    """
     for operation in block.operations:
         is_varying = any(_names_of(operation, parameter) & varying for parameter in operation.inputs)
         sizes = _SIZES | _SIZES_OF.get(operation.op, frozenset())
@@ -45,7 +48,7 @@ def _is_decided(block: Block, varying: set[str]) -> bool:
         if is_sized or operation.op == "while_loop" or (operation.op == "cond" and is_varying):
             return True
         for inner in operation.blocks:
-            if _is_decided(inner, varying):
+            if _decides_shapes(inner, varying):
                 return True
             is_varying = is_varying or bool(varying.intersection(inner.outputs))
         if is_varying and operation.op != "shape":

@@ -1,7 +1,7 @@
 """Read the interface of a model that Core ML compiled from the `metadata.json` in its `.mlmodelc` folder.
 
-The values in it are text: "[1, 3]" for a shape, "1" for true. It says less than `coremldata.bin` beside it, but it also
-describes models that are not ML Programs, which only Core ML runs.
+All values in it are strings: "[1, 3]" for a shape, "1" for true. It says less than `coremldata.bin` beside it, but it
+also describes models that are not ML Programs, which only Core ML runs.
 """
 
 import json
@@ -26,7 +26,7 @@ class Compiled:
 
     Attributes:
         interface: its inputs and outputs, which are all multi-arrays.
-        precision: the precision that it computes in: "fp16" or "fp32".
+        precision: "fp16" or "fp32", in which the model computes.
     """
 
     interface: FunctionDescription

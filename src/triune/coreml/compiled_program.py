@@ -25,13 +25,14 @@ from triune.coreml.weights import FolderWeights, inside
 PROGRAM = "model.mil"
 CORE_DATA = "coremldata.bin"
 _NEURAL_NETWORK = "model.espresso.net"
-# A pipeline's models are folders of their own.
+# The folder of the first model of a pipeline: each of its models is a folder of its own.
 _FIRST_OF_PIPELINE = "model0"
 
 _LARGEST_TEXT_BYTES = 1 << 28
 _LARGEST_DATA_BYTES = 1 << 26
-# The kind of model (502: an ML Program), a number that is 5 or 9, 20 zeros, and the length of a name, which follows:
-# "generic". Then the specification's version, 28 zeros, the size of the description, and the description.
+# coremldata.bin: the kind of model (502 is an ML Program), a number that is 5 or 9, 20 zeros, and the length of the
+# name that follows, "generic". Then the specification's version, 28 zeros, the size of the description, and the
+# description.
 _HEAD = struct.Struct("<II20xQ")
 _DESCRIPTION = struct.Struct("<I28xQ")
 _ML_PROGRAM = 502
@@ -44,15 +45,19 @@ def is_of_core_ml(folder: Path) -> bool:
 
 
 def read_compiled_program(folder: Path, *, maps_weights: bool = True) -> tuple[int, Description, Program]:
-    """Read and check a compiled ML Program. `maps_weights` is as in `package.read_package`.
+    """Read and check a compiled ML Program.
+
+    Args:
+        folder: the `.mlmodelc`.
+        maps_weights: map weight files into memory instead of reading them: see `package.read_package`.
 
     Returns:
-        The specification's version, the interface, and the program with its weights.
+        the specification's version, the interface, and the program with its weights.
 
     Raises:
-        InvalidArgumentError: it is malformed: the message names the file, and of the text the line and the column.
-        NotFoundError: a file of it does not exist.
-        UnsupportedError: it holds another kind of model, or something that Triune does not know.
+        InvalidArgumentError: a file is malformed; the message names it, and for the text also line and column.
+        NotFoundError: a file does not exist.
+        UnsupportedError: the folder holds another kind of model, or something that Triune does not know.
     """
     if not (folder / PROGRAM).exists():
         raise UnsupportedError(f"'{folder}' is a compiled {_other_kind(folder)}")
@@ -97,7 +102,7 @@ def _bytes_of(path: Path, name: str, limit: int) -> bytes:
 
 
 def _read_core_data(folder: Path) -> tuple[int, Description] | None:
-    """The specification's version and the interface; None if the file is missing or has another envelope."""
+    """The specification's version and the interface; None if the file is missing or has an unknown header."""
     path = folder / CORE_DATA
     if not path.exists():
         return None
@@ -133,5 +138,5 @@ def _parse(data: bytes, name: str) -> Any:
 
 
 def _version_of(program: Program) -> int:
-    """The lowest specification version with the program's operator sets: 6 for CoreML5."""
+    """The lowest specification version that has the program's operator sets; 6 for CoreML5."""
     return 1 + max(int(each.opset.removeprefix("CoreML")) for each in program.functions.values())

@@ -1,4 +1,4 @@
-"""Checks that Core ML makes when it loads a program, for the default shapes of flexible inputs."""
+"""Checks of the default shapes of flexible inputs, which Core ML makes when it loads a program."""
 
 from triune.core.errors import InvalidArgumentError
 from triune.coreml.description import ArrayFeature, FunctionDescription
@@ -25,9 +25,9 @@ _SAME_SHAPE = frozenset(
 
 
 def check_stacks(function: Function, described: FunctionDescription, model: str) -> None:
-    """Check that the inputs of each `stack` have one default shape; otherwise Core ML refuses to load the program.
+    """Check that all inputs of each `stack` have the same default shape. Core ML loads no program where they differ.
 
-    It does so in coremltools' test_stack_dynamic_range_dim, in which two ranges have different defaults.
+    That is seen in coremltools' test_stack_dynamic_range_dim, where two ranges have different defaults.
 
     Args:
         function: a function of the program.
@@ -35,7 +35,7 @@ def check_stacks(function: Function, described: FunctionDescription, model: str)
         model: the model's name in messages.
 
     Raises:
-        InvalidArgumentError: they have different default shapes.
+        InvalidArgumentError: inputs of a `stack` have different default shapes.
     """
     shapes: dict[str, tuple[int, ...] | None] = {value.name: _fixed(value.type) for value in function.inputs}
     for feature in described.inputs:
@@ -65,7 +65,7 @@ def _shape(argument: Argument, shapes: dict[str, tuple[int, ...] | None]) -> tup
 
 
 def _fixed(kind: object) -> tuple[int, ...] | None:
-    """A declared shape, if all of its sizes are fixed."""
+    """A declared shape, if all of its sizes are known; else None."""
     if not isinstance(kind, TensorType) or kind.shape is None or None in kind.shape:
         return None
     return tuple(size for size in kind.shape if size is not None)

@@ -23,13 +23,13 @@ class ColorSpace(Enum):
 
     @property
     def num_channels(self) -> int:
-        """1 or 3."""
+        """The number of channels: 1 or 3."""
         return 3 if self in (ColorSpace.RGB, ColorSpace.BGR) else 1
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The sizes that a dimension may have, both ends included. An `upper` of None is no limit."""
+    """The sizes that a dimension may have, from `lower` to `upper`; None means no limit."""
 
     lower: int
     upper: int | None
@@ -52,8 +52,8 @@ class ArrayFeature:
     Attributes:
         dtype: fp16, fp32, fp64, int32 or int8.
         shape: the default shape; empty where the specification gives none (outputs of unknown shape).
-        shapes: all the shapes that are allowed, if they are enumerated.
-        bounds: the limits of each dimension, if the shape is a range.
+        shapes: all allowed shapes, if the specification lists them; else empty.
+        bounds: the limits of each dimension, if the specification states ranges; else empty.
         default: the value that fills an optional input that is omitted.
     """
 
@@ -92,9 +92,9 @@ class ImageFeature:
     """An image. The program sees fp32 or fp16 of (1, channels, height, width), values 0 to 255.
 
     Attributes:
-        sizes: all the (width, height) that are allowed, if they are enumerated.
-        width_bounds: the limits of the width, if the size is a range.
-        height_bounds: as `width_bounds`.
+        sizes: all allowed pairs (width, height), if the specification lists them; else empty.
+        width_bounds: the limits of the width, if the specification states ranges.
+        height_bounds: the limits of the height, likewise.
     """
 
     color_space: ColorSpace
@@ -128,7 +128,7 @@ class ImageFeature:
 
 @dataclass(frozen=True, slots=True)
 class ScalarFeature:
-    """A number or text: int64, fp64 or string."""
+    """A number or a string: int64, fp64 or string."""
 
     dtype: DType
 
@@ -240,7 +240,7 @@ def read_description(proto: Any, file: str) -> Description:
 def _function(proto: Any, name: str, file: str) -> FunctionDescription:
     where = f"'{file}', function '{name}'"
     groups = {kind: tuple(_feature(each, f"{where}, {kind}") for each in getattr(proto, kind)) for kind in _KINDS}
-    # A program may return one value twice; the two outputs have one name, so a caller sees one output.
+    # A program may return one value as two outputs. Both have its name, so that a caller sees one output.
     groups["output"] = tuple(dict.fromkeys(groups["output"]))
     for kind in _KINDS:
         names = [feature.name for feature in groups[kind]]
@@ -310,7 +310,7 @@ def _array(proto: Any, where: str) -> ArrayFeature:
     match proto.WhichOneof("ShapeFlexibility"):
         case "enumeratedShapes":
             listed = tuple(_shape(each.shape, where) for each in proto.enumeratedShapes.shapes)
-            # The default shape is one of them, whether it is listed or not.
+            # The default shape is allowed, whether it is listed or not.
             shapes = tuple(dict.fromkeys((*((shape,) if shape else ()), *listed)))
         case "shapeRange":
             bounds = tuple(_bounds(each, where) for each in proto.shapeRange.sizeRanges)

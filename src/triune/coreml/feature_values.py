@@ -1,4 +1,4 @@
-"""Convert a caller's inputs to a program's tensors, and outputs back. All limits of the interface are checked here."""
+"""Convert the inputs of a caller to a program's tensors, and outputs back. Shapes and types are checked here."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ def to_program(feature: Feature, kind: TensorType, value: Any) -> Array:
     """Convert an input to the program's tensor.
 
     Args:
-        feature: what the interface says of it.
+        feature: the description of the input.
         kind: the type that the program declares.
         value: an array or nested lists for a multi-array; for an image a Pillow image, or a uint8 array of
             (height, width) for gray and (height, width, 3), red first, for color.
@@ -46,12 +46,12 @@ def default_of(feature: Feature, kind: TensorType) -> Array:
 def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
     """Convert a value to an array of the feature's type, and check its shape.
 
-    int64 in the range of int32 becomes int32. Floats lose their fractions where integers are wanted: Core ML takes
-    them so (coremltools' TestFuseOnehotMatmulToGather gives fractions to int32 on a Mac). Floats are rounded to floats
-    of fewer bits; to fp16 they also overflow to infinity, as Core ML has it.
+    int64 in the range of int32 becomes int32. Floats for an integer input lose their fraction, as in Core ML
+    (coremltools' TestFuseOnehotMatmulToGather passes fractions to int32 on a Mac). Floats are rounded to narrower
+    floats; in fp16 they may become infinite, as in Core ML.
 
     Raises:
-        InvalidArgumentError: it is no array of numbers, has another shape, or a number does not fit.
+        InvalidArgumentError: the value is not an array of numbers, has another shape, or a number does not fit.
     """
     try:
         array: Array = np.asarray(value)
@@ -73,7 +73,7 @@ def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
         return converted
     if dtype.kind == "i":
         limits = np.iinfo(dtype)
-        # This comparison is false for NaN.
+        # The comparison is false for NaN, which is then refused.
         if not (np.trunc(array.min()) >= limits.min and np.trunc(array.max()) <= limits.max):
             raise InvalidArgumentError(
                 f"'{name}' has values that {feature.dtype.value} cannot hold: it is of {array.dtype}, "
@@ -90,7 +90,7 @@ def from_program(feature: Feature, array: Array, classes: Sequence[Any]) -> Any:
     Core ML has no arrays of rank 0: these have the shape (1,).
 
     Args:
-        feature: what the interface says of it.
+        feature: the description of the input.
         array: the program's tensor; see `Executor.run` for labels and dictionaries.
         classes: a classifier's labels, in the order of its probabilities.
 
@@ -139,8 +139,8 @@ def describe(feature: Feature) -> str:
 def _refusal(feature: ArrayFeature, shape: tuple[int, ...]) -> str:
     """Core ML's own message for a shape that is not allowed.
 
-    They are those that coremltools' tests of flexible shapes look for (test_torch_conversion_api.py), and for fixed
-    shapes those of cactus-compute/cactus#570.
+    For flexible shapes these are the messages that coremltools' tests expect (test_torch_conversion_api.py), for fixed
+    shapes those in cactus-compute/cactus#570.
     """
     given = " x ".join(map(str, shape))
     if feature.shapes:
@@ -171,7 +171,7 @@ def _from_image(name: str, feature: ImageFeature, value: Any) -> Array:
         raise InvalidArgumentError(f"image '{name}' has shape {list(pixels.shape)}; it must have {shape}")
     height, width = pixels.shape[:2]
     if not feature.allows(width, height):
-        # The first words are Core ML's (huggingface/coreml-examples#5).
+        # Core ML's message begins with these words (huggingface/coreml-examples#5).
         raise InvalidArgumentError(
             f"Image size {width} x {height} not in allowed set of image sizes: image '{name}' must be "
             f"{feature.limits()}: resize it"

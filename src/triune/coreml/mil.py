@@ -1,6 +1,6 @@
-"""ML Programs in memory: the content of a package's MIL protobuf, checked, with constants as arrays.
+"""ML Programs in memory: what the MIL protobuf of a package contains, checked, with constants as arrays.
 
-Frozen and plain: the reader makes them, the raiser and the interpreter read them. Names are MIL's own.
+`read_program` makes these frozen dataclasses; raising and the interpreter read them. Their names are those of MIL.
 """
 
 import math
@@ -43,14 +43,14 @@ Type: TypeAlias = TensorType | ListType | StateType | DictionaryType
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """An argument that names a value: a block's input, or an earlier operation's output."""
+    """An argument that is the name of a value: an input of a block, or an output of an earlier operation."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """Elements under a byte as a weight file holds them: one after the other, lowest bits first.
+    """Elements of less than 8 bits as in a weight file: packed one after the other, lowest bits first.
 
     Attributes:
         data: the bytes, mapped from the file; ceil(elements x bits / 8) of them.
@@ -65,7 +65,7 @@ class Packed:
     shape: tuple[int, ...]
 
     def unpack(self) -> Array:
-        """One element to a byte: int8 or uint8 of `shape`."""
+        """Convert to one byte for each element: int8 or uint8, of `shape`."""
         count = math.prod(self.shape)
         if 8 % self.bits == 0:
             shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
@@ -82,11 +82,12 @@ class Packed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:
-    """An argument or attribute given in place.
+    """An argument or attribute that is a constant.
 
     Attributes:
-        stored: an array (rank 0 for a scalar; text is an object array of str), a tuple of them for a list, or packed.
-        dtype: its MIL type, which says more than the array's: int4 is held as int8.
+        stored: an array (rank 0 for a scalar; an object array of str for strings), a tuple of arrays for a list, or
+            packed elements.
+        dtype: its type in MIL, which may differ from that of the array: int4 is stored as int8.
     """
 
     stored: Array | tuple[Array, ...] | Packed
@@ -94,7 +95,10 @@ class Constant:
 
     @property
     def value(self) -> Array | tuple[Array, ...]:
-        """The array, or the list's arrays. Packed elements are unpacked each time: keep them no longer than needed."""
+        """The array, or the arrays of a list.
+
+        Packed elements are unpacked by each call, so that a caller should not keep them longer than needed.
+        """
         return self.stored.unpack() if isinstance(self.stored, Packed) else self.stored
 
     @property
@@ -107,7 +111,7 @@ class Constant:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The tensor's shape, or (length,) of a list; unpacks nothing."""
+        """The shape of a tensor, or (length,) of a list. Nothing is unpacked."""
         return (len(self.stored),) if isinstance(self.stored, tuple) else self.stored.shape
 
 
@@ -127,12 +131,12 @@ class Operation:
     """One operation.
 
     Attributes:
-        op: its name in MIL ("conv"). A `const` carries its value as the attribute "val".
+        op: the type of the operation in MIL, such as "conv". A `const` has its value in the attribute "val".
         inputs: parameter name to arguments: one, or several where the parameter takes a tuple (concat's `values`).
             Parameters left to their default are absent.
-        outputs: what it defines.
+        outputs: the values that the operation defines.
         blocks: nested blocks: cond has two, while_loop has the condition and the body.
-        attributes: const's `val`, constexpr ops' parameters in iOS16 form, and `name`.
+        attributes: `name`; `val` of a const; and the parameters of constexpr operations, as iOS 16 writes them.
     """
 
     op: str
@@ -143,7 +147,7 @@ class Operation:
 
     @property
     def name(self) -> str:
-        """What messages call it: the name of its first output, which is unique in the function."""
+        """The name of the first output, which is unique in the function. Messages use it."""
         return self.outputs[0].name if self.outputs else self.op
 
 
@@ -158,10 +162,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Function:
-    """A function of a program; its inputs' StateTypes are its states.
+    """A function of a program. Inputs of type StateType are its states.
 
     Attributes:
-        opset: the operator set's name ("CoreML7").
+        opset: the name of the operator set, such as "CoreML7".
     """
 
     name: str

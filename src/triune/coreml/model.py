@@ -1,4 +1,4 @@
-"""Core ML models that predict: on Apple's systems through Core ML, elsewhere through Triune's executors."""
+"""Core ML models that predict: through Core ML on Apple's systems, elsewhere through Triune's executors."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -100,13 +100,13 @@ class Model(LoadedModel):
         return self.package.description.functions[self.function]
 
     def make_state(self) -> State:
-        """New buffers of zeros for the function's states; none if it has no states."""
+        """Make buffers of zeros for the states of the function; an empty state if it has none."""
         states = self._states()
         arrays = {name: np.zeros(kind.shape, self._types[name].dtype.numpy) for name, kind in states.items()}
         return State(arrays, lambda name, value: to_array(f"state {name}", states[name], value))
 
     def _compute(self, inputs: Mapping[str, Any], outputs: Sequence[str], state: State | None) -> dict[str, Any]:
-        """Run the function; `feature_values.to_program` says what it takes, `from_program` what it returns."""
+        """Run the function. `feature_values` converts inputs (`to_program`) and outputs (`from_program`)."""
         arrays = self._check(inputs)
         if self._executor is None:
             raise UnavailableError(f"the model '{self.name}' is closed; load it again")
@@ -156,7 +156,7 @@ class Model(LoadedModel):
 
 
 def _make_executor(name: str, package: Package, function: str) -> Executor:
-    # Each executor imports a large library, so it is imported only when it is chosen.
+    # Import an executor only when it is chosen, since each needs a large library.
     match name:
         case "reference":
             from triune.coreml.interpreter import Interpreter

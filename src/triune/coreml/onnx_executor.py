@@ -1,4 +1,4 @@
-"""Run a function of an ML Program with ONNX Runtime, after raising it to ONNX once."""
+"""Run a function of an ML Program with ONNX Runtime. It is raised to ONNX once."""
 
 from collections.abc import Mapping
 
@@ -15,13 +15,13 @@ from triune.graph.session import GraphSession
 
 
 class OnnxExecutor:
-    """An `Executor` over onnxruntime, on the CPU.
+    """An `Executor` that runs in onnxruntime, on the CPU.
 
     Thread-safe: a session has no state of its own.
 
     Attributes:
         is_steady: whether the time of a run depends only on the shapes of the inputs.
-        apart: the node by which inputs may crash the process, and how; empty if none can (`graph.faults`).
+        crash_risk: the node at which inputs may crash the process, and how; empty if there is none (`graph.faults`).
     """
 
     def __init__(
@@ -31,9 +31,9 @@ class OnnxExecutor:
 
         Args:
             package: a package from `read_package`.
-            function: its name; the default function for None.
-            num_threads: the number of threads that compute; 0 leaves it to ONNX Runtime.
-            is_widened: compute fp16 operations in fp32, as the reference for the error of fp16.
+            function: the name of the function; None takes the default one.
+            num_threads: the number of threads that compute; 0 lets ONNX Runtime choose.
+            is_widened: compute fp16 operations in fp32, as the reference by which the error of fp16 is measured.
 
         Raises:
             NotFoundError: there is no such function.
@@ -43,7 +43,7 @@ class OnnxExecutor:
         program = package.function(function)
         model = raise_function(package, program.name)
         self.is_steady = not by_values(model).time
-        # Inputs and outputs in fp16 stay so; only the computation between them is in fp32.
+        # Inputs and outputs of fp16 stay fp16. Only the computation between them is in fp32.
         self._widened: list[str] = []
         self._narrowed: set[str] = set()
         if is_widened:
@@ -58,7 +58,7 @@ class OnnxExecutor:
         states = [each.name for each in program.inputs if isinstance(each.type, StateType)]
         name = f"'{package.name}', function '{program.name}'"
         self._session = GraphSession(model, name, states=states, num_threads=num_threads)
-        self.apart = self._session.apart
+        self.crash_risk = self._session.apart
 
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]

@@ -21,10 +21,10 @@ from triune.coreml.weights import FolderWeights, MemoryWeights, NoWeights, Weigh
 
 _MANIFEST = "Manifest.json"
 _DATA = "Data"
-# The file in an .mlmodelc that Triune wrote; Core ML's own hold the program as text: see `compiled_program`.
+# The file that Triune writes into an .mlmodelc. That of Core ML has the program as text: see `compiled_program`.
 COMPILED_MODEL = "model.mlmodel"
 _LARGEST_MANIFEST_BYTES = 1 << 20
-# A parsed protobuf of small messages takes some tens of times its size in memory.
+# The limit for a protobuf with a model. Parsed, it may take some tens of times its size in memory.
 _LARGEST_MODEL_BYTES = 1 << 29
 
 
@@ -48,14 +48,14 @@ class Package:
 
     @property
     def name(self) -> str:
-        """The name in messages."""
+        """What messages call the package."""
         return "specification" if self.path is None else str(self.path)
 
     def function(self, name: str | None = None) -> Function:
-        """A function by name; the default function for None.
+        """Return a function by name; the default function for None.
 
         Raises:
-            NotFoundError: there is none of that name.
+            NotFoundError: there is no function of that name.
         """
         return find_function(self.program, name or self.description.default_function, self.name)
 
@@ -98,7 +98,7 @@ def read_package(path: Path | str, *, maps_weights: bool = True) -> Package:
 
 
 def read_model(path: Path | str, *, maps_weights: bool = True) -> Package | Pipeline:
-    """As `read_package`, but also reads a pipeline of ML Programs."""
+    """Read a package as `read_package` does, or a pipeline of ML Programs."""
     path = Path(path)
     if is_compiled(path):
         version, description, program = read_compiled_program(path, maps_weights=maps_weights)
@@ -117,7 +117,7 @@ def read_model(path: Path | str, *, maps_weights: bool = True) -> Package | Pipe
 
 
 def is_compiled(path: Path) -> bool:
-    """Whether a path is an `.mlmodelc` that Core ML wrote, not Triune."""
+    """Whether `path` is an `.mlmodelc` that Core ML wrote, and not Triune."""
     return path.is_dir() and is_of_core_ml(path) and not (path / COMPILED_MODEL).exists()
 
 
@@ -192,7 +192,7 @@ def _size_of(folder: Path) -> int:
 
 def _parse(data: bytes, file: str) -> Any:
     module = model_pb2()
-    # The exception's class depends on the protobuf implementation: a ValueError, or protobuf's own.
+    # What a parsing error raises depends on the implementation of protobuf: a ValueError, or protobuf's own exception.
     from google.protobuf.message import DecodeError
 
     proto = module.Model()
@@ -220,14 +220,14 @@ def find_model(path: Path) -> Path:
         manifest: Any = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(f"'{manifest_path}' is not JSON: {error}") from error
-    relative = _model_of(manifest)
+    relative = _root_item(manifest)
     if relative is None or relative.is_absolute() or ".." in relative.parts:
         raise InvalidArgumentError(f"'{manifest_path}' does not name the file of its model under '{_DATA}'")
     return inside(path, path / _DATA / relative, str(relative))
 
 
-def _model_of(manifest: Any) -> PurePosixPath | None:
-    """The path of the manifest's root item; None if the manifest has none."""
+def _root_item(manifest: Any) -> PurePosixPath | None:
+    """The path of the item that the manifest names as the model; None if it names none."""
     if not isinstance(manifest, dict):
         return None
     fields = cast(dict[str, Any], manifest)

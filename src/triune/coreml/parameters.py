@@ -1,6 +1,6 @@
-"""The parameters of MIL's operations up to iOS 18, with the defaults of optional ones.
+"""The parameters of MIL's operations up to iOS 18, with the defaults of those that are optional.
 
-Core ML's files omit parameters that have their default value. A test compares this table with coremltools' definitions.
+Core ML's files leave out parameters that have their default. A test compares this table with coremltools' definitions.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class Required:
 
 @dataclass(frozen=True, slots=True)
 class PerSpatial:
-    """A default of `value`, `count` times for each dimension of `x` after batch and channels."""
+    """A default that has `count` times `value` for each dimension of `x` after batch and channels."""
 
     value: int
     count: int = 1
@@ -299,7 +299,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "upsample_bilinear": {**_UPSAMPLE, "align_corners": True, "half_pixel_centers": None},
         "upsample_nearest_neighbor": _UPSAMPLE,
         "while_loop": {"loop_vars": REQUIRED},
-        # Core ML's own operations, which coremltools writes for its `coreml_update_state`.
+        # Operations of Core ML, which coremltools writes for its own `coreml_update_state`.
         "write_state": {"input": REQUIRED, "data": REQUIRED},
     }
 )

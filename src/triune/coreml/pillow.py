@@ -1,4 +1,4 @@
-"""Pillow's images, which coremltools takes and gives."""
+"""Conversion to Pillow's images, which coremltools uses for inputs and outputs."""
 
 from typing import Any
 
@@ -9,7 +9,9 @@ from triune.coreml.mil import Array
 
 
 def to_pillow(pixels: Array) -> Any:
-    """An image of uint8 or floats of (height, width), or uint8 of (height, width, 3). Pillow has no fp16: gray is fp32.
+    """Make a Pillow image of (height, width) of uint8 or floats, or of (height, width, 3) of uint8.
+
+    Pillow has no fp16, so that a gray image of floats is fp32.
 
     Raises:
         UnsupportedError: Pillow is not installed.

@@ -1,4 +1,4 @@
-"""Pipelines of ML Programs, with the interface of one model."""
+"""Pipelines of ML Programs, with the interface of a single model."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,11 +13,16 @@ from triune.coreml.package import Package, Pipeline
 def load_model(
     read: Package | Pipeline, *, function: str | None = None, executor: ExecutorName | None = None
 ) -> "Model | PipelineModel":
-    """Prepare to run a model or pipeline from `read_model`; see `Model`.
+    """Prepare to run a model or a pipeline that `read_model` returned.
+
+    Args:
+        read: the model or pipeline.
+        function: as for `Model`; None for a pipeline.
+        executor: as for `Model`.
 
     Raises:
-        As `Model`.
-        UnsupportedError: a function of a pipeline is asked for, or one of its models has states.
+        UnsupportedError: `function` is given for a pipeline, or one of its models has states.
+        TriuneError: see `Model`.
     """
     if isinstance(read, Package):
         return Model(read, function=function, executor=executor)
@@ -30,7 +35,7 @@ class PipelineModel:
     """A pipeline: each model takes inputs of the pipeline and outputs of earlier models, by name."""
 
     def __init__(self, pipeline: Pipeline, executor: ExecutorName | None) -> None:
-        """As `load_model`."""
+        """Prepare all models of the pipeline; see `load_model`."""
         self.interface: Final[FunctionDescription] = pipeline.description.functions[
             pipeline.description.default_function
         ]
@@ -46,7 +51,8 @@ class PipelineModel:
         """Compute the outputs; see `Model.predict`.
 
         Raises:
-            InvalidArgumentError: an input is unknown, missing, or not what a model allows; an output is of no model.
+            InvalidArgumentError: an input is unknown or missing, or a model does not allow it; or no model has an
+                output.
         """
         del state
         known = {feature.name for feature in self.interface.inputs}

@@ -1,4 +1,4 @@
-"""The protobuf classes of Core ML's files: the one place where they are imported, and only when they are needed."""
+"""The protobuf classes of Core ML's files. They are imported only here, and only when they are needed."""
 
 import functools
 import importlib
@@ -28,10 +28,11 @@ def model_pb2() -> Any:
     return _module("coremltools.proto.Model_pb2")
 
 
-# Asked for with every message: once imported it is had for nothing.
+# The cache makes later calls cheap: every message that is read or written needs the module.
 @functools.cache
 def _module(name: str) -> Any:
-    # Off Apple's systems coremltools warns once for each class of its compiled module, which is not needed here.
+    # Elsewhere than on Apple's systems, coremltools warns for each class of its compiled module, which is not needed
+    # here.
     logger = logging.getLogger("coremltools")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""`pytest -p triune.coreml.pytest_plugin`: coremltools predicts with Triune for this run, off Apple's systems.
+"""A plugin for pytest, with which coremltools predicts with Triune: `pytest -p triune.coreml.pytest_plugin`.
 
-Tests need not know of it: what asks for a Mac (`utils._is_macos()`, `MLModel.predict`) gets one. The run's header, or
-its last line where it is quiet (`-q`), says that answers are Triune's.
+Tests need no change: checks for a Mac (`utils._is_macos()`) succeed, and `MLModel.predict` works. The header of the
+run, or its last line for a quiet run (`-q`), says that the results are Triune's. On Apple's systems nothing changes.
 """
 
 import sys
@@ -25,13 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the gates before any test is imported."""
+    """Make coremltools' checks for macOS succeed, before any test is imported."""
     if sys.platform == "darwin":
         return
     with warnings.catch_warnings():
-        # The header says the same, once.
+        # The header of the run says the same as this warning.
         warnings.simplefilter("ignore")
-        # Importing it has the effect, so it is imported here and nowhere above.
+        # The import itself changes coremltools, so that it must not be above.
         from triune.coreml import anywhere
 
         executor: Any = config.getoption(_OPTION)
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Say whose answers these are."""
+    """Say in the header that results are Triune's."""
     if sys.platform == "darwin":
         return "triune: an Apple system, coremltools predicts with Core ML"
     executor = config.getoption(_OPTION)
@@ -48,13 +48,13 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say it at the end of a quiet run, which has no header."""
+    """Say so at the end of a quiet run, which has no header."""
     if sys.platform != "darwin" and terminalreporter.config.get_verbosity() < 0:
         terminalreporter.write_line("triune: coremltools predicted with Triune; these answers are not Core ML's")
 
 
 def pytest_unconfigure() -> None:
-    """Close the gates."""
+    """Restore coremltools' checks."""
     if sys.platform == "darwin":
         return
     from triune.coreml import anywhere

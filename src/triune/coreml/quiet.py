@@ -6,8 +6,8 @@ import os
 import warnings
 from collections.abc import Generator
 
-# Programs are written in int32, and what narrows on the way there is noted; coremltools says so of numbers that its own
-# numpy counts in int64.
+# Parts of messages that are dropped. "Saving value type of" comes for sizes that coremltools has as int64 in numpy; MIL
+# has int32, in which Triune writes programs.
 _NOISE = (
     "Failed to load _ML",
     "Saving value type of",
@@ -24,7 +24,7 @@ class _NoiseFilter(logging.Filter):
     """Drops log records that say nothing about the model."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        # coremltools' passes log every constant that they remove.
+        # Passes of coremltools log every constant that they remove.
         if record.levelno < logging.WARNING:
             return False
         text = record.getMessage()
@@ -47,7 +47,7 @@ def quiet() -> Generator[None]:
     os.environ["TQDM_DISABLE"] = "1"
     try:
         with warnings.catch_warnings():
-            # coremltools' passes compute with constants, including infinities, of which numpy warns.
+            # Passes of coremltools compute with constants that may be infinite, of which numpy warns.
             warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"coremltools\.")
             warnings.filterwarnings("ignore", category=SyntaxWarning)
             warnings.filterwarnings("ignore", category=DeprecationWarning)

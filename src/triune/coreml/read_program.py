@@ -1,6 +1,6 @@
-"""Reading the MIL protobuf of an ML Program: everything in it is checked here, once, and nothing is trusted.
+"""Read the MIL protobuf of an ML Program. Everything in it is checked here, once.
 
-Blocks must define each name before it is used, so a program that was read has no cycles.
+Blocks must define each name before it is used, so that a program has no cycles.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,10 +54,10 @@ def read_program(proto: Any, weights: Weights, file: str) -> Program:
 
 
 def find_function(program: Program, name: str, file: str) -> Function:
-    """A function by name.
+    """Return a function by name.
 
     Raises:
-        NotFoundError: there is none of that name; the message lists those there are.
+        NotFoundError: there is no function of that name; the message lists those that exist.
     """
     if name not in program.functions:
         raise NotFoundError(f"'{file}' has no function '{name}'; it has {sorted(program.functions)}")
@@ -80,7 +80,7 @@ class _Reader:
             )
         inputs = self._outputs(proto.inputs, f"{self._where}, inputs")
         block = self._block(proto.block_specializations[opset], inputs, frozenset())
-        # One value may be given as two outputs, which then have one name.
+        # Two outputs may be the same value. They have one name, and become one output.
         return Function(name, inputs, opset, replace(block, outputs=tuple(dict.fromkeys(block.outputs))))
 
     def _block(self, proto: Any, function_inputs: tuple[Output, ...], outer: frozenset[str]) -> Block:

@@ -1,4 +1,4 @@
-"""Reading MIL's types and constants from their protobuf."""
+"""Read MIL's types and constants from their protobuf."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.mil import Array, Constant, DictionaryType, DType, ListType, Packed, StateType, TensorType, Type
 from triune.coreml.weights import Weights
 
-# Sizes over these are no tensors: indices are int32, and no machine holds 2**44 elements.
+# Larger sizes are refused: indices are int32, and no machine has room for 2**44 elements.
 _LARGEST_SIZE = 2**31 - 1
 _MOST_ELEMENTS = 2**44
 _MOST_DIMENSIONS = 16
@@ -44,15 +44,15 @@ DTYPES = MappingProxyType(
 
 
 def read_type(proto: Any, where: str) -> Type:
-    """A value's type.
+    """Read the type of a value.
 
     Args:
         proto: `MIL_pb2.ValueType`.
         where: what errors call the value.
 
     Raises:
-        InvalidArgumentError: it is no type: no kind, a size that no tensor has, a list of lists.
-        UnsupportedError: an element type or kind that is not known.
+        InvalidArgumentError: the type is malformed: it has no kind, a size is out of range, or it is a list of lists.
+        UnsupportedError: the element type or the kind is not known.
     """
     match proto.WhichOneof("type"):
         case "tensorType":
@@ -73,7 +73,7 @@ def read_type(proto: Any, where: str) -> Type:
 
 
 def read_value(proto: Any, weights: Weights, where: str) -> Constant:
-    """A constant: in place, or in a weight file.
+    """Read a constant from the protobuf or from a weight file.
 
     Args:
         proto: `MIL_pb2.Value`.
@@ -82,8 +82,8 @@ def read_value(proto: Any, weights: Weights, where: str) -> Constant:
 
     Raises:
         InvalidArgumentError: it does not have the size of its type, or is not in its file.
-        NotFoundError: its file does not exist.
-        UnsupportedError: a kind of value that is not known.
+        NotFoundError: the weight file does not exist.
+        UnsupportedError: the kind of value is not known.
     """
     kind = read_type(proto.type, where)
     if isinstance(kind, ListType):
@@ -187,7 +187,7 @@ _WIDE = MappingProxyType({"floats": np.float32, "doubles": np.float64, "ints": n
 
 
 def _convert(values: Sequence[Any], field: str, dtype: DType, where: str) -> Array:
-    """The values of a repeated field as a vector; they must be of the type's kind and fit into it."""
+    """Convert a repeated field to a vector of `dtype`. The numbers must be of the same kind as it, and in its range."""
     kind = "f" if dtype is DType.BF16 else dtype.numpy.kind
     if kind not in _KINDS[field] or dtype.bits in range(1, 8):
         raise InvalidArgumentError(f"{where}: {dtype.value} cannot be given as '{field}'")
@@ -200,8 +200,9 @@ def _convert(values: Sequence[Any], field: str, dtype: DType, where: str) -> Arr
     wide = np.array(values, _WIDE[field])
     if kind in "iu" and wide.size:
         limits = np.iinfo(dtype.numpy)
-        # Core ML's writers store unsigned numbers of full width as the signed ones of the same bits.
-        is_whole = wide.dtype.itemsize == dtype.numpy.itemsize
-        if not is_whole and (int(wide.min()) < limits.min or int(wide.max()) > limits.max):
+        # Core ML stores uint32 as int32 with the same bits, and so for other fields as wide as the type: these are not
+        # checked.
+        is_same_width = wide.dtype.itemsize == dtype.numpy.itemsize
+        if not is_same_width and (int(wide.min()) < limits.min or int(wide.max()) > limits.max):
             raise InvalidArgumentError(f"{where}: values from {wide.min()} to {wide.max()} in {dtype.value}")
     return wide.astype(dtype.numpy)

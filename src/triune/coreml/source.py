@@ -1,4 +1,4 @@
-"""The record of the source in a converted package: the names and ranks that its tensors had in the source."""
+"""What a converted package records about its ONNX model: the names and ranks of inputs and outputs there."""
 
 import json
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ SOURCE_KEY = "triune.source"
 
 @dataclass(frozen=True, slots=True)
 class SourceTensor:
-    """A tensor as it was in the source.
+    """An input or output of the model that a package was converted from.
 
     Attributes:
-        name: its name in the source.
-        rank: its rank in the source; None if unknown. Core ML itself has no inputs or outputs of rank 0.
+        name: its name there.
+        rank: its rank there; None if unknown. Core ML has no inputs or outputs of rank 0.
     """
 
     name: str
@@ -29,14 +29,19 @@ class SourceTensor:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The source's tensors by the package's names; empty if Triune did not convert the package."""
+    """The inputs and outputs of the model that a package was converted from, by their names in the package.
+
+    Both are empty if Triune did not convert the package.
+    """
 
     inputs: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])
     outputs: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])
 
 
 def as_program_takes(inputs: Mapping[str, Any], source: Source) -> dict[str, Any]:
-    """Inputs by the package's names; inputs of rank 0, as in the source, get the shape [1]."""
+    """Reshape inputs that are scalars in the source to [1], as the program requires. `inputs` has the package's
+    names.
+    """
     scalars = {name for name, tensor in source.inputs.items() if tensor.rank == 0}
     return {
         name: value.reshape(1) if name in scalars and isinstance(value, np.ndarray) and not value.ndim else value
@@ -55,7 +60,9 @@ def read_source(package: Package) -> Source:
         return Source()
     try:
         given: Any = json.loads(text)
-        return Source(*({name: _tensor(each) for name, each in given[kind].items()} for kind in ("inputs", "outputs")))
+        return Source(
+            *({name: _source_tensor(each) for name, each in given[kind].items()} for kind in ("inputs", "outputs"))
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InvalidArgumentError(
             f"the metadata '{SOURCE_KEY}' of '{package.name}' are not what a conversion writes "
@@ -63,8 +70,8 @@ def read_source(package: Package) -> Source:
         ) from error
 
 
-def _tensor(entry: Any) -> SourceTensor:
+def _source_tensor(entry: Any) -> SourceTensor:
     name, rank = entry["source"], entry.get("rank")
     if not isinstance(name, str) or not (rank is None or isinstance(rank, int)):
-        raise TypeError(f"{entry!r} is no name with a rank")
+        raise TypeError(f"{entry!r} is not a name and a rank")
     return SourceTensor(name, rank)

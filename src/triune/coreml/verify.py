@@ -1,4 +1,4 @@
-"""Verify a conversion: run the source and the result on the same sets of inputs, and compare."""
+"""Verify a conversion: run the model and its converted form on the same inputs, and compare the outputs."""
 
 from collections.abc import Mapping
 
@@ -45,7 +45,7 @@ def verify_lowered(
     package = read_package(lowered.path)
     for name, array in given.items():
         if name in lowered.inputs:
-            _check_shape(name, _passed(name, array), lowered.inputs[name], package)
+            _check_shape(name, _as_package_input(name, array), lowered.inputs[name], package)
     model, _ = numbers_of(model)
     known = {**given, **typed_constants(model, options.constants)}
     precision = "fp32" if options.precision is Precision.FP32 else "fp16"
@@ -55,7 +55,9 @@ def verify_lowered(
 
     def result(arrays: Mapping[str, Array]) -> dict[str, Array]:
         taken = {name: array for name, array in arrays.items() if name in lowered.inputs}
-        outputs, _ = executor.run({lowered.inputs[name]: _passed(name, array) for name, array in taken.items()}, {})
+        outputs, _ = executor.run(
+            {lowered.inputs[name]: _as_package_input(name, array) for name, array in taken.items()}, {}
+        )
         return {name: outputs[other] for name, other in lowered.outputs.items()}
 
     return verify(sets, source.run, result, source, tolerance)
@@ -71,7 +73,7 @@ def verify_raised(
 
     Args:
         package: the source package.
-        function: its name; the default function for None.
+        function: the name of the function; None takes the default one.
         model: the ONNX model raised from it.
         given: inputs and states that passed `check_given`. The others are made up.
 
@@ -99,7 +101,7 @@ def verify_raised(
 
 
 def _declared(feature: Feature) -> InputShape | None:
-    """The shapes that an input may have; None if it has one fixed shape."""
+    """The shapes that an input may have; None if it has only one."""
     match feature.type:
         case ArrayFeature(shapes=shapes) if shapes:
             return InputShape(shapes)
@@ -138,8 +140,8 @@ def _check_shape(name: str, array: Array, feature_name: str, package: Package) -
         )
 
 
-def _passed(name: str, array: Array) -> Array:
-    """The array as the package takes it: integers and bool as int32, and [1] for a scalar."""
+def _as_package_input(name: str, array: Array) -> Array:
+    """Convert an array to an input of the package: integers and bool to int32, a scalar to shape [1]."""
     narrow = narrow_array(name, array)
     narrow = narrow.astype(np.int32) if narrow.dtype == np.bool_ else narrow
     return narrow.reshape(1) if narrow.ndim == 0 else narrow

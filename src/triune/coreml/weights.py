@@ -1,8 +1,8 @@
-"""Read weight files, which lie beside an ML Program's protobuf. Each record is checked before it is read.
+"""Read weight files, which are beside the protobuf of an ML Program. Each record is checked before it is read.
 
 The format (MILBlob, version 2; little endian): a header of 64 bytes (u32 count of records, u32 version), then records,
-each 64-byte aligned: a header of 64 bytes (u32 0xDEADBEEF, u32 element type, u64 bytes, u64 offset of the data,
-u64 bits of padding at its end) and the data. A program refers to a record by the offset of its header.
+each 64-byte aligned: a header of 64 bytes (u32 0xDEADBEEF, u32 element type, u64 bytes, u64 offset of the data, u64
+bits of padding at its end) and the data. A program refers to a record by the offset of its header.
 """
 
 import math
@@ -47,11 +47,11 @@ class WeightFile:
     """One weight file. Its arrays are read-only views of `data`, which they keep alive."""
 
     def __init__(self, name: str, data: bytes | mmap.mmap) -> None:
-        """Check the file's header.
+        """Check the header of the file.
 
         Raises:
-            InvalidArgumentError: the file is too short for it.
-            UnsupportedError: it has another version.
+            InvalidArgumentError: the file is shorter than its header.
+            UnsupportedError: the version of the format is not known.
         """
         self._name = name
         self._data = data
@@ -62,7 +62,7 @@ class WeightFile:
             raise UnsupportedError(f"'{name}': a weight file of version {version}; version {_VERSION} is known")
 
     def read(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> Constant:
-        """Read the tensor whose record begins at `offset`. Nothing is copied; elements below a byte stay packed.
+        """Read the tensor whose record begins at `offset`. Nothing is copied; elements of less than 8 bits stay packed.
 
         Raises:
             InvalidArgumentError: there is no such record in the file, or it has another type or size.
@@ -83,7 +83,7 @@ class WeightFile:
             )
         num_bits = math.prod(shape) * dtype.bits
         expected_bytes = (num_bits + 7) // 8
-        # Only records of elements below a byte state padding bits.
+        # Only records of elements with less than 8 bits state padding bits.
         expected_padding = 8 * expected_bytes - num_bits
         if num_bytes != expected_bytes or (dtype.bits < 8 and padding_bits != expected_padding):
             raise InvalidArgumentError(
@@ -92,7 +92,7 @@ class WeightFile:
         if dtype.bits < 8:
             packed = np.frombuffer(self._data, np.uint8, num_bytes, start)
             return Constant(Packed(packed, dtype.bits, dtype is DType.INT4, shape), dtype)
-        # An empty tensor may begin at the file's very end, which frombuffer refuses.
+        # An empty tensor may begin at the end of the file, which numpy's frombuffer refuses.
         array: Array = (
             np.frombuffer(self._data, dtype.numpy, math.prod(shape), start) if num_bytes else np.empty(0, dtype.numpy)
         )
@@ -113,10 +113,12 @@ class Weights(Protocol):
 
 
 class FolderWeights:
-    """Weight files beside the protobuf: "@model_path" is `folder`. Nothing outside `root` is opened."""
+    """Weight files beside the protobuf, in `folder`, which programs call "@model_path". No file outside `root` is
+    opened.
+    """
 
     def __init__(self, folder: Path, root: Path, *, maps: bool = True) -> None:
-        """`maps`: map the files into memory; else read them, so that later writes to them have no effect."""
+        """If `maps`, files are mapped into memory; else they are read, so that later writes to them have no effect."""
         self._folder = folder
         self._root = root
         self._open_file = _map if maps else _read
@@ -146,7 +148,9 @@ class WeightsFolder:
 
 
 class MemoryWeights:
-    """Weight files in memory, by name: "@model_path/weights/weight.bin", "weights/weight.bin" or "weight.bin"."""
+    """Weight files in memory, by name. "@model_path/weights/weight.bin" is found also as "weights/weight.bin" or
+    "weight.bin".
+    """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = files
@@ -165,10 +169,10 @@ class MemoryWeights:
 
 
 class NoWeights:
-    """For a specification without weight files: every constant must be inline."""
+    """For a specification without weight files: all constants must be in the specification."""
 
     def open(self, file_name: str) -> WeightFile:
-        """Raises NotFoundError."""
+        """Raise NotFoundError."""
         raise NotFoundError(f"the program's weight file '{file_name}' did not come with it; give the whole .mlpackage")
 
 
@@ -176,7 +180,7 @@ def inside(root: Path, path: Path, name: str) -> Path:
     """Resolve `path`, following links, and check that it is a file or folder in `root`.
 
     Raises:
-        InvalidArgumentError: it leads out of `root`; the message calls it `name`.
+        InvalidArgumentError: it is outside `root`. Messages call it `name`.
         NotFoundError: it does not exist.
     """
     try:
@@ -200,7 +204,7 @@ def _map(path: Path) -> WeightFile:
         raise InvalidArgumentError(f"the weight file '{path}' is not a file")
     try:
         with path.open("rb") as file:
-            # An empty file cannot be mapped; the header's check then names it.
+            # An empty file cannot be mapped. Checking its header then gives the error.
             is_empty = path.stat().st_size == 0
             data = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:

@@ -72,7 +72,7 @@ def compile_model(source: Path, folder: Path | None = None) -> Path:
 
     Args:
         source: the model; it is read and checked first.
-        folder: where to write; a new temporary folder, which is the caller's, if None.
+        folder: where to write; None makes a new temporary folder, which the caller must delete.
 
     Returns:
         `folder`/NAME.mlmodelc.
@@ -100,9 +100,12 @@ def compile_model(source: Path, folder: Path | None = None) -> Path:
 
 
 def _write_program(target: Path) -> dict[str, str]:
-    """Write the program as text. Returns a remark for people if that is impossible.
+    """Write the program as text.
 
     A pipeline has no program of its own, and Core ML writes none beside it.
+
+    Returns:
+        an entry for triune.json with the reason, if a value in the program has no textual form; else nothing.
     """
     specification: Any = model_pb2().Model()
     specification.ParseFromString((target / COMPILED_MODEL).read_bytes())

@@ -7,7 +7,7 @@ from triune.coreml.mil import Operation
 
 
 def work_of(operation: Operation, values: Values) -> int:
-    """The multiply-adds of a convolution or matrix product; for other operations the elements read and written.
+    """The number of multiply-adds of a convolution or matrix product, else of the elements read and written.
 
     Unknown dimensions count as 1, and the body of a loop counts once.
     """

@@ -26,7 +26,7 @@ class NeuralEngineDeviceProxy:
     name = NEURAL_ENGINE_NAME
 
     def get_total_core_count(self) -> int:
-        """16, as Apple's Neural Engines have from A14 and M1 on; the device's name says that it is emulated."""
+        """Return 16, the number of cores of Apple's Neural Engines from A14 and M1 on."""
         return 16
 
 
@@ -46,12 +46,12 @@ def neural_engine_device() -> Any:
 
 
 def all_devices() -> list[Any]:
-    """The CPU, and the emulated GPU and Neural Engine."""
+    """Return the CPU, and the emulated GPU and Neural Engine."""
     return [cpu_device(), gpu_device(), neural_engine_device()]
 
 
 def _device(class_name: str, proxy: Any) -> Any:
-    # Subclasses, since coremltools' own classes do not print their names.
+    # Subclass coremltools' class, which does not print the device's name.
     base: Any = getattr(importlib.import_module("coremltools.models.compute_device"), class_name)
 
     def show(_: Any) -> str:

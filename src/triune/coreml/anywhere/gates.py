@@ -1,8 +1,8 @@
 """Make coremltools' checks for macOS succeed.
 
-Other modules import the checking functions by name, so the functions' code objects are replaced, not their names. A
-boolean that is imported by name is replaced in each module that has it. Names that are `None` because the compiled
-module was missing are set in the modules that are loaded already.
+Other modules import the checking functions by name, so that the functions' code objects are replaced, not their names.
+A boolean that is imported by name is replaced in each module that has it. Classes of the compiled module are None in
+modules that were imported while it was missing; there they are set, too.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from triune.coreml.anywhere.module import NAME
 from triune.coreml.quiet import quiet
 
 _PACKAGE = "coremltools"
-# It derives classes from the module's while it is imported, or sets None in their place.
+# A module that, while it is imported, derives classes from those of the compiled module, or sets None in their place.
 _DERIVING = "coremltools.models.ml_program.experimental.compute_plan_utils"
 _FLAG = "_IS_MACOS"
 _ORIGINALS = "triune_originals"
@@ -36,47 +36,48 @@ def open_gates(module: ModuleType) -> None:
     sys.modules[NAME] = module
     with quiet():
         package: Any = importlib.import_module(_PACKAGE)
-        questions: Any = importlib.import_module("coremltools.models.utils")
+        checks: Any = importlib.import_module("coremltools.models.utils")
     package.libcoremlpython = module
-    is_macos, macos_version = _questions(questions)
+    is_macos, macos_version = _check_functions(checks)
     originals = (is_macos.__code__, macos_version.__code__, platform.machine)
     setattr(module, _ORIGINALS, originals)
-    is_macos.__code__ = _answer_is_macos.__code__
-    macos_version.__code__ = _answer_macos_version.__code__
-    questions._macos_version.cache_clear()
+    is_macos.__code__ = _always_macos.__code__
+    macos_version.__code__ = _newest_macos.__code__
+    checks._macos_version.cache_clear()
     platform.machine = _machine_for_coremltools(originals[2])
-    _turn(module, is_open=True)
+    _switch(module, is_open=True)
 
 
 def close_gates(module: ModuleType) -> None:
     """Undo `open_gates`."""
     package: Any = sys.modules[_PACKAGE]
-    questions: Any = sys.modules["coremltools.models.utils"]
-    is_macos, macos_version = _questions(questions)
+    checks: Any = sys.modules["coremltools.models.utils"]
+    is_macos, macos_version = _check_functions(checks)
     is_macos.__code__, macos_version.__code__, platform.machine = getattr(module, _ORIGINALS)
-    questions._macos_version.cache_clear()
+    checks._macos_version.cache_clear()
     del sys.modules[NAME]
     del package.libcoremlpython
-    _turn(module, is_open=False)
+    _switch(module, is_open=False)
 
 
-def _questions(questions: Any) -> tuple[FunctionType, FunctionType]:
-    # The second function is wrapped by a cache, a C object.
-    return questions._is_macos, questions._macos_version.__wrapped__
+def _check_functions(checks: Any) -> tuple[FunctionType, FunctionType]:
+    """The functions by which coremltools checks for macOS, and asks for its version."""
+    # `_macos_version` is wrapped by a cache, which is a C object without code to replace.
+    return checks._is_macos, checks._macos_version.__wrapped__
 
 
-def _answer_is_macos() -> bool:
+def _always_macos() -> bool:
     return True
 
 
-def _answer_macos_version() -> tuple[int, ...]:
-    # The first that reads specification version 10, the newest of coremltools 9. Its code runs among coremltools'
-    # names, so it can use none of this module's.
+def _newest_macos() -> tuple[int, ...]:
+    # macOS 26 is the first that reads specification version 10, the newest that coremltools 9 knows. This code replaces
+    # that of a function of coremltools, so that it can use no name of this module.
     return (26, 0)
 
 
 def _machine_for_coremltools(machine: Any) -> Any:
-    """`platform.machine` that reports Apple silicon to coremltools, and the real machine to other callers."""
+    """Wrap `platform.machine`: coremltools gets "arm64", and other callers the real machine."""
 
     def answer() -> str:
         caller: str = sys._getframe(1).f_globals.get("__name__", "")  # pyright: ignore[reportPrivateUsage]  # by name
@@ -85,14 +86,17 @@ def _machine_for_coremltools(machine: Any) -> Any:
     return answer
 
 
-def _loaded() -> list[ModuleType]:
+def _loaded_modules() -> list[ModuleType]:
     return [each for name, each in list(sys.modules.items()) if name.partition(".")[0] == _PACKAGE and each]
 
 
-def _turn(module: ModuleType, *, is_open: bool) -> None:
-    """In all loaded modules, set the flag, and set the names that are None to `module`'s classes, or back to None."""
+def _switch(module: ModuleType, *, is_open: bool) -> None:
+    """Set, in all loaded modules of coremltools, the flag for macOS and the names of the compiled module's classes.
+
+    Where such a name is None it gets the class of `module`. With `is_open` false both are undone.
+    """
     proxies = {name: value for name, value in vars(module).items() if name.startswith("_ML")}
-    for each in _loaded():
+    for each in _loaded_modules():
         names = vars(each)
         if names.get(_FLAG) is (not is_open):
             setattr(each, _FLAG, is_open)
@@ -100,11 +104,12 @@ def _turn(module: ModuleType, *, is_open: bool) -> None:
             before, after = (None, value) if is_open else (value, None)
             if each is not module and name in names and names[name] is before:
                 setattr(each, name, after)
-    _derive_again()
+    _reload_derived()
 
 
-def _derive_again() -> None:
-    # Reloading a module keeps its dictionary, so functions imported from it see the new classes.
+def _reload_derived() -> None:
+    # Reload the module, so that it derives its classes again. Its dictionary stays, and functions that were imported
+    # from it see the new classes.
     if _DERIVING in sys.modules:
         with quiet():
             importlib.reload(sys.modules[_DERIVING])

@@ -1,4 +1,4 @@
-"""The module object that replaces `coremltools.libcoremlpython`: its names, without logic."""
+"""The module object that replaces `coremltools.libcoremlpython`: it has the same names, and no logic of its own."""
 
 from types import ModuleType
 from typing import Literal
@@ -34,5 +34,5 @@ def build_module(executor: Literal["onnxruntime", "reference"]) -> ModuleType:
 
 
 def is_standin(module: ModuleType) -> bool:
-    """Whether a module is one of `build_module`'s."""
+    """Whether `module` was made by `build_module`."""
     return hasattr(module, _MARK)

@@ -1,8 +1,8 @@
 """Predict by rules which compute unit an operation would run on.
 
-The rules for the Neural Engine are observations of others on Apple's devices, with design section 9 as their source.
-Operations that the table does not refuse are assumed to run there. There is no search for the cheapest placement yet:
-each operation gets the first requested unit that takes it.
+The rules for the Neural Engine come from what others observed on Apple's devices; section 9 of the design names the
+sources. An operation that no rule refuses is assumed to run there. The cheapest placement is not searched for: each
+operation gets the first of the requested units that can run it.
 """
 
 import math
@@ -66,7 +66,7 @@ _NEVER = {
 }
 _INDEXED = {"gather", "gather_along_axis", "gather_nd", "scatter", "scatter_along_axis", "scatter_nd"}
 _STATES = {"read_state", "write_state", "coreml_update_state"}
-# Operations without tensor arithmetic: the CPU runs these whatever units are requested.
+# Operations that do not compute with tensors. The CPU runs them, whatever units are requested.
 _CPU_ONLY = {
     "cond",
     "while_loop",
@@ -91,7 +91,7 @@ class Unit(Enum):
     ANE = "ane"
 
 
-# coremltools' compute units, the wanted unit first.
+# The units that each compute unit of coremltools allows, the preferred one first.
 ASKED: Mapping[str, tuple[Unit, ...]] = {
     "CPU_ONLY": (Unit.CPU,),
     "CPU_AND_GPU": (Unit.GPU, Unit.CPU),
@@ -106,8 +106,8 @@ class Placement:
 
     Attributes:
         preferred: the first of `supported`.
-        supported: the requested units that take it, by preference.
-        refusal: the reason why the Neural Engine does not take it; empty if it does.
+        supported: the requested units that can run the operation, the preferred one first.
+        refusal: the reason why the Neural Engine cannot run the operation; empty if it can.
     """
 
     preferred: Unit
@@ -122,7 +122,7 @@ class Values:
     Attributes:
         types: the types of all values, including those in nested blocks.
         constants: the arrays of constants.
-        known: the names of values that are known when the model is loaded, whether or not they are in `constants`.
+        known: the names of values that are known when the model is loaded: constants and weights.
     """
 
     types: Mapping[str, Type]
@@ -130,12 +130,12 @@ class Values:
     known: Set[str]
 
     def is_known(self, operation: Operation, parameter: str) -> bool:
-        """Whether an argument is omitted or known when the model is loaded."""
+        """Whether an argument is not given, or is known when the model is loaded."""
         arguments = operation.inputs.get(parameter, ())
         return all(isinstance(each, Constant) or each.name in self.known for each in arguments)
 
     def integers(self, operation: Operation, parameter: str) -> tuple[int, ...]:
-        """The elements of a known argument; empty if it is omitted or unknown."""
+        """The elements of an argument that is known; empty if it is not given or not known."""
         for each in operation.inputs.get(parameter, ()):
             if isinstance(each, Constant):
                 return tuple(int(element) for element in each.array.ravel())
@@ -144,7 +144,7 @@ class Values:
         return ()
 
     def tensor(self, operation: Operation, parameter: str) -> TensorType | None:
-        """The type of an argument that is a tensor of known rank."""
+        """The type of an argument, if it is a tensor of known rank; else None."""
         for each in operation.inputs.get(parameter, ()):
             if isinstance(each, Constant):
                 return TensorType(each.dtype, each.shape)
@@ -163,7 +163,7 @@ def values_of(function: Function) -> Values:
 
 
 def is_loaded_once(operation: Operation) -> bool:
-    """Whether an operation only loads a weight, before the first prediction, so that it runs on no unit."""
+    """Whether an operation only loads a weight. It then runs before the first prediction, and on no unit."""
     return operation.op == "const" or operation.op.startswith(_LOADED_ONCE)
 
 
@@ -186,13 +186,13 @@ def place(operation: Operation, values: Values, units: str) -> Placement:
 
 
 def refusal(operation: Operation, values: Values) -> str:
-    """The reason why the Neural Engine does not take an operation; empty if the table has none."""
+    """The reason why the Neural Engine cannot run an operation; empty if no rule refuses it."""
     return next((reason for rule in _RULES if (reason := rule(operation, values))), "")
 
 
 def _never(operation: Operation, _: Values) -> str:
     if operation.op in _CPU_ONLY:
-        return f"{operation.op} works on no tensors"
+        return f"{operation.op} does not compute with tensors"
     if operation.op in _STATES:
         return "states do not run there"
     return f"{operation.op} does not run there" if operation.op in _NEVER else ""
@@ -201,14 +201,14 @@ def _never(operation: Operation, _: Values) -> str:
 def _dtype(operation: Operation, _: Values) -> str:
     for output in operation.outputs:
         if not isinstance(output.type, TensorType):
-            return f"{output.name} is no tensor"
+            return f"{output.name} is not a tensor"
         dtype = output.type.dtype
         if dtype in _FLOATS - {DType.FP16}:
             return f"{output.name} is {dtype.value}; it computes in fp16"
         if dtype not in _FLOATS and operation.op in _INTEGER_ARITHMETIC:
             return f"{operation.op} of {dtype.value}"
         if operation.op in ("reduce_argmax", "reduce_argmin"):
-            return f"{operation.op} gives {dtype.value}"
+            return f"{operation.op} returns {dtype.value}"
     return ""
 
 
@@ -253,7 +253,7 @@ def _collect(block: Block, types: dict[str, Type], constants: dict[str, Array], 
         if is_loaded_once(operation):
             known.update(each.name for each in operation.outputs)
         value = operation.attributes.get("val")
-        # Only parameters are read, not weights, so that packed weights stay packed.
+        # Weights are not read here, so that they stay packed.
         if operation.op == "const" and value is not None and isinstance(value.stored, np.ndarray):
             constants[operation.name] = value.stored
         for nested in operation.blocks:

@@ -19,9 +19,12 @@ _DEVICES: Mapping[Unit, Callable[[], Any]] = {
 
 
 class ComputePlanProxy:
-    """Placements and costs of a program's operations. coremltools derives from it, without arguments."""
+    """The placements and costs of the operations of a program.
 
-    # Not set in __init__: coremltools' own subclass has a property of this name.
+    coremltools derives a class from it, and makes objects of that class without arguments.
+    """
+
+    # This is a class attribute: coremltools' subclass has a property of this name, which __init__ could not set.
     model_structure: Any = None
 
     def __init__(
@@ -44,11 +47,14 @@ class ComputePlanProxy:
         )
 
     def get_compute_device_usage_for_neuralnetwork_layer(self, _: Any) -> Any:
-        """None: Triune reads ML Programs only."""
+        """Return None: Triune reads ML Programs only, which have no layers."""
         return None
 
     def get_estimated_cost_for_mlprogram_operation(self, operation: Any) -> Any:
-        """The `MLComputePlanCost`: the share of its function's work; None as for the usage."""
+        """The `MLComputePlanCost`: the operation's share of the work of its function.
+
+        None for weights and for operations of another model.
+        """
         weight = self._weights.get(operation.__proxy__)
         if weight is None:
             return None
@@ -60,7 +66,7 @@ def plan_of(program: Program, units: str) -> Any:
     """The `MLComputePlan` of a program.
 
     Raises:
-        InvalidArgumentError: `units` is no name of a compute unit.
+        InvalidArgumentError: no compute unit is named `units`.
     """
     if units not in ASKED:
         raise InvalidArgumentError(f"there are no compute units '{units}'; there are {', '.join(ASKED)}")
@@ -80,7 +86,7 @@ def plan_of(program: Program, units: str) -> Any:
 
 
 def _operations(block: Block) -> Iterator[Operation]:
-    """The operations that run, including those in nested blocks."""
+    """Yield the operations that run, not those that load weights, including those in nested blocks."""
     for operation in block.operations:
         if not is_loaded_once(operation):
             yield operation

@@ -1,4 +1,4 @@
-"""A model as coremltools holds it, over `triune.coreml.model.Model`."""
+"""A loaded model with the interface that coremltools expects, which runs in `triune.coreml.model.Model`."""
 
 import tempfile
 import time
@@ -21,7 +21,7 @@ from triune.coreml.package import read_model, read_package
 from triune.coreml.pillow import to_pillow
 from triune.coreml.pipeline import load_model
 
-# The beginning of Core ML's own message, which some programs look for.
+# Core ML's own message begins so, and some programs look for that.
 _PREDICTION = "Unable to compute the prediction using ML Program: "
 
 
@@ -32,12 +32,12 @@ class StateProxy:
         self.state = state
 
     def read_state(self, name: str) -> Array:
-        """A copy of a buffer. Raises RuntimeError if there is none of that name."""
+        """Return a copy of a buffer. Raises RuntimeError if there is no buffer of that name."""
         with as_runtime_errors():
             return self.state.read(name)
 
     def write_state(self, name: str, value: Any) -> None:
-        """Replace a buffer. Raises RuntimeError if there is none of that name, or the shape is another."""
+        """Replace a buffer. Raises RuntimeError if there is no buffer of that name, or it has another shape."""
         with as_runtime_errors():
             self.state.write(name, value)
 
@@ -45,8 +45,8 @@ class StateProxy:
 class ModelProxy:
     """One function of a loaded model.
 
-    Compute units and optimization hints are checked but have no effect: everything runs on the CPU. The replacement
-    module has a subclass that states the executor.
+    Compute units and optimization hints are checked, but have no effect: everything runs on the CPU. `build_module`
+    derives a class from this one, which sets the executor.
     """
 
     executor: Literal["onnxruntime", "reference"] = "onnxruntime"
@@ -84,7 +84,11 @@ class ModelProxy:
         }
 
     def predict(self, data: Mapping[str, Any], state: StateProxy | None = None) -> dict[str, Any]:
-        """Outputs by name: arrays, Pillow images, labels, dictionaries of probabilities. Raises RuntimeError."""
+        """Compute all outputs: arrays, Pillow images, labels, or dictionaries of probabilities, by name.
+
+        Raises:
+            RuntimeError: an input is missing or wrong, or the computation fails.
+        """
         start = time.perf_counter_ns()
         with as_runtime_errors(_PREDICTION):
             outputs = self._model.predict(data, None if state is None else state.state)
@@ -92,14 +96,14 @@ class ModelProxy:
         return {name: self._to_image(name, value) for name, value in outputs.items()}
 
     def batchPredict(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:  # noqa: N802  # its name
-        """Several requests, one after the other."""
+        """Compute the outputs of several requests, one after the other."""
         start = time.perf_counter_ns()
         results = [self.predict(data) for data in requests]
         self._predict_ns = time.perf_counter_ns() - start
         return results
 
     def newState(self) -> StateProxy:  # noqa: N802  # coremltools' name
-        """Buffers of zeros."""
+        """Make buffers of zeros for the states."""
         with as_runtime_errors():
             return StateProxy(self._model.make_state())
 
@@ -120,7 +124,9 @@ class ModelProxy:
 
     @staticmethod
     def auto_set_specification_version(specification: Any) -> Any:
-        """The specification with the lowest version that supports it; bytes for bytes, a message for a message."""
+        """Return the specification with the lowest version that supports it: as bytes if it is bytes, else as a
+        message.
+        """
         with as_runtime_errors():
             return lowered(specification)
 
@@ -131,7 +137,9 @@ class ModelProxy:
 
     @staticmethod
     def compileModel(path: str) -> str:  # noqa: N802  # coremltools' name
-        """Write a model's `.mlmodelc` into a temporary folder, which is the caller's, and return its path."""
+        """Write a model's `.mlmodelc` into a new temporary folder, which the caller must delete, and return its
+        path.
+        """
         with as_runtime_errors():
             return str(compile_model(Path(path)))
 
@@ -155,7 +163,7 @@ class ModelProxy:
 
     @staticmethod
     def get_compute_plan(path: str, units: str) -> Any:
-        """The `MLComputePlan` of a model: a prediction."""
+        """The `MLComputePlan` of a model, which is a prediction."""
         with as_runtime_errors():
             return plan_of(read_package(path).program, units)
 
@@ -166,7 +174,7 @@ class ModelProxy:
 
     @staticmethod
     def get_all_compute_devices() -> list[Any]:
-        """The same: no device is reserved for others."""
+        """Return the same devices: none is unavailable."""
         return all_devices()
 
     def _compile(self) -> str:

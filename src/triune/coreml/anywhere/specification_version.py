@@ -5,7 +5,7 @@ from typing import Any
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.protos import model_pb2
 
-# iOS 26 and macOS 26.
+# The version of iOS 26 and macOS 26.
 LARGEST_VERSION = 10
 
 _OPSETS = {"CoreML5": 6, "CoreML6": 7, "CoreML7": 8, "CoreML8": 9}
@@ -14,16 +14,16 @@ _FP16, _INT8, _GRAY_FP16 = 65552, 131080, 40
 
 
 def lowered(specification: Any) -> Any:
-    """A specification with the lowest version for its operator sets, its features and its functions.
+    """Set the lowest version that supports the operator sets, features and functions of a specification.
 
     Args:
         specification: a `Model_pb2.Model` or its bytes; not changed.
 
     Returns:
-        Bytes for bytes, a message for a message.
+        a copy, of the type of `specification`.
 
     Raises:
-        InvalidArgumentError: the bytes are no specification.
+        InvalidArgumentError: the bytes are not a specification.
         UnsupportedError: it holds no ML Program, or an operator set that is not known.
     """
     proto = model_pb2().Model()

@@ -1,4 +1,4 @@
-"""A program's structure as coremltools' `MLModelStructure`, with a key for compute plans in each operation."""
+"""The structure of a program as coremltools' `MLModelStructure`. Each operation in it has a key for compute plans."""
 
 import importlib
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ class OperationProxy:
 
 
 class LayerProxy:
-    """The key of a neural network's layer. Triune reads only ML Programs, so there are none."""
+    """The key of a layer of a neural network. There are none, since Triune reads only ML Programs."""
 
 
 def structure_of(program: Program) -> Any:

@@ -11,17 +11,17 @@ from triune.coreml.mil import Array
 
 
 def clamped_relu(x: Array, alpha: Array, beta: Array) -> Array:
-    """min(beta, x) where x >= 0, else min(beta, alpha x)."""
+    """Compute min(beta, x) where x >= 0, else min(beta, alpha * x)."""
     return np.minimum(beta, np.where(x >= 0, x, alpha * x))
 
 
 def elu(x: Array, alpha: Array) -> Array:
-    """X where x > 0, else alpha (e^x - 1)."""
+    """Compute x where x > 0, else alpha * (e^x - 1)."""
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
 def gelu(x: Array, mode: str) -> Array:
-    """X Phi(x), or one of its two approximations."""
+    """Compute x * Phi(x), where Phi is the normal distribution function, or one of two approximations of it."""
     match mode:
         case "EXACT":
             return 0.5 * x * (1 + erf(x / np.sqrt(2).astype(x.dtype)))
@@ -34,78 +34,78 @@ def gelu(x: Array, mode: str) -> Array:
 
 
 def leaky_relu(x: Array, alpha: Array) -> Array:
-    """X where x >= 0, else alpha x."""
+    """Compute x where x >= 0, else alpha * x."""
     return np.where(x >= 0, x, alpha * x)
 
 
 def linear_activation(x: Array, alpha: Array, beta: Array) -> Array:
-    """Alpha x + beta."""
+    """Compute alpha * x + beta."""
     return alpha * x + beta
 
 
 def prelu(x: Array, alpha: Array) -> Array:
-    """X where x > 0, else alpha x; one alpha for each channel."""
+    """Compute x where x > 0, else alpha * x; each channel has its own alpha."""
     return np.where(x > 0, x, _per_channel(alpha, x) * x)
 
 
 def relu(x: Array) -> Array:
-    """max(x, 0)."""
+    """Compute max(x, 0)."""
     return np.maximum(x, 0)
 
 
 def relu6(x: Array) -> Array:
-    """min(max(x, 0), 6)."""
+    """Compute min(max(x, 0), 6)."""
     return np.minimum(np.maximum(x, 0), 6)
 
 
 def scaled_tanh(x: Array, alpha: Any, beta: Any) -> Array:
-    """Alpha tanh(beta x)."""
+    """Compute alpha * tanh(beta * x)."""
     return alpha * np.tanh(beta * x)
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + e^-x)."""
+    """Compute 1 / (1 + e^-x)."""
     return 1 / (1 + np.exp(-x))
 
 
 def sigmoid_hard(x: Array, alpha: Any, beta: Any) -> Array:
-    """min(max(alpha x + beta, 0), 1)."""
+    """Compute min(max(alpha * x + beta, 0), 1)."""
     return np.minimum(np.maximum(alpha * x + beta, 0), 1)
 
 
 def silu(x: Array) -> Array:
-    """X sigmoid(x)."""
+    """Compute x * sigmoid(x)."""
     return x * sigmoid(x)
 
 
 def softmax(x: Array, axis: Any) -> Array:
-    """e^x over its sum along an axis; the largest value is subtracted first."""
+    """Compute e^x / sum(e^x) along an axis. The largest x is subtracted first, so that nothing overflows."""
     powers = np.exp(x - np.max(x, axis=int(axis), keepdims=True))
     return powers / np.sum(powers, axis=int(axis), keepdims=True)
 
 
 def softplus(x: Array) -> Array:
-    """log(1 + e^x), in the form that does not overflow."""
+    """Compute log(1 + e^x), in a form that does not overflow."""
     return np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0)
 
 
 def softplus_parametric(x: Array, alpha: Array, beta: Array) -> Array:
-    """Alpha log(1 + e^(beta x)); one alpha and beta for each channel."""
+    """Compute alpha * log(1 + e^(beta * x)); each channel has its own alpha and beta."""
     return _per_channel(alpha, x) * softplus(_per_channel(beta, x) * x)
 
 
 def softsign(x: Array) -> Array:
-    """X / (1 + |x|)."""
+    """Compute x / (1 + |x|)."""
     return x / (1 + np.abs(x))
 
 
 def thresholded_relu(x: Array, alpha: Array) -> Array:
-    """X where x >= alpha, else 0."""
+    """Compute x where x >= alpha, else 0."""
     return np.where(x >= alpha, x, np.zeros_like(x))
 
 
 def _per_channel(values: Array, x: Array) -> Array:
-    """(C,) in a shape that broadcasts with (n, C, ...)."""
+    """Reshape a vector (C,) so that it broadcasts to x, which is (n, C, ...)."""
     return values.reshape(-1, *(1,) * (x.ndim - 2))
 
 

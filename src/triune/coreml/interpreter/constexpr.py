@@ -1,4 +1,4 @@
-"""Decompress weights: affine quantization, palettes, sparse weights, and chains of these."""
+"""Decompression of weights: affine quantization, palettes, sparse weights, and combinations of these."""
 
 from typing import Any
 
@@ -12,29 +12,29 @@ from triune.coreml.mil import Array, Packed
 
 
 def affine_dequantize(quantized_data: Array, zero_point: Array, scale: Array, axis: Any) -> Array:
-    """Scale x (q - zero point): scalars, or vectors along an axis."""
+    """Compute scale * (quantized_data - zero_point). Both are scalars, or vectors along `axis`."""
     ndim, axis = quantized_data.ndim, int(axis)
     shifted = quantized_data.astype(np.float32) - along(zero_point, ndim, axis).astype(np.float32)
     return shifted * along(scale, ndim, axis)
 
 
 def blockwise_shift_scale(data: Array, scale: Array, offset: Array | None) -> Array:
-    """Scale x (q - offset), one scale and offset for each block of data.
+    """Compute scale * (data - offset), where each block of data has its own scale and offset.
 
     Raises:
-        InvalidArgumentError: the blocks do not divide the data.
+        InvalidArgumentError: a dimension of data is no multiple of the number of blocks.
     """
     values = data.astype(np.float32)
     if offset is not None:
-        values = values - _spread(offset.astype(np.float32), data.shape)
-    return values * _spread(scale.astype(np.float32), data.shape)
+        values = values - _repeat_blocks(offset.astype(np.float32), data.shape)
+    return values * _repeat_blocks(scale.astype(np.float32), data.shape)
 
 
 def lut_to_dense(indices: Array, lut: Array, shape: Array | None, vector_axis: Any) -> Array:
     """Look up indices in a table (palette).
 
-    iOS 16: `indices` are packed bytes, `lut` has one table of (entries,), and `shape` is the result's.
-    iOS 18: `lut` is (*blocks, entries, vector); each index becomes a vector along `vector_axis`.
+    On iOS 16 `indices` are packed bytes, `lut` is one table (entries,), and `shape` is the shape of the result. On iOS
+    18 `lut` is (*blocks, entries, vector), and each index becomes a vector along `vector_axis`.
     """
     if shape is not None:
         sizes = tuple(int(size) for size in shape)
@@ -42,8 +42,8 @@ def lut_to_dense(indices: Array, lut: Array, shape: Array | None, vector_axis: A
     if lut.ndim != indices.ndim + 2:
         raise InvalidArgumentError(f"a table of {list(lut.shape)} for indices of {list(indices.shape)}")
     num_entries, length = lut.shape[-2:]
-    # A table for every element, then the entry of each: (*indices, vector).
-    tables = _spread(lut.reshape(*lut.shape[:-2], -1), (*indices.shape, num_entries * length))
+    # Repeat the table of its block for every element, and take its entry: (*indices, vector).
+    tables = _repeat_blocks(lut.reshape(*lut.shape[:-2], -1), (*indices.shape, num_entries * length))
     tables = tables.reshape(*indices.shape, num_entries, length)
     vectors = np.take_along_axis(tables, indices.astype(np.int64)[..., None, None], axis=-2)[..., 0, :]
     if length == 1 and vector_axis is None:
@@ -57,7 +57,11 @@ def lut_to_dense(indices: Array, lut: Array, shape: Array | None, vector_axis: A
 def lut_to_sparse(
     indices_mask: Array, indices_nonzero_data: Array, lut: Array, vector_axis: Any
 ) -> tuple[Array, Array]:
-    """As iOS 18's `lut_to_dense`, only for elements in a mask. Returns the result's mask and its elements."""
+    """Look up indices as iOS 18's `lut_to_dense`, but only those where the mask is 1.
+
+    Returns:
+        the mask of the result and its elements.
+    """
     dense = lut_to_dense(sparse_to_dense(indices_nonzero_data, indices_mask, None), lut, None, vector_axis)
     mask = indices_mask
     length = lut.shape[-1]
@@ -69,16 +73,22 @@ def lut_to_sparse(
 def sparse_blockwise_shift_scale(
     data_mask: Array, nonzero_data: Array, scale: Array, offset: Array | None
 ) -> tuple[Array, Array]:
-    """As `blockwise_shift_scale`, only for elements in a mask. Returns the mask and the elements."""
+    """Compute `blockwise_shift_scale` only where the mask is 1.
+
+    Returns:
+        the mask and the elements.
+    """
     dense = blockwise_shift_scale(sparse_to_dense(nonzero_data, data_mask, None), scale, offset)
     return data_mask, dense[data_mask != 0]
 
 
 def sparse_to_dense(nonzero_data: Array, mask: Array, shape: Array | None) -> Array:
-    """The elements where the mask has ones, else 0. In iOS 16 the mask is packed, and `shape` is the result's.
+    """Put the elements where the mask is 1, and 0 elsewhere.
+
+    On iOS 16 the mask is packed in bytes, and `shape` is the shape of the result.
 
     Raises:
-        InvalidArgumentError: there are more or fewer elements than ones.
+        InvalidArgumentError: the mask has more or fewer ones than there are elements.
     """
     if shape is not None:
         mask = _unpack(mask, 1, tuple(int(size) for size in shape))
@@ -91,7 +101,7 @@ def sparse_to_dense(nonzero_data: Array, mask: Array, shape: Array | None) -> Ar
 
 
 def constexpr_cast(source_val: Array, output_dtype: str) -> Array:
-    """The constant as another type."""
+    """Cast a constant to another element type."""
     return cast(source_val, output_dtype)
 
 
@@ -104,8 +114,8 @@ def _unpack(data: Array, bits: int, shape: tuple[int, ...]) -> Array:
     return Packed(data[:needed].astype(np.uint8), bits, False, shape).unpack()
 
 
-def _spread(values: Array, shape: tuple[int, ...]) -> Array:
-    """Repeat each block's value for all elements of the block."""
+def _repeat_blocks(values: Array, shape: tuple[int, ...]) -> Array:
+    """Repeat the value of each block for all elements of the block."""
     if values.ndim != len(shape) or any(size % blocks for size, blocks in zip(shape, values.shape, strict=True)):
         raise InvalidArgumentError(f"blocks of {list(values.shape)} do not divide {list(shape)}")
     for axis, size in enumerate(shape):

@@ -20,10 +20,10 @@ def conv(
     dilations: Array,
     groups: Any,
 ) -> Array:
-    """The convolution of x, (n, C_in, *spatial), with weight, (C_out, C_in / groups, *kernel).
+    """Convolve x (n, C_in, *spatial) with the kernel `weight` (C_out, C_in / groups, *kernel).
 
     Raises:
-        InvalidArgumentError: the channels do not suit the groups, or the kernel is larger than the padded input.
+        InvalidArgumentError: the channels do not fit `groups`, or the kernel is larger than the padded input.
     """
     groups = int(groups)
     num_out, num_in, *kernel = weight.shape
@@ -47,10 +47,10 @@ def conv(
 def conv_quantized(
     x: Array, weight: Array, quantization_type: str, nbits: Any, quant_scale: Array, quant_bias: Array, **others: Any
 ) -> Array:
-    """A convolution with weights quantized to `nbits` bits, which stand for weight * scale + bias.
+    """Convolve with the kernel weight * quant_scale + quant_bias, where `weight` has `nbits` bits.
 
     Raises:
-        UnsupportedError: another `quantization_type` than "linear".
+        UnsupportedError: `quantization_type` is not "linear".
     """
     if quantization_type != "linear":
         raise UnsupportedError(f"weights of {nbits} bits quantized by '{quantization_type}'")
@@ -70,10 +70,10 @@ def conv_transpose(
     dilations: Array,
     groups: Any,
 ) -> Array:
-    """The transposed convolution of x, (n, C_in, *spatial), with weight, (C_in, C_out / groups, *kernel).
+    """Compute the transposed convolution of x (n, C_in, *spatial) with `weight` (C_in, C_out / groups, *kernel).
 
-    Each element of x adds the kernel, scaled, to the output where its window lies; then padding is cut off. With an
-    `output_shape`, or with "same", the output has that size, and elements that no window reaches are 0.
+    Each element of x adds the kernel, multiplied by it, to the window of the output at its position. Then the padding
+    is cut off. With an `output_shape`, or pad type "same", the output has that size; elements in no window are 0.
     """
     groups = int(groups)
     num_in, num_out, *kernel = weight.shape
@@ -85,7 +85,7 @@ def conv_transpose(
         (size - 1) * s + (length - 1) * d + 1 for size, s, length, d in zip(sizes, steps, kernel, gaps, strict=True)
     ]
     starts, wanted = _crop(pad_type, sizes, full, steps, [int(each) for each in pad], output_shape)
-    # Room for every window, and for an output that reaches past all of them.
+    # The array must contain all windows, and the whole output, which may be larger.
     room = [max(size, start + want) for size, start, want in zip(full, starts, wanted, strict=True)]
     out = np.zeros((x.shape[0], num_out * groups, *room), x.dtype)
     matrices = _by_position(weight.reshape(groups, num_in // groups, num_out, *kernel).swapaxes(1, 2))
@@ -104,7 +104,7 @@ def _crop(
     pad: list[int],
     output_shape: Array | None,
 ) -> tuple[list[int], list[int]]:
-    """The begin of the output within the full convolution's result, and its size."""
+    """Where the output begins within the array of all windows, and its size, by dimension."""
     given = None if output_shape is None else [int(each) for each in output_shape[2:]]
     match pad_type.lower():
         case "valid":
@@ -120,7 +120,9 @@ def _crop(
 
 
 def _by_position(weight: Array) -> Array:
-    """Transpose weights (groups, out, in, *kernel) to one matrix for each position: (*kernel, groups, out, in)."""
+    """Transpose weights (groups, out, in, *kernel) to a matrix for each position in the kernel: (*kernel, groups, out,
+    in).
+    """
     spatial = weight.ndim - 3
     return np.ascontiguousarray(np.moveaxis(weight, range(3, weight.ndim), range(spatial)))
 

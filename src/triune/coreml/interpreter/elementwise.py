@@ -12,7 +12,7 @@ from triune.coreml.mil import Array, DType
 
 
 def erf(x: Array) -> Array:
-    """The Gauss error function."""
+    """Compute the Gauss error function."""
     return np.asarray(_erf(x.astype(np.float64)), x.dtype)
 
 
@@ -20,55 +20,56 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def identity(x: Array) -> Array:
-    """The input."""
+    """Return x."""
     return x
 
 
 def threshold(x: Array, alpha: Array) -> Array:
-    """max(x, alpha)."""
+    """Compute max(x, alpha)."""
     return np.maximum(x, alpha)
 
 
 def real_div(x: Array, y: Array) -> Array:
-    """X / y; integers are rounded towards zero, as Core ML stores the quotient in their type."""
+    """Compute x / y. Integer quotients are rounded toward zero, since Core ML stores them in the type of x."""
     quotient = x / y
     return quotient.astype(x.dtype) if x.dtype.kind in "iu" else quotient
 
 
 def exp2(x: Array) -> Array:
-    """2^x; an integer's power is rounded towards zero."""
+    """Compute 2^x. For integers a fraction is rounded toward zero."""
     return np.exp2(x).astype(x.dtype)
 
 
 def power(x: Array, y: Array) -> Array:
-    """x^y; integer results wrap, and integers to negative powers are rounded towards zero."""
+    """Compute x^y. Integer results wrap around; integers to negative powers are rounded toward zero."""
     if x.dtype.kind not in "iu" or (y.dtype.kind in "iu" and bool(np.all(y >= 0))):
-        # numpy takes the root for a power of one exponent 0.5, and has no root of -inf, whose power is inf in IEEE 754.
+        # For a scalar exponent of 0.5 numpy computes sqrt, and sqrt(-inf) is NaN, but IEEE 754 has (-inf)^0.5 = inf. So
+        # the exponent is made an array.
         return np.power(x, np.array(np.broadcast_to(y, np.broadcast_shapes(x.shape, y.shape))))
     return np.trunc(np.power(x.astype(np.float64), y)).astype(x.dtype)
 
 
 def log(x: Array, epsilon: Any) -> Array:
-    """The natural logarithm of x + epsilon."""
+    """Compute the natural logarithm of x + epsilon."""
     return np.log(x + x.dtype.type(epsilon))
 
 
 def inverse(x: Array, epsilon: Any) -> Array:
-    """1 / (x + epsilon)."""
+    """Compute 1 / (x + epsilon)."""
     return 1 / (x + x.dtype.type(epsilon))
 
 
 def rsqrt(x: Array, epsilon: Any) -> Array:
-    """1 / sqrt(x + epsilon)."""
+    """Compute 1 / sqrt(x + epsilon)."""
     return 1 / np.sqrt(x + x.dtype.type(epsilon))
 
 
 def clip(x: Array, alpha: Array, beta: Array) -> Array:
-    """min(max(x, alpha), beta)."""
+    """Compute min(max(x, alpha), beta)."""
     return np.minimum(np.maximum(x, alpha), beta)
 
 
-# Besides MIL's names, coremltools' front ends write Python's and numpy's.
+# coremltools' front ends also write the names of types in Python and numpy.
 _SPELLINGS: Mapping[str, str] = {
     "double": "fp64",
     "float": "fp32",
@@ -80,7 +81,7 @@ _SPELLINGS: Mapping[str, str] = {
 
 
 def cast(x: Array, dtype: str) -> Array:
-    """Cast x; floats become integers by rounding towards zero, and a bool is x != 0."""
+    """Cast x. Floats are rounded toward zero to integers, and become bool by x != 0."""
     try:
         target = DType(_SPELLINGS.get(dtype, dtype))
     except ValueError as error:
@@ -88,18 +89,18 @@ def cast(x: Array, dtype: str) -> Array:
     if target is DType.STRING or x.dtype == object:
         raise UnsupportedError(f"text cannot be cast: {x.dtype} to {dtype}")
     if target.numpy.kind == "u" and x.dtype.kind == "f":
-        # A direct cast of a negative float to an unsigned integer is undefined.
+        # To cast a negative float directly to an unsigned integer is undefined in C.
         return np.trunc(x).astype(np.int64).astype(target.numpy)
     return x.astype(target.numpy)
 
 
 def select(cond: Array, a: Array, b: Array) -> Array:
-    """A where cond, else b."""
+    """Take a where `cond` is true, else b."""
     return np.where(cond, a, b)
 
 
 def unary(function: Callable[[Array], Any]) -> Compute:
-    """An operation with the single parameter `x`."""
+    """Make an operation with the single parameter `x`."""
 
     def compute(x: Array) -> Any:
         return function(x)
@@ -126,7 +127,7 @@ _UNARY: Mapping[str, Callable[[Array], Any]] = {
     "exp": np.exp,
     "floor": np.floor,
     "logical_not": np.logical_not,
-    # Ties go to the even number.
+    # Halves are rounded to the even integer.
     "round": np.rint,
     "sign": np.sign,
     "sin": np.sin,
@@ -139,7 +140,7 @@ _UNARY: Mapping[str, Callable[[Array], Any]] = {
 _BINARY: Mapping[str, Callable[[Array, Array], Any]] = {
     "add": np.add,
     "equal": np.equal,
-    # Rounded towards negative infinity.
+    # The quotient is rounded down.
     "floor_div": np.floor_divide,
     "greater": np.greater,
     "greater_equal": np.greater_equal,
@@ -150,7 +151,7 @@ _BINARY: Mapping[str, Callable[[Array, Array], Any]] = {
     "logical_xor": np.logical_xor,
     "maximum": np.maximum,
     "minimum": np.minimum,
-    # The sign is the divisor's.
+    # The result has the sign of the divisor.
     "mod": np.mod,
     "mul": np.multiply,
     "not_equal": np.not_equal,

@@ -12,40 +12,42 @@ from triune.coreml.mil import Array
 
 
 def upsample_nearest_neighbor(x: Array, scale_factor_height: Any, scale_factor_width: Any) -> Array:
-    """Resize the last two dimensions by a factor, nearest neighbor."""
-    return resize(x, _scaled(x, scale_factor_height, scale_factor_width), "DEFAULT", "floor")
+    """Resize the last two dimensions by a factor, with the nearest neighbour."""
+    return resize(x, _scaled_sizes(x, scale_factor_height, scale_factor_width), "DEFAULT", "floor")
 
 
 def resize_nearest_neighbor(x: Array, target_size_height: Any, target_size_width: Any) -> Array:
-    """The last two dimensions in another size."""
+    """Resize the last two dimensions to a size, with the nearest neighbour."""
     return resize(x, [int(target_size_height), int(target_size_width)], "DEFAULT", "floor")
 
 
 def upsample_bilinear(
     x: Array, scale_factor_height: Any, scale_factor_width: Any, align_corners: Any, half_pixel_centers: Any
 ) -> Array:
-    """The last two dimensions times a factor. Half-pixel centers are the opposite of aligned corners, unless given.
+    """Resize the last two dimensions by a factor, with bilinear interpolation.
+
+    If `half_pixel_centers` is not given, it is the opposite of `align_corners`.
 
     Raises:
-        InvalidArgumentError: both are asked for.
+        InvalidArgumentError: both are true.
     """
     has_centers = not align_corners if half_pixel_centers is None else bool(half_pixel_centers)
     if align_corners and has_centers:
         raise InvalidArgumentError("align_corners and half_pixel_centers exclude each other")
     mode = "STRICT_ALIGN_CORNERS" if align_corners else "UNALIGN_CORNERS" if has_centers else "DEFAULT"
-    return resize(x, _scaled(x, scale_factor_height, scale_factor_width), mode, "linear")
+    return resize(x, _scaled_sizes(x, scale_factor_height, scale_factor_width), mode, "linear")
 
 
 def resize_bilinear(x: Array, target_size_height: Any, target_size_width: Any, sampling_mode: str) -> Array:
-    """The last two dimensions in another size."""
+    """Resize the last two dimensions to a size, with bilinear interpolation."""
     return resize(x, [int(target_size_height), int(target_size_width)], sampling_mode, "linear")
 
 
 def resize_any(x: Array, shape: Array, resized_dims: Any, interpolation_mode: str, sampling_mode: str) -> Array:
-    """The last `resized_dims` dimensions in the last sizes of `shape`; 0 is x's own.
+    """Resize the last `resized_dims` dimensions to the last sizes in `shape`; a size of 0 keeps that of x.
 
     Raises:
-        UnsupportedError: an unknown interpolation mode.
+        UnsupportedError: the interpolation mode is not known.
     """
     if interpolation_mode not in ("LINEAR", "NEAREST_NEIGHBOR"):
         raise UnsupportedError(f"there is no interpolation mode '{interpolation_mode}'")
@@ -68,14 +70,14 @@ def crop_resize(
     sampling_mode: str,
     pad_value: Any,
 ) -> Array:
-    """Boxes of images, each resized to (target_height, target_width).
+    """Cut boxes out of images, and resize each to (target_height, target_width).
 
-    To iOS 16, `roi` of (N, 1, 4, 1, 1) are boxes of every image: the result is (N, B, C, h, w); of (N, 1, 5, 1, 1)
-    they begin with the number of their image: (N, 1, C, h, w). From iOS 17, `boxes` are (N, 4), with the numbers of
-    their images in `box_indices`: (N, C, h, w).
+    Up to iOS 16 `roi` (N, 1, 4, 1, 1) has boxes that are cut out of each of B images: the result is (N, B, C, h, w).
+    `roi` (N, 1, 5, 1, 1) has the index of the image before each box: (N, 1, C, h, w). From iOS 17 on there are `boxes`
+    (N, 4), and the index of the image for each in `box_indices`: (N, C, h, w).
 
     Raises:
-        InvalidArgumentError: there is no image of that number, or no boxes are given.
+        InvalidArgumentError: there is no image with such an index, or no boxes are given.
     """
     target = int(target_height), int(target_width)
 
@@ -107,7 +109,10 @@ def affine(
     coordinates_mode: str,
     align_corners: Any,
 ) -> Array:
-    """Each image at x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, all from -1 to 1."""
+    """Sample each image at x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, where x, y go from -1 to 1 over the output.
+
+    `transform_matrix` has a row (a0, a1, a2, b0, b1, b2) for each image. `coordinates_mode` says what x' and y' count.
+    """
     across, down = np.linspace(-1, 1, int(output_width)), np.linspace(-1, 1, int(output_height))
     column, row = np.meshgrid(across, down)
     matrices = np.broadcast_to(transform_matrix.astype(np.float64), (x.shape[0], 6))
@@ -126,10 +131,10 @@ def resample(
     coordinates_mode: str,
     align_corners: Any,
 ) -> Array:
-    """Each image of x, (B, C, H, W), at the points (x, y) of coordinates, (B, h, w, 2).
+    """Sample each image of x, (B, C, H, W), at the points (x, y) in `coordinates`, (B, h, w, 2).
 
     Raises:
-        UnsupportedError: an unknown mode.
+        UnsupportedError: a mode is not known.
     """
     if sampling_mode.lower() not in ("bilinear", "nearest"):
         raise UnsupportedError(f"there is no sampling mode '{sampling_mode}'")
@@ -144,12 +149,12 @@ def resample(
     return np.stack(images).astype(x.dtype)
 
 
-def _scaled(x: Array, height: Any, width: Any) -> list[int]:
+def _scaled_sizes(x: Array, height: Any, width: Any) -> list[int]:
     return [math.floor(float(height) * x.shape[-2]), math.floor(float(width) * x.shape[-1])]
 
 
 def _pixels(points: Array, size: int, mode: str, is_aligned: bool) -> Array:
-    """Coordinates as pixels, whose centers are at whole numbers."""
+    """Convert coordinates to pixels: the center of pixel i is at i."""
     match mode.lower():
         case "unnormalized":
             return points
@@ -163,7 +168,7 @@ def _pixels(points: Array, size: int, mode: str, is_aligned: bool) -> Array:
 
 
 def _corners(box: Array, mode: str, is_normalized: bool, height: int, width: int) -> Array:
-    """A box as (top, left, bottom, right) in pixels."""
+    """Convert a box to (top, left, bottom, right) in pixels."""
     values = box.astype(np.float64)
     match mode:
         case "CORNERS_HEIGHT_FIRST":
@@ -180,20 +185,23 @@ def _corners(box: Array, mode: str, is_normalized: bool, height: int, width: int
 
 
 def _crop(image: Array, corners: Array, target: tuple[int, int], mode: str, pad_value: float) -> Array:
-    """A box of an image; a box whose ends are swapped is mirrored. Points outside the image are `pad_value`."""
+    """Cut a box out of an image and resize it; points outside the image get `pad_value`.
+
+    If the bottom is above the top, or the right end left of the left one, the result is mirrored.
+    """
     top, left, bottom, right = (float(each) for each in corners)
-    row = _along(top, bottom, target[0], mode)[:, None] + np.zeros((1, target[1]))
-    column = _along(left, right, target[1], mode)[None, :] + np.zeros((target[0], 1))
+    row = _points_between(top, bottom, target[0], mode)[:, None] + np.zeros((1, target[1]))
+    column = _points_between(left, right, target[1], mode)[None, :] + np.zeros((target[0], 1))
     pixels = sample(image, column, row, True, "border", 0.0)
-    # A rounding error must not put a point on the border outside.
+    # A point on the border may be outside by a rounding error.
     slack = 1e-4
     inside = (row >= -slack) & (row <= image.shape[1] - 1 + slack)
     inside &= (column >= -slack) & (column <= image.shape[2] - 1 + slack)
     return np.where(inside, pixels, pad_value).astype(image.dtype)
 
 
-def _along(start: float, end: float, count: int, mode: str) -> Array:
-    """Points from one end of a box to the other."""
+def _points_between(start: float, end: float, count: int, mode: str) -> Array:
+    """The positions of `count` sample points from `start` to `end`."""
     return start + np.copysign(1, end - start) * grid(abs(end - start) + 1, count, mode)
 
 

@@ -1,4 +1,4 @@
-"""Runs a function's operations in order, each with numpy."""
+"""Run the operations of a function in order, each with numpy."""
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -13,20 +13,21 @@ from triune.coreml.mil import Argument, Array, Block, Constant, Function, Name, 
 from triune.coreml.package import Package
 from triune.coreml.parameters import PARAMETERS, PerSpatial, Required
 
-# The value of a name: an array, list, buffer or text.
+# The value for each name: an array, list, buffer or string.
 Scope: TypeAlias = MutableMapping[str, Any]
 
 _VARIADIC = frozenset({"values", "loop_vars", "elem_shape", "ref_tensors", "begins", "ends", "end_masks"})
-# With mixed integers and floats, the result has the type of the operand that is not constant: the declared type.
+# If one operand is an integer and the other a float, numpy would return a float. MIL declares the type of the operand
+# that is not constant.
 _MIXED = frozenset({"linear", "matmul"})
-# Exceptions of numpy and Python for values of a wrong kind, size or range, since parameters are not checked one by one.
+# What numpy and Python raise for values of a wrong kind, size or range: parameters are not checked one by one.
 _UNSUITABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 # Operations that need the scope: control flow, states and constants.
-_WALKED = frozenset({"const", "cond", "while_loop", "read_state", "write_state"})
+_NEEDS_SCOPE = frozenset({"const", "cond", "while_loop", "read_state", "write_state"})
 
 
 class Interpreter:
-    """The reference executor of one function; see `coreml.executor.Executor`.
+    """The reference executor of one function: an `Executor`.
 
     Operations on fp16 are computed in fp32 and rounded once, when their output is stored, as hardware does that
     accumulates in fp32.
@@ -37,7 +38,7 @@ class Interpreter:
 
         Args:
             package: the model.
-            function: which of its functions; the default function if None.
+            function: the name of the function; the default function if None.
             is_exact: compute each operation in fp64, and round its result to its declared type.
 
         Raises:
@@ -54,7 +55,7 @@ class Interpreter:
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """See `Executor.run`."""
+        """Run the function once; `Executor.run` describes the arguments."""
         function: Function = self._function
         buffers: dict[str, Buffer] = {}
         scope: Scope = {}
@@ -66,7 +67,7 @@ class Interpreter:
             scope[value.name] = given[value.name]
             if isinstance(value.type, StateType):
                 scope[value.name] = buffers[value.name] = Buffer(given[value.name], value.type.wrapped)
-        # Infinities and NaN are legitimate results, so numpy must not warn.
+        # Infinities and NaN are correct results, so that numpy must not warn.
         with np.errstate(all="ignore"):
             outputs = self._run_block(function.block, scope)
         named = {name: np.array(value) for name, value in zip(function.block.outputs, outputs, strict=True)}
@@ -126,7 +127,9 @@ class Interpreter:
         except TriuneError as error:
             raise type(error)(f"{self._called(operation)}: {error}") from error
         except _UNSUITABLE as error:
-            raise InvalidArgumentError(f"{self._called(operation)}: its inputs do not suit it: {error}") from error
+            raise InvalidArgumentError(
+                f"{self._called(operation)}: its inputs do not fit the operation: {error}"
+            ) from error
         if operation.op in _MIXED and isinstance(kind := operation.outputs[0].type, TensorType):
             result = np.asarray(result).astype(kind.dtype.numpy)
         return cast(tuple[Any, ...], result) if isinstance(result, tuple) else (result,)
@@ -138,7 +141,7 @@ class Interpreter:
         (argument,) = operation.inputs[parameter]
         value = scope[argument.name] if isinstance(argument, Name) else None
         if not isinstance(value, Buffer):
-            raise InvalidArgumentError(f"{self._called(operation)}: its '{parameter}' is no state")
+            raise InvalidArgumentError(f"{self._called(operation)}: its parameter '{parameter}' is not a state")
         return value
 
     def _called(self, operation: Operation) -> str:
@@ -146,7 +149,7 @@ class Interpreter:
 
 
 def _inner(scope: Scope, block: Block | None = None, values: Sequence[Any] = ()) -> Scope:
-    """The scope of a nested block, whose inputs stand for `values`."""
+    """The scope of a block within an operation, with `values` for the inputs of the block."""
     inner: Scope = ChainMap({}, scope)
     if block is not None:
         inner.update(zip((each.name for each in block.inputs), values, strict=True))
@@ -161,14 +164,14 @@ def _all_operations(block: Block) -> Iterator[Operation]:
 
 
 def _attributes(operation: Operation) -> Iterator[tuple[str, Constant]]:
-    """The parameters that iOS 16's constexpr operations have as attributes."""
+    """Yield the parameters that constexpr operations have as attributes, as iOS 16 writes them."""
     if operation.op.startswith("constexpr_"):
         yield from ((name, constant) for name, constant in operation.attributes.items() if name not in ("name", "val"))
 
 
 def _check(operation: Operation, called: str) -> None:
     op = operation.op
-    if op not in PARAMETERS or not (op in OPERATIONS or op in _WALKED):
+    if op not in PARAMETERS or not (op in OPERATIONS or op in _NEEDS_SCOPE):
         raise UnsupportedError(f"{called}: the interpreter does not know the operation '{op}'")
     given = {*operation.inputs, *(name for name, _ in _attributes(operation))}
     known = PARAMETERS[op]

@@ -10,13 +10,13 @@ from triune.coreml.mil import Array
 
 
 def linear(x: Array, weight: Array, bias: Array | None) -> Array:
-    """X of (..., in) times weight of (out, in) transposed, plus bias of (out,)."""
+    """Compute x @ weight^T + bias; x is (..., in), weight (out, in), bias (out,)."""
     product = np.matmul(x, weight.T)
     return product if bias is None else product + bias
 
 
 def matmul(x: Array, y: Array, transpose_x: Any, transpose_y: Any) -> Array:
-    """The product over the last two axes; the others broadcast. Vectors are not transposed."""
+    """Compute the matrix product over the last two axes; the other axes broadcast. Vectors are not transposed."""
     if transpose_x and x.ndim > 1:
         x = np.swapaxes(x, -1, -2)
     if transpose_y and y.ndim > 1:
@@ -25,12 +25,12 @@ def matmul(x: Array, y: Array, transpose_x: Any, transpose_y: Any) -> Array:
 
 
 def einsum(values: tuple[Array, ...], equation: str) -> Array:
-    """Einstein's sum."""
+    """Compute numpy's einsum."""
     return np.einsum(equation.replace(" ", ""), *values)
 
 
 def scaled_dot_product_attention(query: Array, key: Array, value: Array, attn_mask: Array | None) -> Array:
-    """softmax(Q K^T / sqrt(E) + mask) V; a false in a mask of bool is -inf.
+    """Compute softmax(Q K^T / sqrt(E) + mask) V. In a bool mask, false means -inf.
 
     Shapes: query (..., L, E), key (..., S, E), value (..., S, EV), mask broadcast to (..., L, S).
     """

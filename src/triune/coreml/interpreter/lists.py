@@ -1,4 +1,4 @@
-"""Lists of tensors of one shape, which may grow."""
+"""Lists of tensors of one shape. A list may become longer."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from triune.coreml.mil import Array, DType
 
 
 def make_list(init_length: Any, dynamic_length: Any, elem_shape: tuple[Any, ...], dtype: str) -> TensorList:
-    """A list of zeros; its elements are unset if a size of theirs is a symbol (text)."""
+    """Make a list of zeros; if a size of the elements is a symbol, a string here, the elements are not set yet."""
     if any(isinstance(size, str) for size in elem_shape):
         first = None
     else:
@@ -19,27 +19,27 @@ def make_list(init_length: Any, dynamic_length: Any, elem_shape: tuple[Any, ...]
 
 
 def list_length(ls: TensorList) -> Array:
-    """The number of elements."""
+    """Return the number of elements."""
     return np.array(len(ls.elements), np.int32)
 
 
 def list_write(ls: TensorList, index: Array, value: Array) -> TensorList:
-    """The list with one element replaced."""
+    """Return the list with one element replaced."""
     return _written(ls, {int(index): value})
 
 
 def list_scatter(ls: TensorList, indices: Array, value: Array) -> TensorList:
-    """The list with the elements at `indices` replaced by the rows of `value`."""
+    """Return the list with the elements at `indices` replaced by the rows of `value`."""
     return _written(ls, dict(zip(map(int, indices), value, strict=True)))
 
 
 def list_read(ls: TensorList, index: Array) -> Array:
-    """One element."""
+    """Return one element."""
     return _element(ls, int(index))
 
 
 def list_gather(ls: TensorList, indices: Array) -> Array:
-    """The elements at `indices`, stacked."""
+    """Return the elements at `indices`, stacked."""
     return np.stack([_element(ls, int(index)) for index in indices])
 
 

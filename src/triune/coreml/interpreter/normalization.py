@@ -9,27 +9,27 @@ from triune.coreml.mil import Array
 
 
 def batch_norm(x: Array, mean: Array, variance: Array, gamma: Array | None, beta: Array | None, epsilon: Any) -> Array:
-    """(x - mean) / sqrt(variance + epsilon), scaled and shifted; x is (n, C, ...), the others (C,)."""
+    """Compute gamma * (x - mean) / sqrt(variance + epsilon) + beta; x is (n, C, ...), the others are (C,)."""
     normal = (x - _channels(mean, x)) / np.sqrt(_channels(variance, x) + np.asarray(epsilon, x.dtype))
     return _scaled(normal, gamma, beta)
 
 
 def instance_norm(x: Array, gamma: Array | None, beta: Array | None, epsilon: Any) -> Array:
-    """As `batch_norm`, with the mean and variance of each sample's channel."""
+    """Compute `batch_norm` with the mean and variance over each channel of each sample."""
     axes = tuple(range(2, x.ndim))
-    return _scaled(_normal(x, axes, epsilon), gamma, beta)
+    return _scaled(_normalized(x, axes, epsilon), gamma, beta)
 
 
 def l2_norm(x: Array, epsilon: Any) -> Array:
-    """X over the root of the sum of its squares in the last three dimensions."""
+    """Compute x / sqrt(s + epsilon), where s is the sum of x^2 over the last three dimensions."""
     total = np.sum(np.square(x), axis=(-3, -2, -1), keepdims=True)
     return x / np.sqrt(total + np.asarray(epsilon, x.dtype))
 
 
 def layer_norm(x: Array, axes: Array | None, gamma: Array | None, beta: Array | None, epsilon: Any) -> Array:
-    """As `batch_norm`, with mean and variance over `axes`; gamma and beta have the shape of these axes."""
+    """Compute `batch_norm` with mean and variance over `axes`; gamma and beta have the sizes of these axes."""
     chosen = sorted(range(x.ndim) if axes is None else {int(axis) % x.ndim for axis in axes})
-    normal = _normal(x, tuple(chosen), epsilon)
+    normal = _normalized(x, tuple(chosen), epsilon)
     shape = [size if axis in chosen else 1 for axis, size in enumerate(x.shape)]
     if gamma is not None:
         normal = normal * gamma.reshape(shape)
@@ -37,10 +37,10 @@ def layer_norm(x: Array, axes: Array | None, gamma: Array | None, beta: Array | 
 
 
 def local_response_norm(x: Array, size: Any, alpha: Any, beta: Any, k: Any) -> Array:
-    """X / (k + alpha / size x the sum of squares over `size` neighboring channels)^beta.
+    """Compute x / (k + alpha / size * s)^beta, where s is the sum of x^2 over `size` neighbouring channels.
 
-    The channels are the third dimension from the end: MIL's reference has them second of (n, C, ...), but coremltools'
-    tests of Core ML's answers for (1, 3, 2) have no neighbors.
+    The channels are the third dimension from the end. MIL's reference has them second, in (n, C, ...), but in
+    coremltools' tests for the shape (1, 3, 2) Core ML's results show no neighbours.
     """
     size, axis = int(size), x.ndim - 3
     before = size // 2
@@ -53,7 +53,7 @@ def local_response_norm(x: Array, size: Any, alpha: Any, beta: Any, k: Any) -> A
     return (x / (k + alpha / size * total) ** beta).astype(x.dtype)
 
 
-def _normal(x: Array, axes: tuple[int, ...], epsilon: Any) -> Array:
+def _normalized(x: Array, axes: tuple[int, ...], epsilon: Any) -> Array:
     centered = x - np.mean(x, axis=axes, keepdims=True)
     variance = np.mean(np.square(centered), axis=axes, keepdims=True)
     return centered / np.sqrt(variance + np.asarray(epsilon, x.dtype))

@@ -1,4 +1,4 @@
-"""All operations of the interpreter, by MIL's names."""
+"""The functions that compute all operations, by MIL's names."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -11,7 +11,10 @@ from triune.coreml.mil import Array
 
 
 def avg_pool(exclude_padding_from_average: Any, x: Array, pad: Array, **window: Any) -> Array:
-    """Means; padding counts as zeros, or not at all. What a last window has past the padding never counts."""
+    """Compute the mean of each window. Padding counts as zeros, or not at all if `exclude_padding_from_average`.
+
+    What the last window has beyond the padding never counts.
+    """
     sums, pads = _pool(np.add, 0.0, x, pad, **window)
     inside = np.ones((1, 1, *x.shape[2:]), x.dtype)
     if not exclude_padding_from_average:
@@ -24,17 +27,17 @@ def avg_pool(exclude_padding_from_average: Any, x: Array, pad: Array, **window: 
 
 
 def l2_pool(x: Array, pad: Array, **window: Any) -> Array:
-    """The square roots of sums of squares."""
+    """Compute the square root of the sum of squares in each window."""
     return np.sqrt(_pool(np.add, 0.0, np.square(x), pad, **window)[0])
 
 
 def max_pool(x: Array, pad: Array, **window: Any) -> Array:
-    """The largest values; padding is never one of them."""
+    """Compute the largest value in each window, without padding."""
     return _pool(np.maximum, -np.inf, x, pad, **window)[0]
 
 
 def _pool(
-    join: np.ufunc,
+    reduce: np.ufunc,
     empty: float,
     x: Array,
     pad: Array,
@@ -44,9 +47,12 @@ def _pool(
     ceil_mode: Any,
     counts: Sequence[int] | None = None,
 ) -> tuple[Array, list[tuple[int, int]]]:
-    """Reduce each window by `join`, with `empty` for elements outside x. Returns the result and the padding.
+    """Reduce each window by `reduce`; elements outside x are `empty`.
 
-    `counts`: the numbers of windows, if known.
+    `counts`, if given, is the number of windows along each dimension.
+
+    Returns:
+        the result, and the padding before and after each dimension.
     """
     kernel, steps = [int(size) for size in kernel_sizes], [int(stride) for stride in strides]
     ones = [1] * len(kernel)
@@ -64,7 +70,7 @@ def _pool(
     padded = np.pad(x, [(0, 0), (0, 0), *room], constant_values=empty)
     out = np.full((*x.shape[:2], *counts), empty, x.dtype)
     for _, seen in taps(padded, kernel, steps, ones, counts):
-        out = join(out, seen)
+        out = reduce(out, seen)
     return out, pads
 
 

@@ -1,4 +1,4 @@
-"""Quantized activations: 8-bit integers that stand for scale x (q - zero point)."""
+"""Quantization of activations: an 8-bit integer q stands for scale * (q - zero_point)."""
 
 from typing import Any
 
@@ -9,7 +9,9 @@ from triune.coreml.mil import Array, DType
 
 
 def quantize(input: Array, zero_point: Array | None, scale: Array, axis: Any, output_dtype: str) -> Array:  # noqa: A002 (MIL's name)
-    """round(x / scale) + zero point, within the type's limits; ties go to the even number."""
+    """Compute round(input / scale) + zero_point, clipped to the range of the type. Halves are rounded to the even
+    integer.
+    """
     target = DType(output_dtype).numpy
     limits = np.iinfo(target)
     levels = np.rint(input / _along(scale, input, axis))
@@ -19,7 +21,7 @@ def quantize(input: Array, zero_point: Array | None, scale: Array, axis: Any, ou
 
 
 def dequantize(input: Array, zero_point: Array | None, scale: Array, axis: Any) -> Array:  # noqa: A002 (MIL's name)
-    """Scale x (q - zero point)."""
+    """Compute scale * (input - zero_point)."""
     levels = input.astype(np.float32)
     if zero_point is not None:
         levels = levels - _along(zero_point, input, axis).astype(np.float32)
@@ -27,12 +29,12 @@ def dequantize(input: Array, zero_point: Array | None, scale: Array, axis: Any) 
 
 
 def _along(values: Array, x: Array, axis: Any) -> Array:
-    """A scalar, or a vector along an axis of x."""
+    """Make a scalar, or a vector along `axis`, broadcast to x."""
     return along(values, x.ndim, 0 if axis is None else int(axis))
 
 
 def along(values: Array, ndim: int, axis: int) -> Array:
-    """A scalar as it is; a vector in a shape of `ndim` dimensions that broadcasts along `axis`."""
+    """Reshape a vector to `ndim` dimensions, so that it broadcasts along `axis`; return a scalar as it is."""
     if values.ndim == 0:
         return values
     shape = [1] * ndim

@@ -1,4 +1,4 @@
-"""Random numbers. A seed makes them the same each time, but not the same as Apple's."""
+"""Random numbers. For the same seed they are the same each time, but they are not the numbers of Apple's Core ML."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from triune.coreml.mil import Array
 
 
 def random_bernoulli(shape: Array, prob: Any, seed: Any) -> Array:
-    """1 with the probability `prob`, else 0."""
+    """Draw 1 with the probability `prob`, else 0."""
     return (_generator(seed).random(_sizes(shape)) < float(prob)).astype(np.float32)
 
 
 def random_categorical(x: Array, mode: str, size: Any, seed: Any) -> Array:
-    """`size` indices for each distribution in the last dimension: logits, or probabilities.
+    """Draw `size` indices for each row along the last axis, whose elements are logits or probabilities.
 
     Raises:
-        UnsupportedError: an unknown mode.
+        UnsupportedError: the mode is not known.
     """
     if mode not in ("logits", "probs"):
         raise UnsupportedError(f"there is no mode '{mode}'")
@@ -31,12 +31,12 @@ def random_categorical(x: Array, mode: str, size: Any, seed: Any) -> Array:
 
 
 def random_normal(shape: Array, mean: Any, stddev: Any, seed: Any) -> Array:
-    """Samples of the normal distribution."""
+    """Draw from the normal distribution."""
     return _generator(seed).normal(float(mean), float(stddev), _sizes(shape)).astype(np.float32)
 
 
 def random_uniform(shape: Array, low: Any, high: Any, seed: Any) -> Array:
-    """Samples of the uniform distribution on [low, high)."""
+    """Draw from the uniform distribution on [low, high)."""
     return _generator(seed).uniform(float(low), float(high), _sizes(shape)).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Recurrent networks, step by step. x is (steps, batch, features); states are (batch, hidden)."""
+"""Recurrent networks, computed step by step; x is (steps, batch, features), states are (batch, hidden)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def _linear(x: Array) -> Array:
     return x
 
 
-# The constants are Core ML's "standard default values" (coremltools' tests of lstm), which make scaled_tanh a tanh.
+# The constants are Core ML's "standard default values" (coremltools' tests of lstm). With them scaled_tanh is tanh.
 _ACTIVATIONS: Mapping[str, _Activation] = {
     "hard_sigmoid": _hard_sigmoid,
     "linear": _linear,
@@ -47,13 +47,16 @@ def rnn(
     output_sequence: Any,
     activation: str,
 ) -> tuple[Array, Array]:
-    """H = activation(W x + R h + b): the states of all steps or the last, and the last.
+    """Compute h = activation(W x + R h + b) for each step.
+
+    Returns:
+        the states of all steps, or of the last one alone without `output_sequence`; and the last state.
 
     Raises:
-        UnsupportedError: an unknown activation or direction.
+        UnsupportedError: the activation or direction is not known.
     """
     act, shift = _activation(activation), _or_zeros(bias, weight_hh)
-    h, states = _of_batch(initial_h, x), list[Array]()
+    h, states = _batch_rows(initial_h, x), list[Array]()
     for step in _in_order(x, direction):
         h = act(step @ weight_ih.T + h @ weight_hh.T + shift)
         states.append(h)
@@ -73,20 +76,23 @@ def gru(
     reset_after: Any,
     input_bias: Array | None,
 ) -> tuple[Array, Array]:
-    """A gated recurrent unit: the states of all steps or the last, and the last.
+    """Compute a gated recurrent unit.
 
-    Weights and biases hold the gates in the order reset, output, update. With `reset_after` the reset gate is applied
-    to the product of the state and its weights and `bias`, else to the state.
+    Weights and biases have the gates in the order reset, output, update. With `reset_after` the reset gate multiplies R
+    h + bias, else h.
+
+    Returns:
+        the states of all steps, or of the last one alone without `output_sequence`; and the last state.
 
     Raises:
-        UnsupportedError: an unknown activation or direction.
+        UnsupportedError: the activation or direction is not known.
     """
     gate, act = _activation(recurrent_activation), _activation(activation)
     w_r, w_o, w_z = np.split(weight_ih, 3)
     r_r, r_o, r_z = np.split(weight_hh, 3)
     b_r, b_o, b_z = np.split(_or_zeros(bias, weight_hh), 3)
     i_r, i_o, i_z = np.split(_or_zeros(input_bias, weight_hh), 3)
-    h, states = _of_batch(initial_h, x), list[Array]()
+    h, states = _batch_rows(initial_h, x), list[Array]()
     for step in _in_order(x, direction):
         reset = gate(step @ w_r.T + i_r + h @ r_r.T + b_r)
         update = gate(step @ w_z.T + i_z + h @ r_z.T + b_z)
@@ -116,16 +122,20 @@ def lstm(
     activation: str,
     clip: Any,
 ) -> tuple[Array, Array, Array]:
-    """A long short-term memory: the states of all steps or the last, the last, and the last cell.
+    """Compute a long short-term memory.
 
-    Weights and biases hold the gates in the order input, forget, output, cell; peepholes the first three. The two
-    directions' states are side by side: (batch, 2 hidden). `clip` limits the cell's state.
+    Weights and biases have the gates in the order input, forget, output, cell; peepholes the first three. States of
+    both directions are concatenated: (batch, 2 * hidden). `clip` limits the cell state to [-clip, clip].
+
+    Returns:
+        the hidden states of all steps, or of the last one alone without `output_sequence`; the last hidden state; the
+        last cell state.
 
     Raises:
-        UnsupportedError: an unknown activation or direction.
-        InvalidArgumentError: the weights of the way back are missing.
+        UnsupportedError: the activation or direction is not known.
+        InvalidArgumentError: the direction is "bidirectional", and the weights for the second one are missing.
     """
-    initial_h, initial_c = _of_batch(initial_h, x), _of_batch(initial_c, x)
+    initial_h, initial_c = _batch_rows(initial_h, x), _batch_rows(initial_c, x)
     settings = {
         "gate": _activation(recurrent_activation),
         "cell_act": _activation(cell_activation),
@@ -142,7 +152,8 @@ def lstm(
     there = _lstm_one_way(x, h, c, (weight_ih, weight_hh, bias, peephole), "forward", **settings)
     weights = weight_ih_back, weight_hh_back, bias_back, peephole_back
     back = _lstm_one_way(x, h_back, c_back, weights, "reverse", **settings)
-    # Only here the way back gives its states in the order of the steps.
+    # For "bidirectional", MIL has the states of the second direction in the order of the input; for "reverse" alone, in
+    # the order in which they are computed.
     back = np.flip(back[0], 0), *back[1:]
     outputs, last, cell = (np.concatenate(both, -1) for both in zip(there, back, strict=True))
     return outputs, last, cell
@@ -186,20 +197,23 @@ def _or_zeros(bias: Array | None, weight_hh: Array) -> Array:
     return zeros if bias is None else bias
 
 
-def _of_batch(state: Array, x: Array) -> Array:
-    """The batch's rows. coremltools gives more of them for packed sequences, and Core ML takes those."""
+def _batch_rows(state: Array, x: Array) -> Array:
+    """The first rows of a state, as many as `x` has in its batch.
+
+    For packed sequences coremltools writes states of more rows, of which Core ML takes the first.
+    """
     return state[: x.shape[1]]
 
 
 def _in_order(x: Array, direction: str) -> Array:
-    """The steps in the order of their computation."""
+    """The steps in the order in which `direction` computes them."""
     if direction not in ("forward", "reverse"):
         raise UnsupportedError(f"there is no direction '{direction}'")
     return x if direction == "forward" else np.flip(x, 0)
 
 
 def _sequence(states: list[Array], output_sequence: Any) -> Array:
-    """The states in the order of their computation (in reverse, the last step's first), or the last."""
+    """The states of all steps, in the order in which they were computed, or of the last one alone."""
     return np.stack(states) if output_sequence else states[-1][None]
 
 

@@ -1,4 +1,4 @@
-"""Reductions over axes. Integers stay integers: means and roots of theirs are rounded towards zero."""
+"""Reductions over axes. Results for integers are integers: means and roots are rounded toward zero."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -29,7 +29,7 @@ def _log_sum(x: Array, axis: _Axes, keepdims: bool) -> Array:
 
 
 def _log_sum_exp(x: Array, axis: _Axes, keepdims: bool) -> Array:
-    # The largest value is subtracted first, so that no power overflows.
+    # Subtract the largest value first, so that no power overflows.
     largest = np.max(x, axis=axis, keepdims=True)
     largest = np.where(np.isfinite(largest), largest, 0)
     logs = np.log(np.sum(np.exp(x - largest), axis=axis, keepdims=True)) + largest
@@ -53,7 +53,7 @@ def _index_of(function: Callable[..., Any]) -> Compute:
 
 
 FAMILY: Family = {
-    # The first of equals.
+    # Of equal elements the first is taken.
     "reduce_argmax": _index_of(np.argmax),
     "reduce_argmin": _index_of(np.argmin),
     "reduce_l1_norm": _reduction(_l1_norm),

@@ -1,4 +1,4 @@
-"""Sample points of resized images, and interpolation at these points."""
+"""The sample points of resized images, and interpolation at these points."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,12 +10,12 @@ from triune.coreml.mil import Array
 
 
 def grid(size: float, count: int, mode: str) -> Array:
-    """`count` points in a row of `size` pixels, pixel i being at i.
+    """The positions of `count` sample points in a row of `size` pixels; pixel i is at i.
 
     The formulas are those of `resize_bilinear` in MIL's reference.
 
     Raises:
-        UnsupportedError: an unknown mode.
+        UnsupportedError: the mode is not known.
     """
     at = np.arange(count, dtype=np.float64)
     match mode:
@@ -35,14 +35,17 @@ def grid(size: float, count: int, mode: str) -> Array:
 
 
 def nearest(x: Array, axis: int, points: Array, is_floor: bool) -> Array:
-    """X along an axis at the pixels before the points, or at the closest, ties to the one before."""
-    # A point that should be an integer may be off by a rounding error.
+    """Take x along an axis at the pixel before each point if `is_floor`; else at the nearest pixel.
+
+    Of two equally near pixels that is the one before.
+    """
+    # A point that should be at a pixel may be before it by a rounding error.
     places = np.floor(points + 1e-6) if is_floor else np.ceil(points - 0.5 - 1e-6)
     return np.take(x, np.clip(places.astype(np.int64), 0, x.shape[axis] - 1), axis)
 
 
 def linear(x: Array, axis: int, points: Array) -> Array:
-    """X along an axis at points between pixels."""
+    """Interpolate x linearly along an axis, at points between pixels."""
     low = np.clip(np.floor(points).astype(np.int64), 0, x.shape[axis] - 1)
     high = np.minimum(low + 1, x.shape[axis] - 1)
     weight = (points - low).astype(np.float32).reshape(-1, *(1,) * (x.ndim - 1 - axis % x.ndim))
@@ -50,7 +53,14 @@ def linear(x: Array, axis: int, points: Array) -> Array:
 
 
 def resize(x: Array, sizes: Sequence[int], mode: str, method: Literal["linear", "closest", "floor"]) -> Array:
-    """X with its last dimensions in other sizes: between pixels, or of the pixel at or before each point."""
+    """Resize the last dimensions of x to `sizes`.
+
+    Args:
+        x: the image.
+        sizes: the sizes of the last dimensions in the result.
+        mode: where the sample points are: see `grid`.
+        method: interpolate linearly between pixels, or take the nearest pixel, or the one before the point.
+    """
     result = x
     for axis, size in zip(range(x.ndim - len(sizes), x.ndim), sizes, strict=True):
         points = grid(x.shape[axis], size, mode)
@@ -61,18 +71,18 @@ def resize(x: Array, sizes: Sequence[int], mode: str, method: Literal["linear", 
 
 
 def sample(image: Array, x: Array, y: Array, is_linear: bool, padding_mode: str, padding_value: float) -> Array:
-    """An image of (channels, height, width) at points (x, y) of any shape: (channels, *shape).
+    """Sample an image (channels, height, width) at points (x, y) of any shape; the result is (channels, *shape).
 
     Args:
         image: the pixels.
-        x: the columns, of pixels at whole numbers.
+        x: the columns of the points; pixel i is at i.
         y: the rows.
-        is_linear: between pixels; else the closest, ties to the even one.
-        padding_mode: "constant", "border", "reflection" (at the edge pixels' centers), "symmetric" (at their edges).
+        is_linear: interpolate linearly between pixels; else take the nearest, of two equally near ones the even one.
+        padding_mode: "constant", "border", "reflection" (at the center of the last pixel), "symmetric" (at its edge).
         padding_value: the value of pixels outside the image for "constant".
 
     Raises:
-        UnsupportedError: an unknown mode.
+        UnsupportedError: the padding mode is not known.
     """
     x, y = _inside(x, image.shape[2], padding_mode), _inside(y, image.shape[1], padding_mode)
     if not is_linear:
@@ -86,7 +96,7 @@ def sample(image: Array, x: Array, y: Array, is_linear: bool, padding_mode: str,
 
 
 def _inside(points: Array, size: int, mode: str) -> Array:
-    """Move points outside a row into it, unless padding is constant."""
+    """Move points outside a row of `size` pixels into it, by the padding mode; "constant" leaves them."""
     match mode:
         case "constant":
             return points

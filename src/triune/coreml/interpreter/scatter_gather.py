@@ -1,8 +1,8 @@
-"""Gather and scatter, and what becomes of indices that are out of range.
+"""Gathers and scatters, and what happens for indices that are out of range.
 
-To iOS 16 negative indices count from the end. From iOS 17 on they are out of range: with `validate_indices` they are
-errors; without, Core ML leaves open what happens, and here a scatter ignores such an index, and a gather treats it as
-before iOS 17. An index beyond the end is an error in all others.
+Up to iOS 16 negative indices count from the end. From iOS 17 on they are out of range. An index out of range is an
+error, with two exceptions for iOS 17 and later without `validate_indices`, where Core ML does not define the result:
+here a scatter ignores such an index, and a gather counts a negative one from the end.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from triune.coreml.mil import Array
 
 
 def gather(x: Array, indices: Array, axis: Any, batch_dims: Any, validate_indices: Any) -> Array:
-    """Slices of x along an axis; the first `batch_dims` dimensions of x and indices go together."""
+    """Take slices of x along an axis. The first `batch_dims` dimensions of x and of the indices are the same."""
     axis, batch_dims = int(axis) % x.ndim, int(batch_dims)
     places = _in_range(indices, x.shape[axis], validate_indices)
     if not batch_dims:
@@ -26,25 +26,25 @@ def gather(x: Array, indices: Array, axis: Any, batch_dims: Any, validate_indice
 
 
 def gather_along_axis(x: Array, indices: Array, axis: Any, validate_indices: Any) -> Array:
-    """The elements of x at `indices` along an axis; x and indices have the same other dimensions."""
+    """Take the elements of x at `indices` along an axis; the other dimensions of x and indices are the same."""
     axis = int(axis)
     return np.take_along_axis(x, _in_range(indices, x.shape[axis], validate_indices), axis)
 
 
 def gather_nd(x: Array, indices: Array, batch_dims: Any, validate_indices: Any) -> Array:
-    """Slices of x at the indices in the last dimension of `indices`."""
+    """Take slices of x; each index is a tuple along the last dimension of `indices`."""
     batch_dims = int(batch_dims)
     if not batch_dims:
-        return x[_points(x, indices, validate_indices)]
-    out = [x[at][_points(x[at], indices[at], validate_indices)] for at in np.ndindex(*x.shape[:batch_dims])]
+        return x[_numpy_index(x, indices, validate_indices)]
+    out = [x[at][_numpy_index(x[at], indices[at], validate_indices)] for at in np.ndindex(*x.shape[:batch_dims])]
     return np.stack(out).reshape(*x.shape[:batch_dims], *out[0].shape)
 
 
 def scatter(data: Array, indices: Array, updates: Array, axis: Any, mode: str, validate_indices: Any) -> Array:
-    """Data with slices along an axis updated."""
+    """Return `data`, with slices along an axis updated."""
     axis = int(axis) % data.ndim
-    places, is_kept = _places(indices, data.shape[axis], validate_indices)
-    # The indices' dimensions to the front of the updates, where they are in the result's index.
+    places, is_kept = _written_indices(indices, data.shape[axis], validate_indices)
+    # Move the dimensions of the indices to the front of the updates, where numpy's index into the result has them.
     moved = np.moveaxis(updates, tuple(range(axis, axis + places.ndim)), tuple(range(places.ndim)))
     result = np.moveaxis(data.copy(), axis, 0)
     _update(result, places[is_kept], moved[is_kept], mode)
@@ -54,26 +54,28 @@ def scatter(data: Array, indices: Array, updates: Array, axis: Any, mode: str, v
 def scatter_along_axis(
     data: Array, indices: Array, updates: Array, axis: Any, mode: str, validate_indices: Any
 ) -> Array:
-    """Data with the elements at `indices` along an axis updated."""
+    """Return `data`, with the elements at `indices` along an axis updated."""
     axis = int(axis) % data.ndim
     places = list(np.indices(indices.shape))
-    places[axis], is_kept = _places(indices, data.shape[axis], validate_indices)
+    places[axis], is_kept = _written_indices(indices, data.shape[axis], validate_indices)
     result = data.copy()
     _update(result, tuple(each[is_kept] for each in places), updates[is_kept], mode)
     return result
 
 
 def scatter_nd(data: Array, indices: Array, updates: Array, mode: str, validate_indices: Any) -> Array:
-    """Data with the slices at the indices in the last dimension of `indices` updated."""
+    """Return `data`, with slices updated; each index is a tuple along the last dimension of `indices`."""
     result = data.copy()
     _require_depth(data, indices)
-    found = [_places(indices[..., axis], data.shape[axis], validate_indices) for axis in range(indices.shape[-1])]
+    found = [
+        _written_indices(indices[..., axis], data.shape[axis], validate_indices) for axis in range(indices.shape[-1])
+    ]
     is_kept = np.all([each for _, each in found], axis=0)
     _update(result, tuple(each[is_kept] for each, _ in found), updates[is_kept], mode)
     return result
 
 
-# `ufunc.at` counts an index that appears twice twice.
+# `ufunc.at` applies an update for every occurrence of an index; `result[index] += updates` only once.
 _MODES: Mapping[str, Callable[..., Any]] = {
     "add": np.add.at,
     "sub": np.subtract.at,
@@ -93,8 +95,8 @@ def _update(result: Array, index: Any, updates: Array, mode: str) -> None:
         raise UnsupportedError(f"there is no mode '{mode}'; there are update, {', '.join(_MODES)}")
 
 
-def _points(x: Array, indices: Array, validate_indices: Any) -> tuple[Array, ...]:
-    """The numpy index into x: one array of indices for each of its first dimensions."""
+def _numpy_index(x: Array, indices: Array, validate_indices: Any) -> tuple[Array, ...]:
+    """The index into x, for numpy, of tuples along the last dimension: an array for each dimension that they index."""
     _require_depth(x, indices)
     return tuple(_in_range(indices[..., axis], x.shape[axis], validate_indices) for axis in range(indices.shape[-1]))
 
@@ -104,8 +106,8 @@ def _require_depth(x: Array, indices: Array) -> None:
         raise InvalidArgumentError(f"indices of {depth} dimensions into a tensor of {x.ndim}")
 
 
-def _places(indices: Array, size: int, validate_indices: Any) -> tuple[Array, Array]:
-    """The indices at which a scatter writes, and a mask of the updates that it keeps."""
+def _written_indices(indices: Array, size: int, validate_indices: Any) -> tuple[Array, Array]:
+    """The indices of a scatter, and a mask that is false for updates that are ignored."""
     if validate_indices is None or validate_indices:
         places = _in_range(indices, size, validate_indices)
         return places, np.ones(places.shape, np.bool_)
@@ -114,7 +116,10 @@ def _places(indices: Array, size: int, validate_indices: Any) -> tuple[Array, Ar
 
 
 def _in_range(indices: Array, size: int, validate_indices: Any) -> Array:
-    """Check indices. Negative ones count from the end unless `validate_indices` is true."""
+    """Return the indices, counted from the start; raise InvalidArgumentError if one is out of range.
+
+    Negative indices are out of range if `validate_indices` is true; else they count from the end.
+    """
     places = indices.astype(np.int64)
     outside = (places < (0 if validate_indices else -size)) | (places >= size)
     if np.any(outside):

@@ -16,11 +16,15 @@ def non_maximum_suppression(
     max_boxes: Any,
     per_class_suppression: Any,
 ) -> tuple[Array, ...]:
-    """The kept boxes, their scores, their indices, and (up to iOS 16) their number.
+    """Keep the best boxes that do not overlap a better one too much.
 
-    A box's score is the largest of its classes. Boxes are (x, y, width, height), x and y the center. To iOS 16 they
-    are (n, B, 4) with scores (n, B, K) and a `score_threshold`; from iOS 17, (n, 4, B) and (n, K, B) without one.
-    Missing boxes are zeros with the index -1. Where no score passes the threshold, the best box stays.
+    The score of a box is that of its best class. Boxes are (x, y, width, height), where (x, y) is the center. Up to iOS
+    16 they are (n, B, 4) with scores (n, B, K) and a `score_threshold`; from iOS 17 on, (n, 4, B) and (n, K, B) without
+    one. The result has `max_boxes` boxes: missing ones are zeros with the index -1. If no score reaches the threshold,
+    the best box is kept.
+
+    Returns:
+        the kept boxes, their scores, their indices and, up to iOS 16, their number.
     """
     if score_threshold is None:
         parts = _suppress(
@@ -55,7 +59,7 @@ def _suppress(
 
 
 def _kept(boxes: Array, scores: Array, iou_threshold: float, score_threshold: float, is_per_class: bool) -> list[int]:
-    """The boxes of one image that stay, best first."""
+    """The indices of the boxes of one image that are kept, the best first."""
     best, classes = scores.max(axis=1), scores.argmax(axis=1)
     order = [int(at) for at in np.argsort(-best, kind="stable")]
     kept: list[int] = []
@@ -69,7 +73,7 @@ def _kept(boxes: Array, scores: Array, iou_threshold: float, score_threshold: fl
 
 
 def _iou(a: Array, b: Array) -> float:
-    """The intersection of two boxes over their union; 0 for boxes without area."""
+    """The area of the intersection of two boxes, divided by that of their union; 0 for boxes without area."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     low = np.maximum(a[:2] - a[2:] / 2, b[:2] - b[2:] / 2)
     high = np.minimum(a[:2] + a[2:] / 2, b[:2] + b[2:] / 2)

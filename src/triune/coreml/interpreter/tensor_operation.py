@@ -1,4 +1,4 @@
-"""Operations that make, join, order and mark tensors."""
+"""Operations that create, concatenate, split, sort and fill tensors."""
 
 import math
 from typing import Any
@@ -12,11 +12,11 @@ from triune.coreml.mil import Array
 
 
 def argsort(x: Array, axis: Any, ascending: Any) -> Array:
-    """The indices that sort x; of equals the first comes first."""
+    """The indices that sort x; equal elements keep their order."""
     axis = int(axis)
     if ascending:
         return np.argsort(x, axis=axis, kind="stable")
-    # Sorted backwards and turned around, so that equals keep their order.
+    # For falling order, sort the reversed tensor and reverse the result, so that equal elements keep their order.
     last = x.shape[axis] - 1
     return last - np.flip(np.argsort(np.flip(x, axis), axis=axis, kind="stable"), axis)
 
@@ -24,12 +24,12 @@ def argsort(x: Array, axis: Any, ascending: Any) -> Array:
 def topk(
     x: Array, k: Any, axis: Any, ascending: Any, sort: Any, return_indices: Any, output_indices_dtype: str | None
 ) -> tuple[Array, ...]:
-    """The k largest (smallest if ascending) and their indices.
+    """The k largest elements (smallest, if `ascending`) along an axis, and their indices; k = -1 means all.
 
-    They are sorted; where `sort` is false any order is right.
+    They are sorted, though without `sort` any order would be correct.
 
     Raises:
-        InvalidArgumentError: k is larger than the dimension; -1 is all of it.
+        InvalidArgumentError: k is larger than the dimension.
     """
     axis, k = int(axis), int(k)
     size = x.shape[axis]
@@ -42,14 +42,14 @@ def topk(
 
 
 def band_part(x: Array, lower: Any, upper: Any) -> Array:
-    """X in a band of the last two axes, else 0; a negative bound is no bound."""
+    """Keep `lower` diagonals below the main one and `upper` above it; the rest is 0. Negative means all diagonals."""
     row, column = np.indices(x.shape[-2:])
     inside = ((lower < 0) | (row - column <= lower)) & ((upper < 0) | (column - row <= upper))
     return np.where(inside, x, np.zeros_like(x))
 
 
 def concat(values: tuple[Array, ...], axis: Any, interleave: Any) -> Array:
-    """The tensors one after the other along an axis, or by turns if `interleave`."""
+    """Concatenate tensors along an axis. With `interleave`: the first slices of all tensors, then the second, ..."""
     axis = int(axis)
     if not interleave:
         return np.concatenate(values, axis)
@@ -60,7 +60,7 @@ def concat(values: tuple[Array, ...], axis: Any, interleave: Any) -> Array:
 
 
 def cumsum(x: Array, axis: Any, exclusive: Any, reverse: Any) -> Array:
-    """The sums up to each element, without it if `exclusive`, from the end if `reverse`."""
+    """Add up all elements up to each, without it if `exclusive`; from the end if `reverse`."""
     axis = int(axis)
     ordered = np.flip(x, axis) if reverse else x
     sums = np.cumsum(ordered, axis, dtype=x.dtype)
@@ -70,28 +70,31 @@ def cumsum(x: Array, axis: Any, exclusive: Any, reverse: Any) -> Array:
 
 
 def fill(shape: Array, value: Any) -> Array:
-    """A tensor of one value."""
+    """Make a tensor with `value` in all elements."""
     return np.full([int(size) for size in np.atleast_1d(shape)], value, _dtype_of(value))
 
 
 def fill_like(ref_tensor: Array, value: Any) -> Array:
-    """A tensor of one value, in the shape of another."""
+    """Make a tensor of the shape of `ref_tensor`, with `value` in all elements."""
     return np.full(ref_tensor.shape, value, _dtype_of(value))
 
 
 def flatten2d(x: Array, axis: Any) -> Array:
-    """Two dimensions: those before `axis`, and the others."""
+    """Reshape to two dimensions: the product of those before `axis`, and of the others."""
     axis = int(axis)
     return x.reshape(int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis:])))
 
 
 def non_zero(x: Array) -> Array:
-    """The indices of what is not 0: (count, rank)."""
+    """The indices of all elements that are not 0: (count, rank)."""
     return np.argwhere(x)
 
 
 def one_hot(indices: Array, one_hot_vector_size: Any, axis: Any, on_value: Any, off_value: Any) -> Array:
-    """`on_value` at the index along a new axis, else `off_value`; an index out of range is nowhere."""
+    """Make `on_value` where the position along the new axis equals the index, else `off_value`.
+
+    An index out of range gives only `off_value`.
+    """
     axis = int(axis) % (indices.ndim + 1)
     places = np.arange(int(one_hot_vector_size)).reshape(-1, *(1,) * (indices.ndim - axis))
     return np.where(
@@ -102,11 +105,11 @@ def one_hot(indices: Array, one_hot_vector_size: Any, axis: Any, on_value: Any, 
 
 
 def pad(x: Array, pad: Array, mode: str, constant_val: Any) -> Array:
-    """X with elements before and after the last dimensions; `pad` has a pair for each.
+    """Add elements before and after the last dimensions; `pad` has a pair (before, after) for each.
 
     Raises:
-        UnsupportedError: an unknown mode.
-        InvalidArgumentError: an odd number of values, or more than dimensions.
+        UnsupportedError: the mode is not known.
+        InvalidArgumentError: `pad` has an odd number of values, or more pairs than x has dimensions.
     """
     if pad.size % 2 or pad.size > 2 * x.ndim:
         raise InvalidArgumentError(f"{pad.size} values of padding for {x.ndim} dimensions")
@@ -124,7 +127,7 @@ def pad(x: Array, pad: Array, mode: str, constant_val: Any) -> Array:
 
 
 def range_1d(end: Array, start: Array, step: Array) -> Array:
-    """The numbers from `start` by `step` up to `end`, without it."""
+    """The numbers from `start` to before `end`, by `step`."""
     if step == 0:
         raise InvalidArgumentError("a range with a step of 0")
     first, last, by = (each.item() for each in (start, end, step))
@@ -133,12 +136,12 @@ def range_1d(end: Array, start: Array, step: Array) -> Array:
 
 
 def shape(x: Array) -> Array:
-    """The sizes."""
+    """The sizes of all dimensions of x."""
     return np.array(x.shape, np.int32)
 
 
 def split(x: Array, num_splits: Any, split_sizes: Array | None, axis: Any) -> tuple[Array, ...]:
-    """Pieces along an axis: of equal size, or of the given sizes."""
+    """Split x along an axis into parts of equal size, or of the given sizes."""
     axis = int(axis)
     if split_sizes is None:
         return tuple(np.split(x, int(num_splits), axis))
@@ -148,17 +151,17 @@ def split(x: Array, num_splits: Any, split_sizes: Array | None, axis: Any) -> tu
 
 
 def stack(values: tuple[Array, ...], axis: Any) -> Array:
-    """The tensors along a new axis."""
+    """Stack tensors along a new axis."""
     return np.stack(values, int(axis))
 
 
 def tile(x: Array, reps: Array) -> Array:
-    """X repeated along each axis."""
+    """Repeat x along each axis."""
     return np.tile(x, [int(each) for each in reps])
 
 
 def classify(probabilities: Array, classes: tuple[Array, ...]) -> tuple[Array, Array]:
-    """The label of the largest probability, and all of them as a vector.
+    """Return the label of the largest probability, and all probabilities as a vector.
 
     Raises:
         InvalidArgumentError: there are more or fewer probabilities than classes.
@@ -170,7 +173,7 @@ def classify(probabilities: Array, classes: tuple[Array, ...]) -> tuple[Array, A
 
 
 def _dtype_of(value: Any) -> np.dtype[Any]:
-    """The type of a parameter's value; a default's float stands for fp32."""
+    """The element type of a parameter's value; a Python float, which is a default, counts as fp32."""
     array: Array = np.asarray(value)
     if isinstance(value, np.ndarray):
         return array.dtype

@@ -1,4 +1,4 @@
-"""Operations that move elements without changing them."""
+"""Operations that only move elements."""
 
 from typing import Any
 
@@ -10,20 +10,21 @@ from triune.coreml.mil import Array
 
 
 def expand_dims(x: Array, axes: Array) -> Array:
-    """X with dimensions of 1 at `axes` of the result."""
+    """Insert dimensions of size 1; `axes` are their indices in the result."""
     return np.expand_dims(x, tuple(int(axis) for axis in np.atleast_1d(axes)))
 
 
 def squeeze(x: Array, axes: Array | None) -> Array:
-    """X without the dimensions of 1 among `axes`; others stay, whatever their size."""
+    """Remove those of `axes` (all axes, if they are not given) that have size 1."""
     chosen = range(x.ndim) if axes is None else {int(axis) % x.ndim for axis in np.atleast_1d(axes)}
     return np.squeeze(x, tuple(axis for axis in chosen if x.shape[axis] == 1))
 
 
 def reshape(x: Array, shape: Array) -> Array:
-    """X in another shape. -1 is what is left; 0 is x's size, counted from the right, or 1 where x has none.
+    """Reshape x. A size of -1 is computed from the rest; 0 keeps the size of x at that index, counted from the right.
 
-    In operator sets before iOS 17 zeros need a shape of x's rank, and then mean the same.
+    Where x has no such dimension, 0 means 1. Operator sets before iOS 17 count the index from the left, but require
+    that the shape has the rank of x, so that both are the same.
     """
     sizes = [int(size) for size in np.atleast_1d(shape)]
     for at, size in enumerate(sizes):
@@ -40,7 +41,7 @@ def reshape_like(
     ends: tuple[Any, ...],
     end_masks: tuple[Any, ...],
 ) -> Array:
-    """X in a shape made of pieces of other tensors' shapes."""
+    """Reshape x to a shape that is put together from parts of the shapes of other tensors."""
     shape: list[int] = []
     for reference, begin, end, to_the_end in zip(ref_tensors, begins, ends, end_masks, strict=True):
         shape.extend(reference.shape[int(begin) : None if to_the_end else int(end)])
@@ -48,12 +49,12 @@ def reshape_like(
 
 
 def reverse(x: Array, axes: Array | None) -> Array:
-    """X backwards along `axes`, or all."""
+    """Reverse x along `axes`, or along all."""
     return np.flip(x, None if axes is None else tuple(int(axis) for axis in np.atleast_1d(axes)))
 
 
 def reverse_sequence(x: Array, lengths: Array, seq_axis: Any, batch_axis: Any) -> Array:
-    """In each batch the first `length` elements backwards."""
+    """Reverse the first `lengths[i]` elements of each sequence i of the batch."""
     by_batch = np.moveaxis(x, (int(batch_axis), int(seq_axis)), (0, 1)).copy()
     for row, length in zip(by_batch, lengths, strict=True):
         row[: int(length)] = row[: int(length)][::-1].copy()
@@ -69,7 +70,10 @@ def slices(
     end_mask: Array | None,
     squeeze_mask: Array | None,
 ) -> tuple[slice | int, ...]:
-    """The index of a slice. Masks say where `begin` and `end` are those of x, and where one element is taken.
+    """The index, for numpy, of a slice begin:end:stride.
+
+    Where `begin_mask` or `end_mask` is true, the slice begins or ends where the dimension does. Where `squeeze_mask` is
+    true, one element is taken and the dimension is removed.
 
     Raises:
         InvalidArgumentError: a parameter does not have one value for each dimension, or a stride is 0.
@@ -90,12 +94,12 @@ def slices(
 
 
 def slice_by_index(x: Array, **parameters: Any) -> Array:
-    """x[begin : end : stride]; see `slices`."""
+    """Take x[begin : end : stride]; see `slices`."""
     return x[slices(x, **parameters)]
 
 
 def slice_update(x: Array, update: Array, **parameters: Any) -> Array:
-    """X with x[begin : end : stride] replaced; see `slices`."""
+    """Return x, with x[begin : end : stride] replaced; see `slices`."""
     result = x.copy()
     index = slices(x, **parameters)
     result[index] = update.reshape(result[index].shape)
@@ -103,10 +107,10 @@ def slice_update(x: Array, update: Array, **parameters: Any) -> Array:
 
 
 def slice_by_size(x: Array, begin: Array, size: Array) -> Array:
-    """`size` elements from `begin` on; -1 is all that follow.
+    """Take `size` elements from `begin` on, in each dimension; -1 takes all that follow.
 
     Raises:
-        InvalidArgumentError: the slice reaches out of x.
+        InvalidArgumentError: the slice exceeds x.
     """
     index: list[slice] = []
     for have, first, count in zip(x.shape, map(int, begin), map(int, size), strict=True):
@@ -119,13 +123,13 @@ def slice_by_size(x: Array, begin: Array, size: Array) -> Array:
 
 
 def crop(x: Array, crop_height: Array, crop_width: Array) -> Array:
-    """X without so many rows at the top and bottom, and columns at the left and right."""
+    """Remove rows at the top and bottom, and columns at the left and right."""
     (top, bottom), (left, right) = map(int, crop_height.ravel()), map(int, crop_width.ravel())
     return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
 
 def sliding_windows(x: Array, axis: Any, size: Any, stride: Any) -> Array:
-    """All windows along an axis; their elements are a new axis after it."""
+    """Collect all windows along an axis; their elements are a new axis after it."""
     axis, size = int(axis) % x.ndim, int(size)
     starts = range(0, x.shape[axis] - size + 1, int(stride))
     places = np.array([range(start, start + size) for start in starts], np.int64).reshape(-1, size)
@@ -133,12 +137,15 @@ def sliding_windows(x: Array, axis: Any, size: Any, stride: Any) -> Array:
 
 
 def transpose(x: Array, perm: Array) -> Array:
-    """The dimensions in another order."""
+    """Permute the dimensions."""
     return np.transpose(x, [int(axis) for axis in perm])
 
 
 def depth_to_space(x: Array, block_size: Any) -> Array:
-    """Channels to blocks of pixels, the block being the slower part of a channel's number."""
+    """Move channels to b x b blocks of pixels. In the channel index, the position in the block is the slower part.
+
+    So (n, b * b * c, h, w) becomes (n, c, h * b, w * b).
+    """
     n, c, h, w = x.shape
     b = int(block_size)
     blocks = x.reshape(n, b, b, c // (b * b), h, w)
@@ -146,7 +153,7 @@ def depth_to_space(x: Array, block_size: Any) -> Array:
 
 
 def space_to_depth(x: Array, block_size: Any) -> Array:
-    """The inverse of `depth_to_space`."""
+    """Invert `depth_to_space`."""
     n, c, h, w = x.shape
     b = int(block_size)
     blocks = x.reshape(n, c, h // b, b, w // b, b)
@@ -154,7 +161,10 @@ def space_to_depth(x: Array, block_size: Any) -> Array:
 
 
 def pixel_shuffle(x: Array, upscale_factor: Any) -> Array:
-    """Channels to blocks of pixels, the block being the faster part of a channel's number."""
+    """Move channels to f x f blocks of pixels. In the channel index, the position in the block is the faster part.
+
+    So (n, c * f * f, h, w) becomes (n, c, h * f, w * f).
+    """
     n, c, h, w = x.shape
     f = int(upscale_factor)
     blocks = x.reshape(n, c // (f * f), f, f, h, w)
@@ -162,7 +172,7 @@ def pixel_shuffle(x: Array, upscale_factor: Any) -> Array:
 
 
 def pixel_unshuffle(x: Array, downscale_factor: Any) -> Array:
-    """The inverse of `pixel_shuffle`."""
+    """Invert `pixel_shuffle`."""
     n, c, h, w = x.shape
     f = int(downscale_factor)
     blocks = x.reshape(n, c, h // f, f, w // f, f)
@@ -170,7 +180,7 @@ def pixel_unshuffle(x: Array, downscale_factor: Any) -> Array:
 
 
 def space_to_batch(x: Array, block_shape: Array, paddings: Array) -> Array:
-    """Pixels of blocks to batches, the block being the slower part of a batch's number."""
+    """Move the pixels of each block to the batch. In the batch index, the position in the block is the slower part."""
     pads = [(int(before), int(after)) for before, after in paddings]
     x = np.pad(x, [(0, 0), (0, 0), *pads])
     n, c, h, w = x.shape
@@ -180,7 +190,7 @@ def space_to_batch(x: Array, block_shape: Array, paddings: Array) -> Array:
 
 
 def batch_to_space(x: Array, block_shape: Array, crops: Array) -> Array:
-    """The inverse of `space_to_batch`."""
+    """Invert `space_to_batch`."""
     a, b = map(int, block_shape)
     n, c, h, w = x.shape
     blocks = x.reshape(a, b, n // (a * b), c, h, w)

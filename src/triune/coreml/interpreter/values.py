@@ -1,4 +1,4 @@
-"""The interpreter's values, and their conversion to the types that a program declares."""
+"""The values that the interpreter computes, and their conversion to the types that a program declares."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ import numpy as np
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.mil import Array, DictionaryType, DType, ListType, StateType, TensorType, Type
 
-# An operation takes its parameters by MIL's names and returns its output, or a tuple of them.
+# A function that computes an operation: it takes the parameters by their names in MIL, and returns the output, or a
+# tuple of outputs.
 Compute: TypeAlias = Callable[..., Any]
 Family: TypeAlias = Mapping[str, Compute]
 
 
 @dataclass(slots=True, eq=False)
 class Buffer:
-    """A state's array during a call; `write_state` replaces it with one of the same type."""
+    """The array of a state during a call. `write_state` replaces it by one of the same type."""
 
     array: Array
     type: TensorType
@@ -24,11 +25,11 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorList:
-    """MIL's list: tensors of one shape.
+    """A list in MIL: tensors of one shape.
 
     Attributes:
-        elements: the tensors; None for one that is not written yet, if its shape is unknown before.
-        is_dynamic: whether a write past the end makes it longer.
+        elements: the tensors; None for one of unknown shape that is not written yet.
+        is_dynamic: whether a write beyond the end makes the list longer.
     """
 
     elements: tuple[Array | None, ...]
@@ -42,9 +43,9 @@ _HALVES = (DType.FP16.numpy, DType.BF16.numpy)
 
 
 def widened(value: Any, *, is_exact: bool = False) -> Any:
-    """fp16 and bf16 as fp32, so that an operation rounds once, when its output is stored; text of rank 0 as str.
+    """Convert fp16 and bf16 to fp32, so that an operation rounds only once, when its output is stored.
 
-    With `is_exact` fp16, bf16 and fp32 become fp64.
+    With `is_exact`, fp16, bf16 and fp32 become fp64. A scalar string becomes a Python str.
     """
     if not isinstance(value, np.ndarray):
         return value
@@ -57,11 +58,16 @@ def widened(value: Any, *, is_exact: bool = False) -> Any:
 
 
 def stored(value: Any, kind: Type, where: str) -> Any:
-    """A computed value as its declared type.
+    """Convert a computed value to its declared type.
+
+    Args:
+        value: the value.
+        kind: the declared type.
+        where: what errors call the value.
 
     Raises:
-        InvalidArgumentError: its rank or a size that is declared differs.
-        UnsupportedError: it is of another kind of type: the interpreter does not know this form of the operation.
+        InvalidArgumentError: the rank or a size differs from the declared one.
+        UnsupportedError: the value is of another kind: the interpreter does not know this form of the operation.
     """
     match kind:
         case TensorType(dtype, shape):

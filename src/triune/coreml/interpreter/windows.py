@@ -16,13 +16,14 @@ def padding(
     dilations: Sequence[int],
     pad: Sequence[int],
 ) -> list[tuple[int, int]]:
-    """The elements before and after each spatial dimension.
+    """The numbers of elements to add before and after each spatial dimension.
 
-    "same" makes ceil(size / stride) windows, the odd element after the end; "same_lower" has it before the start.
+    With "same" there are ceil(size / stride) windows; if the padding is odd, the end gets one more, and with
+    "same_lower" the start.
 
     Raises:
-        UnsupportedError: an unknown `pad_type`.
-        InvalidArgumentError: a custom `pad` of the wrong length.
+        UnsupportedError: the `pad_type` is not known.
+        InvalidArgumentError: a custom `pad` has the wrong length.
     """
     match pad_type.lower():
         case "valid":
@@ -46,7 +47,7 @@ def padding(
 def num_windows(size: int, span: int, stride: int, before: int, after: int, is_ceil: bool = False) -> int:
     """The number of windows of `span` elements that fit.
 
-    With `is_ceil` the last may reach past the end, but must begin in the input or the padding before it.
+    With `is_ceil` the last window may end beyond the padding, but must begin in the input or the padding before it.
     """
     free = size + before + after - span
     if not is_ceil:
@@ -60,10 +61,10 @@ def num_windows(size: int, span: int, stride: int, before: int, after: int, is_c
 def taps(
     x: Array, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], counts: Sequence[int]
 ) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """For each position in the kernel, the elements of the padded input that it covers in all windows.
+    """For each position in the kernel, the elements of the padded input that are at this position of a window.
 
     Yields:
-        The position and a view of (n, channels, *counts).
+        the position, and a view (n, channels, *counts) of the input; `counts` are the numbers of windows.
     """
     for position in np.ndindex(*kernel):
         slices = [

@@ -11,7 +11,9 @@ from triune.coreml.lowering.context import is_bool, is_float, like
 from triune.coreml.lowering.mb import Var, mb
 
 
-def _truth(name: str) -> Callable[[Var, Var], Var]:
+def _of_booleans(name: str) -> Callable[[Var, Var], Var]:
+    """Return a function that converts both operands to bool and writes MIL's operation `name`."""
+
     def write(x: Var, y: Var) -> Var:
         return getattr(mb, name)(x=logical(x), y=logical(y))
 
@@ -27,9 +29,12 @@ def _div(x: Var, y: Var) -> Var:
 
 
 def divide_integers(x: Var, y: Var) -> Var:
-    """The quotient of integers rounded toward zero, as in ONNX; MIL's floor_div rounds down."""
+    """Divide integers and round the quotient toward zero, as ONNX's Div does.
+
+    MIL's floor_div rounds down, so that -7 / 2 would be -4, not -3.
+    """
     quotient = mb.floor_div(x=x, y=y)
-    if _is_positive(x) and _is_positive(y):
+    if _is_known_non_negative(x) and _is_known_non_negative(y):
         return quotient
     remainder = mb.sub(x=x, y=mb.mul(x=quotient, y=y))
     zero = np.int32(0)
@@ -38,17 +43,20 @@ def divide_integers(x: Var, y: Var) -> Var:
     return mb.add(x=quotient, y=mb.cast(x=is_off, dtype="int32"))
 
 
-def _is_positive(x: Var) -> bool:
-    """Whether a value is known not to be negative: a number, or a polynomial of sizes with no negative coefficient."""
+def _is_known_non_negative(x: Var) -> bool:
+    """Whether each element of `x` is known to be at least 0 while the program is written: see `_is_non_negative`."""
     known: Any = x.sym_val
     if known is None:
         return False
-    sizes = _sizes_behind(x)
-    return all(_is_sum_of(sizes, each) for each in np.asarray(known, object).reshape(-1).tolist())
+    sizes = _size_symbols_of(x)
+    return all(_is_non_negative(sizes, each) for each in np.asarray(known, object).reshape(-1).tolist())
 
 
-def _sizes_behind(x: Var) -> set[Any]:
-    """The symbols in the computation of `x` that stand for sizes; coremltools has other symbols, for any number."""
+def _size_symbols_of(x: Var) -> set[Any]:
+    """Return the symbols of dimension sizes from which `x` is computed. A size is at least 0.
+
+    coremltools also makes symbols for other unknown numbers, which may be negative. Those are not returned.
+    """
     sizes: set[Any] = set()
     seen: set[int] = set()
     waiting = [x]
@@ -65,8 +73,8 @@ def _sizes_behind(x: Var) -> set[Any]:
     return sizes
 
 
-def _is_sum_of(sizes: set[Any], value: Any) -> bool:
-    """Whether `value` is a number that is not negative, or a polynomial of sizes with no negative coefficient."""
+def _is_non_negative(sizes: set[Any], value: Any) -> bool:
+    """Whether `value` is an integer >= 0, or a polynomial of symbols in `sizes` all of whose coefficients are >= 0."""
     polynomial: Any = sympy.Poly
     if isinstance(value, (int, np.integer)):
         return bool(value >= 0)
@@ -79,7 +87,7 @@ def _is_sum_of(sizes: set[Any], value: Any) -> bool:
 
 def _mod(x: Var, y: Var, *, fmod: int) -> Var:
     if not fmod:
-        # MIL's mod and ONNX's Mod both have the sign of the divisor.
+        # The results of MIL's mod and of ONNX's Mod with fmod=0 both have the sign of the divisor.
         return mb.mod(x=x, y=y)
     if is_float(x):
         return mb.mul(x=mb.sign(x=x), y=mb.mod(x=mb.abs(x=x), y=mb.abs(x=y)))
@@ -87,7 +95,12 @@ def _mod(x: Var, y: Var, *, fmod: int) -> Var:
 
 
 def negative_from_end(indices: Var, size: Any) -> Var:
-    """Add `size`, a number or a value, to the negative ones of `indices`, which count from the end of a dimension."""
+    """Add `size` to the negative elements of `indices`, which count from the end of a dimension.
+
+    Args:
+        indices: integers from -size to size - 1.
+        size: the size of the dimension: an int, or a scalar of the program.
+    """
     if indices.val is not None:
         known = np.asarray(indices.val)
         if bool(np.min(known, initial=0) >= 0):
@@ -104,10 +117,10 @@ def _scalar(size: Any) -> Any:
 OPS: Mapping[str, Callable[..., Var]] = {
     "Div": _div,
     "Mod": _mod,
-    "And": _truth("logical_and"),
-    "Or": _truth("logical_or"),
-    "Xor": _truth("logical_xor"),
+    "And": _of_booleans("logical_and"),
+    "Or": _of_booleans("logical_or"),
+    "Xor": _of_booleans("logical_xor"),
     "Equal": _equal,
     "Where": select,
 }
-"""The function that writes each ONNX operator; an operator in no such table is one operation of MIL."""
+"""What writes each operator of ONNX with two operands. Others of that kind are each one operation of MIL."""

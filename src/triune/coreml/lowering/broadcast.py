@@ -15,33 +15,36 @@ def to_rank(x: Var, rank: int) -> Var:
 
 
 def broadcast_to(x: Var, shape: Sequence[int]) -> Var:
-    """Broadcast `x` to `shape` as numpy does. Both shapes are known."""
+    """Broadcast `x` to `shape` as numpy does. The shape of `x` must be known."""
     x = to_rank(x, len(shape))
     reps = [1 if dim == size else size for dim, size in zip(x.shape, shape, strict=True)]
     return mb.tile(x=x, reps=reps) if any(each != 1 for each in reps) else x
 
 
 def broadcast_with(x: Var, shape: Var) -> Var:
-    """Broadcast `x` with a shape that is computed at run time, as numpy broadcasts two values.
+    """Broadcast `x` with a value of shape `shape`, a vector that is known only at run time, as numpy does.
 
-    This is a multiplication by ones, which is exact for every number and keeps infinities and NaN.
+    This multiplies by ones, which changes no number, infinity or NaN.
     """
 
-    def spread(each: Var) -> Var:
+    def times_ones(each: Var) -> Var:
         return mb.mul(x=each, y=mb.fill(shape=shape, value=like(each, 1)))
 
-    return through_int(x, spread)
+    return through_int(x, times_ones)
 
 
 def broadcast_shape(*values: Var) -> list[int] | None:
-    """The shape of values broadcast together; None unless all their sizes are known."""
+    """The shape that numpy's broadcasting gives `values` together; None if a size is known only at run time."""
     if not all(has_static_shape(each) for each in values):
         return None
     return [int(dim) for dim in np.broadcast_shapes(*(tuple(int(dim) for dim in each.shape) for each in values))]
 
 
 def select(condition: Var, a: Var, b: Var) -> Var:
-    """`a` where `condition` is true, else `b`, broadcast together. MIL itself broadcasts only `a` and `b`."""
+    """Write Where: `a` where `condition` is true, else `b`. All three broadcast.
+
+    MIL's select broadcasts `a` and `b` with each other, but not with the condition.
+    """
     shape = broadcast_shape(condition, a, b)
     if shape is not None:
         if broadcast_shape(a, b) != shape:
@@ -63,7 +66,7 @@ def _covers(a: Var, condition: Var) -> bool:
 
 
 def sizes_of(x: Var) -> list[Any]:
-    """The size of each dimension: a number, or a scalar value computed at run time."""
+    """The size of each dimension of `x`: an int, or a scalar of the program where it is known only at run time."""
     if has_static_shape(x):
         return [int(dim) for dim in x.shape]
     shape = mb.shape(x=x)
@@ -74,7 +77,7 @@ def sizes_of(x: Var) -> list[Any]:
 
 
 def as_vector(sizes: Sequence[Any]) -> Any:
-    """Join sizes, each a number or a scalar value, into a vector of int32."""
+    """Make an int32 vector of `sizes`, of which each is an int or a scalar of the program."""
     if all(isinstance(each, int) for each in sizes):
         return np.array(sizes, np.int32)
     parts = [
@@ -84,5 +87,5 @@ def as_vector(sizes: Sequence[Any]) -> Any:
 
 
 def logical(x: Var) -> Var:
-    """Convert numbers to bool: x != 0."""
+    """Write x != 0, element by element; return `x` itself if it is bool."""
     return x if is_bool(x) else mb.not_equal(x=x, y=like(x, 0))

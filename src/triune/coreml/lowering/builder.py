@@ -1,5 +1,5 @@
 # ruff: noqa: D102 - `Builder` says what each method writes.
-"""The primitives of core ops as MIL, through coremltools' builder."""
+"""The primitives of `Builder` in MIL, written with coremltools' builder."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -28,7 +28,7 @@ _WORDS = {"float16": "fp16", "float32": "fp32", "int32": "int32"}
 
 
 class MilBuilder(Builder[Var]):
-    """Adds operations to the MIL block that is entered."""
+    """Writes operations to the MIL block that is currently open."""
 
     runtime = "Core ML"
 
@@ -123,7 +123,7 @@ class MilBuilder(Builder[Var]):
             return mb.squeeze(x=x, axes=list(axes))
         if len(axes) == x.rank:
             raise Refusal(f"dimension {free[0]}, which is squeezed, is not known to be 1; give its size with --shape")
-        # If the size is not 1 when the model runs, the reshape fails, as the Squeeze does in ONNX.
+        # If the size turns out not to be 1 at run time, the reshape fails, as Squeeze does in ONNX.
         return mb.reshape(x=x, shape=as_vector([size for axis, size in enumerate(sizes_of(x)) if axis not in axes]))
 
     def concat(self, values: Sequence[Var], axis: int) -> Var:

@@ -1,4 +1,4 @@
-"""The context that a function which lowers an operator is given, and short functions for MIL values."""
+"""What a function that lowers a node is given (`Context`), and helpers for MIL values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Context(NodeContext[Var]):
     Attributes:
         target: the oldest system that must run the program, which limits the operations that it may use.
         precision: the precision in which the program will compute.
-        note: is called with a line of text about each thing that the program could not keep as in the model.
+        note: is called with one line for each difference from the model.
     """
 
     target: Target
@@ -48,7 +48,7 @@ def is_bool(x: Var) -> bool:
 
 
 def is_weight(x: Var) -> bool:
-    """Whether a value is a constant, or a packed constant that the program unpacks."""
+    """Whether `x` is a constant, or the result of an operation that dequantizes constants."""
     return x.val is not None or (x.op is not None and x.op.op_type.startswith("constexpr_"))
 
 
@@ -58,7 +58,7 @@ def dtype_of(x: Var) -> np.dtype[Any]:
 
 
 def dtype_name(x: Var) -> str:
-    """MIL's name for the element type of a value, as `cast` takes it."""
+    """MIL's name for the element type of `x`, such as "fp16"."""
     return str(types.builtin_to_string(x.dtype))
 
 
@@ -102,5 +102,5 @@ def through_int(x: Var, op: Callable[[Var], Var]) -> Var:
 
 
 def truth(x: Var) -> Var:
-    """Whether x != 0, element by element."""
+    """Write x != 0, element by element."""
     return mb.not_equal(x=x, y=like(x, 0))

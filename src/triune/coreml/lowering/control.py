@@ -22,8 +22,8 @@ _DTYPES: Mapping[int, Any] = {
     TensorProto.BOOL: np.int32,
 }
 
-MOST_STEPS_WRITTEN_OUT = 16
-"""The most steps for which a loop is unrolled. In unrolled steps shapes are known, and no loop runs."""
+MOST_UNROLLED_STEPS = 16
+"""The largest trip count of a Loop that is unrolled, so that the shapes in each of its steps are known."""
 
 
 def _if(c: Context) -> None:
@@ -41,7 +41,8 @@ def _if(c: Context) -> None:
             given.append(c.lower_graph(graph, c.scope, {}))
             for name, *values in zip(c.node.output, *given, strict=True):
                 _require_one_shape(name, values)
-            # MIL wants results that are made in the branch, so that values from outside need an identity.
+            # MIL requires that the results of a branch are computed in it, so that values from outside pass an
+            # identity.
             return [mb.identity(x=value) for value in given[-1]]
 
         return build
@@ -59,12 +60,12 @@ def _require_one_shape(name: str, values: Sequence[Var]) -> None:
         if value.rank != first.rank or any(bool(a != b) for a, b in zip(value.shape, first.shape, strict=True)):
             raise Refusal(
                 f"its branches give '{name}' different shapes, {_shown(first)} and {_shown(value)}; Core ML "
-                "takes one: pad or reshape them to it"
+                "needs the same shape from both: pad or reshape one of them"
             )
 
 
 def _shown(value: Var) -> str:
-    """The shape of a value as text: `[2, ?]`."""
+    """The shape of `value` for error messages, such as `[2, ?]`; ? is a size that is not known."""
     sizes: Sequence[object] = value.shape
     return f"[{', '.join(str(size) if str(size).isdecimal() else '?' for size in sizes)}]"
 
@@ -75,13 +76,17 @@ def _scalar(value: Var) -> Var:
 
 def _loop(c: Context) -> None:
     limit = c.constant(0)
-    if limit is not None and int(limit.reshape(-1)[0]) <= MOST_STEPS_WRITTEN_OUT and _write_out(c, int(limit.max())):
+    if limit is not None and int(limit.reshape(-1)[0]) <= MOST_UNROLLED_STEPS and _unroll(c, int(limit.max())):
         return
     _while(c, None if limit is None else int(limit.reshape(-1)[0]))
 
 
-def _write_out(c: Context, steps: int) -> bool:
-    """Unroll a loop of at most `steps` steps; return False if its condition is not known now."""
+def _unroll(c: Context, steps: int) -> bool:
+    """Write the body of a Loop once for each step, at most `steps` times.
+
+    Returns:
+        whether that was possible: False if the condition of a step is not a constant.
+    """
     body = c.attributes["body"]
     num_carried = len(c.node.input) - 2
     condition = c.input(1) if c.has(1) else mb.const(val=True)
@@ -103,16 +108,20 @@ def _write_out(c: Context, steps: int) -> bool:
     for index, values in enumerate(scanned, start=num_carried):
         if c.wants(index):
             if not values:
-                raise Refusal("a loop of no steps gives empty results; Core ML has no empty tensors")
+                raise Refusal("the loop has no steps, so that its results are empty; Core ML has no empty tensors")
             parts = [mb.expand_dims(x=value, axes=[0]) for value in values]
             c.give(mb.concat(values=parts, axis=0) if len(parts) > 1 else parts[0], index)
     return True
 
 
 def _while(c: Context, limit: int | None) -> None:
-    """Write MIL's while_loop.
+    """Write a Loop as MIL's while_loop.
 
     The loop carries the step's number, the condition, the node's carried values, and a buffer for each scan output.
+
+    Args:
+        c: the context of the Loop.
+        limit: the largest number of steps; None if it is known only at run time, or not given.
     """
     body = c.attributes["body"]
     num_carried = len(c.node.input) - 2
@@ -126,13 +135,13 @@ def _while(c: Context, limit: int | None) -> None:
     scanned = body.output[1 + num_carried :]
     shapes = [_row_shape(output) for output in scanned]
     if any(shape is None for shape in shapes):
-        # The shapes are found by computing the first step once more, before the loop.
+        # The shapes of the scan outputs are those of the first step, which is computed once more before the loop.
         given = [mb.const(val=np.int32(0)), going, *carried]
         first = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))[1 + num_carried :]
         shapes = [sizes_of(value) for value in first]
     buffers = [_buffer(output, most, shape or []) for output, shape in zip(scanned, shapes, strict=True)]
 
-    def go_on(step: Var, is_going: Var, *_rest: Var) -> Var:
+    def continues(step: Var, is_going: Var, *_rest: Var) -> Var:
         return is_going if last is None else mb.logical_and(x=is_going, y=mb.less(x=step, y=last))
 
     def run(step: Var, is_going: Var, *rest: Var) -> Sequence[Var]:
@@ -141,8 +150,8 @@ def _while(c: Context, limit: int | None) -> None:
         for before, after, name in zip(given[2:], results[1:], names[2:], strict=False):
             if before.rank != after.rank:
                 raise Refusal(
-                    f"a step makes of '{name}' of shape {_shown(before)} one of shape {_shown(after)}; Core ML "
-                    "carries values of one rank: reshape it"
+                    f"a step changes the shape of '{name}' from {_shown(before)} to {_shown(after)}; in Core ML's "
+                    "loops a carried value keeps its rank: reshape it"
                 )
         kept = [
             mb.scatter(
@@ -154,20 +163,20 @@ def _while(c: Context, limit: int | None) -> None:
         return [mb.add(x=step, y=np.int32(1)), mb.identity(x=_scalar(results[0])), *own, *kept]
 
     start = mb.const(val=np.int32(0))
-    results = mb.while_loop(_cond=go_on, _body=run, loop_vars=(start, going, *carried, *buffers))
+    results = mb.while_loop(_cond=continues, _body=run, loop_vars=(start, going, *carried, *buffers))
     for index, value in enumerate(results[2 : 2 + num_carried]):
         c.give(value, index)
     for index, value in enumerate(results[2 + num_carried :], start=num_carried):
         if c.wants(index):
-            c.give(_filled(value, results[0], is_truth=_is_truth(body, index)), index)
+            c.give(_first_rows(value, results[0], is_bool=_is_bool_output(body, index)), index)
 
 
-def _is_truth(body: Any, index: int) -> bool:
+def _is_bool_output(body: Any, index: int) -> bool:
     return bool(body.output[1 + index].type.tensor_type.elem_type == TensorProto.BOOL)
 
 
 def _row_shape(output: Any) -> list[int] | None:
-    """The shape of an output of the body; None unless all its sizes are declared."""
+    """The declared shape of an output of the body; None if a size is not declared."""
     kind = output.type.tensor_type
     if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
         return None
@@ -175,15 +184,19 @@ def _row_shape(output: Any) -> list[int] | None:
 
 
 def _buffer(output: Any, most: Any, shape: Sequence[Any]) -> Var:
-    """A buffer of zeros for a scan output: `most` rows of shape `shape`."""
+    """Make a buffer of zeros for a scan output: `most` rows, each of shape `shape`.
+
+    Raises:
+        Refusal: `most` is None, or Core ML lacks the element type.
+    """
     if most is None:
         raise Refusal(
-            f"'{output.name}' of each step is collected, but not how many steps there are at most; give the Loop a "
+            f"the Loop collects '{output.name}' of each step, and the number of steps has no limit; give the Loop a "
             "trip count"
         )
     kind = _DTYPES.get(output.type.tensor_type.elem_type)
     if kind is None:
-        raise Refusal(f"'{output.name}' of each step is collected, but Core ML has not its type")
+        raise Refusal(f"the Loop collects '{output.name}' of each step, whose element type Core ML lacks; cast it")
     return mb.fill(shape=as_vector([most, *shape]), value=kind(0))
 
 
@@ -192,12 +205,12 @@ def _row(value: Var) -> Var:
     return mb.expand_dims(x=row, axes=[0])
 
 
-def _filled(buffer: Var, steps: Var, *, is_truth: bool) -> Var:
-    """The first `steps` rows of a buffer, converted to bool if `is_truth`."""
+def _first_rows(buffer: Var, steps: Var, *, is_bool: bool) -> Var:
+    """Return the first `steps` rows of a buffer; the rest was never written. Convert them to bool if `is_bool`."""
     rest = sizes_of(buffer)[1:]
     end = as_vector([steps, *rest])
     cut = mb.slice_by_index(x=buffer, begin=[0] * buffer.rank, end=end)
-    return mb.not_equal(x=cut, y=np.int32(0)) if is_truth else cut
+    return mb.not_equal(x=cut, y=np.int32(0)) if is_bool else cut
 
 
 TABLE: dict[str, Lowering] = {"If": _if, "Loop": _loop}

@@ -30,7 +30,7 @@ def _conv(c: Context) -> None:
     is_known = c.constant(1) is not None
     dilations = window.dilations
     if not is_known and any(each > 1 for each in dilations):
-        # MIL dilates only constant kernels, so that zeros are inserted into computed ones.
+        # MIL's conv dilates only constant kernels. For a kernel that is computed, zeros are inserted into it instead.
         weight, dilations = dilate(weight, dilations), [1] * spatial
     result = mb.conv(
         x=x,
@@ -46,7 +46,10 @@ def _conv(c: Context) -> None:
 
 
 def _bias(c: Context) -> tuple[Any, Var | None]:
-    """The bias as a constant for the convolution itself, or as a value to add after it; one of both is None."""
+    """The bias of the node, as a pair (constant, value).
+
+    A constant goes into MIL's conv; a value that is computed at run time is added afterwards. At least one is None.
+    """
     if not c.has(2):
         return None, None
     known = c.constant(2)
@@ -58,7 +61,7 @@ def _per_channel(bias: Var, spatial: int) -> Var:
 
 
 def dilate(weight: Var, dilations: Sequence[int]) -> Var:
-    """Insert `dilation - 1` zeros between the elements of a kernel along each spatial dimension."""
+    """Insert `dilation - 1` zeros between neighbouring elements of a kernel, along each spatial dimension."""
     shape = static_shape(weight, "the kernel's shape")
     for axis, step in enumerate(dilations, start=2):
         size = shape[axis]

@@ -23,7 +23,7 @@ def _gather(c: Context) -> None:
     axis = positive(int(c.attributes.get("axis", 0)), x.rank)
     if indices.val is not None and np.min(indices.val) < 0:
         indices = negative_from_end(indices, sizes_of(x)[axis])
-    # For targets that lack negative indices, a pass of coremltools makes computed ones positive.
+    # If the indices are computed, a pass of coremltools adds the size to negative ones, for targets that lack these.
     c.give(through_int(x, lambda each: mb.gather(x=each, indices=indices, axis=axis)))
 
 
@@ -36,7 +36,7 @@ def _gather_elements(c: Context) -> None:
 
 
 def _cut_to(x: Var, indices: Var, axis: int) -> Var:
-    """Cut `x` to the shape of the indices in all dimensions but `axis`, since MIL wants these equal."""
+    """Slice `x` to the size of `indices` in each dimension but `axis`, as MIL's gather_along_axis requires."""
     ends: list[int] = []
     is_larger = False
     for place, (dim, size) in enumerate(zip(x.shape, indices.shape, strict=True)):
@@ -61,11 +61,14 @@ def _gather_nd(c: Context) -> None:
 
 
 def _from_front(indices: Var, x: Var, batch_dims: int) -> Var:
-    """Make the negative ones in tuples of indices, which count from the end, positive."""
+    """Add the sizes of dimensions of `x` to the negative indices, which count from the end.
+
+    `indices` are tuples (i, j, ...) along the last dimension; i indexes dimension `batch_dims` of `x`, j the next one.
+    """
     if indices.val is not None and np.min(indices.val) >= 0:
         return indices
     if not is_fixed(indices.shape[-1]):
-        raise Refusal("how many dimensions the indices address is not known; fix their shape")
+        raise Refusal("the size of the last dimension of the indices is not known; fix it with --shape")
     depth = int(indices.shape[-1])
     limits = as_vector(sizes_of(x)[batch_dims : batch_dims + depth])
     if indices.val is not None and isinstance(limits, np.ndarray):
@@ -89,19 +92,22 @@ def _scatter_elements(c: Context) -> None:
     axis = positive(int(c.attributes.get("axis", 0)), x.rank)
     mode = _mode(c)
     indices = negative_from_end(indices, sizes_of(x)[axis])
-    same = all(place == axis or dim == x.shape[place] for place, dim in enumerate(indices.shape))
-    is_truth = is_bool(x)
-    if is_truth:
+    has_equal_sizes = all(place == axis or dim == x.shape[place] for place, dim in enumerate(indices.shape))
+    was_bool = is_bool(x)
+    if was_bool:
         x, updates = (mb.cast(x=each, dtype="int32") for each in (x, updates))
-    if same:
+    if has_equal_sizes:
         result = mb.scatter_along_axis(data=x, indices=indices, updates=updates, axis=axis, mode=mode)
     else:
         result = mb.scatter_nd(data=x, indices=_tuples(indices, axis), updates=_flat(updates), mode=mode)
-    c.give(mb.not_equal(x=result, y=np.int32(0)) if is_truth else result)
+    c.give(mb.not_equal(x=result, y=np.int32(0)) if was_bool else result)
 
 
 def _tuples(indices: Var, axis: int) -> Var:
-    """Tuples of indices for scatter_nd: `indices` along `axis`, the position of the update along other dimensions."""
+    """Convert ScatterElements' indices to tuples for MIL's scatter_nd, one for each update.
+
+    A tuple is the position of the update, in which the index replaces the coordinate along `axis`.
+    """
     shape = static_shape(indices, "the shape of the indices")
     grids = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")
     columns = [mb.reshape(x=indices, shape=[-1, 1])] * len(shape)
@@ -122,14 +128,14 @@ def _scatter_nd(c: Context) -> None:
     known = None if indices.val is None else np.asarray(indices.val)
     rest = [] if known is None else list(x.shape[known.shape[-1] :])
     if known is not None and known.ndim > _HIGHEST_RANK and all(map(is_fixed, rest)):
-        # The tuples in a row, as the updates are: no tensor of Core ML has more dimensions.
+        # The indices have more dimensions than Core ML allows: flatten them, and the updates, to a list of tuples.
         indices = mb.const(val=known.reshape(-1, known.shape[-1]).astype(np.int32))
         updates = mb.reshape(x=updates, shape=[len(known.reshape(-1, known.shape[-1])), *map(int, rest)])
-    is_truth = is_bool(x)
-    if is_truth:
+    was_bool = is_bool(x)
+    if was_bool:
         x, updates = (mb.cast(x=each, dtype="int32") for each in (x, updates))
     result = mb.scatter_nd(data=x, indices=indices, updates=updates, mode=mode)
-    c.give(mb.not_equal(x=result, y=np.int32(0)) if is_truth else result)
+    c.give(mb.not_equal(x=result, y=np.int32(0)) if was_bool else result)
 
 
 TABLE: dict[str, Lowering] = {

@@ -1,4 +1,4 @@
-"""A check for fp16 overflow in constants that replaces coremltools' own and needs no copies of them."""
+"""A check for constants that overflow in fp16. It replaces that of coremltools, which copies the constants."""
 
 import contextlib
 from collections.abc import Generator
@@ -12,23 +12,23 @@ _PASS: Any = FP16ComputePrecision
 
 _LARGEST_HALF = 65504.0
 _INFINITE = 1e38
-"""The magnitude from which coremltools treats a number as infinite, which fp16 can hold."""
+"""From this magnitude on, coremltools treats a number as infinite, and fp16 has infinities."""
 
 _BLOCK = 1 << 20
-_MOST_LOOKED_AT = 400
-"""The largest constants, in elements, that are searched for numbers that become 0: coremltools copies them."""
+_MOST_CHECKED_ELEMENTS = 400
+"""Constants of more elements are not searched for numbers that become 0 in fp16: coremltools would copy them."""
 
 
 @contextlib.contextmanager
-def small_steps() -> Generator[None]:
-    """A context in which coremltools' pass `add_fp16_cast` searches constants for overflow one part at a time.
+def check_in_blocks() -> Generator[None]:
+    """A context in which coremltools' pass `add_fp16_cast` searches constants for overflow one block at a time.
 
-    The pass's own search makes indices of 8 bytes for every element and axis: several times the constant's size.
+    Its own search makes an index of 8 bytes for each element and dimension: several times the constant's size.
     """
     overflow, underflow = _PASS.__dict__["fp16_overflow"], _PASS.__dict__["_check_underflow_to_zero"]
 
     def check_underflow(self: Any, new_var: Any, var: Any) -> None:
-        if np.size(var.val) < _MOST_LOOKED_AT:
+        if np.size(var.val) < _MOST_CHECKED_ELEMENTS:
             underflow(self, new_var, var)
 
     _PASS.fp16_overflow = staticmethod(_overflows)
@@ -41,7 +41,7 @@ def small_steps() -> Generator[None]:
 
 
 def _overflows(op: Any) -> bool:
-    """Whether an operation reads a constant with a number that is finite in fp32 and infinite in fp16."""
+    """Whether a constant operand of `op` has a number that is finite in fp32 and infinite in fp16."""
     given: list[Any] = []
     for each in op.inputs.values():
         given += each if isinstance(each, (list, tuple)) else [each]
@@ -50,6 +50,7 @@ def _overflows(op: Any) -> bool:
 
 
 def _is_beyond(array: NDArray[Any]) -> bool:
+    """Whether an element is finite and larger than fp16's largest number."""
     flat = array.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         sizes = np.abs(flat[start : start + _BLOCK])

@@ -12,7 +12,7 @@ from triune.core.errors import UnsupportedError
 from triune.coreml.lowering.context import truth
 from triune.coreml.lowering.mb import Var, get_new_symbol, mb, types
 from triune.coreml.lowering.options import LowerOptions, Target
-from triune.coreml.lowering.precision import as_given
+from triune.coreml.lowering.precision import in_fp32
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of, is_left_out, kind_of
 
 _RESERVED = frozenset(
@@ -39,9 +39,9 @@ class Feature:
         source: its name in the graph.
         name: its name in the package.
         elem_type: TensorProto.DataType in the narrowed graph.
-        shape: an input's shape, with MIL's symbols for sizes that are not fixed; () for a scalar.
-        given: the shape that the user gave for an input; None where none was given.
-        is_wide: whether fp16 crosses the interface as fp32, which systems before iOS16 need.
+        shape: an input's shape; a size that is not fixed is a symbol of coremltools. () for a scalar.
+        given: the shape that the user stated for an input, by `--shape` for example; None if none.
+        is_wide: whether an fp16 value is passed as fp32, since interfaces have fp16 only from iOS16 on.
     """
 
     source: str
@@ -52,23 +52,23 @@ class Feature:
     is_wide: bool = False
 
     def placeholder(self) -> Any:
-        """The input of MIL's function. A scalar becomes a vector of one element, since Core ML passes no scalars."""
+        """The input of MIL's function: for a scalar a vector of one element, since Core ML passes no scalars."""
         kind = "fp32" if self.is_wide else _MIL_TYPES[self.elem_type]
         return mb.placeholder(shape=self.shape or (1,), dtype=types.string_to_builtin(kind))
 
-    def received(self, value: Var) -> Var:
-        """Convert the function's input to the graph's value: its element type, and a scalar's shape."""
+    def to_graph_value(self, value: Var) -> Var:
+        """Convert the input of MIL's function to the element type and shape that the graph's input has."""
         if self.elem_type == TensorProto.BOOL:
             value = truth(value)
         if self.is_wide:
             value = mb.cast(x=value, dtype="fp16")
         if self.shape:
             return value
-        with as_given():
+        with in_fp32():
             return mb.squeeze(x=value, axes=[0])
 
     def tensor_type(self) -> Any:
-        """The description of the input for coremltools, with the shapes that it may have."""
+        """The input's description for coremltools, with the shapes that callers may pass."""
         library: Any = coremltools
         if self.given is None or all(isinstance(dim, int) for dim in self.shape):
             return library.TensorType(name=self.name, shape=self.shape or (1,))
@@ -90,7 +90,7 @@ class Interface:
     Attributes:
         inputs: the inputs, in the graph's order.
         outputs: the outputs, in the graph's order.
-        opset: coremltools' constant for the deployment target.
+        opset: the deployment target, as the constant that coremltools has for it.
     """
 
     inputs: Sequence[Feature]
@@ -105,7 +105,7 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
         UnsupportedError: Core ML lacks an input's type or shape, or a dimension has no limits.
     """
     graph = model.graph
-    names = _Names([value.name for value in (*inputs_of(graph), *graph.output)])
+    names = _UniqueNames([value.name for value in (*inputs_of(graph), *graph.output)])
     symbols: dict[str, Any] = {}
     missing: list[str] = []
     inputs: list[Feature] = []
@@ -158,25 +158,25 @@ def _input(
             dims.append(symbols.setdefault(key, get_new_symbol()))
     if len(tensor.shape.dim) > 5:
         raise UnsupportedError(
-            f"input '{value.name}' is of rank {len(tensor.shape.dim)}; Core ML ends at rank 5: reshape it before"
+            f"input '{value.name}' is of rank {len(tensor.shape.dim)}; Core ML's limit is rank 5: reshape it before"
         )
     is_wide = elem_type == TensorProto.FLOAT16 and options.target is Target.IOS15
     return Feature(value.name, name, elem_type, tuple(dims), given, is_wide)
 
 
-class _Names:
-    """Names that Core ML accepts; each is used once."""
+class _UniqueNames:
+    """Gives each input and output a name that Core ML accepts and that no other has."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        # A name that Core ML accepts is not used for another value.
-        self._good = {name for name in names if _sanitized(name) == name}
+        # Names that Core ML accepts as they are stay, and are not given to other inputs or outputs.
+        self._unchanged = {name for name in names if _sanitized(name) == name}
         self._taken: set[str] = set()
 
     def sanitized(self, name: str) -> str:
-        """A name that Core ML accepts and that is not in use: `name` itself if Core ML accepts it."""
+        """A name that Core ML accepts and that is not taken yet: `name` itself if Core ML accepts it."""
         base = _sanitized(name)
         result, count = base, 0
-        while result in self._taken or (result in self._good and result != name):
+        while result in self._taken or (result in self._unchanged and result != name):
             count += 1
             result = f"{base}_{count}"
         self._taken.add(result)
@@ -184,6 +184,7 @@ class _Names:
 
 
 def _sanitized(name: str) -> str:
+    """Replace characters that Core ML does not accept by underscores, and avoid its reserved words."""
     base = re.sub(r"[^a-zA-Z0-9_]", "_", name)
     if not re.match(r"[a-zA-Z_]", base):
         base = f"_{base}"

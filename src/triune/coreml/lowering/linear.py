@@ -28,10 +28,12 @@ def _matmul(c: Context) -> None:
 
 
 def matmul(x: Var, y: Var) -> Var:
-    """The product of matrices as in numpy: a vector on the left is a row, one on the right a column."""
+    """Write numpy's matmul: a vector `x` counts as a row, a vector `y` as a column, and the result lacks that
+    dimension.
+    """
     is_row, is_column = x.rank == 1, y.rank == 1
     if not is_row and not is_column:
-        # MIL wants operands of equal rank, unless the right one is a constant matrix.
+        # MIL requires operands of equal rank, unless the right one is a constant matrix.
         rank = max(x.rank, y.rank)
         return mb.matmul(x=to_rank(x, rank), y=y if y.rank == 2 and is_weight(y) else to_rank(y, rank))
     left = mb.expand_dims(x=x, axes=[0]) if is_row else x
@@ -42,11 +44,16 @@ def matmul(x: Var, y: Var) -> Var:
 
 
 def product_of_images(x: Var, axes: Sequence[int]) -> Var | None:
-    """Write Unsqueeze of a product of squeezed images as one einsum; None for any other `x` or `axes`.
+    """Write Unsqueeze(MatMul(Squeeze(p), Squeeze(q))) as one einsum, "nchw,nwhu->nchu".
 
-    `x` must be the product of (n, c, w) and (n, w, u), squeezed from (n, c, 1, w) and (n, w, 1, u), and `axes` be [2].
-    The result is then (n, c, 1, u). This gives the attention of `triune.graph.ane` the form that it has in Apple's
-    ml-ane-transformers.
+    This gives the attention of `triune.graph.ane` the form that it has in Apple's ml-ane-transformers.
+
+    Args:
+        x: the product; p must be of shape (n, c, 1, w) and q of (n, w, 1, u).
+        axes: the axes of the Unsqueeze, which must be [2].
+
+    Returns:
+        the result, (n, c, 1, u); None if `x` or `axes` are different.
     """
     op = x.op
     if list(axes) != [HEIGHT] or op is None or op.op_type != "matmul" or op.transpose_x.val or op.transpose_y.val:
@@ -58,7 +65,7 @@ def product_of_images(x: Var, axes: Sequence[int]) -> Var | None:
 
 
 def _squeezed_from(x: Var) -> Var | None:
-    """The value (n, c, 1, w) that was squeezed to `x`, which is (n, c, w); None if there is none."""
+    """If `x` is Squeeze(y) with axes [2] and y has four dimensions, return y; else None."""
     op = x.op
     if op is None or op.op_type != "squeeze" or op.x.rank != 4 or list(op.axes.val) != [HEIGHT]:
         return None
@@ -68,18 +75,18 @@ def _squeezed_from(x: Var) -> Var | None:
 def _gemm(c: Context) -> None:
     a = c.input(0)
     alpha, beta = c.attributes.get("alpha", 1.0), c.attributes.get("beta", 1.0)
-    turn_a, turn_b = bool(c.attributes.get("transA", 0)), bool(c.attributes.get("transB", 0))
+    trans_a, trans_b = bool(c.attributes.get("transA", 0)), bool(c.attributes.get("transB", 0))
     weight, bias = c.constant(1), c.constant(2)
-    is_plain = alpha == 1 and not turn_a and weight is not None and is_float(a)
+    is_plain = alpha == 1 and not trans_a and weight is not None and is_float(a)
     if is_plain and weight is not None and (not c.has(2) or (bias is not None and beta == 1 and bias.ndim == 1)):
-        matrix = _rows(c, weight, turn_b)
+        matrix = _linear_weight(c, weight, trans_b)
         if bias is None:
             c.give(mb.linear(x=a, weight=matrix))
             return
         if len(bias) == matrix.shape[0]:
             c.give(mb.linear(x=a, weight=matrix, bias=bias))
             return
-    product = mb.matmul(x=a, y=c.input(1), transpose_x=turn_a, transpose_y=turn_b)
+    product = mb.matmul(x=a, y=c.input(1), transpose_x=trans_a, transpose_y=trans_b)
     if alpha != 1:
         product = _scale(product, alpha)
     if c.has(2) and beta != 0:
@@ -87,12 +94,12 @@ def _gemm(c: Context) -> None:
     c.give(product)
 
 
-def _rows(c: Context, weight: NDArray[Any], is_turned: bool) -> Any:
-    """The weights in the layout of `linear`, (N, K); packed weights stay packed."""
+def _linear_weight(c: Context, weight: NDArray[Any], is_transposed: bool) -> Any:
+    """The weight of Gemm in the layout of MIL's `linear`, (N, K); packed weights stay packed."""
     packed = packed_input(c, 1)
     if packed is not None:
-        return unpacked(c, packed if is_turned else packed.transposed(1, 0))
-    return weight if is_turned else np.ascontiguousarray(weight.T)
+        return unpacked(c, packed if is_transposed else packed.transposed(1, 0))
+    return weight if is_transposed else np.ascontiguousarray(weight.T)
 
 
 def _scale(x: Var, factor: float) -> Var:

@@ -35,10 +35,10 @@ class Lowered:
 
     Attributes:
         path: the .mlpackage folder.
-        inputs: the package's names of inputs, by the source's names.
-        outputs: the package's names of outputs, by the source's names.
+        inputs: for each input's name in the ONNX model, its name in the package.
+        outputs: for each output's name in the ONNX model, its name in the package.
         num_ops: the number of operations of the program, without constants.
-        notes: what could not be kept as in the model and why, such as packed weights that the target lacks.
+        notes: what differs from the model and why, such as quantized weights in a form that the target lacks.
         layout: which nodes were brought into the Neural Engine's layout, and which were not and why; None if the
             options do not ask for that layout.
     """
@@ -100,7 +100,7 @@ def lower(
             optimize(program, interface, options, None if audit is None else audit(graph, interface, options))
         except TriuneError:
             raise
-        # coremltools' passes raise exceptions of any class.
+        # coremltools' passes raise exceptions of many classes.
         except Exception as error:
             if "rank <=" in str(error):
                 require_none(writer.deep, "Core ML")
@@ -130,6 +130,7 @@ def _require_coremltools() -> None:
 
 
 def _ops(block: Any) -> list[Any]:
+    """All operations of a block and of the blocks within it."""
     found: list[Any] = []
     for op in block.operations:
         found.append(op)
@@ -139,7 +140,11 @@ def _ops(block: Any) -> list[Any]:
 
 
 def _source(model: ModelProto, prepared: ModelProto, interface: "Interface") -> dict[str, Any]:
-    """The metadata by which a caller can pass the source's own inputs and outputs: declared types, inferred ranks."""
+    """Describe the inputs and outputs of the ONNX model, for the metadata of the package.
+
+    For each, by its name in the package: its name in the model, its declared element type and its inferred rank. With
+    these a caller can pass tensors as the ONNX model has them.
+    """
     types = {value.name: value.type.tensor_type for value in (*model.graph.input, *model.graph.output)}
     inferred = {value.name: value.type.tensor_type for value in (*prepared.graph.input, *prepared.graph.output)}
 

@@ -22,11 +22,11 @@ Var: TypeAlias = Any
 
 
 def typed_var(name: str, shape: Sequence[Any], kind: str) -> Var:
-    """A value of an element type and shape that is the result of no operation."""
+    """A value of an element type and shape that no operation computes."""
     element = types.string_to_builtin(kind)
     return mil.Var(name, types.tensor(element, tuple(shape)) if len(shape) else element)
 
 
 def is_fixed(dim: Any) -> bool:
-    """Whether a size is a number, not a symbol."""
+    """Whether a size is an integer, not a symbol."""
     return not bool(symbolic.is_symbolic(dim))

@@ -1,4 +1,7 @@
-"""Lowering of normalizations to MIL's own operations, where scale and bias are constants."""
+"""Lowering of BatchNormalization, InstanceNormalization and LayerNormalization to MIL's operations for them.
+
+MIL needs constants for scale and bias; other nodes are lowered by `graph.conversion.lowering.norms`.
+"""
 
 from triune.coreml.lowering.context import Context, Lowering, dtype_of, like
 from triune.coreml.lowering.mb import mb

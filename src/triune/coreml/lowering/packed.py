@@ -14,12 +14,16 @@ _FOUR_BITS = (TensorProto.INT4, TensorProto.UINT4)
 
 
 def packed_input(c: Context, index: int) -> Packed | None:
-    """The packed weights of an input; None if it is not packed in the program."""
+    """The quantized weights of an input; None if the program does not hold that input quantized."""
     return c.scope.packed(c.node.input[index]) if c.has(index) else None
 
 
 def dequantize(c: Context) -> bool:
-    """Write a DequantizeLinear of constants and return True; for any other, write nothing and return False."""
+    """Write a DequantizeLinear of constants, which keeps the weights quantized if the target can.
+
+    Returns:
+        False if the operands are not constants: nothing is written then.
+    """
     packed = packed_of(c.node, c.scope.tensor)
     if packed is None:
         return False
@@ -28,13 +32,13 @@ def dequantize(c: Context) -> bool:
         c.scope.pack(c.node.output[0], packed)
         c.give(unpacked(c, packed))
     else:
-        c.note(f"weights of {packed.data.size} elements are whole: {reason}")
+        c.note(f"{packed.data.size} quantized weights are saved dequantized: {reason}")
         c.give(mb.const(val=packed.whole()))
     return True
 
 
 def unpacked(c: Context, packed: Packed) -> Var:
-    """Write the operation that unpacks weights when the program is loaded or while it runs."""
+    """Write the operation that dequantizes constant weights, when the program is loaded or while it runs."""
     scale = packed.scale
     data, zero_point = _small(packed.elem_type, packed.data), packed.zero_point
     if c.target.value >= Target.IOS18.value:
@@ -56,9 +60,9 @@ def _small(elem_type: int, array: Any) -> Any:
 
 
 def _reason(packed: Packed, target: Target) -> str | None:
-    """Why the target lacks a form for the packed weights; None if it has one."""
+    """Why the target cannot hold the quantized weights; None if it can."""
     if target.value < Target.IOS16.value:
-        return f"{target.label} has no packed weights; give --target iOS16 or later"
+        return f"{target.label} has no quantized weights; give --target iOS16 or later"
     if target.value < Target.IOS18.value and (packed.is_blocked or packed.elem_type in _FOUR_BITS):
-        return f"{target.label} has neither 4 bits nor scales for blocks; give --target iOS18"
+        return f"{target.label} has neither weights of 4 bits nor scales for blocks; give --target iOS18"
     return None

@@ -40,12 +40,12 @@ def _pad(c: Context) -> None:
         return
     for axis, (before, after) in enumerate(zip(begins, ends, strict=True)):
         if before or after:
-            x = _gathered(x, axis, before, after, _NUMPY_MODES[mode])
+            x = _with_repeated(x, axis, before, after, _NUMPY_MODES[mode])
     c.give(x)
 
 
 def _crop(x: Var, begins: list[int], ends: list[int]) -> Var:
-    """Remove elements where padding is negative."""
+    """Remove elements at each end whose padding is negative: -2 removes two."""
     if min(*begins, *ends, 0) >= 0:
         return x
     shape = static_shape(x, "what is cut by negative padding")
@@ -67,14 +67,16 @@ def _constant(c: Context, x: Var, begins: list[int], ends: list[int]) -> Var:
     if filler.rank:
         filler = mb.squeeze(x=filler, axes=list(range(filler.rank)))
     if not has_static_shape(x):
-        raise Refusal("padding of whole numbers, or by a computed value, of no fixed shape; fix it with --shape")
+        raise Refusal(
+            "padding of integers, or with a computed value, in a shape that is not fixed; fix it with --shape"
+        )
     if is_bool(x):
         filler = mb.cast(x=filler, dtype="int32")
-    return through_int(x, lambda each: _around(each, filler, begins, ends))
+    return through_int(x, lambda each: _with_blocks(each, filler, begins, ends))
 
 
-def _around(x: Var, filler: Var, begins: list[int], ends: list[int]) -> Var:
-    """Concatenate blocks filled with `filler` before and after `x` along each axis."""
+def _with_blocks(x: Var, filler: Var, begins: list[int], ends: list[int]) -> Var:
+    """Pad `x` with the scalar `filler`: concatenate filled blocks before and after it along each axis."""
     for axis, sides in enumerate(zip(begins, ends, strict=True)):
         blocks: list[Any] = []
         for length in sides:
@@ -86,8 +88,8 @@ def _around(x: Var, filler: Var, begins: list[int], ends: list[int]) -> Var:
     return x
 
 
-def _gathered(x: Var, axis: int, before: int, after: int, mode: str) -> Var:
-    """Pad one axis in a mode that repeats elements, by MIL's pad or by a gather of numpy's padded indices."""
+def _with_repeated(x: Var, axis: int, before: int, after: int, mode: str) -> Var:
+    """Pad one axis by elements of `x`, as numpy's `mode` does: by MIL's pad, or by a gather of padded indices."""
     if before < 0 or after < 0:
         raise Refusal(f"negative padding in mode '{mode}'; use Slice")
     is_native = is_float(x) and axis >= x.rank - 2 and x.rank >= 2 and mode in ("reflect", "edge")

@@ -20,7 +20,7 @@ from triune.coreml.lowering.mb import Var, mb
 from triune.coreml.lowering.window import flat, image_sizes, padding_of
 from triune.graph.conversion.window import SAME, Window, window_of
 
-_MOST_PLACES = 256
+_MOST_WINDOW_ELEMENTS = 256
 """The largest window, in elements, that is unrolled."""
 
 Widths: TypeAlias = list[tuple[int, int]]
@@ -30,15 +30,15 @@ Widths: TypeAlias = list[tuple[int, int]]
 def _max_pool(c: Context) -> None:
     x = c.input(0)
     window, widths = _window(c, x)
-    # ONNX pools bytes too, which fp16 and fp32 represent exactly.
+    # ONNX also pools int8 and uint8. Cast these to fp32, which represents them exactly.
     wide = x if is_float(x) else mb.cast(x=x, dtype="fp32")
     if c.wants(1):
-        values, places = _written_out(c, wide, window, widths)
+        values, places = _max_with_indices(c, wide, window, widths)
         c.give(places, 1)
     elif any(each != 1 for each in window.dilations):
-        values, _ = _written_out(c, wide, window, widths)
+        values, _ = _max_with_indices(c, wide, window, widths)
     else:
-        if not _is_within(widths, window):
+        if not _is_allowed_padding(widths, window):
             wide, widths = _padded(wide, widths, -np.inf), [(0, 0)] * len(widths)
         values = mb.max_pool(
             x=wide, kernel_sizes=window.kernel, strides=window.strides, pad_type="custom", pad=flat(widths)
@@ -47,7 +47,7 @@ def _max_pool(c: Context) -> None:
 
 
 def _window(c: Context, x: Var) -> tuple[Window, Widths]:
-    """The window, and the padding before and after each spatial dimension, with that for `ceil_mode`."""
+    """The window, and the padding before and after each spatial dimension; `ceil_mode` adds to the latter."""
     window = window_of(c.attributes, c.attributes["kernel_shape"])
     window.require_room(image_sizes(x), is_ceil=bool(c.attributes.get("ceil_mode", 0)))
     widths = padding_of(x, window)
@@ -56,33 +56,34 @@ def _window(c: Context, x: Var) -> tuple[Window, Widths]:
     return window, [(begin, window.reach(axis, end)) for axis, (begin, end) in enumerate(widths)]
 
 
-def _is_within(widths: Widths, window: Window) -> bool:
-    """Whether the padding is narrower than the window, as MIL's pools require."""
+def _is_allowed_padding(widths: Widths, window: Window) -> bool:
+    """Whether the padding of each dimension is less than the window's size, as MIL's pools require."""
     return all(max(pair) < size for pair, size in zip(widths, window.kernel, strict=True))
 
 
 def _padded(x: Var, widths: Widths, value: float) -> Var:
-    """Pad each spatial dimension with `value`."""
+    """Pad the spatial dimensions of `x` with `value`."""
     if not any(flat(widths)):
         return x
     return mb.pad(x=x, pad=[0, 0, 0, 0, *flat(widths)], mode="constant", constant_val=like(x, value))
 
 
-def _written_out(c: Context, x: Var, window: Window, widths: Widths) -> tuple[Var, Var]:
-    """MaxPool with indices: the largest elements, and their indices in the flat input.
+def _max_with_indices(c: Context, x: Var, window: Window, widths: Widths) -> tuple[Var, Var]:
+    """Write MaxPool: the largest element in each window, and its index in the flattened input.
 
-    The elements of the window are compared one after the other.
+    MIL's max_pool gives no indices. So a slice of `x` with the window's strides is taken for each element of the
+    window, and the slices are compared one after the other.
     """
-    if math.prod(window.kernel) > _MOST_PLACES:
+    if math.prod(window.kernel) > _MOST_WINDOW_ELEMENTS:
         raise Refusal(f"a window of {window.kernel} with dilations or indices; use a smaller one")
-    steps = _steps(x, is_column_major=bool(c.attributes.get("storage_order", 0)))
+    steps = _flat_strides(x, is_column_major=bool(c.attributes.get("storage_order", 0)))
     padded = _padded(x, widths, -np.inf)
     best: Var = None
     where: Var = None
     origins: Var = None
     for offsets in np.ndindex(*window.kernel):
         begins = [offset * dilation for offset, dilation in zip(offsets, window.dilations, strict=True)]
-        # The slice ends so far before the end of the image that the rest of the window fits.
+        # The slice ends before positions at which the rest of the window would exceed the padded image.
         ends = [begin + 1 - window.extent(axis) for axis, begin in enumerate(begins)]
         values = mb.slice_by_index(
             x=padded,
@@ -95,7 +96,7 @@ def _written_out(c: Context, x: Var, window: Window, widths: Widths) -> tuple[Va
             [(begin - before, step) for begin, (before, _), step in zip(begins, widths, steps[2:], strict=True)]
         )
         if best is None:
-            origins = _origins(values, steps, window)
+            origins = _window_starts(values, steps, window)
             best, where = values, mb.add(x=origins, y=place)
             continue
         is_more = mb.greater(x=values, y=best)
@@ -104,8 +105,8 @@ def _written_out(c: Context, x: Var, window: Window, widths: Widths) -> tuple[Va
     return best, where
 
 
-def _steps(x: Var, *, is_column_major: bool) -> list[Any]:
-    """The stride in elements of each dimension of the flat input: a number, or a scalar that is computed."""
+def _flat_strides(x: Var, *, is_column_major: bool) -> list[Any]:
+    """The distance in the flattened `x` between neighbours along each dimension: an int, or a scalar of the program."""
     sizes = sizes_of(x)
     order = [0, 1, *range(2, x.rank)] if not is_column_major else [0, 1, *reversed(range(2, x.rank))]
     steps: list[Any] = [1] * x.rank
@@ -125,7 +126,7 @@ def _times(one: Any, other: Any) -> Any:
 
 
 def _scaled_sum(pairs: Sequence[tuple[int, Any]]) -> Any:
-    """The sum of number * step over `pairs`: an np.int32, or a scalar that is computed."""
+    """The sum of number * stride over `pairs` (number, stride): an np.int32, or a scalar of the program."""
     total: Any = np.int32(sum(number * step for number, step in pairs if isinstance(step, int)))
     for number, step in pairs:
         if not isinstance(step, int):
@@ -133,8 +134,8 @@ def _scaled_sum(pairs: Sequence[tuple[int, Any]]) -> Any:
     return total
 
 
-def _origins(pooled: Var, steps: Sequence[Any], window: Window) -> Var:
-    """The flat index of the window's first element at each of its positions, in an image without padding."""
+def _window_starts(pooled: Var, steps: Sequence[Any], window: Window) -> Var:
+    """The index in the flattened input of the first element of each window, if there were no padding."""
     total: Var = None
     for axis, (size, step) in enumerate(zip(sizes_of(pooled), steps, strict=True)):
         stride = 1 if axis < 2 else window.strides[axis - 2]
@@ -152,11 +153,12 @@ def _average_pool(c: Context) -> None:
     x = c.input(0)
     window, widths = _window(c, x)
     if c.attributes.get("count_include_pad", 0):
-        # Elements beyond the padding, which `ceil_mode` adds, never count.
+        # With `ceil_mode` the last window may exceed the padding. ONNX's mean counts zeros of the padding, but nothing
+        # beyond it: so only the former is padded here.
         own = [(begin, min(end, reach)) for (begin, end), (_, reach) in zip(padding_of(x, window), widths, strict=True)]
         x = _padded(x, own, 0)
         widths = [(0, reach - end) for (_, reach), (_, end) in zip(widths, own, strict=True)]
-    if all(each == 1 for each in window.dilations) and _is_within(widths, window):
+    if all(each == 1 for each in window.dilations) and _is_allowed_padding(widths, window):
         pooled = mb.avg_pool(
             x=x,
             kernel_sizes=window.kernel,
@@ -169,15 +171,17 @@ def _average_pool(c: Context) -> None:
         return
     channels = static_dim(x, 1, "the number of channels")
     if not any(flat(widths)):
-        c.give(mb.real_div(x=_sums(x, window, channels), y=like(x, math.prod(window.kernel))))
+        c.give(mb.real_div(x=_window_sums(x, window, channels), y=like(x, math.prod(window.kernel))))
         return
     counts = mb.fill(shape=as_vector([1, 1, *sizes_of(x)[2:]]), value=like(x, 1))
-    sums, counts = (_sums(_padded(each, widths, 0), window, count) for each, count in ((x, channels), (counts, 1)))
+    sums, counts = (
+        _window_sums(_padded(each, widths, 0), window, count) for each, count in ((x, channels), (counts, 1))
+    )
     c.give(mb.real_div(x=sums, y=counts))
 
 
-def _sums(x: Var, window: Window, channels: int) -> Var:
-    """The sum of the elements in the window at each of its positions."""
+def _window_sums(x: Var, window: Window, channels: int) -> Var:
+    """The sum of the elements in each window."""
     return mb.conv(
         x=x,
         weight=np.ones((channels, 1, *window.kernel), dtype_of(x)),

@@ -1,4 +1,4 @@
-"""The precision of each operation of a program: which are kept in fp32 when the program is cast to fp16."""
+"""Marks of the operations that stay in fp32 when a program is cast to fp16."""
 
 import contextlib
 from collections.abc import Collection, Generator
@@ -13,10 +13,10 @@ from triune.coreml.lowering.options import LowerOptions
 from triune.graph.conversion.options import Precision
 
 _KEPT = "fp32"
-"""The mark of operations that the user keeps in fp32."""
+"""The mark of operations that the user wants in fp32 (`--keep-fp32`)."""
 
 _WIDE = "wide"
-"""The mark of operations that fp16 cannot compute."""
+"""The mark of operations whose values fp16 cannot represent."""
 
 _MARK: Any = ScopeSource.EXIR_STACK_TRACE
 
@@ -25,8 +25,16 @@ _FUSED = frozenset({"layer_norm", "instance_norm", "batch_norm", "gelu", "softpl
 
 
 @contextlib.contextmanager
-def kept_scope(node: NodeProto, options: LowerOptions, wide: Collection[str]) -> Generator[None]:
-    """A context that marks the operations of a node that must compute in fp32; passes keep the mark."""
+def marked_for_fp32(node: NodeProto, options: LowerOptions, wide: Collection[str]) -> Generator[None]:
+    """A context in which a node is lowered: it marks the operations if the node must compute in fp32.
+
+    Passes keep the mark.
+
+    Args:
+        node: the node.
+        options: the options; `keep_fp32` has names and types of nodes that the user wants in fp32.
+        wide: the values that fp16 cannot represent.
+    """
     marks: list[str] = []
     if options.keep_fp32 & {node.name, node.op_type}:
         marks.append(_KEPT)
@@ -39,8 +47,8 @@ def kept_scope(node: NodeProto, options: LowerOptions, wide: Collection[str]) ->
         yield
 
 
-def as_given() -> contextlib.AbstractContextManager[None]:
-    """A context that marks operations to compute in fp32, for operands that must not be rounded to fp16."""
+def in_fp32() -> contextlib.AbstractContextManager[None]:
+    """A context that marks operations to compute in fp32, so that their operands are not rounded to fp16."""
     return _marked([_WIDE])
 
 
@@ -58,7 +66,7 @@ def is_kept(op: Any) -> bool:
 
 
 def _is_of_kept(op: Any) -> bool:
-    """Whether an operation reads the result of one that computes in fp32."""
+    """Whether the operand x is the result of an operation that computes in fp32."""
     maker = op.x.op
     return maker is not None and is_kept(maker)
 
@@ -69,7 +77,7 @@ def compute_precision(options: LowerOptions) -> Any:
     if options.precision is Precision.FP32:
         return library.precision.FLOAT32
 
-    def is_free(op: Any) -> bool:
+    def may_be_fp16(op: Any) -> bool:
         return not is_kept(op)
 
-    return library.transform.FP16ComputePrecision(op_selector=is_free)
+    return library.transform.FP16ComputePrecision(op_selector=may_be_fp16)

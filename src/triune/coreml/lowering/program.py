@@ -32,7 +32,7 @@ from triune.coreml.lowering.context import MAX_RANK, Context, Lowering, Refusal
 from triune.coreml.lowering.interface import Interface
 from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, is_fixed, mb, typed_var, types
 from triune.coreml.lowering.options import LowerOptions
-from triune.coreml.lowering.precision import kept_scope
+from triune.coreml.lowering.precision import marked_for_fp32
 from triune.coreml.lowering.scope import Scope
 from triune.coreml.lowering.subtraction import add_negated_constants
 from triune.graph.conversion import scope as conversion
@@ -67,14 +67,14 @@ class ProgramWriter(GraphWriter[Var]):
     """Writes the function `main` of a program.
 
     Attributes:
-        notes: what could not be kept as in the model, and why.
-        deep: problems for tensors of more dimensions than Core ML has, which coremltools' passes may still remove.
+        notes: what differs from the model, and why.
+        deep: problems with tensors of rank above 5. They count only if coremltools' passes do not remove the tensor.
     """
 
     library = "coremltools"
 
     def __init__(self, prepared: Prepared, interface: Interface, options: LowerOptions) -> None:
-        """`interface` is that of the prepared model, with shapes for all inputs."""
+        """`interface` describes the inputs and outputs of `prepared`, with the shapes that are allowed."""
         super().__init__()
         self._graph = prepared.model.graph
         self._wide = prepared.wide
@@ -91,7 +91,7 @@ class ProgramWriter(GraphWriter[Var]):
         with Function(inputs, opset_version=self._interface.opset) as function:
             scope = self.new_scope(self._graph)
             for feature in self._interface.inputs:
-                scope.put(feature.source, feature.received(function.inputs[feature.name]))
+                scope.put(feature.source, feature.to_graph_value(function.inputs[feature.name]))
             self.write_nodes(self._graph, scope)
             outputs = [self._output(feature.source, feature.name, scope) for feature in self._interface.outputs]
             function.set_outputs([each for each in outputs if each is not None])
@@ -100,7 +100,7 @@ class ProgramWriter(GraphWriter[Var]):
         return program
 
     def _output(self, source: str, name: str, scope: conversion.Scope[Var]) -> Var | None:
-        """Convert an output to what Core ML can return: rank 1 at least, int32 in place of bool, under its own name."""
+        """Convert a value to an output of Core ML: at least rank 1, int32 in place of bool, with the output's name."""
         value = self.output(source, scope)
         if value is None:
             return None
@@ -116,17 +116,17 @@ class ProgramWriter(GraphWriter[Var]):
         return value
 
     def new_scope(self, graph: GraphProto, outer: conversion.Scope[Var] | None = None) -> conversion.Scope[Var]:
-        """Make a scope for the values of a graph; `outer` is that of the graph around it."""
+        """Make a scope for the values of `graph`. `outer` is the scope of the graph around it, if it is a subgraph."""
         return Scope(graph, outer)
 
     def around(self, node: NodeProto) -> AbstractContextManager[object]:
-        """A context in which operations have the precision of a node."""
-        return kept_scope(node, self._options, self._wide)
+        """A context that marks a node's operations if they must compute in fp32."""
+        return marked_for_fp32(node, self._options, self._wide)
 
     def lower(self, node: NodeProto, scope: conversion.Scope[Var]) -> None:
         """Write the operations of a node."""
         lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        _require_few_made(node, scope)
+        _require_small_constants(node, scope)
 
         def note(what: str) -> None:
             self.notes.append(f"{called(node)}: {what}")
@@ -143,20 +143,20 @@ class ProgramWriter(GraphWriter[Var]):
         """
         if value.rank > MAX_RANK:
             shape = ", ".join(str(dim) for dim in value.shape)
-            reason = f"a tensor of rank {value.rank}, [{shape}]; Core ML ends at rank {MAX_RANK}: reshape it before"
-            # For a transpose between two reshapes, a pass of coremltools reduces the rank to 5 later.
+            reason = f"a tensor of rank {value.rank}, [{shape}]; Core ML's limit is rank {MAX_RANK}: reshape it before"
+            # A pass of coremltools later reduces the rank of a transpose between two reshapes to 5.
             if node.op_type not in ("Reshape", "Transpose"):
                 raise Refusal(reason)
             self.deep.append(Problem(called(node), reason))
         if any(dim == 0 for dim in value.shape):
             raise Refusal("an empty result: Core ML has no empty tensors")
         if any(is_fixed(dim) and dim < 0 for dim in value.shape):
-            # coremltools may infer negative sizes, and fails when it writes the program.
+            # coremltools may infer negative sizes, and only fails later, when it writes the program.
             shape = ", ".join(str(dim) for dim in value.shape)
             raise Refusal(f"its result would have the shape [{shape}]; correct its attributes or sizes")
 
     def stand_in(self, scope: conversion.Scope[Var], name: str) -> Var:
-        """A placeholder for a value that could not be made, of its type."""
+        """Return a value of the type that a failed node's output would have, so that later nodes are still checked."""
         elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
         shape = scope.values.shape(name) or ()
         kind = _MIL_TYPES.get(elem_type, "int32")
@@ -164,20 +164,20 @@ class ProgramWriter(GraphWriter[Var]):
         return typed_var(name, dims, kind)
 
 
-def _require_few_made(node: NodeProto, scope: conversion.Scope[Var]) -> None:
-    """Refuse a node whose constant operands make a large tensor, larger than they are.
+def _require_small_constants(node: NodeProto, scope: conversion.Scope[Var]) -> None:
+    """Refuse a node of constant operands whose result is large, and larger than its operands.
 
-    coremltools would compute the tensor and save it as a constant.
+    coremltools would compute the result and save it as a constant.
 
     Raises:
-        Refusal: the tensor is too large.
+        Refusal: the result has too many elements.
     """
     names = [name for name in node.input if name]
     made, *given = [math.prod(scope.values.static_shape(name) or ()) for name in (*node.output[:1], *names)] or [0]
     if names and made > max(MOST_LISTED, sum(given)) and all(scope.constant(name) is not None for name in names):
         raise Refusal(
-            f"it makes {made} elements of constants, which coremltools writes out, and {MOST_LISTED} is the most; give "
-            "what it makes as an input"
+            f"its result is constant, of {made} elements, which the package would store; at most {MOST_LISTED} are "
+            "allowed: make the result an input of the model"
         )
 
 

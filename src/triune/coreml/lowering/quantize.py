@@ -1,4 +1,4 @@
-"""Lowering of QuantizeLinear and DequantizeLinear. Small integers become int32, within the limits of their type."""
+"""Lowering of QuantizeLinear and DequantizeLinear. Integers of 8 and 16 bits are int32 within the same limits."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ _SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UI
 
 
 def _spread(c: Context, value: Var, x: Var) -> Var:
-    """Reshape or repeat a scale or zero point so that it broadcasts to `x`: one for all, each slice or each block."""
+    """Make a scale or zero point broadcast to `x`: a number for all, for each slice of `axis`, or for each block."""
     if value.rank == 0 or (value.rank == 1 and value.shape[0] == 1):
         return value
     axis = positive(int(c.attributes.get("axis", 1)), x.rank)
@@ -38,7 +38,7 @@ def _quantize(c: Context) -> None:
     elem_type = elem_type or TensorProto.UINT8
     if elem_type not in _SMALL:
         kind = helper.tensor_dtype_to_string(elem_type)
-        raise Refusal(f"quantization to {kind}, which Core ML has not; use INT8 or UINT8")
+        raise Refusal(f"quantization to {kind}, which Core ML lacks; use INT8 or UINT8")
     precision = int(c.attributes.get("precision", 0))
     kind = _PRECISIONS.get(precision, dtype_name(scale))
     limits = np.iinfo(helper.tensor_dtype_to_np_dtype(elem_type).name)
@@ -55,7 +55,7 @@ def _as(x: Var, kind: str) -> Var:
 
 
 def _dequantize(c: Context) -> None:
-    """Lower DequantizeLinear: packed weights for constants, else (x - zero_point) * scale in the type of the scale."""
+    """Lower DequantizeLinear: weights that are constants stay quantized, others are (x - zero_point) * scale."""
     if dequantize(c):
         return
     x, scale = c.input(0), c.input(1)

@@ -8,11 +8,11 @@ from triune.coreml.lowering.mb import mb
 
 
 def _random(name: str, defaults: dict[str, tuple[str, float]]) -> Lowering:
-    """The lowering to the MIL operation `name`.
+    """Return the lowering to the MIL operation `name`.
 
     Args:
         name: the operation.
-        defaults: for each operand of it, the ONNX attribute and the attribute's default.
+        defaults: for each of its operands, the ONNX attribute and the default of that attribute.
     """
 
     def lower(c: Context) -> None:

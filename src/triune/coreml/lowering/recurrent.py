@@ -1,4 +1,4 @@
-"""Lowering of LSTM: to Core ML's own if that computes the same, else step by step."""
+"""Lowering of LSTM: to MIL's lstm if that computes the same, else step by step."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ def _lstm(c: Context) -> None:
 
 
 def _native(c: Context, layer: Layer[Var]) -> tuple[Var, list[Var]] | None:
-    """Core ML's LSTM; None if weights are not constants, or Core ML lacks an attribute's value.
+    """Write MIL's lstm; return None if weights are not constant, or MIL lacks an attribute's value.
 
     Returns:
-        the outputs of all steps, and the last states, as the node has them.
+        the hidden states of all steps, and the last hidden and cell states, in the layout of ONNX's outputs.
     """
     weights, recurrence = c.constant(1), c.constant(2)
     if weights is None or recurrence is None or any(c.has(i) and c.constant(i) is None for i in (3, 7)):
@@ -65,8 +65,9 @@ def _native(c: Context, layer: Layer[Var]) -> tuple[Var, list[Var]] | None:
         **operands,
     )
     if layer.directions == ["reverse"]:
-        # For direction "reverse" alone, Core ML returns the steps in the order of their computation, the last one
-        # first (coremltools' test_builder_to_backend_smoke_unilstm). ONNX returns them in the order of the input.
+        # If the only direction is "reverse", MIL's lstm returns the steps in the order in which they are computed, the
+        # last one of the input first (coremltools' test_builder_to_backend_smoke_unilstm). ONNX returns them in the
+        # order of the input.
         whole = mb.reverse(x=whole, axes=[0])
     return _by_direction(whole, layer), [_state_by_direction(each, layer) for each in last]
 
@@ -78,12 +79,14 @@ def _reordered(gates: NDArray[Any]) -> NDArray[Any]:
 
 
 def _by_direction(whole: Var, layer: Layer[Var]) -> Var:
+    """Reshape (steps, batch, directions * hidden) to ONNX's (steps, directions, batch, hidden)."""
     steps, batch, _ = sizes_of(whole)
     split = mb.reshape(x=whole, shape=as_vector([steps, batch, len(layer.directions), layer.hidden]))
     return mb.transpose(x=split, perm=[0, 2, 1, 3])
 
 
 def _state_by_direction(state: Var, layer: Layer[Var]) -> Var:
+    """Reshape (batch, directions * hidden) to ONNX's (directions, batch, hidden)."""
     split = mb.reshape(x=state, shape=as_vector([sizes_of(state)[0], len(layer.directions), layer.hidden]))
     return mb.transpose(x=split, perm=[1, 0, 2])
 

@@ -1,4 +1,4 @@
-"""Lowering of Resize: to Core ML's operations if they agree with ONNX, else by matrix products or gathers."""
+"""Lowering of Resize: to MIL's operations if they agree with ONNX, else by matrix products or gathers."""
 
 import numpy as np
 
@@ -22,9 +22,9 @@ def _resize(c: Context) -> None:
     x = c.input(0)
     mode = mode_of(c)
     places = [positive(each, x.rank) for each in c.attributes.get("axes", range(x.rank))]
-    axes = _axes(c, x, places)
+    axes = _resized_axes(c, x, places)
     if axes is None or any(each.size == 0 for each in axes):
-        repeated = _by_whole_factors(c, x, axes, mode) if axes else None
+        repeated = _by_integer_factors(c, x, axes, mode) if axes else None
         c.give(resize_free(c, x, places, mode) if repeated is None else repeated)
     elif mode == "nearest":
         c.give(_nearest(c, x, axes))
@@ -32,8 +32,11 @@ def _resize(c: Context) -> None:
         c.give(_native_linear(c, x, axes) or _interpolate(c, x, axes, mode))
 
 
-def _axes(c: Context, x: Var, places: list[int]) -> list[Axis] | None:
-    """The dimensions that change; None if that depends on scales or sizes that are not known."""
+def _resized_axes(c: Context, x: Var, places: list[int]) -> list[Axis] | None:
+    """Describe the dimensions whose size changes; None if that depends on scales or sizes known only at run time.
+
+    An unknown size of `x` is 0 in the description.
+    """
     scales, sizes = c.constant(2), c.constant(3)
     lengths = [int(x.shape[axis]) if is_fixed(x.shape[axis]) else 0 for axis in places]
     is_computed = (c.has(2) and scales is None) or (c.has(3) and sizes is None)
@@ -47,7 +50,8 @@ def _axes(c: Context, x: Var, places: list[int]) -> list[Axis] | None:
 
 
 def _nearest(c: Context, x: Var, axes: list[Axis]) -> Var:
-    factors = _whole_factors(c, axes)
+    """Write mode "nearest" where sizes are known, by MIL's upsample_nearest_neighbor or a gather along each axis."""
+    factors = _integer_factors(c, axes)
     if factors is not None and is_float(x) and _are_last_two(x, axes):
         return _upsample_nearest(x, factors, axes)
     for each in axes:
@@ -58,8 +62,11 @@ def _nearest(c: Context, x: Var, axes: list[Axis]) -> Var:
     return x
 
 
-def _whole_factors(c: Context, axes: list[Axis]) -> list[int] | None:
-    """The whole factors by which elements of each dimension are repeated; None if the result is not such repetition."""
+def _integer_factors(c: Context, axes: list[Axis]) -> list[int] | None:
+    """For each axis, the n of an enlargement that only repeats each element n times; None if one does not.
+
+    It is tried on indices; for an unknown size, on a size of 7.
+    """
     factors: list[int] = []
     for each in axes:
         size = each.size or 7
@@ -87,18 +94,18 @@ def _upsample_nearest(x: Var, factors: list[int], axes: list[Axis]) -> Var:
     )
 
 
-def _by_whole_factors(c: Context, x: Var, axes: list[Axis], mode: str) -> Var | None:
-    """Repeat elements of dimensions whose sizes are not known; None if the factors are not whole numbers."""
-    # The coordinates of align_corners depend on the size itself.
+def _by_integer_factors(c: Context, x: Var, axes: list[Axis], mode: str) -> Var | None:
+    """Repeat elements in mode "nearest" along dimensions of unknown size; None if the scales are not integers."""
+    # With align_corners, which elements are picked depends on the unknown size.
     is_aligned = c.attributes.get("coordinate_transformation_mode") == "align_corners"
     if not _are_last_two(x, axes) or not is_float(x) or mode != "nearest" or is_aligned:
         return None
-    factors = _whole_factors(c, axes)
+    factors = _integer_factors(c, axes)
     return None if factors is None else _upsample_nearest(x, factors, axes)
 
 
 def _native_linear(c: Context, x: Var, axes: list[Axis]) -> Var | None:
-    """Core ML's bilinear resize; None unless each scale is exactly the ratio of the sizes and Core ML has the mode."""
+    """Write MIL's resize_bilinear; return None if a scale is not exactly target / size, or MIL lacks the mode."""
     sampling = SAMPLING.get(c.attributes.get("coordinate_transformation_mode", "half_pixel"))
     is_plain = not c.attributes.get("antialias", 0) and not c.attributes.get("exclude_outside", 0)
     is_exact = all(each.size * each.scale == each.target and each.target > 1 for each in axes)
@@ -116,6 +123,7 @@ def _native_linear(c: Context, x: Var, axes: list[Axis]) -> Var | None:
 
 
 def _interpolate(c: Context, x: Var, axes: list[Axis], mode: str) -> Var:
+    """Write any linear or cubic mode as a product with a constant matrix of weights along each axis."""
     for each in axes:
         places = places_of(c.attributes, each)
         matrix = matrix_of(c.attributes, each, places, mode).astype(dtype_of(x))

@@ -26,7 +26,7 @@ def _cumsum(c: Context) -> None:
 
 
 def _zeros(x: Var, axis: int) -> Var:
-    """Zeros of the shape of one slice of `x`, even if `x` has infinities or NaN."""
+    """Zeros in the shape of a slice of `x` of length 1 along `axis`; x * 0 would be NaN for infinities and NaN."""
     row = _cut(x, axis, 0, 1)
     return mb.mul(x=mb.cast(x=mb.equal(x=row, y=row), dtype="fp32"), y=np.float32(0))
 

@@ -1,4 +1,4 @@
-"""Lowering of GridSample: to MIL's own if it has the mode, else by gathers."""
+"""Lowering of GridSample: to MIL's resample if it has the mode, else by gathers."""
 
 from triune.coreml.lowering.context import Context, Lowering, like, static_shape
 from triune.coreml.lowering.mb import mb

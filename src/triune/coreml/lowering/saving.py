@@ -20,11 +20,11 @@ def save(program: Any, version: int, path: Path, description: str, metadata: Map
     """Write a package; a file or folder at `path` is replaced.
 
     Args:
-        program: a program of PyMIL, after all passes.
-        version: the specification version, which decides the oldest system that runs the package.
+        program: coremltools' program, after all passes.
+        version: Core ML's specification version, which decides the oldest system that runs the package.
         path: where to save the package; ends in .mlpackage.
         description: the description of the model that Xcode shows.
-        metadata: further texts about the model, by key.
+        metadata: further entries of the model's metadata, by key.
     """
     with tempfile.TemporaryDirectory() as folder:
         specification = specification_of(program, version, Path(folder))
@@ -40,5 +40,5 @@ def save(program: Any, version: int, path: Path, description: str, metadata: Map
 
 
 def specification_of(program: Any, version: int, folder: Path) -> Any:
-    """The program as a `Model_pb2.Model`, whose weights are written into `folder`."""
+    """Convert `program` to Core ML's `Model` message, and write the weights into `folder`."""
     return _backend.load(program, str(folder), specification_version=version)

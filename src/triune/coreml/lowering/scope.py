@@ -15,7 +15,7 @@ __all__ = ["EMPTY", "Scope", "as_constant"]
 
 
 class Scope(conversion.Scope[Var]):
-    """MIL's values by the names of ONNX values."""
+    """The MIL values of a graph, by the ONNX names of the values."""
 
     runtime = "Core ML"
 
@@ -28,15 +28,15 @@ class Scope(conversion.Scope[Var]):
         return mb.const(val=as_constant(tensor))
 
     def known(self, value: Var) -> NDArray[Any] | None:
-        """The elements of a value that coremltools' value inference knows; None for others."""
+        """The elements of `value` if coremltools knows them while the program is written; else None."""
         return None if value.val is None else np.asarray(value.val)
 
     def narrowed(self, tensor: TensorProto) -> NDArray[Any]:
-        """The elements of a tensor in one of MIL's element types."""
+        """The elements of a tensor, converted to one of MIL's element types."""
         return np.asarray(as_constant(tensor))
 
 
 def as_constant(tensor: TensorProto) -> Any:
-    """The result of `narrow_constant`, as a numpy scalar if its rank is 0."""
+    """Convert a tensor to one of MIL's element types by `narrow_constant`; of rank 0, to a numpy scalar."""
     array = narrow_constant(tensor, Scope.runtime)
     return array[()] if array.ndim == 0 else array

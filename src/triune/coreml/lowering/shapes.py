@@ -1,4 +1,4 @@
-"""Lowering of operators that take a shape: Reshape, Unsqueeze, Expand, ConstantOfShape, Range; and of Trilu."""
+"""Lowering of operators whose operand is a shape (Reshape, Unsqueeze, Expand, ConstantOfShape, Range), and of Trilu."""
 
 from typing import Any
 
@@ -30,14 +30,14 @@ def _reshape(c: Context) -> None:
         shape = c.input(1)
         if x.rank == 0:
             raise Refusal("a scalar reshaped to a computed shape; fix the shape")
-        # Zeros in a computed shape stand for sizes of `x`, by which `_with_zeros` replaces them.
+        # A 0 in the shape means that the size of `x` is kept, unless the attribute allowzero is set.
         c.give(mb.reshape(x=x, shape=_with_zeros(x, shape, keeps_zero=keeps_zero)))
         return
     if not sizes:
         c.give(_to_scalar(x))
         return
     if min(sizes) < -1:
-        raise Refusal(f"it has shape {sizes}, and a size is 0 or more, or -1 for what is left")
+        raise Refusal(f"its shape is {sizes}; give sizes of 0 or more, and at most one -1, which means the rest")
     c.give(mb.reshape(x=x, shape=_target(x, sizes)))
 
 
@@ -49,11 +49,11 @@ def _to_scalar(x: Var) -> Var:
 
 
 def _target(x: Var, sizes: list[int]) -> Any:
-    """The shape for MIL's reshape: each 0 in `sizes`, which keeps a dimension of `x`, becomes -1 or that size."""
+    """The shape for MIL's reshape. A 0 in `sizes`, which keeps the size of `x`, becomes that size or -1."""
     filled = [int(x.shape[axis]) if each == 0 and is_fixed(x.shape[axis]) else each for axis, each in enumerate(sizes)]
     if 0 not in filled:
         return filled
-    # MIL's own 0 for a kept dimension is not used, since it is lost where other sizes are symbols.
+    # MIL's reshape has 0 for a kept size, too, but loses it if other sizes are symbols. A single 0 can become -1.
     if filled.count(0) == 1 and -1 not in filled:
         return [-1 if each == 0 else each for each in filled]
     dims = sizes_of(x)
@@ -61,14 +61,14 @@ def _target(x: Var, sizes: list[int]) -> Any:
 
 
 def _with_zeros(x: Var, shape: Var, *, keeps_zero: bool) -> Var:
-    """Replace the zeros in a computed shape by the sizes of `x`, unless `keeps_zero`."""
+    """Replace zeros in a shape that is known only at run time by the sizes of `x`, unless `keeps_zero`."""
     if keeps_zero or not is_fixed(shape.shape[0]):
         return shape
     length = int(shape.shape[0])
     own = sizes_of(x)[:length]
     own += [1] * (length - len(own))
     if shape.sym_val is not None:
-        # Symbols stand for sizes, which are never 0.
+        # A symbol stands for the size of a dimension, and Core ML has no sizes of 0.
         known = [not is_fixed(each) or each != 0 for each in shape.sym_val]
         if all(known):
             return shape
@@ -121,7 +121,7 @@ def _constant_of_shape(c: Context) -> None:
 def _range(c: Context) -> None:
     start, limit, delta = (c.input(index) for index in range(3))
     if is_float(start) and any(c.constant(index) is None for index in (0, 2)):
-        # The number of steps between floats depends on rounding.
+        # How many elements a range of floats has depends on the rounding of (limit - start) / step.
         raise Refusal(f"a range of {dtype_name(start)} whose start or step is computed; make them constants")
     c.give(mb.range_1d(start=start, end=limit, step=delta))
 
@@ -142,7 +142,7 @@ def _trilu(c: Context) -> None:
 
 
 def _masked(x: Var, mask: NDArray[np.bool_]) -> Var:
-    """`x` where the mask is true, else 0. A product with the mask would turn infinities into NaN."""
+    """Return `x` where the constant mask is true, else 0. A product with the mask would turn infinities into NaN."""
     if is_bool(x):
         return mb.logical_and(x=x, y=mask)
     return select(mb.const(val=mask), x, mb.const(val=like(x, 0)))

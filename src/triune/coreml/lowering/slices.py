@@ -18,7 +18,7 @@ def _slice(c: Context) -> None:
     count = _length(c.input(1))
     axes = c.ints(3, "the axes of a slice") if c.has(3) else list(range(count))
     steps = c.ints(4, "the steps of a slice") if c.has(4) else [1] * count
-    plan = _Plan(x)
+    plan = _SliceOperands(x)
     for index, (axis, step) in enumerate(zip(axes, steps, strict=True)):
         start = int(starts[index]) if starts is not None else _element(c.input(1), index)
         end = int(ends[index]) if ends is not None else _element(c.input(2), index)
@@ -36,8 +36,8 @@ def _element(vector: Var, index: int) -> Var:
     return mb.gather(x=vector, indices=np.int32(index), axis=0)
 
 
-class _Plan:
-    """Collects the operands of slice_by_index for a tensor, axis by axis."""
+class _SliceOperands:
+    """The operands of slice_by_index for `x`, collected axis by axis."""
 
     def __init__(self, x: Var) -> None:
         self._x = x
@@ -50,25 +50,25 @@ class _Plan:
         self._sizes: list[Any] | None = None
 
     def cut(self, axis: int, start: Any, end: Any, step: int) -> None:
-        """Slice `axis` from `start` to before `end`, each a number or a value, by `step`."""
+        """Slice `axis` from `start` to before `end` by `step`. Each bound is an int or a scalar of the program."""
         size = self._x.shape[axis]
         self._strides[axis] = step
         if is_fixed(size) and isinstance(start, int) and isinstance(end, int):
-            self._cut_known(axis, range(*slice(start, end, step).indices(int(size))))
+            self._cut_fixed(axis, range(*slice(start, end, step).indices(int(size))))
         elif step > 0:
             self._cut_forwards(axis, start, end)
         elif isinstance(start, int) and isinstance(end, int) and start in (-1, _END) and end <= -_END:
-            # The slice takes all elements in reverse order.
+            # The bounds are the whole dimension in reverse order, which masked bounds mean as well.
             return
         else:
             raise Refusal("a slice with a negative step whose bounds or size are computed; give fixed sizes")
 
-    def _cut_known(self, axis: int, places: range) -> None:
+    def _cut_fixed(self, axis: int, places: range) -> None:
         if len(places) == 0:
             raise Refusal("an empty slice: Core ML has no empty tensors")
         last = places[-1]
         self._begins[axis], self._begin_masks[axis] = places.start, False
-        # No index means "before the first element", so that the mask says "to the end" instead.
+        # No index of MIL means "before the first element". The mask of an end stands for it.
         is_whole = places.step < 0 and last + places.step < 0
         self._end_masks[axis] = is_whole
         self._ends[axis] = 0 if is_whole else last + (1 if places.step > 0 else -1)
@@ -80,7 +80,7 @@ class _Plan:
             self._ends[axis], self._end_masks[axis] = self._bound(axis, end), False
 
     def _bound(self, axis: int, place: Any) -> Any:
-        """A bound counted from the front and clamped to 0 and the size, as in ONNX."""
+        """Convert a bound to an index between 0 and the size, as ONNX does: negative ones count from the end."""
         if isinstance(place, int) and is_fixed(self._x.shape[axis]):
             size = int(self._x.shape[axis])
             return min(max(place + size if place < 0 else place, 0), size)
@@ -115,7 +115,7 @@ class _Plan:
 
 
 def size_symbol(x: Var, axis: int) -> Any:
-    """The size of dimension `axis`: a number or MIL's symbol for it."""
+    """The size of dimension `axis`: an int, or coremltools' symbol for it."""
     return x.shape[axis]
 
 

@@ -1,4 +1,4 @@
-"""Rewriting of subtractions of constants as additions."""
+"""Rewrite subtractions of constants as additions."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from triune.coreml.lowering.mb import mb
 
 
 def add_negated_constants(block: Any) -> None:
-    """Replace `x - constant` of floats by `x + -constant`, which rounds the same, in a MIL block and those in it.
+    """Replace `x - constant` of floats by `x + -constant`, which rounds the same, in a block and all within it.
 
     coremltools 9 fuses a subtraction into the convolution before it (`fuse_conv_bias`) by negating the constant in
     place. Other readers of the constant then get it negated, and if the array is read-only, the conversion fails.
@@ -21,7 +21,7 @@ def add_negated_constants(block: Any) -> None:
             continue
         with block:
             total = mb.add(x=op.x, y=np.negative(constant), name=op.name, before_op=op)
-        # The new operation keeps the mark to compute in fp32.
+        # The new operation must keep the mark that says whether it computes in fp32.
         total.op.scopes = op.scopes
         block.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=total)
         block.remove_ops([op])

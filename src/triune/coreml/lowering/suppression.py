@@ -1,4 +1,4 @@
-"""Lowering of NonMaxSuppression of boxes whose number is known.
+"""Lowering of NonMaxSuppression, where the number of boxes is known.
 
 Core ML's own operation is not used, since it is not documented what it returns in place of missing boxes.
 """

@@ -16,9 +16,9 @@ def _relu(x: Var) -> Var:
 
 def _reciprocal(x: Var) -> Var:
     if x.op is not None and x.op.op_type == "sqrt":
-        # The pass in passes.norms looks for this form after a mean of squares.
+        # `passes.norms` looks for rsqrt after a mean of squares, in order to fuse layer normalizations.
         return mb.rsqrt(x=x.op.x, epsilon=like(x, 0))
-    # MIL's inverse would add an epsilon to x.
+    # MIL's operation `inverse` computes 1 / (x + epsilon).
     return mb.real_div(x=like(x, 1), y=x)
 
 
@@ -27,11 +27,13 @@ def _neg(x: Var) -> Var:
 
 
 def _log(x: Var) -> Var:
-    # With the default epsilon, the logarithm of 0 would be finite.
+    # MIL's log computes log(x + epsilon). With its default epsilon the logarithm of 0 would be finite.
     return mb.log(x=x, epsilon=like(x, 0))
 
 
-def _sloped(name: str) -> Callable[..., Var]:
+def _with_factors(name: str) -> Callable[..., Var]:
+    """Return a function that writes MIL's operation `name`, with its attributes in the element type of `x`."""
+
     def write(x: Var, **factors: float) -> Var:
         return getattr(mb, name)(x=x, **{key: like(x, factor) for key, factor in factors.items()})
 
@@ -47,12 +49,12 @@ OPS: Mapping[str, Callable[..., Var]] = {
     "Neg": _neg,
     "Log": _log,
     "Reciprocal": _reciprocal,
-    "LeakyRelu": _sloped("leaky_relu"),
-    "Elu": _sloped("elu"),
-    "HardSigmoid": _sloped("sigmoid_hard"),
+    "LeakyRelu": _with_factors("leaky_relu"),
+    "Elu": _with_factors("elu"),
+    "HardSigmoid": _with_factors("sigmoid_hard"),
     "Gelu": _gelu,
 }
-"""The function that writes each ONNX operator; an operator in no such table is one operation of MIL."""
+"""What writes each operator of ONNX with one operand. Others of that kind are each one operation of MIL."""
 
 
 def _prelu(c: Context) -> None:
@@ -64,7 +66,8 @@ def _prelu(c: Context) -> None:
 
 
 def _is_per_channel(shape: tuple[int, ...], x: Var) -> bool:
-    # For ranks 3 and 5, MIL's prelu takes only one slope for all channels.
+    """Whether slopes of `shape` are one for each channel of `x`, and MIL's prelu takes these."""
+    # For x of rank 3 or 5, MIL's prelu takes only one slope for all channels.
     return x.rank == 4 and len(shape) == x.rank - 1 and shape[0] == x.shape[1] and all(dim == 1 for dim in shape[1:])
 
 
@@ -78,7 +81,7 @@ def _clip(c: Context) -> None:
 
 
 def _is_range(low: Array, high: Array) -> bool:
-    """Whether MIL's clip takes these limits: rounded to fp16, both must be finite and the lower one less."""
+    """Whether MIL's clip takes the limits: rounded to fp16, both are finite and `low` is less than `high`."""
     with np.errstate(over="ignore"):
         ends = np.float16(low), np.float16(high)
     return bool(np.isfinite(ends).all() and ends[0] < ends[1])

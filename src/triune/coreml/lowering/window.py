@@ -1,4 +1,4 @@
-"""The padding of convolutions and pools, which MIL takes as constant numbers."""
+"""The padding of convolutions and pools. MIL requires constants for it."""
 
 from collections.abc import Iterable
 
@@ -8,12 +8,12 @@ from triune.graph.conversion.window import Window
 
 
 def image_sizes(x: Var) -> list[int | None]:
-    """The spatial sizes of an image, which follow the batch and the channels; None for each that is not known."""
+    """The sizes of all dimensions after batch and channels; None for each that is not known."""
     return [int(size) if is_fixed(size) else None for size in x.shape[2:]]
 
 
 def padding_of(x: Var, window: Window) -> list[tuple[int, int]]:
-    """The window's padding before and after each spatial dimension of `x`.
+    """The window's padding before and after each spatial dimension of `x`, by the node's `pads` or `auto_pad`.
 
     Raises:
         Refusal: the padding depends on a size that is not known.

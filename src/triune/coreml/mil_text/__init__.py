@@ -9,10 +9,10 @@
             } -> (y);
     }
 
-The grammar is in `program`, `types` and `values`, each rule beside the function that reads it. Quoted words are
-literal, `?` means optional, `*` any number, and `,*` any number separated by commas. Apple publishes no grammar: this
-one is derived from files of Apple's compiler. No file with blocks of `cond` and `while_loop`, or with lists of strings,
-was available; their rules are guesses by analogy.
+The grammar is in the docstrings of `program`, `types` and `values`. Quoted words are literal, `?` means optional, `*`
+any number, and `,*` any number separated by commas. Apple publishes no grammar: this one is derived from files of
+Apple's compiler. No file with blocks of `cond` and `while_loop`, or with lists of strings, was available; their rules
+are guesses by analogy.
 """
 
 from triune.coreml.mil_text.program import read_text

@@ -27,7 +27,7 @@ _WORD = re.compile(
 )
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", '"': '"', "'": "'", "\\": "\\", "/": "/"}
-# The deepest nesting of types, values and blocks. Core ML's own models have five levels.
+# The deepest nesting of types, values and blocks that is read. Core ML's own models have five levels.
 _DEEPEST = 40
 _LONGEST_QUOTE = 40
 
@@ -44,7 +44,7 @@ class Words:
     """The tokens of a text, read lazily."""
 
     def __init__(self, text: str, file: str) -> None:
-        """`file` is the text's name in errors."""
+        """`file` is what errors call the text."""
         self._text = text
         self._file = file
         self._offset = 0
@@ -52,7 +52,7 @@ class Words:
         self._depth = 0
 
     def peek(self, ahead: int = 0) -> Word:
-        """The next token, or a later one, without taking it."""
+        """Return the next token, or the one `ahead` tokens later, without taking it."""
         while len(self._ahead) <= ahead:
             self._ahead.append(self._read())
         return self._ahead[ahead]
@@ -62,35 +62,41 @@ class Words:
         return self._ahead.popleft() if self._ahead else self._read()
 
     def is_next(self, punctuation: str) -> bool:
-        """Whether the next token is this text."""
+        """Whether the next token is `punctuation`."""
         return self.peek().text == punctuation
 
     def accept(self, punctuation: str) -> bool:
-        """Take the next token if it is this text; returns whether it was."""
+        """Take the next token if it is `punctuation`.
+
+        Returns:
+            whether it was taken.
+        """
         is_next = self.is_next(punctuation)
         if is_next:
             self.take()
         return is_next
 
     def expect(self, text: str) -> Word:
-        """Take the next token, which must be this text."""
+        """Take the next token. Raises InvalidArgumentError if it is not `text`."""
         word = self.take()
-        # A string never equals punctuation or a name: its quotes are part of it.
+        # The text of a string token includes its quotes, so that it never equals punctuation or a name.
         if word.text != text:
             self.fail(f"'{text}' is expected, not {_quoted(word)}", word)
         return word
 
     def expect_kind(self, kind: Kind, what: str) -> Word:
-        """Take a token of a kind, which errors call `what`."""
+        """Take the next token. Raises InvalidArgumentError, with `what` as the expected one, if it is of another
+        kind.
+        """
         word = self.take()
         if word.kind != kind:
             self.fail(f"{what} is expected, not {_quoted(word)}", word)
         return word
 
     def separated(self, closing: str) -> Generator[None]:
-        """Iterate once for each element of a list separated by commas, up to `closing`, which is taken.
+        """Iterate once for each element of a list separated by commas, until `closing`, which is taken.
 
-        The loop's body must take the element.
+        The body of the caller's loop must take the tokens of the element.
         """
         if self.accept(closing):
             return
@@ -104,7 +110,7 @@ class Words:
 
     @contextmanager
     def nested(self) -> Generator[None]:
-        """A context one nesting level deeper, up to a limit."""
+        """A context for one nesting level. Raises InvalidArgumentError if there are too many."""
         self._depth += 1
         if self._depth > _DEEPEST:
             self.fail(f"more than {_DEEPEST} types, values or blocks within each other")
@@ -114,20 +120,20 @@ class Words:
             self._depth -= 1
 
     def where(self, word: Word | None = None) -> str:
-        """The position of a token in errors: the file, the line and the column, both from 1."""
+        """The position of a token, or of the next one, for errors: the file, line and column; both count from 1."""
         offset = (word or self.peek()).offset
         line = self._text.count("\n", 0, offset) + 1
         column = offset - self._text.rfind("\n", 0, offset)
         return f"'{self._file}', line {line}, column {column}"
 
     def fail(self, message: str, word: Word | None = None, kind: type[TriuneError] = InvalidArgumentError) -> NoReturn:
-        """Raise an error at a token, or at the next one."""
+        """Raise an error of type `kind`, with the position of `word`, or of the next token."""
         raise kind(f"{self.where(word)}: {message}")
 
     def _read(self) -> Word:
         found = _WORD.match(self._text, self._offset)
         if found is None:
-            # After blanks: the text that is not a token.
+            # Skip blanks, in order to quote the text that is not a token.
             at = self._offset
             while self._text[at].isspace():
                 at += 1

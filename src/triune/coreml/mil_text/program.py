@@ -8,7 +8,7 @@
     attributes  = "[" (name "=" value),* "]"
     block       = ","? ("(" (type name),* ")")? block-body
 
-The result is the protobuf that a package would hold; `read_program` then checks its names.
+The result is a protobuf as in a package. `read_program` checks its names afterwards.
 """
 
 import re
@@ -22,7 +22,7 @@ from triune.coreml.mil_text.values import read_value_text
 from triune.coreml.protos import mil_pb2
 
 _VERSIONS = re.compile(r"1\.[0-9]{1,2}")
-# The version in the protobuf, which is also that of the first programs in text.
+# The version that the protobuf gets. The first programs in text have the same.
 _PROTO_VERSION = 1
 _OPSETS = MappingProxyType(
     {
@@ -33,7 +33,7 @@ _OPSETS = MappingProxyType(
         "ios17": "CoreML7",
         "ios18": "CoreML8",
         "ios19": "CoreML9",
-        # Apple's version numbers went from 18 to 26.
+        # Apple's systems have no versions between 18 and 26.
         "ios26": "CoreML9",
     }
 )
@@ -44,13 +44,13 @@ def read_text(text: str, file: str) -> Any:
 
     Args:
         text: the text of the program.
-        file: the text's name in errors.
+        file: what errors call the text.
 
     Returns:
         `MIL_pb2.Program`.
 
     Raises:
-        InvalidArgumentError: it is malformed: the message names the file, the line and the column.
+        InvalidArgumentError: the text is malformed; the message names the file, the line and the column.
         UnsupportedError: a version, an operator set or a type is unknown.
     """
     words = Words(text, file)
@@ -140,7 +140,7 @@ def _argument(words: Words, argument: Any) -> None:
     if not words.accept("("):
         _binding(words, argument.arguments.add())
         return
-    # So that nothing in parentheses is an argument too.
+    # Mark the argument as present, since `()` adds nothing to it.
     argument.SetInParent()
     for _ in words.separated(")"):
         _binding(words, argument.arguments.add())

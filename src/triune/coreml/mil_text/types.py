@@ -22,13 +22,13 @@ _LONGEST_NUMBER = 20
 
 
 def is_value_next(words: Words) -> bool:
-    """Whether a value with its type follows, not a name."""
+    """Whether a value follows, which begins with its type, and not a name."""
     first, second = words.peek().text, words.peek(1).text
     return second == "<" if first in _COMPOUND else second == "(" and words.peek().kind == "name"
 
 
 def is_declaration_next(words: Words) -> bool:
-    """Whether an operation begins with the types and names of its outputs: with its own name it would go `add(`."""
+    """Whether an operation begins with the types and names of its outputs. One without outputs begins with `add(`."""
     return words.peek(1).text != "("
 
 
@@ -36,7 +36,7 @@ def read_type_text(words: Words) -> Any:
     """Parse a type to `MIL_pb2.ValueType`.
 
     Raises:
-        InvalidArgumentError: something else follows, or a size is out of range.
+        InvalidArgumentError: no type follows, or a size is out of range.
         UnsupportedError: the kind of type or the element type is unknown.
     """
     proto = mil_pb2().ValueType()
@@ -54,7 +54,7 @@ def _fill(words: Words, proto: Any) -> None:
     word = words.expect_kind("name", "a type")
     if word.text not in _COMPOUND:
         proto.tensorType.dataType = _code(words, word)
-        # A scalar's rank 0 must be set explicitly: protobuf would otherwise treat the rank as unset.
+        # Set the rank 0 of a scalar explicitly: protobuf would otherwise treat the rank as unset.
         proto.tensorType.rank = 0
         return
     words.expect("<")
@@ -72,7 +72,7 @@ def _fill(words: Words, proto: Any) -> None:
             words.expect(",")
             proto.dictionaryType.valueType.CopyFrom(read_type_text(words))
         case _:
-            # Marks the field as set, so that an empty tuple is a tuple, too.
+            # Mark the field as set, so that a tuple without elements is a tuple, too.
             proto.tupleType.SetInParent()
             for _ in words.separated(">"):
                 proto.tupleType.types.append(read_type_text(words))
@@ -95,11 +95,11 @@ def _fill_size(words: Words, dimension: Any) -> None:
     if words.accept("?"):
         dimension.unknown.variadic = False
         return
-    dimension.constant.size = whole_number(words, _LARGEST_SIZE, "a size")
+    dimension.constant.size = unsigned_integer(words, _LARGEST_SIZE, "a size")
 
 
-def whole_number(words: Words, largest: int, what: str) -> int:
-    """Parse an integer from 0 to `largest`, which errors call `what`."""
+def unsigned_integer(words: Words, largest: int, what: str) -> int:
+    """Parse an integer from 0 to `largest`. Errors call it `what`."""
     word = words.expect_kind("number", what)
     if not word.text.isdigit() or len(word.text) > _LONGEST_NUMBER or int(word.text) > largest:
         words.fail(f"{what} is expected, from 0 to {largest}", word)

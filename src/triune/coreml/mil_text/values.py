@@ -28,10 +28,10 @@ _FLOATS = frozenset({DType.FP16, DType.FP32, DType.FP64, DType.BF16})
 
 
 def read_value_text(words: Words) -> Any:
-    """Parse a value to `MIL_pb2.Value`, with numbers as the bytes of their type.
+    """Parse a value to `MIL_pb2.Value`, with numbers as bytes.
 
     Raises:
-        InvalidArgumentError: the value is malformed, has another shape than its type, or a number is out of range.
+        InvalidArgumentError: the value is malformed, its shape differs from its type, or a number is out of range.
         UnsupportedError: its type is unknown.
     """
     kind = read_type_text(words)
@@ -62,7 +62,7 @@ def _literal(words: Words, kind: Any) -> Any:
 
 
 def _element(words: Words, kind: Any) -> Any:
-    """Parse a literal within another; its type may be repeated."""
+    """Parse a literal within another one. Its type may stand before it once more."""
     return read_value_text(words) if is_value_next(words) and not words.is_next(_BLOB) else _literal(words, kind)
 
 
@@ -186,7 +186,7 @@ def _float(words: Words, word: Word) -> float:
         number = float.fromhex(word.text) if "x" in word.text.lower() else float(word.text)
     except OverflowError:
         number = math.inf
-    # Python itself turns a decimal number that is too large into infinity.
+    # Python converts a decimal number that is too large to infinity.
     if math.isinf(number) and "inf" not in word.text:
         words.fail("the number does not fit into a float", word)
     return number
@@ -199,7 +199,7 @@ def _integer(words: Words, word: Word) -> int:
 
 
 def _packed(numbers: Array, dtype: DType) -> bytes:
-    """The bytes of the elements; those below a byte are packed, lowest bits first."""
+    """Convert elements to bytes. Those of less than 8 bits are packed, lowest bits first."""
     if dtype.bits >= 8:
         return numbers.tobytes()
     bits = np.unpackbits(numbers.view(np.uint8)[:, None], axis=1, count=dtype.bits, bitorder="little")

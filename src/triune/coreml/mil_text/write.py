@@ -18,17 +18,17 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\
 def write_text(proto: Any) -> str:
     """Write a `MIL_pb2.Program` as text, of version 1.0 up to iOS 17 and 1.3 from iOS 18 on.
 
-    `read_text` gives the same program back, bit for bit except for the payload of NaN.
+    `read_text` returns the same program, bit for bit except for the payload of NaN.
 
     Raises:
-        UnsupportedError: a value is of a kind that was seen in no file of Apple's compiler.
+        UnsupportedError: a value is of a kind that no available file of Apple's compiler has.
     """
     newest = max(int(function.opset.removeprefix("CoreML")) for function in proto.functions.values())
     return _Writer(is_old=newest <= _NEWEST_OLD_OPSET).program(proto)
 
 
 class _Writer:
-    """Writes one program. In old versions a scalar's type has brackets: `tensor<int32, []>`."""
+    """Writes one program. In version 1.0 the type of a scalar has brackets: `tensor<int32, []>`."""
 
     def __init__(self, *, is_old: bool) -> None:
         self._is_old = is_old
@@ -114,6 +114,6 @@ def _scalar(value: Any, dtype: DType) -> str:
     if dtype is DType.BOOL:
         return "true" if value else "false"
     if dtype in (DType.FP16, DType.FP32, DType.FP64, DType.BF16):
-        # Without trailing zeros, as C writes floats; C and Python both write infinities and NaN as words.
+        # Remove trailing zeros, as C does. C and Python both write infinities and NaN as words.
         return re.sub(r"\.?0*p", "p", float(value).hex())
     return str(int(value))

@@ -14,11 +14,11 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.subgraphs import rename
 
 Raise: TypeAlias = Callable[[Graph, Given], Tensor | Sequence[Tensor]]
-# Exceptions that Python and numpy raise for a malformed operation; its name is added to the message.
+# What Python and numpy raise for a malformed operation. The operation's name is added to the message.
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError)
 
 
-# Operations whose parameters may have another type than `x`.
+# Operations whose parameters, such as weights, may have another element type than `x`.
 _MIXED = frozenset(
     {
         *("batch_norm", "instance_norm", "l2_norm", "layer_norm", "local_response_norm"),
@@ -35,7 +35,7 @@ class BlockRaiser:
 
     Attributes:
         graph: the graph under construction.
-        values: maps MIL's names to tensors of the graph.
+        values: the tensor of the graph for each name of a value in MIL.
         states: the current value of each state.
     """
 
@@ -56,15 +56,18 @@ class BlockRaiser:
         self._is_outermost = is_outermost
 
     def inner(self, graph: Graph) -> "BlockRaiser":
-        """A raiser for a subgraph, which can read the present values and states."""
+        """A raiser for a subgraph, which can read the values and states known so far."""
         return BlockRaiser(graph, self.values, self.states, self._opset, self._families)
 
     def block(self, block: Block) -> list[Tensor]:
-        """Raise all operations. Returns the block's outputs.
+        """Raise all operations of a block.
+
+        Returns:
+            the outputs of the block.
 
         Raises:
             InvalidArgumentError: an operation is malformed.
-            UnsupportedError: an operation has no equivalent.
+            UnsupportedError: an operation has no equivalent in ONNX.
         """
         for operation in block.operations:
             try:
@@ -80,19 +83,19 @@ class BlockRaiser:
         return [self.values[name] for name in block.outputs]
 
     def argument(self, argument: Argument) -> Tensor:
-        """The tensor for an argument."""
+        """The tensor of the graph that an argument stands for."""
         if isinstance(argument, Name):
             return self.values[argument.name]
         return self.constant("constant", argument)
 
     def constant(self, name: str, constant: Constant) -> Tensor:
-        """A constant under a name of its own."""
+        """Make a tensor of a constant, under a name derived from `name`."""
         value = constant.value
         array: Array = _stacked(value, constant.dtype) if isinstance(value, tuple) else value
         return Tensor(self.graph.root.fresh(name), constant.dtype, array.shape, array)
 
     def define(self, operation: Operation, results: Sequence[Tensor]) -> None:
-        """Give an operation's results their names and declared types."""
+        """Bind the names of an operation's outputs to `results`, cast to the declared element types."""
         if len(results) < len(operation.outputs):
             raise InvalidArgumentError(f"{len(operation.outputs)} outputs are declared, but it has {len(results)}")
         for output, result in zip(operation.outputs, results, strict=False):
@@ -114,7 +117,7 @@ class BlockRaiser:
         else:
             raiser = self._families.table.get(operation.op)
             if raiser is None:
-                raise UnsupportedError("there is no such operation in MIL, or ONNX has nothing like it")
+                raise UnsupportedError("MIL has no such operation, or ONNX cannot express it")
             start = len(graph.nodes)
             arguments = {name: tuple(self.argument(each) for each in given) for name, given in operation.inputs.items()}
             for name, constant in operation.attributes.items():
@@ -127,7 +130,10 @@ class BlockRaiser:
             self._rename(operation, graph.nodes[start:])
 
     def _rename(self, operation: Operation, nodes: Sequence[NodeProto]) -> None:
-        """Rename the outputs of the operation's nodes to MIL's names, if these are free."""
+        """Rename the outputs of `nodes`, which compute an operation, to the names that MIL has for them.
+
+        A name that the graph already uses, or any in a subgraph, gets a suffix.
+        """
         made = {name for node in nodes for name in node.output}
         names: dict[str, str] = {}
         for output in operation.outputs:
@@ -149,7 +155,7 @@ ControlFlow: TypeAlias = Callable[[BlockRaiser, Operation], Sequence[Tensor]]
 
 
 class Families:
-    """The functions that raise operations, by the operations' names.
+    """The functions that raise operations, by the type of the operation.
 
     Attributes:
         table: functions for operations that need only their arguments.
@@ -161,7 +167,9 @@ class Families:
         self.control_flow = MappingProxyType(dict(control_flow))
 
     def missing(self, block: Block) -> Iterator[str]:
-        """The operations of a block, including nested blocks, that cannot be raised."""
+        """Yield each operation of a block, and of the blocks within it, that cannot be raised: its name and its
+        type.
+        """
         for operation in block.operations:
             known = operation.op == "const" or operation.op in self.table or operation.op in self.control_flow
             if not known:
@@ -171,11 +179,11 @@ class Families:
 
 
 def _in_one_type(graph: Graph, arguments: Mapping[str, tuple[Tensor, ...]]) -> dict[str, tuple[Tensor, ...]]:
-    """Cast fp16 arguments to fp32 if others are fp32: an operation rounds its result, not its parameters."""
+    """Cast fp16 arguments to fp32 if others are fp32, so that only the result is rounded to fp16."""
     kinds = {each.dtype for given in arguments.values() for each in given}
     if not kinds.issuperset((DType.FP16, DType.FP32)):
         return dict(arguments)
-    # Constants are cast to the type of `x` where they are used.
+    # Constants are left out: they are cast to the type of `x` where they are used.
     return {
         name: tuple(
             graph.cast(each, DType.FP32) if each.dtype is DType.FP16 and each.constant is None else each

@@ -1,4 +1,4 @@
-"""An LSTM whose cell state is clipped: ONNX's LSTM clips the inputs of activations instead, so this is a Scan."""
+"""An LSTM with a clipped cell state, as an ONNX Scan. ONNX's LSTM clips the operands of activations instead."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Cell:
         weight_ih: [4 * hidden, features].
         weight_hh: [4 * hidden, hidden].
         bias: [4 * hidden].
-        peepholes: [3 * hidden], without the cell's.
+        peepholes: [3 * hidden], for the gates input, output and forget.
     """
 
     weight_ih: Array
@@ -30,7 +30,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """MIL's names of the activations of the gates, of the cell gate, and of the cell state on its way out."""
+    """MIL's names of the activations: of the three gates, of the cell gate, and of the cell state for the output."""
 
     gates: str
     cell: str
@@ -46,9 +46,19 @@ def clipped_lstm(
     clip: float,
     direction: str,
 ) -> list[Tensor]:
-    """The outputs of ONNX's LSTM: [length, directions, batch, hidden], and twice [directions, batch, hidden].
+    """Write an LSTM that clips its cell state to [-clip, clip]. It computes in fp32.
 
-    `states` are h and c, each [directions, batch, hidden]. Computed in fp32.
+    Args:
+        graph: gets the nodes.
+        x: [length, batch, features].
+        cells: the weights of each direction.
+        states: the initial h and c, each [directions, batch, hidden].
+        activations: the activations.
+        clip: the limit of the cell state.
+        direction: "forward", "reverse" or "bidirectional".
+
+    Returns:
+        the outputs of ONNX's LSTM: Y [length, directions, batch, hidden], and Y_h and Y_c [directions, batch, hidden].
     """
     wide = graph.cast(x, DType.FP32)
     directions: list[list[Tensor]] = []
@@ -58,7 +68,8 @@ def clipped_lstm(
             for state in states
         ]
         is_backward = int(direction == "reverse" or index == 1)
-        # X W^T + B, the input's part of the gates for all steps at once: [length, batch, 4 * hidden].
+        # The part of the gates that depends on the input alone, X W^T + B, for all steps at once: [length, batch, 4 *
+        # hidden].
         product = graph.op("MatMul", wide, graph.constant(cell.weight_ih.T, DType.FP32))
         gates = graph.op("Add", product, graph.constant(cell.bias, DType.FP32))
         body = graph.subgraph()
@@ -77,7 +88,7 @@ def clipped_lstm(
 
 
 def _step(graph: Graph, cell: Cell, activations: Activations, clip: float) -> GraphProto:
-    """The Scan's body: inputs h, c and the input's part of the gates; outputs h, c, and h as scan output."""
+    """The body of the Scan. Inputs: h, c and X W^T + B of the step. Outputs: h, c, and h as scan output."""
     root = graph.root
     h, c, gates = (Tensor(root.fresh(f"{graph.prefix}/{name}"), DType.FP32) for name in ("h", "c", "gates"))
     weight = graph.constant(cell.weight_hh.T, DType.FP32)

@@ -1,7 +1,7 @@
-"""Compressed weights: constexpr operations, computed while the program is raised.
+"""Compressed weights: constexpr operations, which are computed while the program is raised.
 
-iOS 16 has packed bytes and a shape; iOS 18 has tensors of small element types. Operations chain: the mask and data that
-one returns are inputs of another. Weights that DequantizeLinear expresses exactly can stay quantized.
+iOS 16 has packed bytes and a shape; iOS 18 has tensors of small element types. One operation may read the results of
+another, such as a mask and data. Weights that DequantizeLinear expresses exactly can stay quantized.
 """
 
 import math
@@ -28,7 +28,7 @@ def _constant(graph: Graph, given: Given, value: Array, dtype: DType, output: in
 
 
 def _affine_dequantize(graph: Graph, given: Given) -> Tensor:
-    """Scale * (quantized_data - zero_point): scalars, or vectors along `axis`."""
+    """Compute scale * (quantized_data - zero_point). Both are scalars, or vectors along `axis`."""
     data, scale, zero_point = given.array("quantized_data"), given.array("scale"), given.array("zero_point")
     axis = given.axis(of="quantized_data")
     for name, value in (("scale", scale), ("zero_point", zero_point)):
@@ -39,11 +39,12 @@ def _affine_dequantize(graph: Graph, given: Given) -> Tensor:
 
 
 def _blockwise_shift_scale(graph: Graph, given: Given) -> Tensor:
-    """Scale * (data - offset), block by block."""
+    """Compute scale * (data - offset), where each block of data has its own scale and offset."""
     return _shift_scale(graph, given, "data", given.array("scale"), given.maybe_array("offset"), "offset")
 
 
 def _shift_scale(graph: Graph, given: Given, data: str, scale: Array, offset: Array | None, offset_name: str) -> Tensor:
+    """Compute scale * (data - offset), and record the quantized form if it is wanted and exact in ONNX."""
     value, dtype = given[data], given["scale"].dtype
     result = _constant(graph, given, dequantized(given.array(data), scale, offset), dtype)
     offset_tensor = given.maybe(offset_name)
@@ -59,21 +60,23 @@ def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
     shape = given.maybe_ints("shape")
     if shape is None:
         indices = given.array("indices")
-        return _kept(graph, _constant(graph, given, looked_up(indices, lut, _vector_axis(given)), dtype), indices, lut)
+        return _with_palette(
+            graph, _constant(graph, given, looked_up(indices, lut, _vector_axis(given)), dtype), indices, lut
+        )
     if lut.size not in (2, 4, 16, 64, 256) or lut.ndim != 1:
         raise InvalidArgumentError(f"'lut' is of shape {list(lut.shape)}; it has 2, 4, 16, 64 or 256 values")
     bits = lut.size.bit_length() - 1
     indices = _unpacked(given.array("indices"), bits, shape, "indices").reshape(shape)
-    whole = _constant(graph, given, lut[indices], dtype)
-    return _kept(graph, whole, indices, lut.reshape([1] * indices.ndim + [-1, 1]))
+    dense = _constant(graph, given, lut[indices], dtype)
+    return _with_palette(graph, dense, indices, lut.reshape([1] * indices.ndim + [-1, 1]))
 
 
-def _kept(graph: Graph, whole: Tensor, indices: Array, lut: Array) -> Tensor:
-    """The weights, as a palette if that is wanted and possible."""
-    kept = palette(indices, lut, whole.dtype) if graph.root.keep_quantized else None
+def _with_palette(graph: Graph, dense: Tensor, indices: Array, lut: Array) -> Tensor:
+    """Return the dense weights `dense`, and record them as a palette (`lut` and `indices`) if wanted and possible."""
+    kept = palette(indices, lut, dense.dtype) if graph.root.keep_quantized else None
     if kept is not None:
-        graph.root.quantized[whole.name] = kept
-    return whole
+        graph.root.quantized[dense.name] = kept
+    return dense
 
 
 def _vector_axis(given: Given) -> int | None:
@@ -84,12 +87,14 @@ def _unpacked(data: Array, bits: int, shape: Sequence[int], name: str) -> Array:
     """Unpack elements of `bits` bits from bytes, lowest bits first.
 
     Raises:
-        InvalidArgumentError: there are not as many bytes as `shape` takes.
+        InvalidArgumentError: `shape` takes another number of bytes than `data` has.
     """
     count = math.prod(shape)
     expected = (count * bits + 7) // 8
     if data.shape != (expected,) or any(size < 0 for size in shape):
-        raise InvalidArgumentError(f"'{name}' has {data.size} bytes; {list(shape)} of {bits} bits takes {expected}")
+        raise InvalidArgumentError(
+            f"'{name}' has {data.size} bytes; shape {list(shape)} of {bits} bits takes {expected}"
+        )
     if bits == 8:
         return data
     each = np.unpackbits(data, count=count * bits, bitorder="little").reshape(count, bits)
@@ -97,7 +102,7 @@ def _unpacked(data: Array, bits: int, shape: Sequence[int], name: str) -> Array:
 
 
 def _sparse_to_dense(graph: Graph, given: Given) -> Tensor:
-    """`nonzero_data` where the mask is 1, in row-major order; 0 elsewhere."""
+    """Put the elements of `nonzero_data`, in row-major order, where the mask is 1, and 0 elsewhere."""
     shape = given.maybe_ints("shape")
     mask = given.array("mask")
     if shape is not None:
@@ -107,7 +112,11 @@ def _sparse_to_dense(graph: Graph, given: Given) -> Tensor:
 
 
 def _lut_to_sparse(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """The mask, repeated along the vectors, and the entries of `lut` for the indices where it is 1."""
+    """Look up the indices in `lut`.
+
+    Returns:
+        the mask, in which each element is repeated for the elements of its vector, and the entries where it is 1.
+    """
     mask, lut, vector_axis = given.array("indices_mask"), given.array("lut"), _vector_axis(given)
     dense = looked_up(filled(given.array("indices_nonzero_data"), mask), lut, vector_axis)
     if vector_axis is not None:
@@ -119,7 +128,11 @@ def _lut_to_sparse(graph: Graph, given: Given) -> Sequence[Tensor]:
 
 
 def _sparse_blockwise_shift_scale(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """The mask as it is, and scale * (data - offset) where it is 1."""
+    """Compute scale * (data - offset) where the mask is 1.
+
+    Returns:
+        the mask, unchanged, and the elements where it is 1.
+    """
     mask = given.array("data_mask")
     dense = filled(given.array("nonzero_data"), mask)
     value = dequantized(dense, given.array("scale"), given.maybe_array("offset"))

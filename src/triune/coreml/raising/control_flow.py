@@ -1,4 +1,4 @@
-"""cond and while_loop; states, which blocks may write."""
+"""Raise cond and while_loop to If and Loop, and states, which the blocks of both may write."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -11,11 +11,11 @@ from triune.graph.raising.subgraphs import Written, put_if, put_loop, put_states
 
 
 def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
-    """`pred` chooses the first or the second block. States that either writes become further outputs."""
+    """Raise cond to If: `pred` chooses the first or the second block. States that a block writes become outputs."""
     predicate = raiser.graph.scalar(raiser.argument(_only(operation, "pred")))
     if len(operation.blocks) != 2:
         raise InvalidArgumentError(f"it has {len(operation.blocks)} blocks instead of 2")
-    written = sorted({name for block in operation.blocks for name in _written(block)})
+    written = sorted({name for block in operation.blocks for name in _written_states(block)})
     branches: list[Written] = []
     for block in operation.blocks:
         inner = raiser.inner(raiser.graph.subgraph())
@@ -26,34 +26,37 @@ def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
 
 
 def raise_while_loop(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
-    """The first block is the condition, the second the body. States that it writes are loop variables, too."""
+    """Raise while_loop to Loop. The first block is the condition, the second the body.
+
+    States that a block writes become loop variables.
+    """
     if len(operation.blocks) != 2:
         raise InvalidArgumentError(f"it has {len(operation.blocks)} blocks instead of 2")
     condition, body = operation.blocks
     start = [raiser.argument(each) for each in operation.inputs.get("loop_vars", ())]
-    written = sorted({name for block in operation.blocks for name in _written(block)})
+    written = sorted({name for block in operation.blocks for name in _written_states(block)})
     start += [raiser.states[name] for name in written]
 
     outer = raiser.inner(raiser.graph)
     _enter(outer, condition, start, written)
-    go_on = raiser.graph.scalar(_one(outer.block(condition)))
+    is_first_step = raiser.graph.scalar(_one(outer.block(condition)))
 
     graph = raiser.graph.subgraph()
     names = [*(each.name for each in body.inputs), *written]
     shapes = [*(_shape(each.type) for each in body.inputs), *(raiser.states[name].shape for name in written)]
-    round_start = [
+    step_inputs = [
         Tensor(graph.root.fresh(f"{operation.name}/{name}"), value.dtype, shape)
         for name, shape, value in zip(names, shapes, start, strict=True)
     ]
     inner = raiser.inner(graph)
-    _enter(inner, body, round_start, written)
+    _enter(inner, body, step_inputs, written)
     ended = [*inner.block(body), *(inner.states[name] for name in written)]
     if len(ended) != len(start):
         raise InvalidArgumentError(f"its body has {len(ended)} outputs for {len(start)} variables")
     ended = [graph.cast(given, want.dtype) for given, want in zip(ended, start, strict=True)]
     _enter(inner, condition, ended, written)
     again = _one(inner.block(condition))
-    results = put_loop(raiser.graph, operation.name, go_on, start, (graph, [again, *ended]), round_start)
+    results = put_loop(raiser.graph, operation.name, is_first_step, start, (graph, [again, *ended]), step_inputs)
     return put_states(raiser.states, written, results)
 
 
@@ -63,7 +66,7 @@ def raise_read_state(raiser: BlockRaiser, operation: Operation) -> Sequence[Tens
 
 
 def raise_write_state(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
-    """Set a new value of the state. coremltools' `coreml_update_state` is this and then `read_state`."""
+    """Set the state to a new value. coremltools' `coreml_update_state` is a write_state, then a read_state."""
     name = _state(raiser, operation)
     data = raiser.argument(_only(operation, "data"))
     state = raiser.states[name]
@@ -72,7 +75,7 @@ def raise_write_state(raiser: BlockRaiser, operation: Operation) -> Sequence[Ten
 
 
 def _enter(raiser: BlockRaiser, block: Block, values: Sequence[Tensor], states: Sequence[str]) -> None:
-    """Bind a block's inputs, and the states after them, to values."""
+    """Bind the inputs of a block to the first of `values`, and `states` to the rest."""
     count = len(block.inputs)
     if count + len(states) != len(values):
         raise InvalidArgumentError(f"a block has {count} inputs for {len(values) - len(states)} variables")
@@ -91,13 +94,14 @@ def _shape(kind: Type) -> Shape | None:
             raise InvalidArgumentError("a block's input is neither a tensor nor a list")
 
 
-def _written(block: Block) -> Iterator[str]:
+def _written_states(block: Block) -> Iterator[str]:
+    """Yield the name of each state that a block, or a block within it, writes."""
     for operation in block.operations:
         for argument in operation.inputs.get("input", ()) if operation.op == "write_state" else ():
             if isinstance(argument, Name):
                 yield argument.name
         for inner in operation.blocks:
-            yield from _written(inner)
+            yield from _written_states(inner)
 
 
 def _state(raiser: BlockRaiser, operation: Operation) -> str:

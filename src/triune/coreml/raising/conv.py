@@ -27,18 +27,18 @@ def _conv(graph: Graph, given: Given) -> Tensor:
 def _convolve(graph: Graph, given: Given, weight: Tensor) -> Tensor:
     kernel, strides, dilations = _kernel(weight), given.ints("strides"), given.ints("dilations")
     pads = padding(given, given["x"], kernel, strides, dilations)
-    return _op(graph, "Conv", given, weight, kernel_shape=kernel, strides=strides, dilations=dilations, **pads)
+    return _convolution(graph, "Conv", given, weight, kernel_shape=kernel, strides=strides, dilations=dilations, **pads)
 
 
-def _op(graph: Graph, op_type: str, given: Given, weight: Tensor, **attributes: Any) -> Tensor:
-    """A convolution with the given bias and groups."""
+def _convolution(graph: Graph, op_type: str, given: Given, weight: Tensor, **attributes: Any) -> Tensor:
+    """Write an ONNX node with the operation's bias and groups: Conv or ConvTranspose (`op_type`)."""
     x, bias = given["x"], given.maybe("bias")
     bias = None if bias is None else graph.cast(bias, x.dtype)
     return graph.op(op_type, x, weight, bias, group=given.integer("groups"), **attributes)
 
 
 def _conv_quantized(graph: Graph, given: Given) -> Tensor:
-    """With a weight of `weight * quant_scale + quant_bias`, by output channel."""
+    """Write a convolution with the kernel weight * quant_scale + quant_bias, for each output channel."""
     kind = given.text("quantization_type")
     if kind != "linear":
         raise UnsupportedError(f"quantization of type '{kind}'")
@@ -51,7 +51,10 @@ def _conv_quantized(graph: Graph, given: Given) -> Tensor:
 
 
 def _conv_transpose(graph: Graph, given: Given) -> Tensor:
-    """Transposed convolution. Its output's size is `output_shape`, size * stride for "same", or follows from pads."""
+    """Write a transposed convolution.
+
+    Its size is `output_shape` if that is given, size * stride for the pad type "same", and else follows from `pad`.
+    """
     x = given["x"]
     weight = graph.cast(given["weight"], x.dtype)
     kernel, strides, dilations = _kernel(weight), given.ints("strides"), given.ints("dilations")
@@ -61,13 +64,17 @@ def _conv_transpose(graph: Graph, given: Given) -> Tensor:
     starts, ends, more = _cropping(given, x, kernel, strides, dilations)
     pads = [*starts, *ends]
     sizes = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "output_padding": more}
-    return _op(graph, "ConvTranspose", given, weight, pads=pads, **sizes)
+    return _convolution(graph, "ConvTranspose", given, weight, pads=pads, **sizes)
 
 
 def _cropping(
     given: Given, x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> tuple[list[int], list[int], list[int]]:
-    """The number of elements cut off at the start and end of each dimension, and of those added at the end."""
+    """The elements to cut off the full transposed convolution so that the output has its size.
+
+    Returns:
+        the numbers cut off at the start of each dimension and at its end, and the numbers of zeros added at its end.
+    """
     count = len(kernel)
     kind = given.text("pad_type").lower()
     pad = given.ints("pad") if kind == "custom" else [0] * 2 * count

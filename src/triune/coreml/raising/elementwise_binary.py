@@ -1,4 +1,4 @@
-"""Functions of two tensors, element by element, which broadcast as numpy's do; `select`."""
+"""Functions of two tensors, element by element, which broadcast as in numpy; and `select`."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -20,14 +20,16 @@ FLOATS = (DType.FP16, DType.FP32, DType.FP64)
 
 
 def _operands(graph: Graph, given: Given) -> tuple[Tensor, Tensor]:
-    """Both operands in one type: a constant may have another type, and is cast to the other operand's."""
+    """Return both operands in one element type: a constant may have another, and is cast to that of the other
+    operand.
+    """
     x, y = given["x"], given["y"]
     if x.constant is not None and y.constant is None:
         return graph.cast(x, y.dtype), y
     return x, graph.cast(y, x.dtype)
 
 
-def _same(op_type: str, graph: Graph, given: Given) -> Tensor:
+def _same_type(op_type: str, graph: Graph, given: Given) -> Tensor:
     return graph.op(op_type, *_operands(graph, given))
 
 
@@ -44,7 +46,7 @@ def _logical(op_type: str, graph: Graph, given: Given) -> Tensor:
 
 
 def remainder(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
-    """X - floor(x / y) * y: of the sign of y, as Python's `%`."""
+    """Write x - floor(x / y) * y, which has the sign of y, like Python's `%`."""
     return floor_remainder_of_floats(graph, x, y) if x.dtype in FLOATS else floor_remainder(graph, x, y)
 
 
@@ -72,7 +74,7 @@ def _select(graph: Graph, given: Given) -> Tensor:
 
 TABLE: Mapping[str, Raise] = MappingProxyType(
     {
-        "add": partial(_same, "Add"),
+        "add": partial(_same_type, "Add"),
         "equal": partial(_compare, "Equal"),
         "floor_div": _floor_div,
         "greater": partial(_compare, "Greater"),
@@ -82,14 +84,14 @@ TABLE: Mapping[str, Raise] = MappingProxyType(
         "logical_and": partial(_logical, "And"),
         "logical_or": partial(_logical, "Or"),
         "logical_xor": partial(_logical, "Xor"),
-        "maximum": partial(_same, "Max"),
-        "minimum": partial(_same, "Min"),
+        "maximum": partial(_same_type, "Max"),
+        "minimum": partial(_same_type, "Min"),
         "mod": _mod,
-        "mul": partial(_same, "Mul"),
+        "mul": partial(_same_type, "Mul"),
         "not_equal": _not_equal,
-        "pow": partial(_same, "Pow"),
+        "pow": partial(_same_type, "Pow"),
         "real_div": _real_div,
         "select": _select,
-        "sub": partial(_same, "Sub"),
+        "sub": partial(_same_type, "Sub"),
     }
 )

@@ -12,15 +12,15 @@ from triune.graph.raising.graph import Graph, Tensor
 
 _FLOATS = (DType.FP16, DType.FP32)
 _CAST_DTYPES = MappingProxyType({dtype.value: dtype for dtype in DType if dtype is not DType.STRING})
-# MIL's names for the types of `cast` that are not those of its files.
+# Names of element types in the operation `cast` that differ from those in MIL's files.
 _SPELLINGS = MappingProxyType({"float16": "fp16", "float32": "fp32", "double": "fp64", "float": "fp32", "int": "int32"})
 
 
 def dtype_called(name: str) -> DType:
-    """The element type with the name that a parameter states.
+    """The element type that a parameter names.
 
     Raises:
-        UnsupportedError: there is none of that name.
+        UnsupportedError: no type has that name.
     """
     dtype = _CAST_DTYPES.get(_SPELLINGS.get(name, name))
     if dtype is None:
@@ -28,8 +28,8 @@ def dtype_called(name: str) -> DType:
     return dtype
 
 
-def _simple(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """An ONNX operator of the same meaning, on floats."""
+def _float_op(op_type: str, graph: Graph, given: Given) -> Tensor:
+    """Write the ONNX operator `op_type`, which means the same. It computes in floats."""
     return graph.op(op_type, given["x"])
 
 
@@ -53,19 +53,19 @@ def _square(graph: Graph, given: Given) -> Tensor:
 
 
 def _inverse(graph: Graph, given: Given) -> Tensor:
-    """1 / (x + epsilon)."""
+    """Write 1 / (x + epsilon)."""
     x = given["x"]
     return graph.op("Reciprocal", graph.op("Add", x, graph.like(given.array("epsilon"), x)))
 
 
 def _rsqrt(graph: Graph, given: Given) -> Tensor:
-    """1 / sqrt(x + epsilon)."""
+    """Write 1 / sqrt(x + epsilon)."""
     x = given["x"]
     return graph.op("Reciprocal", graph.op("Sqrt", graph.op("Add", x, graph.like(given.array("epsilon"), x))))
 
 
 def _log(graph: Graph, given: Given) -> Tensor:
-    """log(x + epsilon)."""
+    """Write log(x + epsilon)."""
     x = given["x"]
     return graph.op("Log", graph.op("Add", x, graph.like(given.array("epsilon"), x)))
 
@@ -77,7 +77,7 @@ def _clip(graph: Graph, given: Given) -> Tensor:
 def _clamp(graph: Graph, x: Tensor, low: float, high: float) -> Tensor:
     lower, upper = graph.like(low, x), graph.like(high, x)
     if low <= high and x.dtype is DType.FP32:
-        # ONNX Runtime fuses Clip, but not Min and Max, into the preceding Conv.
+        # Write Clip where there are both limits: ONNX Runtime fuses it into a preceding Conv, but not Min and Max.
         return graph.op("Clip", x, lower, upper)
     return graph.op("Min", graph.op("Max", x, lower), upper)
 
@@ -109,13 +109,13 @@ def _gelu(graph: Graph, given: Given) -> Tensor:
             raise UnsupportedError(f"the mode '{mode}' is not known")
 
 
-def _alpha(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """An activation whose `alpha` is an attribute of the ONNX operator."""
+def _with_alpha(op_type: str, graph: Graph, given: Given) -> Tensor:
+    """Write the activation `op_type` of ONNX, which has an attribute `alpha`."""
     return graph.op(op_type, given["x"], alpha=given.number("alpha"))
 
 
 def _thresholded_relu(graph: Graph, given: Given) -> Tensor:
-    """X where x >= alpha, else 0; ONNX's ThresholdedRelu is 0 at alpha itself."""
+    """Write x where x >= alpha, else 0. ONNX's ThresholdedRelu is 0 for x = alpha."""
     x = given["x"]
     return graph.op(
         "Where",
@@ -127,13 +127,13 @@ def _thresholded_relu(graph: Graph, given: Given) -> Tensor:
 
 
 def _linear_activation(graph: Graph, given: Given) -> Tensor:
-    """Alpha * x + beta."""
+    """Write alpha * x + beta."""
     x = given["x"]
     return graph.op("Add", graph.op("Mul", x, graph.like(given.array("alpha"), x)), graph.like(given.array("beta"), x))
 
 
 def _clamped_relu(graph: Graph, given: Given) -> Tensor:
-    """min(beta, x) where x >= 0, else min(beta, alpha * x)."""
+    """Write min(beta, x) where x >= 0, else min(beta, alpha * x)."""
     x = given["x"]
     positive = graph.op("GreaterOrEqual", x, graph.like(0, x), dtype=DType.BOOL)
     scaled = graph.op("Mul", x, graph.like(given.array("alpha"), x))
@@ -142,7 +142,7 @@ def _clamped_relu(graph: Graph, given: Given) -> Tensor:
 
 
 def _scaled_tanh(graph: Graph, given: Given) -> Tensor:
-    """Alpha * tanh(beta * x)."""
+    """Write alpha * tanh(beta * x)."""
     x = given["x"]
     inner = graph.op("Tanh", graph.op("Mul", x, graph.like(given.array("beta"), x)))
     return graph.op("Mul", inner, graph.like(given.array("alpha"), x))
@@ -153,7 +153,7 @@ def _sigmoid_hard(graph: Graph, given: Given) -> Tensor:
 
 
 def _per_channel(graph: Graph, given: Given, name: str) -> Tensor:
-    """A vector over the channels (axis 1) that broadcasts against `x`."""
+    """Reshape a vector with an element for each channel, which is axis 1 of `x`, so that it broadcasts to `x`."""
     x, value = given["x"], given.array(name)
     if value.ndim != 1 or x.rank < 2 or (x.size(1) not in (None, value.size, 1) and value.size != 1):
         raise InvalidArgumentError(f"'{name}' of shape {list(value.shape)} for {x.size(1)} channels")
@@ -165,7 +165,7 @@ def _prelu(graph: Graph, given: Given) -> Tensor:
 
 
 def _softplus_parametric(graph: Graph, given: Given) -> Tensor:
-    """alpha_i * log(1 + e^(beta_i * x_i)), i the channel."""
+    """Write alpha[c] * log(1 + e^(beta[c] * x)), where c is the channel."""
     x = given["x"]
     inner = graph.op("Softplus", graph.op("Mul", x, _per_channel(graph, given, "beta")))
     return graph.op("Mul", inner, _per_channel(graph, given, "alpha"))
@@ -193,7 +193,7 @@ _SAME = MappingProxyType(
         "exp": "Exp",
         "floor": "Floor",
         "relu": "Relu",
-        # To the nearest even integer, as numpy's and ONNX's.
+        # Both round to the nearest integer, and halves to the even one.
         "round": "Round",
         "sigmoid": "Sigmoid",
         "sign": "Sign",
@@ -209,16 +209,16 @@ _SAME = MappingProxyType(
 
 TABLE: Mapping[str, Raise] = MappingProxyType(
     {
-        **{name: partial(_simple, op_type) for name, op_type in _SAME.items()},
+        **{name: partial(_float_op, op_type) for name, op_type in _SAME.items()},
         "cast": _cast,
         "clamped_relu": _clamped_relu,
         "clip": _clip,
-        "elu": partial(_alpha, "Elu"),
+        "elu": partial(_with_alpha, "Elu"),
         "exp2": _exp2,
         "gelu": _gelu,
         "identity": _identity,
         "inverse": _inverse,
-        "leaky_relu": partial(_alpha, "LeakyRelu"),
+        "leaky_relu": partial(_with_alpha, "LeakyRelu"),
         "linear_activation": _linear_activation,
         "log": _log,
         "logical_not": _not,

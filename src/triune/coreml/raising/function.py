@@ -1,8 +1,8 @@
-"""Raising a function of an ML Program to an ONNX model that computes the same.
+"""Raise a function of an ML Program to an ONNX model that computes the same.
 
-Inputs and outputs keep their names, shapes and element types; fp16 stays fp16. A state NAME is the input NAME and the
-output "NAME/new": its value after the call. A classifier's dictionary is the vector of its probabilities, in the order
-of the classes (`class_labels` tells them).
+Inputs and outputs keep their names, shapes and element types; fp16 stays fp16. A state `NAME` becomes an input `NAME`
+and an output `NAME/new`, its value after the call. The dictionary that a classifier returns becomes the vector of its
+probabilities, in the order of the classes; `class_labels` returns these.
 """
 
 from onnx import ModelProto, ValueInfoProto, helper
@@ -22,18 +22,18 @@ _IR_VERSION = 10
 
 
 def raise_function(source: Package | Program, name: str | None = None, *, keep_quantized: bool = False) -> ModelProto:
-    """Raise a function.
+    """Raise a function of an ML Program to an ONNX model.
 
     Args:
         source: the package, or its program.
-        name: the function's; the default function for None ("main" of a program).
+        name: the name of the function; None takes the default function ("main" of a program).
         keep_quantized: whether large quantized weights stay quantized, with DequantizeLinear, if ONNX can express them.
-        The model is then smaller, but may be slower.
+            The model is then smaller, but may be slower.
 
     Raises:
         NotFoundError: there is no such function.
         InvalidArgumentError: an operation is malformed.
-        UnsupportedError: operations have no equivalent; the message lists all of them that are not known at all.
+        UnsupportedError: operations have no equivalent in ONNX. The message lists all whose types are not known.
     """
     if isinstance(source, Package):
         function, file = source.function(name), source.name
@@ -80,7 +80,7 @@ def _raise(function: Function, keep_quantized: bool) -> ModelProto:
 
 
 def _deliver(graph: Graph, result: Tensor, name: str) -> None:
-    """Make `result` the output `name`."""
+    """Make `result` the output `name` of the graph."""
     if result.name != name or result.constant is not None:
         graph.prefix = name
         graph.put("Identity", [result], name)
@@ -99,7 +99,7 @@ def _tensor_type(value: Output) -> TensorType:
 
 
 def _declared(function: Function) -> dict[str, TensorType]:
-    """The declared types of the block's tensors."""
+    """The declared types of the inputs of a function and of all results in it, by name."""
     outputs = [output for operation in function.block.operations for output in operation.outputs]
     found: dict[str, TensorType] = {}
     for output in (*function.inputs, *outputs):

@@ -1,4 +1,4 @@
-"""The operation that is raised: its arguments as tensors of the graph, with defaults filled in."""
+"""The arguments of the operation that is raised, as tensors of the graph; defaults are filled in."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +23,11 @@ class Given:
     def __init__(self, operation: Operation, arguments: Mapping[str, tuple[Tensor, ...]], opset: str) -> None:
         """Check that all required parameters are given, and no unknown ones.
 
+        Args:
+            operation: the operation.
+            arguments: its arguments, by parameter.
+            opset: the operator set of its function.
+
         Raises:
             InvalidArgumentError: a parameter is missing.
             UnsupportedError: a parameter is not known.
@@ -39,7 +44,7 @@ class Given:
                 raise InvalidArgumentError(f"the parameter '{name}' is missing")
 
     def __getitem__(self, name: str) -> Tensor:
-        """An argument.
+        """The argument of the parameter `name`.
 
         Raises:
             InvalidArgumentError: the parameter has no argument, or several.
@@ -50,7 +55,7 @@ class Given:
         return tensor
 
     def maybe(self, name: str) -> Tensor | None:
-        """An argument; None if it is not given."""
+        """The argument of a parameter; None if it is not given."""
         given = self._arguments.get(name)
         if given is None:
             return None
@@ -59,14 +64,14 @@ class Given:
         return given[0]
 
     def many(self, name: str) -> tuple[Tensor, ...]:
-        """The arguments of a parameter that takes several."""
+        """All arguments of a parameter that takes several."""
         return self._arguments[name]
 
     def maybe_array(self, name: str) -> Array | None:
-        """A constant argument, or its default, which may be None.
+        """A constant argument, or the parameter's default, which may be None.
 
         Raises:
-            UnsupportedError: the argument is only known when the program runs.
+            UnsupportedError: the argument is known only at run time.
         """
         tensor = self.maybe(name)
         if tensor is not None:
@@ -79,7 +84,12 @@ class Given:
         return None if default is None else np.asarray(default)
 
     def array(self, name: str) -> Array:
-        """A constant argument, or its default. Raises as `maybe_array`, and InvalidArgumentError for None."""
+        """A constant argument, or the parameter's default.
+
+        Raises:
+            InvalidArgumentError: there is neither.
+            UnsupportedError: the argument is known only at run time.
+        """
         value = self.maybe_array(name)
         if value is None:
             raise InvalidArgumentError(f"the parameter '{name}' is missing")
@@ -90,7 +100,7 @@ class Given:
         return [int(each) for each in self.array(name).reshape(-1)]
 
     def maybe_ints(self, name: str) -> list[int] | None:
-        """A constant vector of integers, or None."""
+        """A constant vector of integers; None if there is neither an argument nor a default."""
         value = self.maybe_array(name)
         return None if value is None else [int(each) for each in value.reshape(-1)]
 
@@ -103,7 +113,7 @@ class Given:
         return float(self._scalar(name))
 
     def flag(self, name: str) -> bool:
-        """A constant truth value."""
+        """A constant bool."""
         return bool(self._scalar(name))
 
     def text(self, name: str) -> str:
@@ -111,7 +121,12 @@ class Given:
         return str(self._scalar(name))
 
     def axis(self, name: str = "axis", of: str = "x", extra: int = 0) -> int:
-        """A constant axis of the argument `of` (with `extra` dimensions more), from 0 on.
+        """A constant axis, converted to one from 0 on.
+
+        Args:
+            name: the parameter.
+            of: the parameter whose dimensions are counted.
+            extra: how many dimensions more the axis may count, for an axis of the result.
 
         Raises:
             InvalidArgumentError: there is no such axis.
@@ -120,11 +135,11 @@ class Given:
 
     @property
     def dtype(self) -> DType:
-        """The element type of the first output, as declared."""
+        """The declared element type of the first output."""
         return self.result().dtype
 
     def result(self, index: int = 0) -> TensorType:
-        """An output's type, as declared.
+        """The declared type of an output.
 
         Raises:
             InvalidArgumentError: there is no such output, or it is not declared to be a tensor.

@@ -1,6 +1,6 @@
-"""Resizing of the last dimensions, by scale or to a size, and cropping.
+"""Resize the last dimensions, by scale factors or to sizes, and crop them.
 
-Where ONNX's Resize has MIL's grid of sample points it is used; else a resize is a product with a matrix of weights
+ONNX's Resize is used where its sample points are those of MIL. Otherwise the image is multiplied by a matrix of weights
 on each side (see `sampling`).
 """
 
@@ -19,7 +19,8 @@ from triune.coreml.raising.sampling import SAMPLING_MODES, grid, resampled
 from triune.coreml.raising.tensor_transformation import cropped
 from triune.graph.raising.graph import Graph, Tensor
 
-# MIL's sampling modes as ONNX's transformations; those with a None are ours where the output's size is 1.
+# For MIL's sampling modes, the equal transformation of coordinates in ONNX's Resize. Other modes have none that is
+# equal for every size.
 _TRANSFORMATIONS = MappingProxyType(
     {"STRICT_ALIGN_CORNERS": "align_corners", "DEFAULT": "asymmetric", "UNALIGN_CORNERS": "half_pixel"}
 )
@@ -28,11 +29,11 @@ _TRANSFORMATIONS = MappingProxyType(
 def _resize(
     graph: Graph, x: Tensor, sizes: Sequence[Tensor], mode: str, transformation: str, nearest: str = "floor"
 ) -> Tensor:
-    """Resize the last dimensions to `sizes`, INT64 vectors of one element."""
+    """Write Resize of the last dimensions to `sizes`, each an INT64 vector of one element."""
     count = len(sizes)
     if x.rank < count:
         raise InvalidArgumentError(f"{count} of {x.rank} dimensions are to be resized")
-    # ONNX Runtime resizes images: batch, channels and what is resized.
+    # ONNX Runtime resizes only dimensions after batch and channels: reshape all others to these two.
     outer = [graph.dim(x, axis) for axis in range(x.rank - count)]
     inner = [graph.dim(x, axis) for axis in range(x.rank - count, x.rank)]
     one = graph.ints(1)
@@ -50,8 +51,11 @@ def _resize(
     return graph.op("Reshape", result, graph.concat(*outer, *sizes)) if flat is not x else result
 
 
-def _scaled(graph: Graph, given: Given) -> list[Tensor]:
-    """The sizes that scale factors ask for: floor(size * factor), in fp64 as coremltools computes them."""
+def _scaled_sizes(graph: Graph, given: Given) -> list[Tensor]:
+    """The sizes for `scale_factor_height` and `scale_factor_width`: floor(size * factor).
+
+    Known sizes are computed in fp64, as coremltools does.
+    """
     x = given["x"]
     sizes: list[Tensor] = []
     for axis, name in ((x.rank - 2, "scale_factor_height"), (x.rank - 1, "scale_factor_width")):
@@ -66,30 +70,30 @@ def _scaled(graph: Graph, given: Given) -> list[Tensor]:
 
 
 def _upsample_nearest_neighbor(graph: Graph, given: Given) -> Tensor:
-    return _resize(graph, given["x"], _scaled(graph, given), "nearest", "asymmetric")
+    return _resize(graph, given["x"], _scaled_sizes(graph, given), "nearest", "asymmetric")
 
 
 def _upsample_bilinear(graph: Graph, given: Given) -> Tensor:
-    """`half_pixel_centers` is the contrary of `align_corners` unless it is given."""
+    """Raise upsample_bilinear. If `half_pixel_centers` is not given, it is the opposite of `align_corners`."""
     is_aligned = given.flag("align_corners")
     is_half = given.maybe_array("half_pixel_centers")
     is_half_pixel = not is_aligned if is_half is None else bool(is_half.reshape(-1)[0])
     if is_aligned and is_half_pixel:
         raise InvalidArgumentError("both 'align_corners' and 'half_pixel_centers' are true")
     transformation = "align_corners" if is_aligned else "half_pixel" if is_half_pixel else "asymmetric"
-    return _resize(graph, given["x"], _scaled(graph, given), "linear", transformation)
+    return _resize(graph, given["x"], _scaled_sizes(graph, given), "linear", transformation)
 
 
-def _target(graph: Graph, given: Given) -> list[Tensor]:
+def _target_sizes(graph: Graph, given: Given) -> list[Tensor]:
     return [graph.ints(given.integer(f"target_size_{name}")) for name in ("height", "width")]
 
 
 def _resize_nearest_neighbor(graph: Graph, given: Given) -> Tensor:
-    return _resize(graph, given["x"], _target(graph, given), "nearest", "asymmetric")
+    return _resize(graph, given["x"], _target_sizes(graph, given), "nearest", "asymmetric")
 
 
 def _resize_bilinear(graph: Graph, given: Given) -> Tensor:
-    return _linear(graph, given["x"], _target(graph, given), given.text("sampling_mode"))
+    return _linear(graph, given["x"], _target_sizes(graph, given), given.text("sampling_mode"))
 
 
 def _linear(graph: Graph, x: Tensor, sizes: Sequence[Tensor], mode: str) -> Tensor:
@@ -118,7 +122,7 @@ def _by_matrices(graph: Graph, x: Tensor, sizes: Sequence[Tensor], mode: str) ->
 
 
 def _resize_to(graph: Graph, given: Given) -> Tensor:
-    """IOS 17's: the last `resized_dims` elements of `shape`, of which 0 leaves a dimension as it is."""
+    """Raise iOS 17's resize: to the last `resized_dims` elements of `shape`. 0 there keeps the size of `x`."""
     x, shape, count = given["x"], given["shape"], given.integer("resized_dims")
     if not 0 < count <= x.rank:
         raise InvalidArgumentError(f"'resized_dims' is {count} for {x.rank} dimensions")
@@ -138,7 +142,7 @@ def _resize_to(graph: Graph, given: Given) -> Tensor:
     transformation = "align_corners" if sampling == "ALIGN_CORNERS" else _TRANSFORMATIONS.get(sampling)
     if mode != "NEAREST_NEIGHBOR" or transformation is None:
         raise UnsupportedError(f"the interpolation mode '{mode}' with the sampling mode '{sampling}'")
-    # The pixel next to the sample point, not the one before it as the older operations take.
+    # This operation takes the pixel nearest to the sample point; the older ones take the one before it.
     return _resize(graph, x, sizes, "nearest", transformation, "round_prefer_floor")
 
 

@@ -1,4 +1,4 @@
-"""Products of matrices: linear, matmul, einsum, attention."""
+"""Products of matrices: linear, matmul, einsum and attention."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from triune.graph.raising.graph import Graph, Tensor
 
 
 def transposed(graph: Graph, tensor: Tensor) -> Tensor:
-    """Swap the last two dimensions. A constant is transposed while raising, unless it stays quantized."""
+    """Swap the last two dimensions. A constant is transposed now, unless it stays quantized."""
     if tensor.constant is not None and tensor.name not in graph.root.quantized:
         array = np.swapaxes(tensor.constant, -1, -2)
         return Tensor(graph.root.fresh(f"{tensor.name}/transposed"), tensor.dtype, array.shape, array)
@@ -24,7 +24,7 @@ def transposed(graph: Graph, tensor: Tensor) -> Tensor:
 
 
 def _linear(graph: Graph, given: Given) -> Tensor:
-    """X times the transposed weight, plus the bias."""
+    """Write x @ weight^T + bias."""
     x, bias = given["x"], given.maybe("bias")
     weight = graph.cast(given["weight"], x.dtype)
     if weight.rank != 2:
@@ -34,7 +34,7 @@ def _linear(graph: Graph, given: Given) -> Tensor:
 
 
 def _matmul(graph: Graph, given: Given) -> Tensor:
-    """Broadcasts over leading dimensions. A constant may be of another type than the result."""
+    """Write a matrix product, which broadcasts leading dimensions. A constant may have another type than the result."""
     factors: list[Tensor] = []
     is_wide = given.dtype is DType.FP16 and DType.FP32 in (given["x"].dtype, given["y"].dtype)
     for name in ("x", "y"):
@@ -45,7 +45,10 @@ def _matmul(graph: Graph, given: Given) -> Tensor:
 
 
 def _einsum(graph: Graph, given: Given) -> Tensor:
-    """Einsum [*, C, H, W], [*, W, H, U] -> [*, C, H, U], where H and * broadcast: the only form that MIL has."""
+    """Raise einsum of the only equation that MIL has: nchw,nwhu->nchu. n stands for any leading dimensions.
+
+    Those and h broadcast.
+    """
     x, y = given.many("values")
     equation = given.text("equation").replace(" ", "")
     left, _, right = equation.partition("->")
@@ -60,14 +63,14 @@ def _einsum(graph: Graph, given: Given) -> Tensor:
     )
     if not is_known:
         return graph.op("Einsum", x, y, equation=equation)
-    # H becomes a batch dimension.
+    # Transpose nchw to nhcw and nwhu to nhwu, so that h is a batch dimension of a MatMul.
     swap = [*range(x.rank - 3), x.rank - 2, x.rank - 3, x.rank - 1]
     product = graph.op("MatMul", graph.op("Transpose", x, perm=swap), graph.op("Transpose", y, perm=swap))
     return graph.op("Transpose", product, perm=swap)
 
 
 def _attention(graph: Graph, given: Given) -> Tensor:
-    """softmax(query @ key^T / sqrt(E) + mask) @ value; a bool mask is true where a key takes part."""
+    """Write softmax(query @ key^T / sqrt(E) + mask) @ value. A bool mask is true for keys that take part."""
     query, key, value, mask = given["query"], given["key"], given["value"], given.maybe("attn_mask")
     width = query.size(-1)
     if width is None:

@@ -1,6 +1,6 @@
-"""Lists of tensors. A list is raised as the tensor of its stacked elements; elements never written are zero.
+"""Lists of tensors. A list is raised as one tensor, its stacked elements. Elements not written yet are zeros.
 
-An unknown dimension of the elements begins as 1, and gets its size from the first element that is written.
+While a size of the elements is unknown it is 1; the first element that is written decides it.
 """
 
 from collections.abc import Mapping
@@ -52,11 +52,11 @@ def _scatter(graph: Graph, given: Given) -> Tensor:
 
 
 def _put(graph: Graph, elements: Tensor, indices: Tensor, values: Tensor) -> Tensor:
-    """Write `values` at `indices`; the list grows as needed."""
+    """Write `values` at `indices`, and make the list longer where an index is beyond its end."""
     values = graph.cast(values, elements.dtype)
     length = graph.op("Shape", elements, dtype=DType.INT64, start=0, end=1)
     needed = graph.op("Add", graph.op("ReduceMax", indices, graph.ints(0), keepdims=1), graph.ints(1))
-    # An empty list whose elements have any shape: concatenating it changes nothing.
+    # Expand the elements to the shape of `values`: sizes that were unknown are 1 so far.
     one_value = graph.op("Shape", values, dtype=DType.INT64, start=1)
     shaped = graph.op("Expand", elements, graph.concat(length, one_value))
     missing = graph.op("Max", graph.op("Sub", needed, length), graph.ints(0))

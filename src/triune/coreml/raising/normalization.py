@@ -14,7 +14,7 @@ from triune.graph.raising.graph import Graph, Tensor
 
 
 def _channels(graph: Graph, given: Given, name: str, default: float) -> Tensor:
-    """A vector over the channels, or one of `default`."""
+    """A vector with an element for each channel; `default` for all if the parameter is not given."""
     x, tensor = given["x"], given.maybe(name)
     if tensor is not None:
         return graph.cast(tensor, x.dtype)
@@ -25,7 +25,7 @@ def _channels(graph: Graph, given: Given, name: str, default: float) -> Tensor:
 
 
 def _batch_norm(graph: Graph, given: Given) -> Tensor:
-    """Gamma * (x - mean) / sqrt(variance + epsilon) + beta, by channel."""
+    """Write gamma * (x - mean) / sqrt(variance + epsilon) + beta, with a number of each for each channel."""
     x = given["x"]
     vectors = [_channels(graph, given, "gamma", 1), _channels(graph, given, "beta", 0)]
     vectors += [graph.cast(given[name], x.dtype) for name in ("mean", "variance")]
@@ -38,14 +38,14 @@ def _instance_norm(graph: Graph, given: Given) -> Tensor:
 
 
 def _l2_norm(graph: Graph, given: Given) -> Tensor:
-    """X / sqrt(sum of squares over the last three dimensions + epsilon)."""
+    """Write x / sqrt(sum of squares over the last three dimensions + epsilon)."""
     x = given["x"]
     squares = graph.op("ReduceSumSquare", x, graph.ints(x.rank - 3, x.rank - 2, x.rank - 1), keepdims=1)
     return graph.op("Div", x, graph.op("Sqrt", graph.op("Add", squares, graph.like(given.array("epsilon"), x))))
 
 
 def _layer_norm(graph: Graph, given: Given) -> Tensor:
-    """Gamma * (x - mean) / sqrt(variance + epsilon) + beta over `axes`, all of them for None; computed in fp32."""
+    """Write gamma * (x - mean) / sqrt(variance + epsilon) + beta over `axes`, in fp32. No `axes` means all of them."""
     x = given["x"]
     chosen = given.maybe_ints("axes")
     axes = sorted({existing_axis(axis, x.rank, "axes") for axis in (range(x.rank) if chosen is None else chosen)})
@@ -59,7 +59,7 @@ def _layer_norm(graph: Graph, given: Given) -> Tensor:
     variance = graph.op("ReduceMean", graph.op("Mul", centred, centred), over, keepdims=1)
     deviation = graph.op("Sqrt", graph.op("Add", variance, graph.like(given.array("epsilon"), wide)))
     result = graph.op("Div", centred, deviation)
-    # Dimensions that are not normalized are 1 in gamma and beta.
+    # Gamma and beta get size 1 along the dimensions that are not normalized.
     others = [axis for axis in range(x.rank) if axis not in axes]
     for op_type, vector in (("Mul", gamma), ("Add", beta)):
         if vector is not None:
@@ -68,10 +68,10 @@ def _layer_norm(graph: Graph, given: Given) -> Tensor:
 
 
 def _local_response_norm(graph: Graph, given: Given) -> Tensor:
-    """X / (k + alpha * mean of squares over `size` channels around)^beta; beyond the first and last are zeros.
+    """Write x / (k + alpha * mean)^beta; the mean is over squares of `size` neighbouring channels, 0 beyond the ends.
 
-    The channels are the third dimension from the end, as in Core ML's neural networks: coremltools' tests of its
-    answers for (1, 3, 2) have no neighbors.
+    The channels are the third dimension from the end, as in Core ML's neural networks. In coremltools' tests for the
+    shape (1, 3, 2), Core ML's results show no neighbours.
     """
     x, size = given["x"], given.integer("size")
     sizes = [graph.dim(x, axis) for axis in range(x.rank - 3, x.rank)]

@@ -30,7 +30,7 @@ def _max_pool(graph: Graph, given: Given) -> Tensor:
 
 
 def _l2_pool(graph: Graph, given: Given) -> Tensor:
-    """Sqrt of the sum of squares."""
+    """Write the square root of the sum of squares in each window."""
     return graph.op("LpPool", given["x"], p=2, **_attributes(given))
 
 

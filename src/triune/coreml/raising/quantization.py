@@ -15,10 +15,12 @@ from triune.graph.raising.graph import Graph, Tensor
 
 
 def _parameters(graph: Graph, given: Given, quantized: DType) -> tuple[list[Tensor], dict[str, Any]]:
-    """Scale and zero point, scalars or vectors along `axis`; no zero point is 0.
+    """The scale and the zero point, scalars or vectors along `axis`, and the node's attributes.
+
+    A zero point that is not given is 0.
 
     Raises:
-        InvalidArgumentError: their shapes do not agree.
+        InvalidArgumentError: the shapes of both do not agree.
     """
     scale = given["scale"]
     zero_point = given.maybe("zero_point")
@@ -35,16 +37,17 @@ def _parameters(graph: Graph, given: Given, quantized: DType) -> tuple[list[Tens
 
 
 def _quantize(graph: Graph, given: Given) -> Tensor:
-    """clip(round(input / scale) + zero_point), to the nearest even number."""
+    """Write clip(round(input / scale) + zero_point). Halves are rounded to the even integer."""
     dtype = dtype_called(given.text("output_dtype"))
     (scale, zero_point), attributes = _parameters(graph, given, dtype)
-    # ONNX Runtime (1.32) makes a QLinearConcat of a Concat of what is quantized in fp16, and refuses it.
+    # Quantize from fp32: ONNX Runtime (1.32) fuses a Concat of values quantized from fp16 to QLinearConcat, which it
+    # then refuses.
     x, scale = (graph.cast(each, DType.FP32) for each in (given["input"], scale))
     return graph.op("QuantizeLinear", x, scale, zero_point, dtype=dtype, **attributes)
 
 
 def _dequantize(graph: Graph, given: Given) -> Tensor:
-    """Scale * (input - zero_point)."""
+    """Write scale * (input - zero_point)."""
     x = given["input"]
     parameters, attributes = _parameters(graph, given, x.dtype)
     return graph.op("DequantizeLinear", x, *parameters, dtype=given["scale"].dtype, **attributes)

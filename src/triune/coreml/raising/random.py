@@ -1,4 +1,4 @@
-"""Random numbers, and the choice of a class. A seed of -1 gives other numbers each time."""
+"""Random numbers; and classify, which chooses a class. With the seed -1 the numbers differ each time."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -20,10 +20,10 @@ def _seed(given: Given) -> dict[str, Any]:
 
 
 def _drawn(op_type: str, graph: Graph, given: Given, factor: float, offset: float) -> Tensor:
-    """A standard distribution times `factor` plus `offset`, of a shape that may only be known when the program runs.
+    """Write factor * r + offset for random r of ONNX's operator `op_type`, in fp32.
 
-    It is computed in fp32. ONNX Runtime aborts the process for a deviation of 0 or swapped limits; scaling a standard
-    distribution avoids that.
+    The shape may be known only at run time. The operators' own scale and limits are not used: ONNX Runtime aborts the
+    process for a deviation of 0 or a lower limit above the upper one.
     """
     drawn = graph.op(op_type, filled(graph, given["shape"], 0, DType.FP32), dtype=DType.FP32, **_seed(given))
     scaled = graph.op("Mul", drawn, graph.constant(factor, DType.FP32))
@@ -48,7 +48,7 @@ def _bernoulli(graph: Graph, given: Given) -> Tensor:
 
 
 def _categorical(graph: Graph, given: Given) -> Tensor:
-    """`size` indices along the last axis, by logits or probabilities."""
+    """Draw `size` indices for each row along the last axis, whose elements are logits or probabilities."""
     x, mode = graph.cast(given["x"], DType.FP32), given.text("mode")
     if mode not in ("logits", "probs"):
         raise UnsupportedError(f"the mode '{mode}' is not known")
@@ -61,7 +61,7 @@ def _categorical(graph: Graph, given: Given) -> Tensor:
 
 
 def _classify(graph: Graph, given: Given) -> list[Tensor]:
-    """The class of the largest probability, and the probabilities in the order of the classes."""
+    """Return the class of the largest probability, and all probabilities in the order of the classes."""
     classes = given["classes"]
     if classes.constant is None:
         raise UnsupportedError("the classes are not constants")

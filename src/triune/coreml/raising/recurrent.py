@@ -1,7 +1,7 @@
-"""lstm, gru and rnn as ONNX's LSTM, GRU and RNN, which order the gates differently.
+"""Raise lstm, gru and rnn to ONNX's LSTM, GRU and RNN, which have the gates in another order.
 
-`reverse` gives its sequence in the order of computation, the last element first; ONNX, and MIL for the second half of
-`bidirectional`, in the order of the input.
+For the direction "reverse", MIL returns the steps in the order in which they are computed, the last one of the input
+first. ONNX returns them in the order of the input, and so does MIL for both halves of "bidirectional".
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from triune.coreml.raising.given import Given
 from triune.coreml.raising.recurrent_activation import attributes
 from triune.graph.raising.graph import Graph, Tensor
 
-# ONNX's order of gates, as indices into MIL's order.
+# The gates in ONNX's order, as indices into MIL's order.
 _LSTM_GATES = (0, 2, 1, 3)
 _LSTM_PEEPHOLES = (0, 2, 1)
 _GRU_GATES = (2, 0, 1)
@@ -35,7 +35,7 @@ def _directions(given: Given, *allowed: str) -> str:
 
 
 def _weights(given: Given, gates: Sequence[int], suffix: str = "") -> tuple[Array, Array, Array]:
-    """The weights of the input and of the hidden state, and the bias, with the gates in ONNX's order.
+    """The weights for the input and for the hidden state, and the bias, with the gates in ONNX's order.
 
     Raises:
         InvalidArgumentError: their shapes do not agree.
@@ -66,16 +66,19 @@ def _reorder(value: Array, gates: Sequence[int]) -> Array:
     return np.concatenate([np.split(value, len(gates))[place] for place in gates])
 
 
-def _start(graph: Graph, given: Given, name: str, directions: int, hidden: int) -> Tensor:
-    """A state of [batch, directions * hidden] as ONNX's [directions, batch, hidden]."""
-    state = _of_batch(graph, graph.cast(given[name], given["x"].dtype), given["x"])
+def _initial_state(graph: Graph, given: Given, name: str, directions: int, hidden: int) -> Tensor:
+    """An initial state, [batch, directions * hidden], in ONNX's form [directions, batch, hidden]."""
+    state = _batch_rows(graph, graph.cast(given[name], given["x"].dtype), given["x"])
     if directions == 1:
         return graph.unsqueeze(state, 0)
     return graph.op("Transpose", graph.reshape(state, 0, directions, hidden), perm=[1, 0, 2])
 
 
-def _of_batch(graph: Graph, state: Tensor, x: Tensor) -> Tensor:
-    """The batch's rows. coremltools gives more of them for packed sequences, and Core ML takes those."""
+def _batch_rows(graph: Graph, state: Tensor, x: Tensor) -> Tensor:
+    """The first rows of a state, as many as `x` has in its batch.
+
+    For packed sequences coremltools writes states of more rows, of which Core ML takes the first.
+    """
     batch = None if x.shape is None else x.shape[1]
     rows = None if state.shape is None else state.shape[0]
     if batch is not None and batch == rows:
@@ -87,17 +90,23 @@ def _of_batch(graph: Graph, state: Tensor, x: Tensor) -> Tensor:
 def _compute(
     graph: Graph, given: Given, op_type: str, inputs: Sequence[Tensor | None], direction: str, **more: Any
 ) -> list[Tensor]:
-    """Add the ONNX node. Returns its outputs in MIL's form."""
+    """Write the ONNX node.
+
+    Returns:
+        its outputs in MIL's form: see `_mil_outputs`.
+    """
     dtype = given["x"].dtype
     dtypes = [dtype if given.flag("output_sequence") else None, *[dtype] * (2 if op_type == "LSTM" else 1)]
     outputs = graph.ops(op_type, inputs, dtypes, direction=direction, **more)
-    return _finish(graph, given, outputs, direction)
+    return _mil_outputs(graph, given, outputs, direction)
 
 
-def _finish(graph: Graph, given: Given, outputs: Sequence[Tensor], direction: str) -> list[Tensor]:
-    """ONNX's outputs, [length, directions, batch, hidden] and [directions, batch, hidden], in MIL's form.
+def _mil_outputs(graph: Graph, given: Given, outputs: Sequence[Tensor], direction: str) -> list[Tensor]:
+    """Convert outputs of ONNX's operators to MIL's form.
 
-    That is [length, batch, directions * hidden] and [batch, directions * hidden].
+    The steps are [length, directions, batch, hidden] in ONNX and [length, batch, directions * hidden] in MIL; the last
+    states are [directions, batch, hidden] in ONNX and [batch, directions * hidden] in MIL. Without `output_sequence`
+    MIL has only the last step.
     """
     sequence, *last = outputs
     if direction == "bidirectional":
@@ -117,17 +126,17 @@ def _finish(graph: Graph, given: Given, outputs: Sequence[Tensor], direction: st
 
 
 def _lstm(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """Gates in MIL's order: input, forget, output, cell; peepholes without the last."""
+    """Raise lstm. MIL's order of gates is input, forget, output, cell; peepholes have the first three."""
     direction = _directions(given, "forward", "reverse", "bidirectional")
     x = given["x"]
     cells = [_cell(given, suffix) for suffix in (("", "_back") if direction == "bidirectional" else ("",))]
     hidden = cells[0].weight_hh.shape[-1]
-    states = [_start(graph, given, name, len(cells), hidden) for name in ("initial_h", "initial_c")]
+    states = [_initial_state(graph, given, name, len(cells), hidden) for name in ("initial_h", "initial_c")]
     if given.maybe_array("clip") is not None:
         names = (given.text(f"{name}activation") for name in ("recurrent_", "cell_", ""))
         outputs = clipped_lstm(graph, x, cells, states, Activations(*names), given.number("clip"), direction)
-        return _finish(graph, given, outputs, direction)
-    # ONNX has biases of the input and of the hidden state, MIL their sum.
+        return _mil_outputs(graph, given, outputs, direction)
+    # ONNX has one bias for the input and one for the hidden state. MIL has only their sum, so that the second is 0.
     weights = [
         graph.constant(np.stack(each), x.dtype)
         for each in (
@@ -137,12 +146,12 @@ def _lstm(graph: Graph, given: Given) -> Sequence[Tensor]:
             [cell.peepholes for cell in cells],
         )
     ]
-    is_looking = any(np.any(cell.peepholes) for cell in cells)
+    has_peepholes = any(np.any(cell.peepholes) for cell in cells)
     return _compute(
         graph,
         given,
         "LSTM",
-        [x, *weights[:3], None, *states, weights[3] if is_looking else None],
+        [x, *weights[:3], None, *states, weights[3] if has_peepholes else None],
         direction,
         hidden_size=hidden,
         **attributes(given, ("recurrent_activation", "cell_activation", "activation"), len(cells)),
@@ -156,10 +165,10 @@ def _cell(given: Given, suffix: str) -> Cell:
 
 
 def _gru(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """Gates in MIL's order: reset, output, update.
+    """Raise gru. MIL's order of gates is reset, output, update.
 
-    With `reset_after` the reset gate is applied to the product with the hidden state and `bias`, and `input_bias` is
-    the input's; without it, to the hidden state, and the biases are added.
+    With `reset_after` the reset gate multiplies R h + bias, and `input_bias` is added to W x. Without, it multiplies h,
+    and the biases are added up.
     """
     direction = _directions(given, "forward", "reverse")
     x = given["x"]
@@ -173,7 +182,7 @@ def _gru(graph: Graph, given: Given) -> Sequence[Tensor]:
         graph.constant(weight_hh[None], x.dtype),
         graph.constant(np.concatenate([input_bias, bias])[None], x.dtype),
         None,
-        _start(graph, given, "initial_h", 1, hidden),
+        _initial_state(graph, given, "initial_h", 1, hidden),
     ]
     return _compute(
         graph,
@@ -198,7 +207,7 @@ def _rnn(graph: Graph, given: Given) -> Sequence[Tensor]:
         graph.constant(weight_hh[None], x.dtype),
         graph.constant(np.concatenate([bias, np.zeros_like(bias)])[None], x.dtype),
         None,
-        _start(graph, given, "initial_h", 1, hidden),
+        _initial_state(graph, given, "initial_h", 1, hidden),
     ]
     return _compute(graph, given, "RNN", inputs, direction, hidden_size=hidden, **attributes(given, ("activation",), 1))
 

@@ -8,7 +8,7 @@ from triune.core.errors import UnsupportedError
 from triune.coreml.raising.given import Given
 from triune.graph.raising.graph import Graph, Tensor
 
-# With both of its constants 1, scaled_tanh is tanh.
+# scaled_tanh is alpha * tanh(beta * x). Core ML sets both constants to 1 here, which makes it tanh.
 _OP_TYPES = MappingProxyType(
     {
         "hard_sigmoid": "HardSigmoid",
@@ -31,13 +31,18 @@ def _op_type(name: str) -> str:
 
 
 def attributes(given: Given, parameters: Sequence[str], directions: int) -> dict[str, Any]:
-    """The attributes of ONNX's recurrent operators that choose their activations.
+    """The attributes by which ONNX's recurrent operators choose their activations.
+
+    Args:
+        given: the operation.
+        parameters: its parameters that name activations, in ONNX's order.
+        directions: the number of directions, for each of which ONNX lists all activations.
 
     Raises:
         UnsupportedError: an activation is not known.
     """
     chosen = [_op_type(given.text(name)) for name in parameters] * directions
-    # activation_alpha and activation_beta list only the activations that have these constants.
+    # activation_alpha and activation_beta have elements only for activations with such constants.
     constants = [_CONSTANTS[each] for each in chosen if each in _CONSTANTS]
     found: dict[str, Any] = {"activations": chosen}
     if constants:
@@ -47,10 +52,10 @@ def attributes(given: Given, parameters: Sequence[str], directions: int) -> dict
 
 
 def activate(graph: Graph, name: str, x: Tensor) -> Tensor:
-    """An activation as an operator of its own.
+    """Write an activation as a node.
 
     Raises:
-        UnsupportedError: it is not known.
+        UnsupportedError: the activation is not known.
     """
     op_type = _op_type(name)
     if op_type == "Affine":

@@ -1,4 +1,4 @@
-"""Reductions over axes, and arguments of the largest and smallest."""
+"""Reductions over axes, argmax and argmin."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -16,7 +16,7 @@ _FLOATING = frozenset({"ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMea
 
 
 def _reduce(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """A reduction; without `axes` over all axes."""
+    """Write a reduction over `axes`; over all axes if they are not given."""
     x = given["x"]
     axes = given.maybe_ints("axes")
     if axes is None:
@@ -24,7 +24,7 @@ def _reduce(op_type: str, graph: Graph, given: Given) -> Tensor:
     if x.dtype not in FLOATS and op_type in _FLOATING:
         x = graph.cast(x, DType.FP32)
     axes = sorted({existing_axis(axis, x.rank, "axes") for axis in axes})
-    # Without axes ONNX reduces all, as it does for a scalar, which is then itself.
+    # No axes mean all axes here. A scalar has none, and its reduction is the scalar itself.
     return graph.op(op_type, x, graph.ints(*axes), keepdims=int(given.flag("keep_dims")), noop_with_empty_axes=0)
 
 

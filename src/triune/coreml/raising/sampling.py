@@ -1,7 +1,7 @@
-"""Sampling of images at points: crop_resize, resample, affine.
+"""Sampling of images at points: crop_resize, resample and affine.
 
-Bilinear sampling on a grid is a product with a matrix on each side: row i of a matrix holds the weights of the pixels
-around point i, max(0, 1 - |point - pixel|).
+Bilinear sampling at the points of a grid is a product with a matrix on each side of the image. Row i of a matrix has
+the weight of each pixel for point i: max(0, 1 - |point - pixel|).
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from triune.graph.raising.graph import Graph, Tensor
 
 SAMPLING_MODES = frozenset({"STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "UNALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS"})
 _PADDING = MappingProxyType({"constant": "zeros", "border": "border", "reflection": "border", "symmetric": "border"})
-# The distance from the first pixel's center to the line at which images are reflected.
+# For each padding mode that reflects images: the distance from the center of the first pixel to the line of reflection.
 _EDGES = MappingProxyType({"reflection": 0.0, "symmetric": 0.5})
-# The positions of the four coordinates of a box.
+# For each mode, the positions of a box's coordinates: those for rows at even positions come first, then columns.
 _BOXES = MappingProxyType(
     {
         "CORNERS_HEIGHT_FIRST": (0, 1, 2, 3),
@@ -31,12 +31,12 @@ _BOXES = MappingProxyType(
 
 
 def grid(graph: Graph, first: Tensor, last: Tensor, size: Tensor, mode: str) -> Tensor:
-    """`size` sample points between the pixels `first` and `last`, as `resize_bilinear` of MIL defines them.
+    """The positions of `size` sample points between the pixels `first` and `last`, as in MIL's `resize_bilinear`.
 
     Args:
         graph: the graph that the nodes are added to.
-        first: fp32 of shape (..., 1).
-        last: as `first`.
+        first: the position of the first pixel, fp32 of shape (..., 1).
+        last: that of the last pixel, of the same type and shape.
         size: the number of points, an INT64 vector of one element.
         mode: one of SAMPLING_MODES.
 
@@ -76,7 +76,7 @@ def grid(graph: Graph, first: Tensor, last: Tensor, size: Tensor, mode: str) -> 
 
 
 def _weights(graph: Graph, points: Tensor, size: Tensor) -> Tensor:
-    """The matrices (..., points, size) of the pixels' weights."""
+    """The weights max(0, 1 - |point - pixel|) of all `size` pixels for each point: (..., points, size)."""
     bounds = (graph.constant(0, DType.INT64), graph.scalar(size), graph.constant(1, DType.INT64))
     pixels = graph.cast(graph.op("Range", *bounds), DType.FP32)
     distance = graph.op("Abs", graph.op("Sub", graph.unsqueeze(points, -1), pixels))
@@ -84,24 +84,27 @@ def _weights(graph: Graph, points: Tensor, size: Tensor) -> Tensor:
 
 
 def resampled(graph: Graph, x: Tensor, points: Tensor, size: Tensor, *, is_row: bool) -> Tensor:
-    """fp32 images sampled at the points of one axis: along the rows (the last axis), or along the columns."""
+    """Sample fp32 images at positions along one axis, between pixels: the last axis if `is_row`, else the one
+    before.
+    """
     weights = _weights(graph, points, size)
     if not is_row:
         return graph.op("MatMul", weights, x)
-    # (..., points, size) to (..., size, points): the rank of `points` is 1 or that of the images less one.
-    return graph.op("MatMul", x, _swapped(graph, weights, points))
+    # Transpose (..., points, size) to (..., size, points).
+    return graph.op("MatMul", x, _transposed_weights(graph, weights, points))
 
 
-def _swapped(graph: Graph, weights: Tensor, points: Tensor) -> Tensor:
+def _transposed_weights(graph: Graph, weights: Tensor, points: Tensor) -> Tensor:
     rank = 1 if points.shape is None else len(points.shape)
     return graph.op("Transpose", weights, perm=[*range(rank - 1), rank, rank - 1])
 
 
 def _crop_resize(graph: Graph, given: Given) -> Tensor:
-    """Boxes of images, resized. Points outside the image are `pad_value`.
+    """Cut boxes out of images and resize them. Sample points outside the image get `pad_value`.
 
-    To iOS 16 `roi` (N, 1, 4, 1, 1) is cut out of all images, and (N, 1, 5, 1, 1) begins with the image's index; from
-    iOS 17 on `boxes` (N, 4) go with `box_indices`, which count up from 0 unless they are given.
+    Up to iOS 16 `roi` (N, 1, 4, 1, 1) has boxes that are cut out of every image, and (N, 1, 5, 1, 1) has the index of
+    the image before each box. From iOS 17 on there are `boxes` (N, 4), and `box_indices` with the index of the image
+    for each; if these are not given, they are 0, 1, 2, ...
     """
     x = graph.cast(given["x"], DType.FP32)
     if given.maybe("roi") is not None:
@@ -135,7 +138,7 @@ def _crop_resize(graph: Graph, given: Given) -> Tensor:
 
 
 def _images_of_roi(graph: Graph, x: Tensor, boxes: Tensor, width: int | None) -> tuple[Tensor, bool]:
-    """The images for each box, and whether each box applies to all images."""
+    """The image for each box, and whether instead each box is cut out of all images."""
     match width:
         case 4:
             return graph.unsqueeze(x, 0), True
@@ -149,7 +152,10 @@ def _images_of_roi(graph: Graph, x: Tensor, boxes: Tensor, width: int | None) ->
 def _points_of_boxes(
     graph: Graph, given: Given, boxes: Tensor, first: int, x: Tensor, rank: int
 ) -> tuple[Tensor, Tensor]:
-    """The sample points of rows and columns: (N, 1, ..., size), one dimension less than the result has."""
+    """The sample points in each box: positions of rows (N, 1, ..., height) and of columns (N, 1, ..., width).
+
+    Their rank is `rank` - 1, one less than that of the result.
+    """
     mode, sampling = given.text("box_coordinate_mode"), given.text("sampling_mode")
     if mode not in _BOXES or sampling not in SAMPLING_MODES:
         raise UnsupportedError(f"boxes in mode '{mode}' or sampling in mode '{sampling}' are not known")
@@ -176,7 +182,7 @@ def _points_of_boxes(
 
 
 def _is_inside(graph: Graph, points: Tensor, size: Tensor) -> Tensor:
-    # A rounding error may move a point on the border outside.
+    # A point on the border may be outside by a rounding error.
     slack = 1e-4
     last = graph.op("Add", graph.cast(size, DType.FP32), graph.constant(slack - 1, DType.FP32))
     return graph.op(
@@ -191,7 +197,7 @@ def _resample(graph: Graph, given: Given) -> Tensor:
 
 
 def _affine(graph: Graph, given: Given) -> Tensor:
-    """Sampled at x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, where x and y go from -1 to 1 over the output."""
+    """Sample at x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, where x and y go from -1 to 1 over the output."""
     if not given.flag("align_corners") or given.text("coordinates_mode").lower() != "normalized_minus_one_to_one":
         raise UnsupportedError("affine without 'align_corners', or with other coordinates than from -1 to 1")
     height, width = given.integer("output_height"), given.integer("output_width")
@@ -206,7 +212,7 @@ def _affine(graph: Graph, given: Given) -> Tensor:
 
 
 def _sampled(graph: Graph, given: Given, coordinates: Tensor) -> Tensor:
-    """Images sampled at coordinates (batch, height, width, (x, y)) by ONNX's GridSample, in fp32."""
+    """Sample images at coordinates (batch, height, width, (x, y)) with ONNX's GridSample, in fp32."""
     x = graph.cast(given["x"], DType.FP32)
     mode, padding = given.text("sampling_mode").lower(), given.text("padding_mode").lower()
     if mode not in ("bilinear", "nearest") or padding not in _PADDING:
@@ -214,12 +220,13 @@ def _sampled(graph: Graph, given: Given, coordinates: Tensor) -> Tensor:
     pixels = _pixels(graph, given, x, coordinates)
     if padding in _EDGES:
         pixels = _reflected(graph, pixels, _sizes(graph, x), _EDGES[padding])
-    # From pixels to -1 at the left edge of the first and 1 at the right edge of the last.
+    # GridSample without align_corners counts from -1 at the left edge of the first pixel to 1 at the right edge of the
+    # last. So pixel i is at (2 * i + 1) / size - 1.
     doubled = graph.op("Add", graph.op("Mul", pixels, graph.constant(2, DType.FP32)), graph.constant(1, DType.FP32))
     points = graph.op("Sub", graph.op("Div", doubled, _sizes(graph, x)), graph.constant(1, DType.FP32))
     offset = None
     if padding == "constant" and float(given.array("padding_value").reshape(-1)[0]) != 0:
-        # GridSample pads with zeros.
+        # GridSample pads with zeros: subtract the padding value before, and add it afterwards.
         offset = graph.constant(given.array("padding_value").reshape(()), DType.FP32)
         x = graph.op("Sub", x, offset)
     result = graph.op(
@@ -236,12 +243,12 @@ def _sampled(graph: Graph, given: Given, coordinates: Tensor) -> Tensor:
 
 
 def _sizes(graph: Graph, x: Tensor) -> Tensor:
-    """(width, height), as coordinates have it."""
+    """The sizes of the images as (width, height), the order of coordinates."""
     return graph.cast(graph.concat(graph.dim(x, 3), graph.dim(x, 2)), DType.FP32)
 
 
 def _pixels(graph: Graph, given: Given, x: Tensor, coordinates: Tensor) -> Tensor:
-    """Coordinates counted in pixels from the centre of the first."""
+    """Convert coordinates, by `coordinates_mode`, to pixels; 0 is the center of the first pixel."""
     kind = given.text("coordinates_mode").lower()
     one, half = graph.constant(1, DType.FP32), graph.constant(0.5, DType.FP32)
     match kind:
@@ -260,13 +267,13 @@ def _pixels(graph: Graph, given: Given, x: Tensor, coordinates: Tensor) -> Tenso
 
 
 def _reflected(graph: Graph, pixels: Tensor, sizes: Tensor, edge: float) -> Tensor:
-    """Reflect coordinates at a distance of `edge` before the first pixel and after the last, as often as needed.
+    """Reflect coordinates outside the image at lines `edge` before the first and after the last pixel's center.
 
-    GridSample reflects, too, but rounds to the nearest pixel before reflecting, not after.
+    GridSample's own reflection is not used: it rounds to the nearest pixel first, and MIL afterwards.
     """
     start = graph.constant(-edge, DType.FP32)
     span = graph.op("Add", sizes, graph.constant(2 * edge - 1, DType.FP32))
-    # In an image of one pixel the distance between the outermost centers is 0.
+    # For an image of one pixel with `edge` 0 the distance between both lines is 0.
     span = graph.op("Max", span, graph.constant(1e-6, DType.FP32))
     distance = graph.op("Abs", graph.op("Sub", pixels, start))
     turn = graph.op("Mod", distance, graph.op("Add", span, span), fmod=1)

@@ -1,8 +1,8 @@
-"""Gathers and scatters, and their treatment of indices that are out of range.
+"""Gathers and scatters, and what happens for indices that are out of range.
 
-To iOS 16 negative indices count from the end. From iOS 17 on they are out of range: with `validate_indices` such an
-index ends the run with an error; without, Core ML leaves open what happens, and here a scatter ignores it, and a gather
-treats it as before iOS 17. An index beyond the end is an error in all others.
+Up to iOS 16 negative indices count from the end. From iOS 17 on they are out of range. An index out of range is an
+error, with two exceptions for iOS 17 and later without `validate_indices`, where Core ML does not define the result:
+here a scatter ignores such an index, and a gather counts a negative one from the end.
 """
 
 from collections.abc import Mapping
@@ -21,18 +21,18 @@ _REDUCTIONS = MappingProxyType(
 )
 
 
-# Up to this opset negative indices count from the end.
+# The operator sets in which negative indices count from the end.
 _OLDER = frozenset({"CoreML3", "CoreML4", "CoreML5", "CoreML6"})
 
 
 def _is_validated(given: Given) -> bool:
-    """Whether indices out of range are errors; a scatter from before iOS 17 does not say."""
+    """Whether indices out of range are errors. Scatters from before iOS 17 lack the parameter."""
     value = given.maybe_array("validate_indices")
     return value is not None and bool(value.all())
 
 
 def _indices(graph: Graph, given: Given, size: Tensor) -> Tensor:
-    """The indices as INT64. Where negative ones are invalid they are replaced by numbers beyond `size`: an error."""
+    """The indices as INT64. If negative ones are errors, they become `size`, which ONNX Runtime refuses."""
     indices = graph.cast(given["indices"], DType.INT64)
     if not _is_validated(given) or (indices.constant is not None and not (indices.constant < 0).any()):
         return indices
@@ -44,8 +44,8 @@ def _with_shape(tensor: Tensor, like: Tensor) -> Tensor:
     return Tensor(tensor.name, tensor.dtype, like.shape)
 
 
-def _is_lenient(given: Given, indices: Tensor, limits: Tensor) -> bool:
-    """Whether indices out of range are ignored and may occur."""
+def _may_ignore_indices(given: Given, indices: Tensor, limits: Tensor) -> bool:
+    """Whether the scatter ignores indices out of range, and there may be some."""
     if given.opset in _OLDER or _is_validated(given):
         return False
     if indices.constant is None or limits.constant is None:
@@ -58,19 +58,19 @@ def _is_valid(graph: Graph, indices: Tensor, limits: Tensor) -> Tensor:
     return graph.op("And", at_least, graph.op("Less", indices, limits, dtype=DType.BOOL))
 
 
-def _with_a_row_more(graph: Graph, data: Tensor, axis: int) -> Tensor:
-    """Data with an extra row at the end of an axis, which receives updates that are ignored."""
+def _with_extra_slice(graph: Graph, data: Tensor, axis: int) -> Tensor:
+    """Append a slice of zeros at the end of an axis. Updates that must be ignored are written there."""
     more = graph.op("Pad", data, graph.ints(0, 1), None, graph.ints(axis))
     shape = None if data.shape is None else tuple(None if at == axis else size for at, size in enumerate(data.shape))
     return Tensor(more.name, data.dtype, shape)
 
 
-def _without_it(graph: Graph, result: Tensor, axis: int) -> Tensor:
+def _without_extra_slice(graph: Graph, result: Tensor, axis: int) -> Tensor:
     return graph.op("Slice", result, graph.ints(0), graph.ints(-1), graph.ints(axis))
 
 
 def _gather(graph: Graph, given: Given) -> Tensor:
-    """Along an axis; the first `batch_dims` dimensions of x and the indices go together."""
+    """Write a gather along `axis`. The first `batch_dims` dimensions of x and of the indices are the same."""
     x, axis = given["x"], given.axis()
     indices = _indices(graph, given, graph.dim(x, axis))
     batch = given.integer("batch_dims")
@@ -84,7 +84,7 @@ def _gather(graph: Graph, given: Given) -> Tensor:
     found = graph.op("GatherND", moved, graph.unsqueeze(indices, indices.rank), batch_dims=batch)
     if not between:
         return found
-    # Move the axes between the batch and the gathered axis back before those of the indices.
+    # Before, `axis` was moved next to the batch dimensions. Move the axes that were between them back.
     count = indices.rank - batch
     chosen, skipped = range(batch, batch + count), range(batch + count, batch + count + len(between))
     rest = range(skipped.stop, x.rank - 1 + count)
@@ -108,15 +108,17 @@ def _gather_nd(graph: Graph, given: Given) -> Tensor:
 def _scattered(
     op_type: str, graph: Graph, data: Tensor, indices: Tensor, updates: Tensor, mode: str, **attributes: Any
 ) -> Tensor:
-    """`data` with updates put in, added, multiplied, ... each index as often as it appears."""
+    """Write a scatter that puts updates into `data`, or adds, multiplies, ... them, once for each occurrence of an
+    index.
+    """
     if mode not in _REDUCTIONS:
         raise UnsupportedError(f"the mode '{mode}' is not known")
     if data.dtype is DType.FP16 and mode != "update":
-        # ONNX Runtime does not reduce fp16, so this is computed in fp32, which is also more exact.
+        # ONNX Runtime does not add, multiply, ... updates in fp16: compute in fp32, which is also more exact.
         wide = [graph.cast(each, DType.FP32) for each in (data, updates)]
         return graph.cast(_scattered(op_type, graph, wide[0], indices, wide[1], mode, **attributes), data.dtype)
     if mode == "div":
-        # Divide once by the product of the updates, which is exact for integers, too.
+        # Divide once by the product of all updates, which is exact for integers, too.
         ones = filled(graph, graph.shape_of(data), 1, data.dtype)
         product = graph.op(op_type, ones, indices, updates, reduction="mul", **attributes)
         return graph.op("Div", data, product)
@@ -126,7 +128,7 @@ def _scattered(
 
 
 def _scatter(graph: Graph, given: Given) -> Tensor:
-    """Whole slices of `data` along an axis, one for each index."""
+    """Write a scatter of slices of `data` along an axis, one for each index."""
     data, axis = given["data"], given.axis(of="data")
     indices = _indices(graph, given, graph.dim(data, axis))
     updates = graph.cast(given["updates"], data.dtype)
@@ -137,24 +139,25 @@ def _scatter(graph: Graph, given: Given) -> Tensor:
     column = graph.reshape(indices, *[-1 if each == axis else 1 for each in range(data.rank)])
     shape = graph.op("Shape", updates, dtype=DType.INT64)
     everywhere = graph.op("Expand", column, shape)
-    if _is_lenient(given, indices, graph.dim(data, axis)):
-        return _scattered_leniently(graph, data, everywhere, updates, given.text("mode"), axis)
+    if _may_ignore_indices(given, indices, graph.dim(data, axis)):
+        return _scattered_ignoring(graph, data, everywhere, updates, given.text("mode"), axis)
     return _scattered("ScatterElements", graph, data, everywhere, updates, given.text("mode"), axis=axis)
 
 
-def _scattered_leniently(graph: Graph, data: Tensor, indices: Tensor, updates: Tensor, mode: str, axis: int) -> Tensor:
+def _scattered_ignoring(graph: Graph, data: Tensor, indices: Tensor, updates: Tensor, mode: str, axis: int) -> Tensor:
+    """Write a scatter along an axis that ignores indices out of range."""
     size = graph.dim(data, axis)
     kept = graph.op("Where", _is_valid(graph, indices, size), indices, size, dtype=DType.INT64)
-    result = _scattered("ScatterElements", graph, _with_a_row_more(graph, data, axis), kept, updates, mode, axis=axis)
-    return _without_it(graph, result, axis)
+    result = _scattered("ScatterElements", graph, _with_extra_slice(graph, data, axis), kept, updates, mode, axis=axis)
+    return _without_extra_slice(graph, result, axis)
 
 
 def _scatter_along_axis(graph: Graph, given: Given) -> Tensor:
     data, axis = given["data"], given.axis(of="data")
     size = graph.dim(data, axis)
     indices, updates = _indices(graph, given, size), graph.cast(given["updates"], data.dtype)
-    if _is_lenient(given, indices, size):
-        return _scattered_leniently(graph, data, indices, updates, given.text("mode"), axis)
+    if _may_ignore_indices(given, indices, size):
+        return _scattered_ignoring(graph, data, indices, updates, given.text("mode"), axis)
     return _scattered("ScatterElements", graph, data, indices, updates, given.text("mode"), axis=axis)
 
 
@@ -165,14 +168,16 @@ def _scatter_nd(graph: Graph, given: Given) -> Tensor:
     limits = graph.concat(*(graph.dim(data, axis) for axis in range(depth)))
     indices, updates = _indices(graph, given, limits), graph.cast(given["updates"], data.dtype)
     mode = given.text("mode")
-    if not _is_lenient(given, indices, limits):
+    if not _may_ignore_indices(given, indices, limits):
         return _scattered("ScatterND", graph, data, indices, updates, mode)
-    # If one component of an index is out of range, the index is moved to the extra row of the first axis.
+    # If one component of an index is out of range, its update is written to the extra slice of the first axis.
     valid = graph.cast(_is_valid(graph, indices, limits), DType.INT32)
-    is_whole = graph.cast(graph.op("ReduceMin", valid, graph.ints(-1), keepdims=1), DType.BOOL)
+    is_in_range = graph.cast(graph.op("ReduceMin", valid, graph.ints(-1), keepdims=1), DType.BOOL)
     nowhere = graph.concat(graph.dim(data, 0), graph.ints(*[0] * (depth - 1)))
-    kept = graph.op("Where", is_whole, indices, nowhere, dtype=DType.INT64)
-    return _without_it(graph, _scattered("ScatterND", graph, _with_a_row_more(graph, data, 0), kept, updates, mode), 0)
+    kept = graph.op("Where", is_in_range, indices, nowhere, dtype=DType.INT64)
+    return _without_extra_slice(
+        graph, _scattered("ScatterND", graph, _with_extra_slice(graph, data, 0), kept, updates, mode), 0
+    )
 
 
 TABLE: Mapping[str, Raise] = MappingProxyType(

@@ -18,10 +18,13 @@ _LARGEST = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """A slice as ONNX takes it: a vector of INT64 over all dimensions for each of start, end and step.
+    """The operands of ONNX's Slice for all dimensions.
 
     Attributes:
-        whole: the dimensions that are certainly taken entirely.
+        starts: the first index of each dimension, INT64.
+        ends: the index after the last one, INT64.
+        steps: the step along each dimension.
+        whole: the dimensions that are known to be taken entirely.
         squeezed: the dimensions of which one element is taken, and which are then removed.
     """
 
@@ -42,7 +45,7 @@ def _mask(given: Given, name: str, rank: int) -> Array:
 
 
 def _region(graph: Graph, given: Given) -> _Region:
-    """The region `begin:end:stride`; where masked, begin and end are the dimension's own."""
+    """The region `begin:end:stride` of `x`. Where a mask is true, it begins or ends where the dimension does."""
     x, rank = given["x"], given["x"].rank
     squeezed = _mask(given, "squeeze_mask", rank)
     no_begin = _mask(given, "begin_mask", rank) & ~squeezed
@@ -56,7 +59,8 @@ def _region(graph: Graph, given: Given) -> _Region:
     first, last = np.where(steps > 0, 0, _LARGEST), np.where(steps > 0, _LARGEST, -_LARGEST)
     starts = _choose(graph, no_begin, graph.constant(first, DType.INT64), begin)
     ends = _choose(graph, no_end, graph.constant(last, DType.INT64), end)
-    # One element is [begin, begin + 1); for begin -1 the end is that of the dimension.
+    # One element at `begin` is the slice from `begin` to `begin + 1`. For -1 the end would be 0, so that it is the
+    # dimension's end.
     if squeezed.any():
         after = _after(graph, starts)
         ends = _choose(graph, squeezed, after, ends)
@@ -83,7 +87,7 @@ def _after(graph: Graph, starts: Tensor) -> Tensor:
 
 
 def _choose(graph: Graph, mask: Array, yes: Tensor, no: Tensor) -> Tensor:
-    """Element by element, by a known mask."""
+    """Choose `yes` or `no` element by element, by a constant mask."""
     if not mask.any():
         return no
     if mask.all():
@@ -103,7 +107,7 @@ def _slice_by_index(graph: Graph, given: Given) -> Tensor:
 
 
 def _slice_by_size(graph: Graph, given: Given) -> Tensor:
-    """From `begin` on, `size` elements of each dimension, or all that are left for -1."""
+    """Write a slice of `size` elements from `begin` on, in each dimension; size -1 takes all that follow."""
     x = given["x"]
     begin, size = graph.cast(given["begin"], DType.INT64), graph.cast(given["size"], DType.INT64)
     if begin.constant is not None and size.constant is not None and not (begin.constant < 0).any():
@@ -117,7 +121,7 @@ def _slice_by_size(graph: Graph, given: Given) -> Tensor:
 
 
 def _slice_update(graph: Graph, given: Given) -> Tensor:
-    """X with a slice of it replaced."""
+    """Replace a slice of `x` by `update`."""
     x, region = given["x"], _region(graph, given)
     update = graph.unsqueeze(given["update"], *region.squeezed)
     partial = [axis for axis in range(x.rank) if axis not in region.whole]

@@ -13,11 +13,12 @@ from triune.graph.raising.graph import Graph, Tensor, elem_type
 
 
 def _non_maximum_suppression(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """The best boxes of each image by falling score, without boxes that overlap a better one (of their class) too much.
+    """Write non-maximum suppression: for each image, the best boxes that do not overlap a better one too much.
 
-    A box has the score of its best class. If no box reaches the threshold, the best one is taken. The result is filled
-    up to `max_boxes` with zeros, and with -1 for indices. From iOS 17 on boxes lie along the last axis, there is
-    no threshold for scores, and no count comes back.
+    Boxes are sorted by falling score; the score of a box is that of its best class. With `per_class_suppression` only
+    boxes of one class suppress each other. If no box reaches `score_threshold`, the best one is taken. The results are
+    filled up to `max_boxes`, with zeros, indices with -1. From iOS 17 on boxes lie along the last axis, and there are
+    neither a `score_threshold` nor the output with their number.
     """
     is_older = len(given.operation.outputs) == 4
     boxes, scores = (graph.cast(given[name], DType.FP32) for name in ("boxes", "scores"))
@@ -43,7 +44,7 @@ def _image(graph: Graph, images: Tensor, image: int) -> Tensor:
 
 
 def _of_all_images(graph: Graph, given: Given, boxes: Tensor, scores: Tensor) -> Sequence[Tensor]:
-    """Loop over the images, whose number may be unknown."""
+    """Write a Scan over the images, whose number is not known."""
     body = graph.subgraph()
     image = [Tensor(graph.root.fresh(f"{graph.prefix}/{name}"), DType.FP32) for name in ("boxes", "scores")]
     found = _of_image(body, given, *(body.unsqueeze(each, 0) for each in image))
@@ -62,12 +63,13 @@ def _of_all_images(graph: Graph, given: Given, boxes: Tensor, scores: Tensor) ->
 
 
 def _of_image(graph: Graph, given: Given, boxes: Tensor, scores: Tensor) -> Sequence[Tensor]:
-    """For one image: boxes [1, B, 4] and scores [1, B, K]."""
+    """Write the suppression for one image: boxes [1, B, 4] and scores [1, B, K]."""
     limit = given.integer("max_boxes")
     best = graph.op("ReduceMax", scores, graph.ints(2), keepdims=0)
     by_class = graph.unsqueeze(best, 1)
     if given.flag("per_class_suppression"):
-        # The box's score in the row of its class, and no score in the other rows.
+        # NonMaxSuppression works class by class: give a box its score in the row of its best class, and -inf in all
+        # others.
         winner = graph.op("ArgMax", scores, dtype=DType.INT64, axis=2, keepdims=0)
         size = graph.scalar(graph.op("Shape", scores, dtype=DType.INT64, start=2))
         classes = graph.op("Range", graph.constant(0, DType.INT64), size, graph.constant(1, DType.INT64))
@@ -86,7 +88,7 @@ def _of_image(graph: Graph, given: Given, boxes: Tensor, scores: Tensor) -> Sequ
         center_point_box=1,
     )
     found = graph.reshape(graph.op("Slice", selected, graph.ints(2), graph.ints(3), graph.ints(1)), -1)
-    # At least one: the best of all, if nothing is found.
+    # Take at least one box: the best of all if none is selected.
     flat = graph.reshape(best, -1)
     fallback = graph.op("ArgMax", flat, dtype=DType.INT64, axis=0, keepdims=1)
     count = graph.op("Max", graph.op("Shape", found, dtype=DType.INT64), graph.ints(1))

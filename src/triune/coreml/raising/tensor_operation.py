@@ -18,10 +18,12 @@ _NARROW = frozenset({DType.INT8, DType.INT16, DType.UINT8, DType.UINT16})
 
 
 def _band_part(graph: Graph, given: Given) -> Tensor:
-    """Zero outside of the band: `lower` diagonals below the main one and `upper` above it; all of them if negative."""
+    """Keep `lower` diagonals below the main one and `upper` above it, and set the rest to 0; negative means all of
+    them.
+    """
     x = given["x"]
     lower, upper = given.integer("lower"), given.integer("upper")
-    # ONNX has Trilu for int32, but ONNX Runtime does not.
+    # ONNX has Trilu for int32, but ONNX Runtime lacks it.
     part = graph.cast(x, DType.INT64) if x.dtype is DType.INT32 else x
     if lower >= 0:
         part = graph.op("Trilu", part, graph.constant(-lower, DType.INT64), upper=1)
@@ -38,7 +40,7 @@ def _cumsum(graph: Graph, given: Given) -> Tensor:
 
 
 def filled(graph: Graph, shape: Tensor, value: object, dtype: DType) -> Tensor:
-    """A tensor of one value."""
+    """Make a tensor of the given shape with `value` in all elements."""
     array = np.asarray(value).reshape(1).astype(dtype.numpy)
     tensor = helper.make_tensor("value", elem_type(dtype), [1], array.tobytes(), raw=True)
     return graph.op("ConstantOfShape", graph.cast(shape, DType.INT64), dtype=dtype, value=tensor)
@@ -53,7 +55,7 @@ def _fill_like(graph: Graph, given: Given) -> Tensor:
 
 
 def _non_zero(graph: Graph, given: Given) -> Tensor:
-    """The indices of nonzero elements, one row for each."""
+    """Return the indices of nonzero elements: (count, rank)."""
     x = given["x"]
     if x.dtype in _NARROW:
         x = graph.cast(x, DType.INT32)
@@ -61,7 +63,10 @@ def _non_zero(graph: Graph, given: Given) -> Tensor:
 
 
 def _one_hot(graph: Graph, given: Given) -> Tensor:
-    """`on_value` where the position along the new axis is the index; indices out of range are nowhere."""
+    """Write `on_value` where the position along the new axis equals the index, else `off_value`.
+
+    An index out of range gives only `off_value`.
+    """
     indices = graph.cast(given["indices"], DType.INT32)
     rank = indices.rank + 1
     axis = existing_axis(given.integer("axis"), rank)
@@ -81,7 +86,7 @@ def _one_hot(graph: Graph, given: Given) -> Tensor:
 
 
 def _pad(graph: Graph, given: Given) -> Tensor:
-    """Pad; the amounts are (before, after) for each of the last dimensions."""
+    """Write Pad. The amounts are pairs (before, after) for each of the last dimensions."""
     x, pad, mode = given["x"], given["pad"], given.text("mode")
     if mode not in _PAD_MODES:
         raise UnsupportedError(f"the mode '{mode}' is not known")
@@ -101,7 +106,7 @@ def _pad(graph: Graph, given: Given) -> Tensor:
 
 def _range_1d(graph: Graph, given: Given) -> Tensor:
     dtype = given["start"].dtype
-    # ONNX has no Range of fp16.
+    # ONNX has no Range for fp16.
     wide = DType.FP32 if dtype is DType.FP16 else dtype
     limits = [graph.scalar(graph.cast(given[name], wide)) for name in ("start", "end", "step")]
     return graph.cast(graph.op("Range", *limits), dtype)
@@ -125,7 +130,7 @@ def _argsort(graph: Graph, given: Given) -> Tensor:
 
 
 def _topk(graph: Graph, given: Given) -> list[Tensor]:
-    """The k largest or smallest along an axis, sorted; -1 is all of them."""
+    """Return the k largest or smallest elements along an axis, sorted, and their indices; k = -1 means all."""
     x, axis, k = given["x"], given.axis(), given.integer("k")
     count = graph.dim(x, axis) if k == -1 else graph.ints(k)
     values, indices = _sorted(graph, x, count, axis, given.flag("ascending"))
@@ -141,7 +146,9 @@ def _shape(graph: Graph, given: Given) -> Tensor:
 
 
 def _concat(graph: Graph, given: Given) -> Tensor:
-    """Concatenate; interleaved, all first slices come before all second slices. Scalars become a vector."""
+    """Write Concat. Scalars become a vector. With `interleave` the first slices of all tensors come first, then the
+    second.
+    """
     values = given.many("values")
     if values[0].rank == 0:
         return graph.op("Concat", *(graph.unsqueeze(value, 0) for value in values), axis=0)

@@ -14,7 +14,7 @@ from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Graph, Tensor
 
 LARGEST = np.iinfo(np.int64).max
-# From iOS 17 on a zero in a shape copies the size at the same index from the right.
+# The operator sets in which a 0 in a shape keeps the size at the same index. Later ones count indices from the right.
 _OLDER = frozenset({"CoreML3", "CoreML4", "CoreML5", "CoreML6"})
 
 
@@ -27,7 +27,10 @@ def _space_to_depth(graph: Graph, given: Given) -> Tensor:
 
 
 def _pixel_unshuffle(graph: Graph, given: Given) -> Tensor:
-    """[n, c, h * f, w * f] to [n, c * f * f, h, w], the channel's parts in the order of the pixels."""
+    """Move each f x f block of pixels to channels: [n, c, h * f, w * f] to [n, c * f * f, h, w].
+
+    The pixels of a block become f * f neighbouring channels.
+    """
     x, factor = given["x"], given.integer("downscale_factor")
     n, c, h, w = (graph.dim(x, axis) for axis in range(4))
     factors = graph.ints(factor)
@@ -43,7 +46,7 @@ def _expand_dims(graph: Graph, given: Given) -> Tensor:
 
 
 def _squeeze(graph: Graph, given: Given) -> Tensor:
-    """Remove those of `axes` (by default all axes) that have size 1."""
+    """Remove those of `axes` (all axes, if they are not given) that have size 1."""
     x, axes = given["x"], given.maybe_ints("axes")
     if axes is None:
         return graph.squeeze(x, *(axis for axis in range(x.rank) if x.size(axis) == 1))
@@ -52,7 +55,10 @@ def _squeeze(graph: Graph, given: Given) -> Tensor:
 
 
 def _reshape(graph: Graph, given: Given) -> Tensor:
-    """A size of 0 copies x's, to iOS 16 at the same place, later counted from the right (1 beyond x's)."""
+    """Write Reshape. A 0 keeps the size of x at the same index, counted from the right from iOS 17 on.
+
+    Where x has no such dimension, 0 means 1.
+    """
     x, shape = given["x"], given["shape"]
     if shape.constant is None:
         return graph.op("Reshape", x, graph.cast(shape, DType.INT64))
@@ -71,7 +77,7 @@ def _reshape(graph: Graph, given: Given) -> Tensor:
 
 
 def _reshape_like(graph: Graph, given: Given) -> Tensor:
-    """Reshape to a concatenation of parts of other tensors' shapes."""
+    """Reshape to a shape that is put together from parts of the shapes of other tensors."""
     parts: list[Tensor] = []
     columns = [given.many(name) for name in ("ref_tensors", "begins", "ends", "end_masks")]
     if len({len(column) for column in columns}) != 1:
@@ -96,7 +102,7 @@ def _reverse(graph: Graph, given: Given) -> Tensor:
 
 
 def _reverse_sequence(graph: Graph, given: Given) -> Tensor:
-    """Reverse the first `lengths[i]` elements of each row i."""
+    """Reverse the first `lengths[i]` elements of each sequence i of the batch."""
     x = given["x"]
     batch, time = given.axis("batch_axis"), given.axis("seq_axis")
     if batch == time:
@@ -117,7 +123,10 @@ def _transpose(graph: Graph, given: Given) -> Tensor:
 
 
 def _space_to_batch(graph: Graph, given: Given) -> Tensor:
-    """[n, c, H, W], padded, to [n * blocks, c, H / block, W / block]; the batch index is (index in block, image)."""
+    """Move the pixels of each block to the batch: [n, c, H, W], padded, to [n * blocks, c, H / block, W / block].
+
+    The position in the block is the slower part of the new batch index.
+    """
     (down, right), pads = _blocks(given), given.array("paddings").reshape(2, 2)
     starts_and_ends = graph.ints(0, 0, *(int(pad) for pad in pads[:, 0]), 0, 0, *(int(pad) for pad in pads[:, 1]))
     padded = graph.op("Pad", given["x"], starts_and_ends)
@@ -130,7 +139,7 @@ def _space_to_batch(graph: Graph, given: Given) -> Tensor:
 
 
 def _batch_to_space(graph: Graph, given: Given) -> Tensor:
-    """The inverse of `_space_to_batch`, cropped."""
+    """Invert `_space_to_batch`, and crop the result."""
     x, (down, right), crops = given["x"], _blocks(given), given.array("crops").reshape(2, 2)
     c, h, w = (graph.dim(x, axis) for axis in (1, 2, 3))
     split = graph.op("Reshape", x, graph.concat(graph.ints(down, right, -1), c, h, w))
@@ -148,7 +157,7 @@ def _blocks(given: Given) -> tuple[int, int]:
 
 
 def _size(graph: Graph, tensor: Tensor, axis: int) -> Tensor:
-    """The size of a dimension, computed if it is unknown."""
+    """The size of a dimension; a Shape node if it is unknown."""
     return graph.op("Shape", tensor, dtype=DType.INT64, start=axis, end=axis + 1)
 
 
@@ -160,7 +169,7 @@ def cropped(graph: Graph, tensor: Tensor, axes: Sequence[int], crops: Array) -> 
 
 
 def _sliding_windows(graph: Graph, given: Given) -> Tensor:
-    """All windows of `size` along an axis, as a new axis after it."""
+    """Collect all windows of `size` along an axis; their elements are a new axis after it."""
     x, axis = given["x"], given.axis()
     size, stride = given.integer("size"), given.integer("stride")
     within = graph.constant(np.arange(size).reshape(1, size), DType.INT64)

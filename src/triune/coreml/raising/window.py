@@ -1,4 +1,4 @@
-"""Padding of convolutions and pools: MIL's pad types as ONNX attributes."""
+"""The padding of convolutions and pools: ONNX's attributes for MIL's pad types."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from triune.graph.raising.graph import Tensor
 
 
 def padding(given: Given, x: Tensor, kernel: list[int], strides: list[int], dilations: list[int]) -> dict[str, Any]:
-    """ONNX's `pads` or `auto_pad`.
+    """ONNX's attribute `pads` or `auto_pad` for the operation's `pad_type` and `pad`.
 
-    "same" makes the output ceil(size / stride) long, with the odd element of padding at the end; "same_lower" puts it
-    at the start.
+    With "same" the output has ceil(size / stride) elements; if the padding is odd, the end gets one more, and with
+    "same_lower" the start.
 
     Raises:
         InvalidArgumentError: the numbers of dimensions do not agree.
-        UnsupportedError: the pad type is not known, or the padding is only known when the program runs.
+        UnsupportedError: the pad type is not known, or the padding is known only at run time.
     """
     count = x.rank - 2
     if not len(kernel) == len(strides) == len(dilations) == count:

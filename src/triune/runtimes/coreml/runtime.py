@@ -154,7 +154,7 @@ class CoreMl:
         else:
             is_widened = unit is Unit.CPU
             executor = OnnxExecutor(package, settings.function, num_threads=num_threads, is_widened=is_widened)
-            if (executor.apart or not executor.is_steady) and not is_own_process:
+            if (executor.crash_risk or not executor.is_steady) and not is_own_process:
                 del executor, package
                 load = functools.partial(
                     self._load_here, path, package_path, signature, unit, num_threads, settings, is_own_process=True

@@ -25,8 +25,8 @@ def text_of(body: str) -> str:
     ("body", "reason"),
     [
         (f"{PICK}{TRANSPOSED}>", r"If 'pick': its branches give 'y' different shapes, \[2, 3\] and \[3, 2\]; Core ML"),
-        (f"{PICK}{SUM}>", r"If 'pick': its branches give 'y' different shapes, \[2, 3\] and \[\]; Core ML takes one"),
-        (LOOP, r"Loop 'all': a step makes of 'v' of shape \[2, 3\] one of shape \[6\]; Core ML carries values of one"),
+        (f"{PICK}{SUM}>", r"If 'pick': its branches give 'y' different shapes, \[2, 3\] and \[\]; Core ML needs"),
+        (LOOP, r"Loop 'all': a step changes the shape of 'v' from \[2, 3\] to \[6\]; in Core ML's loops"),
     ],
 )
 def test_shapes_that_change_are_told_with_the_models_names(body: str, reason: str, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_as_many_steps_are_collected_as_there_are(row: list[int | str] | None, s
 
 
 def test_steps_without_a_limit_are_not_collected(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="not how many steps there are at most; give the Loop a trip count"):
+    with pytest.raises(UnsupportedError, match="the number of steps has no limit; give the Loop a trip count"):
         lower(_loop("", ["b"]), tmp_path / "m.mlpackage", options(x=(ANY, ANY), start=(ANY,)))
 
 

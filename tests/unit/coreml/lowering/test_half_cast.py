@@ -7,7 +7,7 @@ import pytest
 from coremltools.converters.mil.mil import Builder
 from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
 
-from triune.coreml.lowering.half_cast import small_steps
+from triune.coreml.lowering.half_cast import check_in_blocks
 
 mb: Any = Builder
 PASS: Any = FP16ComputePrecision
@@ -27,6 +27,6 @@ def test_overflow_is_found_as_coremltools_finds_it(number: float, size: int) -> 
 
     op = program.functions["main"].operations[-1]
     right = PASS.fp16_overflow(op)
-    with small_steps():
+    with check_in_blocks():
         assert PASS.fp16_overflow(op) is right
     assert PASS.fp16_overflow.__module__ == FP16ComputePrecision.__module__

@@ -201,7 +201,7 @@ def test_the_path_says_what_is_written(tmp_path: Path) -> None:
         (
             """agraph (float[6,2] x) => (float[?,?,?] y)
                  <int64[3] to = {-1, -3, 2}> { y = Reshape (x, to) }""",
-            r"it has shape \[-1, -3, 2\]",
+            r"its shape is \[-1, -3, 2\]",
         ),
         (
             "agraph (float[1,8,2,2] x) => (float[1,2,4,4] y) { y = DepthToSpace <blocksize=-1> (x) }",
@@ -245,5 +245,5 @@ def test_what_constants_make_has_a_limit(makes: list[Any], tmp_path: Path) -> No
     ends = {"s": np.array([0, 5]), "e": np.array([1, 8])}
     shape = [("x", FLOAT, [1, 3])], [("y", FLOAT, [1, 3])]
     model = model_of(nodes, *shape, one=np.ones((1, 1), np.float32), **sizes, **ends)
-    with pytest.raises(UnsupportedError, match=f"'r': it makes {rows * rows} elements of constants"):
+    with pytest.raises(UnsupportedError, match=f"'r': its result is constant, of {rows * rows} elements"):
         lower(model, tmp_path / "m.mlpackage")

@@ -1,4 +1,4 @@
-"""Functions on PyMIL's blocks for Triune's own passes."""
+"""Functions on blocks of coremltools' programs, for Triune's own passes."""
 
 import contextlib
 from collections.abc import Generator, Iterator
@@ -15,9 +15,9 @@ _PASS: Any = ScopeSource.COREMLTOOLS_GRAPH_PASS
 
 @contextlib.contextmanager
 def in_pass(name: str) -> Generator[None]:
-    """A context for changes by pass `name`: new operations take the marks of those that they replace.
+    """A context for changes by pass `name`: an operation that replaces another takes over its scopes.
 
-    One such mark is the precision in which an operation computes.
+    Scopes are coremltools' marks of operations. One of them says that an operation must compute in fp32.
     """
     scope: Any = ScopeInfo(source=_PASS, data=[name])
     with mb.scope(scope):
@@ -25,7 +25,7 @@ def in_pass(name: str) -> Generator[None]:
 
 
 def blocks_of(program: Any) -> Iterator[Any]:
-    """Iterate over all blocks of a program, inner blocks before those around them."""
+    """Iterate over all blocks of a program; a block within another comes before it."""
     for function in program.functions.values():
         yield from _inner_first(function)
 
@@ -44,7 +44,7 @@ def replace(block: Any, op: Any, new: Var) -> None:
 
 
 def only_reader(value: Var) -> Any:
-    """The only operation that reads a value; None if none or several do, or if the value is a block's output."""
+    """The operation that reads `value`, if there is only one and `value` is no output of a block; else None."""
     readers = value.child_ops
     if len(readers) != 1 or value.consuming_blocks:
         return None

@@ -19,9 +19,8 @@ _HOLDS: Mapping[str, Set[str]] = {
 class FuseCasts(MilPass):
     """Remove casts to a value's own type, and replace a cast of a cast by one cast of the first value.
 
-    A first cast is removed only if it loses nothing. coremltools' `cast_optimization` compares the ranges of types and
-    removes too many: it loses the rounding of 16,777,217 from int32 to fp32 and back, and that of 0.4 from fp32 to
-    int32 before a cast to bool.
+    A first cast is removed only if it is exact. coremltools' `cast_optimization` also removes casts that round: of
+    16,777,217 from int32 to fp32 (16,777,216) and back, or of 0.4 from fp32 to int32 (0) before a cast to bool.
     """
 
     name = "fuse_casts"
@@ -41,12 +40,13 @@ def _fuse(block: Any, op: Any) -> None:
         source = source.op.x
     is_given_out = op.outputs[0] in block.outputs
     if dtype_name(source) == op.dtype.val:
-        # A block's output keeps its name and stays a value of its own, apart from other outputs.
+        # An output of a block keeps its name, and must not become the same value as another output.
         replace(block, op, mb.identity(x=source, name=op.outputs[0].name, before_op=op) if is_given_out else source)
     elif source is not op.x:
         replace(block, op, mb.cast(x=source, dtype=op.dtype.val, name=op.outputs[0].name, before_op=op))
 
 
 def _is_exact(cast: Any) -> bool:
+    """Whether a cast keeps the number of every value of its operand's type."""
     before, after = dtype_name(cast.x), cast.dtype.val
     return before == after or before in _HOLDS.get(after, frozenset())

@@ -27,7 +27,7 @@ class MergeConstants(MilPass):
                 known: dict[tuple[str, tuple[int, ...], bytes], Any] = {}
                 for op in list(block.operations):
                     value = op.outputs[0] if op.op_type == "const" else None
-                    # Scalars are checked by rank first, since a Python number has no `nbytes`.
+                    # Check for scalars first: their value may be a Python number, which has no `nbytes`.
                     if value is None or value.rank == 0 or value in block.outputs or value.val.nbytes < _LEAST_BYTES:
                         continue
                     array = value.val

@@ -16,10 +16,10 @@ _NEAR = 1e-6
 
 
 class FuseGelu(MilPass):
-    """Replace x * 0.5 * (1 + erf(x / sqrt(2))), multiplied in any order, by gelu.
+    """Replace x * 0.5 * (1 + erf(x / sqrt(2))), with its factors in any order, by gelu.
 
-    In place of erf there may be tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)). coremltools' passes also accept constants
-    that differ from these by up to 0.001.
+    The approximation by tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)) in place of erf is replaced, too. coremltools'
+    passes also accept constants that differ from these by up to 0.001.
     """
 
     name = "fuse_gelu"
@@ -47,7 +47,7 @@ def _fuse(block: Any, op: Any) -> None:
 
 
 def _erf_roots(value: Var) -> Iterator[Var]:
-    """Each x for which `value` is x / sqrt(2)."""
+    """Yield each x with `value` = x / sqrt(2), the argument of erf."""
     yield from _factors(value, 1 / math.sqrt(2))
     op = value.op
     if op is not None and op.op_type == "real_div" and _is_number(op.y, math.sqrt(2)):
@@ -55,7 +55,7 @@ def _erf_roots(value: Var) -> Iterator[Var]:
 
 
 def _tanh_roots(value: Var) -> Iterator[Var]:
-    """Each x for which `value` is sqrt(2 / pi) * (x + 0.044715 * x ** 3)."""
+    """Yield each x with `value` = sqrt(2 / pi) * (x + 0.044715 * x ** 3), the argument of tanh."""
     for inner in _factors(value, math.sqrt(2 / math.pi)):
         if inner.op is not None and inner.op.op_type == "add":
             for x, cubed in ((inner.op.x, inner.op.y), (inner.op.y, inner.op.x)):
@@ -75,23 +75,23 @@ def _is_cube(value: Var, x: Var) -> bool:
 
 
 def _product(sum_: Any, x: Var) -> Any:
-    """The operation whose result is `sum_` * x * 0.5; None if there is none."""
-    once = only_reader(sum_.outputs[0])
-    if once is None or once.op_type != "mul":
+    """The operation that computes `sum_` * x * 0.5 in any order; None if there is none."""
+    first_product = only_reader(sum_.outputs[0])
+    if first_product is None or first_product.op_type != "mul":
         return None
-    other = _other(once, sum_.outputs[0])
+    other = _other(first_product, sum_.outputs[0])
     if any(each is x for each in _factors(other, 0.5)):
-        return once
-    twice = only_reader(once.outputs[0])
-    if twice is None or twice.op_type != "mul":
+        return first_product
+    second_product = only_reader(first_product.outputs[0])
+    if second_product is None or second_product.op_type != "mul":
         return None
-    rest = _other(twice, once.outputs[0])
-    is_whole = (other is x and _is_number(rest, 0.5)) or (rest is x and _is_number(other, 0.5))
-    return twice if is_whole else None
+    rest = _other(second_product, first_product.outputs[0])
+    is_complete = (other is x and _is_number(rest, 0.5)) or (rest is x and _is_number(other, 0.5))
+    return second_product if is_complete else None
 
 
 def _factors(value: Var, number: float) -> Iterator[Var]:
-    """The other factor if `value` is a product with `number`."""
+    """Yield y if `value` is the product y * `number`."""
     op = value.op
     if op is not None and op.op_type == "mul":
         if _is_number(op.y, number):

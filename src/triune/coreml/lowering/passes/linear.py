@@ -14,11 +14,11 @@ _MOST_AXES = 3
 
 
 class FuseLinear(MilPass):
-    """Replace a product and the addition of a constant for each column by linear.
+    """Replace a product with a constant matrix, plus a constant for each column, by linear with a bias.
 
-    The product is a matmul with a constant matrix, or a linear without a bias. coremltools' passes also fuse what they
-    must not: biases that broadcast the product to a larger shape, operands of any rank, and a difference whose
-    minuend they take for the subtrahend.
+    The product is a matmul, or a linear without a bias. coremltools' passes also fuse what is not equal: a bias that
+    broadcasts the product to a larger shape, and bias - product as if it were product - bias. They accept operands of
+    any rank.
     """
 
     name = "fuse_linear"
@@ -48,7 +48,7 @@ def _fuse(block: Any, op: Any) -> None:
 
 
 def _weight(op: Any) -> Any:
-    """The weight (N, K) of a product (..., K) -> (..., N); None if it is not constant or there is a bias already."""
+    """The weight, (N, K), of a product (..., K) -> (..., N); None if it is no constant, or `op` already has a bias."""
     if not 2 <= op.x.rank <= _MOST_AXES or is_weight(op.x):
         return None
     if op.op_type == "linear":
@@ -60,7 +60,7 @@ def _weight(op: Any) -> Any:
 
 
 def _bias(value: Var, rank: int, num_columns: int) -> Any:
-    """The bias, one number for each column; None if `value` is not a constant of that shape."""
+    """The bias as a vector with a number for each column; None if `value` is no constant of that shape."""
     if value.val is None or not 1 <= value.rank <= rank:
         return None
     if tuple(value.shape) != (*([1] * (value.rank - 1)), num_columns):

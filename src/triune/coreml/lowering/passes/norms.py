@@ -14,9 +14,9 @@ from triune.coreml.lowering.passes.mil_pass import MilPass
 class FuseLayerNorm(MilPass):
     """Replace z / sqrt(mean(z * z) + epsilon) * gamma + beta, where z = x - mean(x), by layer_norm.
 
-    Both means are over the last axes, or over axis 1 of (B, C, 1, S). Gamma and beta may be missing. coremltools'
-    `fuse_layernorm_or_instancenorm` does not check that both means are over the same axes, nor the shapes of gamma and
-    beta, and does not find this form.
+    Both means are over the last axes, or over axis 1 of x of shape (B, C, 1, S). Gamma and beta may be missing.
+    coremltools' `fuse_layernorm_or_instancenorm` does not check that both means are over the same axes, nor the shapes
+    of gamma and beta, and does not find the mean over axis 1.
     """
 
     name = "fuse_layer_norm"
@@ -33,16 +33,16 @@ class FuseLayerNorm(MilPass):
 def _fuse(block: Any, centred: Any) -> None:
     z = centred.outputs[0]
     axes = _mean_axes(centred.y, centred.x)
-    if axes is None or not _are_normal(centred.x, axes) or z in block.outputs:
+    if axes is None or not _can_normalize(centred.x, axes) or z in block.outputs:
         return
-    square = _reader(z, "mul", "pow", "square")
+    square = _square_of(z, "mul", "pow", "square")
     variance = None if square is None else only_reader(square.outputs[0])
     if square is None or variance is None or _mean_axes(variance.outputs[0], square.outputs[0]) != axes:
         return
     sum_ = only_reader(variance.outputs[0])
     epsilon = None if sum_ is None or sum_.op_type != "add" else _scalar(sum_.x if sum_.y.op is variance else sum_.y)
     end = None if epsilon is None else _normalized(z, sum_)
-    # z is read only by its square and by its product with the inverse of the standard deviation.
+    # All readers of z must be fused: its square, and its product with 1 / sqrt(mean(z * z) + epsilon).
     if (
         end is None
         or end.enclosing_block is not block
@@ -50,8 +50,8 @@ def _fuse(block: Any, centred: Any) -> None:
         or z.consuming_blocks
     ):
         return
-    gamma, end = _following(end, "mul", centred.x, axes)
-    beta, end = _following(end, "add", centred.x, axes)
+    gamma, end = _scale_or_shift(end, "mul", centred.x, axes)
+    beta, end = _scale_or_shift(end, "add", centred.x, axes)
     kind = dtype_of(centred.x).type
     result = mb.layer_norm(
         x=centred.x,
@@ -66,20 +66,21 @@ def _fuse(block: Any, centred: Any) -> None:
 
 
 def _mean_axes(mean: Var, of: Var) -> Sequence[int] | None:
-    """The sorted axes, none negative, if `mean` is the mean of `of` with keep_dims; else None."""
+    """The sorted, non-negative axes if `mean` is reduce_mean of `of` with keep_dims; else None."""
     op = mean.op
     if op is None or op.op_type != "reduce_mean" or op.x is not of or not op.keep_dims.val or op.axes is None:
         return None
     return sorted(int(axis) % of.rank for axis in op.axes.val)
 
 
-def _are_normal(x: Var, axes: Sequence[int]) -> bool:
-    """Whether Core ML's layer_norm takes the axes, and their sizes are known."""
+def _can_normalize(x: Var, axes: Sequence[int]) -> bool:
+    """Whether `axes` have fixed sizes and MIL's layer_norm takes them: the last ones, or axis 1 of rank 4."""
     is_last = list(axes) == list(range(x.rank - len(axes), x.rank))
     return (is_last or (x.rank == 4 and list(axes) == [1])) and all(is_fixed(x.shape[axis]) for axis in axes)
 
 
-def _reader(value: Var, *kinds: str) -> Any:
+def _square_of(value: Var, *kinds: str) -> Any:
+    """The operation, of one of the types `kinds`, that computes value * value; None if there is none."""
     return next((op for op in value.child_ops if op.op_type in kinds and _is_square(op, value)), None)
 
 
@@ -98,7 +99,7 @@ def _scalar(value: Var) -> float | None:
 
 
 def _normalized(z: Var, sum_: Any) -> Any:
-    """The operation whose result is z / sqrt(sum); None if there is none."""
+    """The operation that computes z / sqrt(s), where `sum_` computes s; None if there is none."""
     root = only_reader(sum_.outputs[0])
     if root is None:
         return None
@@ -111,11 +112,17 @@ def _normalized(z: Var, sum_: Any) -> Any:
     return end if is_root and end.op_type == "real_div" and end.x is z and end.y is root.outputs[0] else None
 
 
-def _following(op: Any, kind: str, x: Var, axes: Sequence[int]) -> tuple[Any, Any]:
-    """The constant, one number for each element of `axes`, that the next operation multiplies or adds.
+def _scale_or_shift(op: Any, kind: str, x: Var, axes: Sequence[int]) -> tuple[Any, Any]:
+    """Find gamma or beta: the constant that the next operation multiplies by (`kind` "mul") or adds ("add").
+
+    Args:
+        op: the operation whose result is multiplied or added to.
+        kind: the type of the next operation.
+        x: the operand of the normalization.
+        axes: its axes. The constant must have one number for each element along them.
 
     Returns:
-        the constant and that operation; None and `op` if there is no such operation.
+        the constant and the next operation; None and `op` if the next operation is different.
     """
     reader = only_reader(op.outputs[0])
     if reader is None or reader.op_type != kind or reader.enclosing_block is not op.enclosing_block:

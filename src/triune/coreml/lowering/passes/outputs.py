@@ -1,4 +1,4 @@
-"""A pass that makes each output a value of its own, under its declared name."""
+"""A pass that gives each output its declared name, and a value that is no other output."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,10 @@ from triune.coreml.lowering.passes.mil_pass import MilPass
 
 
 class NameOutputs(MilPass):
-    """Make each output a value of its own with its declared name, since passes may have merged or renamed outputs."""
+    """Give each output its declared name, and a value that is no other output.
+
+    Passes may have renamed outputs, or merged two that were equal.
+    """
 
     name = "name_outputs"
 

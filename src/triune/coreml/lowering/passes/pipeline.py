@@ -26,17 +26,18 @@ FP16 = "common::add_fp16_cast"
 PASSES: Sequence[Pass[Any]] = (
     VendorPass("common::dead_code_elimination"),
     VendorPass("common::const_elimination"),
-    # This rewrites a reshape, transpose and reshape whose values between have more than five dimensions.
+    # This splits a transpose between two reshapes whose operand has more than five dimensions, the most that Core ML
+    # has.
     VendorPass("common::expand_high_rank_reshape_and_transpose"),
     FuseGelu(),
     FuseLayerNorm(),
     FuseLinear(),
     VendorPass("common::dead_code_elimination"),
     MergeEqual(),
-    # The pass to fp16 identifies values by name, so that names must be unique.
+    # The pass that casts to fp16 identifies values by name, so that names must be unique.
     VendorPass("common::dedup_op_and_var_names"),
     VendorPass(FP16),
-    # From iOS17 on, gathers take no negative indices.
+    # From iOS17 on, MIL's gathers take no negative indices: this pass adds the size of the dimension to them.
     VendorPass("common::guard_negative_gather_indices"),
     VendorPass("common::const_elimination"),
     FuseCasts(),
@@ -45,12 +46,12 @@ PASSES: Sequence[Pass[Any]] = (
     VendorPass("mil_backend::fuse_activation_silu"),
     VendorPass("mil_backend::adjust_io_to_supported_types"),
 )
-"""The passes that run: a few of coremltools' own, and corrected rewrites of others."""
+"""The passes that run: a few of coremltools', and Triune's own in place of some that are not exact."""
 
 _NAMING: Sequence[Pass[Any]] = (
     VendorPass("mil_backend::sanitize_name_strings"),
     VendorPass("common::dedup_op_and_var_names"),
-    # An input that no operation reads is passed to an operation whose result is not used.
+    # This adds an operation that reads an unused input, and whose result is not used.
     VendorPass("nn_backend::handle_unused_inputs"),
 )
 
@@ -62,7 +63,7 @@ def optimize(program: Any, interface: Interface, options: LowerOptions, watch: W
         program: a program of PyMIL, which is changed in place.
         interface: the inputs and outputs of the package.
         options: the options of the conversion, of which the precision is used.
-        watch: is called with a pass's name and the program: before the first pass with an empty name, and after each.
+        watch: is called with a pass's name and the program after each pass, and before the first with the name "".
     """
     program.functions["main"].set_input_types(tuple(feature.tensor_type() for feature in interface.inputs))
     precision = compute_precision(options)

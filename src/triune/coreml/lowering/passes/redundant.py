@@ -14,9 +14,10 @@ _LARGE = 100
 
 
 class MergeEqual(MilPass):
-    """Replace operations of one type on the same values in a block by the first of them.
+    """Replace operations of one type with the same operands in a block by the first of them.
 
-    coremltools' `remove_redundant_ops` treats 0.0 and -0.0 as the same constant, and so merges quotients by them.
+    coremltools' `remove_redundant_ops` takes the constants 0.0 and -0.0 for the same, and so merges x / 0.0 and x /
+    -0.0.
     """
 
     name = "merge_equal"
@@ -36,7 +37,7 @@ class MergeEqual(MilPass):
 
 
 def _is_plain(op: Any) -> bool:
-    """Whether an operation has one result, which depends only on its operands, and has no other effect."""
+    """Whether an operation has one result, which depends on nothing but its operands, and no side effect."""
     is_other = op.op_type == "const" or "state" in op.op_type or "list" in op.op_type or "random" in op.op_type
     return not is_other and not op.blocks and len(op.outputs) == 1
 
