@@ -29,9 +29,9 @@ class Asset:
         path: the path of the folder.
         version: the version of the format, such as "2.0".
         producer: the program that wrote it, such as "coreai-core 1.0.0b3".
-        metadata: all of its metadata.
+        metadata: all metadata of the asset.
         digest: the SHA-256 of the program.
-        program_bytes: the program's size.
+        program_bytes: the size of the program's file.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class Asset:
 
 
 def read_asset(path: Path) -> Asset:
-    """Check an asset's parts. Every message names the file.
+    """Check the parts of an asset. Every message names the file.
 
     Raises:
         NotFoundError: there is no such folder.
@@ -91,9 +91,9 @@ def _metadata(path: Path) -> Mapping[str, Any]:
         raise UnsupportedError(f"'{path.name}/{_METADATA}' has more than {LARGEST_METADATA_BYTES} bytes")
     try:
         value = json.loads(file.read_bytes())
-    # JSON that is nested too deep for the parser is refused, too.
+    # RecursionError: the JSON is nested too deeply for the parser.
     except (ValueError, RecursionError) as error:
-        raise InvalidArgumentError(f"'{path.name}/{_METADATA}' is no JSON: {error}") from error
+        raise InvalidArgumentError(f"'{path.name}/{_METADATA}' is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidArgumentError(f"'{path.name}/{_METADATA}' is no JSON object")
     return cast("dict[str, Any]", value)

@@ -1,8 +1,8 @@
-"""Check whether Apple's compiler changes what a program computes.
+"""Find outputs that Apple's compiler changes when it rewrites a program.
 
-The compiler also rewrites a program when it is loaded, so the program before the rewriting cannot be run. A copy in
-which barriers keep the compiler from fusing operations stands for it; Apple's interpreter runs both. `verify` compares
-a program with its source in ONNX Runtime; this module judges the rewriting alone.
+The compiler also rewrites a program when it is loaded, so that the original cannot be run. A copy in which barriers
+keep the compiler from fusing operations stands for it. Apple's interpreter runs both. `verify` compares a program with
+its source in ONNX Runtime; this module compares only the two programs.
 """
 
 import tempfile
@@ -43,13 +43,17 @@ def audit(source: Source, path: Path, function: str, given: Mapping[str, Array])
     if not is_judged_by_apple(source.options):
         raise UnsupportedError("Apple's interpreter takes no images on this system, and --check needs it: leave it out")
     with tempfile.TemporaryDirectory() as folder:
-        apart = lower_functions({function: source}, Path(folder) / "apart.aimodel", is_joined=False).path
-        return list(_compared(source, function, apart, path, given))
+        unfused = lower_functions({function: source}, Path(folder) / "unfused.aimodel", may_fuse=False).path
+        return list(_compared(source, function, unfused, path, given))
 
 
 def _compared(
-    source: Source, function: str, apart: Path, joined: Path, given: Mapping[str, Array]
+    source: Source, function: str, unfused: Path, fused: Path, given: Mapping[str, Array]
 ) -> Iterator[Finding]:
+    """Run both programs on samples, and yield the outputs that differ.
+
+    `unfused` is the program with a barrier after each operation, `fused` the program itself.
+    """
     model, options = source.model, source.options
     tolerance = TOLERANCES["fp32" if options.precision is Precision.FP32 else "fp16"]
     tolerance = max(tolerance, TOLERANCES[precision_of(model)])
@@ -60,18 +64,18 @@ def _compared(
     refusal: TriuneError | None = None
     is_answered = False
     with (
-        Model(apart, function=function, executor="interpreter") as before,
-        Model(joined, function=function, executor="interpreter") as after,
+        Model(unfused, function=function, executor="interpreter") as before,
+        Model(fused, function=function, executor="interpreter") as after,
     ):
         for each in (pictured(each, options, given) for each in sets):
             try:
-                right = computed(before, options, each.arrays)
+                reference = computed(before, options, each.arrays)
             except TriuneError as error:
-                # The program may reject made-up inputs.
+                # The program may refuse inputs that were made up.
                 refusal = error
                 continue
             is_answered = True
-            yield from _judged(step, each, right, after, source, origin, tolerance)
+            yield from _findings(step, each, reference, after, source, origin, tolerance)
     if not is_answered and refusal is not None:
         raise UnsupportedError(
             f"function '{function}' takes none of the inputs that were made up, so that it was not checked: {refusal}; "
@@ -79,28 +83,30 @@ def _compared(
         )
 
 
-def _judged(
+def _findings(
     step: str,
     inputs: InputSet,
-    right: Mapping[str, Array],
+    reference: Mapping[str, Array],
     after: Model,
     source: Source,
     origin: OnnxModel,
     tolerance: float,
 ) -> Iterator[Finding]:
+    """Run the program itself, and yield the outputs that differ from `reference` and are farther from the source."""
     try:
         found = computed(after, source.options, inputs.arrays)
     except TriuneError as error:
         yield Finding(step, "all", inputs.name, Difference("answers", f"an error: {error}", (), np.inf))
         return
-    changed = list(differences(step, inputs.name, right, found, tolerance, largest_input=inputs.largest))
+    changed = list(differences(step, inputs.name, reference, found, tolerance, largest_input=inputs.largest))
     if not changed:
         return
-    # A result nearer to the source is not a fault: fused fp16 constants are rounded only once.
+    # An output that is nearer to the source than the reference is not a fault. Fused constants of fp16, for instance,
+    # are rounded only once.
     wanted = origin.run(inputs.arrays)
     for each in changed:
         name = each.output
-        if name not in found or _error(wanted, found, name) > _error(wanted, right, name):
+        if name not in found or _error(wanted, found, name) > _error(wanted, reference, name):
             yield each
 
 

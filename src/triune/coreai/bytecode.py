@@ -55,7 +55,7 @@ class Bytecode:
 
     def _resource_sizes(self) -> Iterator[tuple[int, int, int]]:
         reader = self._section(_RESOURCE_OFFSETS)
-        # External resource groups come before those of the dialects; all have the same form.
+        # The groups of external resources come first, then those of the dialects. All have the same form.
         reader.number()
         while not reader.is_at_end:
             reader.number()
@@ -67,7 +67,7 @@ class Bytecode:
             return []
         reader = self._section(_STRINGS)
         lengths = [reader.number() for _ in range(reader.number())]
-        # The lengths of the strings are stored in reverse order.
+        # The lengths of the strings are stored in reverse order: the last string comes first.
         place = reader.end
         strings: list[str] = []
         for length in lengths:
@@ -126,7 +126,10 @@ class _Reader:
         return self.data[self.place - length : self.place]
 
     def number(self) -> int:
-        """A PrefixVarInt: the number of trailing zero bits of the first byte is the number of bytes that follow it."""
+        """Read an integer: the number of trailing zero bits of its first byte is the number of bytes that follow it.
+
+        MLIR calls this form PrefixVarInt.
+        """
         first = self.byte()
         if first & 1:
             return first >> 1

@@ -40,9 +40,9 @@ class Feature:
     """An input, output or state.
 
     Attributes:
-        name: its name, or "".
+        name: its name; "" if it has none.
         type: MLIR's name of a tensor's element type, such as "f32"; for other values MLIR's whole type.
-        shape: the shape, with -1 for a free dimension; None if it is not a tensor.
+        shape: the shape, in which -1 is a free dimension; None if it is not a tensor.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Feature:
 
     @property
     def image(self) -> Image | None:
-        """The image type; None if it is not an image. Raises UnsupportedError for an unknown image format."""
+        """Its type as an image; None if it is not an image. Raises UnsupportedError for an unknown pixel format."""
         return image_of(self.type)
 
     def spec(self) -> TensorSpec:
-        """The tensor that a request carries; for an image its bytes. Raises UnsupportedError if none can."""
+        """The tensor by which a request passes it; for an image, its bytes. Raises UnsupportedError for other types."""
         image = self.image
         if image is not None:
             return TensorSpec(self.name, DataType.UINT8, image.shape)
@@ -69,7 +69,7 @@ class Function:
     """The inputs, outputs and states of a function, in order.
 
     Attributes:
-        precision: the precision that it computes in: "fp32", "bf16" or "fp16"; see `precision.precision_of`.
+        precision: "fp32", "bf16" or "fp16", in which the function computes; see `precision.precision_of`.
     """
 
     name: str
@@ -79,7 +79,9 @@ class Function:
     precision: str
 
     def signature(self) -> Signature:
-        """The signature in which a state is an input, and an output named by `new_state`. Raises UnsupportedError."""
+        """The signature for requests: states are inputs, and outputs under the names of `new_state`. Raises
+        UnsupportedError.
+        """
         states = [each.spec() for each in self.states]
         return Signature(
             (*(each.spec() for each in self.inputs), *states),
@@ -99,7 +101,7 @@ class Description:
 
 
 def describe(path: Path) -> Description:
-    """Check an asset, and let a child process read its description.
+    """Check an asset, and read its description in a child process.
 
     Raises:
         NotFoundError: there is no such asset.
@@ -116,7 +118,7 @@ def describe(path: Path) -> Description:
             capture_output=True,
             timeout=SECONDS,
             check=False,
-            # The child finds modules where this process finds them.
+            # Give the child the module path of this process.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
     except subprocess.TimeoutExpired:
@@ -126,12 +128,12 @@ def describe(path: Path) -> Description:
             f"Apple's library {_ended(done.returncode)} while it read '{path.name}': the program is broken; "
             "save or copy the asset again"
         )
-    told: dict[str, Any] = json.loads(done.stdout)
-    if "unsupported" in told:
-        raise UnsupportedError(told["unsupported"])
-    if "invalid" in told:
-        raise InvalidArgumentError(told["invalid"])
-    return Description(asset, tuple(_function(each) for each in told["functions"]))
+    found: dict[str, Any] = json.loads(done.stdout)
+    if "unsupported" in found:
+        raise UnsupportedError(found["unsupported"])
+    if "invalid" in found:
+        raise InvalidArgumentError(found["invalid"])
+    return Description(asset, tuple(_function(each) for each in found["functions"]))
 
 
 def _ended(code: int) -> str:
@@ -140,32 +142,32 @@ def _ended(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}"
 
 
-def _function(told: dict[str, Any]) -> Function:
+def _function(found: dict[str, Any]) -> Function:
     def features(role: str) -> tuple[Feature, ...]:
         return tuple(
             Feature(each["name"], each["type"], None if each["shape"] is None else tuple(each["shape"]))
-            for each in told[role]
+            for each in found[role]
         )
 
-    return Function(told["name"], features("inputs"), features("outputs"), features("states"), told["precision"])
+    return Function(found["name"], features("inputs"), features("outputs"), features("states"), found["precision"])
 
 
-def _told(path: Path) -> dict[str, Any]:
-    """Describe the asset; this runs in the child process, and the result is its answer."""
+def _describe_here(path: Path) -> dict[str, Any]:
+    """Describe an asset; this runs in the child process, which prints the result as JSON."""
     try:
         from triune.coreai.program import functions_of, graphs_of, load_program
     except ImportError:
         return {"unsupported": "Core AI programs need coreai-core; pip install 'triune[coreai]'"}
     try:
-        # Graphs do not keep their program alive, so this variable must.
+        # Keep the program in a variable: graphs do not keep it alive.
         program = load_program(path)
         graphs = graphs_of(program)
-        return {"functions": [_shown(name, graph, graphs) for name, graph in functions_of(graphs).items()]}
+        return {"functions": [_described(name, graph, graphs) for name, graph in functions_of(graphs).items()]}
     except InvalidArgumentError as error:
         return {"invalid": str(error)}
 
 
-def _shown(name: str, graph: Any, graphs: Mapping[str, Any]) -> dict[str, Any]:
+def _described(name: str, graph: Any, graphs: Mapping[str, Any]) -> dict[str, Any]:
     from triune.coreai.library import dialect
     from triune.coreai.precision import precision_of
     from triune.coreai.program import argument_names, is_token, result_names, results_of
@@ -200,4 +202,4 @@ def _features(named: Sequence[tuple[str, Any]]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_told(Path(sys.argv[1]))))
+    print(json.dumps(_describe_here(Path(sys.argv[1]))))

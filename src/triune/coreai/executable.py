@@ -1,6 +1,6 @@
-"""A function of an asset, computed by Apple's own library: its interpreter, or on macOS 27 the system's runtime.
+"""A function of an asset, run by Apple's library: in its interpreter, or on macOS 27 in the system's runtime.
 
-Apple's library crashes on some errors, so run this in a child process (`hosting`).
+Apple's library crashes on some errors, so that this should run in a child process (`hosting`).
 """
 
 import asyncio
@@ -30,15 +30,15 @@ _OWN = "USE_LOCAL_COREAI"
 
 
 class AppleExecutable:
-    """An `Executable` over `coreai-core`. States are inputs, and outputs under the names of `new_state`.
+    """An `Executable` that runs in `coreai-core`. States are inputs, and outputs under the names of `new_state`.
 
-    Images are arrays of their bytes here and Pillow images to the library, which takes them only on macOS. That part
-    was written from the library's source, and has never run on macOS.
+    Images are arrays of bytes here. The library gets Pillow images, which it accepts only on macOS. That part was
+    written from the library's source, and has never run on macOS.
 
     Attributes:
-        signature: the function's signature, with -1 for each free dimension.
+        signature: the signature of the function, in which -1 is a free dimension.
         unit: the requested compute unit: Core AI does not report where a function ran.
-        precision: the precision that it computes in, as in `description.Function`.
+        precision: the precision in which the function computes, as in `description.Function`.
     """
 
     is_steady = False
@@ -50,13 +50,13 @@ class AppleExecutable:
             path: the .aimodel.
             function: the function's name.
             unit: the compute unit that the system's runtime should prefer; None for the library's own interpreter.
-            precision: the function's precision from `describe`, since the library does not tell it.
+            precision: the precision of the function, from `describe`; the library does not report it.
 
         Raises:
             InvalidArgumentError: the asset is broken.
             NotFoundError: the asset has no such function.
-            UnsupportedError: the library is not installed, the system has no Core AI, or the function has images and
-                the library takes none here.
+            UnsupportedError: the library is not installed, the system has no Core AI, or the function has images, which
+                the library does not accept on this system.
         """
         if unit is None:
             os.environ[_OWN] = "1"
@@ -94,14 +94,14 @@ class AppleExecutable:
         self.precision = precision
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Compute the named outputs. See `core.runtime.Executable`."""
-        # Apple's compiler drops inputs that nothing reads.
+        """Compute the named outputs; `core.runtime.Executable` describes the arguments."""
+        # Pass only inputs that the compiled function has: Apple's compiler removes those that no operation reads.
         read = {spec.name for spec in self.signature.inputs}
         given = {name: self._given(name, array) for name, array in inputs.items() if name in read}
         states = {name: given.pop(name) for name in self._states}
         try:
             results: Any = self._loop.run_until_complete(self._function(given, states))
-        # The library raises RuntimeError for every cause.
+        # The library raises RuntimeError, whatever the cause.
         except RuntimeError as error:
             raise InvalidArgumentError(f"Core AI refuses the inputs: {error}") from error
         found = dict(results) | {new_state(name): each for name, each in states.items()}
@@ -117,7 +117,7 @@ class AppleExecutable:
 
     def _taken(self, name: str, value: Any) -> Array:
         if name not in self._taken_images:
-            # The outputs are views of the library's own memory.
+            # Copy the outputs, which are views of the library's memory.
             return np.array(value.numpy())
         try:
             return self._taken_images[name].pixels(f"output '{name}'", value)
@@ -125,7 +125,7 @@ class AppleExecutable:
             raise InternalError(f"Core AI gave another image than it tells of: {error}") from error
 
     def interrupt(self) -> None:
-        """Do nothing, since Apple's library cannot be interrupted; its process can be ended."""
+        """Do nothing: Apple's library cannot interrupt a run. The process in which it runs can be ended instead."""
 
     def close(self) -> None:
         """Free the model."""
@@ -147,7 +147,7 @@ def has_system_runtime() -> bool:
 
 
 def takes_images() -> bool:
-    """Whether Apple's installed library takes images on this system."""
+    """Whether Apple's installed library accepts images on this system."""
     from coreai import runtime
 
     library: Any = runtime
@@ -172,8 +172,8 @@ def _options(unit: Unit | None) -> Any:
     return library.SpecializationOptions.from_preferred_compute_unit_kind(kind)
 
 
-def _image(about: Any) -> Image | None:
-    """The image type that a descriptor states; None for a tensor."""
+def _image_type(about: Any) -> Image | None:
+    """The type of an image that a descriptor states; None for a tensor."""
     if not hasattr(about, "pixel_format_type"):
         return None
     return Image.of(str(about.pixel_format_type), about.height, about.width)
@@ -181,7 +181,7 @@ def _image(about: Any) -> Image | None:
 
 def _images(names: Sequence[str], descriptor: Callable[[str], Any]) -> dict[str, Image]:
     """The images among the named inputs or outputs, by name."""
-    images = {name: _image(descriptor(name)) for name in names}
+    images = {name: _image_type(descriptor(name)) for name in names}
     return {name: image for name, image in images.items() if image is not None}
 
 
@@ -194,7 +194,7 @@ def _require_images(path: Path, names: Sequence[str]) -> None:
 
 
 def _spec(name: str, about: Any) -> TensorSpec:
-    image = _image(about)
+    image = _image_type(about)
     if image is not None:
         return TensorSpec(name, DataType.UINT8, image.shape)
     kinds = {
@@ -212,5 +212,5 @@ def _spec(name: str, about: Any) -> TensorSpec:
 
 
 def _contiguous(array: Array) -> Array:
-    """The array made C-contiguous and aligned, as the library needs it, with its shape unchanged."""
+    """Copy an array, if necessary, so that it is C-contiguous and aligned, which the library requires."""
     return np.array(array, order="C")

@@ -17,7 +17,7 @@ from triune.hosting import HostedExecutable
 
 
 class AppleExecutor:
-    """An `Executor` over Apple's library: its interpreter, or the system's runtime on macOS 27 and later."""
+    """An `Executor` that runs Apple's library: its interpreter, or the system's runtime on macOS 27 and later."""
 
     def __init__(self, path: Path, function: Function, unit: Unit | None) -> None:
         """Load a function in a child process, with the arguments and errors of `AppleExecutable`.
@@ -32,7 +32,7 @@ class AppleExecutor:
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """See `Executor.run`."""
+        """Run the function once; `Executor.run` describes the arguments."""
         names = [spec.name for spec in self._executable.signature.outputs]
         found = self._executable.run({**inputs, **states}, names)
         return found, {name: found.pop(new_state(name)) for name in states}
@@ -43,7 +43,7 @@ class AppleExecutor:
 
 
 class RaisedExecutor:
-    """An `Executor` that runs the function, raised to ONNX, in ONNX Runtime on the CPU."""
+    """An `Executor` that raises the function to ONNX, and runs that in ONNX Runtime on the CPU."""
 
     def __init__(self, program: Any, where: str, function: Function, *, num_threads: int = 0) -> None:
         """Raise a function to ONNX and load it, with the errors of `raise_function` and `GraphSession`.
@@ -52,10 +52,10 @@ class RaisedExecutor:
             program: a program from `load_program`.
             where: the asset's name in messages.
             function: the function, from `describe`.
-            num_threads: the number of threads that compute; 0 leaves it to ONNX Runtime.
+            num_threads: the number of threads that compute; 0 lets ONNX Runtime choose.
         """
         model = raise_function(program, function.name)
-        # An ONNX graph cannot give an output an input's name, so outputs are matched by their order.
+        # Match outputs by their order: an output with the name of an input has another name in the ONNX graph.
         names = [value.name for value in model.graph.output]
         self._names = dict(zip(names, [each.name for each in function.outputs], strict=False))
         keep_half_rounding(model)
@@ -66,7 +66,7 @@ class RaisedExecutor:
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """See `Executor.run`."""
+        """Run the function once; `Executor.run` describes the arguments."""
         outputs, after = self._session.run(inputs, states)
         return {self._names[name]: array for name, array in outputs.items()}, after
 

@@ -1,4 +1,4 @@
-"""Images as inputs and outputs of programs: bytes, in the layout that Apple documents for `image_to_tensor`."""
+"""Images as inputs and outputs of programs: their bytes, in the layout that Apple documents for `image_to_tensor`."""
 
 import re
 from collections.abc import Mapping
@@ -40,7 +40,10 @@ class Image:
 
     @classmethod
     def of(cls, word: str, height: int, width: int) -> "Image":
-        """The image type of a format by Apple's name. Raises UnsupportedError if it is unknown, or a size below 1."""
+        """The type of an image of the pixel format `word`, Apple's name. Raises UnsupportedError for an unknown format.
+
+        That error is also raised for a height or width below 1.
+        """
         if word not in list(PixelFormat):
             raise UnsupportedError(f"an image of format {word}; those of {', '.join(PixelFormat)} are known")
         if height < 1 or width < 1:
@@ -48,25 +51,25 @@ class Image:
         return cls(PixelFormat(word), height, width)
 
     def __str__(self) -> str:
-        """The type for messages: "image (k24RGB) of 6x4", width first."""
+        """The type for messages, such as "image (k24RGB) of 6x4"; the width comes first."""
         return f"image ({self.format.value}) of {self.width}x{self.height}"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the uint8 bytes: (height, width, channels), or (bytes,) for three planes in sequence."""
+        """The shape of the uint8 bytes: (height, width, channels), or (bytes,) for three planes one after the other."""
         if self.format is PixelFormat.YCBCR420:
             return (self.height * self.width + 2 * (self.height // 2) * (self.width // 2),)
         return (self.height, self.width, len(CHANNELS[self.format]))
 
     def pixels(self, what: str, value: Any) -> Any:
-        """The bytes of a Pillow image, (height, width, channels); any other value is returned unchanged.
+        """Convert a Pillow image to its bytes, (height, width, channels). Any other value is returned unchanged.
 
-        An image without alpha becomes opaque if the format has alpha.
+        If the format has alpha and the image has none, it becomes opaque.
 
         Raises:
-            InvalidArgumentError: the image has another size or mode than this type takes.
+            InvalidArgumentError: the image has another size or mode than this type.
         """
-        # Pillow's images, without an import of Pillow.
+        # Recognize Pillow images without importing Pillow.
         if not (hasattr(value, "convert") and hasattr(value, "mode")):
             return value
         if self.format not in CHANNELS:
@@ -89,7 +92,7 @@ class Image:
         return array[..., [modes[0].index(channel) for channel in channels]]
 
     def picture(self, pixels: Array) -> Any:
-        """The Pillow image, RGB or RGBA, of the bytes in an array of this shape.
+        """Make a Pillow image, RGB or RGBA, of bytes in the shape of this type.
 
         Raises:
             UnsupportedError: the format is planar, or Pillow is not installed.
@@ -108,10 +111,10 @@ class Image:
 
 
 def image_of(word: str) -> Image | None:
-    """Parse MLIR's image type "!coreai.image<<k24RGB> x 4 : i64 x 6 : i64>"; None if it is another type.
+    """Parse the type of an image in MLIR, such as "!coreai.image<<k24RGB> x 4 : i64 x 6 : i64>"; None for other types.
 
     Raises:
-        UnsupportedError: the layout of the image's format is not documented, or its size is missing.
+        UnsupportedError: the layout of the pixel format is not documented, or the size is missing.
     """
     if not word.startswith("!coreai.image<"):
         return None

@@ -1,4 +1,4 @@
-"""A check that Apple's library is installed, to make before it is imported."""
+"""A check that Apple's library is installed. It must come before the library is imported."""
 
 import importlib.util
 

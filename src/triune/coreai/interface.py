@@ -21,8 +21,8 @@ class Interface:
     """The interface of a function.
 
     Attributes:
-        inputs, outputs, states: their types and shapes; a free dimension is -1.
-        limits: the limits of free dimensions by input, if the conversion recorded them.
+        inputs, outputs, states: their types and shapes, in which -1 is a free dimension.
+        limits: for each input, the limits of its free dimensions, if the conversion recorded them.
         images: the image types of the inputs that are images.
     """
 
@@ -34,7 +34,9 @@ class Interface:
 
     @classmethod
     def of(cls, function: Function, limits: Mapping[str, Limits]) -> "Interface":
-        """The interface of a described function. Raises UnsupportedError for types that no request can carry."""
+        """The interface of a function that was described. Raises UnsupportedError for types that no request can
+        carry.
+        """
         inputs, outputs, states = (
             tuple(each.spec() for each in features) for features in (function.inputs, function.outputs, function.states)
         )
@@ -43,10 +45,10 @@ class Interface:
         return cls(inputs, outputs, states, limits, known)
 
     def check(self, inputs: Mapping[str, Any], where: str) -> dict[str, Array]:
-        """Convert the values to arrays that the function takes; Pillow images become their bytes.
+        """Convert values to arrays that the function accepts. Pillow images become their bytes.
 
         Raises:
-            InvalidArgumentError: an input is missing, unknown, or has a wrong type or shape.
+            InvalidArgumentError: an input is missing or unknown, or has a wrong type or shape.
         """
         known = {spec.name: spec for spec in self.inputs}
         unknown = sorted(inputs.keys() - known.keys())
@@ -68,15 +70,16 @@ class Interface:
         return value if image is None else image.pixels(f"input '{name}'", value)
 
     def fits(self, inputs: Mapping[str, Array]) -> bool:
-        """Whether the function takes inputs of these shapes."""
+        """Whether the function accepts inputs of these shapes."""
         known = {spec.name: spec for spec in self.inputs}
         return all(name not in known or _fits(array.shape, known[name].shape) for name, array in inputs.items())
 
 
 def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
-    """Convert a value to an array of the type and shape that `spec` demands.
+    """Convert a value to an array of the type and shape in `spec`.
 
-    Integers and floats of other widths are converted if they fit. Floats beyond fp16 become infinite, as in Core ML.
+    Integers and floats of other widths are converted if they fit. Floats beyond the range of fp16 become infinite, as
+    in Core ML.
 
     Raises:
         InvalidArgumentError: a number does not fit, or the value has another kind or shape.
@@ -116,7 +119,7 @@ def _is_of_kind(array: Array, dtype: np.dtype[Any]) -> bool:
         return given in "iu"
     if wanted == "b":
         return given == "b"
-    # numpy's `kind` of bf16 is not "f".
+    # numpy's `kind` is "V" for bf16, which it does not know.
     return given in "fV"
 
 
@@ -138,6 +141,6 @@ def _is_within(shape: Sequence[int], choice: Sequence[Any]) -> bool:
 
 
 def format_choice(choice: Sequence[Any]) -> str:
-    """A shape with ranges for messages: `[1..8,4]`."""
+    """A shape with ranges, for messages, such as `[1..8,4]`."""
     dims = cast("Sequence[list[int] | int]", choice)
     return f"[{','.join(f'{dim[0]}..{dim[1]}' if isinstance(dim, list) else str(dim) for dim in dims)}]"

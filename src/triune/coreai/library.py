@@ -1,11 +1,11 @@
-"""Import Apple's `coreai-core` in the only order that works. Importing this module requires that package."""
+"""Import Apple's `coreai-core`, in the only order that works. Importing this module requires that package."""
 
 import contextlib
 import re
 from collections.abc import Callable, Generator
 from typing import Any, Final, TypeAlias
 
-# This import comes first: without it the dialect's import is circular.
+# Import this first; otherwise the import of the dialect is circular.
 import coreai.authoring
 from coreai._compiler import ir as _ir
 from coreai._compiler.dialects import coreai as _dialect
@@ -27,20 +27,23 @@ _NOISE = re.compile(
 
 
 class _Checked:
-    """The dialect's functions, which verify each result at once: a check of the module would not name operations."""
+    """The functions of the dialect, each of which verifies its result at once.
+
+    Verifying the whole module later would not say which operation is wrong.
+    """
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         add = getattr(_dialect, name)
 
-        def added(*arguments: Any, **named: Any) -> Any:
+        def checked(*arguments: Any, **named: Any) -> Any:
             value = add(*arguments, **named)
             owner = getattr(value, "owner", None)
             if owner is not None:
                 owner.verify()
             return value
 
-        setattr(self, name, added)
-        return added
+        setattr(self, name, checked)
+        return checked
 
 
 ops: Final[Any] = _Checked()
@@ -51,10 +54,10 @@ ops: Final[Any] = _Checked()
 def is_silent(module: Any) -> Generator[None]:
     """A context in which the library reports errors only by exceptions, not also on standard error."""
 
-    def pass_over(_diagnostic: Any) -> bool:
+    def ignore(_diagnostic: Any) -> bool:
         return True
 
-    handler = module._mlir_module.context.attach_diagnostic_handler(pass_over)
+    handler = module._mlir_module.context.attach_diagnostic_handler(ignore)
     try:
         yield
     finally:
@@ -62,11 +65,11 @@ def is_silent(module: Any) -> Generator[None]:
 
 
 def located(error: Exception) -> str | None:
-    """The node that an exception of the library names by its location, if it has one."""
+    """The name of the node at which the library raised `error`, from MLIR's location; None if it has none."""
     found = re.search(r'loc\("([^"]*)"', str(error))
     return found[1] if found else None
 
 
 def plain(error: Exception) -> str:
-    """The message of an exception of the library, without the source locations that it names."""
+    """The message of an exception of the library, without the locations in source code that it contains."""
     return " ".join(_NOISE.sub("", str(error)).split()) or repr(error)

@@ -1,5 +1,5 @@
 # ruff: noqa: D102 - `Builder` says what each method writes.
-"""The primitives of core ops as operations of Core AI."""
+"""The primitives of `Builder` as operations of Core AI."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -19,13 +19,13 @@ from triune.coreai.lowering.dims import (
     expand,
     from_front,
     iota,
-    of_one_shape,
     repeated,
     retyped,
     row,
     shaped,
     spread,
     squeeze,
+    with_known_sizes,
 )
 from triune.coreai.lowering.gathers import reverse_sequence
 from triune.coreai.lowering.values import cast, concat, dtype_of, like, shape_of
@@ -44,7 +44,7 @@ _NAMES = {
 
 
 class CoreAIBuilder(Builder[Value]):
-    """Adds operations at MLIR's current insertion point."""
+    """Writes operations at the current insertion point of MLIR."""
 
     runtime = "Core AI"
 
@@ -77,7 +77,8 @@ class CoreAIBuilder(Builder[Value]):
         given = [like(value, x) if isinstance(x, (int, float)) else x for x in operands]
         if op in _OPS or len({shape_of(each) for each in given}) > 1:
             return self.elementwise(op, *given)
-        # Operands of one shape need no broadcasting, for which Core AI adds operations where sizes are free.
+        # Where sizes are free, operations that broadcast become several in Core AI, which operands of one shape do not
+        # need.
         name = _NAMES.get(op, op.lower())
         return getattr(ops, f"{name}_" if name in ("and", "or", "xor") else name)(*given)
 
@@ -85,7 +86,7 @@ class CoreAIBuilder(Builder[Value]):
         return cast(x, dtype)
 
     def summable(self, x: Value) -> Value:
-        # Core AI sums fp16 in fp16, so that even a mean of moderate numbers becomes infinite.
+        # Core AI sums fp16 in fp16, which overflows even for the mean of moderate numbers.
         return cast(x, np.float32) if dtype_of(x) == np.float16 else x
 
     def mod(self, x: Value, y: Any) -> Value:
@@ -112,7 +113,7 @@ class CoreAIBuilder(Builder[Value]):
 
     def arg(self, op: str, x: Value, axis: int, *, keepdims: bool) -> Value:
         if op == "ArgMin":
-            # Integers are turned round by -1 - x, since the smallest integer has no negative.
+            # The smallest is the largest of -x; for integers of -1 - x, since the least integer has no negative.
             x = unary.negative(x) if self.is_float(x) else self.sub(-1, x)
         found = cast(ops.argmax(x, values.axis(axis)), np.int32)
         return found if keepdims else ops.shrink_dims(found, values.axes([axis]))
@@ -146,7 +147,7 @@ class CoreAIBuilder(Builder[Value]):
         return squeeze(x, axes)
 
     def concat(self, values: Sequence[Value], axis: int) -> Value:
-        return concat(of_one_shape(values, axis), axis)
+        return concat(with_known_sizes(values, axis), axis)
 
     def slice(self, x: Value, axis: int, start: Dim, end: Dim) -> Value:
         return cut(x, axis, start, end)
@@ -157,7 +158,7 @@ class CoreAIBuilder(Builder[Value]):
     def take(self, x: Value, place: Dim, axis: int = 0) -> Value:
         if axis == 0:
             return row(x, place)
-        # Core AI does not infer that a cut at a computed place has one element along the axis.
+        # Core AI does not infer that a slice from `place` to `place + 1` has one element, if `place` is computed.
         end = place + 1 if isinstance(place, int) else self.add(place, 1)
         sizes = [1 if each == axis else size for each, size in enumerate(shape_of(x))]
         return squeeze(retyped(cut(x, axis, place, end), sizes), [axis])
@@ -182,7 +183,7 @@ class CoreAIBuilder(Builder[Value]):
 
     def top_k(self, x: Value, count: Dim, axis: int, *, is_largest: bool) -> tuple[Value, Value]:
         place, is_true = values.axis(axis), values.constant(np.bool_(True))
-        # The sort is stable: equal elements keep their order, as in ONNX.
+        # The sort is stable: equal elements keep their order, as in ONNX's TopK.
         order = ops.argsort(x, place, values.constant(np.bool_(is_largest)), is_true)
         is_all = isinstance(count, int) and count == shape_of(x)[axis]
         indices = order if is_all else cut(order, axis, 0, count)

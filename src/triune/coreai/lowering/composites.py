@@ -1,4 +1,7 @@
-"""Composite operations: private functions with a declaration of their kind, which Core AI runs as one operation."""
+"""Composite operations: private functions with an attribute that says what they compute.
+
+Core AI runs such a function as one operation.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +25,7 @@ _UNSIGNED = "_indices"
 
 
 def body_of(function: FunctionProto, operands: Mapping[str, Value], opset: int) -> GraphProto:
-    """A function's body as a graph: constants are initializers, and all types are inferred.
+    """Convert the body of a function to a graph, in which constants are initializers and all types are inferred.
 
     Args:
         function: a function of the model, whose body is in core ops.
@@ -39,20 +42,17 @@ def body_of(function: FunctionProto, operands: Mapping[str, Value], opset: int) 
 
 
 def passed(name: str, value: Value) -> Value:
-    """Convert an operand to the type that the composite takes: uint32 for indices, else its own."""
+    """Convert an operand to the type that the composite expects: indices to uint32."""
     return cast(value, np.uint32) if name.endswith(_UNSIGNED) else value
 
 
 def received(name: str, value: Value) -> Value:
-    """Convert an operand inside the composite's body back to int32, if it was passed as uint32."""
+    """Convert an operand, within the composite, back to int32 if it was converted to uint32."""
     return cast(value, np.int32) if name.endswith(_UNSIGNED) else value
 
 
 def declaration(node: NodeProto, names: Sequence[str]) -> Any:
-    """The attribute that declares which composite a function is.
-
-    Its form is that of coreai-torch's `_composite_declaration.py`.
-    """
+    """The attribute that says what a function computes, in the form of coreai-torch's `_composite_declaration.py`."""
     settings = dict(attributes_of(node))
     kind = settings.pop("kind")
     whole = {"input_names": list(names), "output_names": [RESULT], "op_attrs": {**settings, "version": _VERSION}}
@@ -79,7 +79,7 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 def private_function(name: str, kinds: Sequence[Any], names: Sequence[str], declared: Any, module: Any) -> Any:
-    """Add a private function, which is never inlined, at the beginning of a block of the module."""
+    """Add a private function, which is never inlined, at the beginning of the block `module`."""
     return dialect.GraphOp(
         name,
         list(kinds),

@@ -10,7 +10,7 @@ from onnx import GraphProto
 from triune.coreai.library import Value, dialect, ir, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import cut, expand, refined, scalar
-from triune.coreai.lowering.loops import as_type, joined_type, loop, with_row
+from triune.coreai.lowering.loops import as_type, common_type, loop, with_row
 from triune.coreai.lowering.values import axis, concat, constant, dtype_of, is_bool, is_number, known_shape, shape_of
 from triune.graph.conversion.problems import Refusal
 from triune.graph.values import Values
@@ -23,8 +23,8 @@ With more steps, or an unknown number of them, the buffer grows by one row in ea
 """
 
 
-def _written(c: Context, body: GraphProto, given: Sequence[Value]) -> list[Value]:
-    """Write the body of a loop into the current block; return its results, with the shapes that the body declares."""
+def _write_body(c: Context, body: GraphProto, given: Sequence[Value]) -> list[Value]:
+    """Write the body of a loop into the current block; return its results, with the sizes that the body declares."""
     names = [value.name for value in body.input]
     values = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))
     declared = Values(body)
@@ -33,7 +33,7 @@ def _written(c: Context, body: GraphProto, given: Sequence[Value]) -> list[Value
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """The shape and dtype of a value that a loop collects in each step."""
+    """The shape and dtype of a scan output in each step."""
 
     shape: list[int]
     dtype: np.dtype[Any]
@@ -47,7 +47,7 @@ def _if(c: Context) -> None:
             c.give(value, index)
         return
     condition = scalar(c.input(0))
-    # The types of the results are known only after the branches are written, so they are written into a draft first.
+    # Write the branches into a draft first: the types of the results, which an If needs, are known only afterwards.
     draft = dialect.IfOp([], condition)
     blocks = [draft.thenRegion.blocks[0], draft.elseRegion.blocks[0]]
     found: list[list[Value]] = []
@@ -55,10 +55,11 @@ def _if(c: Context) -> None:
         with ir.InsertionPoint(block):
             found.append(c.lower_graph(graph, c.scope, {}))
     pairs: dict[int, tuple[Value, ...]] = dict(enumerate(zip(*found, strict=True)))
-    kinds = [joined_type(one, other, "its branches give") for one, other in pairs.values()]
-    # If both results are computed outside the branches, Core AI turns the If into a selection that it cannot load.
+    kinds = [common_type(one, other, "its branches give") for one, other in pairs.values()]
+    # If both results are computed outside the branches, Core AI replaces the If by an operation that it cannot load.
+    # Write Where instead.
     for index, pair in list(pairs.items()):
-        if known_shape(pair[0]) == known_shape(pair[1]) is not None and all(map(_is_ready, pair, blocks)):
+        if known_shape(pair[0]) == known_shape(pair[1]) is not None and all(map(_is_made_outside, pair, blocks)):
             for value in pair:
                 _move_out(value, draft)
             c.give(ops.broadcasting_where(condition, *pair), index)
@@ -67,43 +68,40 @@ def _if(c: Context) -> None:
     whole = ir.Operation.create("coreai.if", results=wanted, operands=[condition], regions=2)
     for place, (block, region) in enumerate(zip(blocks, whole.regions, strict=True)):
         with ir.InsertionPoint(block):
-            dialect.yield_([_kept(as_type(pair[place], kinds[index])) for index, pair in pairs.items()])
+            dialect.yield_([_in_branch(as_type(pair[place], kinds[index])) for index, pair in pairs.items()])
         block.append_to(region)
     draft.operation.erase()
     for index, value in zip(pairs, whole.results, strict=True):
         c.give(value, index)
 
 
-def _kept(value: Value) -> Value:
-    """Return `value` as the result of an operation that stays in its branch: `minimum(x, x)`.
+def _in_branch(value: Value) -> Value:
+    """Return `minimum(x, x)`, which equals x and is computed in its branch.
 
-    Core AI turns an If into a selection if it finds the results to be computed outside both branches: two transposes
-    undo each other, or the same was computed before. It leaves `minimum(x, x)` alone. Barriers, which it might find
-    outside, are `maximum(x, x)`.
+    Core AI replaces an If if it finds that the results are computed outside both branches: because two transposes undo
+    each other, for instance, or because the same was computed before. It does not see through `minimum(x, x)`. A
+    barrier, `maximum(x, x)`, will not do: the same one may exist outside.
     """
     if is_bool(value):
         return dialect.or_(value, value)
     return dialect.minimum(value, value) if is_number(value) else value
 
 
-def _is_ready(value: Value, block: Any) -> bool:
+def _is_made_outside(value: Value, block: Any) -> bool:
     """Whether `value` is an argument, a constant, or computed outside the branch `block`."""
     owner = value.owner
     return isinstance(owner, ir.Block) or owner.name == "coreai.constant" or owner.block != block
 
 
 def _move_out(value: Value, branches: Any) -> None:
-    """Move a constant that was made in a branch in front of the If; leave any other value where it is."""
+    """Move a constant of a branch in front of the If; leave other values where they are."""
     owner = value.owner
     if not isinstance(owner, ir.Block) and owner.parent == branches.operation:
         owner.move_before(branches.operation)
 
 
 def _loop(c: Context) -> None:
-    """Lower Loop.
-
-    The loop carries the step's number, the condition, the node's carried values, and a buffer for each collected value.
-    """
+    """Lower Loop. It carries the step's number, the condition, the node's values, and a buffer for each scan output."""
     body: GraphProto = c.attributes["body"]
     num_carried = len(c.node.input) - 2
     limit = c.constant(0)
@@ -114,16 +112,16 @@ def _loop(c: Context) -> None:
     if most is not None and most > MOST_STEPS_BUFFERED:
         most = None
     if most == 0 and len(body.output) > 1 + num_carried:
-        raise Refusal("a loop of no steps gives empty results; Core AI has no empty tensors")
+        raise Refusal("the loop has no steps, so that its results are empty; Core AI has no empty tensors")
     wanted = [place for place in range(num_carried, len(body.output) - 1) if c.wants(place)]
-    buffers = [_Buffer(place, row, most) for place, row in zip(wanted, _rows(c, body, wanted), strict=True)]
+    buffers = [_Buffer(place, row, most) for place, row in zip(wanted, _collected_rows(c, body, wanted), strict=True)]
 
-    def go_on(step: Value, is_going: Value, *_rest: Value) -> Value:
+    def continues(step: Value, is_going: Value, *_rest: Value) -> Value:
         return is_going if last is None else ops.and_(is_going, ops.greater(last, step))
 
     def run(step: Value, is_going: Value, *rest: Value) -> Sequence[Value]:
         given = [step, is_going, *rest[:num_carried]]
-        results = _written(c, body, given)
+        results = _write_body(c, body, given)
         kept = [
             buffer.with_row(value, results[1 + buffer.place], step)
             for buffer, value in zip(buffers, rest[num_carried:], strict=True)
@@ -131,16 +129,16 @@ def _loop(c: Context) -> None:
         return [scalar(results[0]), *results[1 : 1 + num_carried], *kept]
 
     starts = [buffer.start() for buffer in buffers]
-    results = loop([going, *carried, *starts], go_on, run)
+    results = loop([going, *carried, *starts], continues, run)
     for index, value in enumerate(results[2 : 2 + num_carried]):
         c.give(value, index)
-    is_whole = most is not None and _always_goes_on(c, body)
+    is_whole = most is not None and _always_continues(c, body)
     for buffer, value in zip(buffers, results[2 + num_carried :], strict=True):
-        c.give(value if is_whole else buffer.filled(value, results[0]), buffer.place)
+        c.give(value if is_whole else buffer.rows(value, results[0]), buffer.place)
 
 
 class _Buffer:
-    """The buffer of one collected value of a loop: a row for each step."""
+    """The buffer for a scan output: a row for each step."""
 
     def __init__(self, place: int, row: _Row, most: int | None) -> None:
         self.place = place
@@ -148,33 +146,34 @@ class _Buffer:
         self._most = most
 
     def start(self) -> Value:
-        """The buffer before the first step.
+        """Make the buffer before the first step.
 
-        One that grows begins with a row that `filled` drops, since Core AI has no empty tensors.
+        If the number of steps is not known, it begins with one row, since Core AI has no empty tensors; `rows` drops
+        that row.
         """
         return constant(np.zeros([self._most or 1, *self._row.shape], self._row.dtype))
 
     def with_row(self, buffer: Value, value: Value, step: Value) -> Value:
-        """The buffer with the value of step number `step` added."""
+        """Add the value of step number `step` to the buffer."""
         if self._most is None:
             return concat([buffer, expand(value, [0])], 0)
         return with_row(buffer, value, step)
 
-    def filled(self, buffer: Value, steps: Value) -> Value:
-        """The rows that were written, given the number of steps that were done."""
+    def rows(self, buffer: Value, steps: Value) -> Value:
+        """The rows of the buffer after `steps` steps."""
         if self._most is None:
             return cut(buffer, 0, 1, np.iinfo(np.int32).max)
         return cut(buffer, 0, 0, steps)
 
 
-def _rows(c: Context, body: GraphProto, places: Sequence[int]) -> list[_Row]:
-    """The shapes and dtypes of collected values, found by writing the body once into a draft, which is then erased."""
+def _collected_rows(c: Context, body: GraphProto, places: Sequence[int]) -> list[_Row]:
+    """Find the shapes and dtypes of scan outputs: write the body into a draft, which is erased afterwards."""
     if not places:
         return []
     given = [axis(0), constant(np.bool_(True)), *(c.input(place) for place in range(2, len(c.node.input)))]
     draft = dialect.IfOp([], constant(np.bool_(True)))
     with ir.InsertionPoint(draft.thenRegion.blocks[0]):
-        values = _written(c, body, given)
+        values = _write_body(c, body, given)
         seen = [(shape_of(values[1 + place]), dtype_of(values[1 + place])) for place in places]
     draft.operation.erase()
     rows: list[_Row] = []
@@ -182,13 +181,13 @@ def _rows(c: Context, body: GraphProto, places: Sequence[int]) -> list[_Row]:
         sizes = [size for size in shape if size is not None]
         if len(sizes) < len(shape):
             name = body.output[1 + place].name
-            raise Refusal(f"'{name}' of each step is collected, but its shape is not fixed; give fixed shapes")
+            raise Refusal(f"the Loop collects '{name}' of each step, whose shape is not fixed; give fixed shapes")
         rows.append(_Row(sizes, dtype))
     return rows
 
 
-def _always_goes_on(c: Context, body: GraphProto) -> bool:
-    """Whether the loop's condition is known to be true before the first step and after each step."""
+def _always_continues(c: Context, body: GraphProto) -> bool:
+    """Whether the condition of a Loop is known to be true before the first step and after each."""
     start = c.constant(1)
     if c.has(1) and (start is None or not start.all()):
         return False

@@ -21,7 +21,7 @@ def _conv(c: Context) -> None:
     window.require_room(shape_of(x)[2:])
     widths = widths_of(x, window)
     if spatial == 1 and all(isinstance(width, int) for pair in widths for width in pair):
-        # Padding comes after `on_plane`, so that it stands next to the convolution when the program is read again.
+        # Pad after `on_plane`, so that the padding is next to the convolution, where raising fuses it.
         padded = pad(on_plane(x), [(0, 0), *widths], 0)
     else:
         padded = on_plane(pad(x, widths, 0))
@@ -33,18 +33,18 @@ def _conv(c: Context) -> None:
         sizes(at_least_two(window.dilations, 1)),
         constant(np.uint32(c.attributes.get("group", 1))),
     )
-    c.give(off_plane(_biased(c, result), spatial))
+    c.give(off_plane(_with_bias(c, result), spatial))
 
 
 def _kernel(weight: Value) -> list[int]:
-    """The kernel's spatial sizes."""
+    """The spatial sizes of the kernel."""
     kernel = [size for size in shape_of(weight)[2:] if size is not None]
     if len(kernel) < len(shape_of(weight)) - 2:
         raise Refusal("the kernel's shape is not fixed; give fixed sizes with --shape")
     return kernel
 
 
-def _biased(c: Context, result: Value) -> Value:
+def _with_bias(c: Context, result: Value) -> Value:
     if not c.has(2):
         return result
     per_channel = ops.expand_dims(c.input(2), axes(range(1, rank_of(result) - 1)))
@@ -58,7 +58,7 @@ def _conv_transpose(c: Context) -> None:
     dilations = list(c.attributes.get("dilations", [1] * spatial))
     extents = [(size - 1) * step + 1 for size, step in zip(_kernel(weight), dilations, strict=True)]
     cuts = cuts_of(c.attributes, extents, strides, shape_of(x)[2:])
-    # Core AI cuts the same on both sides, then restores `output_pad` elements at the end: fewer than a stride.
+    # Core AI cuts as much off at both ends, then adds `output_pad` elements at the end, fewer than a stride.
     is_native = all(begin >= 0 and 0 <= begin - end < step for (begin, end), step in zip(cuts, strides, strict=True))
     begins = [begin if is_native else 0 for begin, _ in cuts]
     more = [begin - end if is_native else 0 for begin, end in cuts]
@@ -85,11 +85,11 @@ def _conv_transpose(c: Context) -> None:
     if not is_native:
         result = _cut(result, cuts)
         result = pad(result, [(max(-begin, 0), max(-end, 0)) for begin, end in cuts], 0)
-    c.give(_biased(c, result))
+    c.give(_with_bias(c, result))
 
 
 def _cut(x: Value, cuts: Sequence[tuple[int, int]]) -> Value:
-    """Remove elements at the begin and the end of each spatial dimension; negative numbers of them count as 0."""
+    """Remove elements at the beginning and end of each spatial dimension; negative numbers of them count as 0."""
     begins, ends = ([max(pair[side], 0) for pair in cuts] for side in (0, 1))
     if not any((*begins, *ends)):
         return x

@@ -1,4 +1,4 @@
-"""Sizes of dimensions, known now or computed at run time, and operations that give values such shapes."""
+"""Sizes of dimensions, each an int or a scalar of the program, and operations that take such sizes."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -28,7 +28,7 @@ Dim: TypeAlias = int | Value
 
 
 def dim_of(x: Value, place: int) -> Dim:
-    """The size of dimension `place` of `x`."""
+    """The size of dimension `place` of `x`: an int, or a scalar of the program if it is known only at run time."""
     size = shape_of(x)[place]
     return size_of(x, place) if size is None else size
 
@@ -39,7 +39,7 @@ def dims_of(x: Value) -> list[Dim]:
 
 
 def known(dims: Sequence[Dim]) -> list[int | None]:
-    """The sizes that are numbers; None for each that is computed."""
+    """Replace sizes that are known only at run time by None."""
     return [dim if isinstance(dim, int) else None for dim in dims]
 
 
@@ -49,7 +49,7 @@ def as_scalar(dim: Dim) -> Value:
 
 
 def vector(dims: Sequence[Dim]) -> Value:
-    """Join sizes, or other integers, into a vector of int32."""
+    """Make an int32 vector of sizes or other integers, each an int or a scalar of the program."""
     if all(isinstance(dim, int) for dim in dims):
         return axes([int(dim) for dim in dims])
     parts: list[Value] = []
@@ -87,21 +87,26 @@ def scalar(x: Value) -> Value:
 
 
 def retyped(x: Value, shape: Sequence[int | None]) -> Value:
-    """Return `x` with a type that has the shape `shape`: some sizes become known or unknown."""
+    """Return `x` with another type, whose shape is `shape`: other sizes in it may be known."""
     if shape_of(x) == tuple(shape):
         return x
     return reshape_to(x, cast(ops.get_shape(x), np.int32), shape)
 
 
 def refined(x: Value, shape: Sequence[int | None] | None) -> Value:
-    """Return `x` with the sizes that its type lacks taken from `shape`; unchanged for None or another rank."""
+    """Return `x` with a type in which unknown sizes are replaced by those in `shape`; None or another rank changes
+    nothing.
+    """
     if shape is None or len(shape) != rank_of(x):
         return x
     return retyped(x, [own if own is not None else dim for own, dim in zip(shape_of(x), shape, strict=True)])
 
 
-def of_one_shape(values: Sequence[Value], place: int) -> list[Value]:
-    """Give values that differ in dimension `place` alone every other size that the type of any of them has."""
+def with_known_sizes(values: Sequence[Value], place: int) -> list[Value]:
+    """Give each of `values` the sizes that are known of any of them, except in dimension `place`.
+
+    All other dimensions must be equal, as for a concatenation.
+    """
     sizes = zip(*map(shape_of, values), strict=True)
     shape = [next((size for size in each if size is not None), None) for each in sizes]
     shape[place] = None
@@ -128,31 +133,31 @@ def spread(x: Value, dims: Sequence[Dim]) -> Value:
 
 
 def repeated(x: Value, counts: Sequence[Dim]) -> Value:
-    """Repeat `x` along each dimension, the number of times in `counts`, by a broadcast.
+    """Repeat `x` along each dimension as often as `counts` says, by a broadcast.
 
-    Core AI's own tile is not used. Where a function of one shape repeats a constant once, the compiler (1.0.0b3)
-    replaces the tile by its operand, whose type differs, and the process ends in an assertion.
+    Core AI's tile is not used: if it repeats a constant once in a function of fixed shapes, the compiler (1.0.0b3)
+    replaces it by its operand, whose type differs, and the process ends in an assertion.
     """
-    apart: list[Dim] = []
+    separated: list[Dim] = []
     spread_out: list[Dim] = []
-    merged: list[Dim] = []
+    result_sizes: list[Dim] = []
     for size, count in zip(dims_of(x), counts, strict=True):
         if isinstance(count, int) and count == 1:
-            apart.append(size)
+            separated.append(size)
             spread_out.append(size)
         elif isinstance(size, int) and size == 1:
-            apart.append(1)
+            separated.append(1)
             spread_out.append(count)
         else:
-            apart += [1, size]
+            separated += [1, size]
             spread_out += [count, size]
-        merged.append(product([size, count]))
-    wide = spread(x if len(apart) == rank_of(x) else shaped(x, apart), spread_out)
-    return wide if len(apart) == rank_of(x) else shaped(wide, merged)
+        result_sizes.append(product([size, count]))
+    wide = spread(x if len(separated) == rank_of(x) else shaped(x, separated), spread_out)
+    return wide if len(separated) == rank_of(x) else shaped(wide, result_sizes)
 
 
 def elements(vector: Value) -> list[Dim]:
-    """The elements of a vector of integers: numbers for parts that are constants, else scalars that are computed."""
+    """The elements of a vector of integers: ints where it is concatenated of constants, else scalars of the program."""
     operation = vector.owner
     is_joined = not isinstance(operation, ir.Block) and operation.operation.name == "coreai.concat"
     pieces = list(operation.operands)[1:] if is_joined else [vector]
@@ -175,12 +180,12 @@ def iota(size: Dim) -> Value:
 
 
 def along(x: Value, place: int, rank: int) -> Value:
-    """Reshape a vector to rank `rank`: its elements along dimension `place`, all other sizes 1."""
+    """Reshape a vector to rank `rank`: its elements are along dimension `place`, and all other sizes are 1."""
     return shaped(x, [dim_of(x, 0) if each == place else 1 for each in range(rank)])
 
 
 def expand(x: Value, places: Sequence[int]) -> Value:
-    """Insert dimensions of size 1 so that they stand at `places` of the result."""
+    """Insert dimensions of size 1; `places` are their indices in the result."""
     return ops.expand_dims(x, axes(places)) if places else x
 
 
@@ -194,7 +199,7 @@ def squeeze(x: Value, places: Sequence[int]) -> Value:
 
 
 def take(x: Value, indices: Value, place: int) -> Value:
-    """Gather along dimension `place`, as ONNX's Gather: the dimensions of `indices`, of any rank, replace that one."""
+    """Write ONNX's Gather along dimension `place`. The dimensions of `indices` replace that dimension."""
     rank, more = rank_of(x), rank_of(indices)
     front = [place, *(each for each in range(rank) if each != place)]
     taken = ops.gather_nd(transpose(x, front), expand(indices, [more]))
@@ -203,14 +208,14 @@ def take(x: Value, indices: Value, place: int) -> Value:
 
 
 def row(x: Value, place: int | Value) -> Value:
-    """`x[place]`: one part along the first dimension, which is removed."""
+    """Write `x[place]`: the element at index `place` along the first dimension, which is removed."""
     if isinstance(place, int):
         return squeeze(cut(x, 0, place, place + 1), [0])
     return ops.gather_nd(x, ops.reshape(place, axes([1])))
 
 
 def cut(x: Value, place: int, start: Dim, end: Dim) -> Value:
-    """The elements of `x` from `start` to before `end` along dimension `place`."""
+    """Slice `x` along dimension `place`, from `start` to before `end`."""
     rank = rank_of(x)
     starts: list[Dim] = [0] * rank
     ends = [np.iinfo(np.int32).max if size is None else size for size in shape_of(x)]
@@ -220,7 +225,7 @@ def cut(x: Value, place: int, start: Dim, end: Dim) -> Value:
 
 
 def from_front(indices: Value, size: Dim) -> Value:
-    """Add `size` to the negative ones of `indices`, which count from the end."""
+    """Add `size` to the negative elements of `indices`, which count from the end."""
     more = ops.broadcasting_add(indices, as_scalar(size))
     is_behind = ops.broadcasting_greater(axis(0), indices)
     return ops.broadcasting_where(is_behind, more, indices)

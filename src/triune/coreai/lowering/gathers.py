@@ -50,14 +50,14 @@ def _gather(c: Context) -> None:
         index = positive(int(known_place), size)
         c.give(squeeze(cut(x, place, index, index + 1), [place]))
         return
-    c.give(take(x, _counted(c, [place]), place))
+    c.give(take(x, _indices_from_front(c, [place]), place))
 
 
-def _counted(c: Context, places: Sequence[int]) -> Value:
-    """The node's indices into the dimensions `places`; if they are constant, negative ones are made positive.
+def _indices_from_front(c: Context, places: Sequence[int]) -> Value:
+    """The node's indices into dimensions `places`. If they are constant, the size is added to negative ones.
 
-    Apple's compiler (1.0.0b3) itself gathers from weights by constant indices. For a negative index it reads what lies
-    before the first element. Its interpreter counts negative indices from the end, as ONNX does.
+    Apple's compiler (1.0.0b3) itself gathers from weights by constant indices, and for a negative index it reads what
+    is before the first element. Its interpreter counts negative indices from the end, as ONNX does.
     """
     indices, found = c.input(1), c.constant(1)
     sizes = [shape_of(c.input(0))[place] for place in places]
@@ -71,17 +71,18 @@ def _counted(c: Context, places: Sequence[int]) -> Value:
 def _gather_elements(c: Context) -> None:
     x = c.input(0)
     place = positive(int(c.attributes.get("axis", 0)), rank_of(x))
-    indices = _counted(c, [place])
+    indices = _indices_from_front(c, [place])
     ends: list[Dim] = [dim_of(x, each) if each == place else size for each, size in enumerate(dims_of(indices))]
     if any(shape_of(x)[each] is None or shape_of(x)[each] != size for each, size in enumerate(known(ends))):
-        # Core AI wants the other dimensions equal to those of the indices; ONNX reads the first elements along them.
+        # Core AI requires that the other dimensions have the sizes of the indices. ONNX reads the first elements along
+        # them.
         x = ops.slice_(x, axes([0] * rank_of(x)), vector(ends), axes([1] * rank_of(x)))
     c.give(ops.gather_along_axis(x, indices, axis(place)))
 
 
 def _gather_nd(c: Context) -> None:
     batch_dims = int(c.attributes.get("batch_dims", 0))
-    x, indices = c.input(0), _counted_tuples(c, batch_dims)
+    x, indices = c.input(0), _tuples_from_front(c, batch_dims)
     if batch_dims:
         dims = dims_of(indices)[:-1]
         own = [spread(along(iota(dims[each]), each, len(dims) + 1), [*dims, 1]) for each in range(batch_dims)]
@@ -89,24 +90,24 @@ def _gather_nd(c: Context) -> None:
     c.give(ops.gather_nd(x, indices))
 
 
-def _counted_tuples(c: Context, batch_dims: int = 0) -> Value:
+def _tuples_from_front(c: Context, batch_dims: int = 0) -> Value:
     depth = shape_of(c.input(1))[-1]
-    return c.input(1) if depth is None else _counted(c, range(batch_dims, batch_dims + depth))
+    return c.input(1) if depth is None else _indices_from_front(c, range(batch_dims, batch_dims + depth))
 
 
 def _scatter(c: Context, x: Value, indices: Value, updates: Value, place: int) -> Value:
-    """Scatter `updates` into `x` along dimension `place`; all other dimensions have equal sizes in each operand."""
+    """Scatter `updates` into `x` along dimension `place`. All other dimensions are equal in the three operands."""
     reduction = reduction_of(c)
-    is_truth = is_bool(x) and reduction != "none"
-    if is_truth:
+    was_bool = is_bool(x) and reduction != "none"
+    if was_bool:
         x, updates = cast(x, np.int32), cast(updates, np.int32)
-    # Apple's interpreter (1.0.0b3) has no kernel that combines fp16. In fp32 sums are more precise, too.
+    # Add, multiply, ... in fp32: Apple's interpreter (1.0.0b3) has no kernel for fp16, and the result is more precise.
     is_half = dtype_of(x) == np.float16 and reduction != "none"
     if is_half:
         x, updates = cast(x, np.float32), cast(updates, np.float32)
     mode = ir.Attribute.parse(f"#coreai.scatter_mode<{'update' if reduction == 'none' else reduction}>")
     result = ops.scatter_along_axis(x.type, x, indices, updates, axis(place), scatter_mode=mode)
-    return cast(result, np.bool_ if is_truth else np.float16) if is_truth or is_half else result
+    return cast(result, np.bool_ if was_bool else np.float16) if was_bool or is_half else result
 
 
 def _scatter_elements(c: Context) -> None:
@@ -116,11 +117,12 @@ def _scatter_elements(c: Context) -> None:
     if all(shape_of(x)[each] is not None and shape_of(x)[each] == shape_of(indices)[each] for each in others):
         c.give(_scatter(c, x, indices, updates, place))
         return
-    # Index `x` as a vector: along `place` by the indices, along other dimensions by the position of the update.
+    # Flatten `x`, and compute for each update its index there: along `place` from the indices, along other dimensions
+    # from the position of the update.
     dims = dims_of(indices)
     tuples = [along(iota(dims[each]), each, len(dims)) for each in range(len(dims))]
     tuples[place] = from_front(indices, dim_of(x, place))
-    linear = shaped(spread(_linear(tuples, dims_of(x)), dims), [product(dims)])
+    linear = shaped(spread(_flat_indices(tuples, dims_of(x)), dims), [product(dims)])
     flat = _scatter(c, _flat(x), linear, _flat(updates), 0)
     c.give(shaped(flat, dims_of(x)))
 
@@ -129,8 +131,8 @@ def _flat(x: Value) -> Value:
     return shaped(x, [product(dims_of(x))])
 
 
-def _linear(parts: list[Value], dims: list[Dim]) -> Value:
-    """The flat indices that multidimensional indices address, in row-major order."""
+def _flat_indices(parts: list[Value], dims: list[Dim]) -> Value:
+    """Convert indices of several dimensions, one value for each, to indices into the flattened tensor (row-major)."""
     total = parts[0]
     for part, dim in zip(parts[1:], dims[1:], strict=True):
         total = ops.broadcasting_add(ops.broadcasting_mul(total, as_scalar(dim)), part)
@@ -140,16 +142,16 @@ def _linear(parts: list[Value], dims: list[Dim]) -> Value:
 def _scatter_nd(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
     if c.attributes.get("reduction", "none") == "none" and not is_nested():
-        c.give(ops.scatter_nd(x, _counted_tuples(c), updates))
+        c.give(ops.scatter_nd(x, _tuples_from_front(c), updates))
         return
     depth = shape_of(indices)[-1]
     if depth is None:
-        raise Refusal("how many dimensions the indices address is not known; fix their shape")
+        raise Refusal("the size of the last dimension of the indices is not known; fix it with --shape")
     last = rank_of(indices) - 1
     own = dims_of(x)
     parts = [from_front(cut(indices, last, each, each + 1), own[each]) for each in range(depth)]
     count, size = product(dims_of(indices)[:-1]), product(own[depth:])
-    linear = spread(shaped(_linear(parts, own[:depth]), [count, 1]), [count, size])
+    linear = spread(shaped(_flat_indices(parts, own[:depth]), [count, 1]), [count, size])
     rows = shaped(x, [product(own[:depth]), size])
     c.give(shaped(_scatter(c, rows, linear, shaped(updates, [count, size]), 0), own))
 

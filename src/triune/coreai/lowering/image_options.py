@@ -1,4 +1,4 @@
-"""Options that make inputs and outputs of a program images, and the conversion between bytes and floats."""
+"""Options that make inputs and outputs of a program images, and conversion between bytes and floats."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class ImageOptions:
 
     @property
     def changes(self) -> bool:
-        """Whether the floats differ from the bytes: a scale other than 1 or a bias other than 0."""
+        """Whether the floats differ from the bytes: the scale is not 1, or the bias not 0."""
         return self.scale != 1 or any(self.bias)
 
     def floats(self, pixels: Array) -> Array:
@@ -46,7 +46,7 @@ class ImageOptions:
         """Convert floats (1, 3, height, width) to the nearest bytes; alpha is 255.
 
         Raises:
-            InvalidArgumentError: a float is that of no byte from 0 to 255, by this scale and bias.
+            InvalidArgumentError: a float is out of the range that bytes from 0 to 255 have by this scale and bias.
         """
         bias = np.array(self.bias)[:, None, None]
         colors = np.rint((floats[0].astype(np.float64) - bias) / self.scale)
@@ -60,17 +60,17 @@ class ImageOptions:
         return np.stack([planes[channel] for channel in channels], axis=-1).astype(np.uint8)
 
     def image(self, shape: Sequence[int | None]) -> Image | None:
-        """The type of an image for floats of a shape; None unless it is (1, 3, height, width) with known sizes."""
+        """The type of an image for floats of `shape`; None if that is not (1, 3, height, width) with known sizes."""
         if len(shape) != 4 or tuple(shape[:2]) != (1, 3) or not shape[2] or not shape[3]:
             return None
         return Image(self.format, shape[2], shape[3])
 
 
 def parse_images(texts: Mapping[str, str]) -> dict[str, ImageOptions]:
-    """Parse image options of inputs and outputs, by name: "rgb24" or "rgb24,scale=0.5,bias=1|2|3".
+    """Parse the options of image inputs and outputs, by name, such as "rgb24" or "rgb24,scale=0.5,bias=1|2|3".
 
     Raises:
-        InvalidArgumentError: a text is of another form.
+        InvalidArgumentError: an option has another form.
     """
     return {name: _parsed(name, text) for name, text in texts.items()}
 
@@ -99,5 +99,5 @@ def _numbers(name: str, text: str, value: str) -> list[float]:
         numbers = []
     count = 3 if text.startswith("bias") else 1
     if len(numbers) != count or not np.all(np.isfinite(numbers)):
-        raise InvalidArgumentError(f"--image '{name}': '{text}' must have {count} number(s), apart by '|'; {_FORM}")
+        raise InvalidArgumentError(f"--image '{name}': '{text}' must have {count} number(s), separated by '|'; {_FORM}")
     return numbers

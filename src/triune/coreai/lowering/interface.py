@@ -29,12 +29,12 @@ class Feature:
     """An input, output or state.
 
     Attributes:
-        name: its name in the graph and in the function; Core AI takes any name.
+        name: its name in the graph and in the function; Core AI accepts any name.
         dtype: its numpy dtype.
         shape: its sizes; None for a dimension that is free in the program.
-        given: the shape that the user gave for an input; None where none was given.
-        next: for a state, the graph's output that is its next value; else empty.
-        image: how it is converted from or to an image; None where it is not an image.
+        given: the shape that the user stated for an input, by `--shape` for example; None if none.
+        next: for a state, the name of the graph's output that is its next value; else empty.
+        image: how it is converted from or to an image; None if it is not an image.
     """
 
     name: str
@@ -72,7 +72,7 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
     Raises:
         InvalidArgumentError: a state names no input or output of the model, or their shapes differ; an image names
             no input or output, or one without the type and shape of an image.
-        UnsupportedError: Core AI has no such type of inputs, or not even the rank of an input is known.
+        UnsupportedError: Core AI lacks the type of an input, or the rank of an input is not known.
     """
     graph = model.graph
     _check_states(graph, options.states)
@@ -97,7 +97,7 @@ def _check_states(graph: GraphProto, states: Mapping[str, str]) -> None:
         before, after = (_static_shape(value) for value in (inputs[name], outputs[following]))
         if before is None or (after is not None and after != before):
             raise InvalidArgumentError(
-                f"state '{name}' is {_told(inputs[name])}, its next value '{following}' {_told(outputs[following])}; "
+                f"state '{name}' is {_shown(inputs[name])}, its next value '{following}' {_shown(outputs[following])}; "
                 "a state has one fixed shape"
             )
 
@@ -107,7 +107,7 @@ def _static_shape(value: ValueInfoProto) -> tuple[int, ...] | None:
     return tuple(dim.dim_value for dim in dims) if all(dim.HasField("dim_value") for dim in dims) else None
 
 
-def _told(value: ValueInfoProto) -> str:
+def _shown(value: ValueInfoProto) -> str:
     dims = [str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or "?" for dim in _dims(value)]
     return f"[{', '.join(dims)}]"
 
@@ -169,5 +169,5 @@ def _check_images(inputs: Sequence[Feature], outputs: Sequence[Feature], options
 
 
 def argument_attributes(names: Sequence[str]) -> Any:
-    """The attributes that give a function's arguments or results their names."""
+    """The attributes that name the arguments or results of a function."""
     return ir.ArrayAttr.get([ir.DictAttr.get({"coreai.name": ir.StringAttr.get(name)}) for name in names])

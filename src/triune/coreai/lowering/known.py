@@ -1,4 +1,4 @@
-"""Constant values of a program while it is written, and their numbers."""
+"""Which values of a program are constant while it is written, and their elements."""
 
 import re
 from collections.abc import Callable
@@ -15,15 +15,15 @@ _SHAPE: Final = "coreai.get_shape"
 
 _RESHAPES = frozenset({"coreai.reshape", "coreai.expand_dims", "coreai.shrink_dims"})
 
-# MLIR's printed form of a constant's bytes, in hexadecimal: 4 bytes of alignment, then the elements.
+# How MLIR prints the bytes of a constant: in hexadecimal, 4 bytes of alignment and then the elements.
 _BLOB = re.compile(r"\"0x[0-9A-Fa-f]{8}([0-9A-Fa-f]*)\"")
 
 _LARGEST = 1 << 16
-"""The number of characters up to which a constant's bytes are printed, and so can be read."""
+"""The largest constant that is read, in printed characters. MLIR can be told to leave out larger ones."""
 
 
 class Known:
-    """Constants of a module. Answers are cached: a value that was asked about must not change afterwards."""
+    """The constants of a module. Results are cached, so that a value must not change after it was looked up."""
 
     def __init__(self) -> None:
         self._constant: dict[Value, bool] = {}
@@ -34,11 +34,11 @@ class Known:
         return _is_made_of(value, lambda name: name == _CONSTANT, self._constant)
 
     def may_be_constant(self, value: Value) -> bool:
-        """Whether a value is constant, or becomes constant when the function is specialized to one shape."""
+        """Whether a value is constant, or becomes so once the shapes of the function's inputs are fixed."""
         return _is_made_of(value, lambda name: name in (_CONSTANT, _SHAPE), self._fixed)
 
     def numbers(self, value: Value) -> NDArray[Any] | None:
-        """The elements of a small constant in fp64; None for others."""
+        """The elements of a small constant in fp64; None for other values."""
         operation = value.owner
         if isinstance(operation, ir.Block) or None in shape_of(value):
             return None
@@ -50,6 +50,7 @@ class Known:
 
 
 def _is_made_of(value: Value, is_root: Callable[[str], bool], found: dict[Value, bool]) -> bool:
+    """Whether `value` is computed only from operations for which `is_root` is true. `found` caches results."""
     if value not in found:
         operation = value.owner
         if isinstance(operation, ir.Block):
@@ -70,7 +71,7 @@ def _elements(operation: Any, value: Value) -> NDArray[Any] | None:
         if attribute.is_splat:
             return np.full(shape, found.flat[0], np.float64)
         return found.reshape(shape).astype(np.float64)
-    # MLIR's bindings do not give the bytes of other constants, so they are read from the printed form.
+    # The Python bindings of MLIR do not expose the bytes of other constants: read them from the printed form.
     blob = _BLOB.search(str(operation.operation.get_asm(large_resource_limit=_LARGEST)))
     if blob is None:
         return None

@@ -12,7 +12,10 @@ def _matmul(c: Context) -> None:
 
 
 def matmul(x: Value, y: Value) -> Value:
-    """The product of matrices as in numpy: a vector on the left is a row, one on the right a column."""
+    """Write numpy's matmul: a vector `x` counts as a row, a vector `y` as a column.
+
+    The result lacks that dimension.
+    """
     is_row, is_column = rank_of(x) == 1, rank_of(y) == 1
     left = ops.expand_dims(x, axes([0])) if is_row else x
     right = ops.expand_dims(y, axes([1])) if is_column else y
@@ -22,7 +25,9 @@ def matmul(x: Value, y: Value) -> Value:
 
 
 def _gemm(c: Context) -> None:
-    a, b = (_turned(c.input(index), name in c.attributes and c.attributes[name]) for index, name in enumerate(_TURNS))
+    a, b = (
+        _transposed_if(c.input(index), name in c.attributes and c.attributes[name]) for index, name in enumerate(_TURNS)
+    )
     product = _scaled(ops.batch_matmul(a, b), c.attributes.get("alpha", 1.0))
     beta = c.attributes.get("beta", 1.0)
     if c.has(2) and beta != 0:
@@ -33,8 +38,8 @@ def _gemm(c: Context) -> None:
 _TURNS = ("transA", "transB")
 
 
-def _turned(x: Value, is_turned: object) -> Value:
-    return transpose(x, [1, 0]) if is_turned else x
+def _transposed_if(x: Value, is_transposed: object) -> Value:
+    return transpose(x, [1, 0]) if is_transposed else x
 
 
 def _scaled(x: Value, factor: float) -> Value:

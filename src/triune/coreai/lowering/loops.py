@@ -1,4 +1,4 @@
-"""Core AI's loop, made to carry values whose shapes may differ from step to step."""
+"""Core AI's loop, extended to values whose shapes differ from step to step."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from triune.coreai.lowering.values import axes, axis, cast, constant, dtype_of, 
 from triune.graph.conversion.problems import Refusal
 
 
-def joined_type(one: Value, other: Value, what: str) -> Any:
-    """The type of two values: sizes in which they differ are unknown.
+def common_type(one: Value, other: Value, what: str) -> Any:
+    """The type that fits both values: sizes in which they differ are unknown.
 
     Raises:
         Refusal: the values have different dtypes or ranks; `what` begins the message.
@@ -24,15 +24,15 @@ def joined_type(one: Value, other: Value, what: str) -> Any:
 
 
 def _shown(value: Value) -> str:
-    """The dtype and shape of a value as text: `float32[2, ?]`."""
+    """The dtype and shape of a value for messages, such as `float32[2, ?]`."""
     return f"{dtype_of(value)}[{', '.join('?' if size is None else str(size) for size in shape_of(value))}]"
 
 
 def as_type(value: Value, kind: Any) -> Value:
     """Return `value` with the type `kind`, in which fewer sizes are known.
 
-    This is a slice of the whole value to an end that is computed while the model runs. With a known end, Core AI would
-    infer the sizes again when it rewrites the program, and the type would contradict that of the loop or branch.
+    This is a slice of the whole value, whose end is computed at run time. With a constant end, Core AI would infer the
+    sizes again when it rewrites the program, and the type would then contradict that of the loop or branch.
     """
     rank = rank_of(value)
     if value.type == kind:
@@ -51,56 +51,61 @@ def with_row(buffer: Value, row: Value, step: Value) -> Value:
 
 
 def is_nested() -> bool:
-    """Whether the operations that are written now are within a loop or a branch.
+    """Whether operations are currently written into a loop or a branch.
 
-    There scatter_nd is not used, since with it Apple's interpreter (1.0.0b3) loses other values of a loop.
+    scatter_nd must not be used there: Apple's interpreter (1.0.0b3) then loses other values of a loop.
     """
     return ir.InsertionPoint.current.block.owner.name != "coreai.graph"
 
 
 def _copy(value: Value) -> Value:
-    """Copy a value to memory of its own, as max(x, x), or as `x and x` for bool.
+    """Copy a value to other memory, as maximum(x, x), or as and(x, x) for bool.
 
     Apple's interpreter (1.0.0b3) keeps a carried value of fixed shape in the memory where the previous step wrote it.
-    In a long step it writes other values there before the last operation has read the carried value. So each step
-    first copies the carried values.
+    In a long step it writes other values there before the last operation has read the carried one. So each step first
+    copies the carried values.
     """
     return ops.and_(value, value) if is_bool(value) else ops.maximum(value, value)
 
 
 def loop(
     starts: Sequence[Value],
-    go_on: Callable[..., Value],
+    continues: Callable[..., Value],
     run: Callable[..., Sequence[Value]],
 ) -> list[Value]:
-    """Write a loop; return the number of steps that it has done, and the values after the last step.
+    """Write a loop.
 
     Args:
         starts: the values before the first step.
-        go_on: adds operations that compute whether to do a step, a bool scalar. Its arguments are the step's number
-            and then each value.
-        run: adds operations that compute the values after a step. It has the same arguments, and is called again if
-            a shape is found to change.
+        continues: writes operations that compute whether there is another step, a bool scalar. Its arguments are the
+            number of the step and each value.
+        run: writes operations that compute the values after a step. It has the same arguments, and is called again if
+            the
+            shape of a value changes in a step.
+
+    Returns:
+        the number of steps, and the values after the last one.
     """
     values = [axis(0), *starts]
     while True:
         kinds = [value.type for value in values]
         whole = dialect.WhileOp(kinds, values)
         with ir.InsertionPoint(whole.before.blocks[0]):
-            # The values are copied first, as in a step: in a loop within a loop the interpreter writes the condition
-            # over the first byte of a carried value.
+            # Copy the values first, as in a step: in a loop within a loop the interpreter writes the condition over the
+            # first byte of a carried value.
             arguments = [_copy(value) for value in whole.before.blocks[0].arguments]
-            dialect.condition(go_on(*arguments), *arguments)
+            dialect.condition(continues(*arguments), *arguments)
         with ir.InsertionPoint(whole.after.blocks[0]):
             arguments = list(whole.after.blocks[0].arguments)
-            # This comes first: after other operations, Apple's interpreter (1.0.0b3) may have lost the step's number.
+            # Compute the next number first: after other operations, Apple's interpreter (1.0.0b3) may have lost the
+            # number.
             following = ops.add(arguments[0], axis(1))
             copies = [_copy(value) for value in arguments]
-            # The results of a step are copied again, since one may share memory with the step's number:
-            # (a, b) = (a + b, a) gave 5.0000005 instead of 5, and a Range gave 10, 1 instead of 10, 7.
+            # Copy the results again, since one may share memory with the step's number: (a, b) = (a + b, a) gave
+            # 5.0000005 instead of 5, and a Range gave 10, 1 instead of 10, 7.
             after = [following, *(_copy(new) for new in run(*copies))]
             wanted = [
-                joined_type(value, new, "a step makes of what is carried")
+                common_type(value, new, "a step makes of what is carried")
                 for value, new in zip(values, after, strict=True)
             ]
             if wanted == kinds:

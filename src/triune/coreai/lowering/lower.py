@@ -52,10 +52,10 @@ class Lowered:
 
     Attributes:
         path: the .aimodel folder.
-        functions: the functions' names; a model with several given shapes has one function for each of them.
+        functions: the names of the functions; a model with several stated shapes has one for each of them.
         layout: which nodes were brought into the Neural Engine's layout, and which were not and why; None if no
             source asked for that layout.
-        notes: which requests could not be met and why, such as nodes that fp16 cannot compute.
+        notes: what differs from the options and why, such as nodes that fp16 cannot compute.
     """
 
     path: Path
@@ -72,7 +72,7 @@ def lower(
 
 
 def lower_functions(
-    sources: Mapping[str, Source], path: Path, *, report: Report | None = None, is_joined: bool = True
+    sources: Mapping[str, Source], path: Path, *, report: Report | None = None, may_fuse: bool = True
 ) -> Lowered:
     """Convert models to functions of one program, which share equal weights, and save it.
 
@@ -80,7 +80,7 @@ def lower_functions(
         sources: the models, by the function's name.
         path: where to save the asset; ends in .aimodel. An existing one is replaced.
         report: is called with a line of text for each step.
-        is_joined: whether Apple's compiler may join operations. If not, the program is slow; see `coreai.audit`.
+        may_fuse: whether Apple's compiler may fuse operations. If not, the program is slow; see `coreai.audit`.
 
     Raises:
         InvalidArgumentError: `path` does not end in .aimodel, or a model contradicts a given shape or itself.
@@ -102,7 +102,7 @@ def lower_functions(
                 prepared[name] = _prepare(source, layout, tell, file)
         interfaces = {name: interface_of(each.model, sources[name].options) for name, each in prepared.items()}
         tell("writing the program")
-        module = _write(sources, prepared, interfaces, is_joined=is_joined)
+        module = _write(sources, prepared, interfaces, may_fuse=may_fuse)
     tell("saving the asset")
     program = authoring.AIProgram(module)
     functions = [each for name in sources for each in _specialize(program, name, interfaces[name])]
@@ -112,13 +112,13 @@ def lower_functions(
 
 
 def _prepare(source: Source, layout: LayoutReport | None, tell: Report, file: WeightFile) -> Prepared:
-    """Convert a source's model to core ops, in the element types and layout that its options ask for."""
+    """Convert a model to core ops, in the element types and the layout that its options ask for."""
     options = source.options
     prepared = prepare(source.model, options, layout if options.layout is Layout.ANE else None, tell, file)
     model = prepared.model
     if options.precision is not Precision.FP32:
         model = Halve(options.keep_fp32, prepared.wide, file)(model)
-    # In the Neural Engine's layout, patterns are split into parts that cannot be fused.
+    # Patterns are not fused in the Neural Engine's layout, which splits them into parts.
     return replace(prepared, model=fuse(model, file=file) if options.layout is Layout.SOURCE else model)
 
 
@@ -127,17 +127,18 @@ def _write(
     prepared: Mapping[str, Prepared],
     interfaces: Mapping[str, "Interface"],
     *,
-    is_joined: bool,
+    may_fuse: bool,
     is_located: bool = False,
 ) -> Any:
-    """Write all functions into a module, which Apple's library then rewrites as it always does.
+    """Write all functions into a module. Apple's library rewrites it when its context is left.
 
     Args:
         sources: the models, by the function's name.
         prepared: the same in core ops.
         interfaces: the functions' inputs, outputs and states.
-        is_joined: see `lower_functions`.
-        is_located: whether operations have the names of their nodes, for error messages. Saved programs have none.
+        may_fuse: see `lower_functions`.
+        is_located: whether operations have the names of their nodes as MLIR's locations, for error messages. Saved
+            programs have none.
     """
     from triune.coreai.library import authoring, is_silent, located, plain
     from triune.coreai.lowering.barriers import place_all_barriers, place_barriers
@@ -151,16 +152,16 @@ def _write(
                 is_packing, interface = sources[name].options.packs_weights, interfaces[name]
                 writer = FunctionWriter(name, each.model, interface, is_packing=is_packing, is_located=is_located)
                 writer.write()
-                problems += [_of(name, problem, len(sources)) for problem in writer.problems]
-            # This is inside the context, since leaving it rewrites the module, and one with stand-ins is invalid.
+                problems += [_in_function(name, problem, len(sources)) for problem in writer.problems]
+            # Check inside the context: leaving it rewrites the module, which fails if a node could not be lowered.
             require_none(problems, "Core AI")
-            (place_barriers if is_joined else place_all_barriers)(module._mlir_module.body)
+            (place_barriers if may_fuse else place_all_barriers)(module._mlir_module.body)
     except TriuneError:
         raise
-    # MLIR's own exceptions have no common root but this.
+    # MLIR's exceptions have no other common base class.
     except Exception as error:
         if not is_located:
-            return _write(sources, prepared, interfaces, is_joined=is_joined, is_located=True)
+            return _write(sources, prepared, interfaces, may_fuse=may_fuse, is_located=True)
         where = located(error)
         raise UnsupportedError(
             f"Core AI refuses the program{f' at {where}' if where else ''}: {plain(error)}; give fixed sizes with "
@@ -169,12 +170,16 @@ def _write(
     return module
 
 
-def _of(function: str, problem: Problem, num_functions: int) -> Problem:
+def _in_function(function: str, problem: Problem, num_functions: int) -> Problem:
     return problem if num_functions == 1 else Problem(f"{problem.node} of function '{function}'", problem.reason)
 
 
 def _specialize(program: Any, name: str, interface: "Interface") -> list[str]:
-    """Specialize a function to each of the shapes that the user enumerated; return the names of the functions."""
+    """Specialize a function to each shape that the user stated.
+
+    Returns:
+        the names of the functions.
+    """
     given = {feature.name: feature.given for feature in interface.inputs if feature.given is not None}
     several = {key: shape for key, shape in given.items() if shape.is_enumerated}
     if not several:
@@ -185,7 +190,7 @@ def _specialize(program: Any, name: str, interface: "Interface") -> list[str]:
     ladder: dict[str, dict[str, tuple[Any, ...]]] = {}
     for number in range(counts.pop()):
         shapes = {key: shape.choices[number] for key, shape in several.items()}
-        # A name of MLIR begins with a letter.
+        # Names in MLIR begin with a letter.
         ladder[LADDER[1:] + "_".join("x".join(map(str, each)) for each in shapes.values())] = shapes
     program.set_static_shape_config(name, ladder)
     return [f"{name}_{key}" for key in ladder]
@@ -207,7 +212,7 @@ def _save(program: Any, path: Path, sources: Mapping[str, Source], interfaces: M
         shutil.rmtree(path)
     try:
         program.save_asset(path, metadata)
-    # MLIR's own exceptions have no common root but this.
+    # MLIR's exceptions have no other common base class.
     except Exception as error:
         raise UnsupportedError(
             f"Core AI does not save the program, and names no node: {plain(error)}; sizes that are free in one place "
@@ -227,7 +232,9 @@ def _free_inputs(sources: Mapping[str, Source]) -> str:
 
 
 def _source(source: Source, interface: "Interface") -> dict[str, Any]:
-    """The metadata of a function that its program lacks: the source's element types, and the limits of shapes."""
+    """The metadata of a function that its program does not have: the element types in the model, and limits of
+    shapes.
+    """
     from onnx import TensorProto
 
     def kinds(values: Any) -> dict[str, str]:

@@ -9,12 +9,13 @@ from triune.graph.conversion.options import ConversionOptions
 
 @dataclass(frozen=True, kw_only=True)
 class LowerOptions(ConversionOptions):
-    """Options of `ConversionOptions`, and Core AI's own. Dimensions without limits are free in the program.
+    """The options of a conversion to Core AI. Dimensions without limits are free in the program.
 
     Attributes:
         states: inputs that become states of the program, such as KV caches, each with the output that is its next
             value.
-        images: inputs and outputs, floats of (1, 3, height, width), that become images of the program.
+        images: inputs and outputs that become images of the program; in the model they are floats of
+            (1, 3, height, width).
         packs_weights: whether weights with few different values become look-up tables and those with many zeros sparse,
             without loss.
     """

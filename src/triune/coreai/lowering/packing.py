@@ -18,10 +18,10 @@ _MOST_FILLED = 0.7
 
 
 def packed(weight: NDArray[Any]) -> Value | None:
-    """Write a weight as a look-up table of at most 256 different values, or as its nonzero elements with a bitmask.
+    """Write a weight as a look-up table of at most 256 values, or as its nonzero elements with a bitmask.
 
     Returns:
-        the unpacked value, which equals `weight` exactly; None where neither form is smaller.
+        the value that the program unpacks, which equals `weight` exactly; None if neither form is smaller.
     """
     if weight.dtype.kind != "f" or weight.nbytes < SMALLEST_BYTES or weight.ndim == 0:
         return None
@@ -35,12 +35,12 @@ def packed(weight: NDArray[Any]) -> Value | None:
 
 
 def _bits(weight: NDArray[Any]) -> NDArray[Any]:
-    """The elements' bits as unsigned integers, by which -0 differs from 0 and a NaN equals itself."""
+    """The bits of each element as an unsigned integer, by which -0 differs from 0, and NaN equals NaN."""
     return weight.view(f"u{weight.itemsize}")
 
 
 def _table(weight: NDArray[Any]) -> NDArray[Any] | None:
-    """The distinct elements, in order of their bits; None if there are more than 256."""
+    """The distinct elements, sorted by their bits; None if there are more than 256."""
     flat = _bits(np.ascontiguousarray(weight)).reshape(-1)
     if len(np.unique(flat[:: max(1, flat.size // _NUM_LOOKED_AT)])) > 1 << _INDEX_BITS[-1]:
         return None
@@ -53,7 +53,7 @@ def _looked_up(weight: NDArray[Any], table: NDArray[Any]) -> Value:
     indices = np.searchsorted(table, _bits(np.ascontiguousarray(weight)))
     entries = np.zeros(1 << bits, table.dtype)
     entries[: len(table)] = table
-    # There is one table for the whole weight. It has two axes more, the last of which is the width of an entry.
+    # One table serves the whole weight. Its last two dimensions are the entries, and the elements of an entry.
     lut = entries.view(weight.dtype).reshape(*[1] * weight.ndim, -1, 1)
     places = constant(indices.astype(np.uint8)) if bits == 8 else small_constant(indices, bits)
     return ops.lut_to_dense(places, constant(lut), constant(np.int16(0)))

@@ -33,7 +33,7 @@ from triune.coreai.lowering.windows import (
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.window import Window, flat_indices, window_of
 
-_MOST_PLACES = 256
+_MOST_WINDOW_ELEMENTS = 256
 """The largest window, in elements, that is unrolled if the indices of the maxima are wanted."""
 
 
@@ -51,7 +51,7 @@ def _max_pool(c: Context) -> None:
     window, widths, excess = _window(c, x)
     padded = pad(pad(x, widths, -np.inf), excess, -np.inf)
     if c.wants(1):
-        values, places = _written_out(c, padded, window, x, widths, excess)
+        values, places = _max_with_indices(c, padded, window, x, widths, excess)
         c.give(values)
         c.give(places, 1)
         return
@@ -73,7 +73,7 @@ def _max_pool(c: Context) -> None:
     c.give(off_plane(made.result, spatial))
 
 
-def _written_out(
+def _max_with_indices(
     c: Context,
     padded: Value,
     window: Window,
@@ -81,15 +81,18 @@ def _written_out(
     widths: Sequence[tuple[Dim, Dim]],
     excess: Sequence[tuple[Dim, Dim]],
 ) -> tuple[Value, Value]:
-    """MaxPool with indices: the largest elements, and their indices in the flat input.
+    """Write MaxPool: the largest element in each window, and its index in the flattened input.
 
-    The elements of the window are compared one after the other.
+    A slice with the window's strides is taken for each element of the window, and the slices are compared one after the
+    other.
     """
     shape, whole = known_shape(x), known_shape(padded)
     if shape is None or whole is None:
-        raise Refusal("the places of a pool's elements, of an image that is not fixed; give fixed sizes with --shape")
-    if math.prod(window.kernel) > _MOST_PLACES:
-        raise Refusal(f"the places of the elements of a window of {window.kernel}; use a smaller one")
+        raise Refusal("the indices of a MaxPool, where sizes of the image are not fixed; give fixed sizes with --shape")
+    if math.prod(window.kernel) > _MOST_WINDOW_ELEMENTS:
+        raise Refusal(
+            f"the indices of a MaxPool with a window of {window.kernel}; use at most {_MOST_WINDOW_ELEMENTS} elements"
+        )
     flat = flat_indices(shape, is_column_major=bool(c.attributes.get("storage_order", 0)))
     known: Any = [(one[0], one[1] + other[1]) for one, other in zip(widths, excess, strict=True)]
     indices = np.pad(flat, [(0, 0), (0, 0), *known])
@@ -112,19 +115,20 @@ def _average_pool(c: Context) -> None:
     x = c.input(0)
     window, widths, excess = _window(c, x)
     size = math.prod(window.kernel)
-    # An fp16 sum may overflow where the average does not. Scaling by a power of two first rounds nothing.
+    # In fp16 the sum may overflow where the average does not. So multiply by a power of two first, which rounds
+    # nothing.
     shrink = 2.0 ** -math.ceil(math.log2(size)) if dtype_of(x) == np.float16 else 1.0
     padded = pad(pad(x, widths, 0), excess, 0)
     small = ops.broadcasting_mul(padded, like(x, shrink)) if shrink != 1 else padded
-    sums = _sums(small, window)
+    sums = _window_sums(small, window)
     is_padding_counted = bool(c.attributes.get("count_include_pad", 0))
     is_partial = _has_edge(excess) or (_has_edge(widths) and not is_padding_counted)
-    counts = like(x, size) if not is_partial else _counts(x, window, widths, excess, is_padding_counted)
+    counts = like(x, size) if not is_partial else _averaged_counts(x, window, widths, excess, is_padding_counted)
     factor = ops.broadcasting_mul(counts, like(x, shrink)) if shrink != 1 else counts
     c.give(ops.broadcasting_divide(sums, factor))
 
 
-def _sums(x: Value, window: Window) -> Value:
+def _window_sums(x: Value, window: Window) -> Value:
     spatial = len(window.kernel)
     sums = (ops.sumpool2d if spatial <= 2 else ops.sumpool3d)(
         on_plane(x),
@@ -139,19 +143,22 @@ def _has_edge(widths: Sequence[tuple[Dim, Dim]]) -> bool:
     return any(is_some(each) for pair in widths for each in pair)
 
 
-def _counts(
+def _averaged_counts(
     x: Value,
     window: Window,
     widths: Sequence[tuple[Dim, Dim]],
     excess: Sequence[tuple[Dim, Dim]],
     is_padding_counted: bool,
 ) -> Value:
-    """The number of elements that each window averages. What `ceil_mode` adds after the padding never counts."""
+    """The number of elements that count in each average: the image, and the padding if `is_padding_counted`.
+
+    What `ceil_mode` adds after the padding never counts.
+    """
     edge = 1 if is_padding_counted else 0
     spatial = known_shape(x) or []
     if not spatial:
         ones = spread(like(x, 1), [1, 1, *dims_of(x)[2:]])
-        return _sums(pad(pad(ones, widths, edge), excess, 0), window)
+        return _window_sums(pad(pad(ones, widths, edge), excess, 0), window)
     counts: NDArray[Any] = np.ones((1, 1))
     for axis, size in enumerate(spatial[2:]):
         known: Any = (widths[axis], excess[axis])

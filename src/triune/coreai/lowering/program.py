@@ -49,7 +49,7 @@ TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op
 
 
 class FunctionWriter(GraphWriter[Value]):
-    """Writes a function into the module whose context is entered: inputs, nodes, outputs and states."""
+    """Writes a function into the MLIR module whose context is open: inputs, nodes, outputs and states."""
 
     library = "Core AI"
 
@@ -62,7 +62,7 @@ class FunctionWriter(GraphWriter[Value]):
         is_packing: bool = False,
         is_located: bool = False,
     ) -> None:
-        """Prepare to write a function; `write` writes it.
+        """Prepare to write a function.
 
         Args:
             name: the function's name.
@@ -85,7 +85,7 @@ class FunctionWriter(GraphWriter[Value]):
         inputs, outputs = self._interface.inputs, self._interface.outputs
         kinds = [feature.type() for feature in inputs]
         function = dialect.GraphOp(self._name, kinds, [], [feature.name for feature in inputs], [])
-        # With an unknown location, operations do not record lines of this source file.
+        # Set an unknown location; otherwise operations record lines of this source file.
         with function.block, ir.Location.unknown():
             scope = self.new_scope(self._graph)
             tokens: dict[str, Value] = {}
@@ -111,11 +111,11 @@ class FunctionWriter(GraphWriter[Value]):
         _close(function, kinds, [value.type for value in given], names[: len(given)])
 
     def new_scope(self, graph: GraphProto, outer: conversion.Scope[Value] | None = None) -> conversion.Scope[Value]:
-        """Make a scope for the values of a graph; `outer` is that of the graph around it."""
+        """Make a scope for the values of `graph`. `outer` is the scope of the graph around it, if it is a subgraph."""
         return Scope(graph, outer, is_packing=self._is_packing)
 
     def around(self, node: NodeProto) -> AbstractContextManager[object]:
-        """A context in which operations have a node's name as their location, if `is_located`; else an unknown one."""
+        """A context that gives operations the name of a node as their location, if `is_located`."""
         place: Any = ir.Location
         return place.name(called(node)) if self._is_located else place.unknown()
 
@@ -165,11 +165,14 @@ class FunctionWriter(GraphWriter[Value]):
         del node
 
     def stand_in(self, scope: conversion.Scope[Value], name: str) -> Value:
-        """A placeholder for a value that could not be made, of its type; of fp32 where Core AI lacks the type."""
+        """Return a value of the type that a failed node's output would have, so that later nodes are still checked.
+
+        It is fp32 if Core AI lacks the type.
+        """
         elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
         dtype = helper.tensor_dtype_to_np_dtype(NARROWED.get(elem_type, elem_type))
         kind = tensor_type(scope.values.shape(name) or (), dtype if is_known_type(dtype) else np.float32)
-        # This operation may have a result of any type. The program must not be used.
+        # This operation may have a result of any type. A module that contains it must not be used.
         cast = ir.Operation.create("builtin.unrealized_conversion_cast", results=[kind], operands=[])
         return cast.result
 
@@ -181,7 +184,11 @@ class FunctionWriter(GraphWriter[Value]):
         return ops.tensor_to_image(feature.type(), pixels_of(value, feature.image, height, width))
 
     def _next(self, feature: Feature, handle: Value, token: Value, scope: conversion.Scope[Value]) -> Value | None:
-        """Write a state's next value; return the token of the write, or None if the output could not be made."""
+        """Write the next value of a state.
+
+        Returns:
+            the token of the write; None if the output could not be lowered.
+        """
         value = self.output(feature.next, scope)
         if value is None:
             return None
@@ -194,7 +201,7 @@ class FunctionWriter(GraphWriter[Value]):
 
 
 def _close(function: Any, inputs: list[Any], outputs: list[Any], names: list[str]) -> None:
-    """Set the type of a written function, and the names of its results."""
+    """Set the type of a function, now that its results are known, and their names."""
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, outputs))
     function.res_attrs = argument_attributes(names)
 

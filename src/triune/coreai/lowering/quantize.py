@@ -53,7 +53,7 @@ def _quantize(c: Context) -> None:
     plain = dtype_of(scale) if is_float(scale) else np.float32
     precision = _PRECISIONS.get(int(c.attributes.get("precision", 0)), plain)
     x, scale = cast(x, precision), cast(scale, precision)
-    places = _places(c, scale, x)
+    places = _scaled_axes(c, scale, x)
     if elem_type in _PACKED and places is not None:
         scale = _plain(scale, places)
         c.give(ops.quantize(x, scale, _offset(c, scale, _PACKED[elem_type]), _zeros(scale, precision), places))
@@ -69,7 +69,7 @@ def _quantize(c: Context) -> None:
 
 
 def _dequantize(c: Context) -> None:
-    """Lower DequantizeLinear: (x - zero_point) * scale, in the type of the scale or of `output_dtype`."""
+    """Lower DequantizeLinear: (x - zero_point) * scale, in the type of the scale or in `output_dtype`."""
     x, scale = _small(c, 0), _scale(c)
     wanted = _PRECISIONS.get(int(c.attributes.get("output_dtype", 0)), dtype_of(c.input(1)))
     if dtype_of(scale) != dtype_of(c.input(1)):
@@ -80,11 +80,11 @@ def _dequantize(c: Context) -> None:
 
 def _dequantized(c: Context, x: Value, scale: Value, wanted: Any) -> Value:
     is_packed = dtype_of(x) in _PACKED.values()
-    places = _places(c, scale, x)
+    places = _scaled_axes(c, scale, x)
     if is_packed and places is not None:
         scale = _plain(scale, places)
         return ops.dequantize(x, scale, _offset(c, scale, dtype_of(x)), _zeros(scale, wanted), places)
-    if is_packed and _is_divided(c, scale, x):
+    if is_packed and _is_blockwise(c, scale, x):
         return ops.blockwise_shift_scale(x, scale, _offset(c, scale, dtype_of(x)), _zeros(scale, wanted))
     x = cast(x, np.int32)
     if c.has(2):
@@ -93,7 +93,7 @@ def _dequantized(c: Context, x: Value, scale: Value, wanted: Any) -> Value:
 
 
 def _scale(c: Context) -> Value:
-    """The scale; in fp32 if it has subnormal numbers of fp16, which Apple's library misreads (1.0.0b3)."""
+    """The scale of the node. Subnormal numbers of fp16, which Apple's library (1.0.0b3) misreads, become fp32."""
     array = c.constant(1)
     if array is None or array.dtype != np.float16:
         return c.input(1)
@@ -102,7 +102,7 @@ def _scale(c: Context) -> Value:
 
 
 def _small(c: Context, index: int) -> Value:
-    """An operand; a constant of 4 or 8 bits in its own type, any other as the scope has it."""
+    """An operand. A constant of 4 or 8 bits keeps its type; any other value is that of the scope."""
     tensor = c.scope.tensor(c.node.input[index])
     is_small = tensor is not None and tensor.data_type in _PACKED and 0 not in tensor.dims
     return constant(array_of(tensor)) if tensor is not None and is_small else c.input(index)
@@ -112,8 +112,11 @@ def _is_single(scale: Value) -> bool:
     return rank_of(scale) == 0 or shape_of(scale) == (1,)
 
 
-def _places(c: Context, scale: Value, x: Value) -> Value | None:
-    """The axes operand of Core AI's operations: all axes for one scale, one for a scale per slice; None for blocks."""
+def _scaled_axes(c: Context, scale: Value, x: Value) -> Value | None:
+    """The operand `axes` of Core AI's operations: all axes for a single scale, one axis for a scale per slice.
+
+    None for scales of blocks, which these operations lack.
+    """
     if rank_of(x) == 0:
         return None
     if _is_single(scale):
@@ -126,12 +129,12 @@ def _axis(c: Context, x: Value) -> int:
 
 
 def _plain(scale: Value, places: Value) -> Value:
-    """Reshape a scale of the whole tensor to a scalar, as Core AI's operations want it; leave one per slice."""
+    """Reshape a single scale to a scalar, as Core AI's operations require; return one per slice unchanged."""
     return reshape(scale, []) if rank_of(places) else scale
 
 
 def _offset(c: Context, scale: Value, dtype: Any) -> Value:
-    """The zero point, in the shape of `scale` and in the quantized dtype; zeros where the node has none."""
+    """The zero point, in the shape of `scale` and the quantized dtype; zeros if the node has none."""
     if not c.has(2):
         return _zeros(scale, dtype)
     value = cast(_small(c, 2), dtype)
@@ -145,8 +148,8 @@ def _zeros(scale: Value, dtype: Any) -> Value:
     return ops.broadcast_to(constant(np.zeros((), dtype)), sizes_of(scale, np.uint32))
 
 
-def _is_divided(c: Context, scale: Value, x: Value) -> bool:
-    """Whether the scales are blockwise."""
+def _is_blockwise(c: Context, scale: Value, x: Value) -> bool:
+    """Whether the scales are blockwise, and the blocks divide the dimension."""
     if not rank_of(x) or rank_of(scale) != rank_of(x):
         return False
     size, count = shape_of(x)[_axis(c, x)], shape_of(scale)[_axis(c, x)]
@@ -154,7 +157,7 @@ def _is_divided(c: Context, scale: Value, x: Value) -> bool:
 
 
 def _spread(c: Context, value: Value, x: Value) -> Value:
-    """Broadcast a scale or zero point to `x`: one for all of it, for each index of an axis, or for each block."""
+    """Make a scale or zero point broadcast to `x`: one number for all, for each slice of an axis, or for each block."""
     if _is_single(value):
         return reshape(value, [])
     place = _axis(c, x)

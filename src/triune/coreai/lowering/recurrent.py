@@ -14,14 +14,14 @@ from triune.graph.conversion.problems import Refusal
 
 def _recurrent(c: Context) -> None:
     layer = layer_of(c)
-    x, *states = _of_one_batch([layer.x, *layer.states])
+    x, *states = _with_batch([layer.x, *layer.states])
     give_layer(c, *step_by_step(c, replace(layer, x=x, states=states)))
 
 
-def _of_one_batch(values: Sequence[Value]) -> list[Value]:
-    """Give values whose dimension 1 is the batch the batch's size, if the type of any of them has it.
+def _with_batch(values: Sequence[Value]) -> list[Value]:
+    """Give all values the same known size of dimension 1, the batch, if it is known of any of them.
 
-    A model may leave the size free in some of them, and Core AI does not infer that it is the same.
+    A model may leave it free in some of them, and Core AI does not infer that it is the same.
     """
     known = sorted({size for size in (shape_of(value)[1] for value in values) if size is not None})
     if len(known) > 1:

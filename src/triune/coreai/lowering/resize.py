@@ -1,6 +1,6 @@
 """Lowering of Resize: along each dimension in turn, a product with a matrix, or a gather of elements.
 
-If sizes or scales are not known, coordinates are computed while the model runs (`resize_free`).
+If sizes or scales are known only at run time, `resize_free` computes the coordinates then.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ def _resize(c: Context) -> None:
     x = c.input(0)
     mode = mode_of(c)
     places = [positive(each, rank_of(x)) for each in c.attributes.get("axes", range(rank_of(x)))]
-    changes = _changes(c, x, places)
+    changes = _may_change(c, x, places)
     if changes is not None:
         c.give(resize_free(c, x, places, changes, mode))
         return
-    for each in _axes(c, x, places):
+    for each in _resized_axes(c, x, places):
         found = places_of(c.attributes, each)
         if mode == "nearest":
             picked = picked_of(c.attributes, found).clip(0, each.size - 1)
@@ -38,18 +38,18 @@ def _resize(c: Context) -> None:
     c.give(x)
 
 
-def _changes(c: Context, x: Value, places: Sequence[int]) -> list[bool] | None:
-    """Whether each of the dimensions `places` may change; None if all sizes and scales are known now."""
+def _may_change(c: Context, x: Value, places: Sequence[int]) -> list[bool] | None:
+    """For each of the dimensions `places`, whether its size may change; None if all sizes and scales are known."""
     lengths = [shape_of(x)[place] for place in places]
-    found = [not _stays(c, index, place) for index, place in enumerate(places)]
+    found = [not _is_unchanged(c, index, place) for index, place in enumerate(places)]
     operands = (1, 2, 3) if is_cropped(c.attributes) else (2, 3)
     is_known = all(c.constant(index) is not None for index in operands if c.has(index))
     is_fixed = all(length is not None or not changes for length, changes in zip(lengths, found, strict=True))
     return None if is_known and is_fixed else found
 
 
-def _stays(c: Context, index: int, place: int) -> bool:
-    """Whether the dimension `place`, which scales and sizes have at `index`, is known not to change."""
+def _is_unchanged(c: Context, index: int, place: int) -> bool:
+    """Whether it is known that dimension `place` keeps its size; `index` is its position in scales and sizes."""
     if c.is_given(2):
         scales = c.constant(2)
         return scales is not None and bool(scales[index] == 1)
@@ -63,15 +63,15 @@ def _stays(c: Context, index: int, place: int) -> bool:
     return size is not None and inferred is not None and inferred[place] == size
 
 
-def _axes(c: Context, x: Value, places: Sequence[int]) -> list[Axis]:
-    """The dimensions among `places` that change; all sizes and scales are known.
+def _resized_axes(c: Context, x: Value, places: Sequence[int]) -> list[Axis]:
+    """Describe those of the dimensions `places` whose size changes. All sizes and scales must be known.
 
     Raises:
         Refusal: a dimension of the result is empty.
     """
     scales, sizes = c.constant(2), c.constant(3)
     roi = c.known(1, "the region of interest") if is_cropped(c.attributes) and c.is_given(1) else None
-    # A free dimension does not change here, so that any size may stand for its own.
+    # A dimension of unknown size does not change here, so that any size will do for it.
     lengths = [shape_of(x)[place] or 1 for place in places]
     found = changed_of(c.attributes, places, lengths, scales, sizes, roi)
     if any(each.target <= 0 for each in found):

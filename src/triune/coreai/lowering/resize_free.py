@@ -16,35 +16,35 @@ from triune.graph.conversion.resize import coordinates_of, is_cropped
 
 
 def resize_free(c: Context, x: Value, places: Sequence[int], is_changed: Sequence[bool], mode: str) -> Value:
-    """Resize `x` along the dimensions `places` for which `is_changed` is true.
+    """Resize `x` along those of the dimensions `places` for which `is_changed` is true.
 
     Raises:
         Refusal: an attribute has a value that ONNX does not define.
     """
     changed = resized(c, x, places, is_changed)
     if mode == "linear" and not c.attributes.get("antialias", 0) and not is_cropped(c.attributes):
-        # Coordinates may lie outside the image: there Core AI takes the outermost element, as ONNX does.
-        return _interpolated(c, x, changed)
+        # For coordinates outside the image, Core AI takes the element at the border, as ONNX does.
+        return _interpolate(c, x, changed)
     for each in changed:
         line, found = each.numbers, places_of(c, each)
         x = (
-            take(x, _clipped(line, nearest(c, found)), line.axis)
+            take(x, _clipped_indices(line, nearest(c, found)), line.axis)
             if mode == "nearest"
-            else _weighed(c, x, each, found, mode)
+            else _weighted_sum(c, x, each, found, mode)
         )
         x = _extrapolated(c, x, line, found)
     return x
 
 
-def _interpolated(c: Context, x: Value, changed: Sequence[Resized]) -> Value:
-    """Linear interpolation at the coordinate (index + 0.5 - offset) / scale - 0.5 of each dimension."""
+def _interpolate(c: Context, x: Value, changed: Sequence[Resized]) -> Value:
+    """Write Core AI's interpolate: linear, at the coordinate (index + 0.5 - offset) / scale - 0.5 of each dimension."""
     one, zero = constant(np.ones(1, np.float32)), constant(np.zeros(1, np.float32))
     targets: list[Dim] = dims_of(x)
     scales, offsets = [one] * rank_of(x), [zero] * rank_of(x)
     for each in changed:
         line = each.numbers
         targets[line.axis] = each.target
-        scale, offset = _affine(c, line)
+        scale, offset = _scale_and_offset(c, line)
         if line.is_copied is not None:
             scale = ops.broadcasting_where(line.is_copied, number(1), scale)
             offset = ops.broadcasting_where(line.is_copied, number(0), offset)
@@ -53,8 +53,8 @@ def _interpolated(c: Context, x: Value, changed: Sequence[Resized]) -> Value:
     return ops.interpolate(x, vector(targets), concat(scales, 0), concat(offsets, 0), mode)
 
 
-def _affine(c: Context, line: Line) -> tuple[Value, Value]:
-    """The scale and the offset of `_interpolated` for the node's coordinate transformation."""
+def _scale_and_offset(c: Context, line: Line) -> tuple[Value, Value]:
+    """The scale and offset of `_interpolate` that give the coordinates of the node's transformation."""
     one, half = number(1), number(0.5)
     scale = line.scale
     match mode := coordinates_of(c.attributes):
@@ -63,7 +63,7 @@ def _affine(c: Context, line: Line) -> tuple[Value, Value]:
         case "asymmetric":
             return scale, ops.broadcasting_mul(half, ops.broadcasting_sub(one, scale))
         case "align_corners":
-            # Where the image has one element, every coordinate is clamped to it, so that the scale may be any.
+            # If the image has one element, every coordinate is clamped to it, whatever the scale.
             span = ops.broadcasting_maximum(ops.broadcasting_sub(line.own, one), half)
             between = ops.broadcasting_divide(ops.broadcasting_sub(line.count, one), span)
             scale = ops.broadcasting_maximum(between, number(2**-20))
@@ -78,55 +78,63 @@ def _affine(c: Context, line: Line) -> tuple[Value, Value]:
             raise Refusal(f"coordinate_transformation_mode '{mode}'")
 
 
-def _last(line: Line) -> Value:
+def _last_index(line: Line) -> Value:
     return ops.broadcasting_sub(line.own, number(1))
 
 
-def _clipped(line: Line, indices: Value) -> Value:
-    """Clip indices to the dimension and convert them to int32."""
-    return cast(ops.broadcasting_minimum(ops.broadcasting_maximum(indices, number(0)), _last(line)), np.int32)
+def _clipped_indices(line: Line, indices: Value) -> Value:
+    """Clip fp32 indices to the range 0 to own - 1, and convert them to int32."""
+    return cast(ops.broadcasting_minimum(ops.broadcasting_maximum(indices, number(0)), _last_index(line)), np.int32)
 
 
-def _weighed(c: Context, x: Value, each: Resized, places: Value, mode: str) -> Value:
-    """Multiply by the matrix of weights that each element of the dimension has in each element of the result."""
+def _weighted_sum(c: Context, x: Value, each: Resized, places: Value, mode: str) -> Value:
+    """Resize along one dimension by a product with the matrix of weights.
+
+    The matrix has the weight of each element of `x` for each element of the result, whose coordinates are `places`.
+    """
     is_antialiased = bool(c.attributes.get("antialias", 0))
     is_excluded = bool(c.attributes.get("exclude_outside", 0))
     line, size = each.numbers, as_scalar(dim_of(x, each.numbers.axis))
     if is_excluded:
         cells = cast(iota(size), np.float32)
     else:
-        # Coordinates outside the image read the outermost element.
+        # Elements beyond the border equal the element at the border. Add as many as a filter may reach.
         reach, more = number(2), axis(4)
         if is_antialiased:
-            reach = _reach(line.scale, mode)
-            more = ops.mul(cast(_reach(each.shapes.scale, mode), np.int32), axis(2))
+            reach = _filter_radius(line.scale, mode)
+            more = ops.mul(cast(_filter_radius(each.shapes.scale, mode), np.int32), axis(2))
         cells = ops.broadcasting_sub(cast(iota(ops.add(size, more)), np.float32), reach)
-        x = take(x, _clipped(line, cells), line.axis)
+        x = take(x, _clipped_indices(line, cells), line.axis)
     distance = ops.abs_(ops.broadcasting_sub(along(places, 1, 2), along(cells, 0, 2)))
     if is_antialiased:
-        distance = ops.broadcasting_mul(distance, _shrink(line.scale))
-    weights = _hat(distance) if mode == "linear" else _cubic(distance, float(c.attributes.get("cubic_coeff_a", -0.75)))
+        distance = ops.broadcasting_mul(distance, _filter_scale(line.scale))
+    weights = (
+        _linear_weight(distance)
+        if mode == "linear"
+        else _cubic_weight(distance, float(c.attributes.get("cubic_coeff_a", -0.75)))
+    )
     if is_excluded or is_antialiased:
         weights = ops.broadcasting_divide(weights, ops.reduce_sum(weights, axes([0])))
     return product_along(c.builder, x, cast(weights, dtype_of(x)), line.axis)
 
 
-def _shrink(scale: Value) -> Value:
-    """The inverse of the factor by which antialiasing widens the filter."""
+def _filter_scale(scale: Value) -> Value:
+    """min(scale, 1): the inverse of the factor by which antialiasing widens the filter."""
     return ops.broadcasting_minimum(scale, number(1))
 
 
-def _reach(scale: Value, mode: str) -> Value:
-    """The radius of the antialiasing filter, in elements of the source."""
-    return ceil(ops.broadcasting_divide(number(1 if mode == "linear" else 2), _shrink(scale)))
+def _filter_radius(scale: Value, mode: str) -> Value:
+    """The radius of the antialiasing filter, in elements of `x`."""
+    return ceil(ops.broadcasting_divide(number(1 if mode == "linear" else 2), _filter_scale(scale)))
 
 
-def _hat(distance: Value) -> Value:
+def _linear_weight(distance: Value) -> Value:
+    """max(1 - distance, 0)."""
     return ops.broadcasting_maximum(ops.broadcasting_sub(number(1), distance), number(0))
 
 
-def _cubic(x: Value, a: float) -> Value:
-    """Keys's cubic convolution kernel (1981)."""
+def _cubic_weight(x: Value, a: float) -> Value:
+    """The cubic convolution kernel of Keys (1981) at distance `x`; `a` is ONNX's attribute `cubic_coeff_a`."""
     near = _polynomial(x, [a + 2, -(a + 3), 0, 1])
     far = _polynomial(x, [a, -5 * a, 8 * a, -4 * a])
     beyond = ops.broadcasting_where(ops.broadcasting_greater(number(2), x), far, number(0))
@@ -141,11 +149,11 @@ def _polynomial(x: Value, coefficients: Sequence[float]) -> Value:
 
 
 def _extrapolated(c: Context, x: Value, line: Line, places: Value) -> Value:
-    """Replace elements whose coordinates lie outside the image by extrapolation_value."""
+    """Replace elements whose coordinates are outside the image by `extrapolation_value`."""
     if not is_cropped(c.attributes):
         return x
     is_outside = ops.broadcasting_or(
-        ops.broadcasting_greater(number(0), places), ops.broadcasting_greater(places, _last(line))
+        ops.broadcasting_greater(number(0), places), ops.broadcasting_greater(places, _last_index(line))
     )
     value = like(x, c.attributes.get("extrapolation_value", 0.0))
     return ops.broadcasting_where(along(is_outside, line.axis, rank_of(x)), value, x)

@@ -1,8 +1,8 @@
-"""The source coordinates of a resized dimension's elements, computed at run time.
+"""The coordinates in a dimension at which a Resize samples it, computed at run time.
 
-The formulas are those of `graph.conversion.resize`, in fp32 as in ONNX Runtime, so that of two equally near elements
-the same one is picked. Where a scale is a ratio of sizes, ONNX divides by the scale. Here the number is multiplied by
-one size and divided by the other, so that whole coordinates are exact.
+The formulas are those of `graph.conversion.resize`, in fp32 as in ONNX Runtime, so that mode "nearest" picks the same
+element of two that are equally near. Where a scale is a ratio of sizes, ONNX divides by the scale; here the number is
+multiplied by one size and divided by the other, so that coordinates that are integers are exact.
 """
 
 import functools
@@ -28,14 +28,13 @@ class Line:
     Attributes:
         axis: the dimension.
         own: its size.
-        length: the size of the result before rounding.
-        count: the size of the result, rounded to a whole number.
-        scale: the ratio of the result's size to the dimension's.
-        over: the numerator of the factor that turns steps of the result into steps of the dimension.
-        under: the denominator of that factor.
-        roi: the begin and end of the region of interest, as fractions of the size; None where there is none.
-        is_copied: whether the elements are copied unchanged; None where that is known not to be so, or where the
-            formulas copy them anyway.
+        length: own * scale, not rounded.
+        count: its size in the result, an integer.
+        scale: the scale that the node gives, or the ratio of the sizes.
+        over: an index of the result times over / under is a coordinate in the dimension; this is the numerator.
+        under: the denominator.
+        roi: the beginning and end of the region of interest, as fractions of the size; None if there is none.
+        is_copied: whether the elements are copied unchanged; None if they are not, or if the formulas copy them.
     """
 
     axis: int
@@ -50,12 +49,13 @@ class Line:
 
 
 class Resized(NamedTuple):
-    """A dimension that is resized: two equal descriptions, made of different operations.
+    """A dimension that is resized, described twice with the same numbers from different operations.
 
     Attributes:
-        numbers: for computing elements. Its sizes are counted, to avoid an error of Apple's interpreter (see
-            `_counted`).
-        shapes: for computing shapes. Its sizes come from shapes, so that shapes do not depend on elements.
+        numbers: the description from which elements are computed. Unknown sizes in it are counted, to avoid an error
+            of Apple's interpreter (see `_counted`).
+        shapes: the description from which shapes are computed. Its sizes come from shapes, so that shapes do not
+            depend on elements.
     """
 
     numbers: Line
@@ -63,31 +63,31 @@ class Resized(NamedTuple):
 
     @property
     def target(self) -> Value:
-        """The number of elements of the result, in int32."""
+        """The size of the dimension in the result, in int32."""
         return cast(self.shapes.count, np.int32)
 
 
 def number(value: float) -> Value:
-    """An fp32 scalar."""
+    """Write an fp32 scalar."""
     return constant(np.float32(value))
 
 
 def resized(c: Context, x: Value, axes: Sequence[int], is_changed: Sequence[bool]) -> list[Resized]:
-    """The dimensions among `axes` for which `is_changed` is true.
+    """Describe those of the dimensions `axes` for which `is_changed` is true.
 
-    Scales, sizes and regions of all `axes` are read, since some policies compare dimensions.
+    The scales, sizes and regions of all `axes` are read, since keep_aspect_ratio_policy compares dimensions.
     """
-    numbers = _with_copies(c, _lines(c, axes, [_counted(x, axis) for axis in axes]))
-    shapes = _lines(c, axes, [cast(as_scalar(dim_of(x, axis)), np.float32) for axis in axes])
+    numbers = _with_copies(c, _described(c, axes, [_counted(x, axis) for axis in axes]))
+    shapes = _described(c, axes, [cast(as_scalar(dim_of(x, axis)), np.float32) for axis in axes])
     found = [Resized(*both) for both in zip(numbers, shapes, strict=True)]
     return [each for each, changes in zip(found, is_changed, strict=True) if changes]
 
 
 def _counted(x: Value, axis: int) -> Value:
-    """The size of a dimension as a scalar of fp32; if it is not known now, its elements are counted.
+    """The size of a dimension as an fp32 scalar. If it is not known, its elements are counted at run time.
 
-    Coordinates may be computed from the size of a gathered value, such as an image that was resized before. Apple's
-    interpreter (1.0.0b3) derives that size from how the indices were made, and loses what is computed from it.
+    Apple's interpreter (1.0.0b3) derives the size of a gathered value, such as an image that was resized before, from
+    how the indices were made, and loses coordinates that are computed from that size.
     """
     size = shape_of(x)[axis]
     if size is not None:
@@ -99,7 +99,7 @@ def _counted(x: Value, axis: int) -> Value:
     return scalar(ops.reduce_sum(all_, constant(np.arange(rank_of(x), dtype=np.int32))))
 
 
-def _lines(c: Context, axes: Sequence[int], owns: Sequence[Value]) -> list[Line]:
+def _described(c: Context, axes: Sequence[int], owns: Sequence[Value]) -> list[Line]:
     """Describe the resizing of all `axes`, whose sizes are `owns`."""
     if c.is_given(2):
         scales = [_element(c, 2, index) for index in range(len(axes))]
@@ -114,9 +114,9 @@ def _lines(c: Context, axes: Sequence[int], owns: Sequence[Value]) -> list[Line]
 
 
 def _with_copies(c: Context, lines: Sequence[Line]) -> list[Line]:
-    """Set `is_copied` of each dimension, by the rules of `changed_of`."""
+    """Set `is_copied` of each dimension, by the rules of `graph.conversion.resize.changed_of`."""
     together: Value | None = None
-    if all(_may_stay(c, index) for index in range(len(lines))):
+    if all(_may_keep_size(c, index) for index in range(len(lines))):
         together = functools.reduce(ops.broadcasting_and, [_is_equal(line.count, line.own) for line in lines])
     found: list[Line] = []
     for line in lines:
@@ -130,8 +130,8 @@ def _with_copies(c: Context, lines: Sequence[Line]) -> list[Line]:
     return found
 
 
-def _may_stay(c: Context, index: int) -> bool:
-    """Whether a dimension may keep its length though the formulas would change its elements."""
+def _may_keep_size(c: Context, index: int) -> bool:
+    """Whether a dimension may keep its size though the formulas would change its elements."""
     if not c.is_given(2):
         return is_cropped(c.attributes)
     scales = c.constant(2)
@@ -143,21 +143,21 @@ def _is_equal(one: Value, other: Value) -> Value:
 
 
 def _roi(c: Context, index: int, count: int) -> tuple[Value, Value]:
-    """The begin and end of the region of interest; 0 and 1 where none is given."""
+    """The beginning and end of the region of interest; 0 and 1 if it is not given."""
     if not c.is_given(1):
         return number(0), number(1)
     return _element(c, 1, index), _element(c, 1, index + count)
 
 
 def _element(c: Context, operand: int, index: int) -> Value:
-    """One element of an operand, cast to fp32."""
+    """One element of an operand, in fp32."""
     given = c.constant(operand)
     return number(float(given[index])) if given is not None else cast(element(c.input(operand), index), np.float32)
 
 
 def _by_scale(axis: int, own: Value, scale: Value) -> Line:
     length = ops.broadcasting_mul(own, scale)
-    # The floor of the product in fp32 is the size that ONNX's shape inference and ONNX Runtime compute.
+    # ONNX's shape inference and ONNX Runtime compute the size as the floor of the product in fp32.
     return Line(axis, own, length, floor(length), scale, number(1), scale)
 
 
@@ -188,13 +188,13 @@ def _by_sizes(c: Context, axes: Sequence[int], owns: Sequence[Value], sizes: Seq
 
 
 def places_of(c: Context, each: Resized) -> Value:
-    """The source coordinate of each element of the result: a vector of fp32."""
+    """For each element of the result, its coordinate in the dimension: a vector of fp32."""
     line, index = each.numbers, cast(iota(each.target), np.float32)
-    found = _formula(c, line, index)
+    found = _coordinates(c, line, index)
     return found if line.is_copied is None else ops.broadcasting_where(line.is_copied, index, found)
 
 
-def _formula(c: Context, line: Line, index: Value) -> Value:
+def _coordinates(c: Context, line: Line, index: Value) -> Value:
     one, half = number(1), number(0.5)
     match mode := coordinates_of(c.attributes):
         case "asymmetric":
@@ -208,9 +208,9 @@ def _formula(c: Context, line: Line, index: Value) -> Value:
             rest = ops.broadcasting_sub(line.length, line.count)
             return _centered(line, ops.broadcasting_add(index, ops.broadcasting_mul(rest, half)))
         case "align_corners":
-            return _scaled(index, ops.broadcasting_sub(line.own, one), _spans(line.count))
+            return _scaled(index, ops.broadcasting_sub(line.own, one), _steps_between(line.count))
         case "tf_crop_and_resize":
-            return _in_region(line, index)
+            return _region_coordinates(line, index)
         case _:
             raise Refusal(f"coordinate_transformation_mode '{mode}'")
 
@@ -220,28 +220,28 @@ def _scaled(index: Value, over: Value, under: Value) -> Value:
 
 
 def _centered(line: Line, index: Value) -> Value:
-    """(index + 0.5) * over / under - 0.5: coordinates of the centers of elements."""
+    """(index + 0.5) * over / under - 0.5: the coordinates of the centers of elements."""
     half = number(0.5)
     return ops.broadcasting_sub(_scaled(ops.broadcasting_add(index, half), line.over, line.under), half)
 
 
-def _spans(length: Value) -> Value:
-    """max(length - 1, 2**-20): the number of steps between the result's elements.
+def _steps_between(length: Value) -> Value:
+    """max(length - 1, 2**-20), the number of steps between the first and last of `length` elements.
 
-    For one element any divisor but 0 gives its coordinate.
+    If there is only one, its index is 0, and any divisor but 0 will do.
     """
     return ops.broadcasting_maximum(ops.broadcasting_sub(length, number(1)), number(2**-20))
 
 
-def _in_region(line: Line, index: Value) -> Value:
+def _region_coordinates(line: Line, index: Value) -> Value:
     if line.roi is None:
         raise Refusal("a region is resized, and none is given")
     begin, end = line.roi
     one = number(1)
     last = ops.broadcasting_sub(line.own, one)
     width = ops.broadcasting_mul(ops.broadcasting_sub(end, begin), last)
-    # A single element of the result lies in the middle of the region.
+    # If the result has one element, it is the middle of the region.
     is_one = cast(_is_equal(line.count, one), np.float32)
     middle = ops.broadcasting_mul(ops.broadcasting_mul(width, number(0.5)), is_one)
     start = ops.broadcasting_add(ops.broadcasting_mul(begin, last), middle)
-    return ops.broadcasting_add(_scaled(index, width, _spans(line.count)), start)
+    return ops.broadcasting_add(_scaled(index, width, _steps_between(line.count)), start)

@@ -14,7 +14,7 @@ def _cumsum(c: Context) -> None:
     place = positive(c.ints(1, "the axis of a running sum")[0], rank)
     is_reverse = bool(c.attributes.get("reverse", 0))
     if c.attributes.get("exclusive", 0):
-        # An exclusive sum is the running sum of a zero followed by all elements but the last.
+        # An exclusive sum is the running sum of a zero and of all elements but the last.
         widths = [0] * (2 * rank)
         widths[2 * place + is_reverse] = 1
         wider = ops.pad(x, sizes(widths), like(x, 0))

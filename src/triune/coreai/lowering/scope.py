@@ -13,14 +13,14 @@ from triune.graph.conversion.constants import narrow_constant
 
 
 class Scope(conversion.Scope[Value]):
-    """Core AI's values by the names of ONNX values."""
+    """The values of Core AI in a graph, by the ONNX names of the values."""
 
     runtime = "Core AI"
 
     def __init__(
         self, graph: GraphProto, outer: conversion.Scope[Value] | None = None, *, is_packing: bool = False
     ) -> None:
-        """`is_packing`: whether weights are packed without loss, where that makes them smaller; see `packing`."""
+        """If `is_packing`, weights are compressed without loss, where that makes them smaller; see `packing`."""
         super().__init__(graph, outer)
         self._is_packing = is_packing
 
@@ -35,9 +35,9 @@ class Scope(conversion.Scope[Value]):
         return constant(array) if small is None else small
 
     def known(self, value: Value) -> NDArray[Any] | None:
-        """Return None, since known values were folded to constants before."""
+        """Return None: values that are known were folded to constants before."""
         del value
 
     def narrowed(self, tensor: TensorProto) -> NDArray[Any]:
-        """The elements of a tensor in fp16, fp32, int32 or bool."""
+        """The elements of a tensor, converted to fp16, fp32, int32 or bool."""
         return narrow_constant(tensor, self.runtime)

@@ -31,7 +31,7 @@ from triune.graph.conversion.scope import EMPTY
 
 
 def length(x: Value, what: str) -> int:
-    """The number of elements of a vector. Raises Refusal if it is unknown."""
+    """The number of elements of a vector. Raises Refusal if it is unknown; `what` begins the message."""
     size = shape_of(x)[0]
     if size is None:
         raise Refusal(f"{what} is computed while the model runs; fix it")
@@ -53,7 +53,7 @@ def _reshape(c: Context) -> None:
 
 
 def _with_rest(x: Value, dims: list[Dim]) -> Value:
-    """Reshape `x` to `dims`, one of which may be -1: the size that the others leave."""
+    """Reshape `x` to `dims`, one of which may be -1: the size that is computed from the others."""
     if -1 not in dims or all(isinstance(dim, int) for dim in dims):
         return shaped(x, dims)
     kind = [dim if isinstance(dim, int) and dim != -1 else None for dim in dims]
@@ -63,7 +63,7 @@ def _with_rest(x: Value, dims: list[Dim]) -> Value:
 def _reshape_as_computed(c: Context, x: Value, shape: Value, *, keeps_zero: bool) -> Value:
     rank = length(shape, "the rank of the reshaped value")
     if not keeps_zero:
-        # A zero stands for the size of the same dimension of `x`.
+        # A 0 keeps the size of the same dimension of `x`.
         own = dims_of(x)[:rank]
         own += [1] * (rank - len(own))
         shape = ops.broadcasting_where(ops.broadcasting_equal(shape, axis(0)), vector(own), shape)
@@ -75,7 +75,7 @@ def _expand(c: Context) -> None:
     x = c.input(0)
     wanted = c.constant(1)
     if wanted is not None:
-        c.give(spread(x, _common(dims_of(x), [int(each) for each in wanted])))
+        c.give(spread(x, _broadcast_dims(dims_of(x), [int(each) for each in wanted])))
         return
     shape = c.input(1)
     rank = max(length(shape, "the rank of the expanded value"), rank_of(x))
@@ -86,8 +86,8 @@ def _expand(c: Context) -> None:
     c.give(dialect.BroadcastToOp(x, cast(shape, np.uint32), results=[kind]).result)
 
 
-def _common(own: list[Dim], wanted: list[int]) -> list[Dim]:
-    """The broadcast of the shapes `own` and `wanted`."""
+def _broadcast_dims(own: list[Dim], wanted: list[int]) -> list[Dim]:
+    """The sizes to which the shapes `own` and `wanted` broadcast."""
     rank = max(len(own), len(wanted))
     own = [1] * (rank - len(own)) + own
     wanted = [1] * (rank - len(wanted)) + wanted
@@ -117,7 +117,7 @@ def _constant_of_shape(c: Context) -> None:
 def _range(c: Context) -> None:
     start, limit, delta = (scalar(c.input(index)) for index in range(3))
     if dtype_of(start) == np.float16:
-        # The number of steps depends on how fp16 rounds the step.
+        # How many elements the range has depends on how fp16 rounds the step.
         raise Refusal("a range of fp16; compute it in fp32 (--keep-fp32 Range)")
     found = ops.range_(start, limit, delta)
     c.give(refined(found, c.scope.values.shape(c.node.output[0])))
@@ -131,27 +131,27 @@ def _depth_to_space(c: Context) -> None:
     rest = depth // block**2
     if c.attributes.get("mode", "DCR") == "DCR":
         split = shaped(x, [batch, block, block, rest, height, width])
-        turned = transpose(split, [0, 3, 4, 1, 5, 2])
+        permuted = transpose(split, [0, 3, 4, 1, 5, 2])
     else:
         split = shaped(x, [batch, rest, block, block, height, width])
-        turned = transpose(split, [0, 1, 4, 2, 5, 3])
-    c.give(shaped(turned, [batch, rest, _times(height, block), _times(width, block)]))
+        permuted = transpose(split, [0, 1, 4, 2, 5, 3])
+    c.give(shaped(permuted, [batch, rest, _multiplied(height, block), _multiplied(width, block)]))
 
 
 def _space_to_depth(c: Context) -> None:
     x, block = c.input(0), int(c.attributes["blocksize"])
     batch, depth, height, width = dims_of(x)
-    high, wide = _by(height, block), _by(width, block)
+    high, wide = _divided(height, block), _divided(width, block)
     split = shaped(x, [batch, depth, high, block, wide, block])
     order = [0, 1, 3, 5, 2, 4] if c.attributes.get("mode", "DCR") == "CRD" else [0, 3, 5, 1, 2, 4]
-    c.give(shaped(transpose(split, order), [batch, _times(depth, block**2), high, wide]))
+    c.give(shaped(transpose(split, order), [batch, _multiplied(depth, block**2), high, wide]))
 
 
-def _times(size: Dim, factor: int) -> Dim:
+def _multiplied(size: Dim, factor: int) -> Dim:
     return size * factor if isinstance(size, int) else ops.mul(size, axis(factor))
 
 
-def _by(size: Dim, divisor: int) -> Dim:
+def _divided(size: Dim, divisor: int) -> Dim:
     return size // divisor if isinstance(size, int) else ops.floor_divide(size, axis(divisor))
 
 

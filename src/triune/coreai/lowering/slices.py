@@ -38,7 +38,7 @@ def _slice(c: Context) -> None:
     end: list[Dim] = [_END if size is None else size for size in shape_of(x)]
     stride: list[Dim] = [1] * rank_of(x)
     kind = list(shape_of(x))
-    turned: list[int] = []
+    reversed_axes: list[int] = []
     for index, each in enumerate(places):
         place = positive(each, rank_of(x))
         one: Dim = element(c.input(1), index) if starts is None else int(starts[index])
@@ -47,13 +47,14 @@ def _slice(c: Context) -> None:
         if c.has(4):
             step = element(c.input(4), index) if steps is None else int(steps[index])
         size = shape_of(x)[place]
-        if _is_turned(one, other, step, size):
-            turned.append(place)
+        if _reverses_all(one, other, step, size):
+            reversed_axes.append(place)
             continue
         if size is None and isinstance(step, int) and step < 0:
-            # For a negative step and a size that is not known yet, Core AI (1.0.0b3) takes wrong elements or crashes.
-            turned.append(place)
-            one, other, step = _from_end(one), _from_end(other), -step
+            # If the step is negative and the size is not known, Core AI (1.0.0b3) takes wrong elements or crashes:
+            # reverse first, then slice forwards.
+            reversed_axes.append(place)
+            one, other, step = _index_reversed(one), _index_reversed(other), -step
         kind[place] = None
         if size is not None and isinstance(one, int) and isinstance(other, int) and isinstance(step, int):
             found = range(*slice(one, other, step).indices(size))
@@ -62,22 +63,22 @@ def _slice(c: Context) -> None:
                 return
             kind[place] = len(found)
             one = found.start
-            # A stop before the first element is written as -size - 1, since -1 would mean the last element.
+            # An end before the first element is written as -size - 1, since -1 would be the last element.
             other = found.stop if found.stop >= 0 else -size - 1
         begin[place], end[place], stride[place] = one, other, step
-    # Core AI (1.0.0b3) drops a slice that keeps the shape even if it reverses the elements.
-    x = ops.reverse(x, axes(turned)) if turned else x
+    # Core AI (1.0.0b3) drops a slice that keeps the shape, even if it reverses the elements: use reverse.
+    x = ops.reverse(x, axes(reversed_axes)) if reversed_axes else x
     result = tensor_type(kind, dtype_of(x))
     c.give(dialect.SliceOp(x, vector(begin), vector(end), vector(stride), results=[result]).result)
 
 
-def _from_end(place: Dim) -> Dim:
-    """The index of an element after reversing the dimension, counted from the end: -1 for 0."""
+def _index_reversed(place: Dim) -> Dim:
+    """The index, in the reversed dimension, of an element: -1 for 0, -2 for 1."""
     return -1 - place if isinstance(place, int) else ops.sub(axis(-1), place)
 
 
-def _is_turned(start: Dim, end: Dim, step: Dim, size: int | None) -> bool:
-    """Whether the slice reverses a whole dimension."""
+def _reverses_all(start: Dim, end: Dim, step: Dim, size: int | None) -> bool:
+    """Whether the slice takes the whole dimension in reverse order."""
     if not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int)) or step != -1:
         return False
     if size is None:
@@ -103,20 +104,20 @@ def _pad(c: Context) -> None:
         x = _cropped(x, begins, ends)
         begins, ends = ([max(each, 0) for each in side] for side in (begins, ends))
     if mode != "constant":
-        x, begins, ends = _gathered(x, begins, ends, mode)
+        x, begins, ends = _with_gathered_padding(x, begins, ends, mode)
     if any(begins) or any(ends):
         widths = sizes([each for pair in zip(begins, ends, strict=True) for each in pair])
-        x = ops.pad(x, widths, _filler(c, x, mode), _MODES[mode])
+        x = ops.pad(x, widths, _pad_value(c, x, mode), _MODES[mode])
     c.give(x)
 
 
-def _filler(c: Context, x: Value, mode: str) -> Value:
-    # Modes that do not use the pad value still require a constant one.
+def _pad_value(c: Context, x: Value, mode: str) -> Value:
+    # In other modes than "constant" the operand is not used, but must be a constant.
     return scalar(c.input(2)) if c.has(2) and mode == "constant" else like(x, 0)
 
 
 def _cropped(x: Value, begins: list[int], ends: list[int]) -> Value:
-    """Crop by the negative amounts of padding."""
+    """Remove as many elements at the beginning and end of each dimension as the padding is negative."""
     shape = shape_of(x)
     begin = [max(-each, 0) for each in begins]
     end = [(_END if size is None else size) if each >= 0 else each for size, each in zip(shape, ends, strict=True)]
@@ -126,11 +127,13 @@ def _cropped(x: Value, begins: list[int], ends: list[int]) -> Value:
     return ops.slice_(x, axes(begin), axes(end), axes([1] * len(begin)))
 
 
-def _gathered(x: Value, begins: list[int], ends: list[int], mode: str) -> tuple[Value, list[int], list[int]]:
-    """Pad by a gather of numpy's padded indices where the padding is larger than Core AI's operation allows.
+def _with_gathered_padding(
+    x: Value, begins: list[int], ends: list[int], mode: str
+) -> tuple[Value, list[int], list[int]]:
+    """Pad along axes where the padding is larger than Core AI's operation allows, by a gather of padded indices.
 
     Returns:
-        the result, and the padding before and after each dimension that is left to do.
+        the result, and the padding before and after each dimension that is still to be done.
     """
     begins, ends = list(begins), list(ends)
     for place, (before, after) in enumerate(zip(begins, ends, strict=True)):
@@ -150,13 +153,13 @@ def _pad_as_computed(c: Context, x: Value, places: list[int], mode: str) -> Valu
     before = [element(pads, places.index(each)) if each in places else axis(0) for each in range(rank_of(x))]
     after = [element(pads, count + places.index(each)) if each in places else axis(0) for each in range(rank_of(x))]
     if mode == "constant":
-        # Negative padding crops.
+        # Negative padding removes elements.
         begin = [ops.maximum(ops.broadcasting_mul(each, axis(-1)), axis(0)) for each in before]
         end = [ops.add(as_scalar(dim_of(x, place)), ops.minimum(each, axis(0))) for place, each in enumerate(after)]
         x = ops.slice_(x, vector(begin), vector(end), axes([1] * rank_of(x)))
         before, after = ([ops.maximum(each, axis(0)) for each in side] for side in (before, after))
     widths = cast(vector([each for pair in zip(before, after, strict=True) for each in pair]), np.uint32)
-    return ops.pad(x, widths, _filler(c, x, mode), _MODES[mode])
+    return ops.pad(x, widths, _pad_value(c, x, mode), _MODES[mode])
 
 
 TABLE: dict[str, Lowering] = {"Slice": _slice, "Pad": _pad}

@@ -12,31 +12,31 @@ from triune.graph.axes import positive
 
 
 def floor(x: Value) -> Value:
-    """The largest whole number up to `x`, for finite `x`."""
+    """Round down to an integer; `x` must be finite."""
     return ops.broadcasting_floor_divide(x, like(x, 1)) if is_float(x) else x
 
 
 def _floor(x: Value) -> Value:
-    """floor(x), for infinities too, of which Apple's floor division makes NaN."""
+    """Round down to an integer. For infinities, Apple's floor division would return NaN."""
     if not is_float(x):
         return x
-    # Floats with a significand of n bits are whole numbers from 2^(n-1) on.
+    # A float of at least 2^nmant, where nmant is the number of bits of the mantissa, has no fraction, and stays.
     bound = like(x, 2.0 ** np.finfo(dtype_of(x)).nmant)
     return ops.broadcasting_where(ops.broadcasting_greater(bound, ops.abs_(x)), floor(x), x)
 
 
 def negative(x: Value) -> Value:
-    """-x."""
+    """Write -x."""
     return ops.broadcasting_mul(x, like(x, -1))
 
 
 def reciprocal(x: Value) -> Value:
-    """1 / x."""
+    """Write 1 / x."""
     return ops.broadcasting_divide(like(x, 1), x)
 
 
 def ceil(x: Value) -> Value:
-    """The smallest whole number from `x` on, for finite `x`."""
+    """Round up to an integer; `x` must be finite."""
     return negative(floor(negative(x)))
 
 
@@ -45,17 +45,17 @@ def _ceil(x: Value) -> Value:
 
 
 def _sign(x: Value) -> Value:
-    # Zeros and NaN stay as they are.
+    # 0, -0 and NaN are returned as they are.
     zero = like(x, 0)
     below = ops.broadcasting_where(ops.broadcasting_greater(zero, x), like(x, -1), x)
     return ops.broadcasting_where(ops.broadcasting_greater(x, zero), like(x, 1), below)
 
 
 def softplus(x: Value) -> Value:
-    """log(1 + exp(x)), for large `x` too: max(x, 0) + log(1 + e), where e = exp(-|x|)."""
+    """Write log(1 + exp(x)) as max(x, 0) + log(1 + e), where e = exp(-|x|), which does not overflow."""
     e = ops.exp(negative(ops.abs_(x)))
     rest = ops.log(ops.broadcasting_add(e, like(x, 1)))
-    # 1 + e rounds away most of a small e: there log(1 + e) = e (1 + e (-1/2 + e (1/3 - e/4))), with error e^5/5.
+    # For small e, 1 + e loses most digits of e. There log(1 + e) = e (1 + e (-1/2 + e (1/3 - e/4))), with error e^5/5.
     series = ops.broadcasting_mul(e, like(x, -1 / 4))
     for term in (1 / 3, -1 / 2, 1):
         series = ops.broadcasting_mul(e, ops.broadcasting_add(series, like(x, term)))
@@ -63,22 +63,25 @@ def softplus(x: Value) -> Value:
 
 
 def softsign(x: Value) -> Value:
-    """`x / (1 + |x|)`, element by element."""
+    """Write x / (1 + |x|)."""
     return ops.divide(x, ops.broadcasting_add(ops.abs_(x), like(x, 1)))
 
 
 def _leaky_relu(x: Value, alpha: float) -> Value:
-    return _bent(x, ops.broadcasting_mul(x, like(x, alpha)))
+    return _where_negative(x, ops.broadcasting_mul(x, like(x, alpha)))
 
 
 def _elu(x: Value, alpha: float) -> Value:
-    # The exponential of x > 0 is not used and may be infinite, so x is limited to 0 first.
+    # Limit x to 0 first: exp(x) is not used for x > 0, where it may be infinite.
     below = ops.broadcasting_minimum(x, like(x, 0))
-    return _bent(x, ops.broadcasting_mul(_grown(below), like(x, alpha)))
+    return _where_negative(x, ops.broadcasting_mul(_exp_minus_one(below), like(x, alpha)))
 
 
-def _grown(x: Value) -> Value:
-    """exp(x) - 1; for small |x|, where that loses digits, x (1 + x (1/2 + x (1/6 + x/24))), with error x^5/120."""
+def _exp_minus_one(x: Value) -> Value:
+    """Write exp(x) - 1. For small |x| it is x (1 + x (1/2 + x (1/6 + x/24))), with error x^5/120.
+
+    There the subtraction would lose most digits.
+    """
     series = ops.broadcasting_mul(x, like(x, 1 / 24))
     for term in (1 / 6, 1 / 2, 1):
         series = ops.broadcasting_mul(x, ops.broadcasting_add(series, like(x, term)))
@@ -86,8 +89,8 @@ def _grown(x: Value) -> Value:
     return ops.broadcasting_where(ops.broadcasting_greater(like(x, 2**-4), ops.abs_(x)), series, rest)
 
 
-def _bent(x: Value, below: Value) -> Value:
-    """`x` where x >= 0, else `below`."""
+def _where_negative(x: Value, below: Value) -> Value:
+    """Write `below` where x < 0, else x."""
     return ops.broadcasting_where(ops.broadcasting_greater(like(x, 0), x), below, x)
 
 
@@ -129,4 +132,4 @@ OPS: Mapping[str, Callable[..., Value]] = {
     "HardSigmoid": _hard_sigmoid,
     "Gelu": _gelu,
 }
-"""The function that writes each ONNX operator; an operator in no such table is one operation of Core AI."""
+"""What writes each operator of ONNX with one operand. Others of that kind are each one operation of Core AI."""

@@ -49,7 +49,7 @@ def is_float(x: Value) -> bool:
 
 
 def is_number(x: Value) -> bool:
-    """Whether a value has an element type in `dtype_of`: not complex, and not an image."""
+    """Whether the elements of a value have a dtype in numpy: it is neither complex nor an image."""
     return ir.RankedTensorType.isinstance(x.type) and str(x.type.element_type) in _DTYPES
 
 
@@ -78,7 +78,7 @@ def small_constant(numbers: NDArray[Any], bits: int, *, is_signed: bool = False)
 
 
 def like(x: Value, value: Any) -> Value:
-    """Write a number as a constant scalar of the element type of `x`."""
+    """Write a number as a constant scalar, in the element type of `x`."""
     return constant(np.asarray(value).astype(dtype_of(x)))
 
 
@@ -88,22 +88,22 @@ def full_like(x: Value, value: Any) -> Value:
 
 
 def axes(numbers: Sequence[int]) -> Value:
-    """A constant vector of int32, as most operations take axes and sizes."""
+    """Write a constant int32 vector, the form in which most operations take axes and sizes."""
     return constant(np.array(numbers, np.int32))
 
 
 def axis(number: int) -> Value:
-    """A constant scalar of int32, as operations on one axis take it."""
+    """Write a constant int32 scalar, the form in which operations take a single axis."""
     return constant(np.int32(number))
 
 
 def sizes(numbers: Sequence[int]) -> Value:
-    """A vector of uint32 sizes, for operations that require unsigned ones."""
+    """Write a constant uint32 vector, for operations that require unsigned sizes."""
     return constant(np.array(numbers, np.uint32))
 
 
 def sizes_of(x: Value, dtype: Any = np.int32) -> Value:
-    """The shape of `x` as a vector: a constant if all sizes are known."""
+    """The shape of `x` as a vector; a constant if all sizes are known."""
     shape = shape_of(x)
     if None not in shape:
         return constant(np.array(shape, dtype))
@@ -133,10 +133,10 @@ def reshape(x: Value, shape: Sequence[int]) -> Value:
 
 
 def reshape_to(x: Value, target: Value, shape: Sequence[int | None]) -> Value:
-    """Reshape `x` to a computed shape `target`; `shape` has the sizes in it that are known.
+    """Reshape `x` to the shape `target`, which is known only at run time; `shape` has the sizes that are known.
 
-    The reshape goes through a shape with one more dimension. Otherwise, where the results of two reshapes to unknown
-    shapes are combined, Core AI (1.0.0b3) combines first and reshapes once, which is wrong where they broadcast.
+    The reshape is done in two steps, through a shape with one more dimension. Otherwise, if the results of two such
+    reshapes are added, Core AI (1.0.0b3) adds first and reshapes once, which is wrong if they broadcast.
     """
     if None not in shape:
         return dialect.ReshapeOp(x, target, results=[tensor_type(shape, dtype_of(x))]).result
@@ -161,7 +161,7 @@ def is_known_type(dtype: Any) -> bool:
 
 
 def tensor_type(shape: Sequence[int | None], dtype: Any) -> Any:
-    """The type of a tensor; sizes that are not known are None in `shape`."""
+    """The type of a tensor. In `shape`, None is a size that is not known."""
     words = {np.dtype(kind): word for word, kind in _DTYPES.items()}
     word = words[np.dtype(dtype)]
     element = ir.Type.parse(word)
@@ -170,7 +170,7 @@ def tensor_type(shape: Sequence[int | None], dtype: Any) -> Any:
 
 
 def known_shape(x: Value) -> list[int] | None:
-    """The shape of a value; None unless all sizes are known."""
+    """The shape of a value; None if a size is not known."""
     shape = shape_of(x)
     return None if None in shape else [dim for dim in shape if dim is not None]
 

@@ -1,4 +1,4 @@
-"""Padding of images for convolutions and pools."""
+"""Padding of images for convolutions and pools, and one-dimensional signals as images."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -15,10 +15,10 @@ MAX_SPATIAL: Final = 3
 
 
 def spatial_of(x: Value, what: str) -> int:
-    """The number of spatial dimensions: those after the batch and the channels.
+    """The number of spatial dimensions, which are those after batch and channels.
 
     Raises:
-        Refusal: there is no spatial dimension, or more than Core AI's operations have; `what` names the operation.
+        Refusal: there is none, or more than Core AI's operations have; `what` begins the message.
     """
     spatial = rank_of(x) - 2
     if not 1 <= spatial <= MAX_SPATIAL:
@@ -27,34 +27,34 @@ def spatial_of(x: Value, what: str) -> int:
 
 
 def on_plane(x: Value) -> Value:
-    """Reshape a signal (N, C, W), or the kernel of one, to an image (N, C, 1, W); return images unchanged."""
+    """Reshape a signal (N, C, W), or the kernel for one, to an image (N, C, 1, W); return images unchanged."""
     return ops.expand_dims(x, axes([2])) if rank_of(x) == MAX_SPATIAL else x
 
 
 def off_plane(x: Value, spatial: int) -> Value:
-    """The inverse of `on_plane`."""
+    """Undo `on_plane`."""
     return ops.shrink_dims(x, axes([2])) if spatial == 1 else x
 
 
 def at_least_two(numbers: Sequence[int], fill: int) -> list[int]:
-    """A list of one number for each spatial axis, extended to the two axes that `on_plane` gives."""
+    """Add `fill` in front of a list of one number, for the axis of size 1 that `on_plane` adds."""
     return [fill, *numbers] if len(numbers) == 1 else list(numbers)
 
 
 def pad(x: Value, widths: Sequence[tuple[Dim, Dim]], value: float) -> Value:
-    """Pad the last dimensions with `value`, by the widths before and after each."""
+    """Pad the last dimensions with `value`. `widths` has the numbers of elements before and after each."""
     flat = [each for pair in widths for each in pair]
     if not any(map(is_some, flat)):
         return x
     whole = [*[0] * (2 * (rank_of(x) - len(widths))), *flat]
     numbers = [each for each in whole if isinstance(each, int)]
-    # Core AI infers the shape of the result only if the widths are one constant.
+    # Make the widths one constant if they are known: Core AI infers the shape of the result only then.
     amounts = sizes(numbers) if len(numbers) == len(whole) else cast(vector(whole), np.uint32)
     return ops.pad(x, amounts, like(x, value))
 
 
 def is_some(width: Dim) -> bool:
-    """Whether the size may be larger than 0."""
+    """Whether `width` may be other than 0."""
     return not isinstance(width, int) or width != 0
 
 
@@ -68,7 +68,7 @@ def _width(x: Value, window: Window, axis: int) -> tuple[Dim, Dim]:
     if known is not None:
         return known
     size, stride = size_of(x, 2 + axis), window.strides[axis]
-    # This is the formula of `Window.padding`, for a size that is known when the program runs.
+    # The formula of `Window.padding`, for a size that is known only at run time.
     places = _op(ops.divide, _op(ops.add, size, stride - 1), stride)
     reach = _op(ops.add, _op(ops.mul, _op(ops.sub, places, 1), stride), window.extent(axis))
     total = _op(ops.maximum, ops.sub(reach, size), 0)
@@ -78,7 +78,7 @@ def _width(x: Value, window: Window, axis: int) -> tuple[Dim, Dim]:
 
 
 def excess_of(x: Value, window: Window) -> list[tuple[Dim, Dim]]:
-    """How far the windows of `ceil_mode` reach beyond the end of the padded image; `x` is the image without padding."""
+    """How far the last windows exceed the padded image with `ceil_mode`, by spatial dimension; `x` is not padded."""
     return [(0, _excess(x, window, axis)) for axis in range(len(window.kernel))]
 
 
@@ -89,13 +89,13 @@ def _excess(x: Value, window: Window, axis: int) -> Dim:
         reach = window.needed(axis, window.count(axis, known, is_ceil=True))
         return max(reach - known - begin - end, 0)
     if window.auto_pad in SAME:
-        # This padding gives ceil(size / stride) windows, none of which reaches beyond it.
+        # With this padding there are ceil(size / stride) windows, none of which exceeds it.
         return 0
     begin, end = window.padding(axis, None) or (0, 0)
     stride, extent = window.strides[axis], window.extent(axis)
     size = size_of(x, 2 + axis)
     room = _op(ops.add, size, begin + end - extent)
-    # The last window is number ceil(room / stride), or the one before if that begins after the image.
+    # The last window has the number ceil(room / stride), or one less if it would begin behind the image.
     last = _op(ops.divide, _op(ops.add, room, stride - 1), stride)
     is_behind = ops.greater(_op(ops.mul, last, stride), _op(ops.add, size, begin - 1))
     last = ops.sub(last, cast(is_behind, np.int32))
