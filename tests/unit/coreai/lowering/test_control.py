@@ -139,7 +139,7 @@ def test_what_is_collected_must_have_a_fixed_shape(tmp_path: Path) -> None:
     outputs = [("y", FLOAT, ["m", 3]), ("z", FLOAT, ["n", "m", 3])]
     node = helper.make_node("Loop", ["n", "go", "x"], ["y", "z"], body=body)
     model = model_of([node], [("x", FLOAT, ["m", 3])], outputs, go=np.array(True), n=np.array(20))
-    with pytest.raises(UnsupportedError, match="its shape is not fixed"):
+    with pytest.raises(UnsupportedError, match="whose shape is not fixed"):
         lower(model, tmp_path / "m.aimodel")
 
 
