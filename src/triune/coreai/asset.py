@@ -95,7 +95,7 @@ def _metadata(path: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(f"'{path.name}/{_METADATA}' is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise InvalidArgumentError(f"'{path.name}/{_METADATA}' is no JSON object")
+        raise InvalidArgumentError(f"'{path.name}/{_METADATA}' is not a JSON object")
     return cast("dict[str, Any]", value)
 
 

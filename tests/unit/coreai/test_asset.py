@@ -83,7 +83,7 @@ def test_a_pipe_is_not_read(asset: Path) -> None:
         (lambda asset: (asset / "main.hash").write_bytes(b""), "was changed or cut off"),
         (_metadata("{"), "'good.aimodel/metadata.json' is not JSON"),
         (_metadata("[" * 100_000), "is not JSON"),
-        (_metadata("[]"), "is no JSON object"),
+        (_metadata("[]"), "is not a JSON object"),
         (_metadata("{}"), "has no 'assetVersion'"),
         (_metadata('{"assetVersion": 2}'), "has no 'assetVersion'"),
         (_metadata('{"assetVersion": "two"}'), "has no 'assetVersion'"),
