@@ -136,7 +136,7 @@ def test_what_is_given_is_not_written_to() -> None:
             {"i": [7]},
             "index 7 into a dimension of 3",
         ),
-        (lambda v: mb.reshape(x=v.x, shape=v.i), {"i": [2]}, "do not fit the operation: cannot reshape array of size 3"),
+        (lambda v: mb.reshape(x=v.x, shape=v.i), {"i": [2]}, "do not fit the operation: cannot reshape array"),
         (lambda v: mb.slice_by_size(x=v.x, begin=v.i, size=[2]), {"i": [2]}, "elements 2 to 4 of a dimension of 3"),
         (lambda v: mb.tile(x=v.x, reps=v.i), {"i": [-1]}, "do not fit the operation: negative dimensions"),
         (lambda v: mb.fill(shape=v.i, value=1.0), {"i": [-1]}, "do not fit the operation: negative dimensions"),
