@@ -1,4 +1,4 @@
-"""The cache folder: files in it can be downloaded or built again."""
+"""The cache folder. All files in it can be downloaded or built again."""
 
 import os
 import sys
@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Triune's cache folder: $TRIUNE_CACHE, else a folder in the platform's cache folder. It need not exist yet."""
+    """The path of Triune's cache folder: $TRIUNE_CACHE, else a folder in the platform's cache folder.
+
+    It need not exist yet.
+    """
     if folder := environment.get("TRIUNE_CACHE"):
         return Path(folder).expanduser()
     if sys.platform == "darwin":

@@ -12,7 +12,7 @@ class Timer(Protocol):
     """A call that a clock will make."""
 
     def cancel(self) -> None:
-        """Do not make the call. Does nothing if it was made already."""
+        """Cancel the call. Does nothing if it was already made."""
         ...
 
 
@@ -29,13 +29,13 @@ class Clock(Protocol):
 
 
 class MonotonicClock:
-    """`time.monotonic_ns`, with calls made by the running asyncio loop."""
+    """The clock of `time.monotonic_ns`; the running asyncio loop makes delayed calls."""
 
-    # This is the function itself, not a method that calls it: each request reads the clock five times.
+    # Use the function itself, not a method that calls it: each request reads the clock five times.
     now_ns = staticmethod(time.monotonic_ns)
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
-        """Schedule on the running loop. Raises RuntimeError where no loop runs."""
+        """Schedule the call on the running event loop. Raises RuntimeError if none runs."""
         delay_seconds = max(0, when_ns - self.now_ns()) / 1e9
         return asyncio.get_running_loop().call_later(delay_seconds, callback)
 
@@ -49,7 +49,7 @@ class VirtualClock:
         self._order = itertools.count()
 
     def now_ns(self) -> int:
-        """Nanoseconds advanced so far."""
+        """The nanoseconds by which the time was advanced so far."""
         return self._now_ns
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
@@ -59,7 +59,7 @@ class VirtualClock:
         return timer
 
     def advance(self, delta_ns: int) -> None:
-        """Move time on by `delta_ns`, making the due calls in order, each at its own time."""
+        """Advance the time by `delta_ns`, and make the calls that are due, in order, each at its own time."""
         end_ns = self._now_ns + delta_ns
         while self._timers and self._timers[0][0] <= end_ns:
             when_ns, _, timer = heapq.heappop(self._timers)

@@ -1,7 +1,7 @@
-"""KServe's tensor datatypes; each has one numpy dtype.
+"""The tensor datatypes of the KServe protocol, each with one numpy dtype.
 
-BF16 is `ml_dtypes.bfloat16`. BYTES is a numpy object array whose elements are `bytes`.
-Source: the KServe open inference protocol's tensor data types, and Triton's binary tensor data extension.
+BF16 is `ml_dtypes.bfloat16`. BYTES is a numpy object array whose elements are `bytes`. Source: the KServe open
+inference protocol's tensor data types, and Triton's binary tensor data extension.
 """
 
 from enum import Enum
@@ -38,11 +38,11 @@ _NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
 
 
 class DataType(Enum):
-    """A tensor's element type. The value is its name on the wire.
+    """A tensor's element type. The value is its name in the protocol.
 
     Attributes:
         dtype: the numpy dtype that holds it.
-        itemsize: bytes an element takes on the wire; 0 for BYTES, whose elements differ in length.
+        itemsize: the number of bytes of an element in requests; 0 for BYTES, whose elements differ in length.
     """
 
     dtype: np.dtype[Any]
@@ -83,7 +83,7 @@ class DataType(Enum):
 
     @classmethod
     def parse(cls, name: str) -> "DataType":
-        """The datatype called `name` on the wire.
+        """The datatype called `name` in the protocol.
 
         Raises:
             InvalidArgumentError: there is no such datatype.

@@ -1,4 +1,4 @@
-"""Histograms and quantiles of a model version's latencies and sizes. Optional, since each request pays for them."""
+"""Histograms and quantiles of a model version's latencies and sizes. They can be turned off, since they cost time."""
 
 import bisect
 import time
@@ -12,7 +12,7 @@ from triune.core.datatypes import Array
 from triune.core.sizes import content_bytes
 
 LATENCIES = ("request", "queue", "compute_input", "compute_infer", "compute_output")
-"""The latencies of a sample, in this order."""
+"""The latencies of an answered request that are kept, in this order."""
 
 FIRST_RESPONSE_BUCKETS_MS = (100.0, 500.0, 2000.0, 5000.0)
 """Triton's buckets, used if a model's `model_metrics` names no others."""
@@ -54,11 +54,11 @@ class Distributions:
     """The distributions of one model version.
 
     Attributes:
-        samples: the last 8192 answers at most: the time (seconds of the monotonic clock), and each of
-            LATENCIES in nanoseconds.
-        first_response_ms: from a request to its first response.
-        input_bytes, output_bytes: sizes of a request's input and output tensors. BYTES elements count without their
-            length prefixes.
+        samples: a tuple for each of the last 8192 answers: the time of the answer (seconds of the monotonic clock),
+            then its total time, and its times in the queue, for input, inference and output, in nanoseconds.
+        first_response_ms: the time from a request's arrival to its first response.
+        input_bytes, output_bytes: the total size of a request's input and output tensors. BYTES elements count without
+            their length prefixes.
     """
 
     first_response_ms: Histogram
@@ -72,14 +72,25 @@ class Distributions:
         inputs: Collection[Array],
         outputs: Collection[Array],
     ) -> None:
-        """Count an answered request; `latencies_ns` are LATENCIES."""
+        """Count an answered request.
+
+        Args:
+            latencies_ns: its total time, and its times in the queue, for input, inference and output, in nanoseconds.
+            inputs: its input tensors.
+            outputs: the output tensors of the answer.
+        """
         self.samples.append((time.monotonic(), *latencies_ns))
         self.first_response_ms.add(latencies_ns[0] / 1e6)
         self.input_bytes.add(_num_bytes(inputs))
         self.output_bytes.add(_num_bytes(outputs))
 
     def quantiles_us(self, index: int, quantiles: Sequence[float]) -> list[float]:
-        """Quantiles of one of LATENCIES over the last minute, in microseconds; NaN where nothing was answered."""
+        """Quantiles of one latency over the last minute, in microseconds; NaN if no request was answered.
+
+        Args:
+            index: the index of the latency in LATENCIES; 0 is the total time.
+            quantiles: the quantiles, from 0 to 1.
+        """
         since = time.monotonic() - WINDOW_SECONDS
         values = [sample[index + 1] / 1000 for sample in self.samples if sample[0] >= since]
         if not values:

@@ -2,7 +2,9 @@
 
 
 class TriuneError(Exception):
-    """The root of all errors that Triune raises on purpose. Its message is for the user: what, numbers, remedy."""
+    """The root of all errors that Triune raises on purpose. A message says what is wrong, the numbers, and the
+    remedy.
+    """
 
 
 class InvalidArgumentError(TriuneError):
@@ -10,11 +12,11 @@ class InvalidArgumentError(TriuneError):
 
 
 class NotFoundError(TriuneError):
-    """The named thing does not exist here."""
+    """The named model, version, file or other object does not exist on this server."""
 
 
 class AlreadyExistsError(TriuneError):
-    """The named thing exists and may not be replaced."""
+    """The named object exists, and may not be replaced."""
 
 
 class UnavailableError(TriuneError):
@@ -26,15 +28,15 @@ class UnsupportedError(TriuneError):
 
 
 class UnauthenticatedError(TriuneError):
-    """The caller did not show a key that the server takes."""
+    """The caller did not send a key that the server accepts."""
 
 
 class RestrictedError(TriuneError):
-    """The caller may not do this: it is restricted to those who send a certain header."""
+    """The caller may not do this: only callers who send a certain header may."""
 
 
 class CancelledError(TriuneError):
-    """The client cancelled the request. Unlike asyncio's CancelledError, this is an answer."""
+    """The client cancelled the request. Unlike asyncio's CancelledError, this is sent as an answer."""
 
 
 class InternalError(TriuneError):
@@ -49,7 +51,7 @@ class NoMemoryError(UnavailableError):
     """A runtime or Python could not allocate memory.
 
     Attributes:
-        what: what needed the memory: "Tile 'y' (given n = [7])"; empty if unknown.
+        what: what needed the memory, such as "Tile 'y' (given n = [7])"; empty if unknown.
     """
 
     def __init__(self, message: str, what: str = "") -> None:
@@ -58,5 +60,5 @@ class NoMemoryError(UnavailableError):
 
 
 def no_memory(what: str, remedy: str = "send it later, or send less at once") -> NoMemoryError:
-    """The error that Python could not allocate memory for `what`."""
+    """Make the error for memory that could not be allocated for `what`."""
     return NoMemoryError(f"there is not the memory for {what} now; {remedy}")

@@ -1,4 +1,4 @@
-"""The Executor protocol, between a model's interface and the code that computes its functions."""
+"""The Executor protocol: code that computes the functions of a model. A model's interface is checked before."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,7 +7,7 @@ from triune.core.datatypes import Array
 
 
 class Executor(Protocol):
-    """Computes one function of a program.
+    """Computes one function of a Core ML or Core AI program.
 
     Calls may run concurrently, and an executor keeps no state between them. It does not write to the arrays that it
     receives. The caller owns the arrays that it returns.
@@ -16,21 +16,21 @@ class Executor(Protocol):
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Compute.
+        """Compute the function once.
 
         Args:
-            inputs: every input of the function, of the dtype and rank that the program declares. Images are arrays
+            inputs: all inputs of the function, of the dtype and rank that the program declares. Images are arrays
                 already: (1, channels, height, width).
-            states: every state of the function, of the dtype and shape that the program declares.
+            states: all states of the function, of the dtype and shape that the program declares.
 
         Returns:
-            The outputs and the states after the call, of the dtypes that the program declares. A classifier's label
+            the outputs, and the states after the call, of the dtypes that the program declares. A classifier's label
             is an array of rank 0 (int64, or an object array of str); its dictionary is the vector of probabilities,
             in the order of the classes.
 
         Raises:
-            InvalidArgumentError: the inputs do not suit the program: a shape that an operation refuses, an index out
+            InvalidArgumentError: the inputs do not fit the program: an operation refuses a shape, or an index is out
                 of range.
-            UnsupportedError: the program does what this executor does not.
+            UnsupportedError: the program needs something that this executor lacks.
         """
         ...

@@ -1,4 +1,4 @@
-"""Files that users name or place. Only regular files are opened, since reading a pipe or a device can block."""
+"""Files that users name or put into folders. Only regular files are opened: reading a pipe or a device can block."""
 
 import errno
 import io
@@ -18,12 +18,14 @@ _KINDS: Final[Mapping[str, Callable[[int], bool]]] = {
     "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
 }
 
-_MOST_UNTOLD_BYTES = 1 << 20
+_MOST_UNSIZED_BYTES = 1 << 20
 """The limit for a file that reports no size."""
 
 
 class _NonBlockingFile(io.FileIO):
-    """A regular file, read without blocking: files of the system such as /proc/kmsg have no end and no data."""
+    """A regular file that is read without blocking. Some files of the system, such as /proc/kmsg, have no end and
+    no data.
+    """
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         num_bytes = super().readinto(buffer)
@@ -32,7 +34,7 @@ class _NonBlockingFile(io.FileIO):
         return num_bytes
 
     def readall(self) -> bytes:
-        # Its stub does not say that it may be None.
+        # The type stub lacks that this may be None.
         content = cast("bytes | None", super().readall())
         if content is None:
             raise self._has_no_end()
@@ -43,7 +45,7 @@ class _NonBlockingFile(io.FileIO):
 
 
 def non_file_kind(path: Path) -> str | None:
-    """What a path is if it is not a regular file: "a pipe". None for a regular file. Links are followed.
+    """What `path` is if it is not a regular file, such as "a pipe"; else None. Links are followed.
 
     Raises:
         OSError: the path does not exist, or its type cannot be read.
@@ -58,7 +60,7 @@ def open_file(path: Path) -> io.BufferedReader:
         OSError: the file cannot be opened, or is not regular; `strerror` says which.
     """
     _require_plain(path.stat().st_mode, path)
-    # The path may be a pipe by now: with O_NONBLOCK, opening a pipe without a writer does not block.
+    # The path may have become a pipe. O_NONBLOCK keeps the opening of a pipe that nobody writes to from blocking.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         _require_plain(os.fstat(descriptor).st_mode, path)
@@ -76,8 +78,8 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # Files in /proc report a size of 0, and some of them have no end.
-        most = max_bytes if size else min(max_bytes, _MOST_UNTOLD_BYTES)
+        # Files in /proc report a size of 0, and some of them have no end: read no more than a limit.
+        most = max_bytes if size else min(max_bytes, _MOST_UNSIZED_BYTES)
         content = b"" if size > max_bytes else file.read(most + 1)
         if len(content) > most:
             max_bytes = most

@@ -1,4 +1,4 @@
-"""Returning freed memory to the system: glibc keeps most small pieces that a process frees."""
+"""Return freed memory to the system. The C library glibc keeps most of the small blocks that a process frees."""
 
 import ctypes
 import threading
@@ -10,12 +10,12 @@ from triune.core.threads import NoThreadError, start_thread
 LARGE_BYTES: Final = 64 << 20
 """Freed memory of at least this size is returned to the system."""
 
-# A second later, its last users have freed it.
+# After a second, the last users of the memory have freed it.
 _WAIT_SECONDS = 1.0
 
 
 class Heap:
-    """The process's heap. A process has one instance."""
+    """The memory that the process has allocated. There is one instance in a process."""
 
     def __init__(self) -> None:
         # Only glibc has `malloc_trim`. A call through ctypes releases the GIL.
@@ -23,7 +23,9 @@ class Heap:
         self._due = threading.Lock()
 
     def give_back_soon(self) -> None:
-        """Trim the heap in a second, in another thread. Call this when much memory is about to be freed."""
+        """Return freed memory to the system in a second, in another thread. Call this when much is about to be
+        freed.
+        """
         if self._trim is None or not self._due.acquire(blocking=False):
             return
         try:

@@ -23,7 +23,7 @@ class Model(ABC):
     """
 
     def __init__(self, name: str, function: str, output_names: Sequence[str]) -> None:
-        """A subclass calls this last, when the model is ready to run."""
+        """Store what all models have. A subclass calls this last, when the model is ready to run."""
         self.name: Final = name
         self.function: Final = function
         self.output_names: Final = tuple(output_names)
@@ -32,10 +32,10 @@ class Model(ABC):
     def run(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, *, state: State | None = None
     ) -> dict[str, Any]:
-        """Compute.
+        """Compute outputs.
 
         Args:
-            inputs: arrays by input name. Numbers, texts and lists become arrays if no value changes. An image is a
+            inputs: arrays by input name. Numbers, strings and lists become arrays if no value changes. An image is a
                 Pillow image or an array.
             outputs: the names of the outputs to compute; all if None or empty.
             state: buffers from `make_state`, required if the model has states, optional otherwise; updated by the call.
@@ -59,7 +59,7 @@ class Model(ABC):
         return {name: found[name] for name in outputs}
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
-        """`run` with Core ML's signature: it computes all outputs, and the state is the second argument."""
+        """Compute all outputs, with the arguments of Core ML's `predict`; otherwise as `run`."""
         return self.run(inputs, state=state)
 
     def predict_batch(self, requests: Sequence[Mapping[str, Any]], state: State | None = None) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ class Model(ABC):
         return [self.run(inputs, state=state) for inputs in requests]
 
     async def predict_async(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
-        """`predict` in another thread."""
+        """Call `predict` in another thread."""
         return await asyncio.to_thread(self.predict, inputs, state)
 
     @abstractmethod
@@ -102,7 +102,7 @@ class Model(ABC):
 
     @abstractmethod
     def _location(self) -> str:
-        """The unit and precision, for `repr`: "on cpu (fp32)"."""
+        """The unit and the precision, for `repr`: "on cpu (fp32)"."""
 
     @abstractmethod
     def _interface(self) -> str:
@@ -110,5 +110,5 @@ class Model(ABC):
 
 
 def needs_state(names: Sequence[str]) -> InvalidArgumentError:
-    """The error that a model with states was called without one."""
+    """Make the error for a model with states that was called without one."""
     return InvalidArgumentError(f"the model has states {list(names)}: give state=model.make_state()")

@@ -1,4 +1,4 @@
-"""A lock between processes, whose waiters stop waiting once the holder shows no sign of life."""
+"""A lock between processes. Those that wait for it go on without it once the holder seems to have stopped."""
 
 import contextlib
 import fcntl
@@ -19,15 +19,16 @@ _LOOK_SECONDS = 0.1
 def patient_lock(
     path: Path, *, beat_seconds: float = BEAT_SECONDS, silent_seconds: float = SILENT_SECONDS
 ) -> Generator[bool]:
-    """Hold the lock, and touch its file periodically as a heartbeat.
+    """Hold the lock, and touch its file every `beat_seconds`, as a heartbeat.
 
-    The lock only avoids duplicate work: the guarded code must be correct without it. A waiter proceeds without the lock
-    if the file was not touched for `silent_seconds`, since its holder is stopped or is another program.
+    The lock only avoids that two processes do the same work: the guarded code must be correct without it. A process
+    that waits goes on without the lock if the file was not touched for `silent_seconds`: the holder has stopped, or is
+    another program.
 
     Args:
         path: the lock file, created if it does not exist.
         beat_seconds: the time between two touches.
-        silent_seconds: how long a waiter waits for the next touch.
+        silent_seconds: how long a process waits for the next touch.
 
     Yields:
         whether the lock is held.
@@ -40,7 +41,7 @@ def patient_lock(
         is_held = _wait(descriptor, silent_seconds)
         is_over = threading.Event()
         if is_held:
-            # Without a thread there is no heartbeat: waiters proceed, and do the same work.
+            # If no thread can start there is no heartbeat: others that wait go on, and do the same work.
             with contextlib.suppress(NoThreadError):
                 start_thread(lambda: _beat(path, is_over, beat_seconds), "lock")
         try:
@@ -63,7 +64,7 @@ def _wait(descriptor: int, silent_seconds: float) -> bool:
             return False
         else:
             return True
-        # Only a change of the time counts, since clocks of different machines may differ.
+        # Only compare the time with the one before, since clocks of different machines may differ.
         now_ns = os.fstat(descriptor).st_mtime_ns
         if now_ns != touched_ns:
             touched_ns, seen_at = now_ns, time.monotonic()
@@ -74,6 +75,6 @@ def _wait(descriptor: int, silent_seconds: float) -> bool:
 
 def _beat(path: Path, is_over: threading.Event, seconds: float) -> None:
     while not is_over.wait(seconds):
-        # The file may be removed, with its folder, while the work goes on.
+        # The file, or its folder, may be removed during the work.
         with contextlib.suppress(OSError):
             os.utime(path)

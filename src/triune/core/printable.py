@@ -1,4 +1,4 @@
-"""Text from outside, such as names, escaped for a log or a terminal."""
+"""Escape text from outside, such as names, for a log or a terminal."""
 
 import re
 from typing import Final
@@ -12,12 +12,14 @@ _NO_TEXT: Final = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    r"""The text in one line, with invisible characters escaped: a newline becomes `\n`, ESC becomes `\x1b`."""
+    r"""Return the text in one line, with invisible characters escaped: a newline becomes `\n`, ESC becomes `\x1b`."""
     return text if text.isascii() and text.isprintable() else UNPRINTABLE.sub(_escape, text)
 
 
 def encodable(text: str) -> str:
-    r"""The text with surrogates escaped, so that UTF-8 can encode it: a byte 0xff of a file name becomes `\xff`."""
+    r"""Return the text with surrogates escaped, so that UTF-8 can encode it: byte 0xff of a file name becomes
+    `\xff`.
+    """
     return text if text.isascii() else _NO_TEXT.sub(_escape, text)
 
 
@@ -25,6 +27,6 @@ def _escape(found: re.Match[str]) -> str:
     character = found.group()
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:
-        # Python's surrogate escape of a byte that is not UTF-8.
+        # Python represents a byte that is not UTF-8 by a surrogate.
         return f"\\x{number - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")

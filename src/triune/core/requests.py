@@ -26,10 +26,10 @@ class RequestedOutput:
 
 
 class CheckCache:
-    """The result of a request check, shared by requests that differ only in their id and their tensors' contents.
+    """The result of checking a request, shared by requests that differ only in their id and the contents of tensors.
 
-    A front end that recognizes such requests gives them one CheckCache. The server checks the first of them and stores
-    the result here. Whoever reads the result must make sure that it is still valid.
+    A front end that recognizes such requests gives all of them the same CheckCache. The server checks the first one and
+    stores the result here. Before it uses the result for another, it makes sure that the model has not changed.
 
     Attributes:
         result: what the server stored; None before that.
@@ -47,15 +47,16 @@ class InferenceRequest:
 
     Attributes:
         model: the model's name.
-        version: the version asked for; None takes the newest that is ready.
-        inputs: name to array. Arrays may be views of the buffer that the front end received: read only.
-        outputs: what to return; empty means every output.
-        id: the client's own name for the request, echoed in the response.
+        version: the requested version; None takes the newest that is ready.
+        inputs: the arrays by name. They may be views of the buffer that the front end received: read only.
+        outputs: the outputs to return; empty means all outputs.
+        id: the client's name for the request, which the response repeats.
         parameters: the request's other parameters, for models that read them.
         priority: 1 is the highest; 0 takes the model's default level.
         timeout_us: how long the request may wait in the model's queue; 0 takes the model's default.
-        check_cache: shared with requests of the same model, version, names, datatypes, shapes, outputs and parameters,
-            whose check needs no element of their inputs. None if the front end does not recognize such requests.
+        check_cache: where the server stores the result of checking this request, for others with the same model,
+            version, parameters, outputs, and names, datatypes and shapes of inputs. It must not be set if the check
+            depends on elements of the inputs. None: the request is checked by itself.
     """
 
     model: str
@@ -76,7 +77,7 @@ class InferenceResponse:
     Attributes:
         model: the model's name.
         version: the version that answered.
-        outputs: name to array, in the order asked for (the model's order if none was named).
+        outputs: the arrays by name, in the order in which they were requested, or in the model's order.
         id: the request's id.
         parameters: what the model adds to its answer.
         is_final: no further response of the same request follows.

@@ -1,4 +1,4 @@
-"""The Runtime and Executable protocols, which wrap the vendor libraries that run models."""
+"""The Runtime and Executable protocols: adapters of the vendor libraries that run models."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -37,18 +37,18 @@ class Executable(Protocol):
 
     @property
     def is_steady(self) -> bool:
-        """Whether the run time depends on the inputs' shapes only, not on their values. False if unknown."""
+        """Whether the run time depends only on the shapes of the inputs, not on their values. False if unknown."""
         ...
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs.
 
         Args:
-            inputs: name to array, with all required inputs. They are neither changed nor kept after the call.
-            outputs: names of the outputs wanted, at least one.
+            inputs: the arrays by name, with all required inputs. They are neither changed nor kept after the call.
+            outputs: the names of the outputs to compute, at least one.
 
         Returns:
-            name to array in the order of `outputs`. The caller owns the arrays: no later call writes to them.
+            the arrays by name, in the order of `outputs`. The caller owns the arrays: no later call writes to them.
 
         Raises:
             InvalidArgumentError: the model refuses these inputs (a shape that it cannot compute).
@@ -57,7 +57,7 @@ class Executable(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Ask the current `run` to end soon with an error, if the library can. From any thread; does not wait."""
+        """Ask the running `run` to end soon with an error, if the library can. From any thread; does not wait."""
         ...
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class Executable(Protocol):
 
 
 class Runtime(Protocol):
-    """A vendor library. It can be pickled: a worker process loads models with its own copy."""
+    """A vendor library that compiles and runs models. It can be pickled, so that worker processes get copies."""
 
     @property
     def name(self) -> str:
@@ -92,10 +92,10 @@ class Runtime(Protocol):
 
         Args:
             path: the model file.
-            options: as for `load`: some choose among several functions of a file.
+            options: as for `load`. Some of them choose one of several functions in a file.
 
         Raises:
-            InvalidArgumentError: the file is no model that this runtime reads, or an option is unknown or wrong.
+            InvalidArgumentError: the file is not a model that this runtime reads, or an option is unknown or wrong.
         """
         ...
 
@@ -106,7 +106,7 @@ class Runtime(Protocol):
             path: the model file.
             unit: one of `units()`.
             num_threads: CPU threads that one `run` may use, at least 1.
-            options: the runtime's own settings out of the model's config.
+            options: the parameters of the model's config that are settings of this runtime.
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is unknown.

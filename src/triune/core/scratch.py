@@ -1,4 +1,4 @@
-"""Temporary folders. If a process is killed, the next process removes the folders that it left.
+"""Temporary folders that are removed even after a process was killed, by another one.
 
 A process holds a file lock on each of its folders. The system releases the lock when the process ends in any way.
 """
@@ -36,14 +36,14 @@ class HeldFolder:
         for _ in range(_MAX_TRIES):
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
             self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            # Another process's `sweep` may have taken the lock, or removed the folder, before this process locked it.
+            # `sweep` in another process may have removed the folder before this process locked it.
             if _try_lock(self._lock) and self.path.exists():
                 return
             os.close(self._lock)
         raise FileExistsError(f"no folder stays that is made in {parent}: something removes them")
 
     def remove(self) -> None:
-        """Remove the folder and its content, as far as possible. May be called again."""
+        """Remove the folder and its content as far as possible. May be called again."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock >= 0:
             os.close(self._lock)
@@ -105,6 +105,6 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        # The file system has no locks, so no process sweeps there either.
+        # The file system has no locks: no process removes folders of others there.
         return True
     return True

@@ -1,4 +1,4 @@
-"""The Servable protocol: the server passes every request to a servable, which answers it."""
+"""The Servable protocol: what answers the requests for a loaded model."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -14,7 +14,7 @@ Finisher: TypeAlias = Callable[[InferenceResponse], InferenceResponse]
 
 @dataclass(slots=True)
 class ComputeTime:
-    """Compute time of a request, in nanoseconds. A request that runs as several batches adds them up."""
+    """The compute time of a request, in nanoseconds. If it runs as several batches, their times are added up."""
 
     input_ns: int = 0
     infer_ns: int = 0
@@ -33,11 +33,11 @@ class Call:
 
     Attributes:
         request: the client's request.
-        inputs: its inputs in the model's shapes; kept until it is answered, never written.
-        batch_size: rows; 1 without a batch dimension.
-        finish: turns the model's response into the client's (classification, reshape). An error that it raises becomes
-            the answer. None leaves the response as it is.
-        compute_time: the servable adds its compute time here before it answers; None if nobody asks.
+        inputs: its inputs in the model's shapes. They are kept until the answer, and never written.
+        batch_size: the number of rows; 1 without a batch dimension.
+        finish: converts the model's response to the client's (classification, reshape). An error that it raises becomes
+            the answer. None: the response is not converted.
+        compute_time: before it answers, the servable adds its compute time here; None if it is not needed.
     """
 
     request: InferenceRequest
@@ -52,24 +52,26 @@ class Servable(Protocol):
 
     @property
     def statistics(self) -> ModelStatistics:
-        """The counters since it was loaded. Only the servable writes them."""
+        """The counters since the version was loaded. Only the servable changes them."""
         ...
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
-        """Take a request that has exactly one answer.
+        """Start a request that has exactly one answer.
 
         Returns:
             a future of the answer, which may be done already. Its exception is a TriuneError. Cancelling it cancels
                 the request.
 
         Raises:
-            UnavailableError: its queue is full, or `refuse` was called.
+            UnavailableError: the queue is full, or `refuse` was called.
             InvalidArgumentError: the request names something that the servable does not have, such as a unit.
         """
         ...
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """Take a request that has any number of answers. Raises as `submit` does; closing the generator cancels it."""
+        """Start a request, and yield its answers. Raises as `submit` does. Closing the generator cancels the
+        request.
+        """
         ...
 
     def refuse(self) -> None:

@@ -9,17 +9,17 @@ BYTES_ELEMENT_BYTES: Final = 96
 
 
 def array_bytes(array: Array) -> int:
-    """The memory of an array, with BYTES_ELEMENT_BYTES for each element of a BYTES array, but without their contents.
+    """An array's memory; for BYTES, BYTES_ELEMENT_BYTES for each element, without the contents of the elements.
 
-    Takes no time, however many elements there are.
+    It takes the same time for any number of elements.
     """
     return array.nbytes + (array.size * BYTES_ELEMENT_BYTES if array.dtype.hasobject else 0)
 
 
 def content_bytes(array: Array) -> int:
-    """The lengths of a BYTES array's elements together. 0 for other arrays, and if an element has no length.
+    """The sum of the lengths of a BYTES array's elements; 0 for other arrays, and if an element has no length.
 
-    Takes about a millisecond for 20,000 elements. What encodes an array reports elements that are not bytes.
+    It takes about a millisecond for 20,000 elements. Encoding the array later reports elements that are not bytes.
     """
     if not array.dtype.hasobject:
         return 0

@@ -9,11 +9,11 @@ from triune.core.errors import InvalidArgumentError, NotFoundError
 
 
 class State:
-    """The buffers of a stateful model, from its `make_state`. One call at a time uses them; others wait.
+    """The buffers of a stateful model, made by its `make_state`. Only one call at a time uses them; others wait.
 
     Attributes:
         names: the buffers' names.
-        lock: held by the call that uses the buffers.
+        lock: the lock that a call holds while it uses the buffers.
         arrays: the buffers by name; a call replaces them.
     """
 
@@ -50,7 +50,7 @@ class State:
             self.arrays[name] = array.astype(self.arrays[name].dtype)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise InvalidArgumentError unless the buffers have these shapes. The caller holds the lock."""
+        """Raise InvalidArgumentError unless the buffers have these shapes. The caller must hold the lock."""
         have = {name: array.shape for name, array in self.arrays.items()}
         if have != shapes:
             raise InvalidArgumentError(f"the state is of another model: it has {have}, this model has {shapes}")

@@ -1,4 +1,4 @@
-"""Counters of one model version, named as in Triton. Written on the event loop's thread only."""
+"""The counters of one version of a model, named as in Triton. They are changed on the event loop's thread only."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -40,20 +40,20 @@ class BatchStatistics:
 
 @dataclass(slots=True)
 class ModelStatistics:
-    """Totals since the version was loaded. Durations count requests; compute durations count each request's batch.
+    """Totals since the version was loaded. The times of a batch count once for each of its requests.
 
     Attributes:
         num_inferences: rows computed (a request of batch size 4 counts 4).
         num_executions: batches computed.
-        last_inference_ms: wall clock of the last answer, milliseconds since 1970; 0 if there was none.
+        last_inference_ms: the time of the last answer, in milliseconds since 1970; 0 if there was none.
         num_pending: requests accepted and not yet answered.
         num_waiting: pending requests that wait in the queue.
-        failures: failed requests by reason.
-        batches: executions by rows in the batch.
+        failures: the number of failed requests for each reason.
+        batches: the executions of each batch size, in rows.
         unit_inferences: rows computed by each unit.
         unit_busy_ns: compute time of each unit.
         distributions: histograms of latencies and sizes; None if they are turned off.
-        has_cache: the model has a response cache.
+        has_cache: whether the model has a response cache.
         cache_hit: requests that the cache answered, and the time of the look-up.
         cache_miss: requests that the cache could not answer, and the time of look-up and insertion.
         unit_errors: the largest absolute difference from the `cpu` unit's answer, measured on sample input at load.
@@ -94,7 +94,9 @@ class ModelStatistics:
     def record_success(
         self, num_rows: int, total_ns: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int
     ) -> None:
-        """Count an answered request. The code is inlined for speed, since it runs for every request."""
+        """Count an answered request. The code of `Duration.add` is repeated here for speed, since every request
+        runs it.
+        """
         self.num_pending -= 1
         self.num_inferences += num_rows
         for duration, elapsed_ns in (
@@ -108,7 +110,9 @@ class ModelStatistics:
             duration.total_ns += elapsed_ns
 
     def record_alone(self, unit: Unit, num_rows: int, elapsed_ns: int) -> None:
-        """Count a request that ran at once and alone: `record_success` and `record_execution` in one call."""
+        """Count a request that ran at once, as a batch of its own: `record_success` and `record_execution` in one
+        call.
+        """
         self.num_inferences += num_rows
         self.num_executions += 1
         self.success.count += 1
@@ -137,7 +141,7 @@ class ModelStatistics:
         self.record_batch(num_rows, num_executions, input_ns, infer_ns, output_ns)
 
     def record_batch(self, num_rows: int, num_executions: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
-        """Count a batch of `num_rows` without a unit: an ensemble's, whose models count their own units."""
+        """Count a batch of `num_rows` without a unit. It is for ensembles: their models count the units."""
         self.num_executions += num_executions
         batch = self.batches.get(num_rows)
         if batch is None:

@@ -14,12 +14,12 @@ class TensorSpec:
     Attributes:
         name: the tensor's name in the file.
         datatype: its element type.
-        shape: the whole shape, batch dimension included; -1 where a dimension is free.
+        shape: the whole shape, including the batch dimension; -1 is a free dimension.
         axes: the file's name for each dimension ("batch", "sequence"), or None. Two dimensions of the same name have
             the same size in every call.
-        is_optional: a call may leave it out.
-        has_rank: the file declares the rank. If not, `shape` is ().
-        is_state: an input that replaces a buffer kept between calls; zeros if it is left out.
+        is_optional: whether a call may leave it out.
+        has_rank: whether the file declares the rank. If not, `shape` is ().
+        is_state: whether it is an input in place of a buffer that the model keeps between calls; if left out, zeros.
     """
 
     name: str
@@ -37,8 +37,8 @@ class TensorSpec:
 class Rows(Enum):
     """Whether the first dimension of a model's tensors is a batch dimension.
 
-    SAME: yes, it has the same size in every required input and in every output. BY_VALUES: no, an output's shape
-    depends on the values of the inputs, as a detector's does. UNKNOWN: the file does not tell.
+    SAME: yes, it has the same size in every required input and in every output. BY_VALUES: no, the shape of an output
+    depends on the values of the inputs, as for a detector. UNKNOWN: the file does not say.
     """
 
     SAME = "same"
@@ -53,7 +53,7 @@ class Signature:
     Attributes:
         inputs, outputs: the tensors.
         max_batch_size: the largest batch that the file allows, if the first dimension of every tensor is free. None if
-            it sets no limit, 0 if that dimension is no batch dimension.
+            it sets no limit, 0 if that dimension is not a batch dimension.
         rows: whether the first dimension is a batch dimension.
     """
 
@@ -64,10 +64,10 @@ class Signature:
 
 
 def format_shape(shape: Sequence[int]) -> str:
-    """A shape as messages show it: `[1,-1,384]`."""
+    """Format a shape for messages: `[1,-1,384]`."""
     return f"[{','.join(map(str, shape))}]"
 
 
 def describe(array: Array) -> str:
-    """An array's datatype and shape as messages show them: `FP32[1,128]`."""
+    """Format an array's datatype and shape for messages: `FP32[1,128]`."""
     return f"{DataType.of(array).value}{format_shape(array.shape)}"

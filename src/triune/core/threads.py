@@ -1,4 +1,4 @@
-"""Functions that run in a new thread, awaited by the event loop, which may cancel the wait."""
+"""Functions that run in a new thread. The event loop waits for their results, and may cancel the wait."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ class _Awaited(threading.Thread):
 def is_work_left() -> bool:
     """Whether a thread that `in_thread` started still runs. After the end of the event loop nobody needs its result.
 
-    A thread that is inside a library may crash the process (SIGSEGV) when the interpreter unloads its libraries.
+    If it is inside a library when the interpreter unloads its libraries, the process may crash (SIGSEGV).
     """
     return any(isinstance(each, _Awaited) for each in threading.enumerate())
 
@@ -45,19 +45,19 @@ def start_thread(
 
 
 async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """`asyncio.to_thread`, in a new daemon thread.
+    """Run `work` in a new daemon thread, and wait for its result, as `asyncio.to_thread` does.
 
     `asyncio.to_thread` has a small pool, which work that never ends would use up, and the interpreter joins its threads
     when it exits. If the caller is cancelled, the thread goes on, and its result or error is dropped.
 
     Raises:
-        NoThreadError: the system has no thread for it.
+        NoThreadError: the system cannot start a thread.
     """
     return await in_thread_or(lambda _: None, work, *args, **kwargs)
 
 
 async def in_thread_or_here(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """`in_thread` for work that must be done, such as freeing: if no thread can start, the caller's thread does it."""
+    """Run work that must be done, such as freeing, in a new thread; if none can start, in the caller's thread."""
     try:
         return await in_thread(work, *args, **kwargs)
     except NoThreadError:
@@ -65,7 +65,7 @@ async def in_thread_or_here(work: Callable[_P, _T], *args: _P.args, **kwargs: _P
 
 
 async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """`in_thread`, but if the caller was cancelled, the result of `work` is passed to `drop`, in another thread."""
+    """Run `work` as `in_thread` does. If the caller was cancelled, pass the result to `drop`, in another thread."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_T] = loop.create_future()
 
@@ -86,7 +86,7 @@ async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *ar
             result = work(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - the caller gets every error
             failure = error
-        # The loop is closed: nobody waits for the result.
+        # The event loop is closed, so that nobody waits for the result.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, failure)
 

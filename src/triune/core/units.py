@@ -5,20 +5,20 @@ from enum import Enum
 
 
 class Unit(Enum):
-    """A compute unit of a machine. The value is its name wherever a person writes it."""
+    """A compute unit of a machine. The value is its name in configs, flags and messages."""
 
     CPU = "cpu"
     AMX = "amx"
     GPU = "gpu"
     ANE = "ane"
 
-    # Enum's own hash is a slow Python function, and every batch looks up its unit. Members are singletons, so their
-    # identity is a hash.
+    # Enum's hash is a slow Python function, and every batch looks up its unit. Members are singletons, so that their
+    # identity can be the hash.
     __hash__ = object.__hash__
 
 
 class Presence(Enum):
-    """Whether a machine has a unit. An emulated unit gives the unit's answers, never its speed."""
+    """Whether a machine has a unit. An emulated unit computes the same results as the unit, but not at its speed."""
 
     PRESENT = "present"
     EMULATED = "emulated"
@@ -32,8 +32,8 @@ class UnitStatus:
     Attributes:
         unit: the unit.
         presence: whether the machine has it.
-        description: the hardware behind it ("Apple M2 Pro, 10 cores"), empty if absent.
-        reason: why it is absent or emulated and what would bring it, empty if present.
+        description: the hardware, such as "Apple M2 Pro, 10 cores"; empty if the unit is absent.
+        reason: why it is absent or emulated, and what would change that; empty if it is present.
     """
 
     unit: Unit

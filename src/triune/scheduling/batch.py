@@ -15,7 +15,7 @@ Respond: TypeAlias = Callable[[Pending, dict[str, Array]], InferenceResponse]
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """The model computed its outputs, but turning them into the client's response (`Call.finish`) failed."""
+    """The model computed its outputs, but converting them to the client's response (`Call.finish`) failed."""
 
     error: Exception
 
@@ -27,16 +27,17 @@ class Batch:
         pendings: the requests, in order.
         num_rows: the total number of rows.
         outputs: the model's outputs, in order.
-        has_rows: the first dimension of every tensor is a batch dimension.
+        has_rows: whether the first dimension of every tensor is a batch dimension.
         ragged: inputs whose rows may differ in shape.
-        respond: makes the response of a request with a `finish`; None leaves that to the dispatcher.
+        respond: makes the response of a request that has a `finish`; None if the dispatcher makes it.
         answers: for each request its outputs by name, or an error; filled by the runner. For a request with a
             `finish`, the finished response: classification can be slow, so the worker does it, not the event loop.
         num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone.
         started_ns, ended_ns: when the run began and ended, on the clock.
         input_ns, infer_ns, output_ns: the time to concatenate inputs, to run the model, and to split outputs.
-        is_given_up: the batch exceeded its time limit, and its requests were answered; set on the event loop's thread.
-        is_indivisible: an output of concatenated requests did not have one row for each input row.
+        is_given_up: whether the batch exceeded its time limit, so that its requests were answered with an error. It is
+            set on the event loop's thread.
+        is_indivisible: whether an output of several requests did not have one row for each row of the inputs.
     """
 
     __slots__ = (
@@ -56,8 +57,8 @@ class Batch:
         pendings: at least one request, all of one group.
         num_rows: the total number of rows.
         outputs: the model's outputs, in order.
-        policy: tells whether there is a batch dimension, and which inputs are ragged.
-        respond: makes the response of a request with a `finish`; None leaves that to the dispatcher.
+        policy: says whether there is a batch dimension, and which inputs are ragged (differ in shape from row to row).
+        respond: makes the response of a request that has a `finish`; None if the dispatcher makes it.
         """
         self.respond = respond
         self.pendings = pendings
@@ -93,12 +94,12 @@ def _finish(
 
 
 def result_of(answer: InferenceResponse | Unfinished) -> InferenceResponse:
-    """Return a finished response, or raise the error that finishing it raised."""
+    """Return the response of `Call.finish`, or raise the error that it raised."""
     if isinstance(answer, Unfinished):
         raise answer.error
     return answer
 
 
 def num_elements(pendings: Sequence[Pending]) -> int:
-    """The total number of input elements of some requests, from which their run time is estimated."""
+    """The total number of elements in the inputs of some requests. Their run time is estimated from it."""
     return sum(array.size for pending in pendings for array in pending.call.inputs.values())

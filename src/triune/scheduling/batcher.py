@@ -16,7 +16,7 @@ class FormedBatch:
     num_rows: int
 
     def first(self, num_rows: int) -> "FormedBatch":
-        """The longest prefix of the requests with at most `num_rows` rows, but at least one request."""
+        """Take requests from the front, at least one, and as many as have at most `num_rows` rows together."""
         if num_rows >= self.num_rows:
             return self
         total, count = self.pendings[0].call.batch_size, 1
@@ -30,7 +30,7 @@ class FormedBatch:
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """No batch should run yet: a larger one may form until this time."""
+    """No batch should run before this time, since a larger one may form until then."""
 
     when_ns: int
 
@@ -42,18 +42,19 @@ class Batcher:
     `max_queue_delay_us`. Source: Triton's user guide, "Dynamic Batcher".
 
     Attributes:
-        is_size_free: the policy has no preferred sizes and no delay, so a part of a formed batch may run, too.
-        is_joining: requests are batched. The dispatcher sets it to False if a batch's outputs could not be split.
+        may_split: whether a part of a formed batch may run alone: the policy has neither preferred sizes nor a delay.
+        is_batching: whether several requests may run as a batch. The dispatcher sets it to False if the outputs of a
+            batch cannot be split.
     """
 
     def __init__(self, policy: BatchingPolicy) -> None:
         self._policy = policy
-        self.is_joining = policy.is_dynamic
-        self.is_size_free = policy.is_dynamic and not policy.preferred_batch_sizes and not policy.max_queue_delay_us
+        self.is_batching = policy.is_dynamic
+        self.may_split = policy.is_dynamic and not policy.preferred_batch_sizes and not policy.max_queue_delay_us
         self._largest_preferred = max(policy.preferred_batch_sizes, default=policy.max_batch_size)
 
     def group_of(self, inputs: Mapping[str, Array]) -> object:
-        """The group of a request: requests of equal groups may share a batch.
+        """The group of a request. Requests of equal groups may share a batch.
 
         Their inputs have the same names and, except for the batch dimension and ragged inputs, the same shapes.
         """
@@ -65,9 +66,12 @@ class Batcher:
         )
 
     def form(self, queue: Iterable[Pending], now_ns: int) -> FormedBatch | WaitUntil | None:
-        """The next batch, or the time at which to ask again, or None if no request waits.
+        """Choose the next batch.
 
         While the requests of one group wait for their batch to grow, a batch of another group can run.
+
+        Returns:
+            the batch, or the time at which to ask again, or None if no request waits.
         """
         skipped: list[Pending] = []
         decision = self._form(queue, now_ns, skipped)
@@ -85,7 +89,7 @@ class Batcher:
         return decision
 
     def _form(self, queue: Iterable[Pending], now_ns: int, skipped: list[Pending]) -> FormedBatch | WaitUntil | None:
-        """As `form`, for the group of the first waiting request only; other requests are added to `skipped`."""
+        """Choose the next batch from the group of the first waiting request. Other requests are added to `skipped`."""
         policy = self._policy
         chosen: list[Pending] = []
         num_rows = 0
@@ -96,7 +100,7 @@ class Batcher:
             if pending.future.done():
                 continue
             if not chosen:
-                if not self.is_joining:
+                if not self.is_batching:
                     return FormedBatch((pending,), pending.call.batch_size)
             elif pending.group != chosen[0].group:
                 if policy.preserve_ordering:
@@ -105,7 +109,8 @@ class Batcher:
                 skipped.append(pending)
                 continue
             if chosen and not best_length and num_rows + pending.call.batch_size > self._largest_preferred:
-                # The batch would exceed every preferred size: it runs without this request (`GetDynamicBatch`).
+                # With this request the batch would exceed every preferred size, so that it runs without it (as in
+                # Triton's `GetDynamicBatch`).
                 best_length, best_rows = len(chosen), num_rows
             if num_rows + pending.call.batch_size > policy.max_batch_size:
                 can_grow = False

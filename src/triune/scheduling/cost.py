@@ -1,8 +1,8 @@
-"""Estimates how long a worker takes for a batch, from the batches that it ran."""
+"""Estimates of how long a worker takes for a batch, from the batches that it ran."""
 
 
 class CostEstimate:
-    """Run time by size: an exponential moving average for each power of two of the batch's input elements."""
+    """The run time of batches by size: a moving average for each power of two of the number of input elements."""
 
     _WEIGHT = 0.2
 
@@ -18,7 +18,8 @@ class CostEstimate:
     def of(self, num_elements: int) -> float:
         """The estimated time of a batch of `num_elements`, in nanoseconds.
 
-        An unknown size is scaled from the nearest known size. 0 if no size is known: such a worker is tried first.
+        For an unknown size it is scaled from the nearest known size. If no size is known it is 0, so that the worker is
+        chosen and measured.
         """
         if not self._means:
             return 0.0
@@ -28,7 +29,7 @@ class CostEstimate:
 
 
 class Pace:
-    """Time per request under load: the ratio of moving averages of the batches' times and request counts."""
+    """The time per request under load: the average time of batches, divided by their average number of requests."""
 
     _WEIGHT = 0.1
 

@@ -1,8 +1,8 @@
-"""The dispatcher queues a model's requests, decides which run where and when, and answers them.
+"""The dispatcher queues the requests of a model, decides which run where and when, and answers them.
 
-Everything here runs on the event loop's thread; only `Batch.execute` runs elsewhere. `_pump` is the main loop: ask
-the batcher for a batch, choose a worker, start it, until there is nothing to do; it runs on each arrival, each
-completion and each timer.
+Everything here runs on the event loop's thread, except for the batches, which workers run. `_pump` is the main loop: it
+asks the batcher for a batch, chooses a worker and starts it, until there is nothing to do. It runs when a request
+arrives, when a batch ends, and when a timer fires.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ _log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """A `Servable`: one model version's queue, batcher and workers.
+    """A `Servable` with a queue, a batcher and workers for one version of a model.
 
-    Invariant: `statistics.num_pending == waiting + running` requests, whenever no call is under way.
+    Invariant: `statistics.num_pending == waiting + running` requests, whenever none of its methods is running.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Dispatcher:
         self._idle: asyncio.Event | None = None
         self._is_closed = False
         self._is_pumping = False
-        # With a single inline worker, requests run at once, without queue and batcher.
+        # If the only worker runs batches on this thread, requests run at once, without queue and batcher.
         lone = workers[0] if len(workers) == 1 and policy.max_queue_delay_us == 0 else None
         self._direct = lone if isinstance(lone, (InlineWorker, QuickWorker)) else None
 
@@ -88,7 +88,7 @@ class Dispatcher:
         return [lane.worker for lane in self._lanes]
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
-        """See `Servable`.
+        """Run a request at once, or queue it: see `Servable.submit`.
 
         Raises:
             UnavailableError: the queue is full, or the model is being unloaded.
@@ -121,10 +121,10 @@ class Dispatcher:
     def _run_directly(
         self, worker: InlineWorker | QuickWorker, call: Call, arrived_ns: int
     ) -> InferenceResponse | None:
-        """Answer a request without queue and batch: creating their objects would take as long as a small model runs.
+        """Answer a request without queue and batch, whose objects would take as long to create as a small model to run.
 
         Returns:
-            the answer; None after any error: the request then takes the normal path, which reports and counts errors.
+            the answer; None after any error. The request then takes the usual way, which reports and counts errors.
         """
         executable, request = worker.runner.executable, call.request
         names = [output.name for output in request.outputs] if request.outputs else self._outputs
@@ -152,7 +152,7 @@ class Dispatcher:
         return response
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """See `Servable`. Yields exactly one answer."""
+        """Yield the one answer of a request: see `Servable.stream`."""
         return only_answer(self, call)
 
     async def drain(self) -> None:
@@ -180,7 +180,8 @@ class Dispatcher:
             await in_thread_or_here(lane.worker.close)
 
     def _pump(self) -> None:
-        # An inline worker completes inside `_start`, which calls `_pump` again: the loop below avoids recursion.
+        # A worker on this thread ends its batch within `_start`, which calls `_pump` again. Return then: the loop goes
+        # on.
         if self._is_pumping:
             return
         self._is_pumping = True
@@ -210,7 +211,7 @@ class Dispatcher:
             lane = choose_lane(lanes, decision.pendings, len(self._queue), now_ns)
             if lane is None:
                 break
-            if self._batcher.is_size_free and not lane.worker.is_inline:
+            if self._batcher.may_split and not lane.worker.is_inline:
                 decision = decision.first(lane.sizer.choose(decision.num_rows))
             for pending in decision.pendings:
                 self._queue.remove(pending)
@@ -229,9 +230,9 @@ class Dispatcher:
             self._run_timer = self._clock.call_at(now_ns + int(self._run_limit_seconds * 1e9), self._end_late_runs)
 
     def _end_late_runs(self) -> None:
-        """Give up runs that exceed the time limit.
+        """Answer the requests of batches that exceed the time limit with an error, and interrupt these batches.
 
-        One timer serves all runs: it fires when the oldest run that is still within the limit exceeds it.
+        One timer serves all batches: it fires when the oldest one that is within the limit will exceed it.
         """
         self._run_timer = None
         limit_ns, now_ns = int(self._run_limit_seconds * 1e9), self._clock.now_ns()
@@ -267,9 +268,12 @@ class Dispatcher:
             batch.infer_ns,
             batch.output_ns,
         )
-        if batch.is_indivisible and self._batcher.is_joining:
-            self._batcher.is_joining = False
-            _log.warning("model '%s': its requests run one by one from now on: its outputs are no batch", self._name)
+        if batch.is_indivisible and self._batcher.is_batching:
+            self._batcher.is_batching = False
+            _log.warning(
+                "model '%s': requests run one by one from now on: its outputs have no row for each row of inputs",
+                self._name,
+            )
         if self._queue:
             self._pump()
         if not self._policy.preserve_ordering:
@@ -316,7 +320,7 @@ class Dispatcher:
         self._wake_if_idle()
 
     def _respond(self, pending: Pending, answer: dict[str, Array]) -> InferenceResponse:
-        """Make the client's response from the model's answer. Called on a worker's thread if it can be slow."""
+        """Make the client's response from the model's answer. A worker's thread calls it if it can be slow."""
         request = pending.call.request
         if request.outputs:
             answer = {output.name: answer[output.name] for output in request.outputs}
@@ -333,7 +337,7 @@ class Dispatcher:
         self._wake_if_idle()
 
     def _withdraw(self, pending: Pending) -> None:
-        """Called when the future of a request that had to wait is done: answered, or cancelled by the client."""
+        """Remove a request from the queue if the client cancelled it. Called when the future of the request is done."""
         if pending.future.cancelled() and self._queue.remove(pending):
             self.statistics.num_pending -= 1
             self.statistics.record_failure(FailureReason.CANCELED, self._clock.now_ns() - pending.arrived_ns)

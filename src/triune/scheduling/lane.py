@@ -1,4 +1,4 @@
-"""Chooses the worker of a batch."""
+"""Lanes: workers as the dispatcher sees them. `choose_lane` chooses the worker for a batch."""
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -19,12 +19,12 @@ class Lane:
 
     Attributes:
         worker: runs one batch at a time.
-        done: the callback for a finished batch.
+        done: is called with each batch that has ended.
         cost: the estimated run time by batch size.
         pace: the time per request under load.
-        sizer: chooses the batch size with the best throughput.
-        running: the running batch.
-        begun_ns: when the running batch started.
+        sizer: chooses the batch size with the highest throughput.
+        running: the running batch; None if the worker is free.
+        begun_ns: the time at which the running batch started.
     """
 
     def __init__(self, worker: Worker, complete: "Callable[[Lane, Batch], None]") -> None:
@@ -37,11 +37,11 @@ class Lane:
         self.running: Batch | None = None
         self.begun_ns = 0
         self._busy_ns = 0
-        self._is_pressed = False
+        self._is_loaded = False
 
     def start(self, batch: Batch, now_ns: int, num_waiting: int) -> None:
         """Start a batch while `num_waiting` other requests wait. The worker must be free."""
-        self._is_pressed = num_waiting >= MIN_WAITING
+        self._is_loaded = num_waiting >= MIN_WAITING
         self.sizer.record_start(batch.num_rows, now_ns, self._busy_ns)
         self.running, self.begun_ns = batch, now_ns
         self.worker.start(batch, self.done)
@@ -51,8 +51,8 @@ class Lane:
         self.running = None
         self._busy_ns = batch.ended_ns - batch.started_ns
         self.cost.record(num_elements(batch.pendings), self._busy_ns)
-        # If few requests wait, batches are small and slower per request: they say little about the pace under load.
-        if self._is_pressed:
+        # If few requests wait, batches are small, and slower per request than under load.
+        if self._is_loaded:
             self.pace.record(len(batch.pendings), self._busy_ns)
 
     def remaining_ns(self, now_ns: int) -> float:
@@ -68,7 +68,7 @@ class EligibleLanes:
     If all of a model's units are emulated, its config named them, so that any request may use them.
 
     Attributes:
-        is_divided: some requests may not use every lane.
+        is_restricted: whether some requests may not use every lane.
     """
 
     def __init__(self, lanes: Sequence[Lane], emulated: Collection[Unit]) -> None:
@@ -79,10 +79,10 @@ class EligibleLanes:
         self._lanes = lanes
         self._units = {lane.worker.runner.unit for lane in lanes}
         self._usual = self._units.difference(emulated) or self._units
-        self.is_divided = self._usual != self._units
+        self.is_restricted = self._usual != self._units
 
     def unit_of(self, request: InferenceRequest) -> Unit | None:
-        """The unit that a request names, None if it names none.
+        """The unit that a request names; None if it names none.
 
         Raises:
             InvalidArgumentError: the model has no lane of that unit.
@@ -92,7 +92,7 @@ class EligibleLanes:
             return None
         for unit in self._units:
             if unit.value == name:
-                self.is_divided = self.is_divided or len(self._units) > 1
+                self.is_restricted = self.is_restricted or len(self._units) > 1
                 return unit
         raise InvalidArgumentError(
             f"the request's parameter '{UNIT_PARAMETER}' is {name!r}, but model '{request.model}' is served on "
@@ -101,33 +101,33 @@ class EligibleLanes:
 
     def lanes_of(self, pending: Pending) -> Sequence[Lane]:
         """The lanes that a request may use."""
-        if not self.is_divided:
+        if not self.is_restricted:
             return self._lanes
         units = self._usual if pending.unit is None else (pending.unit,)
         return [lane for lane in self._lanes if lane.worker.runner.unit in units]
 
     def waiting(self, queue: RequestQueue) -> Iterable[Pending]:
-        """The queue's requests that could start now: at least one of their lanes is free."""
-        if not self.is_divided:
+        """The requests of the queue that could start now, since one of their lanes is free."""
+        if not self.is_restricted:
             return queue
         return [each for each in queue if any(lane.running is None for lane in self.lanes_of(each))]
 
 
 def request_ns(lanes: Sequence[Lane]) -> float:
-    """The time between two finished requests when these workers are under load; 0 if unknown."""
+    """The average time from one finished request to the next when all these workers are under load; 0 if unknown."""
     paces = [lane.pace.request_ns for lane in lanes if lane.pace.request_ns]
     return 1 / sum(1 / each for each in paces) if paces else 0.0
 
 
 def choose_lane(lanes: Sequence[Lane], pendings: Sequence[Pending], num_waiting: int, now_ns: int) -> Lane | None:
-    """The free worker that finishes a batch first; None if a faster busy worker will finish it before.
+    """Choose the free worker that takes the least time; None if a worker that is still busy would end the batch first.
 
-    A slow unit takes a batch if the fast ones would need longer for all waiting requests.
+    So a slow unit gets a batch only if the fast ones would need longer, with all waiting requests before it.
 
     Args:
-        lanes: at least one is free.
-        pendings: the batch's requests.
-        num_waiting: the number of waiting requests, including the batch's.
+        lanes: the workers, at least one of them free.
+        pendings: the requests of the batch.
+        num_waiting: the number of waiting requests, including those of the batch.
         now_ns: the current time.
     """
     if len(lanes) == 1:

@@ -47,9 +47,10 @@ class LoadedVersion:
         version: its number, which is its folder's name.
         config: the completed configuration.
         servable: answers its requests.
-        precisions: the floating-point format on each of its units ("fp32", "bf16", "fp16"); empty for an ensemble.
-        emulated: its units that are emulated.
-        holds: counts the ensemble requests that will call it, even if it is unloaded or replaced meanwhile.
+        precisions: the floating-point format ("fp32", "bf16", "fp16") on each unit of the model; empty for an ensemble.
+        emulated: the units of the model that are emulated.
+        holds: counts the requests to ensembles that will still call this version; it stays open for them even if it is
+            unloaded or replaced.
     """
 
     version: int
@@ -80,13 +81,13 @@ class LoadedVersion:
 
 
 class Models(Protocol):
-    """The models that are served. On the event loop's thread only."""
+    """The models that are served, by name. Call its methods only on the event loop's thread."""
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
-        """A version that answers requests; None for the newest.
+        """A version of a model that answers requests; None takes the newest.
 
-        Call this for each request: the ready versions change while the server runs, and a version that was replaced
-        refuses requests, unless it is held (`LoadedVersion.holds`).
+        Call this for each request: the versions change while the server runs, and a version that was replaced refuses
+        requests, unless it is held (`LoadedVersion.holds`).
 
         Raises:
             NotFoundError: the model or version is unknown.

@@ -20,7 +20,7 @@ class Pending:
         call: the checked request.
         future: receives the answer. Its owner may cancel it at any time.
         arrived_ns: the arrival time, on the dispatcher's clock.
-        deadline_ns: the time by which it must have started; 0 for no timeout.
+        deadline_ns: the time by which it must start; 0 if it has no timeout.
         level: its priority level.
         group: requests of equal groups may share a batch.
         unit: the unit that the client asked for; None leaves the choice to the dispatcher.
@@ -36,9 +36,10 @@ class Pending:
 
 
 class RequestQueue:
-    """Waiting requests in the order in which they should run.
+    """Waiting requests, in the order in which they should run.
 
-    Lower levels come first. Within a level, requests in time come before DELAYed ones; each are in order of arrival.
+    Lower priority levels come first. Within a level, requests that are past their timeout, with Triton's action DELAY,
+    come after all others. Otherwise the order is that of arrival.
     """
 
     def __init__(self, policy: BatchingPolicy) -> None:
@@ -102,8 +103,8 @@ class RequestQueue:
                 num_before += len(in_time) + len(delayed)
                 first_ns = min(first_ns, in_time[0].arrived_ns) if in_time else first_ns
         waited_seconds = (pending.arrived_ns - first_ns) / 1e9
-        # A single burst of requests is accepted, however long it takes. Only if the oldest request has waited too long
-        # is a new one refused.
+        # A new request is refused only if the oldest one has already waited too long. So a burst of requests is
+        # accepted, however long they all will take.
         if num_before < MIN_WAITING or waited_seconds <= limits.max_seconds:
             return
         seconds = num_before * request_ns() / 1e9 or waited_seconds
@@ -116,9 +117,13 @@ class RequestQueue:
             )
 
     def remove(self, pending: Pending) -> bool:
-        """Remove a request. False if it was not waiting."""
+        """Remove a request.
+
+        Returns:
+            whether it was in the queue.
+        """
         for waiting in self._levels.get(pending.level, ()):
-            # The removed request is nearly always the first, so the search is short.
+            # The request is nearly always the first one, so that the search is short.
             try:
                 waiting.remove(pending)
             except ValueError:
@@ -129,9 +134,13 @@ class RequestQueue:
         return False
 
     def expire(self, now_ns: int) -> list[Pending]:
-        """Apply the timeouts: DELAYed requests move to the end, REJECTed ones are removed and returned."""
+        """Apply timeouts: requests with Triton's action DELAY move to the end, those with REJECT are removed.
+
+        Returns:
+            the removed requests.
+        """
         rejected: list[Pending] = []
-        # This runs at each arrival, so a long queue is searched only if a request may be late.
+        # This runs for each request that arrives. So the queue is searched only if a deadline has passed.
         if not 0 < self._earliest_ns <= now_ns:
             return rejected
         for level, (in_time, delayed) in self._levels.items():
@@ -155,10 +164,10 @@ class RequestQueue:
         return rejected
 
     def _forget_if_empty(self, level: int) -> None:
-        # There may be 2^64 levels, so empty ones are dropped, except for the default level.
+        # There may be 2^64 levels: drop empty ones, except for the default level.
         if level != self._policy.default_priority_level and not any(self._levels.get(level, ())):
             self._levels.pop(level, None)
 
     def next_deadline_ns(self) -> int:
-        """When to call `expire` next, the earliest deadline; 0 if there is none."""
+        """The earliest deadline, at which `expire` must be called again; 0 if there is none."""
         return self._earliest_ns

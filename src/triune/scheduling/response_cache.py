@@ -1,4 +1,4 @@
-"""The response cache: a servable that wraps another and answers repeated requests from a shared cache."""
+"""The response cache: a servable that answers repeated requests from memory, and others by a servable within it."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ class _Entry:
 
 
 class ResponseCache:
-    """An LRU cache of responses. Used on the event loop's thread.
+    """A cache of responses, which drops the least recently used ones. Used only on the event loop's thread.
 
     Invariant: `num_bytes`, the sum of the entries' sizes, is never more than `max_bytes`.
     """
@@ -61,7 +61,7 @@ class ResponseCache:
         return len(self._entries)
 
     def get(self, key: bytes) -> InferenceResponse | None:
-        """The response for a key, which must not be changed; None if there is none."""
+        """The response for a key; None if there is none. It must not be changed."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -75,7 +75,8 @@ class ResponseCache:
             key: the cache key.
             response: the response; nobody may change it from now on.
             num_bytes: its size.
-            siblings: the keys of its servable's responses; contains this key while the response is in the cache.
+            siblings: the keys of all cached responses of the same servable. The cache adds this key, and removes it
+                when it drops the response.
         """
         if num_bytes > self.max_bytes:
             return
@@ -95,7 +96,7 @@ class ResponseCache:
 
 
 def size_of(array: Array) -> int:
-    """An array's memory in bytes, including the objects of a BYTES array and their contents."""
+    """The memory of an array in bytes, with the elements of a BYTES array and their contents."""
     return array_bytes(array) + content_bytes(array)
 
 
@@ -110,7 +111,11 @@ def is_small(arrays: Iterable[Array]) -> bool:
 
 
 def to_keep(response: InferenceResponse) -> tuple[InferenceResponse, int]:
-    """A response to store, and its size. Views are copied; its arrays are read-only."""
+    """Make a response that can be stored: views are copied, and all arrays are read-only.
+
+    Returns:
+        the response, and its size in bytes.
+    """
     outputs: dict[str, Array] = {}
     for name, array in response.outputs.items():
         kept = array.copy() if array.base is not None else array.view()
@@ -120,7 +125,7 @@ def to_keep(response: InferenceResponse) -> tuple[InferenceResponse, int]:
 
 
 def key_of(call: Call, owner: int) -> bytes:
-    """The cache key: a digest of the servable, the inputs, the requested outputs and the parameters."""
+    """The cache key of a request: a hash of the servable, the inputs, the requested outputs and the parameters."""
     digest = hashlib.blake2b(digest_size=32)
     request = call.request
     asked = [(output.name, output.num_classes) for output in request.outputs]
@@ -139,18 +144,18 @@ def key_of(call: Call, owner: int) -> bytes:
 
 
 class CachedServable:
-    """A `Servable` that answers repeated requests to another servable from the cache.
+    """A `Servable` that answers requests from the cache if it can, and else asks the servable within it.
 
-    It stores the client's responses, including classifications, but no errors. Two equal requests that run at the same
-    time are both computed.
+    It stores complete responses to clients, including classifications, but no errors. Of two equal requests at the same
+    time, both are computed.
     """
 
     def __init__(self, inner: Servable, cache: ResponseCache, clock: Clock, *, is_ordered: bool = False) -> None:
         """Args:
-        inner: computes responses that are not in the cache; closed with this servable.
+        inner: the servable that computes responses which are not in the cache; closed with this one.
         cache: the cache, shared with other servables.
         clock: the clock.
-        is_ordered: responses are sent in the order of their requests (`preserve_ordering`).
+        is_ordered: whether responses are sent in the order of the requests (Triton's `preserve_ordering`).
         """
         self._inner = inner
         self._cache = cache
@@ -169,7 +174,7 @@ class CachedServable:
         return self._inner.statistics
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
-        """See `Servable`. Raises as the inner servable does."""
+        """Answer a request from the cache, or let `inner` compute it: see `Servable.submit`."""
         if self._is_refusing:
             return self._inner.submit(call)
         if is_small(call.inputs.values()):
@@ -182,22 +187,22 @@ class CachedServable:
         return future if self._unanswered is None else self._in_order(future, self._unanswered)
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """See `Servable`. Yields exactly one answer."""
+        """Yield the one answer of a request: see `Servable.stream`."""
         return only_answer(self, call)
 
     def refuse(self) -> None:
-        """See `Servable`."""
+        """Refuse waiting and new requests; running ones finish."""
         self._is_refusing = True
         self._inner.refuse()
 
     async def drain(self) -> None:
-        """See `Servable`."""
+        """Wait until no request waits or runs."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         await self._inner.drain()
 
     async def close(self) -> None:
-        """See `Servable`. Its responses leave the cache."""
+        """Close the servable within, and remove its responses from the cache."""
         self.refuse()
         await self.drain()
         await self._inner.close()
@@ -227,7 +232,7 @@ class CachedServable:
         return future
 
     def _keep(self, key: bytes, looked_ns: int, future: asyncio.Future[InferenceResponse]) -> None:
-        """Called when a response was computed, or failed."""
+        """Store a response, now that it was computed. Nothing is stored for an error."""
         if future.cancelled() or future.exception() is not None or self._is_refusing:
             return
         response = future.result()
@@ -252,7 +257,7 @@ class CachedServable:
     def _in_order(
         self, inner: asyncio.Future[InferenceResponse], unanswered: deque[_Unanswered]
     ) -> asyncio.Future[InferenceResponse]:
-        """A future that is done when `inner` and the futures of all earlier requests are done."""
+        """Return a future with the result of `inner`, done only after those of all earlier requests."""
         outer: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
         unanswered.append((outer, inner))
         outer.add_done_callback(lambda _: inner.cancel())

@@ -24,11 +24,11 @@ class Runner(Protocol):
         ...
 
     def run(self, batch: Batch) -> None:
-        """Run `batch` and fill its `answers` and times. Never raises: a failure is an answer."""
+        """Run `batch`, and set its `answers` and times. Never raises: an error becomes the answer."""
         ...
 
     def interrupt(self) -> None:
-        """Ask the current `run` to end soon, if the library can. From any thread; does not wait."""
+        """Ask the running `run` to end soon, if the library can. May be called from any thread; does not wait."""
         ...
 
     def close(self) -> None:
@@ -37,39 +37,40 @@ class Runner(Protocol):
 
 
 class TensorRunner:
-    """The `Runner` of tensor models, which give one answer to each request.
+    """The `Runner` for models that give one answer, of tensors, to each request.
 
     Attributes:
         executable: the compiled model; closed with the runner.
-        unit: see `Runner`.
+        unit: the unit that the batches run on.
         clock: measures the runs.
     """
 
     def __init__(self, executable: Executable, clock: Clock | None = None) -> None:
-        """`clock` measures the runs; None: the monotonic clock."""
+        """`clock` measures the runs; None takes the monotonic clock."""
         self.executable = executable
         self.unit = executable.unit
         self.clock = clock or MonotonicClock()
 
     def run(self, batch: Batch) -> None:
-        """See `Runner`."""
+        """Run `batch`: all requests at once, and one by one if that fails. Sets its `answers` and times."""
         batch.started_ns = self.clock.now_ns()
         answers = self._run(batch, batch.pendings)
         if len(batch.pendings) > 1 and not batch.is_given_up and any(isinstance(each, TriuneError) for each in answers):
-            # One bad request (an index out of range, for example) fails a whole batch, so each request runs alone now.
+            # One bad request, with an index out of range for example, makes the whole batch fail. So run each request
+            # alone now.
             answers = [self._run(batch, [pending])[0] for pending in batch.pendings]
         batch.finish(answers)
 
     def repeat(self, batch: Batch) -> None:
-        """Run the inputs of `batch` once more, without its answers. Raises what the executable raises."""
-        self.executable.run(_inputs(batch, batch.pendings), _wanted(batch, batch.pendings))
+        """Run the inputs of `batch` once more and drop the outputs. Raises what the executable raises."""
+        self.executable.run(_inputs(batch, batch.pendings), _requested_outputs(batch, batch.pendings))
 
     def interrupt(self) -> None:
-        """See `Runner`."""
+        """Ask the running `run` to end soon, if the library can."""
         self.executable.interrupt()
 
     def close(self) -> None:
-        """See `Runner`."""
+        """Close the executable."""
         self.executable.close()
 
     def _run(self, batch: Batch, pendings: Sequence[Pending]) -> Sequence[dict[str, Array] | TriuneError]:
@@ -80,13 +81,13 @@ class TensorRunner:
             inputs = _inputs(batch, pendings)
             if is_joined:
                 joined_ns = self.clock.now_ns()
-            results = self.executable.run(inputs, _wanted(batch, pendings))
+            results = self.executable.run(inputs, _requested_outputs(batch, pendings))
             ran_ns = batch.ended_ns = self.clock.now_ns()
             answers: Sequence[dict[str, Array] | TriuneError] = (results,)
             if batch.has_rows:
                 _check_rows(batch, pendings, results)
             if is_joined:
-                answers = part(pendings, results, self.executable.signature, batch.ragged)
+                answers = split(pendings, results, self.executable.signature, batch.ragged)
                 batch.ended_ns = self.clock.now_ns()
             batch.input_ns += joined_ns - begun_ns
             batch.infer_ns += ran_ns - joined_ns
@@ -120,10 +121,10 @@ def _check_rows(batch: Batch, pendings: Sequence[Pending], results: Mapping[str,
 
 
 def _inputs(batch: Batch, pendings: Sequence[Pending]) -> Mapping[str, Array]:
-    return pendings[0].call.inputs if len(pendings) == 1 else join(pendings, batch.ragged)
+    return pendings[0].call.inputs if len(pendings) == 1 else concatenate(pendings, batch.ragged)
 
 
-def _wanted(batch: Batch, pendings: Sequence[Pending]) -> Sequence[str]:
+def _requested_outputs(batch: Batch, pendings: Sequence[Pending]) -> Sequence[str]:
     asked: set[str] = set()
     for pending in pendings:
         if not pending.call.request.outputs:
@@ -132,8 +133,11 @@ def _wanted(batch: Batch, pendings: Sequence[Pending]) -> Sequence[str]:
     return [name for name in batch.outputs if name in asked]
 
 
-def join(pendings: Sequence[Pending], ragged: frozenset[str]) -> dict[str, Array]:
-    """Concatenate the requests' inputs along the batch dimension; ragged ones are padded with zeros to the largest."""
+def concatenate(pendings: Sequence[Pending], ragged: frozenset[str]) -> dict[str, Array]:
+    """Concatenate the inputs of requests along the batch dimension.
+
+    Rows of ragged inputs are padded with zeros to the size of the largest one.
+    """
     joined: dict[str, Array] = {}
     for name in pendings[0].call.inputs:
         arrays = [pending.call.inputs[name] for pending in pendings]
@@ -156,13 +160,13 @@ def _pad_and_stack(arrays: Sequence[Array]) -> Array:
     return stacked
 
 
-def part(
+def split(
     pendings: Sequence[Pending], results: Mapping[str, Array], signature: Signature, ragged: frozenset[str]
 ) -> list[dict[str, Array]]:
-    """Split the results into each request's rows (views), without the padding of ragged inputs.
+    """Split the results into the rows of each request (views), without the padding of ragged inputs.
 
-    An output's dimension loses the padding if the model file gives it the same name as a ragged input's dimension. Each
-    result has one row for each row of the requests.
+    A dimension of an output has the padding of a ragged input if the model file gives both dimensions the same name; it
+    is then cut to the size of that input. Each result must have one row for each row of the requests.
     """
     specs = {spec.name: spec for spec in signature.outputs}
     answers: list[dict[str, Array]] = []

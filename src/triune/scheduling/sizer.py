@@ -1,9 +1,9 @@
-"""Chooses the batch size of a worker by measured throughput.
+"""Choose the batch size of a worker by measured throughput.
 
 The largest possible batch is often not the fastest. Many models take as long per row in large batches as in medium
-ones; some take longer, since their activations outgrow a cache. And if a batch answers all clients at once, the unit
-idles until they have sent their next requests. Both effects are measured: a batch size is rated by the time from its
-start to the start of the next batch, idle time included, divided by its rows.
+ones; some take longer, since their activations outgrow a cache. And if one batch answers all clients at once, the unit
+is idle until they have sent their next requests. Both effects are measured: the rating of a batch size is the time from
+its start to the start of the next batch, idle time included, divided by its rows.
 """
 
 _WEIGHT = 0.2
@@ -16,9 +16,9 @@ _REFRESH = 64
 
 
 class BatchSizer:
-    """Chooses among all waiting rows, a half, a quarter and an eighth of them, in powers of two.
+    """Chooses between all waiting rows, a half, a quarter and an eighth of them, as powers of two.
 
-    Each size is tried a few times before it is rated, the largest first.
+    Each size is tried a few times before it is rated, the largest one first.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class BatchSizer:
         self._started_ns = 0
 
     def choose(self, num_rows: int) -> int:
-        """The most rows to take of `num_rows` waiting rows that fit into one batch; at least 1."""
+        """The number of rows for the next batch, at least 1, if `num_rows` rows wait and fit into one batch."""
         sizes = [num_rows]
         half = 1 << (num_rows - 1).bit_length() - 1 if num_rows > 1 else 0
         while half and len(sizes) < _NUM_SIZES:
@@ -49,9 +49,9 @@ class BatchSizer:
         return best
 
     def record_start(self, num_rows: int, now_ns: int, busy_ns: int) -> None:
-        """Record that a batch starts, and that the one before it computed for `busy_ns`.
+        """Record that a batch starts, and that the batch before it computed for `busy_ns`.
 
-        Idle time is capped at `busy_ns`: more idle time means that clients sent no requests.
+        Idle time above `busy_ns` does not count: it means that clients sent no requests.
         """
         if self._num_rows:
             elapsed_ns = min(now_ns - self._started_ns, 2 * busy_ns)
@@ -65,5 +65,5 @@ class BatchSizer:
 
 
 def _class_of(num_rows: int) -> int:
-    """The size class of a batch, rounded up to a power of two: 17 to 32 rows are class 32."""
+    """The size class of a batch: its rows, rounded up to a power of two, so that 17 to 32 rows are class 32."""
     return (num_rows - 1).bit_length()

@@ -1,4 +1,4 @@
-"""Workers run batches: on their own thread, or on the caller's."""
+"""Workers run batches, on a thread of their own or on the event loop's thread."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ class Worker(Protocol):
 
     @property
     def is_inline(self) -> bool:
-        """`start` runs the batch before it returns."""
+        """Whether `start` runs the batch before it returns."""
         ...
 
     def start(self, batch: Batch, done: BatchCallback) -> None:
@@ -44,12 +44,15 @@ class Worker(Protocol):
         ...
 
     def close(self) -> None:
-        """Wait for the running batch, then close the runner. The batch's `done` may never be called."""
+        """Wait for the running batch, then close the runner. `done` may not be called for that batch."""
         ...
 
 
 class InlineWorker:
-    """The reference implementation: runs on the caller's thread. For models faster than a switch of threads."""
+    """Runs batches on the caller's thread, for models that are faster than a switch between threads.
+
+    This is the reference implementation.
+    """
 
     is_inline = True
 
@@ -58,14 +61,14 @@ class InlineWorker:
         self.runner = runner
 
     def charge(self, elapsed_ns: int) -> bool:
-        """See `QuickWorker.charge`. This worker never leaves the caller's thread: False."""
+        """Return False: this worker never moves to another thread. See `QuickWorker.charge`."""
         return False
 
     def leave(self, elapsed_ns: int, repeat: Callable[[], object]) -> None:
-        """See `QuickWorker.leave`. Does nothing."""
+        """Do nothing: this worker never moves to another thread. See `QuickWorker.leave`."""
 
     def start(self, batch: Batch, done: BatchCallback) -> None:
-        """Run, then call `done`, then return."""
+        """Run the batch, and call `done`, before returning."""
         self.runner.run(batch)
         done(batch)
 
@@ -75,7 +78,7 @@ class InlineWorker:
 
 
 class ThreadWorker:
-    """Runs batches on its own thread. The runtime releases the GIL, so the event loop runs meanwhile."""
+    """Runs batches on its own thread. The runtime releases the GIL, so that the event loop goes on meanwhile."""
 
     is_inline = False
 
@@ -93,22 +96,24 @@ class ThreadWorker:
         self._thread = start_thread(self._work, name)
 
     def start(self, batch: Batch, done: BatchCallback) -> None:
-        """Pass the batch to the thread. Called on the loop's thread."""
+        """Pass the batch to the thread. Call this on the event loop's thread."""
         self.call(partial(self.runner.run, batch), partial(done, batch))
 
     def call(self, work: Callable[[], None], done: Callable[[], None]) -> None:
-        """Call `work` on the thread after what was passed before, then `done` on the loop's thread, where this runs.
+        """Call `work` on the thread, after what was passed to it before, then `done` on the event loop's thread.
 
-        `work` must not raise.
+        `work` must not raise. Call this on the event loop's thread.
         """
         self._calls.put((work, done, asyncio.get_running_loop()))
 
     def stop(self) -> None:
-        """End the thread after the running batch, without waiting. The caller owns the runner from now on."""
+        """End the thread after the running batch, without waiting. Then the caller owns the runner."""
         self._calls.put(None)
 
     def close(self) -> None:
-        """End the thread after the running batch, then close the runner. Blocks: do not call it on the event loop."""
+        """End the thread after the running batch, then close the runner. It blocks: do not call it on the event
+        loop.
+        """
         self.stop()
         self._thread.join()
         self.runner.close()
@@ -118,7 +123,10 @@ class ThreadWorker:
             pass
 
     def _run_next(self) -> bool:
-        """Wait for a call and make it. A function of its own, so that no local variable keeps the last batch alive."""
+        """Wait for the next call and make it.
+
+        This is a function of its own, so that no local variable keeps the last batch in memory while the thread waits.
+        """
         if (item := self._calls.get()) is None:
             return False
         work, done, loop = item
@@ -126,23 +134,23 @@ class ThreadWorker:
         try:
             loop.call_soon_threadsafe(done)
         except RuntimeError:
-            # The loop was closed while the batch ran: nobody waits for the answer.
+            # The event loop was closed while the batch ran, so that nobody waits for the answer.
             return False
         return True
 
 
 class QuickWorker:
-    """Runs batches on the caller's thread while they take no longer than measured at load, else on its own thread.
+    """Runs batches on the event loop's thread as long as they are fast, else on a thread of its own.
 
-    A batch can be late for two reasons: the model is slow on these inputs, or the whole process was paused (by a busy
-    or virtual machine). So the worker's thread repeats the late batch. If the repetition is fast, batches return to the
-    caller's thread; if it is slow too, they never return.
+    A batch can be late for two reasons: the model is slow on these inputs, or the whole process was paused, by a busy
+    or virtual machine. So the worker's thread repeats the late batch. If the repetition is fast, batches return to the
+    event loop's thread; if it is slow too, they never return.
     """
 
     def __init__(self, runner: TensorRunner, name: str) -> None:
         """Args:
         runner: closed by `close`.
-        name: names the thread, and the worker in the log.
+        name: the name of the thread, and of the worker in the log.
         """
         self.runner = runner
         self.is_inline = True
@@ -153,17 +161,19 @@ class QuickWorker:
         self._may_return = False
 
     def charge(self, elapsed_ns: int) -> bool:
-        """Record that the executable blocked the event loop for `elapsed_ns`.
+        """Record that a batch blocked the event loop for `elapsed_ns`.
 
         Returns:
-            whether batches exceeded their allowance by more than MAX_DEBT_NS together: call `leave` then.
+            whether batches have together exceeded ALLOWANCE_NS (1 ms each) by more than MAX_DEBT_NS (20 ms), so that
+            `leave`
+            must be called.
         """
         debt_ns = self._debt_ns + elapsed_ns - ALLOWANCE_NS
         self._debt_ns = debt_ns if debt_ns > 0 else 0
         return debt_ns > MAX_DEBT_NS
 
     def leave(self, elapsed_ns: int, repeat: Callable[[], object]) -> None:
-        """Run batches on the worker's thread, for ever if `repeat` is slow there.
+        """Run batches on the worker's thread from now on: forever, if `repeat` is slow there, too.
 
         Args:
             elapsed_ns: the time for which the last batch blocked the event loop, for the log.
@@ -173,7 +183,7 @@ class QuickWorker:
             try:
                 self._thread = ThreadWorker(self.runner, self._name)
             except NoThreadError as error:
-                # The debt stays, so the next batch tries again to start the thread.
+                # The recorded excess stays, so that the next batch tries again to start the thread.
                 _log.error("%s holds the event loop too long, and stays on it: %s", self._name, error)
                 return
         self.is_inline = False
@@ -182,7 +192,7 @@ class QuickWorker:
         self._thread.call(partial(self._time, repeat, durations_ns), partial(self._judge, elapsed_ns, durations_ns))
 
     def start(self, batch: Batch, done: BatchCallback) -> None:
-        """Run the batch and call `done`, or pass it to the thread. Called on the loop's thread."""
+        """Run the batch and call `done`, or pass the batch to the thread. Call this on the event loop's thread."""
         if not self.is_inline and self._thread is not None:
             self._num_in_thread += 1
             self._thread.start(batch, partial(self._complete, done))
@@ -194,12 +204,12 @@ class QuickWorker:
         done(batch)
 
     def stop(self) -> None:
-        """As `ThreadWorker.stop`."""
+        """End the thread, if there is one, without waiting. Then the caller owns the runner."""
         if self._thread is not None:
             self._thread.stop()
 
     def close(self) -> None:
-        """End the thread if there is one, and close the runner. Blocks: do not call it on the event loop."""
+        """End the thread, if there is one, and close the runner. It blocks: do not call it on the event loop."""
         (self._thread or self.runner).close()
 
     def _complete(self, done: BatchCallback, batch: Batch) -> None:
@@ -208,10 +218,10 @@ class QuickWorker:
         done(batch)
 
     def _time(self, repeat: Callable[[], object], durations_ns: list[int]) -> None:
-        """Repeat a batch on the worker's thread until it is fast, NUM_REPEATS times at most."""
+        """Repeat a batch on the worker's thread, NUM_REPEATS times or until it is fast, and append the durations."""
         for _ in range(NUM_REPEATS):
             began_ns = self.runner.clock.now_ns()
-            # A failure has reached its client by the batch itself: only the time counts here.
+            # The client has the error of the batch itself. Here only the time counts.
             with contextlib.suppress(Exception):
                 repeat()
             durations_ns.append(self.runner.clock.now_ns() - began_ns)
@@ -219,7 +229,7 @@ class QuickWorker:
                 return
 
     def _judge(self, elapsed_ns: int, durations_ns: Sequence[int]) -> None:
-        """Called on the loop's thread once the late batch was repeated."""
+        """Decide from the durations of the repetitions whether to return. Called on the event loop's thread."""
         self._may_return = min(durations_ns) <= ALLOWANCE_NS
         if self._may_return:
             self._return()
@@ -232,7 +242,7 @@ class QuickWorker:
         )
 
     def _return(self) -> None:
-        """Return to the caller's thread, if allowed and if no batch runs: an executable runs one batch at a time."""
+        """Return to the event loop's thread, if that is allowed and no batch runs: an executable runs one at a time."""
         if self._may_return and not self._num_in_thread:
             self.is_inline = True
             self._may_return = False

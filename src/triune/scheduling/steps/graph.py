@@ -1,8 +1,8 @@
-"""The servable of an ensemble: it runs a graph of steps.
+"""The servable of an ensemble, which runs a graph of steps.
 
 Everything runs on the event loop's thread. A step starts as soon as its input tensors are available. `_pump` is the
-main loop: it runs when a request arrives and when a step has answered, and starts steps until none is ready. Tensors
-pass from step to step without a copy.
+main loop: it runs when a request arrives and when a step has answered, and starts steps until none is ready. Tensors go
+from step to step without a copy.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ _FINISH = -1
 
 
 class StepGraph:
-    """A `Servable` that answers a request by calling the servables of its steps.
+    """A `Servable` that answers a request by requests to the models of its steps.
 
-    A request holds a reference to the models of its steps, which answer it even if they are unloaded or replaced
-    meanwhile. If the client cancels it or one of its steps fails, its other steps are cancelled.
+    A request holds a reference to these models, which answer it even if they are unloaded or replaced meanwhile. If the
+    client cancels it, or one of its steps fails, its other steps are cancelled.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class StepGraph:
         self._is_refusing = False
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
-        """See `Servable`.
+        """Start a request: see `Servable.submit`.
 
         Raises:
             UnavailableError: the ensemble is being unloaded, or the model of a step is not ready.
@@ -125,21 +125,21 @@ class StepGraph:
         return future
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """See `Servable`. Yields exactly one answer."""
+        """Yield the one answer of a request: see `Servable.stream`."""
         return only_answer(self, call)
 
     def refuse(self) -> None:
-        """See `Servable`. Running requests go on, but the models of their steps may refuse them."""
+        """Refuse new requests. Running ones go on, but the models of their steps may refuse theirs."""
         self._is_refusing = True
 
     async def drain(self) -> None:
-        """See `Servable`."""
+        """Wait until no request runs."""
         while self._runs:
             idle = self._idle = self._idle or asyncio.Event()
             await idle.wait()
 
     async def close(self) -> None:
-        """See `Servable`."""
+        """Refuse new requests, and let running ones finish."""
         self.refuse()
         await self.drain()
         self._time_limit.close()
@@ -151,7 +151,7 @@ class StepGraph:
                 try:
                     models[step.model, step.version] = self._models.get(step.model, step.version)
                 except TriuneError as error:
-                    raise self._named(error, step) from error
+                    raise self._with_step(error, step) from error
         for model in models.values():
             model.holds.hold()
         return models
@@ -160,72 +160,72 @@ class StepGraph:
         self._ready.extend((run, number, False) for number in run.put(name, value))
 
     def _pump(self) -> None:
-        # A step that answers at once calls `_pump` again inside `_begin`: the loop below avoids recursion.
+        # A step that answers at once calls `_pump` again within `_start`. Return then: the loop goes on.
         if self._is_pumping:
             return
         self._is_pumping = True
         until_ns = self._clock.now_ns() + _MAX_TURN_NS
         try:
             while self._ready:
-                self._begin(*self._ready.popleft())
+                self._start(*self._ready.popleft())
                 if self._ready and self._clock.now_ns() > until_ns:
                     asyncio.get_running_loop().call_soon(self._pump)
                     break
         finally:
             self._is_pumping = False
 
-    def _begin(self, run: Run, number: int, has_slot: bool) -> None:
-        """Start a step whose input tensors are available, or let the request wait for a slot."""
+    def _start(self, run: Run, number: int, has_slot: bool) -> None:
+        """Start a step whose input tensors are available; if too many requests are in it, let this one wait."""
         step = self._steps[number]
         if run.future.done():
             if has_slot:
-                self._leave(number)
+                self._free_slot(number)
             return
         try:
             if not has_slot and not self._slots[number].enter(run):
                 return
         except UnavailableError as error:
-            self._fail(run, self._named(error, step))
+            self._fail(run, self._with_step(error, step))
             return
         try:
-            future = self._ask(run, step)
+            future = self._submit(run, step)
         except TriuneError as error:
-            self._leave(number)
-            self._fail(run, self._named(error, step))
+            self._free_slot(number)
+            self._fail(run, self._with_step(error, step))
             return
         except Exception as error:  # noqa: BLE001 - a defect fails this request, and no other
             _log.exception("a step of ensemble '%s' could not be begun", self._name)
-            self._leave(number)
-            self._fail(run, self._named(InternalError(f"unexpected {type(error).__name__}: {error}"), step))
+            self._free_slot(number)
+            self._fail(run, self._with_step(InternalError(f"unexpected {type(error).__name__}: {error}"), step))
             return
         run.under_way[number] = future
         if future.done():
-            self._take(run, number, future)
+            self._on_answer(run, number, future)
         else:
-            future.add_done_callback(partial(self._take, run, number))
+            future.add_done_callback(partial(self._on_answer, run, number))
 
-    def _ask(self, run: Run, step: Step) -> asyncio.Future[InferenceResponse]:
+    def _submit(self, run: Run, step: Step) -> asyncio.Future[InferenceResponse]:
         model = run.models[step.model, step.version]
         request = request_of(run, step, self._asked[step.number], model.config)
         call = model.check(request)
         call.compute_time = run.compute_time
         return model.servable.submit(call)
 
-    def _take(self, run: Run, number: int, future: asyncio.Future[InferenceResponse]) -> None:
-        """Handle the answer of a step."""
+    def _on_answer(self, run: Run, number: int, future: asyncio.Future[InferenceResponse]) -> None:
+        """Handle the answer of a step, once its future is done."""
         del run.under_way[number]
-        self._leave(number)
+        self._free_slot(number)
         step = self._steps[number]
         error = UnavailableError("the request was withdrawn") if future.cancelled() else future.exception()
         if not run.future.done():
             if error is not None:
-                self._fail(run, self._named(error, step))
+                self._fail(run, self._with_step(error, step))
             else:
-                self._give(run, step, future.result())
-        self._end_if_over(run)
+                self._put_outputs(run, step, future.result())
+        self._end_if_done(run)
         self._pump()
 
-    def _give(self, run: Run, step: Step, response: InferenceResponse) -> None:
+    def _put_outputs(self, run: Run, step: Step, response: InferenceResponse) -> None:
         config = run.models[step.model, step.version].config
         has_batch = config.batching.max_batch_size > 0
         for own, tensor in step.outputs.items():
@@ -235,8 +235,8 @@ class StepGraph:
         if not run.num_left:
             self._answer(run)
 
-    def _leave(self, number: int) -> None:
-        """Free a slot of a step, for the next waiting request."""
+    def _free_slot(self, number: int) -> None:
+        """End a request's use of a step, and start the step for the next waiting request."""
         waiting = self._slots[number].leave()
         if waiting is not None:
             self._ready.append((waiting, number, True))
@@ -245,7 +245,7 @@ class StepGraph:
         call = run.call
         response = response_of(run, self._config, self._version)
         if call.finish is not None and not is_small(response.outputs.values()):
-            # A classification sorts, which can be slow.
+            # Finish in a thread: classification sorts, which can be slow.
             finishing = asyncio.get_running_loop().create_task(in_thread(call.finish, response))
             run.under_way[_FINISH] = finishing
             finishing.add_done_callback(partial(self._finish, run))
@@ -253,8 +253,8 @@ class StepGraph:
         try:
             self._succeed(run, call.finish(response) if call.finish else response)
         except Exception as error:  # noqa: BLE001 - the client gets the error, and a defect is logged
-            self._fail(run, _typed(error, self._name))
-        self._end_if_over(run)
+            self._fail(run, _as_triune_error(error, self._name))
+        self._end_if_done(run)
 
     def _finish(self, run: Run, finishing: asyncio.Future[InferenceResponse]) -> None:
         del run.under_way[_FINISH]
@@ -263,8 +263,8 @@ class StepGraph:
             if error is None:
                 self._succeed(run, finishing.result())
             else:
-                self._fail(run, _typed(error, self._name))
-        self._end_if_over(run)
+                self._fail(run, _as_triune_error(error, self._name))
+        self._end_if_done(run)
 
     def _succeed(self, run: Run, response: InferenceResponse) -> None:
         statistics, computed = self.statistics, run.compute_time
@@ -298,7 +298,7 @@ class StepGraph:
         self._fail(run, error)
 
     def _withdraw(self, run: Run) -> None:
-        """Called when the future is done: answered, or cancelled by the client."""
+        """Cancel the steps of a request that the client cancelled. Called when the future of the request is done."""
         if run.future.cancelled():
             self.statistics.num_pending -= 1
             self.statistics.record_failure(FailureReason.CANCELED, self._clock.now_ns() - run.started_ns)
@@ -310,9 +310,9 @@ class StepGraph:
             slots.forget(run)
         for future in list(run.under_way.values()):
             future.cancel()
-        self._end_if_over(run)
+        self._end_if_done(run)
 
-    def _end_if_over(self, run: Run) -> None:
+    def _end_if_done(self, run: Run) -> None:
         if run.under_way or not run.future.done() or run not in self._runs:
             return
         del self._runs[run]
@@ -322,15 +322,15 @@ class StepGraph:
             self._idle.set()
             self._idle = None
 
-    def _named(self, error: BaseException, step: Step) -> TriuneError:
-        """A step's error with the step appended to its message (Triton puts the ensemble's name first)."""
-        typed = _typed(error, step.model)
+    def _with_step(self, error: BaseException, step: Step) -> TriuneError:
+        """Append the name of the step to the message of its error. Triton puts the ensemble's name first."""
+        typed = _as_triune_error(error, step.model)
         named = type(typed)(f"in ensemble '{self._name}', {typed} ({step})")
         named.__cause__ = error
         return named
 
 
-def _typed(error: BaseException, model: str) -> TriuneError:
+def _as_triune_error(error: BaseException, model: str) -> TriuneError:
     if isinstance(error, TriuneError):
         return error
     _log.error("an answer of model '%s' could not be finished", model, exc_info=error)

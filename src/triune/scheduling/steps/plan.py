@@ -1,4 +1,4 @@
-"""Finds the steps that the requested outputs need, and the tensors that each step waits for."""
+"""Which steps the requested outputs need, and which tensors each step waits for."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -9,13 +9,13 @@ from triune.config.ensemble.steps import Step
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps for some outputs of a graph. A step runs if an output needs it, directly or through other steps.
+    """The steps that some outputs of a graph need, directly or through other steps.
 
     Attributes:
         steps: the numbers of the steps that run.
-        readers: by tensor name, the steps that read the tensor.
-        num_waits: by step number, how many tensors the step waits for.
-        num_reads: by tensor name, how many readers it has, steps and the answer; it is freed after the last.
+        readers: for each tensor, the steps that read it.
+        num_waits: for each step, the number of tensors that it waits for.
+        num_reads: for each tensor, how often it is read, by steps and for the answer. It is freed after the last time.
     """
 
     steps: Mapping[int, Step]
@@ -25,7 +25,7 @@ class Plan:
 
 
 def plan(steps: Sequence[Step], outputs: Collection[str]) -> Plan:
-    """The plan for some outputs.
+    """Make the plan for some outputs.
 
     Args:
         steps: the steps of an acyclic graph, in which at most one step writes each tensor.

@@ -1,4 +1,4 @@
-"""The state of one request that runs through the steps of a graph."""
+"""The state of one request to an ensemble while it runs through the steps."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -17,9 +17,11 @@ from triune.scheduling.steps.plan import Plan
 
 
 class Value(NamedTuple):
-    """A tensor of a request. `array` is None if an optional input was left out, or a model returned no such output.
+    """A tensor within a request to an ensemble.
 
-    `batch_size` is its number of rows, or 0 if its writer has no batch dimension.
+    Attributes:
+        array: None if an optional input was left out, or if the model did not return the output.
+        batch_size: the number of rows; 0 if the model that wrote it has no batch dimension.
     """
 
     array: Array | None
@@ -29,16 +31,16 @@ class Value(NamedTuple):
 class Run:
     """A running request.
 
-    Invariant: a run is over when its future is done and none of its steps runs; then its models are released.
+    A run is over when its future is done and none of its steps runs. Then its models are released.
 
     Attributes:
         call: the request.
         future: the future of its answer.
-        plan: the steps that it needs.
-        models: the steps' models, by model and version; they are held.
-        compute_time: the compute time of its steps' batches.
-        started_ns: when it arrived.
-        values: the available tensors that a step or the answer has yet to read.
+        plan: the steps that the request needs.
+        models: the models of the steps, by name and version; the run holds them.
+        compute_time: the compute time of all batches of its steps.
+        started_ns: the time at which it arrived.
+        values: the available tensors that a step or the answer still has to read.
         under_way: the futures of the running steps, by step number.
         num_left: the number of requested outputs that are not available yet.
     """
@@ -81,7 +83,11 @@ class Run:
         self._num_reads = dict(plan.num_reads)
 
     def put(self, name: str, value: Value) -> Iterable[int]:
-        """Store a tensor. Returns the steps that have all their tensors now."""
+        """Store a tensor.
+
+        Returns:
+            the steps all of whose input tensors are available now.
+        """
         if name not in self._num_reads:
             return ()
         self.values[name] = value
@@ -94,7 +100,7 @@ class Run:
         return ready
 
     def take(self, names: Iterable[str]) -> Mapping[str, Value]:
-        """Read tensors for one step, or for the answer. A tensor is freed after its last reader."""
+        """Read tensors, for one step or for the answer. A tensor is freed after it was read for the last time."""
         taken: dict[str, Value] = {}
         for name in set(names):
             taken[name] = self.values[name]
@@ -105,15 +111,18 @@ class Run:
 
 
 def fit(value: Value, dims: tuple[int, ...], *, has_batch: bool) -> Array | None:
-    """Add or remove a tensor's batch dimension, as its reader needs it. Returns a view (Triton's `ReshapeTensorDims`).
+    """Add or remove the batch dimension of a tensor, as the model that reads it expects (Triton's `ReshapeTensorDims`).
 
-    The tensor stays as it is if writer and reader both have a batch dimension, if neither has one, or if the reader has
-    none but takes the whole shape. Else a batch dimension of 1 is added or removed.
+    The tensor stays as it is if both models have a batch dimension or neither has; or if the reader has none and `dims`
+    fits the whole shape. Otherwise a batch dimension of 1 is added or removed.
 
     Args:
         value: the tensor.
-        dims: the shape of a row in the reader's config; -1 for a free dimension.
-        has_batch: the reader has a batch dimension.
+        dims: the shape in the reader's config, without the batch dimension; -1 is a free dimension.
+        has_batch: whether the reader has a batch dimension.
+
+    Returns:
+        a view of the tensor; None if it has no array.
     """
     array = value.array
     if array is None or has_batch == (value.batch_size > 0):
@@ -124,20 +133,20 @@ def fit(value: Value, dims: tuple[int, ...], *, has_batch: bool) -> Array | None
 
 
 def request_of(run: Run, step: Step, asked: tuple[RequestedOutput, ...], config: ModelConfig) -> InferenceRequest:
-    """The request of a step to its model: its mapped tensors, and the parameters of the client's request.
+    """Make the request of a step to its model, with its tensors and the parameters of the client's request.
 
     Args:
-        run: the running request; the step's tensors are taken from it.
+        run: the running request, from which the tensors are read.
         step: the step.
-        asked: the outputs that it maps.
-        config: its model's configuration.
+        asked: the outputs of the model that the step needs.
+        config: the configuration of its model.
     """
     given = run.call.request
     has_batch = config.batching.max_batch_size > 0
     values = run.take(step.inputs.values())
     inputs: dict[str, Array] = {}
     for own, tensor in step.inputs.items():
-        # If the model was replaced and lacks the input now, the check of the request refuses it.
+        # A model that was replaced may lack the input now. Checking the request then gives the error.
         dims = config.inputs[own].dims if own in config.inputs else ()
         if (array := fit(values[tensor], dims, has_batch=has_batch)) is not None:
             inputs[own] = array
@@ -147,12 +156,12 @@ def request_of(run: Run, step: Step, asked: tuple[RequestedOutput, ...], config:
 
 
 def response_of(run: Run, config: ModelConfig, version: int) -> InferenceResponse:
-    """The response, once all requested outputs are available. Outputs that no model returned are left out.
+    """Make the response, once all requested outputs are available. Outputs that no model returned are left out.
 
-    It repeats the sequence parameters of the request, as Triton's ensembles do.
+    It has the request's parameters of sequences, as in Triton's ensembles.
 
     Args:
-        run: the running request; its outputs are taken from it.
+        run: the running request, from which the outputs are read.
         config: the ensemble's configuration.
         version: the ensemble's version.
     """

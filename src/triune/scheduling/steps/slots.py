@@ -1,4 +1,4 @@
-"""Limits the number of requests that run in one step at a time."""
+"""A limit for the number of requests that are in one step at the same time."""
 
 from collections import deque
 
@@ -7,14 +7,14 @@ from triune.scheduling.steps.run import Run
 
 
 class Slots:
-    """The slots of one step, like a semaphore with a bounded queue.
+    """The places for requests in one step: a semaphore whose queue is bounded.
 
-    Invariant: no request waits while a slot is free.
+    Invariant: no request waits while a place is free.
     """
 
     def __init__(self, limit: int, max_waiting: int) -> None:
         """Args:
-        limit: the number of slots; 0 for no limit.
+        limit: the number of places; 0 for no limit.
         max_waiting: the number of requests that may wait; 0 for no limit.
         """
         self._limit = limit
@@ -23,7 +23,10 @@ class Slots:
         self._waiting: deque[Run] = deque()
 
     def enter(self, run: Run) -> bool:
-        """Take a slot. False if none is free: the request waits until `leave` returns it.
+        """Take a place for a request, or let it wait until `leave` returns it.
+
+        Returns:
+            whether a place was free.
 
         Raises:
             UnavailableError: too many requests wait.
@@ -42,7 +45,11 @@ class Slots:
         return False
 
     def leave(self) -> Run | None:
-        """Free a slot. Returns the request that has waited longest, which has the slot now."""
+        """Free a place.
+
+        Returns:
+            the request that has waited longest, which has the place now; None if none waits.
+        """
         if self._limit and self._waiting:
             return self._waiting.popleft()
         self._num_inside -= bool(self._limit)

@@ -1,4 +1,4 @@
-"""The time limit of the requests that run through a graph of steps."""
+"""The time limit of requests to an ensemble."""
 
 import math
 from collections.abc import Callable, Collection
@@ -8,7 +8,7 @@ from triune.scheduling.steps.run import Run
 
 
 class TimeLimit:
-    """Ends requests that have run for too long. One timer serves all of them: it fires for the oldest one.
+    """Ends requests that have run for too long. One timer serves all: it fires for the oldest one.
 
     Everything runs on the event loop's thread.
     """
@@ -18,7 +18,7 @@ class TimeLimit:
         runs: the running requests, the oldest first; the owner adds and removes them.
         seconds: the time limit of a request, from its arrival; infinite for none.
         clock: the clock.
-        end: called with each request that has exceeded the limit and has no answer yet. It gives the answer.
+        end: called with each request that has exceeded the limit without an answer. It must answer the request.
         """
         self._runs = runs
         self._seconds = seconds
@@ -27,7 +27,7 @@ class TimeLimit:
         self._timer: Timer | None = None
 
     def watch(self) -> None:
-        """Call this after a request was added."""
+        """Start the timer, if it is not running. Call this after a request was added to `runs`."""
         if self._timer is None and self._seconds < math.inf:
             self._timer = self._clock.call_at(self._clock.now_ns() + int(self._seconds * 1e9), self._end_late_runs)
 
