@@ -17,7 +17,7 @@ from triune.core.errors import InvalidArgumentError, RestrictedError, TriuneErro
 
 
 class Api(Enum):
-    """The APIs that can be restricted, by Triton's names; `metrics` is Triune's own."""
+    """The APIs that can be restricted, with Triton's names; only `metrics` is Triune's."""
 
     HEALTH = "health"
     METADATA = "metadata"
@@ -45,7 +45,7 @@ class Rule:
         header: the header's name, in lower case.
         scheme: the prefix of the value, compared without case: "Bearer " for an API key, else "".
         digests: the SHA-256 of each accepted key.
-        protocol: the noun in Triton's error message, "API" or "protocol"; empty for an API key.
+        protocol: "API" or "protocol", as Triton's error message calls it; empty for an API key.
     """
 
     header: str
@@ -69,7 +69,7 @@ class Rule:
         scheme = self.scheme.encode()
         has_scheme = given[: len(scheme)].lower() == scheme.lower()
         digest = sha256(given[len(scheme) :].strip()).digest()
-        # Compare with every key, so that the time does not tell which one matched.
+        # Compare with every key, so that the time does not reveal which one matched.
         is_right = sum([hmac.compare_digest(digest, each) for each in self.digests]) > 0
         if not (has_scheme and is_right):
             raise self._refusal("the API key is not one that the server takes")

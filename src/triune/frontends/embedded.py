@@ -22,7 +22,7 @@ BACKLOG = 2048
 
 
 class Connection(Protocol):
-    """The method that an embedded server needs of a connection, beside uvicorn's own."""
+    """What the embedded server calls on a connection, in addition to uvicorn's own methods."""
 
     def check_deadline(self, now: float) -> None:
         """Close the connection if a timeout has passed; `now` is the loop's time, in seconds."""
@@ -30,9 +30,9 @@ class Connection(Protocol):
 
 
 class EmbeddedServer(uvicorn.Server):
-    """A uvicorn server that does not handle signals, reports when it listens, and accepts port 0.
+    """A uvicorn server that leaves signals alone, reports when it listens, and accepts port 0.
 
-    Opened once and closed once.
+    It can be opened once, and closed once.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -69,7 +69,7 @@ class EmbeddedServer(uvicorn.Server):
         return bound
 
     async def close(self, grace_seconds: float) -> None:
-        """Accept no more connections, and give requests under way `grace_seconds` to finish."""
+        """Accept no more connections, and let running requests finish within `grace_seconds`."""
         if self._task is None:
             return
         self.config.timeout_graceful_shutdown = max(1, math.ceil(grace_seconds))
@@ -91,13 +91,13 @@ class EmbeddedServer(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and tell `open` that the server listens."""
+        """Listen, and report to `open` that the server listens."""
         await super().startup(sockets)
         self._is_listening.set()
 
 
 def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> list[socket.socket]:
-    """Open listening TCP sockets on one port, one for each address of `host` on this machine.
+    """Listen on one port of each address of `host` on this machine.
 
     `localhost` has two addresses (IPv4 and IPv6) where the machine has IPv6: clients may try either first.
 
@@ -118,7 +118,7 @@ def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> li
             try:
                 listeners.append(_listen(family, (address[0], bound, *address[2:]), is_shared=is_shared))
             except OSError as error:
-                # A name may have IPv6 addresses while this machine has no IPv6.
+                # A name may have IPv6 addresses although this machine has no IPv6.
                 if error.errno not in _NOT_HERE:
                     raise
                 failure = error
@@ -136,7 +136,9 @@ def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> li
 
 
 def num_addresses(host: str) -> int:
-    """How many addresses `host` has on this machine; 1 if it cannot be resolved (listening reports that error)."""
+    """The number of addresses of `host` on this machine; 1 if it cannot be resolved, which listening reports as an
+    error.
+    """
     try:
         return len(_addresses(host, 0))
     except OSError:
@@ -144,7 +146,7 @@ def num_addresses(host: str) -> int:
 
 
 def _addresses(host: str, port: int) -> dict[tuple[int, tuple[object, ...]], None]:
-    """The families and addresses of a host. `localhost` is always both loopback addresses (RFC 6761)."""
+    """The address families and addresses of a host. `localhost` always has both loopback addresses (RFC 6761)."""
     names = _LOOPBACKS if host.lower() == "localhost" else (host,)
     found = [each for name in names for each in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
     return dict.fromkeys((int(family), address) for family, _, _, _, address in found)

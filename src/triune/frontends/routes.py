@@ -20,7 +20,7 @@ class ApiRoute:
         api: the API that the route belongs to, whose rule callers must satisfy.
         path: the path, in Starlette's notation.
         endpoint: answers a request.
-        methods: the HTTP methods.
+        methods: the allowed HTTP methods.
     """
 
     api: Api
@@ -31,7 +31,7 @@ class ApiRoute:
     def guarded(self, rules: Rules) -> Route:
         """Make a route that checks the access rule before any of the body is read.
 
-        A caller without access gets what `Rule.check` raises, as the app's exception handlers answer it.
+        A caller without access gets the error of `Rule.check`, as the app's exception handlers answer it.
         """
         rule = rules.get(self.api)
         if rule is None:

@@ -1,4 +1,4 @@
-"""The send timeout: closes connections whose client has stopped reading."""
+"""The send timeout: connections are closed if the client has stopped reading."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ class SendTimeout:
         """Whether the client has read nothing for `limit_seconds`. Called several times a second.
 
         Args:
-            is_paused: writing is paused, because the transport's write buffer is full.
+            is_paused: whether writing is paused, because the write buffer of the transport is full.
             transport: the client's connection.
             now: the event loop's time, in seconds.
         """

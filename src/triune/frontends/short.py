@@ -1,4 +1,4 @@
-"""HTTP connections for short requests (a head and hardly a body), with limits on size, time and number."""
+"""HTTP connections for requests with a head and hardly a body, with limits on size, time and number."""
 
 import asyncio
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class ShortProtocol(HttpToolsProtocol):
             self._refuse(b"503 Service Unavailable", "the port has as many connections as --max-connections allows")
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; refuse a request that is larger than the limit."""
+        """Pass input to the parser; refuse a request that is larger than the limit."""
         if self._is_refused or self.transport.is_closing():
             return
         if not self._num_received:
@@ -85,7 +85,7 @@ class ShortProtocol(HttpToolsProtocol):
         if self._send_timeout.is_overdue(self.flow.write_paused, self.transport, now):
             self.transport.abort()
         elif self.flow.write_paused:
-            # The idle time begins when the client has read the response.
+            # The time without a request begins when the client has read the response.
             self._deadline = now + self._limits.idle_seconds
         elif now >= self._deadline:
             self.transport.close()

@@ -1,4 +1,6 @@
-"""The memory budget: what all requests under way may take, from arrival until the response is read."""
+"""The memory budget: a limit for the memory of all requests together, from arrival until the client has the
+response.
+"""
 
 from types import TracebackType
 
@@ -15,25 +17,27 @@ _MIN_BYTES = 256 << 20
 
 
 def default_limit_bytes() -> int:
-    """A quarter of the memory of this machine or container: models and their runs need the rest."""
+    """Return a quarter of the memory of this machine or container. The rest is for models and their runs."""
     return max(_MIN_BYTES, psutil.virtual_memory().total // _SHARE_OF_MEMORY)
 
 
 class MemoryBudget:
-    """Counts the memory of requests under way and refuses more than the limit. Not thread-safe: event loop only.
+    """Counts the memory of all requests that are not finished, and refuses more than the limit.
+
+    Use it on the event loop's thread only.
 
     Invariant: `reserved_bytes` is the sum of `num_bytes` of all reservations that are not released.
 
     Attributes:
-        limit_bytes: the most that all requests may take together.
-        reserved_bytes: what they take now.
+        limit_bytes: the limit for all requests together.
+        reserved_bytes: the sum of the current reservations.
     """
 
     __slots__ = ("limit_bytes", "reserved_bytes")
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         """Args:
-        limit_bytes: the limit; None is `default_limit_bytes()`.
+        limit_bytes: the limit; None takes `default_limit_bytes()`.
         """
         self.limit_bytes = default_limit_bytes() if limit_bytes is None else limit_bytes
         self.reserved_bytes = 0
@@ -46,7 +50,9 @@ class MemoryBudget:
 
 
 class Reservation:
-    """The memory of one request. Release it when the request ends, for whatever reason, or use it as a context manager.
+    """The memory that is reserved for one request.
+
+    Release it when the request ends, for whatever reason, or use it as a context manager.
 
     Attributes:
         num_bytes: the reserved size.
@@ -85,7 +91,7 @@ class Reservation:
         self.resize(self.num_bytes + more_bytes)
 
     def release(self) -> None:
-        """Give the memory back to the budget. Calling it again does nothing."""
+        """Return the memory to the budget. Calling it again does nothing."""
         if self.num_bytes >= LARGE_BYTES:
             HEAP.give_back_soon()
         self._budget.reserved_bytes -= self.num_bytes

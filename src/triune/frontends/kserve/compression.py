@@ -23,15 +23,15 @@ PIECE_BYTES = 256 << 10
 MAX_RATIO = 200
 """The largest decompression ratio of a large body (zip bomb protection); zlib's maximum is about 1030."""
 
-# The ratio is not checked up to this decompressed size.
+# Up to this decompressed size, any ratio of decompressed to compressed size is accepted.
 _FREE_BYTES = 8 << 20
 _STEP_BYTES = 1 << 20
-# How much zlib reads and writes in one call. It releases the GIL, but appending its output to the data does not: small
-# pieces keep the event loop waiting for microseconds, where pieces of 1 MiB took half a millisecond.
+# How much zlib reads and writes in one call. zlib releases the GIL, but appending its output to the data does not.
+# Small pieces block the event loop for microseconds; pieces of 1 MiB blocked it for half a millisecond.
 _SLICE_BYTES = 64 << 10
 _SAMPLES = 4
 _SAMPLE_BYTES = 4096
-# A response is compressed if samples of it shrink to less than this share.
+# A response is compressed if samples of it become smaller than this fraction.
 _GAIN = 0.8
 _LEVEL = 1
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -49,7 +49,7 @@ def is_compressed(encoding: str) -> bool:
 
 
 class Decompression:
-    """Decompresses a request's body piece by piece.
+    """Decompresses the body of a request piece by piece.
 
     Attributes:
         data: the data decompressed so far.
@@ -71,7 +71,10 @@ class Decompression:
         self._num_read = 0
 
     def step(self) -> bool:
-        """Decompress about 1 MiB more. Returns False when everything is decompressed.
+        """Decompress about 1 MiB more.
+
+        Returns:
+            False when everything is decompressed.
 
         Raises:
             InvalidArgumentError: the body is not compressed data, is truncated, or has data after its end.
@@ -134,7 +137,7 @@ class Compression:
 
 
 def compress(encoding: str, parts: Sequence[bytes | memoryview]) -> bytes:
-    """Compress the parts of a small body, joined."""
+    """Concatenate the parts of a small body, and compress them."""
     stream = Compression(encoding)
     return b"".join([*(stream.add(part) for part in parts), stream.end()])
 
@@ -148,7 +151,7 @@ def pieces(parts: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
 
 
 def is_worth_compressing(parts: Sequence[bytes | memoryview]) -> bool:
-    """Whether samples from all over a body become a fifth smaller. Noise does not, nor what is compressed already."""
+    """Whether samples from all over a body become a fifth smaller. Noise and compressed data do not."""
     total = sum(map(len, parts))
     wanted = sorted({(total - _SAMPLE_BYTES) * index // max(1, _SAMPLES - 1) for index in range(_SAMPLES)})
     num_sampled = num_compressed = start = 0
@@ -165,7 +168,10 @@ def is_worth_compressing(parts: Sequence[bytes | memoryview]) -> bool:
 
 
 def accepted_encoding(accept_encoding: str) -> str:
-    """The encoding to answer in: the first of the heaviest that we know; "identity" if there is none."""
+    """The encoding for a response: of those with the highest quality value, the first that this server knows.
+
+    If there is none, "identity".
+    """
     best, best_weight = "identity", 0.0
     for entry in accept_encoding.split(","):
         encoding, *options = [part.strip().lower() for part in entry.split(";")]

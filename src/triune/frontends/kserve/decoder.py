@@ -22,11 +22,11 @@ STRINGS_FACTOR = 4
 
 
 class Decoder:
-    """Decompresses and parses bodies of any size. The reservation of a request grows with its size."""
+    """Decompresses and parses bodies of any size. The request's reservation of memory grows with it."""
 
     def __init__(self, limits: Limits, offload: Offload) -> None:
         """Args:
-        limits: the largest body and the largest JSON.
+        limits: the limits, of which the largest body and the largest JSON are used.
         offload: the threads and processes that do the work.
         """
         self._limits = limits
@@ -45,7 +45,9 @@ class Decoder:
         return work.data
 
     def check_size(self, num_bytes: int, what: str = _JSON) -> None:
-        """Raise PayloadTooLargeError beyond `json_bytes`; `what` is "noun: remedy" for the message."""
+        """Raise PayloadTooLargeError if `num_bytes` is more than `json_bytes`; `what` is "noun: remedy" for the
+        message.
+        """
         limit = self._limits.json_bytes
         if num_bytes > limit:
             what, _, remedy = what.partition(": ")
@@ -68,9 +70,9 @@ class Decoder:
         Args:
             work: the function; it must be picklable.
             body: the body.
-            json_bytes: how many bytes `work` parses.
+            json_bytes: the number of bytes that `work` parses.
             held: the request's reservation. It grows by `factor * json_bytes` while `work` runs.
-            factor: memory for each byte that is parsed.
+            factor: how many bytes of memory each parsed byte takes.
 
         Raises:
             TriuneError: `work` raised it.

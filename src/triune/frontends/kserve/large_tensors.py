@@ -1,4 +1,4 @@
-"""Tensors of large requests: passed between processes, measured, and encoded piece by piece."""
+"""Tensors of large requests: passing them between processes, computing their size, and encoding them in pieces."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from triune.frontends.kserve.tensors import as_bytes, decode_raw, encode_raw
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A BYTES tensor in wire format, for passing it between processes."""
+    """A BYTES tensor in its binary form, in which it can be passed between processes."""
 
     shape: tuple[int, ...]
     data: Array
@@ -30,7 +30,7 @@ def pack(request: InferenceRequest) -> None:
 
 
 def unpack(request: InferenceRequest) -> None:
-    """Undo `pack`. Called in a thread, since it makes an object for each BYTES element."""
+    """Undo `pack`. Call it in a thread, since it makes an object for each BYTES element."""
     inputs = request.inputs
     for name, value in cast("dict[str, Any]", inputs).items():
         if isinstance(value, Packed):
@@ -40,12 +40,14 @@ def unpack(request: InferenceRequest) -> None:
 
 
 def memory_bytes(tensors: Mapping[str, Array]) -> int:
-    """The memory of tensors in bytes, without the contents of BYTES elements, which takes too long to sum up."""
+    """The memory of tensors in bytes, without the contents of BYTES elements: adding those up takes too long."""
     return sum(map(array_bytes, tensors.values()))
 
 
 def encoded_bytes(tensors: Mapping[str, Array]) -> int:
-    """How many bytes there are to encode. A BYTES tensor above SMALL_BYTES counts 8 an element, to save time."""
+    """The size of tensors in binary form. To save time, BYTES tensors above SMALL_BYTES count 8 bytes for each
+    element.
+    """
     num_bytes = 0
     for array in tensors.values():
         num_bytes += array.nbytes
@@ -55,7 +57,7 @@ def encoded_bytes(tensors: Mapping[str, Array]) -> int:
 
 
 def raw_pieces(array: Array) -> Generator[int, None, list[bytes | memoryview]]:
-    """`encode_raw` as a generator for `Offload.in_steps`."""
+    """Encode as `encode_raw` does; a generator for `Offload.in_steps`."""
     if array.dtype.char != "O":
         if not array.flags.c_contiguous:
             yield array.nbytes
@@ -72,5 +74,5 @@ def raw_pieces(array: Array) -> Generator[int, None, list[bytes | memoryview]]:
 
 
 def files_of(arrays: dict[str, Array]) -> dict[str, bytes]:
-    """Convert the files of a load request from arrays to bytes. Called in a thread."""
+    """Convert the files of a load request from arrays to bytes. Call it in a thread."""
     return {name: as_bytes(array.data) for name, array in arrays.items()}

@@ -15,7 +15,7 @@ MAX_VERSION_DIGITS = 18
 
 _SHOWN_CHARACTERS = 32
 
-# The largest body of requests other than inference and load, which have only names and flags.
+# The largest body of requests that have only names and flags: all but inference and load.
 _MAX_SMALL_BYTES = 64 << 10
 
 MAX_JSON_BYTES = 64 << 20
@@ -24,14 +24,14 @@ MAX_JSON_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits on requests and connections. A timeout counts time without progress: slow but steady clients are fine.
+    """The limits on requests and connections. A timeout begins anew with any progress, however slow.
 
     Attributes:
         request_bytes: the largest request body, both compressed and decompressed.
-        grpc_request_bytes: the largest gRPC message, if that is less.
+        grpc_request_bytes: the largest gRPC message, if that is less than `request_bytes`.
         json_bytes: the largest JSON in a request.
         decompression_ratio: the largest ratio of decompressed to compressed size, checked beyond 8 MiB.
-        head_bytes: the largest request line and headers (and trailers).
+        head_bytes: the largest size of the request line and headers together, and of trailers.
         chunks: the largest number of chunks of a body.
         receive_seconds: how long a whole head may take to arrive, and how long nothing of a body may arrive.
         idle_seconds: how long a connection may stay without a request.
@@ -64,7 +64,7 @@ def check_small(num_bytes: int) -> None:
 
 
 def too_large(num_bytes: int, max_bytes: int, *, is_json: bool = False) -> PayloadTooLargeError:
-    """Make the error for a body that is too large, with Triton's message, which is another one for JSON."""
+    """Make the error for a body that is too large. The messages are Triton's, which has another one for JSON."""
     size, limit = (
         (f"request JSON size of {num_bytes} bytes", "input size")
         if is_json

@@ -1,7 +1,7 @@
-"""Moves work that grows with a request off the event loop: to threads, or to processes where a library holds the GIL.
+"""Move work that grows with a request off the event loop: to threads, or to processes if a library holds the GIL.
 
-One callback may keep the event loop busy for about a millisecond. Encoding, decoding or compressing `SMALL_BYTES`
-takes less than that.
+One callback may block the event loop for about a millisecond. Encoding, decoding or compressing `SMALL_BYTES` takes
+less than that.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ _SWITCH_SECONDS = 0.5e-3
 
 def pause() -> None:
     """Release the GIL for other threads. A thread calls this after each millisecond of work that holds the GIL."""
-    # The pause must be longer than it takes to wake a thread: else this thread takes the GIL back before any other can.
+    # The pause must be longer than waking a thread takes. Otherwise this thread gets the GIL again before any other.
     time.sleep(_PAUSE_SECONDS)
 
 
 @contextlib.contextmanager
 def freed_gradually(*texts: list[Any]) -> Generator[None]:
-    """If the block raises, free `texts` in small steps: freeing 1 GB at once holds the GIL for 0.1 s."""
+    """If the block raises, free `texts` in small steps, since freeing 1 GB at once holds the GIL for 0.1 s."""
     try:
         yield
     except BaseException:
@@ -65,18 +65,20 @@ def short_switch_interval() -> Generator[None]:
 
 
 class Offload:
-    """A bounded pool of threads and a pool of processes. Made and used on the event loop's thread; closed once.
+    """A pool of threads and a pool of processes, both of limited size.
+
+    Make and use it on the event loop's thread, and close it once.
 
     Attributes:
         parsers: the processes, which parse JSON and protobuf of megabytes, since those parsers hold the GIL.
     """
 
     def __init__(self, num_threads: int | None = None, num_processes: int | None = None) -> None:
-        """Threads and processes start when they are first needed.
+        """Make the pools. Threads and processes start when they are first needed.
 
         Args:
-            num_threads: None takes one for each core, from 2 to 4.
-            num_processes: None takes one for every two cores, from 1 to 4.
+            num_threads: the number of threads; None takes one for each core, from 2 to 4.
+            num_processes: the number of processes; None takes one for every two cores, from 1 to 4.
         """
         cores = os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(num_threads or max(2, min(_MAX_THREADS, cores)), "wire")
@@ -86,7 +88,7 @@ class Offload:
         self._is_idle.set()
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `work` in a thread. A cancellation is raised only after the thread is done, since it holds memory."""
+        """Call `work` in a thread. If the caller is cancelled, wait for the thread first, since it uses memory."""
         loop = asyncio.get_running_loop()
         with self.busy():
             return await until_done(loop.run_in_executor(self._threads, lambda: work(*args, **kwargs)))
@@ -109,7 +111,7 @@ class Offload:
                 while not results:
                     held.grow(await self.run(_step, work, results))
             except BaseException:
-                # A closed pool refuses work; the process is about to end then.
+                # A closed pool refuses work. The process is about to end then.
                 with contextlib.suppress(RuntimeError):
                     self._threads.submit(work.close)
                 raise
@@ -158,7 +160,7 @@ def _step(work: Generator[int, None, T], results: list[T]) -> int:
 
 
 async def until_done(future: asyncio.Future[T]) -> T:
-    """Await the future's result. A cancellation is raised only after the future is done."""
+    """Wait for a future, and return its result. If the caller is cancelled, wait for the future first."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -168,6 +170,6 @@ async def until_done(future: asyncio.Future[T]) -> T:
             future.exception()
         raise
     finally:
-        # The error's traceback refers to this frame. If the frame still referred to the future, they would be a cycle,
-        # and the request's body would stay in memory until the garbage collector ran.
+        # The error's traceback refers to this frame. If the frame also referred to the future, the three would be a
+        # reference cycle, and the request's body would stay in memory until the garbage collector ran.
         del future

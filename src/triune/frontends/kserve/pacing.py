@@ -1,4 +1,4 @@
-"""Pacing: limits how many bytes of large bodies all connections together copy in one iteration of the event loop."""
+"""Limit the bytes of large bodies that all connections together copy in one iteration of the event loop."""
 
 import asyncio
 from collections import deque
@@ -13,9 +13,9 @@ iteration, and a small request would wait ten milliseconds for them.
 
 
 class Pacer:
-    """Lets large request and response bodies copy `ITERATION_BYTES` in each iteration, first come, first served.
+    """Lets large bodies of requests and responses copy ITERATION_BYTES in each iteration of the event loop.
 
-    Not thread-safe: made and used on the event loop's thread.
+    Those that wait go on in order of arrival. Make and use it on the event loop's thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -28,7 +28,11 @@ class Pacer:
         self._is_counting = False
 
     def spend(self, num_bytes: int) -> bool:
-        """Count bytes that were copied. If it returns True, this iteration's bytes are spent: call `wait` next."""
+        """Count copied bytes.
+
+        Returns:
+            whether the bytes of this iteration are used up, so that the caller must call `wait`.
+        """
         self._num_bytes += num_bytes
         if not self._is_counting:
             self._is_counting = True
@@ -57,7 +61,7 @@ class Pacer:
         self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
-        """Start an iteration: reset the count, and call those who wait until the bytes are spent."""
+        """Start an iteration: reset the count, and call waiting functions until the bytes are used up."""
         self._num_bytes = 0
         while self._waiting and self._num_bytes < ITERATION_BYTES:
             num_bytes, go_on = self._waiting.popleft()

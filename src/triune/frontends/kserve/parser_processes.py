@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 _NAME = "the parser of large requests"
 _LIMITS = Limits(load_seconds=60.0, run_seconds=120.0)
-# The largest areas of shared memory that a process keeps for the next request.
+# The largest shared memory that a process keeps for the next request.
 _KEPT_BYTES = 32 << 20
-# The data segment's limit of a parser process: 64 MiB of JSON need less than half of it.
+# The limit for the data segment of a parser process. 64 MiB of JSON need less than half of it.
 _MAX_MEMORY_BYTES = 4 << 30
 _ALIGNMENT = 64
 
@@ -47,18 +47,19 @@ class ParserProcesses:
         self._is_closed = False
 
     def call(self, work: Callable[[memoryview], T], body: bytes | bytearray | memoryview) -> T:
-        """Compute `work(body)` in a process. Blocks: call it in one of `threads`.
+        """Compute `work(body)` in a process. It blocks: call it in one of `threads`.
 
         Args:
-            work: the function. It is pickled, and so is its result, except that numpy arrays of numbers in the result
-                cross in shared memory.
+            work: the function. It is pickled, and so is its result; but numeric arrays in the result are passed in
+                shared
+                memory.
             body: the request's body.
 
         Raises:
             TriuneError: `work` raised it.
             UnavailableError: the process ended (out of memory, for example) or exceeded its time limit.
         """
-        process = self._take()
+        process = self._acquire()
         is_whole = False
         try:
             inputs = {"call": np.frombuffer(pickle.dumps(work), np.uint8), "body": np.frombuffer(body, np.uint8)}
@@ -71,7 +72,7 @@ class ParserProcesses:
             finally:
                 is_whole = not process.has_ended
         finally:
-            self._give_back(process, is_kept=is_whole and len(body) <= _KEPT_BYTES)
+            self._return(process, is_kept=is_whole and len(body) <= _KEPT_BYTES)
         buffers: list[Array] = []
         start = 0
         for size in cast("list[int]", outputs["sizes"].tolist()):
@@ -89,7 +90,7 @@ class ParserProcesses:
             process.kill()
         self.threads.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self) -> WorkerProcess:
+    def _acquire(self) -> WorkerProcess:
         with self._lock:
             while self._idle:
                 process = self._idle.pop()
@@ -103,11 +104,11 @@ class ParserProcesses:
         try:
             process.load(functools.partial(Parser, _MAX_MEMORY_BYTES))
         except BaseException:
-            self._give_back(process, is_kept=False)
+            self._return(process, is_kept=False)
             raise
         return process
 
-    def _give_back(self, process: WorkerProcess, *, is_kept: bool) -> None:
+    def _return(self, process: WorkerProcess, *, is_kept: bool) -> None:
         with self._lock:
             self._busy.discard(process)
             if is_kept and not self._is_closed:
@@ -118,9 +119,10 @@ class ParserProcesses:
 
 
 class Parser:
-    """The executable that runs in the process. Inputs: the pickled function `call` and `body`. Output: its result.
+    """The executable that runs in the process. Its inputs are `call`, a pickled function, and `body`.
 
-    The result is pickled in `answer`; its arrays follow one another in `data`, and `sizes` has the bytes of each.
+    It calls the function with the body. The pickled result is the output `answer`; arrays in it are concatenated in the
+    output `data`, and the output `sizes` has the number of bytes of each.
     """
 
     signature = Signature((), (), 0)
@@ -129,14 +131,14 @@ class Parser:
     is_steady = False
 
     def __init__(self, max_memory_bytes: int) -> None:
-        """Limit this process's memory (on Linux), so that a hostile body ends this process and no other."""
+        """Limit the memory of this process, on Linux, so that a hostile body can end only this process."""
         if sys.platform == "linux":
             import resource
 
             resource.setrlimit(resource.RLIMIT_DATA, (max_memory_bytes, max_memory_bytes))
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """See `core.runtime.Executable`."""
+        """Call the function with the body."""
         work: Callable[[memoryview], Any] = pickle.loads(inputs["call"].tobytes())
         buffers: list[Array] = []
 
@@ -153,7 +155,7 @@ class Parser:
         return {"answer": np.frombuffer(answer, np.uint8), "sizes": np.array(sizes, np.int64), "data": data}
 
     def interrupt(self) -> None:
-        """See `core.runtime.Executable`. Does nothing: the caller kills the process instead."""
+        """Do nothing: the caller kills the process instead."""
 
     def close(self) -> None:
-        """See `core.runtime.Executable`. Does nothing: there is nothing to free."""
+        """Do nothing: there is nothing to free."""

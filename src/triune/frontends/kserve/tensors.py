@@ -23,7 +23,7 @@ MAX_TENSORS = 4096
 MAX_OBJECTS = 1 << 20
 """Elements of all BYTES inputs of one request: each is an object here, and a string in the runtime."""
 
-# Below this size a copy costs less than making a view.
+# For less data, a copy costs less than making a view.
 _COPY_BYTES = 16384
 
 _SLICE = 16384
@@ -103,7 +103,7 @@ def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
     if len(data) <= _JOINED_BYTES:
         return bytes(data)
     view = memoryview(data)
-    # Python joins bytes, and nothing else, without the GIL.
+    # bytes.join releases the GIL, but only for bytes objects.
     return b"".join([bytes(view[start : start + _JOINED_BYTES]) for start in range(0, len(view), _JOINED_BYTES)])
 
 
@@ -140,7 +140,7 @@ def decode_raw(
     if datatype is _BOOL and count:
         octets = np.frombuffer(data, np.uint8)
         if int(octets.max()) > 1:
-            # Any other byte is true too, in C as in Triton's backends: perf_analyzer sends such.
+            # Any byte but 0 is true, as in C and in Triton's backends: perf_analyzer sends such bytes.
             array = (octets != 0).reshape(shape)
             array.flags.writeable = False
             return array
@@ -149,7 +149,7 @@ def decode_raw(
 
 def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes, where: str) -> Array:
     end = len(data)
-    # Every element takes 4 bytes at least: a shape that claims more cannot make us allocate.
+    # Every element takes at least 4 bytes. A shape that claims more elements must not make the server allocate them.
     if count * _LENGTH.size > end:
         raise InvalidArgumentError(
             f"tensor '{name}' of BYTES{format_shape(shape)} takes at least {count * _LENGTH.size} bytes "
@@ -184,7 +184,7 @@ def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes, wh
 def object_array(elements: list[bytes], shape: tuple[int, ...]) -> Array:
     """Make a read-only BYTES array of the given shape."""
     array = np.empty(len(elements), np.object_)
-    # In slices, between which a thread gives up the GIL.
+    # Copy in slices: a thread can release the GIL between them.
     for begin in range(0, len(elements), _SLICE):
         array[begin : begin + _SLICE] = elements[begin : begin + _SLICE]
     array = array.reshape(shape)

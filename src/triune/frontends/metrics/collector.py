@@ -1,7 +1,8 @@
-"""Collects metrics from the models' statistics when /metrics is requested, so that inferences have no extra cost.
+"""Collect metrics from the models' statistics when /metrics is requested, so that inference costs no more time.
 
 Names, labels and units of nv_* are Triton's (`metrics.cc`, `metric_model_reporter.cc`); durations are those of
-successful requests, in microseconds. There is no energy and no GPU: a metric that cannot be had is absent, never 0.
+successful requests, in microseconds. There are no metrics for energy and GPUs: what cannot be measured is absent, not
+0.
 """
 
 import re
@@ -171,10 +172,12 @@ class MetricsCollector(Collector):
 
 
 def _labels(model: LoadedVersion) -> dict[str, str]:
-    """Triton's labels: the model, its version, and the config's metric tags, with an underscore before each name."""
+    """Triton's labels: the model, its version, and the config's metric tags, with an underscore before each tag's
+    name.
+    """
     labels = {"model": model.config.name, "version": str(model.version)}
     for tag, value in model.config.metric_tags.items():
         name = "_" + _NOT_IN_LABEL.sub("_", tag)
-        # Characters that a label cannot have are replaced, so two tags may get the same label.
+        # Characters that a label cannot have are replaced, so that two tags may have the same label.
         labels[name] = f"{labels[name]},{value}" if name in labels else value
     return labels

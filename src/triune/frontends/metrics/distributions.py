@@ -16,7 +16,7 @@ Labelled = Sequence[tuple[dict[str, str], ModelStatistics]]
 
 
 def distributions(models: Labelled, options: MetricsOptions) -> Iterable[Metric]:
-    """The families that `options` select, and the histogram of batch sizes, which is always exported."""
+    """The metric families that `options` select, and the histogram of batch sizes, which is always exported."""
     yield _batch_sizes(models)
     kept = [(labels, counted, counted.distributions) for labels, counted in models if counted.distributions is not None]
     if options.has_summaries:
@@ -57,7 +57,7 @@ def _add_histogram(family: Metric, labels: Mapping[str, str], histogram: Histogr
 
 
 def _bound(bound: float) -> str:
-    """Format a bucket's bound as Triton does: whole numbers without a decimal point."""
+    """Format a bucket's bound as Triton does: integers without a decimal point."""
     return str(int(bound)) if bound.is_integer() else number(bound)
 
 

@@ -22,7 +22,7 @@ class Reading:
 
 
 class MachineMeter:
-    """Measures the machine at most once in an interval; further calls get the same reading."""
+    """Measures the machine at most once in an interval. Within it, calls return the same reading."""
 
     def __init__(self, interval_seconds: float) -> None:
         """Args:

@@ -19,11 +19,11 @@ class MetricsOptions:
     """Which metrics are exported.
 
     Attributes:
-        has_cpu: nv_cpu_*.
-        has_counters: latencies as counters, nv_inference_*_duration_us.
-        has_summaries: latencies as summaries, nv_inference_*_summary_us.
-        has_histograms: nv_inference_first_response_histogram_ms.
-        has_sizes: sizes of inputs and outputs, triune_request_{input,output}_bytes.
+        has_cpu: whether nv_cpu_* are exported.
+        has_counters: whether latencies are exported as counters, nv_inference_*_duration_us.
+        has_summaries: whether latencies are exported as summaries, nv_inference_*_summary_us.
+        has_histograms: whether nv_inference_first_response_histogram_ms is exported.
+        has_sizes: whether triune_request_{input,output}_bytes, the sizes of inputs and outputs, are exported.
         quantiles: the quantiles of the summaries, each with its allowed error.
         interval_seconds: the shortest time between two measurements of nv_cpu_*.
     """

@@ -65,7 +65,7 @@ class MetricsServer:
         self._port = port
         config = uvicorn.Config(
             make_app(MetricsCollector(server, units, options or MetricsOptions()), rules.get(Api.METRICS)),
-            # uvicorn calls it with keywords and takes whatever comes back.
+            # uvicorn calls it with keyword arguments, and needs no class.
             http=cast("type[asyncio.Protocol]", partial(ShortProtocol, limits=limits or ShortLimits())),
             ws="none",
             access_log=False,

@@ -1,4 +1,4 @@
-"""Writes Prometheus' text format without changing the names of metrics.
+"""Write Prometheus' text format without changing the names of metrics.
 
 `prometheus_client.generate_latest` writes `name_total` for every counter. Triton's counters have no such suffix, and
 dashboards ask for Triton's names. Source: Prometheus' exposition formats, text version 0.0.4.

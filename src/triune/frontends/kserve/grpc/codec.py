@@ -19,7 +19,7 @@ from triune.frontends.kserve.limits import MAX_VERSION_DIGITS, shortened
 from triune.frontends.kserve.tensors import check_count, count_objects, decode_raw, encode_raw, num_elements
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 
-# A protobuf message has at most 2**31 - 1 bytes; some are left for names and shapes.
+# A protobuf message has at most 2**31 - 1 bytes, of which names and shapes need some.
 MAX_RESPONSE_BYTES = 2**31 - 2**20
 
 _DATATYPES = {datatype.value: datatype for datatype in DataType}
@@ -35,9 +35,9 @@ def parse_request(data: bytes) -> ModelInferRequest:
 
 
 def check_parameters(message: ModelInferRequest) -> None:
-    """Raise PayloadTooLargeError if the request and its tensors together have more parameters than allowed.
+    """Raise PayloadTooLargeError if the request and its tensors together have too many parameters.
 
-    No small message has so many.
+    Small messages need no check: they cannot have so many.
     """
     count = len(message.parameters)
     count += sum(len(each.parameters) for each in message.inputs)
@@ -49,7 +49,7 @@ def parse_version(version: str) -> int | None:
     """Parse the model version of a request; None if it is empty.
 
     Raises:
-        InvalidArgumentError: the version is not a whole number.
+        InvalidArgumentError: the version is not an integer.
         NotFoundError: the number is larger than any version can be.
     """
     if not version:
@@ -68,13 +68,13 @@ def decode_request(message: ModelInferRequest, raw: Sequence[memoryview] | None 
 
     Args:
         message: the message.
-        raw: its raw_input_contents, if they were split off before parsing.
+        raw: the raw_input_contents, if they were separated from the message before it was parsed.
 
     Returns:
         a request whose arrays are views of the message's bytes.
 
     Raises:
-        InvalidArgumentError: names, datatypes, shapes, contents or parameters are wrong in themselves.
+        InvalidArgumentError: a name, datatype, shape, content or parameter is invalid for any model.
         UnsupportedError: a tensor is in shared memory.
     """
     # In upb, iterating over an empty map costs as much as decoding a tensor, so empty `parameters` are skipped.

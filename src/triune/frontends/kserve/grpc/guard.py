@@ -14,7 +14,7 @@ AnswerT = TypeVar("AnswerT")
 def guarded(
     method: Callable[[GivenT, Context], Awaitable[AnswerT]], rule: Rule | None
 ) -> Callable[[GivenT, Context], Awaitable[AnswerT]]:
-    """Wrap a method so that calls without the header of `rule` are aborted. No rule: return it as it is."""
+    """Wrap a method so that calls without the header of `rule` are aborted; without a rule, return it unchanged."""
     if rule is None:
         return method
 

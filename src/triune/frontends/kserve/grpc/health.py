@@ -1,4 +1,4 @@
-"""grpc.health.v1: the standard health check, which load balancers and Kubernetes use."""
+"""The standard health check grpc.health.v1, which load balancers and Kubernetes use."""
 
 import asyncio
 from typing import Any
@@ -47,7 +47,7 @@ class HealthService:
         self._stopping.set()
 
     async def check(self, data: bytes, context: Context) -> bytes:
-        """Check: the current status. An unknown service gets NOT_FOUND."""
+        """Answer a call of Check with the current status. An unknown service gets NOT_FOUND."""
         try:
             service = _parse(data)
         except InvalidArgumentError as error:
@@ -58,7 +58,7 @@ class HealthService:
         return _response(self._status(service))
 
     async def watch(self, data: bytes, context: Context) -> None:
-        """Watch: send the current status, and again whenever it changes, until the server stops.
+        """Answer a call of Watch: send the current status, and again whenever it changes, until the server stops.
 
         An unknown service gets SERVICE_UNKNOWN.
         """

@@ -1,7 +1,8 @@
-"""Decodes and encodes gRPC messages that are too large for the event loop.
+"""Decode and encode gRPC messages that are too large for the event loop.
 
-protobuf holds the GIL while it parses or writes a message, and copies each tensor twice. Tensors are fields at a
-message's top level, so this module splits them off before protobuf parses the rest, and appends them to what it wrote.
+protobuf holds the GIL while it parses or writes a message, and copies each tensor twice. Tensors are fields of the
+message itself, not of messages in it, so that this module separates them before protobuf parses the rest, and appends
+them to what protobuf wrote.
 """
 
 from collections.abc import Callable, Generator
@@ -28,16 +29,16 @@ from triune.serving.server import Server
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# The largest number of top-level fields of a request: inputs, outputs, raw contents, parameters and names.
+# The largest number of fields of a request itself: inputs, outputs, raw contents, parameters and names.
 _MAX_FIELDS = 4 * MAX_TENSORS
 
 # The largest message without its tensors; the descriptions of 4096 tensors take a quarter of that.
 _MAX_HEAD_BYTES = 1 << 20
 
-# Up to this number, tensors are decoded, and fields are split, on the event loop.
+# With more tensors, they are decoded, and fields are separated, off the event loop.
 _MANY_TENSORS = 64
 
-# Tags of fields: the number, and 2 for what carries its length.
+# Tags of fields: the field's number, and wire type 2, length-delimited.
 _MODEL_NAME = ModelInferRequest.DESCRIPTOR.fields_by_name["model_name"].number << 3 | 2
 _MODEL_VERSION = ModelInferRequest.DESCRIPTOR.fields_by_name["model_version"].number << 3 | 2
 _RAW_INPUT = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2
@@ -49,7 +50,9 @@ _LOOKED_AT = ("BYTES", "BOOL")
 
 
 def decode_small(message: ModelInferRequest, server: Server) -> InferenceRequest:
-    """As `codec.decode_request`, but an unknown model is reported before an error in the inputs, as in Triton."""
+    """Decode a message as `codec.decode_request` does. For an unknown model that error is raised first, as in
+    Triton.
+    """
     try:
         return grpc_codec.decode_request(message)
     except InvalidArgumentError:
@@ -62,9 +65,9 @@ class LargeMessages:
 
     def __init__(self, server: Server, decoder: Decoder, offload: Offload) -> None:
         """Args:
-        server: has the models that messages name.
+        server: the server with the models.
         decoder: parses typed contents.
-        offload: does the rest of the work.
+        offload: the threads and processes that do the rest.
         """
         self._server = server
         self._decoder = decoder
@@ -101,7 +104,7 @@ class LargeMessages:
         return message, request
 
     async def parse_load(self, data: bytes, held: Reservation) -> tuple[str, str, str | None, dict[str, Array]]:
-        """As `messages.parse_load`, in a process if the message is large."""
+        """Parse a load request as `messages.parse_load` does; if the message is large, in a process."""
         if len(data) <= SMALL_BYTES:
             return grpc_messages.parse_load(memoryview(data))
         return await self._decoder.parse(grpc_messages.parse_load, data, len(data), held, factor=STRINGS_FACTOR)
@@ -141,9 +144,10 @@ async def _at_once(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 
 
 def parse_typed(data: memoryview) -> tuple[bytes, InferenceRequest]:
-    """Parse and decode a message with typed contents, in a parser process.
+    """Parse and decode a message with typed contents. Runs in a parser process.
 
-    Returns the message without its tensors, and the request with its BYTES tensors packed.
+    Returns:
+        the message without its tensors, and the request with its BYTES tensors packed.
     """
     message = grpc_codec.parse_request(as_bytes(data))
     grpc_codec.check_parameters(message)
@@ -156,7 +160,7 @@ def parse_typed(data: memoryview) -> tuple[bytes, InferenceRequest]:
 
 
 def check_head(num_bytes: int) -> None:
-    """Raise PayloadTooLargeError if a message has too many bytes beside its tensors."""
+    """Raise PayloadTooLargeError if a message has too many bytes in addition to its tensors."""
     if num_bytes > _MAX_HEAD_BYTES:
         raise PayloadTooLargeError(
             f"the request has {num_bytes} bytes beside its tensors' contents; {_MAX_HEAD_BYTES} are the limit"
@@ -164,7 +168,7 @@ def check_head(num_bytes: int) -> None:
 
 
 def join_response(response: InferenceResponse, is_final: bool | None) -> Generator[int, None, bytes]:
-    """As `LargeMessages.encode`, as a generator for `Offload.in_steps`."""
+    """Encode a response as `LargeMessages.encode` does; a generator for `Offload.in_steps`."""
     message = grpc_codec.describe_response(response)
     if is_final is not None:
         message.parameters[FINAL_RESPONSE].bool_param = is_final
@@ -180,7 +184,7 @@ def join_response(response: InferenceResponse, is_final: bool | None) -> Generat
     if is_final is not None:
         parts.insert(0, _INFER_RESPONSE.to_bytes() + varint(sum(map(len, parts))))
     joined = BytesIO()
-    # Copying holds the GIL, so copy in pieces of 256 KiB.
+    # Copying holds the GIL: copy pieces of 256 KiB, with pauses between.
     for part in compression.pieces(parts):
         yield joined.write(part)
     return joined.getvalue()
@@ -192,9 +196,9 @@ class Parts:
 
     Attributes:
         head: the message without its raw_input_contents.
-        raw: the raw_input_contents, as views of the message's bytes.
-        model: the model's name.
-        version: the version as text; empty if the request names none.
+        raw: the raw_input_contents, as views of the bytes of the message.
+        model: the name of the model.
+        version: the version as a string; empty if the request names none.
     """
 
     head: bytes
@@ -204,7 +208,7 @@ class Parts:
 
 
 def split_all(data: bytes) -> Parts:
-    """`split_request` without a limit on fields, for a thread."""
+    """Call `split_request` without a limit for fields. Runs in a thread."""
     parts = split_request(data, _MAX_FIELDS)
     if parts is None:
         raise PayloadTooLargeError(f"the request has more than {_MAX_FIELDS} fields, the server's limit")
@@ -212,9 +216,16 @@ def split_all(data: bytes) -> Parts:
 
 
 def split_request(data: bytes, max_fields: int) -> Parts | None:
-    """Split a ModelInferRequest; None if it has more than `max_fields` fields (a field takes about 1 us).
+    """Split a ModelInferRequest into its tensors and the rest.
 
     Source: protobuf's wire format. A field is a tag (field number and wire type) as a varint, followed by its value.
+
+    Args:
+        data: the bytes of the message.
+        max_fields: the largest number of fields to read; each takes about 1 us.
+
+    Returns:
+        the parts; None if there are more fields.
 
     Raises:
         InvalidArgumentError: the bytes are not a valid message.

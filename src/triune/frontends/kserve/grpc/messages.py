@@ -109,7 +109,7 @@ def varint(value: int) -> bytes:
 
 
 def is_unloading_dependents(request: RepositoryModelUnloadRequest) -> bool:
-    """The parameter `unload_dependents`: whether to unload also the models that only this ensemble needs.
+    """The parameter `unload_dependents`: whether to unload also models that nothing but this ensemble needs.
 
     Raises:
         InvalidArgumentError: a parameter is unknown or has the wrong type.

@@ -157,7 +157,7 @@ def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int
         "grpc.keepalive_timeout_ms": channel.keepalive_timeout_ms,
         "grpc.max_connection_age_ms": channel.max_connection_age_ms,
         "grpc.max_connection_age_grace_ms": channel.max_connection_age_grace_ms,
-        # tritonclient's KeepAliveOptions allow frequent pings; never close a connection because of them.
+        # Never close a connection because of frequent pings, which tritonclient's KeepAliveOptions allow.
         "grpc.keepalive_permit_without_calls": _or(channel.keepalive_permit_without_calls, 1),
         "grpc.http2.max_pings_without_data": _or(channel.max_pings_without_data, 0),
         "grpc.http2.min_ping_interval_without_data_ms": _or(channel.min_ping_interval_ms, 0),
@@ -166,10 +166,11 @@ def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int
     return (
         ("grpc.max_receive_message_length", min(limits.request_bytes, limits.grpc_request_bytes)),
         ("grpc.max_send_message_length", -1),
-        # By default gRPC sets SO_REUSEPORT: a second server on the port would silently take half of the connections.
+        # By default gRPC sets SO_REUSEPORT. Then a second server on the port would get half of the connections, without
+        # an error.
         ("grpc.so_reuseport", int(channel.is_port_shared)),
         *((name, int(value)) for name, value in wanted.items() if value is not None),
-        # Closing idle connections is harmless: a gRPC client opens a new one when it needs it.
+        # Closing an idle connection does no harm: a gRPC client opens a new one when it needs it.
         ("grpc.max_connection_idle_ms", round(limits.idle_seconds * 1000)),
         ("grpc.server_handshake_timeout_ms", round(limits.receive_seconds * 1000)),
         ("grpc.max_concurrent_streams", limits.streams),

@@ -114,7 +114,9 @@ class InferenceService:
             stream.stop()
 
     async def infer(self, data: bytes, context: Context) -> bytes:
-        """ModelInfer. When the client cancels, gRPC cancels this coroutine and so the future that it awaits."""
+        """Answer a call of ModelInfer. If the client cancels, gRPC cancels this coroutine, and so the future that it
+        awaits.
+        """
         try:
             return await self._infer(data, context)
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
@@ -160,11 +162,12 @@ class InferenceService:
             future.cancel()
             raise
         finally:
-            # The error's traceback refers to this frame; if the frame referred to the future, that would be a cycle.
+            # The error's traceback refers to this frame. If the frame also referred to the future, the three would be a
+            # reference cycle.
             del future
 
     async def stream_infer(self, _: object, context: Context) -> None:
-        """ModelStreamInfer."""
+        """Answer a call of ModelStreamInfer."""
         session = StreamSession(self._server, context, self._limits, self._budget, self._large)
         self._streams.add(session)
         try:
@@ -184,7 +187,7 @@ class InferenceService:
         try:
             version = parse_version(request.version)
             return messages.ModelReadyResponse(ready=self._server.is_model_ready(request.name, version))
-        except NotFoundError:  # clients ask for readiness before a model is there, and expect an answer
+        except NotFoundError:  # clients ask for readiness before a model exists, and expect "not ready"
             return messages.ModelReadyResponse(ready=False)
 
     async def _server_metadata(self, _: messages.ServerMetadataRequest) -> Message:
@@ -209,7 +212,7 @@ class InferenceService:
         return grpc_messages.repository_index(await self._server.index(is_ready_only=request.ready))
 
     async def load(self, data: bytes, context: Context) -> bytes:
-        """RepositoryModelLoad. The files in the message may be large."""
+        """Answer a call of RepositoryModelLoad, whose message may contain large files."""
         try:
             await self._load(data)
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
@@ -231,7 +234,7 @@ class InferenceService:
         return messages.RepositoryModelUnloadResponse()
 
     async def _change(self, change: Any) -> None:
-        """Load or unload completely, even if the client has disconnected meanwhile."""
+        """Load or unload to the end, even if the client disconnects meanwhile."""
         task = asyncio.create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)

@@ -27,14 +27,15 @@ _CODES: dict[type[BaseException], grpc.StatusCode] = {
     AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
-    # Triton's code for it.
+    # Triton returns this code.
     RestrictedError: grpc.StatusCode.UNAVAILABLE,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     CancelledError: grpc.StatusCode.CANCELLED,
     InternalError: grpc.StatusCode.INTERNAL,
 }
 
-# A status travels in HTTP/2 trailers, percent-encoded to three times its size; clients refuse more than 8 KiB of them.
+# A status message is sent in HTTP/2 trailers, where percent-encoding can make it three times as long. Clients refuse
+# trailers of more than 8 KiB.
 MAX_DETAILS_BYTES = 2048
 
 
@@ -72,7 +73,7 @@ def code_of(error: TriuneError) -> grpc.StatusCode:
 
 def details_of(error: TriuneError) -> str:
     """The error's message, cut to what a client accepts in trailers."""
-    # A file's name may hold what UTF-8 cannot express.
+    # The message may contain a file name that UTF-8 cannot encode.
     encoded = (str(error) or type(error).__name__).encode(errors="replace")
     if len(encoded) <= MAX_DETAILS_BYTES:
         return encoded.decode()
@@ -80,10 +81,10 @@ def details_of(error: TriuneError) -> str:
 
 
 def as_triune_error(error: Exception, method: str) -> TriuneError:
-    """Return a TriuneError as it is; log any other exception and return an InternalError for it.
+    """Return a TriuneError unchanged; log any other exception and return an InternalError for it.
 
-    The traceback and the cause are removed: their frames refer to the request's bytes, and some refer to the error
-    itself, so that only the garbage collector would free the bytes.
+    The traceback and the cause are removed: their frames refer to the request's bytes, and some also to the error, so
+    that only the garbage collector would free the bytes.
     """
     if not isinstance(error, TriuneError):
         _logger.error("gRPC method %s failed", method, exc_info=error)

@@ -30,7 +30,7 @@ from triune.serving.server import Server
 
 METHOD = "ModelStreamInfer"
 
-# How many requests of one stream may be under way before the next one is read.
+# The number of unanswered requests of a stream at which no further one is read.
 MAX_PENDING_REQUESTS = 1024
 
 _SLOWEST_BYTES_PER_SECOND = 64 << 10
@@ -38,7 +38,7 @@ _SLOWEST_BYTES_PER_SECOND = 64 << 10
 
 @dataclass(slots=True)
 class _Pending:
-    """A request under way on the stream: the future of its response, or the error with which it failed to start."""
+    """An unanswered request of the stream: the future of its response, or the error with which it failed to start."""
 
     message: ModelInferRequest
     outcome: asyncio.Future[InferenceResponse] | TriuneError
@@ -90,7 +90,7 @@ class StreamSession:
         self._writing = asyncio.Lock()
 
     async def run(self) -> None:
-        """Serve the stream until the client has sent its last request and every request is answered.
+        """Serve the stream until the client has sent its last request, and every request is answered.
 
         Raises:
             UnavailableError: `stop` was called, and every request that was read is answered.
@@ -201,7 +201,7 @@ class StreamSession:
     async def _answer_decoupled(
         self, message: ModelInferRequest, request: InferenceRequest, held: Reservation, is_empty_final_wanted: bool
     ) -> None:
-        """Write the responses of a decoupled model as they come."""
+        """Write the responses of a decoupled model as soon as the model returns each."""
         is_final = False
         try:
             responses = cast(AsyncGenerator[InferenceResponse], self._server.stream(request))
@@ -224,7 +224,7 @@ class StreamSession:
             self._progress.set()
 
     async def _write(self, message: bytes) -> None:
-        # gRPC does not tell how much of a message the client has read, so large messages get more time.
+        # gRPC does not report how much of a message the client has read: allow more time for large messages.
         seconds = self._limits.send_seconds + len(message) / _SLOWEST_BYTES_PER_SECOND
         async with self._writing:
             if self._error is not None:
@@ -232,17 +232,17 @@ class StreamSession:
             try:
                 await asyncio.wait_for(self._context.write(message), seconds)
             except TimeoutError:
-                # gRPC sends the status after the queued responses, but the stream's memory is released now.
-                self._error = UnavailableError(f"the client took nothing of its answers for {seconds:g} s")
+                # gRPC sends the status only after the queued responses, but the memory of the stream is released now.
+                self._error = UnavailableError(f"the client read nothing of its responses for {seconds:g} s")
                 self._progress.set()
             except grpc.aio.InternalError:
-                # gRPC raises this when the client is gone.
-                self._error = CancelledError("the client has left")
+                # gRPC raises this when the client has disconnected.
+                self._error = CancelledError("the client has disconnected")
                 self._progress.set()
 
 
 def _header(message: ModelInferRequest) -> ModelInferResponse:
-    """An empty final response: the id, model and version of the request that it ends."""
+    """Make an empty final response, with the id, model and version of the request."""
     header = ModelInferResponse(id=message.id, model_name=message.model_name, model_version=message.model_version)
     header.parameters[FINAL_RESPONSE].bool_param = True
     return header

@@ -1,4 +1,4 @@
-"""Answers the inference requests of an HTTP connection: small ones directly, large ones in an asyncio task."""
+"""Answer the inference requests of an HTTP connection: small ones directly, large ones in an asyncio task."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -32,7 +32,7 @@ from triune.frontends.kserve.offload import NUM_FREED, SMALL_BYTES
 from triune.frontends.kserve.pacing import Pacer
 from triune.serving.server import Server
 
-# Below this size one write of a copy costs less than several writes.
+# Below this size, it costs less to concatenate the parts and write them at once than to write each.
 _JOIN_BYTES = 65536
 # Up to this size, a response is written to the socket in one call.
 _WRITE_BYTES = 1 << 20
@@ -42,7 +42,7 @@ class FrontEnd:
     """The objects that all connections of an HTTP server share.
 
     Attributes:
-        rule: the access rule of inference; None if it is open.
+        rule: the access rule for inference; None if everybody may use it.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Connection(Protocol):
     """The connection whose requests are answered.
 
     Attributes:
-        is_refused: the server has refused a request on it, and discards everything else that the client sends.
+        is_refused: whether the server has refused a request on it, and so discards all further input.
     """
 
     transport: asyncio.Transport
@@ -86,7 +86,7 @@ class Answering:
         self._is_draining = False
 
     def answer(self, cycle: InferCycle) -> None:
-        """Answer a request that is complete and next in order, or send its refusal."""
+        """Answer a request that has arrived completely and is next in order, or send its refusal."""
         if cycle.refusal is not None or cycle.route is None:
             self._write_error(cycle, *(cycle.refusal or (500, "the request was lost within the server")))
             return
@@ -113,7 +113,7 @@ class Answering:
     def _write_response(self, cycle: InferCycle, future: asyncio.Future[InferenceResponse]) -> None:
         if cycle.disconnected or self._connection.transport.is_closing():
             if not future.cancelled():
-                # Retrieve the exception, so that asyncio does not warn that it was never retrieved.
+                # Read the exception, so that asyncio does not warn that nobody has read it.
                 future.exception()
             return
         try:
@@ -127,16 +127,16 @@ class Answering:
             self._write_failure(cycle, error)
 
     def go_on(self, cycle: InferCycle) -> None:
-        """The transport's write buffer has room again: finish the response that was waiting for it."""
+        """Finish the response that waited for room in the transport's write buffer. Called when there is room again."""
         if self._is_draining:
             self._is_draining = False
             self._finish(cycle)
 
-    # Responses that take more than one iteration of the event loop.
+    # The methods below write responses that take more than one iteration of the event loop.
 
     def _run(self, cycle: InferCycle, work: Coroutine[Any, Any, None]) -> None:
         cycle.future = task = self._connection.loop.create_task(work)
-        # uvicorn waits for these when it stops.
+        # uvicorn waits for these tasks when it stops.
         self._connection.tasks.add(task)
         task.add_done_callback(partial(self._end, cycle))
 
@@ -144,7 +144,7 @@ class Answering:
         """Called when a task ends for whatever reason, also if it was cancelled before it started."""
         self._connection.tasks.discard(task)
         if cycle.future is task:
-            # A cancelled task's exception refers to its frames, and these to the response: drop the reference.
+            # The exception of a cancelled task refers to its frames, and these to the response: drop the reference.
             cycle.future = None
         if cycle.disconnected:
             cycle.release()
@@ -230,7 +230,7 @@ class Answering:
         self._finish(cycle)
 
     async def _write_slowly(self, cycle: InferCycle, parts: list[bytes | memoryview]) -> None:
-        """Write a large response piece by piece, paced together with all other large bodies."""
+        """Write a large response piece by piece. `Pacer` limits all large bodies together."""
         parts.reverse()
         # Free each piece after writing it. If the client disconnects, free the rest in steps: 1 GB at once takes 0.1 s.
         try:
@@ -250,7 +250,7 @@ class Answering:
 
     def _finish(self, cycle: InferCycle) -> None:
         if self._connection.flow.write_paused and not self._connection.transport.is_closing():
-            # The response is finished only when the client has read most of it; the next one waits for that.
+            # The response counts as finished when the client has read most of it. The next one waits for that.
             self._is_draining = True
             return
         cycle.response_complete = True

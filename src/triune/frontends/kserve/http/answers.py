@@ -1,4 +1,4 @@
-"""Status lines and headers of the responses that the HTTP connection writes without the ASGI app."""
+"""Status lines and headers of responses that the HTTP connection writes without the ASGI app."""
 
 from http import HTTPStatus
 
@@ -21,7 +21,7 @@ def error_headers(status: int) -> bytes:
 
 
 class AnswerHeads:
-    """Makes the heads (status line and headers) of responses."""
+    """Makes the status line and the headers of responses, which together are called the head."""
 
     def __init__(self) -> None:
         self._common: list[tuple[bytes, bytes]] = []
@@ -30,7 +30,7 @@ class AnswerHeads:
     def head(
         self, status: int, common: list[tuple[bytes, bytes]], headers: bytes, num_bytes: int | None, *, keep_alive: bool
     ) -> bytes:
-        """The head of a response, with the empty line at its end.
+        """Make the head of a response, with the empty line at its end.
 
         Args:
             status: the HTTP status.

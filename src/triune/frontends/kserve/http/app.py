@@ -1,4 +1,7 @@
-"""The Starlette app of KServe's and Triton's HTTP endpoints, except inference, which the connection answers itself."""
+"""The Starlette app with the HTTP endpoints of KServe and Triton, except for inference.
+
+`protocol`, the HTTP connection, answers inference requests itself.
+"""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -54,7 +57,7 @@ def make_app(
         bodies: reads and parses request bodies.
         offload: the threads that encode large responses.
         rules: the access rules.
-        more_routes: routes of other front ends on the same port, guarded like its own.
+        more_routes: routes of other front ends on the same port, guarded by the same rules.
     """
     front = _Endpoints(server, bodies, offload)
     generate = Generate(server, bodies, offload)
@@ -87,13 +90,13 @@ def make_app(
             get(Api.STATISTICS, model + "/stats", front.statistics),
             post(Api.INFERENCE, model + "/generate", generate.generate),
             post(Api.INFERENCE, model + "/generate_stream", generate.generate_stream),
-            # The connection answers POST itself; this route makes other methods get 405 instead of 404.
+            # The connection answers POST itself. This route exists so that other methods get 405, not 404.
             post(Api.INFERENCE, model + "/infer", front.infer),
         ]
     handlers: Mapping[Any, Any] = {
         TriuneError: _answer_error,
         HTTPException: _answer_http_error,
-        ClientDisconnect: _answer_nobody,
+        ClientDisconnect: _answer_disconnected,
         Exception: _answer_defect,
     }
     guarded = [each.guarded(rules) for each in (*routes, *more_routes)]
@@ -162,9 +165,10 @@ class _Endpoints:
         raise UnsupportedError("a repository cannot be named: leave the name out of the path")
 
     async def infer(self, request: Request) -> Response:
-        # The connection answers valid inference paths; this request's version is not a number, so raise its error.
+        # The connection answers valid paths of inference. The version in this path is not a number, which is raised
+        # here.
         version_of(request)
-        raise NotFoundError("this path is no inference")
+        raise NotFoundError("this is not a path of inference requests")
 
 
 def _model_of(request: Request) -> tuple[str, int | None]:
@@ -192,11 +196,11 @@ async def _answer_http_error(request: Request, error: HTTPException) -> Response
     return JsonResponse(error_body(error.detail), status_code=error.status_code, headers=error.headers)
 
 
-async def _answer_nobody(request: Request, error: ClientDisconnect) -> Response:
+async def _answer_disconnected(request: Request, error: ClientDisconnect) -> Response:
     return Response(status_code=400)
 
 
 async def _answer_defect(request: Request, error: Exception) -> Response:
-    # Starlette raises the error again after this response, and uvicorn logs it.
+    # After this response, Starlette raises the error again, and uvicorn logs it.
     internal = defect(error)
     return JsonResponse(error_body(str(internal)), status_code=status_of(internal))

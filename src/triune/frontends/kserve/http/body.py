@@ -31,12 +31,12 @@ class JsonResponse(Response):
 
 
 class HeldResponse(JsonResponse):
-    """A JSON response that releases its reservation when the client has read it or has disconnected."""
+    """A JSON response that releases its reservation of memory when the client has read it or has disconnected."""
 
     def __init__(self, content: bytes, held: Reservation) -> None:
         """Args:
         content: the JSON.
-        held: a reservation of the content's size. This response releases it.
+        held: a reservation of the content's size, which this response releases.
         """
         super().__init__(content)
         self._held = held
@@ -46,7 +46,7 @@ class HeldResponse(JsonResponse):
         with self._held:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": self.body, "more_body": True})
-            # Before it sends this last piece, uvicorn waits until the client has read most of the body.
+            # Before it sends this last, empty piece, uvicorn waits until the client has read most of the body.
             await send({"type": "http.response.body", "body": b""})
 
 
@@ -54,7 +54,7 @@ def version_of(request: Request) -> int | None:
     """The model version in the path; None if there is none.
 
     Raises:
-        NotFoundError: the text is not a version number.
+        NotFoundError: the version in the path is not a number.
     """
     text: str | None = request.path_params.get("version")
     if text is None:

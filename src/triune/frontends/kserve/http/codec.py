@@ -35,10 +35,10 @@ class OutputForm:
     """Whether a client wants its outputs as binary data or in JSON.
 
     Attributes:
-        is_binary: the default, for outputs that the request does not name.
+        is_binary: whether outputs that the request does not name are binary.
         by_name: whether each named output is binary.
-        answers: a cache of the JSON of earlier binary responses in this form, without the id. Its key has the model,
-            the version and the outputs' names, dtypes, shapes and sizes. None if the form is not reused.
+        answers: a cache of the JSON of earlier binary responses in this form, without the id. Its key consists of the
+            model, the version and the outputs' names, dtypes, shapes and sizes. None if the form is used only once.
     """
 
     is_binary: bool
@@ -94,7 +94,7 @@ def decode_request(
 
 
 def _num_keys(document: dict[str, Any]) -> int:
-    """The number of keys in a request's JSON, without those of its top-level parameters."""
+    """The number of keys in the JSON of a request, without those in its top-level parameters."""
     count = len(document)
     for items in (document["inputs"], document.get("outputs") or ()):
         for item in items:
@@ -196,7 +196,7 @@ def encode_response(response: InferenceResponse, form: OutputForm) -> tuple[list
     """Encode the body of a response.
 
     Returns:
-        the parts of the body in order; and the size of the first part (the JSON) if binary data follow it, else None.
+        the parts of the body, in order; and the size of the first part, the JSON, if binary data follow it, else None.
 
     Raises:
         InvalidArgumentError: an output was requested as JSON, which cannot express it.

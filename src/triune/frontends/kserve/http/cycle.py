@@ -1,4 +1,4 @@
-"""The state of one inference request on an HTTP connection."""
+"""The state of one inference request on an HTTP connection. uvicorn's word for a request and its response is cycle."""
 
 import asyncio
 from typing import Any
@@ -21,11 +21,11 @@ class InferCycle(RequestResponseCycle):
         headers: the headers, with names in lower case.
         form: the form of the outputs in the response; set when the request is decoded.
         received: the body received so far.
-        is_received: the whole body has been received.
+        is_received: whether the whole body has been received.
         refusal: the status and message of the error to answer with, if the request was refused.
-        future: the future of the response, or the task that handles a large request; None before.
-        held: the request's reservation; None for small requests.
-        can_stream: the client understands chunked responses (HTTP/1.1).
+        future: the future of the response, or the task that handles a large request; None before it is started.
+        held: the memory that is reserved for the request; None for small requests.
+        can_stream: whether the client understands chunked responses (HTTP/1.1).
     """
 
     received: Body = b""

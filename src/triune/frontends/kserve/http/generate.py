@@ -125,7 +125,7 @@ class Generate:
                     held.resize(before)
             except TriuneError as error:
                 yield b"data: %s\n\n" % error_body(str(error))
-            # The status has been sent already, so report the error as an event.
+            # The status was sent already: report the error as an event.
             except Exception as error:  # noqa: BLE001
                 yield b"data: %s\n\n" % error_body(str(as_internal_error(error)))
 

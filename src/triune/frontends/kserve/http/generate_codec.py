@@ -28,9 +28,9 @@ class ModelInputs:
 
     Attributes:
         name: the name of the model.
-        version: the version asked for.
-        has_batch: its inputs have a batch dimension in front.
-        inputs: by name.
+        version: the requested version.
+        has_batch: whether the first dimension of its inputs is a batch dimension.
+        inputs: the inputs, by name.
     """
 
     name: str
@@ -59,13 +59,13 @@ def parse_generate(model: ModelInputs, body: memoryview) -> InferenceRequest:
 
 
 def decode_generate(document: Mapping[str, Any], model: ModelInputs) -> InferenceRequest:
-    """Decode a generate request.
+    """Decode a generate request: a flat JSON object.
 
-    The key of an input's name has its value, one element or a flat array; such keys may also be in `parameters`.
-    Every other key is a parameter.
+    A key with the name of an input has the input's value, one element or a flat array. Such keys may also be in
+    `parameters`. Every other key is a parameter.
 
     Raises:
-        InvalidArgumentError: a value is not valid for its input or as a parameter.
+        InvalidArgumentError: a value is invalid for its input, or as a parameter.
     """
     fields = dict(document)
     request_id = as_string(fields.pop("id", ""), "'id'")
@@ -112,7 +112,10 @@ def _decode_input(tensor: TensorConfig, value: Any, *, has_batch: bool) -> Array
 
 
 def _fill(dims: tuple[int, ...], num_elements: int) -> tuple[int, ...] | None:
-    """Fill in dynamic dimensions: the innermost takes all remaining elements, the others are 1."""
+    """Replace dynamic dimensions by sizes: the innermost takes all elements that are left, the others are 1.
+
+    None if the number of elements does not fit.
+    """
     left = num_elements
     for dim in dims:
         if dim != -1:

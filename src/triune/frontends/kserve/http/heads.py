@@ -1,4 +1,4 @@
-"""Request heads (request line and headers): validates them, and caches known heads so that each is parsed only once."""
+"""Check request heads (the request line and headers), and cache known ones, so that each is parsed only once."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def target_problem(url: bytes) -> tuple[int, str] | None:
         url: the target in the request line.
     """
     with contextlib.suppress(httptools.HttpParserInvalidURLError):
-        # Its stub does not say that it may be None.
+        # The type stub lacks that this may be None.
         path = cast("bytes | None", httptools.parse_url(url).path)
         if path is not None and path.isascii():
             return None
@@ -70,16 +70,16 @@ class Head:
 
 
 class KnownHeads:
-    """A cache of parsed heads of simple inference requests: with a Content-Length, and no headers for the connection.
+    """A cache of parsed heads of simple inference requests: with a Content-Length, and without headers such as Upgrade.
 
-    Equal bytes always parse to equal results, so a head that has been parsed once need not be parsed again.
+    Equal bytes always have equal results, so that a head need not be parsed again.
     """
 
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
 
     def find(self, data: bytes) -> Head | None:
-        """Get the head of `data` if it is in the cache and `data` is exactly one request; else None."""
+        """The head of `data`, if it is in the cache and `data` is exactly one request; else None."""
         head = self._heads.get(data[: data.find(_END, 0, _MAX_HEAD_BYTES) + len(_END)])
         return head if head is not None and len(data) == head.num_bytes + head.body_bytes else None
 

@@ -24,7 +24,7 @@ from triune.serving.server import Server
 
 Headers: TypeAlias = Mapping[bytes, bytes]
 
-# Paths with a version that is not a number, or is too long, do not match: the app answers them with an error.
+# Paths whose version is not a number, or too long, do not match. The app answers them with an error.
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,18}))?/infer")
 _MAX_CACHED_ROUTES = 1024
 _JSON = b"Content-Type: application/json"
@@ -149,7 +149,7 @@ def is_quick(headers: Headers, body: Body) -> bool:
     if not 0 < size <= SMALL_BYTES:
         return False
     header = bytes(body[:size])
-    # An escape sequence may hide the name of a datatype.
+    # With an escape sequence, the name of a datatype may look different.
     return b"BYTES" not in header and b"BOOL" not in header and b"\\" not in header
 
 
@@ -167,7 +167,7 @@ def is_quick_answer(response: InferenceResponse, form: OutputForm, headers: Head
 
 
 def result_of(future: asyncio.Future[InferenceResponse]) -> InferenceResponse:
-    """The response of a future that is done. Raises its error as TriuneError."""
+    """The response of a future that is done. Any error is raised as a TriuneError."""
     try:
         return future.result()
     except TriuneError:
@@ -177,17 +177,22 @@ def result_of(future: asyncio.Future[InferenceResponse]) -> InferenceResponse:
     except Exception as error:
         raise as_internal_error(error) from error
     finally:
-        # The error's traceback refers to this frame; if the frame referred to the future, that would be a cycle.
+        # The error's traceback refers to this frame. If the frame also referred to the future, the three would be a
+        # reference cycle.
         del future
 
 
 def content_headers(header_bytes: int | None) -> bytes:
-    """The content headers. `header_bytes` is the size of the JSON if binary data follow it, else None."""
+    """The headers for the content. `header_bytes` is the size of the JSON if binary data follow it, else None."""
     return _JSON if header_bytes is None else _BINARY % header_bytes
 
 
 def _compress_small(accept_encoding: bytes, parts: list[bytes | memoryview]) -> bytes:
-    """Compress a small response in place if that makes it smaller. Returns the Content-Encoding header line, or b""."""
+    """Compress a small response in place, if that makes it smaller.
+
+    Returns:
+        the line of the header Content-Encoding, or b"".
+    """
     num_bytes = sum(map(len, parts))
     if num_bytes < MIN_COMPRESSED_BYTES:
         return b""
@@ -202,11 +207,11 @@ def _compress_small(accept_encoding: bytes, parts: list[bytes | memoryview]) -> 
 
 
 def raise_failure(error: Exception, route: Route, server: Server) -> NoReturn:
-    """Raise the error to answer a request with that could not be started. Call it while `error` is being handled.
+    """Raise the error with which to answer a request that could not be started. Call it while handling `error`.
 
     Raises:
-        NotFoundError, UnavailableError: the request is invalid, and the model is unknown or not ready, too. As in
-            Triton, the model's error is reported first.
+        NotFoundError, UnavailableError: the request is invalid, and the model is also unknown or not ready. As in
+            Triton, the model's error is reported.
         TriuneError: `error` itself, or an InternalError for an unexpected exception, which is logged.
     """
     if isinstance(error, InvalidArgumentError):
@@ -223,12 +228,12 @@ def as_internal_error(error: Exception) -> InternalError:
 
 
 def defect(error: Exception) -> InternalError:
-    """The InternalError that a client gets for an unexpected exception."""
+    """Make the InternalError that a client gets for an unexpected exception."""
     return InternalError(f"the request failed within the server: {type(error).__name__}: {error}")
 
 
 def json_bytes(headers: Headers) -> int:
-    """The size of the JSON before the binary tensors, for aligning them in memory; 0 if it is unknown."""
+    """The size of the JSON before the binary tensors, which must be aligned in memory; 0 if it is unknown."""
     size = headers.get(b"inference-header-content-length", b"")
     return int(size) if size.isdigit() and len(size) < 10 else 0
 

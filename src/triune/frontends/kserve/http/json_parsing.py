@@ -1,4 +1,4 @@
-"""Parses a request's JSON: strict, but with the extensions of Triton's parser.
+"""Parse the JSON of a request strictly, but with the extensions of Triton's parser.
 
 Triton parses with RapidJSON's `kParseNanAndInfFlag`: NaN, Inf and Infinity, with or without a sign, are numbers
 (`triton_json.h`). An object with a duplicate key is refused, since RapidJSON takes the first value and most other
@@ -15,7 +15,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.compression import Body
 
 # Matches a string, which is skipped, or NaN or an infinity. The quantifiers are possessive and the closing quote is
-# optional, so that the match never backtracks: else a long string would take gigabytes, and a malformed one hours.
+# optional, so that the match never backtracks. Otherwise a long string would take gigabytes, and a malformed one hours.
 _NOT_FINITE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|-?(?:NaN|Inf(?:inity)?)', re.DOTALL)
 _AS_PYTHON_SPELLS = {b"-NaN": b"NaN", b"Inf": b"Infinity", b"-Inf": b"-Infinity"}
 _MAX_DIGITS = len(str(-(2**63)))
@@ -44,7 +44,10 @@ def parse_json(body: Body) -> object:
 
 
 def parse_repeating(body: Body) -> object:
-    """As `parse_json`, but without the check for duplicate keys: the caller counts keys and calls `refuse_repeats`."""
+    """Parse JSON as `parse_json` does, but without the check for duplicate keys.
+
+    The caller must count the keys, and call `refuse_repeats`.
+    """
     try:
         return cast(object, orjson.loads(body))
     except orjson.JSONDecodeError as error:
@@ -59,9 +62,10 @@ def refuse_repeats(body: Body, num_keys: int) -> None:
         num_keys: the number of keys after parsing, which merges duplicates.
     """
     text = body if type(body) is bytes else bytes(body)
-    # Each key is followed by a colon. Most requests have no other colons, or none that follows a quote or a blank.
+    # The number of colons is an upper bound for the keys. Most requests have no other colons.
     if text.count(b":") != num_keys and _most_keys(text) != num_keys:
-        # There is a duplicate key, or a string that looks like a key. Python's parser is slower, but can tell.
+        # There may be a duplicate key, or a string that looks like a key. Python's parser is slower, but reports
+        # duplicates.
         _load(text)
 
 
@@ -71,7 +75,7 @@ def _parse_not_finite(body: bytes, error: orjson.JSONDecodeError) -> object:
     if b"NaN" not in body and b"Inf" not in body:
         raise refusal
     try:
-        # Python's parser is less strict than orjson, so check with orjson that the rest of the JSON is valid.
+        # Python's parser is less strict than orjson: check the rest of the JSON with orjson.
         orjson.loads(_NOT_FINITE.sub(lambda match: match[0] if match[0][:1] == b'"' else b"0", body))
     except orjson.JSONDecodeError:
         raise refusal from None
@@ -81,13 +85,13 @@ def _parse_not_finite(body: bytes, error: orjson.JSONDecodeError) -> object:
 def _load(body: bytes) -> object:
     spelt = _NOT_FINITE.sub(lambda match: _AS_PYTHON_SPELLS.get(match[0], match[0]), body)
     try:
-        return json.loads(spelt.decode(), object_pairs_hook=_refuse_repeats, parse_int=_whole_number)
+        return json.loads(spelt.decode(), object_pairs_hook=_refuse_repeats, parse_int=_integer)
     except RecursionError:
         raise InvalidArgumentError("the request's body is not valid JSON: it is nested too deep") from None
 
 
-def _whole_number(text: str) -> int | float:
-    # As orjson has it.
+def _integer(text: str) -> int | float:
+    # Integers beyond 64 bits become floats, as in orjson.
     number = int(text) if len(text) <= _MAX_DIGITS else 2**64
     return number if -(2**63) <= number < 2**64 else float(text)
 

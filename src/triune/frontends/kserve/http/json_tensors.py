@@ -19,7 +19,7 @@ from triune.frontends.kserve.tensors import num_elements, object_array
 
 _NUMBERS: frozenset[type] = frozenset({int, float})
 
-# What JSON calls the elements that a datatype takes.
+# For each datatype, the Python types of parsed elements that it accepts, and what messages call these.
 _ELEMENT_TYPES: dict[DataType, tuple[frozenset[type], str]] = {
     DataType.BOOL: (frozenset({bool}), "true and false"),
     DataType.FP32: (_NUMBERS, "numbers"),
@@ -28,7 +28,7 @@ _ELEMENT_TYPES: dict[DataType, tuple[frozenset[type], str]] = {
     **{each: (frozenset({int}), "whole numbers of at most 64 bits") for each in DataType if each.dtype.kind in "iu"},
 }
 
-# What Triton calls them.
+# What Triton's messages call them.
 _TRITON_TYPES = {"b": "boolean", "f": "number", "O": "string", "i": "signed-integer", "u": "unsigned-integer"}
 
 _JSON_NAMES: dict[type, str] = {
@@ -43,10 +43,10 @@ _JSON_NAMES: dict[type, str] = {
 
 _BYTES, _FP32 = DataType.BYTES, DataType.FP32
 
-# Triton's limit on nesting; arrays may be nested deeper than the shape, as dimensions of 1.
+# Triton's limit for nesting. Arrays may be nested deeper than the shape has dimensions, as if by dimensions of 1.
 _MAX_DEPTH = 100
 
-# What Triton says where data is not what the shape says.
+# Triton's messages for data that do not fit the shape.
 _TOO_FEW = "Failed to parse 'data' field: shape does not match true shape"
 _TOO_MANY = "Unable to parse 'data': Shape does not match true shape of 'data' field"
 

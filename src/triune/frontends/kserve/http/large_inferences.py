@@ -32,8 +32,8 @@ from triune.frontends.kserve.large_tensors import memory_bytes, unpack
 from triune.frontends.kserve.offload import SMALL_BYTES, Offload
 from triune.serving.server import Server
 
-# Datatypes whose elements are looked at one by one.
-_LOOKED_AT = (DataType.BYTES, DataType.BOOL)
+# Datatypes whose elements must be checked one by one.
+_CHECKED = (DataType.BYTES, DataType.BOOL)
 
 
 class LargeInferences:
@@ -52,13 +52,13 @@ class LargeInferences:
     async def start(
         self, route: Route, headers: Headers, body: Body, held: Reservation
     ) -> tuple[asyncio.Future[InferenceResponse], OutputForm]:
-        """As `InferEndpoint.start`.
+        """Decode a large request, and submit it to the server; as `InferEndpoint.start` does for small ones.
 
         Args:
             route: the model and version.
             headers: the headers, with names in lower case.
             body: the body.
-            held: the request's reservation.
+            held: the request's reservation of memory.
         """
         try:
             encoding = headers.get(b"content-encoding", b"").decode("latin-1")
@@ -77,7 +77,7 @@ class LargeInferences:
         model, version = route.model, route.version
         if header_bytes == 0:
             config = self._server.config(model, version)
-            if any(tensor.datatype in _LOOKED_AT for tensor in config.inputs.values()):
+            if any(tensor.datatype in _CHECKED for tensor in config.inputs.values()):
                 return await self._offload.run(decode_raw_request, model, version, body, config)
             return decode_raw_request(model, version, body, config)
         json_bytes = len(body) if header_bytes is None else min(header_bytes, len(body))
@@ -92,7 +92,7 @@ class LargeInferences:
     async def finish(
         self, response: InferenceResponse, form: OutputForm, held: Reservation
     ) -> tuple[bytes, list[bytes | memoryview]]:
-        """As `InferEndpoint.finish`, but without compression. The reservation grows by the encoded size."""
+        """Encode a large response, without compression. The reservation grows by the encoded size."""
         try:
             parts, header_bytes = await self._offload.in_steps(encode_large_response(response, form), held)
         except TriuneError:
@@ -102,7 +102,9 @@ class LargeInferences:
         return content_headers(header_bytes), parts
 
     async def encoding_of(self, headers: Headers, parts: list[bytes | memoryview]) -> str:
-        """The encoding to compress a response with; "identity" if the client accepts none or it would not shrink."""
+        """The encoding for compressing a response; "identity" if the client accepts none, or it would not become
+        smaller.
+        """
         accepted = accepted_encoding(headers.get(b"accept-encoding", b"").decode("latin-1"))
         if accepted == "identity" or sum(map(len, parts)) < MIN_COMPRESSED_BYTES:
             return "identity"

@@ -25,7 +25,7 @@ def check_json(view: memoryview) -> None:
     """Refuse JSON that would take too much memory to parse.
 
     Raises:
-        PayloadTooLargeError: it has more than 16 Mi values, by its commas and brackets.
+        PayloadTooLargeError: it has more than 16 Mi values, judged by its commas and brackets.
     """
     array = np.frombuffer(view, np.uint8)
     num_values = 0
@@ -41,7 +41,10 @@ def check_json(view: memoryview) -> None:
 def parse_infer(
     model: str, version: int | None, header_bytes: int | None, body: memoryview
 ) -> tuple[InferenceRequest, OutputForm]:
-    """`decode_request` for a parser process; then call `unpack`. Raises as `decode_request` and `check_json`."""
+    """Call `decode_request` in a parser process; the caller must then call `unpack`.
+
+    Raises as `decode_request` and `check_json`.
+    """
     check_json(body[:header_bytes])
     request, form = decode_request(model, version, body, header_bytes)
     pack(request)
@@ -51,7 +54,9 @@ def parse_infer(
 def encode_large_response(
     response: InferenceResponse, form: OutputForm
 ) -> Generator[int, None, tuple[list[bytes | memoryview], int | None]]:
-    """As `codec.encode_response`, as a generator for `Offload.in_steps` that releases the GIL often."""
+    """Encode a response as `codec.encode_response` does; a generator for `Offload.in_steps` that often releases
+    the GIL.
+    """
     head: list[bytes | memoryview] = []
     raw: list[bytes | memoryview] = []
     opening = orjson.dumps(describe_response(response))[:-1] + b',"outputs":['
@@ -77,7 +82,7 @@ def encode_large_response(
 
 
 def json_pieces(name: str, array: Array) -> Generator[int, None, list[bytes]]:
-    """As `encode_json`, in pieces without the outer brackets, as a generator for `Offload.in_steps`."""
+    """Encode as `encode_json` does, in pieces and without the outer brackets; a generator for `Offload.in_steps`."""
     flat = array.ravel()
     texts: list[bytes] = []
     with freed_gradually(texts):

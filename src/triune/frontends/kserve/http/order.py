@@ -1,4 +1,4 @@
-"""HTTP pipelining: a connection's responses are sent in the order of its requests, as HTTP/1.1 demands."""
+"""HTTP pipelining: responses of a connection are sent in the order of its requests, as HTTP/1.1 requires."""
 
 from collections import deque
 from collections.abc import Callable
@@ -34,7 +34,11 @@ class AnswerOrder:
         return self.running is None or self.running.response_complete
 
     def add(self, cycle: RequestResponseCycle, app: Any) -> bool:
-        """Answer a new request now, or queue it. Returns whether it was queued."""
+        """Answer a new request now, or queue it.
+
+        Returns:
+            whether it was queued.
+        """
         running = self.running
         if self.waiting or not (running is None or running.response_complete):
             self.waiting.appendleft((cycle, app))
@@ -43,17 +47,22 @@ class AnswerOrder:
         return False
 
     def start(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Start to answer this request."""
+        """Start to answer a request."""
         self.running = cycle
         self._begin(cycle, app)
 
     def go_on(self) -> bool:
-        """Start the next requests after a response was sent. Returns False if an outer call is doing that already."""
+        """Start the next requests, after a response was sent.
+
+        Returns:
+            False if a call of this method is doing that already.
+        """
         if self._is_starting:
             return False
         if not self.waiting:
             return True
-        # Loop instead of recursing: hundreds of small requests may wait, and each is answered before `start` returns.
+        # Loop instead of recursing: hundreds of small requests may wait, each of which is answered before `start`
+        # returns.
         self._is_starting = True
         try:
             while self.waiting and self.is_idle:

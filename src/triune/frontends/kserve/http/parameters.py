@@ -12,12 +12,12 @@ _MAX_UINT64 = 2**64 - 1
 
 
 def wrong_type(what: str, wanted: str, value: object) -> InvalidArgumentError:
-    """The error "`what` must be `wanted`". A function of its own, so that messages are formatted only on errors."""
+    """Make the error that `what` must be `wanted`. Formatting is here, so that it costs time only for errors."""
     return InvalidArgumentError(f"{what} must be {wanted}, not {json_name(value)}")
 
 
 def as_object(value: object, what: str) -> dict[str, Any]:
-    """Check that `value` is a JSON object. Raises InvalidArgumentError, in which `what` names the value."""
+    """Check that `value` is a JSON object. Otherwise raise InvalidArgumentError, which calls it `what`."""
     if type(value) is not dict:
         raise wrong_type(what, "an object", value)
     return cast("dict[str, Any]", value)

@@ -1,8 +1,8 @@
 """The HTTP connection. It answers inference requests itself, without an ASGI framework between socket and tensors.
 
-It extends uvicorn's protocol class, which passes every other request to the ASGI app on the same port. uvicorn does the
-parsing, TLS, the app's requests and graceful shutdown. This module does inference, the order of responses if requests
-of both kinds are pipelined (`order`), and the limits on size and time.
+It extends uvicorn's protocol class, which passes every other request to the ASGI app on the same port. uvicorn does
+parsing, TLS, the requests to the app, and graceful shutdown. This module does inference, the order of responses if
+requests of both kinds are pipelined (`order`), and the limits on size and time.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class KServeProtocol(HttpToolsProtocol):
         self._answers = Answering(self, front_end)
         self._num_begun = 0
 
-    # Events of the socket.
+    # Callbacks for events of the socket.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection; beyond the limit, answer 503 and close it."""
@@ -80,7 +80,10 @@ class KServeProtocol(HttpToolsProtocol):
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Use a cached head, or feed the parser. Refuses malformed requests, and endless heads and trailers."""
+        """Handle input: look the head up in the cache, or call the parser.
+
+        Malformed requests are refused, and heads and trailers that are too long.
+        """
         is_between = not self._is_receiving and not self.is_refused
         head = self._front_end.known_heads.find(data) if is_between else None
         if head is not None:
@@ -106,7 +109,7 @@ class KServeProtocol(HttpToolsProtocol):
             self._learn(whole)
 
     def _repeat(self, head: Head, data: bytes) -> None:
-        """Queue a whole request whose head is in the cache. The parser does not see it, and stays between messages."""
+        """Queue a request that has arrived completely, and whose head is in the cache. The parser does not see it."""
         cycle = InferCycle(head.route, head.headers, keep_alive=True)
         cycle.received = data[head.num_bytes :]
         cycle.is_received = True
@@ -118,9 +121,9 @@ class KServeProtocol(HttpToolsProtocol):
             self._front_end.known_heads.learn(data, cycle.route, cycle.headers)
 
     def _without_upgrade(self) -> bytes:
-        """Make a new parser and return the head without its `Upgrade` header, to parse it again.
+        """Make a new parser, and return the head without its header `Upgrade`, in order to parse it again.
 
-        The server offers no upgrade, and the old parser would ignore the request's body.
+        The server supports no upgrade, and the old parser would ignore the body of the request.
         """
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
@@ -153,12 +156,12 @@ class KServeProtocol(HttpToolsProtocol):
         self._switch(self._receiver)
 
     def pause_body(self) -> None:
-        """Stop reading, so that other large bodies are read first."""
+        """Stop reading, so that other large bodies can be read first."""
         if not self.flow.read_paused:
             self.transport.pause_reading()
 
     def resume_body(self) -> None:
-        """Read on after `pause_body`."""
+        """Continue to read after `pause_body`."""
         if not self.flow.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -182,7 +185,7 @@ class KServeProtocol(HttpToolsProtocol):
         self.on_message_complete()
 
     def _switch(self, protocol: asyncio.BaseProtocol) -> None:
-        # uvloop chooses between data_received and get_buffer when reading starts, so stop and start reading.
+        # When it starts to read, uvloop chooses between data_received and get_buffer: stop and start reading.
         if not self.flow.read_paused:
             self.transport.pause_reading()
         self.transport.set_protocol(protocol)
@@ -205,7 +208,10 @@ class KServeProtocol(HttpToolsProtocol):
         self._refuse(431, f"the request's headers take more than {limit} bytes, the server's limit")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the request under way. If it is the app's, tell the app, even if later requests are queued."""
+        """Cancel the request that is being answered.
+
+        If it is a request to the app, the app is told, even if later requests are queued.
+        """
         running = self._order.running
         for cycle in (self._receiving, *(waiting for waiting, _ in self.pipeline)):
             if isinstance(cycle, InferCycle) and cycle is not running:
@@ -216,7 +222,7 @@ class KServeProtocol(HttpToolsProtocol):
             if running.future is not None:
                 running.future.cancel()
             if not isinstance(running.future, asyncio.Task) or running.future.done():
-                # A task that is running uses the memory until it ends, and releases it then.
+                # A running task uses the memory until it ends, and releases it then.
                 running.release()
             running = None
         self.cycle = running  # pyright: ignore[reportAttributeAccessIssue]: None before the first, in uvicorn too
@@ -239,7 +245,7 @@ class KServeProtocol(HttpToolsProtocol):
         elif self._is_receiving and not self.is_refused:
             num_received = self._num_pieces if self._receiver is None else self._receiver.num_received
             if num_received != self._num_received or self.flow.read_paused:
-                # While the server itself has paused reading, the client is not to blame.
+                # While the server itself has paused reading, the client is not late.
                 self._num_received = num_received
                 self._receive_deadline = now + limits.receive_seconds
             elif now >= self._receive_deadline:
@@ -248,10 +254,10 @@ class KServeProtocol(HttpToolsProtocol):
         elif self._order.is_idle and now >= self._deadline:
             self.transport.close()
 
-    # The parser's callbacks.
+    # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
-        """A request begins. The app's cycle is made later, and only if the request is not an inference."""
+        """A request begins. uvicorn's cycle for the app is made later, and only if the request is not an inference."""
         self.url = b""
         self.headers = []
         self._is_receiving = True
@@ -273,7 +279,7 @@ class KServeProtocol(HttpToolsProtocol):
             return
         self._is_in_head = False
         limit = self._front_end.limits.head_bytes
-        # If the head came in several reads, `_watch` has checked its size.
+        # If the head arrived in several reads, `_watch` has checked its size.
         if self._num_read_bytes > limit and _head_bytes(self.url, self.headers) > limit:
             self._refuse_head()
             return
@@ -289,7 +295,9 @@ class KServeProtocol(HttpToolsProtocol):
             self._hand_to_app()
 
     def on_chunk_header(self) -> None:
-        """A chunk of a body begins. Each takes as much time as kilobytes of data, so their number is limited."""
+        """A chunk of a body begins. Each chunk costs as much time as kilobytes of data, so that their number is
+        limited.
+        """
         self._num_chunks += 1
         if self._num_chunks > self._front_end.limits.chunks and not self.is_refused:
             limit = self._front_end.limits.chunks
@@ -347,7 +355,7 @@ class KServeProtocol(HttpToolsProtocol):
         headers = dict(self.headers)
         keep_alive = parser.should_keep_alive()
         if keep_alive and b"connection" in headers:
-            # HTTP/1.0 asks for keep-alive with a header and expects one in the response, which is not supported.
+            # With HTTP/1.0, keep-alive needs a header in request and response, which is not supported.
             keep_alive = parser.get_http_version() != "1.0"
         self._receiving = cycle = InferCycle(route, headers, keep_alive)
         cycle.can_stream = parser.get_http_version() != "1.0"
@@ -357,7 +365,7 @@ class KServeProtocol(HttpToolsProtocol):
             try:
                 rule.check(headers.get(rule.header.encode()))
             except TriuneError as error:
-                # The body is discarded as it arrives. `_learn` does not cache the head of a refused request.
+                # The body is discarded. `_learn` does not cache the head of a refused request.
                 self._refuse(status_of(error), str(error))
                 return
         if int(headers.get(b"content-length", b"0")) > self._max_bytes:
@@ -400,7 +408,7 @@ class KServeProtocol(HttpToolsProtocol):
     # Refusals.
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer with an error after the requests before it, then close. Further input is discarded."""
+        """Answer with an error, after the requests before it, then close the connection. Further input is discarded."""
         if self.is_refused:
             return
         self.is_refused = True
@@ -412,7 +420,7 @@ class KServeProtocol(HttpToolsProtocol):
                 self._take_from_app(cycle, status, message)
                 return
             if cycle is not None:
-                # The request is queued behind others, and the app has not seen it.
+                # The request is still queued, so that the app has not seen it.
                 self.pipeline.popleft()
             cycle = InferCycle(None, {}, keep_alive=False)
         cycle.refusal = (status, message)
@@ -426,7 +434,7 @@ class KServeProtocol(HttpToolsProtocol):
             self._queue(cycle)
 
     def _take_from_app(self, cycle: RequestResponseCycle, status: int, message: str) -> None:
-        """Refuse a request that the app has started to handle. The app is told that the client has disconnected."""
+        """Refuse a request that the app has started to answer. The app is told that the client has disconnected."""
         if not cycle.response_started:
             common = self.server_state.default_headers
             self.transport.write(self._front_end.heads.error(status, common, message))

@@ -1,4 +1,4 @@
-"""Receives large bodies directly into one aligned buffer, without parsing or copying pieces."""
+"""Receive large bodies directly into one aligned buffer, without parsing or copying pieces."""
 
 import asyncio
 from typing import Protocol
@@ -23,7 +23,7 @@ _RESUMED_BYTES = 64 << 10
 
 
 class Connection(Protocol):
-    """The connection whose body is received. All events but data are passed on to it."""
+    """The connection whose body is received. All events except for data are passed to it."""
 
     def pause_body(self) -> None:
         """Stop reading."""
@@ -42,27 +42,27 @@ class Connection(Protocol):
         ...
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio's protocols have it."""
+        """The connection was closed (see `asyncio.BaseProtocol`)."""
         ...
 
     def eof_received(self) -> None:
-        """As asyncio's protocols have it."""
+        """The client will send no more (see `asyncio.Protocol`)."""
         ...
 
     def pause_writing(self) -> None:
-        """As asyncio's protocols have it."""
+        """The write buffer is full (see `asyncio.BaseProtocol`)."""
         ...
 
     def resume_writing(self) -> None:
-        """As asyncio's protocols have it."""
+        """The write buffer has room again (see `asyncio.BaseProtocol`)."""
         ...
 
 
 class BodyReceiver(asyncio.BufferedProtocol):
-    """The transport's protocol while the rest of a large body arrives.
+    """The protocol of the transport while the rest of a large body arrives.
 
     Attributes:
-        num_received: how many bytes of the body have arrived.
+        num_received: the number of bytes of the body that have arrived.
     """
 
     def __init__(self, connection: Connection, pacer: Pacer, num_bytes: int, header_bytes: int, begun: Body) -> None:
@@ -71,7 +71,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         pacer: limits how much all bodies together copy in one iteration of the loop.
         num_bytes: the body's size.
         header_bytes: the size of the JSON before the tensors; the byte after it is aligned in memory.
-        begun: the part of the body that has arrived already.
+        begun: the beginning of the body, which has arrived already.
 
         Raises:
             MemoryError: the system refuses to allocate the buffer.
@@ -79,7 +79,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._connection = connection
         self._pacer = pacer
         self._num_bytes = num_bytes
-        # np.empty does not touch the memory, so the system provides each page only when data arrive.
+        # np.empty does not write to the memory, so that the system allocates each page only when data arrive.
         memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
         start = -(memory.ctypes.data + header_bytes) % _ALIGNMENT
         self._body = memory[start : start + num_bytes].data

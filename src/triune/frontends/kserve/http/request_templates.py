@@ -1,4 +1,4 @@
-"""A cache of decoded request JSON, for requests with binary tensors.
+"""A cache of decoded JSON of requests with binary tensors.
 
 A client that sends binary tensors repeats the same JSON, except for the request's id, which Triton's clients put first.
 Parsing and checking this JSON takes most of the time of decoding.
@@ -15,9 +15,9 @@ from triune.core.requests import CheckCache, InferenceRequest
 from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http.codec import OutputForm, decode_request
 
-# An id at the beginning: printable ASCII without quotes and backslashes.
+# Matches an id at the beginning: printable ASCII without quotes and backslashes.
 _ID = re.compile(rb'\{"id":"([ !#-\[\]-~]*)(?=")')
-# Up to this size, tensors are copied to aligned memory here; larger ones are copied by the runtime's adapter if needed.
+# Tensors up to this size are copied to aligned memory here. The runtime's adapter copies larger ones if it must.
 _COPY_BYTES = 16384
 _MAX_TEMPLATES = 256
 _MAX_TEMPLATE_BYTES = 4096
@@ -36,7 +36,7 @@ class _Template:
 
 
 class RequestTemplates:
-    """Decodes requests as `decode_request` does, and calls it only for JSON that is not in the cache."""
+    """Decodes requests as `decode_request` does, which it calls only for JSON that is not in the cache."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int | None, bytes], _Template] = {}
@@ -44,7 +44,7 @@ class RequestTemplates:
     def decode(
         self, model: str, version: int | None, body: Body, header_bytes: int
     ) -> tuple[InferenceRequest, OutputForm]:
-        """As `decode_request`, with the same results and errors."""
+        """Decode a request; results and errors are those of `decode_request`."""
         header = bytes(body[:header_bytes])
         match = _ID.match(header)
         key = (model, version, header[match.end() :] if match else header)

@@ -71,7 +71,7 @@ class HttpServer:
         self._is_port_shared = is_port_shared
         config = uvicorn.Config(
             app,
-            # uvicorn calls it with keywords and takes whatever comes back.
+            # uvicorn calls it with keyword arguments, and needs no class.
             http=cast("type[asyncio.Protocol]", protocol),
             ws="none",
             lifespan="off",

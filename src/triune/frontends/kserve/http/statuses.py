@@ -33,7 +33,7 @@ _DEFAULT_STATUS = 400
 RETRY_AFTER_SECONDS = 1
 """What every 503 tells clients: when to try again."""
 
-# A message may quote long names that a client sent.
+# A message may contain long names that a client sent.
 _MAX_MESSAGE_CHARACTERS = 4096
 
 
