@@ -134,6 +134,16 @@ async def test_a_client_that_leaves_ends_its_stream(wire: Wire, server: HandServ
         assert server.waiting[0][1].cancelled()
 
 
+async def test_a_client_that_leaves_before_the_first_event_withdraws_its_request(
+    wire: Wire, server: HandServer
+) -> None:
+    await wire.send(generate("slow", stream=True, INPUT0=[0.0] * 16))
+    await server.until_waiting(1)
+    await wire.close()
+    await asyncio.wait((server.waiting[0][1],), timeout=10)
+    assert server.waiting[0][1].cancelled()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_models_error_and_a_compressed_request(wire: Wire, server: HandServer, stream: bool) -> None:
     server.error = UnavailableError("full")

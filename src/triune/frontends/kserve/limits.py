@@ -18,6 +18,9 @@ _SHOWN_CHARACTERS = 32
 # The largest body of requests that have only names and flags: all but inference and load.
 _MAX_SMALL_BYTES = 64 << 10
 
+MAX_HEADER_LINES = 256
+"""How many headers a request may have: each costs the event loop a few microseconds, however short it is."""
+
 MAX_JSON_BYTES = 64 << 20
 """Triton's default limit on HTTP requests is the same."""
 

@@ -27,6 +27,11 @@ class Pacer:
         self._num_bytes = 0
         self._is_counting = False
 
+    @property
+    def is_spent(self) -> bool:
+        """This iteration's bytes are spent, or others wait: call `wait` instead of `spend`."""
+        return self._num_bytes >= ITERATION_BYTES or bool(self._waiting)
+
     def spend(self, num_bytes: int) -> bool:
         """Count copied bytes.
 

@@ -5,9 +5,9 @@ Source: Triton's generate protocol extension.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from functools import partial
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -24,6 +24,8 @@ from triune.frontends.kserve.http.statuses import error_body
 from triune.frontends.kserve.large_tensors import encoded_bytes, memory_bytes, unpack
 from triune.frontends.kserve.offload import SMALL_BYTES, Offload, run_all
 from triune.serving.server import Server
+
+T = TypeVar("T")
 
 
 class Generate:
@@ -44,15 +46,7 @@ class Generate:
         held = self._bodies.reserve()
         try:
             inference = await self._decode(request, held)
-            work = asyncio.ensure_future(self._only(inference, held))
-            gone = asyncio.ensure_future(request.receive())
-            try:
-                await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                gone.cancel()
-                if not work.done():
-                    work.cancel()
-            answer = _result_of(work)
+            answer = await _while_connected(request, self._only(inference, held))
             held.resize(len(answer))
         except BaseException:
             held.release()
@@ -66,9 +60,7 @@ class Generate:
             inference = await self._decode(request, held)
             responses = _nonempty(self._server.stream(inference))
             try:
-                first = [await self._encode(await anext(responses), held)]
-            except StopAsyncIteration:
-                first = []
+                first = await _while_connected(request, self._first(responses, held))
             except BaseException:
                 await responses.aclose()
                 raise
@@ -112,6 +104,12 @@ class Generate:
             )
         return await self._encode(answers[0], held)
 
+    async def _first(self, responses: AsyncGenerator[InferenceResponse], held: Reservation) -> list[bytes]:
+        """The first response, encoded; an empty list if there is none."""
+        async for response in responses:
+            return [await self._encode(response, held)]
+        return []
+
     async def _events(
         self, first: list[bytes], responses: AsyncGenerator[InferenceResponse, None], held: Reservation
     ) -> AsyncGenerator[bytes, None]:
@@ -130,10 +128,26 @@ class Generate:
                 yield b"data: %s\n\n" % error_body(str(as_internal_error(error)))
 
 
-def _result_of(work: asyncio.Future[bytes]) -> bytes:
-    if work.cancelled() or not work.done():
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled if the client closes the connection before.
+
+    Raises:
+        CancelledError: the client closed the connection (the error of `triune.core.errors`).
+    """
+    task = asyncio.ensure_future(work)
+    # The body has been read, so what is received next is the client's disconnection.
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+    finally:
+        gone.cancel()
+        task.cancel()
+    if task.cancelled():
         raise RequestCancelledError("the client closed the connection")
-    return work.result()
+    return task.result()
 
 
 async def _nonempty(responses: AsyncIterator[InferenceResponse]) -> AsyncGenerator[InferenceResponse, None]:

@@ -26,9 +26,18 @@ from triune.frontends.kserve.http.infer import (
 from triune.frontends.kserve.http.order import AnswerOrder
 from triune.frontends.kserve.http.receiver import DIRECT_BYTES, BodyReceiver
 from triune.frontends.kserve.http.statuses import status_of
-from triune.frontends.kserve.limits import too_large
+from triune.frontends.kserve.limits import MAX_HEADER_LINES, too_large
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.frontends.send_timeout import SendTimeout
+
+_PACED_BYTES = 2048
+"""Larger pieces of data that may belong to a head wait for their turn before they are parsed."""
+_PARSE_COST = 8
+"""The parser needs about as much time for a byte of a head as it takes to copy this many bytes of a body."""
+
+
+class _TooManyHeadersError(Exception):
+    """Ends the parser's work on a piece of data."""
 
 
 class KServeProtocol(HttpToolsProtocol):
@@ -65,6 +74,7 @@ class KServeProtocol(HttpToolsProtocol):
         self.is_refused = False
         self._answers = Answering(self, front_end)
         self._num_begun = 0
+        self._unparsed = b""
 
     # Callbacks for events of the socket.
 
@@ -89,6 +99,25 @@ class KServeProtocol(HttpToolsProtocol):
         if head is not None:
             self._repeat(head, data)
             return
+        if len(data) > _PACED_BYTES and (is_between or self._is_in_head):
+            cost, pacer = _PARSE_COST * len(data), self._front_end.pacer
+            if pacer.is_spent:
+                self._unparsed = data
+                self.pause_body()
+                pacer.wait(cost, self._parse_later)
+                return
+            pacer.spend(cost)
+        self._parse(data, is_between=is_between)
+
+    def _parse_later(self) -> None:
+        """Parse data that had to wait for its turn, and read on."""
+        data, self._unparsed = self._unparsed, b""
+        if not self.transport.is_closing():
+            self._parse(data, is_between=not self._is_receiving and not self.is_refused)
+            self.resume_body()
+
+    def _parse(self, data: bytes, *, is_between: bool) -> None:
+        """Feed the parser. `is_between`: no request is being received, so `data` begins with a head."""
         if len(data) > SMALL_BYTES and self._front_end.pacer.spend(len(data)):
             self.pause_body()
             self._front_end.pacer.wait(len(data), self.resume_body)
@@ -101,9 +130,14 @@ class KServeProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as upgrade:
                 data = self._without_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError as error:
-                self._refuse(400, f"the request is not valid HTTP: {error}")
+                if isinstance(error.__context__, _TooManyHeadersError):
+                    self._refuse(431, f"the request has more than {MAX_HEADER_LINES} headers, the server's limit")
+                else:
+                    self._refuse(400, f"the request is not valid HTTP: {error}")
         if self._is_receiving and not self.is_refused:
-            self._watch(len(data))
+            # Bytes of requests that ended in this piece of data do not count for the last one, which began in it.
+            has_ended = self._num_begun > num_begun + is_between
+            self._watch(len(data) - (data.rfind(b"\r\n\r\n") + 4 if has_ended else 0))
             self._receive_directly()
         elif is_between and self._num_begun == num_begun + 1:
             self._learn(whole)
@@ -271,6 +305,8 @@ class KServeProtocol(HttpToolsProtocol):
         """A header was parsed; trailers are dropped."""
         if self._is_in_head:
             self.headers.append((name.lower(), value))
+            if len(self.headers) > MAX_HEADER_LINES:
+                raise _TooManyHeadersError
 
     def on_headers_complete(self) -> None:
         """The head was parsed: start an inference, pass the request to the app, or refuse it."""
