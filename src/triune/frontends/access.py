@@ -7,7 +7,7 @@ Source: Triton's `restricted_features.h`, `http_server.cc` and `grpc_server.cc`;
 
 import hmac
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import sha256
@@ -53,19 +53,22 @@ class Rule:
     digests: tuple[bytes, ...] = field(repr=False)
     protocol: str = ""
 
-    def check(self, value: str | bytes | None) -> None:
+    def check(self, values: Collection[str | bytes]) -> None:
         """Check a caller's header, in constant time.
 
         Args:
-            value: the header's value; None if the caller sent no such header.
+            values: all values of the header in the request, in any order. Different ones are refused, since a proxy may
+                read another one than this server.
 
         Raises:
             UnauthenticatedError: an API key is missing or wrong.
             RestrictedError: the header of a restricted API is missing or wrong.
         """
-        if value is None:
+        if not values:
             raise self._refusal("the server asks for an API key")
-        given = value.encode(errors="replace") if isinstance(value, str) else value
+        given, *others = [each.encode(errors="replace") if isinstance(each, str) else each for each in values]
+        if any(each != given for each in others):
+            raise self._refusal(f"the request has {len(values)} different API keys")
         scheme = self.scheme.encode()
         has_scheme = given[: len(scheme)].lower() == scheme.lower()
         digest = sha256(given[len(scheme) :].strip()).digest()

@@ -39,7 +39,7 @@ class ApiRoute:
         endpoint = self.endpoint
 
         async def checked(request: Request) -> Response:
-            rule.check(request.headers.get(rule.header))
+            rule.check(request.headers.getlist(rule.header))
             return await endpoint(request)
 
         return Route(self.path, checked, methods=self.methods)

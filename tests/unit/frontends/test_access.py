@@ -17,15 +17,22 @@ def test_a_key_is_for_all_but_health() -> None:
         assert set(rules) == set(Api) - {Api.HEALTH}
         for api in rules:
             for shown in ("Bearer one", "bearer two", b"BEARER one"):
-                rules[api].check(shown)
+                rules[api].check([shown])
+                rules[api].check([shown, shown])
 
 
 @pytest.mark.parametrize("value", [None, "", "one", "Bearer", "Bearer ", "Bearer three", "Basic one", "Bearer one two"])
 def test_what_is_no_key(value: str | None) -> None:
     with pytest.raises(UnauthenticatedError, match="send the header 'Authorization: Bearer KEY'") as caught:
-        Access.of(["one", "two"]).http[Api.INFERENCE].check(value)
+        Access.of(["one", "two"]).http[Api.INFERENCE].check([] if value is None else [value])
     assert "three" not in str(caught.value)
     assert "one" not in str(caught.value).replace("is not one that", "")
+
+
+@pytest.mark.parametrize("values", [["Bearer one", "Bearer three"], ["Bearer two", "Bearer one"]])
+def test_different_keys_in_one_request_are_refused(values: list[str]) -> None:
+    with pytest.raises(UnauthenticatedError, match="the request has 2 different API keys"):
+        Access.of(["one", "two"]).http[Api.INFERENCE].check(values)
 
 
 def test_a_restricted_api_takes_its_own_header_in_place_of_the_key() -> None:
@@ -33,12 +40,12 @@ def test_a_restricted_api_takes_its_own_header_in_place_of_the_key() -> None:
     rule = access.http[Api.MODEL_REPOSITORY]
     assert rule is access.http[Api.METRICS]
     assert rule.header == "admin-key"
-    rule.check("a:b=c")
+    rule.check(["a:b=c"])
     with pytest.raises(RestrictedError, match="^This API is restricted, expecting header 'admin-key'$"):
-        rule.check("Bearer one")
+        rule.check(["Bearer one"])
     assert access.http[Api.INFERENCE].header == "authorization"
     with pytest.raises(RestrictedError, match="^This protocol is .* 'triton-grpc-protocol-admin'$"):
-        access.grpc[Api.MODEL_REPOSITORY].check(None)
+        access.grpc[Api.MODEL_REPOSITORY].check([])
 
 
 @pytest.mark.parametrize("text", ["", "health", "health:", ":k=secret", "health:k", "health:=secret", "health:k="])

@@ -28,7 +28,7 @@ def make_app(collector: MetricsCollector, rule: Rule | None = None) -> Starlette
     async def metrics(request: Request) -> Response:
         if rule is not None:
             try:
-                rule.check(request.headers.get(rule.header))
+                rule.check(request.headers.getlist(rule.header))
             except TriuneError as error:
                 if isinstance(error, UnauthenticatedError):
                     return Response(f"{error}\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")

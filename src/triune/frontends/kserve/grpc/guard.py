@@ -20,7 +20,7 @@ def guarded(
 
     async def checked(given: GivenT, context: Context) -> AnswerT:
         try:
-            rule.check(dict(context.invocation_metadata() or ()).get(rule.header))
+            rule.check([value for name, value in context.invocation_metadata() or () if name == rule.header])
         except TriuneError as error:
             del given
             await abort(context, error)

@@ -399,7 +399,7 @@ class KServeProtocol(HttpToolsProtocol):
             cycle.waiting_for_100_continue = headers[b"expect"].lower() == b"100-continue"
         if (rule := self._front_end.rule) is not None:
             try:
-                rule.check(headers.get(rule.header.encode()))
+                rule.check([value for name, value in self.headers if name == rule.header.encode()])
             except TriuneError as error:
                 # The body is discarded. `_learn` does not cache the head of a refused request.
                 self._refuse(status_of(error), str(error))
