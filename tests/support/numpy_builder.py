@@ -76,8 +76,8 @@ class NumpyBuilder(Builder[Array]):
     def inverse_root(self, x: Array) -> Array:
         return 1 / np.sqrt(x)
 
-    def matmul(self, x: Array, y: Array, *, is_turned: bool = False) -> Array:
-        return x @ (y.T if is_turned else y)
+    def matmul(self, x: Array, y: Array, *, is_transposed: bool = False) -> Array:
+        return x @ (y.T if is_transposed else y)
 
     def reduce(self, op: str, x: Array, axes: Sequence[int], *, keepdims: bool) -> Array:
         return np.asarray(getattr(np, op.removeprefix("Reduce").lower())(x, tuple(axes), keepdims=keepdims))
@@ -115,12 +115,12 @@ class NumpyBuilder(Builder[Array]):
     def slice(self, x: Array, axis: int, start: Any, end: Any) -> Array:
         return np.take(x, np.arange(start, end), axis)
 
-    def take(self, x: Array, place: Any, axis: int = 0) -> Array:
-        return np.asarray(np.take(x, place, axis))
+    def take(self, x: Array, index: Any, axis: int = 0) -> Array:
+        return np.asarray(np.take(x, index, axis))
 
-    def with_row(self, x: Array, row: Array, place: Array) -> Array:
+    def with_row(self, x: Array, row: Array, index: Array) -> Array:
         filled = x.copy()
-        filled[place] = row
+        filled[index] = row
         return filled
 
     def from_front(self, indices: Array, size: Any) -> Array:
@@ -145,7 +145,7 @@ class NumpyBuilder(Builder[Array]):
         order = np.argsort(-x if is_largest else x, axis, kind="stable").take(np.arange(count), axis)
         return np.take_along_axis(x, order, axis), order.astype(np.int32)
 
-    def places(self, x: Array) -> Array:
+    def nonzero_indices(self, x: Array) -> Array:
         return np.argwhere(x).astype(np.int32)
 
     def loop(self, limit: Any, starts: Sequence[Array], step: Callable[..., Sequence[Array]]) -> list[Array]:

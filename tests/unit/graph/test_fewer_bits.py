@@ -70,4 +70,4 @@ def test_the_notes_name_the_nodes_and_what_it_means() -> None:
     assert [note.rpartition(": ")[2] for note in notes[-3:]] == ["Mul 'm'", "Floor 'r'", "Pow 'y'"]
     assert "DOUBLE is computed in fp32" in notes[-3]
     assert "one more or one less" in notes[-2]
-    assert "raised to powers in fp32" in notes[-1]
+    assert "powers of integers are computed in fp32" in notes[-1]

@@ -128,8 +128,8 @@ def test_the_notes_say_which_type_and_what_becomes_of_it() -> None:
     )
     with WeightFile() as file:
         wrapping, casts = prepare(model, ConversionOptions(), None, print, file).notes
-    assert wrapping.startswith("UINT32 is computed in int32, and what is beyond it wraps")
-    assert casts.startswith("INT64 is held in int32, and floats beyond 2147483647")
+    assert wrapping.startswith("UINT32 is computed in int32, where larger numbers wrap around")
+    assert casts.startswith("INT64 is stored in int32, so that floats beyond +-2147483647")
 
 
 def test_a_conversion_tells_of_them_and_of_inputs_with_defaults() -> None:

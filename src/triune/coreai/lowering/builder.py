@@ -101,8 +101,8 @@ class CoreAIBuilder(Builder[Value]):
     def inverse_root(self, x: Value) -> Value:
         return ops.rsqrt(x)
 
-    def matmul(self, x: Value, y: Value, *, is_turned: bool = False) -> Value:
-        right = values.transpose(y, [1, 0]) if is_turned else y
+    def matmul(self, x: Value, y: Value, *, is_transposed: bool = False) -> Value:
+        right = values.transpose(y, [1, 0]) if is_transposed else y
         is_alike = len(shape_of(x)) == len(shape_of(y)) == 2
         return (ops.batch_matmul if is_alike else ops.broadcasting_batch_matmul)(x, right)
 
@@ -155,16 +155,16 @@ class CoreAIBuilder(Builder[Value]):
     def split(self, x: Value, sizes: Sequence[int], axis: int) -> list[Value]:
         return list(ops.split(x, values.sizes(sizes), values.axis(axis)))
 
-    def take(self, x: Value, place: Dim, axis: int = 0) -> Value:
+    def take(self, x: Value, index: Dim, axis: int = 0) -> Value:
         if axis == 0:
-            return row(x, place)
-        # Core AI does not infer that a slice from `place` to `place + 1` has one element, if `place` is computed.
-        end = place + 1 if isinstance(place, int) else self.add(place, 1)
+            return row(x, index)
+        # Core AI does not infer that a slice from `index` to `index + 1` has one element, if `index` is computed.
+        end = index + 1 if isinstance(index, int) else self.add(index, 1)
         sizes = [1 if each == axis else size for each, size in enumerate(shape_of(x))]
-        return squeeze(retyped(cut(x, axis, place, end), sizes), [axis])
+        return squeeze(retyped(cut(x, axis, index, end), sizes), [axis])
 
-    def with_row(self, x: Value, row: Value, place: Value) -> Value:
-        return loops.with_row(x, row, place)
+    def with_row(self, x: Value, row: Value, index: Value) -> Value:
+        return loops.with_row(x, row, index)
 
     def from_front(self, indices: Value, size: Dim) -> Value:
         return from_front(indices, size)
@@ -189,7 +189,7 @@ class CoreAIBuilder(Builder[Value]):
         indices = order if is_all else cut(order, axis, 0, count)
         return ops.gather_along_axis(x, indices, place), indices
 
-    def places(self, x: Value) -> Value:
+    def nonzero_indices(self, x: Value) -> Value:
         return ops.non_zero(x)
 
     def loop(self, limit: Dim, starts: Sequence[Value], step: Callable[..., Sequence[Value]]) -> list[Value]:

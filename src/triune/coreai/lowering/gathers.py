@@ -38,7 +38,7 @@ from triune.coreai.lowering.values import (
     transpose,
 )
 from triune.graph.axes import positive
-from triune.graph.conversion.lowering.places import reduction_of
+from triune.graph.conversion.lowering.indices import reduction_of
 from triune.graph.conversion.problems import Refusal
 
 

@@ -13,7 +13,7 @@ from triune.coreai.installed import require_library
 from triune.coreai.lowering.options import LowerOptions
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout, Precision
-from triune.graph.conversion.prepare import Prepared, Report, failures_told, prepare, silent
+from triune.graph.conversion.prepare import Prepared, Report, prepare, silent, translated_failures
 from triune.graph.conversion.problems import Problem, require_none
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of, listed
 from triune.graph.fused import fuse
@@ -98,7 +98,7 @@ def lower_functions(
     with WeightFile() as file:
         prepared: dict[str, Prepared] = {}
         for name, source in sources.items():
-            with failures_told(source.model):
+            with translated_failures(source.model):
                 prepared[name] = _prepare(source, layout, tell, file)
         interfaces = {name: interface_of(each.model, sources[name].options) for name, each in prepared.items()}
         tell("writing the program")

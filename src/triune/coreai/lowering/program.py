@@ -126,7 +126,7 @@ class FunctionWriter(GraphWriter[Value]):
             lowering = self._call_fused
         (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph, BUILDER))
 
-    def told(self, error: Exception) -> str:
+    def message_of(self, error: Exception) -> str:
         """The message of an error, without locations in source code."""
         return plain(error)
 

@@ -15,7 +15,14 @@ from triune.coreai.lowering.values import as_dtype, constant, rank_of, shape_of
 from triune.graph.axes import positive
 from triune.graph.conversion.lowering.resize import extrapolated, mode_of, product_along
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.resize import Axis, changed_of, is_cropped, matrix_of, picked_of, places_of
+from triune.graph.conversion.resize import (
+    Axis,
+    interpolation_matrix,
+    is_cropped,
+    nearest_indices,
+    resized_axes,
+    source_coordinates,
+)
 
 
 def _resize(c: Context) -> None:
@@ -27,12 +34,12 @@ def _resize(c: Context) -> None:
         c.give(resize_free(c, x, places, changes, mode))
         return
     for each in _resized_axes(c, x, places):
-        found = places_of(c.attributes, each)
+        found = source_coordinates(c.attributes, each)
         if mode == "nearest":
-            picked = picked_of(c.attributes, found).clip(0, each.size - 1)
+            picked = nearest_indices(c.attributes, found).clip(0, each.size - 1)
             x = take(x, constant(picked), each.axis)
         else:
-            weights = as_dtype(matrix_of(c.attributes, each, found, mode), x)
+            weights = as_dtype(interpolation_matrix(c.attributes, each, found, mode), x)
             x = product_along(c.builder, x, constant(np.ascontiguousarray(weights.T)), each.axis)
         x = extrapolated(c, x, each, found)
     c.give(x)
@@ -73,7 +80,7 @@ def _resized_axes(c: Context, x: Value, places: Sequence[int]) -> list[Axis]:
     roi = c.known(1, "the region of interest") if is_cropped(c.attributes) and c.is_given(1) else None
     # A dimension of unknown size does not change here, so that any size will do for it.
     lengths = [shape_of(x)[place] or 1 for place in places]
-    found = changed_of(c.attributes, places, lengths, scales, sizes, roi)
+    found = resized_axes(c.attributes, places, lengths, scales, sizes, roi)
     if any(each.target <= 0 for each in found):
         raise Refusal("an empty result: Core AI has no empty tensors")
     return found

@@ -12,7 +12,7 @@ from triune.coreai.lowering.unary import ceil
 from triune.coreai.lowering.values import axes, axis, cast, concat, constant, dtype_of, like, rank_of
 from triune.graph.conversion.lowering.resize import nearest, product_along
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.resize import coordinates_of, is_cropped
+from triune.graph.conversion.resize import coordinate_mode, is_cropped
 
 
 def resize_free(c: Context, x: Value, places: Sequence[int], is_changed: Sequence[bool], mode: str) -> Value:
@@ -57,7 +57,7 @@ def _scale_and_offset(c: Context, line: Line) -> tuple[Value, Value]:
     """The scale and offset of `_interpolate` that give the coordinates of the node's transformation."""
     one, half = number(1), number(0.5)
     scale = line.scale
-    match mode := coordinates_of(c.attributes):
+    match mode := coordinate_mode(c.attributes):
         case "half_pixel":
             return scale, number(0)
         case "asymmetric":

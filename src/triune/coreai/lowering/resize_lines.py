@@ -18,7 +18,7 @@ from triune.coreai.lowering.dims import as_scalar, cut, dim_of, element, iota, s
 from triune.coreai.lowering.unary import floor
 from triune.coreai.lowering.values import cast, constant, rank_of, shape_of
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.resize import coordinates_of, is_cropped
+from triune.graph.conversion.resize import coordinate_mode, is_cropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def _described(c: Context, axes: Sequence[int], owns: Sequence[Value]) -> list[L
 
 
 def _with_copies(c: Context, lines: Sequence[Line]) -> list[Line]:
-    """Set `is_copied` of each dimension, by the rules of `graph.conversion.resize.changed_of`."""
+    """Set `is_copied` of each dimension, by the rules of `graph.conversion.resize.resized_axes`."""
     together: Value | None = None
     if all(_may_keep_size(c, index) for index in range(len(lines))):
         together = functools.reduce(ops.broadcasting_and, [_is_equal(line.count, line.own) for line in lines])
@@ -196,7 +196,7 @@ def places_of(c: Context, each: Resized) -> Value:
 
 def _coordinates(c: Context, line: Line, index: Value) -> Value:
     one, half = number(1), number(0.5)
-    match mode := coordinates_of(c.attributes):
+    match mode := coordinate_mode(c.attributes):
         case "asymmetric":
             return _scaled(index, line.over, line.under)
         case "half_pixel":

@@ -10,7 +10,7 @@ from triune.coreai.raising.region import ControlFlow, LostError, RegionRaiser
 from triune.coreai.raising.types import tensor_type
 from triune.coreai.raising.values import Held, State, Token
 from triune.graph.raising.graph import Tensor
-from triune.graph.raising.subgraphs import Written, put_if, put_loop, put_states
+from triune.graph.raising.subgraphs import Subgraph, put_if, put_loop, put_states
 from triune.graph.raising.types import DType
 
 
@@ -19,7 +19,7 @@ def raise_if(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
     predicate = raiser.graph.scalar(raiser.graph.cast(raiser.tensor(view.operands[0]), DType.BOOL))
     prefix = raiser.graph.prefix
     written = _written(raiser, view)
-    branches: list[Written] = []
+    branches: list[Subgraph] = []
     for region in view.regions:
         inner = raiser.inner(raiser.graph.subgraph())
         values = _tensors(inner.block(region.blocks[0])) if len(region.blocks) else []

@@ -81,8 +81,8 @@ class MilBuilder(Builder[Var]):
     def inverse_root(self, x: Var) -> Var:
         return mb.real_div(x=like(x, 1), y=mb.sqrt(x=x))
 
-    def matmul(self, x: Var, y: Var, *, is_turned: bool = False) -> Var:
-        return mb.matmul(x=x, y=y, transpose_y=is_turned)
+    def matmul(self, x: Var, y: Var, *, is_transposed: bool = False) -> Var:
+        return mb.matmul(x=x, y=y, transpose_y=is_transposed)
 
     def reduce(self, op: str, x: Var, axes: Sequence[int], *, keepdims: bool) -> Var:
         return getattr(mb, op.replace("Reduce", "reduce_").lower())(x=x, axes=list(axes), keep_dims=keepdims)
@@ -142,11 +142,11 @@ class MilBuilder(Builder[Var]):
     def split(self, x: Var, sizes: Sequence[int], axis: int) -> list[Var]:
         return list(mb.split(x=x, split_sizes=list(sizes), axis=axis)) if len(sizes) > 1 else [x]
 
-    def take(self, x: Var, place: Any, axis: int = 0) -> Var:
-        return mb.gather(x=x, indices=_scalar(place), axis=axis)
+    def take(self, x: Var, index: Any, axis: int = 0) -> Var:
+        return mb.gather(x=x, indices=_scalar(index), axis=axis)
 
-    def with_row(self, x: Var, row: Var, place: Var) -> Var:
-        places, updates = mb.expand_dims(x=place, axes=[0]), mb.expand_dims(x=row, axes=[0])
+    def with_row(self, x: Var, row: Var, index: Var) -> Var:
+        places, updates = mb.expand_dims(x=index, axes=[0]), mb.expand_dims(x=row, axes=[0])
         return mb.scatter(data=x, indices=places, updates=updates, axis=0, mode="update")
 
     def from_front(self, indices: Var, size: Any) -> Var:
@@ -172,7 +172,7 @@ class MilBuilder(Builder[Var]):
             )
         return mb.topk(x=x, k=count, axis=axis, ascending=not is_largest)
 
-    def places(self, x: Var) -> Var:
+    def nonzero_indices(self, x: Var) -> Var:
         return mb.non_zero(x=self.cast(x, np.int32) if is_bool(x) else x)
 
     def loop(self, limit: Any, starts: Sequence[Var], step: Callable[..., Sequence[Var]]) -> list[Var]:

@@ -15,7 +15,7 @@ from triune.coreml.lowering.context import (
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.options import Target
 from triune.graph.axes import positive
-from triune.graph.conversion.lowering.places import reduction_of
+from triune.graph.conversion.lowering.indices import reduction_of
 
 
 def _gather(c: Context) -> None:

@@ -14,7 +14,7 @@ from triune.coreml.quiet import quiet
 from triune.coreml.source import SOURCE_KEY
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout
-from triune.graph.conversion.prepare import Report, failures_told, prepare, silent
+from triune.graph.conversion.prepare import Report, prepare, silent, translated_failures
 from triune.graph.conversion.problems import require_none
 from triune.graph.passes.conv_affine import ConvAffine
 from triune.graph.passes.halve import require_known
@@ -87,7 +87,7 @@ def lower(
         layout = LayoutReport() if options.layout is Layout.ANE else None
         prepared = prepare(model, options, layout, tell, file)
         require_known(options.keep_fp32, prepared.model.graph)
-        with failures_told(model):
+        with translated_failures(model):
             graph = Tidy()(ConvAffine(file)(prepared.model))
         prepared = replace(prepared, model=graph)
         interface = interface_of(graph, options)

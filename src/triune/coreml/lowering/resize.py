@@ -15,7 +15,14 @@ from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.resize_free import SAMPLING, resize_free
 from triune.graph.axes import positive
 from triune.graph.conversion.lowering.resize import extrapolated, mode_of, product_along
-from triune.graph.conversion.resize import Axis, changed_of, is_cropped, matrix_of, picked_of, places_of
+from triune.graph.conversion.resize import (
+    Axis,
+    interpolation_matrix,
+    is_cropped,
+    nearest_indices,
+    resized_axes,
+    source_coordinates,
+)
 
 
 def _resize(c: Context) -> None:
@@ -43,7 +50,7 @@ def _resized_axes(c: Context, x: Var, places: list[int]) -> list[Axis] | None:
     if is_computed or (sizes is not None and sizes.size and 0 in lengths):
         return None
     roi = c.known(1, "the region of interest") if c.has(1) and is_cropped(c.attributes) else None
-    found = changed_of(c.attributes, places, lengths, scales, sizes, roi)
+    found = resized_axes(c.attributes, places, lengths, scales, sizes, roi)
     if any(each.target <= 0 and each.size for each in found):
         raise Refusal("an empty result: Core ML has no empty tensors")
     return found
@@ -55,8 +62,8 @@ def _nearest(c: Context, x: Var, axes: list[Axis]) -> Var:
     if factors is not None and is_float(x) and _are_last_two(x, axes):
         return _upsample_nearest(x, factors, axes)
     for each in axes:
-        places = places_of(c.attributes, each)
-        picked = picked_of(c.attributes, places).clip(0, each.size - 1)
+        places = source_coordinates(c.attributes, each)
+        picked = nearest_indices(c.attributes, places).clip(0, each.size - 1)
         x = through_int(x, lambda value, i=picked, a=each.axis: mb.gather(x=value, indices=i, axis=a))
         x = extrapolated(c, x, each, places)
     return x
@@ -74,7 +81,7 @@ def _integer_factors(c: Context, axes: list[Axis]) -> list[int] | None:
         if factor != each.scale or is_cropped(c.attributes) or (each.size and each.target != size * factor):
             return None
         probe = Axis(each.axis, size, size * factor, each.scale, size * factor)
-        picked = picked_of(c.attributes, places_of(c.attributes, probe)).clip(0, size - 1)
+        picked = nearest_indices(c.attributes, source_coordinates(c.attributes, probe)).clip(0, size - 1)
         if not np.array_equal(picked, np.arange(size * factor) // factor):
             return None
         factors.append(factor)
@@ -125,8 +132,8 @@ def _native_linear(c: Context, x: Var, axes: list[Axis]) -> Var | None:
 def _interpolate(c: Context, x: Var, axes: list[Axis], mode: str) -> Var:
     """Write any linear or cubic mode as a product with a constant matrix of weights along each axis."""
     for each in axes:
-        places = places_of(c.attributes, each)
-        matrix = matrix_of(c.attributes, each, places, mode).astype(dtype_of(x))
+        places = source_coordinates(c.attributes, each)
+        matrix = interpolation_matrix(c.attributes, each, places, mode).astype(dtype_of(x))
         x = product_along(c.builder, x, np.ascontiguousarray(matrix.T), each.axis)
         x = extrapolated(c, x, each, places)
     return x

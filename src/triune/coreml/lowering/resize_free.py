@@ -17,7 +17,7 @@ from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.options import Target
 from triune.coreml.lowering.precision import in_fp32
 from triune.graph.conversion.lowering.resize import nearest
-from triune.graph.conversion.resize import coordinates_of
+from triune.graph.conversion.resize import coordinate_mode
 
 SAMPLING = {"half_pixel": "UNALIGN_CORNERS", "align_corners": "STRICT_ALIGN_CORNERS", "asymmetric": "DEFAULT"}
 """Core ML's `sampling_mode` for each of ONNX's coordinate transformation modes."""
@@ -51,7 +51,7 @@ def resize_free(c: Context, x: Var, axes: Sequence[int], mode: str) -> Var:
     for name, plain in (("antialias", 0), ("keep_aspect_ratio_policy", "stretch")):
         if c.attributes.get(name, plain) != plain:
             raise Refusal(f"{name} {c.attributes[name]} of a dimension of no fixed size; fix it with --shape")
-    if mode == "nearest" and coordinates_of(c.attributes) == "half_pixel_symmetric":
+    if mode == "nearest" and coordinate_mode(c.attributes) == "half_pixel_symmetric":
         # ONNX Runtime computes these coordinates in fp64. In fp32 another of two equally near elements may be picked.
         raise Refusal("half_pixel_symmetric, nearest, of a dimension of no fixed size; fix it with --shape")
     native = _native(c, x, axes) if mode == "linear" else None
@@ -87,7 +87,7 @@ def _weighted_sum(x: Var, axis: int, picked: Sequence[tuple[Var, Var | None]]) -
 
 def _native(c: Context, x: Var, axes: Sequence[int]) -> Var | None:
     """Write MIL's resize to sizes known only at run time; None if it differs from ONNX or the target lacks it."""
-    sampling = SAMPLING.get(coordinates_of(c.attributes))
+    sampling = SAMPLING.get(coordinate_mode(c.attributes))
     is_plain = sampling is not None and not c.attributes.get("exclude_outside", 0) and c.is_given(3)
     changed = [axis for index, axis in enumerate(axes) if not _is_unchanged(c, x, index, axis)]
     is_image = x.rank in (3, 4, 5) and all(axis >= x.rank - 2 for axis in changed)
@@ -159,7 +159,7 @@ def _coordinates(c: Context, resized: _ResizedAxis) -> Var:
     index = mb.cast(x=mb.range_1d(start=np.int32(0), end=end, step=np.int32(1)), dtype="fp32")
     half, one = np.float32(0.5), np.float32(1)
     halves = mb.sub(x=mb.real_div(x=mb.add(x=index, y=half), y=resized.scale), y=half)
-    match mode := coordinates_of(c.attributes):
+    match mode := coordinate_mode(c.attributes):
         case "half_pixel":
             return halves
         case "asymmetric":

@@ -7,7 +7,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.coreml.mil import Argument, Block, ListType, Name, Operation, TensorType, Type
 from triune.coreml.raising.block import BlockRaiser, ControlFlow
 from triune.graph.raising.graph import Shape, Tensor
-from triune.graph.raising.subgraphs import Written, put_if, put_loop, put_states
+from triune.graph.raising.subgraphs import Subgraph, put_if, put_loop, put_states
 
 
 def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
@@ -16,7 +16,7 @@ def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
     if len(operation.blocks) != 2:
         raise InvalidArgumentError(f"it has {len(operation.blocks)} blocks instead of 2")
     written = sorted({name for block in operation.blocks for name in _written_states(block)})
-    branches: list[Written] = []
+    branches: list[Subgraph] = []
     for block in operation.blocks:
         inner = raiser.inner(raiser.graph.subgraph())
         values = inner.block(block)

@@ -1,1 +1,3 @@
-"""Code that all conversions of a graph share: options, preparation, shapes and constants, and reports of problems."""
+"""What all conversions of an ONNX graph to Apple's programs share: options, preparation, shapes and constants,
+errors.
+"""

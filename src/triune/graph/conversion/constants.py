@@ -1,4 +1,4 @@
-"""Constants: binding inputs to constant values, and narrowing element types."""
+"""Replace inputs by constants, and convert constants to the element types of Apple's runtimes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from triune.graph.weight_files import array_of
 
 
 def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Cast constants to the types of the inputs that they replace. A single number fits any shape of one element.
+    """Cast constants to the types of the inputs that they replace. A single number fits any input of one element.
 
     Raises:
-        InvalidArgumentError: a constant's name is no input's, its shape is not the input's, or the input's type cannot
-            hold its value.
+        InvalidArgumentError: there is no input of a constant's name, the shapes differ, or the input's type cannot
+        represent the value.
     """
     inputs = {value.name: value.type.tensor_type for value in model.graph.input}
     typed: dict[str, NDArray[Any]] = {}
@@ -28,13 +28,13 @@ def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) ->
         given = array.reshape([1] * len(tensor.shape.dim)) if array.size == 1 and tensor.HasField("shape") else array
         if tensor.HasField("shape") and len(tensor.shape.dim) != given.ndim:
             raise InvalidArgumentError(
-                f"the constant for input '{name}' is of rank {given.ndim}, the model's of {len(tensor.shape.dim)}"
+                f"the constant for input '{name}' has rank {given.ndim}, the input has rank {len(tensor.shape.dim)}"
             )
         sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
         if any(size not in (None, found) for size, found in zip(sizes, given.shape, strict=False)):
             shown = ", ".join("?" if size is None else str(size) for size in sizes)
             raise InvalidArgumentError(
-                f"the constant for input '{name}' has the shape {list(given.shape)}, the model's is [{shown}]; give an "
+                f"the constant for input '{name}' has the shape {list(given.shape)}, the input has [{shown}]; give an "
                 "array of that shape in a .npy file"
             )
         typed[name] = _cast(name, given, helper.tensor_dtype_to_np_dtype(tensor.elem_type))
@@ -47,7 +47,7 @@ def _cast(name: str, given: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         with np.errstate(invalid="ignore", over="ignore"):
             array = given.astype(dtype)
     except (OverflowError, ValueError, TypeError) as error:
-        raise InvalidArgumentError(f"the constant for input '{name}' is no {dtype}: {error}") from error
+        raise InvalidArgumentError(f"the constant for input '{name}' cannot be cast to {dtype}: {error}") from error
     if dtype.kind in "iub" and np.any(array != given):
         raise InvalidArgumentError(f"the constant for input '{name}' is {given.tolist()}; the input holds {dtype}")
     return array
@@ -57,9 +57,9 @@ def bind_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> 
     """Replace inputs by constants; `constants` is the result of `typed_constants`."""
     graph = model.graph
     for values in (graph.input, graph.initializer):
-        for place in reversed([place for place, value in enumerate(values) if value.name in constants]):
-            del values[place]
-    # Constant nodes, not initializers: ONNX's inliner does not know initializers that are not inputs.
+        for position in reversed([at for at, value in enumerate(values) if value.name in constants]):
+            del values[position]
+    # Constant nodes rather than initializers, which ONNX's inliner expects to be inputs, too.
     for name, array in constants.items():
         graph.node.insert(0, helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array)))
 
@@ -72,14 +72,14 @@ _FLOATS: Mapping[int, Any] = {
 
 
 def narrow_constant(tensor: TensorProto, runtime: str) -> NDArray[Any]:
-    """A constant in one of the element types that Apple's runtimes compute in: fp16, fp32, int32, bool.
+    """Convert a constant to an element type that Apple's runtimes compute in: fp16, fp32, int32 or bool.
 
     Args:
-        tensor: a constant of a narrowed graph (one without 64-bit types).
+        tensor: a constant of a graph after `Narrow`, which leaves INT64 only where ONNX requires it.
         runtime: the name of the target runtime in messages: "Core ML".
 
     Raises:
-        UnsupportedError: the constant has another type, is empty, or has an integer beyond int32.
+        UnsupportedError: the constant has another type, is empty, or has an integer outside int32.
     """
     if 0 in tensor.dims:
         raise UnsupportedError(f"constant '{tensor.name}' is empty, and {runtime} has no empty tensors; remove its use")
@@ -91,18 +91,18 @@ def narrow_constant(tensor: TensorProto, runtime: str) -> NDArray[Any]:
     if tensor.data_type != TensorProto.BOOL:
         kind = helper.tensor_dtype_to_string(tensor.data_type)
         remedy = "work on text outside the model" if tensor.data_type == TensorProto.STRING else "cast it to FLOAT"
-        raise UnsupportedError(f"constant '{tensor.name}' is of {kind}, which {runtime} has not; {remedy}")
+        raise UnsupportedError(f"constant '{tensor.name}' is of {kind}, which {runtime} does not have; {remedy}")
     return array
 
 
 def _as_int32(array: NDArray[Any], name: str, runtime: str) -> NDArray[np.int32]:
     limits = np.iinfo(np.int32)
-    # INT64's ends stand for "to the end" in slices; as int32's ends they mean the same.
+    # In slices the largest and the lowest INT64 mean "to the end". So do those of int32.
     ends = np.iinfo(np.int64)
     if array.dtype == np.int64:
         array = np.where(array >= ends.max - 1, limits.max, np.where(array <= ends.min + 1, limits.min, array))
     if array.min() < limits.min or array.max() > limits.max:
         raise UnsupportedError(
-            f"constant '{name}' has whole numbers beyond int32, the widest of {runtime}; narrow them"
+            f"constant '{name}' has integers beyond int32, the widest type of {runtime}; use smaller ones"
         )
     return array.astype(np.int32)

@@ -1,4 +1,6 @@
-"""The context of a node's conversion: the node, its attributes and scope, and the builder it writes to."""
+"""The context in which a node is converted: the node, its attributes, the values in scope, and the program's
+builder.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,14 +16,15 @@ from triune.graph.conversion.scope import Empty, Scope, V
 
 @dataclass(frozen=True)
 class NodeContext(Generic[V]):
-    """The node that is converted, and what its conversion may read and write.
+    """The node that is converted, and what the conversion reads and writes.
 
     Attributes:
         node: the node.
-        attributes: the attributes that the node states, without defaults.
-        scope: the values that the node can read.
-        lower_graph: converts a subgraph into the current block; takes its inputs by name and returns its outputs.
-        builder: writes the operations of the program.
+        attributes: the attributes that the node has, without defaults.
+        scope: the program's values for the ONNX values that the node can read.
+        lower_graph: converts a subgraph into the current block of the program; takes values for its inputs, by name,
+        and returns its outputs.
+        builder: writes operations into the program.
     """
 
     node: NodeProto
@@ -31,23 +34,25 @@ class NodeContext(Generic[V]):
     builder: Builder[V]
 
     def has(self, index: int) -> bool:
-        """Whether the input exists (is not omitted)."""
+        """Whether the input is not omitted."""
         return index < len(self.node.input) and self.node.input[index] != ""
 
     def is_given(self, index: int) -> bool:
-        """Whether the input exists and has elements; an empty one counts as omitted."""
+        """Whether the input is not omitted and has elements."""
         return self.has(index) and not self.is_empty(index)
 
     def wants(self, index: int) -> bool:
-        """Whether the node has this output (it is not omitted)."""
+        """Whether the output is not omitted."""
         return index < len(self.node.output) and self.node.output[index] != ""
 
     def input(self, index: int) -> V:
-        """The value of an input, which must not be omitted."""
+        """The program's value for an input, which must not be omitted."""
         return self.scope.value(self.node.input[index])
 
     def constant(self, index: int) -> NDArray[Any] | None:
-        """The constant value of an input; None if it is computed while the model runs, or omitted."""
+        """The value of an input that is known at conversion time; None if the model computes it, or if it is
+        omitted.
+        """
         return self.scope.constant(self.node.input[index]) if self.has(index) else None
 
     def is_empty(self, index: int) -> bool:
@@ -55,10 +60,10 @@ class NodeContext(Generic[V]):
         return self.has(index) and self.scope.is_empty(self.node.input[index])
 
     def known(self, index: int, what: str) -> NDArray[Any]:
-        """The constant value of an input.
+        """The value of an input that must be known at conversion time.
 
         Raises:
-            Refusal: the input is not constant; `what` begins the message.
+            Refusal: it is not known. `what` begins the message: "the axes of a reduction".
         """
         value = self.constant(index)
         if value is None:
@@ -66,14 +71,16 @@ class NodeContext(Generic[V]):
         return value
 
     def ints(self, index: int, what: str) -> list[int]:
-        """The integers of an input that is a constant vector, such as axes or sizes."""
+        """The integers of an input that must be known at conversion time, such as axes or sizes. Raises as `known`
+        does.
+        """
         return [int(each) for each in self.known(index, what).reshape(-1)]
 
     def give(self, value: V | Empty, index: int = 0) -> None:
-        """Make `value` the node's output `index`."""
+        """Let `value` be the node's output `index`."""
         if self.wants(index):
             self.scope.put(self.node.output[index], value)
 
 
 Lowering: TypeAlias = Callable[[NodeContext[Any]], None]
-"""A function that writes the operations for a node's outputs. It raises Refusal if they cannot be exact."""
+"""A function that writes the operations that compute a node's outputs. It raises Refusal if none are exact."""

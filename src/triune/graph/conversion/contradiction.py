@@ -1,4 +1,4 @@
-"""Explain a node that a library refuses by ONNX's own checks: most such nodes are invalid ONNX."""
+"""Explain why coremltools or Core AI refuses a node, by ONNX's own checks: most such nodes are invalid ONNX."""
 
 import re
 
@@ -10,14 +10,14 @@ from triune.graph.core_ops import OPSET
 from triune.graph.inference import infer_shapes
 from triune.graph.values import Values, subgraphs_of
 
-_MOST_ELEMENTS = 1 << 10
-"""The number of elements from which constants are left out of the check, since only small ones decide shapes."""
+_MOST_BYTES = 1 << 10
+"""Constants of more bytes are left out of the check, since only small ones affect shapes."""
 
 _NOISE = re.compile(r"Inference error\(s\): |\[(Type|Shape)InferenceError\] |\(op_type:[^)]*\):? ?")
 
 
 def contradiction(node: NodeProto, values: Values) -> str | None:
-    """Why the node is invalid ONNX with its operands' types and sizes; None if ONNX finds no error."""
+    """The error that ONNX finds in a node with these operands; None if it finds none."""
     if node.domain not in ("", "ai.onnx") or any(True for _ in subgraphs_of(node)):
         return None
     names = list(dict.fromkeys(name for name in node.input if name))
@@ -26,7 +26,7 @@ def contradiction(node: NodeProto, values: Values) -> str | None:
     if len(inputs) < len(names):
         return None
     tensors = {name: values.tensor(name) for name in names}
-    small = [each for each in tensors.values() if each is not None and len(each.raw_data) <= _MOST_ELEMENTS]
+    small = [each for each in tensors.values() if each is not None and len(each.raw_data) <= _MOST_BYTES]
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
     graph = helper.make_graph([node], "one", inputs, outputs, small)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
@@ -34,7 +34,7 @@ def contradiction(node: NodeProto, values: Values) -> str | None:
 
 
 def contradiction_within(model: ModelProto) -> str | None:
-    """Why a model is invalid ONNX; None if ONNX finds no error."""
+    """The error that ONNX finds in a model; None if it finds none."""
     try:
         infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         _check_nodes(model)
@@ -44,10 +44,10 @@ def contradiction_within(model: ModelProto) -> str | None:
 
 
 def _check_nodes(model: ModelProto) -> None:
-    """Check the inputs, outputs and attributes of each node by ONNX's checker.
+    """Check the inputs, outputs and attributes of each node with ONNX's checker.
 
     Raises:
-        onnx.checker.ValidationError: one is unknown or missing.
+        onnx.checker.ValidationError: an attribute, input or output is unknown or missing.
     """
     context = onnx.checker.C.CheckerContext()
     context.ir_version = model.ir_version or onnx.IR_VERSION

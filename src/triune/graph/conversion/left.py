@@ -1,4 +1,4 @@
-"""Explain why an operator that is not a core op remains after normalization, and what to do about it."""
+"""Explain to the user why a node is still not a core op after normalization, and what to do about it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,24 +11,24 @@ from triune.graph.core_ops import OPSET
 from triune.graph.decompose import OTHERS, STANDARD
 
 _TEXT = "it works on text, but Core ML and Core AI programs have only numbers; do this before the model"
-_OPTIONAL = "it makes or reads an optional value, and programs have tensors of a known rank alone; give it the tensor"
-_SEQUENCE = "the length of its sequence, or a place in it, is computed; write the tensors out, or fix their number"
+_OPTIONAL = "it makes or reads an optional value, but programs have only tensors of a known rank; give it the tensor"
+_SEQUENCE = "the length of its sequence, or an index, is not constant; use tensors in its place, or fix their number"
 
 _REASONS: Mapping[str, str] = {
-    "BitCast": "it reads the bits of one kind of number as another's, of which programs have no way; cast the values",
+    "BitCast": "it reinterprets bits as another type, which programs cannot do; cast the values",
     **dict.fromkeys(
         ["BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot"],
-        "whole numbers of 64 bits, and programs have 32; use narrower ones",
+        "its integers have 64 bits, but programs have at most 32; use INT32 or smaller",
     ),
     "ImageDecoder": "it decodes the bytes of a file; decode them before the model, and give it the pixels",
     "RoiAlign": "the number of its samples depends on the boxes, or the size of the image is free; give it a "
     "sampling_ratio, and fixed sizes with --shape",
     "DeformConv": "it is not over two dimensions, or sizes are free; give fixed sizes with --shape",
-    "Dropout": "it is in training, of a shape that is free; give fixed sizes with --shape",
+    "Dropout": "it is in training mode, and its shape is not fixed; give fixed sizes with --shape",
     "TfIdfVectorizer": "it counts words of text, or the number of tokens is free; give a fixed one with --shape",
     **dict.fromkeys(
         ["DFT", "STFT", "Col2Im", "MaxUnpool", "CumProd", "MelWeightMatrix"],
-        "a size, an axis or a length of it is computed or free; fix it with --shape or --constant",
+        "a size, an axis or a length is not constant; fix it with --shape or --constant",
     ),
     **dict.fromkeys(
         ["SequenceAt", "SequenceInsert", "SequenceErase", "SequenceLength", "SequenceConstruct", "SequenceEmpty"],
@@ -48,7 +48,7 @@ _schemas: Any = onnx.defs
 
 
 def why_left(node: NodeProto, runtime: str) -> str:
-    """Why a node cannot be converted and what to do, for a user; `runtime` is the target's name: "Core ML"."""
+    """The reason why a node cannot be converted, and the remedy. `runtime` is the target's name: "Core ML"."""
     noted = noted_why(node)
     if noted is not None:
         return noted
@@ -71,7 +71,7 @@ def why_left(node: NodeProto, runtime: str) -> str:
 
 
 def _has_body(domain: str, name: str) -> bool:
-    """Whether ONNX's standard gives the operator a function body."""
+    """Whether ONNX has a function body for the operator."""
     if domain or not _schemas.has(name, OPSET, ""):
         return False
     schema = _schemas.get_schema(name, OPSET, "")

@@ -1,4 +1,4 @@
-"""The options of a conversion, whatever its target."""
+"""The options of a conversion to Core ML or Core AI."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,11 +31,14 @@ class ConversionOptions:
     """The options of a conversion.
 
     Attributes:
-        precision: fp32 keeps the model's precision; fp16 computes floats in fp16; mixed is fp16 except `keep_fp32`.
-        keep_fp32: names of nodes or operators ("Softmax") that compute in fp32 where the precision is mixed.
-        shapes: the shapes of inputs by name. Inputs of fixed shape need none.
-        constants: values of inputs that become constants, such as those that decide shapes or branches.
-        layout: the source's, or the one in which transformers run best on the Neural Engine (`triune.graph.ane`).
+        precision: fp32 keeps the model's precision; fp16 computes floats in fp16; mixed computes in fp16 except
+        `keep_fp32`.
+        keep_fp32: names of nodes or operators ("Softmax") that compute in fp32 if the precision is mixed.
+        shapes: the shapes of inputs, by name. Inputs whose shape is fixed in the model need none.
+        constants: values of inputs that are to become constants, by name, such as inputs on which shapes or branches
+        depend.
+        layout: whether to keep the layout of the model's activations, or to change it to the Neural Engine's, (B, C, 1,
+        S) (`triune.graph.ane`).
     """
 
     precision: Precision = Precision.FP32
@@ -46,6 +49,6 @@ class ConversionOptions:
 
     def __post_init__(self) -> None:
         if self.keep_fp32 and self.precision is not Precision.MIXED:
-            raise InvalidArgumentError("nodes kept in fp32 need precision 'mixed'; give --precision mixed")
+            raise InvalidArgumentError("nodes to keep in fp32 need precision 'mixed'; give --precision mixed")
         if self.precision is Precision.MIXED and not self.keep_fp32:
             raise InvalidArgumentError("precision 'mixed' needs nodes to keep in fp32; give --keep-fp32 NODE_OR_OP")

@@ -1,4 +1,4 @@
-"""Preparation of a model for any conversion: constants, shapes, core ops, element types."""
+"""Prepare a model for conversion: bind constants, apply shapes, bring it to core ops and supported element types."""
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
@@ -27,13 +27,13 @@ from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
 
 Report: TypeAlias = Callable[[str], None]
-"""A function that is called with a line of text about the present step."""
+"""A function that is called with one line of text about the current step."""
 
 
 _FIRST_IR_WITH_DEFAULTS = 4
 
 _MOST_NAMED = 4
-"""The largest number of names in a note, which is one line."""
+"""The largest number of names in a note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ class Prepared:
     """A model that is ready to be converted.
 
     Attributes:
-        model: the model in core ops and supported element types, its constants bound and its shapes applied.
-        wide: for a program in fp16, the nodes that must compute in fp32, each named by its first output.
-        notes: lines for the user about nodes kept in fp32, outputs that programs cannot have, integers that may not
-            fit, DOUBLE computed in fp32, and inputs that have defaults.
+        model: the model in core ops and supported element types, with constants bound and shapes applied.
+        wide: for a program in fp16, the names of the first outputs of the nodes that must compute in fp32.
+        notes: messages for the user about nodes in fp32, outputs that programs cannot have, integers that may not fit,
+        DOUBLE that is computed in fp32, and inputs with defaults.
     """
 
     model: ModelProto
@@ -60,23 +60,24 @@ def prepare(
     Args:
         model: any ONNX model; it is not changed.
         options: the options of the conversion.
-        layout: collects a report of the Neural Engine's layout; None if the layout is not wanted.
+        layout: the report to fill if the model is to be rewritten for the Neural Engine (`graph.ane`), else None.
         tell: called with a line of text at each step.
-        file: the file that large new weights are written to.
+        file: the scratch file for new large weights.
 
     Raises:
-        InvalidArgumentError: the model contradicts a given shape or constant, or itself.
+        InvalidArgumentError: a shape or constant does not fit the model, or the model is invalid.
         UnsupportedError: the model has operators that core ops cannot express.
     """
-    with failures_told(model):
+    with translated_failures(model):
         return _prepared(model, options, layout, tell, file)
 
 
 @contextlib.contextmanager
-def failures_told(model: ModelProto) -> Generator[None]:
-    """A context for passes over `model` that turns their exceptions into errors, by ONNX's own diagnosis if any.
+def translated_failures(model: ModelProto) -> Generator[None]:
+    """A context in which passes run over `model`, and their exceptions become InvalidArgumentError or InternalError.
 
-    Passes trust that nodes are valid, which ONNX's checker does not fully ensure.
+    Passes expect valid nodes, which ONNX's checker does not fully ensure. If ONNX itself finds an error in the model,
+    its message is used.
     """
     try:
         yield
@@ -86,9 +87,9 @@ def failures_told(model: ModelProto) -> Generator[None]:
     except Exception as error:
         why = contradiction_within(_without_weights(model))
         if why is not None:
-            raise InvalidArgumentError(f"the model is no valid ONNX: {why}") from error
+            raise InvalidArgumentError(f"the model is not valid ONNX: {why}") from error
         raise InternalError(
-            f"Triune fails to bring the model to core operators ({type(error).__name__}: {error}); please report it"
+            f"Triune failed to bring the model to core operators ({type(error).__name__}: {error}); please report it"
         ) from error
 
 
@@ -112,12 +113,12 @@ def _prepared(
     tell("bringing the graph to core operators")
     core = normalize(copy, file=file)
     _require_typed_outputs(core)
-    # The search for values beyond fp16 treats a source in fp16 as one in fp32.
+    # `graph.half` searches graphs of fp32, so a model in fp16 is converted to fp32, except for its interface.
     half = half_interface(core.graph)
     core = core if options.precision is Precision.FP32 else Widen(file)(core)
     is_laid_out = False
     if layout is not None:
-        tell("bringing transformers into the Neural Engine's layout")
+        tell("rewriting transformers for the Neural Engine")
         before = layout.num_layers
         core = ane_layout(core, layout, file=file)
         is_laid_out = layout.num_layers > before
@@ -125,16 +126,16 @@ def _prepared(
     narrow = Narrow(file)(core)
     if options.precision is Precision.FP32:
         return Prepared(fit_halves(narrow, file) if is_laid_out else narrow, notes=notes)
-    tell("looking for what fp16 cannot hold")
+    tell("looking for values that fp16 cannot represent")
     fitted = fit_half(narrow, file, is_laid_out=is_laid_out, keep=options.keep_fp32)
     core = half(fitted.model)
     return Prepared(core, frozenset(half.renamed.get(name, name) for name in fitted.wide), (*notes, *fitted.notes))
 
 
 def _notes_of_defaults(model: ModelProto, options: ConversionOptions) -> list[str]:
-    """A note of inputs that have defaults, which become constants.
+    """A note that names the inputs with defaults, which become constants.
 
-    Before IR version 4 all initializers had to be listed as inputs, so these are not noted.
+    Before IR version 4 every initializer had to be an input as well, so there is no note for such models.
     """
     inputs = {value.name for value in model.graph.input} if model.ir_version >= _FIRST_IR_WITH_DEFAULTS else set[str]()
     names = [each.name for each in model.graph.initializer if each.name in inputs - set(options.constants)]
@@ -149,14 +150,14 @@ def _notes_of_overflows(core: ModelProto) -> list[str]:
     wrapping = [each for each in found if not each.is_cast]
     if wrapping:
         notes.append(
-            f"{_types_of(wrapping)} computed in int32, and what is beyond it wraps; nothing tells that these stay "
-            f"within: {_some([each.node for each in wrapping])}"
+            f"{_types_of(wrapping)} computed in int32, where larger numbers wrap around; it is not known whether the "
+            f"results of these nodes fit: {_some([each.node for each in wrapping])}"
         )
     casts = [each for each in found if each.is_cast]
     if casts:
         notes.append(
-            f"{_types_of(casts)} held in int32, and floats beyond 2147483647 either way become other numbers; nothing "
-            f"tells that what these cast stays within: {_some([each.node for each in casts])}"
+            f"{_types_of(casts)} stored in int32, so that floats beyond +-2147483647 become other numbers; it is not "
+            f"known whether the floats that these nodes cast fit: {_some([each.node for each in casts])}"
         )
     return notes
 
@@ -168,12 +169,12 @@ def _notes_of_fewer_bits(core: ModelProto) -> list[str]:
         notes.append(f"DOUBLE is computed in fp32, which has 24 bits of its 53: {_some(found.doubles)}")
     if found.rounded:
         notes.append(
-            "whole numbers made of DOUBLE may be one more or one less than in the source, since fp32 has "
+            "integers that are rounded from DOUBLE may be one more or one less than in the model, since fp32 has "
             f"fewer bits: {_some(found.rounded)}"
         )
     if found.powers:
         notes.append(
-            "whole numbers are raised to powers in fp32, which has 24 bits, so that large ones may be off: "
+            "powers of integers are computed in fp32, which has 24 bits, so that large ones may be inexact: "
             f"{_some(found.powers)}"
         )
     return notes
@@ -190,10 +191,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _require_typed_outputs(core: ModelProto) -> None:
-    """Require that the element type of each output is declared or inferred.
+    """Check that the element type of each output is declared or inferred.
 
     Raises:
-        UnsupportedError: that of an output is neither.
+        UnsupportedError: the element type of an output is not known.
     """
     unknown = [value.name for value in core.graph.output if not value.type.WhichOneof("value")]
     if unknown:
@@ -202,4 +203,4 @@ def _require_typed_outputs(core: ModelProto) -> None:
 
 
 def silent(_what: str) -> None:
-    """The `tell` of callers that want no progress messages."""
+    """A `Report` for callers that want no progress messages."""

@@ -1,4 +1,4 @@
-"""Problems of a conversion: all nodes that cannot be converted are found and reported in one run."""
+"""Report all nodes that cannot be converted in one run, not only the first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,25 +9,27 @@ from triune.core.errors import UnsupportedError
 
 
 class Refusal(UnsupportedError):  # noqa: N818 - it is not an error of the program
-    """A node cannot be expressed exactly. The message is the reason and the remedy."""
+    """No operations of the target compute exactly what a node computes. The message has the reason and the remedy."""
 
 
 class MissingError(UnsupportedError):
-    """A value could not be made and its shape is unknown, so nothing can be said of the nodes that read it."""
+    """A node could not be converted and the shape of its output is not known, so the nodes that read it cannot be
+    checked.
+    """
 
 
 _WHY = "triune.why"
-"""The key of a node's metadata that holds the reason why no pass could express the node."""
+"""The key in a node's metadata under which `note_why` records a reason."""
 
 
 def note_why(node: NodeProto, reason: str) -> None:
-    """Record in the node why it cannot be expressed, for the conversion that later meets it."""
+    """Record in a node the reason why passes could not replace it, for the conversion's report."""
     if noted_why(node) is None:
         node.metadata_props.add(key=_WHY, value=reason)
 
 
 def noted_why(node: NodeProto) -> str | None:
-    """The reason that `note_why` recorded; None if there is none."""
+    """The reason that `note_why` recorded in a node; None if there is none."""
     return next((each.value for each in node.metadata_props if each.key == _WHY), None)
 
 
@@ -36,8 +38,8 @@ class Problem:
     """A node that cannot be converted.
 
     Attributes:
-        node: `Op 'name'`.
-        reason: the reason and the remedy.
+        node: the operator and the name: `Op 'name'`.
+        reason: why it cannot be converted, and the remedy.
     """
 
     node: str
@@ -45,16 +47,16 @@ class Problem:
 
 
 def called(node: NodeProto) -> str:
-    """The name of a node in reports: `domain:Op 'name'`."""
+    """The operator and name of a node, for messages: `domain:Op 'name'`."""
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}:"
     return f"{domain}{node.op_type} '{node.name or node.output[0]}'"
 
 
 def require_none(problems: Sequence[Problem], target: str) -> None:
-    """Raise one UnsupportedError with all problems, if there are any. `target` is the target's name: "Core ML"."""
+    """Raise an UnsupportedError that lists all problems, if there are any. `target` is the target's name: "Core ML"."""
     if not problems:
         return
     if len(problems) == 1:
         raise UnsupportedError(f"1 node cannot be converted to {target}: {problems[0].node}: {problems[0].reason}")
-    told = "\n".join(f"  {problem.node}: {problem.reason}" for problem in problems)
-    raise UnsupportedError(f"{len(problems)} nodes cannot be converted to {target}:\n{told}")
+    lines = "\n".join(f"  {problem.node}: {problem.reason}" for problem in problems)
+    raise UnsupportedError(f"{len(problems)} nodes cannot be converted to {target}:\n{lines}")

@@ -1,8 +1,8 @@
-"""Resize along an axis of known size: source coordinates of the result's elements, and interpolation weights.
+"""Resize along an axis of known size: the source coordinate of each element of the result, and interpolation weights.
 
-The formulas are those of ONNX's standard (operator Resize). They are computed in fp32, as in ONNX Runtime, because the
-rounding of a scale such as 1/3 may decide which of two elements is the nearest. `length_resized` is the length of the
-result, an integer, as in the standard's text and ONNX Runtime.
+The formulas are those of ONNX's specification of Resize. They are computed in fp32, as in ONNX Runtime, because the
+rounding of a scale such as 1/3 may decide which of two elements is the nearest. As in the specification and ONNX
+Runtime, `length_resized` is the length of the result, an integer, not scale * length.
 """
 
 import math
@@ -20,15 +20,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """How one axis is resized.
+    """How an axis is resized.
 
     Attributes:
-        axis: the axis.
-        size: its length before; 0 if unknown.
-        target: its length after.
-        scale: the factor; target is floor(scale * size) unless sizes are given.
-        begin: the begin of the region of interest, as a fraction of the length.
-        end: the end of the region of interest, likewise.
+        axis: the index of the axis.
+        size: the length before; 0 if it is not known.
+        target: the length after.
+        scale: the factor. If the node has scales, target is floor(scale * size).
+        begin: the begin of the region of interest, as a fraction of the length before.
+        end: the end of the region of interest, as a fraction of the length before.
     """
 
     axis: int
@@ -39,17 +39,17 @@ class Axis:
     end: float = 1.0
 
 
-def coordinates_of(attributes: Mapping[str, Any]) -> str:
+def coordinate_mode(attributes: Mapping[str, Any]) -> str:
     """The node's coordinate_transformation_mode."""
     return str(attributes.get("coordinate_transformation_mode", "half_pixel"))
 
 
 def is_cropped(attributes: Mapping[str, Any]) -> bool:
-    """Whether a region of interest is resized (tf_crop_and_resize)."""
-    return coordinates_of(attributes) == "tf_crop_and_resize"
+    """Whether only a region of interest is resized (mode tf_crop_and_resize)."""
+    return coordinate_mode(attributes) == "tf_crop_and_resize"
 
 
-def changed_of(
+def resized_axes(
     attributes: Mapping[str, Any],
     axes: Sequence[int],
     lengths: Sequence[int],
@@ -57,10 +57,11 @@ def changed_of(
     sizes: NDArray[Any] | None,
     roi: NDArray[Any] | None,
 ) -> list[Axis]:
-    """How the axes that change are resized. `roi` is the region of interest for tf_crop_and_resize.
+    """Find the axes that are resized, and how. `roi` is the region of interest for tf_crop_and_resize.
 
-    As in ONNX Runtime, an image is copied if all sizes stay, even by scales such as 1.1. An axis is copied if its
-    scale is 1, or if its size stays and the image is antialiased, even if a region of it should be cropped.
+    As in ONNX Runtime, no axis is resized if all sizes stay the same, even if scales are not 1 (1.1 of 5 is 5). An axis
+    of scale 1 is not resized, even if a region of it should be cropped, and with `antialias` neither is one whose size
+    stays the same.
 
     Raises:
         Refusal: neither scales nor sizes are given.
@@ -96,32 +97,34 @@ def changed_of(
     return found
 
 
-def places_of(attributes: Mapping[str, Any], each: Axis) -> Floats:
+def source_coordinates(attributes: Mapping[str, Any], each: Axis) -> Floats:
     """The source coordinate of each element of the result along the axis."""
-    return _places(coordinates_of(attributes), each).astype(np.float64)
+    return _coordinates(coordinate_mode(attributes), each).astype(np.float64)
 
 
-def _places(mode: str, each: Axis) -> NDArray[np.float32]:
+def _coordinates(mode: str, each: Axis) -> NDArray[np.float32]:
     index, scale = np.arange(each.target, dtype=np.float32), np.float32(each.scale)
     length = float(each.target)
-    halves = (index + np.float32(0.5)) / scale - np.float32(0.5)
+    half_pixel = (index + np.float32(0.5)) / scale - np.float32(0.5)
     match mode:
         case "half_pixel":
-            return halves
+            return half_pixel
         case "asymmetric":
             return index / scale
         case "align_corners":
             return index * 0 if length == 1 else index * (each.size - 1) / (length - 1)
         case "pytorch_half_pixel":
-            # A single element has coordinate 0 in ONNX's text and ONNX Runtime, but -0.5 in ONNX's reference evaluator.
-            return index * 0 if each.target <= 1 else halves
+            # A single element has coordinate 0 in ONNX's specification and ONNX Runtime, -0.5 in ONNX's reference
+            # evaluator.
+            return index * 0 if each.target <= 1 else half_pixel
         case "half_pixel_symmetric":
             # ONNX Runtime computes the rest of this mode in fp64.
             exact = (index.astype(np.float64) + 0.5) / float(scale) - 0.5
             offset = np.float32(each.size / 2) * (1 - np.float32(each.target) / (scale * np.float32(each.size)))
             return (offset + exact).astype(np.float32)
         case "tf_crop_and_resize":
-            # The order of operations is ONNX Runtime's: rounding decides whether the last element lies outside.
+            # In ONNX Runtime's order of operations, since rounding decides whether the last element is outside the
+            # region.
             begin, end, last = np.float32(each.begin), np.float32(each.end), np.float32(each.size - 1)
             if length <= 1:
                 return index * 0 + np.float32(0.5 * float(begin + end) * float(last))
@@ -130,27 +133,29 @@ def _places(mode: str, each: Axis) -> NDArray[np.float32]:
             raise Refusal(f"coordinate_transformation_mode '{mode}'")
 
 
-def picked_of(attributes: Mapping[str, Any], places: Floats) -> NDArray[np.int32]:
+def nearest_indices(attributes: Mapping[str, Any], coordinates: Floats) -> NDArray[np.int32]:
     """The index of the element nearest to each coordinate, by the node's nearest_mode."""
     mode = attributes.get("nearest_mode", "round_prefer_floor")
     match mode:
         case "round_prefer_floor":
-            result = np.ceil(places - 0.5)
+            result = np.ceil(coordinates - 0.5)
         case "round_prefer_ceil":
-            result = np.floor(places + 0.5)
+            result = np.floor(coordinates + 0.5)
         case "floor":
-            result = np.floor(places)
+            result = np.floor(coordinates)
         case "ceil":
-            result = np.ceil(places)
+            result = np.ceil(coordinates)
         case _:
             raise Refusal(f"nearest_mode '{mode}'")
     return result.astype(np.int32)
 
 
-def matrix_of(attributes: Mapping[str, Any], each: Axis, places: Floats, mode: str) -> Floats:
-    """The interpolation matrix: for each element of the result the weights of all elements along the axis."""
-    base = np.ceil(places).astype(np.int64) - 1
-    ratio = places - base
+def interpolation_matrix(attributes: Mapping[str, Any], each: Axis, coordinates: Floats, mode: str) -> Floats:
+    """The interpolation matrix (target, size): for each element of the result, the weights of all elements along the
+    axis.
+    """
+    base = np.ceil(coordinates).astype(np.int64) - 1
+    ratio = coordinates - base
     scale = min(each.scale, 1.0) if attributes.get("antialias", 0) else 1.0
     reach = 1 if mode == "linear" else 2
     start = math.floor(-reach / scale) + 1
@@ -173,7 +178,7 @@ def matrix_of(attributes: Mapping[str, Any], each: Axis, places: Floats, mode: s
 
 
 def _cubic(x: Floats, a: float) -> Floats:
-    """Keys's cubic convolution kernel (1981)."""
+    """The weight of an element at distance `x`, by Keys's cubic convolution kernel (1981)."""
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
     return np.where(x <= 1, near, np.where(x < 2, far, 0))

@@ -1,4 +1,4 @@
-"""Scopes: the program's values for a graph's ONNX values during a conversion."""
+"""A scope maps the names of a graph's ONNX values to values of the program that is being written."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from triune.graph.values import Values
 from triune.graph.weight_files import array_of
 
 V = TypeVar("V")
-"""A tensor in the program that is written: the builder's own type."""
+"""A tensor of the program, in the type that the target's builder uses."""
 
 
 class Empty:
-    """A value without elements. No program can hold one: only nodes that can omit the input may read it."""
+    """A value without elements. Programs have none, so only nodes that do not need the input may read it."""
 
 
 EMPTY: Final = Empty()
 
 
 class Scope(ABC, Generic[V]):
-    """Maps names of ONNX values to the program's values. A subgraph's scope also sees those of outer graphs.
+    """Maps names of ONNX values to the program's values. In a subgraph it also finds those of the graphs around it.
 
     A constant is written into the program when it is first used.
     """
@@ -39,57 +39,57 @@ class Scope(ABC, Generic[V]):
         self._made: dict[str, V | Empty] = {}
         self._constants: dict[str, V] = {}
         self._packed: dict[str, Packed] = {}
-        self._lost: set[str] = set()
+        self._missing: set[str] = set()
         self._tensors: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
 
     @abstractmethod
     def make(self, tensor: TensorProto) -> V:
-        """Write a constant into the program. Raises UnsupportedError if the program cannot hold it."""
+        """Write a constant into the program. Raises UnsupportedError if programs cannot have it."""
 
     @abstractmethod
     def known(self, value: V) -> NDArray[Any] | None:
-        """The numbers of a program's value if the builder knows them at conversion time, else None."""
+        """The elements of a program's value if the builder knows them at conversion time, else None."""
 
     @abstractmethod
     def narrowed(self, tensor: TensorProto) -> NDArray[Any]:
-        """The numbers of a constant, narrowed as `make` narrows them; it is not empty."""
+        """The elements of a constant, which is not empty, in the element type in which `make` writes it."""
 
     def put(self, name: str, value: V | Empty) -> None:
-        """Set the program's value for that name."""
+        """Set the program's value for the ONNX value `name`."""
         self._made[name] = value
 
     def pack(self, name: str, packed: Packed) -> None:
-        """Record the packed weights from which the value of that name is unpacked."""
+        """Record the quantized form of the weights `name`."""
         self._packed[name] = packed
 
     def packed(self, name: str) -> Packed | None:
-        """The packed weights of that name."""
+        """The quantized form of the weights `name`; None if there is none."""
         return self._packed.get(name) or (self._outer.packed(name) if self._outer else None)
 
     def lose(self, name: str) -> None:
-        """Record that the value of that name could not be made."""
-        self._lost.add(name)
+        """Record that the value `name` is missing, because its node could not be converted."""
+        self._missing.add(name)
 
     def value(self, name: str) -> V:
-        """The program's value for that name.
+        """The program's value for the ONNX value `name`.
 
         Raises:
-            UnsupportedError: it is a constant that the program cannot hold.
-            MissingError: it could not be made.
+            UnsupportedError: it is a constant that programs cannot have, or is empty.
+            MissingError: its node could not be converted.
         """
         found = self._find(name)
         if isinstance(found, Empty):
             raise UnsupportedError(
                 f"value '{name}' is empty, and {self.runtime} has no empty tensors; remove what reads it"
             )
-        if found is None and self._is_lost(name):
+        if found is None and self._is_missing(name):
             raise MissingError(f"value '{name}' could not be made")
         if found is None:
             return self._constant(name)
         return found
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """The numbers of the value if they are known at conversion time, else None."""
+        """The elements of a value if they are known at conversion time, else None."""
         packed = self.packed(name)
         if packed is not None:
             return packed.whole()
@@ -107,7 +107,7 @@ class Scope(ABC, Generic[V]):
         return self._find(name) is EMPTY or (tensor is not None and 0 in tensor.dims)
 
     def tensor(self, name: str) -> TensorProto | None:
-        """The initializer of that name."""
+        """The initializer of this name; None if there is none."""
         if name in self._made:
             return None
         if name in self._tensors:
@@ -115,7 +115,7 @@ class Scope(ABC, Generic[V]):
         return self._outer.tensor(name) if self._outer else None
 
     def _constant(self, name: str) -> V:
-        """Write a constant once in this scope: one subgraph cannot read what another subgraph writes."""
+        """Write a constant, once for each scope, since a subgraph cannot read what another subgraph writes."""
         if name not in self._constants:
             tensor = self.tensor(name)
             if tensor is None:
@@ -123,8 +123,8 @@ class Scope(ABC, Generic[V]):
             self._constants[name] = self.make(tensor)
         return self._constants[name]
 
-    def _is_lost(self, name: str) -> bool:
-        return name in self._lost or (self._outer is not None and self._outer._is_lost(name))
+    def _is_missing(self, name: str) -> bool:
+        return name in self._missing or (self._outer is not None and self._outer._is_missing(name))
 
     def _find(self, name: str) -> V | Empty | None:
         if name in self._made:

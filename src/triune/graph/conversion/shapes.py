@@ -1,4 +1,4 @@
-"""The shapes that a user gives for the inputs of a conversion."""
+"""The shapes that a user gives for a model's inputs with --shape."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from triune.graph.values import subgraphs_of
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A free dimension between two sizes, both inclusive."""
+    """The sizes from `low` to `high`, both included, of a free dimension."""
 
     low: int
     high: int
@@ -27,14 +27,14 @@ class InputShape:
     """The shape of an input.
 
     Attributes:
-        choices: one shape whose dimensions may be ranges, or several fixed shapes of one rank.
+        choices: one shape, whose dimensions may be ranges, or several fixed shapes of equal rank.
     """
 
     choices: tuple[tuple[Dim, ...], ...]
 
     @property
     def is_enumerated(self) -> bool:
-        """Whether the shape is one of several fixed ones."""
+        """Whether there are several fixed shapes."""
         return len(self.choices) > 1
 
 
@@ -44,7 +44,7 @@ _DIM = re.compile(r"(\d+)(?:\.\.(\d+))?")
 
 
 def parse_shape(text: str) -> tuple[str, InputShape]:
-    """Parse `input=1,1..512` (ranges) or `input=1,128|1,512` (several shapes): the input's name and shape.
+    """Parse `input=1,1..512` (ranges) or `input=1,128|1,512` (several shapes) into the input's name and shape.
 
     Raises:
         InvalidArgumentError: the text has another form, a size is 0 or beyond int32, or a range ends before it begins.
@@ -62,7 +62,7 @@ def parse_shape(text: str) -> tuple[str, InputShape]:
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, InputShape]:
-    """Parse each text as `parse_shape` does. Raises InvalidArgumentError for an input that occurs twice."""
+    """Parse several texts with `parse_shape`. Raises InvalidArgumentError if an input occurs twice."""
     shapes: dict[str, InputShape] = {}
     for text in texts:
         name, shape = parse_shape(text)
@@ -79,7 +79,9 @@ def _shape(text: str, whole: str) -> tuple[Dim, ...]:
 def _dim(text: str, whole: str) -> Dim:
     match = _DIM.fullmatch(text)
     if match is None:
-        raise InvalidArgumentError(f"dimension {text!r} of --shape {whole!r} is no size (8) and no range (1..512)")
+        raise InvalidArgumentError(
+            f"dimension {text!r} of --shape {whole!r} is neither a size (8) nor a range (1..512)"
+        )
     low, high = int(match[1]), int(match[2] or match[1])
     if low < 1 or high < low:
         raise InvalidArgumentError(f"dimension {text!r} of --shape {whole!r} is empty; sizes begin at 1")
@@ -92,7 +94,8 @@ def _dim(text: str, whole: str) -> Dim:
 
 
 def apply_shapes(model: ModelProto, shapes: Mapping[str, InputShape]) -> None:
-    """Write the fixed sizes among `shapes` into the model's inputs, so that values that depend on them can be folded.
+    """Write those sizes in `shapes` that are fixed into the model's inputs, so that values that depend on them are
+    folded.
 
     Raises:
         InvalidArgumentError: there is no such input, or a shape contradicts the model.
@@ -111,7 +114,9 @@ def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
 
 
 def is_left_out(value: ValueInfoProto, graph: GraphProto) -> bool:
-    """Whether an input is empty and unread, so that it is left out: programs cannot hold empty tensors."""
+    """Whether an input is left out of the program: it has a dimension of size 0, which programs cannot have, and no
+    node reads it.
+    """
     is_empty = any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in value.type.tensor_type.shape.dim)
     return is_empty and not _is_read(graph, value.name)
 
@@ -132,7 +137,7 @@ def _apply(value: ValueInfoProto, shape: InputShape) -> None:
     rank = len(shape.choices[0])
     if tensor.HasField("shape") and len(tensor.shape.dim) != rank:
         raise InvalidArgumentError(
-            f"the shape given for input '{value.name}' is of rank {rank}, the model's of {len(tensor.shape.dim)}"
+            f"the shape given for input '{value.name}' has rank {rank}, the input has rank {len(tensor.shape.dim)}"
         )
     while len(tensor.shape.dim) < rank:
         tensor.shape.dim.add()
@@ -150,7 +155,7 @@ def _apply(value: ValueInfoProto, shape: InputShape) -> None:
 
 
 def kind_of(value: ValueInfoProto) -> str:
-    """The kind of an input or output for messages: "STRING", "a sequence"."""
+    """The type of an input or output, for messages: "STRING", "a sequence"."""
     words = {"sequence_type": "a sequence", "optional_type": "an optional value", "map_type": "a dictionary"}
     kind = value.type.WhichOneof("value")
     if kind == "tensor_type":

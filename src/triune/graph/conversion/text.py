@@ -1,4 +1,4 @@
-"""Outputs that programs cannot have: text and dictionaries, which scikit-learn's classifiers give."""
+"""Remove outputs that programs cannot have: strings and dictionaries, as classifiers of scikit-learn have them."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,16 @@ _LABELS = ("classlabels_strings", "classlabels_ints", "classlabels_int64s")
 
 
 def numbers_of(model: ModelProto) -> tuple[ModelProto, list[str]]:
-    """The model without outputs of text and dictionaries, and notes that say what became of them.
+    """Make a copy of the model without outputs that are strings or dictionaries; returns it with notes for the user.
 
-    The dictionary of a ZipMap is replaced by its tensor of scores (N, classes). Outputs of text are left out if
-    others remain.
+    The dictionary of a ZipMap is replaced by the tensor of scores (N, classes). Outputs that are strings are removed,
+    unless all are.
 
     Args:
         model: the model; it is not changed.
 
     Returns:
-        The model itself if it has no such outputs.
+        the copy, or the model itself if it has no such outputs; and the notes.
     """
     maps = [node for node in model.graph.node if _is(node, "ZipMap")]
     texts = [value.name for value in model.graph.output if value.type.tensor_type.elem_type == TensorProto.STRING]
@@ -43,7 +43,7 @@ def _is(node: NodeProto, *op_types: str) -> bool:
 
 
 def _labels(node: NodeProto) -> Sequence[str | int]:
-    # Read only this attribute: those of a tree ensemble have a number for each of its nodes.
+    # Other attributes are not read: those of a tree ensemble have a number for each of its nodes.
     own = attributes_of(NodeProto(attribute=[each for each in node.attribute if each.name in _LABELS]))
     given: list[list[str | int]] = [each for each in own.values() if each]
     return given[0] if given else []
@@ -58,7 +58,7 @@ _MOST_SHOWN = 20
 
 
 def _unzip(graph: GraphProto, node: NodeProto) -> str:
-    """Turn a ZipMap into Identity. Returns a note."""
+    """Replace a ZipMap by Identity; returns a note for the user."""
     labels, name, output = _labels(node), node.name or node.output[0], node.output[0]
     node.CopyFrom(helper.make_node("Identity", list(node.input), [output], name=node.name))
     for values in (graph.output, graph.value_info):
@@ -79,4 +79,4 @@ def _text_note(graph: GraphProto, name: str) -> str:
     maker = next((node for node in graph.node if name in node.output), None)
     labels: Sequence[str | int] = [] if maker is None else _labels(maker)
     order = f"; the classes, in the order of the scores: {_listed(labels)}" if labels else ""
-    return f"output '{name}' is text, which programs have not, and is left out{order}"
+    return f"output '{name}' is text, which programs do not have, and is left out{order}"

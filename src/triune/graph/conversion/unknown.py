@@ -1,4 +1,4 @@
-"""Operators of unknown domains: their attributes are dropped, since nothing reads them."""
+"""Remove the attributes of unknown operators, since no pass reads them."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -14,10 +14,10 @@ _schemas: Any = onnx.defs
 
 
 def empty_unknown(model: ModelProto) -> None:
-    """Drop the attributes of operators that neither ONNX, Triune nor the model's functions define.
+    """Remove the attributes of operators that neither ONNX, Triune nor the model's functions define.
 
-    Such a node stays and is refused in the end. Until then each pass would copy its attributes, and ONNX's checker
-    and shape inference would list them number by number: 3 MB of them took 320 MB of memory.
+    The conversion refuses such nodes in the end. Before that, each pass would copy the attributes, and ONNX's checker
+    and shape inference would expand them: 3 MB of attributes took 320 MB of memory.
     """
     functions = {(function.domain, function.name) for function in model.functions}
     _empty(model.graph.node, functions)
@@ -34,5 +34,5 @@ def _empty(nodes: Iterable[NodeProto], functions: Collection[tuple[str, str]]) -
 
 
 def _is_known(node: NodeProto) -> bool:
-    """Whether a node is of a domain whose operators some pass reads."""
+    """Whether ONNX or Triune defines operators of the node's domain."""
     return node.domain in ("", "ai.onnx") or node.domain in OTHERS or _schemas.has(node.op_type, node.domain)

@@ -1,4 +1,4 @@
-"""Conversion of a graph of core ops node by node; problems are recorded, and the conversion goes on."""
+"""Convert a graph of core ops node by node. Nodes that cannot be converted are recorded, and the conversion goes on."""
 
 import contextlib
 from abc import ABC, abstractmethod
@@ -18,33 +18,35 @@ class GraphWriter(ABC, Generic[V]):
     """Converts the nodes of a graph and of its subgraphs.
 
     Attributes:
-        problems: the nodes that cannot be converted.
+        problems: the nodes that could not be converted.
     """
 
     library: str
-    """The name in messages of the library that builds programs: "coremltools"."""
+    """The name, for messages, of the vendor's library that builds programs: "coremltools"."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
     @abstractmethod
     def new_scope(self, graph: GraphProto, outer: Scope[V] | None = None) -> Scope[V]:
-        """Make a scope for the values of a graph."""
+        """Create the scope for a graph."""
 
     @abstractmethod
     def lower(self, node: NodeProto, scope: Scope[V]) -> None:
-        """Convert a node. Raises Refusal, or any exception of the library."""
+        """Convert a node. Raises Refusal, or any exception of the vendor's library."""
 
     @abstractmethod
     def check(self, value: V, node: NodeProto) -> None:
-        """Raise Refusal for a result that the program cannot hold."""
+        """Raise Refusal if a value, the result of `node`, is one that programs cannot have."""
 
     @abstractmethod
     def stand_in(self, scope: Scope[V], name: str) -> V:
-        """A placeholder of the type of a value that could not be made, so that its readers are checked too."""
+        """A placeholder, of the same type and shape, for a value whose node could not be converted, so that the nodes
+        that read it are checked too.
+        """
 
     def around(self, _node: NodeProto) -> AbstractContextManager[object]:
-        """The context manager in which a node is converted."""
+        """A context manager that is entered while a node is converted."""
         return contextlib.nullcontext()
 
     def write_nodes(self, graph: GraphProto, scope: Scope[V]) -> None:
@@ -54,7 +56,9 @@ class GraphWriter(ABC, Generic[V]):
                 self._write(node, scope)
 
     def write_graph(self, graph: GraphProto, outer: Scope[V], inputs: Mapping[str, V]) -> list[V]:
-        """Convert a subgraph into the current block. Returns its outputs."""
+        """Convert a subgraph into the current block of the program, with these values as inputs; returns its
+        outputs.
+        """
         scope = self.new_scope(graph, outer)
         for name, value in inputs.items():
             scope.put(name, value)
@@ -62,7 +66,9 @@ class GraphWriter(ABC, Generic[V]):
         return [scope.value(value.name) for value in graph.output]
 
     def output(self, name: str, scope: Scope[V]) -> V | None:
-        """The value of an output of the graph; None if it could not be made, for a reason that is recorded."""
+        """The program's value for an output of the graph; None if its node could not be converted, which is recorded in
+        `problems`.
+        """
         try:
             return scope.value(name)
         except MissingError:
@@ -81,25 +87,25 @@ class GraphWriter(ABC, Generic[V]):
             self._lose(node, scope)
         except UnsupportedError as error:
             self._refuse(node, scope, str(error))
-        # The libraries' builders raise exceptions of any class.
+        # Vendors' libraries raise exceptions of any class.
         except Exception as error:  # noqa: BLE001
             self._refuse(node, scope, self._reason(node, scope, error))
 
-    def told(self, error: Exception) -> str:
-        """The message of an exception of the library, in one line."""
+    def message_of(self, error: Exception) -> str:
+        """The message of an exception of the vendor's library, in one line."""
         text = " ".join(str(error).split())
-        # Messages of Python's own exceptions say little without the class's name.
+        # A message such as KeyError's says little without the name of the class.
         return f"{type(error).__name__} {text}" if isinstance(error, (LookupError, AssertionError)) else text
 
     def _reason(self, node: NodeProto, scope: Scope[V], error: Exception) -> str:
         why = contradiction(node, scope.values)
         if why is not None:
-            return f"it is no valid ONNX: {why}"
-        text = self.told(error) or repr(error)
-        return f"{self.library} refuses it: {text}; look at the types and sizes that it is given"
+            return f"it is not valid ONNX: {why}"
+        text = self.message_of(error) or repr(error)
+        return f"{self.library} refuses it: {text}; look at the types and sizes of its inputs"
 
     def _refuse(self, node: NodeProto, scope: Scope[V], reason: str) -> None:
-        """Record a problem, and go on with placeholders for the outputs to find further problems."""
+        """Record a problem, and put placeholders for the node's outputs, so that further problems are found."""
         problem = Problem(called(node), reason)
         # The body of a loop is converted more than once, but its problems are recorded once.
         if problem not in self.problems:

@@ -1,1 +1,1 @@
-"""Code for raising (writing Apple's programs as ONNX graphs) that ML Programs and Core AI programs share."""
+"""What raising (converting a program to an ONNX graph) shares between ML Programs and Core AI programs."""

@@ -1,4 +1,4 @@
-"""Decompress weights: blockwise scales, look-up tables (palettes), and sparse values with a mask."""
+"""Decompress weights: quantized by block, palettized (indices into look-up tables), or sparse (values and a mask)."""
 
 from collections.abc import Sequence
 
@@ -7,28 +7,30 @@ import numpy as np
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.raising.types import Array
 
-# Limits how much a small file can grow in memory; Apple's own compression has vectors of at most 8.
-_LARGEST_VECTOR = 256
+# Limits how much a small file can expand in memory. The entries that Apple's own tools write have at most 8.
+_MOST_ELEMENTS_OF_ENTRY = 256
 
 
 def dequantized(data: Array, scale: Array, before: Array | None, after: Array | None = None) -> Array:
-    """`scale * (data - before) + after` in fp32; each has one value for each block of shape data.shape / scale.shape.
+    """Compute `scale * (data - before) + after` in fp32. The other operands have an element for each block.
 
     Raises:
-        InvalidArgumentError: the shape of the data is not a multiple of the number of blocks.
+        InvalidArgumentError: the shape of the data is not a multiple of that of another operand.
     """
     result = data.astype(np.float32)
-    if before is not None and (shift := _spread(before, data.shape)).any():
+    if before is not None and (shift := _repeat_blocks(before, data.shape)).any():
         result -= shift.astype(np.float32)
-    result *= _spread(scale, data.shape).astype(np.float32)
-    if after is not None and (shift := _spread(after, data.shape)).any():
+    result *= _repeat_blocks(scale, data.shape).astype(np.float32)
+    if after is not None and (shift := _repeat_blocks(after, data.shape)).any():
         result += shift.astype(np.float32)
     return result
 
 
-def _spread(value: Array, shape: Sequence[int]) -> Array:
-    """Repeat each element of `value` along each axis until it has the shape `shape`."""
-    if value.ndim != len(shape) or any(not have or want % have for have, want in zip(value.shape, shape, strict=True)):
+def _repeat_blocks(value: Array, shape: Sequence[int]) -> Array:
+    """Repeat each element, which belongs to a block, along each axis, so that the result broadcasts to `shape`."""
+    if value.ndim != len(shape) or any(
+        not num_blocks or size_of_axis % num_blocks for num_blocks, size_of_axis in zip(value.shape, shape, strict=True)
+    ):
         raise InvalidArgumentError(f"blocks of {list(value.shape)} do not divide {list(shape)}")
     for axis, size in enumerate(shape):
         # Dimensions of size 1 broadcast.
@@ -38,37 +40,43 @@ def _spread(value: Array, shape: Sequence[int]) -> Array:
 
 
 def tables_of(shape: Sequence[int], lut: Sequence[int]) -> Array:
-    """The number of the table that each index looks up; `lut` is [blocks along each axis..., values, vector].
+    """For each index, the number of the look-up table that it belongs to: each block of indices has a table.
 
     Args:
         shape: the shape of the indices.
-        lut: the shape of the tables.
+        lut: the shape of the tables: [blocks along each axis..., entries of a table, elements of an entry].
 
     Raises:
         InvalidArgumentError: the shape of the indices is not a multiple of the number of blocks.
-        UnsupportedError: the vectors are too long.
+        UnsupportedError: entries have more than 256 elements.
     """
     if len(lut) != len(shape) + 2:
         raise InvalidArgumentError(f"'lut' is of shape {list(lut)} for indices of {list(shape)}")
-    if lut[-1] > _LARGEST_VECTOR:
-        raise UnsupportedError(f"'lut' has vectors of {lut[-1]}; at most {_LARGEST_VECTOR} are supported")
-    if any(not have or want % have for have, want in zip(lut[:-2], shape, strict=True)):
+    if lut[-1] > _MOST_ELEMENTS_OF_ENTRY:
+        raise UnsupportedError(
+            f"the entries of 'lut' have {lut[-1]} elements; at most {_MOST_ELEMENTS_OF_ENTRY} are supported"
+        )
+    if any(
+        not num_blocks or size_of_axis % num_blocks for num_blocks, size_of_axis in zip(lut[:-2], shape, strict=True)
+    ):
         raise InvalidArgumentError(f"tables of {list(lut[:-2])} do not divide {list(shape)}")
     table = np.zeros(tuple(shape), np.int64)
-    for axis, (have, want) in enumerate(zip(lut[:-2], shape, strict=True)):
-        places = np.arange(want, dtype=np.int64) // (want // have)
-        table = table * have + places.reshape([-1] + [1] * (len(shape) - 1 - axis))
+    for axis, (num_blocks, size_of_axis) in enumerate(zip(lut[:-2], shape, strict=True)):
+        block_indices = np.arange(size_of_axis, dtype=np.int64) // (size_of_axis // num_blocks)
+        table = table * num_blocks + block_indices.reshape([-1] + [1] * (len(shape) - 1 - axis))
     return table
 
 
 def looked_up(indices: Array, lut: Array, vector_axis: int | None) -> Array:
-    """The entry of the tables for each index; vectors lie along `vector_axis`. Raises as `tables_of` does."""
+    """Look up the entry of each index in its table. The elements of an entry are put along `vector_axis`. Raises as
+    `tables_of` does.
+    """
     table = tables_of(indices.shape, lut.shape)
     vectors = lut.reshape(-1, *lut.shape[-2:])[table, indices]
     if lut.shape[-1] == 1:
         return vectors[..., 0]
     if vector_axis is None:
-        raise InvalidArgumentError(f"'vector_axis' is missing for vectors of {lut.shape[-1]}")
+        raise InvalidArgumentError(f"'vector_axis' is missing, and the entries of 'lut' have {lut.shape[-1]} elements")
     axis = range(indices.ndim)[vector_axis]
     shape = list(indices.shape)
     shape[axis] *= lut.shape[-1]
@@ -76,14 +84,14 @@ def looked_up(indices: Array, lut: Array, vector_axis: int | None) -> Array:
 
 
 def filled(values: Array, mask: Array) -> Array:
-    """Place `values`, in row-major order, where the mask is not 0; 0 elsewhere.
+    """Expand sparse weights: `values`, in row-major order, where the mask is not 0, and 0 elsewhere.
 
     Raises:
         InvalidArgumentError: the number of values is not the number of nonzero elements of the mask.
     """
     count = int(np.count_nonzero(mask))
     if values.shape != (count,):
-        raise InvalidArgumentError(f"there are {values.size} values for {count} places in the mask")
+        raise InvalidArgumentError(f"there are {values.size} values, and {count} elements of the mask are not 0")
     dense = np.zeros(mask.shape, values.dtype)
     dense[mask != 0] = values
     return dense

@@ -1,7 +1,7 @@
-"""Rounding divisions, and their remainders.
+"""Divisions that round towards 0 or down, and their remainders, as ONNX nodes.
 
-Integers are divided in INT64, in which quotients and remainders of 32-bit numbers never overflow. A divisor of 0 is
-replaced, since it may kill the process; Apple's runtimes do not define the result.
+Integers of 32 bits are divided in INT64, where quotients and remainders never overflow. A divisor of 0 is replaced by
+1, since a division by 0 may kill the process; Apple's runtimes do not define the result.
 """
 
 from triune.graph.raising.graph import Graph, Tensor
@@ -36,18 +36,21 @@ def truncated_remainder(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
 def floor_quotient_of_floats(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     """`x / y` rounded down as numpy's `floor_divide` does it, in the type of `x`.
 
-    floor(x / y) in floats is wrong: it is 10 for 3 / 0.3, though the float 0.3 is a little more than 0.3 and fits 9
-    times. (x - mod(x, y)) / y with the exact remainder is right (numpy's `npy_divmod`). numpy computes fp16 in fp32.
+    floor(x / y) would be wrong in floats: 3 / 0.3 is rounded to 10, although the fp32 number nearest to 0.3 is a little
+    larger and goes into 3 only 9 times. (x - mod(x, y)) / y with the exact remainder is right (numpy's `npy_divmod`).
+    numpy computes fp16 in fp32.
     """
     if x.dtype is DType.FP16:
         wide = floor_quotient_of_floats(graph, graph.cast(x, DType.FP32), graph.cast(y, DType.FP32))
         return graph.cast(wide, x.dtype)
     zero, one = graph.like(0, x), graph.like(1, x)
-    rest = graph.op("Mod", x, y, fmod=1)
-    whole = graph.op("Div", graph.op("Sub", x, rest), y)
-    whole = graph.op("Where", _is_of_other_sign(graph, rest, y), graph.op("Sub", whole, one), whole, dtype=x.dtype)
-    floor = graph.op("Floor", whole)
-    is_next = graph.op("Greater", graph.op("Sub", whole, floor), graph.like(0.5, x), dtype=DType.BOOL)
+    remainder = graph.op("Mod", x, y, fmod=1)
+    quotient = graph.op("Div", graph.op("Sub", x, remainder), y)
+    quotient = graph.op(
+        "Where", _has_other_sign(graph, remainder, y), graph.op("Sub", quotient, one), quotient, dtype=x.dtype
+    )
+    floor = graph.op("Floor", quotient)
+    is_next = graph.op("Greater", graph.op("Sub", quotient, floor), graph.like(0.5, x), dtype=DType.BOOL)
     floor = graph.op("Where", is_next, graph.op("Add", floor, one), floor, dtype=x.dtype)
     # x / 0 has no remainder: the quotient is infinite.
     return graph.op("Where", graph.op("Equal", y, zero, dtype=DType.BOOL), graph.op("Div", x, y), floor, dtype=x.dtype)
@@ -55,16 +58,18 @@ def floor_quotient_of_floats(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
 
 def floor_remainder_of_floats(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     """The remainder of `floor_quotient_of_floats`, which has the sign of `y`, as with Python's `%`."""
-    rest = graph.op("Mod", x, y, fmod=1)
-    return graph.op("Where", _is_of_other_sign(graph, rest, y), graph.op("Add", rest, y), rest, dtype=x.dtype)
+    remainder = graph.op("Mod", x, y, fmod=1)
+    return graph.op(
+        "Where", _has_other_sign(graph, remainder, y), graph.op("Add", remainder, y), remainder, dtype=x.dtype
+    )
 
 
-def _is_of_other_sign(graph: Graph, rest: Tensor, y: Tensor) -> Tensor:
+def _has_other_sign(graph: Graph, remainder: Tensor, y: Tensor) -> Tensor:
     """Whether the remainder is not 0 and its sign differs from that of `y`."""
-    zero = graph.like(0, rest)
-    is_rest = graph.op("Not", graph.op("Equal", rest, zero, dtype=DType.BOOL))
-    signs = [graph.op("Less", each, zero, dtype=DType.BOOL) for each in (rest, y)]
-    return graph.op("And", is_rest, graph.op("Xor", *signs))
+    zero = graph.like(0, remainder)
+    is_not_zero = graph.op("Not", graph.op("Equal", remainder, zero, dtype=DType.BOOL))
+    signs = [graph.op("Less", each, zero, dtype=DType.BOOL) for each in (remainder, y)]
+    return graph.op("And", is_not_zero, graph.op("Xor", *signs))
 
 
 def _operands(graph: Graph, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

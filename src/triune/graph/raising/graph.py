@@ -1,4 +1,4 @@
-"""ONNX graphs under construction: nodes, tensors and constants, written while a program is raised."""
+"""Builds ONNX graphs while a program is raised (converted to ONNX): nodes, tensors and constants."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _ELEM_TYPES = MappingProxyType(
         DType.UINT16: TensorProto.UINT16,
         DType.UINT32: TensorProto.UINT32,
         DType.UINT64: TensorProto.UINT64,
-        # One element in each byte, as the reader unpacks them.
+        # One element in each byte, since the reader of programs unpacks them.
         DType.INT4: TensorProto.INT8,
         DType.UINT1: TensorProto.UINT8,
         DType.UINT2: TensorProto.UINT8,
@@ -39,8 +39,8 @@ _ELEM_TYPES = MappingProxyType(
     }
 )
 
-_WHOLE = (DType.INT32, DType.UINT32, DType.UINT64)
-"""Integer types that can hold every size of a dimension."""
+_SIZE_TYPES = (DType.INT32, DType.UINT32, DType.UINT64)
+"""Integer types in which every size of a dimension can be represented."""
 
 
 def elem_type(dtype: DType) -> int:
@@ -49,7 +49,9 @@ def elem_type(dtype: DType) -> int:
 
 
 def value_info(name: str, kind: TensorType) -> ValueInfoProto:
-    """A graph's input or output. Each unknown dimension gets a name of its own, made of the value's name."""
+    """Describe an input or output of a graph. Each unknown dimension gets a name of its own, made from the value's
+    name.
+    """
     shape: list[int | str] | None = None
     if kind.shape is not None:
         shape = [f"{name}_{axis}" if size is None else size for axis, size in enumerate(kind.shape)]
@@ -58,13 +60,13 @@ def value_info(name: str, kind: TensorType) -> ValueInfoProto:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
-    """A value of the graph.
+    """A value of the graph. A constant is written into the graph when it is first used.
 
     Attributes:
-        name: its name in the graph; a constant is written into the graph when it is first used.
+        name: the name in the graph.
         dtype: the element type.
         shape: the known sizes, None for an unknown one; None if the rank is unknown.
-        constant: its numbers, if they are known before the graph runs.
+        constant: the elements, if they are known before the graph runs.
     """
 
     name: str
@@ -89,10 +91,10 @@ class Tensor:
 
 
 class KeptWeights(Protocol):
-    """Weights in a form smaller than their values: quantized or palettized."""
+    """Weights in a compressed form, quantized or palettized, that ONNX nodes decompress."""
 
     def protos(self, name: str, fresh: Callable[[str], str]) -> tuple[list[NodeProto], list[TensorProto]]:
-        """The nodes that compute the value `name`, and their constants; `fresh` gives a name that nothing has."""
+        """The nodes that compute the value `name` from constants, and these constants. `fresh` makes unused names."""
         ...
 
 
@@ -100,15 +102,15 @@ class Root:
     """The names and constants that a graph shares with its subgraphs.
 
     Attributes:
-        initializers: the constants that are used.
-        nodes: the nodes that compute constants from their quantized form; they precede all others.
-        keep_quantized: whether weights stay quantized where ONNX has their form.
-        quantized: the quantized form of constants, by name.
-        sizes: for values that hold sizes of dimensions, by name, the same value in INT64.
+        initializers: the constants that have been used so far.
+        nodes: the nodes that decompress constants; they come before all other nodes.
+        keep_quantized: whether weights stay compressed if ONNX can express their form.
+        quantized: the compressed form of constants, by name.
+        sizes: for values that are sizes of dimensions, by name, the same value in INT64.
     """
 
     def __init__(self, reserved: Sequence[str], *, keep_quantized: bool = False) -> None:
-        """`reserved`: names that only `claim` gives out, those of the function's inputs and outputs."""
+        """`reserved` are the names of the function's inputs and outputs, which no other value may get."""
         self.initializers: list[TensorProto] = []
         self.nodes: list[NodeProto] = []
         self.keep_quantized = keep_quantized
@@ -121,7 +123,7 @@ class Root:
         self._cache: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
 
     def claim(self, name: str) -> bool:
-        """Take a reserved name. Returns whether it was still free."""
+        """Take a reserved name for a value; returns whether it was still free."""
         if name not in self._reserved:
             return False
         self._reserved.discard(name)
@@ -137,7 +139,7 @@ class Root:
         return name
 
     def constant(self, value: Array, dtype: DType) -> Tensor:
-        """A constant that the raising itself needs; equal small ones are written once."""
+        """Create a constant that is not in the program. Equal small constants are written once."""
         array = np.asarray(value, dtype.numpy)
         if array.nbytes > 256 or dtype is DType.STRING:
             return Tensor(self.fresh("constant"), dtype, array.shape, array)
@@ -161,12 +163,12 @@ class Root:
 
 
 class Graph:
-    """A graph under construction: nodes in order of execution.
+    """A graph to which nodes are added in order of execution.
 
     Attributes:
-        root: shared with the graphs inside it.
-        nodes: those written so far.
-        prefix: the prefix of its nodes' names: the name of the operation that is raised.
+        root: the names and constants that the graph shares with its subgraphs.
+        nodes: the nodes added so far.
+        prefix: the prefix for the names of new nodes: the name of the operation that is raised.
     """
 
     def __init__(self, root: Root) -> None:
@@ -243,12 +245,12 @@ class Graph:
         if dtype is DType.INT64:
             return Tensor(sizes.name, dtype, tensor.shape)
         result = self.op("Cast", sizes, dtype=dtype, shape=tensor.shape, to=elem_type(dtype))
-        if dtype in _WHOLE:
+        if dtype in _SIZE_TYPES:
             self.root.sizes[result.name] = sizes
         return result
 
     def as_sizes(self, tensor: Tensor) -> Tensor:
-        """Mark the INT64 `tensor` as one of sizes of dimensions, which casts to 32 bits and back do not change."""
+        """Mark the INT64 `tensor` as sizes of dimensions, for which `cast` omits casts to 32 bits and back."""
         self.root.sizes[tensor.name] = tensor
         return tensor
 
@@ -273,7 +275,7 @@ class Graph:
         return vectors[0] if len(vectors) == 1 else self.op("Concat", *vectors, axis=axis)
 
     def reshape(self, tensor: Tensor, *sizes: int) -> Tensor:
-        """Reshape to known sizes, as ONNX's Reshape: one may be -1, and 0 copies a size."""
+        """Reshape to known sizes, with ONNX's meaning of -1 (the rest) and 0 (the input's size)."""
         return self.op("Reshape", tensor, self.ints(*sizes))
 
     def scalar(self, tensor: Tensor) -> Tensor:
@@ -295,7 +297,7 @@ class Graph:
         return inner
 
     def proto(self, name: str, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> GraphProto:
-        """The finished graph, without constants, which belong to the root."""
+        """The graph as ONNX's message, without constants, which are in `root`."""
         return helper.make_graph(self.nodes, name, list(inputs), list(outputs))
 
 

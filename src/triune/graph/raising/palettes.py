@@ -1,4 +1,4 @@
-"""Weights that stay palettized: a Gather from a small table replaces the constant."""
+"""Keep weights palettized in ONNX: a Gather of their indices from a small table."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ from triune.graph.raising.types import Array, DType
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Palette:
-    """Palettized weights: a table, and for each weight its index in the table.
+    """Palettized weights: look-up tables, and for each weight an index into its table.
 
     Attributes:
-        indices: UINT4 if a table has at most 16 values, else UINT8.
-        starts: INT32, broadcastable: the offset of each weight's table; None if there is one table.
+        indices: the indices, and their type: UINT4 if a table has at most 16 entries, else UINT8.
+        starts: INT32, broadcasts to the indices: where each weight's table begins in `table`; None if there is one
+        table.
         table: all tables, concatenated.
         dtype: the element type of the table.
     """
@@ -27,7 +28,7 @@ class Palette:
     dtype: DType
 
     def protos(self, name: str, fresh: Callable[[str], str]) -> tuple[list[NodeProto], list[TensorProto]]:
-        """The nodes that compute the value `name`, and their constants; `fresh` gives a name that nothing has."""
+        """The nodes that compute the value `name` from constants, and these constants. `fresh` makes unused names."""
         indices, table, place = (fresh(f"{name}/{part}") for part in ("indices", "table", "place"))
         tensors = [weight_tensor(indices, *self.indices), weight_tensor(table, self.table, self.dtype)]
         nodes = [helper.make_node("Cast", [indices], [place], name=place, to=TensorProto.INT32)]
@@ -40,11 +41,12 @@ class Palette:
 
 
 def palette(indices: Array, lut: Array, dtype: DType) -> Palette | None:
-    """The weights of `compressed.looked_up` as a palette; None if they are few or tables lie along several axes.
+    """Create a `Palette`; None if the weights are few, or if tables differ along several axes, or entries have several
+    elements.
 
     Args:
         indices: the index of each weight, of any shape.
-        lut: tables of shape [blocks along each dimension..., values, 1].
+        lut: the tables, of shape [blocks along each axis..., entries of a table, 1].
         dtype: the element type of the tables.
     """
     blocks = [axis for axis, size in enumerate(lut.shape[:-2]) if size != 1]

@@ -1,4 +1,4 @@
-"""Weights that stay quantized: a DequantizeLinear or Cast of a small constant replaces the constant."""
+"""Keep weights quantized in ONNX: a DequantizeLinear or Cast of integers."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from triune.graph.raising.types import Array, DType
 
-# For fewer elements a scale and a node are hardly smaller than the values.
+# Weights of fewer elements become floats: integers, a scale and a node would hardly be smaller.
 FEWEST = 1024
 _ELEM_TYPES = MappingProxyType(
     {
@@ -32,15 +32,15 @@ class QuantizedWeights:
     """The inputs and attributes of a DequantizeLinear, or of a Cast.
 
     Attributes:
-        inputs: the data; for a DequantizeLinear also the scale, and the zero point unless it is 0.
-        attributes: `axis` and `block_size` if needed; for a Cast `to`.
+        inputs: the integers; for a DequantizeLinear also the scale, and the zero point unless it is 0.
+        attributes: `axis` and `block_size` of a DequantizeLinear if needed; `to` of a Cast.
     """
 
     inputs: tuple[tuple[Array, DType], ...]
     attributes: dict[str, int]
 
     def protos(self, name: str, fresh: Callable[[str], str]) -> tuple[list[NodeProto], list[TensorProto]]:
-        """The nodes that compute the value `name`, and their constants; `fresh` gives a name that nothing has."""
+        """The nodes that compute the value `name` from constants, and these constants. `fresh` makes unused names."""
         names = [fresh(f"{name}/{part}") for part in ("quantized", "scale", "zero_point")][: len(self.inputs)]
         tensors = [weight_tensor(each, array, dtype) for each, (array, dtype) in zip(names, self.inputs, strict=True)]
         attributes: dict[str, Any] = dict(self.attributes)
@@ -51,11 +51,12 @@ class QuantizedWeights:
 def quantized_weights(
     data: Array, data_dtype: DType, scale: Array, scale_dtype: DType, zero_point: Array | None
 ) -> QuantizedWeights | None:
-    """`scale * (data - zero_point)` as DequantizeLinear or Cast; None if the weights are few or have another form.
+    """Express `scale * (data - zero_point)` as DequantizeLinear or Cast; None if the weights are few or ONNX cannot
+    express it.
 
-    Scales may be one for all weights, one for each index along an axis, or one for each block along an axis. Weights
-    of scale 1 are integers, whose products are exact. These are cast instead: by default ONNX Runtime quantizes the
-    other operand of a product with a DequantizeLinear to 8 bits (its MatMulNBits, accuracy level 4).
+    There may be one scale, one for each index of an axis, or one for each block along an axis. Weights of scale 1 are
+    integers, whose products are exact. They become a Cast, since ONNX Runtime by default quantizes the other operand of
+    a MatMul with a DequantizeLinear to 8 bits (MatMulNBits, accuracy level 4).
     """
     if data.size < FEWEST or data_dtype not in (DType.INT8, DType.UINT8, DType.INT4, DType.UINT4):
         return None
@@ -81,7 +82,9 @@ def quantized_weights(
 
 
 def _cast(data: Array, dtype: DType, result: DType, zero_point: Array | None) -> QuantizedWeights | None:
-    """Integers of at most 8 bits minus their zero points, which take 9 bits; None for zero points by blocks."""
+    """Express data - zero_point as a Cast of INT16, since differences of 8 bits take 9; None if there is a zero point
+    for each block.
+    """
     if zero_point is not None and np.any(zero_point):
         if any(size not in (1, whole) for size, whole in zip(zero_point.shape, data.shape, strict=True)):
             return None
@@ -90,7 +93,7 @@ def _cast(data: Array, dtype: DType, result: DType, zero_point: Array | None) ->
 
 
 def weight_tensor(name: str, array: Array, dtype: DType) -> TensorProto:
-    """Make an initializer; two 4-bit numbers share a byte."""
+    """Create an initializer. Numbers of 4 bits are stored two in a byte."""
     values = np.ascontiguousarray(array)
     if dtype in (DType.INT4, DType.UINT4):
         nibbles = values.reshape(-1).view(np.uint8) & 15

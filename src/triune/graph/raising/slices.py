@@ -1,4 +1,6 @@
-"""Read and write slices of tensors: starts, ends and steps are INT64 vectors over all axes, as in ONNX."""
+"""Read and replace slices of tensors. Starts, ends and steps are INT64 vectors with an element for each axis, as in
+ONNX.
+"""
 
 from collections.abc import Sequence
 
@@ -8,21 +10,21 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
 LARGEST = np.iinfo(np.int64).max
-"""An end that means the end of any dimension."""
+"""As the end of a slice, it means the end of the dimension."""
 
 
 def slice_of(graph: Graph, x: Tensor, starts: Tensor, ends: Tensor, steps: Tensor) -> Tensor:
-    """The elements that the slice selects."""
+    """Select a slice of `x`."""
     return graph.op("Slice", x, starts, ends, graph.ints(*range(x.rank)), steps)
 
 
 def replaced(
     graph: Graph, x: Tensor, update: Tensor, starts: Tensor, ends: Tensor, steps: Tensor, partial: Sequence[int]
 ) -> Tensor:
-    """Replace the slice of `x` by `update`; `partial`: the axes that the slice may not cover entirely."""
+    """Copy `x` with a slice replaced by `update`. `partial` are the axes of which the slice may select only a part."""
     if not partial:
         return update
-    # The usual case, new rows of a cache: concatenate the part before, the update, and the part after.
+    # The usual case, new rows of a cache: concatenate what is before the slice, the update, and what is after it.
     if len(partial) == 1 and steps.constant is not None and int(steps.constant[partial[0]]) == 1:
         return _replaced_along(graph, x, update, starts, ends, partial[0])
     shape = graph.shape_of(x)

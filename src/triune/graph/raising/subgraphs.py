@@ -1,4 +1,4 @@
-"""Subgraphs: the branches of If, and the bodies of Loop and Scan."""
+"""Build If and Loop nodes, whose branches and bodies are subgraphs, and rename values in subgraphs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -9,12 +9,12 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.raising.graph import Graph, Tensor, elem_type
 from triune.graph.raising.types import DType
 
-Written: TypeAlias = tuple[Graph, Sequence[Tensor]]
-"""A subgraph under construction, and the values that it returns."""
+Subgraph: TypeAlias = tuple[Graph, Sequence[Tensor]]
+"""A subgraph, and the values that are to be its outputs."""
 
 
-def put_if(graph: Graph, prefix: str, predicate: Tensor, then: Written, other: Written) -> list[Tensor]:
-    """Add an If to `graph`. Its results have the types of the outputs of `then`.
+def put_if(graph: Graph, prefix: str, predicate: Tensor, then: Subgraph, other: Subgraph) -> list[Tensor]:
+    """Add an If to `graph`; returns its outputs, which have the types of the outputs of `then`.
 
     Args:
         graph: the graph that the node is added to.
@@ -39,34 +39,35 @@ def put_if(graph: Graph, prefix: str, predicate: Tensor, then: Written, other: W
 
 
 def put_loop(
-    graph: Graph, prefix: str, go_on: Tensor, start: Sequence[Tensor], body: Written, inputs: Sequence[Tensor]
+    graph: Graph, prefix: str, go_on: Tensor, start: Sequence[Tensor], body: Subgraph, inputs: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Add a Loop to `graph`. Its results have the types of `start`.
+    """Add a Loop to `graph`; returns the final values of the loop's variables, which have the types of `start`.
 
     Args:
         graph: the graph that the node is added to.
         prefix: the prefix of the node's name.
-        go_on: a bool scalar: whether there is a first iteration.
+        go_on: a bool scalar, whether to run the first iteration.
         start: the values of the loop's variables before the first iteration.
-        body: an iteration. It returns a bool of one element, whether to go on, and then the variables' new values.
-        inputs: the tensors of `body` that hold the variables at the begin of an iteration.
+        body: one iteration, with the outputs: a bool of one element, whether to go on, then the new values of the
+        variables.
+        inputs: the tensors that `body` reads for the current values of the variables.
     """
-    inner, (again, *ended) = body
-    ended = [inner.cast(given, want.dtype) for given, want in zip(ended, start, strict=True)]
-    outputs = _own_outputs(inner, [inner.scalar(inner.cast(again, DType.BOOL)), *ended])
+    inner, (go_on_after, *new_values) = body
+    new_values = [inner.cast(given, want.dtype) for given, want in zip(new_values, start, strict=True)]
+    outputs = _own_outputs(inner, [inner.scalar(inner.cast(go_on_after, DType.BOOL)), *new_values])
     graph.prefix = prefix
     counter = Tensor(graph.root.fresh(f"{prefix}/iteration"), DType.INT64, ())
-    going = Tensor(graph.root.fresh(f"{prefix}/going"), DType.BOOL, ())
+    iteration_condition = Tensor(graph.root.fresh(f"{prefix}/iteration_condition"), DType.BOOL, ())
     proto = inner.proto(
         f"{prefix}/body",
-        [untyped(each) for each in (counter, going, *inputs)],
+        [untyped(each) for each in (counter, iteration_condition, *inputs)],
         [untyped(each) for each in outputs],
     )
     return graph.ops("Loop", [None, go_on, *start], [each.dtype for each in start], body=proto)
 
 
 def put_states(states: dict[str, Tensor], names: Sequence[str], results: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Store the last results as the new values of the states `names`. Returns the other results."""
+    """Store the last results as the new values of the states `names`; returns the other results."""
     count = len(results) - len(names)
     for name, value in zip(names, results[count:], strict=True):
         states[name] = Tensor(value.name, value.dtype, states[name].shape)
@@ -74,7 +75,7 @@ def put_states(states: dict[str, Tensor], names: Sequence[str], results: Sequenc
 
 
 def _own_outputs(graph: Graph, outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Make each output by a node of the subgraph itself, as ONNX demands: an Identity where it is not."""
+    """Add an Identity for each output that no node of the subgraph itself computes, since ONNX requires one."""
     made = {name for node in graph.nodes for name in node.output}
     own: list[Tensor] = []
     for output in outputs:
@@ -87,12 +88,14 @@ def _own_outputs(graph: Graph, outputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def untyped(tensor: Tensor) -> ValueInfoProto:
-    """A subgraph's input or output without a shape, which may change between iterations, unless it is a scalar."""
+    """Describe an input or output of a subgraph without its shape, which may change between iterations; scalars keep
+    theirs.
+    """
     return helper.make_tensor_value_info(tensor.name, elem_type(tensor.dtype), () if tensor.shape == () else None)
 
 
 def all_nodes(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
-    """The nodes, and those of their subgraphs."""
+    """Yield the nodes, and those of their subgraphs."""
     for node in nodes:
         yield node
         for attribute in node.attribute:
@@ -101,7 +104,7 @@ def all_nodes(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
 
 
 def rename(nodes: Sequence[NodeProto], names: Mapping[str, str]) -> None:
-    """Rename values that the nodes write or read."""
+    """Rename values in nodes and their subgraphs."""
     for node in all_nodes(nodes):
         for names_of in (node.input, node.output):
             for index, name in enumerate(names_of):

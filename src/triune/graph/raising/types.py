@@ -42,7 +42,7 @@ class DType(Enum):
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The numpy dtype that holds the values; types below a byte take one byte each (int8, uint8)."""
+        """The numpy dtype for arrays of this type; elements of fewer than 8 bits take a byte each (int8, uint8)."""
         return _NUMPY[self]
 
 
@@ -73,9 +73,9 @@ _NUMPY: dict[DType, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """A tensor's element type and shape. None is a dimension that is known only at run time.
+    """The element type and the shape of a tensor. A size of None is known only at run time.
 
-    A `shape` of None means an unknown rank.
+    A shape of None means that the rank is not known, either.
     """
 
     dtype: DType

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 
 from support.graphs import model_of
-from triune.graph.conversion.resize import changed_of, matrix_of, picked_of, places_of
+from triune.graph.conversion.resize import interpolation_matrix, nearest_indices, resized_axes, source_coordinates
 
 SCALES = (1 / 3, 0.3, 0.5, 0.6, 0.7, 0.9, 1.7, 2.3, 3.0)
 COORDINATES = ("half_pixel", "asymmetric", "pytorch_half_pixel")
@@ -20,8 +20,8 @@ def test_the_nearest_elements_are_those_of_onnx_runtime(coordinates: str, roundi
     for scale in SCALES:
         for size in (3, 7, 9, 10):
             expected = _by_onnx_runtime(size, scale, attributes)
-            [axis] = changed_of(attributes, [0], [size], np.array([scale], np.float32), None, None)
-            found = np.clip(picked_of(attributes, places_of(attributes, axis)), 0, size - 1)
+            [axis] = resized_axes(attributes, [0], [size], np.array([scale], np.float32), None, None)
+            found = np.clip(nearest_indices(attributes, source_coordinates(attributes, axis)), 0, size - 1)
             np.testing.assert_array_equal(found, expected, err_msg=f"{size} elements by {scale}")
 
 
@@ -41,12 +41,12 @@ def test_images_are_resized_as_by_onnx_runtime(coordinates: str, mode: str) -> N
 
 
 def _resized(image: Any, attributes: dict[str, Any], scales: Any, region: Any) -> Any:
-    for each in changed_of(attributes, [0, 1], image.shape, scales, None, region):
-        places = places_of(attributes, each)
+    for each in resized_axes(attributes, [0, 1], image.shape, scales, None, region):
+        places = source_coordinates(attributes, each)
         if attributes["mode"] == "nearest":
-            image = np.take(image, np.clip(picked_of(attributes, places), 0, each.size - 1), each.axis)
+            image = np.take(image, np.clip(nearest_indices(attributes, places), 0, each.size - 1), each.axis)
         else:
-            weights = matrix_of(attributes, each, places, attributes["mode"])
+            weights = interpolation_matrix(attributes, each, places, attributes["mode"])
             image = weights @ image if each.axis == 0 else image @ weights.T
         is_outside = ((places < 0) | (places > each.size - 1)) & (region is not None)
         image = np.where(is_outside[:, None] if each.axis == 0 else is_outside, 0, image)

@@ -25,5 +25,5 @@ def test_the_kind_of_an_input(kind: str, told: str) -> None:
 
 def test_text_is_not_to_be_cast() -> None:
     text = helper.make_tensor("names", TensorProto.STRING, (1,), [b"a"])
-    with pytest.raises(UnsupportedError, match=r"'names' is of .*STRING, which Core ML has not; work on text outside"):
+    with pytest.raises(UnsupportedError, match=r"'names' is of .*STRING, which Core ML does not have; work on text"):
         narrow_constant(text, "Core ML")

@@ -1,4 +1,4 @@
-"""Lowerings of core ops that all targets share, written with the primitives of a `Builder`.
+"""Lowerings of core ops that Core ML and Core AI share, written with the primitives of a `Builder`.
 
-A target (Core ML, Core AI) uses one of these unless it has a better lowering of its own for the op.
+`coreml.lowering` and `coreai.lowering` use these for all core ops for which they have no lowering of their own.
 """

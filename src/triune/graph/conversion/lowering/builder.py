@@ -1,4 +1,4 @@
-"""The primitives that core ops are written in, whatever kind of program they are lowered to."""
+"""The primitives with which shared lowerings write core ops, for any kind of program."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from triune.graph.conversion.scope import V
 
 Dim: TypeAlias = int | V
-"""A size: a number, or an int32 scalar that the program computes at run time."""
+"""The size of a dimension: a number, or an int32 scalar that the program computes at run time."""
 
 Operand: TypeAlias = V | float
 """A value, or a number that takes the element type of the other operand."""
 
 
 class Builder(ABC, Generic[V]):
-    """Writes the operations of one kind of program. Names and meanings are those of ONNX's operators.
+    """Writes operations into one kind of program (ML Program, Core AI). Names and meanings are those of ONNX's
+    operators.
 
     Values are opaque: only the builder knows their type and shape. Axes and permutations are not negative. A
     primitive raises Refusal if the program cannot express it.
@@ -42,7 +43,7 @@ class Builder(ABC, Generic[V]):
         """The size of one dimension: a number, or the value that computes it if the dimension is free."""
 
     def dims(self, x: V) -> list[Dim[V]]:
-        """The sizes of all dimensions, each as `dim` gives it."""
+        """The sizes of all dimensions: numbers, or values that compute them."""
         return [self.dim(x, axis) for axis in range(self.rank(x))]
 
     def rank(self, x: V) -> int:
@@ -75,18 +76,20 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def elementwise(self, op: str, *operands: V, **attributes: Any) -> V:
-        """ONNX's elementwise operator of that name with broadcast operands; every attribute must be stated."""
+        """ONNX's elementwise operator `op`, whose operands broadcast. Every attribute must be given."""
 
     @abstractmethod
     def alike(self, op: str, *operands: Operand[V]) -> V:
-        """Apply `elementwise` to operands whose free dimensions at the same axis are known to be equal."""
+        """As `elementwise`, if free dimensions on the same axis are known to be equal, so that no broadcast is needed
+        for them.
+        """
 
     @abstractmethod
     def cast(self, x: V, dtype: Any) -> V:
         """Cast; `x` itself if it has that type. A cast to bool is `x != 0`."""
 
     def summable(self, x: V) -> V:
-        """`x` cast to the type in which it is summed: fp32 if the library would accumulate fp16 in fp16."""
+        """`x` cast to the type in which it is summed: fp32 if the runtime would accumulate fp16 in fp16."""
         return x
 
     def add(self, x: Operand[V], y: Operand[V]) -> V:
@@ -152,12 +155,12 @@ class Builder(ABC, Generic[V]):
     # Products, and reductions along axes.
 
     @abstractmethod
-    def matmul(self, x: V, y: V, *, is_turned: bool = False) -> V:
-        """MatMul of values of the same rank, or by a matrix `y`, which `is_turned` transposes first."""
+    def matmul(self, x: V, y: V, *, is_transposed: bool = False) -> V:
+        """MatMul of values of the same rank, or with a matrix `y`, which is transposed first if `is_transposed`."""
 
     @abstractmethod
     def reduce(self, op: str, x: V, axes: Sequence[int], *, keepdims: bool) -> V:
-        """ONNX's reduction of that name; `x` is not bool."""
+        """ONNX's reduction `op`; `x` is not bool."""
 
     @abstractmethod
     def arg(self, op: str, x: V, axis: int, *, keepdims: bool) -> V:
@@ -171,7 +174,7 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def sizes(self, x: V, start: int, end: int) -> V:
-        """Shape: the dimensions from `start` to before `end`, one at least, as a vector of int32."""
+        """Shape: the sizes of the dimensions from `start` to before `end`, at least one, as int32 (n)."""
 
     @abstractmethod
     def reshape(self, x: V, dims: Sequence[Dim[V]]) -> V:
@@ -191,7 +194,7 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def unsqueeze(self, x: V, axes: Sequence[int]) -> V:
-        """Unsqueeze; the axes count in the result."""
+        """Unsqueeze; `axes` are those of the result."""
 
     @abstractmethod
     def squeeze(self, x: V, axes: Sequence[int]) -> V:
@@ -217,16 +220,18 @@ class Builder(ABC, Generic[V]):
         return [self.slice(x, axis, end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
     @abstractmethod
-    def take(self, x: V, place: Dim[V], axis: int = 0) -> V:
+    def take(self, x: V, index: Dim[V], axis: int = 0) -> V:
         """Gather by one index, which is not negative; the axis is dropped."""
 
     @abstractmethod
-    def with_row(self, x: V, row: V, place: V) -> V:
-        """ScatterElements: `x` with `row` at the index of its first dimension."""
+    def with_row(self, x: V, row: V, index: V) -> V:
+        """ScatterElements: a copy of `x` with `row` at the index `index` of the first dimension."""
 
     @abstractmethod
     def from_front(self, indices: V, size: Dim[V]) -> V:
-        """Add `size` to the negative ones of `indices`, which count from the end of a dimension of that size."""
+        """Make indices non-negative: negative ones count from the end of a dimension of this size, so `size` is
+        added.
+        """
 
     @abstractmethod
     def gather_elements(self, x: V, indices: V, axis: int) -> V:
@@ -249,8 +254,8 @@ class Builder(ABC, Generic[V]):
         """TopK, sorted: the elements, and their indices in int32."""
 
     @abstractmethod
-    def places(self, x: V) -> V:
-        """NonZero, transposed: the indices (count, rank) of the elements of `x` that are not 0."""
+    def nonzero_indices(self, x: V) -> V:
+        """NonZero, transposed to (count, rank): the indices of the elements of `x` that are not 0."""
 
     # Control flow.
 
@@ -258,14 +263,14 @@ class Builder(ABC, Generic[V]):
     def loop(self, limit: Dim[V], starts: Sequence[V], step: Callable[..., Sequence[V]]) -> list[V]:
         """Loop: the values after `limit` steps.
 
-        `step` takes the number of the step (an int32 scalar) and then each value, and returns the values after the
-        step, of the same types and shapes.
+        `step` takes the number of the step (an int32 scalar) and the current values, and returns the new values, of the
+        same types and shapes.
         """
 
-    # Sizes: numbers, or values that compute them.
+    # Sizes.
 
     def product(self, dims: Sequence[Dim[V]]) -> Dim[V]:
-        """The product of all sizes."""
+        """The product of sizes, each a number or a value."""
         number = math.prod(dim for dim in dims if isinstance(dim, int))
         computed = [dim for dim in dims if not isinstance(dim, int)]
         if not computed:

@@ -24,7 +24,7 @@ _ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 
 
 def _written(c: NodeContext[V]) -> None:
-    """Lower a node to the builder's elementwise operator of the same name."""
+    """Lower a node to `Builder.elementwise` of the same name."""
     op = c.node.op_type
     attributes = {name: c.attributes.get(name, default) for name, default in _ATTRIBUTES.get(op, {}).items()}
     c.give(c.builder.elementwise(op, *map(c.input, range(len(c.node.input))), **attributes))
@@ -39,7 +39,9 @@ def _cast(c: NodeContext[V]) -> None:
 
 
 def cast_type(elem_type: int) -> np.dtype[Any]:
-    """The numpy dtype that a Cast's `to`, an ONNX type of a narrowed graph, stands for."""
+    """The numpy dtype of a Cast's attribute `to`, in a graph after `Narrow`. Raises Refusal for another type than fp16,
+    fp32, int32 and bool.
+    """
     dtype = helper.tensor_dtype_to_np_dtype(NARROWED.get(elem_type, elem_type))
     if dtype not in _KINDS:
         kind = helper.tensor_dtype_to_string(elem_type)
@@ -49,7 +51,7 @@ def cast_type(elem_type: int) -> np.dtype[Any]:
 
 def _sign(c: NodeContext[V]) -> None:
     if c.builder.is_bool(c.input(0)):
-        raise Refusal("the sign of truth values")
+        raise Refusal("the sign of booleans; cast them to FLOAT")
     _written(c)
 
 

@@ -10,7 +10,7 @@ from triune.graph.conversion.scope import V
 
 
 def batch_norm(c: NodeContext[V]) -> None:
-    """Y = (x - mean) / sqrt(variance + epsilon) * scale + bias, in each channel."""
+    """BatchNormalization: (x - mean) / sqrt(variance + epsilon) * scale + bias, in each channel."""
     b, x = c.builder, c.input(0)
     epsilon = epsilon_of(c)
     if c.attributes.get("training_mode", 0):
@@ -28,7 +28,7 @@ def epsilon_of(c: NodeContext[V]) -> float:
 
 
 def _factor(c: NodeContext[V], x: V, epsilon: float) -> V:
-    """`scale / sqrt(variance + epsilon)`, a constant if both operands are."""
+    """`scale / sqrt(variance + epsilon)`, a constant if scale and variance are."""
     b, scale, variance = c.builder, c.constant(1), c.constant(4)
     if scale is not None and variance is not None:
         return b.constant((scale / np.sqrt(variance.astype(np.float64) + epsilon)).astype(b.dtype(x)))
@@ -39,8 +39,8 @@ def _factor(c: NodeContext[V], x: V, epsilon: float) -> V:
 def _train_batch_norm(c: NodeContext[V], x: V, epsilon: float) -> None:
     """BatchNormalization in training mode.
 
-    It normalizes by the batch's own mean and variance. Further outputs are the running mean and variance, moved
-    towards those of the batch.
+    It normalizes by the mean and variance of the batch. Further outputs are the new running mean and variance, running
+    * momentum + batch's * (1 - momentum).
     """
     b = c.builder
     axes = [axis for axis in range(b.rank(x)) if axis != 1]
@@ -56,19 +56,19 @@ def _train_batch_norm(c: NodeContext[V], x: V, epsilon: float) -> None:
 
 
 def _scale(c: NodeContext[V], normal: V, x: V) -> None:
-    """Give the node's output: normal * scale (operand 1) + bias (operand 2)."""
+    """Write the node's output, normal * scale + bias, with scale and bias as inputs 1 and 2."""
     b = c.builder
     scale, bias = (_per_channel(c, c.input(index), x) for index in (1, 2))
     c.give(b.elementwise("Add", b.elementwise("Mul", normal, scale), bias))
 
 
 def _per_channel(c: NodeContext[V], value: V, x: V) -> V:
-    """Reshape a vector of one element for each channel so that it broadcasts along axis 1 of `x`."""
+    """Reshape a vector with an element for each channel so that it broadcasts along axis 1 of `x`."""
     return c.builder.unsqueeze(c.builder.cast(value, c.builder.dtype(x)), range(1, c.builder.rank(x) - 1))
 
 
 def instance_norm(c: NodeContext[V]) -> None:
-    """InstanceNormalization: by the mean and variance of each channel of each image."""
+    """InstanceNormalization: (x - mean) / sqrt(variance + epsilon) * scale + bias, in each channel of each image."""
     x = c.input(0)
     normal, *_ = _normalize(c, x, range(2, c.builder.rank(x)), epsilon_of(c))
     _scale(c, normal, x)
@@ -91,9 +91,9 @@ def layer_axes(c: NodeContext[V], x: V) -> list[int]:
 
 
 def _normalize(c: NodeContext[V], x: V, axes: Sequence[int], epsilon: float) -> tuple[V, V, V, V]:
-    """(x - mean) / sqrt(variance + epsilon), the mean, the variance and 1 / sqrt(variance + epsilon).
+    """Compute (x - mean) / sqrt(variance + epsilon), the mean, the variance and 1 / sqrt(variance + epsilon).
 
-    The first has the type of `x`, the others that in which the builder sums `x`.
+    The first has the type of `x`, the others the type of `Builder.summable(x)`.
     """
     b, dtype = c.builder, c.builder.dtype(x)
     x = b.summable(x)

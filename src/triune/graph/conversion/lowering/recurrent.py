@@ -1,4 +1,6 @@
-"""Reading of LSTM, GRU and RNN nodes: their attributes, and their operands in one layout."""
+"""Read LSTM, GRU and RNN nodes: their attributes, and their inputs as (steps, batch, ...) for both values of
+`layout`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import V
 
 Activation: TypeAlias = tuple[str, float | None, float | None]
-"""An activation: its name, alpha and beta; None for a default."""
+"""The name, alpha and beta of an activation; None for a default."""
 
 _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 _WITH_ALPHA = frozenset(["Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh", "HardSigmoid", "Elu"])
@@ -18,13 +20,13 @@ _WITH_BETA = frozenset(["Affine", "ScaledTanh", "HardSigmoid"])
 
 @dataclass(frozen=True, slots=True)
 class Layer(Generic[V]):
-    """The operands of a recurrent node in one layout.
+    """The inputs of a recurrent node, with the steps as first axis and the batch as second.
 
     Attributes:
-        x: (steps, batch, inputs).
-        lengths: (batch,) the number of valid steps of each batch row; None if all are.
+        x: the input (steps, batch, inputs).
+        lengths: (batch,) the number of valid steps of each row of the batch; None if all are valid.
         hidden: the size of the hidden state.
-        directions: as `directions_of` returns them.
+        directions: ["forward"], ["reverse"], or both.
         states: the initial states, each (directions, batch, hidden).
     """
 
@@ -36,7 +38,7 @@ class Layer(Generic[V]):
 
 
 def directions_of(c: NodeContext[V]) -> list[str]:
-    """The directions in which the node goes through the steps: "forward", "reverse" or both."""
+    """The directions in which the node goes through the steps: ["forward"], ["reverse"], or both."""
     direction = c.attributes.get("direction", "forward")
     return ["forward", "reverse"] if direction == "bidirectional" else [direction]
 
@@ -54,11 +56,11 @@ def activations_of(c: NodeContext[V]) -> list[list[Activation]]:
         beta = betas.pop(0) if name in _WITH_BETA and betas else None
         found.append((name, alpha, beta))
     each = len(found) // number
-    return [found[place * each : (place + 1) * each] for place in range(number)]
+    return [found[position * each : (position + 1) * each] for position in range(number)]
 
 
 def layer_of(c: NodeContext[V]) -> Layer[V]:
-    """The layer of a node. Omitted initial states are 0."""
+    """The inputs of a node as a `Layer`. Omitted initial states are 0."""
     b, x = c.builder, c.input(0)
     if not b.is_float(x):
         raise Refusal("a recurrent layer of integers; cast them to FLOAT")
@@ -88,9 +90,11 @@ def _lengths(c: NodeContext[V], x: V) -> V | None:
     return c.input(4)
 
 
-def give_layer(c: NodeContext[V], whole: V, states: Sequence[V]) -> None:
-    """Give the node its outputs, from (steps, directions, batch, hidden) and (directions, batch, hidden) a state."""
+def give_layer(c: NodeContext[V], hidden_states: V, states: Sequence[V]) -> None:
+    """Write the node's outputs, from all hidden states (steps, directions, batch, hidden) and the last states, each
+    (directions, batch, hidden).
+    """
     is_batch_first = bool(c.attributes.get("layout", 0))
-    c.give(c.builder.transpose(whole, [2, 0, 1, 3]) if is_batch_first else whole)
+    c.give(c.builder.transpose(hidden_states, [2, 0, 1, 3]) if is_batch_first else hidden_states)
     for index, state in enumerate(states, start=1):
         c.give(c.builder.transpose(state, [1, 0, 2]) if is_batch_first else state, index)

@@ -1,4 +1,4 @@
-"""Recurrent layers step by step: unrolled if there are few steps, else a loop."""
+"""Lower LSTM, GRU and RNN step by step: unrolled if there are few steps, else as a loop."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, TypeAlias
@@ -25,33 +25,35 @@ def _recurrent(c: NodeContext[V]) -> None:
 
 
 def step_by_step(c: NodeContext[V], layer: Layer[V]) -> tuple[V, list[V]]:
-    """All hidden states (steps, directions, batch, hidden), and the last states, each (directions, batch, hidden)."""
+    """Compute all hidden states (steps, directions, batch, hidden), and the last states, each (directions, batch,
+    hidden).
+    """
     b = c.builder
-    wholes: list[V] = []
+    hidden_states: list[V] = []
     ends: list[list[V]] = []
-    for place, (direction, activations) in enumerate(zip(layer.directions, activations_of(c), strict=True)):
-        cell = _Cell(c, layer, place, [_activation(b, *one) for one in activations])
-        is_turned = direction == "reverse"
-        x = _turned(b, layer.x, layer.lengths) if is_turned else layer.x
-        states = [_begun(b, b.take(state, place), layer.lengths) for state in layer.states]
+    for position, (direction, activations) in enumerate(zip(layer.directions, activations_of(c), strict=True)):
+        cell = _Cell(c, layer, position, [_activation(b, *one) for one in activations])
+        is_reverse = direction == "reverse"
+        x = _reversed_steps(b, layer.x, layer.lengths) if is_reverse else layer.x
+        states = [_initial_state(b, b.take(state, position), layer.lengths) for state in layer.states]
         whole, last = _run(cell, b, x, states, layer.lengths)
-        wholes.append(_turned(b, whole, layer.lengths) if is_turned else whole)
+        hidden_states.append(_reversed_steps(b, whole, layer.lengths) if is_reverse else whole)
         ends.append(last)
-    return b.stack(wholes, 1), [b.stack(states, 0) for states in zip(*ends, strict=True)]
+    return b.stack(hidden_states, 1), [b.stack(states, 0) for states in zip(*ends, strict=True)]
 
 
-def _begun(b: Builder[V], state: V, lengths: V | None) -> V:
-    """The initial state, set to 0 in batch rows of length 0.
+def _initial_state(b: Builder[V], state: V, lengths: V | None) -> V:
+    """The initial state, set to 0 in rows of the batch of length 0.
 
-    For these ONNX Runtime's last state is 0, and ONNX's standard does not define it.
+    In these rows ONNX Runtime's last state is 0; ONNX does not define it.
     """
     if lengths is None:
         return state
     return b.where(b.unsqueeze(b.greater(lengths, 0), [1]), state, 0)
 
 
-def _turned(b: Builder[V], x: V, lengths: V | None) -> V:
-    """Reverse the order of the steps. In each batch row only the valid steps are reversed."""
+def _reversed_steps(b: Builder[V], x: V, lengths: V | None) -> V:
+    """Reverse the order of the steps; in each row of the batch only that of the valid steps."""
     return b.reverse(x, 0) if lengths is None else b.reverse_sequence(x, lengths, 0, 1)
 
 
@@ -79,9 +81,9 @@ def _activation(b: Builder[V], name: str, alpha: float | None, beta: float | Non
 
 
 class _Cell(Generic[V]):
-    """The weights of one direction, and the computation of a step. W, R and B are named as in ONNX's standard."""
+    """The weights of one direction, and the computation of a step: X W^T + H R^T + B, with ONNX's names W, R and B."""
 
-    def __init__(self, c: NodeContext[V], layer: Layer[V], place: int, activations: list[_Activation[V]]) -> None:
+    def __init__(self, c: NodeContext[V], layer: Layer[V], position: int, activations: list[_Activation[V]]) -> None:
         b = self._b = c.builder
         self._kind = c.node.op_type
         self._act = activations
@@ -89,14 +91,14 @@ class _Cell(Generic[V]):
         self._is_coupled = bool(c.attributes.get("input_forget", 0))
         self._resets_after = bool(c.attributes.get("linear_before_reset", 0))
         self.hidden = layer.hidden
-        self._weights = b.take(c.input(1), place)
-        self._recurrence = b.transpose(b.take(c.input(2), place), [1, 0])
+        self._weights = b.take(c.input(1), position)
+        self._recurrence = b.transpose(b.take(c.input(2), position), [1, 0])
         self._bias: list[V] | None = None
         if c.has(3):
-            self._bias = b.split(b.take(c.input(3), place), [_NUM_GATES[self._kind] * layer.hidden] * 2, 0)
+            self._bias = b.split(b.take(c.input(3), position), [_NUM_GATES[self._kind] * layer.hidden] * 2, 0)
         self._peepholes: list[V] | None = None
         if c.has(7) and self._kind == "LSTM":
-            self._peepholes = self._parts(b.take(c.input(7), place), 3, 0)
+            self._peepholes = self._parts(b.take(c.input(7), position), 3, 0)
 
     def _parts(self, x: V, number: int, axis: int) -> list[V]:
         return self._b.split(x, [self.hidden] * number, axis)
@@ -105,12 +107,12 @@ class _Cell(Generic[V]):
         return x if self._clip is None else self._b.clip(x, -self._clip, self._clip)
 
     def project(self, x: V) -> V:
-        """The input's part X W^T + B of all gates, for all steps at once."""
-        part = self._b.matmul(x, self._weights, is_turned=True)
+        """X W^T + B, the part of all gates that does not depend on the hidden state, for all steps at once."""
+        part = self._b.matmul(x, self._weights, is_transposed=True)
         return part if self._bias is None else self._b.add(part, self._bias[0])
 
     def step(self, part: V, states: Sequence[V]) -> list[V]:
-        """The states after a step."""
+        """The states after a step. `part` is `project` of the step's input."""
         match self._kind:
             case "LSTM":
                 return self._lstm(part, *states)
@@ -149,9 +151,9 @@ class _Cell(Generic[V]):
             weights = self._parts(self._recurrence, 3, 1)
             biases = None if self._bias is None else self._parts(self._bias[1], 3, 0)
 
-            def recur(state: V, place: int) -> V:
-                product = b.matmul(state, weights[place])
-                return product if biases is None else b.add(product, biases[place])
+            def recur(state: V, position: int) -> V:
+                product = b.matmul(state, weights[position])
+                return product if biases is None else b.add(product, biases[position])
 
             hz = recur(hidden, 0)
             r = gate(self._clipped(b.add(xr, recur(hidden, 1))))
@@ -162,7 +164,7 @@ class _Cell(Generic[V]):
 
 
 def _run(cell: _Cell[V], b: Builder[V], x: V, states: list[V], lengths: V | None) -> tuple[V, list[V]]:
-    """All hidden states (steps, batch, hidden), and the last states."""
+    """Run all steps of one direction; returns all hidden states (steps, batch, hidden), and the last states."""
     parts = cell.project(x)
 
     def advance(part: V, step: V, before: Sequence[V]) -> tuple[V, list[V]]:

@@ -1,4 +1,4 @@
-"""Lowering of reductions, ArgMax and ArgMin."""
+"""Lowering of ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceProd, ArgMax and ArgMin."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ _SUMS = ("ReduceSum", "ReduceMean")
 
 
 def _axes(c: NodeContext[V], x: V) -> list[int]:
-    """The axes to reduce; empty if the node reduces nothing."""
+    """The axes to reduce; [] if the node reduces none."""
     rank = c.builder.rank(x)
     if c.has(1):
         axes = [positive(each, rank) for each in c.ints(1, "the axes of a reduction")]
@@ -44,9 +44,9 @@ def _arg(c: NodeContext[V]) -> None:
         c.give(b.arg(op, x, axis, keepdims=keepdims))
         return
     # The last index is the first one of the reversed axis.
-    place = b.arg(op, b.reverse(x, axis), axis, keepdims=keepdims)
+    index = b.arg(op, b.reverse(x, axis), axis, keepdims=keepdims)
     size = b.dim(x, axis)
-    c.give(b.sub(size - 1 if isinstance(size, int) else b.sub(size, 1), place))
+    c.give(b.sub(size - 1 if isinstance(size, int) else b.sub(size, 1), index))
 
 
 TABLE: Mapping[str, Lowering] = {

@@ -1,4 +1,4 @@
-"""The parts of Resize along one dimension: products with weights, nearest elements, and elements outside the image.
+"""Resize along one dimension: matrix products with interpolation weights, nearest elements, and extrapolation.
 
 Coordinates and weights come from `graph.conversion.resize`.
 """
@@ -16,18 +16,18 @@ def mode_of(c: NodeContext[V]) -> str:
     """The node's mode: nearest, linear or cubic.
 
     Raises:
-        Refusal: the mode is another, or integers are interpolated.
+        Refusal: the mode is another one, or integers would be interpolated.
     """
     mode = str(c.attributes.get("mode", "nearest"))
     if mode not in ("nearest", "linear", "cubic"):
         raise Refusal(f"mode '{mode}'")
     if mode != "nearest" and not c.builder.is_float(c.input(0)):
-        raise Refusal(f"{mode} interpolation of whole numbers; cast them to FLOAT")
+        raise Refusal(f"{mode} interpolation of integers; cast them to FLOAT")
     return mode
 
 
 def product_along(b: Builder[V], x: V, weights: V, axis: int) -> V:
-    """Multiply `x` along one dimension by `weights` (size of `x`, size of the result)."""
+    """Multiply `x` along one dimension by the matrix `weights` (size before, size after)."""
     rank = b.rank(x)
     order = [*(each for each in range(rank) if each != axis), axis]
     if rank == 1:
@@ -38,28 +38,28 @@ def product_along(b: Builder[V], x: V, weights: V, axis: int) -> V:
     return b.transpose(product, [int(each) for each in np.argsort(order)])
 
 
-def extrapolated(c: NodeContext[V], x: V, each: Axis, places: Floats) -> V:
-    """Set elements outside the image to `extrapolation_value`. `places` are the elements' coordinates."""
-    inside = (places >= 0) & (places <= each.size - 1)
+def extrapolated(c: NodeContext[V], x: V, each: Axis, coordinates: Floats) -> V:
+    """Set elements outside the image to `extrapolation_value`. `coordinates` are the source coordinates."""
+    inside = (coordinates >= 0) & (coordinates <= each.size - 1)
     if not is_cropped(c.attributes) or inside.all():
         return x
-    form = [1] * c.builder.rank(x)
-    form[each.axis] = each.target
+    broadcast_shape = [1] * c.builder.rank(x)
+    broadcast_shape[each.axis] = each.target
     value = float(c.attributes.get("extrapolation_value", 0.0))
-    return c.builder.where(c.builder.constant(inside.reshape(form)), x, value)
+    return c.builder.where(c.builder.constant(inside.reshape(broadcast_shape)), x, value)
 
 
-def nearest(c: NodeContext[V], places: V) -> V:
-    """The indices of the elements nearest to computed coordinates; they may lie outside the image."""
+def nearest(c: NodeContext[V], coordinates: V) -> V:
+    """The indices of the elements nearest to coordinates that the program computes. They may be outside the image."""
     b = c.builder
     match mode := c.attributes.get("nearest_mode", "round_prefer_floor"):
         case "round_prefer_floor":
-            return b.ceil(b.sub(places, 0.5))
+            return b.ceil(b.sub(coordinates, 0.5))
         case "round_prefer_ceil":
-            return b.floor(b.add(places, 0.5))
+            return b.floor(b.add(coordinates, 0.5))
         case "floor":
-            return b.floor(places)
+            return b.floor(coordinates)
         case "ceil":
-            return b.ceil(places)
+            return b.ceil(coordinates)
         case _:
             raise Refusal(f"nearest_mode '{mode}'")

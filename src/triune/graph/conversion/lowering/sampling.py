@@ -1,4 +1,4 @@
-"""GridSample: interpolate an image at computed coordinates."""
+"""Lowering of GridSample: an image is interpolated at coordinates that the program computes."""
 
 import itertools
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import V
 
 _MODES: Mapping[str, str] = {"bilinear": "linear", "bicubic": "cubic"}
-"""The modes' names in operator set 16, and their present names."""
+"""The names of the modes in operator set 16, and the present names."""
 
 
 def mode_of(c: NodeContext[V]) -> str:
@@ -43,12 +43,12 @@ class _Sampler(Generic[V]):
         flat = b.reshape(grid, [self._batch, self._count, len(self._sizes)])
         # The grid's coordinates are (x, y[, z]): the last one belongs to the first spatial axis.
         parts = reversed(b.split(flat, [1] * len(self._sizes), 2))
-        self._places = [
+        self._coordinates = [
             self._unnormalized(b.squeeze(part, [2]), size) for part, size in zip(parts, self._sizes, strict=True)
         ]
 
     def _length(self, size: Dim[V], less: int = 0) -> V | float:
-        """`size - less` as a number that can be combined with coordinates."""
+        """`size - less` as a number, or as a value of the image's element type."""
         if isinstance(size, int):
             return float(size - less)
         return self._b.cast(self._b.sub(size, less) if less else size, self._b.dtype(self._x))
@@ -56,18 +56,20 @@ class _Sampler(Generic[V]):
     def _half(self, length: V | float) -> V | float:
         return length / 2 if isinstance(length, float) else self._b.mul(length, 0.5)
 
-    def _unnormalized(self, place: V, size: Dim[V]) -> V:
+    def _unnormalized(self, coordinate: V, size: Dim[V]) -> V:
         """Map coordinates from [-1, 1] to indices of elements."""
-        b, shifted = self._b, self._b.add(place, 1)
+        b, shifted = self._b, self._b.add(coordinate, 1)
         if self._aligned:
             return b.mul(shifted, self._half(self._length(size, 1)))
         return b.sub(b.mul(shifted, self._half(self._length(size))), 0.5)
 
     def sample(self) -> V:
-        """The image at the grid's coordinates."""
+        """Compute the node's output."""
         if self._mode == "nearest":
-            settled = [self._settled(place, size) for place, size in zip(self._places, self._sizes, strict=True)]
-            result = self._read([self._b.elementwise("Round", place) for place in settled])
+            padded = [
+                self._padded(coordinate, size) for coordinate, size in zip(self._coordinates, self._sizes, strict=True)
+            ]
+            result = self._read([self._b.elementwise("Round", coordinate) for coordinate in padded])
         else:
             result = self._weighted(is_cubic=self._mode == "cubic")
         return self._b.reshape(result, [self._batch, self._channels, *self._target])
@@ -75,10 +77,10 @@ class _Sampler(Generic[V]):
     def _weighted(self, *, is_cubic: bool) -> V:
         b = self._b
         corners: list[list[tuple[V, V]]] = []
-        for place, size in zip(self._places, self._sizes, strict=True):
-            settled = place if is_cubic else self._settled(place, size)
-            base = b.floor(settled)
-            ratio = b.sub(settled, base)
+        for coordinate, size in zip(self._coordinates, self._sizes, strict=True):
+            padded = coordinate if is_cubic else self._padded(coordinate, size)
+            base = b.floor(padded)
+            ratio = b.sub(padded, base)
             offsets = range(-1, 3) if is_cubic else range(2)
             corners.append([(b.add(base, each), self._weight(ratio, each, is_cubic=is_cubic)) for each in offsets])
         total: Any = None
@@ -88,17 +90,17 @@ class _Sampler(Generic[V]):
                 weight = b.mul(weight, more)
             indices = [index for index, _ in combination]
             if is_cubic:
-                indices = [self._settled(index, size) for index, size in zip(indices, self._sizes, strict=True)]
+                indices = [self._padded(index, size) for index, size in zip(indices, self._sizes, strict=True)]
             part = b.mul(self._read(indices), b.unsqueeze(weight, [1]))
             total = part if total is None else b.add(total, part)
         return total
 
     def _weight(self, ratio: V, offset: int, *, is_cubic: bool) -> V:
-        """The weight of the element at floor(coordinate) + `offset`."""
+        """The weight of the element at floor(coordinate) + offset, where `ratio` = coordinate - floor(coordinate)."""
         b = self._b
         if not is_cubic:
             return ratio if offset else b.sub(1, ratio)
-        # Keys's cubic convolution kernel with a = -0.75, as in ONNX's GridSample.
+        # Keys's cubic convolution kernel with a = -0.75, as in ONNX, as a polynomial of the distance (Horner's scheme).
         a = -0.75
         distance = b.elementwise("Abs", b.sub(ratio, offset))
         terms = (a + 2, -(a + 3), 0.0, 1.0) if offset in (0, 1) else (a, -5 * a, 8 * a, -4 * a)
@@ -107,39 +109,42 @@ class _Sampler(Generic[V]):
             total = b.mul(b.add(total, term), distance)
         return b.add(total, terms[3])
 
-    def _settled(self, place: V, size: Dim[V]) -> V:
+    def _padded(self, coordinate: V, size: Dim[V]) -> V:
         """Move coordinates into the image, by the node's padding_mode."""
         if self._padding == "zeros":
-            return place
+            return coordinate
         if self._padding == "reflection":
-            place = self._reflected(place, size)
-        return self._b.clip(place, 0.0, self._length(size, 1))
+            coordinate = self._reflected(coordinate, size)
+        return self._b.clip(coordinate, 0.0, self._length(size, 1))
 
-    def _reflected(self, place: V, size: Dim[V]) -> V:
-        """Reflect coordinates at the image's borders: the outermost elements' centers if align_corners, else edges."""
+    def _reflected(self, coordinate: V, size: Dim[V]) -> V:
+        """Reflect coordinates at the image's borders, which are the centers of the outermost elements with
+        align_corners, else their outer edges.
+        """
         b = self._b
         low = 0.0 if self._aligned else -0.5
         length = self._length(size, 1 if self._aligned else 0)
-        # With align_corners an axis of one element has no extent: the clipping that follows moves everything there.
+        # With align_corners an axis of one element has length 0, by which `mod` must not divide. The clip afterwards
+        # gives 0 anyway.
         length = max(length, 1e-3) if isinstance(length, float) else b.maximum(length, 1e-3)
         twice = 2 * length if isinstance(length, float) else b.add(length, length)
-        away = b.elementwise("Abs", b.sub(place, low))
+        away = b.elementwise("Abs", b.sub(coordinate, low))
         within = b.mod(away, twice)
         return b.add(b.minimum(within, b.sub(twice, within)), low)
 
     def _read(self, indices: list[V]) -> V:
-        """The elements at integer coordinates, 0 outside the image if padding_mode is "zeros"."""
+        """The elements at integral coordinates; 0 outside the image if padding_mode is "zeros"."""
         b = self._b
         flat: Any = None
         inside: Any = None
         for index, size in zip(indices, self._sizes, strict=True):
             clipped = b.clip(index, 0.0, self._length(size, 1))
-            is_in = b.equal(clipped, index)
-            inside = is_in if inside is None else b.both(inside, is_in)
+            is_inside = b.equal(clipped, index)
+            inside = is_inside if inside is None else b.both(inside, is_inside)
             whole = b.cast(clipped, "int32")
             flat = whole if flat is None else b.add(b.mul(flat, size), whole)
-        places = b.expand(b.unsqueeze(flat, [1]), [self._batch, self._channels, self._count])
-        values = b.gather_elements(self._image, places, 2)
+        flat_indices = b.expand(b.unsqueeze(flat, [1]), [self._batch, self._channels, self._count])
+        values = b.gather_elements(self._image, flat_indices, 2)
         return values if self._padding != "zeros" else b.where(b.unsqueeze(inside, [1]), values, 0)
 
 

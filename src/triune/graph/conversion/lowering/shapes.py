@@ -1,4 +1,4 @@
-"""Lowering of Shape, Transpose, Squeeze, Unsqueeze, Concat, Split, Tile and Trilu; and the operands of Reshape."""
+"""Lowering of Shape, Transpose, Squeeze, Unsqueeze, Concat, Split, Tile and Trilu, and the sizes of Reshape."""
 
 from collections.abc import Mapping
 
@@ -30,28 +30,28 @@ def _squeeze(c: NodeContext[V]) -> None:
     if c.has(1):
         axes = sorted({positive(each, len(shape)) for each in c.ints(1, "the axes to squeeze")})
     elif None in shape:
-        raise Refusal("which dimensions are 1, and squeezed, is not known; give axes, or sizes with --shape")
+        raise Refusal("which dimensions are 1 is not known; give it axes, or give sizes with --shape")
     else:
         axes = [axis for axis, dim in enumerate(shape) if dim == 1]
     c.give(b.squeeze(x, axes))
 
 
 def unsqueezed(c: NodeContext[V]) -> list[int]:
-    """The axes of size 1 that an Unsqueeze inserts, as non-negative axes of the result."""
+    """The axes that an Unsqueeze inserts, as non-negative axes of the result, sorted."""
     axes = c.ints(1, "the axes to unsqueeze")
     rank = c.builder.rank(c.input(0)) + len(axes)
     return sorted(positive(each, rank) for each in axes)
 
 
 def reshape_sizes(c: NodeContext[V], library: str) -> tuple[list[int] | None, bool]:
-    """The sizes that a Reshape asks for, and whether 0 among them means a size of 0 (`allowzero`).
+    """The target sizes of a Reshape, and whether 0 among them means a size of 0 (`allowzero`).
 
     Args:
         c: the Reshape.
-        library: the target's name, for the refusal of empty tensors.
+        library: the name of the target runtime for messages: "Core ML".
 
     Returns:
-        the sizes, None where the model computes them when it runs; without `allowzero` 0 keeps the input's own size.
+        the sizes, None if the model computes them at run time. Without `allowzero`, 0 keeps the size of the input.
     """
     wanted = c.constant(1)
     allows_zero = bool(c.attributes.get("allowzero", 0))
@@ -91,7 +91,7 @@ def _split(c: NodeContext[V]) -> None:
 
 
 def _split_as_computed(c: NodeContext[V], x: V, axis: int) -> None:
-    """Lower Split by slices, whose bounds are computed while the model runs."""
+    """Lower a Split whose sizes the program computes, to slices."""
     b, count = c.builder, len(c.node.output)
     if c.has(1):
         steps = [b.take(c.input(1), index) for index in range(count)]
@@ -113,9 +113,9 @@ def _tile(c: NodeContext[V]) -> None:
 
 
 def trilu(c: NodeContext[V]) -> None:
-    """Lower Trilu by comparing the indices of rows and columns.
+    """Trilu, by comparing the indices of rows and columns.
 
-    A product with a mask would turn infinities into NaN.
+    A product with a mask of 0 would turn infinities into NaN.
     """
     b, x = c.builder, c.input(0)
     rows, columns = (b.dim(x, axis) for axis in (b.rank(x) - 2, b.rank(x) - 1))

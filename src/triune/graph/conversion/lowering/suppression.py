@@ -1,4 +1,4 @@
-"""NonMaxSuppression: drop boxes that overlap a box of a higher score."""
+"""Lowering of NonMaxSuppression, which drops boxes that overlap a box of a higher score."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -11,15 +11,19 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import V
 
 MOST_BOXES: Final = 4096
-"""The largest number of boxes: all pairs are compared at once, which takes 64 MiB of fp32 for each class."""
+"""More boxes are refused: all pairs are compared at once, which for 4096 boxes takes 64 MiB of fp32 for each class."""
 
 
 def non_max_suppression(c: NodeContext[V]) -> None:
-    """NonMaxSuppression: sort by score; each kept box drops the later ones whose IoU with it is too large."""
+    """NonMaxSuppression: sort boxes by score; each kept box drops the later ones whose IoU (intersection over union)
+    with it is above the threshold.
+    """
     b, boxes, scores = c.builder, c.input(0), c.input(1)
     images, classes, count = b.dims(scores)
     if isinstance(count, int) and count > MOST_BOXES:
-        raise Refusal(f"the suppression of {count} boxes at once, {MOST_BOXES} at most; pick the best by TopK before")
+        raise Refusal(
+            f"it compares {count} boxes at once, {MOST_BOXES} are supported; select the best with TopK before"
+        )
     limit = _number(c, 2)
     if not c.has(2) or (isinstance(limit, float) and limit <= 0):
         raise Refusal(f"no boxes are kept: {b.runtime} has no empty tensors; give max_output_boxes_per_class")
@@ -35,17 +39,17 @@ def non_max_suppression(c: NodeContext[V]) -> None:
         is_late = b.greater(b.cumsum(b.cast(is_kept, "int32"), 1), limit)
         is_kept = b.both(is_kept, b.elementwise("Not", is_late))
     # ONNX's order of the results: by image, then class, then falling score.
-    found = b.places(is_kept)
+    found = b.nonzero_indices(is_kept)
     box, row = b.gather_nd(order, found), b.slice(found, 1, 0, 1)
-    # Look these up instead of computing them from `row`: if no box is kept, arithmetic that broadcasts kills Apple's
-    # Core AI interpreter (1.0.0b3).
+    # Look up image and class rather than computing them from `row`: if no box is kept, arithmetic that broadcasts kills
+    # the process of Apple's Core AI interpreter (1.0.0b3).
     numbers = b.iota(rows)
     by_row = [b.div(numbers, classes), b.mod(numbers, classes)]
     c.give(b.concat([b.unsqueeze(each, [1]) for each in (*(b.gather_nd(each, row) for each in by_row), box)], 1))
 
 
 def _number(c: NodeContext[V], index: int) -> Operand[V]:
-    """An operand of one number; 0 if it is omitted."""
+    """An input of one element: a number if it is known at conversion time, else a scalar; 0 if it is omitted."""
     known = c.constant(index) if c.has(index) else np.zeros(())
     return c.builder.reshape(c.input(index), []) if known is None else float(known.reshape(-1)[0])
 
@@ -58,18 +62,20 @@ def _edges(b: Builder[V], boxes: V, *, is_centered: bool) -> V:
         width, height = b.mul(three, 0.5), b.mul(four, 0.5)
         sides = [b.sub(two, height), b.sub(one, width), b.add(two, height), b.add(one, width)]
     else:
-        # Boxes are two opposite corners, in either order.
+        # Boxes are two opposite corners (y1, x1, y2, x2), in either order.
         sides = [b.minimum(one, three), b.minimum(two, four), b.maximum(one, three), b.maximum(two, four)]
     return b.concat(sides, 1)
 
 
 def _dropped(b: Builder[V], ordered: V, most: Operand[V], rows: Dim[V], count: Dim[V]) -> V:
-    """BOOL (rows, count): whether a box is dropped."""
+    """Compute BOOL (rows, count), whether each box is dropped, for boxes (rows, 4, count) ordered by score and the
+    threshold `most`.
+    """
     top, left, bottom, right = b.split(ordered, [1] * 4, 1)
     shared = b.mul(_overlap(b, left, right), _overlap(b, top, bottom))
     area = b.mul(b.sub(bottom, top), b.sub(right, left))
     both = b.sub(b.add(area, b.transpose(area, [0, 2, 1])), shared)
-    # intersection > threshold * union, without a division: boxes of area 0 overlap nothing.
+    # IoU > threshold, as intersection > threshold * union, so that boxes of area 0 divide nothing by 0.
     is_much = b.greater(shared, b.mul(both, most))
     own = b.iota(count)
     is_after = b.greater(b.unsqueeze(own, [0, 1]), b.unsqueeze(own, [0, 2]))

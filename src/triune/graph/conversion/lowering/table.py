@@ -1,4 +1,4 @@
-"""The table of core ops that are written once. A lowering overrides entries by its own forms."""
+"""The table of the lowerings that targets share. The table of a target takes precedence over it."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -6,8 +6,8 @@ from typing import Final
 from triune.graph.conversion.context import Lowering
 from triune.graph.conversion.lowering import (
     elementwise,
+    indices,
     norms,
-    places,
     recurrent_steps,
     reductions,
     sampling,
@@ -18,7 +18,7 @@ from triune.graph.conversion.lowering import (
 SHARED: Final[Mapping[str, Lowering]] = {
     **elementwise.TABLE,
     **norms.TABLE,
-    **places.TABLE,
+    **indices.TABLE,
     **shapes.TABLE,
     **recurrent_steps.TABLE,
     **reductions.TABLE,

@@ -1,4 +1,4 @@
-"""Lowering of TopK, OneHot, NonZero and ReverseSequence, and the reduction of scatters."""
+"""Lowering of TopK, OneHot, NonZero and ReverseSequence, and the attribute `reduction` of scatters."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from triune.graph.conversion.scope import V
 
 
 def _count(c: NodeContext[V]) -> Dim[V]:
-    """Operand 1, which is a single integer: a number, or a scalar that is computed."""
+    """Input 1, a single integer: a number if it is known at conversion time, else an int32 scalar of the program."""
     known = c.constant(1)
     if known is not None:
         return int(known.reshape(-1)[0])
@@ -26,13 +26,13 @@ def _top_k(c: NodeContext[V]) -> None:
 
 
 def _one_hot(c: NodeContext[V]) -> None:
-    """OneHot: compare 0, 1, ..., depth - 1 with each index. An index out of range equals none, as in ONNX."""
+    """OneHot: compare each index with 0, 1, ..., depth - 1. As in ONNX, an index out of range gives all "off"."""
     b, count = c.builder, _count(c)
     indices = b.cast(c.input(0), "int32")
     rank = b.rank(indices) + 1
     axis = positive(int(c.attributes.get("axis", -1)), rank)
-    places = b.unsqueeze(b.iota(count), [each for each in range(rank) if each != axis])
-    hits = b.equal(b.unsqueeze(b.from_front(indices, count), [axis]), places)
+    positions = b.unsqueeze(b.iota(count), [each for each in range(rank) if each != axis])
+    hits = b.equal(b.unsqueeze(b.from_front(indices, count), [axis]), positions)
     off, on = (b.take(c.input(2), each) for each in range(2))
     c.give(b.elementwise("Where", hits, on, off))
 
@@ -40,20 +40,20 @@ def _one_hot(c: NodeContext[V]) -> None:
 def _non_zero(c: NodeContext[V]) -> None:
     b, x = c.builder, c.input(0)
     if b.rank(x) == 0:
-        raise Refusal("the places of a scalar; reshape it to [1]")
-    c.give(b.transpose(b.places(x), [1, 0]))
+        raise Refusal("the indices of a scalar; reshape it to [1]")
+    c.give(b.transpose(b.nonzero_indices(x), [1, 0]))
 
 
 def _reverse_sequence(c: NodeContext[V]) -> None:
-    time, batch = (int(c.attributes.get(f"{name}_axis", place)) for place, name in enumerate(("time", "batch")))
+    time, batch = (int(c.attributes.get(f"{name}_axis", position)) for position, name in enumerate(("time", "batch")))
     c.give(c.builder.reverse_sequence(c.input(0), c.input(1), time, batch))
 
 
 def reduction_of(c: NodeContext[V]) -> str:
-    """How a scatter combines an element and its updates: "none" (to replace it), "add", "mul", "max" or "min"."""
+    """How a scatter combines an element with its updates: "add", "mul", "max", "min", or "none" to replace it."""
     reduction = str(c.attributes.get("reduction", "none"))
     if c.builder.is_bool(c.input(0)) and reduction not in ("none", "max", "min"):
-        raise Refusal(f"reduction '{reduction}' of truth values; cast them to integers")
+        raise Refusal(f"reduction '{reduction}' of booleans; cast them to integers")
     return reduction
 
 
