@@ -1,16 +1,12 @@
 """A model's weights, config and tokenizer on disk: a GGUF file, or a directory in Hugging Face's form."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 from triune.engine.weights.config import ModelConfig
 from triune.engine.weights.tensors import Tensor
-
-Inexact: TypeAlias = Literal["dequantize", "regroup", "widen"]
-"""What becomes of a packed form that codes, scales and whole zero points cannot hold exactly (Q4_1, Q4_K, Q5_K, MLX's):
-"dequantize" gives the exact weights, dense; "regroup" the nearest packed tensor of as many bits (8 for those of 5);
-"widen" one of 8 bits, with a sixteenth of the error. `PackedTensor.regrouped` tells what was lost."""
+from triune.engine.weights.tokenizer.template import ChatTemplate
+from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 
 class Checkpoint(Protocol):
@@ -39,13 +35,21 @@ class Checkpoint(Protocol):
         """
         ...
 
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, built at each call.
 
-def open_checkpoint(path: Path, *, inexact: Inexact = "dequantize") -> Checkpoint:
-    """Open a `.gguf` file, or a directory with `config.json` and safetensors.
+        Raises:
+            NotFoundError: there is none.
+            UnsupportedError: it is of a kind that is not known here.
+            InvalidArgumentError: it is broken, or gives ids that the embedding has no rows for.
+        """
+        ...
 
-    Raises:
-        NotFoundError: there is neither.
-        InvalidArgumentError: a file is truncated, or not what it claims to be.
-        UnsupportedError: the architecture, an option of its config or a form of its weights is unknown.
-    """
-    raise NotImplementedError
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """How the model wants a conversation written, compiled at each look; None if the files do not say.
+
+        Raises:
+            InvalidArgumentError: it is no template.
+        """
+        ...

@@ -1,6 +1,6 @@
 """Weights in memory: dense ones, and packed ones that are small integers with a scale for each block."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, Literal, TypeAlias
 
@@ -44,7 +44,7 @@ class DenseTensor:
             FP32.
     """
 
-    values: Array
+    values: Array = field(repr=False)
     form: str
 
     @property
@@ -59,44 +59,47 @@ class DenseTensor:
 
 @dataclass(frozen=True)
 class PackedTensor:
-    """A matrix of small integers with a scale, and maybe a zero point, for each block of a row.
+    """A matrix of small integers with a scale, and maybe a zero point or an offset, for each block of a row.
 
     A weight is `(code - zero point) * scale`, which is what ONNX's DequantizeLinear computes with `axis` 1 and
-    `block_size`. Without zero points the codes are signed (INT4, INT8); with them, unsigned (UINT4, UINT8).
+    `block_size`, or `code * scale + offset`, as MLX's quantized products take it. With neither zero points nor offsets
+    the codes are signed (INT4, INT8); else unsigned (UINT4, UINT8).
 
     Attributes:
         codes: [out, in * bits / 8] bytes. With 4 bits two codes share a byte, the earlier one in the lower half, as
             ONNX packs INT4 and UINT4. Read-only.
         bits: the bits of a code.
         scales: FP32 or FP16 [out, in / block_size].
-        zero_points: UINT8 [out, in / block_size], each of them a code (0 to 15 with 4 bits); None if all are 0.
+        zero_points: UINT8 [out, in / block_size], each of them a code (0 to 15 with 4 bits); None if there are none.
         block_size: the number of codes of a row that share a scale. It divides `in`.
         form: the name of the form in the file: "Q4_0".
         regrouped: what was lost on the way from the file; None if the weights are exactly the file's.
+        offsets: FP32 [out, in / block_size]; only of a checkpoint that was opened with `inexact="offsets"`, and never
+            beside zero points.
     """
 
-    codes: Array
+    codes: Array = field(repr=False)
     bits: Bits
-    scales: Array
-    zero_points: Array | None
+    scales: Array = field(repr=False)
+    zero_points: Array | None = field(repr=False)
     block_size: int
     form: str
     regrouped: Regrouped | None = None
+    offsets: Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         rows, row_bytes = self.codes.shape
         columns = row_bytes * 8 // self.bits
         blocks = (rows, columns // self.block_size)
-        if (
-            self.codes.dtype != np.uint8
-            or columns % self.block_size
-            or self.scales.shape != blocks
-            or (self.zero_points is not None and self.zero_points.shape != blocks)
-        ):
+        numbers = {"scales": self.scales, "zero points": self.zero_points, "offsets": self.offsets}
+        shapes = {what: list(each.shape) for what, each in numbers.items() if each is not None}
+        is_twice = self.zero_points is not None and self.offsets is not None
+        is_other = any(shape != list(blocks) for shape in shapes.values())
+        if self.codes.dtype != np.uint8 or columns % self.block_size or is_other or is_twice:
             raise InvalidArgumentError(
                 f"a packed tensor of codes {self.codes.dtype}{list(self.codes.shape)} of {self.bits} bits in blocks of "
-                f"{self.block_size} needs scales{list(blocks)}; it has {list(self.scales.shape)}, and zero points "
-                f"{None if self.zero_points is None else list(self.zero_points.shape)}"
+                f"{self.block_size} needs scales {list(blocks)}, and zero points or offsets of that shape, or neither; "
+                f"it has {shapes}"
             )
 
     @property
@@ -108,7 +111,7 @@ class PackedTensor:
     @property
     def is_signed(self) -> bool:
         """Whether the codes are INT4 or INT8, rather than UINT4 or UINT8."""
-        return self.zero_points is None
+        return self.zero_points is None and self.offsets is None
 
     @property
     def values(self) -> Array:
@@ -134,6 +137,8 @@ class PackedTensor:
         if self.zero_points is not None:
             blocks -= self.zero_points[..., np.newaxis]
         blocks *= self.scales[..., np.newaxis].astype(np.float32)
+        if self.offsets is not None:
+            blocks += self.offsets[..., np.newaxis]
         return blocks.reshape(rows, columns)
 
 

@@ -1,0 +1,36 @@
+"""What every packed form of weights is: small codes, and for each block of a row a scale, and maybe an offset."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.engine.weights.tensors import Bits
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """Rows of weights `code * scale + offset`.
+
+    Attributes:
+        codes: [rows, columns]; INT8 without offsets, UINT8 with them.
+        bits: the least of 4 and 8 that hold the codes.
+        scales: FP16 or FP32 [rows, columns / block_size].
+        offsets: FP32 of the same shape; None if all are 0.
+        block_size: the number of codes of a row that share a scale.
+    """
+
+    codes: Array
+    bits: Bits
+    scales: Array
+    offsets: Array | None
+    block_size: int
+
+    def dequantize(self) -> Array:
+        """FP32 [rows, columns]: a product, then a sum, as ggml computes them."""
+        rows, columns = self.codes.shape
+        weights = self.codes.reshape(rows, -1, self.block_size).astype(np.float32)
+        weights *= self.scales[..., np.newaxis].astype(np.float32)
+        if self.offsets is not None:
+            weights += self.offsets[..., np.newaxis]
+        return weights.reshape(rows, columns)

@@ -1,0 +1,43 @@
+"""Compares a config with the tensors that are there, before any of them is read."""
+
+from collections.abc import Mapping
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.engine.weights.config import BertConfig, ModelConfig
+from triune.engine.weights.config.shapes import tensor_shapes
+
+_BERT_HEADS = ("pooler.", "classifier.", "cls.")
+
+
+def require_agreement(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Require that the tensors are those that the config asks for.
+
+    Raises:
+        InvalidArgumentError: one is missing or has another shape, or a special token is no row of the embedding.
+        UnsupportedError: there are others, which the architecture's graph would not use.
+    """
+    expected = tensor_shapes(config)
+    missing = [name for name in expected if name not in shapes]
+    if missing:
+        raise InvalidArgumentError(
+            f"{where}: {len(missing)} of {len(expected)} tensors are missing: {', '.join(missing[:3])}"
+        )
+    for name, shape in expected.items():
+        if shapes[name] != shape:
+            raise InvalidArgumentError(
+                f"{where}: the tensor {name} has the shape {list(shapes[name])}; by the config it has {list(shape)}"
+            )
+    heads = _BERT_HEADS if isinstance(config, BertConfig) else ()
+    others = [name for name in shapes if name not in expected and not name.startswith(heads)]
+    if others:
+        raise UnsupportedError(
+            f"{where}: {len(others)} tensors are no part of the architecture as it is known here, so its graph would "
+            f"compute something else: {', '.join(others[:3])}"
+        )
+    tokens = config.tokens
+    for what, ids in (("bos", (tokens.bos,)), ("eos", tokens.eos), ("decoder_start", (tokens.decoder_start,))):
+        for token in ids:
+            if token is not None and token >= config.vocab_size:
+                raise InvalidArgumentError(
+                    f"{where}: the {what} token is {token}; the embedding has {config.vocab_size} rows"
+                )

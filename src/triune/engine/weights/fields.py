@@ -1,0 +1,165 @@
+"""Named settings of a model file, each checked when it is read; those that nobody read are refused at the end."""
+
+import math
+from collections.abc import Collection, Mapping, Sized
+from typing import Final, TypeVar, cast
+
+import numpy as np
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.printable import printable
+
+MAX_LAYERS: Final = 4096
+MAX_SIZE: Final = 1 << 28
+"""Of any width, vocabulary or context. Whoever uses one compares it with the tensors."""
+
+_Choice = TypeVar("_Choice", bound=str)
+
+_SHOWN_CHARACTERS: Final = 80
+
+
+class Fields:
+    """Settings by name. None stands for a setting that is not there."""
+
+    def __init__(self, values: Mapping[str, object], where: str) -> None:
+        """Args:
+        values: the settings, as the file has them.
+        where: names the file in errors.
+        """
+        self._values = values
+        self._read: set[str] = set()
+        self.where = where
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+    def get(self, name: str) -> object:
+        """A setting as it is, or None."""
+        self._read.add(name)
+        return self._values.get(name)
+
+    def whole(self, name: str, default: int | None = None, *, least: int = 1, most: int = MAX_SIZE) -> int:
+        """A whole number from `least` to `most`; without a default it must be there.
+
+        Raises:
+            InvalidArgumentError: it is missing, no whole number, or out of this range. So do all that follow.
+        """
+        value = self.get(name)
+        if value is None and default is not None:
+            return default
+        if type(value) is not int or not least <= value <= most:
+            raise self.wrong(name, f"a whole number from {least} to {most}")
+        return value
+
+    def whole_or_none(self, name: str, *, least: int = 0, most: int = MAX_SIZE) -> int | None:
+        """A whole number in this range, or None."""
+        return None if self.get(name) is None else self.whole(name, least=least, most=most)
+
+    def number(self, name: str, default: float | None = None, *, above: float = -math.inf) -> float:
+        """A finite number greater than `above`; without a default it must be there."""
+        value = self.get(name)
+        if value is None and default is not None:
+            return default
+        # JSON knows whole numbers of any size, which a float may not hold.
+        if type(value) not in (int, float) or not above < cast("float", value) < 1e300:
+            raise self.wrong(name, "a finite number" + (f" above {above:g}" if above > -math.inf else ""))
+        return float(cast("float", value))
+
+    def flag(self, name: str, default: bool | None = None) -> bool:
+        """True or false; without a default it must be there."""
+        value = self.get(name)
+        if value is None and default is not None:
+            return default
+        if type(value) is not bool:
+            raise self.wrong(name, "true or false")
+        return value
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A string; without a default it must be there."""
+        value = self.get(name)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str):
+            raise self.wrong(name, "a string")
+        return value
+
+    def choice(self, name: str, choices: Mapping[str, _Choice], default: _Choice | None = None) -> _Choice:
+        """What a string stands for.
+
+        Raises:
+            UnsupportedError: it is none of the known strings.
+        """
+        value = self.get(name)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str) or value not in choices:
+            raise UnsupportedError(
+                f"{self.where}: {name} is {shown(value)}; known here are {', '.join(map(repr, choices))}"
+            )
+        return choices[value]
+
+    def numbers(self, name: str, length: int, *, above: float = -math.inf) -> tuple[float, ...]:
+        """So many finite numbers greater than `above`."""
+        value = self.get(name)
+        items = cast("list[object]", value) if isinstance(value, list) else []
+        if len(items) != length or not all(
+            type(each) in (int, float) and above < cast("float", each) < 1e300 for each in items
+        ):
+            raise self.wrong(name, f"{length} finite numbers" + (f" above {above:g}" if above > -math.inf else ""))
+        return tuple(float(cast("float", each)) for each in items)
+
+    def items(self, name: str) -> list[object] | None:
+        """The items of an array, or None if the setting is none. An array of numbers may have as many as MAX_LAYERS."""
+        value = self.get(name)
+        if isinstance(value, np.ndarray) and value.size <= MAX_LAYERS:
+            return cast("list[object]", value.tolist())
+        return cast("list[object]", value) if isinstance(value, list) else None
+
+    def inner(self, name: str) -> "Fields | None":
+        """Settings within a setting, or None."""
+        value = self.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.wrong(name, "an object")
+        return Fields(cast("dict[str, object]", value), f"{self.where}: {name}")
+
+    def wrong(self, name: str, expected: str) -> InvalidArgumentError:
+        """The error that a setting is not as expected."""
+        return InvalidArgumentError(f"{self.where}: {name} is {shown(self._values.get(name))}; expected {expected}")
+
+    def refuse_unread(self, ignored: Collection[str] = ()) -> None:
+        """Refuse settings that nobody read, unless they say "none" (null, false, 0 or empty).
+
+        Raises:
+            UnsupportedError: there are some. The model would be computed without what they ask for.
+        """
+        unread = {
+            name: value
+            for name, value in self._values.items()
+            if name not in self._read and name not in ignored and _says_something(value)
+        }
+        if unread:
+            settings = ", ".join(f"{printable(name)} = {shown(value)}" for name, value in list(unread.items())[:5])
+            raise UnsupportedError(
+                f"{self.where}: {len(unread)} settings are not known here: {settings}. What they change would not be "
+                "computed; remove those that change nothing"
+            )
+
+
+def shown(value: object) -> str:
+    """A value in an error: short, in one line."""
+    length = len(value) if isinstance(value, Sized) else 0
+    if length > 8 and not isinstance(value, str):
+        return f"a {type(value).__name__} of {length}"
+    # A whole number may have more digits than Python converts.
+    if type(value) is int and value.bit_length() > 256:
+        return f"a whole number of {value.bit_length()} bits"
+    text = printable(repr(value))
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}... ({len(text)} characters)"
+
+
+def _says_something(value: object) -> bool:
+    if isinstance(value, np.ndarray):
+        return bool(value.any())
+    return bool(value)

@@ -1,0 +1,156 @@
+"""Reads the values in a GGUF file's head. Each size is compared with the bytes that are left before it is used."""
+
+import struct
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+
+Value: TypeAlias = bool | int | float | str | Array | tuple[str, ...]
+"""Arrays of numbers are views of the file, those of strings tuples."""
+
+MAX_STRING_BYTES: Final = 16 << 20
+MAX_STRINGS: Final = 1 << 21
+"""In all arrays together: a tenfold of the largest vocabulary and its merges."""
+
+_U64: Final = struct.Struct("<Q")
+_STRING: Final = 8
+_ARRAY: Final = 9
+_BOOL: Final = 7
+_NUMBERS: Final[Mapping[int, np.dtype[Any]]] = {
+    0: np.dtype("<u1"),
+    1: np.dtype("<i1"),
+    2: np.dtype("<u2"),
+    3: np.dtype("<i2"),
+    4: np.dtype("<u4"),
+    5: np.dtype("<i4"),
+    6: np.dtype("<f4"),
+    _BOOL: np.dtype("<u1"),
+    10: np.dtype("<u8"),
+    11: np.dtype("<i8"),
+    12: np.dtype("<f8"),
+}
+
+
+class Reader:
+    """Reads one value after another.
+
+    Attributes:
+        position: where the next one starts, in bytes.
+    """
+
+    def __init__(self, content: Array, name: str) -> None:
+        """Args:
+        content: UINT8 [bytes], the whole file.
+        name: names the file in errors.
+        """
+        self.position = 0
+        self._bytes = content.data
+        self._content = content
+        self._name = name
+        self._strings_left = MAX_STRINGS
+
+    @property
+    def bytes_left(self) -> int:
+        """The bytes from the position on."""
+        return len(self._bytes) - self.position
+
+    def count(self, what: str, *, least_bytes: int, most: int) -> int:
+        """A UINT64 that counts things of at least `least_bytes` each, of which the file may have up to `most`."""
+        count = self.u64(what)
+        limit = min(most, self.bytes_left // least_bytes)
+        if count > limit:
+            raise self.error(
+                f"{what} is {count}; at most {most} are read, and the {self.bytes_left} bytes left hold "
+                f"{self.bytes_left // least_bytes}"
+            )
+        return count
+
+    def u32(self, what: str) -> int:
+        """A UINT32."""
+        return int(struct.unpack_from("<I", self._bytes, self._advance(4, what))[0])
+
+    def u64(self, what: str) -> int:
+        """A UINT64."""
+        return int(struct.unpack_from("<Q", self._bytes, self._advance(8, what))[0])
+
+    def text(self, what: str, max_bytes: int = MAX_STRING_BYTES) -> str:
+        """A string in UTF-8 of at most `max_bytes`."""
+        length = self.u64(what)
+        if length > max_bytes:
+            raise self.error(f"{what} has {length} bytes; at most {max_bytes} are read")
+        start = self._advance(length, what)
+        try:
+            return str(self._bytes[start : start + length], "utf-8")
+        except UnicodeDecodeError as error:
+            raise self.error(f"{what} is not UTF-8: {error.reason} at byte {error.start} of it") from None
+
+    def value(self, key: str) -> Value:
+        """A value with its type before it."""
+        kind = self.u32(f"the type of {key!r}")
+        if kind == _STRING:
+            return self.text(repr(key))
+        if kind == _ARRAY:
+            return self._array(key)
+        number = self._numbers(kind, 1, key)[0].item()
+        return bool(number) if kind == _BOOL else number
+
+    def _array(self, key: str) -> Value:
+        kind = self.u32(f"the type of the elements of {key!r}")
+        what = f"the length of {key!r}"
+        if kind == _STRING:
+            length = self.count(what, least_bytes=8, most=self._strings_left)
+            self._strings_left -= length
+            return self._strings(key, length)
+        if kind == _ARRAY:
+            raise UnsupportedError(f"{self._name}: {key!r} is an array of arrays, which no known model has")
+        return self._numbers(kind, self.u64(what), key)
+
+    def _strings(self, key: str, length: int) -> tuple[str, ...]:
+        # A vocabulary has a hundred thousand of them, so this is `text` without its calls.
+        content, position, end, unpack = self._bytes, self.position, len(self._bytes), _U64.unpack_from
+        texts: list[str] = []
+        try:
+            for _ in range(length):
+                (size,) = unpack(content, position)
+                position += 8
+                if size > end - position or size > MAX_STRING_BYTES:
+                    raise self.error(
+                        f"element {len(texts)} of {key!r} has {size} bytes at byte {position}; the file ends "
+                        f"{end - position} bytes later, and at most {MAX_STRING_BYTES} are read"
+                    )
+                texts.append(str(content[position : position + size], "utf-8"))
+                position += size
+        except struct.error:
+            raise self.error(f"the file ends within element {len(texts)} of {key!r}") from None
+        except UnicodeDecodeError as error:
+            raise self.error(f"element {len(texts)} of {key!r} is not UTF-8: {error.reason}") from None
+        self.position = position
+        return tuple(texts)
+
+    def _numbers(self, kind: int, count: int, key: str) -> Array:
+        dtype = _NUMBERS.get(kind)
+        if dtype is None:
+            raise self.error(f"{key!r} has the value type {kind}; known are 0 to 12")
+        start = self._advance(count * dtype.itemsize, repr(key))
+        values = self._content[start : start + count * dtype.itemsize].view(dtype)
+        if kind == _BOOL and values.size and values.max() > 1:
+            raise self.error(f"{key!r} is a boolean of value {values.max()}; expected 0 or 1")
+        return values
+
+    def error(self, message: str) -> InvalidArgumentError:
+        """The error that the file is wrong."""
+        return InvalidArgumentError(f"{self._name}: {message}")
+
+    def _advance(self, size: int, what: str) -> int:
+        """Pass over `size` bytes, and return where they start."""
+        if size > self.bytes_left:
+            raise self.error(
+                f"{what} needs {size} bytes at byte {self.position}; the file ends {self.bytes_left} bytes later"
+            )
+        start = self.position
+        self.position += size
+        return start

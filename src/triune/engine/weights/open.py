@@ -1,0 +1,23 @@
+"""Opens checkpoints of any form."""
+
+from pathlib import Path
+
+from triune.core.errors import NotFoundError, UnsupportedError
+from triune.engine.weights.checkpoint import Checkpoint
+from triune.engine.weights.gguf.checkpoint import GgufCheckpoint
+from triune.engine.weights.pack import Inexact
+
+
+def open_checkpoint(path: Path, *, inexact: Inexact = "dequantize") -> Checkpoint:
+    """Open a `.gguf` file, or a directory with `config.json` and safetensors.
+
+    Raises:
+        NotFoundError: there is neither.
+        InvalidArgumentError: a file is truncated, or not what it claims to be.
+        UnsupportedError: the architecture, an option of its config or a form of its weights is unknown.
+    """
+    if path.is_dir():
+        raise UnsupportedError(f"{path}: directories are not read yet")
+    if not path.exists():
+        raise NotFoundError(f"{path}: there is no such file or directory")
+    return GgufCheckpoint(path, inexact)

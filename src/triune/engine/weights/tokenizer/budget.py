@@ -1,0 +1,118 @@
+"""What a chat template may use up: steps, time and characters. It is charged before the work is done, not after."""
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, cast
+
+from triune.core.errors import InvalidArgumentError
+
+MAX_STEPS: Final = 500_000
+"""Passes through loops, calls, filters and lists. A thousand messages take some ten thousand."""
+MAX_SECONDS: Final = 5.0
+MAX_CHARACTERS: Final = 1 << 26
+"""Written, joined, copied or put into lists."""
+
+_STEPS_A_LOOK: Final = 256
+"""The clock is looked at after so many steps."""
+_MAX_DEPTH: Final = 64
+"""Of lists in lists."""
+_MAX_NUMBER_BITS: Final = 1024
+_MAX_WIDTH_DIGITS: Final = 3
+_WIDE: Final = re.compile(rf"[0-9]{{{_MAX_WIDTH_DIGITS + 1}}}|\*|\{{[^{{}}]*\{{")
+"""What makes a format of a few characters write many: a width of many digits, or one that is given beside it."""
+
+
+class Budget:
+    """What one rendering has left. It is used in one thread."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._characters = 0
+        self._deadline = time.monotonic() + MAX_SECONDS
+
+    def step(self) -> None:
+        """A pass through a loop, a call or a filter. Raises InvalidArgumentError when it is over, as all here do."""
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise _over(f"takes more than {MAX_STEPS} steps")
+        if self._steps % _STEPS_A_LOOK == 0 and time.monotonic() > self._deadline:
+            raise _over(f"takes longer than {MAX_SECONDS:g} s")
+
+    def charge(self, characters: int) -> None:
+        """So many characters are about to be made."""
+        self._characters += characters
+        if self._characters > MAX_CHARACTERS:
+            raise _over(f"makes more than {MAX_CHARACTERS} characters")
+
+    def charge_text(self, *values: object) -> None:
+        """Charge what the text of values takes: lists and objects with all that is in them."""
+        stack: list[tuple[object, int]] = [(value, 0) for value in values]
+        while stack:
+            value, depth = stack.pop()
+            if depth > _MAX_DEPTH:
+                raise _over(f"nests lists more than {_MAX_DEPTH} deep")
+            if isinstance(value, str):
+                self.charge(len(value))
+                continue
+            self.step()
+            self.charge(8)
+            if isinstance(value, int):
+                self.charge(value.bit_length() // 3)
+            elif isinstance(value, (dict, Mapping)):
+                for pair in cast("Mapping[object, object]", value).items():
+                    stack.extend((each, depth + 1) for each in pair)
+            elif isinstance(value, (list, tuple)):
+                stack.extend((each, depth + 1) for each in cast("list[object]", value))
+
+    def charge_operation(self, operator: str, left: object, right: object) -> None:
+        """Charge an operation on two values, one of which may be a text or a list."""
+        self.step()
+        if operator == "*":
+            for many, times in ((left, right), (right, left)):
+                if isinstance(many, (str, list, tuple)) and isinstance(times, int):
+                    self.charge(max(0, len(cast("str", many)) * times))
+        elif operator == "+":
+            for value in (left, right):
+                if isinstance(value, (str, list, tuple)):
+                    self.charge(len(cast("str", value)))
+        elif operator == "%" and isinstance(left, str):
+            self.charge_format(left, right)
+        if operator in {"*", "**"} and isinstance(left, int) and isinstance(right, int):
+            bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
+            if bits > _MAX_NUMBER_BITS:
+                raise _over(f"computes a number of {bits} bits")
+
+    def charge_format(self, pattern: str, *values: object) -> None:
+        """Charge a format's text, which may have widths of up to three digits."""
+        if _WIDE.search(pattern):
+            raise _over(f"formats with a width of more than {_MAX_WIDTH_DIGITS} digits, or one that is given")
+        places = pattern.count("{") + pattern.count("%")
+        self.charge(len(pattern) + places * 10**_MAX_WIDTH_DIGITS)
+        # A value may be named again and again.
+        for _ in range(places):
+            self.charge_text(*values)
+
+    def charge_join(self, separator: str, values: object) -> list[Any] | object:
+        """Charge a join; returns the values as a list, if they were none."""
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            self.charge_text(values)
+            return cast("object", values)
+        items = list(self.counted(cast("Iterable[object]", values)))
+        self.charge(len(separator) * len(items))
+        self.charge_text(*items)
+        return items
+
+    def charge_replace(self, text: str, old: str, new: str) -> None:
+        """Charge a replacement."""
+        self.charge(len(text) + text.count(old) * len(new))
+
+    def counted(self, values: Iterable[Any]) -> Iterator[Any]:
+        """The values, with a step for each."""
+        for value in values:
+            self.step()
+            yield value
+
+
+def _over(what: str) -> InvalidArgumentError:
+    return InvalidArgumentError(f"the chat template was stopped: it {what}")

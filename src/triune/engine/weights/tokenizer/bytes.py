@@ -1,0 +1,73 @@
+"""What each token of a vocabulary adds to a text, in bytes."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Final, cast
+
+import tokenizers
+
+_BYTE: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letter that stands for each byte in byte-level vocabularies, as GPT-2 chose them.
+
+    Printable ones of Latin-1 stand for themselves; the others are, in order, the letters from U+0100 on.
+    """
+    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in own]
+    return {chr(byte): byte for byte in own} | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+_BYTE_LETTERS: Final = _byte_letters()
+
+
+def token_bytes(backend: tokenizers.Tokenizer, num_tokens: int) -> tuple[bytes, ...]:
+    """The bytes of each id under `num_tokens`; of special tokens, and of ids that the vocabulary leaves out, none."""
+    added = backend.get_added_tokens_decoder()
+    convert = _converter(backend)
+    result: list[bytes] = []
+    for token in range(num_tokens):
+        entry = added.get(token)
+        if entry is not None:
+            result.append(b"" if entry.special else entry.content.encode())
+        else:
+            text = backend.id_to_token(token)
+            result.append(b"" if text is None else convert(text))
+    return tuple(result)
+
+
+def _converter(backend: tokenizers.Tokenizer) -> Callable[[str], bytes]:
+    """How the tokenizer's decoder reads a token of the vocabulary."""
+    kinds = _decoder_kinds(backend)
+    if "ByteLevel" in kinds:
+        return _from_byte_letters
+    if kinds & {"ByteFallback", "Metaspace", "Replace"}:
+        return _from_sentence_piece
+    if "WordPiece" in kinds:
+        return lambda token: (token[2:] if token.startswith("##") else f" {token}").encode()
+    return str.encode
+
+
+def _decoder_kinds(backend: tokenizers.Tokenizer) -> set[str]:
+    decoder = cast("object", backend.decoder)
+    if decoder is None:
+        return set()
+    state = cast("dict[str, object]", json.loads(decoder.__getstate__()))  # pyright: ignore[reportArgumentType]
+    parts = cast("list[dict[str, object]]", state.get("decoders", [state]))
+    return {str(part["type"]) for part in parts}
+
+
+def _from_byte_letters(token: str) -> bytes:
+    try:
+        return bytes([_BYTE_LETTERS[letter] for letter in token])
+    except KeyError:
+        # Not of the alphabet, so it stands for itself.
+        return token.encode()
+
+
+def _from_sentence_piece(token: str) -> bytes:
+    if (byte := _BYTE.fullmatch(token)) is not None:
+        return bytes([int(byte[1], 16)])
+    return token.replace("▁", " ").encode()

@@ -1,0 +1,83 @@
+"""A model's tokenizer: text to token ids and back."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import tokenizers
+
+from triune.core.errors import InvalidArgumentError
+from triune.engine.weights.config import SpecialTokens
+from triune.engine.weights.tokenizer.bytes import token_bytes
+
+
+class Tokenizer:
+    """A tokenizer of the `tokenizers` library, with the special tokens of its model. Any thread may use it.
+
+    Attributes:
+        backend: the library's tokenizer.
+        tokens: bos, eos and pad.
+        num_tokens: the number of ids; the model's embedding may have more rows.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, tokens: SpecialTokens, vocab_size: int, where: str) -> None:
+        """Args:
+        backend: must not be changed afterwards.
+        tokens: bos, eos and pad.
+        vocab_size: the rows of the model's embedding.
+        where: names the model in errors.
+
+        Raises:
+            InvalidArgumentError: the tokenizer gives ids that are no rows of the embedding.
+        """
+        self.backend = backend
+        self.tokens = tokens
+        # Ids may leave gaps, so the number of tokens is not enough.
+        self.num_tokens = 1 + max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
+        if self.num_tokens > vocab_size:
+            raise InvalidArgumentError(
+                f"{where}: the tokenizer gives ids up to {self.num_tokens - 1}; the embedding has {vocab_size} rows"
+            )
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """The ids of a text. Special tokens that are written out in it become those tokens.
+
+        Args:
+            text: any text that UTF-8 can encode.
+            add_special_tokens: whether to add what the model wants around a text: bos, or [CLS] and [SEP]. A text that
+                a chat template made has them already.
+
+        Raises:
+            InvalidArgumentError: the text has half a surrogate pair.
+        """
+        try:
+            return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError(
+                f"the text cannot be encoded as UTF-8: {error.reason} at character {error.start}"
+            ) from None
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of ids; bytes that are not UTF-8 become U+FFFD.
+
+        Raises:
+            InvalidArgumentError: an id is none of the vocabulary.
+        """
+        for token in ids:
+            if not 0 <= token < self.num_tokens:
+                raise InvalidArgumentError(f"the token {token} is not in the vocabulary of {self.num_tokens}")
+        return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    @cached_property
+    def token_bytes(self) -> tuple[bytes, ...]:
+        """What each id adds to a text, in bytes; empty for special tokens.
+
+        A text is those of its tokens, joined (but for a first space that SentencePiece's decoders drop): so it can be
+        streamed, or constrained to a grammar.
+        """
+        return token_bytes(self.backend, self.num_tokens)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of the special tokens."""
+        added = self.backend.get_added_tokens_decoder()
+        return frozenset(token for token, entry in added.items() if entry.special)
