@@ -17,7 +17,7 @@ class Interruptible(Protocol):
 
 
 class Attempt:
-    """A build that can be cancelled: what it runs at that moment is interrupted."""
+    """A build that can be cancelled. Cancelling it interrupts what it runs at that moment."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,17 +25,17 @@ class Attempt:
         self._is_given_up = False
 
     def add(self, made: Interruptible) -> None:
-        """Register an object that the build is about to run: cancellation interrupts it."""
+        """Register an object that the build is about to run, so that cancelling interrupts it."""
         with self._lock:
             self.check()
             self._made.append(made)
 
     @contextlib.contextmanager
     def holding(self, lent: Interruptible) -> Generator[None]:
-        """Register a shared object for the duration of the context only.
+        """Register an object that other builds use, too, until the context ends.
 
         Raises:
-            UnavailableError: the build was cancelled, before or within the context; `lent` may have been interrupted.
+            UnavailableError: the build was cancelled before or within the context. `lent` may have been interrupted.
         """
         self.add(lent)
         try:
@@ -56,9 +56,9 @@ class Attempt:
             raise UnavailableError("the load was given up")
 
     def give_up(self) -> None:
-        """Cancel the build. From any thread."""
+        """Cancel the build. May be called from any thread."""
         with self._lock:
             self._is_given_up = True
-            # Interrupt under the lock: after `holding` has ended, another build may use the object.
+            # Interrupt while holding the lock: after the end of `holding`, another build may use the object.
             for each in self._made:
                 each.interrupt()

@@ -1,4 +1,4 @@
-"""The Backend protocol: from a model's files to the servable that answers its requests."""
+"""The Backend protocol: it makes servables, which answer requests, from the files of a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Build:
         version: its number.
         config: the completed configuration.
         source: the model on disk that it was built from.
-        emulated: its units that are emulated.
+        emulated: the units of the model that are emulated.
     """
 
     version: int
@@ -31,20 +31,20 @@ class Build:
 
     @property
     def precisions(self) -> Mapping[Unit, str]:
-        """The floating-point format on each of its units; empty for an ensemble."""
+        """The floating-point format on each unit of the model; empty for an ensemble."""
         return {}
 
     @property
     def shortfall(self) -> str:
-        """Why it does not run on all of its config's units; usually empty. The repository index shows it."""
+        """Why the model does not run on all units of its config, for the repository index; usually empty."""
         return ""
 
     def __str__(self) -> str:
-        """The log's description of a ready model: "on cpu (onnxruntime, fp32, 2 threads) in 0.02 s"."""
+        """The description of a ready model in the log: "on cpu (onnxruntime, fp32, 2 threads) in 0.02 s"."""
         return f"by backend '{self.config.backend}'"
 
     def is_current(self, source: Source) -> bool:
-        """Whether a new build from `source` would be the same, since files and config are unchanged.
+        """Whether a new build from `source` would be the same, because files and config are unchanged.
 
         Comparing a large config takes milliseconds.
         """
@@ -56,12 +56,12 @@ class Build:
         )
 
     def has_files_of(self, source: Source) -> bool:
-        """Whether the version's files in `source` are unchanged, at the same path."""
+        """Whether the files of the version in `source` are unchanged, and at the same path."""
         files = self.source.stamp.versions.get(self.version, {})
         return self.source.folder == source.folder and files == source.stamp.versions.get(self.version, {})
 
     def close(self) -> None:
-        """Free a build that is not assembled. May block."""
+        """Free a build that was not assembled. May block."""
 
 
 B = TypeVar("B", bound=Build)
@@ -72,13 +72,13 @@ class Backend(Protocol[B]):
 
     @property
     def honours(self) -> frozenset[str]:
-        """The fields of `config.honour.FIELDS` that this backend supports. A config with another is refused."""
+        """The fields of `config.honour.FIELDS` that this backend supports. A config with any other is refused."""
         ...
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """The models that must be ready before the build, each with the needed versions; None is the newest.
+        """The models that must be ready before the build, each with the versions that are needed; None is the newest.
 
-        Their configs are then given as `source.parts`. Reads no files. From any thread.
+        Their configs are then in `source.parts`. Reads no files. May be called from any thread.
 
         Raises:
             InvalidArgumentError: the config is invalid.
@@ -86,9 +86,9 @@ class Backend(Protocol[B]):
         ...
 
     def configure(self, source: Source, version: int) -> ModelConfig:
-        """The completed configuration of a version: missing fields are taken from the files.
+        """Complete the configuration of a version from its files.
 
-        Reads files; compiles nothing. From any thread.
+        Reads files; compiles nothing. May be called from any thread.
 
         Raises:
             InvalidArgumentError: the config is wrong, or contradicts the files.
@@ -104,7 +104,7 @@ class Backend(Protocol[B]):
             version: one of its versions.
             previous: the build of the same version that serves now, if this backend made it. It goes on serving, and
                 the new build may share its unchanged parts.
-            attempt: cancels the build. Objects that may run for long are added to it.
+            attempt: cancels the build. The backend must add objects to it that may run for long.
 
         Raises:
             InvalidArgumentError: the config or a file is wrong.
@@ -115,10 +115,10 @@ class Backend(Protocol[B]):
         ...
 
     def assemble(self, build: B, models: Models) -> Servable:
-        """Make the servable of a build, and pass it the build's ownership. Fast; on the event loop's thread.
+        """Make the servable of a build, which then belongs to it. Fast; runs on the event loop's thread.
 
         Args:
-            build: made by `build`.
+            build: a result of `build`.
             models: all models that are served, for a servable that calls others.
 
         Raises:
@@ -128,7 +128,7 @@ class Backend(Protocol[B]):
 
 
 def _are_same_but_for_policy(one: ModelConfigMessage, other: ModelConfigMessage) -> bool:
-    # A copy takes much longer than a comparison, and holds the GIL.
+    # Compare before copying, which takes much longer and holds the GIL.
     if one == other or one.version_policy == other.version_policy:
         return one == other
     return _without_policy(one) == _without_policy(other)

@@ -36,10 +36,10 @@ class EnsembleBuild(Build):
     steps: tuple[Step, ...]
 
     def is_current(self, source: Source) -> bool:
-        """See `Build`. The configs of its steps' models must be unchanged, too."""
+        """Whether a new build would be the same. The configs of the steps' models must be unchanged, too."""
         mine, theirs = self.source.parts, source.parts
         is_same = mine.keys() == theirs.keys() and all(mine[part] is theirs[part] for part in mine)
-        # `super()` does not work here: a dataclass with slots is a new class.
+        # `super()` fails here, since a dataclass with slots is a new class.
         return is_same and Build.is_current(self, source)
 
     def __str__(self) -> str:
@@ -53,32 +53,32 @@ class EnsembleBackend:
 
     def __init__(self, clock: Clock, settings: ModelSettings = DEFAULT_SETTINGS) -> None:
         """Args:
-        clock: time.
-        settings: queue limits, and whether to keep histograms.
+        clock: the clock.
+        settings: the limits of queues, and whether statistics have histograms.
         """
         self._clock = clock
         self._settings = settings
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """See `Backend`: the models of the steps."""
+        """The models of the steps: see `Backend.needs`."""
         needs: dict[str, frozenset[int | None]] = {}
         for step in translate_steps(source.named_message()):
             needs[step.model] = needs.get(step.model, frozenset()) | {step.version}
         return needs
 
     def configure(self, source: Source, version: int) -> ModelConfig:
-        """See `Backend`. Checks the steps' models, and takes the labels of its outputs from them."""
+        """Check the ensemble against the models of its steps, and take the labels of its outputs from them."""
         return self._configure(source, version)[0]
 
     def build(self, source: Source, version: int, previous: EnsembleBuild | None, attempt: Attempt) -> EnsembleBuild:
-        """See `Backend`."""
+        """Check the ensemble; there is nothing to compile. See `Backend.build`."""
         del previous
         config, steps = self._configure(source, version)
         attempt.check()
         return EnsembleBuild(version, config, source, steps)
 
     def assemble(self, build: EnsembleBuild, models: Models) -> Servable:
-        """See `Backend`."""
+        """Make the graph of steps: see `Backend.assemble`."""
         message = build.config.message
         return StepGraph(
             build.config,

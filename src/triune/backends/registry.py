@@ -1,4 +1,4 @@
-"""Chooses the backend of a config."""
+"""Choose the backend for a config."""
 
 import contextlib
 import logging
@@ -25,7 +25,7 @@ ENSEMBLE = PLATFORM
 
 
 class Backends:
-    """All backends behind one interface, which passes each call to the backend that the config names."""
+    """All backends, with the methods of one: each call goes to the backend that the config names."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Backends:
         """Args:
         tensor: the default backend, for models that a runtime compiles.
         clock: the clock.
-        others: the other backends by the config's `backend`, or by ENSEMBLE.
+        others: the other backends, by the name in the config's field `backend`, or by ENSEMBLE.
         cache: the response cache, for models whose config enables it; None for no cache.
         """
         self._tensor = tensor
@@ -47,23 +47,23 @@ class Backends:
         self._cache = cache
 
     def of(self, message: ModelConfigMessage) -> AnyBackend:
-        """The backend of a config, completed or not."""
+        """The backend for a config, whether it is completed or not."""
         return self._others.get(ENSEMBLE if is_ensemble(message) else message.backend, self._tensor)
 
     def honours(self, message: ModelConfigMessage) -> frozenset[str]:
-        """See `Backend.honours`: those of the config's backend."""
+        """The fields that the config's backend supports: see `Backend.honours`."""
         return self.of(message).honours
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """See `Backend.needs`."""
+        """The models that must be ready before the build: see `Backend.needs`."""
         return self.of(source.message).needs(source)
 
     def configure(self, source: Source, version: int) -> ModelConfig:
-        """See `Backend.configure`."""
+        """Complete the configuration of a version: see `Backend.configure`."""
         return self.of(source.message).configure(source, version)
 
     def build(self, source: Source, version: int, previous: Build | None, attempt: Attempt) -> Build:
-        """See `Backend.build`; any backend may have made `previous`. Every error is a TriuneError."""
+        """Build a version: see `Backend.build`. Any backend may have made `previous`. Every error is a TriuneError."""
         backend = self.of(source.message)
         if previous is not None and self.of(previous.source.message) is not backend:
             previous = None
@@ -71,7 +71,7 @@ class Backends:
             return backend.build(source, version, previous, attempt)
 
     def assemble(self, build: Build, models: Models) -> LoadedVersion:
-        """See `Backend.assemble`. Adds the response cache, if the server has one and the config enables it."""
+        """Make the servable, with the response cache if the server has one and the config enables it."""
         config = build.config
         servable = self.of(build.source.message).assemble(build, models)
         if self._cache is not None and config.message.response_cache.enable:
@@ -82,7 +82,7 @@ class Backends:
 
 @contextlib.contextmanager
 def typed_failures(name: str, version: int) -> Generator[None]:
-    """Turn every error of a build into a TriuneError. Unexpected errors are logged."""
+    """A context that converts every error of a build to a TriuneError. Unexpected errors are logged."""
     try:
         yield
     except TriuneError:

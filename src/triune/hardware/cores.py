@@ -9,7 +9,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def num_usable_cores() -> int:
-    """The logical cores that this process may use on Linux, at least 1; a quota is rounded up to whole cores."""
+    """The number of logical cores that this process may use on Linux, at least 1. A quota is rounded up to an
+    integer.
+    """
     membership = Path("/proc/self/cgroup")
     quota = cgroup_quota(membership.read_text() if membership.exists() else "", CGROUPS)
     num_cores = len(os.sched_getaffinity(0))
@@ -17,7 +19,7 @@ def num_usable_cores() -> int:
 
 
 def cgroup_quota(membership: str, root: Path) -> float:
-    """The CPU quota of cgroups in cores: 1.5 is one and a half cores; infinity without a limit.
+    """The CPU quota of cgroups, in cores, such as 1.5; infinity without a limit.
 
     Args:
         membership: the text of /proc/self/cgroup.
@@ -33,7 +35,7 @@ def _folders(membership: str, root: Path) -> Iterator[Path]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         mount = root / "cpu" if controllers else root
-        # Inside a container the path may be the host's; then only the mount itself can be read.
+        # In a container the path may be that of the host. Then only the mount itself can be read.
         group = mount / path.strip("/")
         yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mount))
 

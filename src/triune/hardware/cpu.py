@@ -1,6 +1,6 @@
-"""The machine's CPU: its name, the cores this process may use, and its instruction set extensions.
+"""The machine's CPU: its name, the cores that this process may use, and its instruction set extensions.
 
-Reading a source and parsing its text are separate functions, so that tests can parse text from other machines.
+One function reads the system's text and another parses it, so that tests can parse text from other machines.
 """
 
 import itertools
@@ -39,7 +39,7 @@ class Cpu:
     Attributes:
         name: the vendor's name of the model ("AMD EPYC", "Apple M2 Pro").
         num_cores: logical cores that this process may use, at least 1.
-        features: instruction set extensions, with the system's names: "amx_tile" on Linux, "FEAT_SME" on macOS.
+        features: instruction set extensions, as the system names them: "amx_tile" on Linux, "FEAT_SME" on macOS.
         levels: the kinds of cores, the fastest first; empty if unknown.
     """
 
@@ -79,7 +79,7 @@ def parse_cpuinfo(text: str, *, machine: str, num_cores: int) -> Cpu:
     processors = list(_processors(text))
     first = processors[0] if processors else dict[str, str]()
     name = first.get("model name") or first.get("Model") or f"{machine} CPU"
-    # Cores may differ (Arm's big and little ones): only features that all of them have count.
+    # Cores may differ (big and little ones of Arm): only features that all of them have count.
     features = [frozenset((each.get("flags") or each.get("Features") or "").split()) for each in processors]
     return Cpu(" ".join(name.split()), num_cores, frozenset[str].intersection(*features) if features else frozenset())
 
@@ -106,7 +106,7 @@ def _levels(facts: Mapping[str, str]) -> Iterator[CoreLevel]:
 
 
 def _processors(text: str) -> Iterator[Mapping[str, str]]:
-    # On some Arm kernels the last paragraph is the board's, without a "processor" line.
+    # On some Arm kernels the last paragraph is about the board, and has no line "processor".
     for paragraph in re.split(r"\n\s*\n", text):
         facts = _facts(paragraph.splitlines())
         if "processor" in facts:

@@ -1,6 +1,6 @@
-"""Worker processes: executables in separate processes, for libraries that hold the GIL and for untrusted code.
+"""Worker processes: executables in separate processes, for libraries that hold the GIL and for code that may crash.
 
-`HostedExecutable` is an `Executable`, so a `ThreadWorker` can own it. Tensors pass through shared memory; a socket
+`HostedExecutable` is an `Executable`, so that a `ThreadWorker` can own it. Tensors pass through shared memory; a socket
 carries a message of a few hundred bytes. If the process dies, the running request gets an error that says so, and the
 process is restarted. `run_in_process` runs a function once.
 """

@@ -1,7 +1,7 @@
-"""Messages between the server and a worker process: a few bytes of JSON on a socket, tensors in shared memory.
+"""Messages between the server and a worker process: a few bytes of JSON on a socket, and tensors in shared memory.
 
-Each side sends one message and waits for the other's. A frame is its length (4 bytes, little-endian) and the JSON. The
-file descriptor of new shared memory is sent with the first frame that refers to it.
+Each side sends one message and waits for that of the other. A frame is its length (4 bytes, little-endian) and the
+JSON. The file descriptor of new shared memory is sent with the first frame that refers to it.
 """
 
 import json
@@ -23,7 +23,7 @@ _NO_TENSORS: Mapping[str, Array] = {}
 
 
 class Channel:
-    """One end of the channel. Not thread-safe."""
+    """One end of the connection between two processes. Not thread-safe."""
 
     def __init__(self, connection: socket.socket) -> None:
         """Take ownership of a Unix stream socket."""
@@ -59,7 +59,7 @@ class Channel:
         Raises:
             EOFError: the other side has closed.
             OSError: likewise, or the socket's timeout has expired (TimeoutError).
-            InternalError: the received bytes are no message.
+            InternalError: the received bytes are not a message.
         """
         chunk, descriptors, _, _ = socket.recv_fds(self.connection, _CHUNK_BYTES, 1)
         if not chunk:
@@ -81,7 +81,7 @@ class Channel:
         return cast("dict[str, Any]", message), tensors
 
     def close(self) -> None:
-        """Close the channel: the other side receives EOFError."""
+        """Close the connection. The other side gets an EOFError."""
         self.connection.close()
 
     def _extend(self, frame: bytearray, num_bytes: int) -> None:

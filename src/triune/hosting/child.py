@@ -1,8 +1,7 @@
 """The worker process: it loads an executable and runs it for each message, or calls functions one after the other.
-It ends when the server does.
 
-`python -m triune.hosting.child SOCKET LIFE NAME`: file descriptors of the channel and of a pipe that nobody writes
-to; NAME is shown in lists of processes.
+`python -m triune.hosting.child SOCKET LIFE NAME`: SOCKET and LIFE are file descriptors, of the channel and of a pipe
+that nobody writes to. The pipe closes when the server ends, and so this process ends. NAME is for lists of processes.
 """
 
 import contextlib
@@ -29,24 +28,24 @@ _log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Serve the channel until it closes."""
+    """Handle messages until the channel closes."""
     descriptor, life = int(sys.argv[1]), int(sys.argv[2])
-    # Signals to the process group are for the server, which drains first and then ends this process.
+    # Ignore signals to the process group: the server handles them, finishes its requests, and then ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
     handler = logging.StreamHandler()
     handler.setFormatter(WorkerFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # A child process of the model must not inherit the channel and keep it open after this process has died.
+    # Processes that the model starts must not inherit the channel, or it would stay open after this process has died.
     os.set_inheritable(descriptor, False)
     os.set_inheritable(life, False)
     threading.Thread(target=_end_with, args=(life,), name="life", daemon=True).start()
     channel = Channel(socket.socket(fileno=descriptor))
-    # The server has ended, perhaps in the middle of a message.
+    # The server may end in the middle of a message.
     with contextlib.suppress(EOFError, ConnectionError):
         serve(channel)
-    # The executable is closed. Exit without destructors: those of libraries with running threads abort.
+    # The executable is closed. Exit without destructors: some libraries with running threads abort in theirs.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -54,7 +53,7 @@ def main() -> None:
 
 
 def serve(channel: Channel) -> None:
-    """Call the function of each message, until one returns an executable; then run that for each message.
+    """Call the function in each message, until one returns an executable; then run that for each message.
 
     Raises:
         EOFError, ConnectionError: the server has ended.
@@ -129,7 +128,7 @@ def _tell(channel: Channel, error: Exception, what: str) -> None:
 
 
 def _end_with(life: int) -> None:
-    """Wait until the pipe closes, as it also does when the server dies, and exit at once."""
+    """Wait until the pipe closes, which happens however the server ends, and exit at once."""
     os.read(life, 1)
     os._exit(0)
 

@@ -17,9 +17,9 @@ _log = logging.getLogger(__name__)
 
 
 class HostedExecutable:
-    """Runs the executable that `load` returns in a worker process. See `core.runtime.Executable`.
+    """An `Executable` that runs the executable returned by `load` in a worker process.
 
-    A call waits while the process restarts. After repeated failures no restart is tried for a while, and calls are
+    A call waits while the process restarts. After repeated failures it is not restarted for a while, and calls are
     refused at once with the reason.
     """
 
@@ -30,8 +30,8 @@ class HostedExecutable:
         """Start the process and load.
 
         Args:
-            load: pickled, and called in the process, at each start.
-            name: its name in messages: "'model.mlpackage' on 'ane'".
+            load: makes the executable. It is pickled, and called in the process at each start.
+            name: what messages call it, such as "'model.mlpackage' on 'ane'".
             limits: time limits, memory limits and limits of restarts.
 
         Raises:
@@ -42,7 +42,7 @@ class HostedExecutable:
         self._load = load
         self._name = name
         self._limits = limits or Limits()
-        # This condition guards the attributes below and signals their changes.
+        # The condition is the lock for the attributes below, and announces their changes.
         self._changed = threading.Condition()
         self._process: WorkerProcess | None = None
         self._starting: WorkerProcess | None = None
@@ -68,7 +68,7 @@ class HostedExecutable:
             return self._process.pid if self._process is not None else None
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Compute the named outputs in the process, as `Executable.run` says.
+        """Compute the named outputs in the process; `Executable.run` describes the arguments.
 
         Raises:
             TriuneError: the error that the executable raised.
@@ -93,7 +93,7 @@ class HostedExecutable:
             return answer
 
     def interrupt(self) -> None:
-        """Kill the process, which is then restarted: a run cannot be interrupted in another way."""
+        """Kill the process, since a run cannot be interrupted in another way. It is then restarted."""
         with self._changed:
             process = self._process
         if process is not None:
@@ -132,7 +132,7 @@ class HostedExecutable:
             raise UnavailableError(f"the worker process of {self._name} is closed")
 
     def _forget_failures(self) -> None:
-        """Reset the count of failures, since the process has answered."""
+        """Reset the number of failures, since the process has answered."""
         with self._changed:
             self._num_failures = 0
 
@@ -153,7 +153,7 @@ class HostedExecutable:
             process = successor
 
     def _restart(self, problem: str) -> WorkerProcess | None:
-        """Start another process until one is ready; None if this executable was closed."""
+        """Start processes until one is ready; None if this executable was closed."""
         while self._may_start(problem):
             try:
                 return self._start()
@@ -162,7 +162,7 @@ class HostedExecutable:
         return None
 
     def _may_start(self, problem: str) -> bool:
-        """Count a failure, and wait until the next start is due. False if this executable was closed."""
+        """Count a failure, and wait until the next start is due. Returns False if this executable was closed."""
         delays = self._limits.delays_seconds
         with self._changed:
             if self._is_closed:
@@ -181,7 +181,7 @@ class HostedExecutable:
             return not self._is_closed
 
     def _start(self) -> WorkerProcess:
-        """Start a process and load the executable. Raises as the constructor does; `close` ends it early."""
+        """Start a process and load the executable in it. Raises as `__init__` does; `close` ends it early."""
         process = WorkerProcess(self._name, self._limits)
         try:
             with self._changed:

@@ -9,18 +9,19 @@ class Limits:
     """The limits of a worker process.
 
     Attributes:
-        load_seconds: the time from its start until the executable is loaded, or its function has returned.
+        load_seconds: the time from the start of the process until the executable is loaded, or the function has
+            returned.
         memory_bytes: the private memory of one function call; beyond it the process is killed. None sets no limit.
         cpu_seconds: the CPU time of one function call, over all cores; beyond it the system kills the process. None
             sets no limit.
-        run_bytes: the additional private memory of one run. Allocations beyond it fail; on systems that cannot
-            enforce that, the process is killed. None sets no limit.
+        run_bytes: the private memory that one run may take in addition. Allocations beyond it fail; on systems that
+            cannot enforce that, the process is killed. None sets no limit.
         run_seconds: the time of one run; beyond it the process is killed and restarted. None sets no limit.
-        stopped_seconds: how long it may be stopped (SIGSTOP); beyond it the process is killed and restarted.
+        stopped_seconds: how long a signal (SIGSTOP) may stop it; beyond that the process is killed and restarted.
         close_seconds: the time for a clean exit; beyond it the process is killed.
         delays_seconds: the delays before a restart, after the first failure in a row, the second, and so on. A failure
             is an exit without any answer, or a failed load. After more failures than delays no restart is tried.
-        rest_seconds: the time without restarts. The first request after it causes one more try.
+        rest_seconds: how long no restart is tried then. The first request afterwards causes one more try.
     """
 
     load_seconds: float = 3600.0

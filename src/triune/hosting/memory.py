@@ -1,6 +1,6 @@
 """Tensors in shared memory: one process writes them, the other reads them without a copy.
 
-The memory has no name, so the system frees it whichever process dies.
+The memory has no name, so that the system frees it even if both processes die.
 """
 
 import mmap
@@ -26,7 +26,11 @@ _LENGTHS = np.dtype(np.int64)
 
 
 def new_memory(size_bytes: int) -> int:
-    """Create anonymous shared memory, filled with zeros. Returns its file descriptor, which the caller closes."""
+    """Create shared memory without a name, filled with zeros.
+
+    Returns:
+        its file descriptor, which the caller must close.
+    """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("triune-tensors")
         os.ftruncate(descriptor, size_bytes)
@@ -35,10 +39,13 @@ def new_memory(size_bytes: int) -> int:
 
 
 def unlinked_memory(size_bytes: int) -> int:
-    """As `new_memory`, for systems without `memfd_create` such as macOS: named memory that is unlinked at once."""
+    """Create shared memory like `new_memory`, on systems without `memfd_create` such as macOS.
+
+    It has a name, which is removed at once.
+    """
     memory = SharedMemory(create=True, size=size_bytes)
     try:
-        # `multiprocessing.shared_memory` keeps the name, which would outlive a crash.
+        # `multiprocessing.shared_memory` would keep the name, which would still exist after a crash.
         return os.dup(memory._fd)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownArgumentType, reportUnknownMemberType]
     finally:
         memory.close()
@@ -48,8 +55,8 @@ def unlinked_memory(size_bytes: int) -> int:
 class Writer:
     """Writes the tensors of each message into the same shared memory.
 
-    The memory is replaced if it is too small, or if it is large and several times the message's size, so that one large
-    request does not keep its memory for ever.
+    The memory is replaced if it is too small, or if it is large and several times the size of the message, so that one
+    large request does not keep its memory forever.
     """
 
     def __init__(self) -> None:
@@ -63,7 +70,7 @@ class Writer:
                 and closes it.
 
         Raises:
-            InvalidArgumentError: an array's dtype is no KServe datatype.
+            InvalidArgumentError: KServe has no datatype for the dtype of an array.
             InternalError: an element of a BYTES array is not `bytes`.
             UnavailableError: the memory cannot be allocated.
         """
@@ -81,7 +88,7 @@ class Writer:
         size = 0 if self._memory is None else len(self._memory)
         if end > size or (size > _KEPT_BYTES and end <= size // _MANY_TIMES):
             size_bytes = max(_SMALLEST_BYTES, 1 << (end - 1).bit_length())
-            # Views of the old memory keep it mapped while they exist.
+            # The old memory stays mapped as long as there are views of it.
             descriptor, self._memory = _mapped(size_bytes)
         for value, offset in values:
             np.ndarray(value.shape, value.dtype, self._memory, offset)[...] = value
@@ -95,14 +102,14 @@ class Reader:
         self._memory: mmap.mmap | None = None
 
     def replace(self, descriptor: int) -> None:
-        """Map another shared memory. The caller closes the descriptor."""
+        """Map another shared memory. The caller must close the descriptor."""
         self._memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
 
     def view(self, layouts: Sequence[Layout]) -> dict[str, Array]:
-        """The tensors of a message by name: read-only views that are valid until the next write; BYTES are copied.
+        """The tensors of a message by name: read-only views that are valid until the next write. BYTES are copied.
 
         Raises:
-            InternalError: a layout exceeds the memory.
+            InternalError: a tensor exceeds the memory.
         """
         arrays: dict[str, Array] = {}
         for name, datatype, shape, offset, num_bytes in layouts:
@@ -114,7 +121,7 @@ class Reader:
 
     def _tensor(self, datatype: DataType, shape: tuple[int, ...], offset: int, num_bytes: int) -> Array:
         if offset < 0:
-            # numpy accepts a negative offset, and would read outside the memory.
+            # numpy accepts negative offsets, and would read outside the memory.
             raise ValueError(f"its offset is {offset}")
         if datatype is DataType.BYTES:
             return _unpack(np.ndarray(num_bytes, np.uint8, self._memory, offset), shape)

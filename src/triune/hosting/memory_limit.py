@@ -1,4 +1,4 @@
-"""Enforces a worker process's memory limit from outside, since not every system can enforce it."""
+"""A worker process's memory limit, enforced from outside, since not every system can enforce it."""
 
 import contextlib
 import threading
@@ -14,7 +14,7 @@ _LOOK_SECONDS = 0.1
 
 @contextlib.contextmanager
 def held_to(process: Watched, max_bytes: int) -> Generator[None]:
-    """Within this context, kill the process when it exceeds the limit; its `limit_met` says so.
+    """Within this context, kill the process when it exceeds the limit. Its `limit_met` then says so.
 
     Shared memory, such as mapped files, does not count.
 
@@ -24,7 +24,7 @@ def held_to(process: Watched, max_bytes: int) -> Generator[None]:
     is_over = threading.Event()
 
     def watch() -> None:
-        # The process may end at any time.
+        # psutil raises an error once the process has ended, which may be at any time.
         with contextlib.suppress(psutil.Error):
             watched = psutil.Process(process.pid)
             while not is_over.wait(_LOOK_SECONDS):

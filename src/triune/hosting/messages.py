@@ -10,16 +10,16 @@ from triune.core.tensors import Rows, Signature, TensorSpec
 
 
 def from_error(error: Exception) -> list[str]:
-    """Encode an error as its class and message.
+    """Encode an error as its class and its message.
 
-    A MemoryError becomes a NoMemoryError. Any other exception that is no TriuneError becomes an InternalError that
-    names its class.
+    A MemoryError becomes a NoMemoryError. Any other exception but a TriuneError becomes an InternalError that names its
+    class.
     """
     if isinstance(error, MemoryError):
         return from_error(no_memory("this request"))
     if not isinstance(error, TriuneError):
         return [InternalError.__name__, f"the model failed: {type(error).__name__}: {error}"]
-    # The server does not know a class that a model defines: its nearest base class in `core.errors` is sent instead.
+    # The server may not know the class, such as one that a model defines: send the nearest base class in `core.errors`.
     known = next(each for each in type(error).__mro__ if getattr(errors, each.__name__, None) is each)
     return [known.__name__, str(error)]
 

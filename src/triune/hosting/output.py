@@ -1,4 +1,4 @@
-"""Copies a worker process's output to the server's log, line by line."""
+"""Copy a worker process's output to the server's log, line by line."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ _LEVEL: Final = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
 
 
 def has_log() -> bool:
-    """Whether this process has a log handler. If not, a worker inherits this process's output."""
+    """Whether this process has a log handler. If not, a worker process inherits this process's output."""
     return bool(logging.getLogger().handlers)
 
 
@@ -45,8 +45,12 @@ def _read(reading: int, name: str) -> None:
 
 
 def _log_line(line: bytes, name: str, level: int) -> int:
-    """Log a line at its own level, or of one that goes on at that of the one before. Returns it."""
-    # Of a line that is overwritten with carriage returns, such as a progress bar, log the last state.
+    """Log a line at the level that it begins with, or else at `level`, that of the line before.
+
+    Returns:
+        the level.
+    """
+    # A line that is overwritten by carriage returns, such as a progress bar, is logged in its last state.
     text = line.decode(errors="surrogateescape").rstrip("\r").rpartition("\r")[2]
     given = _LEVEL.match(text)
     if given is not None:

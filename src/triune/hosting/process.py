@@ -1,4 +1,4 @@
-"""The server's handle of a worker process: start, load, run, end."""
+"""The server's handle for a worker process: start, load, run, end."""
 
 import contextlib
 import os
@@ -32,10 +32,10 @@ _END_SECONDS = 10.0
 
 
 class ProcessEndedError(Exception):
-    """The process ended during a call. The message says how: "was killed by SIGKILL".
+    """The process ended during a call. The message says how, such as "was killed by SIGKILL".
 
     Attributes:
-        has_request: it had received the request, or may have.
+        has_request: whether the process had, or may have, received the request.
     """
 
     def __init__(self, how: str, *, has_request: bool) -> None:
@@ -47,7 +47,7 @@ class WorkerEndedError(InternalError):
     """The process ended while it loaded an executable or ran a function.
 
     Attributes:
-        how: "was killed by SIGKILL".
+        how: how it ended, such as "was killed by SIGKILL".
     """
 
     def __init__(self, message: str, how: str) -> None:
@@ -63,8 +63,8 @@ class WorkerProcess:
     """One worker process.
 
     Attributes:
-        has_ended: it is known to have ended.
-        signature, unit, precision: those of the executable, once it is loaded.
+        has_ended: whether it is known to have ended.
+        signature, unit, precision: those of the executable; set when it is loaded.
     """
 
     signature: Signature
@@ -81,7 +81,7 @@ class WorkerProcess:
         self.has_ended = False
         self._limits = limits
         self._run_limit: WatchedLimit | None = None
-        # Held during a call, so that the channel is not closed meanwhile.
+        # A call holds this lock, so that the channel is not closed meanwhile.
         self._talking = threading.Lock()
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             try:
@@ -91,7 +91,7 @@ class WorkerProcess:
                 life, self._life = os.pipe()
                 ours.callback(os.close, self._life)
                 theirs.callback(os.close, life)
-                # The temporary files of its libraries are removed with it, however it ends.
+                # The folder for temporary files of its libraries is removed however the process ends.
                 self._scratch = HeldFolder()
                 ours.callback(self._scratch.remove)
                 output = _STANDARD_ERROR
@@ -104,14 +104,15 @@ class WorkerProcess:
                     reader.pop_all()
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "triune.hosting.child", f"{other_end.fileno()}", f"{life}", name],
-                    # The model's output must not mix with the server's.
+                    # Keep what the model prints apart from the output of the server.
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     pass_fds=(other_end.fileno(), life),
-                    # The process imports modules from the same paths as this one.
+                    # Give the process the module path of this one.
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(self._scratch.path)},
-                    # Ctrl-C signals the terminal's process group: the server drains, and then ends this process.
+                    # Ctrl-C sends a signal to the whole process group of the terminal. A session of its own keeps it
+                    # from this process, which the server ends after its requests.
                     start_new_session=True,
                 )
                 self._process = Watched(process, name, limits.stopped_seconds)
@@ -148,10 +149,12 @@ class WorkerProcess:
         """Call a function in the process, and wait for it. More calls may follow.
 
         Args:
-            work: pickled, and called in the process.
+            work: the function. It is pickled.
 
         Raises:
-            As `load` does.
+            TriuneError: the error that `work` raised.
+            WorkerEndedError: the process ended meanwhile.
+            UnavailableError: it exceeded the time limit, and was killed.
             MemoryLimitError: it exceeded the memory limit, and was killed.
         """
         limit = self._limits.memory_bytes
@@ -159,7 +162,7 @@ class WorkerProcess:
             self._call(work, is_executable=False)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """As `Executable.run`.
+        """Compute the named outputs; `Executable.run` describes the arguments.
 
         Raises:
             TriuneError: the error that the executable raised.
@@ -191,20 +194,24 @@ class WorkerProcess:
                 raise ProcessEndedError(how, has_request=has_request) from None
             if "error" in message:
                 raise to_error(message["error"])
-            # The process writes its next outputs to the same memory.
+            # Copy: the process writes its next outputs to the same memory.
             return {name: np.array(views[name]) for name in outputs}
 
     def wait(self) -> str:
-        """Wait until the process has ended, and say how: "was killed by SIGKILL"."""
+        """Wait until the process has ended.
+
+        Returns:
+            how it ended, such as "was killed by SIGKILL".
+        """
         how = self._process.wait() or ""
         self.has_ended = True
-        # A child of the process may keep its end of the channel open, so wake the thread that waits for an answer.
+        # A child of the process may keep its end of the channel open: wake up the thread that waits for an answer.
         with contextlib.suppress(OSError):
             self._channel.connection.shutdown(socket.SHUT_RDWR)
         return how
 
     def close(self) -> None:
-        """End the process. It has a few seconds to free its executable. No call may be running."""
+        """End the process, which gets a few seconds to free its executable. No call may be running."""
         with contextlib.suppress(OSError):
             self._channel.connection.shutdown(socket.SHUT_RDWR)
         if self._process.wait(self._limits.close_seconds) is None:
@@ -222,7 +229,7 @@ class WorkerProcess:
         self._process.wait()
 
     def free(self) -> None:
-        """Free the resources of an ended process in this one. May be called again."""
+        """Free this process's resources for a process that has ended. May be called again."""
         with self._talking:
             self._channel.close()
             if self._life >= 0:
@@ -258,10 +265,10 @@ class WorkerProcess:
         return message
 
     def _how(self) -> str:
-        """How the process ended, after its end of the channel was closed."""
+        """How the process ended, now that its end of the channel is closed."""
         how = self._process.wait(_END_SECONDS)
         if how is None:
-            # It closed the channel but still runs: it is useless now.
+            # It closed the channel and still runs, but cannot be used any more.
             self.kill()
             return "closed its channel"
         return how

@@ -1,4 +1,4 @@
-"""Limits this process's own memory, by the system. Only Linux enforces such limits."""
+"""Let the system limit the memory of this process. Only Linux enforces such limits."""
 
 import resource
 import sys
@@ -37,6 +37,6 @@ def _limit_data(max_bytes: int) -> None:
 
 
 def _data_bytes() -> int:
-    """The memory that counts for RLIMIT_DATA: private and writable."""
+    """The memory that counts for the limit RLIMIT_DATA: what is private and writable."""
     line = next(each for each in _STATUS.read_text().splitlines() if each.startswith("VmData:"))
     return int(line.split()[1]) * 1024

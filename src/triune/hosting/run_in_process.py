@@ -1,4 +1,4 @@
-"""Runs a function once, in a new process."""
+"""Run a function once, in a new process."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ from triune.hosting.process import WorkerProcess
 def run_in_process(work: Callable[[], object], name: str, limits: Limits | None = None) -> None:
     """Call `work` in a new process, and wait for it. Its return value is dropped.
 
-    The process is gone when this function returns or raises. It also ends with this process.
+    The new process has ended when this function returns or raises. It also ends if this process does.
 
     Args:
-        work: pickled, and called in the process.
-        name: its name in messages: "the conversion of 'model.onnx'".
+        work: the function. It is pickled.
+        name: what messages call it, such as "the conversion of 'model.onnx'".
         limits: `load_seconds`, which includes the start of the process, `memory_bytes` and `cpu_seconds` apply.
 
     Raises:

@@ -1,7 +1,7 @@
 """The memory limit of one call of a worker process.
 
-On Linux allocations beyond the limit fail, and the process lives on. On all systems the server also watches the
-process, and kills it beyond the limit.
+On Linux, allocations beyond the limit fail, and the process goes on. On all systems the server also watches the
+process, and kills it if it exceeds the limit.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _ROOM_BYTES = 64 << 20
 
 
 def beyond(max_bytes: int, what: str = "") -> InvalidArgumentError:
-    """The message for a request that exceeds the limit, in the operator that `what` names."""
+    """Make the error for a request that exceeds the limit. `what` names the operator that needed the memory."""
     return InvalidArgumentError(
         f"the model cannot compute these inputs: {what or 'that'} takes more than the {max_bytes} bytes of memory that "
         "a run may take in all, by --run-memory-bytes; send values and shapes that need less, or raise it"
@@ -31,7 +31,7 @@ def beyond(max_bytes: int, what: str = "") -> InvalidArgumentError:
 
 
 class OwnLimit:
-    """Runs in the worker process: limits the memory of its calls from now on."""
+    """The limit within the worker process: it applies to the memory of its calls from now on."""
 
     def __init__(self, max_bytes: int) -> None:
         """Args:
@@ -45,17 +45,17 @@ class OwnLimit:
         self._before = _rss()
 
     def give_back(self) -> None:
-        """Called after a call: returns its memory to the system soon, if it was much."""
+        """Return memory to the system soon, if the last call used much. Call this after each call."""
         if _rss() - self._before > LARGE_BYTES:
             HEAP.give_back_soon()
 
 
 class WatchedLimit:
-    """Runs in the server: watches a worker process during a call."""
+    """The limit within the server, which watches a worker process during a call."""
 
     def __init__(self, process: Watched, max_bytes: int) -> None:
         """Args:
-        process: a process that has loaded its executable, and runs no call.
+        process: a process that has loaded its executable, and does not run a call now.
         max_bytes: the memory limit of a call.
         """
         self._process = process
@@ -64,7 +64,9 @@ class WatchedLimit:
         self._taken = 0
 
     def wait(self, connection: socket.socket, seconds: float | None) -> None:
-        """Wait for an answer or the process's end. Kills a process that exceeds the limit: its `limit_met` says so.
+        """Wait for an answer, or for the end of the process. A process that exceeds the limit is killed.
+
+        Its `limit_met` then says so.
 
         Raises:
             TimeoutError: neither happened within `seconds`.
@@ -82,7 +84,7 @@ class WatchedLimit:
 
     def refusal(self) -> InvalidArgumentError | None:
         """The error of the call if the process ended because of this limit; None if it ended for another reason."""
-        # A library that does not expect an allocation to fail aborts.
+        # If an allocation fails, some libraries abort the process.
         has_aborted = self._process.wait() == ABORTED and self._taken > self._max_bytes // 2
         return beyond(self._max_bytes) if self._process.limit_met or has_aborted else None
 
@@ -92,7 +94,7 @@ def _rss() -> int:
 
 
 def _private_bytes(pid: int) -> int:
-    """A process's private memory; 0 if it has ended."""
+    """The private memory of a process; 0 if it has ended."""
     with contextlib.suppress(psutil.Error):
         memory = psutil.Process(pid).memory_info()
         # Not every system reports shared memory.

@@ -1,4 +1,4 @@
-"""Watches a process: reports how it ended, and kills it if a signal has stopped it for too long."""
+"""Watch a process: report how it ended, and kill it if a signal has stopped it for too long."""
 
 import contextlib
 import os
@@ -14,20 +14,20 @@ _LOOK_SECONDS = 0.05
 
 
 class Watched:
-    """Waits for a process in its own thread; no other code may wait for the process.
+    """A process for whose end a thread waits. No other code may wait for the process.
+
+    A process that a signal has stopped neither answers nor ends, so that callers would wait forever. The system reports
+    such stops. A heartbeat is not needed for that, and a library that holds the GIL would delay it.
 
     Attributes:
-        limit_met: the limit for which it was killed: "took more than 1000 bytes of memory, and was ended".
-
-    A stopped process neither answers nor ends, so its callers would wait for ever. The system reports stops, so no
-    heartbeat is needed, which a library that holds the GIL would delay.
+        limit_met: the limit for which it was killed, such as "took more than 1000 bytes of memory, and was ended".
     """
 
     def __init__(self, process: subprocess.Popen[bytes], name: str, stopped_seconds: float) -> None:
         """Args:
         process: a process that was just started.
-        name: names the thread.
-        stopped_seconds: how long it may be stopped.
+        name: the name of the thread.
+        stopped_seconds: how long a signal may stop it.
 
         Raises:
             NoThreadError: the system cannot start a thread; the process was killed.
@@ -50,16 +50,22 @@ class Watched:
             _living.add(self)
 
     def wait(self, seconds: float | None = None) -> str | None:
-        """Wait until it has ended. Returns how: "was killed by SIGKILL"; None after a timeout."""
+        """Wait until the process has ended.
+
+        Returns:
+            how it ended, such as "was killed by SIGKILL"; None after `seconds`.
+        """
         return self._how if self._ended.wait(seconds) else None
 
     def kill(self, limit_met: str = "") -> None:
-        """Kill it, for the limit `limit_met` if given. Does not wait, and does nothing if it has ended."""
+        """Kill the process; `limit_met` is the reason, if a limit is. Does not wait, and does nothing if it has
+        ended.
+        """
         with self._lock:
             if not self._how:
                 self.limit_met = self.limit_met or limit_met
                 self._why = self._why or limit_met
-                # The thread that waits for it may have seen its end, and not have taken the lock yet.
+                # The process may have ended, and the thread that waits for it not have the lock yet.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, signal.SIGKILL)
 
@@ -81,7 +87,11 @@ class Watched:
         self._ended.set()
 
     def _wait_until_continued(self, by: str) -> int | None:
-        """Wait until a process that the signal `by` stopped continues, or kill it. Returns its status if it ended."""
+        """Wait until a process that the signal `by` stopped goes on, or kill it.
+
+        Returns:
+            its exit status, if it ended.
+        """
         until = time.monotonic() + self._stopped_seconds
         while time.monotonic() < until:
             time.sleep(_LOOK_SECONDS)
@@ -100,9 +110,9 @@ _living_lock = threading.Lock()
 
 
 def kill_all() -> None:
-    """Kill every watched process, without waiting. Called when this process is about to exit.
+    """Kill all watched processes, without waiting. Call this when this process is about to exit.
 
-    A stopped process could not notice that this one has ended.
+    A process that is stopped could not notice the end of this one.
     """
     with _living_lock:
         living = list(_living)

@@ -1,1 +1,4 @@
-"""The server process's lifetime: signals, shutdown deadline, event loop watchdog. Threads that do not need the loop."""
+"""The lifetime of the server process: signals, the deadline of a shutdown, and a watchdog for the event loop.
+
+All of them are threads that work even while the event loop is blocked.
+"""

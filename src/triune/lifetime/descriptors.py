@@ -1,4 +1,4 @@
-"""The process's file descriptors: connections may use a part of them; the rest is reserved for models and files."""
+"""The file descriptors of the process. Connections may use some of them; the rest is for models and files."""
 
 import contextlib
 import logging
@@ -6,7 +6,7 @@ import resource
 
 _log = logging.getLogger(__name__)
 
-# Linux's default maximum (fs.nr_open); macOS refuses "unlimited", and accepts OPEN_MAX.
+# Limits to try: the default maximum of Linux (fs.nr_open), and OPEN_MAX of macOS, which refuses "unlimited".
 _MOST = (1 << 20, 10240)
 _KEPT = 128
 
@@ -21,7 +21,7 @@ def raise_descriptor_limit() -> int:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
         if soft != resource.RLIM_INFINITY and soft < wanted:
-            # The system's real maximum may be lower than the hard limit (macOS: kern.maxfilesperproc).
+            # The real maximum of the system may be below the hard limit (macOS: kern.maxfilesperproc).
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -29,13 +29,13 @@ def raise_descriptor_limit() -> int:
 
 
 def connections_within(num_descriptors: int, num_wanted: int, num_listeners: int) -> int:
-    """The number of connections that each listener may have; a warning is logged if it is lower than wanted.
+    """The number of connections that each listener may have. If it is lower than wanted, a warning is logged.
 
-    A quarter of the descriptors, at least 128, are reserved: reading files, importing modules and starting processes
-    need descriptors, and so does loading models.
+    A quarter of the descriptors, at least 128, are kept for reading files, importing modules, starting processes and
+    loading models.
 
     Args:
-        num_descriptors: the process's limit.
+        num_descriptors: the limit of the process.
         num_wanted: the wanted number for each listener.
         num_listeners: the number of listeners, at least 1.
     """

@@ -23,21 +23,22 @@ _SAY_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-def _pass_by(number: int, frame: FrameType | None) -> None:
-    """A signal handler that does nothing: the listening thread handles the signal."""
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """A signal handler for Python that does nothing: the thread that reads the wake-up pipe handles the signal."""
 
 
 class Ending:
     """Signal handling: the first signal starts a shutdown, the second ends the process at once.
 
-    Closing a terminal may send SIGHUP several times, so SIGHUP never counts as a second signal. If SIGHUP is ignored at
-    the start, as by nohup, it stays ignored.
+    Closing a terminal may send SIGHUP several times, so that SIGHUP never counts as a second signal. If SIGHUP is
+    ignored at the start, as by nohup, it stays ignored.
 
-    Signals are handled even while the event loop is blocked: Python runs signal handlers on the main thread between two
-    bytecodes, but writes the signal's number to a wake-up pipe at once.
+    A signal is handled even while the event loop blocks the main thread. Python would run a signal handler only after
+    the call that blocks. But it writes the number of the signal to a wake-up pipe at once (`signal.set_wakeup_fd`), and
+    a thread of this class reads that pipe.
 
     Attributes:
-        stop: set by the first signal.
+        stop: the event that the first signal sets.
     """
 
     def __init__(
@@ -74,9 +75,9 @@ class Ending:
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         threading.Thread(target=self._listen, args=(reading,), name="signals", daemon=True).start()
-        # Without a Python handler the system would end the process, and not write to the pipe.
-        heard = [each for each in _SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
-        self._handlers = {number: signal.signal(number, _pass_by) for number in heard}
+        # Set handlers in Python: without them, the system would end the process, and write nothing to the pipe.
+        handled = [each for each in _SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, _ignore) for number in handled}
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         return self
 
@@ -86,20 +87,20 @@ class Ending:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        # The listening thread ends. The deadline's thread goes on, since other threads may still block the exit.
+        # This ends the thread that reads the pipe. The deadline goes on, since other threads may still block the exit.
         os.close(self._writing)
 
     def _listen(self, reading: int) -> None:
-        while heard := os.read(reading, 1):
-            if heard[0] not in _SIGNALS:
+        while received := os.read(reading, 1):
+            if received[0] not in _SIGNALS:
                 continue
-            if self._is_stopping and heard[0] == signal.SIGHUP:
+            if self._is_stopping and received[0] == signal.SIGHUP:
                 continue
             if self._is_stopping:
                 self._end(EXIT_ABORTED, "stopped at once; what was under way is lost")
             self._is_stopping = True
             threading.Thread(target=self._wait, name="end", daemon=True).start()
-            # The loop is closed already.
+            # The event loop may be closed already.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self.stop.set)
         os.close(reading)
@@ -107,12 +108,12 @@ class Ending:
     def _wait(self) -> None:
         if not self._drained.wait(self._timeout_seconds):
             self._end(EXIT_TIMED_OUT, f"not ended within {self._timeout_seconds:g} s; what was under way is lost")
-        # Only the exit remains; this event is never set, so that this is a sleep.
+        # Only the exit is left to wait for. Nothing sets this event, so that it is a sleep.
         threading.Event().wait(self._close_seconds)
         self._end(EXIT_TIMED_OUT, f"all requests had their answers, but closing took over {self._close_seconds:g} s")
 
     def _end(self, code: int, why: str) -> None:
-        """Exit, whatever other threads block: locks, the event loop, or the pipe of the log."""
+        """Exit the process, even if locks, the event loop, or the pipe of the log block other threads."""
 
         def say() -> None:
             _log.warning("%s", why)

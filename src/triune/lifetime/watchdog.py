@@ -1,4 +1,4 @@
-"""A watchdog thread that logs what blocks the event loop."""
+"""A watchdog thread, which logs what blocks the event loop."""
 
 import asyncio
 import contextlib
@@ -13,14 +13,17 @@ _log = logging.getLogger(__name__)
 
 
 class Watchdog:
-    """Pings the event loop periodically. If it does not answer in time, logs its stack, once for each blocking call."""
+    """A thread that regularly asks the event loop for an answer. If none comes in time, it logs the loop's stack.
+
+    For each call that blocks, the stack is logged once.
+    """
 
     def __init__(self, limit_seconds: float = 1.0, pause_seconds: float = 1.0) -> None:
         """Create and enter this on the loop's thread.
 
         Args:
             limit_seconds: how long the loop may take to answer.
-            pause_seconds: the time between two pings.
+            pause_seconds: the time between two questions.
         """
         self._limit_seconds = limit_seconds
         self._pause_seconds = pause_seconds
@@ -39,7 +42,7 @@ class Watchdog:
         self._is_over.set()
 
     def _watch(self) -> None:
-        # The loop may be closed before this thread has ended.
+        # The event loop may be closed before this thread ends.
         with contextlib.suppress(RuntimeError):
             while not self._is_over.wait(self._pause_seconds):
                 sign = threading.Event()
@@ -58,7 +61,7 @@ class Watchdog:
                     _log.warning("the event loop goes on after %.1f s", time.monotonic() - asked_at)
 
     def _where(self) -> str:
-        """The loop's stack of functions, the innermost first."""
+        """The functions on the stack of the event loop's thread, the innermost first."""
         frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage]
         if frame is None:
             return "a thread that has ended"

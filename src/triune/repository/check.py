@@ -1,4 +1,4 @@
-"""Checks whether the models of a repository would load, without loading them."""
+"""Check whether the models of a repository would load, without loading them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ class ModelCheck:
 def check(
     repositories: Sequence[Path], backends: Backends, machine: Machine, settings: ModelSettings
 ) -> Sequence[ModelCheck]:
-    """Check every model of the repositories, in the order of names. Reads configs and signatures; compiles nothing.
+    """Check all models of the repositories, sorted by name. It reads configs and signatures, and compiles nothing.
 
     Raises:
         InvalidArgumentError: a repository cannot be read.
@@ -52,7 +52,7 @@ def check(
 
 
 class _Checker:
-    """Checks models; the models of an ensemble's steps come before the ensemble."""
+    """Checks models. The models that an ensemble needs are checked before it."""
 
     def __init__(
         self, found: Mapping[str, Found], backends: Backends, machine: Machine, settings: ModelSettings
@@ -115,7 +115,9 @@ class _Checker:
     def _parts(
         self, name: str, needs: Mapping[str, frozenset[int | None]]
     ) -> Mapping[tuple[str, int | None], ModelConfig]:
-        """The configs of the models that a model needs. Raises InvalidArgumentError if one of them would not load."""
+        """The configs of the models that an ensemble needs. Raises InvalidArgumentError if one of them would not
+        load.
+        """
         parts: dict[tuple[str, int | None], ModelConfig] = {}
         for need, versions in needs.items():
             if need not in self._found:

@@ -20,14 +20,14 @@ Part: TypeAlias = tuple[str, int | None]
 
 
 class Dependencies:
-    """The dependency graph of the models. On the event loop's thread only."""
+    """Which models need which. Use it on the event loop's thread only."""
 
     def __init__(
         self, models: Models, records: Mapping[str, ModelRecord], bring: Callable[[str], Awaitable[None]]
     ) -> None:
         """Args:
         models: the ready models.
-        records: the records of all models that were ever requested.
+        records: the records of all models that were ever requested to load.
         bring: loads a model that another needs, if the control mode allows it; never raises a TriuneError.
         """
         self._models = models
@@ -39,11 +39,13 @@ class Dependencies:
         self._turned: dict[str, asyncio.Event] = {}
 
     def announce(self, name: str) -> None:
-        """Announce that a model may change: its dependents wait for as many calls of `done`."""
+        """Announce that a model may change. The models that need it wait until `done` was called for each
+        `announce`.
+        """
         self._num_announced[name] += 1
 
     def done(self, name: str) -> None:
-        """See `announce`."""
+        """End what `announce` began."""
         self._num_announced[name] -= 1
         if not self._num_announced[name]:
             del self._num_announced[name]
@@ -59,12 +61,12 @@ class Dependencies:
         return [each for each, needs in self._needs.items() if name in needs]
 
     def forget(self, name: str) -> None:
-        """Forget an unloaded model, so that it is not rebuilt when the models that it needs return."""
+        """Forget an unloaded model, so that it is not rebuilt when the models that it needs are loaded again."""
         self._needs.pop(name, None)
         self._seen.pop(name, None)
 
     def is_stale(self, name: str) -> bool:
-        """Whether a model must be rebuilt, since a model that it needs has changed. False while it loads."""
+        """Whether a model must be rebuilt, because a model that it needs has changed. False while it is loading."""
         record = self._records.get(name)
         if name not in self._needs or record is None or record.num_loads:
             return False
@@ -77,7 +79,7 @@ class Dependencies:
         Args:
             name: the model.
             needs: the needed models and versions.
-            is_bringing: load missing models, and wait for them.
+            is_bringing: whether to load missing models, and wait for them.
 
         Raises:
             InvalidArgumentError: a needed model is missing or needs this model. The message names it and the reason.
@@ -86,7 +88,7 @@ class Dependencies:
         self._check_circle(name)
         if is_bringing:
             await asyncio.gather(*(self._ensure(each) for each in needs))
-            # Models that were loaded meanwhile may need others, too.
+            # The models that were just loaded may need others, too.
             self._check_circle(name)
         loaded = self._look_up(needs)
         self._seen[name] = loaded
@@ -94,7 +96,7 @@ class Dependencies:
         return {part: each.config for part, each in loaded.items() if each is not None}
 
     def is_without_unloaded(self, name: str) -> bool:
-        """Whether a model is not ready for the only reason that models it needs were unloaded on request."""
+        """Whether a model is not ready only because models that it needs were unloaded on request."""
         missing = [part[0] for part, each in self._look_up(self.needs_of(name)).items() if each is None]
         return bool(missing) and all(each in self._records and self._records[each].is_unloaded() for each in missing)
 

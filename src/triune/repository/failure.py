@@ -25,11 +25,11 @@ class LoadFailedError(Exception):
 
 
 def failure_of(record: ModelRecord, error: Exception) -> LoadFailedError:
-    """Turn any error of a load into a LoadFailedError. The log shows unexpected errors with their traceback.
+    """Convert any error of a load to a LoadFailedError. Unexpected errors are logged with their traceback.
 
     Args:
         record: the model's record.
-        error: the error; a LoadFailedError is returned as it is.
+        error: the error; a LoadFailedError is returned unchanged.
     """
     if isinstance(error, LoadFailedError):
         return error

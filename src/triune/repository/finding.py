@@ -1,4 +1,4 @@
-"""Finds the models in the repositories: folders by name. A folder that cannot be a model is reported and skipped."""
+"""Find the models in the repositories: each is a folder. Folders that cannot be models are logged and skipped."""
 
 import errno
 import logging
@@ -21,7 +21,7 @@ class Found:
     Attributes:
         folders: its folder, or several if more than one repository has it.
         problem: why it cannot be loaded; empty if it can.
-        is_remembered: its repository cannot be read at present, and contained it the last time.
+        is_remembered: whether its repository cannot be read now, and contained it when it last could.
     """
 
     folders: tuple[Path, ...]
@@ -35,13 +35,13 @@ def find_models(repositories: Sequence[Path]) -> dict[str, Found]:
     In a name that is not UTF-8, the invalid bytes are escaped with a backslash.
 
     Raises:
-        InvalidArgumentError: a repository is no folder, or cannot be read.
+        InvalidArgumentError: a repository is not a folder, or cannot be read.
     """
     return _joined([_list(repository) for repository in repositories])
 
 
 class Finder:
-    """Lists the repositories repeatedly. If one cannot be read any more, its last listing is used."""
+    """Lists the repositories again and again. If one cannot be read any more, its last listing is used."""
 
     def __init__(self, repositories: Sequence[Path]) -> None:
         self._repositories = repositories
@@ -49,7 +49,7 @@ class Finder:
         self._problems: dict[Path, str] = {}
 
     def find(self) -> dict[str, Found]:
-        """As `find_models`. Callable from any thread.
+        """Find the models as `find_models` does. May be called from any thread.
 
         Raises:
             InvalidArgumentError: a repository cannot be read, and never could be.
@@ -75,7 +75,7 @@ def _list(repository: Path) -> dict[str, Found]:
     found: dict[str, Found] = {}
     above = _Ancestors(repository)
     try:
-        # scandir's listing already tells folders from files, without a system call for each entry.
+        # A listing by scandir says which entries are folders, without a system call for each.
         with os.scandir(repository) as entries:
             for each in sorted(entries, key=lambda each: each.name):
                 problem = _problem_of(each, above)
@@ -106,7 +106,7 @@ class _Ancestors:
 
 
 def _problem_of(entry: os.DirEntry[str], above: _Ancestors) -> str | None:
-    """Why an entry cannot be loaded; "" if it can, None if it is no model at all."""
+    """Why an entry cannot be loaded; "" if it can; None if it is not a model."""
     if entry.name.startswith("."):
         return None
     try:
@@ -117,12 +117,12 @@ def _problem_of(entry: os.DirEntry[str], above: _Ancestors) -> str | None:
             return None
         entry.name.encode()
         if entry.is_symlink() and above.has(entry.stat()):
-            # A link to a parent of the repository would make all models the files of one.
+            # With a link to a parent of the repository, the files of one model would be those of all models.
             return "its folder is a link to a folder that holds the repository; link the folder of one model"
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             return f"its folder is a link that leads nowhere: {error.strerror}"
-        # The error may be temporary: a serving model goes on, and a load reports the error.
+        # The error may be temporary: a model that is served stays, and a load reports the error.
         return ""
     except UnicodeEncodeError:
         return "the name of its folder is not UTF-8, so that no client can ask for it; rename the folder"

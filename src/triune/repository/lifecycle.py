@@ -21,11 +21,11 @@ from triune.core.servable import Servable
 from triune.core.threads import NoThreadError, in_thread, in_thread_or, in_thread_or_here
 from triune.repository.dependencies import Dependencies, Needs
 from triune.repository.failure import LoadFailedError, failure_of
-from triune.repository.looks import Looks
+from triune.repository.folder_stamps import FolderStamps
+from triune.repository.load_slots import LoadSlots
 from triune.repository.override import Override
 from triune.repository.record import UNLOADED, ModelRecord, Remembered, Serving
 from triune.repository.settings import RepositorySettings
-from triune.repository.turns import Turns
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import LoadedVersion, Models
 
@@ -38,7 +38,7 @@ _PATIENCE_NS = 5_000_000_000
 
 
 async def _bring_nothing(name: str) -> None:
-    """The default of `bring` (see `Dependencies`): load nothing."""
+    """The default for `bring`, which loads a model that another needs: load nothing."""
 
 
 class Lifecycle:
@@ -46,7 +46,7 @@ class Lifecycle:
 
     Attributes:
         models: the records by name.
-        looks: computes the fingerprints of their folders.
+        stamps: computes the fingerprints of their folders.
         dependencies: the dependencies between them.
         ready: exactly the versions whose state is READY, by name and version; the key None is the newest version.
     """
@@ -62,15 +62,15 @@ class Lifecycle:
     ) -> None:
         """Args:
         backends: build versions.
-        models: all served models, for models that call others.
+        models: all models that are served, for those that call others.
         machine: the machine to load models on.
         clock: the clock.
         settings: settings of completion, the number of concurrent loads, time limits and retries.
-        bring: see `Dependencies`.
+        bring: loads a model that another needs, if the control mode allows it.
         """
         self.models: dict[str, ModelRecord] = {}
         self.ready: dict[str, dict[int | None, LoadedVersion]] = {}
-        self.looks = Looks(clock)
+        self.stamps = FolderStamps(clock)
         self.dependencies = Dependencies(models, self.models, bring)
         self._backends = backends
         self._served = models
@@ -78,7 +78,7 @@ class Lifecycle:
         self._settings = settings.models
         self._num_load_retries = settings.num_load_retries
         self._clock = clock
-        self._turns = Turns(settings.num_load_threads, _PATIENCE_NS, clock)
+        self._slots = LoadSlots(settings.num_load_threads, _PATIENCE_NS, clock)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._retiring: set[Servable] = set()
         self._is_closing = False
@@ -88,7 +88,7 @@ class Lifecycle:
         return self.models.setdefault(name, ModelRecord(name))
 
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Await `work`, which goes on if the caller is cancelled, so that no model is left in an intermediate state."""
+        """Wait for `work`. It goes on if the caller is cancelled, so that no model is left in an intermediate state."""
         return await asyncio.shield(self.begin(work))
 
     async def load(
@@ -100,9 +100,9 @@ class Lifecycle:
 
         Args:
             name: the model.
-            folder: its folder, or the override's.
+            folder: its folder, or that of the override.
             config_json: replaces config.pbtxt. If None, the last load's config applies, if nothing changed since.
-            override: removed when the model is unloaded, or if the load fails.
+            override: the folder with files of the request; removed when the model is unloaded, or if the load fails.
 
         Raises:
             TriuneError: the load failed; the versions that served before go on. The record has the reason.
@@ -127,7 +127,7 @@ class Lifecycle:
             servings = list(record.serving().values())
             self.ready.pop(record.name, None)
             record.begin_unload()
-            # In a task of its own: its dependents must refuse requests now, not after the pending ones have finished.
+            # Start this as a task: dependent models must refuse requests now, not after the pending ones have finished.
             following = self.begin(self.settle(record.name))
             override, record.override = record.override, None
             await self._retire(servings, override)
@@ -135,7 +135,7 @@ class Lifecycle:
         await following
 
     async def settle(self, name: str) -> None:
-        """A model was loaded, changed or unloaded: rebuild its dependents, or stop serving them."""
+        """Rebuild the models that need this one, now that it was loaded, changed or unloaded, or stop serving them."""
         for each in (name, *self.dependencies.dependents(name)):
             if self.dependencies.is_stale(each):
                 await self._refresh(self.models[each])
@@ -143,7 +143,7 @@ class Lifecycle:
                     await self.settle(each)
 
     async def withdraw(self, name: str, problem: str) -> None:
-        """Unload a model that serves, because several repositories have a model of its name now."""
+        """Unload a model that is served, because several repositories now have a model of that name."""
         record = self.record(name)
         if record.serving():
             await self.unload(record)
@@ -157,7 +157,7 @@ class Lifecycle:
     async def close(self) -> None:
         """Cancel loads, refuse queued requests, finish running ones, and free everything."""
         self._is_closing = True
-        self.looks.close()
+        self.stamps.close()
         for record in self.models.values():
             record.give_up(_stopping(record.name))
         for servable in self._retiring:
@@ -201,11 +201,11 @@ class Lifecycle:
     async def _prepare(
         self, record: ModelRecord, folder: Path, config_json: str | None, *, has_override: bool
     ) -> Sequence[Build | Serving]:
-        """Wait for a turn to load, and build all versions. If this is cancelled, the builds are freed."""
-        async with self._turns.turn():
+        """Wait for a slot to load in, and build all versions. If this is cancelled, the builds are freed."""
+        async with self._slots.slot():
             limit = LoadLimit(self._clock, self._settings.limits.load_seconds, functools.partial(_be_late, record))
             try:
-                stamp = record.stamp = await self.looks.look(folder, record.stamp)
+                stamp = record.stamp = await self.stamps.stamp_of(folder, record.stamp)
                 if config_json is None and record.remembered is not None and record.remembered.holds(stamp):
                     config_json = record.remembered.config_json
                 source, needs = await self._read(record, folder, stamp, config_json, limit)
@@ -213,7 +213,7 @@ class Lifecycle:
             finally:
                 limit.cancel()
         if built is None:
-            # An ensemble compiles nothing and takes no turn, since the models that it waits for may need all turns.
+            # An ensemble compiles nothing and needs no slot. The models that it waits for may need all slots.
             built = await self._build(record, await self._complete(record, source, needs, is_bringing=True))
         else:
             self.dependencies.forget(record.name)
@@ -279,7 +279,7 @@ class Lifecycle:
                 await self._retire(servings, None)
 
     async def _build(self, record: ModelRecord, source: Source) -> Sequence[Build | Serving]:
-        """Build all versions; unchanged versions that serve are taken as they are. Raises `LoadFailedError`."""
+        """Build all versions. Served versions that have not changed are kept. Raises `LoadFailedError`."""
         serving = record.serving()
         built: list[Build | Serving] = []
         errors: dict[int, TriuneError] = {}
@@ -342,7 +342,7 @@ class Lifecycle:
         self.ready[record.name] = ready
         record.succeed(servings)
         record.override = override
-        # The tasks start now, so that `drain` waits for them from here on.
+        # Register the old versions now, so that `drain` waits for them from here on.
         self._retiring.update(each.loaded.servable for each in old_servings)
         if old_override is override:
             old_override = None
@@ -367,7 +367,7 @@ class Lifecycle:
         return servings
 
     async def _retire(self, servings: Sequence[Serving], override: Override | None) -> None:
-        """Finish the requests of versions that get no new ones, and free them."""
+        """Let versions that get no new requests finish the old ones, and free them."""
         servables = [each.loaded.servable for each in servings]
         self._retiring.update(servables)
         for each in servings:
@@ -392,7 +392,7 @@ class Lifecycle:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, TriuneError):
-            # A TriuneError is in the record already; any other error is a defect and must be logged.
+            # A TriuneError is in the record. Any other error is a defect, and must be logged.
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a model operation failed", "exception": error}
             )

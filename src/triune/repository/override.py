@@ -1,4 +1,4 @@
-"""Files of a load request, written to a temporary folder for the runtime."""
+"""The files of a load request, in a temporary folder, where the runtime can read them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +11,19 @@ _FAILED = "failed to load '{}', failed to poll from model repository"
 
 
 class Override:
-    """A temporary folder that replaces a model's folder. Only the server's user can read it.
+    """A temporary folder in place of a model's folder. Only the server's user can read it.
 
     Attributes:
-        folder: has the layout of a model's folder.
+        folder: the folder, in the layout of a model's folder.
     """
 
     def __init__(self, name: str, files: Mapping[str, bytes]) -> None:
-        """Write `files`, which maps a path below the model's folder to content.
+        """Write `files`: the content by path below the model's folder.
 
         Raises:
-            InvalidArgumentError: a path leaves the folder or is too long, or a file is another file's parent.
-            InternalError: the file cannot be written, for example because no space is left.
+            InvalidArgumentError: a path leads outside the folder or is too long, or a file is also the folder of
+                another.
+            InternalError: a file cannot be written, because no space is left for example.
         """
         try:
             self._held = HeldFolder()
@@ -52,7 +53,7 @@ def _write(path: Path, relative: str, content: bytes, model: str) -> None:
             "as a file or as a folder"
         ) from error
     except OSError as error:
-        # Triton's message and status: its clients match both.
+        # Clients of Triton expect this message and status.
         raise InternalError(
             f"{_FAILED.format(model)}: file parameter '{relative}' cannot be written: {error.strerror or error}"
         ) from error

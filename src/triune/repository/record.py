@@ -37,14 +37,15 @@ class Remembered:
 
     Attributes:
         config_json: the config.
-        stamp: the folder's fingerprint. Once the folder or a config's time changes, the folder's config applies again.
+        stamp: the folder's fingerprint. When the folder, or the time of a config in it, changes, the folder's config
+            applies again.
     """
 
     config_json: str
     stamp: Stamp
 
     def holds(self, now: Stamp) -> bool:
-        """Whether the folder and the times of its configs are unchanged."""
+        """Whether this config still applies: the folder and the times of its configs are unchanged."""
         return now == self.stamp and now.config_times() == self.stamp.config_times()
 
 
@@ -63,13 +64,13 @@ class ModelRecord:
     Attributes:
         name: the model's name.
         lock: held during changes, so that loads and unloads of one model run one after the other.
-        num_loads: the number of running loads, including loads that wait for their turn.
+        num_loads: the number of running loads, including those that wait for a slot.
         versions: the versions by number. A failed load does not change versions that serve.
         problem: why the last load failed before any version was built; empty otherwise.
-        stamp: its folder's fingerprint at the last load.
+        stamp: the fingerprint of its folder at the last load.
         override: the folder that replaces the model's own.
-        why_given_up: why the last cancelled load was cancelled.
-        num_unloads: the number of unload requests: loads that were requested before an unload do not start after it.
+        why_given_up: the reason why the last load that was cancelled was cancelled.
+        num_unloads: the number of unload requests so far. A load that was requested before the last one does not start.
         remembered: the config of the last load request for its own folder.
         source: the source of the last load.
     """
@@ -89,7 +90,7 @@ class ModelRecord:
         self.source: Source | None = None
 
     async def may_give_up(self, work: "asyncio.Task[_T]") -> _T:
-        """Await a load, which `give_up` can cancel.
+        """Wait for a load, which `give_up` can cancel.
 
         Raises:
             TriuneError: the error of the load, or the reason why it was cancelled.
@@ -152,7 +153,7 @@ class ModelRecord:
             problem: the reason of the failure.
             reasons: the reasons by version, where known.
         """
-        # A reason may contain a file name that is not UTF-8, and JSON and protobuf must be able to encode it.
+        # A reason may contain a file name that is not UTF-8. JSON and protobuf must be able to encode it.
         problem = encodable(problem)
         failed = {
             version: VersionRecord(ModelState.UNAVAILABLE, encodable(reason))
@@ -224,7 +225,7 @@ class ModelRecord:
         return UnavailableError(f"{unknown} version {version} is not at ready state: {_describe(version, record)}")
 
     def _without_versions(self) -> tuple[ModelState, str]:
-        """The state and the reason of a model without known versions. LOADING while a load waits for its turn."""
+        """The state and the reason of a model without known versions: LOADING while a load waits for a slot."""
         if self.num_loads:
             return ModelState.LOADING, ""
         return ModelState.UNAVAILABLE, self.problem or UNLOADED

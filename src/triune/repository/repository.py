@@ -48,10 +48,10 @@ class Repository:
         settings: the folders of models, and which models are served.
         machine: the machine to load them on.
         clock: the clock.
-        trials: loads versions that are new on this machine in a separate process first. None loads all versions
-            directly.
+        trials: the folder of records of trial loads: a version that is new on this machine is first loaded in a
+            separate process. None: all versions are loaded directly.
         """
-        # A folder that is given twice, even by different paths, is one repository.
+        # A folder that is given twice, perhaps by different paths, is one repository.
         self._folders = tuple({folder.resolve(): folder for folder in reversed(settings.folders)}.values())[::-1]
         self._finder = Finder(self._folders)
         self._settings = settings
@@ -65,11 +65,11 @@ class Repository:
         self._models = self._lifecycle.models
         self._found: dict[str, Found] = {}
         self._looking = asyncio.Lock()
-        self._num_looks = self._last_look = 0
+        self._num_listings = self._last_listing = 0
         self._poll_timer: Timer | None = None
         self._polling: asyncio.Task[None] | None = None
         self._busy: set[str] = set()
-        # The models that a client requested by name, not as a dependency.
+        # The models that a client requested by name. Others are loaded because a model needs them.
         self._asked: set[str] = set(self._settings.startup_models)
         self._is_closing = False
         self.is_open = False
@@ -80,11 +80,11 @@ class Repository:
         Raises:
             InvalidArgumentError: a repository cannot be read.
         """
-        await self.look()
+        await self.list_folders()
         names = list(self._found) if self._settings.loads_all() else list(dict.fromkeys(self._settings.startup_models))
         self._asked.update(names)
         work = [self._announced(name, self._try_load(name)) for name in names]
-        # Unexpected errors are logged: they end neither the other loads nor the server.
+        # Unexpected errors are logged; they stop neither the other loads nor the server.
         await asyncio.gather(*map(self._lifecycle.run, work), return_exceptions=True)
         if self._is_closing:
             return
@@ -160,22 +160,22 @@ class Repository:
                 entries.append(IndexEntry(name, None, None))
         return [entry for entry in entries if entry.state is ModelState.READY or not is_ready_only]
 
-    async def look(self) -> None:
-        """List the folders of the repositories, in a thread. The list is at least as new as the call.
+    async def list_folders(self) -> None:
+        """List the folders of the repositories, in a thread. The listing begins after the call.
 
         Raises:
             InvalidArgumentError: a repository cannot be read, and never could be.
         """
-        num_looks = self._num_looks
+        num_listings = self._num_listings
         async with self._looking:
-            # One of the callers that wait for a running listing lists again, for all of them.
-            if self._last_look > num_looks:
+            # Of all callers that wait for a running listing, one lists again for the others.
+            if self._last_listing > num_listings:
                 return
-            self._num_looks += 1
-            number = self._num_looks
+            self._num_listings += 1
+            number = self._num_listings
             self._found = await in_thread(self._finder.find)
-            self._last_look = number
-            self._lifecycle.looks.forget_others({each.folders[0] for each in self._found.values()})
+            self._last_listing = number
+            self._lifecycle.stamps.forget_others({each.folders[0] for each in self._found.values()})
 
     def check(self) -> Sequence[ModelCheck]:
         """Check whether the models would load: reads configs and signatures, compiles nothing.
@@ -241,15 +241,15 @@ class Repository:
         Raises:
             InvalidArgumentError: a repository cannot be read; all models are served as before.
         """
-        await self.look()
+        await self.list_folders()
         gone = [record for name, record in self._models.items() if name not in self._found]
         work = [self._announced(record.name, self._forget(record)) for record in gone]
         work += [self._announced(name, self._reload_if_changed(name)) for name in self._found]
         await asyncio.gather(*(self._lifecycle.run(each) for each in work), return_exceptions=True)
 
-    async def _look_again(self) -> None:
-        """As `poll`, without the models that an earlier poll is still loading."""
-        await self.look()
+    async def _poll_idle(self) -> None:
+        """Poll once, but without models that an earlier poll is still loading."""
+        await self.list_folders()
         gone = [name for name in self._models if name not in self._found]
         for name in [*gone, *self._found]:
             if name in self._busy:
@@ -290,7 +290,7 @@ class Repository:
         return NotFoundError(f"Request for unknown model: '{name}' is not found")
 
     def _announced(self, name: str, work: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
-        """Run work on a model. Its dependents wait until it is done, and are updated then."""
+        """Wrap work on a model: the models that need it wait until the work is done, and are updated then."""
         dependencies = self._lifecycle.dependencies
         dependencies.announce(name)
 
@@ -304,18 +304,18 @@ class Repository:
         return announced()
 
     async def _bring(self, name: str) -> None:
-        """In mode EXPLICIT, load a model that another needs, unless it serves its present files."""
+        """Load a model that another needs, in mode EXPLICIT, unless it serves its present files."""
         is_tried = not self.is_open and name in self._asked
         found, record = self._found.get(name), self._models.get(name)
         if self._settings.control_mode is not ControlMode.EXPLICIT or is_tried or found is None or found.problem:
             return
         if record is not None and record.serving():
             with contextlib.suppress(InvalidArgumentError):
-                now = await self._lifecycle.looks.look_again(found.folders[0], record.stamp)
+                now = await self._lifecycle.stamps.stamp_for_polling(found.folders[0], record.stamp)
                 if record.override is not None or record.stamp == now:
                     return
         await self._try_load(name)
-        # The caller must not wait for other dependents of the model.
+        # Start this as a task: the caller must not wait for other models that need this one.
         self._lifecycle.begin(self._lifecycle.settle(name))
 
     async def _unload(self, name: str, *, with_parts: bool) -> None:
@@ -343,7 +343,7 @@ class Repository:
                 self._forget_stranger(name)
                 raise
             return
-        await self.look()
+        await self.list_folders()
         found = self._found.get(name)
         if found is None:
             raise NotFoundError(_not_found(name))
@@ -353,13 +353,13 @@ class Repository:
         await self._lifecycle.load(name, found.folders[0], config_json)
 
     def _forget_stranger(self, name: str) -> None:
-        """Drop the record of a model that no repository has and that does not serve."""
+        """Drop the record of a model that is in no repository and is not served."""
         record = self._models.get(name)
         if record is not None and name not in self._found and not record.serving() and not record.num_loads:
             del self._models[name]
 
     async def _try_load(self, name: str) -> None:
-        """Load a model; if that fails, the record has the reason, and has logged it."""
+        """Load a model. If that fails, the record has the reason, which is in the log."""
         found = self._found.get(name)
         if found is None or found.problem:
             await self._lifecycle.withdraw(name, found.problem if found else _not_found(name))
@@ -375,7 +375,7 @@ class Repository:
 
     async def _reload_if_changed(self, name: str) -> None:
         record = self._models.get(name)
-        # Another task may have listed the folders meanwhile, and found the model removed.
+        # Meanwhile another task may have listed the folders, and the model may be gone.
         found = self._found.get(name)
         if found is None or found.is_remembered:
             return
@@ -384,7 +384,7 @@ class Repository:
                 await self._try_load(name)
             return
         try:
-            now = await self._lifecycle.looks.look_again(found.folders[0], record.stamp)
+            now = await self._lifecycle.stamps.stamp_for_polling(found.folders[0], record.stamp)
         except InvalidArgumentError as error:
             if record.problem != str(error):
                 await self._try_load(name)
@@ -392,7 +392,7 @@ class Repository:
         if record.stamp != now:
             await self._try_load(name)
         else:
-            # Keep the new times of files that were rewritten with the same bytes, so that they are not read again.
+            # Keep the new times of files that were rewritten with the same bytes, so that these are not read again.
             record.stamp = now
 
     def _schedule_poll(self) -> None:
@@ -405,7 +405,7 @@ class Repository:
 
     async def _poll_and_go_on(self) -> None:
         try:
-            await self._look_again()
+            await self._poll_idle()
         except TriuneError as error:
             _log.error("polling the repositories failed; everything is served as before: %s", error)
         except Exception:  # noqa: BLE001 - the next poll may succeed

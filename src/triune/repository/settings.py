@@ -23,14 +23,14 @@ class ControlMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RepositorySettings:
-    """The folders of models, and which models are served. Raises InvalidArgumentError for contradictory settings.
+    """The folders of models, and which models are served. Contradictory settings raise InvalidArgumentError.
 
     Attributes:
         folders: the folders of models, in Triton's layout. A model's name is unique over all of them.
-        control_mode: NONE loads every model at the start; EXPLICIT loads on request; POLL follows the folders.
+        control_mode: NONE loads every model at the start; EXPLICIT loads on request; POLL does whenever folders change.
         startup_models: with EXPLICIT, the models to load at the start; `*` alone means all.
         poll_seconds: with POLL, the time between two polls.
-        num_load_threads: the number of models that load at once.
+        num_load_threads: the number of models that load at the same time.
         num_load_retries: how often a version that failed to load is tried again.
         models: defaults for all models.
     """
@@ -44,7 +44,7 @@ class RepositorySettings:
     models: ModelSettings = DEFAULT_SETTINGS
 
     def __post_init__(self) -> None:
-        """See the class."""
+        """Raise InvalidArgumentError for contradictory settings."""
         if self.startup_models and self.control_mode is not ControlMode.EXPLICIT:
             raise InvalidArgumentError(
                 "Use of '--load-model' requires setting '--model-control-mode=explicit' as well."

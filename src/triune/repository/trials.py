@@ -1,7 +1,7 @@
-"""Trial loads: a version that is new on this machine is loaded in a separate process first, since it may crash it.
+"""Trial loads: a version that is new on this machine is first loaded in a separate process, which it may crash.
 
-The trial loads, warms up and measures the version as the server does afterwards. Success is remembered under a
-digest of the files, the config and the libraries, so that later starts need no trial.
+The trial loads, warms up and measures the version as the server does afterwards. If it succeeds, that is recorded under
+a hash of the files, the config and the libraries, so that later starts need no trial.
 """
 
 import functools
@@ -35,21 +35,21 @@ from triune.runtimes.registry import ROWS
 
 _log = logging.getLogger(__name__)
 
-# Libraries that every load uses, whatever its runtime.
+# Libraries that every load uses, in addition to those of its runtime.
 _LIBRARIES = ("numpy", "onnx")
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
-# The lifecycle limits the time of a load, and then ends this process, too.
+# No limit here: the lifecycle limits the time of a load, and then ends this process, too.
 _LIMITS = Limits(load_seconds=1e6)
 
 
 class Trials:
-    """Runs trial loads in processes, and remembers which succeeded. Callable from any thread."""
+    """Runs trial loads in processes, and records which ones succeeded. May be called from any thread."""
 
     def __init__(self, machine: Machine, folder: Path, settings: ModelSettings = DEFAULT_SETTINGS) -> None:
         """Args:
         machine: the machine to load versions on.
-        folder: has an empty file for each version whose trial succeeded; created when needed.
+        folder: the folder with an empty file for each version whose trial succeeded; created when needed.
         settings: defaults for all models.
         """
         self._machine = machine
@@ -60,7 +60,7 @@ class Trials:
         self._is_closed = False
 
     def require(self, source: Source, version: int, attempt: Attempt) -> None:
-        """Require that a version can be loaded: an earlier trial succeeded, or a new trial does.
+        """Make sure that a version can be loaded: an earlier trial succeeded, or a new one does.
 
         Raises:
             TriuneError: the error of the trial load.
@@ -118,7 +118,7 @@ class Trials:
         return found
 
     def _name(self, source: Source, version: int) -> str:
-        """The digest of everything that affects the load of a version."""
+        """A hash of everything that affects the load of a version: the name of its file."""
         config = ModelConfigMessage()
         config.CopyFrom(source.message)
         config.ClearField("version_policy")
@@ -143,7 +143,7 @@ class Trials:
             WorkerEndedError: the work crashed a new process. If a reused process ends, an earlier load may be the
                 cause, so the work is tried again in a new one.
         """
-        idle = self._take()
+        idle = self._take_idle()
         if idle is not None:
             try:
                 self._work_in(idle, work, attempt)
@@ -154,7 +154,7 @@ class Trials:
         self._work_in(WorkerProcess("the trial of new models", _LIMITS), work, attempt)
 
     def _work_in(self, process: WorkerProcess, work: Callable[[], None], attempt: Attempt) -> None:
-        """Run work in a process that no other load uses meanwhile.
+        """Run work in a process that no other load uses at the same time.
 
         Raises:
             UnavailableError: the build was cancelled, and the process was ended.
@@ -171,17 +171,17 @@ class Trials:
                 process.kill()
                 process.free()
             else:
-                self._give_back(process)
+                self._return_idle(process)
             raise
-        self._give_back(process)
+        self._return_idle(process)
 
-    def _take(self) -> WorkerProcess | None:
-        """Take an idle process out of the pool."""
+    def _take_idle(self) -> WorkerProcess | None:
+        """Take an idle process; None if there is none."""
         with self._lock:
             return self._idle.pop() if self._idle else None
 
-    def _give_back(self, process: WorkerProcess) -> None:
-        """Put a process into the pool, for the next load; idle processes end after a while."""
+    def _return_idle(self, process: WorkerProcess) -> None:
+        """Put a process back for the next load. Idle processes end after a while."""
         with self._lock:
             self._idle.append(process)
         timer = threading.Timer(0.0 if self._is_closed else _IDLE_SECONDS, self._end_idle)
@@ -236,9 +236,9 @@ def _load(
     versions: tuple[int, ...],
     version: int,
 ) -> None:
-    """Runs in the process: build the version, and free it."""
+    """Build the version, and free it. This runs in the process."""
     restrict_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    # The server logs the same again when it loads the version.
+    # The server logs the same when it loads the version.
     logging.disable(logging.WARNING)
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
     backend = TensorBackend(machine, MonotonicClock(), settings)
@@ -254,13 +254,13 @@ def _load(
 
 
 def _run(executable: Executable, config: ModelConfig, folder: Path) -> None:
-    """Run on generated inputs: the first that the model accepts."""
+    """Run the executable on generated inputs, until it accepts some."""
     names = list(config.outputs)
     for inputs in trial_inputs(config, folder):
         try:
             executable.run(inputs, names)
         except TriuneError as error:
-            # A run that raises an error did not crash the process, so the trial succeeds.
+            # A run that raised an error did not crash the process, so that the trial succeeds.
             _log.debug("a run on made-up inputs failed: %s", error)
         else:
             return

@@ -1,1 +1,1 @@
-"""The server without a socket."""
+"""The server as all front ends see it, without network protocols."""

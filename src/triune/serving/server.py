@@ -1,4 +1,4 @@
-"""The server without a socket: what every front end calls.
+"""The server without network protocols: what every front end calls.
 
 All methods run on the event loop's thread. Errors are those of `core.errors`; front ends translate them once.
 """
@@ -35,7 +35,7 @@ EXTENSIONS = (
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """The result that a CheckCache holds: the requests fit `model`, and need no conversion of inputs or outputs."""
+    """The result in a CheckCache: such requests fit `model`, and need no conversion of inputs or outputs."""
 
     model: LoadedVersion
     batch_size: int
@@ -47,7 +47,7 @@ class Server:
     Attributes:
         name: the server's name in its metadata.
         version: Triune's version.
-        extensions: the protocol extensions that it speaks.
+        extensions: the protocol extensions that it supports.
     """
 
     version = VERSION
@@ -57,7 +57,7 @@ class Server:
         """Args:
         repository: owns the models. The caller opens and closes it.
         name: the server's name in its metadata (Triton's --id); some clients expect "triton".
-        is_ready_strict: be ready only while every model is ready (Triton's --strict-readiness).
+        is_ready_strict: whether the server is ready only while every model is (Triton's --strict-readiness).
         """
         self.name = name
         self._repository = repository
@@ -66,7 +66,7 @@ class Server:
         self._has_failed = False
 
     def is_live(self) -> bool:
-        """Whether the server is live: False only after `fail`."""
+        """Whether the server is live, which it is until `fail` is called."""
         return not self._has_failed
 
     def fail(self, why: str) -> None:
@@ -142,7 +142,14 @@ class Server:
                 yield response
 
     def _admit(self, request: InferenceRequest) -> tuple[Servable, Call]:
-        """Check a request. Returns the servable that answers it, and the call for it. Raises as `infer` does."""
+        """Check a request.
+
+        Returns:
+            the servable that answers it, and the call for it.
+
+        Raises:
+            TriuneError: as `infer` does.
+        """
         if self._is_draining:
             raise UnavailableError("the server is stopping and takes no new requests; send this one elsewhere")
         model = self._repository.get(request.model, request.version)
@@ -156,16 +163,16 @@ class Server:
         return model.servable, call
 
     async def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
-        """Scan the repository and return name, version, state and reason of each model version.
+        """Scan the repository, and return name, version, state and reason of each version of a model.
 
         Raises:
-            InvalidArgumentError: the repository cannot be read and has never been read.
+            InvalidArgumentError: the repository cannot be read, and never could be.
         """
-        await self._repository.look()
+        await self._repository.list_folders()
         return self.last_index(is_ready_only=is_ready_only)
 
     def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
-        """As `index`, from the last scan of the repository."""
+        """The index as of the last scan of the repository; see `index`."""
         return self._repository.index(is_ready_only=is_ready_only)
 
     async def load(

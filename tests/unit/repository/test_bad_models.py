@@ -10,7 +10,7 @@ import pytest
 from support.hostile import HOSTILE, Lay
 from support.repositories import Bench, affine, write_model
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
-from triune.repository import lifecycle, looks
+from triune.repository import folder_stamps, lifecycle
 from triune.repository.model import ModelState
 from triune.repository.repository import Repository
 from triune.repository.settings import ControlMode
@@ -91,7 +91,7 @@ def _fail_once_in(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) 
         monkeypatch.undo()
         raise error
 
-    monkeypatch.setattr(looks if name == "stamp" else lifecycle, name, fail)
+    monkeypatch.setattr(folder_stamps if name == "stamp" else lifecycle, name, fail)
 
 
 @pytest.mark.parametrize("step", ["stamp", "read_source"])
@@ -212,7 +212,7 @@ async def test_a_folder_of_too_many_files_is_told_once(
     assert caplog.text.count("holds more than 3 files and folders") == 1
     await repository.close()
     with pytest.raises(InvalidArgumentError, match="more than 3 files"):
-        looks.stamp(folder)
+        folder_stamps.stamp(folder)
 
 
 async def test_a_model_whose_folder_is_still_looked_at_is_loading(
@@ -220,14 +220,14 @@ async def test_a_model_whose_folder_is_still_looked_at_is_loading(
 ) -> None:
     write_model(tmp_path, "slow", v1=affine())
     begun, go_on = threading.Event(), threading.Event()
-    look = looks.stamp
+    look = folder_stamps.stamp
 
     def stamp_slowly(*args: object) -> object:
         begun.set()
         go_on.wait(20)
         return look(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(looks, "stamp", stamp_slowly)
+    monkeypatch.setattr(folder_stamps, "stamp", stamp_slowly)
     repository = Bench().repository(tmp_path, mode=ControlMode.EXPLICIT)
     await repository.open()
     loading = asyncio.ensure_future(repository.load("slow"))

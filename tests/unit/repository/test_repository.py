@@ -730,7 +730,7 @@ async def test_poll_goes_on_where_the_index_saw_a_model_vanish(tmp_path: Path) -
             while not polling.done():
                 if late.name in repository._found and late.exists():
                     shutil.rmtree(late)
-                    await repository.look()
+                    await repository.list_folders()
                 await asyncio.sleep(0)
             await polling
         assert repository.is_ready("kept")
@@ -750,11 +750,11 @@ async def test_whoever_looks_sees_what_was_there_before_and_shares_the_look_with
 
     async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT) as repository:
         monkeypatch.setattr(Finder, "find", find_when_told)
-        looking = asyncio.create_task(repository.look())
+        looking = asyncio.create_task(repository.list_folders())
         await eventually(lambda: len(threads) == 1)
         # That look has listed the folder already.
         write_model(tmp_path, "second", v1=affine())
-        others = [asyncio.create_task(repository.look()) for _ in range(50)]
+        others = [asyncio.create_task(repository.list_folders()) for _ in range(50)]
         await asyncio.sleep(0)
         others[0].cancel()
         go_on.set()
@@ -764,10 +764,10 @@ async def test_whoever_looks_sees_what_was_there_before_and_shares_the_look_with
         assert threading.current_thread() not in threads
         # One who is cancelled while it looks for others leaves it to them.
         go_on.clear()
-        looking = asyncio.create_task(repository.look())
+        looking = asyncio.create_task(repository.list_folders())
         await eventually(lambda: len(threads) == 3)
         write_model(tmp_path, "third", v1=affine())
-        others = [asyncio.create_task(repository.look()) for _ in range(2)]
+        others = [asyncio.create_task(repository.list_folders()) for _ in range(2)]
         await asyncio.sleep(0)
         looking.cancel()
         await eventually(lambda: len(threads) == 4)

@@ -1,1 +1,1 @@
-"""Tensor models: a runtime compiles their file, and a `Dispatcher` with workers serves them."""
+"""Tensor models: a runtime compiles their file, and a `Dispatcher` with workers answers requests."""

@@ -1,4 +1,4 @@
-"""The backend of tensor models: it configures, places, compiles and measures them, and makes workers and dispatcher."""
+"""The backend of tensor models. It configures, places, compiles and measures them, and makes workers and dispatcher."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -46,7 +46,7 @@ class TensorBackend:
         machine: the runtimes and units to build for.
         clock: the clock of all measurements.
         settings: defaults for all models.
-        try_first: see there.
+        try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
         """
         self._machine = machine
         self._clock = clock
@@ -54,19 +54,19 @@ class TensorBackend:
         self._try_first = try_first
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """See `Backend`. A tensor model needs no other model."""
+        """Nothing: a tensor model needs no other model."""
         del source
         return {}
 
     def configure(self, source: Source, version: int) -> ModelConfig:
-        """See `Backend`."""
+        """Complete the configuration of a version: see `Backend.configure`."""
         return configure(source, version, self._machine, self._settings.completion)
 
     def build(self, source: Source, version: int, previous: TensorBuild | None, attempt: Attempt) -> TensorBuild:
-        """See `Backend`.
+        """Configure, compile, warm up and measure a version: see `Backend.build`.
 
-        If the version's files are those of `previous`, executables of equal recipes are reused, so that a change of the
-        config or of the instance count compiles only new recipes.
+        If its files are those of `previous`, executables with equal recipes are reused, so that a change of the config
+        or of the number of instances compiles only new recipes.
         """
         attempt.check()
         started_ns = self._clock.now_ns()
@@ -105,7 +105,7 @@ class TensorBackend:
         )
 
     def assemble(self, build: TensorBuild, models: Models) -> Servable:
-        """See `Backend`. A tensor model calls no other."""
+        """Make workers and dispatcher: see `Backend.assemble`. A tensor model calls no other model."""
         config = build.config
         statistics = new_statistics(config.message, has_distributions=self._settings.has_distributions)
         statistics.unit_errors.update(build.unit_errors)

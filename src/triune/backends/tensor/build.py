@@ -21,9 +21,9 @@ class TensorBuild(Build):
     Attributes:
         executables: the executables, ordered by unit, then by instance.
         unit_errors: the largest difference from the cpu unit's outputs, for each other unit.
-        is_inline: the event loop's thread runs the model, as long as it is fast enough.
+        is_inline: whether the event loop's thread runs the model, as long as it is fast enough.
         duration_ns: how long the build took.
-        left_out: units of the config whose outputs differ too much from the cpu unit's, each with the reason.
+        left_out: units of the config whose outputs differ too much from those of cpu, each with the reason.
     """
 
     executables: tuple[SharedExecutable, ...]
@@ -34,18 +34,18 @@ class TensorBuild(Build):
 
     @property
     def precisions(self) -> Mapping[Unit, str]:
-        """See `Build`."""
+        """The floating-point format on each unit."""
         return {each.unit: each.precision for each in self.executables}
 
     @property
     def shortfall(self) -> str:
-        """See `Build`: names the units in `left_out`."""
+        """The reasons for the units in `left_out`; usually empty."""
         return "; ".join(
             f"not on {unit.value}: {describe_excess(unit, excess)}" for unit, excess in self.left_out.items()
         )
 
     def close(self) -> None:
-        """See `Build`: free the executables."""
+        """Free the executables."""
         for executable in self.executables:
             executable.close()
 
@@ -70,7 +70,7 @@ class TensorBuild(Build):
 
 
 def describe_excess(unit: Unit, excess: str) -> str:
-    """The message why a model is not served on a unit, with the remedy."""
+    """The message that says why a model is not served on a unit, with the remedy."""
     return (
         f"its answers on '{unit.value}' are not those of 'cpu': {excess}; convert it in fp32, name other units, or "
         f"allow more by the parameter '{TOLERANCE_PARAMETER}'"

@@ -1,4 +1,4 @@
-"""Compiles and warms up a model's executables; executables with equal recipes are reused."""
+"""Compile and warm up a model's executables. Those with equal recipes are reused."""
 
 import functools
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ def compile_all(
         config: the model's configuration.
         folder: the model's folder, for its warm-up files.
         recipes: the recipes to compile.
-        machine: has the runtimes.
-        spare: executables of the same model file. Those of an equal recipe are shared instead of compiled again.
+        machine: the machine with the runtimes.
+        spare: executables of the same model file. If the recipe of one is equal, it is shared, not compiled again.
         attempt: cancels the build.
-        undo: receives the `close` of each executable.
+        undo: gets the `close` of each executable, to be called if the build fails.
 
     Raises:
         TriuneError: as `Runtime.load` does, or a warm-up sample failed.
@@ -55,7 +55,7 @@ def compile_all(
 
 
 def compile_one(path: Path, recipe: Recipe, machine: Machine) -> SharedExecutable:
-    """Compile one executable, with one holder. Raises as `Runtime.load` does."""
+    """Compile one executable, with a reference count of 1. Raises as `Runtime.load` does."""
     load = functools.partial(
         machine.runtimes[recipe.runtime].load,
         path,

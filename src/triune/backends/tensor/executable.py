@@ -1,4 +1,4 @@
-"""An executable that survives a reload of its model, if its recipe is unchanged."""
+"""An executable that a reload of its model keeps, if its recipe is unchanged."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ from triune.hosting import HostedExecutable
 class SharedExecutable:
     """A reference-counted executable: the last `close` frees it.
 
-    During a reload the old, draining dispatcher and the new one may share an executable; a lock lets one of them run it
-    at a time. An uncontended lock costs less than 0.1 microseconds.
+    During a reload the old dispatcher, which finishes its requests, and the new one may share an executable. A lock
+    lets only one of them run it at a time; if nobody else holds it, the lock costs less than 0.1 microseconds.
 
     Attributes:
         recipe: the recipe that it was compiled from.
-        is_hosted: it runs in another process, and a call may have to wait until that is restarted.
+        is_hosted: whether it runs in another process, so that a call may have to wait until that is restarted.
     """
 
     def __init__(self, executable: Executable, recipe: Recipe) -> None:
@@ -33,18 +33,18 @@ class SharedExecutable:
         self._lock = threading.Lock()
 
     def hold(self) -> "SharedExecutable":
-        """Add a reference, whose owner calls `close` once. The count must not be 0."""
+        """Add a reference. Its owner must call `close` once. The count must not be 0."""
         with self._lock:
             self._num_holders += 1
         return self
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """As `Executable.run`; concurrent calls run one at a time."""
+        """Compute outputs, as `Executable.run` does. Concurrent calls run one after the other."""
         with self._lock:
             return self._executable.run(inputs, outputs)
 
     def interrupt(self) -> None:
-        """As `Executable.interrupt`, whichever holder's run it is."""
+        """Ask the running `run` to end soon, whoever called it."""
         self._executable.interrupt()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Measurements at load: a unit's numerical error against the `cpu` unit, and the time of a run."""
+"""Measurements at load: the numerical error of each unit against `cpu`, and the time of a run."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -35,12 +35,12 @@ _SMALLEST = 1e-3
 
 
 def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
-    """Whether a run is faster than a switch to a thread, so that the event loop's thread should run the model.
+    """Whether a run is faster than switching to a thread, so that the event loop's thread should run the model.
 
     The conditions: there is only one executable; its run time does not depend on the inputs' values; only the batch
     dimension is free, and no input is optional (the sample would lack it); every output has one row for each input row;
-    and the median time of the full batch size on sample input is below INLINE_LIMIT_NS. If the model refuses its sample
-    input, its time is unknown, and the answer is no.
+    and the median time for the largest batch of sample input is below INLINE_LIMIT_NS. If the model refuses its sample
+    input, its time is unknown, and the result is False.
     """
     if len(config.units) > 1 or config.num_instances > 1 or not executable.is_steady:
         return False
@@ -56,17 +56,17 @@ def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
         found = executable.run(inputs, list(config.outputs))
         if clock.now_ns() - started_ns > 1000 * INLINE_LIMIT_NS:
             return False
-        # The fast path does not check the number of rows of an output, so it is checked here.
+        # Check the number of rows of outputs here: for small models it is not checked later.
         if num_rows and any(array.shape[:1] != (num_rows,) for array in found.values()):
             return False
-        # Models that load at the same time disturb the measurement, so the best of a few rounds counts.
+        # Take the best of a few rounds, since other loads may disturb the measurement.
         return any(_round_ns(config, executable, inputs, clock) < INLINE_LIMIT_NS for _ in range(_NUM_ROUNDS))
     except InvalidArgumentError:
         return False
 
 
 def _round_ns(config: ModelConfig, executable: Executable, inputs: Mapping[str, Array], clock: Clock) -> float:
-    """The median time of several runs; of fewer runs if they are slow."""
+    """The median time of several runs, or of fewer if they are slow."""
     durations_ns: list[int] = []
     while len(durations_ns) < _NUM_RUNS:
         started_ns = clock.now_ns()
@@ -79,7 +79,7 @@ def _round_ns(config: ModelConfig, executable: Executable, inputs: Mapping[str, 
 
 @dataclass(frozen=True, slots=True)
 class UnitError:
-    """The difference between a unit's outputs and the `cpu` unit's on sample input.
+    """How far a unit's outputs differ from those of `cpu` on sample input.
 
     Attributes:
         largest: the largest absolute difference over all outputs; infinite if shapes, strings or NaNs differ.
@@ -104,7 +104,7 @@ def measure(
         config: the model's configuration.
         folder: the model's folder, for its warm-up files.
         executables: the first of each unit is measured. If none is on `cpu`, one is compiled temporarily.
-        machine: has the runtimes.
+        machine: the machine with the runtimes.
         known: earlier measurements, which are reused.
 
     Raises:
@@ -133,7 +133,7 @@ def measure(
 def unit_error(
     config: ModelConfig, folder: Path, truth: Executable, executable: Executable, tolerance: float
 ) -> UnitError:
-    """Compare two executables' outputs on sample input.
+    """Compare the outputs of two executables on sample input.
 
     Args:
         config: the model's configuration.
@@ -144,7 +144,7 @@ def unit_error(
             output of integers, booleans or strings, the fraction of elements that may differ.
 
     Raises:
-        InvalidArgumentError: the model accepts none of the sample inputs, so that the error is unavailable.
+        InvalidArgumentError: the model accepts none of the sample inputs, so that its error is not known.
     """
     refusal = InvalidArgumentError("it takes no input")
     names = list(config.outputs)
@@ -157,7 +157,7 @@ def unit_error(
         found = executable.run(inputs, names)
         largest = _largest_difference(expected, found)
         excess = _excess(expected, found, tolerance)
-        # A model that draws random numbers cannot be compared.
+        # A model whose outputs differ from run to run draws random numbers, and cannot be compared.
         if excess and _excess(expected, truth.run(inputs, names), tolerance):
             excess = ""
         return UnitError(largest, excess)
@@ -189,7 +189,8 @@ def _difference(expected: Array, found: Array) -> float:
     if expected.dtype == np.object_:
         return 0.0 if bool(np.all(expected == found)) else float("inf")
     theirs, ours = expected.astype(np.float64), found.astype(np.float64)
-    # Equal values, including infinities, have difference 0. A NaN on one side only has difference infinity.
+    # Equal values, including infinities, and NaN on both sides have difference 0. NaN on one side has difference
+    # infinity.
     is_same = (theirs == ours) | (np.isnan(theirs) & np.isnan(ours))
     with np.errstate(invalid="ignore"):
         differences = np.where(is_same, 0.0, np.abs(theirs - ours))

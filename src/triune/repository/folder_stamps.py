@@ -1,4 +1,4 @@
-"""Computes fingerprints of models' folders in threads; less often for large and for invalid folders."""
+"""Compute fingerprints (stamps) of models' folders in threads, less often for large and for invalid folders."""
 
 import os
 from collections.abc import Collection
@@ -20,12 +20,12 @@ _WAIT_NS_OF_FILE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _KnownFolder:
     """A folder that is not read again for a while.
 
     Attributes:
         signature: the folder's inode, or the target of a link.
-        why: why the folder was refused, if it was.
+        why: the reason why the folder was refused; None if it was not.
         wait_ns: the time until the next read, while the signature is the same.
         until_ns: the time of the next read.
     """
@@ -36,35 +36,35 @@ class _Seen:
     until_ns: int
 
 
-class Looks:
-    """Computes stamps of models' folders."""
+class FolderStamps:
+    """Computes the fingerprints of models' folders, by `config.stamps.stamp`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._seen: dict[Path, _Seen] = {}
+        self._seen: dict[Path, _KnownFolder] = {}
         self._is_closed = False
 
-    async def look(self, folder: Path, known: Stamp | None) -> Stamp:
-        """As `stamp`, cancelled when the server stops.
+    async def stamp_of(self, folder: Path, known: Stamp | None) -> Stamp:
+        """Compute the fingerprint of a folder, in a thread. It is cancelled when the server stops.
 
         Raises:
-            InvalidArgumentError: as `stamp` does.
+            InvalidArgumentError: the folder is not valid: see `stamp`.
             UnavailableError: the server is stopping.
             NoThreadError: the system cannot start a thread.
         """
         return await in_thread(stamp, folder, known, self._check)
 
-    async def look_again(self, folder: Path, known: Stamp | None) -> Stamp:
-        """As `look`, for polling, with the same errors.
+    async def stamp_for_polling(self, folder: Path, known: Stamp | None) -> Stamp:
+        """Compute the fingerprint of a folder for polling, with the errors of `stamp_of`.
 
         A folder that was refused is refused again without being read, for 15 seconds; the time doubles each time, up to
-        five minutes. For a folder with many files the known stamp is returned for a while. If another folder or link is
-        at the path, it is read at once.
+        five minutes. For a folder with many files the known fingerprint is returned for a while. If another folder or
+        link is at the path, it is read at once.
         """
-        return await in_thread(self._look_again, folder, known)
+        return await in_thread(self._stamp_for_polling, folder, known)
 
     def forget_others(self, folders: Collection[Path]) -> None:
-        """Forget all other folders."""
+        """Forget all folders but these."""
         for folder in self._seen.keys() - folders:
             del self._seen[folder]
 
@@ -76,7 +76,7 @@ class Looks:
         if self._is_closed:
             raise UnavailableError("the server is stopping")
 
-    def _look_again(self, folder: Path, known: Stamp | None) -> Stamp:
+    def _stamp_for_polling(self, folder: Path, known: Stamp | None) -> Stamp:
         signature = _signature(folder)
         before = self._seen.get(folder)
         if before is not None and before.signature != signature:
@@ -91,18 +91,18 @@ class Looks:
         except InvalidArgumentError as error:
             was_refused = before is not None and before.why is not None
             wait_ns = min(before.wait_ns * 2, _LONGEST_WAIT_NS) if before and was_refused else _FIRST_WAIT_NS
-            self._seen[folder] = _Seen(signature, str(error), wait_ns, self._clock.now_ns() + wait_ns)
+            self._seen[folder] = _KnownFolder(signature, str(error), wait_ns, self._clock.now_ns() + wait_ns)
             raise
         wait_ns = found.num_files * _WAIT_NS_OF_FILE
         if found.num_files >= _MANY_FILES:
-            self._seen[folder] = _Seen(signature, None, wait_ns, self._clock.now_ns() + wait_ns)
+            self._seen[folder] = _KnownFolder(signature, None, wait_ns, self._clock.now_ns() + wait_ns)
         else:
             self._seen.pop(folder, None)
         return found
 
 
 def _signature(folder: Path) -> tuple[int, ...]:
-    """Identifies an entry of a repository: the inode, or for a link its target path."""
+    """What identifies a folder at a path: the inode, or the target of a link."""
     try:
         entry = os.lstat(folder)
         target = os.stat(folder)  # noqa: PTH116

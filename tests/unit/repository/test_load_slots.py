@@ -3,7 +3,7 @@
 import asyncio
 
 from triune.core.clock import VirtualClock
-from triune.repository.turns import Turns
+from triune.repository.load_slots import LoadSlots
 
 SECOND = 1_000_000_000
 
@@ -13,7 +13,7 @@ class Line:
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
-        self.turns = Turns(2, 5 * SECOND, self.clock)
+        self.slots = LoadSlots(2, 5 * SECOND, self.clock)
         self.working: list[int] = []
         self.ends: dict[int, asyncio.Event] = {}
         self.tasks: dict[int, asyncio.Task[None]] = {}
@@ -37,7 +37,7 @@ class Line:
             await asyncio.sleep(0)
 
     async def _work(self, name: int) -> None:
-        async with self.turns.turn():
+        async with self.slots.slot():
             self.working.append(name)
             await self.ends[name].wait()
 
