@@ -229,6 +229,20 @@ def test_grids_are_sampled(mode: str, padding: str, free: bool, tmp_path: Path) 
     one("GridSample", operands, FREE4, tmp_path, free=free, mode=mode, padding_mode=padding)
 
 
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("is_aligned", [0, 1])
+def test_ties_of_grids_are_rounded_before_they_are_reflected(padding: str, is_aligned: int, tmp_path: Path) -> None:
+    size = 6
+    pixels = np.arange(-2 * size, 3 * size, dtype=np.float32) + 0.5
+    grid = pixels * 2 / (size - 1) - 1 if is_aligned else (pixels + 0.5) * 2 / size - 1
+    # Only those whose tie survives the rounding of float32.
+    back = (grid + 1) * (size - 1) / 2 if is_aligned else (grid + 1) * size / 2 - np.float32(0.5)
+    kept = grid[back == pixels]
+    assert len(kept) > 5
+    operands = {"x": noise(1, 2, size, size), "g": np.stack(np.meshgrid(kept, kept), -1)[None]}
+    one("GridSample", operands, FREE4, tmp_path, mode="nearest", padding_mode=padding, align_corners=is_aligned)
+
+
 @pytest.mark.parametrize("free", [False, True])
 def test_boxes_are_suppressed(free: bool, tmp_path: Path) -> None:
     corners = RNG.random((2, 9, 2), np.float32)

@@ -66,13 +66,26 @@ class _Sampler(Generic[V]):
     def sample(self) -> V:
         """Compute the node's output."""
         if self._mode == "nearest":
-            padded = [
-                self._padded(coordinate, size) for coordinate, size in zip(self._coordinates, self._sizes, strict=True)
-            ]
-            result = self._read([self._b.elementwise("Round", coordinate) for coordinate in padded])
+            result = self._read(
+                [
+                    self._nearest(coordinate, size)
+                    for coordinate, size in zip(self._coordinates, self._sizes, strict=True)
+                ]
+            )
         else:
             result = self._weighted(is_cubic=self._mode == "cubic")
         return self._b.reshape(result, [self._batch, self._channels, *self._target])
+
+    def _nearest(self, coordinate: V, size: Dim[V]) -> V:
+        """The integer coordinate for a coordinate of an axis of `size` elements.
+
+        ONNX rounds first and reflects then, which differs for ties: of 6 elements, -3.5 becomes -4 and then 3. (PyTorch
+        reflects first: 2.5, then 2.) The second rounding removes errors of the reflection's arithmetic.
+        """
+        rounded = self._b.elementwise("Round", coordinate)
+        if self._padding != "reflection":
+            return self._padded(rounded, size)
+        return self._b.elementwise("Round", self._padded(rounded, size))
 
     def _weighted(self, *, is_cubic: bool) -> V:
         b = self._b
