@@ -37,7 +37,7 @@ class Form(Protocol):
         """[..., heads, size] to [..., heads * size]."""
         ...
 
-    def rotate(self, x: str, num_heads: int, rope: Rope) -> str:
+    def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
         """Rotary embedding of [..., heads * size]."""
         ...
 
@@ -96,6 +96,7 @@ class Paged:
             )
         ]
         self._wanted = graph.input("logits_indices", TensorProto.INT64, "wanted")
+        self._rows: str | None = None
         self._outputs: list[tuple[str, tuple[int | str, ...]]] = []
 
     def positions(self) -> str:
@@ -110,13 +111,13 @@ class Paged:
         """See `Form`."""
         return self._graph.op("Reshape", x, self._graph.ints(0, -1))
 
-    def rotate(self, x: str, num_heads: int, rope: Rope) -> str:
+    def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
         """See `Form`."""
         graph = self._graph
-        # RotaryEmbedding has a batch: the packed tokens are one row of it.
-        row = graph.op("Unsqueeze", x, graph.ints(0))
-        rotated = _rotate(graph, row, num_heads, rope, self._num_positions, self._row_of_positions())
-        return graph.op("Squeeze", rotated, graph.ints(0))
+        # Each packed token is a row of the batch, of one token: so no runtime has to turn heads and tokens around.
+        rows = graph.op("Unsqueeze", x, graph.ints(1))
+        rotated = _rotate(graph, rows, num_heads, head_size, rope, self._num_positions, self._rows_of_positions())
+        return graph.op("Squeeze", rotated, graph.ints(1))
 
     def attend(
         self,
@@ -161,11 +162,11 @@ class Paged:
         for name, shape in self._outputs:
             self._graph.output(name, TensorProto.FLOAT, *shape)
 
-    def _row_of_positions(self) -> str:
-        """The positions as [1, tokens], once in a graph."""
-        if not hasattr(self, "_row"):
-            self._row = self._graph.op("Unsqueeze", self._positions, self._graph.ints(0))
-        return self._row
+    def _rows_of_positions(self) -> str:
+        """The positions as [tokens, 1], once in a graph."""
+        if self._rows is None:
+            self._rows = self._graph.op("Unsqueeze", self._positions, self._graph.ints(1))
+        return self._rows
 
 
 class Plain:
@@ -197,9 +198,9 @@ class Plain:
         """See `Form`."""
         return self._graph.op("Reshape", x, self._graph.ints(0, 0, -1))
 
-    def rotate(self, x: str, num_heads: int, rope: Rope) -> str:
+    def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
         """See `Form`."""
-        return _rotate(self._graph, x, num_heads, rope, self._num_positions, self._positions)
+        return _rotate(self._graph, x, num_heads, head_size, rope, self._num_positions, self._positions)
 
     def attend(
         self,
@@ -245,12 +246,14 @@ class Plain:
         return self._masks[window]
 
 
-def _rotate(graph: ModelBuilder, x: str, num_heads: int, rope: Rope, num_positions: int, positions: str) -> str:
+def _rotate(
+    graph: ModelBuilder, x: str, num_heads: int, head_size: int, rope: Rope, num_positions: int, positions: str
+) -> str:
     """RotaryEmbedding of [batch, tokens, heads * size], with one pair of tables in a graph for each rope."""
     cosines, sines = (f"{kind} {rope}" for kind in ("cosines", "sines"))
     if not graph.has_table(cosines):
         for name, table in zip((cosines, sines), rope.tables(num_positions), strict=True):
             graph.table(name, table)
-    return graph.op(
-        "RotaryEmbedding", x, cosines, sines, positions, num_heads=num_heads, rotary_embedding_dim=rope.rotary_dim
-    )
+    # 0 is the whole head, which OpenVINO fuses into fewer nodes than a part of that size.
+    part = rope.rotary_dim if rope.rotary_dim != head_size else 0
+    return graph.op("RotaryEmbedding", x, cosines, sines, positions, num_heads=num_heads, rotary_embedding_dim=part)

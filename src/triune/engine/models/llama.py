@@ -48,7 +48,7 @@ def _attention(graph: ModelBuilder, form: Form, config: LlamaConfig, layer: Laye
         query = form.join_heads(_norm(graph, config, f"{name}.q_norm", form.split_heads(query, heads, size)))
         key = form.join_heads(_norm(graph, config, f"{name}.k_norm", form.split_heads(key, kv_heads, size)))
     if layer.rope is not None:
-        query, key = form.rotate(query, heads, layer.rope), form.rotate(key, kv_heads, layer.rope)
+        query, key = form.rotate(query, heads, size, layer.rope), form.rotate(key, kv_heads, size, layer.rope)
     attended = form.attend(
         query,
         key,
