@@ -148,6 +148,23 @@ class DecoderExecutable(Protocol):
         """
         ...
 
+    def read_tokens(self, blocks: Sequence[int], num_tokens: int) -> Sequence[NDArray[np.float32]]:
+        """The first tokens of a sequence, out of its blocks: of each layer the keys, then the values.
+
+        Returns:
+            FP32 [tokens, heads, size] each, the form in which sequences move between executables of any form and block
+            size.
+        """
+        ...
+
+    def write_tokens(self, blocks: Sequence[int], tokens: Sequence[NDArray[np.float32]]) -> None:
+        """Write what `read_tokens` gave to blocks that have places for all of it.
+
+        Raises:
+            InvalidArgumentError: there are more tokens than places, or they are of another model.
+        """
+        ...
+
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy blocks within the cache, as if all were read before any is written."""
         ...
@@ -155,6 +172,47 @@ class DecoderExecutable(Protocol):
     def close(self) -> None:
         """Free all resources. No call may be running or follow."""
         ...
+
+
+def tokens_of(blocks: Array, num_tokens: int) -> NDArray[np.float32]:
+    """The first tokens of blocks [blocks, heads, block size, size] as FP32 [tokens, heads, size]."""
+    count, heads, block_size, size = blocks.shape
+    return blocks.swapaxes(1, 2).reshape(count * block_size, heads, size)[:num_tokens].astype(np.float32)
+
+
+def blocks_of(tokens: NDArray[np.float32], num_blocks: int, block_size: int) -> NDArray[np.float32]:
+    """The blocks [num_blocks, heads, block_size, size] that hold tokens FP32 [tokens, heads, size], at least one.
+
+    Places that are left over hold the last token again: a block of few bits needs no wider range for it.
+
+    Raises:
+        InvalidArgumentError: there are more tokens than places.
+    """
+    missing = num_blocks * block_size - len(tokens)
+    if missing < 0:
+        raise InvalidArgumentError(
+            f"{len(tokens)} tokens are to be written to {num_blocks} blocks of {block_size}, which hold "
+            f"{num_blocks * block_size}"
+        )
+    filled = np.concatenate([tokens, np.repeat(tokens[-1:], missing, axis=0)])
+    return filled.reshape(num_blocks, block_size, *tokens.shape[1:]).swapaxes(1, 2)
+
+
+def checked_tokens(
+    tokens: Sequence[NDArray[np.float32]], heads: Sequence[tuple[int, int]]
+) -> Sequence[NDArray[np.float32]]:
+    """`tokens` themselves, if they are as many arrays [tokens, heads, size] as `heads` says, one or more tokens each.
+
+    Raises:
+        InvalidArgumentError: they are not.
+    """
+    given = [each.shape for each in tokens]
+    if not given or not given[0][0] or given != [(given[0][0], *each) for each in heads]:
+        raise InvalidArgumentError(
+            f"tokens to write are arrays of the shapes {given}; this model has [tokens, heads, size] of "
+            f"{[['tokens', *each] for each in heads]}, and at least one token"
+        )
+    return tokens
 
 
 def checked_blocks(indices: Sequence[int], blocks: Sequence[Array], caches: Sequence[Array]) -> Sequence[Array]:

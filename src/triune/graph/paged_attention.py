@@ -107,10 +107,11 @@ def paged_attention(
     return output, key_cache, value_cache
 
 
-def cache_names(graph: GraphProto) -> list[str]:
-    """The names of a graph's caches: of each layer that of keys, then that of values, as the nodes come."""
+def cache_heads(graph: GraphProto) -> dict[str, tuple[int, int]]:
+    """The heads of a graph's caches and their size, by name: of each layer that of keys, then that of values."""
+    inputs = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
     nodes = [node for node in graph.node if node.op_type == OP_TYPE and node.domain == DOMAIN]
-    return [name for node in nodes for name in node.input[3:5]]
+    return {name: (inputs[name][1].dim_value, inputs[name][3].dim_value) for node in nodes for name in node.input[3:5]}
 
 
 @functools.cache

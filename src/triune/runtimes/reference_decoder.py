@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 from onnx.reference import ReferenceEvaluator
 
 from triune.core.datatypes import Array
-from triune.core.decoder import DecoderStep, checked_blocks
+from triune.core.decoder import DecoderStep, blocks_of, checked_blocks, checked_tokens, tokens_of
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
-from triune.graph.paged_attention import PagedAttention, cache_names
+from triune.graph.paged_attention import PagedAttention, cache_heads
 
 
 class ReferenceDecoder:
@@ -20,14 +19,15 @@ class ReferenceDecoder:
 
     unit = Unit.CPU
     precision = "fp32"
-    cache_form = "fp32 [heads, block, size]"
 
     def __init__(self, model: HeldModel, *, num_blocks: int, block_size: int = 16) -> None:
         """Read a graph in the paged form (`engine.models.forms`). Raises UnsupportedError if it is over 2 GiB."""
         whole = model.whole()
         self.block_size = block_size
-        self._names = cache_names(whole.graph)
-        self._shapes = [_block_shape(whole, name, block_size) for name in self._names]
+        self.cache_form = f"fp32 [heads, {block_size}, size]"
+        heads = cache_heads(whole.graph)
+        self._names = list(heads)
+        self._shapes = [(count, block_size, size) for count, size in heads.values()]
         self._evaluator: Any = ReferenceEvaluator(whole, new_ops=[PagedAttention])
         self.allocate(num_blocks)
 
@@ -61,6 +61,16 @@ class ReferenceDecoder:
         for cache, new in zip(self._caches, checked_blocks(indices, blocks, self._caches), strict=True):
             cache[list(indices)] = new
 
+    def read_tokens(self, blocks: Sequence[int], num_tokens: int) -> Sequence[NDArray[np.float32]]:
+        """See `DecoderExecutable`."""
+        return [tokens_of(cache[list(blocks)], num_tokens) for cache in self._caches]
+
+    def write_tokens(self, blocks: Sequence[int], tokens: Sequence[NDArray[np.float32]]) -> None:
+        """See `DecoderExecutable`."""
+        heads = [(heads, size) for heads, _, size in self._shapes]
+        for cache, new in zip(self._caches, checked_tokens(tokens, heads), strict=True):
+            cache[list(blocks)] = blocks_of(new, len(blocks), self.block_size)
+
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """See `DecoderExecutable`."""
         for cache in self._caches:
@@ -69,9 +79,3 @@ class ReferenceDecoder:
     def close(self) -> None:
         """See `DecoderExecutable`."""
         del self._evaluator, self._caches
-
-
-def _block_shape(model: ModelProto, name: str, block_size: int) -> tuple[int, int, int]:
-    (value,) = (each for each in model.graph.input if each.name == name)
-    dims = value.type.tensor_type.shape.dim
-    return dims[1].dim_value, block_size, dims[3].dim_value

@@ -56,6 +56,12 @@ class Bench:
             decoder.close()
 
 
+def other_form(case: str) -> DecoderExecutable:
+    """The case in a decoder of a block size that no other has."""
+    config = CONFIGS[case]
+    return ReferenceDecoder(write_model(config, SeededWeights(config), "paged"), num_blocks=9, block_size=5)
+
+
 @pytest.fixture(params=["reference", "openvino"])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param != "reference" and (reason := missing().get(request.param)):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from contract.decoders.conftest import NUM_BLOCKS, Bench
+from contract.decoders.conftest import NUM_BLOCKS, Bench, other_form
 from contract.decoders.test_answers import check, texts, truth
 from support.decoder_steps import Texts
 from triune.core.decoder import DecoderStep
@@ -37,6 +37,34 @@ def test_a_sequence_goes_on_from_other_blocks_and_in_another_executable(bench: B
     here.decoder.write_blocks(spare, blocks)
     here.blocks[0], here.lengths[0] = spare.astype(np.int32), 33
     check([np.concatenate([*begun, *here.read({0: 7})])], truth(CASE)[:1])
+
+
+def test_a_sequence_moves_to_a_cache_of_another_form(bench: Bench) -> None:
+    here = Texts(bench.load(CASE), texts())
+    begun = [here.read({0: 33})[0]]
+    tokens = here.decoder.read_tokens(here.blocks[0], 33)
+    assert [each.shape for each in tokens] == [(33, 4, 8)] * 4
+    other = Texts(other_form(CASE), texts()[:1])
+    assert other.decoder.cache_form != here.decoder.cache_form
+    assert other.decoder.block_size != here.decoder.block_size
+    other.decoder.write_tokens(other.blocks[0], tokens)
+    other.lengths[0] = 33
+    check([np.concatenate([*begun, *other.read({0: 7})])], truth(CASE)[:1])
+    # And back, with what the other one wrote.
+    here.decoder.write_tokens(here.blocks[0], other.decoder.read_tokens(other.blocks[0], 39))
+    here.lengths[0] = 39
+    check(here.read({0: 1}), [truth(CASE)[0][39:]])
+
+
+def test_tokens_that_do_not_fit_are_refused(bench: Bench) -> None:
+    decoder = bench.load(CASE)
+    tokens = decoder.read_tokens([0, 1], 2 * decoder.block_size)
+    with pytest.raises(InvalidArgumentError, match=f"{2 * decoder.block_size} tokens are to be written to 1 blocks"):
+        decoder.write_tokens([0], tokens)
+    with pytest.raises(InvalidArgumentError, match="and at least one token"):
+        decoder.write_tokens([0], [each[:0] for each in tokens])
+    with pytest.raises(InvalidArgumentError, match=r"shapes \[.*; this model has"):
+        decoder.write_tokens([0, 1], tokens[:3])
 
 
 def test_a_copy_of_blocks_is_a_fork(bench: Bench) -> None:

@@ -1,19 +1,20 @@
 """Decoders on OpenVINO's CPU plugin, over paged caches that Triune owns and the plugin writes in place."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triune.core.datatypes import Array, DataType
-from triune.core.decoder import CacheType, DecoderStep, checked_blocks
+from triune.core.datatypes import Array
+from triune.core.decoder import CacheType, DecoderStep, checked_blocks, checked_tokens
 from triune.core.errors import InternalError, UnsupportedError, no_memory
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
-from triune.graph.paged_attention import cache_names
+from triune.graph.paged_attention import cache_heads
 from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of
+from triune.runtimes.openvino.cache import Cache
 from triune.runtimes.openvino.library import library
 from triune.runtimes.openvino.paged_attention import LONGEST, extension, make_paged, require_convertible
 
@@ -76,10 +77,11 @@ class OpenVinoDecoder:
         self._request = compiled.create_infer_request()
         ports = {name: index for index, port in enumerate(compiled.inputs) for name in port.get_names()}
         self._ports = {name: ports[name] for name in ports if name in _step_names() or name == LONGEST}
-        self._caches = [_Cache(compiled.input(name), ports[name]) for name in cache_names(model.model.graph)]
-        # Keys in 8 bits have their scales among the rows; values always have a row for each token.
-        self.block_size = self._caches[1].block_size
-        self.cache_form = f"openvino {library.__version__} {self._caches[0].form}"
+        self._caches = [
+            Cache(compiled.input(name), ports[name], *heads) for name, heads in cache_heads(model.model.graph).items()
+        ]
+        self.block_size = self._caches[0].block_size
+        self.cache_form = f"openvino {library.__version__} {self._caches[0].form} {self._caches[1].form}"
         self.allocate(num_blocks)
 
     @property
@@ -128,6 +130,16 @@ class OpenVinoDecoder:
         for cache, new in zip(caches, checked_blocks(indices, blocks, caches), strict=True):
             cache[list(indices)] = new
 
+    def read_tokens(self, blocks: Sequence[int], num_tokens: int) -> Sequence[NDArray[np.float32]]:
+        """See `DecoderExecutable`."""
+        return [cache.tokens(blocks, num_tokens) for cache in self._caches]
+
+    def write_tokens(self, blocks: Sequence[int], tokens: Sequence[NDArray[np.float32]]) -> None:
+        """See `DecoderExecutable`."""
+        heads = [(cache.heads, cache.head_size) for cache in self._caches]
+        for cache, new in zip(self._caches, checked_tokens(tokens, heads), strict=True):
+            cache.put_tokens(blocks, new)
+
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """See `DecoderExecutable`."""
         for cache in self._caches:
@@ -136,42 +148,6 @@ class OpenVinoDecoder:
     def close(self) -> None:
         """See `DecoderExecutable`."""
         del self._request, self._caches
-
-
-class _Cache:
-    """The keys or values of one layer.
-
-    Attributes:
-        blocks: the memory that the plugin reads and writes, [num_blocks, heads, ...] as it lays blocks out.
-        form: the type and shape of a block.
-    """
-
-    def __init__(self, port: Any, index: int) -> None:
-        self._index = index
-        self._element_type = port.get_element_type()
-        _, *rest = port.get_partial_shape()
-        self._block_shape = [each.get_length() for each in rest]
-        self.form = f"{self._element_type.get_type_name()} {self._block_shape}"
-        self.blocks: Array = np.zeros(0)
-
-    @property
-    def block_size(self) -> int:
-        """The tokens of a block, of a cache of values or an uncompressed one of keys."""
-        return self._block_shape[1]
-
-    @property
-    def block_bytes(self) -> int:
-        """The memory of a block."""
-        return int(np.prod(self._block_shape)) * self._element_type.size
-
-    def allocate(self, num_blocks: int, request: Any) -> None:
-        """Make the memory, zeros, and give it to the request."""
-        tensor = library.Tensor(self._element_type, [num_blocks, *self._block_shape])
-        blocks: Array = tensor.data
-        # numpy has no bf16, so the binding returns the bits as another 16-bit dtype.
-        self.blocks = blocks.view(DataType.BF16.dtype) if self._element_type == library.Type.bf16 else blocks
-        self.blocks[...] = 0
-        request.set_input_tensor(self._index, tensor)
 
 
 def _step_names() -> frozenset[str]:

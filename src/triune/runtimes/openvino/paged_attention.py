@@ -10,7 +10,7 @@ import numpy as np
 from onnx import GraphProto, helper
 
 from triune.core.errors import UnsupportedError
-from triune.graph.paged_attention import DOMAIN, OP_TYPE, cache_names
+from triune.graph.paged_attention import DOMAIN, OP_TYPE, cache_heads
 from triune.runtimes.openvino.library import library, onnx_frontend, operators, opset
 
 LONGEST = "max_context_len"
@@ -43,9 +43,8 @@ def make_paged(model: Any, graph: GraphProto) -> None:
         model: the OpenVINO model of `graph`; changed. Its outputs are without caches, its inputs with LONGEST.
         graph: the ONNX graph that it was read from.
     """
-    for name in cache_names(graph):
+    for name, (heads, _) in cache_heads(graph).items():
         cache = model.input(name).get_node()
-        heads = cache.get_partial_shape()[1].get_length()
         cache.set_element_type(library.Type.dynamic)
         cache.set_partial_shape(library.PartialShape([-1, heads, -1, -1]))
     longest = opset.parameter([], library.Type.i32, LONGEST)

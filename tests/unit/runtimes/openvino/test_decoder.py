@@ -1,0 +1,66 @@
+"""What is OpenVINO's own in its decoders: the types of caches. The rest is held by tests/contract/decoders."""
+
+import numpy as np
+import pytest
+
+from contract.decoders.cases import CONFIGS, SeededWeights
+from contract.decoders.test_answers import texts, truth
+from support.decoder_steps import Texts
+from triune.core.decoder import CacheType
+from triune.core.errors import UnsupportedError
+from triune.core.units import Unit
+from triune.engine.models import write_model
+
+pytest.importorskip("openvino")
+
+from triune.runtimes.openvino.decoder import OpenVinoDecoder
+
+CASE = "llama 2"
+
+
+def load(cache_type: CacheType | None) -> OpenVinoDecoder:
+    model = write_model(CONFIGS[CASE], SeededWeights(CONFIGS[CASE]), "paged")
+    try:
+        return OpenVinoDecoder(model, unit=Unit.CPU, num_threads=1, num_blocks=8, cache_type=cache_type)
+    except UnsupportedError as error:
+        if "OpenVINO cannot compile the decoder with a cache in bf16" not in str(error):
+            raise
+        pytest.skip("OpenVINO has no cache in bf16 for this CPU")
+
+
+@pytest.mark.parametrize(
+    ("cache_type", "block_bytes", "error"),
+    # Keys and values of 2 layers, 4 heads of 8; in 8 bits with scales and zero points in fp32.
+    [
+        ("fp32", 16384, 1e-4),
+        ("fp16", 8192, 0.02),
+        ("bf16", 8192, 0.15),
+        ("int8", 2 * 4 * (32 * 16 + 40 * 8), 0.4),
+        (None, None, 0.4),
+    ],
+)
+def test_caches_of_few_bits_are_smaller_and_nearly_right(cache_type, block_bytes, error) -> None:
+    decoder = load(cache_type)
+    texts_ = Texts(decoder, texts())
+    found = texts_.read_all({0: 33, 1: 3}, {1: 4, 0: 1, 2: 20}, {0: 6, 2: 5})
+    for got, wanted in zip(found, truth(CASE), strict=True):
+        assert np.abs(got - wanted).max() < error
+    assert decoder.block_bytes == (block_bytes or decoder.block_bytes)
+    assert decoder.block_size == 32
+
+
+@pytest.mark.parametrize("count", [1, 33])
+@pytest.mark.parametrize("cache_type", ["fp16", "bf16", "int8"])
+def test_tokens_come_out_of_a_cache_as_numbers_and_go_back(cache_type, count) -> None:
+    exact, rounded = (Texts(load(each), texts()) for each in ("fp32", cache_type))
+    for each in (exact, rounded):
+        each.read({0: count, 1: 5})
+    kept = rounded.decoder.read_tokens(rounded.blocks[0], count)
+    for one, other in zip(exact.decoder.read_tokens(exact.blocks[0], count)[:2], kept[:2], strict=True):
+        # Of the first layer, which no rounding has come before.
+        np.testing.assert_allclose(other, one, rtol=0.01, atol=0.04)
+    expected = rounded.read({0: 7})[0]
+    moved = Texts(load(cache_type), texts()[:1])
+    moved.decoder.write_tokens(moved.blocks[0], kept)
+    moved.lengths[0] = count
+    np.testing.assert_allclose(moved.read({0: 7})[0], expected, atol=0.1 if cache_type == "int8" else 1e-4)
