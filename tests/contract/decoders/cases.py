@@ -67,6 +67,7 @@ CONFIGS: dict[str, LlamaConfig | Gpt2Config] = {
     "longrope": _scaled(
         LongScaling((1.0, 1.1, 1.3, 1.7), (1.0, 1.5, 2.5, 4.0), 16, math.sqrt(1 + math.log(4) / math.log(16)))
     ),
+    "part of a head": replace(_LLAMA, layers=(Layer(0, Rope(10000.0, 4)),) * 2),
     "mistral": replace(_LLAMA, num_key_value_heads=1, layers=(Layer(6, _ROPE),) * 2),
     "qwen 2": replace(_LLAMA, model_type="qwen2", attention_bias=True, tie_word_embeddings=True),
     "qwen 3": replace(

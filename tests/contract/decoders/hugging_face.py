@@ -61,6 +61,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "Phi3",
         _LLAMA | {"rope_parameters": _LONG, "original_max_position_embeddings": 16, "pad_token_id": 0},
     ),
+    "part of a head": (
+        "Phi3",
+        _scaled(rope_type="default", partial_rotary_factor=0.5) | {"pad_token_id": 0},
+    ),
     "mistral": ("Mistral", _LLAMA | {"sliding_window": 6, "num_key_value_heads": 1}),
     "qwen 2": ("Qwen2", _LLAMA | {"tie_word_embeddings": True}),
     "qwen 3": ("Qwen3", _LLAMA | {"head_dim": 16}),
