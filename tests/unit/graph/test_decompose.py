@@ -328,6 +328,21 @@ def test_a_negative_shift_is_one_by_more_than_the_width() -> None:
     assert (left.tolist(), right.tolist()) == ([0, 0, 0], [-1, 0, -1])
 
 
+def test_uint32_is_shifted_as_bits() -> None:
+    text = """agraph (uint32[n] x, uint32[n] s) => (uint32[n] left, uint32[n] right) {
+      left = BitShift <direction="LEFT"> (x, s)
+      right = BitShift <direction="RIGHT"> (x, s) }"""
+    values = np.array([0, 1, 2, 7, 2**31 - 1, 2**31, 2**31 + 5, 2**32 - 1, 2**32 - 2], np.uint32)
+    shifts = np.array([0, 1, 2, 15, 16, 30, 31], np.uint32)
+    x, n = (each.ravel() for each in np.meshgrid(values, shifts))
+    left, right = evaluate(normalize(model_of(text)), {"x": x, "s": n})
+    np.testing.assert_array_equal(left, x << n)
+    np.testing.assert_array_equal(right, x >> n)
+    left, right = evaluate(normalize(model_of(text)), {"x": values, "s": np.full_like(values, 32)})
+    assert not left.any()
+    assert not right.any()
+
+
 @pytest.mark.parametrize("opset", [9, 13, 21])
 @pytest.mark.parametrize("spread", [0.0, 1e-3, 1.0])
 def test_a_norm_of_numbers_far_from_zero_has_their_variance(opset: int, spread: float) -> None:

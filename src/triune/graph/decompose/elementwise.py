@@ -169,35 +169,75 @@ def bit_shift(c: Context) -> bool:
     """BitShift: `x * 2^n` or `x / 2^n`; a shift by the type's width or more gives 0, or -1 for a negative x shifted
     right.
 
-    A negative shift, read as an unsigned number, exceeds the width, as in ONNX's node tests.
+    A negative shift, read as an unsigned number, exceeds the width, as in ONNX's node tests. UINT32 is cast to INT32 and
+    back: Apple's runtimes have no UINT32, and the quotient of a number whose highest bit is set needs this form.
     """
-    b, dtype = c.build, _dtype(c)
+    b, dtype, elem_type = c.build, _dtype(c), c.values.elem_type(c.input(0))
     width = dtype.itemsize * 8
     exponent = b.cast(c.input(1), TensorProto.FLOAT)
     if dtype.kind == "i":
         is_negative = b.op("Less", exponent, b.constant(0, np.float32))
         exponent = b.op("Where", is_negative, b.constant(width, np.float32), exponent)
-    is_all = b.op("GreaterOrEqual", exponent, b.constant(width - (dtype.kind == "i"), np.float32))
-    power = b.op("Pow", b.constant(2, np.float32), b.op("Where", is_all, b.constant(0, np.float32), exponent))
-    factor, zero = b.cast(power, c.values.elem_type(c.input(0))), b.constant(0, dtype)
-    if c.attributes.get("direction") == "LEFT":
-        # For a signed number shifted left by width - 1, the former lowest bit becomes the sign.
-        limit = b.op("GreaterOrEqual", exponent, b.constant(width, np.float32))
-        whole = b.op("Mul", c.input(0), factor)
-        if dtype.kind == "i":
-            lowest = b.constant(np.iinfo(dtype.name).min, dtype)
-            is_odd = b.op("Not", b.op("Equal", b.op("Mod", c.input(0), b.constant(2, dtype)), zero))
-            whole = b.op("Where", is_all, b.op("Where", is_odd, lowest, zero), whole)
-        c.give(b.op("Where", limit, zero, whole))
-        return True
-    if dtype.kind == "u":
-        c.give(b.op("Where", is_all, zero, b.op("Div", c.input(0), factor)))
-        return True
-    # Div rounds towards 0, but a right shift rounds down.
-    floor = b.op("Div", b.op("Sub", c.input(0), b.op("Mod", c.input(0), factor)), factor)
-    sign = b.op("Where", b.op("Less", c.input(0), zero), b.constant(-1, dtype), zero)
-    c.give(b.op("Where", is_all, sign, floor))
+    is_right = c.attributes.get("direction") != "LEFT"
+    if elem_type == TensorProto.UINT32:
+        bits = b.cast(c.input(0), TensorProto.INT32)
+        signed = np.dtype(np.int32)
+        shifted = _logical_shift(c, bits, exponent) if is_right else _shift_left(c, bits, exponent, signed)
+        c.give(b.cast(shifted, elem_type))
+    elif not is_right:
+        c.give(_shift_left(c, c.input(0), exponent, dtype))
+    elif dtype.kind == "i":
+        c.give(_shift_right(c, c.input(0), exponent, dtype))
+    else:
+        is_all, factor = _power(c, exponent, width, dtype)
+        c.give(b.op("Where", is_all, b.constant(0, dtype), b.op("Div", c.input(0), factor)))
     return True
+
+
+def _power(c: Context, exponent: str, limit: int, dtype: np.dtype[np.generic]) -> tuple[str, str]:
+    """Whether the shift is at least `limit`, and 2^shift in `dtype` where it is less (else 1)."""
+    b = c.build
+    is_all = b.op("GreaterOrEqual", exponent, b.constant(limit, np.float32))
+    power = b.op("Pow", b.constant(2, np.float32), b.op("Where", is_all, b.constant(0, np.float32), exponent))
+    return is_all, b.cast(power, helper.np_dtype_to_tensor_dtype(dtype))
+
+
+def _shift_left(c: Context, x: str, exponent: str, dtype: np.dtype[np.generic]) -> str:
+    """`x * 2^n`, 0 for a shift by the type's width or more."""
+    b, width, is_signed = c.build, dtype.itemsize * 8, dtype.kind == "i"
+    is_all, factor = _power(c, exponent, width - is_signed, dtype)
+    shifted, zero = b.op("Mul", x, factor), b.constant(0, dtype)
+    if is_signed:
+        # For a signed number shifted by width - 1, the former lowest bit becomes the sign.
+        lowest = b.constant(np.iinfo(dtype.name).min, dtype)
+        is_odd = b.op("Not", b.op("Equal", b.op("Mod", x, b.constant(2, dtype)), zero))
+        shifted = b.op("Where", is_all, b.op("Where", is_odd, lowest, zero), shifted)
+    return b.op("Where", b.op("GreaterOrEqual", exponent, b.constant(width, np.float32)), zero, shifted)
+
+
+def _shift_right(c: Context, x: str, exponent: str, dtype: np.dtype[np.generic]) -> str:
+    """The arithmetic shift: floor(x / 2^n). Div rounds towards 0, so the remainder is subtracted before."""
+    b = c.build
+    is_all, factor = _power(c, exponent, dtype.itemsize * 8 - 1, dtype)
+    floor = b.op("Div", b.op("Sub", x, b.op("Mod", x, factor)), factor)
+    zero = b.constant(0, dtype)
+    return b.op("Where", is_all, b.op("Where", b.op("Less", x, zero), b.constant(-1, dtype), zero), floor)
+
+
+def _logical_shift(c: Context, bits: str, exponent: str) -> str:
+    """Shift the 32 bits of an INT32 tensor right and fill with 0: for a negative x, floor(x / 2^n) + 2^(32-n).
+
+    2^(32-n) exceeds INT32 for n = 1, so 2^(31-n) is added twice.
+    """
+    b, dtype = c.build, np.dtype(np.int32)
+    one, width = b.constant(1, np.float32), b.constant(32, np.float32)
+    is_filled = b.op("And", b.op("Less", bits, b.constant(0, dtype)), b.op("GreaterOrEqual", exponent, one))
+    left = b.op("Sub", b.constant(31, np.float32), exponent)
+    left = b.op("Min", b.op("Max", left, b.constant(0, np.float32)), b.constant(30, np.float32))
+    half = b.cast(b.op("Pow", b.constant(2, np.float32), left), TensorProto.INT32)
+    shifted = _shift_right(c, bits, exponent, dtype)
+    filled = b.op("Where", is_filled, b.op("Add", b.op("Add", shifted, half), half), shifted)
+    return b.op("Where", b.op("GreaterOrEqual", exponent, width), b.constant(0, dtype), filled)
 
 
 def bitwise_not(c: Context) -> bool:
