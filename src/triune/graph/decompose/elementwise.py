@@ -169,8 +169,8 @@ def bit_shift(c: Context) -> bool:
     """BitShift: `x * 2^n` or `x / 2^n`; a shift by the type's width or more gives 0, or -1 for a negative x shifted
     right.
 
-    A negative shift, read as an unsigned number, exceeds the width, as in ONNX's node tests. UINT32 is cast to INT32 and
-    back: Apple's runtimes have no UINT32, and the quotient of a number whose highest bit is set needs this form.
+    A negative shift, read as an unsigned number, exceeds the width, as in ONNX's node tests. UINT32 is cast to INT32
+    and back: Apple's runtimes have no UINT32, and the quotient of a number whose highest bit is set needs this form.
     """
     b, dtype, elem_type = c.build, _dtype(c), c.values.elem_type(c.input(0))
     width = dtype.itemsize * 8

@@ -1,13 +1,15 @@
 """Convert constants and inputs to the element types that Apple's runtimes compute in: int32 and fp32."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.graph.values import names_read_by, subgraphs_of
 from triune.graph.weight_files import array_of
 
 NARROWED: Mapping[int, int] = {
@@ -126,12 +128,34 @@ def _may_be_clipped(
         return False
     return all(
         _is_clipped_harmlessly(name, array, node)
+        or _subgraphs_may_be_clipped(name, array, node, depth)
         or (
             _copies_elements(name, node)
             and all(_may_be_clipped(each, array, readers_of, depth + 1) for each in node.output if each)
         )
         for node in readers
     )
+
+
+def _subgraphs_may_be_clipped(name: str, array: NDArray[Any], node: NodeProto, depth: int) -> bool:
+    """Whether only subgraphs of `node` (the branches of an If, for example) read the value, and clipping is harmless
+    there.
+    """
+    graphs = list(subgraphs_of(node))
+    return (
+        bool(graphs)
+        and name not in node.input
+        and all(_may_be_clipped(name, array, partial(_readers_in, graph), depth + 1) for graph in graphs)
+    )
+
+
+def _readers_in(graph: GraphProto, name: str) -> Sequence[NodeProto] | None:
+    """The nodes of a subgraph that read a value, those whose own subgraphs read it included; None if it is an output of
+    the subgraph.
+    """
+    if any(output.name == name for output in graph.output):
+        return None
+    return [node for node in graph.node if name in names_read_by(node)]
 
 
 def _copies_elements(name: str, node: NodeProto) -> bool:

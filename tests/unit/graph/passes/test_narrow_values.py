@@ -70,6 +70,30 @@ def test_what_is_beyond_int32_and_means_something_is_refused(body: str, found: s
         Narrow()(normalize(model_of(_model(body))))
 
 
+def _branches(then: str, otherwise: str) -> str:
+    return f"""agraph (int64[6] x, bool d) => (int64[6] y) {CONSTANTS} {{
+      y = If (d) <then_branch = a () => (int64[6] p) {{ {then} }}, else_branch = b () => (int64[6] q) {{ {otherwise} }}>
+    }}"""
+
+
+def test_a_limit_that_a_branch_reads_is_that_of_int32() -> None:
+    model = model_of(_branches("p = Slice (x, zero, most1, zero)", "m = Min (x, most)  q = Max (m, least)"))
+    x = np.array([ENDS.min, ENDS.min + 1, -1, 0, ENDS.max - 1, ENDS.max])
+    session = ort.InferenceSession(Narrow()(normalize(model)).SerializeToString(), providers=["CPUExecutionProvider"])
+    for branch in (True, False):
+        (answer,) = session.run(["y"], {"x": x.astype(np.int32), "d": np.array(branch)})
+        assert answer.tolist() == x.tolist()
+
+
+@pytest.mark.parametrize(
+    "then", ["p = Add (x, most1)", "p = Expand (most, six)", "p = Identity (x)  most2 = Neg (most)"]
+)
+def test_a_limit_that_means_something_in_a_branch_is_refused(then: str) -> None:
+    text = _branches(f"six = Constant <value = int64[1] {{6}}> ()  {then}", "q = Min (x, most)")
+    with pytest.raises(UnsupportedError, match="does not fit into int32"):
+        Narrow()(model_of(text))
+
+
 def test_a_limit_that_is_an_output_is_refused() -> None:
     text = f"agraph (int64[6] x) => (int64[6] y, int64 most) {CONSTANTS} {{ y = Min (x, most) }}"
     with pytest.raises(UnsupportedError, match="does not fit into int32"):
