@@ -11,17 +11,17 @@ from triune.core.cache import cache_folder
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.printable import encodable, printable
-from triune.frontends.embedded import num_addresses
 from triune.frontends.kserve.budget import MemoryBudget
-from triune.frontends.kserve.grpc.server import GrpcServer
+from triune.frontends.kserve.grpc.server import NUM_DESCRIPTORS, GrpcServer
 from triune.frontends.kserve.http.server import HttpServer
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload, short_switch_interval
 from triune.frontends.metrics import MetricsServer
 from triune.frontends.short import ShortLimits
 from triune.hosting import kill_all
-from triune.lifetime.descriptors import connections_within, raise_descriptor_limit
+from triune.lifetime.descriptors import connections_within, raise_descriptor_limit, share_of
 from triune.lifetime.ending import Ending
+from triune.lifetime.garbage import existing_objects_kept
 from triune.lifetime.watchdog import Watchdog
 from triune.repository.repository import Repository
 from triune.repository.settings import RepositorySettings
@@ -93,7 +93,12 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
     is_missing_allowed = settings.is_exiting_on_error is False
     repository = make_repository(settings.repository, machine, is_missing_allowed=is_missing_allowed)
     server = Server(repository, name=settings.name, is_ready_strict=settings.is_ready_strict)
-    with Ending(settings.exit_timeout_seconds, kill_all) as ending, Watchdog(), short_switch_interval():
+    with (
+        Ending(settings.exit_timeout_seconds, kill_all) as ending,
+        Watchdog(),
+        short_switch_interval(),
+        existing_objects_kept(),
+    ):
         await _serve(settings, server, repository, budget, ending, on_ready)
 
 
@@ -111,7 +116,7 @@ async def _serve(
         at = settings.ports
         hosts = [each or at.host for each in (at.http_host, at.grpc_host, at.metrics_host)]
         ports = (at.http, at.grpc, at.metrics)
-        limits = _within_descriptors(settings.limits, hosts, ports)
+        limits, grpc_limits = _within_descriptors(settings.limits, ports)
         short = ShortLimits(
             receive_seconds=limits.receive_seconds,
             idle_seconds=limits.idle_seconds,
@@ -133,7 +138,7 @@ async def _serve(
                 server,
                 hosts[1],
                 ports[1] or 0,
-                limits=limits,
+                limits=grpc_limits,
                 budget=budget,
                 offload=offload,
                 channel=settings.channel,
@@ -180,12 +185,16 @@ async def _serve(
         ending.drained()
 
 
-def _within_descriptors(limits: Limits, hosts: Sequence[str], ports: Sequence[int | None]) -> Limits:
-    http, grpc, metrics = (int(port is not None) for port in ports)
-    # gRPC has a separate connection limit for each address that it listens on.
-    num_listeners = max(1, http + grpc * num_addresses(hosts[1]) + metrics)
-    num_connections = connections_within(raise_descriptor_limit(), limits.connections, num_listeners)
-    return replace(limits, connections=num_connections)
+def _within_descriptors(limits: Limits, ports: Sequence[int | None]) -> tuple[Limits, Limits]:
+    """The limits of HTTP and the metrics, and those of gRPC, whose connections take several descriptors."""
+    num_listeners = max(1, sum(port is not None for port in ports))
+    num_descriptors = raise_descriptor_limit()
+    num_connections = connections_within(num_descriptors, limits.connections, num_listeners)
+    num_grpc = max(1, share_of(num_descriptors, num_listeners) // NUM_DESCRIPTORS)
+    return (
+        replace(limits, connections=num_connections),
+        replace(limits, connections=min(num_grpc, limits.connections)),
+    )
 
 
 async def _open(repository: Repository, stop: asyncio.Event) -> bool:

@@ -48,7 +48,7 @@ def budget() -> MemoryBudget:
 
 @pytest.fixture
 async def channel(server: HandServer, budget: MemoryBudget, offload: Offload) -> AsyncIterator[grpc.aio.Channel]:
-    limits = Limits(send_seconds=0.3, connections=4)
+    limits = Limits(send_seconds=0.3, connections=4, calls=8)
     front_end = GrpcServer(server, port=0, limits=limits, budget=budget, offload=offload)  # type: ignore[arg-type]
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{await front_end.start()}", options=options) as channel:

@@ -134,11 +134,17 @@ def serve(
         typer.Option(min=1 << 20, help="Memory limit of all requests under way [default: 1/4 of the machine's]."),
     ] = None,
     max_connections: Annotated[
-        int, typer.Option(min=1, help="The largest number of connections of each port, and of gRPC calls.")
+        int, typer.Option(min=1, help="The largest number of connections of each port.")
     ] = DEFAULT_LIMITS.connections,
     max_streams: Annotated[
         int, typer.Option(min=1, help="The largest number of concurrent calls of one gRPC connection.")
     ] = DEFAULT_LIMITS.streams,
+    max_calls: Annotated[
+        int, typer.Option(min=2, help="The largest number of concurrent calls of all gRPC connections.")
+    ] = DEFAULT_LIMITS.calls,
+    max_frames_per_sec: Annotated[
+        int, typer.Option(min=1, help="How many small HTTP/2 frames a second are read from one gRPC connection.")
+    ] = DEFAULT_LIMITS.frames_per_second,
     max_queue_size: Annotated[
         int, typer.Option(min=0, help="The longest queue, unless a config sets max_queue_size; 0 is unlimited.")
     ] = DEFAULT_MODEL_LIMITS.queue.max_requests,
@@ -269,6 +275,8 @@ def serve(
             decompression_ratio=max_decompression_ratio,
             connections=max_connections,
             streams=max_streams,
+            calls=max_calls,
+            frames_per_second=max_frames_per_sec,
             head_bytes=max_header_bytes,
             chunks=max_chunks,
             receive_seconds=receive_timeout_secs,

@@ -135,16 +135,6 @@ def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> li
     return listeners
 
 
-def num_addresses(host: str) -> int:
-    """The number of addresses of `host` on this machine; 1 if it cannot be resolved, which listening reports as an
-    error.
-    """
-    try:
-        return len(_addresses(host, 0))
-    except OSError:
-        return 1
-
-
 def _addresses(host: str, port: int) -> dict[tuple[int, tuple[object, ...]], None]:
     """The address families and addresses of a host. `localhost` always has both loopback addresses (RFC 6761)."""
     names = _LOOPBACKS if host.lower() == "localhost" else (host,)

@@ -28,19 +28,27 @@ def raise_descriptor_limit() -> int:
     return _MOST[0] if soft == resource.RLIM_INFINITY else soft
 
 
+def share_of(num_descriptors: int, num_listeners: int) -> int:
+    """The number of file descriptors that the connections of each listener may take.
+
+    A quarter of all, at least 128, are kept for reading files, importing modules, starting processes, loading models.
+
+    Args:
+        num_descriptors: the limit of the process.
+        num_listeners: the number of listeners, at least 1.
+    """
+    return max(1, (num_descriptors - _num_kept(num_descriptors)) // num_listeners)
+
+
 def connections_within(num_descriptors: int, num_wanted: int, num_listeners: int) -> int:
     """The number of connections that each listener may have. If it is lower than wanted, a warning is logged.
-
-    A quarter of the descriptors, at least 128, are kept for reading files, importing modules, starting processes and
-    loading models.
 
     Args:
         num_descriptors: the limit of the process.
         num_wanted: the wanted number for each listener.
         num_listeners: the number of listeners, at least 1.
     """
-    num_kept = max(_KEPT, num_descriptors // 4)
-    num_each = max(1, (num_descriptors - num_kept) // num_listeners)
+    num_each = share_of(num_descriptors, num_listeners)
     if num_each >= num_wanted:
         return num_wanted
     _log.warning(
@@ -49,7 +57,11 @@ def connections_within(num_descriptors: int, num_wanted: int, num_listeners: int
         num_wanted,
         num_each,
         num_descriptors,
-        num_kept,
+        _num_kept(num_descriptors),
         num_listeners,
     )
     return num_each
+
+
+def _num_kept(num_descriptors: int) -> int:
+    return max(_KEPT, num_descriptors // 4)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from triune.lifetime.descriptors import connections_within
+from triune.lifetime.descriptors import connections_within, share_of
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,10 @@ def test_a_quarter_and_128_at_least_are_kept(
     told = f"--max-connections is lowered from 4096 to {num_connections}: the process may have {num_descriptors} file"
     assert (told in caplog.text) == (num_connections < 4096)
     assert bool(caplog.text) == (num_connections < 4096)
+
+
+def test_connections_that_take_several_descriptors_have_the_same_share() -> None:
+    assert [share_of(each, 3) for each in (20000, 1024, 100)] == [5000, 256, 1]
 
 
 def test_the_limit_is_raised_as_far_as_it_may_be() -> None:

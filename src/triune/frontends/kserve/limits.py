@@ -40,8 +40,10 @@ class Limits:
         idle_seconds: how long a connection may stay without a request.
         send_seconds: how long a client may read nothing of a response.
         linger_seconds: how long a refused connection stays open, so that the client can read the error.
-        connections: the largest number of connections; over gRPC also of calls.
+        connections: the largest number of connections.
         streams: the largest number of concurrent calls on one gRPC connection.
+        calls: the largest number of concurrent calls on all gRPC connections.
+        frames_per_second: how many frames of less than 1 KiB are read from one gRPC connection in a second.
     """
 
     request_bytes: int = MAX_REQUEST_BYTES
@@ -56,6 +58,8 @@ class Limits:
     linger_seconds: float = 5.0
     connections: int = 4096
     streams: int = 1024
+    calls: int = 8192
+    frames_per_second: int = 20_000
 
 
 def check_small(num_bytes: int) -> None:

@@ -7,7 +7,6 @@ from enum import Enum
 import grpc
 import grpc.aio
 
-from triune.core.addresses import format_address
 from triune.core.errors import UnavailableError
 from triune.frontends.access import OPEN, Rules
 from triune.frontends.kserve.budget import MemoryBudget
@@ -16,10 +15,14 @@ from triune.frontends.kserve.grpc import health as grpc_health
 from triune.frontends.kserve.grpc import service as grpc_service
 from triune.frontends.kserve.grpc.health import HealthService
 from triune.frontends.kserve.grpc.large import LargeMessages
+from triune.frontends.kserve.grpc.relay import CALL, Relay
 from triune.frontends.kserve.grpc.service import InferenceService
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
 from triune.serving.server import Server
+
+NUM_DESCRIPTORS = 3
+"""The file descriptors of a connection: one to the client, and both ends of the relay's one to gRPC's library."""
 
 
 class Compression(Enum):
@@ -37,6 +40,8 @@ class Compression(Enum):
 _COMPRESSIONS = {
     each: grpc.Compression.NoCompression if each is Compression.NONE else grpc.Compression.Gzip for each in Compression
 }
+
+_CALL = CALL.decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ class GrpcServer:
         self._service = InferenceService(server, limits, budget or MemoryBudget(), large)
         self._health = HealthService(server)
         self._grpc: grpc.aio.Server | None = None
+        self._relay: Relay | None = None
 
     async def start(self) -> int:
         """Listen.
@@ -116,38 +122,54 @@ class GrpcServer:
             UnavailableError: the address is taken or is not this machine's.
         """
         limits = self._limits
-        listener = grpc.aio.server(
-            options=_options(limits, self._channel),
-            compression=_COMPRESSIONS[self._channel.compression],
-            maximum_concurrent_rpcs=limits.connections,
+        self._relay = relay = Relay(limits)
+        self._grpc = library = grpc.aio.server(
+            options=_options(limits, self._channel), compression=_COMPRESSIONS[self._channel.compression]
         )
-        listener.add_generic_rpc_handlers(
+        library.add_generic_rpc_handlers(
             (
+                _Arrivals(relay),
                 grpc.method_handlers_generic_handler(grpc_service.SERVICE, self._service.handlers(self._rules)),
                 grpc.method_handlers_generic_handler(grpc_health.SERVICE, self._health.handlers(self._rules)),
             )
         )
-        address = format_address(self._host, self._port)
         try:
-            port = listener.add_insecure_port(address)
+            library.add_insecure_port(relay.address)
+            await library.start()
+            return await relay.start(self._host, self._port, is_shared=self._channel.is_port_shared)
         except RuntimeError as error:
-            raise UnavailableError(
-                f"cannot listen for gRPC on {address}: {error}; choose another port or host"
-            ) from error
-        await listener.start()
-        self._grpc = listener
-        return port
+            await self.stop(0)
+            raise UnavailableError(f"cannot listen for gRPC on {relay.address}: {error}") from error
+        except BaseException:
+            await self.stop(0)
+            raise
 
     async def stop(self, grace_seconds: float) -> None:
         """Accept no new calls, and cancel those that are not finished after `grace_seconds`."""
-        if self._grpc is None:
+        if self._grpc is None or self._relay is None:
             return
+        self._relay.stop_listening()
         self._service.stop_streams()
         self._health.stop()
         await self._grpc.stop(grace_seconds)
-        self._grpc = None
+        await self._relay.close()
+        self._grpc = self._relay = None
         if self._own_offload is not None:
             self._own_offload.close()
+
+
+class _Arrivals(grpc.GenericRpcHandler):
+    """Handles no call, but tells the relay of each one that gRPC's library hands on."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._turns = relay.turns
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> None:
+        # The relay's header is the last one, whatever the client has sent.
+        for name, value in reversed(handler_call_details.invocation_metadata):
+            if name == _CALL:
+                self._turns.arrive(int(value))
+                return
 
 
 def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int]]:
@@ -166,15 +188,11 @@ def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int
     return (
         ("grpc.max_receive_message_length", min(limits.request_bytes, limits.grpc_request_bytes)),
         ("grpc.max_send_message_length", -1),
-        # By default gRPC sets SO_REUSEPORT. Then a second server on the port would get half of the connections, without
-        # an error.
-        ("grpc.so_reuseport", int(channel.is_port_shared)),
         *((name, int(value)) for name, value in wanted.items() if value is not None),
         # Closing an idle connection does no harm: a gRPC client opens a new one when it needs it.
         ("grpc.max_connection_idle_ms", round(limits.idle_seconds * 1000)),
         ("grpc.server_handshake_timeout_ms", round(limits.receive_seconds * 1000)),
         ("grpc.max_concurrent_streams", limits.streams),
-        ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.max_metadata_size", limits.head_bytes),
     )
 

@@ -1,0 +1,87 @@
+"""The heads of HTTP/2 frames. Source: RFC 9113, sections 4.1 and 6."""
+
+import struct
+from typing import Final
+
+PREFACE_BYTES: Final = 24
+"""What a client sends before its first frame."""
+
+HEAD_BYTES: Final = 9
+
+DATA: Final = 0x0
+HEADERS: Final = 0x1
+RST_STREAM: Final = 0x3
+GOAWAY: Final = 0x7
+CONTINUATION: Final = 0x9
+
+END_STREAM: Final = 0x1
+END_HEADERS: Final = 0x4
+
+CANCEL: Final = 0x8
+ENHANCE_YOUR_CALM: Final = 0xB
+"""gRPC's clients report it as RESOURCE_EXHAUSTED."""
+
+MAX_BYTES: Final = HEAD_BYTES + (1 << 14)
+"""The largest frame that gRPC's library accepts from clients."""
+
+MAX_CONTINUATIONS: Final = 16
+"""How many frames may continue the headers of one call: with full frames, more than any call may have."""
+
+# The length is 24 bits: 16 high ones and 8 low ones. Then follow the kind, the flags and the stream's number.
+_HEAD = struct.Struct(">HBBBI")
+_FLAGS_AT = 4
+_LITERAL = b"\0"
+
+read_head = _HEAD.unpack_from
+"""Read (high bits of the length, low bits, kind, flags, stream) at a position."""
+
+
+def find_end(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
+    """Find the end of the headers that begin with the frame at `start`, and go on in CONTINUATION frames.
+
+    Returns:
+        where the last of these frames begins and ends; (0, 0) if it has not come yet; (0, -1) if the frames are too
+        many or have more than `max_bytes`.
+    """
+    position = start
+    for _ in range(1 + MAX_CONTINUATIONS):
+        if len(data) - position < HEAD_BYTES:
+            return 0, 0
+        high, low, _, flags, _ = read_head(data, position)
+        end = position + HEAD_BYTES + (high << 8 | low)
+        if end - start > max_bytes:
+            break
+        if end > len(data):
+            return 0, 0
+        if flags & END_HEADERS:
+            return position, end
+        position = end
+    return 0, -1
+
+
+def with_header(headers: bytes, last: int, name: bytes, value: bytes) -> bytes:
+    """Add a header after all others, in one more CONTINUATION frame.
+
+    It is written out, so that the tables of known headers on both ends stay the same. Source: RFC 7541, section 6.2.2.
+
+    Args:
+        headers: the frames.
+        last: where the last of them begins.
+        name: the header's name, of less than 127 bytes.
+        value: its value, likewise.
+    """
+    _, _, _, flags, stream = read_head(headers, last)
+    header = b"".join((_LITERAL, len(name).to_bytes(), name, len(value).to_bytes(), value))
+    continued = _HEAD.pack(0, len(header), CONTINUATION, END_HEADERS, stream)
+    flags_at = last + _FLAGS_AT
+    return b"".join((headers[:flags_at], (flags & ~END_HEADERS).to_bytes(), headers[flags_at + 1 :], continued, header))
+
+
+def reset(stream: int, code: int) -> bytes:
+    """A RST_STREAM frame, which ends one stream."""
+    return _HEAD.pack(0, 4, RST_STREAM, 0, stream) + struct.pack(">I", code)
+
+
+def go_away(last_stream: int, code: int, reason: bytes) -> bytes:
+    """A GOAWAY frame, which ends the connection. Calls after `last_stream` were not seen, and may be repeated."""
+    return _HEAD.pack(0, 8 + len(reason), GOAWAY, 0, 0) + struct.pack(">II", last_stream, code) + reason

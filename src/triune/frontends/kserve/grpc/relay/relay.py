@@ -1,0 +1,133 @@
+"""The relay: listens for clients, and connects each of them to gRPC's library."""
+
+import asyncio
+import logging
+import tempfile
+from pathlib import Path
+
+from triune.core.errors import UnavailableError
+from triune.core.scratch import HeldFolder
+from triune.frontends.embedded import BACKLOG, listen
+from triune.frontends.kserve.grpc.relay.sides import ClientSide, LibrarySide
+from triune.frontends.kserve.grpc.relay.turns import Turns
+from triune.frontends.kserve.limits import Limits
+
+_log = logging.getLogger(__name__)
+
+_READ_BYTES = 32 << 10
+"""The size of one read, and so of what a connection holds while it waits. libuv reads up to 32 times in a row."""
+
+# The longest path of a socket is 103 bytes on macOS.
+_MAX_PATH_BYTES = 100
+
+
+class Relay:
+    """Passes the bytes of clients on to gRPC's library and back. On the event loop only.
+
+    Attributes:
+        address: the address that gRPC's library is to listen on: a socket in a folder that only this user can enter.
+        limits: the limits on connections.
+        turns: the turns in which calls are opened. They are to be told which calls have arrived at their handlers.
+        num_calls: how many calls all connections have open.
+        buffer: what every read is received into.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        """Args:
+        limits: the limits on connections.
+
+        Raises:
+            UnavailableError: the folder cannot be made.
+        """
+        self.limits = limits
+        self.turns = Turns()
+        self.num_calls = 0
+        self.buffer = memoryview(bytearray(_READ_BYTES))
+        self._folder, self._path = _make_folder()
+        self.address = f"unix:{self._path}"
+        self._clients: set[ClientSide] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._servers: list[asyncio.Server] = []
+        self._is_empty = asyncio.Event()
+
+    async def start(self, host: str, port: int, *, is_shared: bool) -> int:
+        """Listen for clients; gRPC's library must be listening.
+
+        Args:
+            host: the name or address to listen on.
+            port: the port; 0 takes a free one.
+            is_shared: set SO_REUSEPORT, so that other servers can listen on the same port.
+
+        Returns:
+            the port.
+
+        Raises:
+            UnavailableError: the address is taken, or is not this machine's.
+        """
+        listeners = listen(host, port, purpose="gRPC", is_shared=is_shared)
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            self._servers.append(await loop.create_server(lambda: ClientSide(self), sock=listener, backlog=BACKLOG))
+        bound: int = listeners[0].getsockname()[1]
+        return bound
+
+    def stop_listening(self) -> None:
+        """Accept no more connections."""
+        for server in self._servers:
+            server.close()
+
+    async def close(self) -> None:
+        """End what gRPC's library, which has stopped, leaves of connections."""
+        self.stop_listening()
+        for client in self._clients:
+            client.close()
+        if self._clients:
+            self._is_empty.clear()
+            try:
+                await asyncio.wait_for(self._is_empty.wait(), 1)
+            except TimeoutError:
+                for client in tuple(self._clients):
+                    client.transport.abort()
+        self._folder.remove()
+
+    def arrived(self, client: ClientSide) -> None:
+        """A client has connected: connect it to gRPC's library."""
+        if len(self._clients) >= self.limits.connections:
+            client.transport.abort()
+            return
+        self._clients.add(client)
+        connecting = asyncio.get_running_loop().create_task(self._connect(client))
+        self._connecting.add(connecting)
+        connecting.add_done_callback(self._connecting.discard)
+
+    def left(self, client: ClientSide) -> None:
+        """A client's connection has ended."""
+        self._clients.discard(client)
+        if not self._clients:
+            self._is_empty.set()
+
+    async def _connect(self, client: ClientSide) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            _, library = await loop.create_unix_connection(lambda: LibrarySide(self, client), self._path)
+        except OSError as error:
+            _log.warning("a gRPC connection is closed: it cannot be passed on: %s", error)
+            client.transport.abort()
+            return
+        if client.is_closed:
+            library.transport.abort()
+        else:
+            client.connect(library)
+
+
+def _make_folder() -> tuple[HeldFolder, str]:
+    for parent in (Path(tempfile.gettempdir()), Path("/tmp")):
+        try:
+            folder = HeldFolder(parent)
+        except OSError as error:
+            raise UnavailableError(f"gRPC's socket cannot be made in '{parent}': {error}") from error
+        path = f"{folder.path / 'grpc'}"
+        if len(path.encode()) <= _MAX_PATH_BYTES:
+            return folder, path
+        folder.remove()
+    raise UnavailableError(f"the path of gRPC's socket, '{path}', is longer than {_MAX_PATH_BYTES} bytes")

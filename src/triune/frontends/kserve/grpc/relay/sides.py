@@ -1,0 +1,295 @@
+"""A connection of a client, and the one to gRPC's library to which its frames are passed on."""
+
+import asyncio
+import itertools
+import logging
+from typing import Final, Protocol
+
+from triune.frontends.kserve.grpc.relay import frames
+from triune.frontends.kserve.grpc.relay.side import Side
+from triune.frontends.kserve.grpc.relay.turns import Turns
+from triune.frontends.kserve.limits import Limits
+
+_log = logging.getLogger(__name__)
+
+CALL: Final = b"triune-call"
+"""The header that tells a call's number to its handler."""
+
+# Larger frames carry data, and cost less than those.
+_SMALL_FRAME_BYTES = 1024
+
+# gRPC's library refuses calls whose headers exceed the limit. Only what exceeds it twice is not worth reading for that.
+_MOST_HEADS = 2
+
+# The share of a second's small frames that may come at once.
+_BURST_SECONDS = 0.1
+
+# How many small frames it counts to end a call: cancelling one that runs costs more than any other small frame.
+_RESET_FRAMES = 40
+
+# The calls of a client that has left are ended a few at a time, for the same reason.
+_ENDED_AT_ONCE = 4
+_ENDING_SECONDS = 0.008
+
+# How many calls of one connection may have been ended before they arrived at their handlers. gRPC's library hands most
+# of them on all the same; but it does not have to.
+_MAX_ABANDONED = 4
+_ABANDONED_SECONDS = 1.0
+
+# A connection is closed after this many strikes: one for each call that is ended before it arrived or is beyond the
+# connection's limit, and for each hundredth of a second of rest. A call that is answered takes one back.
+_MAX_STRIKES = 2000
+_STRIKES_PER_SECOND = 100
+_PARTING_SECONDS = 1.0
+
+
+class Shared(Protocol):
+    """What all connections share.
+
+    Attributes:
+        limits: the limits on connections.
+        turns: the turns in which calls are opened.
+        num_calls: how many calls all connections have open.
+        buffer: what every read is received into.
+    """
+
+    limits: Limits
+    turns: Turns
+    num_calls: int
+    buffer: memoryview
+
+    def arrived(self, client: "ClientSide") -> None:
+        """A client has connected; `client.connect` is to be called."""
+        ...
+
+    def left(self, client: "ClientSide") -> None:
+        """A client has left, and its calls have ended."""
+        ...
+
+
+class LibrarySide(Side):
+    """The connection to gRPC's library. Its frames go to the client."""
+
+    def __init__(self, shared: Shared, client: "ClientSide") -> None:
+        """Args:
+        shared: what all connections share.
+        client: the client's connection.
+        """
+        super().__init__(shared.buffer, shared.limits.send_seconds, 0)
+        self.peer = self._client = client
+        self._added = b""
+
+    def refuse(self, stream: int) -> None:
+        """Tell the client, between two frames, that a call is refused because there are too many."""
+        self._added += frames.reset(stream, frames.ENHANCE_YOUR_CALM)
+        if not self._num_skipped:
+            self._client.transport.write(self._added)
+            self._added = b""
+
+    def say_goodbye(self, last_stream: int, reason: str) -> None:
+        """Tell the client, if that is possible between two frames, that its connection will be closed."""
+        if not self._num_skipped:
+            frame = frames.go_away(last_stream, frames.ENHANCE_YOUR_CALM, reason.encode())
+            self._client.transport.write(frame)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Pass frames on to the client, and see which calls end."""
+        data = self._held + bytes(self._buffer[:nbytes])
+        changed: list[bytes] = []
+        start, position = 0, self._num_skipped
+        while len(data) - position >= frames.HEAD_BYTES:
+            if self._added:
+                changed += (data[start:position], self._added)
+                start, self._added = position, b""
+            high, low, kind, flags, stream = frames.read_head(data, position)
+            if kind <= frames.HEADERS and flags & frames.END_STREAM:
+                self._client.answered(stream)
+            elif kind == frames.RST_STREAM:
+                self._client.end_call(stream)
+            position += frames.HEAD_BYTES + (high << 8 | low)
+        self._pass_on(data, changed, start, position)
+
+
+class ClientSide(Side):
+    """A client's connection. Its frames go to gRPC's library, which gets whole ones only."""
+
+    def __init__(self, shared: Shared) -> None:
+        """Args:
+        shared: what all connections share.
+        """
+        super().__init__(shared.buffer, shared.limits.send_seconds, frames.PREFACE_BYTES)
+        self._shared = shared
+        self._library: LibrarySide | None = None
+        self._calls: dict[int, int] = {}
+        self._last_stream = 0
+        self._num_abandoned = 0
+        self._is_waiting = False
+        self._is_blocked = False
+        self._is_expelled = False
+        self._num_strikes = 0.0
+        self._num_allowed = 0.0
+        self._counted_at = 0.0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended, or nothing more of it is read."""
+        return self._is_expelled or self.transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        super().connection_made(transport)
+        self._shared.arrived(self)
+
+    def connect(self, library: LibrarySide) -> None:
+        """Pass frames on to `library` from now on."""
+        self.peer = self._library = library
+        if self._held:
+            self._go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left: end its calls, a few at a time, and then the connection to the library."""
+        library = self._library
+        if library is not None and not library.is_closed and not self._num_skipped:
+            for stream in tuple(itertools.islice(self._calls, _ENDED_AT_ONCE)):
+                library.transport.write(frames.reset(stream, frames.CANCEL))
+                self.end_call(stream)
+            if self._calls:
+                asyncio.get_running_loop().call_later(_ENDING_SECONDS, self.connection_lost, None)
+                return
+        for stream in tuple(self._calls):
+            self.end_call(stream)
+        super().connection_lost(exc)
+        self._shared.left(self)
+
+    def end_call(self, stream: int) -> bool:
+        """One of the connection's calls has ended, unless it had before.
+
+        Returns:
+            whether it was on its way to its handler.
+        """
+        call = self._calls.pop(stream, 0)
+        self._shared.num_calls -= call > 0
+        return self._shared.turns.leave(call)
+
+    def answered(self, stream: int) -> None:
+        """One of the connection's calls has ended with an answer."""
+        self.end_call(stream)
+        self._num_strikes = max(0, self._num_strikes - 1)
+
+    def abandoned_arrived(self) -> None:
+        """A call has arrived that the client had ended before."""
+        self._num_abandoned -= 1
+        if self._is_blocked:
+            self._is_blocked = False
+            self._go_on()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Pass frames on to gRPC's library, or hold them until it is this connection's turn to open a call."""
+        data = self._held + bytes(self._buffer[:nbytes])
+        if self._library is not None:
+            self._forward(self._library, data)
+        elif data:
+            self._held = data
+            self.pause()
+
+    def take_turn(self, call: int) -> None:
+        """Open a call, with which the frames that are held begin."""
+        self._is_waiting = False
+        self._go_on(call)
+
+    def _go_on(self, call: int = 0) -> None:
+        if self._library is not None and not (self._is_waiting or self._is_blocked or self.is_closed):
+            self._forward(self._library, self._held, call)
+        self.resume()
+
+    def _forward(self, library: LibrarySide, data: bytes, call: int = 0) -> None:
+        """Pass on the frames of `data`; `call` is the number of a call that may be opened, if not 0."""
+        size, allowed = len(data), self._count_allowed()
+        changed: list[bytes] = []
+        start, position = 0, self._num_skipped
+        while size - position >= frames.HEAD_BYTES and (call or allowed > 0):
+            high, low, kind, _, stream = frames.read_head(data, position)
+            end = position + frames.HEAD_BYTES + (high << 8 | low)
+            if end > size and end - position <= frames.MAX_BYTES:
+                break
+            if kind == frames.HEADERS:
+                last, end = frames.find_end(data, position, _MOST_HEADS * self._shared.limits.head_bytes)
+                if end < 0:
+                    self.transport.abort()
+                if end <= 0:
+                    break
+                if stream > self._last_stream:
+                    call = call or self._next_call()
+                    if not call:
+                        self.pause()
+                        break
+                    headers = frames.with_header(data[position:end], last - position, CALL, b"%d" % call)
+                    changed += (data[start:position], headers, self._open(library, stream, call))
+                    start, call = end, 0
+            elif kind == frames.RST_STREAM and stream in self._calls:
+                self._abandon(stream)
+                allowed -= _RESET_FRAMES
+            allowed -= end - position < _SMALL_FRAME_BYTES
+            position = end
+        self._pass_on(data, changed, start, position)
+        self._num_allowed = allowed
+        if allowed <= 0:
+            self.pause()
+            seconds = (1 - allowed) / self._shared.limits.frames_per_second
+            self._num_strikes += seconds * _STRIKES_PER_SECOND
+            asyncio.get_running_loop().call_later(seconds, self._go_on)
+        if self._num_strikes > _MAX_STRIKES and not self.is_closed:
+            self._expel(library)
+
+    def _expel(self, library: LibrarySide) -> None:
+        """Say why, read nothing more, and close the connection when the client has had time to read the reason."""
+        reason = "too many calls without an answer, or too many small frames"
+        _log.info("a gRPC connection is closed: it sent %s", reason)
+        library.say_goodbye(self._last_stream, reason)
+        self.pause()
+        self._is_expelled = True
+        asyncio.get_running_loop().call_later(_PARTING_SECONDS, self.transport.abort)
+
+    def _next_call(self) -> int:
+        """The number of a call that may be opened now; 0 if it must wait."""
+        self._is_blocked = self._num_abandoned >= _MAX_ABANDONED
+        call = 0 if self._is_blocked else self._shared.turns.take(self)
+        self._is_waiting = not (call or self._is_blocked)
+        return call
+
+    def _open(self, library: LibrarySide, stream: int, call: int) -> bytes:
+        """Begin a call. A connection may have as many as are left for all others, so that none can take all.
+
+        Returns:
+            what is to follow the call's headers: if the call is refused, its end. The library must see the headers of
+            such a call, too, because later ones may refer to them.
+        """
+        shared = self._shared
+        is_refused = len(self._calls) >= shared.limits.calls - shared.num_calls
+        self._num_strikes += len(self._calls) >= shared.limits.streams
+        self._last_stream = stream
+        self._calls[stream] = call
+        shared.num_calls += 1
+        if not is_refused:
+            return b""
+        library.refuse(stream)
+        self._abandon(stream)
+        return frames.reset(stream, frames.CANCEL)
+
+    def _abandon(self, stream: int) -> None:
+        """End a call. If it has not yet arrived, remember it until it does, but not for ever."""
+        call = self._calls[stream]
+        if self.end_call(stream):
+            self._num_abandoned += 1
+            self._num_strikes += 1
+            turns = self._shared.turns
+            turns.abandon(call, self)
+            asyncio.get_running_loop().call_later(_ABANDONED_SECONDS, turns.arrive, call)
+
+    def _count_allowed(self) -> float:
+        """How many small frames may be passed on now."""
+        rate = self._shared.limits.frames_per_second
+        now = asyncio.get_running_loop().time()
+        earned = (now - self._counted_at) * rate
+        self._counted_at = now
+        return min(self._num_allowed + earned, rate * _BURST_SECONDS)

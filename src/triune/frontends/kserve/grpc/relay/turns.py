@@ -1,0 +1,72 @@
+"""The turns in which connections open calls."""
+
+import itertools
+from collections import deque
+from typing import Protocol
+
+NUM_AHEAD = 8
+"""How many calls may be on their way through gRPC's library: enough that it never waits for the next one."""
+
+
+class Waiting(Protocol):
+    """A connection that wants to open a call."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended."""
+        ...
+
+    def take_turn(self, call: int) -> None:
+        """Open a call of this number. May ask for the next turn."""
+        ...
+
+    def abandoned_arrived(self) -> None:
+        """A call has arrived that the connection had ended before."""
+        ...
+
+
+class Turns:
+    """Lets connections open calls one after the other, while few are on their way through gRPC's library.
+
+    A call is on its way until it has arrived at its handler, or has ended before it did.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._under_way: set[int] = set()
+        self._abandoned: dict[int, Waiting] = {}
+        self._waiting: deque[Waiting] = deque()
+
+    def take(self, connection: Waiting) -> int:
+        """The number of the call that `connection` may open now; 0 if its `take_turn` will be called instead."""
+        if len(self._under_way) < NUM_AHEAD and not self._waiting:
+            return self._next()
+        self._waiting.append(connection)
+        return 0
+
+    def arrive(self, call: int) -> None:
+        """The call has arrived at its handler. May be called more than once."""
+        if call in self._abandoned:
+            self._abandoned.pop(call).abandoned_arrived()
+        else:
+            self.leave(call)
+
+    def abandon(self, call: int, connection: Waiting) -> None:
+        """The call has ended before it arrived, but may arrive yet: `connection` is told when it does."""
+        self._abandoned[call] = connection
+
+    def leave(self, call: int) -> bool:
+        """The call has arrived or ended. Returns whether it was on its way."""
+        if call not in self._under_way:
+            return False
+        self._under_way.remove(call)
+        while self._waiting and len(self._under_way) < NUM_AHEAD:
+            connection = self._waiting.popleft()
+            if not connection.is_closed:
+                connection.take_turn(self._next())
+        return True
+
+    def _next(self) -> int:
+        call = next(self._numbers)
+        self._under_way.add(call)
+        return call
