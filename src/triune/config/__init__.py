@@ -1,1 +1,1 @@
-"""Reading a model's folder: its config, completed and checked; its versions; fingerprints of its files."""
+"""Read a model's folder: its config, completed and checked; its versions; and fingerprints of its files."""

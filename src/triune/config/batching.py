@@ -14,8 +14,8 @@ _log = logging.getLogger(__name__)
 def translate_batching(message: ModelConfigMessage, rows: Rows) -> BatchingPolicy:
     """Translate a completed config to its batching policy.
 
-    Requests are not batched if the inputs' values decide how many rows an output has: such rows cannot be
-    attributed to their requests.
+    Requests are not batched if the values of the inputs decide how many rows an output has: it would not be known which
+    request a row belongs to.
 
     Args:
         message: the config.
@@ -41,7 +41,7 @@ def translate_batching(message: ModelConfigMessage, rows: Rows) -> BatchingPolic
         )
     return BatchingPolicy(
         max_batch_size=message.max_batch_size,
-        # Without a batch dimension no requests can be batched; the queue policy still applies.
+        # Without a batch dimension, requests cannot be batched. The queue policy still applies.
         is_dynamic=message.max_batch_size > 0 and rows is not Rows.BY_VALUES,
         preferred_batch_sizes=tuple(sorted(set(batching.preferred_batch_size))),
         max_queue_delay_us=batching.max_queue_delay_microseconds,

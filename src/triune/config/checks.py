@@ -1,4 +1,4 @@
-"""Checks of a request against its model's config. Each request is checked here once, and not again later."""
+"""Check a request against the config of its model. Each request is checked once, here."""
 
 from collections.abc import Iterable
 

@@ -1,7 +1,7 @@
-"""Auto-completion: fields that a config leaves out are taken from the folder and the model file, by Triton's rules.
+"""Auto-completion: take fields that a config leaves out from the folder and the model file, by Triton's rules.
 
-Source of the rules: Triton's user guide, "Auto-Generated Model Configuration", and the ONNX Runtime backend's
-behaviour.
+Source of the rules: Triton's user guide, "Auto-Generated Model Configuration", and the behaviour of the ONNX Runtime
+backend.
 """
 
 import logging
@@ -37,7 +37,7 @@ def complete_backend(
         given: the config as written; not changed.
         folder_name: the model's folder.
         version_folder: a version's folder; its file names imply the backend if the config does not name one.
-        machine: gives the available backends.
+        machine: the machine with the available backends.
 
     Raises:
         InvalidArgumentError: the name is not the folder's, platform and backend disagree, or the backend is unknown.
@@ -74,12 +74,12 @@ def complete_backend(
 
 
 def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
-    """The model file of a version. If its name is that of a folder, the file of the same name in that folder.
+    """The model file of a version. If a folder has its name, the file of the same name in that folder.
 
-    Apple's packages, which are folders, are returned as they are.
+    Apple's packages, which are folders, are returned unchanged.
 
     Raises:
-        InvalidArgumentError: the file does not exist, or its path leaves the version's folder.
+        InvalidArgumentError: the file does not exist, or its path leads outside the version's folder.
     """
     path = inside(version_folder, message.default_model_filename, "default_model_filename")
     is_package = path.suffix in PACKAGE_SUFFIXES
@@ -103,10 +103,10 @@ def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
 def complete_tensors(message: ModelConfigMessage, signature: Signature, completion: Completion) -> None:
     """Fill in max_batch_size, dynamic_batching, inputs and outputs in place, where the config leaves them out.
 
-    The model can batch if it has inputs and the first dimension of every tensor is free and the same. If inputs or
-    outputs are missing from the config of such a model, max_batch_size 0 becomes the default or the file's limit, if
-    that is smaller. If it is then above 1, and no scheduler is chosen, the dynamic batcher is turned on. A tensor that
-    is named without data_type or dims takes them from the file. Of the optional inputs only states are filled in.
+    The model can batch if it has inputs, and the first dimension of every tensor is free and the same. If inputs or
+    outputs are missing from the config of such a model, a max_batch_size of 0 becomes the default, or the file's limit
+    if that is smaller. If it is then above 1, and no scheduler is chosen, the dynamic batcher is turned on. A tensor
+    without data_type or dims gets them from the file. Of optional inputs, only states are filled in.
 
     Raises:
         InvalidArgumentError: max_batch_size is set, but the model cannot batch, or its limit is smaller.
@@ -132,7 +132,7 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature, completi
 
 
 def refuse_incomplete(message: ModelConfigMessage) -> None:
-    """Raise InvalidArgumentError if a config lacks a required field. Called if auto-completion is turned off."""
+    """Raise InvalidArgumentError if a config lacks a required field. Call this if auto-completion is turned off."""
     model = f"model '{message.name}'"
     remedy = "say so in its config, or start the server without --disable-auto-complete-config"
     if not message.backend and not message.platform:
@@ -197,7 +197,7 @@ def _complete_each(
 
 
 def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: Machine) -> str:
-    # If two backends read the same file, the one for which Triton has a platform is taken.
+    # If two backends read the same file, take the one for which Triton has a platform.
     for name in sorted(machine.runtimes, key=lambda each: each not in _PLATFORM_OF_BACKEND):
         runtime = machine.runtimes[name]
         if message.default_model_filename:
@@ -218,13 +218,13 @@ def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: M
 
 
 def _filename(runtime: Runtime, version_folder: Path) -> str:
-    """The first default file name that exists; the most common one if none does, for the error message."""
+    """The first default file name that exists; if none does, the most common one, for the error message."""
     names = runtime.default_filenames
     return next((name for name in names if _is_there(version_folder / name)), names[0])
 
 
 def _is_there(path: Path) -> bool:
-    """Whether the path exists. A broken link counts: `model_file` reports it."""
+    """Whether the path exists. A broken link counts as existing, since `model_file` reports it."""
     return os.path.lexists(path)
 
 

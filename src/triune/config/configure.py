@@ -1,4 +1,4 @@
-"""Making a ModelConfig from a model's folder: read, complete, check, translate."""
+"""Make a ModelConfig from a model's folder: read, complete, check, translate."""
 
 import errno
 import logging
@@ -39,9 +39,9 @@ class Source:
         name: the model's name.
         folder: the model's folder.
         message: the config as written; empty if there is none.
-        versions: the versions to serve, ascending.
+        versions: the versions to serve, in ascending order.
         stamp: the fingerprint of the folder.
-        parts: for an ensemble, the served configs of the models of its steps, by name and version; version None is
+        parts: for an ensemble, the current configs of the models of its steps, by name and version; version None is
             the newest.
     """
 
@@ -75,7 +75,7 @@ def read_source(
     Args:
         name: the model's name.
         folder: its folder.
-        before: the folder's fingerprint, taken before reading, so that later writes are seen as a change.
+        before: the folder's fingerprint from before reading, so that later writes count as a change.
         config_json: replaces config.pbtxt.
         completion: which config file to read, and whether it must be complete.
         honours: the fields of `config.honour.FIELDS` that the config's backend supports.
@@ -98,7 +98,7 @@ def read_source(
 def configure(
     source: Source, version: int, machine: Machine, completion: Completion = DEFAULT_COMPLETION
 ) -> ModelConfig:
-    """The completed configuration of a tensor model's version. Compiles nothing.
+    """Complete the configuration of one version of a tensor model. Compiles nothing.
 
     Raises:
         InvalidArgumentError: the config is wrong, or contradicts the model file.
@@ -161,7 +161,7 @@ def read_labels(folder: Path, name: str) -> tuple[str, ...]:
     """Read a label file in a model's folder: one label in each line.
 
     Raises:
-        InvalidArgumentError: the file cannot be read, is not UTF-8, or lies outside the folder.
+        InvalidArgumentError: the file cannot be read, is not UTF-8, or is outside the folder.
     """
     path = require_near(inside(folder, name, "label_filename"), folder, "label_filename")
     try:
@@ -170,7 +170,7 @@ def read_labels(folder: Path, name: str) -> tuple[str, ...]:
         raise InvalidArgumentError(f"label_filename '{path.name}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidArgumentError(f"label_filename '{path.name}' is not UTF-8: {error.reason}") from error
-    # Universal newlines, as when a file is read as text.
+    # Convert line ends, as Python does for text files.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return tuple(lines[:-1] if lines[-1] == "" else lines)
 

@@ -1,4 +1,4 @@
-"""Datatypes as Triton's config names them: TYPE_FP32, and TYPE_STRING for BYTES."""
+"""Conversion between datatypes and their names in Triton's config: TYPE_FP32, but TYPE_STRING for BYTES."""
 
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError
@@ -12,16 +12,16 @@ _FROM_CONFIG = {number: each for each, number in _TO_CONFIG.items()}
 
 
 def to_config(datatype: DataType) -> DataTypeMessage:
-    """The config's enum value of a datatype."""
+    """The enum value in the config for a datatype."""
     return _TO_CONFIG[datatype]  # pyright: ignore[reportReturnType]  (enumerators are ints in protobuf's stubs)
 
 
 def from_config(number: int, what: str) -> DataType:
-    """The datatype of a config's enum value.
+    """The datatype for an enum value in the config.
 
     Args:
         number: the enum value.
-        what: names the tensor in the error message.
+        what: what the error message calls the tensor.
 
     Raises:
         InvalidArgumentError: the value is unset or unknown.

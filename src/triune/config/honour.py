@@ -1,4 +1,7 @@
-"""Config fields that Triune does not support (an error) or that have no effect (logged). None is silently ignored."""
+"""Fields of configs that Triune does not support, which are errors, or that have no effect, which is logged.
+
+None is ignored silently.
+"""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -15,7 +18,7 @@ _log = logging.getLogger(__name__)
 BACKENDS_WITH_GRAPH_LEVEL = frozenset({"onnxruntime"})
 """The backends whose runtimes support `optimization.graph.level`."""
 
-# The event loop logs the hints: the limit keeps a config with very many fields from blocking it.
+# The limit keeps a config with very many fields from blocking the event loop, which logs the hints.
 _MOST_PARAMETERS = 256
 
 
@@ -24,7 +27,7 @@ class Field:
     """A config field that not every backend supports, and that must not be ignored.
 
     Attributes:
-        is_asked: whether a config sets it.
+        is_asked: returns whether a config sets it.
         remedy: what a user can do instead.
     """
 

@@ -17,8 +17,8 @@ class Instances:
     """A model's units and executables.
 
     Attributes:
-        units: the preferred first.
-        num_instances: executables per unit.
+        units: the units, the preferred one first.
+        num_instances: the number of executables on each unit.
         groups: the config's instance groups, completed.
     """
 
@@ -109,7 +109,7 @@ def _unit_of(group: ModelInstanceGroup, backend: str, machine: Machine) -> Unit:
             f"instance group {group.name} has kind KIND_GPU but no GPUs are available ({status.reason}); "
             "use KIND_CPU, or name units in parameters 'units'"
         )
-    # KIND_AUTO, and KIND_MODEL: the backend decides. An emulated unit is used only if the config names it.
+    # For KIND_AUTO and KIND_MODEL the backend decides. An emulated unit is used only if the config names it.
     for unit in machine.runtimes[backend].units():
         if machine.status(unit).presence is Presence.PRESENT:
             return unit

@@ -41,8 +41,8 @@ def check_name(name: str) -> None:
 
 
 def _check_length(text: str, what: str, longest: int) -> None:
-    """Raises InvalidArgumentError if a name or path has more bytes than systems take, or cannot be written."""
-    # The beginning of a long name identifies it.
+    """Raise InvalidArgumentError if a name or path has more bytes than systems allow, or cannot be encoded."""
+    # The beginning of a long name is enough to recognize it.
     shown = text if len(text) <= _NUM_SHOWN else f"{text[:_NUM_SHOWN]}..."
     try:
         num_bytes = len(text) if len(text) > longest else len(text.encode())
@@ -55,12 +55,12 @@ def _check_length(text: str, what: str, longest: int) -> None:
 
 
 def is_version(folder_name: str) -> bool:
-    """Whether a folder of this name is a version: a whole number of 63 bits, without leading zeros."""
+    """Whether a folder of this name is a version: an integer of at most 63 bits, without leading zeros."""
     return bool(_VERSION.fullmatch(folder_name)) and int(folder_name) < 2**63
 
 
 def find_versions(folder: Path) -> list[int]:
-    """The versions of a model, ascending. Folders that are no versions are logged and ignored.
+    """The versions of a model, in ascending order. Other folders are logged and ignored.
 
     Raises:
         InvalidArgumentError: the folder cannot be read.
@@ -82,7 +82,7 @@ def find_versions(folder: Path) -> list[int]:
 
 
 def _why_no_version(name: str) -> str:
-    # Triton's reasons and messages.
+    # The reasons and messages are Triton's.
     why = "contains leading zeros in its directory name"
     if not name.startswith("0"):
         why = f"fails to convert to integral number of 0 to {2**63 - 1}"
@@ -90,10 +90,10 @@ def _why_no_version(name: str) -> str:
 
 
 def choose_versions(policy: ModelVersionPolicy, present: Iterable[int], name: str) -> list[int]:
-    """The versions that the policy serves, ascending. Without a policy: the newest (Triton's `latest {1}`).
+    """The versions that the policy selects, in ascending order. Without a policy: the newest (Triton's `latest {1}`).
 
     Raises:
-        InvalidArgumentError: the policy leaves none.
+        InvalidArgumentError: the policy selects none.
     """
     newest_first = sorted(present, reverse=True)
     match policy.WhichOneof("policy_choice"):
@@ -116,17 +116,17 @@ def choose_versions(policy: ModelVersionPolicy, present: Iterable[int], name: st
 
 
 def inside(folder: Path, relative: str, what: str) -> Path:
-    """`folder / relative`, checked to stay below `folder`.
+    """Return `folder / relative`, after a check that it does not lead outside `folder`.
 
     Symbolic links are not resolved here: `links` checks them.
 
     Args:
         folder: the folder that must contain the path.
         relative: a path from a config or a request.
-        what: names the path's source in the error message.
+        what: what the error message calls the source of the path.
 
     Raises:
-        InvalidArgumentError: the path is empty, absolute, too long, or leaves the folder.
+        InvalidArgumentError: the path is empty, absolute, too long, or leads outside the folder.
     """
     _check_length(relative, what, _LONGEST_PATH_BYTES)
     path = PurePosixPath(relative)

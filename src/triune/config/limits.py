@@ -23,7 +23,8 @@ class ModelLimits:
     """A model's limits.
 
     Attributes:
-        load_seconds: the time for conversion, compilation, warm-up and measurements, without the wait for other loads.
+        load_seconds: the time for conversion, compilation, warm-up and measurements; waiting for other loads does not
+            count.
         run_seconds: the time for one run of a batch.
         queue: the limits of its request queue.
     """
@@ -78,13 +79,13 @@ class LoadLimit:
         self.change(seconds)
 
     def change(self, seconds: float) -> None:
-        """Change the limit, still counted from the beginning."""
+        """Change the limit. It still counts from the beginning."""
         self.cancel()
         when_ns = self._begun_ns + int(seconds * 1e9)
         self._timer = self._clock.call_at(when_ns, lambda: self._on_late(seconds))
 
     def cancel(self) -> None:
-        """Stop the timer: the load has ended."""
+        """Stop the timer, since the load has ended."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,7 +1,7 @@
-"""Symbolic links in a model's folder: which files they may lead to.
+"""Symbolic links in a model's folder, and which files they may lead to.
 
-Links are followed, but clients can receive the content of label files, and of weights (a model can return them). So
-the targets of these must lie near the model, and cannot expose other files of the machine.
+Links are followed. But clients can receive the content of label files, and of weights, which a model can return. So the
+targets of these links must be near the model, and cannot expose other files of the machine.
 """
 
 import os
@@ -12,12 +12,12 @@ from triune.graph.load import external_data, read_model
 
 
 def require_near(path: Path, folder: Path, what: str) -> Path:
-    """Require that a file's real path lies in the real path of the model's folder, or in its repository.
+    """Check that a file's real path is in the real path of the model's folder, or in its repository.
 
     Args:
         path: the file.
         folder: the model's folder.
-        what: names the file's source in the error message.
+        what: what the error message calls the file.
 
     Raises:
         InvalidArgumentError: links lead elsewhere.
@@ -29,13 +29,13 @@ def require_near(path: Path, folder: Path, what: str) -> Path:
 
 
 def require_data_near(file: Path, version_folder: Path) -> None:
-    """Require that the external weight files of a model lie near the model.
+    """Check that the files with external weights of a model are near it.
 
     Their links may lead into the repository, into the real paths of the model's and the version's folder, and into the
     folder that really contains the model file, as links in Hugging Face's cache do.
 
     Args:
-        file: the model file, already inspected. Only ONNX files have external weights.
+        file: the model file, which was inspected already. Only ONNX files have external weights.
         version_folder: the version's folder; the repository is two folders above it.
 
     Raises:
@@ -63,7 +63,7 @@ def _has_other_links(folder: Path, file: Path) -> bool:
 
 
 def _real(path: Path) -> Path:
-    # Path.resolve raises for a cycle of links.
+    # Path.resolve raises an error for a cycle of links; realpath does not.
     return Path(os.path.realpath(path))
 
 

@@ -1,4 +1,4 @@
-"""The fresh counters of a version, with the histograms that its config's `model_metrics` describes."""
+"""Make the counters of a new version, with the histograms that `model_metrics` in its config describes."""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 def new_statistics(message: ModelConfigMessage, *, has_distributions: bool) -> ModelStatistics:
-    """The counters of a version that was just loaded; with histograms of latencies and sizes if asked for."""
+    """Make the counters of a version that was just loaded, with histograms of latencies and sizes if required."""
     statistics = ModelStatistics()
     if has_distributions:
         statistics.distributions = Distributions(Histogram(first_response_buckets_ms(message)))
@@ -22,7 +22,7 @@ def new_statistics(message: ModelConfigMessage, *, has_distributions: bool) -> M
 
 
 def first_response_buckets_ms(message: ModelConfigMessage) -> Sequence[float]:
-    """The histogram bounds of the time to a first response, in ms, ascending: the config's, or Triton's defaults."""
+    """The bounds of the histogram of the time to a first response, in ms, ascending: the config's, or Triton's."""
     bounds: Sequence[float] = FIRST_RESPONSE_BUCKETS_MS
     for control in message.model_metrics.metric_control:
         family = control.metric_identifier.family

@@ -18,9 +18,9 @@ class TensorConfig:
     Attributes:
         name: the tensor's name.
         datatype: its element type.
-        dims: the shape of one row: without the batch dimension, -1 where free.
-        reshape: the model's own shape of one row, if it differs from `dims`; same number of elements.
-        is_optional: a request may leave the input out.
+        dims: the shape of one row, without the batch dimension; -1 is a free dimension.
+        reshape: the shape of one row in the model, if it differs from `dims`; the number of elements is the same.
+        is_optional: whether a request may leave the input out.
         labels: for classification, the label of each index of an output; empty if the config names no label file.
     """
 
@@ -39,7 +39,7 @@ class WarmupSample:
     Attributes:
         name: its name in the config.
         num_runs: how often it runs.
-        batch_size: rows.
+        batch_size: the number of rows.
         inputs: for each input its datatype, the shape of one row, and where the data comes from:
             "zero", "random", or the path of a raw file below the model's `warmup` folder.
     """
@@ -56,23 +56,23 @@ class ModelConfig:
 
     Attributes:
         message: the completed config as Triton's protobuf message. It is not changed any more.
-        encoded: the message in protobuf's encoding, for the config endpoints; made once, by the loading thread.
+        encoded: the serialized message, for the config endpoints. The thread that loads the model makes it, once.
         json: the message in JSON, likewise.
         name: the model's name, which is its folder's name.
         backend: the runtime's name.
         path: the version's model file; the version's folder if the backend has no model file.
-        inputs: by name, in order.
-        outputs: by name, in order.
+        inputs: the inputs by name, in order.
+        outputs: the outputs by name, in order.
         units: the units that it runs on, the preferred first.
-        num_instances: executables per unit.
+        num_instances: the number of executables on each unit.
         batching: how its requests are queued and batched.
         warmup: the samples that run before it is ready.
         parameters: the config's `parameters` without those that Triune itself reads (`units`, `own_process`).
-        is_decoupled: a request may have any number of responses.
+        is_decoupled: whether a request may have any number of responses.
         metric_tags: labels to add to its metrics.
-        has_own_process: each executable runs in a separate process.
-        num_runs: how many models answer one request: 1, but for an ensemble, which counts itself and its steps' models,
-            with the steps of those that are ensembles themselves.
+        has_own_process: whether each executable runs in a separate process.
+        num_runs: how many models run for one request: 1; for an ensemble, itself and all models of its steps, and of
+            the steps of ensembles among them.
     """
 
     message: ModelConfigMessage

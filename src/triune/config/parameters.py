@@ -25,7 +25,7 @@ _LEAST_TOLERANCE = 1e-3
 
 
 def parameters_of(message: ModelConfigMessage) -> Mapping[str, str]:
-    """A config's parameters, without `units` and `own_process`."""
+    """The parameters in a config, without `units` and `own_process`, which Triune reads itself."""
     ours = (UNITS_PARAMETER, OWN_PROCESS_PARAMETER)
     return {name: value.string_value for name, value in message.parameters.items() if name not in ours}
 
@@ -37,7 +37,7 @@ def has_own_process(message: ModelConfigMessage) -> bool:
 
 
 def option_names(backend: str, machine: Machine) -> frozenset[str]:
-    """The names of all parameters that are read, by the backend's runtime or by Triune itself."""
+    """The names of all parameters that the backend's runtime or Triune itself reads."""
     names = {UNITS_PARAMETER, OWN_PROCESS_PARAMETER, TOLERANCE_PARAMETER, LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER}
     for runtime in machine.runtimes.values():
         names.update(options_of(runtime, backend))
@@ -45,7 +45,10 @@ def option_names(backend: str, machine: Machine) -> frozenset[str]:
 
 
 def options_of(runtime: Runtime, backend: str) -> frozenset[str]:
-    """The names of parameters that `runtime` reads for a model of `backend`; a stand-in reads only its own prefix."""
+    """The names of parameters that `runtime` reads for a model of `backend`.
+
+    If another runtime loads the backend's files in its place, only names with that runtime's prefix are read.
+    """
     if runtime.name == backend:
         return frozenset(runtime.option_names)
     if not is_stand_in(runtime.name, backend):
@@ -60,7 +63,7 @@ def read_options(parameters: Mapping[str, str], runtime: Runtime, backend: str) 
 
 
 def tolerance_of(parameters: Mapping[str, str], precision: str) -> float:
-    """The allowed difference from the `cpu` unit's answers in a precision, relative to an output's largest value.
+    """The allowed difference from the answers of `cpu` in a precision, divided by the output's largest value.
 
     Raises:
         InvalidArgumentError: the parameter `unit_tolerance` is not a number of at least 0.

@@ -1,4 +1,4 @@
-"""Parses Triton's ModelConfig from text (config.pbtxt) and JSON (a load request); errors give line and column."""
+"""Parse Triton's ModelConfig from text (config.pbtxt) and JSON (a load request). Errors say line and column."""
 
 import difflib
 import json
@@ -31,7 +31,7 @@ def parse_text(content: bytes, source: str) -> ModelConfigMessage:
 
     Args:
         content: the file's bytes.
-        source: its name in messages.
+        source: what messages call it.
 
     Raises:
         InvalidArgumentError: a syntax error, an unknown field or a value out of range; the message starts with
@@ -52,7 +52,7 @@ def parse_text(content: bytes, source: str) -> ModelConfigMessage:
         position = f"{source}:{error.GetLine() or 1}:{error.GetColumn() or 1}"
         raise InvalidArgumentError(f"{position}: {_explain(_without_position(str(error)))}") from None
     except ValueError as error:
-        # The JSON has strings that protobuf cannot hold, such as escaped lone surrogates.
+        # JSON may have strings that protobuf cannot hold, such as escaped lone surrogates.
         raise InvalidArgumentError(f"{source}:1:1: a value is out of range: {error}") from None
     return message
 
@@ -88,7 +88,7 @@ def parse_json(content: str, source: str) -> ModelConfigMessage:
     except json_format.ParseError as error:
         raise InvalidArgumentError(f"{source}: {_explain(str(error))}") from None
     except (ValueError, TypeError, AttributeError) as error:
-        # protobuf's parser raises other errors for some values of the wrong JSON type.
+        # For some values of a wrong JSON type, protobuf's parser raises other errors.
         raise InvalidArgumentError(f"{source}: a value has the wrong type or is out of range: {error}") from None
     return message
 
@@ -98,7 +98,7 @@ def _without_position(text: str) -> str:
 
 
 def _explain(text: str) -> str:
-    """Protobuf's message, extended by the nearest known name."""
+    """Append the nearest known name to protobuf's message."""
     text = text.split("\n Available Fields", 1)[0]
     if unknown := _UNKNOWN_FIELD.search(text):
         type_name, name = unknown.groups()

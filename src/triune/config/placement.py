@@ -13,14 +13,14 @@ from triune.runtimes.machine import Machine
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All inputs of a compilation besides the model file. Equal recipes give equal executables.
+    """All that an executable depends on besides the model file. Equal recipes make equal executables.
 
     Attributes:
         runtime: the runtime's name.
         unit: the unit that it is compiled for.
-        num_threads: CPU threads of one run.
-        options: the runtime's own settings, sorted by name.
-        has_own_process: it runs in its own process.
+        num_threads: the number of CPU threads in one run.
+        options: the settings of the runtime, sorted by name.
+        has_own_process: whether it runs in its own process.
     """
 
     runtime: str
@@ -42,14 +42,14 @@ def place(config: ModelConfig, machine: Machine) -> Sequence[Recipe]:
 
 
 def recipe_on(unit: Unit, num_threads: int, config: ModelConfig, machine: Machine) -> Recipe:
-    """Make the recipe of an executable on any unit, named by the config or not. Raises as `place` does."""
+    """Make the recipe of an executable on any unit, even one that the config does not name. Raises as `place` does."""
     runtime = machine.runtime_for(config.backend, unit)
     options = _options(config, runtime)
     return Recipe(runtime.name, unit, num_threads, tuple(sorted(options.items())), config.has_own_process)
 
 
 def threads_per_executable(num_units: int, num_instances: int, num_cores: int) -> int:
-    """CPU threads for each executable of a model, so that its units do not fight over cores; at least 1."""
+    """The number of CPU threads for each executable of a model, at least 1, so that all together fit the cores."""
     return max(1, num_cores // (num_units * num_instances))
 
 

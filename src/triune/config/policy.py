@@ -18,9 +18,10 @@ class QueuePolicy:
     """Triton's ModelQueuePolicy.
 
     Attributes:
-        timeout_action: REJECT answers UNAVAILABLE; DELAY moves the request behind all requests that are in time.
+        timeout_action: what happens to a request after its timeout: REJECT answers UNAVAILABLE; DELAY moves it behind
+            all requests that are in time.
         default_timeout_us: how long a request may wait; 0 means forever.
-        allow_timeout_override: a request's own timeout counts if it is shorter (Triton's rule).
+        allow_timeout_override: whether the timeout in a request counts, if it is shorter (Triton's rule).
         max_queue_size: the number of requests that may wait; 0 means no limit. Further requests get UNAVAILABLE.
     """
 
@@ -56,15 +57,15 @@ class BatchingPolicy:
     """How requests form batches.
 
     Attributes:
-        max_batch_size: rows in a batch; 0 means that the model has no batch dimension.
-        is_dynamic: requests are batched; otherwise each runs alone.
-        preferred_batch_sizes: sizes worth waiting for, ascending.
-        max_queue_delay_us: how long the oldest request may wait for a better batch.
-        preserve_ordering: responses are sent in the order of their requests.
-        num_priority_levels: 0 means that there is one level, and a request with a priority is an error.
-        default_priority_level: level of a request that names none; 1 is the highest.
+        max_batch_size: the largest number of rows in a batch; 0 means that the model has no batch dimension.
+        is_dynamic: whether requests are batched; otherwise each runs alone.
+        preferred_batch_sizes: the sizes for which a batch waits, in ascending order.
+        max_queue_delay_us: how long the oldest request may wait for a larger batch.
+        preserve_ordering: whether responses are sent in the order of their requests.
+        num_priority_levels: the number of levels; 0 means one level, and that a request with a priority is an error.
+        default_priority_level: the level of a request that names none; 1 is the highest.
         default_queue_policy: the policy of levels that `queue_policies` does not name.
-        queue_policies: policy by priority level.
+        queue_policies: the policies by priority level.
         queue_limits: the limits for levels whose policies have no max_queue_size.
         ragged_inputs: inputs whose rows may differ in shape; they are padded with zeros at the end of each dimension.
     """

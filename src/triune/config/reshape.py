@@ -1,4 +1,4 @@
-"""The config's `reshape`: conversion between the shape that clients see and the model's shape."""
+"""The config's `reshape`: conversion between the shape that clients see and that of the model."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,20 @@ from triune.core.tensors import format_shape
 
 
 def reshape_to_model(array: Array, tensor: TensorConfig, *, has_batch: bool) -> Array:
-    """View an input in the model's shape. `array` has shape `dims`, after a batch dimension if `has_batch`."""
+    """Return a view of an input in the model's shape.
+
+    `array` has the shape `dims`, after a batch dimension if `has_batch`.
+    """
     return _reshape(array, tensor.dims, tensor.reshape, has_batch)
 
 
 def reshape_to_client(array: Array, tensor: TensorConfig, *, has_batch: bool) -> Array:
-    """View an output in the shape that the config states. `array` has the model's shape.
+    """Return a view of an output in the shape that the config states. `array` has the model's shape.
 
     Raises:
         InternalError: the model's output does not match the config.
     """
-    # If the file declares no rank, the output looked like a scalar before the model ran.
+    # If the file declares no rank, the output seemed to be a scalar until the model ran.
     if tensor.reshape is None or (not tensor.reshape and not has_batch and array.ndim):
         return array
     try:
@@ -32,7 +35,7 @@ def reshape_to_client(array: Array, tensor: TensorConfig, *, has_batch: bool) ->
 
 
 def _reshape(array: Array, source: Sequence[int], target: Sequence[int] | None, has_batch: bool) -> Array:
-    """Reshape; the n-th free dimension (-1) of `target` has the size of the n-th of `source` (Triton's rule)."""
+    """Reshape. The n-th free dimension (-1) of `target` gets the size of the n-th one of `source` (Triton's rule)."""
     if target is None:
         return array
     row = array.shape[1:] if has_batch else array.shape

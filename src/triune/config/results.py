@@ -1,4 +1,4 @@
-"""Turns a model's outputs into the client's: reshape and classification."""
+"""Convert a model's outputs to those of the client: reshape and classification."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ MAX_CLASSIFICATION_ELEMENTS = 1_000_000
 
 
 def finisher(request: InferenceRequest, config: ModelConfig) -> Finisher | None:
-    """The function that turns the model's response into the client's; None if they are the same."""
+    """Return the function that converts the model's response to the client's; None if they are the same."""
     num_classes = {output.name: output.num_classes for output in request.outputs if output.num_classes}
     if not num_classes and all(output.reshape is None for output in config.outputs.values()):
         return None
@@ -41,10 +41,10 @@ def _finish(array: Array, config: ModelConfig, output: TensorConfig, num_classes
 
 
 def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch: bool) -> Array:
-    """The `num_classes` largest values of each row, as BYTES `value:index[:label]`, largest first.
+    """Format the `num_classes` largest values of each row as BYTES `value:index[:label]`, the largest first.
 
     Returns:
-        BYTES [rows, k], or [k] without a batch dimension; k is `num_classes` or the row's size if that is less.
+        BYTES [rows, k], or [k] without a batch dimension; k is `num_classes`, or the row's size if that is less.
 
     Raises:
         InvalidArgumentError: the datatype has no order, or the output is too large to sort.
@@ -58,7 +58,7 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
         )
     if has_batch and array.ndim == 0:
         raise InternalError(f"the model gave output '{output.name}' as a scalar, without its batch dimension")
-    # The row size is computed, since reshape(-1) fails for arrays without elements.
+    # Compute the size of a row: reshape(-1) fails for arrays without elements.
     rows = array.reshape(array.shape[0], math.prod(array.shape[1:])) if has_batch else array.reshape(1, array.size)
     if rows.shape[1] > MAX_CLASSIFICATION_ELEMENTS:
         raise InvalidArgumentError(
@@ -71,7 +71,7 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
             f"classification output tensor too large: {count} classes for each of {rows.shape[0]} rows of "
             f"'{output.name}', and at most {MAX_CLASSIFICATION_ELEMENTS} are given; ask for fewer, or send fewer rows"
         )
-    # A stable sort of the negated order keeps the lower index first among equals.
+    # Sort the reversed row stably, and reverse the result: of equal values, the one with the lower index comes first.
     order = np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
     order = rows.shape[1] - 1 - order
     result = np.empty((rows.shape[0], count), dtype=np.object_)
@@ -79,7 +79,7 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
         for place, index in enumerate(map(int, indices)):
             value = rows[row, index]
             text = f"{value:f}" if array.dtype.kind == "f" else str(value)
-            # As in Triton, an empty label is omitted.
+            # An empty label is left out, as in Triton.
             has_label = index < len(output.labels) and output.labels[index]
             label = f":{output.labels[index]}" if has_label else ""
             result[row, place] = f"{text}:{index}{label}".encode()

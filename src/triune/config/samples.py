@@ -1,4 +1,4 @@
-"""Sample inputs for a model: its warm-up samples, and generated ones."""
+"""Sample inputs for a model: the warm-up samples of its config, and generated ones."""
 
 from collections.abc import Iterator, Mapping
 from math import prod
@@ -25,7 +25,7 @@ _SEED = 20_25
 
 
 def translate_warmup(message: ModelConfigMessage, inputs: Mapping[str, TensorConfig]) -> tuple[WarmupSample, ...]:
-    """The warm-up samples of a config. As in Triton, a sample of batch size 0 is left out.
+    """Read the warm-up samples of a config. A sample of batch size 0 is left out, as in Triton.
 
     Raises:
         InvalidArgumentError: a sample does not fit the model.
@@ -34,12 +34,12 @@ def translate_warmup(message: ModelConfigMessage, inputs: Mapping[str, TensorCon
 
 
 def warmup_inputs(sample: WarmupSample, config: ModelConfig, folder: Path) -> dict[str, Array]:
-    """A warm-up sample's arrays in the model's shapes; one row is repeated to the sample's batch size.
+    """The arrays of a warm-up sample, in the model's shapes. Its one row is repeated to its batch size.
 
     Args:
         sample: a sample of the config.
         config: the model's configuration.
-        folder: the model's folder, whose `warmup` folder holds the raw files.
+        folder: the model's folder, whose folder `warmup` has the raw files.
 
     Raises:
         InvalidArgumentError: a raw file is missing or too small.
@@ -69,7 +69,7 @@ def sample_inputs(
 
     Args:
         config: the model's configuration.
-        batch_size: rows, if the model has a batch dimension.
+        batch_size: the number of rows, if the model has a batch dimension.
         free_size: the size of every free dimension.
         max_bytes: the size limit of each input.
 
@@ -90,9 +90,9 @@ def sample_inputs(
 
 
 def trial_inputs(config: ModelConfig, folder: Path) -> Iterator[dict[str, Array]]:
-    """Sample inputs that the model may accept, the most likely first.
+    """Yield sample inputs that the model may accept, the most likely ones first.
 
-    First come its warm-up samples, without samples of all zeros, which would hide errors; then generated ones of
+    First come the warm-up samples, except for those of zeros alone, which would hide errors; then generated ones of
     several sizes. Samples above the size limit are left out.
     """
     for sample in config.warmup:
@@ -146,11 +146,11 @@ def _translate_input(
         case "zero_data":
             source = "zero"
         case "random_data":
-            # As in Triton, strings are never random.
+            # Strings are never random, as in Triton.
             source = "zero" if datatype is DataType.BYTES else "random"
         case "input_data_file":
             inside(Path(WARMUP_FOLDER), given.input_data_file, f"{what}: input_data_file")
-            # "./" tells a file that is named "zero" from the zero data source.
+            # "./" distinguishes a file named "zero" from the source "zero".
             source = f"./{given.input_data_file}"
         case _:
             raise InvalidArgumentError(f"{what} must set one of zero_data, random_data, input_data_file")

@@ -14,10 +14,11 @@ class Completion:
     """How configs are read and completed, from Triton's command-line flags.
 
     Attributes:
-        default_max_batch_sizes: by backend, for models that can batch and whose config sets no max_batch_size; key ""
-            is for all other backends (`--backend-config=BACKEND,default-max-batch-size=N`).
-        is_off: every model needs a complete config.pbtxt (`--disable-auto-complete-config`).
-        config_name: a model's `configs/NAME.pbtxt`, if it exists, replaces config.pbtxt (`--model-config-name`).
+        default_max_batch_sizes: the max_batch_size for each backend, for models that can batch and whose config sets
+            none; the key "" is for all other backends (`--backend-config=BACKEND,default-max-batch-size=N`).
+        is_off: whether every model needs a complete config.pbtxt (`--disable-auto-complete-config`).
+        config_name: NAME, where a model's `configs/NAME.pbtxt`, if it exists, replaces config.pbtxt
+            (`--model-config-name`).
     """
 
     default_max_batch_sizes: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -25,7 +26,7 @@ class Completion:
     config_name: str = ""
 
     def default_max_batch_size(self, backend: str) -> int:
-        """The default of a backend: its own, else the one for all backends, else Triton's 4."""
+        """The default for a backend: its own, else that for all backends, else Triton's 4."""
         sizes = self.default_max_batch_sizes
         return sizes.get(backend, sizes.get("", _DEFAULT_MAX_BATCH_SIZE))
 
@@ -41,7 +42,7 @@ class ModelSettings:
         completion: how configs are read and completed.
         limits: time limits and queue limits.
         cache_bytes: the memory of the response cache, which models use if their config enables it; None turns it off.
-        has_distributions: histograms of latencies and sizes are kept.
+        has_distributions: whether statistics have histograms of latencies and sizes.
     """
 
     completion: Completion = DEFAULT_COMPLETION

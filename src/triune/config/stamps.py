@@ -1,4 +1,4 @@
-"""Fingerprints of a model's folder, by content rather than by time: they tell whether anything has changed."""
+"""Fingerprints (stamps) of a model's folder, by content rather than by time, which tell whether anything changed."""
 
 import contextlib
 import hashlib
@@ -29,8 +29,8 @@ _MAX_LIST_SECONDS = 60.0
 """The time limit for listing a model's folder."""
 
 
-def _go_on() -> None:
-    """The default check, which never cancels."""
+def _never_cancel() -> None:
+    """The default for `check`: never cancel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class FileStamp:
     Attributes:
         num_bytes: its size.
         digest: the hash of its content; of its inode and time if the content was not read.
-        mtime_ns, inode: if size, time and inode are unchanged, the file is not read again.
+        mtime_ns, inode: its modification time and inode. If these and the size are unchanged, it is not read again.
     """
 
     num_bytes: int
@@ -58,7 +58,7 @@ class Stamp:
 
     Attributes:
         files: the files outside the version folders, by path.
-        versions: the same for each version's folder.
+        versions: the files in each version's folder, by path, for each version.
     """
 
     files: FileStamps = field(default_factory=dict[str, FileStamp])
@@ -70,7 +70,7 @@ class Stamp:
         return len(self.files) + sum(len(each) for each in self.versions.values())
 
     def companions(self) -> FileStamps:
-        """The files that all versions share, such as labels and warm-up data, without the configs."""
+        """The files that all versions share, such as labels and warm-up data, but not the configs."""
         return {
             path: each
             for path, each in self.files.items()
@@ -83,16 +83,16 @@ class Stamp:
         return {path: each.mtime_ns for path, each in self.files.items() if path not in others}
 
 
-def stamp(folder: Path, known: Stamp | None = None, check: Callable[[], object] = _go_on) -> Stamp:
-    """Compute a folder's fingerprint. Hidden files and editors' backups (`name~`) do not count.
+def stamp(folder: Path, known: Stamp | None = None, check: Callable[[], object] = _never_cancel) -> Stamp:
+    """Compute a folder's fingerprint. Hidden files and backups of editors (`name~`) do not count.
 
-    The whole folder is listed before any file is read. A folder without a version is no model; its files are not read,
-    and their inodes and times are hashed instead.
+    The whole folder is listed before any file is read. A folder without a version is not a model: its files are not
+    read, and their inodes and times are hashed instead.
 
     Args:
         folder: the model's folder.
-        known: an earlier stamp; files with the same size, time and inode are not read again.
-        check: called repeatedly; it raises an error to cancel.
+        known: an earlier fingerprint. Files with the same size, time and inode are not read again.
+        check: called again and again; it raises an error to cancel.
 
     Raises:
         InvalidArgumentError: the folder has too many files or bytes, or takes too long to list.
@@ -104,7 +104,7 @@ def stamp(folder: Path, known: Stamp | None = None, check: Callable[[], object] 
         version = _version_of(place)
         if version is not None:
             versions[version] = {}
-    look = _Look(_MAX_READ_BYTES if versions else 0, check)
+    look = _FileReader(_MAX_READ_BYTES if versions else 0, check)
     files: dict[str, FileStamp] = {}
     for place, names in places:
         version = _version_of(place)
@@ -115,7 +115,7 @@ def stamp(folder: Path, known: Stamp | None = None, check: Callable[[], object] 
             try:
                 target[path] = look.file(f"{folder}/{path}", old.get(path))
             except OSError:
-                # The file was removed after the listing, and does not count.
+                # The file was removed after the listing, so that it does not count.
                 continue
     return Stamp(files, versions)
 
@@ -126,11 +126,14 @@ def _version_of(place: str) -> int | None:
 
 
 def _list(folder: Path, check: Callable[[], object]) -> Iterator[tuple[str, Sequence[str]]]:
-    """List the folder and its subfolders: the relative path of each ("" for the folder itself), and its file names.
+    """List the folder and its subfolders.
 
     The number of entries is limited, since a link may lead to the whole disk.
+
+    Yields:
+        the relative path of each ("" for the folder itself), and the names of its files.
     """
-    # A link to a parent folder would recurse for ever.
+    # Remember folders: a link to a parent folder would make this recurse forever.
     seen = {_identity(f"{folder}")}
     places = [""]
     num_entries = 0
@@ -165,7 +168,7 @@ def _too_much(folder: Path, what: str) -> InvalidArgumentError:
     return InvalidArgumentError(f"model folder {where} {what}; keep what is no part of the model elsewhere")
 
 
-class _Look:
+class _FileReader:
     """Reads files for one fingerprint, up to a total number of bytes."""
 
     def __init__(self, left_bytes: int, check: Callable[[], object]) -> None:
@@ -173,13 +176,13 @@ class _Look:
         self._check = check
 
     def file(self, path: str, known: FileStamp | None) -> FileStamp:
-        """A file's stamp. Raises OSError if it was removed."""
+        """The fingerprint of a file. Raises OSError if it was removed."""
         self._check()
         status = Path(path).stat()
-        looks = (status.st_size, status.st_mtime_ns, status.st_ino)
-        if known is not None and looks == (known.num_bytes, known.mtime_ns, known.inode):
+        current = (status.st_size, status.st_mtime_ns, status.st_ino)
+        if known is not None and current == (known.num_bytes, known.mtime_ns, known.inode):
             return known
-        # The time is taken before the content is read, so a write in between is seen the next time.
+        # The time is from before reading the content, so that a write in between counts as a change the next time.
         digest = f"{status.st_mtime_ns} {status.st_ino}"
         if stat.S_ISREG(status.st_mode) and status.st_size <= min(_MAX_DIGESTED_BYTES, self._left_bytes):
             self._left_bytes -= status.st_size
@@ -188,7 +191,7 @@ class _Look:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """The device and inode, which identify a folder whatever its path; None if it was removed."""
+    """The device and inode of a folder, which identify it by any path; None if it was removed."""
     try:
         status = Path(path).stat()
     except OSError:
@@ -200,12 +203,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # For example, a link to itself.
+        # This is raised for a link to itself, for example.
         return False
 
 
 def _digest(path: Path, num_bytes: int, check: Callable[[], object]) -> str | None:
-    """The SHA-256 of a file's first `num_bytes` (its size when it was listed); None if the file cannot be read."""
+    """The SHA-256 of a file's first `num_bytes`, its size in the listing; None if the file cannot be read."""
     digest = hashlib.sha256()
     try:
         with open_file(path) as file:

@@ -1,4 +1,4 @@
-"""Translates the config's inputs and outputs, and checks them against the model file."""
+"""Translate the config's inputs and outputs, and check them against the model file."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -17,7 +17,7 @@ def translate_tensors(
     """The inputs and outputs of a completed config, by name, in order.
 
     Args:
-        message: the config, completed.
+        message: the completed config.
         signature: the model file's signature.
         labels: the labels by output name.
 
@@ -90,19 +90,19 @@ def _translate(
         reshape = tuple(tensor.reshape.shape)
         _check_reshape(dims, reshape, what)
     elif max_batch_size == 0 and spec.has_rank and not spec.shape and all(dim == 1 for dim in dims):
-        # Triton shows a scalar of a model without a batch dimension as [1]; the model itself takes a scalar.
+        # In Triton a scalar of a model without a batch dimension is [1]; the model itself takes a scalar.
         reshape = ()
     is_optional = isinstance(tensor, ModelInput) and tensor.optional
     return TensorConfig(tensor.name, datatype, dims, None if reshape == dims else reshape, is_optional, labels)
 
 
 def _check_reshape(dims: Sequence[int], reshape: Sequence[int], what: str) -> None:
-    # Unlike Triton, an empty reshape is allowed without a batch dimension: the runtimes take scalars.
+    # An empty reshape is allowed without a batch dimension, unlike in Triton: the runtimes take scalars.
     if any(dim < 1 and dim != -1 for dim in reshape):
         raise InvalidArgumentError(
             f"{what} has reshape {format_shape(reshape)}: reshape dimensions must be integer >= 1, or -1"
         )
-    # Between free dimensions the fixed ones must hold the same number of elements: [2,4,-1,6] and [8,-1,1,6] do.
+    # The fixed dimensions between free ones must have the same product in both: [2,4,-1,6] fits [8,-1,1,6].
     if _runs(dims) != _runs(reshape):
         raise InvalidArgumentError(
             f"{what} has different size for dims {format_shape(dims)} and reshape {format_shape(reshape)}"
@@ -128,7 +128,7 @@ def _compare(tensor: TensorConfig, spec: TensorSpec, model: str, max_batch_size:
         )
     dims = tensor.dims if tensor.reshape is None else tensor.reshape
     if not spec.has_rank or (not is_input and not spec.shape):
-        # The file declares no rank for the output, or it is a scalar: the config's dims are taken.
+        # The file declares no rank for the output, or it is a scalar: take the dims of the config.
         return
     if max_batch_size > 0 and (not spec.shape or spec.shape[0] != -1):
         raise InvalidArgumentError(
@@ -138,7 +138,7 @@ def _compare(tensor: TensorConfig, spec: TensorSpec, model: str, max_batch_size:
         )
     full = (-1, *dims) if max_batch_size > 0 else dims
     fits = len(full) == len(spec.shape) and all(
-        # An input's dims may be stricter than the file's; an output's may also be looser.
+        # Dims of an input may be stricter than in the file. Those of an output may also be less strict.
         theirs in (-1, ours) or (not is_input and ours == -1)
         for ours, theirs in zip(full, spec.shape, strict=True)
     )

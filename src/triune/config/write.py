@@ -1,4 +1,4 @@
-"""Triton's ModelConfig as JSON, in which 64-bit integers are numbers.
+"""Write Triton's ModelConfig as JSON, in which 64-bit integers are numbers.
 
 Source: Triton's model configuration extension.
 """
@@ -17,9 +17,11 @@ _INT64_TYPES = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 
 
 def write_json(message: ModelConfigMessage) -> bytes:
-    """Write a config with every field under its proto name, and 64-bit integers as numbers. Called in a thread."""
+    """Write a config with every field under its name in protobuf, and 64-bit integers as numbers. Call it in a
+    thread.
+    """
     document = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    # The JSON is written in pieces, since writing it in one call would hold the GIL for all that time.
+    # Write the JSON in pieces: a single call would hold the GIL for all that time.
     encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
     return "".join(encoder.iterencode(_convert_fields(cast(Descriptor, message.DESCRIPTOR), document))).encode()
 

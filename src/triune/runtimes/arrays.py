@@ -8,13 +8,14 @@ import numpy as np
 from triune.core.datatypes import CHUNK_ELEMENTS, Array
 from triune.core.errors import InternalError, InvalidArgumentError
 
-# A noncharacter of Unicode, which marks encoded bytes. Text that begins with it is encoded, too.
+# This noncharacter of Unicode marks strings that stand for bytes. Strings that begin with it themselves are converted
+# to bytes first.
 _MARK = "\U0010ffff"
 _MARK_BYTES = _MARK.encode()
 
 
 def packed(array: Array) -> Array:
-    """`array` itself if it is C-contiguous and aligned; else a contiguous, aligned copy.
+    """Return `array` if it is C-contiguous and aligned, else a copy that is.
 
     A front end's view of a received buffer may start at any byte, and C++ must not read a float at an odd address.
     """
@@ -23,10 +24,10 @@ def packed(array: Array) -> Array:
 
 
 def to_text(name: str, array: Array, reader: str | None) -> Array:
-    """Convert a BYTES array to an object array of `str`, which vendor libraries take for strings.
+    """Convert a BYTES array to an object array of `str`, which vendor libraries need for strings.
 
-    A model that does not read its strings, but only moves them, also takes bytes that are not UTF-8, such as images.
-    These become a marked string with one character per byte, which `to_bytes` decodes.
+    A model that only moves its strings, and does not read them, may also get bytes that are not UTF-8, such as images.
+    These become a string with a mark and one character for each byte, which `to_bytes` decodes.
 
     Args:
         name: the tensor's name, for messages.
@@ -55,7 +56,7 @@ def to_text(name: str, array: Array, reader: str | None) -> Array:
 
 
 def to_bytes(array: Array) -> Array:
-    """Convert an array of `str` or `bytes` to a BYTES array; text becomes UTF-8. The inverse of `to_text`."""
+    """Convert an array of `str` or `bytes` to a BYTES array, with text in UTF-8. The inverse of `to_text`."""
     return _objects(map(_element, array.flat), array.shape)
 
 
@@ -67,7 +68,7 @@ def _element(value: object) -> bytes:
 
 
 def ordered(names: Iterable[str], arrays: Iterable[Array]) -> dict[str, Array]:
-    """Map names to arrays, in the order of `names`.
+    """Combine names and arrays to a dictionary.
 
     Raises:
         InternalError: the runtime returned another number of arrays than requested.

@@ -1,4 +1,4 @@
-"""Checksums of a cache entry's files, which detect truncated, changed or missing files."""
+"""Checksums of the files of a cache entry, which reveal truncated, changed or missing files."""
 
 import hashlib
 import json

@@ -1,6 +1,6 @@
-"""The on-disk cache of converted and compiled models.
+"""The cache on disk for converted and compiled models.
 
-An entry's key is a digest of everything that its content depends on, so no entry is ever out of date.
+The key of an entry is a hash of everything that its content depends on, so that no entry is ever out of date.
 """
 
 import contextlib
@@ -45,14 +45,14 @@ class CompiledCache:
         self.folder = folder or cache_folder() / name
 
     def get(self, name: str, make: Callable[[Path], object]) -> Path:
-        """Return the path of an entry; make it if it does not exist or its checksums do not match. Writes are atomic.
+        """Return the path of an entry. It is made if it does not exist, or if its checksums do not match.
 
-        Processes that share the folder make an entry only once. If the process that makes it shows no sign of life, a
-        waiting process makes it, too; the first to finish stores its entry.
+        Writes are atomic. Processes that share the folder make an entry only once; but if the process that makes it
+        shows no sign of life, a waiting process makes it, too, and the first one to finish stores its entry.
 
         Args:
-            name: the key: a digest and a suffix.
-            make: writes the entry to the given path. If it raises, nothing is stored.
+            name: the key: a hash and a suffix.
+            make: writes the entry to the given path. If it raises an error, nothing is stored.
 
         Raises:
             UnavailableError: the folder cannot be written to.
@@ -70,7 +70,7 @@ class CompiledCache:
             try:
                 if os.path.lexists(path):
                     _log.warning("'%s' in the cache is thrown away, and made again: %s", path, problem)
-                    # A process that reads the old entry at this moment can read on.
+                    # Rename the old entry: a process that is reading it can go on.
                     path.rename(temporary / "thrown-away")
                 made.rename(path)
                 write_checksums(noted, sums)
@@ -86,7 +86,7 @@ class CompiledCache:
         with contextlib.ExitStack() as stack:
             try:
                 if notes.is_file():
-                    # Earlier versions had this lock file.
+                    # Remove the lock file of earlier versions.
                     notes.unlink(missing_ok=True)
                 notes.mkdir(parents=True, exist_ok=True)
                 is_held = stack.enter_context(patient_lock(notes / f"{name}.lock"))
@@ -98,7 +98,7 @@ class CompiledCache:
 
     @contextlib.contextmanager
     def _making_folder(self) -> Generator[Path]:
-        # Remove what killed processes left.
+        # Remove the folders of processes that were killed.
         sweep(self.folder, _MAKING)
         try:
             folder = HeldFolder(self.folder, _MAKING)
@@ -115,10 +115,10 @@ class CompiledCache:
 
 
 def conversion_digest(path: Path, options: ConversionOptions) -> str:
-    """The key of a conversion: a digest of the ONNX file, its weights, the options, the converter and its libraries.
+    """The key of a conversion: a hash of the ONNX file, its weights, the options, the converter and its libraries.
 
     Raises:
-        InvalidArgumentError: the file is no ONNX model, or its weights are missing.
+        InvalidArgumentError: the file is not an ONNX model, or its weights are missing.
     """
     rooms, libraries = _CORE_ML if isinstance(options, CoreMlOptions) else _CORE_AI
     texts = [repr(options), *_versions(libraries)]
@@ -132,7 +132,7 @@ def conversion_digest(path: Path, options: ConversionOptions) -> str:
 
 
 def raising_digest(asset_digest: bytes, function: str) -> str:
-    """The key of a conversion to ONNX: a digest of the Core AI asset, the function, the converter and its libraries."""
+    """The key of a conversion to ONNX: a hash of the Core AI asset, the function, the converter and its libraries."""
     rooms, libraries = _CORE_AI
     return _digest(_code(rooms), [asset_digest.hex(), function, *_versions(libraries)])
 
@@ -142,7 +142,7 @@ def _versions(libraries: Sequence[str]) -> list[str]:
 
 
 def package_digest(path: Path) -> str:
-    """The key of a compiled package: a digest of its files and of the system's version."""
+    """The key of a compiled package: a hash of its files and of the system's version."""
     files = sorted(each for each in path.rglob("*") if each.is_file())
     names = [each.relative_to(path).as_posix() for each in files]
     version = importlib.metadata.version("coremltools")
@@ -155,7 +155,7 @@ def _code(rooms: Sequence[str]) -> list[Path]:
 
 
 def _digest_piece(path: Path, begin: int, end: int) -> str:
-    """The digest of a part of a file."""
+    """The hash of a part of a file."""
     total = hashlib.sha256(f"{begin} {end}".encode())
     with open_file(path) as file:
         file.seek(begin)

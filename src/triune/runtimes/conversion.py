@@ -1,4 +1,4 @@
-"""Runs a conversion in a separate process, with limits of time and memory."""
+"""Run a conversion in a separate process, with limits for time and memory."""
 
 import os
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def convert_within(
 
     Args:
         work: the conversion, which can be pickled.
-        what: its name in messages: "the conversion of 'model.onnx'".
+        what: what messages call it, such as "the conversion of 'model.onnx'".
         seconds: the time limit.
         seconds_parameter: the config's parameter that sets the time limit, for messages.
         memory_bytes: the memory limit; None means three quarters of the machine's memory.
@@ -31,7 +31,8 @@ def convert_within(
         InternalError: the process ended early, exceeded the memory limit, or could not be started.
         UnavailableError: the conversion exceeded the time limit, and was ended.
     """
-    # If the server dies while a library holds the GIL, the process cannot see that: the CPU limit ends it.
+    # While a library holds the GIL, the process cannot notice that the server has died. Then the limit of CPU time ends
+    # it.
     cpu_seconds = int(seconds * (os.cpu_count() or 1)) + _SPARE_SECONDS
     limit = int(psutil.virtual_memory().total * _SHARE_OF_MEMORY) if memory_bytes is None else memory_bytes
     try:

@@ -1,6 +1,6 @@
-"""Translates errors of vendor libraries to Triune's errors.
+"""Translate errors of vendor libraries to Triune's errors.
 
-A model is compiled and tried before it serves, and operators have no state. So if an operator fails, the request's
+A model is compiled and tried before it is served, and operators have no state. So if an operator fails, the request's
 inputs are the cause, and the error is an InvalidArgumentError. (Triton answers INTERNAL, after which clients would send
 the same request again.) A lack of memory is a NoMemoryError, unless the request needs more than the machine has.
 """
@@ -27,7 +27,7 @@ _SHAPES = re.compile(
 _MEMORY = re.compile(r"failed to allocate|unable to allocate|bad_alloc|out of memory", re.IGNORECASE)
 _NUM_BYTES = re.compile(r"(?:buffer of size |Unable to allocate )([\d.]+)(?: ([KMGTPE])iB)?")
 
-# The last match is the innermost node: the error of an If also contains that of its body.
+# Matches the innermost node: the error of an If also contains that of its body.
 _ONNXRUNTIME_NODE = re.compile(r".*while running (\w+) node\. Name:'(.*)' Status Message: ?", re.DOTALL)
 _OPENVINO_NODE = re.compile(
     r".*?(?:\[CPU\] (?P<kind>\w+) node with name '(?P<name>[^']*)'|Node (?P<named>\S+) of type (?P<type>\w+))"
@@ -36,8 +36,8 @@ _OPENVINO_NODE = re.compile(
 )
 _ONNXRUNTIME_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _OPENVINO_TRACE = re.compile(r"^Exception from \S+:\d+:$", re.MULTILINE)
-# ONNX Runtime's prefix: a path and a function's signature, or a file and a function's name. Then comes the failed
-# condition.
+# The beginning of ONNX Runtime's messages: a path and the signature of a function, or a file and the name of a
+# function. Then the failed condition follows.
 _SOURCE_PLACE = re.compile(
     r"(?<!\S)/?[\w./-]+\.(?:cc|cpp|h|hpp):\d+:"
     r"|(?<!\S)/?[\w.-]*/[\w./-]+\.(?:cc|cpp|h|hpp):\d+"
@@ -45,7 +45,7 @@ _SOURCE_PLACE = re.compile(
     r"|(?<!\S)[\w.-]+\.(?:cc|cpp|h|hpp):\d+(?: (?:\w+|operator\(\))(?= \S))?"
 )
 _CONDITION = re.compile(r"^.{1,200}? was false\. (?=\S)")
-# Generated node names: those of `graph.checks` and `graph.guard`, and ONNX Runtime's for nodes without a name.
+# Names of generated nodes: of `graph.checks` and `graph.guard`, and of ONNX Runtime for nodes without a name.
 _CHECKED = re.compile(r".* takes no (?:size of )?0")
 _GUARDED = re.compile(r"/guarded/.*")
 _MADE_UP = re.compile(r"(?:_token_\d+)?")
@@ -66,7 +66,7 @@ _PLAIN: Final[Mapping[str, str]] = {
 
 
 def reason_of(error: Exception) -> str:
-    """The error's message in one line, without the vendor's stack traces and source locations."""
+    """The message of an error in one line, without the vendor's stack traces and source locations."""
     return printable(_cut(_plain(str(error)) or type(error).__name__))
 
 
@@ -82,8 +82,8 @@ def run_failure(
     Args:
         error: the vendor library's error.
         inputs: the inputs of the run; the message shows the values of small ones.
-        is_refusal: the library itself reported invalid arguments.
-        only_nodes: by operator type, the name of the model's only node of that type, for errors without a node name.
+        is_refusal: whether the library itself reported invalid arguments.
+        only_nodes: for operators of which the model has only one node, its name, for errors without a node name.
     """
     text = str(error)
     node, words, is_refused = node_of(text, only_nodes)
@@ -99,9 +99,10 @@ def run_failure(
 
 
 def node_of(text: str, only_nodes: Mapping[str, str]) -> tuple[str, str, bool]:
-    """Parse an error text: the failed node (empty if unknown), the rest of the text, and whether it refused its input.
+    """Parse the text of an error.
 
-    `only_nodes` is that of `run_failure`.
+    Returns:
+        the node that failed (empty if unknown), the rest of the text, and whether the node refused its input.
     """
     found = _ONNXRUNTIME_NODE.match(text)
     if found is not None:
@@ -129,7 +130,7 @@ def _cut(text: str) -> str:
 
 
 def _memory_failure(text: str, node: str, said: str, inputs: Mapping[str, Array]) -> TriuneError:
-    """The error of a failed allocation: InvalidArgumentError if the request needs more memory than the machine has."""
+    """The error for a failed allocation: InvalidArgumentError if the request needs more memory than the machine has."""
     found = _NUM_BYTES.search(text)
     has_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if found is not None and float(found[1]) * 1024 ** (" KMGTPE".index(found[2] or " ")) > has_bytes:
@@ -145,7 +146,7 @@ def _memory_failure(text: str, node: str, said: str, inputs: Mapping[str, Array]
 
 
 def given_values(inputs: Mapping[str, Array]) -> str:
-    """The values of the small inputs, which usually are parameters such as sizes and axes."""
+    """The values of small inputs, which usually are parameters such as sizes and axes, for messages."""
     shown = [f"{name} = {_shown(array)}" for name, array in inputs.items() if array.size <= _MAX_SHOWN]
     few = shown[:_MAX_SHOWN_INPUTS]
     return f" (given {', '.join(few)}{', ...' if len(few) < len(shown) else ''})" if shown else ""

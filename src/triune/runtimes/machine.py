@@ -16,9 +16,9 @@ class Machine:
     """The units and runtimes for loading models. It can be pickled, for worker processes.
 
     Attributes:
-        runtimes: by backend name, the default first.
+        runtimes: the runtimes by backend name, the default one first.
         units: the status of every unit.
-        num_cores: CPU cores that models may use together.
+        num_cores: the number of CPU cores that models may use together.
     """
 
     runtimes: Mapping[str, Runtime]
@@ -26,21 +26,21 @@ class Machine:
     num_cores: int
 
     def status(self, unit: Unit) -> UnitStatus:
-        """The status of `unit`; a unit that was not detected is absent."""
+        """The status of `unit`. A unit that was not detected is absent."""
         for each in self.units:
             if each.unit is unit:
                 return each
         return UnitStatus(unit, Presence.ABSENT, reason="this system has no such unit")
 
     def present(self) -> str:
-        """The present and emulated units, for messages."""
+        """The units that are present or emulated, for messages."""
         return ", ".join(each.unit.value for each in self.units if each.presence is not Presence.ABSENT) or "none"
 
     def runtime_for(self, backend: str, unit: Unit) -> Runtime:
-        """The runtime that serves `unit` for a model of `backend`.
+        """The runtime that runs models of `backend` on `unit`.
 
-        The rule: the backend's own runtime if it supports the unit, else a stand-in that reads the same files. For
-        example, from one ONNX file of backend `onnxruntime`, ONNX Runtime serves cpu and OpenVINO serves amx.
+        It is the backend's own runtime, if that supports the unit, else one that reads the same files. For example,
+        with an ONNX file of the backend `onnxruntime`, ONNX Runtime serves cpu and OpenVINO serves amx.
 
         Raises:
             UnsupportedError: no installed runtime supports the unit.

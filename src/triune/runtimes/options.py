@@ -1,4 +1,4 @@
-"""Checks and parses a runtime's options in a model's config."""
+"""Check and parse the options of a runtime in a model's config."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def boolean(name: str, value: Parameter) -> bool:
     """Parse a boolean: 1 or 0, true or false, yes or no, in any case.
 
     Raises:
-        InvalidArgumentError: it is something else.
+        InvalidArgumentError: the value is anything else.
     """
     try:
         return _WORDS[str(value).strip().lower()]
@@ -39,10 +39,10 @@ _THREADS_PER_CORE = 4
 
 
 def num_threads(name: str, value: Parameter) -> int:
-    """Parse a number of threads, limited by the machine's cores: starting thousands takes minutes. 0 means the default.
+    """Parse a number of threads; 0 means the default. It is limited, since starting thousands takes minutes.
 
     Raises:
-        InvalidArgumentError: the value is no integer, or larger than max(64, 4 * cores).
+        InvalidArgumentError: the value is not an integer, or larger than max(64, 4 * cores).
     """
     number = integer(name, value)
     num_cores = os.cpu_count() or 1
@@ -59,7 +59,7 @@ def integer(name: str, value: Parameter, *, at_least: int = 0) -> int:
     """Parse an integer of at least `at_least`.
 
     Raises:
-        InvalidArgumentError: it is something else.
+        InvalidArgumentError: the value is anything else.
     """
     try:
         number = int(str(value).strip())
@@ -74,7 +74,7 @@ def choice(name: str, value: Parameter, allowed: Sequence[str]) -> str:
     """Parse one of `allowed`, which are upper case; the value may have any case.
 
     Raises:
-        InvalidArgumentError: it is something else.
+        InvalidArgumentError: the value is anything else.
     """
     word = str(value).strip().upper()
     if word not in allowed:

@@ -1,4 +1,4 @@
-"""ONNX's reference evaluator: slow, but simple, in numpy. Backend "reference", for checking the others."""
+"""ONNX's reference evaluator, in numpy: slow, but simple. Backend "reference", by which the others are checked."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ class Reference:
     default_filenames = ("model.onnx",)
 
     def units(self) -> Sequence[Unit]:
-        """The CPU."""
+        """Only the CPU."""
         return (Unit.CPU,)
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
@@ -81,7 +81,7 @@ class _ReferenceExecutable:
         for spec in self.signature.inputs:
             array = inputs.get(spec.name)
             if array is not None:
-                # Some operators return their input array: a copy keeps the caller's array separate.
+                # Copy the inputs: some operators return the array that they were given.
                 is_text = spec.datatype is DataType.BYTES
                 feed[spec.name] = to_text(spec.name, array, self._text_reader) if is_text else np.array(array)
             elif not spec.is_optional:
@@ -91,13 +91,13 @@ class _ReferenceExecutable:
         try:
             values: list[object] = self._evaluator.run(list(outputs), feed)
         except Exception as error:
-            # The evaluator's error names the types; its cause, numpy's error, names the shapes.
+            # The evaluator's error names the types. Its cause, numpy's error, names the shapes.
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             raise run_failure(cause, inputs, is_refusal=isinstance(cause, _REFUSALS)) from error
         return ordered(outputs, (_own(self._outputs[name], value) for name, value in zip(outputs, values, strict=True)))
 
     def interrupt(self) -> None:
-        """See `core.runtime.Executable`: the evaluator is not to be interrupted."""
+        """Do nothing: the evaluator cannot interrupt a run."""
 
     def close(self) -> None:
         del self._evaluator

@@ -1,4 +1,4 @@
-"""The list of runtimes. A new runtime is an adapter and a row here."""
+"""The list of runtimes. A new runtime is an adapter, and a row here."""
 
 import functools
 import importlib.util
@@ -17,7 +17,7 @@ class RuntimeSetup:
         units: this machine's units, from `hardware.units.detect_units`.
         conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
         run_bytes: the memory limit of one run; None sets no limit.
-        runtimes: the runtimes of the rows above.
+        runtimes: the runtimes of the rows above this one.
     """
 
     units: Sequence[UnitStatus]
@@ -37,12 +37,12 @@ class Row:
         distributions: the packages of the library, by their names in a package index. Another version of one may load
             models differently.
         make: creates the runtime, and imports its library.
-        platform: its value of the config's older field `platform`; "" if Triton has none.
+        platform: its name in the config's older field `platform`; "" if Triton has none.
         suffixes: the file suffixes that imply this backend if no config names one.
-        is_folder: these files are folders.
-        is_always_here: its library is a dependency of Triune, without an extra.
-        stands_in_for: other backends whose files it can load, with the units that their own runtimes do not support. Of
-            several rows, the first installed one is used.
+        is_folder: whether these files are folders.
+        is_always_here: whether its library is always installed with Triune, without an extra.
+        stands_in_for: other backends whose files it can load, with the units for which it does, since their own
+            runtimes do not support these. Of several rows, the first one that is installed is used.
     """
 
     name: str
@@ -72,7 +72,7 @@ def _openvino(setup: RuntimeSetup) -> Runtime:
 def _coreai(setup: RuntimeSetup) -> Runtime:
     from triune.runtimes.coreai import CoreAi
 
-    # The runtimes that run an asset that was converted to ONNX, by unit.
+    # For each unit, the runtime that runs an asset that was converted to ONNX.
     raised = {unit: runtime for runtime in reversed(setup.runtimes) for unit in runtime.units()}
     return CoreAi(setup.units, raised, conversion_bytes=setup.conversion_bytes, run_bytes=setup.run_bytes)
 
@@ -133,7 +133,7 @@ ROWS: Sequence[Row] = (
 def available(
     units: Sequence[UnitStatus], *, conversion_bytes: int | None = None, run_bytes: int | None = None
 ) -> Mapping[str, Runtime]:
-    """The installed runtimes by backend name, the default first. Imports their libraries.
+    """The installed runtimes by backend name, the default one first. This imports their libraries.
 
     Args:
         units: this machine's units, from `hardware.units.detect_units`.
@@ -149,7 +149,7 @@ def available(
 
 
 def missing() -> Mapping[str, str]:
-    """The backends whose library is not installed, with the command that installs it. Imports nothing."""
+    """The backends whose library is not installed, each with the command that installs it. Imports nothing."""
     return {
         row.name: f"backend '{row.name}' needs {row.title}: pip install 'triune[{row.name}]'"
         for row in ROWS
@@ -167,7 +167,7 @@ def backend_of(suffix: str) -> str | None:
 
 
 def stand_ins(backend: str, unit: Unit) -> Sequence[str]:
-    """The backends that can load files of `backend` on a unit that its own runtime does not support, the best first."""
+    """The backends that load files of `backend` on a unit that its own runtime does not support, the best one first."""
     return [row.name for row in ROWS if unit in row.stands_in_for.get(backend, ())]
 
 

@@ -1,4 +1,4 @@
-"""Checks an ensemble against the configs of its steps' models.
+"""Check an ensemble against the configs of the models of its steps.
 
 Source of the rules and of the messages: Triton's `ensemble_utils.cc`.
 """
@@ -16,13 +16,13 @@ from triune.protos.model_config_pb2 import DataType as DataTypeMessage
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """One model's declaration of a tensor of the ensemble.
+class _Declaration:
+    """What one model says about a tensor of the ensemble.
 
     Attributes:
         model: the model, or the ensemble itself.
         datatype: the tensor's datatype.
-        dims: the shape of a row.
+        dims: the shape without the batch dimension.
         full: the shape with the batch dimension, if the model has one.
     """
 
@@ -32,23 +32,23 @@ class _Seen:
     full: tuple[int, ...]
 
     @classmethod
-    def of(cls, config: ModelConfig, tensor: TensorConfig, dims: tuple[int, ...]) -> "_Seen":
+    def of(cls, config: ModelConfig, tensor: TensorConfig, dims: tuple[int, ...]) -> "_Declaration":
         full = (-1, *dims) if config.batching.max_batch_size > 0 else dims
         return cls(config.name, tensor.datatype, dims, full)
 
 
 def fits(dims: Sequence[int], shape: Sequence[int]) -> bool:
-    """Whether two shapes have the same rank, and each dimension is equal in both or free (-1) in one."""
+    """Whether two shapes have the same rank, and each dimension is equal in both, or free (-1) in one."""
     return len(dims) == len(shape) and all(
         ours == theirs or -1 in (ours, theirs) for ours, theirs in zip(dims, shape, strict=True)
     )
 
 
 def check_agreement(ensemble: ModelConfig, steps: Sequence[Step], models: Sequence[ModelConfig]) -> None:
-    """Raise an error unless the tensors that the steps connect match in datatype and shape.
+    """Check that the tensors that steps pass to each other agree in datatype and shape.
 
-    A tensor may go from a model with a batch dimension to one without: dims [16] of the first match [-1,16] of the
-    second.
+    A tensor may pass from a model with a batch dimension to one without: dims [16] of the first agree with [-1,16] of
+    the second.
 
     Args:
         ensemble: its config.
@@ -61,19 +61,19 @@ def check_agreement(ensemble: ModelConfig, steps: Sequence[Step], models: Sequen
         UnsupportedError: a model of a step is decoupled.
     """
     seen = {
-        each.name: _Seen.of(ensemble, each, each.dims if each.reshape is None else each.reshape)
+        each.name: _Declaration.of(ensemble, each, each.dims if each.reshape is None else each.reshape)
         for each in (*ensemble.outputs.values(), *ensemble.inputs.values())
     }
     for step, model in zip(steps, models, strict=True):
         _check_step(ensemble, step, model)
         for tensors, mapped in ((model.inputs, step.inputs), (model.outputs, step.outputs)):
             for own, tensor in mapped.items():
-                new = _Seen.of(model, tensors[own], tensors[own].dims)
+                new = _Declaration.of(model, tensors[own], tensors[own].dims)
                 _check_pair(ensemble.name, step, tensor, seen.setdefault(tensor, new), new)
 
 
 def with_labels(ensemble: ModelConfig, steps: Sequence[Step], models: Sequence[ModelConfig]) -> ModelConfig:
-    """A copy of the ensemble's config, in which outputs without labels have those of the model that computes them.
+    """Copy the ensemble's config. Outputs without labels get those of the model that computes them.
 
     Args:
         ensemble: its config.
@@ -124,7 +124,7 @@ def _check_step(ensemble: ModelConfig, step: Step, model: ModelConfig) -> None:
             )
 
 
-def _check_pair(name: str, step: Step, tensor: str, first: _Seen, new: _Seen) -> None:
+def _check_pair(name: str, step: Step, tensor: str, first: _Declaration, new: _Declaration) -> None:
     what = f"in ensemble {name}, ensemble tensor {tensor}: inconsistent"
     where = f" (step {step.number})"
     if first.datatype is not new.datatype:

@@ -1,4 +1,4 @@
-"""Making an ensemble's ModelConfig from its config as written. An ensemble has no model file."""
+"""Make an ensemble's ModelConfig from its config as written. An ensemble has no model file."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,10 @@ from triune.protos.model_config_pb2 import ModelInput, ModelOutput
 
 
 def configure_ensemble(source: Source, version: int) -> tuple[ModelConfig, tuple[Step, ...]]:
-    """The completed configuration of an ensemble, and its steps. The models of the steps are not checked here.
+    """Complete the configuration of an ensemble, without checking the models of its steps.
+
+    Returns:
+        the configuration, and the steps.
 
     Raises:
         InvalidArgumentError: the config is invalid.
@@ -29,7 +32,7 @@ def configure_ensemble(source: Source, version: int) -> tuple[ModelConfig, tuple
     for kind, tensors in (("input", message.input), ("output", message.output)):
         if not tensors:
             raise InvalidArgumentError(f"ensemble '{message.name}' must specify one or more '{kind}'s")
-    # Triton shows a completed ensemble like this.
+    # Triton completes the config of an ensemble in this way.
     if not message.HasField("version_policy"):
         message.version_policy.latest.num_versions = 1
     message.model_transaction_policy.SetInParent()
@@ -57,7 +60,7 @@ def configure_ensemble(source: Source, version: int) -> tuple[ModelConfig, tuple
 
 
 def _specs(tensors: Iterable[ModelInput | ModelOutput], kind: str) -> tuple[TensorSpec, ...]:
-    """The specifications of an ensemble's tensors, from its config: there is no model file to compare with."""
+    """Specifications of an ensemble's tensors, made from its config, since there is no model file."""
     return tuple(
         TensorSpec(each.name, from_config(each.data_type, f"model {kind} '{each.name}'"), (), has_rank=False)
         for each in tensors

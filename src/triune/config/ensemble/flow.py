@@ -1,4 +1,4 @@
-"""Checks an ensemble's data flow: every output can be computed from the inputs.
+"""Check an ensemble's data flow: every output can be computed from the inputs.
 
 Source of the rules and of the messages: Triton's `model_config_utils.cc`, ValidateEnsembleSchedulingConfig.
 """
@@ -11,7 +11,7 @@ from triune.core.errors import InvalidArgumentError
 
 
 class Mapped(Protocol):
-    """The part of a step that matters here: the ensemble's tensors that it reads and writes."""
+    """What is needed of a step: its number, and the tensors of the ensemble that it reads and writes."""
 
     @property
     def number(self) -> int:
@@ -20,12 +20,12 @@ class Mapped(Protocol):
 
     @property
     def inputs(self) -> Mapping[str, str]:
-        """The ensemble's tensors that the step reads, by the model's input name."""
+        """The ensemble's tensors that the step reads, by the name of the model's input."""
         ...
 
     @property
     def outputs(self) -> Mapping[str, str]:
-        """The ensemble's tensors that the step writes, by the model's output name."""
+        """The ensemble's tensors that the step writes, by the name of the model's output."""
         ...
 
 
@@ -80,7 +80,7 @@ def _writers(name: str, steps: Sequence[Mapped]) -> dict[str, Mapped]:
 
 
 def _reachable(inputs: Iterable[str], steps: Sequence[Mapped]) -> set[str]:
-    """The tensors that can be computed: the inputs, and the outputs of each step whose inputs can be computed."""
+    """The tensors that can be computed: the inputs, and outputs of steps all of whose inputs can be computed."""
     readers: dict[str, list[Mapped]] = defaultdict(list)
     missing = {step.number: len(set(step.inputs.values())) for step in steps}
     for step in steps:
@@ -97,7 +97,7 @@ def _reachable(inputs: Iterable[str], steps: Sequence[Mapped]) -> set[str]:
 
 
 def _why(tensor: str, writer: Mapping[str, Mapped], known: set[str]) -> str:
-    """The reason why a tensor has no value: the missing tensor furthest upstream, or its own step or lack of one."""
+    """Why a tensor cannot be computed: the first tensor that is missing on the way to it, or that no step writes it."""
     last, seen = tensor, set[str]()
     while (step := writer.get(last)) is not None:
         before = [each for each in step.inputs.values() if each not in known and each not in seen]

@@ -1,4 +1,4 @@
-"""Parses the steps of an ensemble's config.
+"""Parse the steps of an ensemble's config.
 
 Source of the rules and of the messages: Triton's `model_config_utils.cc`, ValidateEnsembleSchedulingConfig.
 """
@@ -25,8 +25,8 @@ class Step:
         number: its index in the config, from 0.
         model: the model's name.
         version: the model's version; None takes the newest that is ready.
-        inputs: maps the model's input name to the ensemble's tensor name.
-        outputs: maps the model's output name to the ensemble's tensor name.
+        inputs: for each input of the model, the name of the ensemble's tensor.
+        outputs: for each output of the model, the name of the ensemble's tensor.
     """
 
     number: int
@@ -48,7 +48,7 @@ def translate_steps(message: ModelConfigMessage) -> tuple[Step, ...]:
     """The steps of an ensemble, in the config's order.
 
     Args:
-        message: its config; `name` is set.
+        message: the ensemble's config, in which `name` is set.
 
     Raises:
         InvalidArgumentError: the config sets a field that an ensemble cannot have, a step is incomplete, or an output

@@ -25,9 +25,10 @@ class Settings:
     """The options of a model.
 
     Attributes:
-        function: the asset's function to serve; None means "main", or the only one.
-        has_explicit_states: the states of the function become inputs and outputs.
-        executor: computes on an emulated unit: ONNX Runtime (with the asset as ONNX) or Apple's slow interpreter.
+        function: the function of the asset to serve; None means "main", or the only one.
+        has_explicit_states: whether the states of the function become inputs and outputs.
+        executor: what computes on an emulated unit: ONNX Runtime, with the asset converted to ONNX, or Apple's slow
+            interpreter.
         precision: the floating-point format of a converted model.
         shapes: the input shapes of a model to convert.
         conversion_seconds: the time limit of a conversion.

@@ -1,8 +1,8 @@
-"""Core AI: assets, and ONNX models that are converted to assets. Backend "coreai".
+"""The runtime of Core AI: assets, and ONNX models that are converted to assets. Backend "coreai".
 
-On macOS 27 and later Core AI runs them, preferring `ane` or `gpu`, each in a separate process. On `cpu` and `amx` the
-program is converted to ONNX once, and the runtimes of these units run it. On other systems `ane` is emulated, by the
-ONNX model or by Apple's interpreter.
+On macOS 27 and later Core AI runs them, preferring `ane` or `gpu`, each in a separate process. For `cpu` and `amx` the
+program is converted to ONNX once, and other runtimes run that. On other systems `ane` is emulated: by the converted
+model, or by Apple's interpreter.
 """
 
 import functools
@@ -53,7 +53,7 @@ class CoreAi:
     ) -> None:
         """Args:
         units: this machine's units, from `hardware.units.detect_units`.
-        raised: by unit, the runtimes that run the ONNX models made from assets; `cpu` is among them.
+        raised: for each unit, the runtime that runs ONNX models made from assets; `cpu` is among the units.
         cache: the cache of converted models; None takes the user's cache folder.
         has_core_ai: whether the system has Core AI; None detects it.
         conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
@@ -67,7 +67,7 @@ class CoreAi:
         self._has_core_ai = has_system_runtime() if has_core_ai is None else has_core_ai
 
     def units(self) -> Sequence[Unit]:
-        """Core AI's units, if the system has it; the units of the ONNX runtimes; the emulated Neural Engine."""
+        """The units of Core AI, if the system has it; those of the ONNX runtimes; and the emulated Neural Engine."""
         own = (Unit.ANE, Unit.GPU) if self._has_core_ai else ()
         others = [unit for unit in (Unit.CPU, Unit.AMX) if unit in self._raised]
         ane = self._statuses.get(Unit.ANE)
@@ -80,7 +80,7 @@ class CoreAi:
         Raises:
             NotFoundError: there is no such file.
             InvalidArgumentError: the file is broken, or an option does not apply to it.
-            UnsupportedError: the function has inputs or outputs that are no tensors.
+            UnsupportedError: the function has inputs or outputs that are not tensors.
         """
         settings = read_settings(options)
         if path.suffix == _ONNX:
@@ -118,7 +118,7 @@ class CoreAi:
             model = self._cache.get(name, make) / MODEL
             runs_on = unit if unit in self._raised else Unit.CPU
             inner = self._raised[runs_on].load(model, unit=runs_on, num_threads=num_threads, options=NO_OPTIONS)
-        # The ONNX model computes in the program's precision, except on `amx`, which computes in bf16.
+        # The converted model computes in the precision of the program, except on `amx`, which computes in bf16.
         precision = inner.precision if unit is Unit.AMX else function.precision
         return FunctionExecutable(inner, unit, precision, source or signature, signature)
 
@@ -135,7 +135,7 @@ class CoreAi:
 
 
 class FunctionExecutable:
-    """A function whose tensors have the names and datatypes of the server's signature.
+    """A function of an asset, with tensors in the names and datatypes of the server's signature.
 
     A state is an input (zeros if it is left out) and an output: nothing is kept between calls.
     """
@@ -157,7 +157,7 @@ class FunctionExecutable:
         self._wanted = {spec.name: spec for spec in signature.outputs}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """See `Executable.run`."""
+        """Compute outputs: see `Executable.run`."""
         unknown = sorted(inputs.keys() - self._given.keys())
         if unknown:
             raise InvalidArgumentError(f"the model has no input '{unknown[0]}'; it has {', '.join(self._given)}")
@@ -173,11 +173,11 @@ class FunctionExecutable:
         return {name: found[name].astype(self._wanted[name].datatype.dtype, copy=False) for name in outputs}
 
     def interrupt(self) -> None:
-        """See `Executable.interrupt`."""
+        """Ask the running `run` to end soon, if the library can."""
         self._inner.interrupt()
 
     def close(self) -> None:
-        """See `Executable.close`."""
+        """Free the executable."""
         self._inner.close()
 
 

@@ -1,4 +1,4 @@
-"""Conversions to and from Core AI assets in a separate process, since Apple's library aborts on some errors."""
+"""Conversions to and from assets of Core AI in a separate process, since Apple's library aborts on some errors."""
 
 import functools
 import logging
@@ -63,6 +63,6 @@ def _raise(path: Path, function: str, target: Path) -> None:
     from triune.coreai.raising import raise_function
 
     target.mkdir()
-    # onnx has incomplete type hints.
+    # The type hints of onnx are incomplete.
     library: Any = onnx
     library.save(raise_function(path, function), target / MODEL, save_as_external_data=True, location=f"{MODEL}.data")

@@ -1,4 +1,4 @@
-"""Converts ONNX models to Core ML packages when they are loaded."""
+"""Convert ONNX models to Core ML packages when they are loaded."""
 
 import functools
 import logging

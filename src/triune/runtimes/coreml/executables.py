@@ -1,4 +1,4 @@
-"""Executables of Core ML programs, whose tensors have the names and datatypes of the server's signature."""
+"""Executables of Core ML programs, with tensors in the names and datatypes of the server's signature."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from triune.runtimes.failures import run_failure
 
 
 class PackageExecutable:
-    """A function of a package, with a mapping from the signature's tensor names to the package's.
+    """A function of a package, and how the signature's tensors are named in the package.
 
     A state of the function is an input (zeros if it is left out) and an output: nothing is kept between calls.
     """
@@ -39,12 +39,12 @@ class PackageExecutable:
         unit: the unit that it computes on.
         signature: the result of `tensors.signature_of`; for a converted model, the signature of its ONNX source.
         function: the function's name; None means the default function.
-        source: for a converted model, the package's mapping from the ONNX source's names.
-        is_steady: the executor's `Executable.is_steady`.
+        source: for a converted model, the names and ranks of tensors in the ONNX model.
+        is_steady: whether the time of a run depends only on the shapes of the inputs.
         """
         self.is_steady = is_steady
         self.unit = unit
-        # The CPU computes in fp32, as the reference for the other units.
+        # The CPU computes in fp32. It is the reference for the other units.
         self.precision = "fp32" if unit is Unit.CPU else precision_of(package, function)
         self.signature = signature
         self._model = Model(package, function=function, executor=executor)
@@ -58,7 +58,7 @@ class PackageExecutable:
         self._new_states = {new_state(name): name for name in self._states}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """See `Executable.run`."""
+        """Compute outputs: see `Executable.run`."""
         unknown = sorted(inputs.keys() - self._inputs.keys())
         if unknown:
             raise InvalidArgumentError(f"the model has no input '{unknown[0]}'; it has {', '.join(self._inputs)}")
@@ -74,7 +74,7 @@ class PackageExecutable:
         except Exception as error:
             raise run_failure(error, inputs) from error
         if state is not None:
-            # No other code refers to this state, so its buffers need no copies.
+            # No other code refers to this state, so that its buffers need not be copied.
             answers |= {new: state.arrays[name] for new, name in self._new_states.items()}
         found: dict[str, Array] = {}
         for name in outputs:
@@ -83,15 +83,15 @@ class PackageExecutable:
         return found
 
     def interrupt(self) -> None:
-        """See `core.runtime.Executable`: what computes is not to be interrupted."""
+        """Do nothing: the library cannot interrupt a run."""
 
     def close(self) -> None:
-        """See `Executable.close`."""
+        """Free the executable."""
         del self._model
 
 
 class CompiledExecutable:
-    """A compiled Core ML model that Core ML runs."""
+    """A Core ML model that was compiled before, run by Core ML."""
 
     is_steady = False
 
@@ -107,7 +107,7 @@ class CompiledExecutable:
         self._outputs = {spec.name: spec for spec in signature.outputs}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """See `Executable.run`."""
+        """Compute outputs: see `Executable.run`."""
         try:
             answers = self._model.predict(dict(inputs))
         except TriuneError:
@@ -117,7 +117,7 @@ class CompiledExecutable:
         return {name: to_output(self._outputs[name], answers[name]) for name in outputs}
 
     def interrupt(self) -> None:
-        """See `core.runtime.Executable`: what computes is not to be interrupted."""
+        """Do nothing: the library cannot interrupt a run."""
 
     def close(self) -> None:
         """See `Executable.close`."""

@@ -1,4 +1,4 @@
-"""Core ML: packages, and ONNX models that are converted to packages. Backend "coreml".
+"""The runtime of Core ML: packages, and ONNX models that are converted to packages. Backend "coreml".
 
 On Apple's systems Core ML runs them on `ane`, `gpu` and `amx`, each in a separate process, since coremltools holds the
 GIL while it predicts. On other systems `ane` is emulated: ONNX Runtime runs the same program in the same precision. On
@@ -74,7 +74,9 @@ class CoreMl:
         self._run_bytes = run_bytes
 
     def units(self) -> Sequence[Unit]:
-        """The units: Core ML's that this machine has, or the emulated Neural Engine without Core ML; then the CPU."""
+        """The units: those of Core ML on this machine, or the emulated Neural Engine if there is no Core ML; then
+        the CPU.
+        """
         if self._is_present(Unit.ANE):
             return (*(unit for unit in COMPUTE_UNITS if self._is_present(unit)), Unit.CPU)
         ane = self._statuses.get(Unit.ANE)
@@ -85,8 +87,8 @@ class CoreMl:
         """The signature of a package's function, or of an ONNX file without its optional inputs.
 
         Raises:
-            InvalidArgumentError: the file is no package, or malformed, or an option does not apply to it.
-            UnsupportedError: the function has inputs or outputs that are no tensors, or states that are not explicit.
+            InvalidArgumentError: the file is not a package, is malformed, or an option does not apply to it.
+            UnsupportedError: the function has inputs or outputs that are not tensors, or states that are not explicit.
         """
         return self._signature(path, read_settings(options))
 
@@ -141,9 +143,11 @@ class CoreMl:
         *,
         is_own_process: bool,
     ) -> Executable:
-        """Load a package without Core ML. `is_own_process`: this is already a separate process for the model."""
+        """Load a package without Core ML. `is_own_process` says that this is already a separate process for the
+        model.
+        """
         is_interpreted = settings.executor == "reference" and unit is not Unit.CPU
-        # The interpreter reads memory-mapped weights; ONNX Runtime copies them when the model is loaded.
+        # The interpreter reads weights from mapped files. ONNX Runtime copies them when the model is loaded.
         package = _read(package_path, maps_weights=not is_interpreted)
         executor: Executor
         is_steady = False
@@ -173,7 +177,7 @@ class CoreMl:
         return status is not None and status.presence is Presence.PRESENT
 
     def _is_left_to_core_ml(self, path: Path, settings: Settings) -> bool:
-        """Whether Triune leaves reading the program to Core ML. Options about functions or states need it read."""
+        """Whether only Core ML reads the program. Options about functions or states require that Triune reads it."""
         is_compiled = path.suffix == _COMPILED and (path / METADATA).exists()
         return is_compiled and self._is_present(Unit.ANE) and not settings.is_of_programs
 
@@ -184,7 +188,7 @@ class CoreMl:
 
 
 def _load_compiled(path: Path, signature: Signature, unit: Unit, preparation: str) -> CompiledExecutable:
-    """Runs in the worker process: Core ML loads a compiled model, which only Core ML reads."""
+    """Load a compiled model, which only Core ML can read. This runs in the worker process."""
     if preparation:
         importlib.import_module(preparation)
     import coremltools
@@ -192,7 +196,7 @@ def _load_compiled(path: Path, signature: Signature, unit: Unit, preparation: st
     library: Any = coremltools
     try:
         model = library.models.CompiledMLModel(str(path), library.ComputeUnit[COMPUTE_UNITS[unit]])
-    # coremltools raises Exception itself.
+    # coremltools raises Exception, not a subclass.
     except Exception as error:
         raise InvalidArgumentError(f"Core ML refuses '{path}': {error}") from error
     return CompiledExecutable(model, unit, read_compiled(path).precision, signature)
@@ -214,7 +218,7 @@ def _load_in_core_ml(
     cache: CompiledCache,
     preparation: str,
 ) -> PackageExecutable:
-    """Runs in the worker process: compile the package, unless the cache has it, and load it with Core ML."""
+    """Compile the package, unless the cache has it, and load it with Core ML. This runs in the worker process."""
     if preparation:
         importlib.import_module(preparation)
     package = read_package(path)
@@ -232,6 +236,6 @@ def _compile(path: Path, target: Path) -> None:
     library: Any = coremltools
     try:
         library.models.utils.compile_model(str(path), str(target))
-    # coremltools raises Exception itself.
+    # coremltools raises Exception, not a subclass.
     except Exception as error:
         raise InvalidArgumentError(f"Core ML does not compile '{path}': {error}") from error

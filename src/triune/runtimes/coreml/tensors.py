@@ -1,4 +1,4 @@
-"""Translates a Core ML model's features to the server's tensors: specifications, and input and output values.
+"""Translate the features of a Core ML model to the server's tensors: specifications, and values.
 
 Images are UINT8 of shape (height, width) or (height, width, 3), in RGB order. A classifier's label is one element of
 BYTES or INT64; its probabilities are FP64, in the order of the classes.
@@ -41,15 +41,15 @@ _DATATYPES = {
 
 
 def signature_of(package: Package, settings: Settings) -> Signature:
-    """The inputs and outputs of a package's function.
+    """The inputs and outputs of a function of a package.
 
-    The first dimension is a batch dimension if every input takes a range of sizes there that begins at 1, no output has
+    The first dimension is a batch dimension if every input has a range of sizes there that begins at 1, no output has
     another size there, no shape depends on values, and there are no states. An explicit state NAME becomes the optional
     input NAME and the output "NAME/new", as in a conversion to ONNX.
 
     Raises:
         InvalidArgumentError: there is no such function, or the option asks for explicit states and there are none.
-        UnsupportedError: the function has states and the option does not make them explicit, or a feature is no tensor.
+        UnsupportedError: the function has states that the option does not make explicit, or a feature is not a tensor.
     """
     functions = package.description.functions
     name = package.description.default_function if settings.function is None else settings.function
@@ -87,7 +87,7 @@ def compiled_signature(interface: FunctionDescription, name: str) -> Signature:
 
 
 def precision_of(package: Package, function: str | None) -> str:
-    """The precision of a function (None: the default one): "fp16" if any operation computes in it, else "fp32"."""
+    """The precision of a function: "fp16" if any operation computes in it, else "fp32"."""
     operations = package.function(function).block.operations
     kinds = (output.type for operation in operations if operation.op != "const" for output in operation.outputs)
     return "fp16" if any(isinstance(kind, TensorType) and kind.dtype is DType.FP16 for kind in kinds) else "fp32"
@@ -99,7 +99,7 @@ def to_output(spec: TensorSpec, value: Any, *, is_scalar: bool = False) -> Array
     Args:
         spec: the output's specification.
         value: an array, a label, or probabilities by label.
-        is_scalar: the output has rank 0; Core ML returns it with one element.
+        is_scalar: whether the output has rank 0, for which Core ML returns a vector of one element.
     """
     if isinstance(value, str):
         array: Array = np.empty(1, np.object_)
@@ -152,7 +152,7 @@ def _input(feature: Feature, package: str) -> TensorSpec:
 def _output(feature: Feature, program: Function, package: str) -> TensorSpec:
     match feature.type:
         case ArrayFeature() as array:
-            # The interface may leave the shape out; the program has it.
+            # The interface may lack the shape, which the program has.
             return _spec(feature, _DATATYPES[array.dtype], _computed_shape(feature.name, program) or _shape(array))
         case ImageFeature() as image:
             return _image(feature, image)

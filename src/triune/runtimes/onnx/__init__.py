@@ -1,1 +1,1 @@
-"""Reads ONNX files without a runtime."""
+"""Read ONNX files without a runtime."""

@@ -1,4 +1,4 @@
-"""Reads the signature of an ONNX file without a runtime, and explains what is wrong with an invalid file."""
+"""Read the signature of an ONNX file without a runtime, and explain what is wrong with an invalid file."""
 
 from pathlib import Path
 
@@ -41,14 +41,14 @@ def read_signature(path: Path) -> Signature:
     unknown rank has the shape ().
 
     Raises:
-        InvalidArgumentError: the file is no ONNX model, is truncated, or refers to a missing file.
+        InvalidArgumentError: the file is not an ONNX model, is truncated, or refers to a missing file.
         UnsupportedError: an input or output is not a tensor of a KServe datatype.
     """
     return signature_of(read_model(path), path)
 
 
 def signature_of(model: ModelProto, path: Path) -> Signature:
-    """As `read_signature`, for a model in memory."""
+    """The signature of a model in memory; otherwise as `read_signature`."""
     graph = model.graph
     if any(not _is_shape_known(value.type) for value in graph.output):
         graph = _infer_shapes(model).graph
@@ -65,9 +65,12 @@ def signature_of(model: ModelProto, path: Path) -> Signature:
 
 
 def broken_part(path: Path) -> str | None:
-    """The error that ONNX's checker finds in a file; None if there is none. Slow: only for explaining a failure."""
+    """The error that ONNX's checker finds in a file; None if there is none.
+
+    It is slow, and so only for explaining a failure.
+    """
     try:
-        # onnx's type hints are incomplete.
+        # The type hints of onnx are incomplete.
         onnx.checker.check_model(str(path))  # pyright: ignore[reportUnknownMemberType]
     except (onnx.checker.ValidationError, DecodeError) as error:
         return reason_of(error)
@@ -82,7 +85,7 @@ def _infer_shapes(model: ModelProto) -> ModelProto:
     try:
         return infer_shapes(model)
     except (onnx.shape_inference.InferenceError, ValueError):
-        # Shape inference only adds shapes that the file lacks. It skips operators that it does not know.
+        # Shape inference only adds shapes that the file lacks. It skips unknown operators.
         return model
 
 

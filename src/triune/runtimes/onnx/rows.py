@@ -10,9 +10,10 @@ from triune.graph.by_values import by_values
 
 
 def rows_of(model: ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Rows:
-    """Compare the first dimension of every required input and every output.
+    """Whether the first dimension of every required input and output is the same batch dimension.
 
-    If no shape depends on values, the file's dimension names decide; else those that ONNX's shape inference finds.
+    If no shape depends on values, the names of dimensions in the file decide, or else those that ONNX's shape inference
+    finds.
 
     Args:
         model: the model, which is not changed.
@@ -32,7 +33,9 @@ def rows_of(model: ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[T
 
 
 def _inferred_names(model: ModelProto, required: Sequence[str]) -> set[str]:
-    """The inferred names of the first dimensions of inputs and outputs. A dimension without one gets a unique name."""
+    """The inferred names of the first dimensions of inputs and outputs. A dimension without a name gets a unique
+    one.
+    """
     inferred = infer_bare(model)
     first = {value.name: _first_name(value) for value in (*inferred.graph.input, *inferred.graph.output)}
     wanted = [*required, *(value.name for value in model.graph.output)]

@@ -1,6 +1,6 @@
-"""Runs requests with many or long strings in a separate process.
+"""Run requests with many or long strings in a separate process.
 
-ONNX Runtime holds the GIL while it copies strings, and no arena limits the memory that their contents take: a separate
+ONNX Runtime holds the GIL while it copies strings, and no arena limits the memory that their contents take. A separate
 process has a limit for that.
 """
 
@@ -22,9 +22,9 @@ _MANY_NUMBERS = 1 << 20
 
 
 class ManyStringsExecutable:
-    """An executable that runs requests with more than `MANY_STRINGS` strings, or with long ones, in a separate process.
+    """An executable that runs requests with more than MANY_STRINGS strings, or with long ones, in a separate process.
 
-    After a response had that many strings, requests of at least the same size run there, too. The process starts at the
+    Once a response had that many strings, requests of at least the same size run there, too. The process starts at the
     first such request, which waits for it. From then on the model is in memory twice.
     """
 
@@ -34,7 +34,7 @@ class ManyStringsExecutable:
         """Args:
         inner: the executable for all other requests.
         host: makes the executable in the separate process.
-        gives_labels: each element of a numeric input may become a string in an output.
+        gives_labels: whether each element of a numeric input may become a string in an output.
         copies: the bytes of strings that a run holds, as a multiple of those in the request (`Growth.copies`).
         """
         self.signature = inner.signature
@@ -54,7 +54,7 @@ class ManyStringsExecutable:
         return self._hosted is not None
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """See `Executable`.
+        """Compute outputs: see `Executable.run`.
 
         Raises:
             InternalError: as `HostedExecutable.run` does.
@@ -70,11 +70,11 @@ class ManyStringsExecutable:
         return answer
 
     def interrupt(self) -> None:
-        """See `Executable`."""
+        """Ask the running `run` to end soon."""
         self._running.interrupt()
 
     def close(self) -> None:
-        """See `Executable`."""
+        """Free the executable, and end the process."""
         self._inner.close()
         if self._hosted is not None:
             self._hosted.close()
@@ -97,7 +97,7 @@ def _num_elements(arrays: Mapping[str, Array]) -> int:
 def host_many_strings(
     executable: Executable, host: Callable[[], HostedExecutable], *, gives_labels: bool, copies: float
 ) -> Executable:
-    """Wrap an executable in a `ManyStringsExecutable` if it has string inputs or outputs; return it as it is if not."""
+    """Wrap an executable with string inputs or outputs in a `ManyStringsExecutable`; return others unchanged."""
     takes_strings = any(spec.datatype is DataType.BYTES for spec in executable.signature.inputs)
     if not takes_strings and not gives_labels:
         return executable

@@ -1,8 +1,8 @@
-"""Limits the memory of ONNX Runtime's runs, and returns it to the system.
+"""Limit the memory of ONNX Runtime's runs, and return it to the system.
 
 By default each session has an arena without a limit, which keeps the memory of a run for later runs. An arena that is
 registered with the environment can have a limit: sessions that are created next use it, until another arena is
-registered (ONNX Runtime 1.32). The model's weights do not count.
+registered (ONNX Runtime 1.32). The weights of the model do not count.
 """
 
 import contextlib
@@ -27,15 +27,16 @@ from triune.runtimes.onnxruntime.options import NO_LOG
 # onnxruntime has no type hints.
 _library: Any = onnxruntime
 
-# Held from the registration of an arena until the session has looked it up, which it does first.
+# The lock is held from registering an arena until the session has looked it up, which it does first.
 _LOOK_SECONDS = 0.05
 # How long the arena keeps a run's memory for the next run.
 _KEPT_SECONDS = 2.0
-# Outputs of at least this size are tracked, and the arena shrinks when they are freed.
+# Outputs of at least this size are tracked. When they are freed, the arena returns memory.
 _LARGE_BYTES = 64 << 20
 _LARGE_BYTES_BY_VALUES = 1 << 20
 
-# If values decide the sizes, runs differ: the arena allocates the requested size (kSameAsRequested), not powers of 2.
+# If values decide the sizes, runs differ. Then the arena allocates exactly what is requested (kSameAsRequested), not
+# powers of 2.
 _EXACT: Final = {"arena_extend_strategy": 1, "max_dead_bytes_per_chunk": 1 << 20}
 
 _BEYOND = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
@@ -60,7 +61,7 @@ class _Arenas:
         try:
             yield
         finally:
-            # Otherwise the environment would keep the arena alive after its session.
+            # Register another one: the environment would otherwise keep the arena alive after its session.
             self._register(settings)
             made.set()
 
@@ -70,7 +71,7 @@ class _Arenas:
         _library.create_and_register_allocator(info, _library.OrtArenaCfg(settings))
 
 
-# There is one environment, and so one of these.
+# There is only one environment in a process, and so one of these.
 _ARENAS = _Arenas()
 
 
@@ -78,7 +79,12 @@ _ARENAS = _Arenas()
 def own_arena(options: Any, max_bytes: int | None, *, is_by_values: bool) -> Generator[None]:
     """Within this context, a new session with these SessionOptions gets its own arena with a limit.
 
-    If the options turn arenas off, it has neither. For the arguments see `RunMemory`.
+    If the options turn arenas off, it gets neither.
+
+    Args:
+        options: the SessionOptions.
+        max_bytes: the memory limit of a run; None sets no limit.
+        is_by_values: whether the memory of a run depends on the values of inputs.
     """
     if not options.enable_cpu_mem_arena:
         yield
@@ -96,7 +102,7 @@ class RunMemory:
         session: an onnxruntime.InferenceSession.
         signature: its inputs and outputs.
         max_bytes: the memory limit of a run; None sets no limit.
-        is_by_values: the memory of a run depends on the values of inputs, so it is returned to the system soon.
+        is_by_values: whether the memory of a run depends on the values of inputs. Then it is returned soon.
         """
         self._session: Any = session
         self._signature = signature
@@ -107,38 +113,42 @@ class RunMemory:
         self._options.log_severity_level = NO_LOG
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._options.terminate = True
-        # The garbage collector may free an output at any point, so this code must not wait for a lock.
+        # The garbage collector may free an output at any point, so that this code must not wait for a lock.
         self._held: dict[int, int] = {}
         self._numbers = itertools.count()
         self._due = threading.Lock()
         self._is_closed = threading.Event()
 
     def watch(self, outputs: Mapping[str, Array]) -> None:
-        """Called with each run's outputs: large ones occupy the arena until they are freed."""
+        """Track large outputs, which occupy the arena until they are freed. Call this with the outputs of each run."""
         for array in outputs.values():
             if array.nbytes >= self._large_bytes and not array.dtype.hasobject:
                 number = next(self._numbers)
                 self._held[number] = array.nbytes
                 weakref.finalize(array, self._drop, number).atexit = False
         if self._is_by_values:
-            self._give_back_soon()
+            self._return_soon()
 
     def makes_room(self, error: Exception) -> bool:
-        """Whether a retry of a run that failed with this error may succeed, since earlier runs filled the arena."""
+        """Whether repeating a run that failed with this error may succeed, because earlier runs had filled the
+        arena.
+        """
         found = _BEYOND.search(str(error))
         if found is None or self._max_bytes is None or int(found[2]) > self._max_bytes:
             return False
-        self._give_back()
+        self._shrink()
         return True
 
     def refusal_of(
         self, error: Exception, inputs: Mapping[str, Array], only_nodes: Mapping[str, str]
     ) -> TriuneError | None:
-        """The error of a run that exceeded the limit; None for another failure. For the arguments see `run_failure`."""
+        """The error for a run that exceeded the limit; None if it failed for another reason. Arguments as
+        `run_failure`.
+        """
         found = _BEYOND.search(str(error))
         if found is None:
             return None
-        self._give_back_soon()
+        self._return_soon()
         available, wanted = map(int, found.groups())
         asks = f"{node_of(str(error), only_nodes)[0]} asks for {wanted} bytes of memory{given_values(inputs)}"
         limit = f"{self._max_bytes} bytes that a run may take in all, by --run-memory-bytes"
@@ -158,11 +168,11 @@ class RunMemory:
         self._session = None
 
     def _drop(self, number: int) -> None:
-        """An output was freed. Called on the thread that freed it."""
+        """Handle that an output was freed. Called on the thread that freed it."""
         del self._held[number]
-        self._give_back_soon()
+        self._return_soon()
 
-    def _give_back_soon(self) -> None:
+    def _return_soon(self) -> None:
         if self._is_closed.is_set() or not self._due.acquire(blocking=False):
             return
         try:
@@ -174,13 +184,13 @@ class RunMemory:
         self._is_closed.wait(_KEPT_SECONDS)
         self._due.release()
         if not self._is_closed.is_set():
-            self._give_back()
+            self._shrink()
 
-    def _give_back(self) -> None:
-        """Shrink the arena. ONNX Runtime does so after a run, so start one and terminate it before its first node."""
+    def _shrink(self) -> None:
+        """Return memory of the arena. ONNX Runtime does so after a run, so start one and terminate it at once."""
         inputs = {spec.name: spec for spec in self._signature.inputs if not spec.is_optional}
         names = [self._signature.outputs[0].name]
-        # The run raises an error, since it was terminated.
+        # The run raises an error, because it is terminated.
         with contextlib.suppress(Exception):
             if any(spec.datatype is DataType.BF16 for spec in inputs.values()):
                 values = {name: _empty_value(spec) for name, spec in inputs.items()}

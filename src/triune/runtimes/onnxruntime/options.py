@@ -1,4 +1,4 @@
-"""Options of a model for ONNX Runtime: those of Triton's onnxruntime backend, as strings."""
+"""The options of a model for ONNX Runtime, which are those of Triton's onnxruntime backend, as strings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,15 +34,17 @@ _library: Any = onnxruntime
 
 
 def session_options_of(num_threads: int, options: Mapping[str, Parameter]) -> Any:
-    """Make SessionOptions of a model's options. Raises InvalidArgumentError for an unknown option or a wrong value."""
+    """Make SessionOptions from a model's options. Raises InvalidArgumentError for an unknown option or a wrong
+    value.
+    """
     read.check_names("onnxruntime", options, KNOWN_OPTIONS)
     settings = _library.SessionOptions()
-    # Errors are raised as exceptions, so ONNX Runtime must not log them, too.
+    # Errors are raised, so that ONNX Runtime must not log them, too.
     settings.log_severity_level = NO_LOG
     settings.intra_op_num_threads = num_threads
     settings.inter_op_num_threads = 1
     settings.execution_mode = _library.ExecutionMode.ORT_SEQUENTIAL
-    # Threads that spin while they wait take cores from the other units and from the front end.
+    # Waiting threads that spin take cores from other units and from the front ends.
     for name in _SPINNING:
         settings.add_session_config_entry(name, "1" if read.boolean(name, options.get(name, "0")) else "0")
     for name, value in options.items():
@@ -70,7 +72,7 @@ def session_options_of(num_threads: int, options: Mapping[str, Parameter]) -> An
 
 
 def run_options_of(options: Mapping[str, Parameter]) -> Any:
-    """Make the RunOptions of a model's options. Raises as `session_options_of` does."""
+    """Make RunOptions from a model's options. Raises as `session_options_of` does."""
     settings = _library.RunOptions()
     settings.log_severity_level = NO_LOG
     if _SHRINKAGE in options:

@@ -32,7 +32,7 @@ from triune.runtimes.onnxruntime.memory import RunMemory, own_arena
 from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, NO_LOG, run_options_of, session_options_of
 from triune.runtimes.onnxruntime.source import source_of
 
-# onnxruntime has no type hints: the protocols below describe what is used of it.
+# onnxruntime has no type hints. The protocols below describe the parts of it that are used.
 _library: Any = onnxruntime_library()
 _InvalidArgument: type[Exception] = _library.capi.onnxruntime_pybind11_state.InvalidArgument
 _NotImplemented: type[Exception] = _library.capi.onnxruntime_pybind11_state.NotImplemented
@@ -60,8 +60,8 @@ class _Session(Protocol):
 class OnnxRuntime:
     """Microsoft's ONNX Runtime.
 
-    Options are those of Triton's onnxruntime backend, as strings: `intra_op_thread_count` (0 leaves the number to
-    Triune), `inter_op_thread_count`, `execution_mode` (0 sequential, 1 parallel), `enable_mem_arena`,
+    Options are those of Triton's onnxruntime backend, as strings: `intra_op_thread_count` (0 lets Triune
+    choose), `inter_op_thread_count`, `execution_mode` (0 sequential, 1 parallel), `enable_mem_arena`,
     `enable_mem_pattern`, `memory.enable_memory_arena_shrinkage` ("cpu:0"), four `session.*` switches, and
     `optimization.graph.level` (-1 basic, 0 all, 1 extended, 2 none: the config's field of that name).
     """
@@ -75,11 +75,11 @@ class OnnxRuntime:
         run_bytes: the memory limit of a run, without the model's weights; None sets no limit.
         """
         self._run_bytes = run_bytes
-        # Requests get the errors, so ONNX Runtime need not log them.
+        # Requests get the errors, so that ONNX Runtime need not log them.
         _library.set_default_logger_severity(NO_LOG)
 
     def units(self) -> Sequence[Unit]:
-        """The CPU."""
+        """Only the CPU."""
         return (Unit.CPU,)
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
@@ -112,7 +112,7 @@ class OnnxRuntime:
     def _load(
         self, path: Path, num_threads: int, options: Mapping[str, Parameter], *, is_own_process: bool
     ) -> Executable:
-        """See `load`. `is_own_process`: this is already a separate process for the model."""
+        """Make a session: see `load`. `is_own_process` says that this is already a separate process for the model."""
         session_options = session_options_of(num_threads, options)
         run_options = run_options_of(options)
         model = read_model(path)
@@ -125,7 +125,7 @@ class OnnxRuntime:
         )
         source, fatal = source_of(model, path), list(fatal_fusions(model))
         del model
-        # If no arena can enforce the limit, a separate process does.
+        # A separate process enforces the limit if no arena can.
         has_limit = session_options.enable_cpu_mem_arena and (facts.is_steady or not source.gives_labels)
         if (source.hosting_reason or not has_limit) and not is_own_process:
             del source
@@ -156,7 +156,7 @@ class OnnxRuntime:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """Properties of a model, from its file."""
+    """What is known of a model from its file."""
 
     signature: Signature
     precision: str
@@ -166,7 +166,7 @@ class _Facts:
 
 
 class _OnnxRuntimeExecutable:
-    """A session. It normally takes and returns numpy arrays; BF16, which numpy lacks, is passed as OrtValues."""
+    """A session. It passes numpy arrays, but OrtValues for BF16, which numpy lacks."""
 
     unit = Unit.CPU
 
@@ -188,7 +188,7 @@ class _OnnxRuntimeExecutable:
         self._only_nodes = facts.only_nodes
         self._is_interrupted = False
         self._session = session
-        # The native session object, without the Python wrapper, whose checks are made here. Same arguments.
+        # Use the native session object, with the same arguments: the checks of its Python wrapper are made here.
         self._run: Callable[[Sequence[str], Mapping[str, Any], Any], list[Array]]
         self._run = getattr(session, "_sess", session).run
         self._run_options = run_options

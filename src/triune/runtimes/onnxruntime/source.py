@@ -25,7 +25,8 @@ class OnnxSource:
         model: its file, or its bytes.
         names, weights: the names and contents of external weight files; not needed once the session exists.
         hosting_reason: why the model must run in a separate process; empty if it need not.
-        gives_labels, string_copies: see `Growth`.
+        gives_labels: whether each element of a numeric input may become a string in an output.
+        string_copies: the bytes of strings that a run holds, as a multiple of those in the request.
     """
 
     model: Path | bytes
@@ -36,7 +37,7 @@ class OnnxSource:
     string_copies: float
 
     def give_weights(self, options: Any) -> None:
-        """Register the weights with SessionOptions."""
+        """Pass the weights to SessionOptions."""
         if self.names:
             options.add_external_initializers_from_files_in_memory(
                 list(self.names), list(self.weights), [each.nbytes for each in self.weights]

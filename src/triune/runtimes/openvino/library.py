@@ -1,4 +1,4 @@
-"""OpenVINO's module, imported without its converter."""
+"""OpenVINO's module, imported without its model converter."""
 
 import contextlib
 import importlib
@@ -23,7 +23,7 @@ def _no_converter() -> Generator[None]:
 
 
 with _no_converter():
-    # OpenVINO has incomplete type hints.
+    # The type hints of OpenVINO are incomplete.
     library: Any = importlib.import_module("openvino")
     operators: Any = importlib.import_module("openvino.op")
     opset: Any = importlib.import_module("openvino.opset13")

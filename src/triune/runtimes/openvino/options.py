@@ -32,8 +32,8 @@ class Settings:
     """The options' values.
 
     Attributes:
-        num_threads: CPU threads of one call, at least 1.
-        is_pinned: threads are bound to cores.
+        num_threads: the number of CPU threads of one call, at least 1.
+        is_pinned: whether threads are bound to cores.
     """
 
     num_threads: int

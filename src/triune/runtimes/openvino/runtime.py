@@ -51,7 +51,7 @@ _INT32 = np.iinfo(np.int32)
 
 
 class OpenVino:
-    """OpenVINO's CPU plugin. Options are those of Triton's OpenVINO backend: see `openvino_options`."""
+    """OpenVINO's CPU plugin. Options are those of Triton's OpenVINO backend: see `openvino.options`."""
 
     name = "openvino"
     option_names = OPTION_NAMES
@@ -65,7 +65,8 @@ class OpenVino:
         self._run_bytes = run_bytes
         self._statuses = {status.unit: status for status in units}
         self._core = library.Core()
-        # OpenVINO would memory-map external weights: a write to such a file would change answers or crash the process.
+        # OpenVINO would map external weights into memory. A write to such a file would change answers or crash the
+        # process.
         self._core.set_property({"ENABLE_MMAP": False})
 
     def __reduce__(self) -> tuple[type["OpenVino"], tuple[Sequence[UnitStatus], int | None]]:
@@ -73,12 +74,12 @@ class OpenVino:
         return OpenVino, (tuple(self._statuses.values()), self._run_bytes)
 
     def units(self) -> Sequence[Unit]:
-        """AMX, if this CPU has it, then the CPU."""
+        """`amx`, if this CPU has it, then `cpu`."""
         amx = self._statuses.get(Unit.AMX)
         return (Unit.AMX, Unit.CPU) if amx is not None and amx.presence is Presence.PRESENT else (Unit.CPU,)
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
-        """Read the signature of an ONNX file, without its optional inputs: OpenVINO compiles their defaults in.
+        """Read the signature of an ONNX file, without optional inputs: OpenVINO compiles their defaults into the model.
 
         Raises as `read_signature` does.
         """
@@ -101,7 +102,7 @@ class OpenVino:
         return self._load(path, unit, read_settings(unit, num_threads, options), is_own_process=False)
 
     def _load(self, path: Path, unit: Unit, settings: Settings, *, is_own_process: bool) -> Executable:
-        """See `load`. `is_own_process`: this is already a separate process for the model."""
+        """Load a model: see `load`. `is_own_process` says that this is already a separate process for the model."""
         signature = self.inspect(path)
         for spec in (*signature.inputs, *signature.outputs):
             if spec.datatype not in _ELEMENT_TYPES:
@@ -143,7 +144,7 @@ class _OpenVinoExecutable:
         self._compile_again = compile_again
         self._request = compiled.create_infer_request()
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
-        # OpenVINO drops an input that no operator reads, so it has no port.
+        # OpenVINO removes inputs that no operator reads, so that they have no port.
         self._inputs = [
             (spec.name, inputs.get(spec.name), getattr(library.Type, _ELEMENT_TYPES[spec.datatype]))
             for spec in signature.inputs
@@ -160,7 +161,7 @@ class _OpenVinoExecutable:
             )
         for name in self._wide:
             _check_range(name, inputs[name])
-        # The infer request does not own these arrays, so they must live until it has run.
+        # The infer request does not own these arrays: keep them until it has run.
         arrays = {name: packed(inputs[name]) for name, port, _ in self._inputs if port is not None}
         try:
             for name, port, element_type in self._inputs:
@@ -170,26 +171,26 @@ class _OpenVinoExecutable:
                     self._request.set_input_tensor(port, library.Tensor(bits, array.shape, element_type))
             self._request.infer()
         except Exception as error:
-            # After it has refused a call, OpenVINO 2026.4 in bf16 also refuses correct calls, with the old shapes. A
-            # new infer request of the same compiled model does not help (seen on AMX), so compile again.
+            # After OpenVINO 2026.4 has refused a call in bf16, it also refuses correct calls, naming the old shapes. A
+            # new infer request of the same compiled model does not help (seen on AMX): compile again.
             self._request = self._compile_again().create_infer_request()
             raise run_failure(error, inputs) from error
         return {name: self._copy(*self._outputs[name]) for name in outputs}
 
     def interrupt(self) -> None:
-        """See `core.runtime.Executable`: a run of the CPU plugin is not to be interrupted."""
+        """Do nothing: the CPU plugin cannot interrupt a run."""
 
     def close(self) -> None:
         del self._request, self._compile_again
 
     def _copy(self, port: int, dtype: np.dtype[Any]) -> Array:
-        # The infer request writes its next outputs to the same memory.
+        # Copy: the infer request writes its next outputs to the same memory.
         array: Array = np.array(self._request.get_output_tensor(port).data)
         if array.dtype == dtype:
             return array
         if array.dtype.itemsize != dtype.itemsize:
             raise InternalError(f"OpenVINO gave {array.dtype} for an output that the model states as {dtype}")
-        # numpy has no bf16, so the binding returns the bits as another 16-bit dtype.
+        # numpy has no bf16: the binding returns the bits as another 16-bit dtype.
         return array.view(dtype)
 
 
@@ -204,7 +205,7 @@ def _properties(unit: Unit, settings: Settings) -> dict[str, object]:
     return {
         "INFERENCE_PRECISION_HINT": "bf16" if unit is Unit.AMX else "f32",
         "INFERENCE_NUM_THREADS": settings.num_threads,
-        # With one thread and one stream, `infer` of OpenVINO 2026.4 ignores errors and returns stale outputs. Without
+        # With one thread and one stream, `infer` of OpenVINO 2026.4 ignores errors and returns old outputs. Without
         # streams the calling thread computes, and errors are raised.
         "NUM_STREAMS": 1 if settings.num_threads > 1 else 0,
         "ENABLE_CPU_PINNING": settings.is_pinned,
