@@ -1,4 +1,4 @@
-"""The composition root: builds the repository, the server and its front ends, and connects them."""
+"""The composition root: it makes the repository, the server and its front ends, and connects them."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a running server is reached: `host:port`, None for what it does not serve."""
+    """The addresses of a running server, as `host:port`; None for a protocol that it does not serve."""
 
     http: str | None
     grpc: str | None
@@ -48,7 +48,7 @@ def make_repository(
 
     Args:
         settings: the folders of the models, and which models are served.
-        machine: the machine that models are loaded on; None is this machine.
+        machine: the machine that models are loaded on; None takes this machine.
         is_missing_allowed: if True, a missing folder is reported by `Repository.open` and not here.
 
     Raises:
@@ -56,7 +56,7 @@ def make_repository(
     """
     for folder in settings.folders:
         if not is_missing_allowed and not folder.is_dir():
-            raise InvalidArgumentError(f"the model repository '{folder}' is no folder; give one that exists")
+            raise InvalidArgumentError(f"the model repository '{folder}' is not a folder; give one that exists")
         if (shown := encodable(f"{folder}")) != f"{folder}":
             raise InvalidArgumentError(f"the name of the model repository '{shown}' is not UTF-8; rename it")
     return Repository(settings, machine or this_machine(), MonotonicClock(), trials=cache_folder() / "loaded")
@@ -64,7 +64,7 @@ def make_repository(
 
 @contextlib.asynccontextmanager
 async def opened(repository: Repository) -> AsyncGenerator[Server]:
-    """Open `repository` and give a server over it, without sockets. The repository is closed at the end."""
+    """A context in which `repository` is open, with a server for it that has no ports."""
     await repository.open()
     try:
         yield Server(repository)
@@ -155,7 +155,7 @@ async def _serve(
             ),
         )
         addresses: list[str | None] = []
-        # Listen before loading models, so that a load balancer can check liveness while large models load.
+        # Listen before loading models, so that a load balancer can check whether the server is live.
         for front_end, host, port in zip(front_ends, hosts, ports, strict=True):
             if port is None:
                 addresses.append(None)
@@ -179,7 +179,7 @@ async def _serve(
         on_ready(server, Addresses(*addresses))
         await ending.stop.wait()
         logger.info("draining: requests under way finish, new ones are refused; interrupt again to stop at once")
-        # Draining may take for ever; `ending` ends the process after the exit timeout.
+        # Waiting for requests may take forever. `ending` ends the process after the exit timeout.
         await server.drain()
         await offload.until_idle()
         ending.drained()

@@ -122,9 +122,9 @@ async def test_large_messages(channel: grpc.aio.Channel, server: HandServer, mak
     [
         (b"\x2a\x00" * (1 << 20), "more than 4096 inputs, outputs"),
         (b"\x0a\x08identity" + b"\x2a\x00" * 5000, "has 5000 inputs; at most 4096"),
-        (raw().SerializeToString()[:-1], "are no ModelInferRequest"),
-        (raw().SerializeToString() + b"\xff" * 11, "are no ModelInferRequest"),
-        (raw().SerializeToString() + b"\x0b", "are no ModelInferRequest"),
+        (raw().SerializeToString()[:-1], "are not a valid ModelInferRequest"),
+        (raw().SerializeToString() + b"\xff" * 11, "are not a valid ModelInferRequest"),
+        (raw().SerializeToString() + b"\x0b", "are not a valid ModelInferRequest"),
     ],
 )
 async def test_bombs_and_broken_messages(channel: grpc.aio.Channel, data: bytes, message: str) -> None:

@@ -314,7 +314,7 @@ async def test_a_target_without_a_path(connect: Callable[[], Awaitable[Wire]], t
     answer = await wire.ask(get(target))
     assert answer.status == 400
     assert answer.error == (
-        f"the request is not valid HTTP: its target '{target}' is no URL with a path; send a path, as /v2"
+        f"the request is not valid HTTP: its target '{target}' is not a URL with a path; send a path, such as /v2"
     )
 
 

@@ -70,7 +70,7 @@ async def test_bad_requests(wire: Wire, stream: bool, model: str) -> None:
     name = "IN" if model == "repeat" else "INPUT0"
     for fields, message in (
         ({name: [[1, 2], [3, 4]]}, "but 'data' holds"),
-        ({name: ["x"]}, "cannot fill" if model == "identity" else "takes whole numbers"),
+        ({name: ["x"]}, "cannot fill" if model == "identity" else "takes integers"),
         ({name: {"a": 1}}, "cannot fill" if model == "identity" else "but holds an object"),
         ({"other": None}, "parameter 'other' has invalid type"),
         ({"other": [1]}, "parameter 'other' has invalid type"),

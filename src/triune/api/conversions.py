@@ -1,4 +1,4 @@
-"""The conversions: each reads a model, writes another, and compares the two if asked to."""
+"""The conversions: each reads a model, writes another, and compares both if asked to."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,10 +49,10 @@ class ConversionResult:
     """The result of a conversion.
 
     Attributes:
-        renamed: maps the source's names to new names, for names that had to change.
+        renamed: for each name of the source that had to change, the new name.
         verdicts: the verdict on each output; None if nothing was compared.
         layout: the report of the Neural Engine's layout; None if it was not requested.
-        notes: properties of the source that could not be kept.
+        notes: what differs from the source, and why.
         findings: the outputs that a compiler pass changed; None if the passes were not checked.
     """
 
@@ -101,7 +101,10 @@ def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
 def onnx_to_coreai(
     sources: Mapping[str, Path], output: Path, options: CoreAiOptions, tell: Tell, given: Given, checked: Given = None
 ) -> ConversionResult:
-    """Convert ONNX models to a Core AI asset with one function each. `checked`: inputs for checking Apple's passes."""
+    """Convert ONNX models to a Core AI asset with a function for each.
+
+    `checked` has inputs for checking what Apple's compiler changes; None: it is not checked.
+    """
     models = {name: load(path) for name, path in sources.items()}
     _check_names(models, options)
     each = {name: _own(model, options) for name, model in models.items()}
@@ -157,7 +160,7 @@ def _save_and_verify(
 
 def _save(model: ModelProto, output: Path) -> None:
     """Save a model, with large weights in a file beside it."""
-    # onnx has incomplete type hints.
+    # The type hints of onnx are incomplete.
     library: Any = onnx
     is_large = model.ByteSize() > _MOST_BYTES_INLINE
     beside = f"{output.name}.data" if is_large else None
@@ -165,7 +168,7 @@ def _save(model: ModelProto, output: Path) -> None:
 
 
 def _check_names(models: Mapping[str, ModelProto], options: CoreAiOptions) -> None:
-    """Raise InvalidArgumentError for a name that is no input of any model."""
+    """Raise InvalidArgumentError for a name in the options that is not an input of any model."""
     names = dict.fromkeys(value.name for model in models.values() for value in inputs_of(model.graph))
     for name in (*options.shapes, *options.constants, *options.states):
         if name not in names:
@@ -177,7 +180,7 @@ def _check_names(models: Mapping[str, ModelProto], options: CoreAiOptions) -> No
 
 
 def _own(model: ModelProto, options: CoreAiOptions) -> CoreAiOptions:
-    """Select the options about this model's inputs."""
+    """Select the options that are about the inputs of this model."""
     return replace(
         options,
         shapes=_own_values(model, options.shapes),

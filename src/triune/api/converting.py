@@ -45,8 +45,8 @@ class Conversion:
         verdict: RIGHT, WRONG, or UNKNOWN if the outputs allow no comparison; None if nothing was compared.
         outputs: the verdict on each output, with its error and tolerance.
         findings: the outputs that a compiler pass changed; None if the passes were not checked.
-        notes: properties of the source that could not be kept.
-        renamed: maps the source's names to new names, for names that had to change.
+        notes: what differs from the source, and why.
+        renamed: for each name of the source that had to change, the new name.
         layout: the report of the Neural Engine's layout; None if it was not requested.
     """
 
@@ -92,7 +92,7 @@ def convert(
         system: the oldest system that must run a .mlpackage: "iOS15" to "iOS18".
         function: the function of the source to convert; for a new .aimodel, the name of its function.
         functions: further functions of a .aimodel by name, each an ONNX file; equal weights are shared.
-        states: inputs that become state of a .aimodel, each with the output that is its next value.
+        states: inputs that become states of a .aimodel, each with the output that is its next value.
         images: inputs and outputs of a .aimodel that become images: "rgb24", "rgb24,scale=0.5,bias=1|2|3".
         pack_weights: compress the weights of a .aimodel without loss, by look-up tables and bitmasks.
         verify: compare source and target on the same inputs; a wrong target is not written.
@@ -102,7 +102,7 @@ def convert(
 
     Raises:
         NotFoundError: there is no such source, or no such function in it.
-        InvalidArgumentError: the source is broken, an option is wrong or does not go with the forms, or the target
+        InvalidArgumentError: the source is broken, an option is wrong or does not apply to these formats, or the target
             cannot be written.
         UnsupportedError: the model cannot be converted (the message lists every node with the reason), or a library is
             missing.

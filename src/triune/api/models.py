@@ -36,8 +36,8 @@ class UnitModel(Model):
     Attributes:
         path: its file.
         unit: the unit that it runs on.
-        is_emulated: the unit is emulated: the answers have its precision, but the speed means nothing.
-        precision: the floating-point format that it computes in.
+        is_emulated: whether the unit is emulated: the results have its precision, but not its speed.
+        precision: the floating-point format in which it computes.
         signature: its inputs and outputs.
         states: the specifications of its states, whose buffers are in a `State`.
     """
@@ -55,10 +55,10 @@ class UnitModel(Model):
         """Args:
         path: its file.
         executable: the compiled model; closed with this model.
-        is_emulated: the unit is emulated.
+        is_emulated: whether the unit is emulated.
         function: the function's name.
         classes: the labels of a Core ML classifier, in the order of its probabilities.
-        is_raw: return labels and probabilities as tensors, as a server does.
+        is_raw: whether to return labels and probabilities as tensors, as a server does.
         """
         whole = executable.signature
         self.states: Final = tuple(spec for spec in whole.inputs if spec.is_state)
@@ -80,7 +80,7 @@ class UnitModel(Model):
         self._turn = threading.Lock()
 
     def make_state(self) -> State:
-        """See `Model.make_state`."""
+        """Make new buffers, filled with zeros, for the model's states."""
         specs = {spec.name: spec for spec in self.states}
         arrays = {name: np.zeros(spec.shape, spec.datatype.dtype) for name, spec in specs.items()}
         return State(arrays, lambda name, value: as_array(specs[name], value, converts_arrays=True))
@@ -205,7 +205,13 @@ def _load(
 def _read_program(
     path: Path, backend: str, function: str | None, options: dict[str, Parameter]
 ) -> tuple[str, Sequence[Any]]:
-    """Read a program's function and its classes. Adds the option that makes its states inputs and outputs."""
+    """Read the function of a program, and the labels of a classifier.
+
+    If the function has states, the option that makes them inputs and outputs is added to `options`.
+
+    Returns:
+        the name of the function, and the labels.
+    """
     if path.suffix == _ONNX:
         if function is not None:
             raise InvalidArgumentError(f"'{path.name}' has no functions; leave function out")
@@ -218,7 +224,7 @@ def _read_program(
         chosen = function or ("main" if "main" in names or len(names) != 1 else next(iter(names)))
         has_states, classes = chosen in names and bool(names[chosen].states), ()
     elif path.suffix == ".mlmodelc" and sys.platform == "darwin" and function is None:
-        # Only Core ML reads this file; it may support programs that Triune does not.
+        # Only Core ML reads this file. It may support programs that Triune does not.
         return "main", ()
     else:
         package = read_package(path)
@@ -246,7 +252,7 @@ def predict(
 
     Args:
         path: the model file; see `load`.
-        inputs: by name; see `Model.run`.
+        inputs: the inputs by name; see `Model.run`.
         unit: where to run it; see `load`.
         function: the function's name; None means the default function.
 
@@ -258,7 +264,7 @@ def predict(
 
 
 def units() -> Sequence[UnitStatus]:
-    """Every compute unit: whether this machine has it, its description, and why it is absent."""
+    """The status of every compute unit: whether this machine has it, its description, and why it is absent."""
     return detect_units(read_cpu())
 
 

@@ -1,4 +1,4 @@
-"""Staged output: a result is written to a temporary folder first, and moved to its path once it is verified."""
+"""Results are first written to a temporary folder, and moved to their path once they are verified."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def _cannot_write(output: Path, error: OSError) -> InvalidArgumentError:
 
 @contextmanager
 def staged(output: Path) -> Generator[Path]:
-    """Yield a path of the same name in a temporary folder on the same disk, which is removed at the end.
+    """A context with a path of the same name in a temporary folder on the same disk, which is removed at the end.
 
     Raises:
         InvalidArgumentError: the folder is not writable.

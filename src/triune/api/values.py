@@ -1,4 +1,4 @@
-"""Converts a caller's value to the array that an input takes."""
+"""Convert a caller's value to the array that an input needs."""
 
 from typing import Any, cast
 
@@ -18,13 +18,13 @@ def as_array(spec: TensorSpec, value: Any, *, converts_arrays: bool = False) -> 
         spec: the input's specification.
         value: an array; numbers, strings or lists of them; or, for an image input of shape (height, width) or
             (height, width, 3), a Pillow image.
-        converts_arrays: also cast arrays of other datatypes, if no value changes.
+        converts_arrays: whether to cast arrays of other datatypes, too, if no value changes.
 
     Raises:
         InvalidArgumentError: the value has another shape or datatype, or the cast would change a value.
     """
     if hasattr(value, "convert") and hasattr(value, "mode"):
-        # A Pillow image, recognized without importing Pillow.
+        # Recognize Pillow images without importing Pillow.
         value = np.asarray(value.convert(_mode(spec)))
     is_taken = isinstance(value, np.ndarray) and (
         not converts_arrays or DataType.of(cast("Array", value)) is spec.datatype
@@ -67,7 +67,7 @@ def _converted(spec: TensorSpec, value: Any) -> Array:
         raise InvalidArgumentError(f"{what} is made of {given.dtype.name}; the model takes {spec}")
     with np.errstate(over="ignore", invalid="ignore"):
         array = given.astype(spec.datatype.dtype)
-        # A Python float may be rounded to fp32, as numpy does; an integer must be exact.
+        # A Python float may be rounded to fp32, as in numpy. An integer must be exact.
         is_float = given.dtype.kind == "f" and spec.datatype in _FLOATS
         if is_float:
             is_kept = np.isfinite(array.astype(np.float64)) == np.isfinite(given)

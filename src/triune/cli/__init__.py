@@ -1,4 +1,4 @@
-"""The command line: one command a file."""
+"""The command line. Each command is a file here."""
 
 import os
 import sys
@@ -47,7 +47,7 @@ def main() -> None:
         app()
     except TriuneError as error:
         _tell(str(error))
-    # An unexpected error: a traceback would not help the user.
+    # This error is unexpected, and its traceback would not help the user.
     except Exception as error:
         if os.environ.get("TRIUNE_TRACEBACK"):
             raise

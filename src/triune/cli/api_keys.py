@@ -1,4 +1,4 @@
-"""Reads API keys from the command line, the environment and a file."""
+"""Read API keys from the command line, the environment and a file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +16,9 @@ def read_keys(given: Sequence[str], file: Path | None, environment: Mapping[str,
     The file has one key in each line; empty lines and lines that begin with # are skipped.
 
     Raises:
-        InvalidArgumentError: the file cannot be read, or the file or the variable is there but contains no key (the
-            server would be open although its operator wanted keys).
+        InvalidArgumentError: the file cannot be read; or the file or the environment variable exists but contains no
+            key,
+            so that the server would be open although its operator wanted keys.
     """
     keys = [*given, *environment.get(VARIABLE, "").split()]
     if VARIABLE in environment and not environment[VARIABLE].strip():
@@ -27,7 +28,7 @@ def read_keys(given: Sequence[str], file: Path | None, environment: Mapping[str,
     try:
         lines = [line.strip() for line in file.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InvalidArgumentError(f"cannot read --api-key-file '{file}': {reason}") from error
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:

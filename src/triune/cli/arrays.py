@@ -1,4 +1,4 @@
-"""Arrays on the command line: reads .npy files, and formats arrays as text and JSON."""
+"""Arrays on the command line: read .npy files, and format arrays as text and JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def read_array(name: str, file: str) -> Array:
     Raises:
         InvalidArgumentError: the file cannot be read, or is not an array.
     """
-    # numpy before 2.4 says nothing of this function's types.
+    # numpy before 2.4 has no type hints for this function.
     numpy_format: Any = np.lib.format
     try:
         with Path(file).open("rb") as stream:
@@ -49,7 +49,7 @@ def read_array(name: str, file: str) -> Array:
 
 
 def as_numbers(array: Array) -> list[object]:
-    """The elements as JSON numbers; "NaN", "Infinity" and "-Infinity" as strings, as in protobuf's JSON."""
+    """The elements as JSON numbers. NaN, Infinity and -Infinity are strings, as in protobuf's JSON."""
     numbers: list[object] = array.ravel().tolist()
     if array.dtype.kind == "f":
         for index in np.flatnonzero(~np.isfinite(array)):
@@ -59,5 +59,5 @@ def as_numbers(array: Array) -> list[object]:
 
 
 def preview(array: Array) -> str:
-    """The first and last numbers."""
+    """Format the first and the last numbers."""
     return np.array2string(array.ravel(), threshold=6, precision=4)

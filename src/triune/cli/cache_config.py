@@ -1,4 +1,4 @@
-"""Triton's `--cache-config`: how much memory the response cache takes."""
+"""Parse Triton's `--cache-config`: how much memory the response cache takes."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The commands. Each is imported when it is used, so that `serve` does not import the converters."""
+"""The commands. Each is imported only when it is used, so that `serve` does not import the converters."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias

@@ -1,4 +1,4 @@
-"""`triune convert`: a model from one form to another, by the endings of the file names."""
+"""`triune convert`: convert a model between formats, by the suffixes of the file names."""
 
 import math
 import time
@@ -138,7 +138,7 @@ def _constants(texts: Sequence[str]) -> dict[str, Array]:
 
 
 def _constant(name: str, body: str) -> Array:
-    """Parse a constant: one number gives a scalar, several give a vector, and a .npy file gives its array."""
+    """Parse a constant: one number is a scalar, several are a vector, and a .npy file is its array."""
     if body.endswith(".npy"):
         return read_array(name, body)
     try:
@@ -171,7 +171,7 @@ def _print_json(output: Path, seconds: float, done: Conversion) -> None:
                 "output": each.name,
                 "verdict": each.verdict.value,
                 "shape": list(each.shape),
-                # JSON has no infinity.
+                # JSON cannot express infinity.
                 "error": each.error if math.isfinite(each.error) else "Infinity",
                 "allowed": each.allowed if math.isfinite(each.allowed) else "Infinity",
                 "largest": each.largest,

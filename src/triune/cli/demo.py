@@ -56,8 +56,8 @@ def _build(repository: Path, models: list[str] | None, console: Console) -> None
 def _units() -> list[Unit]:
     cpu = read_cpu()
     statuses = {each.unit: each.presence for each in detect_units(cpu)}
-    # Intel's shares the CPU's cores, so it alone is faster than both together (docs/benchmarks.md); Apple's takes
-    # programs of Core ML, which the models in ONNX would have to be converted to first.
+    # Intel's AMX shares the cores of the CPU: it alone is faster than both together (docs/benchmarks.md). For Apple's,
+    # ONNX models would first have to be converted to Core ML.
     has_tiles = statuses[Unit.AMX] is Presence.PRESENT and not cpu.is_apple_silicon
     units = [Unit.AMX if has_tiles else Unit.CPU]
     return units if statuses[Unit.ANE] is Presence.ABSENT else [*units, Unit.ANE]

@@ -1,4 +1,4 @@
-"""`triune infer`: one inference, without a server."""
+"""`triune infer`: run a model once, without a server."""
 
 import asyncio
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ async def _infer(
 
 
 def _required(config: ModelConfig) -> dict[str, str]:
-    """The required inputs, each with its type and shape as text."""
+    """The required inputs, each with a text of its type and shape."""
     batch = (-1,) if config.batching.max_batch_size else ()
     needed = [each for each in config.inputs.values() if not each.is_optional]
     return {each.name: f"{each.datatype.value}{format_shape((*batch, *each.dims))}" for each in needed}
@@ -97,9 +97,11 @@ def _source(model: LoadedVersion) -> Source:
 
 
 def _infer_file(path: Path, arrays: dict[str, Array], outputs: list[str], classes: int) -> InferenceResponse:
-    """Run a model file outside a repository. It is loaded where it is, since external weights are beside it."""
+    """Run a model file that is not in a repository. It is loaded from its place, since external weights are beside
+    it.
+    """
     if not (path.is_file() or (path.is_dir() and path.suffix in PACKAGE_SUFFIXES)):
-        raise InvalidArgumentError(f"'{path}' is no model file; to run a model of a repository, give --repository")
+        raise InvalidArgumentError(f"'{path}' is not a model file; to run a model of a repository, give --repository")
     with progress_bar() as progress:
         task = progress.add_task(f"loading {path}", total=None)
         with load_raw(path) as model:
@@ -118,7 +120,7 @@ def _infer_file(path: Path, arrays: dict[str, Array], outputs: list[str], classe
 
 
 def _classified(array: Array, classes: int, spec: TensorSpec) -> Array:
-    """The classification of each row if the first dimension is dynamic, else of the whole array."""
+    """Classify each row, if the first dimension is dynamic; else the whole array."""
     config = TensorConfig(spec.name, spec.datatype, spec.shape)
     return classify(array, classes, config, has_batch=spec.shape[:1] == (-1,))
 
@@ -140,7 +142,7 @@ def _save(response: InferenceResponse, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for output, array in response.outputs.items():
-            # Names of outputs may hold slashes, as TensorFlow's do.
+            # The name of an output may contain slashes, as in TensorFlow.
             path = folder / f"{quote(output, safe=' :')}.npy"
             np.save(path, _as_fixed_length(output, array) if array.dtype == np.object_ else array)
     except OSError as error:

@@ -1,4 +1,7 @@
-"""A non-blocking log: a thread writes lines from a bounded queue; if it is full, lines are dropped and counted."""
+"""A log that never blocks: a thread writes lines from a bounded queue. If the queue is full, lines are dropped.
+
+How many were dropped is logged later.
+"""
 
 import contextlib
 import copy
@@ -30,7 +33,7 @@ class LogWriter(logging.Handler):
         flush_seconds: float = _FLUSH_SECONDS,
     ) -> None:
         """Args:
-        target: the handler that writes; it may block. Its records have the formatted text as message and no arguments.
+        target: the handler that writes, which may block. Its records have the formatted text as their message.
         max_waiting_bytes: the size of the queue; further records are dropped.
         flush_seconds: the longest time that `flush` waits.
 
@@ -60,7 +63,7 @@ class LogWriter(logging.Handler):
         self.leave(lambda: self._target.handle(ready), len(ready.msg))
 
     def say(self, text: str) -> None:
-        """Queue text for standard error that is not a log record."""
+        """Queue text for standard error that is not part of the log."""
 
         def write() -> None:
             sys.stderr.write(text)
@@ -69,7 +72,7 @@ class LogWriter(logging.Handler):
         self.leave(write, len(text))
 
     def leave(self, write: Callable[[], object], num_bytes: int) -> None:
-        """Queue a call for the thread; it is dropped if the queue is full."""
+        """Queue a call for the thread. It is dropped if the queue is full."""
         with self._changed:
             num_bytes += _OVERHEAD_BYTES
             if self._waiting_bytes + num_bytes > self._max_waiting_bytes:
@@ -85,7 +88,11 @@ class LogWriter(logging.Handler):
         self.is_read()
 
     def is_read(self) -> bool:
-        """Wait as `flush` does. Returns whether the queue is written; if not, nobody reads the log."""
+        """Wait as `flush` does.
+
+        Returns:
+            whether the queue is written. If not, nobody reads the log.
+        """
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._is_writing, self._flush_seconds)
 
@@ -104,15 +111,15 @@ class LogWriter(logging.Handler):
                     self._tell_of_lost()
                 num_bytes, write = self._waiting.popleft()
                 self._is_writing = True
-            # An error of the log cannot be logged. (Rich raises SystemExit for a broken pipe.)
+            # An error while writing the log cannot be logged. (Rich raises SystemExit for a broken pipe.)
             with contextlib.suppress(Exception, SystemExit):
                 write()
             with self._changed:
-                # Subtract only now: a record that is being written still takes memory.
+                # Subtract it only now: a record takes memory until it is written.
                 self._waiting_bytes -= num_bytes
 
     def _tell_of_lost(self) -> None:
-        """If lines were dropped, log how many. The caller holds the lock."""
+        """Log how many lines were dropped, if any were. The caller must hold the lock."""
         if self._num_lost:
             lost, self._num_lost = _lost(self._num_lost), 0
             self._waiting.append((0, lambda: self._target.handle(lost)))

@@ -1,4 +1,4 @@
-"""Sets up logging by Triton's log flags."""
+"""Set up logging by Triton's log flags."""
 
 import logging
 import time
@@ -45,7 +45,8 @@ def set_up_logs(options: LogOptions, console: Console) -> LogWriter:
     """Configure Python's logging by `options`. `console` writes to standard error.
 
     Returns:
-        the writer. Print other text for users through it, too, so that a blocked reader does not block the server.
+        the writer. Other text for users should be printed through it, too: then a reader that blocks cannot block the
+        server.
 
     Raises:
         InvalidArgumentError: the file cannot be written.
@@ -75,7 +76,7 @@ def _handler(options: LogOptions, console: Console) -> logging.Handler:
 
 
 def _file_handler(file: Path) -> logging.Handler:
-    # Opening a named pipe blocks until it has a reader, so the thread opens the file at its first write.
+    # Opening a named pipe blocks until it has a reader: let the thread open the file, at its first write.
     is_plain = not file.exists() or non_file_kind(file) is None
     return logging.FileHandler(file, encoding="utf-8", errors="backslashreplace", delay=not is_plain)
 

@@ -1,4 +1,4 @@
-"""Tensor names on the command line: a program's own names, or the names in the model that it was converted from."""
+"""Names of tensors on the command line: those of the program, or those of the model that it was converted from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ class Names:
     Attributes:
         model: the model's name in error messages.
         kind: "input" or "output".
-        own: the model's own names, in its order.
-        sources: own name to the name that the tensor had before the conversion.
+        own: the names in the model, in its order.
+        sources: for each of these, the name that the tensor had before the conversion.
     """
 
     model: str
@@ -27,7 +27,7 @@ class Names:
     sources: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])
 
     def find(self, name: str) -> str:
-        """Get the own name for an own or a source name. If `name` is both, the own name is meant.
+        """The name in the model for a name in the model or in its source. If it is both, the former is meant.
 
         Raises:
             InvalidArgumentError: the name is unknown; the message lists all names.
@@ -41,11 +41,11 @@ class Names:
         return found
 
     def translate(self, values: Mapping[str, _T], required: Mapping[str, str]) -> dict[str, _T]:
-        """Replace source names by own names.
+        """Replace names in the source by names in the model.
 
         Args:
-            values: the values by own or source name.
-            required: own name to a description such as "fp32 of [1, 3]", for each required tensor.
+            values: the values, by name in the model or in its source.
+            required: for each required tensor, by its name in the model, a description such as "fp32 of [1, 3]".
 
         Raises:
             InvalidArgumentError: a name is unknown, two name the same tensor, or one of `required` is missing.
@@ -67,6 +67,6 @@ class Names:
         return found
 
     def shown(self, own: str) -> str:
-        """Format a name for a message: `'a_b' (in its source 'a.b')`, with the source name if it differs."""
+        """Format a name for a message, with the name in the source if it differs: `'a_b' (in its source 'a.b')`."""
         source = self.sources.get(own)
         return f"'{own}'" if source is None or source.name == own else f"'{own}' (in its source '{source.name}')"

@@ -18,7 +18,7 @@ def print_json(value: Any) -> None:
     Raises ValueError for NaN and infinities, which JSON cannot express.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    # JSON escapes only some control characters; line breaks are the indentation's and stay.
+    # JSON escapes only some control characters. Line breaks come from the indentation, and stay.
     sys.stdout.write("\n".join(UNPRINTABLE.sub(_in_json, line) for line in text.split("\n")) + "\n")
 
 
@@ -28,7 +28,7 @@ def escaped(text: str) -> str:
 
 
 def escaped_lines(text: str) -> str:
-    """As `escaped`, but keep line breaks: for text whose line breaks are Triune's own."""
+    """Escape text as `escaped` does, but keep line breaks, for text with line breaks by Triune."""
     return "\n".join(escaped(line) for line in text.split("\n"))
 
 
@@ -37,7 +37,7 @@ def _in_json(found: re.Match[str]) -> str:
 
 
 def progress_bar() -> Progress:
-    """A progress bar on standard error, so that standard output can be piped."""
+    """Make a progress bar on standard error, so that standard output can be piped."""
     console = Console(stderr=True)
     return Progress(
         SpinnerColumn(),
@@ -47,6 +47,6 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        # Elsewhere it would leave an empty line behind.
+        # If this is not a terminal, the bar would leave an empty line.
         disable=not console.is_terminal,
     )

@@ -89,7 +89,7 @@ def predict(
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A loaded function: the model, the names of its inputs, and their required types and shapes."""
+    """A loaded function: the model, the names of its inputs, and the types and shapes of required inputs."""
 
     model: Model
     executor: str
@@ -125,7 +125,9 @@ def _read(name: str, file: str) -> Any:
     try:
         from PIL import Image, UnidentifiedImageError
     except ModuleNotFoundError as error:
-        raise UnsupportedError(f"input '{name}': '{file}' is no .npy file; images need: pip install pillow") from error
+        raise UnsupportedError(
+            f"input '{name}': '{file}' is not an .npy file; images need: pip install pillow"
+        ) from error
     try:
         with Image.open(file) as image:
             return image.copy()
@@ -163,7 +165,7 @@ def _preview(value: Any) -> str:
 
 
 def _save(outputs: dict[str, Any], folder: Path) -> None:
-    """Save outputs as .npy: a label becomes an array of rank 0, a dictionary the array of its probabilities."""
+    """Save outputs as .npy: a label as an array of rank 0, a dictionary as the array of its probabilities."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in outputs.items():

@@ -319,7 +319,7 @@ def read_backend_config(given: Sequence[str]) -> tuple[dict[str, int], list[str]
         `default-max-batch-size` by backend ("" for all), and the values with other settings, unchanged.
 
     Raises:
-        InvalidArgumentError: a value is malformed, or the size is not a whole number of 0 or more.
+        InvalidArgumentError: a value is malformed, or the size is not an integer of at least 0.
     """
     sizes: dict[str, int] = {}
     others: list[str] = []
@@ -337,9 +337,7 @@ def read_backend_config(given: Sequence[str]) -> tuple[dict[str, int], list[str]
             others.append(each)
             continue
         if not (value.isascii() and value.isdigit() and int(value) < 2**31):
-            raise InvalidArgumentError(
-                f"--backend-config={each}: {setting} must be a whole number from 0 to 2147483647"
-            )
+            raise InvalidArgumentError(f"--backend-config={each}: {setting} must be an integer from 0 to 2147483647")
         sizes["" if backend == "*" else backend] = int(value)
     return sizes, others
 
@@ -350,7 +348,8 @@ def run(settings: Settings, console: Console, log: LogWriter) -> None:
     def on_ready(server: Server, addresses: app.Addresses) -> None:
         tell(server, addresses, console, log)
 
-    # Rich imports modules at its first use; by the end of the loads, clients may have taken every file descriptor.
+    # Print a table once now: Rich imports modules at its first use, and later clients may have taken all file
+    # descriptors.
     with console.capture():
         console.print(Table("model", title=":warning: [yellow]...[/]"))
 
@@ -363,14 +362,14 @@ def run(settings: Settings, console: Console, log: LogWriter) -> None:
             runner.run(app.serve(settings, on_ready))
         code = 0
     finally:
-        # Exit at once if nobody reads the log, since the interpreter would wait for its writer, or if an abandoned load
-        # still runs.
+        # Exit at once if nobody reads the log, since the interpreter would wait for its writer; or if a load that was
+        # cancelled still runs.
         if not log.is_read() or (code == 0 and is_work_left()):
             os._exit(code)
 
 
 def tell(server: Server, addresses: app.Addresses, console: Console, log: LogWriter) -> None:
-    """Print the models and the addresses through `log`. If that fails, log the error and go on serving."""
+    """Print the models and the addresses through `log`. If that fails, log the error and go on."""
     try:
         text = _describe(console, server, addresses)
     except Exception:  # noqa: BLE001 - whatever fails here, models are served

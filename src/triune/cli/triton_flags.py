@@ -1,8 +1,8 @@
-"""The flags of tritonserver that are not options of `triune serve`, and Triton's syntax of values.
+"""The flags of tritonserver that are not options of `triune serve`, and Triton's syntax for values.
 
 Source: Triton's `command_line_parser.cc` (2.73). Flags that Triune supports are options of `serve` with Triton's name.
-The table below has the others. Flags without effect here are accepted and logged in one line; flags whose effect a user
-would rely on are refused with the reason.
+The table below has the others. Flags without effect here are accepted, and logged in one line. Flags with an effect
+that a user would rely on are refused with the reason.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +52,7 @@ class OtherFlag:
 
     Attributes:
         why: why the flag has no effect, or what to do instead.
-        is_refused: whether a value of the flag must be refused, since ignoring it could harm the user.
+        is_refused: returns whether a value of the flag must be refused, since ignoring it could harm the user.
     """
 
     why: str
@@ -188,7 +188,7 @@ def _boolean_of(name: str, text: str) -> bool:
 
 
 def _value_of(name: str, given: str | None, left: list[str]) -> str:
-    """Get a flag's value: the text after `=`, or else the next argument, which is removed from `left`."""
+    """The value of a flag: the text after `=`, or else the next argument, which is removed from `left`."""
     if given is not None:
         return given
     if not left:

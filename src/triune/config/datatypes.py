@@ -31,4 +31,4 @@ def from_config(number: int, what: str) -> DataType:
     try:
         return _FROM_CONFIG[number]
     except KeyError:
-        raise InvalidArgumentError(f"{what} has data_type {number}, which is no datatype of a tensor") from None
+        raise InvalidArgumentError(f"{what} has data_type {number}, which is not the datatype of a tensor") from None

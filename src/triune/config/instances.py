@@ -89,7 +89,7 @@ def _parse_units(text: str) -> list[Unit]:
             unit = Unit(word.strip().lower())
         except ValueError:
             raise InvalidArgumentError(
-                f"parameter 'units' is {text!r}: {word.strip()!r} is no unit; "
+                f"parameter 'units' is {text!r}: {word.strip()!r} is not a unit; "
                 f"write a list of {', '.join(each.value for each in Unit)}, such as 'cpu,amx'"
             ) from None
         if unit in units:

@@ -165,7 +165,7 @@ def _too_much(folder: Path, what: str) -> InvalidArgumentError:
     where = f"{folder}"
     if folder.is_symlink():
         where += f", a link to {folder.resolve()},"
-    return InvalidArgumentError(f"model folder {where} {what}; keep what is no part of the model elsewhere")
+    return InvalidArgumentError(f"model folder {where} {what}; keep files that do not belong to the model elsewhere")
 
 
 class _FileReader:

@@ -53,7 +53,7 @@ def read_asset(path: Path) -> Asset:
     if not path.exists():
         raise NotFoundError(f"there is no '{path}'")
     if not path.is_dir():
-        raise InvalidArgumentError(f"'{path.name}' is no folder; an .aimodel is one")
+        raise InvalidArgumentError(f"'{path.name}' is not a folder, and an .aimodel must be one")
     for name in (_PROGRAM, _HASH, _METADATA):
         _check_file(path, name)
     metadata = _metadata(path)
@@ -82,7 +82,7 @@ def _check_file(path: Path, name: str) -> None:
     except OSError as error:
         raise InvalidArgumentError(f"'{path.name}' has no '{name}': the asset is incomplete; copy it again") from error
     if not stat.S_ISREG(mode):
-        raise InvalidArgumentError(f"'{path.name}/{name}' is no plain file; put the file itself there")
+        raise InvalidArgumentError(f"'{path.name}/{name}' is not a regular file; put the file itself there")
 
 
 def _metadata(path: Path) -> Mapping[str, Any]:

@@ -91,7 +91,7 @@ def read_bytecode(data: bytes | memoryview) -> Bytecode:
     """
     view = memoryview(data)
     if bytes(view[:4]) != MAGIC:
-        raise InvalidArgumentError(f"it begins with {bytes(view[:4])!r}, not with {MAGIC!r}: it is no MLIR bytecode")
+        raise InvalidArgumentError(f"it begins with {bytes(view[:4])!r}, not with {MAGIC!r}: it is not MLIR bytecode")
     reader = _Reader(view, 4, len(view))
     version = reader.number()
     if version > NEWEST:

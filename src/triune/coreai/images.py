@@ -99,7 +99,7 @@ class Image:
         """
         if self.format not in CHANNELS:
             raise UnsupportedError(
-                f"an {self} is no picture that Pillow has; run what is raised: executor 'onnxruntime'"
+                f"Pillow has no form for an {self}; use the executor 'onnxruntime', which returns its bytes"
             )
         try:
             from PIL import Image as Pillow

@@ -110,7 +110,7 @@ def as_array(what: str, value: Any) -> Array:
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise InvalidArgumentError(f"{what} is no array: {error}") from error
+        raise InvalidArgumentError(f"{what} is not an array: {error}") from error
 
 
 def _is_of_kind(array: Array, dtype: np.dtype[Any]) -> bool:

@@ -82,7 +82,7 @@ def invoked(view: Any) -> str:
     text = str(view.attributes["callee"])
     found = re.search(r"@(?:\"((?:[^\"\\]|\\.)*)\"|([\w$.]+))(?!.*@)", text)
     if found is None:
-        raise InvalidArgumentError(f"it invokes {text}, which is no name")
+        raise InvalidArgumentError(f"it invokes {text}, which is not a name")
     return found[1] if found[1] is not None else found[2]
 
 

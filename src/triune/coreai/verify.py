@@ -137,7 +137,7 @@ def verify_raised(path: Path, function: str, model: ModelProto, given: Mapping[s
                 outputs = program.predict(inputs, state if state.names else None)
             except (InternalError, UnavailableError) as error:
                 raise UnsupportedError(
-                    "Apple's interpreter ended its process over these inputs, as it does where a whole number is "
+                    "Apple's interpreter ended its process over these inputs, as it does where an integer is "
                     "divided by zero, so it was not verified; give inputs that it computes with --input"
                 ) from error
             return {**outputs, **{new_state(name): state.read(name) for name in state.names}}

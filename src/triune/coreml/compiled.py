@@ -83,5 +83,5 @@ def _feature(entry: dict[str, str], where: str) -> Feature:
 
 def _size(value: Any) -> int:
     if not isinstance(value, int) or not 0 <= value <= _LARGEST_SIZE:
-        raise ValueError(f"{value!r} is no size")
+        raise ValueError(f"{value!r} is not a size")
     return value

@@ -86,7 +86,7 @@ def _text_of(path: Path, name: str) -> str:
     try:
         return _bytes_of(path, name, _LARGEST_TEXT_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidArgumentError(f"'{name}' is no text: {error}") from error
+        raise InvalidArgumentError(f"'{name}' is not text: {error}") from error
 
 
 def _bytes_of(path: Path, name: str, limit: int) -> bytes:
@@ -132,7 +132,7 @@ def _parse(data: bytes, name: str) -> Any:
         proto.ParseFromString(data)
     except (DecodeError, ValueError) as error:
         raise InvalidArgumentError(
-            f"'{name}': {len(data)} bytes that are no description of a model: {error}"
+            f"'{name}': {len(data)} bytes that are not the description of a model: {error}"
         ) from error
     return proto
 

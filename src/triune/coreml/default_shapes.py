@@ -48,7 +48,7 @@ def check_stacks(function: Function, described: FunctionDescription, model: str)
                 several = " and ".join(str(list(shape)) for shape in sorted(found))
                 raise InvalidArgumentError(
                     f"'{model}', function '{function.name}', operation '{operation.name}' (stack): its inputs have by "
-                    f"default the shapes {several}, and Core ML loads no such program: give them one default shape"
+                    f"default the shapes {several}, and Core ML cannot load such a program: give them one default shape"
                 )
         for output in operation.outputs:
             shapes[output.name] = _kept(operation, shapes) or _fixed(output.type)

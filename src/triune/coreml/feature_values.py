@@ -56,7 +56,7 @@ def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
     try:
         array: Array = np.asarray(value)
     except ValueError as error:
-        raise InvalidArgumentError(f"'{name}' is no array: {error}") from error
+        raise InvalidArgumentError(f"'{name}' is not an array: {error}") from error
     dtype = feature.dtype.numpy
     if array.dtype.kind not in "biuf" and array.dtype != DType.BF16.numpy:
         raise InvalidArgumentError(f"'{name}' is of {array.dtype}; it must be of {feature.dtype.value}")

@@ -199,7 +199,9 @@ def _parse(data: bytes, file: str) -> Any:
     try:
         proto.ParseFromString(data)
     except (DecodeError, ValueError) as error:
-        raise InvalidArgumentError(f"'{file}': {len(data)} bytes that are no Core ML specification: {error}") from error
+        raise InvalidArgumentError(
+            f"'{file}': {len(data)} bytes that are not a Core ML specification: {error}"
+        ) from error
     return proto
 
 
@@ -214,7 +216,7 @@ def find_model(path: Path) -> Path:
         return inside(path, path / COMPILED_MODEL, COMPILED_MODEL)
     manifest_path = path / _MANIFEST
     if not manifest_path.exists():
-        raise InvalidArgumentError(f"'{path}' is no Core ML package: it has no {_MANIFEST}")
+        raise InvalidArgumentError(f"'{path}' is not a Core ML package: it has no {_MANIFEST}")
     data = _bytes_of(inside(path, manifest_path, _MANIFEST), _LARGEST_MANIFEST_BYTES)
     try:
         manifest: Any = json.loads(data)

@@ -129,7 +129,7 @@ def _dimension(proto: Any, where: str) -> int | None:
 
 def _as_tensor(kind: Type, holder: str, where: str) -> TensorType:
     if not isinstance(kind, TensorType):
-        raise InvalidArgumentError(f"{where}: {holder} of something that is no tensor")
+        raise InvalidArgumentError(f"{where}: {holder} of something that is not a tensor")
     return kind
 
 

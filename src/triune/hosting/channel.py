@@ -77,7 +77,7 @@ class Channel:
             message = json.loads(frame[_HEAD.size :])
             tensors = self._reader.view(message.pop(_TENSORS))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InternalError(f"a worker process sent what is no message: {error}") from error
+            raise InternalError(f"a worker process sent an invalid message: {error}") from error
         return cast("dict[str, Any]", message), tensors
 
     def close(self) -> None:

@@ -58,9 +58,9 @@ _PLAIN: Final[Mapping[str, str]] = {
     "CalculateTensorStorageSize Tensor shape.Size() must be >= 0": "a size would be below 0",
     "Tensor shape.Size() must be >= 0": "a size would be below 0",
     "shape.Size() must >=0": "a size would be below 0",
-    "stod": "a string is no number, or is out of range",
-    "stoll": "a string is no whole number, or is out of range",
-    "stoull": "a string is no whole number, or is out of range",
+    "stod": "a string is not a number, or is out of range",
+    "stoll": "a string is not an integer, or is out of range",
+    "stoull": "a string is not an integer, or is out of range",
 }
 """Plain words for error messages that only the library's authors understand."""
 

@@ -66,7 +66,7 @@ def integer(name: str, value: Parameter, *, at_least: int = 0) -> int:
     except ValueError:
         number = at_least - 1
     if number < at_least:
-        raise InvalidArgumentError(f"parameter '{name}' is {value!r}; write a whole number of at least {at_least}")
+        raise InvalidArgumentError(f"parameter '{name}' is {value!r}; write an integer of at least {at_least}")
     return number
 
 

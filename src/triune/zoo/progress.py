@@ -1,4 +1,4 @@
-"""Progress reports of building the zoo's models."""
+"""Progress reports while the zoo's models are built."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -44,11 +44,11 @@ class BuildProgress(Protocol):
     """Receives a report of each step, on the thread that builds."""
 
     def doing(self, model: str, what: str, done_bytes: int, total_bytes: int) -> None:
-        """`model` is at the step `what`; `total_bytes` is 0 if the size is unknown."""
+        """Report that `model` is at the step `what`; `total_bytes` is 0 if the size is unknown."""
         ...
 
     def finished(self, built: BuiltModel) -> None:
-        """A model is done."""
+        """Report that a model is finished."""
         ...
 
 
@@ -56,10 +56,10 @@ class SilentProgress:
     """Ignores all reports."""
 
     def doing(self, model: str, what: str, done_bytes: int, total_bytes: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def finished(self, built: BuiltModel) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class RichProgress:
@@ -83,14 +83,14 @@ class RichProgress:
         self._bars.stop()
 
     def doing(self, model: str, what: str, done_bytes: int, total_bytes: int) -> None:
-        """Move the model's bar."""
+        """Update the progress bar of the model."""
         if model not in self._tasks:
             self._tasks[model] = self._bars.add_task(model, total=None)
         description = f"[bold]{model}[/] {escape(what)}"
         self._bars.update(self._tasks[model], description=description, completed=done_bytes, total=total_bytes or None)
 
     def finished(self, built: BuiltModel) -> None:
-        """Replace the model's bar by a line with the result; no line if the model was up to date."""
+        """Replace the progress bar of the model by a line with the result; by nothing if it was up to date."""
         if (task := self._tasks.pop(built.name, None)) is not None:
             self._bars.remove_task(task)
         match built.outcome:

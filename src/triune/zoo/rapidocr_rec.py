@@ -1,4 +1,7 @@
-"""RapidOCR's recogniser (PP-OCRv4): reads the characters of a line of text in an image, with CTC decoding."""
+"""The recogniser of RapidOCR (PP-OCRv4), which reads the characters of a line of text in an image.
+
+Its outputs need CTC decoding.
+"""
 
 from collections.abc import Sequence
 
@@ -50,6 +53,6 @@ def read_characters(model: bytes) -> list[str]:
     """
     for entry in onnx.load_model_from_string(model).metadata_props:
         if entry.key == "character":
-            # Not splitlines: some of the characters count as line breaks themselves.
+            # splitlines would also split at some of the characters themselves.
             return ["", *entry.value.removesuffix("\n").split("\n"), " "]
     raise InvalidArgumentError("the recogniser's metadata has no entry 'character'")

@@ -14,7 +14,7 @@ class ModelFolder:
 
     Attributes:
         config: the text of config.pbtxt.
-        files: path below the model's folder ("1/model.onnx", "labels.txt") to content.
+        files: the content of each file, by its path below the model's folder ("1/model.onnx", "labels.txt").
     """
 
     config: str

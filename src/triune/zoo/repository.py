@@ -1,4 +1,4 @@
-"""Builds the zoo's models into a Triton model repository on disk."""
+"""Build the zoo's models into a Triton model repository on disk."""
 
 import contextlib
 import hashlib
@@ -137,7 +137,7 @@ def _write(folder: Path, recipe: Recipe, model: ModelFolder, source: str) -> Non
 
 
 def _fingerprint(recipe: Recipe, units: Sequence[Unit]) -> str:
-    """A digest of everything that determines the files: the zoo's code and pins, onnx's version, the units."""
+    """A hash of everything that the files depend on: the zoo's code and pins, onnx's version, the units."""
     digest = hashlib.sha256(f"{recipe.name} {[unit.value for unit in units]} onnx {onnx.__version__}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -158,7 +158,7 @@ def _digests(manifest: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _strange_files(folder: Path, manifest: Mapping[str, object]) -> list[str]:
-    """The files that the zoo did not write, or that were changed since. Hidden files are ignored."""
+    """The files that the zoo did not write, or that were changed afterwards. Hidden files are ignored."""
     if not folder.is_dir():
         return [folder.name]
     digests = _digests(manifest)

@@ -1,7 +1,7 @@
-"""The safetensors format, read with numpy alone.
+"""Read the safetensors format with numpy alone.
 
-Format: an unsigned 64-bit little-endian length, a JSON header of that length that maps names to
-{"dtype", "shape", "data_offsets": [begin, end]}, then the tensors' bytes; offsets count from the header's end.
+Format: an unsigned 64-bit little-endian length, a JSON header of that length that maps names to {"dtype", "shape",
+"data_offsets": [begin, end]}, then the tensors' bytes; offsets count from the header's end.
 """
 
 import json
@@ -36,7 +36,7 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
 
 
 def read_safetensors(content: bytes) -> dict[str, Array]:
-    """Read the tensors of a safetensors file: name to array. The arrays are read-only views of `content`.
+    """Read the tensors of a safetensors file by name. The arrays are read-only views of `content`.
 
     Raises:
         InvalidArgumentError: the file is truncated, its header is invalid, or tensors overlap or leave gaps.

@@ -1,4 +1,4 @@
-"""Silero VAD: the probability that a short sound contains speech. The client keeps the state between calls."""
+"""Silero VAD, which returns the probability that a short sound contains speech. The client keeps its state."""
 
 from collections.abc import Sequence
 
@@ -56,7 +56,7 @@ RECIPE = Recipe("silero_vad", build, (PACKAGE,))
 def with_rate_as_vector(content: bytes) -> bytes:
     """Change the input `sr` from a scalar, which Triton's configs cannot express, to INT64[1].
 
-    The only reader is a comparison, whose single value is the condition of an If; both accept the new shape.
+    Only a comparison reads it, and the single result is the condition of an If. Both accept the new shape.
 
     Raises:
         InvalidArgumentError: the model has no input `sr`.

@@ -9,14 +9,17 @@ from triune.zoo.graph_builder import GraphBuilder
 from triune.zoo.packages import Sources
 from triune.zoo.recipe import ModelFolder, Recipe, placement
 
-# Opset 17 and IR version 8 are read by ONNX Runtime since 1.14: what an older server of the same files may have.
+# ONNX Runtime reads opset 17 and IR version 8 since 1.14, so that an older server can serve the same files.
 _OPSET = 17
 _IR_VERSION = 8
 _NUM_VALUES = 16
 
 
 def _add_sub(name: str, datatype: int, triton_type: str, computed_in: int) -> Recipe:
-    """OUTPUT0 = INPUT0 + INPUT1 and OUTPUT1 = INPUT0 - INPUT1, of 16 values, computed in the datatype `computed_in`."""
+    """A model of 16 values with OUTPUT0 = INPUT0 + INPUT1 and OUTPUT1 = INPUT0 - INPUT1.
+
+    It computes in the datatype `computed_in`.
+    """
 
     def build(_: Sources, units: Sequence[Unit]) -> ModelFolder:
         graph = GraphBuilder(name, opset=_OPSET, ir_version=_IR_VERSION)
@@ -52,7 +55,7 @@ output [
 
 
 def _identity(name: str, datatype: int, triton_type: str, max_batch_size: int, size: int | None) -> Recipe:
-    """OUTPUT0 = INPUT0, with one dimension of `size` values (None: dynamic) besides the batch."""
+    """A model with OUTPUT0 = INPUT0. Besides the batch it has one dimension of `size` values; None: dynamic."""
 
     def build(_: Sources, units: Sequence[Unit]) -> ModelFolder:
         graph = GraphBuilder(name, opset=_OPSET, ir_version=_IR_VERSION)
@@ -74,9 +77,9 @@ output [ {{ name: "OUTPUT0", data_type: {triton_type}, dims: [ {size or -1} ] }}
 
 RECIPES = (
     _add_sub("simple", TensorProto.INT32, "TYPE_INT32", TensorProto.INT32),
-    # ONNX Runtime adds no INT8; going through INT32 and back wraps around as INT8 does.
+    # ONNX Runtime does not add INT8. INT32, cast back to INT8, wraps around in the same way.
     _add_sub("simple_int8", TensorProto.INT8, "TYPE_INT8", TensorProto.INT32),
-    # The strings hold decimal numbers.
+    # The strings are decimal numbers.
     _add_sub("simple_string", TensorProto.STRING, "TYPE_STRING", TensorProto.INT32),
     _identity("simple_identity", TensorProto.STRING, "TYPE_STRING", max_batch_size=8, size=None),
     _identity("identity_fp32", TensorProto.FLOAT, "TYPE_FP32", max_batch_size=0, size=_NUM_VALUES),

@@ -1,9 +1,9 @@
-"""Reads PyTorch's checkpoints without PyTorch, with an unpickler that accepts only tensors.
+"""Read PyTorch's checkpoints without PyTorch, with an unpickler that accepts only tensors.
 
 The format before 1.6: five pickles one after another (magic number, protocol version, system facts, the object, the
 keys of its storages), then for each key an unsigned 64-bit little-endian count of elements and the elements themselves.
-The format since: a zip file, nothing in it compressed, with the object in `data.pkl` and each storage in `data/KEY`,
-all in one folder.
+The format since: a zip file without compression, with the object in `data.pkl` and each storage in `data/KEY`, all in
+one folder.
 """
 
 import io
@@ -28,7 +28,7 @@ _OBJECT = "data.pkl"
 
 
 def read_checkpoint(content: bytes) -> dict[str, Array]:
-    """Read the tensors of a state dict: name to array. The arrays are read-only views of `content`.
+    """Read the tensors of a state dict by name. The arrays are read-only views of `content`.
 
     Raises:
         InvalidArgumentError: the file is not a checkpoint, is truncated, or has anything but tensors in it.
@@ -37,7 +37,7 @@ def read_checkpoint(content: bytes) -> dict[str, Array]:
         return _read_zip(content)
     stream = io.BytesIO(content)
     if _load(stream) != _MAGIC:
-        raise InvalidArgumentError("checkpoint: the magic number is missing; this is no file of PyTorch's")
+        raise InvalidArgumentError("checkpoint: the magic number is missing; this is not a file of PyTorch's")
     if (protocol := _load(stream)) != _PROTOCOL:
         raise InvalidArgumentError(f"checkpoint: protocol {_show(protocol)}; only {_PROTOCOL} is read")
     match _load(stream):
@@ -53,7 +53,7 @@ def read_checkpoint(content: bytes) -> dict[str, Array]:
     return {name: tensor.view(name, storages) for name, tensor in tensors.items()}
 
 
-# What the unpickler hands out are tuples and an object without attributes: pickle's BUILD can change none of them.
+# The unpickler returns tuples, and an object without attributes, which no BUILD operation of a pickle can change.
 class _StorageType(NamedTuple):
     dtype: np.dtype[Any]
 
@@ -81,14 +81,14 @@ class _Tensor(NamedTuple):
                 f"checkpoint: tensor {name!r} has {count} elements and reaches element {last} "
                 f"of a storage of {len(elements)}"
             )
-        # An empty tensor may point past its storage's end.
+        # An empty tensor may begin after the end of its storage.
         window = elements[min(self.offset, len(elements)) :]
         strides = tuple(stride * elements.itemsize for stride in self.strides)
         return np.lib.stride_tricks.as_strided(window, self.shape, strides, writeable=False)
 
 
 class _StateDict(OrderedDict[object, object]):
-    """Takes the attributes that PyTorch gives to its dict (`_metadata`) and forgets them."""
+    """A dict that ignores the attributes that PyTorch sets on its own (`_metadata`)."""
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -115,14 +115,15 @@ def _are_counts(values: object) -> bool:
 
 
 def _show(value: object) -> str:
-    """A short repr, since a pickle of a few bytes can describe a value whose full repr would fill the memory."""
+    """A short repr: a pickle of a few bytes can describe a value whose full repr would fill the memory."""
     return reprlib.repr(value)
 
 
 class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
-    """Accepts only the few globals that a state dict needs. Any other global is an error, before anything is called.
+    """An unpickler that accepts only the few globals that a state dict needs. Another one is an error before any call.
 
-    This is Python's pure-Python unpickler: the C one allocates as many memo entries as a few bytes may ask for.
+    It derives from Python's unpickler in Python: the one in C allocates as many memo entries as a few bytes may ask
+    for.
     """
 
     _NAMES: ClassVar[Mapping[tuple[str, str], object]] = {
@@ -149,7 +150,7 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
 
     def persistent_load(self, pid: object) -> Any:
         match pid:
-            # The older format says of each storage that it is no view of another.
+            # The older format says that the storage is not a view of another one.
             case ("storage", _StorageType() as kind, str(key), str(), int(count), None) | (
                 "storage",
                 _StorageType() as kind,
@@ -165,7 +166,7 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
 def _load(stream: io.BytesIO) -> object:
     try:
         return cast(object, _Unpickler(stream).load())
-    # A pickle that was tampered with fails in ways without number; whichever it is, nothing foreign was called.
+    # A manipulated pickle can fail in many ways. In each of them, no code from it was called.
     except Exception as error:  # noqa: BLE001
         raise InvalidArgumentError(f"checkpoint: refused at byte {stream.tell()}: {error or repr(error)}") from None
 
@@ -177,9 +178,9 @@ def _read_zip(content: bytes) -> dict[str, Array]:
             folder = next((name.removesuffix(_OBJECT) for name in members if name.endswith(f"/{_OBJECT}")), None)
             if folder is None:
                 raise InvalidArgumentError(f"checkpoint: the zip file has no {_OBJECT}")
-            # What is not compressed is no larger than the file that it is in, unless entries lie on each other.
+            # Without compression, the contents are not larger than the file, unless entries overlap.
             if sum(each.file_size for each in members.values()) > len(content):
-                raise InvalidArgumentError("checkpoint: the zip file claims to hold more than it does")
+                raise InvalidArgumentError("checkpoint: the entries of the zip file are larger than the file")
             if packed := [name for name, each in members.items() if each.compress_type != zipfile.ZIP_STORED]:
                 raise InvalidArgumentError(f"checkpoint: {packed[0]!r} is compressed, which PyTorch never does")
             order = f"{folder}byteorder"
@@ -217,7 +218,7 @@ def _tensors(state: object) -> dict[str, _Tensor]:
 def _read_storages(
     content: bytes, position: int, keys: list[object], tensors: Mapping[str, _Tensor]
 ) -> dict[str, Array]:
-    """Read the storages that follow the pickles, each as a flat array."""
+    """Read the storages after the pickles, each as a flat array."""
     expected = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     found: dict[str, Array] = {}
     for key in keys:

@@ -52,7 +52,7 @@ def test_a_repository_that_is_not_there(tmp_path: Path, others: Sequence[str]) -
 @pytest.mark.parametrize("flags", [(), ("--exit-on-error=true",)])
 def test_a_repository_that_is_not_there_ends_the_start(tmp_path: Path, flags: Sequence[str]) -> None:
     with (
-        pytest.raises(AssertionError, match="the server ended with 1:\n.*nothing' is no folder"),
+        pytest.raises(AssertionError, match="the server ended with 1:\n.*nothing' is not a folder"),
         serve(tmp_path / "nothing", *flags),
     ):
         pass

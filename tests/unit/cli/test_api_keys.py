@@ -21,7 +21,7 @@ def test_a_variable_that_restricts_nobody_is_an_error(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"# none\n", "has no key"), (b"\xff", "it is no text"), (None, "No such")]
+    ("content", "reason"), [(b"# none\n", "has no key"), (b"\xff", "it is not text"), (None, "No such")]
 )
 def test_a_file_that_restricts_nobody_is_an_error(tmp_path: Path, content: bytes | None, reason: str) -> None:
     file = tmp_path / "keys"

@@ -61,14 +61,14 @@ def test_a_missing_part_is_named(asset: Path, name: str) -> None:
 def test_links_are_not_followed(asset: Path, name: str, tmp_path: Path) -> None:
     (asset / name).rename(tmp_path / "elsewhere")
     (asset / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InvalidArgumentError, match=f"'good.aimodel/{name}' is no plain file"):
+    with pytest.raises(InvalidArgumentError, match=f"'good.aimodel/{name}' is not a regular file"):
         read_asset(asset)
 
 
 def test_a_pipe_is_not_read(asset: Path) -> None:
     (asset / "main.mlirb").unlink()
     os.mkfifo(asset / "main.mlirb")
-    with pytest.raises(InvalidArgumentError, match="no plain file"):
+    with pytest.raises(InvalidArgumentError, match="not a regular file"):
         read_asset(asset)
 
 
@@ -76,7 +76,7 @@ def test_a_pipe_is_not_read(asset: Path) -> None:
     ("change", "message"),
     [
         (_program(lambda data: b""), "'good.aimodel/main.mlirb' is empty"),
-        (_program(lambda data: b"PK\3\4" + data[4:]), "it is no MLIR bytecode"),
+        (_program(lambda data: b"PK\3\4" + data[4:]), "it is not MLIR bytecode"),
         (_program(lambda data: data[: len(data) // 2]), "broken or cut off"),
         (_program(lambda data: data[:20] + b"\xff" * 40 + data[60:]), "broken or cut off"),
         (lambda asset: (asset / "main.hash").write_bytes(b"\0" * 32), "was changed or cut off"),
@@ -120,5 +120,5 @@ def test_a_file_or_nothing_is_no_asset(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="there is no"):
         read_asset(tmp_path / "absent.aimodel")
     (tmp_path / "file.aimodel").write_text("")
-    with pytest.raises(InvalidArgumentError, match="is no folder"):
+    with pytest.raises(InvalidArgumentError, match="is not a folder"):
         read_asset(tmp_path / "file.aimodel")

@@ -80,7 +80,7 @@ def test_pictures_become_the_bytes_of_the_format(pixels: PixelFormat, channels: 
 
 
 def test_planes_are_no_picture() -> None:
-    with pytest.raises(UnsupportedError, match="no picture that Pillow has; .*executor 'onnxruntime'"):
+    with pytest.raises(UnsupportedError, match="Pillow has no form for an .*; use the .*executor 'onnxruntime'"):
         Image(PixelFormat.YCBCR420, 2, 3).picture(np.zeros(8, np.uint8))
 
 

@@ -97,7 +97,7 @@ def test_links_out_of_the_folder(compiled: Path, tmp_path: Path, name: str) -> N
 
 def test_what_is_no_text(compiled: Path) -> None:
     (compiled / "model.mil").write_bytes(b"program(1.0) \xff")
-    with pytest.raises(InvalidArgumentError, match=r"model\.mil' is no text"):
+    with pytest.raises(InvalidArgumentError, match=r"model\.mil' is not text"):
         read_package(compiled)
     (compiled / "model.mil").unlink()
     (compiled / "model.mil").mkdir()
@@ -109,7 +109,7 @@ def test_what_is_no_text(compiled: Path) -> None:
     ("spoil", "message"),
     [
         (lambda data: data[:-80], "claims a description of .* bytes at 83.*is it truncated"),
-        (lambda data: data[:83] + b"\xff" * (len(data) - 83), "are no description of a model"),
+        (lambda data: data[:83] + b"\xff" * (len(data) - 83), "are not the description of a model"),
     ],
     ids=["cut", "spoiled"],
 )

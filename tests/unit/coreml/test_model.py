@@ -41,7 +41,7 @@ def test_names_must_be_the_models(affine: coreml.Model) -> None:
 def test_shapes_must_be_the_models(affine: coreml.Model) -> None:
     with pytest.raises(InvalidArgumentError, match=r"'x' has shape \[3, 2\]; it must have \[2, 3\]"):
         affine.predict({"x": X.T})
-    with pytest.raises(InvalidArgumentError, match="'x' is no array"):
+    with pytest.raises(InvalidArgumentError, match="'x' is not an array"):
         affine.predict({"x": [[1, 2, 3], [4, 5]]})
 
 

@@ -276,7 +276,7 @@ def test_metrics_can_be_left_out(server: HandServer) -> None:
         ("=true", "format is <setting>=<value>"),
         ("counter_latencies=yes", "takes true or false"),
         ("counters=true", "there is no such setting; there are counter_latencies"),
-        ("summary_quantiles=0.5", "'0.5' is no <quantile>:<error>"),
+        ("summary_quantiles=0.5", "'0.5' is not <quantile>:<error>"),
         ("summary_quantiles=0.5:0.05,1.5:0.1", "'1.5:0.1' is no"),
     ],
 )

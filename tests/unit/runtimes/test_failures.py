@@ -46,7 +46,7 @@ REFUSALS = {
     ),
     NODE.format("Mod", "")
     + "element_wise_ops.cc:2421 operator() Integer modulo by zero": "Mod: Integer modulo by zero",
-    NODE.format("Cast", "c") + "stoll": "Cast 'c': a string is no whole number, or is out of range",
+    NODE.format("Cast", "c") + "stoll": "Cast 'c': a string is not an integer, or is out of range",
     NODE.format("ArgMax", "a"): "ArgMax 'a'",
     NODE.format("Div", "Conv 'y' takes no size of 0") + "element_wise_ops.cc:703 Compute Integer division by zero": (
         "Conv 'y' takes no size of 0"

@@ -52,7 +52,7 @@ class ImageOptions:
         colors = np.rint((floats[0].astype(np.float64) - bias) / self.scale)
         if not np.all((colors >= 0) & (colors <= 255)):
             raise InvalidArgumentError(
-                f"input '{name}' is to be an image, and what is given for it are no bytes * {self.scale:g} + "
+                f"input '{name}' is to be an image, and the values given for it are not bytes * {self.scale:g} + "
                 f"{list(self.bias)}: it is from {floats.min():g} to {floats.max():g}"
             )
         channels = CHANNELS[self.format]

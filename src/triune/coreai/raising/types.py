@@ -81,7 +81,7 @@ def element_of(word: str) -> Element:
         UnsupportedError: the name is unknown.
     """
     if word not in _ELEMENTS:
-        raise UnsupportedError(f"a tensor of {word}, which is no element type that is known")
+        raise UnsupportedError(f"a tensor of {word}, which is not a known element type")
     return _ELEMENTS[word]
 
 
@@ -94,7 +94,7 @@ def ranked(kind: Any) -> Any:
     if dialect.HandleType.isinstance(kind):
         kind = dialect.HandleType(kind).inner_type
     if not ir.RankedTensorType.isinstance(kind):
-        raise UnsupportedError(f"a value of type {kind}, which is no tensor")
+        raise UnsupportedError(f"a value of type {kind}, which is not a tensor")
     return ir.RankedTensorType(kind)
 
 

@@ -54,7 +54,7 @@ def asset_from_path(path: str) -> Any:
         TriuneError: see `read_package`.
     """
     if Path(path).suffix != ".mlmodelc":
-        raise InvalidArgumentError(f"'{path}' is no .mlmodelc: compile the model first")
+        raise InvalidArgumentError(f"'{path}' is not an .mlmodelc: compile the model first")
     return _asset(read_package(path))
 
 

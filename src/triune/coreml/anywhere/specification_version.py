@@ -33,7 +33,7 @@ def lowered(specification: Any) -> Any:
         try:
             proto.ParseFromString(specification)
         except (DecodeError, ValueError) as error:
-            raise InvalidArgumentError(f"{len(specification)} bytes that are no specification: {error}") from error
+            raise InvalidArgumentError(f"{len(specification)} bytes that are not a specification: {error}") from error
     else:
         proto.CopyFrom(specification)
     proto.specificationVersion = _version_of(proto)

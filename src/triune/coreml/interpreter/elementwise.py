@@ -85,7 +85,7 @@ def cast(x: Array, dtype: str) -> Array:
     try:
         target = DType(_SPELLINGS.get(dtype, dtype))
     except ValueError as error:
-        raise UnsupportedError(f"'{dtype}' is no element type") from error
+        raise UnsupportedError(f"'{dtype}' is not an element type") from error
     if target is DType.STRING or x.dtype == object:
         raise UnsupportedError(f"text cannot be cast: {x.dtype} to {dtype}")
     if target.numpy.kind == "u" and x.dtype.kind == "f":

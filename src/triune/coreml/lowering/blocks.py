@@ -10,7 +10,7 @@ from triune.coreml.lowering.options import Target
 def _depth_to_space(c: Context) -> None:
     x, block = c.input(0), int(c.attributes["blocksize"])
     if not is_float(x):
-        raise Refusal("DepthToSpace of whole numbers; cast them to FLOAT")
+        raise Refusal("DepthToSpace of integers; cast them to FLOAT")
     if c.attributes.get("mode", "DCR") == "CRD":
         c.give(mb.pixel_shuffle(x=x, upscale_factor=block))
     elif block == 1:
@@ -22,7 +22,7 @@ def _depth_to_space(c: Context) -> None:
 def _space_to_depth(c: Context) -> None:
     x, block = c.input(0), int(c.attributes["blocksize"])
     if not is_float(x):
-        raise Refusal("SpaceToDepth of whole numbers; cast them to FLOAT")
+        raise Refusal("SpaceToDepth of integers; cast them to FLOAT")
     mode = c.attributes.get("mode", "DCR")
     if block == 1:
         c.give(x)

@@ -138,7 +138,7 @@ class Words:
             while self._text[at].isspace():
                 at += 1
             word = Word("punctuation", self._text[at], at)
-            self.fail("a string does not end" if word.text == '"' else f"{_quoted(word)} is no part of MIL", word)
+            self.fail("a string does not end" if word.text == '"' else f"{_quoted(word)} is not part of MIL", word)
         kind = cast("Kind", found.lastgroup)
         self._offset = found.end()
         return Word(kind, found[kind], found.start(kind))

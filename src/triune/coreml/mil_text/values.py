@@ -194,7 +194,7 @@ def _float(words: Words, word: Word) -> float:
 
 def _integer(words: Words, word: Word) -> int:
     if word.kind != "number" or not word.text.lstrip("+-").isdigit() or len(word.text) > _LONGEST_NUMBER:
-        words.fail("a whole number is expected", word)
+        words.fail("an integer is expected", word)
     return int(word.text)
 
 

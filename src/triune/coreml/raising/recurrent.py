@@ -28,7 +28,7 @@ _INT64_MIN = np.iinfo(np.int64).min
 def _directions(given: Given, *allowed: str) -> str:
     direction = given.text("direction").lower()
     if direction not in allowed:
-        raise UnsupportedError(f"the direction '{direction}' is none of {list(allowed)}")
+        raise UnsupportedError(f"the direction '{direction}' is not one of {list(allowed)}")
     if given["x"].rank != 3:
         raise InvalidArgumentError(f"'x' has {given['x'].rank} dimensions instead of 3: sequence, batch, features")
     return direction

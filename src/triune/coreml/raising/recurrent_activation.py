@@ -26,7 +26,7 @@ _CONSTANTS = MappingProxyType({"HardSigmoid": (0.2, 0.5), "Affine": (1.0, 0.0)})
 def _op_type(name: str) -> str:
     op_type = _OP_TYPES.get(name.lower())
     if op_type is None:
-        raise UnsupportedError(f"the activation '{name}' is none of {sorted(_OP_TYPES)}")
+        raise UnsupportedError(f"the activation '{name}' is not one of {sorted(_OP_TYPES)}")
     return op_type
 
 

@@ -118,7 +118,7 @@ def _transpose(graph: Graph, given: Given) -> Tensor:
     x = given["x"]
     perm = [existing_axis(axis, x.rank, "perm") for axis in given.ints("perm")]
     if sorted(perm) != list(range(x.rank)):
-        raise InvalidArgumentError(f"'perm' {perm} is no order of {x.rank} dimensions")
+        raise InvalidArgumentError(f"'perm' {perm} is not an order of {x.rank} dimensions")
     return graph.op("Transpose", x, perm=perm) if perm else x
 
 

@@ -82,7 +82,7 @@ def _parse_quantiles(text: str) -> tuple[tuple[float, float], ...]:
             quantile, error = math.nan, math.nan
         if not (0 < quantile < 1 and 0 <= error < 1):
             raise InvalidArgumentError(
-                f"--metrics-config=summary_quantiles={text}: '{pair}' is no <quantile>:<error>, both between 0 and 1"
+                f"--metrics-config=summary_quantiles={text}: '{pair}' is not <quantile>:<error>, both between 0 and 1"
             )
         quantiles.append((quantile, error))
     return tuple(quantiles)

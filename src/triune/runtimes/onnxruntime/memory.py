@@ -155,7 +155,7 @@ class RunMemory:
         num_held = sum(tuple(self._held.values()))
         if wanted <= available + num_held:
             return UnavailableError(
-                f"{asks}; answers that clients have not taken yet hold {num_held} of the {limit}: try again later"
+                f"{asks}; responses that clients have not read yet hold {num_held} of the {limit}: try again later"
             )
         return InvalidArgumentError(
             f"the model cannot compute these inputs: {asks}, more than is left of the {limit}; send values that need "

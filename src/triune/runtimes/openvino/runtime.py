@@ -124,7 +124,7 @@ class OpenVino:
             compiled = compile_again()
         except Exception as error:
             if problem := broken_part(path):
-                raise InvalidArgumentError(f"'{path}' is no correct ONNX model: {problem}") from error
+                raise InvalidArgumentError(f"'{path}' is not a correct ONNX model: {problem}") from error
             raise UnsupportedError(f"OpenVINO cannot compile '{path}': {reason_of(error)}") from error
         if unit is Unit.AMX and compiled.get_property("INFERENCE_PRECISION_HINT") != library.Type.bf16:
             raise UnsupportedError(f"OpenVINO does not compute in bf16 on this CPU, so '{path}' cannot run on 'amx'")

@@ -53,7 +53,7 @@ def test_bytes_are_floats_and_back(pixels: PixelFormat, order: list[int]) -> Non
 
 @pytest.mark.parametrize("value", [-1, 256, np.nan])
 def test_floats_that_are_no_picture(value: float) -> None:
-    with pytest.raises(InvalidArgumentError, match="'x' is to be an image, and what is given for it are no bytes"):
+    with pytest.raises(InvalidArgumentError, match="'x' is to be an image, and the values given for it are not bytes"):
         ImageOptions(PixelFormat.RGB24).nearest("x", np.full((1, 3, 1, 1), value))
 
 

@@ -221,7 +221,7 @@ def test_what_one_request_took_is_not_missing_to_the_next(load: Load) -> None:
 def test_answers_that_are_still_in_use_are_no_fault_of_the_next_request(load: Load) -> None:
     executable = load(RANGE)
     kept = count(executable, 20 * MIB)
-    with pytest.raises(UnavailableError, match=r"answers that clients have not taken yet hold 167772160 .*try again"):
+    with pytest.raises(UnavailableError, match=r"responses that clients have not read yet hold 167772160 .*try again"):
         count(executable, 20 * MIB)
     assert count(executable, 10)[-1] == 9
     del kept

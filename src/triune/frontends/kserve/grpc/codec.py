@@ -31,7 +31,9 @@ def parse_request(data: bytes) -> ModelInferRequest:
     try:
         return ModelInferRequest.FromString(data)
     except DecodeError as error:
-        raise InvalidArgumentError(f"the {len(data)} bytes received are no ModelInferRequest: {error}") from error
+        raise InvalidArgumentError(
+            f"the {len(data)} bytes received are not a valid ModelInferRequest: {error}"
+        ) from error
 
 
 def check_parameters(message: ModelInferRequest) -> None:
@@ -55,7 +57,7 @@ def parse_version(version: str) -> int | None:
     if not version:
         return None
     if not (version.isascii() and version.isdigit()):
-        raise InvalidArgumentError(f"model version '{version[:64]}' is no version; give a whole number or nothing")
+        raise InvalidArgumentError(f"model version '{version[:64]}' is not a version; give an integer or nothing")
     if len(version) > MAX_VERSION_DIGITS:
         raise NotFoundError(
             f"no model has version '{shortened(version)}'; ask the repository index for those there are"

@@ -93,7 +93,9 @@ def _parse(data: bytes) -> str:
     try:
         return health_pb2.HealthCheckRequest.FromString(data).service
     except DecodeError as error:
-        raise InvalidArgumentError(f"the {len(data)} bytes received are no HealthCheckRequest: {error}") from None
+        raise InvalidArgumentError(
+            f"the {len(data)} bytes received are not a valid HealthCheckRequest: {error}"
+        ) from None
 
 
 def _response(status: int) -> bytes:

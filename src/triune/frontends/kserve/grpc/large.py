@@ -283,4 +283,6 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _no_message(data: bytes) -> InvalidArgumentError:
-    return InvalidArgumentError(f"the {len(data)} bytes received are no ModelInferRequest: a field of it is broken")
+    return InvalidArgumentError(
+        f"the {len(data)} bytes received are not a valid ModelInferRequest: a field of it is broken"
+    )

@@ -63,7 +63,7 @@ def parse_load(data: memoryview) -> tuple[str, str, str | None, dict[str, Array]
         request = RepositoryModelLoadRequest.FromString(bytes(data))
     except DecodeError as error:
         raise InvalidArgumentError(
-            f"the {len(data)} bytes received are no RepositoryModelLoadRequest: {error}"
+            f"the {len(data)} bytes received are not a valid RepositoryModelLoadRequest: {error}"
         ) from error
     config_json, files = load_parameters(request)
     arrays = {path: np.frombuffer(content, np.uint8) for path, content in files.items()}

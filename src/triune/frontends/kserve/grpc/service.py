@@ -267,7 +267,9 @@ def _parse(kind: type[RequestT], data: bytes) -> RequestT:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise InvalidArgumentError(f"the {len(data)} bytes received are no {kind.__name__}: {error}") from error
+        raise InvalidArgumentError(
+            f"the {len(data)} bytes received are not a valid {kind.__name__}: {error}"
+        ) from error
 
 
 def _refusing(message: str) -> Handler:

@@ -169,7 +169,7 @@ def _decode_type(name: str, item: dict[str, Any]) -> tuple[DataType, tuple[int, 
                 break
         else:
             return datatype, tuple(cast("list[int]", shape))
-    raise InvalidArgumentError(f"the 'shape' of input '{name}' must be an array of whole numbers")
+    raise InvalidArgumentError(f"the 'shape' of input '{name}' must be an array of integers")
 
 
 def _decode_outputs(document: dict[str, Any], form: OutputForm) -> tuple[RequestedOutput, ...]:

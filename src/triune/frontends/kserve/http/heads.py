@@ -49,7 +49,7 @@ def target_problem(url: bytes) -> tuple[int, str] | None:
         if path is not None and path.isascii():
             return None
     shown = ascii(url[:64].decode("latin-1"))
-    return 400, f"the request is not valid HTTP: its target {shown} is no URL with a path; send a path, as /v2"
+    return 400, f"the request is not valid HTTP: its target {shown} is not a URL with a path; send a path, such as /v2"
 
 
 @dataclass(frozen=True, slots=True)

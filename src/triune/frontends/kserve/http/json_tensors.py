@@ -25,7 +25,7 @@ _ELEMENT_TYPES: dict[DataType, tuple[frozenset[type], str]] = {
     DataType.FP32: (_NUMBERS, "numbers"),
     DataType.FP64: (_NUMBERS, "numbers"),
     DataType.BYTES: (frozenset({str}), "strings"),
-    **{each: (frozenset({int}), "whole numbers of at most 64 bits") for each in DataType if each.dtype.kind in "iu"},
+    **{each: (frozenset({int}), "integers of at most 64 bits") for each in DataType if each.dtype.kind in "iu"},
 }
 
 # What Triton's messages call them.
@@ -35,7 +35,7 @@ _JSON_NAMES: dict[type, str] = {
     bool: "true or false",
     dict: "an object",
     float: "a number with a fraction, an exponent or more than 64 bits",
-    int: "a whole number",
+    int: "an integer",
     list: "an array",
     str: "a string",
     type(None): "null",

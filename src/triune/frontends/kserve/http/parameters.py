@@ -47,7 +47,7 @@ def as_bool(value: object, what: str) -> bool:
 def as_count(value: object, what: str) -> int:
     """Check that `value` is an integer from 0 to 2**63 - 1. Raises InvalidArgumentError."""
     if type(value) is not int:
-        raise wrong_type(what, "a whole number", value)
+        raise wrong_type(what, "an integer", value)
     if not 0 <= value <= _MAX_INT64:
         raise InvalidArgumentError(f"{what} is {value}; it must be between 0 and {_MAX_INT64}")
     return value
@@ -75,7 +75,7 @@ def decode_parameter(name: str, value: object) -> Parameter:
         return as_bool(value, what)
     if name == "sequence_id" and type(value) is not str:
         if type(value) is not int or not 0 <= value <= _MAX_UINT64:
-            raise InvalidArgumentError(f"{what} must be a string or a whole number from 0 to {_MAX_UINT64}")
+            raise InvalidArgumentError(f"{what} must be a string or an integer from 0 to {_MAX_UINT64}")
         return value
     if name.startswith("triton_"):
         raise InvalidArgumentError(

@@ -161,7 +161,7 @@ class KServeProtocol(HttpToolsProtocol):
         """
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
-            self._refuse(501, "this server is no proxy: CONNECT is not offered")
+            self._refuse(501, "this server is not a proxy: CONNECT is not supported")
             return b""
         lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
         for name, value in self.headers:

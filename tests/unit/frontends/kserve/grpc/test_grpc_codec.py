@@ -143,7 +143,7 @@ WRONG = {
     "more raw than inputs": (ModelInferRequest(raw_input_contents=[b""]), "0 inputs but 1"),
     "version is a word": (ModelInferRequest(model_version="latest"), "'latest'"),
     "version is negative": (ModelInferRequest(model_version="-1"), "'-1'"),
-    "version is not ASCII": (ModelInferRequest(model_version="²"), "no version"),
+    "version is not ASCII": (ModelInferRequest(model_version="²"), "is not a version"),
 }
 
 
@@ -177,9 +177,9 @@ def test_input_twice() -> None:
 
 
 def test_bytes_that_are_no_message() -> None:
-    with pytest.raises(InvalidArgumentError, match="3 bytes received are no ModelInferRequest"):
+    with pytest.raises(InvalidArgumentError, match="3 bytes received are not a valid ModelInferRequest"):
         parse_request(b"\xff\xff\xff")
-    with pytest.raises(InvalidArgumentError, match="no ModelInferRequest"):
+    with pytest.raises(InvalidArgumentError, match="not a valid ModelInferRequest"):
         parse_request(b"\x0a\x02\xff\xfe")  # model_name that is not UTF-8
 
 
