@@ -121,7 +121,7 @@ HOSTILE: dict[str, tuple[Lay, str, str]] = {
     "a model that is a link to a text": (
         _beside("1/model.onnx", lambda place: place.symlink_to("/etc/passwd")),
         "bad",
-        "no ONNX model",
+        "not an ONNX model",
     ),
     "a model with a name that is no text": (
         _beside("1/model.onnx", lambda place: place.write_bytes(affine().replace(b"Mul", b"M\xffl"))),

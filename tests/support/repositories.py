@@ -158,7 +158,7 @@ class ReferenceRuntime:
         try:
             model = onnx.load(path)
         except Exception as error:
-            raise InvalidArgumentError(f"{path.name} is no ONNX model: {error}") from error
+            raise InvalidArgumentError(f"{path.name} is not an ONNX model: {error}") from error
         initializers = {each.name for each in model.graph.initializer}
         inputs = tuple(_spec(each, each.name in initializers) for each in model.graph.input)
         outputs = tuple(_spec(each, False) for each in model.graph.output)

@@ -58,7 +58,7 @@ class OnnxExecutor:
         states = [each.name for each in program.inputs if isinstance(each.type, StateType)]
         name = f"'{package.name}', function '{program.name}'"
         self._session = GraphSession(model, name, states=states, num_threads=num_threads)
-        self.crash_risk = self._session.apart
+        self.crash_risk = self._session.crash_risk
 
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]

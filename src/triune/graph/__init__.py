@@ -1,1 +1,1 @@
-"""ONNX models in memory: loaded, checked and brought to core ops by passes."""
+"""ONNX models in memory: load, check and rewrite them in core operators by passes."""

@@ -1,4 +1,4 @@
-"""Every tensor that a model holds, wherever it is: in graphs, in functions, in attributes, dense or sparse."""
+"""Find all tensors of a model: in graphs, subgraphs, functions and attributes, dense and sparse."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,13 +6,13 @@ from onnx import AttributeProto, GraphProto, ModelProto, SparseTensorProto, Tens
 
 
 def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model; the initializers of its main graph come first."""
+    """Yield every tensor of a model, the initializers of its main graph first."""
     yield from model.graph.initializer
     yield from tensors_within(model)
 
 
 def tensors_within(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model except the initializers of its main graph."""
+    """Yield every tensor of a model except the initializers of its main graph."""
     yield from _of_sparse(model.graph.sparse_initializer)
     for node in model.graph.node:
         yield from _of_attributes(node.attribute)

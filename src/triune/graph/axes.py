@@ -1,4 +1,4 @@
-"""Negative axes converted to non-negative ones."""
+"""Convert negative axes to non-negative ones."""
 
 from triune.core.errors import InvalidArgumentError
 

@@ -1,4 +1,4 @@
-"""Shape inference that does not rely on the shapes that a model declares."""
+"""Shape inference that ignores the shapes that a model declares, since these may be wrong."""
 
 import onnx.checker
 import onnx.shape_inference
@@ -9,21 +9,23 @@ from triune.graph.values import subgraphs_of
 from triune.graph.weights import Large
 
 NO_NAMES = frozenset({"", "?", "-1", "None"})
-"""The names that exporters write for unnamed dimensions: two dimensions of such a name may differ in size."""
+"""Names that exporters give to dimensions without a name. Two dimensions of such a name may differ in size."""
 
 OVERRIDABLE_FROM_IR = 4
-"""The IR version since which an initializer that is an input is a default; before, all had to be inputs."""
+"""From this IR version on, an initializer that is also an input is the input's default. Before, every initializer had
+to be an input.
+"""
 
 
 def infer_bare(model: ModelProto, *, is_strict: bool = False) -> ModelProto:
-    """A copy of a model that has the shapes that ONNX infers, and not those that the model declares.
+    """Make a copy of a model with the shapes that ONNX infers instead of those that the model declares.
 
-    Large weights and defaults of inputs are left out of the copy. Where ONNX's inference fails, nothing is inferred.
+    Large weights and defaults of inputs are left out of the copy. If ONNX's inference fails, no shapes are inferred.
     The first dimension of an input gets a name if it has none.
 
     Args:
         model: not changed.
-        is_strict: whether to drop the shapes that subgraphs (the bodies of If, Loop and Scan) declare, too.
+        is_strict: whether to ignore the shapes that subgraphs (of If, Loop and Scan) declare, too.
     """
     bare = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     _copy(model.graph, bare.graph, can_override=model.ir_version >= OVERRIDABLE_FROM_IR)
@@ -50,7 +52,8 @@ def _forget_shapes(graph: GraphProto) -> None:
         for inner in subgraphs_of(node):
             del inner.value_info[:]
             for value in (*inner.input, *inner.output):
-                # The scalar shapes of a Loop's step and condition stay: inference cannot find them from the nodes.
+                # The shape () of a Loop's iteration number and condition stays, since it cannot be inferred from the
+                # nodes.
                 if len(value.type.tensor_type.shape.dim):
                     value.type.tensor_type.ClearField("shape")
             _forget_shapes(inner)

@@ -1,4 +1,4 @@
-"""A builder of ONNX nodes."""
+"""Build ONNX nodes with unique names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +11,10 @@ Attribute = int | float | str | Sequence[int] | Sequence[float] | TensorProto | 
 
 
 class Builder:
-    """Collects new nodes in the order in which they are built. Their names start with `prefix`."""
+    """Collects new nodes in the order in which they are built. All names begin with `prefix`."""
 
     def __init__(self, prefix: str) -> None:
-        """`prefix` must be unique in the model, so that no new name clashes with another."""
+        """`prefix` must be unique in the model (`Names.prefix`), so that new names clash with no others."""
         self.nodes: list[NodeProto] = []
         self._prefix = prefix
         self._count = 0

@@ -1,6 +1,7 @@
-"""Whether the values of a graph's inputs decide the shapes of its outputs, or how long a run takes.
+"""Find out whether the shapes of a model's outputs, or the time of a run, depend on the values of its inputs.
 
-Requests whose values decide shapes cannot be batched, and a run whose time depends on values cannot be predicted.
+If shapes depend on values (as with NonZero), requests cannot be batched. If the time does (as with Loop), it cannot be
+predicted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +12,10 @@ import onnx.defs
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 _LAST_READ: Final[Mapping[str, int]] = {"": 28, "ai.onnx.ml": 5}
-"""The last operator sets that the tables below cover.
+"""The newest operator sets that the tables below cover.
 
-For a newer operator, or one of another domain, values are assumed to decide both shapes and time.
+For newer operators, and those of other domains, the time and the elements of the outputs are assumed to depend on
+values.
 """
 
 _EVERY = range(1 << 16)
@@ -53,7 +55,7 @@ _SIZES: Final[Mapping[str, Sequence[int]]] = {
     "Unsqueeze": (1,),
     "Upsample": (1,),
 }
-"""The inputs of an operator whose values decide the shapes of its outputs."""
+"""For each operator, the positions of the inputs on whose values the shapes of its outputs depend."""
 
 _REDUCES = "Reduce"
 
@@ -65,24 +67,24 @@ _TIMES: Final[Mapping[str, Sequence[int]]] = {
     # With a sampling ratio of 0, the default, the number of sampled points grows with the size of a region.
     "RoiAlign": (1,),
 }
-"""The inputs whose values decide how long the operator takes, but no shape."""
+"""For each operator, the positions of the inputs on whose values its time depends, but not its shapes."""
 
 _LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
-"""Loops: their time is taken to depend on values, whatever their inputs."""
+"""Loops, whose time is assumed to depend on values in any case."""
 
 _NUM_DECIDING: Final[Mapping[str, int]] = {"If": 1, "Loop": 2}
-"""The number of first inputs that decide which branch runs, or how often."""
+"""How many of the first inputs determine which branch runs, or how many iterations."""
 
 _OF_SHAPES = frozenset({"Shape", "Size", "SequenceLength", "OptionalHasElement"})
-"""Operators whose results depend on the shapes of their inputs, not on the values."""
+"""The values of the results depend on the shapes of the inputs, not on their values."""
 
-_LIKE_THE_FIRST = frozenset({"Scatter", "ScatterElements", "ScatterND", "TensorScatter"})
-"""Operators whose result has the shape of their first input, whatever is written into it."""
+_SHAPED_LIKE_FIRST = frozenset({"Scatter", "ScatterElements", "ScatterND", "TensorScatter"})
+"""The result has the shape of the first input, whatever the other inputs are."""
 
 RANDOM: Final = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
-"""Operators that draw random numbers; Dropout does where it trains."""
+"""Operators that draw random numbers. Dropout does, too, in training mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,8 @@ class ByValues:
     """What depends on the values of a model's inputs, not only on their shapes.
 
     Attributes:
-        time: the node that makes the time of a run depend on them, such as "Loop 'count'"; empty if there is none.
-        shapes: the outputs of the graph whose shapes depend on them.
+        time: a node whose time depends on values, such as "Loop 'count'"; "" if there is none.
+        shapes: the names of the outputs whose shapes depend on values.
     """
 
     time: str
@@ -100,7 +102,12 @@ class ByValues:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """Whether the elements of a value depend on the values of the inputs, and whether its shape does."""
+    """What is known of a value.
+
+    Attributes:
+        varies: whether its elements depend on the values of the model's inputs.
+        is_sized: whether its shape does.
+    """
 
     varies: bool = False
     is_sized: bool = False
@@ -112,13 +119,12 @@ _Key: TypeAlias = tuple[str, str, str]
 
 
 def by_values(model: ModelProto) -> ByValues:
-    """Find what depends on the values of a model's inputs, by following them through its graph.
+    """Find what depends on the values of a model's inputs, by following each value through the graph.
 
-    The outputs of an unknown operator count as dependent on the values of its inputs.
-
-    An initializer that is also listed as an input counts as an input.
+    The elements of an unknown operator's outputs are assumed to depend on values. An initializer that is also an input
+    counts as an input.
     """
-    walk = _Walk({(each.domain, each.name, each.overload): each for each in model.functions})
+    walk = _Search({(each.domain, each.name, each.overload): each for each in model.functions})
     scope: _Scope = {}
     outputs = walk.graph(model.graph, scope, [_GIVEN] * len(model.graph.input))
     names = (value.name for value in model.graph.output)
@@ -126,7 +132,7 @@ def by_values(model: ModelProto) -> ByValues:
 
 
 @dataclass(slots=True)
-class _Walk:
+class _Search:
     functions: Mapping[_Key, FunctionProto]
     time: str = ""
     _calls: dict[tuple[_Key, tuple[_Known, ...]], list[_Known]] = field(
@@ -134,9 +140,9 @@ class _Walk:
     )
 
     def graph(self, graph: GraphProto, scope: _Scope, inputs: Iterable[_Known]) -> list[_Known]:
-        """What is known of a graph's outputs.
+        """Follow the values through a graph; returns what is known of its outputs.
 
-        `scope` holds what is known of each value; those of this graph are added to it.
+        `scope` has what is known of each value by name; the values of this graph are added to it.
         """
         scope.update({tensor.name: _FIXED for tensor in graph.initializer})
         scope.update({tensor.values.name: _FIXED for tensor in graph.sparse_initializer})
@@ -156,68 +162,68 @@ class _Walk:
         varies, is_sized = any(each.varies for each in inputs), any(each.is_sized for each in inputs)
         domain = "" if node.domain == "ai.onnx" else node.domain
         if not onnx.defs.has(node.op_type, _LAST_READ.get(domain, 0), domain):
-            self._decides(node)
+            self._depends_on_values(node)
             return [_Known(varies=True, is_sized=is_sized)] * len(node.output)
         if domain:
             if is_sized:
-                self._decides(node)
+                self._depends_on_values(node)
             return [_Known(varies, is_sized)] * len(node.output)
         bodies = [each.g for each in node.attribute if each.HasField("g")]
         if bodies:
             return self._bodies(node, bodies, scope, inputs)
         positions = _SIZES.get(node.op_type, (1,) if node.op_type.startswith(_REDUCES) else ())
         makes_sizes = any(each.varies for position, each in enumerate(inputs) if position in positions)
-        takes = any(each.varies for position, each in enumerate(inputs) if position in _TIMES.get(node.op_type, ()))
-        if is_sized or makes_sizes or takes:
-            self._decides(node)
+        takes_time = any(
+            each.varies for position, each in enumerate(inputs) if position in _TIMES.get(node.op_type, ())
+        )
+        if is_sized or makes_sizes or takes_time:
+            self._depends_on_values(node)
         if node.op_type in _OF_SHAPES:
             return [_Known(varies=is_sized)] * len(node.output)
-        if node.op_type in _LIKE_THE_FIRST:
+        if node.op_type in _SHAPED_LIKE_FIRST:
             is_sized = inputs[0].is_sized
         return [_Known(varies or node.op_type in RANDOM, is_sized or makes_sizes)] * len(node.output)
 
     def _bodies(
         self, node: NodeProto, bodies: Sequence[GraphProto], scope: _Scope, inputs: Sequence[_Known]
     ) -> list[_Known]:
-        """What is known of the outputs of an If, either branch of which may run, or of a loop, each iteration of which
-        may differ.
-        """
+        """Follow the values through the branches of an If, of which either may run, or the body of a loop."""
         is_sized = any(each.is_sized for each in inputs)
-        # The first two inputs of a Loop's body are the iteration number and the condition; the body decides the latter.
+        # The first two inputs of a Loop's body are the iteration number and the condition, which the body computes.
         fixed = [_FIXED, _FIXED] if node.op_type == "Loop" else []
         given = [*fixed, *[_Known(varies=True, is_sized=is_sized)] * max(len(body.input) for body in bodies)]
         results = [self.graph(body, dict(scope), given) for body in bodies]
-        is_decided = any(each.varies for each in inputs[: _NUM_DECIDING.get(node.op_type, 0)])
+        depends = any(each.varies for each in inputs[: _NUM_DECIDING.get(node.op_type, 0)])
         if node.op_type == "Loop":
             conditions = [result.pop(0) for result in results if result]
-            is_decided |= any(each.varies for each in conditions)
+            depends |= any(each.varies for each in conditions)
         is_loop = node.op_type in _LOOPS
-        if is_loop or is_decided or is_sized:
-            self._decides(node)
-        # The outputs of an If have the shapes of its branches' outputs; those of a loop may grow with each iteration.
+        if is_loop or depends or is_sized:
+            self._depends_on_values(node)
+        # For each output of the node, the outputs of the bodies at that position.
         found = [[each[position] for each in results if position < len(each)] for position in range(len(node.output))]
         return [
             _Known(
-                varies=is_loop or is_decided or any(each.varies for each in position),
-                is_sized=is_decided or any(each.is_sized for each in position),
+                varies=is_loop or depends or any(each.varies for each in position),
+                is_sized=depends or any(each.is_sized for each in position),
             )
             for position in found
         ]
 
     def _call(self, key: _Key, inputs: Sequence[_Known]) -> list[_Known]:
-        """What is known of the outputs of a call of a function.
+        """Follow the values through a call of a function.
 
-        A function is followed once for each kind of inputs, since nested calls would otherwise take exponential time.
+        For equal knowledge of the inputs it is done once, since nested calls would otherwise take exponential time.
         """
         call = (key, tuple(inputs))
         if call not in self._calls:
             function = self.functions[key]
-            # A function that calls itself is invalid: the runtime reports it.
+            # A function that calls itself is invalid, which the runtime reports; this entry ends the recursion.
             self._calls[call] = [_Known(varies=True, is_sized=True)] * len(function.output)
             scope = dict(zip(function.input, inputs, strict=False))
             self._calls[call] = self._nodes(function.node, scope, function.output)
         return self._calls[call]
 
-    def _decides(self, node: NodeProto) -> None:
+    def _depends_on_values(self, node: NodeProto) -> None:
         if not self.time:
             self.time = f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"

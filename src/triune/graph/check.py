@@ -1,4 +1,4 @@
-"""Check that a pass does not change what a model computes: run the model before and after it on the same inputs."""
+"""Check that passes do not change what a model computes: run it before and after each pass on the same inputs."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def sample_inputs(model: ModelProto, *, free_size: int = 3, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Sample inputs for a model: seeded floats in [-1, 1), and integers and booleans of 0 and 1.
+    """Create inputs for a model: random floats in [-1, 1), and random integers and booleans of 0 and 1.
 
     Each free dimension has size `free_size`.
 
@@ -30,7 +30,7 @@ def sample_inputs(model: ModelProto, *, free_size: int = 3, seed: int = 0) -> di
             continue
         tensor = value.type.tensor_type
         if tensor.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
-            raise UnsupportedError(f"input '{value.name}' is no tensor of numbers; give its sample yourself")
+            raise UnsupportedError(f"input '{value.name}' is not a tensor of numbers; give a value for it")
         dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         shape = [dim.dim_value if dim.HasField("dim_value") else free_size for dim in tensor.shape.dim]
         if dtype.kind in "biu":
@@ -41,16 +41,20 @@ def sample_inputs(model: ModelProto, *, free_size: int = 3, seed: int = 0) -> di
 
 
 class Check:
-    """A watcher of `run_passes` that compares the model's outputs after each pass with those before the first one."""
+    """A `Watcher` of `run_passes` that compares the model's outputs after each pass with those before the first
+    pass.
+    """
 
     def __init__(self, model: ModelProto, inputs: Arrays, *, tolerance: float = 1e-4) -> None:
-        """Computes `model` by ONNX's reference evaluator, which is slow: meant for tests and for debugging."""
+        """Runs `model` in ONNX's reference evaluator, which is slow: meant for tests and for debugging."""
         self._inputs = inputs
         self._tolerance = tolerance
         self._expected = evaluate(model, inputs)
 
     def __call__(self, step: str, model: ModelProto, /) -> None:
-        """Raises InternalError if `model`, the result of pass `step`, has other outputs than the first model."""
+        """Raises InternalError if `model`, the result of the pass `step`, computes other outputs than the original
+        model.
+        """
         compare(step, self._expected, model, self._inputs, tolerance=self._tolerance)
 
 
@@ -60,7 +64,7 @@ def compare(
     """Run `model` and compare its outputs with those that it had before `step`.
 
     Raises:
-        InternalError: they differ by more than `tolerance`, absolute or relative.
+        InternalError: they differ by more than `tolerance`, which is both the absolute and the relative tolerance.
     """
     names = [value.name for value in model.graph.output]
     for name, before, after in zip(names, expected, evaluate(model, inputs), strict=True):
@@ -72,7 +76,7 @@ def compare(
 
 
 def evaluate(model: ModelProto, inputs: Arrays) -> list[NDArray[Any]]:
-    """The outputs of a model, computed by ONNX's reference evaluator."""
+    """Compute the outputs of a model with ONNX's reference evaluator."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         evaluator: Any = ReferenceEvaluator(model)

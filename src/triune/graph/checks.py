@@ -1,4 +1,7 @@
-"""Checks, as integer divisions, that raise an error for sizes and numbers of 0 that would crash ONNX Runtime."""
+"""Insert nodes that make ONNX Runtime raise an error for sizes and numbers of 0 that would crash it elsewhere.
+
+A check is an integer division x / x: ONNX Runtime raises an error if x is 0, and the result is 1 otherwise.
+"""
 
 from collections.abc import Sequence
 
@@ -11,23 +14,24 @@ from triune.graph.values import Values, subgraphs_of
 
 
 class Checks:
-    """Inserts nodes that check operands into graphs and functions.
+    """Inserts checks into graphs and functions.
 
     Attributes:
         is_changed: whether any check was inserted.
-        left: a message with a node that may crash the process in spite of the checks, and how; "" where there is none.
+        crash_risk: a message with a node that may crash the process in spite of the checks, and how; "" if there is
+            none.
     """
 
     def __init__(self) -> None:
         self.is_changed = False
-        self.left = ""
+        self.crash_risk = ""
 
     def body(self, body: GraphProto | FunctionProto, *, can_write: bool) -> None:
         """Insert checks of the operands of the nodes in a body and in its subgraphs.
 
         Args:
             body: the graph or function; changed in place.
-            can_write: whether the operator set of `body` has the operators that checks are made of.
+            can_write: whether the operator set of `body` has the operators of which checks consist.
         """
         graph = body if isinstance(body, GraphProto) else GraphProto(node=body.node)
         self._nodes(body, graph, None, Names(graph) if can_write else None)
@@ -42,7 +46,7 @@ class Checks:
                 self._nodes(inner, inner, values, names)
             fault = _fault_of(node, values)
             if fault is not None:
-                nodes += self._checked(node, fault, values, names)
+                nodes += self._with_checks(node, fault, values, names)
             nodes.append(node)
         if len(nodes) > len(body.node):
             copies = GraphProto(node=nodes)
@@ -50,9 +54,9 @@ class Checks:
             body.node.extend(copies.node)
             self.is_changed = True
 
-    def _checked(self, node: NodeProto, fault: Fault, values: Values, names: Names | None) -> list[NodeProto]:
-        """The nodes that check the operands of `node`. `node` is changed to read the results of these."""
-        said = f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
+    def _with_checks(self, node: NodeProto, fault: Fault, values: Values, names: Names | None) -> list[NodeProto]:
+        """Build the nodes that check the operands of `node`, and let `node` read their results."""
+        label = f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
         given = {position: name for position, name in enumerate(node.input) if name}
         is_safe = bool(fault.sizes or fault.nonzero or fault.constant)
         is_safe &= all(
@@ -65,22 +69,22 @@ class Checks:
         }
         counted = {position: given[position] for position in fault.nonzero if position in given}
         if not is_safe or ((sized or counted) and names is None):
-            self.left = self.left or f"{said}: {fault.why}"
+            self.crash_risk = self.crash_risk or f"{label}: {fault.why}"
             return []
         if names is None or not (sized or counted):
             return []
-        builder = Builder(names.prefix(f"{said}/checked"))
+        builder = Builder(names.prefix(f"{label}/checked"))
         for position, name in sized.items():
-            node.input[position] = _with_sizes(builder, name, fault.sizes[position], f"{said} takes no size of 0")
+            node.input[position] = _with_sizes(builder, name, fault.sizes[position], f"{label} takes no size of 0")
         for position, name in counted.items():
             one = builder.name()
-            builder.nodes.append(_division(name, one, f"{said} takes no 0"))
+            builder.nodes.append(_division(name, one, f"{label} takes no 0"))
             node.input[position] = builder.op("Mul", name, one)
         return builder.nodes
 
 
 def _fault_of(node: NodeProto, values: Values) -> Fault | None:
-    """The known fault of a node's operator; None where it has none, or where the node cannot run into it."""
+    """The known fault of a node's operator; None if it has none, or if its conditions are not met."""
     domain = "" if node.domain == "ai.onnx" else node.domain
     fault = FAULTS.get((domain, node.op_type))
     if fault is None:
@@ -100,18 +104,18 @@ def _has_sizes(name: str, values: Values) -> bool:
     return tensor is not None and 0 not in tensor.dims
 
 
-def _with_sizes(builder: Builder, name: str, axes: Sequence[int] | None, said: str) -> str:
-    """Build a checked copy of a value: where a size along `axes` is 0, ONNX Runtime raises an error with the text
-    `said`.
+def _with_sizes(builder: Builder, name: str, axes: Sequence[int] | None, message: str) -> str:
+    """Build a copy of a value for which ONNX Runtime raises an error with the text `message` if a size along `axes` is
+    0.
     """
     shape = builder.op("Shape", name)
     sizes = shape if axes is None else builder.op("Gather", shape, builder.ints(*axes))
     ones = builder.name()
-    builder.nodes.append(_division(sizes, ones, said))
+    builder.nodes.append(_division(sizes, ones, message))
     if axes is not None:
         ones = builder.op("ReduceProd", ones, keepdims=0)
     return builder.op("Reshape", name, builder.op("Mul", shape, ones))
 
 
-def _division(name: str, result: str, said: str) -> NodeProto:
-    return NodeProto(op_type="Div", name=said, input=[name, name], output=[result])
+def _division(name: str, result: str, message: str) -> NodeProto:
+    return NodeProto(op_type="Div", name=message, input=[name, name], output=[result])

@@ -1,6 +1,6 @@
-"""The shapes that a model declares.
+"""Handle the shapes that a model declares for its values.
 
-They may be wrong: ONNX Runtime only warns of a shape that differs from the computed one.
+They may be wrong: ONNX Runtime only warns if a shape differs from the real one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from triune.graph.values import Values, subgraphs_of
 
 
 def free_negative_sizes(graph: GraphProto) -> None:
-    """Make every dimension that is declared with a negative size a free one. PaddlePaddle writes -1 for "any size"."""
+    """Make dimensions with a negative size free ones. PaddlePaddle writes -1 for "any size"."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value < 0:
@@ -23,7 +23,8 @@ def free_negative_sizes(graph: GraphProto) -> None:
 
 
 def take_output_shapes(model: ModelProto) -> Mapping[str, TypeProto.Tensor]:
-    """Remove the declared shapes of a model's outputs, and return them. Inference would keep those that are wrong.
+    """Remove the declared shapes of a model's outputs, and return them. Shape inference would keep them even if they
+    are wrong.
 
     Returns:
         the types of the outputs that are tensors, with their shapes.
@@ -37,7 +38,7 @@ def take_output_shapes(model: ModelProto) -> Mapping[str, TypeProto.Tensor]:
 
 
 def give_output_shapes(model: ModelProto, declared: Mapping[str, TypeProto.Tensor]) -> None:
-    """Give the outputs their declared shapes where nothing was inferred, and the declared names of free sizes."""
+    """Set the declared shape of each output for which none was inferred; else only the declared names of free sizes."""
     for value in model.graph.output:
         if value.name not in declared:
             continue
@@ -51,10 +52,10 @@ def give_output_shapes(model: ModelProto, declared: Mapping[str, TypeProto.Tenso
 
 
 def infer_anew(model: ModelProto) -> ModelProto:
-    """Infer the types of the values between the inputs and the outputs anew, whatever the model declares of them.
+    """Infer the types and shapes of inner values anew, instead of those that the model declares.
 
-    A declared type is used where nothing can be inferred (after an operator that ONNX does not know). If any declared
-    size differs from the inferred one, no declared size is used: the model was exported for other inputs.
+    A declared type is used if none can be inferred (after an operator that ONNX does not know). If any declared size
+    differs from the inferred one, no declared size is used, since the model was exported for other inputs.
     """
     declared = [_take(graph, node) for graph, node, _ in _graphs(model.graph)]
     if not any(declared):
@@ -72,9 +73,9 @@ def infer_anew(model: ModelProto) -> ModelProto:
 def _graphs(
     graph: GraphProto, node: NodeProto | None = None, outer: Values | None = None
 ) -> Iterator[tuple[GraphProto, NodeProto | None, Values | None]]:
-    """A graph and its subgraphs.
+    """Yield a graph and its subgraphs.
 
-    With each subgraph come the node that holds it, and the values of the graph around that node.
+    With each subgraph come the node to which it belongs, and the values of the graph around that node.
     """
     yield graph, node, outer
     values = Values(graph, outer)
@@ -84,24 +85,23 @@ def _graphs(
 
 
 def _take(graph: GraphProto, node: NodeProto | None) -> dict[str, TypeProto]:
-    """Remove `value_info` from a graph and return its types by name.
+    """Remove `value_info` from a graph; returns the types by name.
 
-    For a body (`node` given), also return the types of its inputs and outputs that have shapes, and remove these
-    shapes, except those of scalars.
+    In a subgraph (`node` given), also remove and return the shapes of inputs and outputs, except those of scalars.
     """
     types = {info.name: _copy(info.type) for info in graph.value_info}
     del graph.value_info[:]
     for value in () if node is None else (*graph.input, *graph.output):
         if value.type.tensor_type.HasField("shape"):
             types[value.name] = _copy(value.type)
-            # The scalar shapes of a Loop's step and condition stay: inference cannot find them from the nodes.
+            # The shape () of a Loop's iteration number and condition stays, since it cannot be inferred from the nodes.
             if len(value.type.tensor_type.shape.dim):
                 value.type.tensor_type.ClearField("shape")
     return types
 
 
 def _agrees(types: Mapping[str, TypeProto], graph: GraphProto, node: NodeProto | None, outer: Values | None) -> bool:
-    """Whether all declared sizes equal the inferred ones, and each state of a Loop has the shape of its first value."""
+    """Whether all declared sizes equal the inferred ones, and each state of a Loop the shape of its initial value."""
     values = Values(graph)
     inferred = {name: values.type(name) for name in types}
     if node is not None and node.op_type == "Loop" and outer is not None:
@@ -115,7 +115,7 @@ def _fits(declared: TypeProto, inferred: TypeProto) -> bool:
         return True
     pairs = list(zip(declared.tensor_type.shape.dim, inferred.tensor_type.shape.dim, strict=False))
     is_same_rank = len(declared.tensor_type.shape.dim) == len(inferred.tensor_type.shape.dim)
-    # A declared number is wrong where the inferred size is the name of an input's free dimension.
+    # If the inferred size is the name of an input's free dimension, a declared number is wrong.
     return is_same_rank and all(
         not size.HasField("dim_value") or _is_unknown(found) or size.dim_value == found.dim_value
         for size, found in pairs
@@ -123,13 +123,15 @@ def _fits(declared: TypeProto, inferred: TypeProto) -> bool:
 
 
 def _is_unknown(dim: TensorShapeProto.Dimension) -> bool:
-    """Whether inference found neither a size nor the name of an input's size. ONNX's own names begin with "unk__"."""
+    """Whether inference found neither a number nor the name of an input's size. Names that ONNX makes begin with
+    "unk__".
+    """
     return not dim.HasField("dim_value") and (not dim.dim_param or dim.dim_param.startswith("unk__"))
 
 
 def _give(types: Mapping[str, TypeProto], graph: GraphProto, *, with_sizes: bool) -> None:
-    """Declare the given types of values where nothing was inferred: the rank of a shape, and `with_sizes` its sizes
-    too.
+    """Set the declared types of values for which none was inferred: of a shape the rank, and with `with_sizes` the
+    sizes.
     """
     known: dict[str, ValueInfoProto] = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
     constants = {tensor.name for tensor in graph.initializer}

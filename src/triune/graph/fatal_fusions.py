@@ -1,4 +1,4 @@
-"""Recognize models on which ONNX Runtime's optimizer would crash the process, before a session is made."""
+"""Find out, before a session is created, whether ONNX Runtime's optimizer would crash the process on a model."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,10 +16,10 @@ _HALVES = frozenset([TensorProto.FLOAT16, TensorProto.BFLOAT16])
 def fatal_fusions(model: ModelProto) -> Sequence[str]:
     """The names of ONNX Runtime's optimizers that may crash on `model`, which need not have its weights.
 
-    MatmulTransposeFusion (1.32) crashes on `MatMul(Cast(Transpose(x)), w)` where the Transpose moves the first of three
-    or more dimensions ([1, 0, 2]). ONNX Runtime may have inserted the Cast itself, for an operand in fp16, in which it
-    has no product on the CPU. Other optimizers may bring the three nodes together; none of them moves a first dimension
-    that no Transpose of the model moves.
+    MatmulTransposeFusion (1.32) crashes on `MatMul(Cast(Transpose(x)), w)` if the Transpose moves the first of three or
+    more dimensions, as [1, 0, 2] does. ONNX Runtime may have inserted the Cast itself, since it has no MatMul of fp16
+    on the CPU. Other optimizers may bring the three nodes together, but a Transpose that moves the first dimension must
+    be in the model itself.
     """
     is_moved, has_cast, has_product = False, _has_halves(model), False
     for node in _nodes(model):
@@ -38,10 +38,11 @@ def fatal_fusions(model: ModelProto) -> Sequence[str]:
 
 
 def without_fatal_fusions(model: ModelProto) -> None:
-    """Change a model so that no optimizer of ONNX Runtime ends the process on it, whoever loads it.
+    """Change a model so that ONNX Runtime's optimizer does not crash on it, even in a session with default options.
 
-    Each Transpose of the kind (see `fatal_fusions`) that a product may come to read is followed by a Clip without
-    limits, which changes nothing. Optimizers drop an Identity, and a Reshape to the shape that is there; not this.
+    After each Transpose that moves the first dimension, and that a MatMul may come to read, a Clip without limits is
+    inserted, which changes nothing. Optimizers would remove an Identity, or a Reshape to the same shape, but not a
+    Clip.
     """
     if not fatal_fusions(model):
         return
@@ -50,14 +51,14 @@ def without_fatal_fusions(model: ModelProto) -> None:
         for name in node.input:
             readers.setdefault(name, []).append(node)
     names = Names(model.graph)
-    _put_apart(model.graph, readers, names)
+    _insert_clips(model.graph, readers, names)
 
 
-def _put_apart(graph: GraphProto, readers: Mapping[str, Sequence[NodeProto]], names: Names) -> None:
+def _insert_clips(graph: GraphProto, readers: Mapping[str, Sequence[NodeProto]], names: Names) -> None:
     nodes: list[NodeProto] = []
     for node in graph.node:
         for inner in subgraphs_of(node):
-            _put_apart(inner, readers, names)
+            _insert_clips(inner, readers, names)
         nodes.append(node)
         permutation = tuple(attributes_of(node).get("perm", ())) if node.op_type == "Transpose" else ()
         if len(permutation) < 3 or permutation[0] == 0 or not _reaches_a_product(node.output[0], readers):
@@ -70,7 +71,9 @@ def _put_apart(graph: GraphProto, readers: Mapping[str, Sequence[NodeProto]], na
 
 
 def _reaches_a_product(name: str, readers: Mapping[str, Sequence[NodeProto]]) -> bool:
-    """Whether a product reads a value, directly or through operators behind which a Transpose may be moved."""
+    """Whether a MatMul reads a value, directly or through other nodes, since optimizers may move a Transpose past
+    these.
+    """
     seen: set[str] = set()
     waiting = [name]
     while waiting:
@@ -95,9 +98,9 @@ def _nodes_of(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
 
 
 def _has_halves(model: ModelProto) -> bool:
-    """Whether an input, an initializer or a constant is of fp16 or bf16.
+    """Whether an input, an initializer or a constant has type fp16 or bf16.
 
-    Nodes that compute in these read one, or a Cast to it.
+    If none has, only a Cast can give these types.
     """
     graph = model.graph
     constants = (attribute.t for node in _nodes(model) for attribute in node.attribute if attribute.HasField("t"))

@@ -1,9 +1,9 @@
-"""Operators at which a request can crash the process of a runtime.
+"""Operators with which a request can crash the process of a runtime.
 
-Found by running every operator that ONNX Runtime (1.32, on the CPU) and OpenVINO (2026.4) have with hostile values and
-sizes in processes of their own, on one thread and on several: indices and lengths out of range, extreme numbers, sizes
-of 0, sizes that do not fit. All other operators return a result or an error. Integer division is not listed: `guard`
-rewrites it so that it is safe.
+They were found by running every operator of ONNX Runtime (1.32, on the CPU) and OpenVINO (2026.4) with hostile values
+and sizes in a separate process, on one thread and on several: indices and lengths out of range, extreme numbers, sizes
+of 0, sizes that do not fit. All other operators return a result or an error. Integer division is not listed, since
+`guard` rewrites it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ _NO_SIZES: Mapping[int, Sequence[int] | None] = {}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The condition under which an operator crashes the process. A fault without conditions on inputs may occur with
-    any.
+    """How an operator can crash the process, and the conditions on its inputs. Without conditions, any input may do so.
 
     Attributes:
-        why: what happens.
-        sizes: by position, inputs that must have no dimension of size 0, with the axes that count; None for all axes.
+        why: what happens, and when.
+        sizes: the positions of inputs that must have no dimension of size 0, each with the axes that count; None for
+            all axes.
         nonzero: the positions of integer inputs that must have no element 0.
-        constant: the positions of inputs that must be constants, which the first run has tried, or left out.
-        with_attribute: the fault occurs only where the node has this attribute.
-        of_rank: the fault occurs only where an input has a certain rank: the position of the input, and the rank.
+        constant: the positions of inputs that must be constants, so that the first run would have crashed, or omitted.
+        with_attribute: the fault occurs only if the node has this attribute; "" if it does not matter.
+        of_rank: the fault occurs only if the input at this position has this rank; None if it does not matter.
     """
 
     why: str
@@ -132,8 +132,8 @@ TRIED: Final = frozenset(
         "WordConvEmbedding",
     }
 )
-"""ONNX Runtime's own operators that were tested and do not crash. Any other operator of its own may crash."""
+"""Operators of com.microsoft that were tested and do not crash. Others that are not in `FAULTS` may crash."""
 
 
-UNTRIED: Final = Fault("nobody has tried whether requests can end the process with it")
-"""The fault assumed of ONNX Runtime's own operators that are not in the table."""
+UNTRIED: Final = Fault("it was not tested whether requests can crash the process with it")
+"""The fault that is assumed of operators of com.microsoft that were not tested."""

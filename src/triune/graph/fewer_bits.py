@@ -1,4 +1,4 @@
-"""Find nodes that compute with more bits than fp32 has, the widest float type of Apple's runtimes."""
+"""Find nodes that need more bits than fp32 has, the most precise float type of Apple's runtimes."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -15,19 +15,19 @@ _MOVES = frozenset(
         *("ReverseSequence", "DepthToSpace", "SpaceToDepth", "ConstantOfShape", "If", "Loop", "Cast"),
     ]
 )
-"""Operators that only copy floats, without computing."""
+"""Operators that only copy or cast floats."""
 
 _ROUNDS = frozenset(["Floor", "Ceil", "Round"])
 
 
 @dataclass(frozen=True, slots=True)
 class FewerBits:
-    """Nodes that fp32 computes less exactly, each as `Op 'name'`, in order.
+    """Nodes that are less exact in fp32 than in the model, each as `Op 'name'`, in order.
 
     Attributes:
         doubles: nodes that compute in DOUBLE.
-        rounded: nodes that round computed values or inputs of DOUBLE to whole numbers.
-        powers: nodes that raise whole numbers to a power that is a float.
+        rounded: nodes that round DOUBLE to integers, if it is an input or computed.
+        powers: nodes that raise integers to a power of floats.
     """
 
     doubles: list[str] = field(default_factory=list[str])
@@ -36,7 +36,7 @@ class FewerBits:
 
 
 def find_fewer_bits(graph: GraphProto) -> FewerBits:
-    """The nodes that fp32 computes less exactly than the source; `graph` is in core ops and not narrowed yet."""
+    """Find the nodes that are less exact in fp32 than in the model. `graph` is in core ops, and still has DOUBLE."""
     found = FewerBits()
     _follow(graph, None, (), found)
     return found
@@ -45,7 +45,7 @@ def find_fewer_bits(graph: GraphProto) -> FewerBits:
 def _follow(graph: GraphProto, outer: Values | None, around: Collection[str], found: FewerBits) -> None:
     """Add the nodes of a graph and its subgraphs to `found`.
 
-    `around`: computed values and inputs of DOUBLE in outer graphs.
+    `around` has the names of values of DOUBLE in outer graphs that are inputs or computed.
     """
     values = Values(graph, outer)
     inexact = {*around, *(value.name for value in graph.input if _is_double(values, value.name))}
@@ -53,7 +53,7 @@ def _follow(graph: GraphProto, outer: Values | None, around: Collection[str], fo
         for inner in subgraphs_of(node):
             _follow(inner, values, inexact, found)
         called = f"{node.op_type} '{node.name or node.output[0]}'"
-        if _makes_whole(node, values):
+        if _rounds_to_integer(node, values):
             if node.input[0] in inexact:
                 found.rounded.append(called)
             continue
@@ -67,7 +67,7 @@ def _follow(graph: GraphProto, outer: Values | None, around: Collection[str], fo
             found.powers.append(called)
 
 
-def _makes_whole(node: NodeProto, values: Values) -> bool:
+def _rounds_to_integer(node: NodeProto, values: Values) -> bool:
     if not node.input or not _is_double(values, node.input[0]):
         return False
     return node.op_type in _ROUNDS or (node.op_type == "Cast" and attributes_of(node)["to"] in WHOLE)

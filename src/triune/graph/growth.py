@@ -1,8 +1,8 @@
-"""Heap memory that a run takes outside ONNX Runtime's arena, whose limit holds for tensors only.
+"""Find out whether a run of a model may take much heap memory outside of ONNX Runtime's arena, whose limit covers only
+tensors.
 
-The contents of strings, which a graph can multiply, and the outputs that a Loop collects take such memory.
-
-A tensor of strings takes 32 bytes for each element in the arena, however long the strings are.
+The contents of strings, which a graph can copy many times, and the outputs that a Loop collects are on the heap. In the
+arena a tensor of strings takes 32 bytes for each element, however long the strings are.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +15,11 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from triune.graph.values import constant_tensor
 
 _MOST_TIMES = 16.0
-"""The number of copies of a request's strings that is harmless: even a model that only copies strings needs some."""
+"""More copies of a request's strings than this count as unbounded."""
 
 _LONGEST_LABEL_BYTES = 256
 
-_MOST_TURNS = 1 << 16
+_MOST_ITERATIONS = 1 << 16
 
 _NOT_STRINGS: Final = frozenset(
     {
@@ -67,7 +67,7 @@ _KEEP: Final = frozenset(
         "Unsqueeze",
     }
 )
-"""Operators whose results hold no more strings than their inputs together."""
+"""The results have no more strings than the inputs together."""
 
 _LABELS: Final[Mapping[str, Sequence[str]]] = {
     "CategoryMapper": ("cats_strings",),
@@ -76,26 +76,28 @@ _LABELS: Final[Mapping[str, Sequence[str]]] = {
     "SVMClassifier": ("classlabels_strings",),
     "TreeEnsembleClassifier": ("classlabels_strings",),
 }
-"""Operators that give strings of the model, one for each element or row, and the attributes that hold them."""
+"""Operators that return strings of the model, one for each element or row, and the attributes with these strings."""
 
 _CHOOSE: Final = frozenset({"ArrayFeatureExtractor", "Gather", "GatherElements", "GatherND", "Where"})
-"""Operators that select among strings: from constant strings they give labels, too."""
+"""Operators that select strings. If they select from constant strings, the results are labels, too."""
 
 _Times: TypeAlias = dict[str, float]
-"""For each value that may hold strings: its bytes at most, as a multiple of those in the request and the model."""
+"""For each value that may be strings, by name: its largest size in bytes, as a multiple of all strings in the request
+and the model.
+"""
 
 _Key: TypeAlias = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What is known of the heap memory that a run may take.
+    """How much heap memory a run may take.
 
     Attributes:
-        node: the node that makes it unbounded, such as "Tile 'y' multiplies strings"; empty if there is none.
-        gives_labels: whether a node makes short strings from numbers, one for each element.
-        copies: the bytes of strings that the results of all nodes hold together, as a multiple of the bytes of strings
-            in the request and the model.
+        node: the node that makes it unbounded, such as "Tile 'y' multiplies strings"; "" if there is none.
+        gives_labels: whether a node returns short strings, one for each element, for numbers.
+        copies: the bytes of strings in the results of all nodes together, as a multiple of the bytes of strings in the
+            request and the model.
     """
 
     node: str
@@ -104,32 +106,35 @@ class Growth:
 
 
 def growth_of(model: ModelProto) -> Growth:
-    """Find what makes the heap memory of a run grow: nodes that multiply strings, and Loops that collect outputs.
+    """Find the nodes that make the heap memory of a run grow: those that multiply strings, and Loops that collect
+    outputs.
 
-    An unknown operator counts as one that multiplies strings.
+    An unknown operator is assumed to multiply strings.
     """
-    walk = _Walk({(each.domain, each.name, each.overload): each for each in model.functions})
+    walk = _Search({(each.domain, each.name, each.overload): each for each in model.functions})
     walk.graph(model.graph, {}, [0.0] * len(model.graph.input))
     return Growth(walk.node, walk.gives_labels, walk.copies)
 
 
 @dataclass(slots=True)
-class _Walk:
+class _Search:
     functions: Mapping[_Key, FunctionProto]
     node: str = ""
     gives_labels: bool = False
     copies: float = 1.0
-    # Constant integers by name, and the names of constants that hold short strings.
+    # Constant integers by name, and the names of constants of short strings.
     _numbers: dict[str, int] = field(default_factory=dict[str, int])
     _labels: set[str] = field(default_factory=set[str])
     _calls: dict[tuple[_Key, tuple[float, ...]], list[float]] = field(
         default_factory=dict[tuple[_Key, tuple[float, ...]], list[float]]
     )
 
-    def graph(self, graph: GraphProto, scope: _Times, inputs: Sequence[float], *, is_turn: bool = False) -> list[float]:
-        """The multiples (`_Times`) of a graph's outputs.
+    def graph(
+        self, graph: GraphProto, scope: _Times, inputs: Sequence[float], *, is_iteration: bool = False
+    ) -> list[float]:
+        """Follow strings through a graph; returns the multiples (`_Times`) of its outputs.
 
-        Those of its values are added to `scope`. `is_turn`: a loop runs the graph.
+        The multiples of the graph's values are added to `scope`. `is_iteration` is whether a loop runs the graph.
         """
         for tensor in graph.initializer:
             self._constant(scope, tensor.name, tensor)
@@ -137,13 +142,13 @@ class _Walk:
             self._numbers.pop(value.name, None)
             self._labels.discard(value.name)
             _name(scope, value.name, times or float(_is_of_strings(value.type)))
-        return self._nodes(graph.node, scope, [value.name for value in graph.output], is_turn=is_turn)
+        return self._nodes(graph.node, scope, [value.name for value in graph.output], is_iteration=is_iteration)
 
     def _nodes(
-        self, nodes: Iterable[NodeProto], scope: _Times, outputs: Sequence[str], *, is_turn: bool
+        self, nodes: Iterable[NodeProto], scope: _Times, outputs: Sequence[str], *, is_iteration: bool
     ) -> list[float]:
         for node in nodes:
-            for name, times in zip(node.output, self._node(node, scope, is_turn=is_turn), strict=False):
+            for name, times in zip(node.output, self._node(node, scope, is_iteration=is_iteration), strict=False):
                 _name(scope, name, times)
             if node.op_type == "Constant" and (tensor := constant_tensor(node)) is not None:
                 self._constant(scope, node.output[0], tensor)
@@ -160,19 +165,19 @@ class _Walk:
         if is_number and tensor.data_location != TensorProto.EXTERNAL:
             self._numbers[name] = int(numpy_helper.to_array(tensor).item())
 
-    def _node(self, node: NodeProto, scope: _Times, *, is_turn: bool) -> list[float]:
+    def _node(self, node: NodeProto, scope: _Times, *, is_iteration: bool) -> list[float]:
         """The multiples (`_Times`) of a node's outputs."""
         given = [scope.get(name, 0.0) for name in node.input]
         key = (node.domain, node.op_type, node.overload)
         if key in self.functions:
-            results = self._call(key, given, is_turn=is_turn)
+            results = self._call(key, given, is_iteration=is_iteration)
             self.copies += sum(results)
             return results
-        if is_turn and node.op_type == "SequenceInsert":
+        if is_iteration and node.op_type == "SequenceInsert":
             self._grows(node, "lengthens a list with each turn")
         bodies = [each.g for each in node.attribute if each.HasField("g")]
         if bodies:
-            return self._bodies(node, bodies, scope, given, is_turn=is_turn)
+            return self._bodies(node, bodies, scope, given, is_iteration=is_iteration)
         own = self._own(node, given)
         times = sum(given) + own
         if not times or node.op_type in _NOT_STRINGS or _is_of_numbers(node, own):
@@ -210,18 +215,27 @@ class _Walk:
         return float(has_labels)
 
     def _bodies(
-        self, node: NodeProto, bodies: Sequence[GraphProto], scope: _Times, given: Sequence[float], *, is_turn: bool
+        self,
+        node: NodeProto,
+        bodies: Sequence[GraphProto],
+        scope: _Times,
+        given: Sequence[float],
+        *,
+        is_iteration: bool,
     ) -> list[float]:
-        """The multiples of the outputs of an If (those of the larger branch) or of a loop (each iteration may double
-        them).
+        """The multiples of the outputs of an If (those of the larger branch), or of a loop, of which each iteration may
+        double them.
         """
         is_loop = node.op_type != "If"
-        # The first two inputs of a Loop are its trip count and condition; those of its body, the turn and condition.
-        results = [self.graph(body, dict(scope), given, is_turn=is_turn or is_loop) for body in bodies]
+        # The first two inputs of a Loop are its trip count and condition, those of its body the iteration number and
+        # condition.
+        results = [self.graph(body, dict(scope), given, is_iteration=is_iteration or is_loop) for body in bodies]
         if node.op_type == "Loop":
             results = [each[1:] for each in results]
-            num_turns = self._numbers.get(node.input[0], _MOST_TURNS + 1) if node.input else _MOST_TURNS + 1
-            if len(node.output) > len(node.input) - 2 and num_turns > _MOST_TURNS:
+            num_iterations = (
+                self._numbers.get(node.input[0], _MOST_ITERATIONS + 1) if node.input else _MOST_ITERATIONS + 1
+            )
+            if len(node.output) > len(node.input) - 2 and num_iterations > _MOST_ITERATIONS:
                 self._grows(node, "gives as many values as it has turns")
         outputs = [
             max((each[position] for each in results if position < len(each)), default=0.0)
@@ -231,16 +245,18 @@ class _Walk:
             self._grows(node, "multiplies strings")
         return outputs
 
-    def _call(self, key: _Key, given: Sequence[float], *, is_turn: bool) -> list[float]:
-        """The multiples of a call's outputs. A function is followed once for each kind of inputs."""
-        call = (key, (float(is_turn), *given))
+    def _call(self, key: _Key, given: Sequence[float], *, is_iteration: bool) -> list[float]:
+        """The multiples of the outputs of a call. For equal multiples of the inputs a function is followed only
+        once.
+        """
+        call = (key, (float(is_iteration), *given))
         if call not in self._calls:
             function = self.functions[key]
-            # A function that calls itself is invalid: the runtime reports it.
+            # A function that calls itself is invalid, which the runtime reports; this entry ends the recursion.
             self._calls[call] = [0.0] * len(function.output)
             outside, self._numbers, self._labels = (self._numbers, self._labels), {}, set()
             scope = {name: times for name, times in zip(function.input, given, strict=False) if times}
-            self._calls[call] = self._nodes(function.node, scope, function.output, is_turn=is_turn)
+            self._calls[call] = self._nodes(function.node, scope, function.output, is_iteration=is_iteration)
             self._numbers, self._labels = outside
         return self._calls[call]
 
@@ -256,7 +272,7 @@ def _name(scope: _Times, name: str, times: float) -> None:
 
 
 def _is_of_numbers(node: NodeProto, own: float) -> bool:
-    """Whether the attributes of an operator that can return strings or numbers make it return numbers."""
+    """Whether an operator that can return strings or numbers returns numbers, by its attributes."""
     return not own and (node.op_type == "Cast" or node.op_type in _LABELS)
 
 

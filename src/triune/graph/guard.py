@@ -1,9 +1,9 @@
-"""Nodes at which ONNX Runtime ends the process, written so that it does not.
+"""Rewrite nodes that would crash ONNX Runtime's process, so that they do not.
 
-ONNX Runtime (1.32) reads an optional input that is left out as "" at the end of a node as if it were there
-(LayerNormalization's bias: SIGSEGV), and divides the least number of INT32 and INT64 by -1, which the processors of
-x86 answer with SIGFPE. ONNX says that the first is valid, and nothing of the second: here it wraps, as in numpy. Sizes
-and numbers of 0 that end it (`faults`) are divided by before: ONNX Runtime refuses to divide a whole number by 0.
+ONNX Runtime (1.32) reads an optional input that is left out as "" at the end of a node as if it were there (the bias of
+LayerNormalization: SIGSEGV). And it divides the lowest number of INT32 or INT64 by -1, which raises SIGFPE on x86. ONNX
+allows the former, and does not define the latter; here it wraps around, as in numpy. For operators that crash with
+sizes or numbers of 0 (`faults`), `checks` inserts divisions by these, for which ONNX Runtime raises an error.
 """
 
 from collections.abc import Iterator
@@ -24,15 +24,15 @@ from triune.graph.values import Values, subgraphs_of
 _schemas: Any = onnx.defs
 
 _WIDE = {TensorProto.INT32: np.iinfo(np.int32).min, TensorProto.INT64: np.iinfo(np.int64).min}
-"""The types whose quotients a processor computes itself, and their least numbers."""
+"""The integer types for which a division by -1 may crash, and their lowest numbers."""
 
-_OVERFLOW = "SIGFPE where the least of whole numbers is divided by -1"
+_OVERFLOW = "SIGFPE if the lowest integer is divided by -1"
 
 _FIRST_WHERE = 9
-"""The operator set that has Where, and Div without attributes."""
+"""The first operator set that has Where, and Div without attributes."""
 
 _FIRST_RESHAPE = 7
-"""The operator set that has Div without attributes, and Reshape by a value."""
+"""The first operator set that has Div without attributes, and Reshape with the shape as an input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +40,34 @@ class Guarded:
     """The result of `guard`.
 
     Attributes:
-        is_changed: the model is another one than it was.
-        left: a node that may still end the process, and how: the model is for a process of its own. Empty where there
-            is none.
+        is_changed: whether the model was changed.
+        crash_risk: a node that may still crash the process, and how, so that the model should run in a separate
+            process; "" if there is none.
     """
 
     is_changed: bool
-    left: str = ""
+    crash_risk: str = ""
 
 
 def guard(model: ModelProto) -> Guarded:
-    """Change a model so that it computes the same, and does not end ONNX Runtime's process. For any operator set.
+    """Change a model of any operator set so that it computes the same, but does not crash ONNX Runtime's process.
 
     If tensors are in files, `locate_data` must have been called on the model.
     """
     is_changed = sum(_drop_trailing(node) for node in nodes_of_model(model)) > 0
-    left = next(
-        (f"{_said(node)}: {_OVERFLOW}" for each in model.functions for node in _divisions(_body(each), None)), ""
+    crash_risk = next(
+        (f"{_label(node)}: {_OVERFLOW}" for each in model.functions for node in _divisions(_body(each), None)), ""
     )
     if any(_divisions(model.graph, None)):
         divisions = _Divisions(Names(model.graph), can_write=_opset(model) >= _FIRST_WHERE)
         divisions.graph(model.graph, infer_bare(model).graph, None, None)
-        is_changed, left = is_changed or divisions.is_changed, left or divisions.left
-    left = left or next((found for node in nodes_of_model(model) if (found := _omission(node))), "")
+        is_changed, crash_risk = is_changed or divisions.is_changed, crash_risk or divisions.crash_risk
+    crash_risk = crash_risk or next((found for node in nodes_of_model(model) if (found := _omission(node))), "")
     checks = Checks()
     for body in (model.graph, *model.functions):
         imports = body if isinstance(body, FunctionProto) else model
         checks.body(body, can_write=_opset(imports) >= _FIRST_RESHAPE)
-    return Guarded(is_changed or checks.is_changed, left or checks.left)
+    return Guarded(is_changed or checks.is_changed, crash_risk or checks.crash_risk)
 
 
 def _opset(of: ModelProto | FunctionProto) -> int:
@@ -75,11 +75,13 @@ def _opset(of: ModelProto | FunctionProto) -> int:
 
 
 def _drop_trailing(node: NodeProto) -> int:
-    """Take away the inputs at the end that are left out, as far as the operator has fewer. How many were there?"""
+    """Remove inputs that are left out ("") from the end of a node, as far as the operator allows; returns their
+    number.
+    """
     num_given = len(node.input)
     fewest = 0
     if num_given and not node.input[-1] and _schemas.has(node.op_type, "" if node.domain == "ai.onnx" else node.domain):
-        # A Loop has two, either of which may be left out, and so both.
+        # The schema of Loop requires two inputs, of which both may be "".
         fewest = _schemas.get_schema(node.op_type, "" if node.domain == "ai.onnx" else node.domain).min_input
     while num_given > fewest and not node.input[num_given - 1]:
         num_given -= 1
@@ -89,9 +91,9 @@ def _drop_trailing(node: NodeProto) -> int:
 
 
 def _omission(node: NodeProto) -> str:
-    """Why a node is unsafe: it leaves out a required input. Empty if it leaves out none.
+    """A message if a node leaves out a required input, which may crash the process; "" if not.
 
-    ONNX Runtime does not check this, and reads the input at run time.
+    ONNX Runtime does not check this, and reads the missing input at run time.
     """
     domain = "" if node.domain == "ai.onnx" else node.domain
     if all(node.input) or not _schemas.has(node.op_type, domain):
@@ -102,12 +104,12 @@ def _omission(node: NodeProto) -> str:
             position < len(formal) and formal[position].option == _schemas.OpSchema.FormalParameterOption.Optional
         )
         if not name and not is_optional:
-            return f"{_said(node)}: its input {position} is left out, which is not optional"
+            return f"{_label(node)}: its input {position} is left out, which is not optional"
     return ""
 
 
 def nodes_of_model(model: ModelProto) -> Iterator[NodeProto]:
-    """All nodes of a model, those of its functions and of the graphs within nodes among them."""
+    """Yield all nodes of a model, including those of functions and subgraphs."""
     for body in (model.graph, *model.functions):
         for node in body.node:
             yield from _node_and_within(node)
@@ -125,7 +127,7 @@ def _body(function: FunctionProto) -> GraphProto:
 
 
 def _divisions(graph: GraphProto, outer: Values | None) -> Iterator[NodeProto]:
-    """The divisions of a graph and of those within that are to be looked at."""
+    """Yield the divisions in a graph and its subgraphs that may overflow."""
     values = Values(graph, outer)
     for node in graph.node:
         if _may_overflow(node, values):
@@ -135,7 +137,7 @@ def _divisions(graph: GraphProto, outer: Values | None) -> Iterator[NodeProto]:
 
 
 def _may_overflow(node: NodeProto, values: Values) -> bool:
-    """Is it a division of whole numbers, or of numbers that are not known, which may have a divisor of -1?"""
+    """Whether a node may divide the lowest integer by -1. The types of its operands may be unknown."""
     if node.op_type != "Div" or node.domain not in ("", "ai.onnx") or len(node.input) < 2:
         return False
     elem_type = _elem_type(node, values)
@@ -148,44 +150,49 @@ def _may_overflow(node: NodeProto, values: Values) -> bool:
 
 
 def _elem_type(node: NodeProto, values: Values) -> int:
-    """The element type that dividend, divisor and quotient share; 0 where it is not known."""
+    """The element type of dividend, divisor and quotient; 0 if it is not known."""
     return next(filter(None, (values.elem_type(name) for name in (*node.input, *node.output))), 0)
 
 
 class _Divisions:
-    """Guards the divisions of a graph and of those within."""
+    """Rewrites the divisions of a graph and its subgraphs that may overflow."""
 
     def __init__(self, names: Names, *, can_write: bool) -> None:
         self.is_changed = False
-        self.left = ""
+        self.crash_risk = ""
         self._names = names
         self._can_write = can_write
 
-    def graph(self, graph: GraphProto, inferred: GraphProto, outer: Values | None, told: Values | None) -> None:
+    def graph(
+        self, graph: GraphProto, inferred: GraphProto, outer: Values | None, outer_inferred: Values | None
+    ) -> None:
         """Args:
-        graph: to be changed.
-        inferred: the same, with what is inferred of its values.
-        outer, told: the values around both.
+        graph: changed.
+        inferred: a copy of the graph with inferred types.
+        outer: the values of the graph around `graph`.
+        outer_inferred: the values of the graph around `inferred`.
         """
-        values, told = Values(graph, outer), Values(inferred, told)
+        values, inferred_values = Values(graph, outer), Values(inferred, outer_inferred)
         nodes: list[NodeProto] = []
         for node, known in zip(list(graph.node), inferred.node, strict=True):
             for inner, inner_inferred in zip(subgraphs_of(node), subgraphs_of(known), strict=True):
-                self.graph(inner, inner_inferred, values, told)
-            nodes += self._guarded(node, told) if _may_overflow(node, values) else [node]
+                self.graph(inner, inner_inferred, values, inferred_values)
+            nodes += self._guarded(node, inferred_values) if _may_overflow(node, values) else [node]
         if len(nodes) > len(graph.node):
             copies = GraphProto(node=nodes)
             del graph.node[:]
             graph.node.extend(copies.node)
             self.is_changed = True
 
-    def _guarded(self, node: NodeProto, told: Values) -> list[NodeProto]:
-        """X / d as s * (x / (s * d)) where s is -1 where d is -1, and 1 elsewhere."""
-        elem_type = _elem_type(node, told)
+    def _guarded(self, node: NodeProto, inferred_values: Values) -> list[NodeProto]:
+        """Write x / d as s * (x / (s * d)), with s = -1 where d is -1, and s = 1 elsewhere. The product wraps
+        around.
+        """
+        elem_type = _elem_type(node, inferred_values)
         if elem_type and elem_type not in _WIDE:
             return [node]
         if not elem_type or not self._can_write:
-            self.left = self.left or f"{_said(node)}: {_OVERFLOW}"
+            self.crash_risk = self.crash_risk or f"{_label(node)}: {_OVERFLOW}"
             return [node]
         builder = Builder(self._names.prefix(f"{node.name or node.output[0]}/guarded"))
         dividend, divisor = node.input
@@ -196,5 +203,5 @@ class _Divisions:
         return builder.nodes
 
 
-def _said(node: NodeProto) -> str:
+def _label(node: NodeProto) -> str:
     return f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"

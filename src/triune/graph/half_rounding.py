@@ -1,8 +1,8 @@
-"""Keep the rounding of fp16 operations that ONNX Runtime would drop.
+"""Insert casts so that ONNX Runtime rounds the result of each fp16 operation to fp16, as Apple's runtimes do.
 
-On most CPUs ONNX Runtime has no fp16 arithmetic. It computes in fp32 between casts, and removes the casts between two
-operations, so that a chain of fp16 operations is rounded once, at its end. A program of fp16 rounds after each
-operation. ONNX Runtime keeps casts that the model itself has, so this module writes them into the model.
+On most CPUs ONNX Runtime has no fp16 arithmetic. It inserts casts to fp32 before operations and casts to fp16 after
+them, and then removes the casts between two operations. So a chain of fp16 operations is rounded only once, at its end.
+It does not remove casts that the model itself has, so this module writes them into the model.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, defs, helper, n
 from triune.graph.names import Names
 
 _HALF, _SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
-# Operators that only move elements, and have kernels for all types.
+# Operators that only copy elements, for which ONNX Runtime has kernels of all types.
 _MOVES = {
     "Cast",
     "Concat",
@@ -47,7 +47,7 @@ _TYPE_ATTRIBUTES = {
 
 
 def with_half_rounding(model: ModelProto) -> ModelProto:
-    """A copy of a model, changed by `keep_half_rounding`: each fp16 operation rounds its result."""
+    """Make a copy of a model in which each fp16 operation rounds its result, by `keep_half_rounding`."""
     copy = ModelProto()
     copy.CopyFrom(model)
     keep_half_rounding(copy)
@@ -55,14 +55,13 @@ def with_half_rounding(model: ModelProto) -> ModelProto:
 
 
 def keep_half_rounding(model: ModelProto) -> None:
-    """Let each fp16 operation of a model compute in fp32 and round its result to fp16, in place.
+    """Let each fp16 operation of a model compute in fp32 and round its result to fp16. Changes `model`.
 
-    Given `Add(x, y) -> z` in fp16, the result is `Cast(Add(Cast(x), Cast(y))) -> z`. Operations that only move
-    elements, and the inputs and outputs of the model, keep their types; constants are converted to fp32 for operations
-    that read them in fp32.
+    Given z = Add(x, y) in fp16, the result is z = Cast(Add(Cast(x), Cast(y))). Operators that only copy elements, and
+    the model's inputs and outputs, keep their types. Constants are converted to fp32 for operations that read them.
 
-    Nodes named OPERATION/OP_TYPE/NUMBER, as `raise_function` names them, form one operation together: values between
-    them are not rounded. Every other node is an operation of its own.
+    Nodes named OPERATION/OP_TYPE/NUMBER, as `raise_function` names them, are one operation of the program together, so
+    values between them are not rounded. Every other node is an operation of its own.
     """
     version = next(each.version for each in model.opset_import if each.domain == "")
     types = {each.name: each.type.tensor_type.elem_type for each in model.graph.input}
@@ -72,9 +71,9 @@ def keep_half_rounding(model: ModelProto) -> None:
 
 
 class _Rounding:
-    """Rewrites the graphs of a model.
+    """Rewrites the main graph of a model and its subgraphs.
 
-    Constants are those of the main graph; its subgraphs see them.
+    All constants are initializers of the main graph, which subgraphs can read.
     """
 
     def __init__(self, root: GraphProto, version: int) -> None:
@@ -90,12 +89,12 @@ class _Rounding:
         self._names = Names(root)
 
     def graph(self, graph: GraphProto, outer: Mapping[str, int]) -> list[int]:
-        """Rewrite a graph; returns the types of its outputs. `outer`: the types of the values of outer graphs."""
+        """Rewrite a graph; returns the types of its outputs. `outer` has the types of values of outer graphs."""
         types = dict(outer)
         types.update({each.name: each.type.tensor_type.elem_type for each in graph.input})
         types.update({each.name: each.data_type for each in graph.initializer})
         raised: dict[str, str] = {}
-        # Values before their rounding, for the operation that made them.
+        # For each operation and value, the name of the value before it is rounded.
         unrounded: dict[tuple[str, str], str] = {}
         nodes: list[NodeProto] = []
         for index, node in enumerate(list(graph.node)):
@@ -108,7 +107,7 @@ class _Rounding:
                 continue
             for position, name in enumerate(node.input):
                 if name and types.get(name) == _HALF:
-                    node.input[position] = unrounded.get((operation, name)) or self._single(name, raised, nodes)
+                    node.input[position] = unrounded.get((operation, name)) or self._in_fp32(name, raised, nodes)
             nodes.append(node)
             for position, name in enumerate(node.output):
                 if name and types.get(name) == _HALF and node.op_type != "Cast":
@@ -120,7 +119,7 @@ class _Rounding:
         return [types.get(each.name, each.type.tensor_type.elem_type) for each in graph.output]
 
     def drop_unread(self) -> None:
-        """Remove what no node reads any more: casts inside an operation, and constants in fp16."""
+        """Remove casts and constants in fp16 that no node reads any more."""
         read = set(_read(self._root))
         self._drop_casts(self._root, read)
         read = set(_read(self._root))
@@ -138,13 +137,13 @@ class _Rounding:
                 if attribute.HasField("g"):
                     self._drop_casts(attribute.g, read)
 
-    def _single(self, name: str, raised: dict[str, str], nodes: list[NodeProto]) -> str:
-        """The fp32 form of an fp16 value; the cast that makes it is added to `nodes`."""
+    def _in_fp32(self, name: str, raised: dict[str, str], nodes: list[NodeProto]) -> str:
+        """The name of an fp16 value in fp32; a Cast, if it needs one, is added to `nodes`."""
         if name in self._halves:
             if name not in self._constants:
                 half = self._halves[name]
                 single = self._fresh(name)
-                # Weights are converted here, since a Cast node would convert them again at each call.
+                # Constants are converted here, since a Cast node would convert them again in each run.
                 self._root.initializer.append(numpy_helper.from_array(_array(half), single))
                 self._constants[name] = single
             return self._constants[name]
@@ -157,11 +156,13 @@ class _Rounding:
         return self._names.value(f"{name}/fp32")
 
     def _infer(self, node: NodeProto, types: dict[str, int]) -> None:
-        """Add the types of a node's outputs, by its schema and its inputs, to `types`; rewrite its subgraphs."""
+        """Infer the types of a node's outputs from its schema and inputs, and add them to `types`; rewrite its
+        subgraphs.
+        """
         attributes = {each.name: each for each in node.attribute}
         inner = [self.graph(each.g, types) for each in node.attribute if each.HasField("g")]
         if inner:
-            # A Loop's body has its condition before the outputs.
+            # The first output of a Loop's body is its condition, so the last ones are counted.
             types.update(zip(node.output, inner[0][-len(node.output) :], strict=True))
             return
         stated = attributes.get(_TYPE_ATTRIBUTES.get(node.op_type, ""))
@@ -186,13 +187,13 @@ def _cast(name: str, result: str, elem_type: int) -> NodeProto:
 
 
 def _operation(node: NodeProto, index: int) -> str:
-    """The name of the operation that a node is a part of; the name of a single node if it is named in another way."""
+    """The operation to which a node belongs, by the node's name; the node's own index if it is named otherwise."""
     parts = node.name.rsplit("/", 2)
     return parts[0] if len(parts) == 3 and parts[1] == node.op_type else f"{index}"
 
 
 def _read(graph: GraphProto) -> Iterator[str]:
-    """The names of the values that a graph and its subgraphs read or return."""
+    """Yield the names of the values that a graph and its subgraphs read or return."""
     yield from (each.name for each in graph.output)
     for node in graph.node:
         yield from node.input
@@ -206,7 +207,7 @@ def _array(half: TensorProto) -> Any:
 
 
 def _paired(formals: Iterable[Any], names: Iterable[str]) -> Iterable[tuple[Any, str]]:
-    """Pairs of a formal parameter and the name of its value; the last parameter may be variadic and take several."""
+    """Pair the values with the parameters of a schema. The last parameter may be variadic, with several values."""
     listed = list(formals)
     for index, name in enumerate(names):
         if name and listed:

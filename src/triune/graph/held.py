@@ -1,7 +1,7 @@
-"""A model in memory whose large weights are arrays beside it.
+"""A model in memory with its large weights as separate arrays.
 
-A message of protobuf holds 2 GiB at most and copies what is put into it. The weights of a transformer are larger, and
-were read or mapped into memory already, so its graph only names them.
+A protobuf message has at most 2 GiB, and copies what is put into it. The weights of a transformer are larger, and have
+already been read or mapped into memory. So the model refers to them as external data.
 """
 
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ from triune.core.errors import UnsupportedError
 from triune.graph.weight_files import refer
 
 HELD = "held in memory"
-"""The location of external data that are arrays of a `HeldModel`."""
+"""The location of external data that are in `HeldModel.weights`."""
 
 _MOST_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class HeldModel:
-    """A model and its large weights.
+    """A model, and its large weights.
 
     Attributes:
-        model: its large initializers are external data at location HELD.
-        weights: the bytes of these initializers by name, UINT8 and contiguous.
+        model: the model, with the large initializers as external data at the location HELD.
+        weights: the bytes of these initializers, by name, as contiguous arrays of UINT8.
     """
 
     model: ModelProto
@@ -36,14 +36,14 @@ class HeldModel:
 
     @property
     def weight_bytes(self) -> int:
-        """The size of the weights that are held."""
+        """The size of `weights` in bytes."""
         return sum(each.nbytes for each in self.weights.values())
 
     def whole(self) -> ModelProto:
-        """A copy of the model that contains its weights.
+        """Make a copy of the model that contains its weights.
 
         Raises:
-            UnsupportedError: they are larger than a message of protobuf can be.
+            UnsupportedError: the weights are larger than a protobuf message can be.
         """
         if self.weight_bytes > _MOST_BYTES:
             raise UnsupportedError(
@@ -59,9 +59,10 @@ class HeldModel:
         return copy
 
     def referring(self, location: str) -> ModelProto:
-        """A copy of the model for a reader in this process, to which `location` says that offsets are addresses.
+        """Make a copy of the model whose external data have `location` and, as offsets, addresses in this process.
 
-        The addresses are valid while this object lives.
+        `location` is one by which the reader knows that offsets are addresses. They are valid as long as this object
+        lives.
         """
         copy = self._copy()
         for tensor in copy.graph.initializer:
@@ -70,7 +71,7 @@ class HeldModel:
         return copy
 
     def save(self, path: Path) -> None:
-        """Write an ONNX file, and its large weights to a file of that name and `.data` beside it.
+        """Write an ONNX file, and its large weights to a second file, named as the first with `.data` appended.
 
         Raises:
             OSError: a file cannot be written.
@@ -80,7 +81,7 @@ class HeldModel:
             with data_path.open("wb") as file:
                 for tensor in copy.graph.initializer:
                     if tensor.name in self.weights:
-                        # Readers may map the file: weights begin at multiples of a page.
+                        # Weights begin at multiples of the page size, so that readers can map them into memory.
                         file.seek(-file.tell() % 4096, 1)
                         refer(tensor, data_path.name, file.tell(), self.weights[tensor.name].nbytes)
                         file.write(self.weights[tensor.name].data)
@@ -95,7 +96,7 @@ class HeldModel:
 def held_tensor(
     name: str, elem_type: int, shape: tuple[int, ...], data: NDArray[Any]
 ) -> tuple[TensorProto, NDArray[np.uint8]]:
-    """An initializer at location HELD, and the bytes of its data, a view of them if they are contiguous."""
+    """Create an initializer at the location HELD, and the bytes of its data (a view if `data` is contiguous)."""
     held = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     tensor = TensorProto(name=name, data_type=elem_type, dims=shape)
     refer(tensor, HELD, 0, held.nbytes)

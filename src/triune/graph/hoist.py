@@ -9,10 +9,10 @@ from triune.graph.values import subgraphs_of
 
 
 def hoist_weights(model: ModelProto) -> None:
-    """Move external weights from bodies (If, Loop, Scan) to the main graph's initializers, under new names.
+    """Move external weights from subgraphs (of If, Loop, Scan) to the main graph's initializers, under new names.
 
-    Every pass copies the bodies with the weights in them, but not the main graph's initializers. A body's inputs and
-    outputs stay.
+    Every pass copies subgraphs with the weights in them, but not the main graph's initializers. Weights that are inputs
+    or outputs of a subgraph stay.
     """
     names = Names(model.graph)
     for body in list(_bodies(model.graph)):
@@ -46,7 +46,7 @@ def _bodies(graph: GraphProto) -> Iterator[GraphProto]:
 
 
 def _external(body: GraphProto) -> Iterator[TensorProto]:
-    """The tensors of external data in a body, under the names that they have there."""
+    """Yield the tensors in a subgraph that are external data, with the names that they have there."""
     yield from (tensor for tensor in body.initializer if tensor.data_location == TensorProto.EXTERNAL)
     for position, node in enumerate(body.node):
         if _is_constant(body, position) and node.attribute[0].t.data_location == TensorProto.EXTERNAL:

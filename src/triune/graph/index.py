@@ -1,4 +1,4 @@
-"""An index of a graph for passes: the producer and the readers of each value, its shape, its constant."""
+"""An index of a graph for passes: for each value its producer, readers, shape, and elements if it is constant."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +20,12 @@ INTS = (TensorProto.INT32, TensorProto.INT64)
 
 
 class Index:
-    """A graph as it was before the pass, and the builder of the nodes that the pass adds."""
+    """An index of a graph as it was before a pass, and the builder of the nodes that the pass adds."""
 
     def __init__(self, graph: GraphProto, prefix: str, large: Large | None = None) -> None:
-        """`prefix` starts the names of added nodes; `large` holds large constants that are not in the graph."""
+        """The names of added nodes begin with `prefix`. `large` has the large constants, which are kept out of the
+        graph meanwhile.
+        """
         self.graph = graph
         self.values = Values(graph)
         self._large = large or NoneLarge()
@@ -41,12 +43,14 @@ class Index:
         self._num_taken = 0
 
     def producer(self, name: str, *op_types: str) -> NodeProto | None:
-        """The node that computes `name` if its operator is one of `op_types`, or any if none are given; else None."""
+        """The node that computes the value `name`; None if there is none, or if its operator is not one of
+        `op_types`.
+        """
         node = self._producers.get(name)
         return node if node is not None and (not op_types or node.op_type in op_types) else None
 
     def readers(self, name: str) -> Sequence[NodeProto]:
-        """The nodes of this graph that read `name`."""
+        """The nodes of this graph that read the value `name`."""
         return self._readers.get(name, ())
 
     def is_kept(self, name: str) -> bool:
@@ -54,16 +58,16 @@ class Index:
         return name in self._kept
 
     def only_reader(self, name: str) -> NodeProto | None:
-        """The only reader of `name`; None if it has several readers or none, or is an output."""
+        """The only node that reads `name`; None if there are several or none, or if the value is an output."""
         readers = self.readers(name)
         return readers[0] if len(readers) == 1 and not self.is_kept(name) else None
 
     def dims(self, name: str) -> Dims | None:
-        """The shape, with names for unknown sizes; None where not even the rank is known."""
+        """The shape of a value, with names for unknown sizes; None if not even the rank is known."""
         return self._sizes.get(name)
 
     def elements(self, name: str) -> Dims | None:
-        """The elements of a vector of sizes, with names for unknown ones; None for any other value."""
+        """The elements of a 1-D tensor of sizes, with names for unknown ones; None for any other value."""
         return self._sizes.elements(name)
 
     def learn(self, name: str, like: str) -> None:
@@ -71,7 +75,7 @@ class Index:
         self._sizes.learn(name, like)
 
     def rank(self, name: str) -> int | None:
-        """The number of dimensions of a value; None where it is not known."""
+        """The number of dimensions of a value; None if it is not known."""
         dims = self.dims(name)
         return None if dims is None else len(dims)
 
@@ -121,27 +125,27 @@ class Index:
         return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
 
     def ints(self, node: NodeProto, index: int) -> list[int] | None:
-        """The integers of a node's input number `index`; None where it is computed or left out."""
+        """The integers of a node's input at position `index`; None if it is not constant or is omitted."""
         array = self.constant(node.input[index]) if len(node.input) > index and node.input[index] else None
         return None if array is None else [int(each) for each in array.reshape(-1)]
 
     def weight(self, array: NDArray[Any]) -> str:
-        """Add a weight to the graph's constants; returns its name."""
+        """Add a constant to the graph; returns its name."""
         name = self.build.name()
         self._large.add(self.graph, tensor_of(name, array))
         return name
 
     def packed(self, name: str) -> Packed | None:
-        """The packed weights that a DequantizeLinear unpacks to `name`; None where there are none."""
+        """The quantized weights of which a DequantizeLinear computes the value `name`; None if there are none."""
         node = self.producer(name, "DequantizeLinear")
         return None if node is None else packed_of(node, self._tensor)
 
     def is_weight(self, name: str) -> bool:
-        """Whether a value is a constant, or the result of unpacking packed constants."""
+        """Whether a value is a constant, or a DequantizeLinear of constants."""
         return self.is_constant(name) or self.packed(name) is not None
 
     def packed_weight(self, packed: Packed) -> str:
-        """Add packed weights and the DequantizeLinear that unpacks them; returns the name of its result."""
+        """Add quantized weights and their DequantizeLinear to the graph; returns the name of its result."""
         name = self.build.name()
         unpacking, constants = as_dequantize(packed, name, name)
         self.build.nodes.append(unpacking)
@@ -156,13 +160,15 @@ class Index:
         return nodes
 
     def replace(self, nodes: Sequence[NodeProto]) -> None:
-        """Make `nodes` the nodes of the graph. The index must not be used any more."""
+        """Set the nodes of the graph. The index must not be used any more."""
         del self.graph.node[:]
         self.graph.node.extend(nodes)
 
 
 def same_sizes(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:
-    """Whether two shapes of equally many elements are equal. One unknown size then follows from the others."""
+    """Whether two shapes with the same number of elements are equal. If all sizes but one are equal, that one is,
+    too.
+    """
     if a is None or b is None or len(a) != len(b):
         return False
     unproven = [(x, y) for x, y in zip(a, b, strict=True) if x is None or x != y]

@@ -1,8 +1,7 @@
-"""ONNX's shape inference, without the nodes at which it would crash.
+"""ONNX's shape inference, kept from nodes that would crash it.
 
-The inference is C++ code that reads beyond its arrays where a node does not follow its schema (onnx 1.23), which
-crashes the process. The nodes concerned were found by running ONNX's node tests with changed attributes, inputs,
-outputs and types.
+The inference is C++ code that reads beyond its arrays if a node does not follow its schema (onnx 1.23), which crashes
+the process. Such nodes were found by running ONNX's node tests with changed attributes, inputs, outputs and types.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,17 +15,20 @@ from triune.graph.listed import too_long
 from triune.graph.values import Values, subgraphs_of
 
 _MOST_DIMENSIONS = 64
-"""The largest rank of a tensor. Inference of RMSNormalization loops from any axis on, until memory is used up."""
+"""The largest absolute value of an axis. For RMSNormalization, inference would loop over a larger axis until memory is
+used up.
+"""
 
 _HIDDEN = "kept from inference: "
-"""A prefix of operator names that hides nodes from inference, which skips operators that it does not know."""
+"""A prefix that is put before a node's operator to hide the node: inference skips operators that it does not know."""
 
 
 def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
-    """Do the same as `onnx.shape_inference.infer_shapes`, with the same options.
+    """Do what `onnx.shape_inference.infer_shapes` does, with the same options.
 
     Raises:
-        onnx.shape_inference.InferenceError: also for a node at which inference would crash the process or never return.
+        onnx.shape_inference.InferenceError: as there, and for a node with which inference would crash the process or
+        never return.
     """
     paged_attention.register()
     if options.get("data_prop"):
@@ -42,16 +44,16 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
         node.op_type = f"{_HIDDEN}{node.op_type}"
     inferred = model
     try:
-        # The result of each node may show that the next one is safe.
-        while _show_safe(model.graph, inferred.graph, None) or inferred is model:
+        # Inferred types of one node may show that the next node is safe.
+        while _restore_safe(model.graph, inferred.graph, None) or inferred is model:
             inferred = onnx.shape_inference.infer_shapes(model, **options)
     finally:
-        _show(fragile)
-    _show(_nodes(inferred))
+        _restore(fragile)
+    _restore(_nodes(inferred))
     return inferred
 
 
-def _show(nodes: Iterable[NodeProto]) -> None:
+def _restore(nodes: Iterable[NodeProto]) -> None:
     for node in nodes:
         node.op_type = node.op_type.removeprefix(_HIDDEN)
 
@@ -68,14 +70,12 @@ def _nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
             yield from _nodes_of(inner.node)
 
 
-def _show_safe(graph: GraphProto, inferred: GraphProto, outer: Values | None) -> bool:
-    """Give hidden nodes of `graph` their operator back if `inferred` shows that they are safe; returns whether any
-    were.
-    """
+def _restore_safe(graph: GraphProto, inferred: GraphProto, outer: Values | None) -> bool:
+    """Restore the operator of hidden nodes that the types in `inferred` show to be safe; returns whether any were."""
     values, is_new = Values(inferred, outer), False
     for node, known in zip(graph.node, inferred.node, strict=True):
         for inner, inner_inferred in zip(subgraphs_of(node), subgraphs_of(known), strict=True):
-            is_new |= _show_safe(inner, inner_inferred, values)
+            is_new |= _restore_safe(inner, inner_inferred, values)
         if node.op_type.startswith(_HIDDEN):
             op_type = node.op_type.removeprefix(_HIDDEN)
             if _FRAGILE[op_type](node, values):
@@ -84,19 +84,21 @@ def _show_safe(graph: GraphProto, inferred: GraphProto, outer: Values | None) ->
 
 
 def _problem(node: NodeProto) -> str | None:
-    """What is wrong with a node's attributes (num_outputs of a Split, batch_dims of a GatherND, an axis); None if
-    nothing is.
+    """A message if an attribute of a node is invalid (num_outputs of Split, batch_dims of GatherND, an axis); else
+    None.
     """
     if node.domain not in ("", "ai.onnx"):
         return None
     stated = {each.name: each.i for each in node.attribute if not each.ref_attr_name}
     num_outputs, batch = stated.get("num_outputs", len(node.output)), stated.get("batch_dims", 0)
     if node.op_type == "Split" and num_outputs != len(node.output):
-        return f"Split '{_said(node)}' has {len(node.output)} outputs, and its attribute num_outputs is {num_outputs}"
+        return (
+            f"Split '{_name_of(node)}' has {len(node.output)} outputs, and its attribute num_outputs is {num_outputs}"
+        )
     if abs(axis := stated.get("axis", 0)) > _MOST_DIMENSIONS:
-        return f"{node.op_type} '{_said(node)}' has axis {axis}, and no tensor has so many dimensions"
+        return f"{node.op_type} '{_name_of(node)}' has axis {axis}, and no tensor has so many dimensions"
     if node.op_type == "GatherND" and batch < 0:
-        return f"GatherND '{_said(node)}' has batch_dims {batch}: it is a number of dimensions, 0 or more"
+        return f"GatherND '{_name_of(node)}' has batch_dims {batch}: it is a number of dimensions, 0 or more"
     return None
 
 
@@ -104,8 +106,9 @@ def _is_fragile(node: NodeProto) -> bool:
     return node.op_type in _FRAGILE and (node.op_type != "LayerNormalization" or len(node.output) > 1)
 
 
-def _is_axis_there(node: NodeProto, values: Values) -> bool:
-    """Whether the axis of a LayerNormalization is known to be in range: inference writes to memory from the axis on.
+def _is_axis_in_range(node: NodeProto, values: Values) -> bool:
+    """Whether the axis of a LayerNormalization is known to be in range. Inference writes to memory from the axis on,
+    unchecked.
 
     Raises:
         onnx.shape_inference.InferenceError: it is out of range.
@@ -116,25 +119,23 @@ def _is_axis_there(node: NodeProto, values: Values) -> bool:
     axis = next((each.i for each in node.attribute if each.name == "axis"), -1)
     if not -rank <= axis < rank:
         raise onnx.shape_inference.InferenceError(
-            f"LayerNormalization '{_said(node)}' has axis {axis}, and its input rank {rank}: axes are from {-rank} to "
-            f"{rank - 1}"
+            f"LayerNormalization '{_name_of(node)}' has axis {axis}, and its input rank {rank}: axes are from "
+            f"{-rank} to {rank - 1}"
         )
     return True
 
 
 def _is_typed(node: NodeProto, values: Values) -> bool:
-    """Whether the first input's type is known: inference reads the type without a check."""
+    """Whether the type of a node's first input is known. Inference reads it without a check."""
     return bool(node.input) and values.type(node.input[0]) is not None
 
 
 _FRAGILE: Mapping[str, Callable[[NodeProto, Values], bool]] = {
-    "LayerNormalization": _is_axis_there,
+    "LayerNormalization": _is_axis_in_range,
     **dict.fromkeys(["EyeLike", "LabelEncoder", "RegexFullMatch", "TreeEnsemble"], _is_typed),
 }
-"""The operators at which inference may crash, with a function that tells whether a node is safe, given the known
-values.
-"""
+"""The operators with which inference may crash, and for each a function that returns whether a node is safe."""
 
 
-def _said(node: NodeProto) -> str:
+def _name_of(node: NodeProto) -> str:
     return node.name or next(filter(None, node.output), "")

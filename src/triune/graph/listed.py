@@ -1,7 +1,7 @@
-"""Finds nodes that make vectors too long for ONNX's shape inference.
+"""Find nodes that create 1-D tensors too long for ONNX's shape inference.
 
-Inference stores vectors element by element if they may become shapes: integers, and floats read by an operator that it
-follows.
+Inference stores 1-D tensors element by element if they may become shapes: integers, and floats that certain operators
+read.
 """
 
 import math
@@ -13,28 +13,28 @@ from onnx import GraphProto, NodeProto, TensorProto
 from triune.graph.values import Values, subgraphs_of
 
 MOST_LISTED = 1 << 24
-"""The most elements of a vector.
+"""The largest number of elements of such a tensor.
 
-Inference takes 140 bytes and 0.3 µs for each (onnx 1.23), without a limit of its own.
+Inference takes 140 bytes and 0.3 µs for each element (onnx 1.23), and has no limit of its own.
 """
 
-_LISTED = (0, TensorProto.INT32, TensorProto.INT64)
-"""The types of computed values that may be parts of shapes; 0 where it is not known."""
+_TYPES_OF_SHAPES = (0, TensorProto.INT32, TensorProto.INT64)
+"""The types of values that may become shapes; 0 if the type is not known."""
 
 _FOLLOWED = frozenset(["Add", "Cast", "Concat", "Gather", "Mul", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze"])
-"""The operators whose operands inference follows element by element, whatever their type."""
+"""Operators whose operands inference stores element by element, whatever their type."""
 
 _MAKERS = ("Expand", "ConstantOfShape", "Tile", "Range")
 
 
 def too_long(graph: GraphProto, outer: Values | None = None) -> Iterable[str]:
-    """A message for each node that makes a vector of more than MOST_LISTED elements of constants."""
+    """Yield a message for each node that creates, from constants, a 1-D tensor of more than MOST_LISTED elements."""
     values: Values | None = None
     for node in graph.node:
         if node.op_type in _MAKERS and node.domain in ("", "ai.onnx"):
             values = values or Values(graph, outer)
-            length, is_whole = _length(node, values)
-            if length > MOST_LISTED and (is_whole or _is_followed(graph, node.output[0])):
+            length, may_be_integer = _length(node, values)
+            if length > MOST_LISTED and (may_be_integer or _is_followed(graph, node.output[0])):
                 name = node.name or next(filter(None, node.output), "")
                 yield (
                     f"{node.op_type} '{name}' makes a vector of {length} elements, and one that a model makes has at "
@@ -54,7 +54,7 @@ def _is_followed(graph: GraphProto, name: str) -> bool:
 
 
 def _length(node: NodeProto, values: Values) -> tuple[int, bool]:
-    """The number of elements of a node's vector (0 where it is unknown), and whether they may be whole numbers."""
+    """The number of elements of a node's result (0 if it is not known or not 1-D), and whether they may be integers."""
     operands: list[Any] = [values.constant(name) for name in node.input]
     if node.op_type == "Range":
         return _steps(operands), all(each is not None and each.dtype.kind == "i" for each in operands)
@@ -63,13 +63,13 @@ def _length(node: NodeProto, values: Values) -> tuple[int, bool]:
     if sizes is None or sizes.size != 1 or sizes.dtype.kind != "i":
         return 0, False
     size = int(sizes.reshape(-1)[0])
-    is_whole = position == 0 or operands[0] is not None or values.elem_type(node.input[0]) in _LISTED
+    may_be_integer = position == 0 or operands[0] is not None or values.elem_type(node.input[0]) in _TYPES_OF_SHAPES
     given = values.static_shape(node.input[0])
-    return size * math.prod(given or (1,)) if node.op_type == "Tile" else size, is_whole
+    return size * math.prod(given or (1,)) if node.op_type == "Tile" else size, may_be_integer
 
 
 def _steps(operands: Sequence[Any]) -> int:
-    """The number of elements of a Range with these operands; 0 where it is not known."""
+    """The number of elements of a Range with these operands; 0 if it is not known."""
     if len(operands) != 3 or any(each is None or each.size != 1 or each.dtype.kind not in "if" for each in operands):
         return 0
     start, limit, step = (each.reshape(-1)[0].item() for each in operands)

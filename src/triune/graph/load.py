@@ -26,14 +26,16 @@ _FIRST_SCAN_WITHOUT_LENGTHS = 9
 _NUMBER = re.compile("[0-9]{1,19}")
 
 _LARGEST_FILE_BYTES = 2**31 - 1
-"""The largest file that protobuf reads. Larger models keep their weights in files beside them."""
+"""The largest file that protobuf reads. Larger models have their weights in other files."""
 
 _LARGEST_SIZE = 2**31 - 1
-"""The largest size. Apple's runtimes index in int32, and ONNX's inference loops without end over some larger sizes."""
+"""The largest size of a dimension. Apple's runtimes index in int32, and ONNX's inference never returns for some larger
+sizes.
+"""
 
 
 def load(path: Path) -> ModelProto:
-    """The model of an ONNX file. Its large weights stay in their files: `weight_files.array_of` reads them.
+    """Load an ONNX file. Large weights stay in their files, from which `weight_files.array_of` reads them.
 
     Raises:
         InvalidArgumentError: the file is not an ONNX model, is cut short, or refers to a file that is missing.
@@ -46,14 +48,15 @@ def load(path: Path) -> ModelProto:
 
 
 def locate_data(model: ModelProto, folder: Path) -> None:
-    """Set the location of each large initializer to the full path of its file; load the data of all other tensors.
+    """Set the location of each large external initializer to the full path of its file; load the data of other external
+    tensors.
 
     Args:
-        model: a result of `read_model`; changed in place.
-        folder: the absolute path of the folder of the model's file.
+        model: a result of `read_model`; changed.
+        folder: the absolute path of the folder that contains the model's file.
 
     Raises:
-        InvalidArgumentError: a file of data is missing, or has fewer or more bytes than a tensor takes.
+        InvalidArgumentError: a file is missing, or a tensor's data have fewer or more bytes than its shape takes.
     """
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -67,32 +70,32 @@ def locate_data(model: ModelProto, folder: Path) -> None:
 
 
 def has_external_data(model: ModelProto) -> bool:
-    """Whether a model that `read_model` returned has data in other files than its own."""
+    """Whether a model that `read_model` returned has external data."""
     return any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors_of(model))
 
 
 def external_data(model: ModelProto, path: Path) -> Mapping[Path, Sequence[tuple[int, int]]]:
-    """The byte ranges of other files that hold data of a model that `read_model` returned.
+    """Find the byte ranges of other files that are external data of a model that `read_model` returned.
 
     Args:
         model: the model that was read from `path`.
         path: the model's file.
 
     Returns:
-        for each file the begin and the end of each range in bytes, ascending and without overlap.
+        for each file, the begin and the end of each range in bytes, ascending and without overlap.
 
     Raises:
-        InvalidArgumentError: a range has fewer or more bytes than its tensor takes.
+        InvalidArgumentError: a tensor's data have fewer or more bytes than its shape takes.
     """
     pieces: dict[Path, list[tuple[int, int]]] = {}
     for tensor in tensors_of(model):
         if tensor.data_location == TensorProto.EXTERNAL:
-            file, offset, length = _place_of(tensor, path.parent)
+            file, offset, length = _data_range(tensor, path.parent)
             pieces.setdefault(file, []).append((offset, offset + length))
-    return {file: _joined(sorted(each)) for file, each in pieces.items()}
+    return {file: _merged_ranges(sorted(each)) for file, each in pieces.items()}
 
 
-def _joined(pieces: Iterable[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+def _merged_ranges(pieces: Iterable[tuple[int, int]]) -> Sequence[tuple[int, int]]:
     joined: list[tuple[int, int]] = []
     for begin, end in pieces:
         if joined and begin <= joined[-1][1]:
@@ -104,13 +107,13 @@ def _joined(pieces: Iterable[tuple[int, int]]) -> Sequence[tuple[int, int]]:
 
 def _find_data(tensor: TensorProto, folder: Path) -> None:
     """Set a tensor's external location to the absolute path, offset and length of its data."""
-    refer(tensor, *_place_of(tensor, folder))
+    refer(tensor, *_data_range(tensor, folder))
 
 
-def _place_of(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
+def _data_range(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
     """The file, the offset and the length of a tensor's data."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    # An absolute location is one that `read_light` wrote: `_external_data_problems` has refused the file's own.
+    # Only `read_light` writes absolute locations: `_external_data_problems` refuses those in a file.
     file, offset, size = folder / entries.get("location", ""), int(entries.get("offset", "0")), size_in_file(tensor)
     length = int(entries["length"]) if "length" in entries else size or file.stat().st_size - offset
     if size is not None and length != size:
@@ -122,8 +125,10 @@ def _place_of(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
 
 
 def require_valid(model: ModelProto) -> None:
-    """Raises InvalidArgumentError where a name is used before it is defined, a node does not follow its operator's
-    schema, an input is too large for any runtime, or an output is listed twice.
+    """Raises InvalidArgumentError if a model is not valid ONNX.
+
+    For instance, a name is used before it is defined, a node does not follow the schema of its operator, an input is
+    larger than 2^31 - 1 along an axis, or an output is listed twice.
     """
     for value in model.graph.input:
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -141,7 +146,7 @@ def require_valid(model: ModelProto) -> None:
     paged_attention.register()
     checked = model
     if any(not _is_declared(value) for value in (*model.graph.input, *model.graph.output)):
-        # The checker, unlike ONNX itself, requires a type of each input and output; any type will do.
+        # The checker, unlike ONNX's specification, requires a type for each input and output. Any type will do.
         checked = ModelProto()
         checked.CopyFrom(model)
         for value in (*checked.graph.input, *checked.graph.output):
@@ -155,18 +160,20 @@ def require_valid(model: ModelProto) -> None:
             checked, skip_opset_compatibility_check=True
         )
     except onnx.checker.ValidationError as error:
-        raise InvalidArgumentError(f"the model is no valid ONNX: {' '.join(str(error).split())}") from error
+        raise InvalidArgumentError(f"the model is not valid ONNX: {' '.join(str(error).split())}") from error
     for body, imports in [(model.graph, model.opset_import), *((each, each.opset_import) for each in model.functions)]:
         version = next((each.version for each in imports if each.domain in ("", "ai.onnx")), 0)
         _require_fitting_counts(body.node, version)
 
 
 def _require_fitting_counts(nodes: Iterable[NodeProto], version: int) -> None:
-    """Raises InvalidArgumentError where the subgraphs of an If, Loop or Scan have more or fewer inputs or outputs than
-    the node needs. ONNX's checker does not check this.
+    """Raises InvalidArgumentError if a subgraph of an If, Loop or Scan has more or fewer inputs or outputs than the
+    node.
+
+    ONNX's checker does not check this.
     """
     for node in nodes:
-        # Scan of operator set 8 has one more input: the lengths of sequences.
+        # In operator set 8, Scan has one more input, the lengths of sequences.
         num_given = len(node.input) - (node.op_type == "Scan" and version < _FIRST_SCAN_WITHOUT_LENGTHS)
         needed = {
             "If": (0, len(node.output)),
@@ -176,13 +183,13 @@ def _require_fitting_counts(nodes: Iterable[NodeProto], version: int) -> None:
         num_scanned = next((each.i for each in node.attribute if each.name == "num_scan_inputs"), 0)
         if num_scanned > num_given:
             raise InvalidArgumentError(
-                f"the model is no valid ONNX: Scan '{node.name or node.output[0]}' has {num_given} inputs and is to "
+                f"the model is not valid ONNX: Scan '{node.name or node.output[0]}' has {num_given} inputs and is to "
                 f"scan {num_scanned} of them"
             )
         for inner in subgraphs_of(node):
             if needed is not None and (len(inner.input), len(inner.output)) != needed:
                 raise InvalidArgumentError(
-                    f"the model is no valid ONNX: graph '{inner.name}' of {node.op_type} "
+                    f"the model is not valid ONNX: graph '{inner.name}' of {node.op_type} "
                     f"'{node.name or next(filter(None, node.output), '')}' has {len(inner.input)} inputs and "
                     f"{len(inner.output)} outputs; the node needs {needed[0]} and {needed[1]}"
                 )
@@ -195,7 +202,7 @@ def _is_declared(value: ValueInfoProto) -> bool:
 
 
 def read_model(path: Path) -> ModelProto:
-    """Read an ONNX file; its external data are not read.
+    """Read an ONNX file without its external data.
 
     Raises:
         InvalidArgumentError: the file is not an ONNX model, is cut short, or refers to a file that is missing.
@@ -209,9 +216,9 @@ def _read(path: Path, parse: Callable[[Path], ModelProto]) -> ModelProto:
     except OSError as error:
         raise InvalidArgumentError(f"'{path}' cannot be read: {error.strerror or error}") from error
     except DecodeError as error:
-        raise InvalidArgumentError(f"'{path}' is no ONNX model, or it was cut short: {_guess(path)}") from error
+        raise InvalidArgumentError(f"'{path}' is not an ONNX model, or was cut short: {_guess(path)}") from error
     for problem in _problems(model, path):
-        raise InvalidArgumentError(f"'{path}' is no complete ONNX model: {problem}")
+        raise InvalidArgumentError(f"'{path}' is not a complete ONNX model: {problem}")
     free_negative_sizes(model.graph)
     return model
 
@@ -244,7 +251,7 @@ def _problems(model: ModelProto, path: Path) -> Iterator[str]:
 def _external_data_problems(model: ModelProto, path: Path) -> Iterator[str]:
     for tensor in tensors_of(model):
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        # The file itself does not declare as external what `read_light` left in it.
+        # Skip tensors that `read_light` made external, whose data are in the model's own file.
         if tensor.data_location != TensorProto.EXTERNAL or entries.get("location") == str(path):
             continue
         location = PurePath(entries.get("location", ""))
@@ -287,6 +294,6 @@ def _guess(path: Path) -> str:
     if start.lstrip().startswith(b"<"):
         return f"it starts with the text {start[:32].decode('ascii', 'replace')!r}, as pages of the web do"
     if start.isascii() and start.decode("ascii").isprintable():
-        # The message quotes nothing of the text: a link may lead to a file whose content must stay private.
+        # The text is not quoted in the message: through a link, this may be a file whose content must stay private.
         return "it is a text"
     return f"its {path.stat().st_size} bytes are not a ModelProto message"

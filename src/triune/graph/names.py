@@ -1,4 +1,4 @@
-"""Names of a model's values and nodes, and new ones that clash with none."""
+"""Make new names for values and nodes that clash with no name in a model, and rename values."""
 
 import bisect
 import functools
@@ -13,7 +13,9 @@ class Names:
     """Makes new names that differ from all names in a graph and its subgraphs."""
 
     def __init__(self, graph: GraphProto) -> None:
-        """Names are collected at the first call of `prefix` or `value`; make it before the graph is changed."""
+        """The names in use are collected at the first call of `prefix` or `value`, which must come before the graph is
+        changed.
+        """
         self._graph = graph
         self._given: set[str] = set()
 
@@ -22,7 +24,7 @@ class Names:
         return sorted(set(_names_of(self._graph)))
 
     def prefix(self, wish: str) -> str:
-        """A prefix for new names: `wish`, or `wish` with a number, such that no name starts with the prefix and a
+        """A new prefix for names: `wish`, or `wish` with a number, such that no name begins with the prefix and a
         slash.
         """
         return self._first(wish, lambda found: self._next(f"{found}/").startswith(f"{found}/"))
@@ -40,13 +42,13 @@ class Names:
         return found
 
     def _next(self, start: str) -> str:
-        """The first existing name that is `start` or after it in alphabetical order; "" where there is none."""
+        """The first name in use that is `start` or comes after it in alphabetical order; "" if there is none."""
         index = bisect.bisect_left(self._sorted, start)
         return self._sorted[index] if index < len(self._sorted) else ""
 
 
 def defined_names(nodes: Iterable[NodeProto]) -> Iterator[str]:
-    """The names of the values that nodes and their subgraphs define."""
+    """Yield the names of the values that nodes and their subgraphs define."""
     for node in nodes:
         yield from (name for name in node.output if name)
         for graph in subgraphs_of(node):
@@ -57,7 +59,8 @@ def defined_names(nodes: Iterable[NodeProto]) -> Iterator[str]:
 
 
 def rename(node: NodeProto, names: Mapping[str, str], prefix: str) -> None:
-    """Rename the values in `node` and its subgraphs by `names` (old to new), and put `prefix` before each node's name.
+    """Rename the values in `node` and its subgraphs by `names`, from old to new, and put `prefix` before each node's
+    name.
 
     A value that is not in `names` keeps its name.
     """
@@ -76,9 +79,9 @@ def rename(node: NodeProto, names: Mapping[str, str], prefix: str) -> None:
 
 
 def rename_values(graph: GraphProto, names: Mapping[str, str]) -> None:
-    """Rename values by `names` (old to new) in all nodes of a graph, and in the subgraphs that see these values.
+    """Rename values by `names`, from old to new, in all nodes of a graph and in the subgraphs that read these values.
 
-    The inputs, outputs and initializers of `graph` itself keep theirs.
+    The inputs, outputs and initializers of `graph` itself keep their names.
     """
     for node in graph.node:
         for ends in (node.input, node.output):

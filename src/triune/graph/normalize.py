@@ -1,4 +1,4 @@
-"""Rewrite any model in core operators (`core_ops`): the passes in their order."""
+"""Rewrite any model in core operators (`core_ops`), by passes that run in a fixed order."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -31,32 +31,31 @@ from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large, NoneLarge
 
 _INITIALIZERS_ALONE = 4
-"""The IR version since which initializers need not be inputs; what is an input is a default as before."""
+"""From this IR version on, initializers need not be inputs."""
 
 MAX_ROUNDS = 8
-"""The most rounds of passes. What one round inlines or folds (a branch, a body, a shape), the next may fold further."""
+"""The largest number of rounds of passes. What one round inlines or folds may allow the next one to fold more."""
 
 
 def _round(keep: Collection[str], large: Large) -> Sequence[GraphPass]:
-    """The passes of one round, in order. What one round rewrites may let passes of the next round rewrite more."""
+    """The passes of one round, in order."""
     return (
         # Decompose needs types and ranks.
         Infer(),
-        # Before Decompose, which is to see the nodes in the bodies of functions.
+        # Before Decompose, which also replaces nodes in the bodies of functions.
         Inline(keep),
         Sequences(),
         Decompose(keep),
-        # Before Fold, which would compute the weights that Cast, Sub and Mul unpack.
+        # Before Fold, which would dequantize weights by computing their Cast, Sub and Mul.
         Pack(large),
-        # The new values of Decompose and Pack have no types yet.
+        # For the new values of Decompose and Pack, which have no types yet.
         Infer(),
         Fold(),
-        # Conditions of If that Fold has made constant.
+        # After Fold, which may have made the condition of an If constant.
         Branches(),
         OneNumber(),
-        # Trip counts of Loop that Fold has made constant.
         Means(),
-        # Values that no node reads any more.
+        # Removes values that no node reads any more.
         Tidy(),
     )
 
@@ -68,7 +67,7 @@ def normalize(
     check: Mapping[str, NDArray[Any]] | None = None,
     file: WeightFile | None = None,
 ) -> ModelProto:
-    """Rewrite a model in core operators; the result computes the same.
+    """Rewrite a model in core operators, so that it computes the same.
 
     Args:
         model: not changed. If it has external data, `load` must have set their locations.
@@ -78,9 +77,9 @@ def normalize(
         file: the scratch file for new large weights; without it they are stored in the model.
 
     Returns:
-        a model of operator set `core_ops.OPSET` with the inputs and outputs of the given one. Its constants are
-        initializers, its values have types and as much of their shapes as can be inferred, its nodes have names. What
-        cannot be brought to core ops is still there: see `foreign_ops`.
+        a model of operator set `core_ops.OPSET` with the same inputs and outputs. Its constants are initializers, its
+        values have types and, as far as they can be inferred, shapes, and its nodes have names. Nodes that cannot be
+        rewritten in core ops stay; `foreign_ops` lists them.
 
     Raises:
         InvalidArgumentError: the model is not valid ONNX, or is of a newer operator set than is known.
@@ -89,13 +88,14 @@ def normalize(
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    # Models that ONNX Runtime saves keep an IR version in which initializers had to be inputs, although some are not.
+    # ONNX Runtime saves models with initializers that are no inputs under the model's old IR version, which does not
+    # allow it.
     copy.ir_version = max(copy.ir_version, _INITIALIZERS_ALONE)
     large = Large(file) if check is None else NoneLarge()
     make_dense(copy.graph)
     if check is None:
-        # First, since the other passes copy attributes number by number. ONNX's evaluator does not know their
-        # operators.
+        # First, since other passes copy attributes number by number. Not with `check`: ONNX's reference evaluator
+        # does not know the operators that `Tabulate` writes.
         Tabulate()(copy)
     large.take(copy)
     free_negative_sizes(copy.graph)
@@ -107,7 +107,7 @@ def normalize(
     for _ in range(MAX_ROUNDS):
         before = copy.SerializeToString(deterministic=True)
         copy = run_passes(copy, _round(keep, large), watch)
-        # The constants that were in nodes and functions.
+        # Large constants that were in nodes and functions.
         large.take(copy)
         if copy.SerializeToString(deterministic=True) == before:
             break
@@ -119,7 +119,7 @@ def normalize(
 
 
 def _name_nodes(graph: GraphProto) -> None:
-    """Name each unnamed node after its first output: messages name nodes, and passes rename outputs."""
+    """Name each unnamed node after its first output, since messages name nodes and passes rename outputs."""
     for node in graph.node:
         node.name = node.name or next(filter(None, node.output), "")
         for inner in subgraphs_of(node):
@@ -127,7 +127,7 @@ def _name_nodes(graph: GraphProto) -> None:
 
 
 def foreign_ops(model: ModelProto, keep: Collection[str] = ()) -> list[str]:
-    """The nodes whose operators are not core operators, each as `domain:Op 'name'`, in order."""
+    """List the nodes whose operators are not core operators, each as `domain:Op 'name'`, in order."""
     found: list[str] = []
 
     def look(graph: GraphProto) -> None:
@@ -144,7 +144,7 @@ def foreign_ops(model: ModelProto, keep: Collection[str] = ()) -> list[str]:
 
 
 def require_core_ops(model: ModelProto, keep: Collection[str] = ()) -> None:
-    """Raises UnsupportedError, which names every node whose operator is not a core operator."""
+    """Raises UnsupportedError, with the names of these nodes, if the operators of some nodes are not core operators."""
     if found := foreign_ops(model, keep):
         raise UnsupportedError(
             f"{len(found)} nodes cannot be brought to core ops: {', '.join(found)}; replace them, or fix the shapes "

@@ -1,4 +1,6 @@
-"""Operators of which a model has exactly one node, so that an error that names the operator names the node."""
+"""Find the operators of which a model has exactly one node: an error of a runtime that names only the operator is then
+about that node.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,7 +10,9 @@ from triune.graph.values import subgraphs_of
 
 
 def only_nodes(model: ModelProto) -> Mapping[str, str]:
-    """By operator, the name of its only node, or that of the node's first output. Nodes in functions are left out."""
+    """For each operator of which there is one node, the node's name, or that of its first output. An operator that
+    occurs in a function is left out.
+    """
     found: dict[str, str] = {}
     for node in _nodes(model.graph):
         is_first = node.op_type not in found

@@ -1,4 +1,4 @@
-"""Find integer results that may not fit into int32, the widest integer type of Apple's runtimes."""
+"""Find nodes whose integer results may not fit into int32, the widest integer type of Apple's runtimes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,9 @@ from triune.graph.ranges import ANY, WHOLE, WIDE, Interval, of_constant, of_type
 from triune.graph.values import Values, names_read_by, subgraphs_of
 
 _NOTED = 1 << 34
-"""Only results that may exceed this are reported: inputs are rarely so large that the sum of two leaves int32."""
+"""Only results that may be larger than this are reported. Less, such as the sum of two int32, rarely overflows in
+practice.
+"""
 
 _NEAR_END = 1 << 30
 """A sum with a constant as large as this is always reported."""
@@ -24,7 +26,7 @@ _ADDRESSES: Mapping[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,),
     "Resize": (3,),
 }
-"""The operands that are indices or sizes, which int32 always holds."""
+"""The positions of operands that are indices or sizes, which always fit into int32."""
 
 _VIEWS = frozenset(["Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Concat"])
 
@@ -34,9 +36,10 @@ class Overflow:
     """A node whose results are not known to fit into int32.
 
     Attributes:
-        node: the node, as `Op 'name'`.
-        elem_type: the element type of its results in the source.
-        is_cast: whether it converts floats to integers. Such results do not wrap: beyond int32 they are undefined.
+        node: the operator and the name: `Op 'name'`.
+        elem_type: the element type of the results in the model.
+        is_cast: whether the node casts floats to integers. Then results beyond int32 are undefined; other results wrap
+            around.
     """
 
     node: str
@@ -45,18 +48,17 @@ class Overflow:
 
 
 def find_overflows(graph: GraphProto) -> list[Overflow]:
-    """Nodes of wide whole numbers (INT64, UINT64, UINT32) whose results are not known to fit into int32.
+    """Find the nodes with results of INT64, UINT64 or UINT32 that are not known to fit into int32.
 
     Args:
-        graph: a graph of core operators, whose constants are initializers and whose shapes are inferred, not narrowed
-            yet.
+        graph: a graph of core operators with inferred shapes, before `Narrow`, and whose constants are initializers.
 
     Returns:
-        the nodes, in order. Only results that may grow far beyond int32 count, and unsigned results that would be
+        the nodes, in order. Only results that may be far beyond int32 are reported, and unsigned ones that would be
         negative in int32.
 
     Raises:
-        UnsupportedError: every result of a node lies beyond int32.
+        UnsupportedError: all possible results of a node are beyond int32.
     """
     found: list[Overflow] = []
     _follow(graph, None, None, {}, found)
@@ -97,7 +99,7 @@ def _follow(
                     found.append(Overflow(called, elem_type, is_cast=True))
             elif _leaves(node, called, elem_type, result, given):
                 found.append(Overflow(called, elem_type, is_cast=False))
-            # A result beyond int32 wraps, and may then be any number.
+            # A result beyond int32 wraps around, so it may be any int32.
             is_within = ANY.low <= result.low and result.high <= ANY.high
             intervals[name] = result if is_within else replace(ANY, is_size=result.is_size)
             if elem_type in WHOLE:
@@ -105,7 +107,7 @@ def _follow(
 
 
 def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, given: Sequence[Interval]) -> bool:
-    """Whether a result may be far beyond int32, or unsigned and negative in int32.
+    """Whether a result may be far beyond int32, or is unsigned and may be negative in int32.
 
     Raises:
         UnsupportedError: it is certainly beyond int32.
@@ -113,8 +115,8 @@ def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, give
     if result.low > ANY.high or result.high < ANY.low:
         numbers = f"{result.low}" if result.low == result.high else f"from {result.low} to {result.high}"
         raise UnsupportedError(
-            f"{called} gives whole numbers beyond int32, the widest that Apple's runtimes have: {numbers}; compute "
-            "them as floats, or let them be smaller"
+            f"{called} gives integers beyond int32, the widest type of Apple's runtimes: {numbers}; compute them as "
+            "floats, or use smaller numbers"
         )
     if result.is_size:
         return False
@@ -129,7 +131,7 @@ def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, give
 def _is_high(node: NodeProto, result: Interval, given: Sequence[Interval]) -> bool:
     """Whether an unsigned result may be negative in int32.
 
-    In the source it wraps to a number near its type's largest.
+    In the model it wraps around to a number near the largest of its type.
     """
     if node.op_type == "Cast":
         return given[0].low < 0
@@ -145,7 +147,7 @@ def _is_far_beyond(bounds: Bounds, node: NodeProto) -> bool:
 
 
 def _is_address(graph: GraphProto, name: str) -> bool:
-    """Whether a value is read only as indices and sizes."""
+    """Whether all nodes that read a value use it as indices or sizes."""
     if any(value.name == name for value in graph.output):
         return False
     for node in graph.node:

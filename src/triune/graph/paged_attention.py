@@ -1,6 +1,8 @@
-"""`triune::PagedAttention`: causal attention of packed tokens over caches of blocks, the one operator of Triune's own.
+"""`triune::PagedAttention`, Triune's only own operator: causal attention of the tokens of several sequences over paged
+caches.
 
-Paged key-value caches are those of Kwon et al., "Efficient Memory Management for Large Language Model Serving with
+The caches of keys and values consist of blocks, as in Kwon et al., "Efficient Memory Management for Large Language
+Model Serving with
 PagedAttention" (2023, arXiv:2309.06180).
 
 | input | type and shape |
@@ -13,8 +15,8 @@ PagedAttention" (2023, arXiv:2309.06180).
 | block_indices | int32 [blocks of all sequences]: each sequence's blocks in the order of its tokens, concatenated |
 | block_indices_begins | int32 [sequences + 1]: offsets into block_indices |
 
-Outputs: the result, T [tokens, num_heads * head_size], and both caches with the new tokens at the positions from
-past_length on. A runtime may write to the caches that it was given and leave the two outputs out.
+Outputs: the result, T [tokens, num_heads * head_size], and both caches with the new tokens at the positions from the
+sequence's past length on. A runtime may write into the caches that it was given and omit the two outputs.
 
 Attributes: `num_heads`, `num_kv_heads` (a divisor of num_heads: query head h reads head h * num_kv_heads / num_heads),
 `scale` (1 / sqrt(head_size) where it is left out), `sliding_window` (0 for none: a token sees itself and window - 1
@@ -64,7 +66,7 @@ def paged_attention(
     sliding_window: int = 0,
     softcap: float = 0.0,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The operator, token by token; the inputs are not changed.
+    """Compute the operator in numpy, token by token. The inputs are not changed.
 
     Returns:
         the result, and both caches with the new tokens.
@@ -87,12 +89,12 @@ def paged_attention(
             )
         if len(blocks) and not 0 <= blocks.min() <= blocks.max() < len(key_cache):
             raise ValueError(f"sequence {sequence} has blocks {blocks.tolist()}; the cache has {len(key_cache)}")
-        # The block of each position, and its place in the block.
+        # For each position, its block and its offset in the block.
         positions: NDArray[np.int64] = np.arange(length, dtype=np.int64)
-        block, place = blocks[positions // block_size], positions % block_size
+        block, offset = blocks[positions // block_size], positions % block_size
         for cache, new in ((key_cache, key), (value_cache, value)):
-            cache[block[past:], :, place[past:]] = new[begin:end].reshape(-1, num_kv_heads, head_size)
-        keys, values = (cache[block, :, place].astype(np.float32) for cache in (key_cache, value_cache))
+            cache[block[past:], :, offset[past:]] = new[begin:end].reshape(-1, num_kv_heads, head_size)
+        keys, values = (cache[block, :, offset].astype(np.float32) for cache in (key_cache, value_cache))
         keys, values = (np.repeat(each, num_heads // num_kv_heads, axis=1) for each in (keys, values))
         for token in range(begin, end):
             position = past + token - begin
@@ -108,7 +110,10 @@ def paged_attention(
 
 
 def cache_heads(graph: GraphProto) -> dict[str, tuple[int, int]]:
-    """The heads of a graph's caches and their size, by name: of each layer that of keys, then that of values."""
+    """For each cache of a graph, by name, the number of heads and the size of a head.
+
+    In the order of the nodes; for each node the cache of keys, then the cache of values.
+    """
     inputs = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
     nodes = [node for node in graph.node if node.op_type == OP_TYPE and node.domain == DOMAIN]
     return {name: (inputs[name][1].dim_value, inputs[name][3].dim_value) for node in nodes for name in node.input[3:5]}
@@ -116,7 +121,7 @@ def cache_heads(graph: GraphProto) -> dict[str, tuple[int, int]]:
 
 @functools.cache
 def register() -> None:
-    """Tell ONNX of the operator, so that its checker accepts it and its inference finds types and shapes."""
+    """Register the operator with ONNX, so that its checker accepts it and its inference finds types and shapes."""
     tensor, index, attribute = defs.OpSchema.FormalParameter, "tensor(int32)", defs.OpSchema.Attribute
     kind = defs.OpSchema.AttrType
     schema = defs.OpSchema(
@@ -140,7 +145,7 @@ def register() -> None:
 
 
 def _infer(context: Any) -> None:
-    """The result is shaped as the query, the new caches as the caches."""
+    """Infer types and shapes: the result is like the query, the new caches are like the caches."""
     for output, given in enumerate((0, 3, 4)[: context.get_num_outputs()]):
         found: TypeProto | None = context.get_input_type(given)
         if found is not None:

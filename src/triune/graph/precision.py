@@ -1,4 +1,4 @@
-"""The float type that a model computes in, and how large the error of results computed in it may be."""
+"""The float type in which a model computes, and the error that results in each float type may have."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,27 +9,28 @@ from onnx import GraphProto, ModelProto, TensorProto
 from triune.graph.values import subgraphs_of
 
 TOLERANCES: Final[Mapping[str, float]] = MappingProxyType({"fp32": 1e-4, "fp16": 0.05, "bf16": 0.25})
-"""By precision: the error that an output may have, relative to its largest value.
+"""For each float type, the error that an output may have, relative to its largest value.
 
-Real models are within a tenth of these: docs/conformance.md. A float of fp16 has 11 bits, of bf16 8.
+Real models have less than a tenth of these errors (docs/conformance.md). The significand of fp16 has 11 bits, that of
+bf16 has 8.
 """
 
 _NARROW = {TensorProto.BFLOAT16: "bf16", TensorProto.FLOAT16: "fp16"}
-"""The names of the float types that are less precise than fp32, the least precise first."""
+"""The float types that are less precise than fp32, the least precise first, and their names."""
 
 
 def precision_of(model: ModelProto) -> str:
-    """The least precise float type that a model computes in: "bf16", "fp16", or "fp32" for all others.
+    """The least precise float type in which a model computes: "bf16", "fp16", or "fp32" for all others.
 
-    Weights that are stored in a less precise type and only read by a Cast do not count.
+    Weights that are stored in a less precise type, and that only a Cast reads, do not count.
     """
     found = _floats_of(model.graph)
     return next((word for elem_type, word in _NARROW.items() if elem_type in found), "fp32")
 
 
 def _floats_of(graph: GraphProto) -> set[int]:
-    """The element types of the inputs and outputs of a graph and its subgraphs, and of all values read by nodes but
-    Cast.
+    """The element types of a graph's inputs, outputs and casts, and of constants that other nodes than Cast read; in
+    subgraphs too.
     """
     found = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
     constants = {tensor.name: tensor.data_type for tensor in graph.initializer}

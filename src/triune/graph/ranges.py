@@ -1,7 +1,7 @@
-"""The intervals in which integers of a graph lie when it is computed in int32.
+"""Find the interval in which the integers of each value lie if a graph is computed in int32.
 
-Intervals are followed from constants, sizes and small element types (R. E. Moore, Interval Analysis, 1966). An input is
-within int32: it is refused otherwise when the program is called.
+This is interval arithmetic (R. E. Moore, Interval Analysis, 1966), from constants, sizes and small element types on.
+Inputs are within int32, since programs refuse others when they are called.
 """
 
 import itertools
@@ -23,17 +23,21 @@ WIDE = (TensorProto.INT64, TensorProto.UINT64, TensorProto.UINT32)
 WHOLE = (*WIDE, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT16, TensorProto.UINT8)
 
 _MOST_ELEMENTS = 1 << 20
-"""The number of elements of the largest constant whose interval is computed."""
+"""The interval of a constant with more elements is that of its type, since reading it takes time."""
 
 _MOST_BITS = 70
-"""The most bits of an interval's ends: numbers beyond INT64 are not distinguished."""
+"""The largest exponent in `_power`, so that the ends of an interval stay small: beyond INT64, the size does not
+matter.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The least and the largest number that the elements of a value can be.
+    """The lowest and the highest number that an element of a value may be.
 
     Attributes:
+        low: the lowest number.
+        high: the highest number.
         is_size: whether the value is computed from sizes and constants alone, which do not overflow in practice.
     """
 
@@ -67,7 +71,7 @@ def of_constant(values: Values, name: str) -> Interval | None:
 
 
 def of_type(elem_type: int) -> Interval:
-    """The interval of all values of a type in a narrowed graph."""
+    """The interval of all numbers of a type, in a graph after `Narrow`."""
     if elem_type == TensorProto.BOOL:
         return Interval(0, 1)
     if elem_type not in WHOLE:
@@ -77,10 +81,10 @@ def of_type(elem_type: int) -> Interval:
 
 
 def results_of(node: NodeProto, values: Values, given: Sequence[Interval]) -> list[Interval]:
-    """The intervals of a node's outputs, from those of its inputs (`given`, without omitted inputs).
+    """Compute the intervals of a node's outputs from those of its inputs (`given`, without omitted inputs).
 
-    They are those of unbounded integers: where they leave int32, a program wraps. Where nothing is known of an output,
-    its interval is all of its type.
+    They are intervals of unbounded integers, which a program wraps around if they leave int32. If nothing is known of
+    an output, its interval is that of its type.
     """
     types = [values.elem_type(name) for name in node.output]
     is_size = all(each.is_size for each in given) and not any(True for _ in subgraphs_of(node))
@@ -93,36 +97,36 @@ def results_of(node: NodeProto, values: Values, given: Sequence[Interval]) -> li
         return [Interval(min(known), max(known), is_size=True) if is_known else _SIZE]
     ends = None
     if types and types[0] in WHOLE and node.domain in ("", "ai.onnx"):
-        is_passed = node.op_type in _PASSED
-        ends = _joined(given[_PASSED[node.op_type]]) if is_passed else _computed(node, values, given)
+        is_passed = node.op_type in _COPIED_OPERANDS
+        ends = _union(given[_COPIED_OPERANDS[node.op_type]]) if is_passed else _computed(node, values, given)
     results = [replace(of_type(elem_type), is_size=is_size) for elem_type in types]
     if ends is not None:
         results = [Interval(*ends, is_size) for _ in results]
     return [results[0], *(_SIZE for _ in results[1:])] if node.op_type in ("TopK", "MaxPool") else results
 
 
-_PASSED: Mapping[str, slice] = {
+_COPIED_OPERANDS: Mapping[str, slice] = {
     **dict.fromkeys(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Tile", "Slice"], slice(1)),
     **dict.fromkeys(["Gather", "GatherElements", "GatherND", "Split", "ReverseSequence", "TopK"], slice(1)),
     **dict.fromkeys(["DepthToSpace", "SpaceToDepth", "ReduceMax", "ReduceMin", "MaxPool"], slice(1)),
     "Concat": slice(None),
     "Where": slice(1, None),
 }
-"""Operators whose results are elements of these operands."""
+"""Operators whose results are elements of the operands in this slice of all operands."""
 
 
-def _joined(given: Sequence[Interval]) -> _Ends:
+def _union(given: Sequence[Interval]) -> _Ends:
     return min(each.low for each in given), max(each.high for each in given)
 
 
-def _corners(operation: Callable[[int, int], int], a: Interval, b: Interval) -> _Ends:
-    """The interval of an operation whose extreme results come from the ends of both operands' intervals."""
+def _from_ends(operation: Callable[[int, int], int], a: Interval, b: Interval) -> _Ends:
+    """The interval of an operation whose extreme results are those of the ends of both intervals."""
     ends = [operation(x, y) for x, y in itertools.product((a.low, a.high), (b.low, b.high))]
     return min(ends), max(ends)
 
 
 def _computed(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends | None:
-    """The interval of an operator's results; None where nothing is known."""
+    """The interval of a node's results; None if nothing is known."""
     first = given[0] if given else ANY
     match node.op_type:
         case "Add":
@@ -130,7 +134,7 @@ def _computed(node: NodeProto, values: Values, given: Sequence[Interval]) -> _En
         case "Sub":
             return first.low - given[1].high, first.high - given[1].low
         case "Mul":
-            return _corners(operator.mul, *given)
+            return _from_ends(operator.mul, *given)
         case "Div":
             return _quotient(*given)
         case "Mod":
@@ -152,16 +156,16 @@ def _computed(node: NodeProto, values: Values, given: Sequence[Interval]) -> _En
         case "Cast":
             return _cast(node, values, first)
         case "ReduceSum" | "CumSum" | "ReduceProd" | "MatMul":
-            return _of_many(node, values, given)
+            return _of_reduction(node, values, given)
         case _:
             return None
 
 
 def _quotient(a: Interval, b: Interval) -> _Ends:
-    """The interval of a quotient rounded towards zero; where the divisor may be 0, it reaches to the dividend."""
+    """The interval of a quotient rounded towards zero. If the divisor may be -1, 0 or 1, it is at most the dividend."""
     if b.low <= 0 <= b.high:
         return -a.largest, a.largest
-    return _corners(lambda x, y: abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1), a, b)
+    return _from_ends(lambda x, y: abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1), a, b)
 
 
 def _remainder(divisor: Interval, *, is_fmod: bool) -> _Ends:
@@ -187,19 +191,19 @@ def _power(base: Interval, exponent: Interval) -> _Ends:
 
 
 def _cast(node: NodeProto, values: Values, given: Interval) -> _Ends | None:
-    """The interval of a Cast's result; None for a Cast of floats, and where an integer may not fit into the type."""
+    """The interval of a Cast's result; None for a Cast of floats, or if an integer may not fit into the type."""
     target, source = of_type(attributes_of(node)["to"]), values.elem_type(node.input[0])
     if source not in (*WHOLE, TensorProto.BOOL) or given.low < target.low or given.high > target.high:
         return None
     return given.low, given.high
 
 
-def _of_many(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends:
-    """The interval of a sum or product of many elements; their number is taken as 2^31 where it is not known."""
+def _of_reduction(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends:
+    """The interval of a sum or product of many elements. If their number is not known, 2^31 is assumed."""
     count = _count(node, values)
     if node.op_type == "ReduceProd":
         return _power(given[0], Interval(0, count))
-    low, high = _corners(operator.mul, *given) if node.op_type == "MatMul" else (given[0].low, given[0].high)
+    low, high = _from_ends(operator.mul, *given) if node.op_type == "MatMul" else (given[0].low, given[0].high)
     fewest = count if node.op_type != "CumSum" and count < _INT32.max else 1
     return min(low * count, low * fewest), max(high * count, high * fewest)
 

@@ -1,8 +1,9 @@
-"""Read ONNX files without their weights, which stay in the file; tensors hold their offsets in it.
+"""Read ONNX files without their large weights: these stay in the file, and tensors refer to them by offset, as external
+data.
 
-A protobuf message is a sequence of fields: a key (field number * 8 + wire type), then the value. Nested messages,
-bytes and packed numbers are written as a length and that many bytes (source:
- protobuf.dev/programming-guides/encoding). The field numbers are those of onnx.proto.
+A protobuf message is a sequence of fields. Each is a key (field number * 8 + wire type), then a value. Nested messages,
+bytes and packed numbers are written as a length and that many bytes (protobuf.dev/programming-guides/encoding). The
+field numbers are those of onnx.proto.
 """
 
 import mmap
@@ -22,20 +23,22 @@ _WITHIN: Mapping[str, Mapping[int, str]] = {
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph"},
 }
-"""The messages that may hold weights, by the field that they are in. Weights in functions stay in the message."""
+"""For each message, the fields that may contain weights, and the kind of message in the field. Weights in functions are
+read.
+"""
 
 _DATA_TYPE, _RAW_DATA, _DATA_LOCATION = 2, 9, 14
 _NUMBERS: Mapping[int, int] = {4: TensorProto.FLOAT, 10: TensorProto.DOUBLE}
-"""The fields of packed numbers whose encoding equals the tensor's bytes, by element type."""
+"""The fields of a tensor with packed numbers whose encoding equals the tensor's raw bytes, and their element types."""
 
 _LISTS = (7, 8, 9)
-"""Fields of an attribute that repeat for each number or string; an attribute with one of these has no tensor."""
+"""Fields of an attribute that is a list of numbers or strings, so that it has no tensor."""
 
 _VARINT, _64_BITS, _LENGTH, _32_BITS = 0, 1, 2, 5
 
 
 def read_light(path: Path) -> ModelProto:
-    """Read a model. Its tensors of at least LARGE_BYTES become external data whose location is `path`.
+    """Read a model. Tensors of at least LARGE_BYTES become external data whose location is `path`.
 
     Constant nodes with such tensors become initializers.
 
@@ -58,14 +61,16 @@ def read_light(path: Path) -> ModelProto:
 
 
 class _File:
-    """The bytes of a file."""
+    """The bytes of a model's file, mapped into memory."""
 
     def __init__(self, data: mmap.mmap, location: str) -> None:
         self._data = data
         self._location = location
 
     def light(self, kind: str, start: int, end: int) -> bytes | None:
-        """The bytes of a message of type `kind` without its large weights; None if it has no large weights."""
+        """The bytes of a message of the kind `kind` ("graph") without its large weights; None if it has no large
+        weights.
+        """
         within = _WITHIN[kind]
         pieces: list[bytes] = []
         copied = start
@@ -82,7 +87,9 @@ class _File:
         return b"".join([*pieces, self._data[copied:end]]) if pieces else None
 
     def _tensor(self, start: int, end: int) -> bytes | None:
-        """The bytes of a tensor whose raw data are made external; None if its data are not raw, or external already."""
+        """The bytes of a tensor that refers to its data as external data; None if the data are not raw, or external
+        already.
+        """
         data_type, offsets, others = 0, list[tuple[int, int, int]](), list[bytes]()
         for number, wire, begin, value, after in self._fields(start, end):
             if number in (_RAW_DATA, *_NUMBERS) and wire == _LENGTH:
@@ -103,13 +110,16 @@ class _File:
         return b"".join([*others, tensor.SerializeToString()])
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-        """For each field: its number, wire type, and the offsets of the field, of its value and of the next field."""
+        """Yield, for each field, its number, its wire type, and the offsets of the field, of its value and of the next
+        field.
+        """
         offset = start
         while offset < end:
             key, value = self._varint(offset)
             number, wire = key >> 3, key & 7
             if not number:
-                # Field number 0 is invalid; a file of zeros would otherwise be read two bytes at a time.
+                # Field number 0 is invalid. Without this check, a large file of zeros would be read two bytes at a
+                # time.
                 raise DecodeError("a field has the number 0")
             if wire == _VARINT:
                 _, after = self._varint(value)
@@ -119,14 +129,14 @@ class _File:
             elif wire in (_64_BITS, _32_BITS):
                 after = value + (8 if wire == _64_BITS else 4)
             else:
-                raise DecodeError(f"a field is written in the way {wire}, which no field of ONNX is")
+                raise DecodeError(f"a field has the wire type {wire}, which ONNX does not use")
             if after > end:
                 raise DecodeError("a field goes beyond its message")
             yield number, wire, offset, value, after
             offset = after
 
     def _varint(self, offset: int) -> tuple[int, int]:
-        """A varint (7 bits for each byte, the lowest first), and the offset after it."""
+        """Read a varint (7 bits in each byte, the lowest first); returns it and the offset after it."""
         number = shift = 0
         while offset < len(self._data) and shift < 70:
             byte = self._data[offset]
@@ -151,7 +161,7 @@ def _varint_of(number: int) -> bytes:
 
 
 def _make_initializers(model: ModelProto) -> None:
-    """Turn Constant nodes with external data into initializers: other libraries load external data only there."""
+    """Turn Constant nodes with external data into initializers, since libraries load external data only for these."""
     graph = model.graph
     for offset in reversed(range(len(graph.node))):
         node = graph.node[offset]

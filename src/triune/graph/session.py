@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions, and graphs with states that they compute."""
+"""Create ONNX Runtime sessions, and run graphs with states in them."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -16,30 +16,32 @@ from triune.graph.guard import guard, nodes_of_model
 from triune.graph.state_names import new_state
 from triune.graph.weight_files import array_of, load_data, refer
 
-# Weights of at least this size are passed to ONNX Runtime beside the model, which protobuf limits to 2 GiB.
+# Weights of at least this size are passed to ONNX Runtime separately, since protobuf limits the model to 2 GiB.
 _LARGE_BYTES = 1 << 20
 _NO_LOG = 4
 
 _EXACT = {"session.qdq_matmulnbits_accuracy_level": "1", "session.x64quantprecision": "1"}
-"""Products with quantized weights in fp32, and not with what they are multiplied by brought to 8 bits; and products of
-uint8 and int8 that do not saturate on x86 without VNNI (ONNX Runtime's onnxruntime_session_options_config_keys.h).
+"""Options for exact results: products with quantized weights are computed in fp32, without quantizing the other operand
+to 8 bits, and products of uint8 and int8 do not saturate on x86 without VNNI (onnxruntime_session_options_config_keys.h
+of ONNX Runtime).
 """
 
 _BY_THREADS = frozenset(["DynamicQuantizeLSTM"])
-"""Operators whose answers depend on the number of threads: each thread brings the hidden state of its own rows of the
-batch to 8 bits, by their range (ONNX Runtime's uni_directional_lstm.cc). One takes them all, as the operator has it.
+"""Operators whose results depend on the number of threads: each thread quantizes the hidden state of its own rows of
+the batch to 8 bits, by their range (ONNX Runtime's uni_directional_lstm.cc). With one thread it is the range of all
+rows, as the operator is defined.
 """
 
-_AS_WRITTEN = ("session.disable_quant_qdq", "1")
-"""Operators between DequantizeLinear and QuantizeLinear in fp32, as programs compute them. ONNX Runtime's own kernels
-on 8 bits differ by a quantum and more: its softmax looks exponentials up in a table.
+_IN_FP32 = ("session.disable_quant_qdq", "1")
+"""An option to compute operators between DequantizeLinear and QuantizeLinear in fp32, as programs do. ONNX Runtime's
+kernels for 8 bits differ by one level and more: for instance, its Softmax looks up exponentials in a table.
 """
 
 
 @functools.cache
 def onnxruntime_library() -> Any:
-    """The onnxruntime module, imported when first needed, with its log turned off. Its log lines are coloured, hold
-    unescaped names of a model, and repeat what is raised as an exception.
+    """Import onnxruntime when it is first needed, with its log turned off. Its log lines are coloured, contain
+    unescaped names of the model, and repeat the messages of exceptions.
     """
     import onnxruntime
 
@@ -49,10 +51,11 @@ def onnxruntime_library() -> Any:
 
 
 class GraphSession:
-    """An `Executor` over onnxruntime, on the CPU. Thread-safe: a session has no state of its own.
+    """An `Executor` that runs a graph in ONNX Runtime on the CPU. It is thread-safe, since a session has no state of
+    its own.
 
     Attributes:
-        apart: a message with a node at which inputs may crash the process, and how; "" where there is none
+        crash_risk: a message with a node with which inputs may crash the process, and how; "" if there is none
             (`graph.faults`).
     """
 
@@ -71,10 +74,10 @@ class GraphSession:
         Args:
             model: changed: its large weights are removed, unless `weights` is given.
             name: the graph's name in messages: "'model.mlpackage', function 'main'".
-            states: the inputs that are states; the output named `new_state(state)` is the state's next value.
-            num_threads: the number of threads; 0 lets ONNX Runtime choose. Use 1 where results must not depend on it.
+            states: the names of inputs that are states; the output `new_state(name)` is the state's next value.
+            num_threads: the number of threads; 0 lets ONNX Runtime choose. Use 1 if results must not depend on it.
             weights: the result of `set_aside` for this model, to share weights between sessions.
-            optimizes: whether ONNX Runtime optimizes the graph; else it runs node by node, as the model has them.
+            optimizes: whether ONNX Runtime optimizes the graph, or runs its nodes one by one as they are.
 
         Raises:
             UnsupportedError: ONNX Runtime cannot load the graph.
@@ -85,11 +88,11 @@ class GraphSession:
         options.intra_op_num_threads = 1 if is_by_threads else num_threads
         options.log_severity_level = _NO_LOG
         _write_zero_points(model)
-        self.apart = guard(model).left
+        self.crash_risk = guard(model).crash_risk
         for key, value in _EXACT.items():
             options.add_session_config_entry(key, value)
         if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-            options.add_session_config_entry(*_AS_WRITTEN)
+            options.add_session_config_entry(*_IN_FP32)
         self._name = name
         self._states = list(states)
         nexts = {new_state(each) for each in states}
@@ -136,20 +139,20 @@ class GraphSession:
 
 
 def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True, without: Sequence[str] = ()) -> Any:
-    """An onnxruntime.InferenceSession on the CPU.
+    """Create an onnxruntime.InferenceSession on the CPU.
 
-    Some of ONNX Runtime's fusions make a graph that it then refuses: MatMulScaleFusion and MatmulTransposeFusion
-    together lose a scaled value that is both operands of a product (1.32). Such a model is loaded without these
-    fusions.
+    Some of ONNX Runtime's fusions produce a graph that it then refuses: MatMulScaleFusion and MatmulTransposeFusion
+    together lose a scaled value that is both operands of a MatMul (1.32). Such a model is loaded with basic
+    optimizations only.
 
     Args:
         model: the bytes of a model, or the path of its file.
         options: the SessionOptions; the optimization level in it is changed.
-        optimizes: whether to use all optimizations, or none.
-        without: the names of optimizers to turn off, as `fatal_fusions` returns them.
+        optimizes: whether to use all optimizations or none.
+        without: the names of optimizers to turn off (`fatal_fusions`).
 
     Raises:
-        Exception: the error that ONNX Runtime raises for the model as it is given.
+        Exception: any error of ONNX Runtime (with all optimizations, if `optimizes`).
     """
     library = onnxruntime_library()
     kinds, providers = library.GraphOptimizationLevel, ["CPUExecutionProvider"]
@@ -169,7 +172,8 @@ def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True, w
 def _write_zero_points(model: ModelProto) -> None:
     """Add zero points of 0 to int8 weights that have a scale for each channel and no zero points.
 
-    ONNX Runtime (1.32) converts such weights to uint8 (`_EXACT`) and adds a single zero point, which it then refuses.
+    With the options `_EXACT`, ONNX Runtime (1.32) converts such weights to uint8 and adds a single zero point, which it
+    then refuses.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     added: set[str] = set()
@@ -196,21 +200,21 @@ def _failures(library: Any) -> tuple[type[Exception], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The large weights of a model for ONNX Runtime: `values` are OrtValues."""
+    """The names of a model's large weights, and the weights as OrtValues."""
 
     names: Sequence[str]
     values: Sequence[Any]
 
 
 def set_aside(model: ModelProto) -> Weights:
-    """Remove the large weights from a model, so that protobuf can hold the rest, and return them."""
+    """Remove the large weights from a model, so that the rest fits into a protobuf message, and return them."""
     library = onnxruntime_library()
     names: list[str] = []
     values: list[Any] = []
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL or len(tensor.raw_data) >= _LARGE_BYTES:
             if helper.tensor_dtype_to_np_dtype(tensor.data_type).isbuiltin != 1:
-                # ONNX Runtime takes only arrays of numpy's own types, so not those of 4 bits and bf16.
+                # ONNX Runtime takes only arrays of numpy's own types; 4 bits and bf16 are not among them.
                 if tensor.data_location == TensorProto.EXTERNAL:
                     load_data(tensor)
                 continue

@@ -1,6 +1,7 @@
-"""Symbolic shapes: unknown sizes of a graph have names, and equal sizes have the same name.
+"""Symbolic shapes: unknown sizes of a graph have names, and sizes of equal names are equal.
 
-ONNX's own inference loses the names at a Slice, at a Reshape to a computed shape, and at a Gemm of reshaped rows.
+ONNX's own inference loses the names at a Slice, at a Reshape to a shape that nodes compute, and at a Gemm of reshaped
+rows.
 """
 
 from collections import Counter
@@ -15,10 +16,10 @@ from triune.graph.conversion.problems import called
 from triune.graph.values import attributes_of
 
 Dim: TypeAlias = int | str | None
-"""A size, the name of an unknown size (sizes of one name are equal), or None where nothing is known."""
+"""A size as a number, the name of an unknown size, or None if nothing is known."""
 Dims: TypeAlias = tuple[Dim, ...]
 Ints: TypeAlias = Callable[[str], list[int] | None]
-"""A function that returns the elements of a small constant of integers by its name; None for any other value."""
+"""A function that returns the elements of a small constant of integers, by name; None for any other value."""
 
 _LIKE_FIRST = frozenset(
     [
@@ -32,10 +33,10 @@ _BROADCAST = frozenset(
 
 
 class Sizes:
-    """The shapes of a graph's values."""
+    """Finds the symbolic shapes of a graph's values."""
 
     def __init__(self, graph: GraphProto, ints: Ints, constants: Mapping[str, Dims]) -> None:
-        """`ints` returns the value of a constant of integers; `constants` are the shapes of all constants."""
+        """`constants` has the shapes of all constants."""
         self._ints = ints
         self._dims: dict[str, Dims] = dict(constants)
         self._vectors: dict[str, Dims] = {}
@@ -47,18 +48,18 @@ class Sizes:
         for node in graph.node:
             self._vector(node)
             for name in node.output:
-                found = self._made_of(node, name)
+                found = self._output_shape(node, name)
                 if found is not None:
                     given = self._dims.get(name) or found
-                    # The declared size names of outputs are meant for people; equal names often do not mean equal
-                    # sizes.
+                    # In outputs, exporters declare names of sizes for people to read, and equal names often do not
+                    # mean equal sizes.
                     is_sure = name not in outputs
                     self._dims[name] = tuple(
-                        self._one(a, b) if is_sure or a is None else a for a, b in zip(found, given, strict=True)
+                        self._same_size(a, b) if is_sure or a is None else a for a, b in zip(found, given, strict=True)
                     )
 
     def get(self, name: str) -> Dims | None:
-        """The shape of a value; None where not even the rank is known."""
+        """The shape of a value; None if not even the rank is known."""
         dims = self._dims.get(name)
         return None if dims is None else tuple(self._canonical(dim) for dim in dims)
 
@@ -67,22 +68,22 @@ class Sizes:
         if name not in self._dims and like in self._dims:
             self._dims[name] = self._dims[like]
 
-    def _one(self, found: Dim, declared: Dim) -> Dim:
-        """Record that two sizes are equal, so that they have one name from now on; returns this name, or the known
-        size.
+    def _same_size(self, found: Dim, declared: Dim) -> Dim:
+        """Record that two sizes are equal, so that they have the same name from now on; returns the name, or the size
+        if it is known.
         """
         found, declared = self._canonical(found), self._canonical(declared)
         if found is None or declared is None or found == declared:
             return declared if found is None else found
         for name, other in ((declared, found), (found, declared)):
-            # A product does not replace another name, above all not that of one of its own factors.
+            # A name is not replaced by a product of which it is a factor.
             if isinstance(name, str) and "*" not in name and name not in str(other).split("*"):
                 self._same[name] = other
                 break
         return self._canonical(found)
 
     def _canonical(self, dim: Dim) -> Dim:
-        """The representative of all names that are equal to this one."""
+        """The size, or the one name that stands for all names that are known to be equal to this one."""
         if isinstance(dim, str) and "*" in dim:
             return _product([self._canonical(part) for part in dim.split("*")])
         while isinstance(dim, str) and dim in self._same:
@@ -97,21 +98,22 @@ class Sizes:
             for axis, dim in enumerate(value.type.tensor_type.shape.dim)
         )
 
-    def _made_of(self, node: NodeProto, name: str) -> Dims | None:
-        """The shape of a node's output, by `_made`.
+    def _output_shape(self, node: NodeProto, name: str) -> Dims | None:
+        """The shape of a node's output, computed from the shapes of its operands; None if it is not known.
 
         Raises InvalidArgumentError for operands whose ranks do not fit the node.
         """
         try:
-            return self._made(node, name)
+            return self._shape_of(node, name)
         except (IndexError, ValueError, ZeroDivisionError) as error:
             ranks = ", ".join(f"'{each}' of rank {len(self._dims.get(each, ()))}" for each in node.input if each)
             raise InvalidArgumentError(
-                f"{called(node)} does not take what it is given, {ranks}: the model is no valid ONNX; export it again"
+                f"{called(node)} does not take inputs of these ranks, {ranks}: the model is not valid ONNX; "
+                "export it again"
             ) from error
 
-    def _made(self, node: NodeProto, name: str) -> Dims | None:
-        """The shape of a node's output, computed from the shapes of its operands; None where it is not known."""
+    def _shape_of(self, node: NodeProto, name: str) -> Dims | None:
+        """Compute the shape of a node's output; raises any error if the ranks of its operands do not fit."""
         given = [self.get(each) for each in node.input if each]
         first = given[0] if given else None
         if first is None:
@@ -159,7 +161,7 @@ class Sizes:
             return None
         dims = [given[axis] if dim == 0 and axis < len(given) else dim for axis, dim in enumerate(wanted)]
         if -1 in dims:
-            dims[dims.index(-1)] = _rest(given, [dim for dim in dims if dim != -1])
+            dims[dims.index(-1)] = _remaining_size(given, [dim for dim in dims if dim != -1])
         return tuple(dims)
 
     def _with_ones(self, node: NodeProto, given: Dims) -> Dims | None:
@@ -175,13 +177,13 @@ class Sizes:
         return tuple(1 if axis in added else next(rest) for axis in range(rank))
 
     def elements(self, name: str) -> Dims | None:
-        """The elements of a vector of sizes, known or by name; None where nothing is known of it."""
+        """The elements of a 1-D tensor of sizes, as numbers or names; None if nothing is known of it."""
         constant = self._ints(name)
         found = tuple(constant) if constant is not None else self._vectors.get(name)
         return None if found is None else tuple(self._canonical(dim) for dim in found)
 
     def _vector(self, node: NodeProto) -> None:
-        """Compute the elements of a node's output if it is a vector of sizes, and record them."""
+        """If a node's output is a 1-D tensor of sizes, find and record its elements."""
         attributes = attributes_of(node)
         found: Dims | None = None
         if node.op_type == "Shape":
@@ -214,7 +216,7 @@ class Sizes:
 
 
 def _equal(a: Dim, b: Dim) -> Dim:
-    """The result of Equal of two sizes, 1 or 0, or an unknown size. Sizes are not negative."""
+    """The result of Equal of two sizes: 1, 0, or None if it is not known. Sizes are not negative."""
     if a is not None and a == b:
         return 1
     known = [each for each in (a, b) if isinstance(each, int)]
@@ -223,7 +225,7 @@ def _equal(a: Dim, b: Dim) -> Dim:
 
 
 def _chosen(condition: Dim, yes: Dim, no: Dim) -> Dim:
-    """One element of a Where of sizes."""
+    """The result of Where of two sizes."""
     return {1: yes, 0: no}.get(condition, yes if yes == no else None) if isinstance(condition, int) else None
 
 
@@ -244,11 +246,11 @@ def _broadcast(shapes: Sequence[Dims | None]) -> Dims | None:
         return None
     rank = max(len(shape) for shape in known)
     padded = [(1,) * (rank - len(shape)) + shape for shape in known]
-    return tuple(_together({shape[axis] for shape in padded}) for axis in range(rank))
+    return tuple(_broadcast_size({shape[axis] for shape in padded}) for axis in range(rank))
 
 
-def _together(dims: set[Dim]) -> Dim:
-    """The size that results when these sizes of one axis broadcast."""
+def _broadcast_size(dims: set[Dim]) -> Dim:
+    """The size to which these sizes broadcast."""
     larger = dims - {1}
     fixed = [dim for dim in larger if isinstance(dim, int)]
     if fixed:
@@ -256,8 +258,10 @@ def _together(dims: set[Dim]) -> Dim:
     return next(iter(larger)) if len(larger) == 1 else (1 if not larger else None)
 
 
-def _rest(given: Sequence[Dim], others: Sequence[Dim]) -> Dim:
-    """The size of the axis -1 of a Reshape: the number of elements of `given` divided by the sizes of `others`."""
+def _remaining_size(given: Sequence[Dim], others: Sequence[Dim]) -> Dim:
+    """The size for which -1 stands in a Reshape: the number of elements of `given`, divided by the product of
+    `others`.
+    """
     if None in given or None in others or 0 in others:
         return None
     names, size = _factors(given)
@@ -272,7 +276,7 @@ def _rest(given: Sequence[Dim], others: Sequence[Dim]) -> Dim:
 
 
 def _product(dims: Sequence[Dim]) -> Dim:
-    return _rest(dims, [])
+    return _remaining_size(dims, [])
 
 
 def _factors(dims: Sequence[Dim]) -> tuple[Counter[str], int]:

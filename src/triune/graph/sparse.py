@@ -1,4 +1,4 @@
-"""Convert sparse constants to dense ones, since the other operators of ONNX cannot read sparse tensors."""
+"""Convert sparse constants to dense ones, since no operator of ONNX reads sparse tensors."""
 
 import math
 
@@ -10,11 +10,11 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.values import subgraphs_of
 
 _MOST_BYTES = 1 << 31
-"""The most bytes of a dense tensor: a sparse tensor of a few numbers may have any shape."""
+"""The largest size of a dense tensor in bytes: a sparse tensor of a few numbers may have any shape."""
 
 
 def make_dense(graph: GraphProto) -> None:
-    """Replace sparse initializers and Constant nodes of sparse tensors by dense ones, in subgraphs too.
+    """Replace sparse initializers and Constant nodes with sparse tensors by dense ones, in subgraphs too.
 
     Raises:
         InvalidArgumentError: a sparse tensor is not valid ONNX.
@@ -36,13 +36,13 @@ def _dense(sparse: SparseTensorProto, name: str) -> TensorProto:
     try:
         onnx.checker.check_sparse_tensor(sparse)
     except onnx.checker.ValidationError as error:
-        raise InvalidArgumentError(f"the sparse constant '{name}' is no valid ONNX: {error}") from error
+        raise InvalidArgumentError(f"the sparse constant '{name}' is not valid ONNX: {error}") from error
     values, positions = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
     dims = tuple(sparse.dims)
     if math.prod(dims) * values.dtype.itemsize > _MOST_BYTES:
         raise UnsupportedError(f"the sparse constant '{name}' of shape {list(dims)} takes more than 2 GiB when dense")
     array = np.zeros(dims, values.dtype)
-    # Indices are either into the flattened tensor, or one per axis.
+    # There is either one index into the flattened tensor for each value, or one for each axis.
     flat = positions if positions.ndim == 1 else np.ravel_multi_index(tuple(positions.T), dims)
     array.reshape(-1)[flat] = values
     return numpy_helper.from_array(array, name)

@@ -1,6 +1,6 @@
-"""The names of the graph inputs and outputs that hold a program's states."""
+"""The names of a graph's inputs and outputs that are the states of a program."""
 
 
 def new_state(name: str) -> str:
-    """The name of the output that holds a state's value after the call."""
+    """The name of the output that is the state's value after a call."""
     return f"{name}/new"

@@ -1,4 +1,4 @@
-"""Whether a model reads the contents of its strings, or only copies and compares them."""
+"""Find out whether a model reads the contents of strings, or only copies and compares them."""
 
 from collections.abc import Iterable
 
@@ -34,18 +34,18 @@ _MOVES = frozenset(
         "Where",
     }
 )
-"""Operators that copy elements of their inputs, of any type, to their outputs."""
+"""Operators that only copy elements, of any type, from their inputs to their outputs."""
 
 _COMPARES = frozenset({"Equal", "OptionalHasElement", "SequenceLength", "Shape", "Size"})
-"""Operators that read no more of strings than how many there are, and whether two are equal."""
+"""Operators whose results depend only on the number of strings, and on which are equal."""
 
 
 def reader_of_text(model: ModelProto) -> str | None:
     """Find the first node that does more with strings than copy and compare them.
 
     Returns:
-        the node's operator and name, for messages. None if there is none: then the strings may be replaced by any
-        bytes, as long as different strings stay different.
+        the node's operator and name, for messages; None if there is none. Then strings may be replaced by any bytes, as
+        long as different strings stay different.
     """
     graph = model.graph
     text = {each.name for each in graph.input if _is_text(each.type.tensor_type.elem_type)}

@@ -1,4 +1,4 @@
-"""Check that the names in a model are UTF-8. Protobuf accepts other bytes too, and returns them as bytes."""
+"""Check that the names in a model are UTF-8. Protobuf accepts other bytes too, and returns `bytes` instead of `str`."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -9,9 +9,9 @@ from triune.graph.values import subgraphs_of
 
 
 def broken_text(model: ModelProto) -> str:
-    """A message for the first name in a model that is not UTF-8; "" where there is none.
+    """A message with the first name in a model that is not UTF-8; "" if all are.
 
-    Doc strings and the declared types of inner values are not checked, since nothing relies on them.
+    Doc strings and the declared types of inner values are not checked, since no code reads them.
     """
     imports = chain(model.opset_import, *(each.opset_import for each in model.functions))
     found = chain(

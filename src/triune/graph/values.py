@@ -1,4 +1,4 @@
-"""The known element types, shapes and constants of a graph's values."""
+"""Look up the element type, shape and, for constants, the elements of a graph's values."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from triune.graph.weight_files import array_of
 
 
 class Values:
-    """Types, shapes and constants of the values that a node of `graph` can see: the graph's own and those of outer
+    """The types, shapes and constants of the values that nodes of a graph can read: its own and those of outer
     graphs.
     """
 
@@ -20,7 +20,7 @@ class Values:
         self._types: dict[str, TypeProto] = {
             value.name: value.type for value in (*graph.input, *graph.value_info, *graph.output)
         }
-        # An initializer that is listed as an input is only that input's default.
+        # An initializer that is also an input is only the default of that input, not a constant.
         inputs = {value.name for value in graph.input}
         self._constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs}
         for node in graph.node:
@@ -30,7 +30,7 @@ class Values:
                     self._constants[node.output[0]] = tensor
 
     def elem_type(self, name: str) -> int:
-        """The TensorProto.DataType of a value; 0 where it is not known or the value is not a tensor."""
+        """The TensorProto.DataType of a value; 0 if it is not known or the value is not a tensor."""
         tensor = self.tensor(name)
         if tensor is not None:
             return tensor.data_type
@@ -38,7 +38,7 @@ class Values:
         return found.tensor_type.elem_type if found is not None else 0
 
     def shape(self, name: str) -> tuple[int | None, ...] | None:
-        """The shape of a value, with None for unknown dimensions; None where not even the rank is known."""
+        """The shape of a value, with None for unknown sizes; None if not even the rank is known."""
         tensor = self.tensor(name)
         if tensor is not None:
             return tuple(tensor.dims)
@@ -58,12 +58,12 @@ class Values:
         return tuple(dim for dim in shape if dim is not None)
 
     def rank(self, name: str) -> int | None:
-        """The number of dimensions of a value; None where it is not known."""
+        """The number of dimensions of a value; None if it is not known."""
         shape = self.shape(name)
         return None if shape is None else len(shape)
 
     def type(self, name: str) -> TypeProto | None:
-        """The TypeProto of a value; None where it is not known."""
+        """The TypeProto of a value; None if it is not known."""
         tensor = self.tensor(name)
         if tensor is not None:
             return helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
@@ -87,7 +87,7 @@ class Values:
 
 
 def constant_tensor(node: NodeProto) -> TensorProto | None:
-    """The tensor of a Constant node; None if the node holds something else, such as a sparse tensor."""
+    """The tensor of a Constant node; None if its value is something else, such as a sparse tensor."""
     for attribute in node.attribute:
         match attribute.name:
             case "value":

@@ -1,7 +1,7 @@
-"""Weights that stay in their files until they are used, as ONNX external data whose location is a full path.
+"""Keep large weights in files until they are used, as ONNX external data whose location is a full path.
 
 A protobuf message never frees the memory of its tensors, and is copied often. So `triune.graph.load` leaves large
-weights in their files, and new weights computed from them go into a scratch file (`WeightFile`).
+weights in their files, and passes write new large weights into a scratch file (`WeightFile`).
 """
 
 import math
@@ -19,17 +19,17 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.files import open_file
 
 LARGE_BYTES = 1 << 16
-"""Tensors from this size on stay in files."""
+"""Tensors of at least this size stay in files."""
 
 _PACKED = frozenset(
     helper.np_dtype_to_tensor_dtype(helper.tensor_dtype_to_np_dtype(kind))
     for kind in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
 )
-"""The element types of which several share a byte."""
+"""The element types of which several elements share a byte."""
 
 
 def array_of(tensor: TensorProto) -> NDArray[Any]:
-    """The elements of a tensor, read from its file if it is external; each call then makes a new array.
+    """The elements of a tensor. If it is external, each call reads them from the file into a new array.
 
     Raises:
         InvalidArgumentError: the file cannot be read, or `load` has not set its location.
@@ -46,14 +46,14 @@ def array_of(tensor: TensorProto) -> NDArray[Any]:
 
 
 def num_bytes(tensor: TensorProto) -> int:
-    """The number of bytes that the elements of a tensor take, approximately."""
+    """The approximate number of bytes of a tensor's elements."""
     if tensor.data_location == TensorProto.EXTERNAL:
         return int(_entries(tensor)["length"])
     return len(tensor.raw_data) or tensor.ByteSize()
 
 
 def refer(tensor: TensorProto, path: PurePath | str, offset: int, length: int) -> None:
-    """Make `tensor`, which must hold no data, refer to data in a file. `offset` and `length` are in bytes."""
+    """Make `tensor`, which must have no data, refer to data in a file. `offset` and `length` are in bytes."""
     del tensor.external_data[:]
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", str(path)), ("offset", str(offset)), ("length", str(length))):
@@ -86,19 +86,23 @@ def data_of(tensor: TensorProto) -> NDArray[np.uint8]:
     except OSError as error:
         raise InvalidArgumentError(f"the data of '{tensor.name}' cannot be read from '{path}': {error}") from error
     if len(data) != length:
-        raise InvalidArgumentError(f"'{path}' was cut short while it was converted: '{tensor.name}' is not whole")
+        raise InvalidArgumentError(
+            f"'{path}' was cut short while it was converted: '{tensor.name}' has {len(data)} of its {length} bytes"
+        )
     return data
 
 
 def size_in_file(tensor: TensorProto) -> int | None:
-    """The number of bytes that a tensor's elements take in a file; None where elements share bytes, or are strings."""
+    """The number of bytes of a tensor's elements in a file; None if several elements share a byte, or if they are
+    strings.
+    """
     if tensor.data_type in _PACKED or tensor.data_type in (TensorProto.UNDEFINED, TensorProto.STRING):
         return None
     return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def with_data(model: ModelProto) -> ModelProto:
-    """A copy of a model that contains all its weights, as other libraries need it."""
+    """Make a copy of a model that contains all its weights, as other libraries need it."""
     copy = ModelProto()
     copy.CopyFrom(model)
     for tensor in copy.graph.initializer:
@@ -108,7 +112,7 @@ def with_data(model: ModelProto) -> ModelProto:
 
 
 class WeightFile:
-    """A scratch file for weights that a conversion creates; it is deleted at the end of the `with` block."""
+    """A scratch file for large weights that a conversion creates. It is deleted at the end of the `with` block."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="triune-weights-")
@@ -124,7 +128,7 @@ class WeightFile:
         self._folder.cleanup()
 
     def tensor(self, name: str, array: NDArray[Any]) -> TensorProto:
-        """An array as an initializer; large ones are written to the file."""
+        """Create an initializer from an array; if it is large, its data are written to the file."""
         elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
         if array.nbytes < LARGE_BYTES or elem_type in _PACKED or elem_type == TensorProto.STRING:
             return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
@@ -133,8 +137,8 @@ class WeightFile:
         return tensor
 
     def moved(self, tensor: TensorProto) -> TensorProto:
-        """A copy of `tensor` whose data are in the scratch file, if `tensor` holds them as raw bytes; else `tensor`
-        itself.
+        """A copy of a large tensor with its data in the scratch file; `tensor` itself if it is small or has no raw
+        data.
         """
         if len(tensor.raw_data) < LARGE_BYTES:
             return tensor

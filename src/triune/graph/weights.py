@@ -1,4 +1,4 @@
-"""Keep large weights out of a graph while passes work on it, and ONNX's C++ code, which copies its arguments."""
+"""Keep large weights out of a graph while passes and ONNX's C++ code, which copy it, work on it."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ from triune.graph.weight_files import LARGE_BYTES, WeightFile, num_bytes
 
 
 class Large:
-    """The large initializers of a model, kept outside of it. Meanwhile they are inputs of its graph.
+    """The large initializers of a model, kept outside of it. Meanwhile its graph has inputs in their place.
 
-    A message of protobuf holds 2 GiB at most, every call of shape inference copies the model twice, and passes copy the
+    A protobuf message has at most 2 GiB, every call of shape inference copies the model twice, and passes copy the
     graph often.
     """
 
     def __init__(self, file: WeightFile | None = None) -> None:
-        """`file` stores the data of weights that are in no file yet; without it they stay in memory."""
+        """`file` is the scratch file for weights that are in no file yet; without it they stay in memory."""
         self._file = file
         self._tensors: dict[str, TensorProto] = {}
-        # An initializer that is listed as an input is only that input's default, and stays an input.
+        # The names of initializers that are also inputs: they are only the defaults of these inputs, which stay.
         self._defaults: set[str] = set()
 
     def get(self, name: str) -> TensorProto | None:
@@ -68,7 +68,7 @@ class Large:
 
 
 class NoneLarge(Large):
-    """A stand-in for `Large` that keeps nothing: every constant is in the graph."""
+    """A `Large` that keeps nothing: all constants stay in the graph."""
 
     def take(self, model: ModelProto) -> None:
         """Do nothing."""
@@ -79,7 +79,7 @@ class NoneLarge(Large):
 
 
 def tensor_of(name: str, array: NDArray[Any]) -> TensorProto:
-    """An initializer made of an array of any memory order."""
+    """Create an initializer from an array of any memory order."""
     return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
 
 

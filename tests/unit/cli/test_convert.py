@@ -127,7 +127,7 @@ def test_bad_options_are_refused(arguments: list[str], source: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"\x08\x00\xff\xff", "is no ONNX model, or it was cut short: its 4 bytes are not"),
+        (b"\x08\x00\xff\xff", "is not an ONNX model, or was cut short: its 4 bytes are not"),
         (b"", "it is empty"),
         (b"PK\x03\x04" + bytes(30), "it is a zip archive, as PyTorch's files are; export the model with torch.onnx"),
         (b"\x1c\x00\x00\x00TFL3" + bytes(30), "it is a TensorFlow Lite model; make it ONNX with tf2onnx"),

@@ -149,7 +149,7 @@ def test_a_lone_file_runs_where_it_lies(
     assert infer(monkeypatch, path, given) == 1
     errors = capsys.readouterr().err
     assert errors.count("error") == 1
-    assert f"'{path}' is no complete ONNX model: the data of 'w' are in the file 'w.data' beside it" in errors
+    assert f"'{path}' is not a complete ONNX model: the data of 'w' are in the file 'w.data' beside it" in errors
 
 
 def test_numbers_of_rank_0_are_given_to_a_package_as_its_source_had_them(

@@ -332,7 +332,7 @@ def test_a_model_without_inputs_has_nothing_to_batch(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match="no ONNX model"):
+    with pytest.raises(InvalidArgumentError, match="not an ONNX model"):
         configured(tmp_path, None, b"not a model")
 
 

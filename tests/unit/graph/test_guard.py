@@ -68,7 +68,7 @@ def test_what_cannot_overflow_stays_as_it_is(text: str) -> None:
     before = model.SerializeToString()
     found = guard(model)
     assert not found.is_changed
-    assert not found.left
+    assert not found.crash_risk
     assert model.SerializeToString() == before
 
 
@@ -92,7 +92,7 @@ def test_a_quotient_of_a_function_is_told() -> None:
         ],
         opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("own", 1)],
     )
-    assert guard(model).left == "Div 'q': SIGFPE where the least of whole numbers is divided by -1"
+    assert guard(model).crash_risk == "Div 'q': SIGFPE if the lowest integer is divided by -1"
 
 
 def layer_normalization() -> ModelProto:
@@ -117,7 +117,7 @@ def test_inputs_left_out_at_the_end_are_dropped() -> None:
 def test_inputs_left_out_within_stay() -> None:
     model = model_of("g (float[n] x, float h) => (float[n] y) { y = Clip(x, , h) }", opset=17)
     found = guard(model)
-    assert (found.is_changed, found.left) == (False, "")
+    assert (found.is_changed, found.crash_risk) == (False, "")
     assert ops_of(model) == ["Clip"]
 
 
@@ -126,7 +126,7 @@ def test_inputs_left_out_within_stay() -> None:
 )
 def test_inputs_that_are_not_optional_and_left_out_are_told(node: str) -> None:
     found = guard(model_of(f"g (float[a,a] x) => (float[a,a] y) {{ {node} }}", opset=17))
-    assert "is left out, which is not optional" in found.left
+    assert "is left out, which is not optional" in found.crash_risk
 
 
 def test_sessions_of_programs_are_guarded() -> None:

@@ -73,7 +73,7 @@ def test_large_weights_come_through() -> None:
     ],
 )
 def test_models_that_are_no_valid_onnx_are_refused(text: str, reason: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"the model is no valid ONNX: .*{reason}"):
+    with pytest.raises(InvalidArgumentError, match=f"the model is not valid ONNX: .*{reason}"):
         normalize(model_of(f"agraph (float[2] x) => (float[2] y) {{ {text} }}"))
 
 
@@ -147,7 +147,7 @@ def test_operators_in_branches_are_brought_to_core_ops_too() -> None:
 
 
 def test_sample_inputs_are_refused_for_text() -> None:
-    with pytest.raises(UnsupportedError, match="input 'x' is no tensor of numbers"):
+    with pytest.raises(UnsupportedError, match="input 'x' is not a tensor of numbers"):
         sample_inputs(model_of("agraph (string[2] x) => (string[2] y) { y = Identity (x) }"))
 
 

@@ -61,7 +61,7 @@ def test_what_surely_fits_and_sizes_are_not(body: str) -> None:
     ],
 )
 def test_what_surely_leaves_is_refused(body: str) -> None:
-    with pytest.raises(UnsupportedError, match="Mul 'y' gives whole numbers beyond int32.*10000000000"):
+    with pytest.raises(UnsupportedError, match="Mul 'y' gives integers beyond int32.*10000000000"):
         found(body)
 
 

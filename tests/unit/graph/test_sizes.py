@@ -10,8 +10,11 @@ from triune.graph.sizes import Sizes
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("y = Transpose <perm = [0, 2, 1]> (x)", "Transpose 'y' does not take what it is given, 'x' of rank 2"),
-        ("y = Concat <axis = 0> (z, z)", "Concat 'y' does not take what it is given, 'z' of rank 0, 'z' of rank 0"),
+        ("y = Transpose <perm = [0, 2, 1]> (x)", "Transpose 'y' does not take inputs of these ranks, 'x' of rank 2"),
+        (
+            "y = Concat <axis = 0> (z, z)",
+            "Concat 'y' does not take inputs of these ranks, 'z' of rank 0, 'z' of rank 0",
+        ),
     ],
 )
 def test_nodes_that_do_not_take_such_operands_are_told(text: str, reason: str) -> None:

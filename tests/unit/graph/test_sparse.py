@@ -44,7 +44,7 @@ def test_sparse_constants_become_dense(places: Any) -> None:
 def test_places_outside_and_sizes_beyond_memory_are_refused() -> None:
     model = product()
     model.graph.sparse_initializer.append(sparse([2, 3], [2, 6]))
-    with pytest.raises(InvalidArgumentError, match="the sparse constant 'w' is no valid ONNX"):
+    with pytest.raises(InvalidArgumentError, match="the sparse constant 'w' is not valid ONNX"):
         normalize(model)
     model.graph.sparse_initializer[0].CopyFrom(sparse([1 << 20, 1 << 20], [2, 3]))
     with pytest.raises(UnsupportedError, match="takes more than 2 GiB"):

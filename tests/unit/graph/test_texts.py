@@ -44,5 +44,5 @@ def test_each_is_told_of(text: bytes, tmp_path: Path) -> None:
     assert "is not UTF-8" in broken_text(model)
     path = tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(InvalidArgumentError, match=r"is no complete ONNX model: the name b'\\xff"):
+    with pytest.raises(InvalidArgumentError, match=r"is not a complete ONNX model: the name b'\\xff"):
         read_model(path)

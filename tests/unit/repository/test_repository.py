@@ -79,7 +79,7 @@ async def test_none_serves_everything_and_broken_models_stop_nobody(tmp_path: Pa
         assert reasons["bad_config"].state is UNAVAILABLE
         assert 'bad_config/config.pbtxt:2:5: ModelInput has no field "nam"' in reasons["bad_config"].reason
         assert reasons["bad_file"].version == 7
-        assert "no ONNX model" in reasons["bad_file"].reason
+        assert "not an ONNX model" in reasons["bad_file"].reason
         assert "no version" in reasons["empty"].reason
         assert "sequence_batching" in reasons["sequence"].reason
         assert [each.name for each in repository.index(is_ready_only=True)] == ["good"]
@@ -206,7 +206,7 @@ async def test_one_bad_version_spoils_the_load_but_not_what_serves(tmp_path: Pat
     bench = Bench()
     async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT, startup_models=["*"]) as repository:
         write_model(tmp_path, "m", v1=affine(5), v2=affine(3), v3=b"rubbish")
-        with pytest.raises(InvalidArgumentError, match="load failed for model 'm': version 3: .*no ONNX model"):
+        with pytest.raises(InvalidArgumentError, match="load failed for model 'm': version 3: .*not an ONNX model"):
             await repository.load("m")
         assert await scale_of(repository, "m") == 2
         assert states(repository) == {("m", 1): READY, ("m", 2): UNAVAILABLE, ("m", 3): UNAVAILABLE}

@@ -147,7 +147,7 @@ def test_so_many_are_remembered_and_no_more(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_reason_of_a_refusal_is_the_models_own(tmp_path: Path) -> None:
     trials = Trials(MACHINE, tmp_path / "loaded")
-    with pytest.raises(InvalidArgumentError, match="is no ONNX model"):
+    with pytest.raises(InvalidArgumentError, match="is not an ONNX model"):
         trials.require(source_of(tmp_path, b"no model"), 1, Attempt())
     # And the process goes on.
     trials.require(source_of(tmp_path, affine()), 1, Attempt())

@@ -19,7 +19,7 @@ class _View:
     Attributes:
         source: the name of the other value.
         axes: for each axis of the view, which axis of the source it is; None for a new axis of size 1. Axes of the
-        source that do not occur have size 1 and are removed.
+            source that do not occur have size 1 and are removed.
     """
 
     source: str

@@ -1,4 +1,6 @@
-"""Audit the passes of other people's compilers: run a program before and after each pass on revealing inputs."""
+"""Find passes of vendors' compilers that change outputs: run a program before and after each pass on many kinds of
+inputs.
+"""
 
 from triune.graph.audit.compare import Difference, Finding, differences, find_difference
 from triune.graph.audit.inputs import Free, Input, InputSet, revealing_inputs

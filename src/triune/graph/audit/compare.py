@@ -10,19 +10,21 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 
 _FLOOR = 1e-2
-"""Outputs that are all near zero may differ by the tolerance times this, which rounding explains."""
+"""If all elements of an output are smaller than this, they may differ by the tolerance times this, since rounding
+explains it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The largest difference between two answers.
+    """The largest difference between an output before and after a step.
 
     Attributes:
-        before: the value before, as text; or the shape or element type where those differ.
-        after: the value after.
-        index: the index of the element; empty for a scalar, and where shape or type differ.
-        error: the absolute difference, relative to the largest finite value before; infinite where one of the two is
-            NaN or infinite and the other is not, where integers differ, and where shape or type differ.
+        before: the element before, as text; or the shape or the element type, if those differ.
+        after: the element after, or the shape or the element type, as text.
+        index: the index of the element; empty for a scalar, or if shape or type differ.
+        error: the absolute difference, relative to the largest finite value before; infinite if only one of the two is
+            NaN or infinite, if integers differ, or if shape or type differ.
     """
 
     before: str
@@ -33,13 +35,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A pass that changed an answer.
+    """A pass that changed an output.
 
     Attributes:
-        step: the pass.
-        output: the program's output.
+        step: the name of the pass.
+        output: the name of the output.
         inputs: the name of the set of inputs.
-        difference: where the answers differ most.
+        difference: the largest difference between the output before and after the pass.
     """
 
     step: str
@@ -57,16 +59,16 @@ class Finding:
 
 
 def find_difference(before: Array, after: Array, tolerance: float, *, largest_input: float = 1.0) -> Difference | None:
-    """The difference between two answers; None where they are equal within `tolerance`.
+    """The difference between an output before and after a step; None if they are equal within `tolerance`.
 
-    Integers and booleans must be equal; infinities and NaN of one must be the same in the other.
+    Integers, booleans, infinities and NaN must be equal.
     Other floats may differ by `tolerance` times the largest finite value of `before`.
 
     Args:
-        before: the right answer.
-        after: the answer to judge.
+        before: the output before the step, which counts as right.
+        after: the output after the step.
         tolerance: the allowed relative error of floats.
-        largest_input: the largest absolute input value: for tiny inputs even tiny differences count.
+        largest_input: the largest absolute value of the inputs: if all are tiny, tiny differences count, too.
     """
     if before.shape != after.shape:
         return Difference(f"shape {list(before.shape)}", f"shape {list(after.shape)}", (), np.inf)
@@ -100,7 +102,7 @@ def differences(
     *,
     largest_input: float = 1.0,
 ) -> Iterator[Finding]:
-    """The findings by output: each output that a step changed, or that is missing after it."""
+    """Yield a finding for each output that a step changed, or that is missing after it."""
     for name, array in before.items():
         if name not in after:
             yield Finding(step, name, inputs, Difference("an output", "no output", (), np.inf))

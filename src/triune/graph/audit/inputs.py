@@ -1,7 +1,8 @@
-"""Inputs that reveal what a compiler pass gets wrong: several sets of values for the inputs of a program.
+"""Inputs that reveal faults of compiler passes: several sets of values for the inputs of a program.
 
-Random noise does not show most faults of passes. They need exact quotients, negative fractions that truncate, values
-that overflow between two operations, infinities, or extreme integers. Each set holds one kind of these.
+Random noise does not show most faults. These show only with quotients that are integers, negative fractions (which
+floor and truncation round differently), values that overflow between two operations, infinities, or extreme integers.
+Each set has one kind of these.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +18,10 @@ from triune.graph.audit.uses import Uses
 
 Array: TypeAlias = NDArray[Any]
 _Fill: TypeAlias = Callable[[Generator, tuple[int, ...]], Array]
-"""Makes fp64 values of a shape."""
+"""A function that draws fp64 values of a shape."""
 
 _SIZES: Final = (3, 1, 2, 5)
-"""The sizes of free dimensions in successive sets, each clamped to the dimension's limits."""
+"""The sizes of free dimensions in successive sets, each clipped to the dimension's limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,9 @@ class Free:
     """A dimension whose size is not fixed.
 
     Attributes:
-        name: dimensions of one name have one size.
-        low: its least size.
-        high: its largest size; None where it has no limit.
+        name: the name of the size; dimensions of one name have equal sizes.
+        low: the smallest size.
+        high: the largest size; None if there is no limit.
     """
 
     name: str
@@ -47,14 +48,16 @@ class Input:
     """An input of a program.
 
     Attributes:
-        name: its name.
-        dtype: its element type.
-        shapes: the shapes that it may have: one, or several where they are enumerated.
-        num_indexed: for integers that index a dimension, its size; values are then in [0, size).
-        numbers: constants of the program, whose multiples are tried because their quotients are exact.
+        name: the input's name.
+        dtype: the element type.
+        shapes: the shapes that the input may have: one, or several if the user enumerated them.
+        num_indexed: for integers that are indices, the size of the dimension that they index; values are then in [0,
+            size).
+        numbers: constants of the program; their multiples are tried, because quotients by the constants are then
+            integers.
         ends: extreme values worth trying. For integers: the limits of a Clip, and the indices of the largest and
-        smallest elements of a table. For floats that are cast to INT64: numbers beyond int32.
-        uses: uses of the input for which only some values are valid.
+            smallest elements of a table. For floats that are cast to INT64: numbers beyond int32.
+        uses: what the program uses the input for (a mask, a divisor, a length), if only some values are valid for it.
     """
 
     name: str
@@ -71,10 +74,10 @@ class InputSet:
     """Values for all the inputs of a program.
 
     Attributes:
-        name: the kind of values: "noise".
-        arrays: by the inputs' names.
-        is_extreme: whether the values are near the largest float, so that a correct rewriting of a sum or product
-        may overflow where the original did not.
+        name: the kind of values, for instance "noise".
+        arrays: the values, by the name of the input.
+        is_extreme: whether values are so large or small that a correct rewriting of a sum or product may overflow
+            although the original does not.
     """
 
     name: str
@@ -83,21 +86,22 @@ class InputSet:
 
     @property
     def largest(self) -> float:
-        """The largest absolute value among the finite floats; 1 where there are none."""
+        """The largest absolute value among the finite floats; 1 if there are none or all are 0."""
         floats = [each.astype(np.float64) for each in self.arrays.values() if each.dtype.kind not in "biu"]
         found = [float(np.max(np.abs(each), where=np.isfinite(each), initial=0.0)) for each in floats]
         return max(found, default=0.0) or 1.0
 
 
 def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool = True) -> list[InputSet]:
-    """Sets of inputs, the plain ones first; the same arguments give the same sets.
+    """Create sets of inputs, plain ones first. The same arguments give the same sets.
 
-    The first set has the smallest enumerated shape, or size 3 in free dimensions; the other sets vary them.
+    The first set has the first enumerated shape, or size 3 in free dimensions. The other sets have other shapes and
+    sizes.
 
     Args:
-        inputs: the program's interface.
+        inputs: the inputs of the program.
         seed: the seed of the random values.
-        extremes: whether to give the extreme sets too.
+        extremes: whether to create the extreme sets too.
     """
     sets: list[InputSet] = []
     for number, (name, (floats, integers, is_extreme)) in enumerate(_KINDS.items()):
@@ -132,12 +136,14 @@ def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool =
 
 
 def _usable(each: Input, values: Array, rng: Generator) -> Array:
-    """The values of an input made valid for the uses that the program makes of it."""
+    """The values of an input, changed so that they are valid as a mask or a divisor if the program uses the input
+    so.
+    """
     kept = each.uses.kept
     if kept is not None:
         mask = _among(1 - kept, kept, kept)(rng, values.shape)
         if mask.ndim:
-            # If a mask leaves out every element, runtimes need not agree on the result.
+            # At least one element stays unmasked: if all are masked, correct runtimes may give different results.
             mask[..., :1] = kept
         return mask.astype(values.dtype)
     if each.uses.is_divisor:
@@ -154,8 +160,8 @@ def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: _Fill, 
         limits = np.iinfo(each.dtype)
         return np.asarray(np.clip(integers(rng, shape), float(limits.min), float(limits.max))).astype(each.dtype)
     with np.errstate(over="ignore", under="ignore"):
-        # Values beyond the type's largest become infinite, which belongs to the extreme sets only.
-        # numpy makes scalars, not arrays, of rank 0.
+        # Clipped, since values beyond the type's largest would become infinite, which is for the extreme sets only.
+        # numpy returns scalars, not arrays, for shape ().
         values = np.array(floats(rng, shape))
         # numpy and ml_dtypes publish partial types.
         limits_of: Any = ml_dtypes.finfo
@@ -166,7 +172,7 @@ def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: _Fill, 
 
 
 def _at_ends(each: Input, shape: tuple[int, ...], rng: Generator) -> Array:
-    """The extreme values that the program takes, or those of an integer type of few bits."""
+    """Values drawn from the input's `ends`; for integers of few bits, also from the ends of the type."""
     if each.dtype.kind == "f":
         return _among(*each.ends)(rng, shape).astype(each.dtype)
     limits = np.iinfo(each.dtype)
@@ -191,7 +197,7 @@ def _uniform(low: float, high: float) -> _Fill:
 
 
 def _among(*values: float) -> _Fill:
-    """An array whose elements are drawn from `values`; each value occurs if there are enough elements."""
+    """Draw elements from `values`. Each value occurs if there are enough elements."""
 
     def fill(rng: Generator, shape: tuple[int, ...]) -> Array:
         count = int(np.prod(shape, dtype=np.int64))
@@ -205,12 +211,14 @@ def _multiples(numbers: Sequence[float]) -> _Fill:
 
 
 def _ties(rng: Generator, shape: tuple[int, ...]) -> Array:
-    """Halves, at which rounding modes differ, and negative fractions, at which floor and truncation differ."""
+    """Draw halves, which rounding modes round differently, and negative fractions, for which floor and truncation
+    differ.
+    """
     return rng.integers(-9, 9, shape) + rng.choice([0.5, 0.5, 0.3, 0.7], shape)
 
 
-def _sprinkled(rng: Generator, shape: tuple[int, ...]) -> Array:
-    """Noise with some infinities and NaN."""
+def _with_infinities(rng: Generator, shape: tuple[int, ...]) -> Array:
+    """Draw noise with some infinities and NaN."""
     values = rng.standard_normal(shape)
     return np.where(rng.random(shape) < 0.3, rng.choice([np.inf, -np.inf, np.nan], shape), values)
 
@@ -219,11 +227,13 @@ _MULTIPLES: Final = "multiples"
 _ENDS: Final = "ends"
 
 _FEW_BITS: Final = 16
-"""Integer types of up to this many bits get values of their whole range: sums and products must be right there."""
+"""Integers of at most this many bits are drawn from the whole range of the type, since sums and products must be right
+there.
+"""
 
 _INT32_ENDS: Final = (-(2.0**31), 2.0**31 - 1, -(2.0**31) + 1, 2.0**24 + 1, -1.0, 0.0, 65_536.0, 46_341.0)
 
-# By name: how floats are made, how integers are made, and whether the set is extreme.
+# For each set: how floats are drawn, how integers are drawn, and whether the set is extreme.
 _KINDS: Final[Mapping[str, tuple[_Fill, _Fill, bool]]] = {
     "noise": (_noise(1.0), _whole(0, 4), False),
     "whole numbers": (_whole(1, 400), _whole(1, 400), False),
@@ -237,7 +247,7 @@ _KINDS: Final[Mapping[str, tuple[_Fill, _Fill, bool]]] = {
     "large": (_noise(1e4), _whole(-40_000, 40_000), False),
     "tiny": (_noise(1e-6), _among(0.0, 1.0, 2.0), False),
     _ENDS: (_noise(1.0), _whole(0, 4), False),
-    "infinities": (_sprinkled, _whole(-3, 4), True),
+    "infinities": (_with_infinities, _whole(-3, 4), True),
     "huge": (_noise(1e38), _among(*_INT32_ENDS), True),
     "next to nothing": (_noise(1e-37), _among(*_INT32_ENDS), True),
 }

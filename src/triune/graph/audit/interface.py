@@ -1,4 +1,6 @@
-"""The inputs of an ONNX model as an audit needs them: shapes, and which integers index dimensions of which size."""
+"""Find the inputs of an ONNX model for an audit: their shapes, and which values are valid or likely to reveal
+faults.
+"""
 
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -19,13 +21,13 @@ from triune.graph.weight_files import array_of
 _MOST_NUMBERS = 16
 
 _LARGEST = (1 << 31) - 1
-"""The largest int32, the type in which programs compute: a limit beyond it has no effect."""
+"""The largest int32. Programs compute in int32, so a limit beyond it has no effect."""
 
 _MOST_TRIED = 1 << 12
-"""The largest magnitude of a scalar constant that is tried as an input: sizes and counts are rarely larger."""
+"""Integers below this are tried in `_inexact_in_fp32`: sizes and counts are rarely larger."""
 
 _MOST_ELEMENTS = 1 << 20
-"""The largest number of elements of a table that is searched for its extremes."""
+"""Larger constants are not searched for their extremes."""
 
 _WHOLE = frozenset(
     [
@@ -41,7 +43,7 @@ _WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 _ANY = TensorShapeProto.Dimension()
 
-# Operators that read indices: the positions of the indexed input and of the indices among the inputs.
+# Operators that read indices: the position of the input that is indexed, and that of the indices.
 _INDEXING: Mapping[str, tuple[int, int]] = {
     "Gather": (0, 1),
     "GatherElements": (0, 1),
@@ -54,7 +56,7 @@ _INDEXING: Mapping[str, tuple[int, int]] = {
 def inputs_of_model(
     model: ModelProto, shapes: Mapping[str, InputShape] | None = None, given: Collection[str] = ()
 ) -> list[Input]:
-    """The inputs that a caller must give.
+    """Find the inputs of a model that a caller must give.
 
     Args:
         model: a model whose shapes are inferred: the sizes of indexed dimensions are read from them.
@@ -76,7 +78,7 @@ def inputs_of_model(
 
 
 def _numbers(model: ModelProto) -> tuple[float, ...]:
-    """The scalar constants of moderate magnitude."""
+    """The scalar constants between 0.001 and a million."""
     values = Values(model.graph)
     found = {
         abs(float(array.reshape(())))
@@ -93,10 +95,15 @@ def _input(
 ) -> Input:
     tensor = value.type.tensor_type
     if tensor.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
-        raise UnsupportedError(f"input '{value.name}' is no tensor of numbers, so no values can be made up for it")
+        raise UnsupportedError(
+            f"input '{value.name}' is not a tensor of numbers, so values cannot be made up for it; give it with --input"
+        )
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     if not tensor.HasField("shape") and given is None:
-        raise UnsupportedError(f"the rank of input '{value.name}' is not known, so no values can be made up for it")
+        raise UnsupportedError(
+            f"the rank of input '{value.name}' is not known, so values cannot be made up for it; "
+            "give its shape with --shape"
+        )
     choices: list[tuple[int | Free, ...]] = []
     for choice in given.choices if given is not None else (None,):
         dims: list[int | Free] = []
@@ -115,9 +122,11 @@ def _input(
 
 
 def _index_limits(graph: GraphProto) -> dict[str, int]:
-    """For each value that is an index, or that an index is computed from: the smallest size that it indexes."""
+    """For each value that is used as an index, or from which an index is computed, the smallest size that it
+    indexes.
+    """
     limits: dict[str, int] = {}
-    # Walk the nodes backwards: the limit of a result is also a limit of the operands that it is made of.
+    # From the last node to the first: the limit of a result is also one of the operands from which it is computed.
     for values, node in reversed(list(_nodes(graph, Values(graph)))):
         found = _indexed(values, node)
         if found is not None:
@@ -131,7 +140,7 @@ def _index_limits(graph: GraphProto) -> dict[str, int]:
 
 
 def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[int]]:
-    """Numbers beyond int32 for each float input that is cast to INT64, except indices."""
+    """For each float input that is cast to INT64, but not for an index, numbers beyond int32."""
     floats = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WIDE_FLOATS]
     sources = dict(zip(floats, floats, strict=True))
     found: dict[str, set[int]] = {}
@@ -149,12 +158,13 @@ def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[i
 
 
 def _ends(graph: GraphProto) -> dict[str, set[int]]:
-    """Extreme values of integer inputs: their Clip limits, a table's extreme indices, and numbers inexact in fp32.
+    """For each integer input, extreme values: limits of a Clip, indices of a table's extremes, and numbers whose
+    product is inexact in fp32.
 
-    Inputs are followed through the operators that do not change their elements.
+    Inputs are followed through operators that do not change their elements.
     """
-    wholes = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WHOLE]
-    sources = dict(zip(wholes, wholes, strict=True))
+    integers = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WHOLE]
+    sources = dict(zip(integers, integers, strict=True))
     found: dict[str, set[int]] = {}
     for values, node in _nodes(graph, Values(graph)):
         for position, name in enumerate(node.input):
@@ -171,7 +181,7 @@ def _ends(graph: GraphProto) -> dict[str, set[int]]:
             elif node.op_type == "Mul" or (node.op_type == "Div" and position == 0):
                 factor = _small(values, node.input[1 - position])
                 if factor is not None and factor.size == 1 and factor.dtype == np.float64:
-                    found.setdefault(sources[name], set()).update(_parted(factor.reshape(()), node.op_type))
+                    found.setdefault(sources[name], set()).update(_inexact_in_fp32(factor.reshape(()), node.op_type))
             elif node.op_type == "Gather" and position == 1:
                 table = _small(values, node.input[0])
                 if table is not None and table.ndim:
@@ -182,19 +192,21 @@ def _ends(graph: GraphProto) -> dict[str, set[int]]:
     return found
 
 
-def _parted(factor: NDArray[Any], op_type: str) -> list[int]:
-    """Integers whose product with, or quotient by, `factor` rounds down to another integer in fp32 than in fp64."""
+def _inexact_in_fp32(factor: NDArray[Any], op_type: str) -> list[int]:
+    """Integers whose product with `factor`, or quotient by it, is rounded down or up to another integer in fp32 than in
+    fp64.
+    """
     numbers = np.arange(1.0, _MOST_TRIED)
     computed = np.multiply if op_type == "Mul" else np.divide
     with np.errstate(all="ignore"):
         exact = computed(numbers, factor)
         nearest = computed(numbers.astype(np.float32), factor.astype(np.float32))
-    is_parted = (np.floor(exact) != np.floor(nearest)) | (np.ceil(exact) != np.ceil(nearest))
-    return [int(each) for each in numbers[is_parted][:_MOST_NUMBERS]]
+    is_inexact = (np.floor(exact) != np.floor(nearest)) | (np.ceil(exact) != np.ceil(nearest))
+    return [int(each) for each in numbers[is_inexact][:_MOST_NUMBERS]]
 
 
 def _small(values: Values, name: str) -> NDArray[Any] | None:
-    """The value of a constant that is numeric, not empty and small enough to be read; else None."""
+    """The value of a constant of numbers that is not empty and not too large; else None."""
     tensor = values.tensor(name)
     if tensor is None or not 0 < math.prod(tensor.dims) <= _MOST_ELEMENTS or tensor.data_type == TensorProto.STRING:
         return None
@@ -209,7 +221,7 @@ def _nodes(graph: GraphProto, values: Values) -> Iterator[tuple[Values, NodeProt
 
 
 def _indexed(values: Values, node: NodeProto) -> tuple[str, int] | None:
-    """The indices that a node reads, and the size of the dimension that they index."""
+    """The name of the indices that a node reads, and the smallest size that they index; None if it reads none."""
     if node.op_type not in _INDEXING:
         return None
     data, indices = (node.input[position] for position in _INDEXING[node.op_type])
@@ -223,5 +235,5 @@ def _indexed(values: Values, node: NodeProto) -> tuple[str, int] | None:
     else:
         axis: int = attributes.get("axis", 0)
         sizes = [shape[axis]]
-    # A free dimension has at least one element.
+    # A free dimension has at least size 1.
     return indices, min(1 if size is None else size for size in sizes)

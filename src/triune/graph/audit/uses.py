@@ -1,6 +1,7 @@
-"""Uses of a model's inputs for which only some values are valid: masks, divisors, lengths of sequences.
+"""Find inputs of a model that it uses as attention masks, divisors or lengths of sequences, for which only some values
+are valid.
 
-Inputs are followed through the operators that do not change their elements.
+Inputs are followed through operators that do not change their elements.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,32 +15,32 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 from triune.graph.weight_files import array_of
 
 SAME = frozenset(["Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Expand"])
-"""Operators whose results are elements of their first operand."""
+"""Each element of the result is one of the first operand."""
 
-_JOINED = frozenset(["Mul", "Min", "Max", "Where"])
-"""Operators whose result is a mask if their operands are masks."""
+_COMBINES_MASKS = frozenset(["Mul", "Min", "Max", "Where"])
+"""The result is a mask if the operands are masks."""
 
 _LARGE = 1e4
-"""The least magnitude of a number whose sum with a score masks it: exporters use 10,000 and more."""
+"""A factor of at least this turns 1 - mask into an attention mask: exporters use 10,000 and more."""
 
 _HUGE = 1e30
 
-_MOST_LOOKED_AT = 1 << 20
-"""The largest number of elements of a constant that can be the factor of a mask."""
+_MOST_ELEMENTS = 1 << 20
+"""A constant with more elements is not the factor of a mask."""
 
 _STEPS: Mapping[str, int] = {"ReverseSequence": 1, "LSTM": 4, "GRU": 4, "RNN": 4}
-"""Operators that take lengths of sequences, and the position of that input."""
+"""Operators with an input for the lengths of sequences, and its position."""
 
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """The uses of an input.
+    """What an input is used for.
 
     Attributes:
-        kept: for an attention mask, the value that masks nothing: 1 in `(1 - mask) * -3.4e38`, where values other than
-        0 and 1 overflow. None if the input is not a mask.
-        is_divisor: whether integers are divided by it, so that it must not be zero.
-        is_length: whether it is the number of steps of a sequence.
+        kept: for an attention mask, the value that masks nothing: 1 in `(1 - mask) * -3.4e38`. Values other than 0 and
+            1 would overflow. None if the input is not a mask.
+        is_divisor: whether integers are divided by the input, so that it must not be 0.
+        is_length: whether the input is a number of steps of a sequence.
     """
 
     kept: int | None = None
@@ -48,80 +49,81 @@ class Uses:
 
 
 @dataclass(frozen=True, slots=True)
-class _From:
-    """An input that a value is computed from.
+class _Source:
+    """An input from which a value is computed.
 
     Attributes:
-        is_whole: whether all values from the input to this one are integers.
-        is_turned: whether it was subtracted from a number, or a number was subtracted from it.
+        name: the name of the input.
+        is_integer: whether all values from the input to this one are integers.
+        is_inverted: whether 1 was added or subtracted on the way, as in 1 - mask.
     """
 
     name: str
-    is_whole: bool
-    is_turned: bool = False
+    is_integer: bool
+    is_inverted: bool = False
 
 
 def uses_of(graph: GraphProto) -> dict[str, Uses]:
-    """The uses of each input; inputs without uses are left out."""
-    found = _Found()
+    """The uses of each input that has any."""
+    found = _UseSearch()
     inputs = {value.name: value.type.tensor_type.elem_type for value in inputs_of(graph)}
-    found.follow(graph, Values(graph), {name: {_From(name, _is_whole(each))} for name, each in inputs.items()})
+    found.follow(graph, Values(graph), {name: {_Source(name, _is_integer(each))} for name, each in inputs.items()})
     return found.uses
 
 
-class _Found:
+class _UseSearch:
     def __init__(self) -> None:
         self.uses: dict[str, Uses] = {}
 
-    def follow(self, graph: GraphProto, values: Values, sources: dict[str, set[_From]]) -> None:
+    def follow(self, graph: GraphProto, values: Values, sources: dict[str, set[_Source]]) -> None:
         for node in graph.node:
-            operands = [sources.get(name, set[_From]()) for name in node.input]
+            operands = [sources.get(name, set[_Source]()) for name in node.input]
             if any(operands):
                 self._note(node, operands, values)
                 sources.update(dict.fromkeys(node.output, _after(node, operands, values)))
             for inner in subgraphs_of(node):
                 self.follow(inner, Values(inner, values), dict(sources))
 
-    def _note(self, node: NodeProto, operands: list[set[_From]], values: Values) -> None:
+    def _note(self, node: NodeProto, operands: list[set[_Source]], values: Values) -> None:
         if node.op_type in ("Div", "Mod"):
-            self._use([each for each in operands[1] if each.is_whole], is_divisor=True)
+            self._use([each for each in operands[1] if each.is_integer], is_divisor=True)
         position = _STEPS.get(node.op_type, len(operands))
         if position < len(operands):
             self._use(operands[position], is_length=True)
         if node.op_type in ("Mul", "Div"):
             for name, each in zip(node.input, reversed(operands), strict=True):
                 size = _size(values, name)
-                self._use([one for one in each if one.is_turned and size >= _LARGE], kept=1)
-                self._use([one for one in each if not one.is_turned and size >= _HUGE], kept=0)
+                self._use([one for one in each if one.is_inverted and size >= _LARGE], kept=1)
+                self._use([one for one in each if not one.is_inverted and size >= _HUGE], kept=0)
 
-    def _use(self, inputs: Iterable[_From], **use: int) -> None:
+    def _use(self, inputs: Iterable[_Source], **use: int) -> None:
         for each in inputs:
             self.uses[each.name] = replace(self.uses.get(each.name, Uses()), **use)
 
 
-def _after(node: NodeProto, operands: list[set[_From]], values: Values) -> set[_From]:
-    """The operands whose elements a node's results are made of."""
+def _after(node: NodeProto, operands: list[set[_Source]], values: Values) -> set[_Source]:
+    """The inputs from which a node's results are computed, by those of its operands."""
     if node.op_type == "Cast":
-        is_whole = _is_whole(int(attributes_of(node)["to"]))
-        return {replace(each, is_whole=each.is_whole and is_whole) for each in operands[0]}
+        is_integer = _is_integer(int(attributes_of(node)["to"]))
+        return {replace(each, is_integer=each.is_integer and is_integer) for each in operands[0]}
     if node.op_type in SAME:
         return operands[0]
-    if node.op_type in _JOINED:
-        return set[_From]().union(*operands)
+    if node.op_type in _COMBINES_MASKS:
+        return set[_Source]().union(*operands)
     if node.op_type in ("Add", "Sub") and any(_size(values, name) == 1 for name in node.input):
-        return {replace(each, is_turned=True) for each in set[_From]().union(*operands)}
+        return {replace(each, is_inverted=True) for each in set[_Source]().union(*operands)}
     return set()
 
 
 def _size(values: Values, name: str) -> float:
-    """The largest absolute value of a constant; 0 for a value that is not constant."""
+    """The largest absolute value of a constant; 0 if the value is not constant."""
     tensor = values.tensor(name)
-    if tensor is None or tensor.data_type == TensorProto.STRING or np.prod(tensor.dims) > _MOST_LOOKED_AT:
+    if tensor is None or tensor.data_type == TensorProto.STRING or np.prod(tensor.dims) > _MOST_ELEMENTS:
         return 0.0
     return float(np.max(np.abs(array_of(tensor).astype(np.float64)), initial=0.0))
 
 
-def _is_whole(elem_type: int) -> bool:
+def _is_integer(elem_type: int) -> bool:
     return elem_type not in (TensorProto.UNDEFINED, TensorProto.STRING) and (
         np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)).kind in "iu"
     )

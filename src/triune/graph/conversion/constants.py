@@ -16,7 +16,7 @@ def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) ->
 
     Raises:
         InvalidArgumentError: there is no input of a constant's name, the shapes differ, or the input's type cannot
-        represent the value.
+            represent the value.
     """
     inputs = {value.name: value.type.tensor_type for value in model.graph.input}
     typed: dict[str, NDArray[Any]] = {}

@@ -23,7 +23,7 @@ class NodeContext(Generic[V]):
         attributes: the attributes that the node has, without defaults.
         scope: the program's values for the ONNX values that the node can read.
         lower_graph: converts a subgraph into the current block of the program; takes values for its inputs, by name,
-        and returns its outputs.
+            and returns its outputs.
         builder: writes operations into the program.
     """
 

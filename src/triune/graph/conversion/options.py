@@ -32,13 +32,13 @@ class ConversionOptions:
 
     Attributes:
         precision: fp32 keeps the model's precision; fp16 computes floats in fp16; mixed computes in fp16 except
-        `keep_fp32`.
+            `keep_fp32`.
         keep_fp32: names of nodes or operators ("Softmax") that compute in fp32 if the precision is mixed.
         shapes: the shapes of inputs, by name. Inputs whose shape is fixed in the model need none.
         constants: values of inputs that are to become constants, by name, such as inputs on which shapes or branches
-        depend.
+            depend.
         layout: whether to keep the layout of the model's activations, or to change it to the Neural Engine's, (B, C, 1,
-        S) (`triune.graph.ane`).
+            S) (`triune.graph.ane`).
     """
 
     precision: Precision = Precision.FP32

@@ -44,7 +44,7 @@ class Prepared:
         model: the model in core ops and supported element types, with constants bound and shapes applied.
         wide: for a program in fp16, the names of the first outputs of the nodes that must compute in fp32.
         notes: messages for the user about nodes in fp32, outputs that programs cannot have, integers that may not fit,
-        DOUBLE that is computed in fp32, and inputs with defaults.
+            DOUBLE that is computed in fp32, and inputs with defaults.
     """
 
     model: ModelProto

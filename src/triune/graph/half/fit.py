@@ -50,7 +50,7 @@ def fit_half(
         model: normalized and narrowed; changed.
         file: the scratch file for new large weights.
         is_laid_out: whether `graph.ane` has rewritten the model for the Neural Engine, which computes only in fp16:
-        then norms are rewritten to stay within fp16, and masks of -inf become finite.
+            then norms are rewritten to stay within fp16, and masks of -inf become finite.
         keep: names of nodes and operators that are to stay in fp32 because the user said so.
         check: inputs on which ONNX's reference evaluator computes the model in fp32 before and after every pass.
 

@@ -45,7 +45,7 @@ class SoftmaxInput:
         axis: the axis of the Softmax, counted from the end.
         softmax: the name of the Softmax's result.
         limit: the constant of a Max between the sum and the Softmax, the lowest possible score; None if there is no
-        Max.
+            Max.
         is_finite: whether masks of -inf must become finite.
     """
 

@@ -24,7 +24,7 @@ class _Mask:
     Attributes:
         added: the name of the value that is added to the scores.
         live: the name of a factor for each row of scores: 0 in rows in which score + mask is the mask alone in fp32, so
-        that the Softmax is uniform, 1 in the others; None if it is 1 in all rows.
+            that the Softmax is uniform, 1 in the others; None if it is 1 in all rows.
     """
 
     added: str
@@ -44,7 +44,7 @@ class FitMasks(GraphPass):
     Attributes:
         wide: the names of the first results of the nodes that compute masks and must do so in fp32; set by the run.
         softmaxes: the names of the results of Softmax nodes whose masks could not be replaced, so that they must
-        compute in fp32; set by the run.
+            compute in fp32; set by the run.
     """
 
     name = "fit_masks"

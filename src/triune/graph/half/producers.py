@@ -62,7 +62,7 @@ class Producers:
         Args:
             name: the value.
             begin: called with a value and the node that computes it; returns the nodes with which a path begins there,
-            [] if none begins.
+                [] if none begins.
             passes: called with the same arguments; returns whether a path may go through the node.
 
         Returns:

@@ -49,7 +49,7 @@ class Heads:
 
     Attributes:
         source: the name of a value (B, S, C), or (B, heads, S, width) if `is_split`, whose C = heads * width channels
-        are those of all heads in order.
+            are those of all heads in order.
         is_split: whether the source already has an axis of heads.
         num_channels: C, the number of channels of the source.
         axes: what each axis of the value runs over.

@@ -20,7 +20,7 @@ class Linear:
     Attributes:
         x: the name of a value (..., num_inputs) in fp32 or fp16 that is no constant.
         weight: the name of a constant or of quantized weights, (num_inputs, num_outputs), or (num_outputs, num_inputs)
-        if `is_transposed`.
+            if `is_transposed`.
         is_transposed: whether the weight is transposed.
         num_inputs: the size of the last axis of x.
         num_outputs: the size of the last axis of the result.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from triune.graph.packed import Packed, as_dequantize, spread_blocks
+from triune.graph.packed import Packed, as_dequantize, repeat_blocks
 from triune.graph.values import attributes_of
 from triune.graph.weight_files import array_of
 from triune.graph.weights import tensor_of
@@ -36,7 +36,7 @@ def replaced(
 
     Args:
         node: the MatMulNBits, with inputs A (..., K), B (N, blocks, bytes), scales (N, blocks), zero points, the index
-        of the block of each k, and bias.
+            of the block of each k, and bias.
         tensor: returns the tensor of a constant by name; None for any other value.
         add: called with each new constant.
         prefix: the beginning of the names of new constants and values.
@@ -83,7 +83,7 @@ def gathered(
 
     Args:
         node: the GatherBlockQuantized, with inputs weights (of 4 bits, or bytes with levels of 2, 4 or 8 bits along the
-        last axis), indices, scales of blocks along an axis, and zero points.
+            last axis), indices, scales of blocks along an axis, and zero points.
         tensor: returns the tensor of a constant by name; None for any other value.
         add: called with each new constant.
         prefix: the beginning of the names of new constants and values.
@@ -140,8 +140,8 @@ def _dequantize_linear(
 
 def _dequantized(packed: Packed, block: int) -> NDArray[Any]:
     """Dequantize weights of which the last block may be shorter than the others: (level - zero point) * scale."""
-    shape, scale = packed.data.shape, spread_blocks(packed.scale, packed.data.shape, block)
-    zero = None if packed.zero_point is None else spread_blocks(packed.zero_point, shape, block)
+    shape, scale = packed.data.shape, repeat_blocks(packed.scale, packed.data.shape, block)
+    zero = None if packed.zero_point is None else repeat_blocks(packed.zero_point, shape, block)
     shifted = packed.data.astype(np.float32) - (0 if zero is None else zero.astype(np.float32))
     return (shifted * scale.astype(np.float32)).astype(scale.dtype)
 

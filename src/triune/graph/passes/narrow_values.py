@@ -91,8 +91,8 @@ def narrow_tensor(tensor: TensorProto, readers_of: Callable[[str], Sequence[Node
     Args:
         tensor: the constant.
         readers_of: returns the nodes that read a value, or None if they are not known. A number outside int32 is
-        replaced by the largest or lowest int32 if that has the same effect on all readers, such as a Slice. If
-        `readers_of` is None, a number outside int32 is an error.
+            replaced by the largest or lowest int32 if that has the same effect on all readers, such as a Slice. If
+            `readers_of` is None, a number outside int32 is an error.
 
     Raises:
         UnsupportedError: the constant does not fit.
@@ -186,7 +186,7 @@ def _without_new_zeros(name: str, array: NDArray[Any], narrow: NDArray[Any]) -> 
 
     Raises:
         UnsupportedError: all numbers would be 0, so that a quotient by the constant, or its logarithm, would be far
-        off.
+            off.
     """
     is_new_zero = (narrow == 0) & (array != 0)
     if not is_new_zero.any():

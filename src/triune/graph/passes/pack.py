@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from triune.graph.names import Names
-from triune.graph.packed import Packed, as_dequantize, made_whole, packed_of
+from triune.graph.packed import Packed, as_dequantize, dequantized, packed_of
 from triune.graph.passes import n_bits
 from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, subgraphs_of
@@ -84,7 +84,7 @@ def _packed(view: _View, node: NodeProto, prefix: str) -> list[NodeProto] | None
     if node.domain not in _STANDARD:
         return None
     if node.op_type == "DequantizeLinear" and packed_of(node, view.tensor) is None:
-        whole = made_whole(node, view.tensor)
+        whole = dequantized(node, view.tensor)
         if whole is not None:
             view.add(tensor_of(node.output[0], whole))
         return None if whole is None else []

@@ -17,7 +17,7 @@ class Palette:
     Attributes:
         indices: the indices, and their type: UINT4 if a table has at most 16 entries, else UINT8.
         starts: INT32, broadcasts to the indices: where each weight's table begins in `table`; None if there is one
-        table.
+            table.
         table: all tables, concatenated.
         dtype: the element type of the table.
     """

@@ -49,7 +49,7 @@ def put_loop(
         go_on: a bool scalar, whether to run the first iteration.
         start: the values of the loop's variables before the first iteration.
         body: one iteration, with the outputs: a bool of one element, whether to go on, then the new values of the
-        variables.
+            variables.
         inputs: the tensors that `body` reads for the current values of the variables.
     """
     inner, (go_on_after, *new_values) = body

@@ -1,4 +1,4 @@
-"""Verify a conversion: the model and its conversion run on the same inputs, and their outputs are compared."""
+"""Verify a conversion: run the model and the converted program on the same inputs, and compare their outputs."""
 
 from triune.graph.verify.given import check_given
 from triune.graph.verify.onnx_model import OnnxModel

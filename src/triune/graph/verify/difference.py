@@ -1,4 +1,4 @@
-"""The difference between two answers of a model."""
+"""The difference between two results for the same output."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from triune.core.datatypes import Array
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The absolute differences of the elements that are finite in both answers.
+    """The absolute differences between the elements of two arrays, where both are finite.
 
     Attributes:
         largest: the largest absolute difference.
@@ -23,13 +23,13 @@ class Difference:
         """The difference multiplied by a factor."""
         return Difference(self.largest * factor, self.mean * factor)
 
-    def joined(self, other: "Difference") -> "Difference":
-        """The elementwise maximum of two differences: largest and mean."""
+    def maximum(self, other: "Difference") -> "Difference":
+        """The larger one of the two `largest`, and the larger one of the two `mean`."""
         return Difference(max(self.largest, other.largest), max(self.mean, other.mean))
 
 
 def difference_of(one: Array, other: Array) -> Difference:
-    """The difference of two arrays; 0 if their shapes differ, they are empty or not numeric."""
+    """The difference between two arrays; 0 if their shapes differ, or if they are empty or not numeric."""
     if one.shape != other.shape or one.dtype.kind not in "biufV" or not one.size:
         return Difference(0.0, 0.0)
     difference = np.abs(one.astype(np.float64) - other.astype(np.float64))

@@ -1,4 +1,4 @@
-"""Checks of the inputs that a user gives for a verification."""
+"""Check the arrays that a user gives for a verification with --input."""
 
 from collections.abc import Collection, Mapping
 
@@ -9,11 +9,10 @@ from triune.core.errors import InvalidArgumentError
 
 
 def check_given(model: ModelProto, given: Mapping[str, Array], constants: Collection[str] = ()) -> None:
-    """Check that given arrays fit the model's inputs.
+    """Check that a user's arrays fit the model's inputs.
 
     Raises:
-        InvalidArgumentError: a name is not an input's, or the input is bound as a constant; or its type or shape is
-            wrong.
+        InvalidArgumentError: there is no input of that name, or it becomes a constant, or the type or shape is wrong.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = {value.name: value.type.tensor_type for value in model.graph.input if value.name not in weights}

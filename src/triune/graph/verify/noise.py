@@ -1,7 +1,8 @@
-"""A model with rounding-sized noise added where rounding shows: before a quantization, and before cancellation.
+"""Add noise to a model, as large as rounding errors, to find out how much of an output depends on rounding.
 
-Every runtime rounds sums in its own way. A QuantizeLinear may turn such a rounding into a whole level, and Elu, which
-computes e^x - 1, makes it large relative to a small result. No runtime can be held to what moves by that noise.
+Every runtime rounds sums in its own way. A QuantizeLinear may turn such a rounding error into another level, and in
+Elu, e^x - 1, it is large relative to a small result. So noise is added before these operators. An output that changes
+with the noise cannot be expected to be equal in all runtimes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from triune.graph.values import attributes_of, subgraphs_of
 _QUANTIZED = frozenset(
     ["QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat"]
 )
-"""Operators that quantize their first operand, or derive the scale of its quantization from it."""
+"""Operators that quantize their first operand, perhaps by a scale that is computed from it."""
 
 _EXACT = frozenset(
     [
@@ -25,35 +26,38 @@ _EXACT = frozenset(
         *("QuantizeLinear", "DequantizeLinear"),
     ]
 )
-"""Operators without rounding: from equal operands every runtime computes the same numbers."""
+"""Operators that round nothing: for equal operands all runtimes compute equal results."""
 
 _NEAR_ZERO: Mapping[str, float] = {
     **dict.fromkeys(["Elu", "Selu", "Celu", "Gelu", "FastGelu", "BiasGelu", "QuickGelu"], 2.0**-22),
     **dict.fromkeys(["Mish", "Softplus", "LogSoftmax"], 2.0**-22),
     "Sigmoid": 2.0**-26,
 }
-"""The absolute errors of ONNX Runtime's kernels, for e^x - 1, 1 + tanh(x) and log(1 + x); its Sigmoid is 0 at -18."""
+"""The absolute errors of ONNX Runtime's kernels for e^x - 1, 1 + tanh(x), log(1 + x), and Sigmoid, which is 0 at -18
+there.
+"""
 
 
 def has_steps(model: ModelProto) -> bool:
-    """Whether the model quantizes or rounds floats to levels anywhere."""
+    """Whether the model has an operator that quantizes floats."""
     return any(node.op_type in _QUANTIZED for node in _nodes(model.graph))
 
 
 def is_random(model: ModelProto) -> bool:
-    """Whether the model, its functions included, may draw random numbers."""
+    """Whether the model or one of its functions may draw random numbers."""
     nodes = [*_nodes(model.graph), *(node for function in model.functions for node in _nodes(function))]
     return any(node.op_type in RANDOM or (node.op_type == "Dropout" and len(node.input) > 2) for node in nodes)
 
 
 def with_noise(model: ModelProto, step: float, *, is_exact: bool) -> ModelProto | None:
-    """A copy with random noise, whose answers differ at each run; None if the model has no place where noise shows.
+    """Make a copy of a model with random noise, so that its outputs differ at each run; None if it has no operator that
+    needs noise.
 
     Args:
         model: a model of any operator set. Its weights are not read.
-        step: the noise of a value that is quantized, relative to its largest element.
-        is_exact: whether a value that reaches a quantization from an input without rounding gets no noise, because its
-        level is then certain.
+        step: the size of the noise on a value that is quantized, relative to its largest element.
+        is_exact: whether a quantized value gets no noise if only operators that round nothing lead to it from the
+            inputs, since its level is then certain.
     """
     if not any(node.op_type in _QUANTIZED or node.op_type in _NEAR_ZERO for node in _nodes(model.graph)):
         return None
@@ -75,7 +79,7 @@ class _Noise:
     def put_into(self, graph: GraphProto, outer: set[str]) -> None:
         """Args:
         graph: changed.
-        outer: the exact values of the graphs around it.
+        outer: the names of the values in the graphs around it to which only operators that round nothing lead.
         """
         exact = outer | {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
         nodes: list[NodeProto] = []
@@ -100,7 +104,9 @@ class _Noise:
         graph.node.extend(nodes)
 
     def _moved(self, name: str) -> tuple[list[NodeProto], str]:
-        """Add noise to a value, relative to its largest element, since it may be a sum whose terms cancel."""
+        """Build nodes that add noise to a value, relative to its largest element, since smaller ones may be sums whose
+        terms cancel.
+        """
         random, noise = self._random(name, self._step)
         size, largest, error, moved = (
             self._names.value(f"{name}/{part}") for part in ("size", "largest", "error", "moved")

@@ -1,4 +1,6 @@
-"""MeanVarianceNormalization as ONNX defines it: ONNX Runtime leaves the epsilon out, and divides zero by zero."""
+"""Replace MeanVarianceNormalization by other operators, since ONNX Runtime's kernel lacks ONNX's epsilon and computes 0
+/ 0.
+"""
 
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
@@ -6,16 +8,16 @@ from triune.graph.names import Names
 from triune.graph.values import attributes_of, subgraphs_of
 
 _EPSILON = 1e-9
-"""The epsilon that ONNX's definition adds to the deviation, so that constant inputs give 0."""
+"""ONNX adds this to the standard deviation, so that the result for equal elements is 0."""
 
 _AXES_ARE_INPUTS = 18
 
 _FIRST_CAST_LIKE = 15
-"""The first operator set with CastLike, which the formula needs; models of older ones keep their nodes."""
+"""The first operator set with CastLike, which the replacement needs. Models of older sets are not changed."""
 
 
 def write_norms(model: ModelProto) -> None:
-    """Write each MeanVarianceNormalization as means, a square root and a quotient. Changes `model`."""
+    """Replace each MeanVarianceNormalization by (x - mean) / (sqrt(mean((x - mean)^2)) + 1e-9). Changes `model`."""
     opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     if opset < _FIRST_CAST_LIKE:
         return

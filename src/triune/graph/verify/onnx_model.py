@@ -1,4 +1,4 @@
-"""An ONNX model run by ONNX Runtime, and the uncertainty of ONNX Runtime's own answers."""
+"""Run an ONNX model in ONNX Runtime, and estimate the uncertainty of its outputs."""
 
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
@@ -17,20 +17,20 @@ from triune.graph.verify.unsigned import use_unsigned_weights
 
 _Form: TypeAlias = Literal["optimized", "plain", "noisy"]
 
-_DOUBT: Final = 10.0
-"""The factor of uncertainty for one other answer of ONNX Runtime: one sample may underestimate the spread."""
+_OTHER_RESULT: Final = 10.0
+"""The difference to one other result is multiplied by this, since a single sample may underestimate the spread."""
 
-_MOVES: Final = 1.5
-"""The factor of uncertainty for the most distant of several answers with noise."""
+_NOISY_RESULTS: Final = 1.5
+"""The difference to the most distant of several results with noise is multiplied by this."""
 
 _NOISY: Final[tuple[_Form, ...]] = ("noisy",) * 8
 
 _STEP: Final = 0.02
-"""The size of the noise by tolerance: about ten roundings of fp32, or two of fp16."""
+"""The size of the noise, relative to the tolerance: about ten rounding errors of fp32, or two of fp16."""
 
 
 class OnnxModel:
-    """ONNX Runtime sessions of variants of a model that share its weights; each is made when first needed.
+    """A model, and variants of it without optimization or with noise, in ONNX Runtime sessions that share the weights.
 
     Attributes:
         is_random: whether the model may draw random numbers.
@@ -38,7 +38,7 @@ class OnnxModel:
 
     def __init__(self, model: ModelProto, tolerance: float = TOLERANCES["fp32"]) -> None:
         """Args:
-        model: not changed. Weights that are beside it are read from there; protobuf's 2 GiB do not matter.
+        model: not changed. It may have external data, and so be larger than protobuf's 2 GiB.
         tolerance: the relative rounding error of the floats in which the conversion computes.
         """
         self._model = ModelProto()
@@ -59,28 +59,29 @@ class OnnxModel:
         """
         return self._run(inputs, "optimized")
 
-    def doubt(self, inputs: Mapping[str, Array]) -> dict[str, Difference]:
-        """The uncertainty of each output: how far another, equally right answer may be.
+    def uncertainty(self, inputs: Mapping[str, Array]) -> dict[str, Difference]:
+        """The uncertainty of each output: by how much another result, equally right, may differ.
 
-        It is 0 for most models. Where sums in another order or fused 8-bit products change an answer, it is the
-        distance to ONNX Runtime's answer without optimizations. Where the model quantizes floats or cancels near zero,
-        it is the distance to answers with noise (`triune.graph.verify.noise`). Both the mean and the
-        largest difference are kept: the mean recognizes an error that moves only a few elements.
+        It is 0 for most models. It is the difference to ONNX Runtime's result without optimizations, if another order
+        of sums or fused 8-bit products change an output, and the difference to results with noise
+        (`triune.graph.verify.noise`), if the model quantizes floats or has functions such as e^x - 1. The mean
+        difference is kept besides the largest one, since a real error often changes only a few elements.
         """
         with np.errstate(all="ignore"):
             answer = self._run(inputs, "optimized")
-            factor = _MOVES if self._has_steps else _DOUBT
+            factor = _NOISY_RESULTS if self._has_steps else _OTHER_RESULT
             found = dict.fromkeys(answer, Difference(0.0, 0.0 if self._noisy is not None else np.inf))
             forms: tuple[_Form, ...] = ("plain",) if self._noisy is None else ("plain", *_NOISY)
             for form in forms:
                 try:
                     other = self._run(inputs, form)
                 except UnsupportedError:
-                    # ONNX Runtime may lack kernels for the unoptimized model; the answer then counts as certain.
+                    # ONNX Runtime may lack kernels for the model without optimizations. Then the output counts as
+                    # certain.
                     break
                 for name, array in answer.items():
-                    times = factor if form == "plain" else _MOVES
-                    found[name] = found[name].joined(difference_of(array, other[name]).times(times))
+                    times = factor if form == "plain" else _NOISY_RESULTS
+                    found[name] = found[name].maximum(difference_of(array, other[name]).times(times))
         return found
 
     def _run(self, inputs: Mapping[str, Array], form: _Form) -> dict[str, Array]:

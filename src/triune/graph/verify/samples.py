@@ -1,4 +1,4 @@
-"""Sets of inputs for a verification: the user's arrays, and revealing values for the other inputs."""
+"""Create sets of inputs for a verification: the user's arrays, and several kinds of values for the other inputs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,22 +10,22 @@ from triune.graph.audit import Free, Input, InputSet, inputs_of_model, revealing
 from triune.graph.conversion.shapes import InputShape
 
 _WITHIN_HALF = frozenset(["noise", "ties", "fractions", "masks", "zeros", "signed zeros", "ends"])
-"""Sets of values with which sums and products stay within the range of fp16 in most models."""
+"""The kinds of values with which sums and products stay within fp16 in most models."""
 
 
 def samples_of(
     model: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array], *, is_half: bool
 ) -> list[InputSet]:
-    """Sets of inputs, the plainest first; one set if the user gave all inputs.
+    """Create sets of inputs, plain ones first; one set if the user gave all inputs.
 
-    Integers that the model reads as indices are in range, and sizes are within `shapes`. A named dimension that also
-    occurs in a given array has that array's size.
+    Indices are in range, and sizes are within `shapes`. A named dimension that also occurs in one of the user's arrays
+    has the size that it has there.
 
     Args:
-        model: the model whose inputs are made. Its weights are not read.
+        model: the model. Its weights are not read.
         shapes: the limits of the free dimensions, by input.
         given: the user's arrays by input.
-        is_half: whether one of the compared programs computes in fewer bits than fp32.
+        is_half: whether one of the two programs computes in fewer bits than fp32.
 
     Raises:
         UnsupportedError: values cannot be made up for an input.
@@ -33,7 +33,7 @@ def samples_of(
     sizes = _sizes_of(model, given)
     interface = [_with_sizes(each, sizes) for each in inputs_of_model(model, shapes, given.keys())]
     if is_half:
-        # The largest floats are beyond fp16.
+        # The numbers in `ends` of floats are beyond fp16.
         interface = [each if each.dtype.kind in "iu" else replace(each, ends=()) for each in interface]
     if not interface:
         return [InputSet("yours", dict(given))]
@@ -43,7 +43,7 @@ def samples_of(
 
 
 def _sizes_of(model: ModelProto, given: Mapping[str, Array]) -> dict[str, int]:
-    """The sizes of the named dimensions of the given arrays."""
+    """The sizes of named dimensions that the user's arrays have."""
     sizes: dict[str, int] = {}
     for value in model.graph.input:
         if value.name in given:

@@ -1,4 +1,4 @@
-"""Rewrite INT8 weights as UINT8: ONNX Runtime's products with INT8 weights saturate on some CPUs."""
+"""Convert INT8 weights to UINT8, since ONNX Runtime's matrix products with INT8 weights saturate on some CPUs."""
 
 import itertools
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ _WEIGHTS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "DynamicQuantizeLSTM": ((1, 9), (2, 11)),
     "DynamicQuantizeMatMul": ((1, 3),),
 }
-"""The inputs that are weights, and their zero points, of operators of com.microsoft whose other operand is uint8."""
+"""Operators of com.microsoft that multiply weights by uint8: the positions of weights, and of their zero points."""
 
 _SHIFT = 128
 
 
 def use_unsigned_weights(model: ModelProto) -> None:
-    """Add 128 to INT8 weights and their zero points: their difference stays the same. Changes `model`.
+    """Add 128 to INT8 weights and their zero points, so that weight - zero point stays the same. Changes `model`.
 
-    On x86 without VNNI, ONNX Runtime's product of uint8 and int8 adds pairs in 16 bits, and saturates there (its
-    documentation of quantization recommends weights of 7 bits for that reason); that of uint8 and uint8 does not.
+    On x86 without VNNI, ONNX Runtime's product of uint8 and int8 adds pairs in 16 bits and saturates (for that reason
+    its documentation of quantization recommends weights of 7 bits). The product of uint8 and uint8 does not.
     """
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.INT8}

@@ -1,4 +1,4 @@
-"""The verdict on each output, from the answers of a model and those of its conversion."""
+"""Judge each output: compare the results of a model with those of its conversion."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,11 +12,13 @@ from triune.graph.audit import InputSet
 from triune.graph.verify.difference import Difference, difference_of
 
 _FLOOR = 1e-2
-"""Outputs that are all near zero may differ by the tolerance times this, which rounding explains."""
+"""If all elements of an output are smaller than this, they may differ by the tolerance times this, since rounding
+explains it.
+"""
 
 
 class Verdict(Enum):
-    """The findings on an output."""
+    """Whether an output of the conversion is right."""
 
     RIGHT = "right"
     WRONG = "WRONG"
@@ -25,19 +27,19 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OutputVerdict:
-    """How far an output of the conversion is from the source's.
+    """How far an output of the conversion is from that of the source, the model.
 
     Attributes:
         name: the output's name in the source.
-        shape: the shape of the answer that differs most.
-        error: the largest absolute difference in that answer; infinite if only one of the two is NaN.
-        largest: the largest absolute value of the source's answer.
+        shape: the shape of the result that differs most.
+        error: the largest absolute difference in that result; infinite if only one of the two is NaN.
+        largest: the largest absolute value of the source's result.
         allowed: the largest error that is allowed.
-        inputs: the name of the set of inputs.
-        is_constant: whether the source's answers to all sets are one single value, such as zeros, so that the
-        comparison proves next to nothing.
-        is_random: whether two runs of the source on one set of inputs differ by more than its precision explains, so
-        that no answer is right or wrong.
+        inputs: the name of the set of inputs with which the result differs most.
+        is_constant: whether all elements of the source's results are equal for all sets, for instance 0, so that the
+            comparison proves next to nothing.
+        is_random: whether two runs of the source on the same inputs differ by more than its precision explains, so that
+            no result is right or wrong.
     """
 
     name: str
@@ -51,7 +53,7 @@ class OutputVerdict:
 
     @property
     def verdict(self) -> Verdict:
-        """WRONG if the error is larger than allowed; unknown if the output is random or constant."""
+        """WRONG if the error is larger than allowed; UNKNOWN if the output is random or constant; else RIGHT."""
         if self.is_random:
             return Verdict.UNKNOWN
         if not self.error <= self.allowed:
@@ -60,7 +62,7 @@ class OutputVerdict:
 
 
 class Answers:
-    """Collects and compares the answers to several sets of inputs."""
+    """Compares the results for several sets of inputs, and keeps the worst verdict of each output."""
 
     def __init__(self, tolerance: float) -> None:
         """Args:
@@ -72,7 +74,7 @@ class Answers:
         self._random: set[str] = set()
 
     def add_again(self, inputs: InputSet, expected: Mapping[str, Array], again: Mapping[str, Array]) -> None:
-        """Compare two answers of the source to a set of inputs: outputs that differ are random."""
+        """Compare two runs of the source on the same inputs: outputs that differ are random."""
         for name, array in expected.items():
             is_alike = array.shape == again[name].shape
             if not is_alike or self._compared(name, inputs, array, again[name]).verdict is Verdict.WRONG:
@@ -83,19 +85,20 @@ class Answers:
         inputs: InputSet,
         expected: Mapping[str, Array],
         actual: Mapping[str, Array],
-        doubt: Callable[[], Mapping[str, Difference]],
+        uncertainty: Callable[[], Mapping[str, Difference]],
     ) -> None:
-        """Compare the answers to a set of inputs.
+        """Compare the results of the source and the conversion for a set of inputs.
 
         Args:
             inputs: the set of inputs.
-            expected: the source's answers by output.
-            actual: the conversion's answers by output.
-            doubt: gives the uncertainty of each output (`OnnxModel.doubt`); called only if something is wrong. It
-            excuses an error only if the mean difference is within its `mean` as well.
+            expected: the source's results, by output.
+            actual: the conversion's results, by output.
+            uncertainty: returns the uncertainty of each output (`OnnxModel.uncertainty`); called only if an output is
+                wrong. An error within it is excused if the mean difference is within it, too.
 
         Raises:
-            InternalError: an output has another shape (a scalar may be a vector of one element, as in Core ML).
+            InternalError: an output has another shape, except that a scalar may be a vector of one element, as in Core
+                ML.
         """
         for name, array in expected.items():
             if name in self._random and array.shape != actual[name].shape:
@@ -106,7 +109,9 @@ class Answers:
             if name in self._random:
                 found = replace(found, is_random=True)
             elif found.verdict is Verdict.WRONG and np.isfinite(found.error):
-                found = _excused(found, difference_of(array, actual[name].reshape(array.shape)).mean, doubt().get(name))
+                found = _excused(
+                    found, difference_of(array, actual[name].reshape(array.shape)).mean, uncertainty().get(name)
+                )
             worst = self._worst.get(name)
             if worst is None or _severity(found) > _severity(worst):
                 self._worst[name] = found
@@ -128,7 +133,8 @@ class Answers:
             error = 0.0 if bool(np.all(one == other)) else np.inf
             return OutputVerdict(name, shape, error, 0.0, 0.0, inputs.name)
         with np.errstate(all="ignore"):
-            # Integers are compared as integers, and differ by at least 1: fp64 does not hold all 64-bit numbers.
+            # Integers are compared before the conversion to fp64, which cannot represent all 64-bit numbers. Unequal
+            # ones differ by at least 1.
             is_same = (one == other) | ((one != one) & (other != other))
             least = 1.0 if expected.dtype.kind in "biu" else 0.0
             one, other = one.astype(np.float64), other.astype(np.float64)
@@ -141,19 +147,21 @@ class Answers:
         return OutputVerdict(name, shape, error, largest, allowed, inputs.name)
 
 
-def _excused(found: OutputVerdict, mean: float, doubt: Difference | None) -> OutputVerdict:
-    if doubt is None or mean > doubt.mean + found.allowed:
+def _excused(found: OutputVerdict, mean: float, uncertainty: Difference | None) -> OutputVerdict:
+    if uncertainty is None or mean > uncertainty.mean + found.allowed:
         return found
-    return replace(found, allowed=max(found.allowed, doubt.largest))
+    return replace(found, allowed=max(found.allowed, uncertainty.largest))
 
 
 def _severity(found: OutputVerdict) -> tuple[bool, float]:
-    """The sort key of verdicts: wrong answers first, then the largest ratio of error to allowed error."""
+    """The key by which verdicts are compared: wrong ones are worse, then a larger ratio of error to allowed error
+    is.
+    """
     is_wrong = found.verdict is Verdict.WRONG
     return is_wrong, found.error / found.allowed if found.allowed else found.error
 
 
 def _two_values(array: Array) -> list[str]:
-    """Up to two distinct values of an array, as text: NaN equal one another, and -0.0 equals 0.0."""
+    """One or two distinct values of an array, as text, where NaN equals NaN and -0.0 equals 0.0."""
     values: list[object] = np.unique(array)[:2].tolist() if array.size else []
     return [str(0 if value == 0 else value) for value in values]

@@ -1,4 +1,4 @@
-"""Run two forms of a model on the same sets of inputs, and compare their outputs."""
+"""Run a model and its conversion on the same sets of inputs, and compare their outputs."""
 
 import functools
 import time
@@ -12,10 +12,10 @@ from triune.graph.verify.onnx_model import OnnxModel
 from triune.graph.verify.verdict import Answers, OutputVerdict
 
 Compute: TypeAlias = Callable[[Mapping[str, Array]], Mapping[str, Array]]
-"""Computes outputs from inputs, both by the source's names."""
+"""A function that computes outputs from inputs, both by the names that the source has for them."""
 
 _SECONDS = 20.0
-"""No further set is begun after this time, in seconds: a few sets suffice for large models."""
+"""After this time, in seconds, no further set is run: for large models a few sets suffice."""
 
 
 def verify(
@@ -29,23 +29,25 @@ def verify(
 ) -> list[OutputVerdict]:
     """Compare the outputs of a model and of its conversion.
 
-    What two runs of a source that draws random numbers give different answers for is random: its verdict is unknown.
+    If the model draws random numbers, the source runs twice on each set. Outputs that differ between the two runs are
+    random, and their verdict is UNKNOWN.
 
     Args:
         sets: sets of inputs. A set that the source rejects, for instance an index out of range, is skipped.
-        source: runs the model whose answers are right.
-        result: runs the conversion that is judged.
-        model: the one of the two that is ONNX; an error within ONNX Runtime's own uncertainty is not a fault.
+        source: runs the model, whose outputs count as right.
+        result: runs the conversion, whose outputs are judged.
+        model: the one of the two that is an ONNX model; an error within the uncertainty of its outputs in ONNX Runtime
+            is not a fault.
         tolerance: the allowed error of floats, relative to an output's largest value; integers and booleans must be
-        equal.
-        otherwise: further sets, for a source that rejects all of the others.
+            equal.
+        otherwise: further sets, used if the source rejects all of `sets`.
 
     Returns:
-        A verdict for each output of the source.
+        a verdict for each output of the source.
 
     Raises:
         UnsupportedError: the source rejects all sets, or the conversion rejects a set that the source takes.
-        InvalidArgumentError: as UnsupportedError.
+        InvalidArgumentError: likewise, for sets that are invalid.
         InternalError: an output has another shape.
     """
     answers = Answers(tolerance)
@@ -61,10 +63,10 @@ def verify(
             refusal = error
             continue
         num_answered += 1
-        doubt = functools.cache(functools.partial(model.doubt, each.arrays))
+        uncertainty = functools.cache(functools.partial(model.uncertainty, each.arrays))
         if model.is_random:
             answers.add_again(each, expected, source(each.arrays))
-        answers.add(each, expected, result(each.arrays), doubt)
+        answers.add(each, expected, result(each.arrays), uncertainty)
     if refusal is not None and not num_answered:
         raise refusal
     return list(answers.verdicts())

@@ -65,7 +65,7 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
         locate_data(model, path.parent)
     growth = growth_of(model)
     guarded = guard(model)
-    hosting_reason = guarded.left or growth.node
+    hosting_reason = guarded.crash_risk or growth.node
     if not is_in_files and not guarded.is_changed:
         return OnnxSource(path, (), (), hosting_reason, growth.gives_labels, growth.copies)
     names: list[str] = []

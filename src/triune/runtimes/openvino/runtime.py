@@ -19,8 +19,8 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Presence, Unit, UnitStatus
-from triune.graph.apart import fault_in
 from triune.graph.by_values import by_values
+from triune.graph.crash_risk import fault_in
 from triune.graph.faults import OPENVINO_FAULTS
 from triune.graph.load import has_external_data, locate_data, read_model
 from triune.hosting import FAULT_LIMITS, HostedExecutable

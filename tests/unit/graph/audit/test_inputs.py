@@ -76,7 +76,7 @@ def test_whole_numbers_that_are_indices_stay_within_what_they_index():
 def test_text_cannot_be_made_up():
     model = model_of([helper.make_node("Identity", ["x"], ["y"])], [("x", TensorProto.STRING, [1])], [])
 
-    with pytest.raises(UnsupportedError, match="input 'x' is no tensor of numbers"):
+    with pytest.raises(UnsupportedError, match="input 'x' is not a tensor of numbers"):
         inputs_of_model(model)
 
 

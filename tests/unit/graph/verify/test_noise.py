@@ -81,7 +81,7 @@ def test_what_cancels_near_zero_has_the_error_of_one_rounding(op_type: str) -> N
     model = model_of(nodes, [("x", FLOAT, [2, 8])], [("y", FLOAT, [2, 8])], w=w)
     source = OnnxModel(model)
     tiny = {"x": np.full((2, 8), 1e-6, np.float32)}
-    allowed = source.doubt(tiny)["y"].largest
+    allowed = source.uncertainty(tiny)["y"].largest
     assert 6e-8 < allowed < 1e-6
     assert judged(model, model, np.float32(1.01)).verdict is Verdict.WRONG
 
@@ -108,8 +108,8 @@ def test_errors_are_put_into_branches_too() -> None:
     )
     source = OnnxModel(model, 0.05)
     x = np.random.default_rng(1).standard_normal((2, 2)).astype(np.float32)
-    assert source.doubt({"is": np.array(True), "x": x})["y"].largest > 0
-    assert source.doubt({"is": np.array(False), "x": x})["y"].largest == 0
+    assert source.uncertainty({"is": np.array(True), "x": x})["y"].largest > 0
+    assert source.uncertainty({"is": np.array(False), "x": x})["y"].largest == 0
 
 
 def test_models_without_steps_are_left_alone() -> None:

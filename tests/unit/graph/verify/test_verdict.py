@@ -17,12 +17,13 @@ def judged(
     expected: Any,
     actual: Any,
     tolerance: float = 1e-4,
-    doubt: float = 0.0,
+    uncertainty: float = 0.0,
     inputs: InputSet = INPUTS,
     mean: float = np.inf,
 ) -> OutputVerdict:
     answers = Answers(tolerance)
-    answers.add(inputs, {"y": np.asarray(expected)}, {"y": np.asarray(actual)}, lambda: {"y": Difference(doubt, mean)})
+    found = {"y": Difference(uncertainty, mean)}
+    answers.add(inputs, {"y": np.asarray(expected)}, {"y": np.asarray(actual)}, lambda: found)
     (verdict,) = answers.verdicts()
     return verdict
 
@@ -58,14 +59,14 @@ def test_tiny_inputs_make_tiny_differences_count() -> None:
 
 
 def test_what_the_source_itself_is_unsure_of_is_no_fault() -> None:
-    assert judged([1.0, 2.0], [1.0, 2.09], doubt=0.1).verdict is Verdict.RIGHT
-    assert judged([1.0, 2.0], [1.0, 2.2], doubt=0.1).verdict is Verdict.WRONG
-    assert judged([1.0, 2.0], [1.0, np.inf], doubt=np.inf).verdict is Verdict.WRONG
+    assert judged([1.0, 2.0], [1.0, 2.09], uncertainty=0.1).verdict is Verdict.RIGHT
+    assert judged([1.0, 2.0], [1.0, 2.2], uncertainty=0.1).verdict is Verdict.WRONG
+    assert judged([1.0, 2.0], [1.0, np.inf], uncertainty=np.inf).verdict is Verdict.WRONG
 
 
 def test_steps_excuse_as_many_elements_as_take_them() -> None:
-    assert judged([1.0, 2.0], [1.0, 2.09], doubt=0.1, mean=0.05).verdict is Verdict.RIGHT
-    assert judged([1.0, 2.0], [1.09, 2.09], doubt=0.1, mean=0.05).verdict is Verdict.WRONG
+    assert judged([1.0, 2.0], [1.0, 2.09], uncertainty=0.1, mean=0.05).verdict is Verdict.RIGHT
+    assert judged([1.0, 2.0], [1.09, 2.09], uncertainty=0.1, mean=0.05).verdict is Verdict.WRONG
 
 
 def test_the_worst_answer_is_told_and_any_variety_tells_something() -> None:

@@ -64,7 +64,7 @@ def test_large_weights_are_handed_over_beside_the_model() -> None:
     source = OnnxModel(model)
     x = np.ones((1, 600), np.float32)
     np.testing.assert_allclose(source.run({"x": x})["y"], x @ rows, rtol=1e-5)
-    assert source.doubt({"x": x})["y"].largest < 1e-2
+    assert source.uncertainty({"x": x})["y"].largest < 1e-2
 
 
 @pytest.mark.parametrize("is_half", [False, True])

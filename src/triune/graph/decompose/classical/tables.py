@@ -42,7 +42,7 @@ class Facts:
         comparison: the operator with which all nodes compare; "" if they differ, or if NaN takes a true branch.
         num_trees: the number of trees.
         given: for each target, whether all leaves have a score for it (ALWAYS), some do (SOMETIMES) or none does
-        (NEVER).
+            (NEVER).
         are_positive: whether all scores are at least 0.
     """
 

@@ -17,7 +17,7 @@ class Scores:
         softcap: if it is not 0, products p become softcap tanh(p / softcap).
         bias: the name of what is added to the products, which broadcasts to (batch, heads, queries, keys); "" for none.
         allowed: the name of a BOOL that broadcasts to the same shape, true where a query attends to a key; "" if all
-        do.
+            do.
         sink: the name of the logit (1, heads, 1, 1) of one more key that has no value; "" for none.
     """
 

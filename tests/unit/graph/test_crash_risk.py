@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from support.graphs import model_of
-from triune.graph.apart import fault_in
+from triune.graph.crash_risk import fault_in
 from triune.graph.faults import OPENVINO_FAULTS
 
 _WEIGHTS = f"float[1,4,2] w = {{{', '.join(['0.5'] * 8)}}}, float[1,4,1] r = {{{', '.join(['0.5'] * 4)}}}"

@@ -1,4 +1,4 @@
-"""Search a model for nodes at which a request can crash the runtime's process."""
+"""Search a model for nodes with which a request can crash the runtime's process."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,14 @@ from triune.graph.values import Values, subgraphs_of
 
 
 def fault_in(model: ModelProto, faults: Faults) -> str:
-    """A message with the first node at which a request may crash the process, and how; "" where there is none.
+    """A message with the first node with which a request may crash the process, and how; "" if there is none.
 
-    A node is safe if every operand that must be constant is constant, and every size that must not be 0 is known not to
-    be 0.
+    A node of a listed operator is safe if the operands that must be constant are, and the sizes that must not be 0 are
+    known not to be.
 
     Args:
         model: not changed. If tensors are in files, `locate_data` must have been called on it.
-        faults: the operators at which the runtime may crash (`graph.faults`).
+        faults: the operators that may crash the runtime, with the conditions (`graph.faults`).
     """
     bodies = [model.graph, *(GraphProto(node=each.node) for each in model.functions)]
     if not any(_has_fault(node, faults) for body in bodies for node in _within(body)):
