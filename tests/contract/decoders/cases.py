@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from triune.engine.weights.config import (
     YarnScaling,
 )
 from triune.engine.weights.tensors import Bits, pack_nibbles
+
+PackedForm = Literal["signed", "zero points", "offsets"]
+"""What a block has beside its scale."""
 
 VOCABULARY = 48
 _ROPE = Rope(10000.0, 8)
@@ -111,18 +114,18 @@ CONFIGS: dict[str, LlamaConfig | Gpt2Config] = {
 class SeededWeights:
     """The weights of a config, as a checkpoint gives them; matrices of the layers are packed if `bits` is given."""
 
-    def __init__(self, config: LlamaConfig | Gpt2Config, bits: Bits | None = None, *, has_zeros: bool = False) -> None:
+    def __init__(self, config: LlamaConfig | Gpt2Config, bits: Bits | None = None, form: PackedForm = "signed") -> None:
         self._shapes = _gpt2_shapes(config) if isinstance(config, Gpt2Config) else _llama_shapes(config)
         self._is_gemma = isinstance(config, LlamaConfig) and config.model_type.startswith("gemma")
         self._bits = bits
-        self._has_zeros = has_zeros
+        self._form: PackedForm = form
 
     def tensor(self, name: str) -> Tensor:
         """The weight of this name."""
         dense = self.dense(name)
         if self._bits is None or dense.ndim == 1:
             return DenseTensor(dense, "F32")
-        return packed(dense, self._bits, has_zeros=self._has_zeros)
+        return packed(dense, self._bits, self._form)
 
     def dense(self, name: str) -> NDArray[np.float32]:
         """The weight before it is packed."""
@@ -140,22 +143,28 @@ class Unpacked:
         return DenseTensor(self._weights.tensor(name).dequantize(), "F32")
 
 
-def packed(dense: NDArray[np.float32], bits: Bits, *, has_zeros: bool, block: int = 8) -> PackedTensor:
+def packed(dense: NDArray[np.float32], bits: Bits, form: PackedForm, block: int = 8) -> PackedTensor:
     """A matrix in blocks of 8, rounded to codes of `bits`."""
     rows, columns = dense.shape
     blocks = dense.reshape(rows, columns // block, block)
     steps = 2**bits - 1
-    if has_zeros:
-        low, high = np.minimum(blocks.min(-1), 0), np.maximum(blocks.max(-1), 0)
-        scales = ((high - low) / steps).astype(np.float16)
-        zeros = np.clip(np.round(-low / scales), 0, steps).astype(np.uint8)
-        codes = np.clip(np.round(blocks / scales[..., None]) + zeros[..., None], 0, steps).astype(np.uint8)
-    else:
+    zeros = offsets = None
+    if form == "signed":
         scales = (np.abs(blocks).max(-1) / (steps // 2)).astype(np.float16)
-        zeros = None
         codes = np.round(blocks / scales[..., None]).astype(np.int8).view(np.uint8)
+    else:
+        is_whole = form == "zero points"
+        low, high = blocks.min(-1), blocks.max(-1)
+        if is_whole:
+            low, high = np.minimum(low, 0), np.maximum(high, 0)
+        scales = ((high - low) / steps).astype(np.float16)
+        zeros = np.clip(np.round(-low / scales), 0, steps).astype(np.uint8) if is_whole else None
+        offsets = None if is_whole else low
+        shift = low[..., None] if zeros is None else -zeros[..., None] * scales[..., None].astype(np.float32)
+        codes = np.clip(np.round((blocks - shift) / scales[..., None]), 0, steps).astype(np.uint8)
     codes = codes.reshape(rows, columns)
-    return PackedTensor(pack_nibbles(codes & 15) if bits == 4 else codes, bits, scales, zeros, block, "Q")
+    kept = pack_nibbles(codes & 15) if bits == 4 else codes
+    return PackedTensor(kept, bits, scales, zeros, block, "Q", offsets=offsets)
 
 
 def _llama_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:

@@ -1,13 +1,14 @@
 """Every decoder of every runtime against Hugging Face's transformers, numpy, and itself in other steps."""
 
 import functools
+from typing import get_args
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from contract.decoders.cases import CONFIGS, SeededWeights, Unpacked
+from contract.decoders.cases import CONFIGS, PackedForm, SeededWeights, Unpacked
 from contract.decoders.conftest import Bench, answers
 from contract.decoders.hugging_face import CASES, NUM_TOKENS, STORED, token_ids
 from support.decoder_steps import Texts
@@ -71,11 +72,11 @@ def test_chunks_single_tokens_and_mixed_sequences_change_no_answer(bench: Bench,
     check(found, truth(case))
 
 
-@pytest.mark.parametrize("has_zeros", [False, True])
+@pytest.mark.parametrize("form", get_args(PackedForm))
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("case", ["llama 3", "gpt 2"])
-def test_packed_weights_compute_as_their_numbers_do(bench: Bench, case: str, bits, has_zeros) -> None:
-    weights = SeededWeights(CONFIGS[case], bits, has_zeros=has_zeros)
+def test_packed_weights_compute_as_their_numbers_do(bench: Bench, case: str, bits, form) -> None:
+    weights = SeededWeights(CONFIGS[case], bits, form)
     found = Texts(bench.load(case, weights), texts()).read_all({0: 30, 2: 25}, {1: 7, 0: 10})
     check(found, plain(case, Unpacked(weights)))
 

@@ -94,10 +94,11 @@ class ModelBuilder(Builder):
         blocks = self.op(
             "Reshape", codes, self.op("Concat", self.op("Shape", ids), self.ints(-1, tensor.block_size), axis=0)
         )
-        if tensor.zero_points is not None:
-            zeros = self.op("Gather", self.table(f"{name}.zero points of rows", tensor.zero_points), ids)
-            blocks = self.op("Sub", blocks, self._unsqueezed(self.cast(zeros, TensorProto.FLOAT)))
-        whole = self.op("Mul", blocks, self._unsqueezed(self.op("Gather", self._scales(name, tensor), ids)))
+        scales, zeros = _scales_and_zeros(tensor)
+        if zeros is not None:
+            zeros = self.op("Gather", self.table(f"{name}.zero points of rows", zeros), ids)
+            blocks = self.op("Sub", blocks, self._unsqueezed(zeros))
+        whole = self.op("Mul", blocks, self._unsqueezed(self.op("Gather", self.table(f"{name}.scales", scales), ids)))
         return self.op("Reshape", whole, self.op("Concat", self.op("Shape", ids), self.ints(-1), axis=0))
 
     def rms_norm(self, x: str, name: str, epsilon: float, plus: float = 0.0) -> str:
@@ -152,25 +153,30 @@ class ModelBuilder(Builder):
         return self._hold(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape, values)
 
     def _matrix(self, name: str) -> str:
-        """A matrix [out, in] as FP32; one that is packed stays so, behind a DequantizeLinear."""
+        """A matrix [out, in] as FP32; one that is packed stays so, and is unpacked by nodes that runtimes fuse."""
         tensor = self._tensor(name)
         if isinstance(tensor, DenseTensor):
             return self._as_float(self._dense(name, tensor.values), tensor.values)
-        given = [self._codes(name, tensor), self._scales(name, tensor)]
-        if tensor.packed_zero_points is not None and tensor.zero_points is not None:
-            elem_type = _CODES[tensor.bits, False]
-            given.append(
-                self._hold(f"{name}.zero_points", elem_type, tensor.zero_points.shape, tensor.packed_zero_points)
-            )
-        return self.op("DequantizeLinear", *given, axis=1, block_size=tensor.block_size)
+        codes, (scales, zeros) = self._codes(name, tensor), _scales_and_zeros(tensor)
+        if tensor.offsets is None:
+            given = [codes, self.table(f"{name}.scales", scales)]
+            if tensor.packed_zero_points is not None:
+                elem_type = _CODES[tensor.bits, False]
+                given.append(self._hold(f"{name}.zero points", elem_type, scales.shape, tensor.packed_zero_points))
+            return self.op("DequantizeLinear", *given, axis=1, block_size=tensor.block_size)
+        # A DequantizeLinear takes whole zero points only.
+        assert zeros is not None
+        numbers = self.cast(codes, TensorProto.FLOAT)
+        numbers = self.op("Sub", numbers, self.table(f"{name}.zero points", zeros[..., np.newaxis]))
+        numbers = self.op("Mul", numbers, self.table(f"{name}.scales of blocks", scales[..., np.newaxis]))
+        return self.op("Reshape", numbers, self.ints(*tensor.shape))
 
     def _codes(self, name: str, tensor: PackedTensor) -> str:
-        elem_type = _CODES[tensor.bits, tensor.is_signed]
-        return self._hold(f"{name}.codes", elem_type, tensor.shape, tensor.codes)
-
-    def _scales(self, name: str, tensor: PackedTensor) -> str:
-        """The scales as FP32: a DequantizeLinear with scales in FP16 would round its result to FP16."""
-        return self.table(f"{name}.scales", tensor.scales.astype(np.float32, copy=False))
+        """The codes [out, in]; [out, blocks, block size] where zero points are no whole numbers."""
+        rows, columns = tensor.shape
+        blocks = () if tensor.offsets is None else (columns // tensor.block_size,)
+        shape = (rows, *blocks, tensor.block_size if blocks else columns)
+        return self._hold(f"{name}.codes", _CODES[tensor.bits, tensor.is_signed], shape, tensor.codes)
 
     def _gathered_codes(self, ids: str, name: str, tensor: PackedTensor) -> str:
         """The codes of the rows `ids` as FP32 [..., in], or [..., in / 2, 2] if two share a byte."""
@@ -204,3 +210,16 @@ class ModelBuilder(Builder):
                 self._held[name] = held
             self._initializers[name] = tensor
         return name
+
+
+def _scales_and_zeros(tensor: PackedTensor) -> tuple[Array, Array | None]:
+    """Scales and zero points, FP32 [out, blocks], so that weights are (code - zero point) * scale; None for all 0.
+
+    FP32, since a DequantizeLinear with scales in FP16 rounds its result to FP16.
+    """
+    scales = tensor.scales.astype(np.float32, copy=False)
+    if tensor.offsets is None:
+        return scales, None if tensor.zero_points is None else tensor.zero_points.astype(np.float32)
+    # A block without a scale is its offset; a scale so small beside it adds less than FP32 holds, whatever the codes.
+    scales = np.where(scales == 0, np.abs(tensor.offsets) * np.float32(1e-9), scales)
+    return scales, -np.divide(tensor.offsets, scales, out=np.zeros_like(scales), where=scales != 0)

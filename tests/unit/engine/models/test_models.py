@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from contract.decoders.cases import CONFIGS, SeededWeights, Unpacked
 from contract.decoders.conftest import answers
@@ -12,7 +13,7 @@ from contract.decoders.test_answers import TOLERANCE
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.engine.models import write_model
-from triune.engine.weights import DenseTensor
+from triune.engine.weights import DenseTensor, PackedTensor
 from triune.engine.weights.config import BertConfig
 from triune.graph.inference import infer_shapes
 from triune.graph.load import require_valid
@@ -32,7 +33,7 @@ def test_the_plain_form_is_plain_onnx(case: str) -> None:
 @pytest.mark.parametrize("bits", [None, 4, 8])
 @pytest.mark.parametrize("case", ["llama 2", "gemma 3", "gpt 2"])
 def test_types_and_shapes_of_the_paged_form(case: str, bits) -> None:
-    model = write_model(CONFIGS[case], SeededWeights(CONFIGS[case], bits, has_zeros=True), "paged").whole()
+    model = write_model(CONFIGS[case], SeededWeights(CONFIGS[case], bits, "zero points"), "paged").whole()
     require_valid(model)
     logits, *caches = infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph.output
     assert [dim.dim_param or dim.dim_value for dim in logits.type.tensor_type.shape.dim] == ["wanted", 48]
@@ -43,7 +44,7 @@ def test_types_and_shapes_of_the_paged_form(case: str, bits) -> None:
 
 def test_packed_weights_are_small_and_the_same_numbers(tmp_path: Path) -> None:
     config = CONFIGS["llama 3"]
-    packed = SeededWeights(config, 4, has_zeros=True)
+    packed = SeededWeights(config, 4, "zero points")
     few, many = (write_model(config, each, "plain").whole() for each in (packed, Unpacked(packed)))
     sizes = [
         sum(each.ByteSize() for each in model.graph.initializer if "proj" in each.name or "embed" in each.name)
@@ -56,6 +57,25 @@ def test_packed_weights_are_small_and_the_same_numbers(tmp_path: Path) -> None:
             None, {"input_ids": token_ids()[None]}
         )[0]
         for model in (few, many)
+    )
+    np.testing.assert_allclose(found, expected, **TOLERANCE)
+
+
+def test_a_block_whose_weights_are_all_equal_has_no_scale() -> None:
+    config = CONFIGS["llama 2"]
+
+    class Weights(SeededWeights):
+        def tensor(self, name: str):
+            tensor = super().tensor(name)
+            if isinstance(tensor, PackedTensor):
+                tensor.scales[::2] = 0
+                tensor.offsets[::4] = 0
+            return tensor
+
+    weights = Weights(config, 4, "offsets")
+    found, expected = (
+        ReferenceEvaluator(write_model(config, each, "plain").whole()).run(None, {"input_ids": token_ids()[None]})[0]
+        for each in (weights, Unpacked(weights))
     )
     np.testing.assert_allclose(found, expected, **TOLERANCE)
 
