@@ -14,7 +14,7 @@ class Texts:
     def __init__(self, decoder: DecoderExecutable, texts: Sequence[NDArray[np.int64]]) -> None:
         """The decoder needs blocks for all of the texts."""
         self.decoder = decoder
-        self._texts = texts
+        self.texts = texts
         self.lengths = [0] * len(texts)
         counts = [-(-len(text) // decoder.block_size) for text in texts]
         order = np.random.default_rng(1).permutation(decoder.num_blocks)[: sum(counts)].astype(np.int32)
@@ -22,7 +22,7 @@ class Texts:
 
     def step(self, counts: Mapping[int, int]) -> DecoderStep:
         """The step that reads so many next tokens of some texts, with logits of each."""
-        texts = [self._texts[which][self.lengths[which] :][:count] for which, count in counts.items()]
+        texts = [self.texts[which][self.lengths[which] :][:count] for which, count in counts.items()]
         # A sequence brings only the blocks that it needs by then.
         needed = [-(-(self.lengths[which] + count) // self.decoder.block_size) for which, count in counts.items()]
         blocks = [self.blocks[which][:count] for which, count in zip(counts, needed, strict=True)]
@@ -46,7 +46,7 @@ class Texts:
 
     def read_all(self, *steps: Mapping[int, int]) -> list[NDArray[np.float32]]:
         """Run several steps; returns the logits of all tokens of each text."""
-        parts: list[list[NDArray[np.float32]]] = [[] for _ in self._texts]
+        parts: list[list[NDArray[np.float32]]] = [[] for _ in self.texts]
         for counts in steps:
             for which, logits in zip(counts, self.read(counts), strict=True):
                 parts[which].append(logits)

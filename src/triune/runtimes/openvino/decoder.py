@@ -1,7 +1,7 @@
 """Decoders on OpenVINO's CPU plugin, over paged caches that Triune owns and the plugin writes in place."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,6 @@ class OpenVinoDecoder:
             UnsupportedError: OpenVINO cannot compile it, or not with such a cache on this CPU.
             NoMemoryError: there is not the memory for the cache.
         """
-        require_convertible(model.model.graph)
         properties: dict[str, object] = {
             "INFERENCE_PRECISION_HINT": "bf16" if unit is Unit.AMX else "f32",
             "INFERENCE_NUM_THREADS": num_threads,
@@ -63,13 +62,9 @@ class OpenVinoDecoder:
             properties["KV_CACHE_PRECISION"] = _CACHE_TYPES[cache_type]
         if is_exact:
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
-        core = library.Core()
-        core.add_extension(extension())
         try:
-            read = core.read_model(model.referring(_IN_MEMORY).SerializeToString())
-            make_paged(read, model.model.graph)
-            compiled = core.compile_model(read, "CPU", properties)
-        except Exception as error:
+            compiled = compile_decoder(model, properties)
+        except RuntimeError as error:
             cache = f" with a cache in {cache_type}" if cache_type else ""
             raise UnsupportedError(f"OpenVINO cannot compile the decoder{cache}: {reason_of(error)}") from error
         self.unit = unit
@@ -148,6 +143,21 @@ class OpenVinoDecoder:
     def close(self) -> None:
         """See `DecoderExecutable`."""
         del self._request, self._caches
+
+
+def compile_decoder(model: HeldModel, properties: Mapping[str, object]) -> Any:
+    """OpenVINO's compiled model of a graph in the paged form.
+
+    Raises:
+        UnsupportedError: OpenVINO's attention lacks what the graph asks for.
+        RuntimeError: OpenVINO's own error.
+    """
+    require_convertible(model.model.graph)
+    core = library.Core()
+    core.add_extension(extension())
+    read = core.read_model(model.referring(_IN_MEMORY).SerializeToString())
+    make_paged(read, model.model.graph)
+    return core.compile_model(read, "CPU", properties)
 
 
 def _step_names() -> frozenset[str]:
