@@ -1,0 +1,100 @@
+"""What a request says about how its tokens are chosen."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+
+from triune.core.errors import InvalidArgumentError
+
+MAX_LOGPROBS = 20
+"""OpenAI's limit on `top_logprobs`."""
+
+MAX_BIAS = 100.0
+"""OpenAI's limit on the absolute value of a logit's bias."""
+
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "temperature": (0.0, 100.0),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.01, 100.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParameters:
+    """How the tokens of a sequence are chosen. The names are those of OpenAI's API and of Hugging Face's generation.
+
+    The logits are changed in this order: bias, penalties, temperature; then tokens are left out by `min_p`, `top_k` and
+    `top_p`, in this order; then one of the rest is drawn by its probability.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the most probable token (greedy).
+        top_p: the most probable tokens whose probabilities reach this sum are kept; 1 keeps all.
+        top_k: this many of the most probable tokens are kept; 0 keeps all.
+        min_p: tokens of at least this share of the most probable token's probability are kept; 0 keeps all.
+        repetition_penalty: logits of tokens that occur in the prompt or the answer are divided by it if positive, else
+            multiplied (Keskar et al., 2019, arXiv:1909.05858, section 4.1); 1 changes nothing.
+        presence_penalty: is subtracted from the logit of each token that occurs in the answer.
+        frequency_penalty: is subtracted from the logit of a token once for each time that it occurs in the answer.
+        logit_bias: token id to what is added to its logit, -100 to 100.
+        seed: makes the choice repeatable; None takes another at each request.
+        num_logprobs: how many of the most probable tokens to report with each token; None reports no probabilities.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
+    seed: int | None = None
+    num_logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            InvalidArgumentError: a value is out of range, or no finite number.
+        """
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise InvalidArgumentError(f"{name} is {value}; it must be between {low:g} and {high:g}")
+        if self.top_p == 0:
+            raise InvalidArgumentError("top_p is 0; it must be above 0: for the most probable token use temperature 0")
+        if self.top_k < 0:
+            raise InvalidArgumentError(f"top_k is {self.top_k}; it must be 0 (all tokens) or more")
+        if self.num_logprobs is not None and not 0 <= self.num_logprobs <= MAX_LOGPROBS:
+            raise InvalidArgumentError(f"top_logprobs is {self.num_logprobs}; it must be between 0 and {MAX_LOGPROBS}")
+        for token, bias in self.logit_bias.items():
+            if not (math.isfinite(bias) and abs(bias) <= MAX_BIAS):
+                raise InvalidArgumentError(
+                    f"logit_bias of token {token} is {bias}; it must be between {-MAX_BIAS:g} and {MAX_BIAS:g}"
+                )
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raise InvalidArgumentError if `logit_bias` names a token that the model does not have."""
+        for token in self.logit_bias:
+            if not 0 <= token < vocab_size:
+                raise InvalidArgumentError(
+                    f"logit_bias names token {token}; the model's tokens are 0 to {vocab_size - 1}"
+                )
+
+    @property
+    def is_greedy(self) -> bool:
+        """The most probable token is taken."""
+        return self.temperature == 0
+
+    @property
+    def has_penalties(self) -> bool:
+        """Earlier tokens change the logits."""
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+
+SAMPLING_FIELDS: frozenset[str] = frozenset(each.name for each in fields(SamplingParameters))
+"""The names of the parameters, for those who read them from a request."""

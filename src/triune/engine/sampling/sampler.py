@@ -1,0 +1,221 @@
+"""Draws the next token of each sequence, for all sequences of a step at once.
+
+A whole vocabulary is never sorted: for 32 sequences and 50,000 tokens that would take longer than a step of a small
+model. Only tokens above a threshold are, which is lowered until they are as many as `top_k` or `top_p` asks for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.engine.sampling.parameters import SamplingParameters
+
+_THRESHOLDS = (3e-2, 1e-3, 1e-5, 0.0)
+"""Weights, in shares of the largest. Lower ones are tried while the tokens above them are too few."""
+
+_GROUP = 256
+"""How many neighbouring tokens are summed before one is drawn of the whole vocabulary."""
+
+
+class SamplingState:
+    """What the sampler remembers of one sequence: its random numbers and the tokens so far.
+
+    Attributes:
+        parameters: how its tokens are chosen.
+    """
+
+    def __init__(self, parameters: SamplingParameters, prompt: Sequence[int], index: int = 0) -> None:
+        """Args:
+        parameters: how its tokens are chosen.
+        prompt: the prompt's token ids.
+        index: which of several answers to the same prompt this is; each draws its own random numbers.
+        """
+        self.parameters = parameters
+        entropy = None if parameters.seed is None else [parameters.seed & (2**64 - 1), index]
+        self._random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+        self._seen = dict.fromkeys(prompt) if parameters.repetition_penalty != 1 else {}
+        self._counts: dict[int, int] = {}
+        self._bias = (
+            np.fromiter(parameters.logit_bias, np.int64),
+            np.fromiter(parameters.logit_bias.values(), np.float32, len(parameters.logit_bias)),
+        )
+
+    def append(self, token: int) -> None:
+        """Record a token of the answer. Call this once for each token that was accepted."""
+        if self.parameters.has_penalties:
+            self._counts[token] = self._counts.get(token, 0) + 1
+            if self.parameters.repetition_penalty != 1:
+                self._seen[token] = None
+
+    def uniform(self) -> float:
+        """The next random number in [0, 1)."""
+        return self._random.random()
+
+    def adjust(self, logits: NDArray[np.float32]) -> None:
+        """Add the bias and the penalties to one row of logits, in place."""
+        tokens, bias = self._bias
+        if len(tokens):
+            logits[tokens] += bias
+        parameters = self.parameters
+        if self._seen:
+            seen = np.fromiter(self._seen, np.int64, len(self._seen))
+            values = logits[seen]
+            penalty = np.float32(parameters.repetition_penalty)
+            logits[seen] = np.where(values > 0, values / penalty, values * penalty)
+        if self._counts and (parameters.presence_penalty or parameters.frequency_penalty):
+            tokens = np.fromiter(self._counts, np.int64, len(self._counts))
+            counts = np.fromiter(self._counts.values(), np.float32, len(self._counts))
+            logits[tokens] -= counts * parameters.frequency_penalty + parameters.presence_penalty
+
+    @property
+    def changes_logits(self) -> bool:
+        """`adjust` may change something."""
+        return bool(len(self._bias[0]) or self._seen or self._counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The token chosen for one sequence.
+
+    Attributes:
+        token: its id; -1 if the logits hold NaN, or leave no token, so that the sequence cannot go on.
+        logprob: the logarithm of its probability by the model's own logits, without bias, penalties and temperature;
+            NaN if no probabilities are wanted.
+        top: the ids and log probabilities of the most probable tokens, the most probable first.
+    """
+
+    token: int
+    logprob: float = float("nan")
+    top: tuple[tuple[int, float], ...] = ()
+
+
+FAILED = Sample(-1)
+"""The logits of a sequence cannot be used."""
+
+
+def sample(
+    logits: NDArray[np.float32],
+    states: Sequence[SamplingState],
+    allowed: Sequence[NDArray[np.bool_] | None] | None = None,
+) -> list[Sample]:
+    """Choose the next token of each sequence.
+
+    Args:
+        logits: FP32 [sequences, vocabulary]. They are not changed.
+        states: one for each row. Each draws one random number, unless its choice is greedy.
+        allowed: for each row the tokens that may be chosen, bool [vocabulary], or None for all; None: all for all rows.
+    """
+    masks = allowed if allowed is not None else [None] * len(states)
+    # The maximum of a row with a NaN is NaN. A logit of -inf is a token that is never chosen.
+    tokens = np.where(np.isfinite(logits.max(axis=1)), logits.argmax(axis=1), FAILED.token)
+    adjusted = [
+        row
+        for row, (state, mask) in enumerate(zip(states, masks, strict=True))
+        if tokens[row] != FAILED.token
+        and not (state.parameters.is_greedy and mask is None and not state.changes_logits)
+    ]
+    if adjusted:
+        own = logits[adjusted]
+        for values, row in zip(own, adjusted, strict=True):
+            states[row].adjust(values)
+            if (mask := masks[row]) is not None:
+                values[~mask] = -np.inf
+        tokens[adjusted] = _choose(own, [states[row] for row in adjusted])
+    return [
+        _with_logprobs(int(token), values, state.parameters)
+        for token, values, state in zip(tokens, logits, states, strict=True)
+    ]
+
+
+def _choose(logits: NDArray[np.float32], states: Sequence[SamplingState]) -> list[int]:
+    """Choose a token of each row of adjusted logits, which are overwritten."""
+    best = logits.argmax(axis=1)
+    peaks = logits.max(axis=1, keepdims=True)
+    # exp((x - max) / temperature): the most probable token has the weight 1. A row without any token fails below.
+    temperatures = np.array([[state.parameters.temperature or 1.0] for state in states], np.float32)
+    logits -= np.where(peaks == -np.inf, 0, peaks)
+    logits /= temperatures
+    np.exp(logits, out=logits)
+    tokens: list[int] = []
+    for row, state in enumerate(states):
+        if peaks[row, 0] == -np.inf:
+            tokens.append(FAILED.token)
+        elif state.parameters.is_greedy:
+            tokens.append(int(best[row]))
+        else:
+            tokens.append(_draw(logits[row], state.parameters, state.uniform()))
+    return tokens
+
+
+def _draw(weights: NDArray[np.float32], parameters: SamplingParameters, uniform: float) -> int:
+    """Leave tokens out by min_p, top_k and top_p, then draw one of the others.
+
+    Args:
+        weights: FP32 [vocabulary], probabilities up to a common factor; the largest is 1. They may be overwritten.
+        parameters: how tokens are left out.
+        uniform: a random number in [0, 1), at which the cumulative distribution is inverted.
+    """
+    if parameters.min_p > 0:
+        weights[weights < parameters.min_p] = 0
+    if parameters.top_p == 1 and not parameters.top_k:
+        return _draw_of_all(weights, uniform)
+    tokens = _most_probable(weights, parameters)
+    cumulative = np.cumsum(weights[tokens], dtype=np.float64)
+    # Of top_k tokens, top_p keeps those that reach this share of their own sum. The token that reaches it is kept, too.
+    total = float(cumulative[-1] if parameters.top_k else weights.sum(dtype=np.float64))
+    num_kept = int(cumulative.searchsorted(parameters.top_p * total * (1 - 1e-9))) + 1
+    return int(tokens[_position(cumulative[:num_kept], uniform)])
+
+
+def _most_probable(weights: NDArray[np.float32], parameters: SamplingParameters) -> NDArray[np.int64]:
+    """The tokens with the largest weights, the largest first (of equal ones, the first): top_k, or at least as many as
+    reach top_p.
+    """
+    total = weights.sum(dtype=np.float64)
+    tokens = np.empty(0, np.int64)
+    for threshold in _THRESHOLDS:
+        tokens = np.flatnonzero(weights > threshold)
+        if parameters.top_k:
+            is_enough = len(tokens) >= parameters.top_k
+        else:
+            is_enough = weights[tokens].sum(dtype=np.float64) >= parameters.top_p * total
+        if is_enough:
+            break
+    tokens = tokens[np.argsort(-weights[tokens], kind="stable")]
+    return tokens[: parameters.top_k] if parameters.top_k else tokens
+
+
+def _draw_of_all(weights: NDArray[np.float32], uniform: float) -> int:
+    """Draw a token of the whole vocabulary: first a group of neighbours by their sum, then a token of the group."""
+    begins = np.arange(0, len(weights), _GROUP)
+    sums: NDArray[np.float64] = np.add.reduceat(weights, begins, dtype=np.float64)
+    cumulative = np.cumsum(sums)
+    group = _position(cumulative, uniform)
+    before = cumulative[group - 1] if group else 0.0
+    inside = np.cumsum(weights[group * _GROUP : (group + 1) * _GROUP], dtype=np.float64)
+    return group * _GROUP + _position(inside, min(max((uniform * cumulative[-1] - before) / inside[-1], 0.0), 1.0))
+
+
+def _position(cumulative: NDArray[np.float64], uniform: float) -> int:
+    """The first position whose cumulative weight exceeds this share of the whole."""
+    total = float(cumulative[-1])
+    found = int(cumulative.searchsorted(uniform * total, side="right"))
+    # Rounding may lead beyond the last position with any weight.
+    return min(found, int(cumulative.searchsorted(total)))
+
+
+def _with_logprobs(token: int, logits: NDArray[np.float32], parameters: SamplingParameters) -> Sample:
+    count = parameters.num_logprobs
+    if token == FAILED.token:
+        return FAILED
+    if count is None:
+        return Sample(token)
+    # log softmax(x)_i = x_i - max - log(sum(exp(x - max)))
+    wide = logits.astype(np.float64)
+    wide -= wide.max()
+    wide -= np.log(np.exp(wide).sum())
+    top = np.argpartition(-wide, min(count, len(wide) - 1))[:count]
+    top = top[np.argsort(-wide[top], kind="stable")]
+    return Sample(token, float(wide[token]), tuple((int(each), float(wide[each])) for each in top))
