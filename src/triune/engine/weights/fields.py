@@ -33,6 +33,10 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
 
+    def has(self, name: str) -> bool:
+        """Whether a setting is there, be it null."""
+        return name in self._values
+
     def get(self, name: str) -> object:
         """A setting as it is, or None."""
         self._read.add(name)
@@ -114,6 +118,16 @@ class Fields:
         if isinstance(value, np.ndarray) and value.size <= MAX_LAYERS:
             return cast("list[object]", value.tolist())
         return cast("list[object]", value) if isinstance(value, list) else None
+
+    def ids(self, name: str) -> tuple[int, ...]:
+        """Ids of tokens: a list, one id, or none."""
+        items = self.items(name)
+        if items is None:
+            one = self.whole_or_none(name)
+            return () if one is None else (one,)
+        if len(items) > MAX_LAYERS or not all(type(each) is int and 0 <= each <= MAX_SIZE for each in items):
+            raise self.wrong(name, f"at most {MAX_LAYERS} ids")
+        return tuple(cast("list[int]", items))
 
     def inner(self, name: str) -> "Fields | None":
         """Settings within a setting, or None."""

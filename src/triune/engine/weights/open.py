@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from triune.core.errors import NotFoundError, UnsupportedError
+from triune.core.errors import NotFoundError
 from triune.engine.weights.checkpoint import Checkpoint
 from triune.engine.weights.gguf.checkpoint import GgufCheckpoint
+from triune.engine.weights.huggingface.checkpoint import HuggingFaceCheckpoint
 from triune.engine.weights.pack import Inexact
 
 
@@ -17,7 +18,7 @@ def open_checkpoint(path: Path, *, inexact: Inexact = "dequantize") -> Checkpoin
         UnsupportedError: the architecture, an option of its config or a form of its weights is unknown.
     """
     if path.is_dir():
-        raise UnsupportedError(f"{path}: directories are not read yet")
+        return HuggingFaceCheckpoint(path, inexact)
     if not path.exists():
         raise NotFoundError(f"{path}: there is no such file or directory")
     return GgufCheckpoint(path, inexact)

@@ -29,7 +29,8 @@ class T5Config:
         layer_norm_epsilon: added to the mean square in every norm.
         activation: of the MLP; of its gate, if it is gated.
         is_gated_act: whether the MLP is gated.
-        tie_word_embeddings: whether the embedding is the output's matrix, too; logits are then scaled by d_model^-0.5.
+        tie_word_embeddings: whether the embedding is the output's matrix, too.
+        scale_decoder_outputs: whether the decoder's outputs are scaled by d_model^-0.5 before that matrix.
         tokens: eos, pad and decoder_start.
     """
 
@@ -46,4 +47,5 @@ class T5Config:
     activation: Literal["relu", "gelu_new", "gelu", "silu"] = "relu"
     is_gated_act: bool = False
     tie_word_embeddings: bool = True
+    scale_decoder_outputs: bool = True
     tokens: SpecialTokens = NO_TOKENS

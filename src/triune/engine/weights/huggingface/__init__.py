@@ -1,0 +1,1 @@
+"""Directories in Hugging Face's form: config.json, safetensors, tokenizer.json."""

@@ -1,0 +1,93 @@
+"""The safetensors files of a directory, one or several, as one. They are mapped into memory and read lazily."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError, safe_open
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.core.files import non_file_kind
+from triune.engine.weights.huggingface.files import read_json
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+
+class Store:
+    """The tensors of a directory, as its files have them.
+
+    Attributes:
+        shapes: by name.
+        dtypes: safetensors' names of the element types, by name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the files, and compare each size and offset with them.
+
+        Raises:
+            NotFoundError: there are none.
+            InvalidArgumentError: one is missing or broken, or the index names tensors that are not there.
+        """
+        self._files: dict[str, Any] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
+        self._folder = folder
+        index = read_json(folder / _INDEX)
+        if index is None:
+            if not (folder / _SINGLE).exists():
+                raise NotFoundError(f"{folder}: there is neither {_SINGLE} nor {_INDEX} in it")
+            self._open(_SINGLE, None)
+            return
+        parts = _parts(index, f"{folder.name}/{_INDEX}")
+        for name, tensors in parts.items():
+            self._open(name, tensors)
+
+    def read(self, name: str, rows: slice = slice(None)) -> Array:
+        """Rows of a tensor, in its own dtype; BF16 as `ml_dtypes.bfloat16`. Read-only."""
+        try:
+            if rows == slice(None):
+                values = cast("Array", self._files[name].get_tensor(name))
+            else:
+                values = cast("Array", self._files[name].get_slice(name)[rows])
+        except (SafetensorError, TypeError, ValueError) as error:
+            raise InvalidArgumentError(f"{self._folder.name}: the tensor {name!r} cannot be read: {error}") from error
+        values.flags.writeable = False
+        return values
+
+    def _open(self, file_name: str, tensors: set[str] | None) -> None:
+        path = self._folder / file_name
+        where = f"{self._folder.name}/{file_name}"
+        try:
+            kind = non_file_kind(path)
+            if kind is not None:
+                raise InvalidArgumentError(f"{where}: it is {kind}, not a file")
+            file = cast("Any", safe_open(path, "np"))
+        except (OSError, SafetensorError) as error:
+            raise InvalidArgumentError(f"{where}: cannot be read: {error}") from error
+        names = cast("list[str]", list(file.keys()))
+        if tensors is not None and not tensors <= set(names):
+            missing = sorted(tensors.difference(names))
+            raise InvalidArgumentError(f"{where}: {len(missing)} tensors of the index are not in it: {missing[:3]}")
+        for name in names:
+            if name in self._files:
+                raise InvalidArgumentError(f"{where}: the tensor {name!r} is also in another file")
+            view = file.get_slice(name)
+            self._files[name] = file
+            self.shapes[name] = tuple(view.get_shape())
+            self.dtypes[name] = view.get_dtype()
+
+
+def _parts(index: Mapping[str, object], where: str) -> dict[str, set[str]]:
+    """The names of the files of an index, with the tensors that it says are in each."""
+    weights = index.get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        raise InvalidArgumentError(f"{where}: weight_map is missing, empty or no object")
+    parts: dict[str, set[str]] = {}
+    for tensor, file in cast("dict[str, object]", weights).items():
+        # A path would lead out of the directory.
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise InvalidArgumentError(f"{where}: {tensor!r} is in {file!r}; expected the name of a .safetensors file")
+        parts.setdefault(file, set()).add(tensor)
+    return parts

@@ -1,0 +1,73 @@
+"""The tokenizer and the chat template of a directory."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import tokenizers
+
+from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.engine.weights.config import ModelConfig
+from triune.engine.weights.huggingface.files import read_json, read_text
+from triune.engine.weights.tokenizer.template import ChatTemplate
+from triune.engine.weights.tokenizer.tokenizer import Tokenizer
+
+_FILE = "tokenizer.json"
+_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+
+
+def read_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
+    """The tokenizer in tokenizer.json.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InvalidArgumentError: it is broken, or gives ids that the embedding has no rows for.
+    """
+    text = read_text(folder / _FILE)
+    if text is None:
+        raise NotFoundError(f"{folder}: there is no {_FILE} in it; save the tokenizer in that form")
+    try:
+        backend = tokenizers.Tokenizer.from_str(text)
+    # The library raises bare Exceptions, and panics of its own, which are no Exceptions.
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        raise InvalidArgumentError(f"{folder.name}/{_FILE}: it is no tokenizer: {error}") from error
+    # Files keep how somebody trained with it.
+    backend.no_padding()
+    backend.no_truncation()
+    return Tokenizer(backend, config.tokens, config.vocab_size, folder.name)
+
+
+def read_chat_template(folder: Path) -> ChatTemplate | None:
+    """The chat template, in a file of its own or in tokenizer_config.json; None if there is none.
+
+    Raises:
+        InvalidArgumentError: it is no template.
+    """
+    settings = read_json(folder / "tokenizer_config.json") or {}
+    source = read_text(folder / "chat_template.jinja")
+    if source is None:
+        source = _source((read_json(folder / "chat_template.json") or {}).get("chat_template"))
+    if source is None:
+        source = _source(settings.get("chat_template"))
+    return None if source is None else ChatTemplate(source, _texts(settings))
+
+
+def _source(given: object) -> str | None:
+    """A template, or the one called "default" of several."""
+    if isinstance(given, list):
+        entries = [cast("dict[str, object]", each) for each in cast("list[object]", given) if isinstance(each, dict)]
+        given = next((each.get("template") for each in entries if each.get("name") == "default"), None)
+    return given if isinstance(given, str) else None
+
+
+def _texts(settings: Mapping[str, object]) -> dict[str, str]:
+    """The special tokens that templates may write: each a text, or an object with one."""
+    texts: dict[str, str] = {}
+    for name in _TOKENS:
+        given = settings.get(name)
+        content = cast("dict[str, object]", given).get("content") if isinstance(given, dict) else given
+        if isinstance(content, str):
+            texts[name] = content
+    return texts
