@@ -1,14 +1,18 @@
 """ONNX's own node tests: a model of one operator, inputs, and the outputs that are right."""
 
 import functools
+import pickle
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx.backend.test.loader
+import onnx
 from onnx import ModelProto, TensorProto, TypeProto, numpy_helper
+
+from triune.core.cache import cache_folder
 
 DEBIAN = Path("/usr/share/libonnx-testdata/data")
 _NUMBERS = frozenset(
@@ -48,13 +52,28 @@ class Case:
 
 @functools.cache
 def load_cases() -> Sequence[Case]:
-    """All 1,884 of onnx 1.23."""
-    # A runner would rather not call this twice: the loader writes every case to files.
-    found = onnx.backend.test.loader.load_model_tests(kind="node")
+    """All 1,884 of onnx 1.23.
+
+    ONNX computes the right outputs anew in each process, for a quarter of a minute: the cache folder keeps them.
+    """
+    kept = cache_folder() / "tests" / f"onnx-{onnx.__version__}-numpy-{np.__version__}.pickle"
+    try:
+        found = pickle.loads(kept.read_bytes())
+    except FileNotFoundError:
+        # Not imported before: that alone computes all of them.
+        from onnx.backend.test.loader import load_model_tests
+
+        tests = load_model_tests(kind="node")
+        found = [(each.name, each.model, each.data_sets, each.rtol, each.atol) for each in tests]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        # Of several processes each writes its own file, and the last one's stays.
+        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
+            file.write(pickle.dumps(found))
+        Path(file.name).replace(kept)
     return [
-        Case(case.name, case.model, [_named(case.model, *each) for each in case.data_sets], case.rtol, case.atol)
-        for case in found
-        if case.model is not None and case.data_sets is not None
+        Case(name, model, [_named(model, *each) for each in sets], rtol, atol)
+        for name, model, sets, rtol, atol in found
+        if model is not None and sets is not None
     ]
 
 
