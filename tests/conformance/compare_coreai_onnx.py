@@ -70,7 +70,6 @@ def main() -> None:
             found = path(case.name)
             theirs = "unsupported" if found is None else _tried(apart, case.name, found)
             rows.append((case, ours[case.name].failure, theirs))
-        apart.close()
     print(table("coreai-onnx", rows))
 
 

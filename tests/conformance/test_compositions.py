@@ -16,7 +16,7 @@ from support.compositions.generate import program
 from support.compositions.judging import Verdict, judge
 
 WHOLE = 2000
-SAMPLE = 15
+SAMPLE = 8
 FORMS = ("mlpackage", "aimodel")
 PRECISIONS = ("fp32", "fp16")
 
@@ -30,7 +30,6 @@ def verdicts(seeds: Sequence[int], form: str, precision: str) -> Iterator[tuple[
     apart = Apart(_judged)
     for seed in seeds:
         yield seed, _tried(apart, (seed, form, precision))
-    apart.close()
 
 
 def _tried(apart: Apart, argument: tuple[int, str, str]) -> Verdict:

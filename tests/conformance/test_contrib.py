@@ -89,7 +89,6 @@ def failures(cases: Sequence[Case]) -> dict[str, str]:
                 found[f"{form} {case.name}"] = apart((case.name, form))
             except Exception as error:
                 found[f"{form} {case.name}"] = f"error: {error}"
-    apart.close()
     return found
 
 

@@ -35,6 +35,9 @@ def _interpreted(argument: Any) -> Any:
     return interpret(path, inputs, states=states)
 
 
+_apple = Apart(_interpreted)
+
+
 @pytest.mark.parametrize("is_dynamic", [False, True])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_models_compute_the_same(name: str, is_dynamic: bool, tmp_path: Path) -> None:
@@ -42,11 +45,7 @@ def test_models_compute_the_same(name: str, is_dynamic: bool, tmp_path: Path) ->
     if is_dynamic and model.is_static:
         pytest.skip("its sizes are known")
     path = save(model, tmp_path / "model.aimodel", is_dynamic=is_dynamic, around=add_composites)
-    apple = Apart(_interpreted)
-    try:
-        expected = apple((path, dict(model.inputs), dict(model.states)))
-    finally:
-        apple.close()
+    expected = _apple((path, dict(model.inputs), dict(model.states)))
     actual = computed(raise_function(path), {**model.inputs, **model.states})
     assert {output: difference(actual[output], right) for output, right in expected.items()} == dict.fromkeys(
         expected, ""

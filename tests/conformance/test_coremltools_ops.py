@@ -14,11 +14,11 @@ LEDGER = Ledger(LEDGER_PATH)
 
 @pytest.mark.timeout(4 * 3600)
 def test_operations_agree_with_coremltools(stride: int) -> None:
-    # There are 17,000 cases: a fixed sample of them takes about a minute.
-    results = run(1 if stride == 1 else 2 * stride)
+    # There are 17,000 cases: a fixed sample of them takes half a minute, a third of it to import and collect.
+    results = run() if stride == 1 else run(6 * stride, parts=1)
     failures = failures_of(results)
     LEDGER.judge_all(
         (each.case, failures.get(each.case, "")) for each in results if each.outcome in ("passed", "failed")
     )
     assert [each.case for each in results if each.outcome == "impossible" and each.case in LEDGER.reasons] == []
-    assert sum(1 for each in results if each.num_predictions) > 100
+    assert sum(1 for each in results if each.num_predictions) > 80

@@ -81,4 +81,3 @@ def test_what_cannot_be_converted_is_refused_in_plain_words(stride: int, tmp_pat
     apart = Apart(failures)
     for seed in range(3):
         assert apart(([changed(case, seed) for case in cases], tmp_path)) == []
-    apart.close()

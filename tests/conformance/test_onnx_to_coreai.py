@@ -68,9 +68,7 @@ def results(names: Sequence[str], num_processes: int = 1) -> Iterable[tuple[str,
 
     def run(part: int) -> list[Result]:
         apart = Apart(result)
-        found = [_tried(apart, name) for name in names[part::num_processes]]
-        apart.close()
-        return found
+        return [_tried(apart, name) for name in names[part::num_processes]]
 
     with ThreadPoolExecutor(num_processes) as pool:
         parts = list(pool.map(run, range(num_processes)))
@@ -97,7 +95,6 @@ def test_images_of_free_sizes_are_resized(is_bound: bool, stride: int) -> None:
     names = [name for name, case in _cases().items() if case.model.graph.node[0].op_type == "Resize"]
     apart = Apart(resized_freely)
     found = {name: apart((name, is_bound)) for name in names[:: 4 if stride > 1 else 1]}
-    apart.close()
     # Nothing had to be bound for the conversion to take it.
     assert {name: each for name, each in found.items() if each.num_bound} == {}
     LEDGER.judge_all((name, each.failure) for name, each in found.items())

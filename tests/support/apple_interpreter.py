@@ -4,7 +4,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from triune.coreai.executable import AppleExecutable
 from triune.graph.state_names import new_state
@@ -32,52 +32,55 @@ def next_state(name: str) -> str:
 
 
 class Apart:
-    """A process that calls one function again and again; when it dies the call raises EOFError, and the next one starts
-    another."""
+    """Calls a function in another process. When that dies the call raises EOFError, and the next one starts another.
+
+    A process imports Apple's library for seconds, so it stays, and whichever `Apart` is called next takes it.
+    """
+
+    _idle: ClassVar[list["_Process"]] = []
 
     def __init__(self, call: Callable[[Any], Any]) -> None:
         self._call = call
-        self._process: Any = None
-        self._ours: Any = None
 
     def __call__(self, argument: Any) -> Any:
-        if self._process is None:
-            context = multiprocessing.get_context("spawn")
-            self._ours, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs, self._call), daemon=True)
-            self._process.start()
-            theirs.close()
-        try:
-            self._ours.send(argument)
-            is_good, answer = self._ours.recv()
-        except EOFError:
-            self._process.join()
-            code, self._process = self._process.exitcode, None
-            raise EOFError(f"the process ended with {code}") from None
-        except BaseException:
-            # A test's time is up: what the process answers later belongs to no call.
-            self._process.kill()
-            self._process.join()
-            self._process = None
-            raise
+        process = self._idle.pop() if self._idle else _Process()
+        is_good, answer = process.ask((self._call, argument))
+        self._idle.append(process)
         if not is_good:
             raise answer
         return answer
 
-    def close(self) -> None:
-        if self._process is not None:
-            self._ours.close()
+
+class _Process:
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, question: tuple[Callable[[Any], Any], Any]) -> tuple[bool, Any]:
+        """Whether the call returned, and what it returned or raised. After an exception the process is gone."""
+        try:
+            self._ours.send(question)
+            return self._ours.recv()
+        except (EOFError, BrokenPipeError):
             self._process.join()
-            self._process = None
+            raise EOFError(f"the process ended with {self._process.exitcode}") from None
+        except BaseException:
+            # A test's time is up: what the process answers later belongs to no call.
+            self._process.kill()
+            self._process.join()
+            raise
 
 
-def _serve(channel: Any, call: Callable[[Any], Any]) -> None:
+def _serve(channel: Any) -> None:
     # Swift and MLIR write their complaints there.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     os.dup2(2, 1)
     while True:
         try:
-            argument = channel.recv()
+            call, argument = channel.recv()
         except EOFError:
             return
         try:

@@ -51,9 +51,7 @@ def judged(places: Sequence[Path], num_processes: int = 2) -> dict[str, str]:
 
     def run(part: int) -> list[str]:
         apart = Apart(failure)
-        found = [_tried(apart, folder) for folder in places[part::num_processes]]
-        apart.close()
-        return found
+        return [_tried(apart, folder) for folder in places[part::num_processes]]
 
     with ThreadPoolExecutor(num_processes) as pool:
         parts = list(pool.map(run, range(num_processes)))

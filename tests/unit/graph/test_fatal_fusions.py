@@ -1,6 +1,5 @@
 """Models on which ONNX Runtime's optimizer ends the process: sessions of them are made without it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +72,17 @@ def _loads(argument: tuple[Path, dict[str, str]]) -> None:
     OnnxRuntime().load(path, unit=Unit.CPU, num_threads=1, options=options).close()
 
 
-@pytest.fixture(scope="module")
-def apart() -> Iterator[Apart]:
-    process = Apart(_answer)
-    yield process
-    process.close()
+apart = Apart(_answer)
 
 
 @pytest.mark.parametrize("name", _FATAL)
-def test_the_process_goes_on(apart: Apart, name: str) -> None:
+def test_the_process_goes_on(name: str) -> None:
     model, inputs, right = _fatal(name)
     np.testing.assert_allclose(apart((model.SerializeToString(), inputs, False)), right, atol=5e-2)
 
 
 @pytest.mark.parametrize("name", _FATAL)
-def test_a_model_that_is_written_loads_in_a_bare_session(apart: Apart, name: str) -> None:
+def test_a_model_that_is_written_loads_in_a_bare_session(name: str) -> None:
     model, inputs, right = _fatal(name)
     without_fatal_fusions(model)
     np.testing.assert_allclose(apart((model.SerializeToString(), inputs, True)), right, atol=5e-2)
@@ -95,13 +90,12 @@ def test_a_model_that_is_written_loads_in_a_bare_session(apart: Apart, name: str
 
 @pytest.mark.parametrize("options", [{}, {"optimization.graph.level": "0"}])
 def test_a_server_goes_on(tmp_path: Path, options: dict[str, str]) -> None:
-    path, process = tmp_path / "model.onnx", Apart(_loads)
+    path = tmp_path / "model.onnx"
     path.write_bytes(_fatal("fp16")[0].SerializeToString())
-    process((path, options))
-    process.close()
+    Apart(_loads)((path, options))
 
 
-def test_onnx_runtime_still_ends_the_process(apart: Apart) -> None:
+def test_onnx_runtime_still_ends_the_process() -> None:
     """Where this fails ONNX Runtime has mended it, and `fatal_fusions` can go."""
     model, inputs, _ = _fatal("fp16")
     with pytest.raises(EOFError):

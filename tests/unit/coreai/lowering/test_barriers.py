@@ -1,6 +1,5 @@
 """What Apple's compiler joins wrongly stays apart; tests named `still` tell when it does not any more."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,17 +150,13 @@ def _call(argument: tuple[Path, Any]) -> Any:
     return answer
 
 
-@pytest.fixture(scope="module")
-def apple() -> Iterator[Apart]:
-    found = Apart(_call)
-    yield found
-    found.close()
+_apple = Apart(_call)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_it_is_kept_apart(name: str, apple: Apart, tmp_path: Path) -> None:
+def test_it_is_kept_apart(name: str, tmp_path: Path) -> None:
     pattern = PATTERNS[name]
-    answer = apple((lower(_model(pattern), tmp_path / "m.aimodel").path, pattern.x))
+    answer = _apple((lower(_model(pattern), tmp_path / "m.aimodel").path, pattern.x))
     assert answer.shape == pattern.right.shape
     np.testing.assert_array_equal(answer, pattern.right)
 
@@ -178,10 +173,10 @@ def test_raised_a_barrier_is_nothing(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_core_ai_still_joins(name: str, apple: Apart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_core_ai_still_joins(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(barriers, "place_barriers", lambda body: None)
     pattern = PATTERNS[name]
-    answer = apple((lower(_model(pattern), tmp_path / "m.aimodel").path, pattern.x))
+    answer = _apple((lower(_model(pattern), tmp_path / "m.aimodel").path, pattern.x))
     assert not np.array_equal(answer, pattern.right, equal_nan=answer.dtype.kind == "f"), (
         f"Core AI keeps '{name}' apart now: take it out of coreai.lowering.barriers, and out of decision 6"
     )

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,14 @@ def _interpret(arguments: tuple[Any, ...]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def apart() -> Iterator[Any]:
+def apart() -> Any:
     """Apple's interpreter: path, inputs, function and states to the outputs."""
     process = Apart(_interpret)
 
     def run(path: Path, inputs: Any, function: str = "main", states: Any = None) -> dict[str, Any]:
         return process((path, inputs, function, states))
 
-    yield run
-    process.close()
+    return run
 
 
 def _linear(weight: Any, rows: Any = "rows") -> Any:

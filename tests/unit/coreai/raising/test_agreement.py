@@ -3,7 +3,6 @@
 Each operation is tried with the sizes known, and where it can be with none known.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +29,14 @@ def _interpreted(argument: Any) -> Any:
     return interpret(path, inputs, states=states)
 
 
-@pytest.fixture(scope="module")
-def apple() -> Iterator[Apart]:
-    apart = Apart(_interpreted)
-    yield apart
-    apart.close()
+_apple = Apart(_interpreted)
 
 
 @pytest.mark.parametrize(("family", "name", "is_dynamic"), _CASES)
-def test_raised_programs_compute_the_same(
-    family: str, name: str, is_dynamic: bool, apple: Apart, tmp_path: Path
-) -> None:
+def test_raised_programs_compute_the_same(family: str, name: str, is_dynamic: bool, tmp_path: Path) -> None:
     sample = SAMPLES[family][name]
     path = save(sample, tmp_path / "case.aimodel", is_dynamic=is_dynamic)
-    expected = apple((path, dict(sample.inputs), dict(sample.states)))
+    expected = _apple((path, dict(sample.inputs), dict(sample.states)))
     # Another process has read it just now, and lives.
     actual = computed(raise_function(load_program(path)), {**sample.inputs, **sample.states})
     wrong = {output: difference(actual[output], right) for output, right in expected.items()}
