@@ -19,6 +19,7 @@ from onnx import TensorProto
 
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableError
+from triune.core.heap import HEAP, LARGE_BYTES
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.threads import NoThreadError, start_thread
 from triune.runtimes.failures import given_values, node_of
@@ -31,8 +32,7 @@ _library: Any = onnxruntime
 _LOOK_SECONDS = 0.05
 # How long the arena keeps a run's memory for the next run.
 _KEPT_SECONDS = 2.0
-# Outputs of at least this size are tracked. When they are freed, the arena returns memory.
-_LARGE_BYTES = 64 << 20
+# Outputs of at least LARGE_BYTES, or of this if values decide the sizes, are tracked: freeing them shrinks the arena.
 _LARGE_BYTES_BY_VALUES = 1 << 20
 
 # If values decide the sizes, runs differ. Then the arena allocates exactly what is requested (kSameAsRequested), not
@@ -108,7 +108,7 @@ class RunMemory:
         self._signature = signature
         self._max_bytes = max_bytes
         self._is_by_values = is_by_values
-        self._large_bytes = _LARGE_BYTES_BY_VALUES if is_by_values else _LARGE_BYTES
+        self._large_bytes = _LARGE_BYTES_BY_VALUES if is_by_values else LARGE_BYTES
         self._options = _library.RunOptions()
         self._options.log_severity_level = NO_LOG
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -118,6 +118,10 @@ class RunMemory:
         self._numbers = itertools.count()
         self._due = threading.Lock()
         self._is_closed = threading.Event()
+        self._shrinking = threading.Lock()
+        self._has_freed_much = False
+        # A thread that is inside the library when the interpreter ends would abort the process.
+        weakref.finalize(self, _end, self._is_closed, self._shrinking)
 
     def watch(self, outputs: Mapping[str, Array]) -> None:
         """Track large outputs, which occupy the arena until they are freed. Call this with the outputs of each run."""
@@ -125,6 +129,7 @@ class RunMemory:
             if array.nbytes >= self._large_bytes and not array.dtype.hasobject:
                 number = next(self._numbers)
                 self._held[number] = array.nbytes
+                self._has_freed_much |= array.nbytes >= LARGE_BYTES
                 weakref.finalize(array, self._drop, number).atexit = False
         if self._is_by_values:
             self._return_soon()
@@ -148,6 +153,7 @@ class RunMemory:
         found = _BEYOND.search(str(error))
         if found is None:
             return None
+        self._has_freed_much = True
         self._return_soon()
         available, wanted = map(int, found.groups())
         asks = f"{node_of(str(error), only_nodes)[0]} asks for {wanted} bytes of memory{given_values(inputs)}"
@@ -163,8 +169,8 @@ class RunMemory:
         )
 
     def close(self) -> None:
-        """Release the session."""
-        self._is_closed.set()
+        """Release the session. Waits while its arena shrinks, for milliseconds."""
+        _end(self._is_closed, self._shrinking)
         self._session = None
 
     def _drop(self, number: int) -> None:
@@ -183,20 +189,32 @@ class RunMemory:
     def _wait(self) -> None:
         self._is_closed.wait(_KEPT_SECONDS)
         self._due.release()
-        if not self._is_closed.is_set():
-            self._shrink()
+        self._shrink()
+        if self._has_freed_much:
+            # glibc keeps up to 64 MiB of what the arena has freed.
+            self._has_freed_much = False
+            HEAP.give_back_soon()
 
     def _shrink(self) -> None:
         """Return memory of the arena. ONNX Runtime does so after a run, so start one and terminate it at once."""
         inputs = {spec.name: spec for spec in self._signature.inputs if not spec.is_optional}
         names = [self._signature.outputs[0].name]
         # The run raises an error, because it is terminated.
-        with contextlib.suppress(Exception):
+        with self._shrinking, contextlib.suppress(Exception):
+            if self._is_closed.is_set():
+                return
             if any(spec.datatype is DataType.BF16 for spec in inputs.values()):
                 values = {name: _empty_value(spec) for name, spec in inputs.items()}
                 self._session.run_with_ort_values(names, values, self._options)
             else:
                 self._session.run(names, {name: _empty(spec) for name, spec in inputs.items()}, self._options)
+
+
+def _end(is_closed: threading.Event, shrinking: threading.Lock) -> None:
+    """Let no arena shrink from now on, and wait until it does not."""
+    is_closed.set()
+    with shrinking:
+        pass
 
 
 def _empty(spec: TensorSpec) -> Array:

@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,14 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.runtime import Executable
+from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 from triune.hosting import HostedExecutable
 from triune.runtimes.onnxruntime import OnnxRuntime
+from triune.runtimes.onnxruntime.memory import RunMemory
 
 LIMIT = 256 << 20
 MIB = 1 << 20
@@ -227,6 +231,34 @@ def test_answers_that_are_still_in_use_are_no_fault_of_the_next_request(load: Lo
     del kept
     assert count(executable, 20 * MIB)[-1] == 20 * MIB - 1
     executable.close()
+
+
+def test_closing_waits_while_the_arena_shrinks() -> None:
+    """A thread inside the library when the interpreter ends would abort the process."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Session:
+        def run(self, *_: object) -> None:
+            inside.set()
+            assert go_on.wait(20)
+
+    spec = TensorSpec("x", DataType.FP32, (4,))
+    memory = RunMemory(Session(), Signature((spec,), (spec,)), 1024, is_by_values=True)
+    error = RuntimeError("Available memory of 8 is smaller than requested bytes of 16")
+    shrinking = threading.Thread(target=memory.makes_room, args=(error,))
+    closing = threading.Thread(target=memory.close)
+    shrinking.start()
+    assert inside.wait(20)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()
+    go_on.set()
+    closing.join(20)
+    shrinking.join(20)
+    assert not closing.is_alive()
+    inside.clear()
+    memory.makes_room(error)
+    assert not inside.is_set()
 
 
 def test_each_session_has_its_own(load: Load) -> None:
