@@ -215,16 +215,21 @@ class Asked:
         """What all requests waited together in the queue."""
         return self.statistics().inference_stats.queue.ns / 1e6
 
-    def until_waiting(self, served: Served, number: int) -> None:
-        """Until so many requests wait in the queue."""
+    def num_waiting(self, served: Served) -> int:
+        """How many requests wait in the queue."""
         line = f'nv_inference_pending_request_count{{model="{self.queue}",version="1"}} '
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            value = next(each for each in metrics(served).splitlines() if each.startswith(line))
-            if float(value.rsplit(" ", 1)[1]) == number:
-                return
+        value = next(each for each in metrics(served).splitlines() if each.startswith(line))
+        return int(float(value.rsplit(" ", 1)[1]))
+
+    def until_waiting(self, served: Served, number: int) -> list[int]:
+        """Until so many requests wait in the queue; the numbers seen, which are not all that there were."""
+        deadline = time.monotonic() + 60
+        seen = [self.num_waiting(served)]
+        while seen[-1] != number:
+            assert time.monotonic() < deadline, f"{number} requests never waited: {seen[-1]}"
             time.sleep(0.01)
-        raise AssertionError(f"{number} requests never waited: {value}")
+            seen.append(self.num_waiting(served))
+        return seen
 
     def _names(self) -> Sequence[str]:
         return ("INPUT0", "INPUT1") if self.model.endswith("_two") else ("INPUT0",)

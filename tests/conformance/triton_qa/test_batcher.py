@@ -203,7 +203,7 @@ def test_requests_for_other_outputs_go_together(ask: Callable[..., Asked], outpu
 @triton("test_multi_batch_delayed_use_max_batch")
 def test_what_waited_for_too_long_goes_with_what_fits(served: Served, ask: Callable[..., Asked]) -> None:
     asked = ask("delayed")
-    hold(asked, 7, turns=30 * MANY_TURNS)
+    hold(asked, 7, turns=15 * MANY_TURNS)
     asked.send(3)
     asked.send(4)
     asked.until_waiting(served, 2)

@@ -145,10 +145,12 @@ def test_what_waits(served: Served, ask: Callable[[str], Asked], model: str, row
     asked.send(rows, value=4 * TURNS)
     asked.wait_past(300)
     for _ in range(8):
-        asked.send(1, value=TURNS)
-    for waiting in range(8 - num_refused, 0, -rows):
-        asked.until_waiting(served, waiting)
-    asked.until_waiting(served, 0)
+        asked.send(1, value=TURNS / 10)
+    most = 8 - num_refused
+    asked.until_waiting(served, most)
+    seen = asked.until_waiting(served, 0)
+    assert seen == sorted(seen, reverse=True)
+    assert set(seen) <= set(range(0, most + 1, rows))
     asked.wait()
     assert len(asked.errors) == num_refused
     num_rows = rows + 8 - num_refused

@@ -34,6 +34,7 @@ from triune.repository.model import IndexEntry, ModelState
 from triune.repository.repository import Repository
 from triune.repository.settings import ControlMode, RepositorySettings
 from triune.runtimes.onnxruntime import OnnxRuntime
+from triune.scheduling.models import LoadedVersion
 
 READY, UNAVAILABLE = ModelState.READY, ModelState.UNAVAILABLE
 ALL = "version_policy { all { } }"
@@ -796,6 +797,13 @@ async def test_close_refuses_what_waits_and_finishes_what_runs(tmp_path: Path) -
     await repository.close()
 
 
+def is_served(repository: Repository, loaded: LoadedVersion) -> bool:
+    try:
+        return repository.get("m") is loaded
+    except UnavailableError:
+        return False
+
+
 @pytest.mark.parametrize("change", ["load", "unload"])
 async def test_drain_and_close_know_of_versions_that_retire(tmp_path: Path, change: str) -> None:
     write_model(tmp_path, "m", v1=affine(2, ["b", "n"]))
@@ -805,19 +813,20 @@ async def test_drain_and_close_know_of_versions_that_retire(tmp_path: Path, chan
         running = start(repository, "m")
         await begun.wait()
         waiting = start(repository, "m")
+        old = repository.get("m")
         write_model(tmp_path, "m", v1=affine(3, ["b", "n"]))
         changing = asyncio.ensure_future(getattr(repository, change)("m"))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: not is_served(repository, old))
         draining = asyncio.ensure_future(repository.drain())
         await asyncio.sleep(0.02)
         assert not draining.done()
         closing = asyncio.ensure_future(repository.close())
         with pytest.raises(UnavailableError, match="was unloaded"):
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 20)
         assert not running.done()
         release.set()
         assert float((await running).outputs["y"][0, 0]) == 2
-        await asyncio.wait_for(asyncio.gather(draining, closing, changing), 5)
+        await asyncio.wait_for(asyncio.gather(draining, closing, changing), 20)
         assert bench.num_open == 0
 
 
