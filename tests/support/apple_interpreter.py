@@ -14,12 +14,38 @@ def interpret(
     path: Path, inputs: Mapping[str, Any], *, function: str = "main", states: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """In this process: the outputs, and the states after the call under their names as outputs."""
-    executable = AppleExecutable(path, function, None, "fp32")
+    executable = _LOADED.get(path, function)
     try:
         names = [spec.name for spec in executable.signature.outputs]
         return executable.run({**inputs, **(states or {})}, names)
-    finally:
-        executable.close()
+    except BaseException:
+        _LOADED.drop()
+        raise
+
+
+class _Loaded:
+    """The program that was called last: to load one takes a hundred times as long as to call it."""
+
+    def __init__(self) -> None:
+        self._executable: AppleExecutable | None = None
+        self._key: object = None
+
+    def get(self, path: Path, function: str) -> AppleExecutable:
+        """Tests write one program after another to the same path."""
+        stats = [(each, each.stat()) for each in sorted(path.rglob("*"))]
+        key = (path, function, [(each, stat.st_ino, stat.st_size, stat.st_mtime_ns) for each, stat in stats])
+        if self._executable is None or key != self._key:
+            self.drop()
+            self._executable, self._key = AppleExecutable(path, function, None, "fp32"), key
+        return self._executable
+
+    def drop(self) -> None:
+        if self._executable is not None:
+            self._executable.close()
+        self._executable = None
+
+
+_LOADED = _Loaded()
 
 
 def interpret_apart(argument: tuple[Path, Mapping[str, Any]]) -> dict[str, Any]:
