@@ -1,6 +1,7 @@
 """Core AI models that predict.
 
-On macOS 27 and later Core AI runs them; on any system Apple's interpreter does, or ONNX Runtime on the raised graph.
+On macOS 27 and later Core AI runs them. On any system they run in Apple's interpreter, or in ONNX Runtime, raised to
+ONNX.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,7 +82,7 @@ class Model(LoadedModel):
         chosen, names, limits = _choose(path.name, function, list(functions), sources)
         interfaces = {name: Interface.of(functions[name], limits) for name in names}
         super().__init__(path.name, chosen, [spec.name for spec in interfaces[names[0]].outputs])
-        # These modules import Apple's library, which is installed, since it described the asset.
+        # These modules import Apple's library. It is installed, since it has described the asset.
         from triune.coreai.executors import AppleExecutor, RaisedExecutor
         from triune.coreai.program import load_program
 
@@ -96,11 +97,11 @@ class Model(LoadedModel):
 
     @property
     def interface(self) -> Interface:
-        """The interface of the function; that of the first shape if there are several."""
+        """The interface of the function; if it was converted for several shapes, that of the first one."""
         return self._variants[0].interface
 
     def make_state(self) -> State:
-        """New buffers of zeros for the function's states; none if it has no states."""
+        """Make new buffers, filled with zeros, for the function's states; none if it has no states."""
         specs = {spec.name: spec for spec in self.interface.states}
         arrays = {name: np.zeros(spec.shape, spec.datatype.dtype) for name, spec in specs.items()}
         return State(arrays, lambda name, value: to_array(f"state '{name}'", specs[name], value))
@@ -119,7 +120,7 @@ class Model(LoadedModel):
         return found
 
     def _free(self) -> None:
-        """End the executors' child processes."""
+        """End the child processes of the executors."""
         for variant in self._variants:
             variant.executor.close()
 
@@ -147,7 +148,7 @@ class Model(LoadedModel):
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
-    """A function converted for fixed shapes."""
+    """A function that was converted for one of several fixed shapes."""
 
     name: str
     executor: "AppleExecutor | RaisedExecutor"
@@ -157,7 +158,12 @@ class _Variant:
 def _choose(
     where: str, function: str | None, names: Sequence[str], sources: Mapping[str, Any]
 ) -> tuple[str, Sequence[str], Mapping[str, Limits]]:
-    """The function's name, the functions that compute it, and the limits of its inputs."""
+    """Choose what to run.
+
+    Returns:
+        the name of the function, the functions that compute it (one for each fixed shape), and the limits of its
+        inputs.
+    """
     wanted = function or ("main" if "main" in {*names, *sources} or len(names) != 1 else names[0])
     limits: Mapping[str, Limits] = sources.get(wanted, {}).get("limits", {})
     if wanted in names:
@@ -166,5 +172,5 @@ def _choose(
     if not ladder:
         told = ", ".join(f"'{name}'" for name in dict.fromkeys((*sources, *names))) or "none"
         raise NotFoundError(f"'{where}' has no function '{wanted}'; it has {told}")
-    # Each variant has fixed shapes, so there are no further limits to check.
+    # Each variant has fixed shapes, so that no further limits must be checked.
     return wanted, ladder, {}

@@ -7,12 +7,12 @@ from typing import Any
 from triune.coreai.library import ir
 from triune.coreai.program import invoked
 
-# The order is by mantissa bits, ascending. Floats of 8 bits and fewer are storage types, so they do not count.
+# Sorted by the number of mantissa bits, ascending. Floats of at most 8 bits are only for storage and do not count.
 _NARROW: Mapping[str, str] = MappingProxyType({"bf16": "bf16", "f16": "fp16"})
 
 
 def precision_of(function: Any, graphs: Mapping[str, Any]) -> str:
-    """The least precise float type among its operations' results: "bf16" or "fp16"; "fp32" if neither occurs.
+    """The least precise float type of the function's results: "bf16" or "fp16", or "fp32" if there is neither.
 
     Constants do not count: weights may be stored in a smaller type than the one they are computed in.
 
@@ -35,7 +35,7 @@ def precision_of(function: Any, graphs: Mapping[str, Any]) -> str:
 
 
 def _operations(operation: Any) -> Iterator[Any]:
-    """All operations within an operation, including nested blocks."""
+    """All operations within an operation, including those in nested blocks."""
     for region in operation.regions:
         for block in region.blocks:
             for inner in block.operations:

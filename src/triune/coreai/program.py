@@ -49,7 +49,7 @@ def functions_of(graphs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_function(names: Sequence[str], name: str | None, file: str) -> str:
-    """The function of that name; "main" or the only one for None. Raises NotFoundError."""
+    """The function called `name`; for None, "main" or the only one. Raises NotFoundError."""
     if name is None:
         name = "main" if "main" in names or len(names) != 1 else names[0]
     if name not in names:
@@ -59,7 +59,7 @@ def find_function(names: Sequence[str], name: str | None, file: str) -> str:
 
 
 def argument_names(graph: Any) -> list[str]:
-    """The names of a graph's arguments; "" where one has none."""
+    """The names of a graph's arguments; "" for an argument without a name."""
     return _names(graph.arg_attrs, len(graph.regions[0].blocks[0].arguments))
 
 
@@ -69,12 +69,12 @@ def results_of(graph: Any) -> list[Any]:
 
 
 def result_names(graph: Any) -> list[str]:
-    """The names of a graph's results; "" where one has none."""
+    """The names of a graph's results; "" for a result without a name."""
     return _names(graph.res_attrs, len(results_of(graph)))
 
 
 def invoked(view: Any) -> str:
-    """The name of an invoked graph, from `#param.bind<@NAME>` and the like; names that are not words are quoted.
+    """The name of the graph in an attribute such as `#param.bind<@NAME>`. Names with other characters are quoted there.
 
     Raises:
         InvalidArgumentError: the attribute has no name.
@@ -87,7 +87,7 @@ def invoked(view: Any) -> str:
 
 
 def is_token(value: Any) -> bool:
-    """Whether a value is a token, which only orders reads and writes of states."""
+    """Whether a value is a token. Tokens only order the reads and writes of states."""
     return str(value.type).startswith("!coreai.token")
 
 

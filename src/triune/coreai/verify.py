@@ -1,6 +1,6 @@
-"""Verify a conversion: the source and the program run on the same inputs, the program in Apple's interpreter.
+"""Verify a conversion: run the model and the program on the same inputs, the program in Apple's interpreter.
 
-If the interpreter takes no images, as on Linux, a program with images is raised to ONNX instead: see
+If the interpreter does not accept images, as on Linux, a program with images is raised to ONNX instead: see
 `is_judged_by_apple`.
 """
 
@@ -33,7 +33,7 @@ from triune.graph.verify import OnnxModel, OutputVerdict, samples_of, verify
 
 
 def is_judged_by_apple(options: LowerOptions) -> bool:
-    """Whether Apple's interpreter runs the program; else the program is raised to ONNX and ONNX Runtime runs that."""
+    """Whether Apple's interpreter runs the program. Otherwise it is raised to ONNX, and ONNX Runtime runs that."""
     return not options.images or takes_images()
 
 
@@ -42,12 +42,12 @@ def verify_lowered(
 ) -> list[OutputVerdict]:
     """Compare an ONNX model in ONNX Runtime with its lowered function in Apple's interpreter (`is_judged_by_apple`).
 
-    Floats that become an image are first rounded to the nearest image, on both sides.
+    Floats that become an image are first rounded to its bytes, for both.
 
     Args:
         model: the source model.
         path: the asset.
-        function: its name.
+        function: the name of the function.
         options: the options of the conversion.
         given: inputs and states by name. The others are made up.
 
@@ -76,7 +76,11 @@ def verify_lowered(
 
 
 def computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Run a program; return its outputs and the next values of its states, by the source's names."""
+    """Run a program.
+
+    Returns:
+        its outputs and the next values of its states, by the names in the model.
+    """
     inputs = {name: narrow_array(name, array) for name, array in arrays.items() if name not in options.constants}
     inputs |= {name: image.nearest(name, arrays[name]) for name, image in options.images.items() if name in arrays}
     state = program.make_state() if options.states else None
@@ -95,7 +99,7 @@ def computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array])
 
 
 def pictured(each: InputSet, options: LowerOptions, given: Mapping[str, Array]) -> InputSet:
-    """Replace image inputs of a set by floats of real images: those nearest to the given floats, or made up."""
+    """Replace image inputs by floats that images have: those nearest to the given floats, or random ones."""
     arrays = dict(each.arrays)
     for name, image in options.images.items():
         if name in arrays:
@@ -105,7 +109,7 @@ def pictured(each: InputSet, options: LowerOptions, given: Mapping[str, Array]) 
 
 
 def _made_up(image: ImageOptions, floats: Array) -> Array:
-    """Random bytes of an image (height, width, channels) of the size of `floats` (1, 3, height, width)."""
+    """Make random bytes (height, width, channels) for an image of the size of `floats` (1, 3, height, width)."""
     shape = (*floats.shape[2:], len(CHANNELS[image.format]))
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
@@ -115,7 +119,7 @@ def verify_raised(path: Path, function: str, model: ModelProto, given: Mapping[s
 
     Args:
         path: the asset.
-        function: its name.
+        function: the name of the function.
         model: the ONNX model raised from the function.
         given: inputs and states by name. The others are made up.
 

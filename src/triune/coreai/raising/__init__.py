@@ -1,4 +1,4 @@
-"""Raise Core AI programs to ONNX. Each file holds one family of operations and its table."""
+"""Raise Core AI programs to ONNX. Each file has one family of operations and its table."""
 
 from triune.coreai.raising.function import raise_function
 from triune.graph.state_names import new_state

@@ -1,4 +1,6 @@
-"""Complex numbers as two tensors, the real and imaginary parts. Inputs and outputs hold pairs in a last axis of 2."""
+"""Complex numbers as two tensors, the real and imaginary parts. Inputs and outputs have both in a last axis of
+size 2.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,14 +17,14 @@ from triune.graph.raising.types import DType
 Calculate: TypeAlias = Callable[[Graph, Sequence[Complex]], Held]
 
 
-def joined(graph: Graph, value: Complex) -> Tensor:
-    """Join real and imaginary parts to a tensor of pairs."""
+def to_pairs(graph: Graph, value: Complex) -> Tensor:
+    """Stack the real and imaginary parts along a new last axis of size 2."""
     rank = value.real.rank
     return graph.op("Concat", *(graph.unsqueeze(part, rank) for part in (value.real, value.imaginary)), axis=rank)
 
 
-def parted(graph: Graph, pairs: Tensor) -> Complex:
-    """Split a tensor of pairs into real and imaginary parts."""
+def from_pairs(graph: Graph, pairs: Tensor) -> Complex:
+    """Split a tensor with a last axis of size 2 into real and imaginary parts."""
     last = pairs.rank - 1
     parts = [graph.op("Gather", pairs, graph.constant(place, DType.INT64), axis=last) for place in (0, 1)]
     shape = (pairs.shape or ())[:-1]
@@ -54,10 +56,12 @@ def _divide(graph: Graph, operands: Sequence[Complex]) -> Complex:
     return Complex(graph.op("Div", above.real, square), graph.op("Div", above.imaginary, square))
 
 
-def _turned(real: tuple[str, str], imaginary: tuple[str, str], graph: Graph, operands: Sequence[Complex]) -> Complex:
-    """A complex result whose real and imaginary parts are each f(x.real) * g(x.imaginary).
+def _from_products(
+    real: tuple[str, str], imaginary: tuple[str, str], graph: Graph, operands: Sequence[Complex]
+) -> Complex:
+    """Make a complex result, of which each part is f(x.real) * g(x.imaginary).
 
-    `real` and `imaginary` name the operators f and g for each part.
+    For each part, `real` and `imaginary` name the operators f and g. So exp(x) has the parts e^a cos(b) and e^a sin(b).
     """
     (x,) = operands
     pairs = [(graph.op(name, x.real), graph.op(other, x.imaginary)) for name, other in (real, imaginary)]
@@ -76,14 +80,14 @@ def _not_equal(graph: Graph, operands: Sequence[Complex]) -> Tensor:
 
 _CALCULATED: Mapping[str, Calculate] = MappingProxyType(
     {
-        "cosh": partial(_turned, ("Cosh", "Cos"), ("Sinh", "Sin")),
+        "cosh": partial(_from_products, ("Cosh", "Cos"), ("Sinh", "Sin")),
         "divide": _divide,
         "equal": _equal,
-        "exp": partial(_turned, ("Exp", "Cos"), ("Exp", "Sin")),
+        "exp": partial(_from_products, ("Exp", "Cos"), ("Exp", "Sin")),
         "mul": _mul,
         "not_equal": _not_equal,
-        "sin": partial(_turned, ("Sin", "Cosh"), ("Cos", "Sinh")),
-        "sinh": partial(_turned, ("Sinh", "Cos"), ("Cosh", "Sin")),
+        "sin": partial(_from_products, ("Sin", "Cosh"), ("Cos", "Sinh")),
+        "sinh": partial(_from_products, ("Sinh", "Cos"), ("Cosh", "Sin")),
     }
 )
 _PARTWISE = frozenset(
@@ -117,7 +121,7 @@ _PARTWISE = frozenset(
 
 
 def on_parts(table: Mapping[str, Raise]) -> Mapping[str, Raise]:
-    """Extend the table to complex numbers: operations that treat both parts alike are raised on each part."""
+    """Extend a table to complex numbers: an operation that is the same for both parts is raised for each of them."""
     both = {name: partial(_raised, name.removeprefix("broadcasting_"), raiser) for name, raiser in table.items()}
     parts: dict[str, Raise] = {
         "create_complex": _create,

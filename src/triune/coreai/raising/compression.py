@@ -28,7 +28,7 @@ def _constant(graph: Graph, value: Array, dtype: DType) -> Tensor:
 
 
 def _blockwise_shift_scale(graph: Graph, given: Given) -> Tensor:
-    """`scale * (data - offset1) + offset2`, with one scale and offset for each block."""
+    """Compute `scale * (data - offset1) + offset2`, with one scale and offset for each block."""
     data, scale, offset1, offset2 = (given[name] for name in ("data", "scale", "offset1", "offset2"))
     dtype = given.dtype
     known = [each.constant for each in (data, scale, offset1, offset2) if each.constant is not None]
@@ -52,7 +52,7 @@ def _keep(graph: Graph, given: Given, result: Tensor, known: Sequence[Array]) ->
 
 
 def _spread_in(graph: Graph, value: Tensor, like: Tensor) -> Tensor:
-    """Repeat each element of `value` at run time until it broadcasts against `like`."""
+    """Write nodes that repeat each element of `value` until it has the shape of `like`."""
     for axis in range(value.rank):
         have, want = value.size(axis), like.size(axis)
         if have in (1, want):
@@ -80,7 +80,7 @@ def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
 
 
 def _looked_up_in(graph: Graph, indices: Tensor, lut: Tensor, axis: int) -> Tensor:
-    """The entry of the tables for each index, as `compressed.looked_up` finds it, but computed at run time."""
+    """Write nodes that look up each index in the tables, as `compressed.looked_up` does for constants."""
     shape, sizes = indices.shape or (), lut.shape or ()
     if None in shape or None in sizes:
         raise UnsupportedError(f"tables of {sizes} for indices of {shape}")
@@ -94,7 +94,7 @@ def _looked_up_in(graph: Graph, indices: Tensor, lut: Tensor, axis: int) -> Tens
 
 
 def _build_sparse(graph: Graph, given: Given) -> Sparse:
-    """`values` where the mask is 1, in row-major order; 0 elsewhere."""
+    """Put `values`, in row-major order, where the mask is 1, and 0 elsewhere."""
     values, mask = given["values"], given["bitmask"]
     if values.constant is not None and mask.constant is not None:
         return Sparse(_constant(graph, filled(values.constant, mask.constant), values.dtype), mask)
@@ -109,7 +109,7 @@ def _sparse_to_dense(graph: Graph, given: Given) -> Tensor:
 
 
 def _lut_to_sparse(graph: Graph, given: Given) -> Sparse:
-    """The table entries for the indices where the mask is 1; the mask is repeated along the vectors."""
+    """Look up the indices where the mask is 1. In the mask, each element is repeated for the elements of its vector."""
     sparse, lut = given.of(Sparse, "indices"), given["lut"]
     indices, mask, size = sparse.dense, sparse.mask.constant, lut.size(-1)
     axis = existing_axis(given.integer("axis"), indices.rank)

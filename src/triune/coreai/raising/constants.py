@@ -1,4 +1,4 @@
-"""Values of constants as arrays: MLIR's bindings read common element types, and this module reads the others."""
+"""The values of constants as arrays. MLIR's bindings read common element types; this module reads the others."""
 
 import functools
 import io
@@ -16,7 +16,7 @@ from triune.graph.raising.types import Array
 
 _NAME = re.compile(r"dense_resource<(?:\"((?:[^\"\\]|\\.)*)\"|([^>]*))>")
 _HEX = re.compile(r"dense<\"0x([0-9A-Fa-f]*)\">")
-# The library crashes when it is asked for arrays of other types.
+# Types of which the bindings return arrays. For others the library crashes.
 _BUFFERED = frozenset({"f32", "f16", "f64", "i1", "si8", "si16", "si32", "si64", "ui8", "ui16", "ui32", "ui64"})
 
 
@@ -27,7 +27,7 @@ class Constants:
         self._module = module
 
     def array(self, attribute: Any) -> Array:
-        """The value in its carrier type (see `types`); complex numbers in numpy's complex type.
+        """The value of a constant, in the type that carries it in a graph (see `types`), or a complex type of numpy.
 
         Raises:
             InvalidArgumentError: the number of bytes does not match the type.
@@ -41,7 +41,7 @@ class Constants:
             return _unpacked(self._resource(str(attribute)), element, shape)
         if word in _BUFFERED:
             values = np.array(attribute)
-            # The bindings repeat a splat bool only eight times.
+            # For a splat (one value for all elements) of bool, the bindings return only eight elements.
             return np.broadcast_to(values.flat[0], shape) if attribute.is_splat else values.reshape(shape)
         return _written(attribute, element, shape)
 
@@ -60,7 +60,7 @@ class Constants:
 
 
 def _unpacked(data: memoryview, element: Element, shape: tuple[int, ...]) -> Array:
-    """Unpack elements below a byte, lowest bits first; bytes after them are ignored, as Apple's interpreter does."""
+    """Unpack elements of less than 8 bits, lowest bits first. Further bytes are ignored, as in Apple's interpreter."""
     count = math.prod(shape)
     least = (count * element.bits + 7) // 8
     if (len(data) < least) if element.bits < 8 else (len(data) != least):
@@ -73,7 +73,7 @@ def _unpacked(data: memoryview, element: Element, shape: tuple[int, ...]) -> Arr
 
 
 def _written(attribute: Any, element: Element, shape: tuple[int, ...]) -> Array:
-    """Read a constant from MLIR's text: its bytes in hexadecimal, or its numbers if they are few."""
+    """Read a constant from MLIR's text: bytes in hexadecimal, or numbers if they are few."""
     text = str(attribute)
     found = _HEX.match(text)
     if found is not None:
@@ -89,7 +89,7 @@ def _number(word: str, element: Element) -> float:
     if word in ("true", "false"):
         return float(word == "true")
     if word.startswith("0x"):
-        # NaN and infinities are written as their bits.
+        # MLIR writes NaN and infinities as their bits.
         bits = np.array(int(word, 16), f"u{element.storage.itemsize}")
         return float(bits.view(element.storage).astype(np.float32))
     return float(word)

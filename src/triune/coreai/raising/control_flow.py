@@ -1,4 +1,4 @@
-"""Conditions, loops and invoked graphs, and states, which their blocks may read and write."""
+"""Conditions, loops, invoked graphs, and states, which their blocks may read and write."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -15,7 +15,9 @@ from triune.graph.raising.types import DType
 
 
 def raise_if(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """If: the condition chooses the first or the second block. States that either writes become further outputs."""
+    """Raise if to If: the condition chooses the first or the second block. States that a block writes become
+    outputs.
+    """
     predicate = raiser.graph.scalar(raiser.graph.cast(raiser.tensor(view.operands[0]), DType.BOOL))
     prefix = raiser.graph.prefix
     written = _written(raiser, view)
@@ -29,12 +31,12 @@ def raise_if(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 
 def raise_while(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """While: the first block gives the condition and the body's inputs; the second is the body.
+    """Raise while to Loop. The first block computes the condition and the inputs of the second, which is the body.
 
-    States that the blocks write are loop variables like the others.
+    States that the blocks write become loop variables.
 
-    ONNX's Loop evaluates its condition at the end of an iteration, but the first block runs at the beginning. The block
-    is therefore raised twice: before the loop and at the end of the body.
+    ONNX's Loop computes its condition at the end of a step, but the first block runs at the beginning. So that block is
+    raised twice: before the loop, and at the end of the body.
     """
     before, after = (region.blocks[0] for region in view.regions)
     prefix = raiser.graph.prefix
@@ -64,7 +66,7 @@ def raise_while(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 
 def raise_invoke(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """Inline an invoked graph of the module; composites, which Apple's runtimes recognize as a whole, too."""
+    """Inline an invoked graph of the module, even a composite, which Apple's runtimes run as one operation."""
     name = invoked(view)
     if name not in raiser.program.graphs:
         raise InvalidArgumentError(f"there is no graph '{name}' to invoke")
@@ -74,13 +76,13 @@ def raise_invoke(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 
 def raise_isolated_group(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """Inline a block that is meant for one compute unit."""
+    """Inline a block that is meant to run on one compute unit."""
     inside = RegionRaiser(raiser.program, raiser.graph, {}, raiser.states, raiser.depth + 1)
     return _inlined(raiser, inside, view.regions[0].blocks[0], view)
 
 
 def raise_create_token(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """A token has no effect: reads and writes stay in the program's order."""
+    """Make a token, which does nothing: reads and writes keep the order of the program."""
     del raiser, view
     return [Token()]
 
@@ -91,7 +93,7 @@ def raise_read_handle(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 
 def raise_write_handle(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """Set a new value of the state."""
+    """Set the state to a new value."""
     name = _state(raiser, view.operands[0])
     data, state = raiser.tensor(view.operands[1]), raiser.states[name]
     raiser.states[name] = Tensor(data.name, state.dtype, state.shape, data.constant)
@@ -99,7 +101,7 @@ def raise_write_handle(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 
 def raise_nothing(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """Raise an operation that only describes the program to nothing."""
+    """Write nothing for an operation that only describes the program."""
     del raiser, view
     return []
 
@@ -112,7 +114,7 @@ def _inlined(raiser: RegionRaiser, inside: RegionRaiser, block: Any, view: Any) 
 
 
 def _enter(raiser: RegionRaiser, block: Any, values: Sequence[Held]) -> None:
-    """Bind a block's arguments to values."""
+    """Bind the arguments of a block to `values`."""
     for argument, value in zip(block.arguments, values, strict=True):
         raiser.values[argument] = value
 
@@ -125,7 +127,7 @@ def _tensors(values: Sequence[Held]) -> list[Tensor]:
 
 
 def _written(raiser: RegionRaiser, view: Any) -> list[str]:
-    """The states that the blocks of an operation may write."""
+    """The names of the states that the blocks of an operation may write."""
     found = {_state(raiser, value) for value in _handles(view)}
     return sorted(found)
 
@@ -135,10 +137,10 @@ def _handles(view: Any) -> Iterator[Any]:
         for block in region.blocks:
             for operation in block.operations:
                 name = operation.operation.name
-                # An invoked graph that takes a handle is assumed to write it.
+                # An invoked graph that has a handle as operand may write its state.
                 if name in ("coreai.write_handle", "coreai.invoke", "coreai.isolated_group"):
                     yield from (each for each in operation.operands if str(each.type).startswith("!coreai.handle"))
-                # Within a group its own arguments stand for the outer handles.
+                # A group has arguments of its own for the handles that are its operands.
                 if name != "coreai.isolated_group":
                     yield from _handles(operation)
 

@@ -1,4 +1,4 @@
-"""Elementwise functions of two tensors, which broadcast as in numpy; `where`."""
+"""Elementwise functions of two tensors, which broadcast as in numpy; and `where`."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -13,7 +13,7 @@ from triune.graph.raising.types import DType
 
 
 def _operands(given: Given) -> tuple[Tensor, Tensor]:
-    """The two operands, which the dialect names `x` and `y`, or `input` and `other`."""
+    """The two operands. The dialect calls them `x` and `y`, or `input` and `other`."""
     first, second = _names(given)
     return given[first], given[second]
 
@@ -30,13 +30,13 @@ def _same(op_type: str, on_bool: str, graph: Graph, given: Given) -> Tensor:
 
 
 def _maximum(graph: Graph, given: Given) -> Tensor:
-    """Raise `maximum` to Max, but max(x, x), a barrier against Apple's compiler fusing two operations, to x."""
+    """Write Max; or x for max(x, x), a barrier that keeps Apple's compiler from fusing two operations."""
     x, y = _operands(given)
     return x if x is y else _same("Max", "Or", graph, given)
 
 
 def _minimum(graph: Graph, given: Given) -> Tensor:
-    """Raise `minimum` to Min, but min(max(x, low), high) with constant limits to Clip.
+    """Write Min; or Clip for min(max(x, low), high) with constant limits.
 
     ONNX Runtime fuses a Clip, but not Min and Max, into the preceding Conv.
     """
@@ -52,7 +52,7 @@ def _minimum(graph: Graph, given: Given) -> Tensor:
 
 
 def _maximum_before(given: Given, name: str) -> tuple[Tensor, float] | None:
-    """For an operand max(x, constant): x and the constant; None for any other operand."""
+    """If the operand is max(x, constant), return x and the constant; else None."""
     relu = given.producer(name, "coreai.relu")
     if relu is not None:
         return relu["input"], 0.0
@@ -61,13 +61,13 @@ def _maximum_before(given: Given, name: str) -> tuple[Tensor, float] | None:
         if before is not None:
             x, y = _operands(before)
             low = _number(y)
-            # If the shapes differed, max(x, constant) would have broadcast x.
+            # If the rank of the constant is higher, max(x, constant) broadcasts x.
             return None if low is None or y.rank > x.rank else (x, low)
     return None
 
 
 def _number(tensor: Tensor) -> float | None:
-    """The number that a constant of one element holds."""
+    """The number in a constant of one element; None for other tensors."""
     value = tensor.constant
     return None if value is None or value.size != 1 else float(value.reshape(-1)[0])
 
@@ -85,13 +85,13 @@ def _not_equal(graph: Graph, given: Given) -> Tensor:
 
 
 def _divide(graph: Graph, given: Given) -> Tensor:
-    """Divide; integers are rounded towards zero, as in ONNX."""
+    """Write a quotient. For integers it is rounded toward zero, as in ONNX."""
     x, y = _operands(given)
     return graph.op("Div", x, y) if is_float(x) else truncated_quotient(graph, x, y)
 
 
 def _floor_divide(graph: Graph, given: Given) -> Tensor:
-    """floor(x / y) computed in floats, for fp16 in fp32. Programs also write floor(x) as a floor division by 1."""
+    """Write floor(x / y), computed in floats, for fp16 in fp32. Programs also write floor(x) as floor(x / 1)."""
     x, y = _operands(given)
     if not is_float(x):
         return floor_quotient(graph, x, y)
@@ -104,7 +104,7 @@ def _floor_divide(graph: Graph, given: Given) -> Tensor:
 
 
 def _modulo(graph: Graph, given: Given) -> Tensor:
-    """The remainder, which has the sign of `x`."""
+    """Write the remainder with the sign of `x`."""
     x, y = _operands(given)
     return graph.op("Mod", x, y, fmod=1) if is_float(x) else truncated_remainder(graph, x, y)
 

@@ -15,13 +15,13 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
 
-def _simple(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """Raise an operation on floats to the ONNX operator `op_type` of the same meaning."""
+def _float_op(op_type: str, graph: Graph, given: Given) -> Tensor:
+    """Write the ONNX operator `op_type`, which means the same for floats."""
     return graph.op(op_type, _operand(given))
 
 
 def _operand(given: Given) -> Tensor:
-    """The operand, which the dialect names `x` or `input`."""
+    """The operand. The dialect calls it `x` or `input`."""
     return given["x" if hasattr(given.operation, "x") else "input"]
 
 
@@ -65,7 +65,9 @@ def _softmax(graph: Graph, given: Given) -> Tensor:
 
 
 def _cast(graph: Graph, given: Given) -> Tensor:
-    """Cast. To integers, Apple's interpreter rounds towards zero and saturates, and NaN becomes 0."""
+    """Write a cast. Floats are rounded toward zero to integers and saturate, and NaN becomes 0, as in Apple's
+    interpreter.
+    """
     x, element = given["input"], given.element()
     if element.storage.itemsize == 1 and element.storage.kind not in "iub":
         return rounded_to(graph, graph.cast(x, DType.FP32), element.storage)
@@ -90,7 +92,7 @@ def _saturated(graph: Graph, x: Tensor, element: Element) -> Tensor:
     known = graph.op("Where", is_none, graph.like(0, x), x, dtype=x.dtype)
     if element.bits <= 16:
         return _clamped(graph, known, element.lowest, element.highest)
-    # The largest integer is not a float, but the next one is: clamp to that, then subtract 1 as an integer.
+    # The largest integer is not a float, but the number after it is: clamp to that, and subtract 1 as an integer.
     near = _clamped(graph, known, element.lowest, min(element.highest + 1, 1 << 62))
     return _clamped(graph, graph.cast(near, DType.INT64), element.lowest, min(element.highest, (1 << 63) - 1))
 
@@ -100,7 +102,7 @@ def _clamped(graph: Graph, x: Tensor, low: int, high: int) -> Tensor:
 
 
 def rounded_to(graph: Graph, x: Tensor, storage: "np.dtype[np.generic]") -> Tensor:
-    """Round fp32 to the values of an 8-bit float type.
+    """Round fp32 to the numbers that an 8-bit float type has.
 
     Raises:
         UnsupportedError: ONNX does not round to that type.
@@ -145,7 +147,7 @@ _SAME = MappingProxyType(
 
 TABLE: Mapping[str, Raise] = MappingProxyType(
     {
-        **{name: partial(_simple, op_type) for name, op_type in _SAME.items()},
+        **{name: partial(_float_op, op_type) for name, op_type in _SAME.items()},
         "abs": _abs,
         "cast": _cast,
         "coreaix.cast": lambda graph, given: graph.cast(given["source"], given.dtype),

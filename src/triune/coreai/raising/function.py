@@ -1,8 +1,9 @@
 """Raise a function of a Core AI program to an equivalent ONNX model.
 
-Inputs and outputs keep their names, shapes and element types. A state NAME is the input NAME and the output
-"NAME/new": its value after the call. An output with the name of an input becomes "NAME/output". Types that no runtime
-supports become wider ones (`types`), complex numbers pairs in a last axis of 2, and images their bytes.
+Inputs and outputs keep their names, shapes and element types. A state `NAME` becomes an input `NAME` and an output
+`NAME/new`, its value after the call. An output with the name of an input becomes `NAME/output`. Types that no runtime
+supports become wider ones (`types`), complex numbers have a last axis of size 2 for both parts, and images become their
+bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from triune.coreai.program import (
     result_names,
     results_of,
 )
-from triune.coreai.raising.complex_numbers import joined, parted
+from triune.coreai.raising.complex_numbers import from_pairs, to_pairs
 from triune.coreai.raising.constants import Constants
 from triune.coreai.raising.control_flow import CONTROL_FLOW
 from triune.coreai.raising.region import LostError, Program, RegionRaiser
@@ -49,20 +50,22 @@ def raise_function(source: Any, name: str | None = None, *, keep_quantized: bool
 
     Args:
         source: the path of an .aimodel, or a `coreai.authoring.AIProgram`.
-        name: the function's name; None for "main", or the only function.
-        keep_quantized: whether large weights stay quantized, read through DequantizeLinear, where ONNX has their
-            form. The model is then smaller, and may be slower.
+        name: the name of the function; None takes "main", or the only one.
+        keep_quantized: whether large weights stay quantized, with DequantizeLinear, if ONNX can express them. The model
+            is
+            then smaller, and may be slower.
 
     Raises:
         NotFoundError: there is no such file or function.
         InvalidArgumentError: the file or an operation is broken.
         UnavailableError: reading the file took too long.
-        UnsupportedError: operations have no equivalent; the message lists all of them with their reasons.
+        UnsupportedError: operations have no equivalent in ONNX. The message lists all of them with the reasons.
     """
     file, program = "program", source
     if isinstance(source, (str, Path)):
         file, path = Path(source).name, Path(source)
-        # A child process reads the file first, so that a missing function is reported without loading the program here.
+        # Let a child process read the file first, so that a missing function is reported without loading the program
+        # here.
         name = find_function([each.name for each in describe(path).functions], name, file)
         program = load_program(path)
     graphs = graphs_of(program)
@@ -113,22 +116,24 @@ def _raise(function: Any, graphs: Mapping[str, Any], constants: Constants, keep_
     values: dict[Any, Held] = {}
     current: dict[str, Tensor] = {}
     for name, argument in zip(names, arguments, strict=True):
-        kind = _passed(argument.type, f"input '{name}'")
+        kind = _graph_type(argument.type, f"input '{name}'")
         inputs.append(value_info(name, kind))
         tensor = Tensor(name, kind.dtype, kind.shape)
         values[argument] = State(name) if name in states else tensor
         if is_complex(argument.type):
             graph.prefix = name
-            values[argument] = parted(graph, tensor)
+            values[argument] = from_pairs(graph, tensor)
         if name in states:
             current[name] = tensor
     program = Program(constants, graphs, TABLE, CONTROL_FLOW)
     raiser = RegionRaiser(program, graph, values, current)
     held = _body(raiser, block, program)
     given = [*(held[place] for place in places), *(raiser.states[name] for name in states)]
-    given = [joined(graph, each) if isinstance(each, Complex) else each for each in given]
-    kinds = [_passed(results[place].type, f"output '{name}'") for place, name in zip(places, called, strict=True)]
-    kinds += [_passed(argument.type, "state") for argument in arguments if dialect.HandleType.isinstance(argument.type)]
+    given = [to_pairs(graph, each) if isinstance(each, Complex) else each for each in given]
+    kinds = [_graph_type(results[place].type, f"output '{name}'") for place, name in zip(places, called, strict=True)]
+    kinds += [
+        _graph_type(argument.type, "state") for argument in arguments if dialect.HandleType.isinstance(argument.type)
+    ]
     _deliver(graph, given, outputs, names)
     graph.nodes[:0] = root.nodes
     graph.nodes[:] = _used(graph.nodes, outputs)
@@ -147,7 +152,7 @@ def _raise(function: Any, graphs: Mapping[str, Any], constants: Constants, keep_
 
 
 def _body(raiser: RegionRaiser, block: Any, program: Program) -> list[Held]:
-    """Raise the function's body. Returns its results; raises one error with all the problems in `program`."""
+    """Raise the body of the function, and return its results. All problems in `program` become one error."""
     held: list[Held] = []
     try:
         held = raiser.block(block)
@@ -177,14 +182,14 @@ def _check_names(names: Sequence[str], role: str) -> None:
 
 
 def _output_names(called: Sequence[str], inputs: Sequence[str], nexts: Sequence[str]) -> list[str]:
-    """The names of a function's outputs in the graph: their own, unless an input has the same name."""
-    # A new name must differ from all of these, including the clashing ones.
+    """The names of the outputs in the graph: their own, unless an input has the same name."""
+    # A new name must differ from all of these, even from those that are replaced.
     root = Root([*called, *inputs, *nexts])
     return [root.fresh(f"{name}/output") if name in inputs else name for name in called]
 
 
-def _passed(kind: Any, what: str) -> TensorType:
-    """The type of an input, output or state in the graph. Raises UnsupportedError."""
+def _graph_type(kind: Any, what: str) -> TensorType:
+    """The type of an input, output or state in the graph. Raises UnsupportedError if no request can carry it."""
     try:
         passed = tensor_type(kind)
     except UnsupportedError as error:
@@ -193,7 +198,7 @@ def _passed(kind: Any, what: str) -> TensorType:
 
 
 def _deliver(graph: Graph, results: Sequence[Held], names: Sequence[str], inputs: Sequence[str]) -> None:
-    """Make the results the graph's outputs: rename the node's result, or add an Identity if no node makes it."""
+    """Make the results the outputs of the graph: rename a node's output, or add an Identity if that is not possible."""
     made = {name for node in graph.nodes for name in node.output} - set(inputs)
     new: dict[str, str] = {}
     rest: list[tuple[Tensor, str]] = []
@@ -213,7 +218,7 @@ def _deliver(graph: Graph, results: Sequence[Held], names: Sequence[str], inputs
 
 
 def _used(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]:
-    """The nodes without those whose results nothing reads."""
+    """The nodes whose results are read, directly or by other nodes, for the outputs."""
     needed = set(outputs)
     kept: list[NodeProto] = []
     for node in reversed(nodes):

@@ -20,7 +20,7 @@ def _gather_along_axis(graph: Graph, given: Given) -> Tensor:
 
 
 def _gather_nd(graph: Graph, given: Given) -> Tensor:
-    """GatherND, or if the indices address one axis a Gather, which is faster."""
+    """Write GatherND; or Gather, which is faster, if the indices are for one axis."""
     x, indices = given["input"], int64(graph, given["indices"])
     if indices.size(-1) == 1:
         return graph.op("Gather", x, graph.squeeze(indices, indices.rank - 1), axis=0)
@@ -54,7 +54,7 @@ def _scatter_nd(graph: Graph, given: Given) -> Tensor:
 
 
 def _reduction(given: Given) -> str:
-    """The reduction by which the block combines the old value and the update."""
+    """The reduction by which the operation's block combines the old value and the update."""
     block = given.operation.regions[0].blocks[0]
     operations = list(block.operations)
     there, new = block.arguments

@@ -1,4 +1,4 @@
-"""The operation that is raised: its operands as tensors of the graph, by the dialect's names, and its attributes."""
+"""The operation that is raised: its operands as tensors of the graph, by their names in the dialect; its attributes."""
 
 import re
 from collections.abc import Callable
@@ -39,18 +39,18 @@ class Given:
         self._held = held
 
     def __getitem__(self, name: str) -> Tensor:
-        """The tensor of an operand. Raises UnsupportedError if it is not a tensor of real numbers."""
+        """The tensor of an operand. Raises UnsupportedError if the operand is not a tensor of real numbers."""
         return self.of(Tensor, name)
 
     def of(self, kind: type[H], name: str) -> H:
-        """An operand of the given kind that is not a tensor. Raises UnsupportedError if it is of another kind."""
+        """An operand of the given class, which is not Tensor. Raises UnsupportedError if it is of another one."""
         held = self._held(getattr(self.operation, name))
         if not isinstance(held, kind):
             raise UnsupportedError(f"the operand '{name}' is {type(held).__name__}, not {kind.__name__}")
         return held
 
     def many(self, name: str) -> list[Tensor]:
-        """The operands of a parameter that takes several."""
+        """All operands of a parameter that takes several."""
         found: list[Tensor] = []
         for value in getattr(self.operation, name):
             held = self._held(value)
@@ -64,11 +64,11 @@ class Given:
         return [self._held(value) for value in self.operation.operands]
 
     def replaced(self, by: Callable[[Held], Held]) -> "Given":
-        """Make a copy of the operation, with each operand replaced by the result of `by`."""
+        """Copy this, with each operand replaced by the result of `by`."""
         return Given(self.operation, lambda value: by(self._held(value)))
 
     def array(self, name: str) -> Array:
-        """The array of a constant operand. Raises UnsupportedError if it is only known when the program runs."""
+        """The array of a constant operand. Raises UnsupportedError if it is known only at run time."""
         constant = self[name].constant
         if constant is None:
             raise UnsupportedError(f"the operand '{name}' is not a constant")
@@ -96,18 +96,20 @@ class Given:
         return found[1] if found else text.strip('"')
 
     def axis(self, name: str, of: str = "input") -> int:
-        """A constant axis of the operand `of`, from 0 on. Raises InvalidArgumentError if there is no such axis."""
+        """A constant axis of the operand `of`, converted to one from 0 on. Raises InvalidArgumentError if it is out of
+        range.
+        """
         return existing_axis(self.integer(name), self[of].rank, name)
 
     def axes(self, name: str, of: str = "input", extra: int = 0) -> list[int]:
-        """Constant axes of the operand `of` (with `extra` dimensions more), from 0 on."""
+        """Constant axes, converted to ones from 0 on. They count dimensions of the operand `of`, and `extra` more."""
         rank = self[of].rank + extra
         return [existing_axis(axis, rank, name) for axis in self.ints(name)]
 
     def is_of_sizes(self, name: str) -> bool:
-        """Whether the operand is gathered and concatenated from dimension sizes and small constants.
+        """Whether the operand consists of sizes of dimensions and small constants, gathered and concatenated.
 
-        Every integer type of 31 bits and more holds such numbers.
+        Every integer type of at least 31 bits can hold such numbers.
         """
         return self._is_of_sizes(getattr(self.operation, name), _DEPTH)
 
@@ -128,20 +130,22 @@ class Given:
         return name == "coreai.get_shape"
 
     def result(self, index: int = 0) -> TensorType:
-        """The type of a result in the graph."""
+        """The type that a result has in the graph."""
         return tensor_type(self.operation.results[index].type)
 
     @property
     def dtype(self) -> DType:
-        """The element type of the first result in the graph."""
+        """The element type that the first result has in the graph."""
         return self.result().dtype
 
     def element(self, index: int = 0) -> Element:
-        """The element type of a result in the program."""
+        """The element type that a result has in the program."""
         return element_type(self.operation.results[index].type)
 
     def producer(self, name: str, operation: str) -> "Given | None":
-        """The operation that makes the operand, if it has that name and nothing else reads its result; else None."""
+        """The operation that computes an operand, if it is an `operation` and nothing else reads its result; else
+        None.
+        """
         value = getattr(self.operation, name)
         owner = getattr(value, "owner", None)
         if getattr(owner, "name", "") != operation or len(list(value.uses)) != 1:

@@ -1,4 +1,4 @@
-"""Conversions between images and tensors: in an ONNX graph an image is a tensor of its bytes."""
+"""Conversion between images and tensors. In an ONNX graph an image is a tensor of its bytes."""
 
 from collections.abc import Mapping
 from math import prod
@@ -17,7 +17,7 @@ def _image_to_tensor(graph: Graph, given: Given) -> Tensor:
 
 
 def _tensor_to_image(graph: Graph, given: Given) -> Tensor:
-    """Reshape a tensor to an image's bytes. Their number must be the image's, which Apple's library does not check."""
+    """Reshape a tensor to the bytes of an image. Their number must fit, which Apple's library does not check."""
     source = given["source"]
     shape = tuple(size or 0 for size in tensor_type(given.operation.result.type).shape or ())
     if source.shape == shape:

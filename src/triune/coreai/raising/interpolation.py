@@ -17,9 +17,9 @@ _FP32 = DType.FP32
 
 
 def _interpolate(graph: Graph, given: Given) -> Tensor:
-    """Sample at (index + 0.5 - offset) / scale - 0.5, clamped to the image, one axis after the other.
+    """Sample at the coordinate (index + 0.5 - offset) / scale - 0.5, clamped to the image, axis by axis.
 
-    ONNX's Resize is used for the axes where it computes the same.
+    ONNX's Resize is used if it computes the same.
     """
     x, mode = given["input"], _mode(given)
     resized = _resized(graph, given, mode)
@@ -53,7 +53,10 @@ def _along(graph: Graph, x: Tensor, axis: int, rank: int, coordinates: Tensor, l
 
 
 def _resized(graph: Graph, given: Given, mode: str) -> Tensor | None:
-    """A linear Resize of two spatial axes of known sizes, with aligned corners or half pixels; None for other cases."""
+    """Write a linear Resize of the last two axes with known sizes; None if its sample points would differ.
+
+    These must be those of half_pixel or of align_corners.
+    """
     x = given["input"]
     scale, offset = given["scale"].constant, given["offset"].constant
     sizes = given.result().shape
@@ -78,7 +81,7 @@ def _resized(graph: Graph, given: Given, mode: str) -> Tensor | None:
 
 
 def _is_same(given: Given, axis: int) -> bool:
-    """Whether interpolation certainly leaves an axis unchanged."""
+    """Whether it is known that interpolation does not change an axis."""
     scale, offset, sizes = given["scale"].constant, given["offset"].constant, given["output_shape"].constant
     size = given["input"].size(axis)
     return (
@@ -95,7 +98,7 @@ def _one(graph: Graph, vector: Tensor, axis: int) -> Tensor:
 
 
 def _interpolate_coordinates(graph: Graph, given: Given) -> Tensor:
-    """Multilinear interpolation: the sum over the corners around each point, weighted by proximity."""
+    """Interpolate linearly in all dimensions: add up the 2^n corners around each point, by their weights."""
     x, mode = graph.cast(given["input"], _FP32), _mode(given)
     count = x.rank
     limits = graph.op("Sub", graph.cast(graph.shape_of(given["input"]), _FP32), graph.constant([1.0] * count, _FP32))
@@ -108,7 +111,7 @@ def _interpolate_coordinates(graph: Graph, given: Given) -> Tensor:
     for corner in itertools.product((0.0, 1.0), repeat=count):
         at = graph.constant(np.array(corner), _FP32)
         place = graph.op("Min", graph.op("Add", low, at), limits)
-        # The factor of an axis is 1 - weight at the lower corner, and weight at the upper.
+        # The weight of a corner is a product over axes: of 1 - weight for the lower one, and of weight for the upper.
         near = graph.op("Abs", graph.op("Sub", graph.constant(1 - np.array(corner), _FP32), weight))
         part = graph.op("Mul", graph.op("GatherND", x, graph.cast(place, DType.INT64)), _product(graph, near))
         total = part if total is None else graph.op("Add", total, part)

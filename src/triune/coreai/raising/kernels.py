@@ -1,4 +1,4 @@
-"""ONNX operators for types without kernels: operands are cast to a type with kernels, and results cast back."""
+"""ONNX operators for types that runtimes have no kernels for: cast operands to another type, and the result back."""
 
 from types import MappingProxyType
 from typing import Any
@@ -7,7 +7,7 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
 FLOATS = (DType.FP16, DType.FP32, DType.FP64, DType.BF16)
-# Integer overflow stays right: wrapping happens when the result is cast back.
+# Overflow of integers stays right: the result wraps around when it is cast back.
 _WIDER = MappingProxyType(
     {
         DType.BOOL: DType.INT32,
@@ -27,12 +27,12 @@ def is_float(tensor: Tensor) -> bool:
 
 
 def wide(graph: Graph, tensor: Tensor) -> Tensor:
-    """Cast `tensor` to a type that every kernel supports: fp16, fp32, int32 or int64."""
+    """Cast `tensor` to a type that all kernels support: fp16, fp32, int32 or int64."""
     return graph.cast(tensor, _WIDER.get(tensor.dtype, tensor.dtype))
 
 
 def computed(graph: Graph, op_type: str, *inputs: Tensor, dtype: DType | None = None, **attributes: Any) -> Tensor:
-    """Apply the operator to inputs of one type, the first one's. The result has that type, or `dtype`."""
+    """Write an operator on inputs of one type, that of the first one. The result has that type, or `dtype`."""
     first = inputs[0]
     widened = [wide(graph, each) for each in inputs]
     if dtype is not None:
@@ -41,11 +41,11 @@ def computed(graph: Graph, op_type: str, *inputs: Tensor, dtype: DType | None = 
 
 
 def where(graph: Graph, condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Apply ONNX's Where, also to bool and small integer types."""
+    """Write ONNX's Where, also for bool and small integer types."""
     result = graph.op("Where", condition, wide(graph, yes), wide(graph, no), dtype=wide(graph, yes).dtype)
     return graph.cast(result, yes.dtype)
 
 
 def int64(graph: Graph, tensor: Tensor) -> Tensor:
-    """Cast indices, sizes and shapes to INT64, as ONNX takes them."""
+    """Cast indices, sizes and shapes to INT64, as ONNX requires."""
     return graph.cast(tensor, DType.INT64)

@@ -16,7 +16,7 @@ _MODES = MappingProxyType({"constant": "constant", "replicate": "edge", "reflect
 
 
 def _pad(graph: Graph, given: Given) -> Tensor:
-    """Pad. Core AI's amounts are (before, after) for each axis; ONNX's are all befores, then all afters."""
+    """Write Pad. Core AI's amounts are (before, after) for each axis; ONNX has all amounts before, then all after."""
     x, amounts, mode = given["input"], int64(graph, given["padding"]), given.word("padding_mode")
     if mode == "symmetric":
         return _symmetric(graph, x, given.ints("padding"))
@@ -36,7 +36,7 @@ def _pad(graph: Graph, given: Given) -> Tensor:
 
 
 def _symmetric(graph: Graph, x: Tensor, amounts: list[int]) -> Tensor:
-    """Symmetric padding, which mirrors including the border element, one axis at a time."""
+    """Write symmetric padding, which mirrors including the element at the border, axis by axis."""
     back = np.iinfo(np.int64).min + 1
     for axis in range(x.rank):
         before, after = amounts[2 * axis], amounts[2 * axis + 1]
@@ -52,10 +52,10 @@ def _symmetric(graph: Graph, x: Tensor, amounts: list[int]) -> Tensor:
 
 
 def padded_by(given: Given, fill: float, kernel: list[int] | None) -> tuple[Tensor, list[int]] | None:
-    """The input of a convolution or pool before a `pad` by `fill`, and that padding as ONNX's `pads`.
+    """If a convolution or pool reads the result of a `pad` with `fill`, return the operand of that, and ONNX's `pads`.
 
-    The pad is fused only if it pads spatial axes alone and nothing else reads the padded tensor. If `kernel` is given
-    (for pools), the padding must also be smaller than the kernel.
+    Else, or if the pad cannot be fused, return None. It must pad only spatial axes, and nothing else may read its
+    result. If `kernel` is given, as for pools, the padding must also be smaller than the kernel.
     """
     before = given.producer("input", "coreai.pad")
     if before is None or before.word("padding_mode") != "constant":

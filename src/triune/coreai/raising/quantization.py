@@ -1,4 +1,4 @@
-"""Quantize and dequantize at run time, by tensor or along an axis."""
+"""Quantize and dequantize at run time, with scalars, or with vectors along an axis."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -17,14 +17,14 @@ _NATIVE = (DType.INT8, DType.UINT8)
 
 
 def _axis(given: Given, x: Tensor) -> int | None:
-    """The axis of vector parameters; None for scalars."""
+    """The axis of the parameters, if they are vectors; None if they are scalars."""
     if given["scale"].rank == 0:
         return None
     return existing_axis(given.integer("axis"), x.rank)
 
 
 def _along(graph: Graph, parameter: Tensor, axis: int | None, rank: int) -> Tensor:
-    """Reshape a vector so that it broadcasts against a tensor along an axis."""
+    """Reshape a vector so that it broadcasts along an axis of a tensor."""
     return parameter if axis is None else graph.reshape(parameter, *(-1 if each == axis else 1 for each in range(rank)))
 
 
@@ -37,13 +37,13 @@ def _attributes(axis: int | None) -> dict[str, Any]:
 
 
 def _quantize(graph: Graph, given: Given) -> Tensor:
-    """clip(round((input - offset2) / scale) + offset1), where halves are rounded to even."""
+    """Write clip(round((input - offset2) / scale) + offset1), where halves are rounded to the even integer."""
     x, scale, offset1, offset2 = (given[name] for name in ("input", "scale", "offset1", "offset2"))
     axis, element = _axis(given, x), given.element()
     is_native = element.bits == 8 and element.carried in _NATIVE and x.dtype in (DType.FP32, DType.FP16)
     if is_native and _is_zero(offset2) and scale.dtype is x.dtype:
-        # QuantizeLinear, which runtimes fuse with its neighbours, but not for fp16: ONNX Runtime (1.32) makes a
-        # QLinearConcat of a Concat in fp16, and refuses it.
+        # Write QuantizeLinear, which runtimes fuse with its neighbours, from fp32: ONNX Runtime (1.32) fuses a Concat
+        # of values quantized from fp16 to QLinearConcat, which it then refuses.
         x, scale = (graph.cast(each, DType.FP32) for each in (x, scale))
         return graph.op("QuantizeLinear", x, scale, offset1, dtype=element.carried, **_attributes(axis))
     scale, offset1, offset2 = (_along(graph, each, axis, x.rank) for each in (scale, offset1, offset2))
@@ -69,13 +69,13 @@ def _dequantize(graph: Graph, given: Given) -> Tensor:
 
 
 def is_native(given: Given, name: str = "input") -> bool:
-    """Whether an operand has 8-bit integers, which DequantizeLinear reads."""
+    """Whether an operand has 8-bit integers, which DequantizeLinear accepts."""
     element = element_type(getattr(given.operation, name).type)
     return element.bits == 8 and element.carried in _NATIVE
 
 
 def shifted_scaled(graph: Graph, x: Tensor, scale: Tensor, offset1: Tensor, offset2: Tensor, dtype: DType) -> Tensor:
-    """`scale * (x - offset1) + offset2` for parameters that broadcast against `x`."""
+    """Write `scale * (x - offset1) + offset2`, for parameters that broadcast to `x`."""
     shifted = graph.cast(x, DType.FP32)
     if not _is_zero(offset1):
         shifted = graph.op("Sub", shifted, graph.cast(offset1, DType.FP32))

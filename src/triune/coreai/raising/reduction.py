@@ -1,4 +1,4 @@
-"""Reductions, which keep the reduced axes with size 1, and scans."""
+"""Reductions, which keep the reduced axes with size 1, and cumulative reductions."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,12 +15,12 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.subgraphs import untyped
 from triune.graph.raising.types import DType
 
-# In the order of the dialect's enumeration.
+# The operators in the order of the dialect's enumeration.
 _COMBINERS = ("Add", "Mul", "Min", "Max")
 
 
 def _reduced(graph: Graph, op_type: str, x: Tensor, axes: list[int]) -> Tensor:
-    # Without axes ONNX reduces all axes.
+    # No axes would mean all axes to ONNX.
     return computed_over(graph, op_type, x, axes) if axes else x
 
 
@@ -34,12 +34,12 @@ def _reduce(op_type: str, graph: Graph, given: Given) -> Tensor:
 
 
 def _logical(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """A logical reduction of bool: the minimum (and) or maximum (or) of 0 and 1."""
+    """Write a logical reduction of bool: the minimum (and) or the maximum (or) of 0 and 1."""
     return _reduced(graph, op_type, given["input"], given.axes("axes"))
 
 
 def _scan(graph: Graph, given: Given) -> Tensor:
-    """A cumulative reduction: element i combines all elements up to i, or all from i on."""
+    """Write a cumulative reduction: element i combines all elements up to i, or all from i on."""
     x, axis, is_reverse = given["input"], given.axis("axis"), given.flag("reverse")
     number = int(given.operation.scan_op.value)
     if not 0 <= number < len(_COMBINERS):
@@ -51,7 +51,7 @@ def _scan(graph: Graph, given: Given) -> Tensor:
 
 
 def _scanned(graph: Graph, x: Tensor, axis: int, is_reverse: bool, op_type: str) -> Tensor:
-    """A cumulative reduction as ONNX's Scan, which begins with the neutral element."""
+    """Write a cumulative reduction as ONNX's Scan, which begins with the neutral element."""
     compute = graph.cast(x, DType.FP32) if x.dtype is DType.FP16 else x
     first = {"Add": 0, "Mul": 1}.get(op_type)
     if first is None:
@@ -80,12 +80,12 @@ def _scanned(graph: Graph, x: Tensor, axis: int, is_reverse: bool, op_type: str)
 
 
 def _argmax(graph: Graph, given: Given) -> Tensor:
-    """ArgMax: the first index of the largest element."""
+    """Write ArgMax: the first index of the largest element."""
     return graph.op("ArgMax", wide(graph, given["input"]), dtype=DType.INT64, axis=given.axis("axis"), keepdims=1)
 
 
 def _quantization_range(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The maximum and minimum of each slice along the axis, and the first and last number of `range`, in fp32."""
+    """The maximum and minimum of each slice along the axis, and the first and last number of `range`, all in fp32."""
     x = graph.cast(given["input"], DType.FP32)
     axis = given.axis("axis")
     others = graph.ints(*(each for each in range(x.rank) if each != axis))

@@ -1,4 +1,4 @@
-"""Raise the operations of a block in order, each by its family's function."""
+"""Raise the operations of a block in order, each by the function of its family."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,18 +18,18 @@ from triune.graph.raising.types import DType
 Raise: TypeAlias = Callable[[Graph, Given], Held | Sequence[Held]]
 ControlFlow: TypeAlias = Callable[["RegionRaiser", Any], Sequence[Held]]
 
-# Exceptions that Python and numpy raise for a malformed operation; its name is added to the message.
+# What Python and numpy raise for a malformed operation. The operation's name is added to the message.
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError)
 _DEEPEST = 64
 
 
 class LostError(Exception):
-    """An operand could not be raised, for a reason that has been recorded already."""
+    """An operand could not be raised, for a reason that is recorded already."""
 
 
 @dataclass(slots=True)
 class Program:
-    """The state that all blocks of a function share.
+    """What all blocks of a function share while they are raised.
 
     Attributes:
         constants: the module's constants.
@@ -54,7 +54,7 @@ class RegionRaiser:
 
     Attributes:
         graph: the graph under construction.
-        values: maps MLIR's values to tensors of the graph; shared with inner blocks.
+        values: the counterpart in the graph of each of MLIR's values; shared with inner blocks.
         states: the current value of each state.
         depth: the nesting depth of invoked graphs.
     """
@@ -71,11 +71,11 @@ class RegionRaiser:
         self.depth = depth
 
     def inner(self, graph: Graph) -> "RegionRaiser":
-        """A raiser for a subgraph, which can read the present values and states."""
+        """A raiser for a subgraph, which can read the values and states known so far."""
         return RegionRaiser(self.program, graph, self.values, self.states, self.depth)
 
     def block(self, block: Any) -> list[Held]:
-        """Raise all operations. Returns what the last one, the terminator, returns. Raises LostError."""
+        """Raise all operations, and return the operands of the last one, the terminator. Raises LostError."""
         operations = list(block.operations)
         if not operations:
             return []
@@ -84,13 +84,13 @@ class RegionRaiser:
         return [self.held(value) for value in operations[-1].operands]
 
     def held(self, value: Any) -> Held:
-        """The counterpart of a value in the graph. Raises LostError if it could not be raised."""
+        """The counterpart of a value in the graph. Raises LostError if the value could not be raised."""
         if value not in self.values:
             raise LostError
         return self.values[value]
 
     def tensor(self, value: Any) -> Tensor:
-        """The tensor in the graph for a value of real numbers.
+        """The tensor in the graph for a tensor of real numbers.
 
         Raises:
             LostError: the value could not be raised.
@@ -127,13 +127,13 @@ class RegionRaiser:
             return self.program.control_flow[name](self, view)
         raiser = self.program.table.get(name)
         if raiser is None:
-            raise UnsupportedError("there is no such operation in Core AI, or ONNX has nothing like it")
+            raise UnsupportedError("Core AI has no such operation, or ONNX cannot express it")
         results = raiser(self.graph, Given(view, self._operand))
         return [results] if isinstance(results, (Tensor, Complex, Sparse, State, Token)) else results
 
     def _operand(self, value: Any) -> Held:
         held = self.held(value)
-        # No runtime computes in bf16: results are computed in a wider type and rounded to bf16.
+        # No runtime computes in bf16: compute in a wider type, and round the result to bf16.
         if isinstance(held, Tensor) and held.dtype is DType.BF16:
             return self.graph.cast(held, DType.FP32)
         return held
@@ -152,7 +152,7 @@ class RegionRaiser:
         return Tensor(fresh("constant"), kind.dtype, array.shape, array)
 
     def _declared(self, value: Any, result: Held) -> Held:
-        """Give a result its declared type and shape."""
+        """Cast a result to its declared element type, and give it its declared shape."""
         if isinstance(result, Complex):
             shape = tensor_type(value.type).shape
             parts = (result.real, result.imaginary)
@@ -165,7 +165,7 @@ class RegionRaiser:
         return Tensor(cast.name, kind.dtype, shape, cast.constant)
 
     def _refuse(self, name: str, view: Any, reason: str, is_malformed: bool) -> None:
-        """Record a problem, and go on with placeholders for the results to find further problems."""
+        """Record a problem, and define the results as placeholders, so that further problems are found."""
         told = self.program.malformed if is_malformed else self.program.problems
         problem = f"{name}: {reason}"
         if problem not in told:
@@ -180,7 +180,7 @@ class RegionRaiser:
 
 
 def table_of(*tables: Mapping[str, Raise]) -> Mapping[str, Raise]:
-    """The union of the families' tables. Raises InternalError if two families raise the same operation."""
+    """Combine the tables of all families. Raises InternalError if two families raise the same operation."""
     whole: dict[str, Raise] = {}
     for table in tables:
         if whole.keys() & table.keys():

@@ -1,4 +1,4 @@
-"""Operations that reorder, reshape or repeat a tensor's elements; ranges and shapes."""
+"""Operations that reorder, reshape or repeat elements; ranges and shapes."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from triune.graph.raising.types import DType
 
 
 def declared(graph: Graph, given: Given, sizes: Tensor) -> Tensor:
-    """The shape of the first result: a constant if it is fully declared, else the computed `sizes`."""
+    """The shape of the first result: a constant if it is declared completely, else the computed `sizes`."""
     shape: Shape | None = given.result().shape
     if shape is not None and None not in shape:
         return graph.ints(*(size for size in shape if size is not None))
@@ -25,7 +25,7 @@ def _reshape(graph: Graph, given: Given) -> Tensor:
     shape = given.result().shape or ()
     unknown = [size for size in shape if size is None]
     if len(unknown) == 1 and 0 not in shape:
-        # A single unknown dimension follows from the others (-1), so nothing need be computed.
+        # A single unknown size can be -1, which means the rest, so that nothing must be computed.
         target = graph.ints(*(-1 if size is None else size for size in shape))
     else:
         target = declared(graph, given, sizes)
@@ -55,7 +55,7 @@ def _broadcast_to(graph: Graph, given: Given) -> Tensor:
 
 def _broadcast_in_dims(graph: Graph, given: Given) -> Tensor:
     x, sizes, axes = given["input"], int64(graph, given["dim_sizes"]), given.axes("axes")
-    # Expand to size 1 leaves a dimension unchanged.
+    # Size 1 in an Expand leaves a dimension unchanged.
     ones = graph.ints(*[1] * x.rank)
     if sizes.constant is not None:
         known = np.ones(x.rank, np.int64)
@@ -78,7 +78,7 @@ def _broadcast_shapes(graph: Graph, given: Given) -> Tensor:
         )
         is_one = graph.op("Equal", x, graph.ints(1), dtype=DType.BOOL)
         return graph.as_sizes(graph.op("Where", is_one, y, x, dtype=DType.INT64))
-    # The shape of a sum of two tensors of these shapes.
+    # Broadcast two tensors of these shapes, and take the shape of the result.
     one = graph.constant(1, DType.BOOL)
     return graph.op("Shape", graph.op("And", graph.op("Expand", one, x), graph.op("Expand", one, y)), dtype=DType.INT64)
 
@@ -98,7 +98,7 @@ def _concat(graph: Graph, given: Given) -> Tensor:
 
 
 def _tile(graph: Graph, given: Given) -> Tensor:
-    """Tile. The counts are for the last axes; the axes before them are not repeated."""
+    """Write Tile. The counts are for the last axes; axes before them are not repeated."""
     x, dims = given["input"], int64(graph, given["dims"])
     count = dims.size(0)
     if count is not None and count < x.rank:

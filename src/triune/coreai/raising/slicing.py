@@ -1,4 +1,4 @@
-"""Reading and writing slices, and splits."""
+"""Read and write slices, and split tensors."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -16,10 +16,11 @@ _BEFORE = np.iinfo(np.int64).min + 1
 
 
 def _region(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor]:
-    """The starts, ends and steps of a slice, converted to ONNX's rules.
+    """The starts, ends and steps of a slice for ONNX.
 
-    Both Core AI and ONNX count negative numbers from the end and clamp others. With a negative step they differ: Core
-    AI's end -1 is before the first element, ONNX's is the last element.
+    In both Core AI and ONNX, negative numbers count from the end, and others are clamped. For a negative step they
+    differ:
+    the end -1 is before the first element in Core AI, and the last element in ONNX.
     """
     starts, ends = int64(graph, given["start_indices"]), int64(graph, given["end_indices"])
     steps = int64(graph, given["strides"])
@@ -39,7 +40,8 @@ def _region(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor]:
 def _declared_ends(graph: Graph, given: Given, starts: Array, ends: Tensor, steps: Array) -> Tensor:
     """Ends for which a slice with a negative step has as many elements as its declared result.
 
-    For known sizes Apple's library counts one element less than for unknown ones; its declared shape is what it gives.
+    For known sizes Apple's library returns one element less than for unknown ones. The declared shape is what it
+    returns.
     """
     sizes = given["update"].shape if hasattr(given.operation, "update") else given.result().shape
     whole = given["input"].shape
@@ -72,12 +74,12 @@ def _is_whole(x: Tensor, axis: int, starts: Tensor, ends: Tensor, steps: Tensor)
         return False
     start, end, step = (int(each.constant[axis]) for each in (starts, ends, steps) if each.constant is not None)
     size = x.size(axis)
-    # "To the end" of a dimension of unknown size is written as the largest integer.
+    # The end of a dimension of unknown size is written as the largest integer.
     return start == 0 and step == 1 and (end >= np.iinfo(np.int32).max if size is None else end >= size)
 
 
 def _split(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """Split into parts of equal size, with the rest in the last part, or of the given sizes."""
+    """Split into parts of equal size, of which the last is smaller if there is a rest; or of the given sizes."""
     x, axis = given["input"], given.axis("dim")
     count = len(given.operation.results)
     if count == 1:

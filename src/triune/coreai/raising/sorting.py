@@ -13,26 +13,29 @@ from triune.graph.raising.types import DType
 
 
 def _order(graph: Graph, given: Given) -> tuple[Tensor, Tensor, int]:
-    """The values in a sortable type, the indices that sort them along an axis, and the axis.
+    """Sort along an axis.
 
-    ONNX's TopK is stable. NaN comes last in either direction: a first sort treats it as infinite, and a second, stable
+    ONNX's TopK is stable. NaN comes last for both orders: the first sort treats it as infinite, and a second, stable
     sort by isnan moves it behind the infinities.
+
+    Returns:
+        the values in a type that can be sorted, the indices that sort them, and the axis.
     """
     x, axis = wide(graph, given["input"]), given.axis("dim")
     is_descending = given.flag("descending")
     size = graph.dim(x, axis)
     if not is_float(x):
-        return x, _places(graph, x, size, axis, not is_descending), axis
+        return x, _sorting_indices(graph, x, size, axis, not is_descending), axis
     is_none = graph.op("IsNaN", x, dtype=DType.BOOL)
     last = graph.like(-np.inf if is_descending else np.inf, x)
     known = graph.op("Where", is_none, last, x, dtype=x.dtype)
-    places = _places(graph, known, size, axis, not is_descending)
+    places = _sorting_indices(graph, known, size, axis, not is_descending)
     none = graph.op("GatherElements", graph.cast(is_none, DType.INT32), places, axis=axis)
-    behind = _places(graph, none, size, axis, True)
+    behind = _sorting_indices(graph, none, size, axis, True)
     return x, graph.op("GatherElements", places, behind, axis=axis), axis
 
 
-def _places(graph: Graph, x: Tensor, size: Tensor, axis: int, is_ascending: bool) -> Tensor:
+def _sorting_indices(graph: Graph, x: Tensor, size: Tensor, axis: int, is_ascending: bool) -> Tensor:
     dtypes = (x.dtype, DType.INT64)
     return graph.ops("TopK", [x, size], dtypes, axis=axis, largest=int(not is_ascending), sorted=1)[1]
 
@@ -47,7 +50,7 @@ def _argsort(graph: Graph, given: Given) -> Tensor:
 
 
 def _non_zero(graph: Graph, given: Given) -> Tensor:
-    """The indices of the nonzero elements, (count, rank); ONNX's NonZero gives (rank, count)."""
+    """The indices of nonzero elements, (count, rank); ONNX's NonZero returns (rank, count)."""
     x = given["input"]
     return graph.op("Transpose", graph.op("NonZero", graph.cast(x, DType.BOOL), dtype=DType.INT64), perm=[1, 0])
 

@@ -1,4 +1,4 @@
-"""All operations and the functions that raise them: the union of the families' tables."""
+"""The functions that raise all operations: the tables of all families together."""
 
 from triune.coreai.raising import (
     compression,

@@ -1,7 +1,7 @@
 """Core AI's element types, and the types that carry them in a graph.
 
-ONNX's runtimes compute in few types. Integers below a byte are carried in one byte, and floats of 8 bits and below in
-fp32. A value is rounded to its own type where it is made, never where it is read.
+ONNX's runtimes compute in few types. Integers of less than 8 bits are carried in int8 or uint8, and floats of at most 8
+bits in fp32. A value is rounded to its own type where it is computed, never where it is read.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ class Element:
         return values.astype(self.carried.numpy)
 
 
-def _whole(bits: int, is_signed: bool) -> Element:
+def _integer(bits: int, is_signed: bool) -> Element:
     width = max(8, bits)
     letter = "int" if is_signed else "uint"
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if is_signed else (0, (1 << bits) - 1)
@@ -68,14 +68,14 @@ _ELEMENTS: Mapping[str, Element] = MappingProxyType(
         "f8E8M0FNU": Element(DType.FP32, np.dtype(ml_dtypes.float8_e8m0fnu), 8),
         "f4E2M1FN": Element(DType.FP32, np.dtype(ml_dtypes.float4_e2m1fn), 4),
         "complex<f32>": Element(DType.FP32, np.dtype(np.complex64), 64, is_complex=True),
-        **{f"si{bits}": _whole(bits, True) for bits in (2, 4, 8, 16, 32, 64)},
-        **{f"ui{bits}": _whole(bits, False) for bits in (1, 2, 3, 4, 6, 8, 16, 32, 64)},
+        **{f"si{bits}": _integer(bits, True) for bits in (2, 4, 8, 16, 32, 64)},
+        **{f"ui{bits}": _integer(bits, False) for bits in (1, 2, 3, 4, 6, 8, 16, 32, 64)},
     }
 )
 
 
 def element_of(word: str) -> Element:
-    """The element type with that name in MLIR.
+    """The element type that MLIR calls `word`.
 
     Raises:
         UnsupportedError: the name is unknown.
@@ -86,7 +86,7 @@ def element_of(word: str) -> Element:
 
 
 def ranked(kind: Any) -> Any:
-    """The tensor type of a value, or of the value that a handle holds.
+    """The tensor type of a value, or of the value that a handle refers to.
 
     Raises:
         UnsupportedError: the type is that of an image or a token.
@@ -99,12 +99,12 @@ def ranked(kind: Any) -> Any:
 
 
 def element_type(kind: Any) -> Element:
-    """The element type of a value's type. Raises UnsupportedError if it is unknown or the value is no tensor."""
+    """The element type of a value's type. Raises UnsupportedError if it is unknown, or the value is not a tensor."""
     return element_of(str(ranked(kind).element_type))
 
 
 def tensor_type(kind: Any) -> TensorType:
-    """A value's type in the graph; an image's is that of its bytes. Raises UnsupportedError."""
+    """The type of a value in the graph; for an image, that of its bytes. Raises UnsupportedError."""
     image = image_of(str(kind))
     if image is not None:
         return TensorType(DType.UINT8, image.shape)

@@ -1,4 +1,4 @@
-"""Counterparts of a program's values while it is raised, for values that ONNX has no type for."""
+"""Counterparts in the graph for values of a program that ONNX has no type for."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -29,14 +29,14 @@ class Sparse:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A handle by which the program reads and writes the state `name`."""
+    """A handle, by which the program reads and writes the state `name`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token, which orders reads and writes of handles; the raised graph keeps the program's order anyway."""
+    """A token, which orders reads and writes of handles. The graph keeps the order of the program anyway."""
 
 
 Held: TypeAlias = Tensor | Complex | Sparse | State | Token

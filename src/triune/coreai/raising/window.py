@@ -1,4 +1,4 @@
-"""Convolutions and pools of two and three spatial axes. Core AI pads by a separate operation, which is fused here."""
+"""Convolutions and pools of two and three spatial axes. Core AI pads by an operation before, which is fused here."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -53,7 +53,7 @@ def _conv_transpose(graph: Graph, given: Given) -> Tensor:
     pads = [*padding, *padding] if len(padding) == count else [*padding[0::2], *padding[1::2]]
     kernel, strides, dilations = _kernel(weight), given.ints("stride"), given.ints("dilation")
     more = given.ints("output_pad")
-    # ONNX's runtimes refuse an output_padding of a stride or more; the elements it would add are zeros.
+    # ONNX's runtimes refuse an output_padding of at least a stride. Pad with zeros instead, which it would add.
     limits = [max(stride, dilation) for stride, dilation in zip(strides, dilations, strict=True)]
     outside = [extra if extra >= limit else 0 for extra, limit in zip(more, limits, strict=True)]
     inside = [extra - out for extra, out in zip(more, outside, strict=True)]
@@ -75,7 +75,7 @@ def _conv_transpose(graph: Graph, given: Given) -> Tensor:
 
 def _max_pool(graph: Graph, given: Given) -> Tensor:
     x, pads = _input(given, -np.inf, given.ints("kernel_size"))
-    # ONNX Runtime pools floats and 8-bit integers; fp64 holds any 32-bit integer.
+    # ONNX Runtime pools only floats and 8-bit integers. Cast others to fp64, which can hold any 32-bit integer.
     carried = x if is_float(x) or x.dtype in (DType.INT8, DType.UINT8) else graph.cast(x, DType.FP64)
     result = graph.op(
         "MaxPool",
@@ -90,7 +90,10 @@ def _max_pool(graph: Graph, given: Given) -> Tensor:
 
 
 def _sum_pool(graph: Graph, given: Given) -> Tensor:
-    """AveragePool times the kernel's size; for integers, which wrap, the sum of the window's strided slices."""
+    """Write AveragePool times the number of elements in the kernel.
+
+    For integers, which must wrap around, add up strided slices, one for each element of the kernel.
+    """
     kernel, strides, dilations = (given.ints(name) for name in ("kernel_size", "strides", "dilation"))
     if not is_float(given["input"]):
         return _summed(graph, given["input"], kernel, strides, dilations)
@@ -113,7 +116,7 @@ def _summed(graph: Graph, x: Tensor, kernel: list[int], strides: list[int], dila
     total: Tensor | None = None
     for place in np.ndindex(*kernel):
         starts = [at * dilation for at, dilation in zip(place, dilations, strict=True)]
-        # Up to the last index at which a window begins.
+        # The slice ends at the last index at which a window begins.
         ends = [
             start - (size - 1) * dilation or np.iinfo(np.int64).max
             for start, size, dilation in zip(starts, kernel, dilations, strict=True)
