@@ -52,7 +52,7 @@ def _keep(graph: Graph, given: Given, result: Tensor, known: Sequence[Array]) ->
 
 
 def _spread_in(graph: Graph, value: Tensor, like: Tensor) -> Tensor:
-    """Write nodes that repeat each element of `value` until it has the shape of `like`."""
+    """Write nodes that repeat each element of `value`, along each axis, so that it broadcasts to `like`."""
     for axis in range(value.rank):
         have, want = value.size(axis), like.size(axis)
         if have in (1, want):
