@@ -55,6 +55,12 @@ async def test_scrape(address: str, server: HandServer) -> None:
     assert 'nv_inference_exec_count{model="identity",version="2"} 42\n' in later
 
 
+async def test_an_upgrade_is_not_offered_and_not_logged(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    _, text = await fetch(address, Connection="Upgrade", Upgrade="websocket")
+    assert "nv_inference_count{" in text
+    assert not caplog.records
+
+
 async def test_names_stay_tritons_whatever_the_scraper_accepts(address: str) -> None:
     _, text = await fetch(address, Accept="application/openmetrics-text; version=1.0.0")
     assert "nv_inference_count{" in text

@@ -1,6 +1,7 @@
 """Set up logging by Triton's log flags."""
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -12,6 +13,9 @@ from rich.logging import RichHandler
 from triune.cli.log_writer import LogWriter
 from triune.core.errors import InvalidArgumentError
 from triune.core.files import non_file_kind
+
+# Their debug messages tell of nothing but themselves, for each request.
+_TALKATIVE = ("asyncio", "grpc")
 
 
 class LogFormat(Enum):
@@ -56,6 +60,10 @@ def set_up_logs(options: LogOptions, console: Console) -> LogWriter:
     writer.addFilter(lambda record: _is_wanted(options, record.levelno))
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[writer])
     logging.captureWarnings(True)
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(logging.INFO)
+    # gRPC's library would write errors of clients to standard error itself, without a thread for blocked readers.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return writer
 
 

@@ -76,7 +76,11 @@ def parse_json(content: str, source: str) -> ModelConfigMessage:
         value = cast(object, json.loads(content, object_pairs_hook=_without_duplicates))
     except json.JSONDecodeError as error:
         raise InvalidArgumentError(f"{source}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise InvalidArgumentError(
+            f"{source}: the JSON is nested too deep: about 1,000 levels are the limit; a config has few"
+        ) from None
+    except ValueError as error:
         raise InvalidArgumentError(f"{source}: not usable JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidArgumentError(

@@ -74,6 +74,9 @@ class ShortProtocol(HttpToolsProtocol):
         else:
             super().data_received(data)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: uvicorn would advise the operator to install libraries for WebSockets."""
+
     def on_message_complete(self) -> None:
         """A request has arrived completely."""
         super().on_message_complete()

@@ -21,7 +21,7 @@ _MAX_SHOWN_CHARACTERS = 32
 
 _SHAPES = re.compile(
     r"shape|dimension|\bdims?\b|\brank|broadcast|mismatch|incompatible|inconsistent|out of (data )?bounds|out of range"
-    r"|division by zero|array is too big",
+    r"|division by zero|beyond 64 bits",
     re.IGNORECASE,
 )
 _MEMORY = re.compile(r"failed to allocate|unable to allocate|bad_alloc|out of memory", re.IGNORECASE)
@@ -53,6 +53,9 @@ _MADE_UP = re.compile(r"(?:_token_\d+)?")
 _NO_NODES: Final[Mapping[str, str]] = {}
 
 _PLAIN: Final[Mapping[str, str]] = {
+    "array is too big; `arr.size * arr.dtype.itemsize` is larger than the maximum possible size.": (
+        "a size or a count of bytes is beyond 64 bits"
+    ),
     "Integer overflow": "a size or a count of bytes is beyond 64 bits",
     "Calculation for Tensor storage size overflowed": "a size or a count of bytes is beyond 64 bits",
     "CalculateTensorStorageSize Tensor shape.Size() must be >= 0": "a size would be below 0",

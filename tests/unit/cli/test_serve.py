@@ -34,6 +34,7 @@ def logged(options: LogOptions, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
     set_up_logs(options, Console(stderr=True))
+    logging.getLogger("grpc._cython.cygrpc").debug("of no use")
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
         logging.log(level, "%s", logging.getLevelName(level).lower())
     for handler in root.handlers:

@@ -72,7 +72,7 @@ REFUSALS = {
     "Node y of type ReverseSequence\nCheck 'a[i] <= b[c]' failed at src/nodes/reverse_sequence.cpp:1:\n"
     "Incorrect input 'seq_lengths' values!\n": "ReverseSequence 'y': Incorrect input 'seq_lengths' values!",
     "array is too big; `arr.size * arr.dtype.itemsize` is larger than the maximum possible size.": (
-        "array is too big; `arr.size * arr.dtype.itemsize` is larger than the maximum possible size"
+        "a size or a count of bytes is beyond 64 bits"
     ),
     "operands could not be broadcast together with shapes (4,) (3,)": (
         "operands could not be broadcast together with shapes (4,) (3,)"

@@ -71,14 +71,13 @@ def refuse_repeats(body: Body, num_keys: int) -> None:
 
 def _parse_not_finite(body: bytes, error: orjson.JSONDecodeError) -> object:
     """Parse JSON that contains NaN or infinities. If it is invalid otherwise, raise the error."""
-    refusal = InvalidArgumentError(f"the request's body is not valid JSON: {error}")
     if b"NaN" not in body and b"Inf" not in body:
-        raise refusal
+        raise _refusal(error, error)
     try:
         # Python's parser is less strict than orjson: check the rest of the JSON with orjson.
         orjson.loads(_NOT_FINITE.sub(lambda match: match[0] if match[0][:1] == b'"' else b"0", body))
-    except orjson.JSONDecodeError:
-        raise refusal from None
+    except orjson.JSONDecodeError as other:
+        raise _refusal(error, other) from None
     return _load(body)
 
 
@@ -87,7 +86,21 @@ def _load(body: bytes) -> object:
     try:
         return json.loads(spelt.decode(), object_pairs_hook=_refuse_repeats, parse_int=_integer)
     except RecursionError:
-        raise InvalidArgumentError("the request's body is not valid JSON: it is nested too deep") from None
+        raise _too_deep() from None
+
+
+def _refusal(first: orjson.JSONDecodeError, last: orjson.JSONDecodeError) -> InvalidArgumentError:
+    """What to tell of the parser's `first` error; `last` is that of the JSON without NaN and infinities."""
+    if "depth limit" in last.msg:
+        return _too_deep()
+    return InvalidArgumentError(f"the request's body is not valid JSON: {first}")
+
+
+def _too_deep() -> InvalidArgumentError:
+    # Two parsers read it, one of which depends on how deep Python's stack is.
+    return InvalidArgumentError(
+        "the request's JSON is nested too deep: about 1,000 levels of arrays and objects are the limit; send it flat"
+    )
 
 
 def _integer(text: str) -> int | float:
@@ -114,14 +127,17 @@ def _most_keys(text: bytes) -> int:
 
 def _num_keys(value: dict[str, Any]) -> int:
     """The number of keys in an object and in nested ones; arrays are searched if they begin with an object."""
-    count = len(value)
-    for each in value.values():
-        if type(each) is list:
-            items = cast("list[Any]", each)
-            if items and type(items[0]) is dict:
-                for item in items:
-                    if type(item) is dict:
-                        count += _num_keys(cast("dict[str, Any]", item))
-        elif type(each) is dict:
-            count += _num_keys(cast("dict[str, Any]", each))
+    count = 0
+    objects = [value]
+    # A loop, since the nesting may be deeper than Python recurses.
+    while objects:
+        each = objects.pop()
+        count += len(each)
+        for member in each.values():
+            if type(member) is dict:
+                objects.append(cast("dict[str, Any]", member))
+            elif type(member) is list:
+                items = cast("list[Any]", member)
+                if items and type(items[0]) is dict:
+                    objects += [item for item in items if type(item) is dict]
     return count

@@ -132,3 +132,22 @@ def test_a_long_string_without_an_end_is_passed_over_once() -> None:
     # Each of its quotes tried as a beginning, it takes hours.
     with pytest.raises(InvalidArgumentError):
         parse_json(b'{"x":NaN,"y":"' + b'\\"' * (1 << 20))
+
+
+@pytest.mark.parametrize("unit", ["[", '{"a":', '[{"a":'])
+@pytest.mark.parametrize("before", ['{"x": %s}', '{"x": NaN, "y": %s}', '{"x": "a:b", "y": %s}'])
+def test_json_of_any_depth_is_taken_or_refused_in_our_words(unit: str, before: str) -> None:
+    closing = "".join({"[": "]", "{": "}"}[each] for each in reversed(unit) if each in "[{")
+
+    def refusal(depth: int) -> str:
+        count = depth // len(closing)
+        try:
+            parse_json((before % (unit * count + "1" + closing * count)).encode())
+        except InvalidArgumentError as error:
+            return str(error)
+        return ""
+
+    assert not refusal(500)
+    ours = "the request's JSON is nested too deep: about 1,000 levels of arrays and objects are the limit; send it flat"
+    assert {refusal(depth) for depth in (900, 950, 980, 1000, 1020, 1100)} <= {"", ours}
+    assert refusal(1100) == refusal(100_000) == ours
