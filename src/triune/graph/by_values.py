@@ -213,7 +213,8 @@ class _Search:
     def _call(self, key: _Key, inputs: Sequence[_Known]) -> list[_Known]:
         """Follow the values through a call of a function.
 
-        For equal knowledge of the inputs it is done once, since nested calls would otherwise take exponential time.
+        It is done once for all calls with the same knowledge of the inputs, since nested calls would otherwise take
+        exponential time.
         """
         call = (key, tuple(inputs))
         if call not in self._calls:

@@ -65,7 +65,7 @@ def _insert_clips(graph: GraphProto, readers: Mapping[str, Sequence[NodeProto]],
             continue
         name = node.output[0]
         node.output[0] = names.value(f"{name}/transposed")
-        nodes.append(helper.make_node("Clip", [node.output[0]], [name], name=f"{name}/apart"))
+        nodes.append(helper.make_node("Clip", [node.output[0]], [name], name=f"{name}/clip"))
     del graph.node[:]
     graph.node.extend(nodes)
 

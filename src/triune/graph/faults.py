@@ -61,8 +61,8 @@ FAULTS: Final[Faults] = {
     (MICROSOFT, "QAttention"): Fault("SIGFPE where there are no rows", {0: _ALL}),
     (MICROSOFT, "QLinearGlobalAveragePool"): Fault("SIGSEGV by scales that do not fit", constant=(1, 3)),
     (MICROSOFT, "RotaryEmbedding"): Fault("SIGSEGV where heads are empty", {0: (-1,)}),
-    (MICROSOFT, "SkipLayerNormalization"): Fault("SIGFPE where what is added is empty", {1: _ALL}),
-    (MICROSOFT, "SkipSimplifiedLayerNormalization"): Fault("SIGFPE where what is added is empty", {1: _ALL}),
+    (MICROSOFT, "SkipLayerNormalization"): Fault("SIGFPE where the skip input is empty", {1: _ALL}),
+    (MICROSOFT, "SkipSimplifiedLayerNormalization"): Fault("SIGFPE where the skip input is empty", {1: _ALL}),
 }
 """The faults of ONNX Runtime, by domain and operator."""
 
@@ -73,7 +73,7 @@ OPENVINO_FAULTS: Final[Faults] = {
     ("", "Pad"): Fault("SIGSEGV by widths of 2 to the 31", constant=(1,)),
     ("", "RNN"): Fault("SIGFPE where there are no rows", {0: _ALL}),
     ("", "Range"): Fault("SIGFPE by a step of 0", constant=(2,)),
-    ("", "Scan"): Fault("SIGFPE where what is scanned is empty", dict.fromkeys(range(64), _ALL)),
+    ("", "Scan"): Fault("SIGFPE where a scanned input is empty", dict.fromkeys(range(64), _ALL)),
     ("", "Scatter"): Fault("SIGSEGV by indices out of range", constant=(1,)),
     ("", "ScatterElements"): Fault("SIGSEGV by indices out of range", constant=(1,)),
     (MICROSOFT, "DynamicQuantizeLSTM"): Fault("SIGFPE where there are no rows", {0: _ALL}),

@@ -71,7 +71,9 @@ def _nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 
 def _restore_safe(graph: GraphProto, inferred: GraphProto, outer: Values | None) -> bool:
-    """Restore the operator of hidden nodes that the types in `inferred` show to be safe; returns whether any were."""
+    """Show nodes to inference again that were hidden from it, if the types in `inferred` prove them safe; returns
+    whether there were any.
+    """
     values, is_new = Values(inferred, outer), False
     for node, known in zip(graph.node, inferred.node, strict=True):
         for inner, inner_inferred in zip(subgraphs_of(node), subgraphs_of(known), strict=True):

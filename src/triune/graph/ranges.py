@@ -162,7 +162,9 @@ def _computed(node: NodeProto, values: Values, given: Sequence[Interval]) -> _En
 
 
 def _quotient(a: Interval, b: Interval) -> _Ends:
-    """The interval of a quotient rounded towards zero. If the divisor may be -1, 0 or 1, it is at most the dividend."""
+    """The interval of a quotient rounded towards zero. If the divisor may be 0, the quotient is at most as large as the
+    dividend.
+    """
     if b.low <= 0 <= b.high:
         return -a.largest, a.largest
     return _from_ends(lambda x, y: abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1), a, b)

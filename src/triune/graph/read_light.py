@@ -161,7 +161,7 @@ def _varint_of(number: int) -> bytes:
 
 
 def _make_initializers(model: ModelProto) -> None:
-    """Turn Constant nodes with external data into initializers, since libraries load external data only for these."""
+    """Turn Constant nodes with external data into initializers, the only tensors whose external data libraries load."""
     graph = model.graph
     for offset in reversed(range(len(graph.node))):
         node = graph.node[offset]

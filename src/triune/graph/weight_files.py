@@ -72,7 +72,11 @@ def load_data(tensor: TensorProto) -> None:
 
 
 def data_of(tensor: TensorProto) -> NDArray[np.uint8]:
-    """The bytes of an external tensor whose location `load` has set. Raises as `array_of` does."""
+    """The bytes of an external tensor.
+
+    Raises:
+        InvalidArgumentError: the file cannot be read, or `load` has not set its location.
+    """
     entries = _entries(tensor)
     path = Path(entries["location"])
     if not path.is_absolute():

@@ -169,7 +169,7 @@ def test_constants_that_the_input_cannot_hold(value: str, tmp_path: Path) -> Non
     nodes = [helper.make_node("Add", ["n", "n"], ["y"])]
     onnx.save(model_of(nodes, [("n", INT64, [1])], [("y", INT64, [1])]), tmp_path / "m.onnx")
     message = refused(run(tmp_path / "m.onnx", "-o", tmp_path / "m.mlpackage", "--constant", f"n={value}"))
-    assert "the constant for input 'n' is" in message
+    assert "the constant for input 'n'" in message
 
 
 class ShiftedExecutor(OnnxExecutor):

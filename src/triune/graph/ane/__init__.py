@@ -65,7 +65,7 @@ _LAYOUT: Sequence[type[LayoutPass]] = (
     Rope,
     SplitHeads,
     ChannelNorm,
-    # The operators between the patterns.
+    # For the operators between linear layers, attention and norms.
     Layout,
     Cancel,
     # Again, for the neighbours of nodes that compute on (B, C, 1, S) only now.

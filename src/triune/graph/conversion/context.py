@@ -71,8 +71,8 @@ class NodeContext(Generic[V]):
         return value
 
     def ints(self, index: int, what: str) -> list[int]:
-        """The integers of an input that must be known at conversion time, such as axes or sizes. Raises as `known`
-        does.
+        """The integers of an input that must be known at conversion time, such as axes or sizes; else Refusal is
+        raised.
         """
         return [int(each) for each in self.known(index, what).reshape(-1)]
 

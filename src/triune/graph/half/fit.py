@@ -51,7 +51,7 @@ def fit_half(
         file: the scratch file for new large weights.
         is_laid_out: whether `graph.ane` has rewritten the model for the Neural Engine, which computes only in fp16:
             then norms are rewritten to stay within fp16, and masks of -inf become finite.
-        keep: names of nodes and operators that are to stay in fp32 because the user said so.
+        keep: names of nodes and operators that the user asked to keep in fp32.
         check: inputs on which ONNX's reference evaluator computes the model in fp32 before and after every pass.
 
     Raises:

@@ -168,7 +168,7 @@ def _copies_elements(name: str, node: NodeProto) -> bool:
 def _is_clipped_harmlessly(name: str, array: NDArray[Any], node: NodeProto) -> bool:
     """Whether clipping `array` to int32 changes nothing for the node that reads it."""
     if node.op_type == "Slice":
-        # Exporters write "to the end" as the largest integer.
+        # In a Slice, exporters write the largest integer for "to the end".
         return name != node.input[0]
     positions = {position for position, read in enumerate(node.input) if read == name}
     harmless = [

@@ -68,8 +68,18 @@ def tables_of(shape: Sequence[int], lut: Sequence[int]) -> Array:
 
 
 def looked_up(indices: Array, lut: Array, vector_axis: int | None) -> Array:
-    """Look up the entry of each index in its table. The elements of an entry are put along `vector_axis`. Raises as
-    `tables_of` does.
+    """Look up the entry of each index in its table.
+
+    Args:
+        indices: the indices, of any shape.
+        lut: the tables: [blocks along each axis..., entries of a table, elements of an entry].
+        vector_axis: the axis of the result along which the elements of an entry are put; None if entries have one
+            element.
+
+    Raises:
+        InvalidArgumentError: the shape of the indices is not a multiple of the number of blocks, or `vector_axis` is
+            missing.
+        UnsupportedError: entries have more than 256 elements.
     """
     table = tables_of(indices.shape, lut.shape)
     vectors = lut.reshape(-1, *lut.shape[-2:])[table, indices]

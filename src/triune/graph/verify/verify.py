@@ -47,7 +47,7 @@ def verify(
 
     Raises:
         UnsupportedError: the source rejects all sets, or the conversion rejects a set that the source takes.
-        InvalidArgumentError: likewise, for sets that are invalid.
+        InvalidArgumentError: the same, if a set does not fit the model's inputs.
         InternalError: an output has another shape.
     """
     answers = Answers(tolerance)

@@ -77,7 +77,7 @@ class _Sampler(Generic[V]):
         return self._b.reshape(result, [self._batch, self._channels, *self._target])
 
     def _nearest(self, coordinate: V, size: Dim[V]) -> V:
-        """The integer coordinate for a coordinate of an axis of `size` elements.
+        """The index of the element nearest to a coordinate, on an axis of `size` elements.
 
         ONNX rounds first and reflects then, which differs for ties: of 6 elements, -3.5 becomes -4 and then 3. (PyTorch
         reflects first: 2.5, then 2.) The second rounding removes errors of the reflection's arithmetic.

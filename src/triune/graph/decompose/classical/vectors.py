@@ -78,7 +78,7 @@ def svm_classifier(c: Context) -> bool:
 
 
 def _linear(c: Context, x: str, count: int) -> None:
-    """A linear machine without support vectors, as in liblinear: one vector of weights for each class."""
+    """An SVMClassifier without support vectors, as in liblinear: a vector of weights for each class."""
     b, weights = c.build, _floats(c, "coefficients").reshape(count, -1)
     scores = b.op("Add", b.op("MatMul", x, b.constant(weights.T.copy())), b.constant(_floats(c, "rho")[:1]))
     c.give(post_transformed(c, scores, c.attributes.get("post_transform", "NONE")), 1)

@@ -109,7 +109,7 @@ class _Step:
 
     def graph(self, prefix: str) -> GraphProto:
         """The step as a subgraph with the inputs h, c and W x + bias (the gates without R h), and the outputs h, c and
-        h scan_output, as scan output.
+        h again, as scan output.
         """
         b = Builder(prefix)
         h, c, given = b.name(), b.name(), b.name()
