@@ -67,6 +67,8 @@ class OpenVinoDecoder:
         except RuntimeError as error:
             cache = f" with a cache in {cache_type}" if cache_type else ""
             raise UnsupportedError(f"OpenVINO cannot compile the decoder{cache}: {reason_of(error)}") from error
+        if unit is Unit.AMX and compiled.get_property("INFERENCE_PRECISION_HINT") != library.Type.bf16:
+            raise UnsupportedError("OpenVINO does not compute in bf16 on this CPU, so the decoder cannot run on 'amx'")
         self.unit = unit
         self.precision = "bf16" if unit is Unit.AMX else "fp32"
         self._request = compiled.create_infer_request()

@@ -17,6 +17,7 @@ from triune.engine.weights import DenseTensor, PackedTensor
 from triune.engine.weights.config import BertConfig
 from triune.graph.inference import infer_shapes
 from triune.graph.load import require_valid
+from triune.graph.normalize import normalize
 from triune.runtimes.reference import Reference
 
 
@@ -91,6 +92,19 @@ def test_large_weights_are_not_copied() -> None:
     model = write_model(config, Weights(config), "paged")
     assert list(model.weights) == ["model.embed_tokens.weight"]
     assert np.shares_memory(model.weights["model.embed_tokens.weight"], large)
+
+
+@pytest.mark.parametrize("form", [None, "zero points", "offsets"])
+@pytest.mark.parametrize("case", ["llama 3", "gemma 2", "gemma 3", "gpt 2"])
+def test_the_plain_form_comes_to_core_ops(case: str, form) -> None:
+    """So it converts to Core ML and Core AI as any graph does."""
+    config = CONFIGS[case]
+    weights = SeededWeights(config) if form is None else SeededWeights(config, 4, form)
+    model = write_model(config, weights, "plain").whole()
+    found, expected = (
+        ReferenceEvaluator(each).run(None, {"input_ids": token_ids()[None]})[0] for each in (normalize(model), model)
+    )
+    np.testing.assert_allclose(found, expected, **TOLERANCE)
 
 
 def test_a_saved_paged_model_runs_in_the_reference_runtime(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from contract.decoders.test_answers import texts, truth
 from support.decoder_steps import Texts
 from triune.core.decoder import CacheType
 from triune.core.errors import UnsupportedError
-from triune.core.units import Unit
+from triune.core.units import Presence, Unit
 from triune.engine.models import write_model
+from triune.hardware.cpu import read_cpu
+from triune.hardware.units import detect_units
 
 pytest.importorskip("openvino")
 
@@ -64,3 +66,17 @@ def test_tokens_come_out_of_a_cache_as_numbers_and_go_back(cache_type, count) ->
     moved.decoder.write_tokens(moved.blocks[0], kept)
     moved.lengths[0] = count
     np.testing.assert_allclose(moved.read({0: 7})[0], expected, atol=0.1 if cache_type == "int8" else 1e-4)
+
+
+def test_bf16_is_on_amx_or_refused() -> None:
+    model = write_model(CONFIGS[CASE], SeededWeights(CONFIGS[CASE]), "paged")
+    options = {"num_threads": 1, "num_blocks": 8}
+    statuses = {each.unit: each.presence for each in detect_units(read_cpu())}
+    if statuses[Unit.AMX] is not Presence.PRESENT:
+        with pytest.raises(UnsupportedError, match="does not compute in bf16 on this CPU"):
+            OpenVinoDecoder(model, unit=Unit.AMX, **options)
+        return
+    decoder = OpenVinoDecoder(model, unit=Unit.AMX, **options)
+    assert decoder.precision == "bf16"
+    (logits,) = Texts(decoder, texts()[:1]).read({0: 40})
+    assert np.abs(logits - truth(CASE)[0]).max() < 0.5
