@@ -11,7 +11,9 @@ import pytest
 
 from support.hand_server import HandServer
 from support.wire import Wire
+from triune.core.requests import InferenceResponse
 from triune.frontends.kserve.budget import MemoryBudget
+from triune.frontends.kserve.grpc import stream as grpc_stream
 from triune.frontends.kserve.grpc.server import GrpcServer
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
@@ -237,6 +239,51 @@ async def test_a_client_that_leaves_without_reading_is_no_defect(
         call.cancel()
         await nothing_held(budget)
     await front_end.stop(0)
+    assert not [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+async def test_answers_that_wait_for_their_turn_count(
+    channel: grpc.aio.Channel, server: HandServer, budget: MemoryBudget
+) -> None:
+    call = stream(channel)
+    # Small requests whose answers are large: none can be written before the first one is answered.
+    huge = np.zeros((1, 5 << 20), np.float32)
+    for _ in range(5):
+        await call.write(raw(LARGE[:, :4], "slow"))
+    await server.until_waiting(5)
+    for request, future in server.waiting[1:]:
+        future.set_result(InferenceResponse(request.model, 2, {"OUTPUT0": huge}, request.id, {}))
+    async with asyncio.timeout(10):
+        while budget.reserved_bytes < 3 * huge.nbytes:
+            await asyncio.sleep(0.01)
+    assert budget.reserved_bytes <= budget.limit_bytes
+    del server.waiting[1:]
+    server.release(0)
+    answers = [await call.read() for _ in range(5)]
+    assert not answers[0].error_message
+    assert "--max-inflight-bytes" in answers[4].error_message, "only three fit into the budget"
+    call.cancel()
+
+
+async def test_a_stream_whose_first_answer_nobody_reads_ends_without_a_word_in_the_log(
+    channel: grpc.aio.Channel,
+    server: HandServer,
+    budget: MemoryBudget,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(grpc_stream, "_SLOWEST_BYTES_PER_SECOND", 1 << 30)
+    call = stream(channel)
+    huge = np.zeros((1, 2 << 20), np.float32)
+    await call.write(raw(huge, "slow"))
+    await server.until_waiting(1)
+    server.release(0)
+    await nothing_held(budget)
+    # The status comes after what was written.
+    answer = await call.read()
+    assert len(answer.infer_response.raw_output_contents[0]) == huge.nbytes
+    assert await call.code() is grpc.StatusCode.UNAVAILABLE
+    assert "read nothing of its responses" in (await call.details())
     assert not [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
 
 

@@ -33,7 +33,7 @@ class MemoryBudget:
         reserved_bytes: the sum of the current reservations.
     """
 
-    __slots__ = ("limit_bytes", "reserved_bytes")
+    __slots__ = ("_highest_bytes", "limit_bytes", "reserved_bytes")
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         """Args:
@@ -41,6 +41,19 @@ class MemoryBudget:
         """
         self.limit_bytes = default_limit_bytes() if limit_bytes is None else limit_bytes
         self.reserved_bytes = 0
+        self._highest_bytes = 0
+
+    def change(self, more_bytes: int) -> None:
+        """Add `more_bytes`, which may be negative, to `reserved_bytes`. Only reservations call this.
+
+        Once the sum is LARGE_BYTES below its highest value, freed memory is returned to the system.
+        """
+        self.reserved_bytes += more_bytes
+        if self.reserved_bytes > self._highest_bytes:
+            self._highest_bytes = self.reserved_bytes
+        elif self._highest_bytes - self.reserved_bytes >= LARGE_BYTES:
+            self._highest_bytes = self.reserved_bytes
+            HEAP.give_back_soon()
 
     def reserve(self, num_bytes: int = 0) -> "Reservation":
         """Make a reservation of `num_bytes`. Raises as `Reservation.resize` does."""
@@ -79,11 +92,12 @@ class Reservation:
                     f"the request takes {num_bytes} bytes of memory, with its answer; all requests together may take "
                     f"{budget.limit_bytes}: ask for less at once, as binary data, or raise --max-inflight-bytes"
                 )
+            HEAP.give_back_soon()  # what is refused was received, and is freed now
             raise UnavailableError(
                 f"the server is full: requests under way take {budget.reserved_bytes} of {budget.limit_bytes} bytes, "
                 f"and this one needs {more} more; try again later, or raise --max-inflight-bytes"
             )
-        budget.reserved_bytes += more
+        budget.change(more)
         self.num_bytes = num_bytes
 
     def grow(self, more_bytes: int) -> None:
@@ -92,9 +106,7 @@ class Reservation:
 
     def release(self) -> None:
         """Return the memory to the budget. Calling it again does nothing."""
-        if self.num_bytes >= LARGE_BYTES:
-            HEAP.give_back_soon()
-        self._budget.reserved_bytes -= self.num_bytes
+        self._budget.change(-self.num_bytes)
         self.num_bytes = 0
 
     def __enter__(self) -> "Reservation":

@@ -32,12 +32,15 @@ _library: Any = onnxruntime
 _LOOK_SECONDS = 0.05
 # How long the arena keeps a run's memory for the next run.
 _KEPT_SECONDS = 2.0
-# Outputs of at least LARGE_BYTES, or of this if values decide the sizes, are tracked: freeing them shrinks the arena.
-_LARGE_BYTES_BY_VALUES = 1 << 20
+# Outputs of at least this size are tracked.
+_TRACKED_BYTES = 1 << 20
+# The arena does not double its regions beyond this size: it would keep up to four times what the runs need.
+_LARGEST_REGION_BYTES = 32 << 20
 
 # If values decide the sizes, runs differ. Then the arena allocates exactly what is requested (kSameAsRequested), not
 # powers of 2.
 _EXACT: Final = {"arena_extend_strategy": 1, "max_dead_bytes_per_chunk": 1 << 20}
+_DOUBLING: Final = {"max_power_of_two_extend_bytes": _LARGEST_REGION_BYTES}
 
 _BEYOND = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
 
@@ -90,7 +93,7 @@ def own_arena(options: Any, max_bytes: int | None, *, is_by_values: bool) -> Gen
         yield
         return
     options.add_session_config_entry("session.use_env_allocators", "1")
-    with _ARENAS.own({"max_mem": max_bytes or 0, **(_EXACT if is_by_values else {})}):
+    with _ARENAS.own({"max_mem": max_bytes or 0, **(_EXACT if is_by_values else _DOUBLING)}):
         yield
 
 
@@ -108,7 +111,7 @@ class RunMemory:
         self._signature = signature
         self._max_bytes = max_bytes
         self._is_by_values = is_by_values
-        self._large_bytes = _LARGE_BYTES_BY_VALUES if is_by_values else LARGE_BYTES
+        self._highest_bytes = 0
         self._options = _library.RunOptions()
         self._options.log_severity_level = NO_LOG
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -126,10 +129,10 @@ class RunMemory:
     def watch(self, outputs: Mapping[str, Array]) -> None:
         """Track large outputs, which occupy the arena until they are freed. Call this with the outputs of each run."""
         for array in outputs.values():
-            if array.nbytes >= self._large_bytes and not array.dtype.hasobject:
+            if array.nbytes >= _TRACKED_BYTES and not array.dtype.hasobject:
                 number = next(self._numbers)
                 self._held[number] = array.nbytes
-                self._has_freed_much |= array.nbytes >= LARGE_BYTES
+                self._highest_bytes = max(self._highest_bytes, self._held_bytes())
                 weakref.finalize(array, self._drop, number).atexit = False
         if self._is_by_values:
             self._return_soon()
@@ -158,7 +161,7 @@ class RunMemory:
         available, wanted = map(int, found.groups())
         asks = f"{node_of(str(error), only_nodes)[0]} asks for {wanted} bytes of memory{given_values(inputs)}"
         limit = f"{self._max_bytes} bytes that a run may take in all, by --run-memory-bytes"
-        num_held = sum(tuple(self._held.values()))
+        num_held = self._held_bytes()
         if wanted <= available + num_held:
             return UnavailableError(
                 f"{asks}; responses that clients have not read yet hold {num_held} of the {limit}: try again later"
@@ -176,7 +179,16 @@ class RunMemory:
     def _drop(self, number: int) -> None:
         """Handle that an output was freed. Called on the thread that freed it."""
         del self._held[number]
-        self._return_soon()
+        if self._highest_bytes - (held_bytes := self._held_bytes()) >= LARGE_BYTES:
+            self._highest_bytes = held_bytes
+            self._has_freed_much = True
+            self._return_soon()
+        elif self._is_by_values:
+            self._return_soon()
+
+    def _held_bytes(self) -> int:
+        """The size of all tracked outputs that are in use."""
+        return sum(tuple(self._held.values()))
 
     def _return_soon(self) -> None:
         if self._is_closed.is_set() or not self._due.acquire(blocking=False):

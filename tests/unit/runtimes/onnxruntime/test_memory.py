@@ -212,6 +212,18 @@ def test_a_large_answer_of_any_model_is_given_back(load: Load) -> None:
     executable.close()
 
 
+def test_answers_that_are_large_together_are_given_back(load: Load) -> None:
+    executable = load(model([node("Add", "x", "x")], {"x": MATRIX}), 1 << 30)
+    x = np.ones((8, MIB), np.float32)
+    executable.run({"x": x[:1]}, ["y"])
+    before = rss()
+    answers = [executable.run({"x": x}, ["y"]) for _ in range(10)]
+    assert before + 310 * MIB < rss() < before + 400 * MIB, "regions do not double beyond what is needed"
+    del answers
+    until_below(before + 50 * MIB)
+    executable.close()
+
+
 def test_what_one_request_took_is_not_missing_to_the_next(load: Load) -> None:
     executable = load(RANGE)
     for mebibytes in (100, 150, 200, 250):

@@ -11,7 +11,7 @@ from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.frontends.access import OPEN, Api, Rules
 from triune.frontends.kserve.grpc.guard import guarded
 from triune.frontends.kserve.grpc.service import SERVICE as INFERENCE_SERVICE
-from triune.frontends.kserve.grpc.status import Context, abort, as_triune_error
+from triune.frontends.kserve.grpc.status import Context, abort, as_triune_error, ended_by_leaving
 from triune.frontends.kserve.limits import check_small
 from triune.serving.server import Server
 
@@ -72,14 +72,16 @@ class HealthService:
         while not self._stopping.is_set():
             status = self._status(service)
             if status != told:
-                await context.write(_response(status))
+                with ended_by_leaving():
+                    await context.write(_response(status))
                 told = status
             try:
                 await asyncio.wait_for(self._stopping.wait(), self._interval_seconds)
             except TimeoutError:
                 continue
         if told != self._status(service):
-            await context.write(_response(self._status(service)))
+            with ended_by_leaving():
+                await context.write(_response(self._status(service)))
 
     def _status(self, service: str) -> int:
         if service not in _SERVICES:

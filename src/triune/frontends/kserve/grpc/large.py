@@ -134,8 +134,8 @@ class LargeMessages:
             return ModelStreamInferResponse(infer_response=message).SerializeToString()
         held.resize(memory_bytes(response.outputs))
         message = await self._offload.in_steps(join_response(response, is_final), held)
-        # gRPC keeps the message in memory until the client has read it.
-        held.resize(len(message))
+        # gRPC keeps the message, and a copy of it, in memory until the client has read it.
+        held.resize(2 * len(message))
         return message
 
 

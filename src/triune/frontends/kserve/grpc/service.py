@@ -147,8 +147,8 @@ class InferenceService:
                 held.release()
             raise
         if held is not None:
-            # gRPC keeps the response in memory until the client has read it.
-            held.resize(min(held.num_bytes, len(answer)))
+            # gRPC keeps the response, and a copy of it, in memory until the client has read it.
+            held.resize(min(held.num_bytes, 2 * len(answer)))
             context.add_done_callback(partial(_release, held))
         return answer
 

@@ -1,10 +1,13 @@
 """Maps Triune's errors to gRPC status codes."""
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn, Protocol
 
 import grpc
+import grpc.aio
 
 from triune.core.errors import (
     AlreadyExistsError,
@@ -44,6 +47,10 @@ class Context(Protocol):
 
     async def read(self) -> bytes | object:
         """Read the client's next message; `grpc.aio.EOF` after the last one."""
+        ...
+
+    async def send_initial_metadata(self, initial_metadata: Sequence[tuple[str, str | bytes]]) -> None:
+        """Send the response headers. Call it at most once, before the first `write`."""
         ...
 
     async def write(self, message: bytes) -> None:
@@ -100,4 +107,19 @@ async def abort(context: Context, error: TriuneError) -> NoReturn:
     The exception that gRPC raises keeps the caller's frame alive until the garbage collector runs: delete the
     request's bytes before calling this.
     """
-    await context.abort(code_of(error), details_of(error))
+    with ended_by_leaving():
+        await context.abort(code_of(error), details_of(error))
+    raise AssertionError("abort always raises")
+
+
+@contextmanager
+def ended_by_leaving() -> Generator[None]:
+    """If the client has left, so that gRPC cannot send what the block sends, end the call without a word in the log.
+
+    Raises:
+        asyncio.CancelledError: the client has left. gRPC expects this from a call that nobody waits for.
+    """
+    try:
+        yield
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None

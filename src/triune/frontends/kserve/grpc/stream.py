@@ -23,6 +23,7 @@ from triune.frontends.kserve.grpc import codec as grpc_codec
 from triune.frontends.kserve.grpc.large import LargeMessages, decode_small
 from triune.frontends.kserve.grpc.parameters import FINAL_RESPONSE
 from triune.frontends.kserve.grpc.status import Context, as_triune_error, details_of
+from triune.frontends.kserve.large_tensors import memory_bytes
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
@@ -38,23 +39,28 @@ _SLOWEST_BYTES_PER_SECOND = 64 << 10
 
 @dataclass(slots=True)
 class _Pending:
-    """An unanswered request of the stream: the future of its response, or the error with which it failed to start."""
+    """An unanswered request of the stream.
+
+    Attributes:
+        message: the request; it may lack its tensors.
+        held: its reservation.
+        num_bytes: the size of its message in bytes.
+        future: the model's answer; None if the request failed to start, or was answered or withdrawn.
+        outcome: the answer or the error; None until there is one, and once it is being written.
+    """
 
     message: ModelInferRequest
-    outcome: asyncio.Future[InferenceResponse] | TriuneError
     held: Reservation
     num_bytes: int
+    future: asyncio.Future[InferenceResponse] | None = None
+    outcome: InferenceResponse | TriuneError | None = None
 
-    def is_done(self) -> bool:
-        return isinstance(self.outcome, TriuneError) or self.outcome.done()
-
-    def result(self) -> InferenceResponse:
-        """The response of a finished request. Raises the request's error."""
-        if isinstance(self.outcome, TriuneError):
-            raise self.outcome
-        if self.outcome.cancelled():
-            raise CancelledError("the request was withdrawn within the server")
-        return self.outcome.result()
+    def take_outcome(self) -> InferenceResponse:
+        """Return the response, and keep no reference to it. Raises the request's error."""
+        outcome, self.outcome = self.outcome, None
+        if isinstance(outcome, InferenceResponse):
+            return outcome
+        raise outcome or CancelledError("the request was withdrawn within the server")
 
 
 class StreamSession:
@@ -84,6 +90,7 @@ class StreamSession:
         self._pending_bytes = 0
         self._reader: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self._is_begun = False
         self._error: TriuneError | None = None
         self._progress = asyncio.Event()
         self._room = asyncio.Event()
@@ -106,8 +113,11 @@ class StreamSession:
                         task.cancel()
         finally:
             for pending in self._pending:
-                if isinstance(pending.outcome, asyncio.Future):
-                    pending.outcome.cancel()
+                if pending.future is not None:
+                    pending.future.cancel()
+                    pending.future = None
+            # The exception that ends the call refers to this object until the garbage collector runs.
+            self._pending.clear()
             for held in self._held:
                 held.release()
         if self._error is not None:
@@ -141,7 +151,6 @@ class StreamSession:
         self._num_pending += 1
         self._pending_bytes += len(data)
         message = ModelInferRequest()
-        outcome: asyncio.Future[InferenceResponse] | TriuneError
         try:
             held.resize(len(data) + REQUEST_BYTES)
             if len(data) > SMALL_BYTES:
@@ -155,14 +164,34 @@ class StreamSession:
                 self._decoupled.add(task)
                 task.add_done_callback(functools.partial(self._end_decoupled, len(data), held))
                 return
-            outcome = self._server.infer(request)
-            outcome.add_done_callback(self._wake)
+            future = self._server.infer(request)
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
-            outcome = as_triune_error(error, METHOD)
-        self._pending.append(_Pending(message, outcome, held, len(data)))
-        self._progress.set()
+            self._pending.append(_Pending(message, held, len(data), outcome=as_triune_error(error, METHOD)))
+            self._progress.set()
+            return
+        pending = _Pending(message, held, len(data), future)
+        self._pending.append(pending)
+        if future.done():
+            self._finish(pending, future)
+        else:
+            future.add_done_callback(functools.partial(self._finish, pending))
 
-    def _wake(self, _: asyncio.Future[InferenceResponse]) -> None:
+    def _finish(self, pending: _Pending, future: asyncio.Future[InferenceResponse]) -> None:
+        """Keep the answer of a request for its turn. From now on its reservation has the size of the answer."""
+        if pending.future is None:  # the stream has ended
+            if not future.cancelled():
+                future.exception()
+            return
+        pending.future = None
+        try:
+            if future.cancelled():
+                pending.outcome = CancelledError("the request was withdrawn within the server")
+            else:
+                response = future.result()
+                pending.held.resize(REQUEST_BYTES + memory_bytes(response.outputs))
+                pending.outcome = response
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            pending.outcome = as_triune_error(error, METHOD)
         self._progress.set()
 
     def _end_decoupled(self, num_bytes: int, held: Reservation, task: asyncio.Task[None]) -> None:
@@ -179,7 +208,7 @@ class StreamSession:
     async def _write_in_order(self, reader: asyncio.Task[None]) -> None:
         """Write the responses of models with one response per request, in the order of the requests."""
         while self._error is None:
-            if self._pending and self._pending[0].is_done():
+            if self._pending and self._pending[0].outcome is not None:
                 pending = self._pending.popleft()
                 await self._write_outcome(pending)
                 self._end(pending.num_bytes, pending.held)
@@ -192,7 +221,7 @@ class StreamSession:
 
     async def _write_outcome(self, pending: _Pending) -> None:
         try:
-            answer = await self._large.encode(pending.result(), pending.held, is_final=True)
+            answer = await self._large.encode(pending.take_outcome(), pending.held, is_final=True)
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
             await self._write_error(pending.message, as_triune_error(error, METHOD))
         else:
@@ -209,7 +238,10 @@ class StreamSession:
                 async for response in responses:
                     is_final = response.is_final
                     if response.outputs or not is_final or is_empty_final_wanted:
-                        await self._write(await self._large.encode(response, held, is_final=is_final))
+                        answer = await self._large.encode(response, held, is_final=is_final)
+                        del response  # writing may take long
+                        await self._write(answer)
+                        del answer
             if not is_final and is_empty_final_wanted:
                 await self._write(ModelStreamInferResponse(infer_response=_header(message)).SerializeToString())
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
@@ -230,7 +262,15 @@ class StreamSession:
             if self._error is not None:
                 return
             try:
-                await asyncio.wait_for(self._context.write(message), seconds)
+                # Not `wait_for`: its frame and the error of the task that it makes are a reference cycle, which holds
+                # the message.
+                async with asyncio.timeout(seconds):
+                    if not self._is_begun:
+                        # Sent with the first message, it would be sent again with the status if that message is not
+                        # read, which gRPC refuses.
+                        await self._context.send_initial_metadata(())
+                        self._is_begun = True
+                    await self._context.write(message)
             except TimeoutError:
                 # gRPC sends the status only after the queued responses, but the memory of the stream is released now.
                 self._error = UnavailableError(f"the client read nothing of its responses for {seconds:g} s")

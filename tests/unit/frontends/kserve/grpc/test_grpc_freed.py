@@ -59,6 +59,9 @@ class HeldContext:
         await asyncio.sleep(0)
         return grpc.aio.EOF
 
+    async def send_initial_metadata(self, metadata: object) -> None:
+        pass
+
     async def write(self, message: bytes) -> None:
         self.details += message.decode(errors="replace")
 
@@ -191,3 +194,31 @@ async def test_what_is_refused_on_a_stream_is_freed_at_once(
     await handlers["ModelStreamInfer"](None, context)
     assert message in context.details
     assert freed == [True]
+
+
+async def test_an_answer_that_nobody_reads_is_freed_when_its_client_leaves(
+    handlers: dict[str, Any], no_collection: None
+) -> None:
+    context = HeldContext([Data(infer("identity"))])
+    writing = asyncio.Event()
+
+    async def write(message: bytes) -> None:
+        writing.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:  # as gRPC's, which cannot finish what it has begun
+            raise grpc.aio.InternalError from None
+
+    context.write = write  # type: ignore[method-assign]
+    call = asyncio.create_task(handlers["ModelStreamInfer"](None, context))
+    await writing.wait()
+    assert len(answers()) == 1
+    call.cancel()
+    await asyncio.wait([call])
+    assert not answers()
+
+
+def answers() -> list[bytes]:
+    """The large answers in memory."""
+    found = {id(each): each for owner in gc.get_objects() for each in gc.get_referents(owner) if type(each) is bytes}
+    return [each for each in found.values() if len(each) > 160_000 and b"triton_final_response" in each]
