@@ -1,4 +1,4 @@
-"""The seam between the transformer engine and runtimes: a compiled decoder with a paged cache of keys and values."""
+"""What the transformer engine requires of runtimes: a compiled decoder with a paged cache of keys and values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,21 +12,21 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.units import Unit
 
 CacheType: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
-"""In what a cache holds keys and values."""
+"""The type of the keys and values in a cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderStep:
-    """The tokens of one step: those of each sequence one after another, sequence after sequence.
+    """The new tokens of one step, packed: all tokens of the first sequence, then those of the second, and so on.
 
     Attributes:
         input_ids: INT64 [tokens].
-        position_ids: INT64 [tokens], each token's place in its sequence.
-        past_lengths: INT32 [sequences], the tokens that each sequence has in the cache.
+        position_ids: INT64 [tokens], each token's position in its sequence.
+        past_lengths: INT32 [sequences], how many tokens of each sequence are in the cache.
         subsequence_begins: INT32 [sequences + 1]: sequence i has the tokens from begins[i] up to begins[i + 1].
-        block_indices: INT32, the KV blocks of all sequences, those of each in the order of its tokens.
-        block_indices_begins: INT32 [sequences + 1], offsets into `block_indices`.
-        logits_indices: INT64 [n], the packed tokens whose logits are wanted.
+        block_indices: INT32, the cache blocks of all sequences, packed like the tokens.
+        block_indices_begins: INT32 [sequences + 1], where the blocks of each sequence begin in `block_indices`.
+        logits_indices: INT64 [n], which of the packed tokens to compute logits for.
     """
 
     input_ids: NDArray[np.int64]
@@ -38,15 +38,16 @@ class DecoderStep:
     logits_indices: NDArray[np.int64]
 
     def arrays(self) -> dict[str, Array]:
-        """The arrays by name, as a graph's inputs."""
+        """The arrays by the names of the graph's inputs."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def require_fitting(self, num_blocks: int, block_size: int) -> None:
-        """Check what would let a runtime read or write outside of its memory.
+        """Check that the step makes no runtime read or write outside the cache.
 
         Raises:
-            InvalidArgumentError: offsets do not ascend from 0 to the number of tokens or blocks, a sequence has fewer
-                blocks than tokens, or an index is out of range.
+            InvalidArgumentError: offsets do not ascend from 0 to the number of tokens or blocks, a sequence has too few
+                blocks
+                for its tokens, or an index is out of range.
         """
         tokens, begins, block_begins = len(self.input_ids), self.subsequence_begins, self.block_indices_begins
         new, held = np.diff(begins), np.diff(block_begins)
@@ -82,7 +83,7 @@ class DecoderStep:
 class DecoderExecutable(Protocol):
     """A decoder compiled for a unit, with its paged cache, which it owns.
 
-    One call at a time, from any thread. `run` releases the GIL for the computation.
+    Only one call may run at a time, on any thread. `run` releases the GIL while it computes.
     """
 
     @property
@@ -97,7 +98,7 @@ class DecoderExecutable(Protocol):
 
     @property
     def cache_form(self) -> str:
-        """A name for how blocks are laid out in memory. Blocks fit executables of the same model and form."""
+        """The name of the memory layout of blocks. Executables of one model with the same form can exchange blocks."""
         ...
 
     @property
@@ -107,7 +108,7 @@ class DecoderExecutable(Protocol):
 
     @property
     def block_bytes(self) -> int:
-        """The memory of one block, of all layers."""
+        """The memory of one block, in all layers."""
         ...
 
     @property
@@ -116,10 +117,10 @@ class DecoderExecutable(Protocol):
         ...
 
     def allocate(self, num_blocks: int) -> None:
-        """Replace the cache by one of `num_blocks` blocks, at least 1. What was in it is lost.
+        """Replace the cache by an empty one of `num_blocks` blocks, at least 1.
 
         Raises:
-            NoMemoryError: there is not the memory.
+            NoMemoryError: there is not enough memory.
         """
         ...
 
@@ -137,56 +138,62 @@ class DecoderExecutable(Protocol):
         ...
 
     def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
-        """A copy of blocks: of each layer the keys, then the values, [blocks, ...] in the form `cache_form`."""
+        """Copy blocks from the cache.
+
+        Returns:
+            the keys, then the values of each layer: [blocks, ...] in the layout that `cache_form` names.
+        """
         ...
 
     def write_blocks(self, indices: Sequence[int], blocks: Sequence[Array]) -> None:
-        """Write what `read_blocks` gave, here or of another executable of the same model and form.
+        """Write blocks that `read_blocks` returned, of this executable or another one of the same model and form.
 
         Raises:
-            InvalidArgumentError: the blocks are of another number, shape or type.
+            InvalidArgumentError: the blocks have another number, shape or type.
         """
         ...
 
     def read_tokens(self, blocks: Sequence[int], num_tokens: int) -> Sequence[NDArray[np.float32]]:
-        """The first tokens of a sequence, out of its blocks: of each layer the keys, then the values.
+        """Copy the keys and values of a sequence's first tokens from its blocks.
 
         Returns:
-            FP32 [tokens, heads, size] each, the form in which sequences move between executables of any form and block
-            size.
+            the keys, then the values of each layer: FP32 [tokens, heads, size]. Executables with any form and block
+            size can
+            take these.
         """
         ...
 
     def write_tokens(self, blocks: Sequence[int], tokens: Sequence[NDArray[np.float32]]) -> None:
-        """Write what `read_tokens` gave to blocks that have places for all of it.
+        """Write keys and values that `read_tokens` returned to blocks.
 
         Raises:
-            InvalidArgumentError: there are more tokens than places, or they are of another model.
+            InvalidArgumentError: the blocks cannot hold as many tokens, or the tokens are of another model.
         """
         ...
 
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy blocks within the cache, as if all were read before any is written."""
+        """Copy blocks within the cache. All are read before any is written."""
         ...
 
     def close(self) -> None:
-        """Free all resources. No call may be running or follow."""
+        """Free all resources. No call may be running, and none may follow."""
         ...
 
 
 def tokens_of(blocks: Array, num_tokens: int) -> NDArray[np.float32]:
-    """The first tokens of blocks [blocks, heads, block size, size] as FP32 [tokens, heads, size]."""
+    """The first tokens in blocks [blocks, heads, block size, size], as FP32 [tokens, heads, size]."""
     count, heads, block_size, size = blocks.shape
     return blocks.swapaxes(1, 2).reshape(count * block_size, heads, size)[:num_tokens].astype(np.float32)
 
 
 def blocks_of(tokens: NDArray[np.float32], num_blocks: int, block_size: int) -> NDArray[np.float32]:
-    """The blocks [num_blocks, heads, block_size, size] that hold tokens FP32 [tokens, heads, size], at least one.
+    """Put tokens, FP32 [tokens, heads, size] and at least one, into blocks [num_blocks, heads, block_size, size].
 
-    Places that are left over hold the last token again: a block of few bits needs no wider range for it.
+    The last token is repeated until the blocks are full: unlike zeros, it does not widen the range of a block whose
+    values are quantized.
 
     Raises:
-        InvalidArgumentError: there are more tokens than places.
+        InvalidArgumentError: the blocks cannot hold as many tokens.
     """
     missing = num_blocks * block_size - len(tokens)
     if missing < 0:
@@ -201,10 +208,10 @@ def blocks_of(tokens: NDArray[np.float32], num_blocks: int, block_size: int) -> 
 def checked_tokens(
     tokens: Sequence[NDArray[np.float32]], heads: Sequence[tuple[int, int]]
 ) -> Sequence[NDArray[np.float32]]:
-    """`tokens` themselves, if they are as many arrays [tokens, heads, size] as `heads` says, one or more tokens each.
+    """Return `tokens` if they are one array [tokens, heads, size] for each (heads, size) in `heads`.
 
     Raises:
-        InvalidArgumentError: they are not.
+        InvalidArgumentError: they are not, or there are no tokens.
     """
     given = [each.shape for each in tokens]
     if not given or not given[0][0] or given != [(given[0][0], *each) for each in heads]:
@@ -216,10 +223,10 @@ def checked_tokens(
 
 
 def checked_blocks(indices: Sequence[int], blocks: Sequence[Array], caches: Sequence[Array]) -> Sequence[Array]:
-    """`blocks` themselves, if they can be written to `caches` at `indices`.
+    """Return `blocks` if they can be written to `caches` at `indices`.
 
     Raises:
-        InvalidArgumentError: they are of another number, shape or type.
+        InvalidArgumentError: they have another number, shape or type.
     """
     wanted = [((len(indices), *cache.shape[1:]), cache.dtype) for cache in caches]
     given = [(block.shape, block.dtype) for block in blocks]

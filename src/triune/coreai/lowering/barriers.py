@@ -141,7 +141,7 @@ def _reassociates(known: Known, operation: Any, place: int) -> bool:
     if before is None or not is_number(before.results[0]) or dtype_of(before.results[0]) != dtype:
         return False
     if name_of(before) == "neg":
-        # -x * b becomes x * -b, which is exact, unless b is subnormal in fp16: the compiler misreads these.
+        # -x * b becomes x * -b, which is exact, unless b is a subnormal constant of fp16, which the compiler misreads.
         negation = Step("mul", Operand(np.array([-1.0]), is_right=True))
         return family is _PRODUCTS and dtype == np.float16 and changes_products(negation, outer, dtype)
     if name_of(before) in family:

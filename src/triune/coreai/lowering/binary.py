@@ -37,4 +37,4 @@ OPS: Mapping[str, Callable[..., Value]] = {
     "GreaterOrEqual": _greater_or_equal,
     "LessOrEqual": _less_or_equal,
 }
-"""The function that writes each ONNX operator; an operator in no such table is one operation of Core AI."""
+"""What writes each operator of ONNX with two operands. Others of that kind are each one operation of Core AI."""

@@ -174,7 +174,7 @@ class ModelProxy:
 
     @staticmethod
     def get_all_compute_devices() -> list[Any]:
-        """Return the same devices: none is unavailable."""
+        """The devices of `get_available_compute_devices`, since all devices are available."""
         return all_devices()
 
     def _compile(self) -> str:

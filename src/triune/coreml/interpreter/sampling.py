@@ -35,9 +35,9 @@ def grid(size: float, count: int, mode: str) -> Array:
 
 
 def nearest(x: Array, axis: int, points: Array, is_floor: bool) -> Array:
-    """Take x along an axis at the pixel before each point if `is_floor`; else at the nearest pixel.
+    """Take x along an axis at the pixel before each point if `is_floor`; else at the pixel nearest to it.
 
-    Of two equally near pixels that is the one before.
+    For a point halfway between two pixels, that is the pixel before it.
     """
     # A point that should be at a pixel may be before it by a rounding error.
     places = np.floor(points + 1e-6) if is_floor else np.ceil(points - 0.5 - 1e-6)

@@ -211,7 +211,7 @@ class RunMemory:
         """Return memory of the arena. ONNX Runtime does so after a run, so start one and terminate it at once."""
         inputs = {spec.name: spec for spec in self._signature.inputs if not spec.is_optional}
         names = [self._signature.outputs[0].name]
-        # The run raises an error, because it is terminated.
+        # The run raises an error, because `terminate` ends it before its first node.
         with self._shrinking, contextlib.suppress(Exception):
             if self._is_closed.is_set():
                 return

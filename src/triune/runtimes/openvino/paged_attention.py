@@ -14,18 +14,18 @@ from triune.graph.paged_attention import DOMAIN, OP_TYPE, cache_heads
 from triune.runtimes.openvino.library import library, onnx_frontend, operators, opset
 
 LONGEST = "max_context_len"
-"""The input that a model gets beside its own: INT32 [], the most tokens that a sequence has, new ones included."""
+"""An input that is added to models: INT32 [], the length of the longest sequence, including its new tokens."""
 
 _LONGEST_INDEX = 12
 
 
 def extension() -> Any:
-    """What teaches the ONNX front end the operator."""
+    """The extension with which OpenVINO's ONNX front end converts the operator."""
     return onnx_frontend.ConversionExtension(OP_TYPE, DOMAIN, _convert)
 
 
 def require_convertible(graph: GraphProto) -> None:
-    """Raises UnsupportedError where OpenVINO's operator lacks what a node asks for."""
+    """Raises UnsupportedError if a node uses a feature that OpenVINO's operator lacks."""
     for node in graph.node:
         if node.domain == DOMAIN and node.op_type == OP_TYPE:
             attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
@@ -40,7 +40,7 @@ def make_paged(model: Any, graph: GraphProto) -> None:
     """Let caches have the type and shape that the CPU plugin chooses, and be written in place.
 
     Args:
-        model: the OpenVINO model of `graph`; changed. Its outputs are without caches, its inputs with LONGEST.
+        model: the OpenVINO model of `graph`; changed. Loses the outputs that are caches, and gains the input LONGEST.
         graph: the ONNX graph that it was read from.
     """
     for name, (heads, _) in cache_heads(graph).items():
@@ -60,7 +60,7 @@ def make_paged(model: Any, graph: GraphProto) -> None:
 
 
 def _convert(context: Any) -> list[Any]:
-    """The operator's 28 inputs; those that are empty switch off what Triune's operator does not have."""
+    """The operator's 28 inputs. Empty ones switch off features that Triune's operator does not have."""
     query, key, value, key_cache, value_cache, *indices = (context.get_input(index) for index in range(9))
     num_kv_heads = int(context.get_attribute("num_kv_heads"))
     head_size = key_cache.get_partial_shape()[3].get_length()

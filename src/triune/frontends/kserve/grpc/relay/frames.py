@@ -1,4 +1,4 @@
-"""The heads of HTTP/2 frames. Source: RFC 9113, sections 4.1 and 6."""
+"""The headers of HTTP/2 frames. Source: RFC 9113, sections 4.1 and 6."""
 
 import struct
 from typing import Final
@@ -27,7 +27,8 @@ MAX_BYTES: Final = HEAD_BYTES + (1 << 14)
 MAX_CONTINUATIONS: Final = 16
 """How many frames may continue the headers of one call: with full frames, more than any call may have."""
 
-# The length is 24 bits: 16 high ones and 8 low ones. Then follow the kind, the flags and the stream's number.
+# The length has 24 bits: the 16 high ones and the 8 low ones. The frame's type, its flags and the stream's number
+# follow.
 _HEAD = struct.Struct(">HBBBI")
 _FLAGS_AT = 4
 _LITERAL = b"\0"
@@ -37,11 +38,11 @@ read_head = _HEAD.unpack_from
 
 
 def find_end(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
-    """Find the end of the headers that begin with the frame at `start`, and go on in CONTINUATION frames.
+    """Find the end of a header block: a HEADERS frame at `start`, and the CONTINUATION frames that follow it.
 
     Returns:
-        where the last of these frames begins and ends; (0, 0) if it has not come yet; (0, -1) if the frames are too
-        many or have more than `max_bytes`.
+        where the last of these frames begins and ends; (0, 0) if it has not arrived yet; (0, -1) if there are too many
+        frames or they have more than `max_bytes`.
     """
     position = start
     for _ in range(1 + MAX_CONTINUATIONS):
@@ -60,15 +61,15 @@ def find_end(data: bytes, start: int, max_bytes: int) -> tuple[int, int]:
 
 
 def with_header(headers: bytes, last: int, name: bytes, value: bytes) -> bytes:
-    """Add a header after all others, in one more CONTINUATION frame.
+    """Add a header to the end of a header block, in one more CONTINUATION frame.
 
-    It is written out, so that the tables of known headers on both ends stay the same. Source: RFC 7541, section 6.2.2.
+    It is a literal header without indexing (RFC 7541, section 6.2.2), so that the HPACK tables of both ends stay equal.
 
     Args:
-        headers: the frames.
-        last: where the last of them begins.
+        headers: the frames of the header block.
+        last: the offset of the last of these frames.
         name: the header's name, of less than 127 bytes.
-        value: its value, likewise.
+        value: its value, of less than 127 bytes.
     """
     _, _, _, flags, stream = read_head(headers, last)
     header = b"".join((_LITERAL, len(name).to_bytes(), name, len(value).to_bytes(), value))
@@ -83,5 +84,7 @@ def reset(stream: int, code: int) -> bytes:
 
 
 def go_away(last_stream: int, code: int, reason: bytes) -> bytes:
-    """A GOAWAY frame, which ends the connection. Calls after `last_stream` were not seen, and may be repeated."""
+    """A GOAWAY frame, which ends the connection. Calls after `last_stream` did not start, so clients may repeat
+    them.
+    """
     return _HEAD.pack(0, 8 + len(reason), GOAWAY, 0, 0) + struct.pack(">II", last_stream, code) + reason

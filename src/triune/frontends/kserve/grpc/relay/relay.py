@@ -22,14 +22,14 @@ _MAX_PATH_BYTES = 100
 
 
 class Relay:
-    """Passes the bytes of clients on to gRPC's library and back. On the event loop only.
+    """Passes the bytes of clients on to gRPC's library, and the library's to clients. Runs on the event loop's thread.
 
     Attributes:
-        address: the address that gRPC's library is to listen on: a socket in a folder that only this user can enter.
+        address: the address that gRPC's library must listen on: a socket in a folder that only this user can enter.
         limits: the limits on connections.
-        turns: the turns in which calls are opened. They are to be told which calls have arrived at their handlers.
+        turns: decides which connection opens the next call. Call its `arrive` when a call reaches its handler.
         num_calls: how many calls all connections have open.
-        buffer: what every read is received into.
+        buffer: the buffer for reads of all connections.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -77,7 +77,7 @@ class Relay:
             server.close()
 
     async def close(self) -> None:
-        """End what gRPC's library, which has stopped, leaves of connections."""
+        """Close the connections that gRPC's library, which has stopped, has left open."""
         self.stop_listening()
         for client in self._clients:
             client.close()

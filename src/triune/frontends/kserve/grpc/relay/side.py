@@ -1,16 +1,16 @@
-"""What both ends of a relayed connection do."""
+"""What a client's connection and the library's connection have in common."""
 
 import asyncio
 from typing import cast
 
 
 class Side(asyncio.BufferedProtocol):
-    """One of two connections that pass on to each other what they receive."""
+    """One of two connections, each of which passes the frames that it receives on to the other, its `peer`."""
 
     def __init__(self, buffer: memoryview, send_seconds: float, num_unframed_bytes: int) -> None:
         """Args:
-        buffer: what to read into. All connections share it, since what was read is copied before the next read.
-        send_seconds: how long the last bytes may take to be sent.
+        buffer: the buffer for reads. All connections share it, since its bytes are copied before the next read.
+        send_seconds: how long a connection that closes may take to send its last bytes.
         num_unframed_bytes: how many bytes precede the first frame.
         """
         self.peer: Side | None = None
@@ -26,7 +26,7 @@ class Side(asyncio.BufferedProtocol):
         return self.transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
+        """Keep the transport of the new connection (see `asyncio.BaseProtocol`)."""
         self.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -35,27 +35,27 @@ class Side(asyncio.BufferedProtocol):
             self.peer.close()
 
     def close(self) -> None:
-        """End the connection when it has sent what it was given, but wait for that no longer than for an answer."""
+        """Close the connection when its buffer has been sent, or after `send_seconds` at the latest."""
         if not self.is_closed:
             self.transport.close()
             asyncio.get_running_loop().call_later(self._send_seconds, self.transport.abort)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where to read to."""
+        """The buffer for the next read (see `asyncio.BufferedProtocol`)."""
         return self._buffer
 
     def pause_writing(self) -> None:
-        """Too much that was passed on waits to be sent: read no more of it."""
+        """The write buffer is full: stop reading from the peer, whose frames fill it."""
         if self.peer is not None:
             self.peer.pause()
 
     def resume_writing(self) -> None:
-        """It was sent: read on."""
+        """The write buffer has room again: continue to read from the peer."""
         if self.peer is not None:
             self.peer.resume()
 
     def pause(self) -> None:
-        """Read no more until `resume` was called as often as this."""
+        """Stop reading until `resume` has been called as often as `pause`."""
         self._num_pauses += 1
         if self._num_pauses == 1 and not self.is_closed:
             self.transport.pause_reading()
@@ -67,7 +67,9 @@ class Side(asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
     def _pass_on(self, data: bytes, changed: list[bytes], start: int, end: int) -> None:
-        """Send `changed` and the frames from `start` to `end`, where the next frame begins; hold what follows."""
+        """Send `changed`, then the bytes of `data` from `start` to `end`, where a frame begins; keep the rest for
+        later.
+        """
         self._num_skipped = max(0, end - len(data))
         self._held = data[end:]
         if self.peer is None or self.peer.is_closed:

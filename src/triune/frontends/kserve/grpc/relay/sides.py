@@ -1,4 +1,4 @@
-"""A connection of a client, and the one to gRPC's library to which its frames are passed on."""
+"""The two connections of the relay for a client: one to the client, and one to gRPC's library."""
 
 import asyncio
 import itertools
@@ -13,31 +13,33 @@ from triune.frontends.kserve.limits import Limits
 _log = logging.getLogger(__name__)
 
 CALL: Final = b"triune-call"
-"""The header that tells a call's number to its handler."""
+"""The header that holds the call's number, for its handler."""
 
-# Larger frames carry data, and cost less than those.
+# Frames below this size are small. Larger ones carry data, and cost less for each byte.
 _SMALL_FRAME_BYTES = 1024
 
-# gRPC's library refuses calls whose headers exceed the limit. Only what exceeds it twice is not worth reading for that.
+# A connection whose header block exceeds the limit this many times is closed. gRPC's library itself refuses calls whose
+# headers exceed the limit once.
 _MOST_HEADS = 2
 
-# The share of a second's small frames that may come at once.
+# A connection may send as many small frames at once as its limit allows in this time.
 _BURST_SECONDS = 0.1
 
-# How many small frames it counts to end a call: cancelling one that runs costs more than any other small frame.
+# Ending a call counts as this many small frames: cancelling a call that runs costs more than any other small frame.
 _RESET_FRAMES = 40
 
-# The calls of a client that has left are ended a few at a time, for the same reason.
+# When a client disconnects, its calls are ended a few at a time, since cancelling them is slow.
 _ENDED_AT_ONCE = 4
 _ENDING_SECONDS = 0.008
 
-# How many calls of one connection may have been ended before they arrived at their handlers. gRPC's library hands most
-# of them on all the same; but it does not have to.
+# A connection may end this many calls before they arrive at their handlers; then it must wait until one does. gRPC's
+# library hands most ended calls to handlers, but need not: after this many seconds such a call counts as arrived.
 _MAX_ABANDONED = 4
 _ABANDONED_SECONDS = 1.0
 
-# A connection is closed after this many strikes: one for each call that is ended before it arrived or is beyond the
-# connection's limit, and for each hundredth of a second of rest. A call that is answered takes one back.
+# A connection is closed after this many strikes. A call that ends before it has arrived is a strike, as is one beyond
+# the connection's limit, and each hundredth of a second for which it sent too many small frames to be read. A call that
+# is answered takes one strike back.
 _MAX_STRIKES = 2000
 _STRIKES_PER_SECOND = 100
 _PARTING_SECONDS = 1.0
@@ -48,9 +50,9 @@ class Shared(Protocol):
 
     Attributes:
         limits: the limits on connections.
-        turns: the turns in which calls are opened.
+        turns: decides which connection opens the next call.
         num_calls: how many calls all connections have open.
-        buffer: what every read is received into.
+        buffer: the buffer for reads of all connections.
     """
 
     limits: Limits
@@ -59,11 +61,11 @@ class Shared(Protocol):
     buffer: memoryview
 
     def arrived(self, client: "ClientSide") -> None:
-        """A client has connected; `client.connect` is to be called."""
+        """Called when a client has connected, to connect it to gRPC's library with `client.connect`."""
         ...
 
     def left(self, client: "ClientSide") -> None:
-        """A client has left, and its calls have ended."""
+        """Called when a client has disconnected and its calls have ended."""
         ...
 
 
@@ -80,20 +82,20 @@ class LibrarySide(Side):
         self._added = b""
 
     def refuse(self, stream: int) -> None:
-        """Tell the client, between two frames, that a call is refused because there are too many."""
+        """Reset a call of the client, because there are too many. The frame is sent before the next one that begins."""
         self._added += frames.reset(stream, frames.ENHANCE_YOUR_CALM)
         if not self._num_skipped:
             self._client.transport.write(self._added)
             self._added = b""
 
     def say_goodbye(self, last_stream: int, reason: str) -> None:
-        """Tell the client, if that is possible between two frames, that its connection will be closed."""
+        """Send the client a GOAWAY frame with a reason, unless part of another frame has yet to be sent."""
         if not self._num_skipped:
             frame = frames.go_away(last_stream, frames.ENHANCE_YOUR_CALM, reason.encode())
             self._client.transport.write(frame)
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Pass frames on to the client, and see which calls end."""
+        """Pass frames on to the client, and note which calls they end."""
         data = self._held + bytes(self._buffer[:nbytes])
         changed: list[bytes] = []
         start, position = 0, self._num_skipped
@@ -111,7 +113,7 @@ class LibrarySide(Side):
 
 
 class ClientSide(Side):
-    """A client's connection. Its frames go to gRPC's library, which gets whole ones only."""
+    """A client's connection. Its frames go to gRPC's library."""
 
     def __init__(self, shared: Shared) -> None:
         """Args:
@@ -147,7 +149,7 @@ class ClientSide(Side):
             self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has left: end its calls, a few at a time, and then the connection to the library."""
+        """The client has disconnected: end its calls, a few at a time, and then the connection to the library."""
         library = self._library
         if library is not None and not library.is_closed and not self._num_skipped:
             for stream in tuple(itertools.islice(self._calls, _ENDED_AT_ONCE)):
@@ -162,22 +164,22 @@ class ClientSide(Side):
         self._shared.left(self)
 
     def end_call(self, stream: int) -> bool:
-        """One of the connection's calls has ended, unless it had before.
+        """Remove one of the connection's calls, if it has not been removed before.
 
         Returns:
-            whether it was on its way to its handler.
+            whether it had not yet arrived at its handler.
         """
         call = self._calls.pop(stream, 0)
         self._shared.num_calls -= call > 0
         return self._shared.turns.leave(call)
 
     def answered(self, stream: int) -> None:
-        """One of the connection's calls has ended with an answer."""
+        """Remove a call that ended with an answer, and take back a strike."""
         self.end_call(stream)
         self._num_strikes = max(0, self._num_strikes - 1)
 
     def abandoned_arrived(self) -> None:
-        """A call has arrived that the client had ended before."""
+        """Called when a call that the client has already ended arrives at its handler."""
         self._num_abandoned -= 1
         if self._is_blocked:
             self._is_blocked = False
@@ -193,7 +195,7 @@ class ClientSide(Side):
             self.pause()
 
     def take_turn(self, call: int) -> None:
-        """Open a call, with which the frames that are held begin."""
+        """Open the call with which the frames in `_held` begin."""
         self._is_waiting = False
         self._go_on(call)
 
@@ -203,7 +205,7 @@ class ClientSide(Side):
         self.resume()
 
     def _forward(self, library: LibrarySide, data: bytes, call: int = 0) -> None:
-        """Pass on the frames of `data`; `call` is the number of a call that may be opened, if not 0."""
+        """Pass the frames of `data` on to the library. `call` is the number for the next new call, if not 0."""
         size, allowed = len(data), self._count_allowed()
         changed: list[bytes] = []
         start, position = 0, self._num_skipped
@@ -242,7 +244,7 @@ class ClientSide(Side):
             self._expel(library)
 
     def _expel(self, library: LibrarySide) -> None:
-        """Say why, read nothing more, and close the connection when the client has had time to read the reason."""
+        """Send the reason, stop reading, and close the connection when the client has had time to read the reason."""
         reason = "too many calls without an answer, or too many small frames"
         _log.info("a gRPC connection is closed: it sent %s", reason)
         library.say_goodbye(self._last_stream, reason)
@@ -251,18 +253,21 @@ class ClientSide(Side):
         asyncio.get_running_loop().call_later(_PARTING_SECONDS, self.transport.abort)
 
     def _next_call(self) -> int:
-        """The number of a call that may be opened now; 0 if it must wait."""
+        """The number for a call that may be opened now; 0 if the call must wait."""
         self._is_blocked = self._num_abandoned >= _MAX_ABANDONED
         call = 0 if self._is_blocked else self._shared.turns.take(self)
         self._is_waiting = not (call or self._is_blocked)
         return call
 
     def _open(self, library: LibrarySide, stream: int, call: int) -> bytes:
-        """Begin a call. A connection may have as many as are left for all others, so that none can take all.
+        """Open a call, or refuse it.
+
+        It is refused if the connection has at least as many calls as are left for all connections: none can take all.
 
         Returns:
-            what is to follow the call's headers: if the call is refused, its end. The library must see the headers of
-            such a call, too, because later ones may refer to them.
+            the bytes that must follow the call's headers: a RST_STREAM frame if the call is refused. The library must
+            see the
+            headers of such a call, too, because HPACK lets later headers refer to them.
         """
         shared = self._shared
         is_refused = len(self._calls) >= shared.limits.calls - shared.num_calls
@@ -277,7 +282,7 @@ class ClientSide(Side):
         return frames.reset(stream, frames.CANCEL)
 
     def _abandon(self, stream: int) -> None:
-        """End a call. If it has not yet arrived, remember it until it does, but not for ever."""
+        """Remove a call that has been ended. If it has not arrived at its handler yet, wait a while until it does."""
         call = self._calls[stream]
         if self.end_call(stream):
             self._num_abandoned += 1

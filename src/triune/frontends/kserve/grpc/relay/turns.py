@@ -1,4 +1,4 @@
-"""The turns in which connections open calls."""
+"""Decides which connection may open the next call."""
 
 import itertools
 from collections import deque
@@ -17,18 +17,18 @@ class Waiting(Protocol):
         ...
 
     def take_turn(self, call: int) -> None:
-        """Open a call of this number. May ask for the next turn."""
+        """Open a call with this number. May call `Turns.take` for the next one."""
         ...
 
     def abandoned_arrived(self) -> None:
-        """A call has arrived that the connection had ended before."""
+        """Called when a call that the connection has already ended arrives at its handler."""
         ...
 
 
 class Turns:
-    """Lets connections open calls one after the other, while few are on their way through gRPC's library.
+    """Lets connections open calls one after the other, so that at most NUM_AHEAD calls have not arrived at handlers.
 
-    A call is on its way until it has arrived at its handler, or has ended before it did.
+    A call that ends before it arrives does not count.
     """
 
     def __init__(self) -> None:
@@ -38,25 +38,25 @@ class Turns:
         self._waiting: deque[Waiting] = deque()
 
     def take(self, connection: Waiting) -> int:
-        """The number of the call that `connection` may open now; 0 if its `take_turn` will be called instead."""
+        """The number for a call that `connection` may open now; 0 if it must wait until its `take_turn` is called."""
         if len(self._under_way) < NUM_AHEAD and not self._waiting:
             return self._next()
         self._waiting.append(connection)
         return 0
 
     def arrive(self, call: int) -> None:
-        """The call has arrived at its handler. May be called more than once."""
+        """Record that a call has arrived at its handler. May be called more than once."""
         if call in self._abandoned:
             self._abandoned.pop(call).abandoned_arrived()
         else:
             self.leave(call)
 
     def abandon(self, call: int, connection: Waiting) -> None:
-        """The call has ended before it arrived, but may arrive yet: `connection` is told when it does."""
+        """Record that a call has ended before it arrived. If it arrives later, `abandoned_arrived` is called."""
         self._abandoned[call] = connection
 
     def leave(self, call: int) -> bool:
-        """The call has arrived or ended. Returns whether it was on its way."""
+        """Record that a call has arrived or ended. Returns whether it had neither arrived nor ended before."""
         if call not in self._under_way:
             return False
         self._under_way.remove(call)
