@@ -123,7 +123,7 @@ def _coordinates(mode: str, each: Axis) -> NDArray[np.float32]:
             offset = np.float32(each.size / 2) * (1 - np.float32(each.target) / (scale * np.float32(each.size)))
             return (offset + exact).astype(np.float32)
         case "tf_crop_and_resize":
-            # In ONNX Runtime's order of operations, since rounding decides whether the last element is outside the
+            # The operations are in ONNX Runtime's order, since rounding decides whether the last element is outside the
             # region.
             begin, end, last = np.float32(each.begin), np.float32(each.end), np.float32(each.size - 1)
             if length <= 1:
