@@ -14,6 +14,8 @@ demo: .venv/demo
 	$(BIN)/triune demo
 
 # One process of tests for each core: those of a file may run in several, since files differ much in how long they take.
+# Where bytecode is not written, all the processes that tests start would compile Triune anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test: check docs .venv/develop
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 

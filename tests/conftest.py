@@ -1,5 +1,6 @@
 """What several kinds of tests share: the zoo's models, and how much of a conformance suite runs."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,13 @@ from triune.zoo.repository import build_repository
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole", action="store_true", help="run the conformance suites whole, not their fixed samples")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """coremltools collects garbage at each conversion: half a second, with the objects of all tests to look through."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

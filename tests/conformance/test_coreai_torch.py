@@ -13,11 +13,10 @@ import pytest
 from conformance.coreai_torch.judge import folders
 from conformance.coreai_torch.models import MODELS, add_composites
 from conformance.coreai_torch.run import LEDGER, judged
-from support.apple_interpreter import Apart, interpret
+from support.apple_interpreter import Apart, interpret, raised
 from support.compared import difference
 from support.coreai_programs import save
 from support.raised import computed
-from triune.coreai.raising import raise_function
 
 
 @pytest.mark.timeout(7200)
@@ -46,7 +45,7 @@ def test_models_compute_the_same(name: str, is_dynamic: bool, tmp_path: Path) ->
         pytest.skip("its sizes are known")
     path = save(model, tmp_path / "model.aimodel", is_dynamic=is_dynamic, around=add_composites)
     expected = _apple((path, dict(model.inputs), dict(model.states)))
-    actual = computed(raise_function(path), {**model.inputs, **model.states})
+    actual = computed(raised(path), {**model.inputs, **model.states})
     assert {output: difference(actual[output], right) for output, right in expected.items()} == dict.fromkeys(
         expected, ""
     )

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from onnx import ModelProto
+
 from triune.coreai.executable import AppleExecutable
 from triune.graph.state_names import new_state
 
@@ -51,6 +53,15 @@ _LOADED = _Loaded()
 def interpret_apart(argument: tuple[Path, Mapping[str, Any]]) -> dict[str, Any]:
     """The function that `Apart` runs in its process: `interpret` with the path and the inputs in one argument."""
     return interpret(*argument)
+
+
+def raised(path: Path) -> ModelProto:
+    """As `raise_function`, but no process of its own reads first what a test has just written."""
+    # These import Apple's library, which processes of other tests do not need, and not every machine has.
+    from triune.coreai.program import load_program
+    from triune.coreai.raising import raise_function
+
+    return raise_function(load_program(path))
 
 
 def next_state(name: str) -> str:

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from support.apple_interpreter import Apart, interpret
+from support.apple_interpreter import Apart, interpret, raised
 from support.raised import computed
 from triune.coreai.lowering import LowerOptions, barriers, lower
 from triune.coreai.program import graphs_of, load_program
-from triune.coreai.raising import raise_function
 from triune.graph.conversion.options import Precision
 
 FLOATS = np.array([[-2.7, -0.3, 0.5, 2.5, 7.9, 1e-9]], np.float32)
@@ -166,8 +165,8 @@ def test_it_is_kept_apart(name: str, tmp_path: Path) -> None:
 )
 def test_raised_a_barrier_is_nothing(name: str, tmp_path: Path) -> None:
     pattern = PATTERNS[name]
-    raised = raise_function(lower(_model(pattern), tmp_path / "m.aimodel").path)
-    (answer,) = computed(raised, {"x": pattern.x}).values()
+    program = raised(lower(_model(pattern), tmp_path / "m.aimodel").path)
+    (answer,) = computed(program, {"x": pattern.x}).values()
     np.testing.assert_array_equal(answer, pattern.right)
     assert not [node for node in raised.graph.node if node.op_type == "Max" and node.input[0] == node.input[1]]
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from support.apple_interpreter import Apart, interpret_apart
+from support.apple_interpreter import Apart, interpret_apart, raised
 from support.half_layout import MADE, MASKS, SCALES, Form, Norm, activations, assert_close, attention, masked, normed
 from support.lowered import plain_answers
 from triune.coreai.lowering import LowerOptions, lower
-from triune.coreai.model import Model
 from triune.graph.conversion.options import Layout, Precision
+from triune.graph.session import GraphSession
 
 _NORMS: list[Norm] = ["divided", "inverted", "power", "centred", "layer"]
 
@@ -31,12 +31,12 @@ def _compare(
     lowered = lower(model, folder / "m.aimodel", LowerOptions(precision=precision, layout=Layout.ANE))
     assert lowered.layout is not None
     assert lowered.layout.num_layers
-    with Model(lowered.path, executor="onnxruntime") as raised:
-        for feeds in calls:
-            (right,) = plain_answers(judge or model, _wide(feeds))
-            is_finite = precision is not Precision.FP32
-            assert_close(_APART((lowered.path, feeds))["y"], right, is_finite=is_finite)
-            assert_close(raised.predict(feeds)["y"], right, is_finite=is_finite)
+    session = GraphSession(raised(lowered.path), "raised")
+    for feeds in calls:
+        (right,) = plain_answers(judge or model, _wide(feeds))
+        is_finite = precision is not Precision.FP32
+        assert_close(_APART((lowered.path, feeds))["y"], right, is_finite=is_finite)
+        assert_close(session.run(feeds, {})[0]["y"], right, is_finite=is_finite)
 
 
 @pytest.mark.parametrize("batch", [2, "b"])

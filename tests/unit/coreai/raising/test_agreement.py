@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from support.apple_interpreter import Apart, interpret
+from support.apple_interpreter import Apart, interpret, raised
 from support.compared import difference
 from support.coreai_programs import save
 from support.coreai_samples import SAMPLES
 from support.raised import computed
-from triune.coreai.program import load_program
-from triune.coreai.raising import raise_function
 
 _CASES = [
     pytest.param(family, name, is_dynamic, id=f"{family}-{name}-{'dynamic' if is_dynamic else 'static'}")
@@ -38,7 +36,7 @@ def test_raised_programs_compute_the_same(family: str, name: str, is_dynamic: bo
     path = save(sample, tmp_path / "case.aimodel", is_dynamic=is_dynamic)
     expected = _apple((path, dict(sample.inputs), dict(sample.states)))
     # Another process has read it just now, and lives.
-    actual = computed(raise_function(load_program(path)), {**sample.inputs, **sample.states})
+    actual = computed(raised(path), {**sample.inputs, **sample.states})
     wrong = {output: difference(actual[output], right) for output, right in expected.items()}
     assert {output: why for output, why in wrong.items() if why} == {}
     assert actual.keys() == expected.keys()

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from support.apple_interpreter import interpret
+from support.apple_interpreter import interpret, raised
 from support.coreai_programs import Sample, ops, packed, save
 from support.raised import computed
-from triune.coreai.raising import raise_function
 
 # The example that the dialect's documentation of `lut_to_sparse_with_bitmask` has for vectors along axis 0.
 MASK = np.array([[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 1], [0, 1, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0]])
@@ -37,6 +36,6 @@ def test_vectors_of_a_sparse_table_lie_along_their_axis(tmp_path: Path) -> None:
 
     sample = Sample(build, {"x": np.ones((8, 6), np.float32)})
     path = save(sample, tmp_path / "m.aimodel")
-    np.testing.assert_array_equal(computed(raise_function(path), sample.inputs)["y0"], RESULT)
+    np.testing.assert_array_equal(computed(raised(path), sample.inputs)["y0"], RESULT)
     # 1.0.0b3 fills the places row by row. When this fails it has been mended: have test_agreement judge axis 0 too.
     assert not np.array_equal(interpret(path, sample.inputs)["y0"], RESULT)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from support.apple_interpreter import interpret
+from support.apple_interpreter import interpret, raised
 from support.compared import difference
 from support.coreai_programs import Sample, add_graph, axis, grouped, ints, numbers, ops, packed, save, uints
 from support.coreai_samples import SAMPLES
@@ -36,13 +36,13 @@ def relu(name: str, **named: Any) -> Callable[[], Any]:
 
 def test_names_that_onnx_bears(tmp_path: Path) -> None:
     sample = Sample(lambda x: ops.relu(x), {"größe in px": X})
-    model = raise_function(save(sample, tmp_path / "m.aimodel"))
+    model = raised(save(sample, tmp_path / "m.aimodel"))
     assert [value.name for value in model.graph.input] == ["größe in px"]
     np.testing.assert_array_equal(computed(model, {"größe in px": X})["y0"], np.maximum(X, 0))
 
 
 def test_free_dimensions_stay_free(tmp_path: Path) -> None:
-    model = raise_function(save(Sample(lambda x: ops.relu(x), {"x": X}), tmp_path / "m.aimodel", is_dynamic=True))
+    model = raised(save(Sample(lambda x: ops.relu(x), {"x": X}), tmp_path / "m.aimodel", is_dynamic=True))
     dims = model.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param for dim in dims] == ["x_0", "x_1"]
 
@@ -81,7 +81,7 @@ def test_graphs_that_others_invoke_are_put_in_place(tmp_path: Path) -> None:
     sample = Sample(build, {"x": X, "y": X[::-1].copy()})
     path = save(sample, tmp_path / "m.aimodel", around=around)
     expected = interpret(path, sample.inputs)
-    actual = computed(raise_function(path), sample.inputs)
+    actual = computed(raised(path), sample.inputs)
     assert difference(actual["y0"], expected["y0"]) == ""
 
 
@@ -92,7 +92,7 @@ def test_constraints_of_hardware_change_no_values(allocation: Any, tmp_path: Pat
     made.set_hardware_constraints("main", {"x": layout, "y0": layout})
     path = tmp_path / "m.aimodel"
     made.save_asset(path)
-    assert difference(computed(raise_function(path), {"x": X})["y0"], interpret(path, {"x": X})["y0"]) == ""
+    assert difference(computed(raised(path), {"x": X})["y0"], interpret(path, {"x": X})["y0"]) == ""
 
 
 def test_an_input_that_is_an_output() -> None:
@@ -127,7 +127,7 @@ def test_states_are_inputs_and_outputs_even_where_nothing_is_written(tmp_path: P
         return [token, ops.add(value, x)]
 
     sample = Sample(build, {"x": X}, states={"total": X + 1})
-    model = raise_function(save(sample, tmp_path / "m.aimodel"))
+    model = raised(save(sample, tmp_path / "m.aimodel"))
     results = computed(model, {"x": X, "total": X + 1})
     assert list(results) == ["y0", "total/new"]
     np.testing.assert_array_equal(results["total/new"], X + 1)
@@ -151,7 +151,7 @@ def test_a_group_in_a_branch_may_write_a_state(is_taken: bool, tmp_path: Path) -
         return [ops.create_token(), result]
 
     sample = Sample(build, {"c": np.array(is_taken), "x": X}, states={"total": X + 1})
-    results = computed(raise_function(save(sample, tmp_path / "m.aimodel")), {**sample.inputs, **sample.states})
+    results = computed(raised(save(sample, tmp_path / "m.aimodel")), {**sample.inputs, **sample.states})
     np.testing.assert_array_equal(results["y0"], X + 1 + X if is_taken else X)
     np.testing.assert_array_equal(results["total/new"], X + 1 + X if is_taken else X + 1)
 
@@ -186,7 +186,7 @@ def test_weights_stay_quantized_where_asked(tmp_path: Path) -> None:
         return ops.batch_matmul(weight, x)
 
     path = save(Sample(build, {"x": numbers(32, 3)}), tmp_path / "m.aimodel")
-    dense, kept = raise_function(path), raise_function(path, keep_quantized=True)
+    dense, kept = raised(path), raise_function(path, keep_quantized=True)
     assert {tensor.data_type for tensor in dense.graph.initializer} == {TensorProto.FLOAT}
     assert TensorProto.INT4 in {tensor.data_type for tensor in kept.graph.initializer}
     assert kept.ByteSize() < dense.ByteSize() / 3
@@ -197,9 +197,9 @@ def test_weights_stay_quantized_where_asked(tmp_path: Path) -> None:
 
 
 def test_padding_becomes_part_of_the_convolution(tmp_path: Path) -> None:
-    model = raise_function(save(SAMPLES["window"]["conv2d_padded"], tmp_path / "m.aimodel"))
+    model = raised(save(SAMPLES["window"]["conv2d_padded"], tmp_path / "m.aimodel"))
     assert [node.op_type for node in model.graph.node] == ["Conv"]
-    model = raise_function(save(SAMPLES["window"]["conv2d_padded_by_one"], tmp_path / "n.aimodel"))
+    model = raised(save(SAMPLES["window"]["conv2d_padded_by_one"], tmp_path / "n.aimodel"))
     assert [node.op_type for node in model.graph.node] == ["Pad", "Conv"]
 
 
@@ -209,7 +209,7 @@ def test_a_minimum_of_a_maximum_is_a_clip(tmp_path: Path) -> None:
         return [relu6, ops.broadcasting_minimum(ops.broadcasting_maximum(x, np.float32(-0.5)), np.float32(0.5))]
 
     path = save(Sample(build, {"x": X}), tmp_path / "m.aimodel")
-    model = raise_function(path)
+    model = raised(path)
     assert [node.op_type for node in model.graph.node] == ["Clip", "Clip"]
     expected, actual = interpret(path, {"x": X}), computed(model, {"x": X})
     assert [difference(actual[name], expected[name]) for name in ("y0", "y1")] == ["", ""]
@@ -222,7 +222,7 @@ def test_shapes_that_are_declared_are_not_computed(tmp_path: Path) -> None:
         return ops.reshape(x, sizes)
 
     sample = Sample(build, {"x": numbers(4, 2, 3)}, places={"x": (1, 2)})
-    model = raise_function(save(sample, tmp_path / "m.aimodel", is_dynamic=True))
+    model = raised(save(sample, tmp_path / "m.aimodel", is_dynamic=True))
     assert computed(model, sample.inputs)["y0"].shape == (4, 6)
 
 
@@ -239,7 +239,7 @@ def test_sizes_need_not_be_held_to_their_type(tmp_path: Path) -> None:
         return ops.cast(ops.mul(sizes, sizes), np.int32)
 
     for make, is_held in ((picked, False), (doubled, True)):
-        model = raise_function(save(Sample(make, {"x": X}), tmp_path / "m.aimodel", is_dynamic=True))
+        model = raised(save(Sample(make, {"x": X}), tmp_path / "m.aimodel", is_dynamic=True))
         assert ("Min" in [node.op_type for node in model.graph.node]) == is_held
         np.testing.assert_array_equal(computed(model, {"x": X})["y0"], [4, 9] if is_held else X.reshape(2, 1, 3))
 

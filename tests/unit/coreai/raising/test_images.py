@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.apple_interpreter import interpret
+from support.apple_interpreter import interpret, raised
 from support.coreai_programs import Sample, add_graph, image_type, ops, save, save_graph, tensor_type
 from support.raised import computed
 from triune.core.errors import InvalidArgumentError, UnsupportedError
@@ -38,7 +38,7 @@ def test_images_are_their_bytes(name: str, tmp_path: Path) -> None:
         return ops.tensor_to_image(x.type, _inverted(ops.image_to_tensor(x)))
 
     x = _pixels(*SHAPES[name])
-    model = raise_function(save_graph(tmp_path / "m.aimodel", ["x"], kinds, build))
+    model = raised(save_graph(tmp_path / "m.aimodel", ["x"], kinds, build))
     twin = interpret(save(Sample(_inverted, {"x": x}), tmp_path / "twin.aimodel"), {"x": x})
     np.testing.assert_array_equal(computed(model, {"x": x})["y0"], twin["y0"])
 
@@ -46,7 +46,7 @@ def test_images_are_their_bytes(name: str, tmp_path: Path) -> None:
 def test_an_image_may_go_straight_through(tmp_path: Path) -> None:
     path = save_graph(tmp_path / "m.aimodel", ["x"], lambda: [image_type("RGB24", 2, 4)], lambda x: x)
     x = _pixels(2, 4, 3)
-    np.testing.assert_array_equal(computed(raise_function(path), {"x": x})["y0"], x)
+    np.testing.assert_array_equal(computed(raised(path), {"x": x})["y0"], x)
 
 
 @pytest.mark.parametrize("shape", [[24], [8, 3], [None, None, 3]])
@@ -54,7 +54,7 @@ def test_tensors_of_other_shapes_with_the_bytes_of_an_image(shape: list[int | No
     path = save_graph(tmp_path / "m.aimodel", ["x"], lambda: [tensor_type(shape, np.uint8)], _to_image)
     x = _pixels(2, 4, 3)
     given = x if None in shape else x.reshape([size or 0 for size in shape])
-    np.testing.assert_array_equal(computed(raise_function(path), {"x": given})["y0"], x)
+    np.testing.assert_array_equal(computed(raised(path), {"x": given})["y0"], x)
 
 
 def test_a_tensor_of_other_bytes_than_the_image_has(tmp_path: Path) -> None:
