@@ -17,8 +17,7 @@ def read_keys(given: Sequence[str], file: Path | None, environment: Mapping[str,
 
     Raises:
         InvalidArgumentError: the file cannot be read; or the file or the environment variable exists but contains no
-            key,
-            so that the server would be open although its operator wanted keys.
+            key, so that the server would be open although its operator wanted keys.
     """
     keys = [*given, *environment.get(VARIABLE, "").split()]
     if VARIABLE in environment and not environment[VARIABLE].strip():

@@ -46,8 +46,7 @@ class DecoderStep:
 
         Raises:
             InvalidArgumentError: offsets do not ascend from 0 to the number of tokens or blocks, a sequence has too few
-                blocks
-                for its tokens, or an index is out of range.
+                blocks for its tokens, or an index is out of range.
         """
         tokens, begins, block_begins = len(self.input_ids), self.subsequence_begins, self.block_indices_begins
         new, held = np.diff(begins), np.diff(block_begins)
@@ -158,8 +157,7 @@ class DecoderExecutable(Protocol):
 
         Returns:
             the keys, then the values of each layer: FP32 [tokens, heads, size]. Executables with any form and block
-            size can
-            take these.
+            size can take these.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The list of runtimes. A new runtime is an adapter, and a row here."""
+"""The list of runtimes. To add a runtime, write an adapter and add a row here."""
 
 import functools
 import importlib.util

@@ -165,8 +165,7 @@ class QuickWorker:
 
         Returns:
             whether batches have together exceeded ALLOWANCE_NS (1 ms each) by more than MAX_DEBT_NS (20 ms), so that
-            `leave`
-            must be called.
+            `leave` must be called.
         """
         debt_ns = self._debt_ns + elapsed_ns - ALLOWANCE_NS
         self._debt_ns = debt_ns if debt_ns > 0 else 0

@@ -80,8 +80,7 @@ def loop(
         continues: writes operations that compute whether there is another step, a bool scalar. Its arguments are the
             number of the step and each value.
         run: writes operations that compute the values after a step. It has the same arguments, and is called again if
-            the
-            shape of a value changes in a step.
+            the shape of a value changes in a step.
 
     Returns:
         the number of steps, and the values after the last one.

@@ -79,8 +79,7 @@ def changes_sums(inner: Step, outer: Step, dtype: np.dtype[Any], *, is_bias: boo
         outer: the operation on its result, such as (x + a) - b.
         dtype: the dtype of the result.
         is_bias: whether `inner` adds the bias of a convolution. Then only constants that cancel each other count, so
-            that
-            the compiler may combine the bias with a batch normalization that follows.
+            that the compiler may combine the bias with a batch normalization that follows.
     """
     one, other = inner.constant.numbers, outer.constant.numbers
     # Sums of integers wrap around to the same number in any order. A model in fp16 approximates one in fp32: x + (a -

@@ -52,8 +52,7 @@ def raise_function(source: Any, name: str | None = None, *, keep_quantized: bool
         source: the path of an .aimodel, or a `coreai.authoring.AIProgram`.
         name: the name of the function; None takes "main", or the only one.
         keep_quantized: whether large weights stay quantized, with DequantizeLinear, if ONNX can express them. The model
-            is
-            then smaller, and may be slower.
+            is then smaller, and may be slower.
 
     Raises:
         NotFoundError: there is no such file or function.

@@ -51,8 +51,7 @@ class ParserProcesses:
 
         Args:
             work: the function. It is pickled, and so is its result; but numeric arrays in the result are passed in
-                shared
-                memory.
+                shared memory.
             body: the request's body.
 
         Raises:

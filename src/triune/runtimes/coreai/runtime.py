@@ -1,7 +1,7 @@
 """The runtime of Core AI: assets, and ONNX models that are converted to assets. Backend "coreai".
 
-On macOS 27 and later Core AI runs them, preferring `ane` or `gpu`, each in a separate process. For `cpu` and `amx` the
-program is converted to ONNX once, and other runtimes run that. On other systems `ane` is emulated: by the converted
+On macOS 27 and later Core AI runs them, preferring `ane` or `gpu`, each model in its own process. For `cpu` and `amx`
+the program is converted to ONNX once, and other runtimes run that. On other systems `ane` is emulated: by the converted
 model, or by Apple's interpreter.
 """
 

@@ -266,8 +266,7 @@ class ClientSide(Side):
 
         Returns:
             the bytes that must follow the call's headers: a RST_STREAM frame if the call is refused. The library must
-            see the
-            headers of such a call, too, because HPACK lets later headers refer to them.
+            see the headers of such a call, too, because HPACK lets later headers refer to them.
         """
         shared = self._shared
         is_refused = len(self._calls) >= shared.limits.calls - shared.num_calls
