@@ -208,7 +208,7 @@ def test_weights_that_are_too_few_are_refused() -> None:
     )  # fmt: skip
     operations = tuple(_claiming(each, 1 << 31) for each in package.function().block.operations)
     function = replace(package.function(), block=replace(package.function().block, operations=operations))
-    with pytest.raises(InvalidArgumentError, match=r"'mask' has 1 bytes; \[2147483648\] of 1 bits takes 268435456"):
+    with pytest.raises(InvalidArgumentError, match=r"'mask' has 1 bytes; shape \[2147483648\] of 1 bits takes 26843"):
         raise_function(Program({"main": function}))
 
 
