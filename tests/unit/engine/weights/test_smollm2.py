@@ -85,10 +85,17 @@ def test_q8_0_is_kept_as_it_is() -> None:
     assert embedding.scales.dtype == np.float16
 
 
-# By llama-tokenize of llama.cpp, and by transformers out of the same file.
+# By transformers 5.24, out of the same file.
 _KNOWN = {
     "The capital of France is": [504, 3575, 282, 4649, 314],
-}
+    "Hello, world! 12345 + 67.8": [19556, 28, 905, 17, 216, 33, 34, 35, 36, 37, 1232, 216, 38, 39, 30, 40],
+    "  indented\n\tand tabs\n\n": [216, 641, 6574, 198, 197, 397, 29416, 1116],
+    "naïve café — 東京 👩\u200d🚀": [
+        3546, 46494, 37366, 1841, 17097, 247, 126, 16736, 122, 15107, 235, 119, 321, 231, 10813, 244, 218,
+    ],
+    "def f(x):\n    return x ** 2\n": [1604, 275, 24, 104, 727, 472, 1003, 1792, 1903, 216, 34, 198],
+    "I'll, YOU'LL, it's 3's": [57, 3060, 28, 12246, 23, 16421, 28, 357, 506, 216, 35, 506],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("text", _KNOWN)
@@ -108,6 +115,9 @@ def test_chat_template() -> None:
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
-    ids = checkpoint.tokenizer().encode(prompt, add_special_tokens=False)
+    tokenizer = checkpoint.tokenizer()
+    ids = tokenizer.encode(prompt, add_special_tokens=False)
     assert ids[0] == 1
     assert ids.count(2) == 2
+    assert tokenizer.decode(ids, skip_special_tokens=False) == prompt
+    assert tokenizer.encode("<|im_start|>user\nHi<|im_end|>") == [1, 4093, 198, 26843, 2]

@@ -91,10 +91,11 @@ def special_texts(metadata: Mapping[str, Value]) -> dict[str, str]:
 def _read_vocabulary(fields: Fields) -> Vocabulary:
     tokens = _texts(fields, "tokens")
     kinds = _numbers(fields, "token_type", len(tokens)) if "token_type" in fields else np.full(len(tokens), _NORMAL)
-    if not tokens or kinds.min() < _NORMAL or kinds.max() > _BYTE:
+    if not tokens:
+        raise InvalidArgumentError(f"{fields.where}: there are no tokens")
+    if kinds.min() < _NORMAL or kinds.max() > _BYTE:
         raise InvalidArgumentError(
-            f"{fields.where}: {len(tokens)} tokens of the types {kinds.min(initial=_NORMAL)} to "
-            f"{kinds.max(initial=_NORMAL)}; expected one or more, of the types 1 to 6"
+            f"{fields.where}: token_type has values from {kinds.min()} to {kinds.max()}; expected 1 to 6"
         )
     return Vocabulary(fields, tokens, kinds.tolist())
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.engine.weights.agree import require_agreement
-from triune.engine.weights.config import ModelConfig, T5Config
+from triune.engine.weights.config import LlamaConfig, ModelConfig, T5Config
 from triune.engine.weights.config.shapes import tensor_shapes
 from triune.engine.weights.huggingface.config import read_config
 from triune.engine.weights.huggingface.names import canonical, is_transposed, parts
@@ -126,7 +126,9 @@ def _sources(store: Store, config: ModelConfig, packing: Packing | None, where: 
 
 
 def _drop_idle_biases(sources: dict[str, _Source], store: Store, config: ModelConfig) -> None:
-    """Leave out biases that the config has not and that are all 0: GPTQ's tools write them."""
+    """Leave out biases that LLaMA's family has not and that are all 0: GPTQ's tools write them."""
+    if not isinstance(config, LlamaConfig):
+        return
     expected = tensor_shapes(config)
     for name in [name for name in sources if name.endswith(".bias") and name not in expected]:
         if not store.read(sources[name].name).any():

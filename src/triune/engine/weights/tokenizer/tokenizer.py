@@ -51,10 +51,14 @@ class Tokenizer:
         """
         try:
             return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
-        except UnicodeEncodeError as error:
+        # The library says of such a text that it is none.
+        except (TypeError, UnicodeEncodeError) as error:
+            place = next((at for at, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
+            if place is None:
+                raise
             raise InvalidArgumentError(
-                f"the text cannot be encoded as UTF-8: {error.reason} at character {error.start}"
-            ) from None
+                f"the text cannot be encoded as UTF-8: character {place} of it is half a surrogate pair"
+            ) from error
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids; bytes that are not UTF-8 become U+FFFD.
