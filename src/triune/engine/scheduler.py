@@ -1,0 +1,283 @@
+"""Decides which tokens the next step computes, and which sequence holds which KV blocks.
+
+A step holds one token of each sequence that decodes, then pieces of prompts, up to a number of tokens in all: so a long
+prompt does not keep the answers of others waiting. Among equals the more urgent comes first: priority improves with
+waiting. Where blocks run out, the least urgent sequence gives up its own, and computes its tokens again later.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+import numpy as np
+
+from triune.core.clock import Clock
+from triune.core.decoder import DecoderStep
+from triune.core.errors import InternalError, InvalidArgumentError
+from triune.engine.kv.hashes import block_hashes
+from triune.engine.kv.pool import KVBlockPool
+from triune.engine.sampling.sampler import FAILED, Sample
+from triune.engine.sequence import FinishReason, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """What a step may hold.
+
+    Attributes:
+        step_tokens: the most tokens of a step.
+        sequences: the most sequences that have blocks at a time.
+        context_tokens: the most tokens of a sequence, prompt and answer together.
+        ageing_seconds: a waiting sequence gains one level of priority each time it has waited this long.
+    """
+
+    step_tokens: int = 512
+    sequences: int = 64
+    context_tokens: int = 1 << 17
+    ageing_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens of one sequence in a step.
+
+    Attributes:
+        sequence: the sequence.
+        begin: the tokens that are in the cache before.
+        end: the tokens that are in the cache afterwards.
+        has_logits: the piece ends with the sequence's last token, so that the next one can be chosen.
+    """
+
+    sequence: Sequence
+    begin: int
+    end: int
+    has_logits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A step: the pieces of sequences that it computes, in the order of the packed tokens."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """The tokens of the step."""
+        return sum(piece.end - piece.begin for piece in self.pieces)
+
+    @property
+    def choosing(self) -> list[Piece]:
+        """The pieces after which a token is chosen, in the order of the logits."""
+        return [piece for piece in self.pieces if piece.has_logits]
+
+    def step(self) -> DecoderStep:
+        """The arrays for the decoder."""
+        counts = [piece.end - piece.begin for piece in self.pieces]
+        begins = np.cumsum([0, *counts], dtype=np.int32)
+        tables = [piece.sequence.table.blocks for piece in self.pieces]
+        return DecoderStep(
+            input_ids=np.fromiter(
+                (token for piece in self.pieces for token in piece.sequence.tokens[piece.begin : piece.end]), np.int64
+            ),
+            position_ids=np.fromiter((at for piece in self.pieces for at in range(piece.begin, piece.end)), np.int64),
+            past_lengths=np.array([piece.begin for piece in self.pieces], np.int32),
+            subsequence_begins=begins,
+            block_indices=np.fromiter((block for table in tables for block in table), np.int32),
+            block_indices_begins=np.cumsum([0, *map(len, tables)], dtype=np.int32),
+            logits_indices=np.array(
+                [end - 1 for piece, end in zip(self.pieces, begins[1:], strict=True) if piece.has_logits], np.int64
+            ),
+        )
+
+
+class Scheduler:
+    """Plans steps over the sequences that it was given. Used from one thread."""
+
+    def __init__(self, pool: KVBlockPool, block_size: int, clock: Clock, limits: SchedulerLimits) -> None:
+        """Args:
+        pool: the blocks.
+        block_size: tokens in a block.
+        clock: tells how long sequences have waited.
+        limits: what a step may hold.
+        """
+        self._pool = pool
+        self._block_size = block_size
+        self._clock = clock
+        self._limits = limits
+        self._waiting: list[Sequence] = []
+        self._running: list[Sequence] = []
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences without blocks."""
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        """Sequences with blocks."""
+        return len(self._running)
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a new sequence.
+
+        Raises:
+            InvalidArgumentError: the prompt is empty, or prompt and answer could not fit the context or the cache.
+        """
+        num_prompt, num_blocks = len(sequence.prompt), self._pool.num_blocks
+        longest = num_prompt + sequence.ending.max_tokens
+        if not num_prompt:
+            raise InvalidArgumentError("the prompt has no token; give at least one")
+        if longest > self._limits.context_tokens:
+            raise InvalidArgumentError(
+                f"the prompt has {num_prompt} tokens and max_tokens is {sequence.ending.max_tokens}, together "
+                f"{longest}; that is more than the context of {self._limits.context_tokens}: shorten the prompt, or "
+                "ask for fewer tokens"
+            )
+        # The last token of the answer is never computed on.
+        if (longest - 1) > num_blocks * self._block_size:
+            raise InvalidArgumentError(
+                f"the prompt has {num_prompt} tokens and max_tokens is {sequence.ending.max_tokens}; the cache of "
+                f"{num_blocks} blocks holds {num_blocks * self._block_size} tokens: allow it more memory"
+            )
+        self._waiting.append(sequence)
+
+    def cancel(self, sequence: Sequence, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """End a sequence now. Its blocks are free at once; does nothing if it has ended."""
+        if sequence.finish_reason is None:
+            sequence.finish_reason = reason
+        self._remove(sequence)
+
+    def schedule(self) -> Plan:
+        """Plan the next step. The plan is empty if no sequence can be computed on.
+
+        Sequences that decode come first, then those that read their prompts, then those that wait; each in the order of
+        urgency.
+        """
+        now_ns, budget = self._clock.now_ns(), self._limits.step_tokens
+        pieces: list[Piece] = []
+        planned: set[int] = set()
+        running = self._by_urgency(self._running, now_ns)
+        for sequence in sorted(running, key=lambda each: each.num_to_compute > 1):
+            if budget == 0 or sequence not in self._running:
+                continue
+            count = min(budget, sequence.num_to_compute)
+            if not self._make_room(sequence, sequence.table.num_tokens + count, planned, now_ns):
+                continue
+            pieces.append(self._piece(sequence, count))
+            planned.add(id(sequence))
+            budget -= count
+        for sequence in self._by_urgency(self._waiting, now_ns):
+            if budget == 0 or len(self._running) >= self._limits.sequences:
+                break
+            count = self._begin(sequence, budget)
+            if not count:
+                # Those behind would overtake it for ever.
+                break
+            pieces.append(self._piece(sequence, count))
+            planned.add(id(sequence))
+            budget -= count
+        return Plan(tuple(pieces))
+
+    def update(self, plan: Plan, samples: Seq[Sample]) -> list[Sequence]:
+        """Record what a step computed.
+
+        Args:
+            plan: the step that was computed. Sequences that were cancelled meanwhile are left out.
+            samples: the token chosen after each of `plan.choosing`.
+
+        Returns:
+            the sequences that have ended.
+        """
+        chosen = dict(zip((id(piece) for piece in plan.choosing), samples, strict=True))
+        ended: list[Sequence] = []
+        for piece in plan.pieces:
+            sequence, sample = piece.sequence, chosen.get(id(piece))
+            if sequence.finish_reason is not None:
+                continue
+            sequence.table.write(sequence.tokens[: piece.end])
+            if sample is None:
+                continue
+            if sample is FAILED:
+                sequence.finish_reason = FinishReason.ERROR
+                sequence.error = InternalError(
+                    "the model's logits hold NaN or infinity, or no token is allowed: the answer cannot go on"
+                )
+            else:
+                sequence.append(sample.token)
+            if sequence.finish_reason is not None:
+                self._remove(sequence)
+                ended.append(sequence)
+        return ended
+
+    def check(self) -> None:
+        """Verify the laws of the pool and of the queues. Raises InternalError naming the one that is broken."""
+        self._pool.check()
+        if any(sequence.table.blocks for sequence in self._waiting):
+            raise InternalError("a waiting sequence holds KV blocks")
+        if len({id(each) for each in (*self._waiting, *self._running)}) != self.num_waiting + self.num_running:
+            raise InternalError("a sequence is in two queues")
+        held = {block for sequence in self._running for block in sequence.table.blocks}
+        if len(held) != self._pool.num_used:
+            raise InternalError(f"{self._pool.num_used} KV blocks are used, and running sequences hold {len(held)}")
+
+    def _by_urgency(self, sequences: Iterable[Sequence], now_ns: int) -> list[Sequence]:
+        """Sort by priority, less one level for each `ageing_seconds` since the arrival, then by arrival."""
+        ageing_ns = int(self._limits.ageing_seconds * 1e9)
+
+        def urgency(sequence: Sequence) -> tuple[int, int]:
+            return sequence.priority - (now_ns - sequence.arrived_ns) // ageing_ns, sequence.arrived_ns
+
+        return sorted(sequences, key=urgency)
+
+    def _piece(self, sequence: Sequence, count: int) -> Piece:
+        begin = sequence.table.num_tokens
+        return Piece(sequence, begin, begin + count, begin + count == len(sequence.tokens))
+
+    def _begin(self, sequence: Sequence, budget: int) -> int:
+        """Give a waiting sequence the blocks it shares and those for its first piece.
+
+        Returns:
+            the number of tokens of the piece; 0 if there are not enough blocks: it goes on waiting.
+        """
+        table = sequence.table
+        # The last token is computed in any case, since its logits choose the next one.
+        num_cached = table.share(block_hashes(sequence.tokens[:-1], self._block_size, sequence.salt))
+        count = min(budget, sequence.num_to_compute)
+        # One block more for each running sequence, so that a new one does not cause a preemption at once.
+        if table.num_missing(num_cached + count) + len(self._running) > self._pool.num_available and self._running:
+            table.free()
+            return 0
+        if not table.grow(num_cached + count):
+            table.free()
+            return 0
+        if not sequence.num_preemptions:
+            sequence.num_cached_tokens = num_cached
+        self._waiting.remove(sequence)
+        self._running.append(sequence)
+        return count
+
+    def _make_room(self, sequence: Sequence, num_tokens: int, planned: set[int], now_ns: int) -> bool:
+        """Allocate blocks for a running sequence; if there are not enough, preempt less urgent ones, else itself.
+
+        Sequences that are part of the plan already keep their blocks.
+        """
+        while not sequence.table.grow(num_tokens):
+            others = [each for each in self._by_urgency(self._running, now_ns) if id(each) not in planned]
+            victim = others[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take a sequence's blocks. It waits, and computes its tokens again, or finds them in the cache."""
+        sequence.table.free()
+        sequence.num_preemptions += 1
+        self._running.remove(sequence)
+        self._waiting.append(sequence)
+
+    def _remove(self, sequence: Sequence) -> None:
+        for queue in (self._waiting, self._running):
+            if sequence in queue:
+                queue.remove(sequence)
+        sequence.table.free()

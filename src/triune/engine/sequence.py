@@ -1,0 +1,98 @@
+"""One generation: its tokens, its blocks, and when it ends."""
+
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+from enum import Enum
+
+from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.engine.kv.table import BlockTable
+from triune.engine.sampling.sampler import SamplingState
+
+
+class FinishReason(Enum):
+    """Why a sequence has ended, in OpenAI's words where it has one."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """When a sequence ends by itself.
+
+    Attributes:
+        max_tokens: the most tokens of the answer, at least 1.
+        stop_tokens: ids that end the answer; the model's own end tokens among them, unless they are to be ignored.
+        min_tokens: stop tokens count only after this many tokens of the answer.
+    """
+
+    max_tokens: int
+    stop_tokens: frozenset[int] = frozenset()
+    min_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise InvalidArgumentError if a number is out of range."""
+        if self.max_tokens < 1:
+            raise InvalidArgumentError(f"max_tokens is {self.max_tokens}; it must be 1 or more")
+        if not 0 <= self.min_tokens <= self.max_tokens:
+            raise InvalidArgumentError(
+                f"min_tokens is {self.min_tokens}; it must be between 0 and max_tokens, {self.max_tokens}"
+            )
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """A sequence that the engine generates. Only the scheduler changes it.
+
+    Attributes:
+        prompt: the prompt's token ids, at least one.
+        table: its KV blocks.
+        sampling: how its tokens are chosen.
+        ending: when it ends.
+        priority: 0 is the most urgent.
+        salt: what its keys and values depend on beside its tokens (see `kv.hashes.block_hashes`).
+        arrived_ns: when it arrived, on the engine's clock.
+        tokens: the prompt and the answer so far.
+        finish_reason: why it has ended; None while it runs.
+        error: the error that ended it, if the reason is ERROR.
+        num_cached_tokens: tokens of the prompt that were found in the cache when it began.
+        num_preemptions: how often it gave up its blocks to others.
+    """
+
+    prompt: Tokens[int]
+    table: BlockTable
+    sampling: SamplingState
+    ending: Ending
+    priority: int = 0
+    salt: bytes = b""
+    arrived_ns: int = 0
+    tokens: list[int] = field(init=False)
+    finish_reason: FinishReason | None = field(default=None, init=False)
+    error: TriuneError | None = field(default=None, init=False)
+    num_cached_tokens: int = field(default=0, init=False)
+    num_preemptions: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with the prompt."""
+        self.tokens = list(self.prompt)
+
+    @property
+    def num_answered(self) -> int:
+        """The tokens of the answer so far."""
+        return len(self.tokens) - len(self.prompt)
+
+    @property
+    def num_to_compute(self) -> int:
+        """The tokens whose keys and values are not in the cache: 1 while decoding, more while the prompt is read."""
+        return len(self.tokens) - self.table.num_tokens
+
+    def append(self, token: int) -> None:
+        """Add a token to the answer, and end the sequence if that is due."""
+        self.tokens.append(token)
+        self.sampling.append(token)
+        if token in self.ending.stop_tokens and self.num_answered > self.ending.min_tokens:
+            self.finish_reason = FinishReason.STOP
+        elif self.num_answered >= self.ending.max_tokens:
+            self.finish_reason = FinishReason.LENGTH
