@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from triune.core.tensors import format_shape
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelWarmup
 
+MAX_WARMUP_RUNS: Final = 10_000
+"""The largest number of runs of all warm-up samples of a model together."""
+
 _MAX_INPUT_BYTES = 1 << 30
 _MAX_GUESSED_BYTES = 64 << 20
 _FREE_SIZES = (16, 1, 64, 256, 512)
@@ -28,9 +32,18 @@ def translate_warmup(message: ModelConfigMessage, inputs: Mapping[str, TensorCon
     """Read the warm-up samples of a config. A sample of batch size 0 is left out, as in Triton.
 
     Raises:
-        InvalidArgumentError: a sample does not fit the model.
+        InvalidArgumentError: a sample does not fit the model, or the samples have too many runs.
     """
-    return tuple(_translate_sample(sample, message, inputs) for sample in message.model_warmup if sample.batch_size > 0)
+    samples = tuple(
+        _translate_sample(sample, message, inputs) for sample in message.model_warmup if sample.batch_size > 0
+    )
+    num_runs = sum(sample.num_runs for sample in samples)
+    if num_runs > MAX_WARMUP_RUNS:
+        raise InvalidArgumentError(
+            f"model '{message.name}': the warm-up samples have {num_runs} runs together; {MAX_WARMUP_RUNS} are the "
+            "limit: give smaller counts"
+        )
+    return samples
 
 
 def warmup_inputs(sample: WarmupSample, config: ModelConfig, folder: Path) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from triune.config.model_config import ModelConfig, TensorConfig
 from triune.config.parse import parse_text
 from triune.config.policy import QueuePolicy, TimeoutAction
 from triune.config.reshape import reshape_to_client, reshape_to_model
-from triune.config.samples import sample_inputs, warmup_inputs
+from triune.config.samples import MAX_WARMUP_RUNS, sample_inputs, warmup_inputs
 from triune.config.settings import DEFAULT_COMPLETION, Completion
 from triune.config.stamps import Stamp
 from triune.config.tensors import translate_tensors
@@ -485,6 +485,13 @@ def test_wrong_warmup_samples(tmp_path: Path, text: str, words: list[str]) -> No
         configured(tmp_path, warmup(text))
     for word in words:
         assert word in str(caught.value)
+
+
+def test_too_many_warmup_runs(tmp_path: Path) -> None:
+    sample = x("data_type: TYPE_FP32 dims: 4 zero_data: true") + "batch_size: 1 count: "
+    assert configured(tmp_path / "a", warmup(sample + str(MAX_WARMUP_RUNS))).warmup[0].num_runs == MAX_WARMUP_RUNS
+    with pytest.raises(InvalidArgumentError, match="have 2000000000 runs together; 10000 are the limit"):
+        configured(tmp_path / "b", warmup(sample + "2000000000"))
 
 
 def test_a_warmup_sample_larger_than_memory(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
+import errno
 from pathlib import Path
 
 import pytest
 
 from triune.config.layout import check_name, choose_versions, find_versions, inside
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.protos.model_config_pb2 import ModelVersionPolicy
-from triune.repository.override import Override
+from triune.repository.override import MAX_DEPTH, MAX_FILES, Override
 
 
 def test_versions_are_numbers_without_leading_zeros(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -92,6 +93,35 @@ def test_an_override_is_private_and_goes_away(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["1/" + "d/" * MAX_DEPTH + "x"], r"is 17 folders deep; 16 are the limit: put the file higher"),
+        ([f"{number}/{'d/' * 10}x" for number in range(100)], "more than 4096 files or 1024 folders"),
+        ([f"1/{number}" for number in range(MAX_FILES + 1)], "load the model from a repository's folder"),
+    ],
+)
+def test_an_override_of_too_many_files_or_folders(
+    paths: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(InvalidArgumentError, match=message):
+        Override("m", dict.fromkeys(paths, b""))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["tempfile.mkdtemp", "pathlib.Path.write_bytes"])
+def test_an_override_that_does_not_fit_on_the_disk(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(UnavailableError, match=f"No space left on device in '{tmp_path}'.*TMPDIR"):
+        Override("m", {"1/model.onnx": b"a"})
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("files", [{"1": b"", "1/model.onnx": b""}, {"1/model.onnx": b"", "1": b""}])
 def test_an_override_that_no_disk_could_hold(files: dict[str, bytes]) -> None:
     with pytest.raises(InvalidArgumentError, match="Invalid file parameter"):
@@ -120,7 +150,7 @@ def test_a_path_of_more_than_systems_take(tmp_path: Path, path: str, why: str) -
 
 def test_the_longest_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    override = Override("m" * 255, {f"{'x' * 255}/{'y' * 255}": b"", "/".join(["x"] * 256): b""})
+    override = Override("m" * 255, {f"{'x' * 255}/{'y' * 255}": b"", "/".join(["x"] * (MAX_DEPTH + 1)): b""})
     assert (override.folder / ("x" * 255) / ("y" * 255)).is_file()
     override.remove()
 

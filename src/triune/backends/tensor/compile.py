@@ -1,9 +1,12 @@
 """Compile and warm up a model's executables. Those with equal recipes are reused."""
 
 import functools
+import logging
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from triune.backends.attempt import Attempt
 from triune.backends.tensor.executable import SharedExecutable
@@ -13,6 +16,12 @@ from triune.config.samples import warmup_inputs
 from triune.core.errors import TriuneError
 from triune.hosting import HostedExecutable
 from triune.runtimes.machine import Machine
+
+WARMUP_SECONDS: Final = 60.0
+"""No further run of a model's warm-up begins after this time: a load must end. It counts for all executables together.
+"""
+
+_log = logging.getLogger(__name__)
 
 
 def compile_all(
@@ -41,6 +50,7 @@ def compile_all(
     """
     left = list(spare)
     executables: list[SharedExecutable] = []
+    warmup = _WarmUp(config, folder, attempt)
     for recipe in recipes:
         old = next((each for each in left if each.recipe == recipe), None)
         executable = old.hold() if old is not None else compile_one(config.path, recipe, machine)
@@ -50,7 +60,7 @@ def compile_all(
             left.remove(old)
             continue
         attempt.add(executable)
-        _warm_up(executable, config, folder, attempt)
+        warmup.run(executable)
     return executables
 
 
@@ -68,12 +78,38 @@ def compile_one(path: Path, recipe: Recipe, machine: Machine) -> SharedExecutabl
     return SharedExecutable(HostedExecutable(load, f"'{path}' on '{recipe.unit.value}'"), recipe)
 
 
-def _warm_up(executable: SharedExecutable, config: ModelConfig, folder: Path, attempt: Attempt) -> None:
-    for sample in config.warmup:
-        inputs = warmup_inputs(sample, config, folder)
-        for _ in range(sample.num_runs):
-            attempt.check()
-            try:
-                executable.run(inputs, list(config.outputs))
-            except TriuneError as error:
-                raise type(error)(f"warm-up sample '{sample.name}' failed: {error}") from error
+class _WarmUp:
+    """The warm-up of a model's executables, one after the other."""
+
+    def __init__(self, config: ModelConfig, folder: Path, attempt: Attempt) -> None:
+        self._config = config
+        self._folder = folder
+        self._attempt = attempt
+        self._seconds = 0.0
+
+    def run(self, executable: SharedExecutable) -> None:
+        """Run all samples. Beyond WARMUP_SECONDS, the others are left out, which the log says."""
+        start = time.monotonic()
+        num_done, num_runs = 0, sum(sample.num_runs for sample in self._config.warmup)
+        for sample in self._config.warmup:
+            inputs = warmup_inputs(sample, self._config, self._folder)
+            for _ in range(sample.num_runs):
+                self._attempt.check()
+                if self._seconds + time.monotonic() - start > WARMUP_SECONDS:
+                    _log.warning(
+                        "model '%s': the warm-up on %s ends after %d of %d runs, because it took more than %g s; give "
+                        "smaller counts in model_warmup",
+                        self._config.name,
+                        executable.unit.value,
+                        num_done,
+                        num_runs,
+                        WARMUP_SECONDS,
+                    )
+                    self._seconds = WARMUP_SECONDS
+                    return
+                try:
+                    executable.run(inputs, list(self._config.outputs))
+                except TriuneError as error:
+                    raise type(error)(f"warm-up sample '{sample.name}' failed: {error}") from error
+                num_done += 1
+        self._seconds += time.monotonic() - start

@@ -174,6 +174,19 @@ def test_every_instance_is_warmed_up_as_the_config_says(tmp_path: Path) -> None:
         assert [run["x"].shape for run in executable.runs] == [(3, 4)] * 2
 
 
+def test_a_warmup_that_takes_too_long_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("triune.backends.tensor.compile.WARMUP_SECONDS", -1.0)
+    text = """max_batch_size: 4 instance_group { count: 2 } model_warmup { name: 'w' batch_size: 3 count: 7
+      inputs { key: 'x' value { data_type: TYPE_FP32 dims: 4 random_data: true } } }"""
+    bench = Bench()
+    build(bench, tmp_path, text, affine())
+    assert [each.runs for each in bench.onnxruntime.executables] == [[], []]
+    assert "ends after 0 of 7 runs" in caplog.text
+    assert "smaller counts in model_warmup" in caplog.text
+
+
 def test_a_failed_warmup_fails_the_load_and_frees_everything(tmp_path: Path) -> None:
     text = """max_batch_size: 4 instance_group { count: 3 } model_warmup { name: 'slow' batch_size: 1
       inputs { key: 'x' value { data_type: TYPE_FP32 dims: 4 input_data_file: 'gone' } } }"""
