@@ -87,6 +87,7 @@ class ParserProcesses:
             self._idle.clear()
         for process in processes:
             process.kill()
+            process.free()  # its temporary folder, too
         self.threads.shutdown(wait=False, cancel_futures=True)
 
     def _acquire(self) -> WorkerProcess:
