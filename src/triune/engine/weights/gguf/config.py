@@ -54,7 +54,12 @@ def read_config(file: GgufFile) -> tuple[str, ModelConfig]:
         UnsupportedError: the architecture or one of its settings is not known here.
         InvalidArgumentError: a setting is missing or impossible.
     """
-    architecture = Fields(file.metadata, file.name).text("general.architecture")
+    general = Fields(file.metadata, file.name)
+    if (num_parts := general.whole("split.count", 1, least=0)) > 1:
+        raise UnsupportedError(
+            f"{file.name}: it is one of {num_parts} files of a model; join them with llama-gguf-split --merge"
+        )
+    architecture = general.text("general.architecture")
     prefix = f"{architecture}."
     settings = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
     fields = Fields(settings, f"{file.name}: {architecture}")

@@ -160,6 +160,7 @@ def test_rotary_scalings(tmp_path: Path) -> None:
     ("settings", "tensors", "kind", "message"),
     [
         ({"general__architecture": "mamba"}, {}, UnsupportedError, "the architecture 'mamba' is not known here"),
+        ({"split__count": 3}, {}, UnsupportedError, "it is one of 3 files of a model; join them"),
         ({"llama__expert_count": 8}, {}, UnsupportedError, "1 settings are not known here: expert_count = 8"),
         (
             {"llama__block_count": 3},
