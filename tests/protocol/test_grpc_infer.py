@@ -182,7 +182,7 @@ async def test_bytes_that_are_no_message(channel: grpc.aio.Channel, data: bytes)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await infer(data)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "no ModelInferRequest" in caught.value.details()
+    assert "not a valid ModelInferRequest" in caught.value.details()
     assert ModelInferResponse.FromString(await infer(request_bytes())).model_name == "identity"
 
 

@@ -142,7 +142,7 @@ async def test_bytes_that_are_no_message_leave_the_stream_open(channel: grpc.aio
     call = channel.stream_stream(STREAM, response_deserializer=ModelStreamInferResponse.FromString)()
     await call.write(b"\xff\xff\xff")
     await call.write(request("identity", "good").SerializeToString())
-    assert "no ModelInferRequest" in (await read(call)).error_message
+    assert "not a valid ModelInferRequest" in (await read(call)).error_message
     assert (await read(call)).infer_response.id == "good"
     await assert_ends(call)
 
