@@ -14,6 +14,7 @@ class Side(asyncio.BufferedProtocol):
         num_unframed_bytes: how many bytes precede the first frame.
         """
         self.peer: Side | None = None
+        self._loop = asyncio.get_running_loop()
         self._buffer = buffer
         self._send_seconds = send_seconds
         self._num_skipped = num_unframed_bytes
@@ -38,7 +39,7 @@ class Side(asyncio.BufferedProtocol):
         """Close the connection when its buffer has been sent, or after `send_seconds` at the latest."""
         if not self.is_closed:
             self.transport.close()
-            asyncio.get_running_loop().call_later(self._send_seconds, self.transport.abort)
+            self._loop.call_later(self._send_seconds, self.transport.abort)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """The buffer for the next read (see `asyncio.BufferedProtocol`)."""
@@ -70,11 +71,12 @@ class Side(asyncio.BufferedProtocol):
         """Send `changed`, then the bytes of `data` from `start` to `end`, where a frame begins; keep the rest for
         later.
         """
-        self._num_skipped = max(0, end - len(data))
+        self._num_skipped = end - len(data) if end > len(data) else 0
         self._held = data[end:]
-        if self.peer is None or self.peer.is_closed:
+        if self.peer is None or self.peer.transport.is_closing():
             return
         if changed:
-            self.peer.transport.write(b"".join((*changed, data[start:end])))
+            changed.append(data[start:end])
+            self.peer.transport.write(b"".join(changed))
         elif end:
             self.peer.transport.write(data[:end])

@@ -156,7 +156,7 @@ class ClientSide(Side):
                 library.transport.write(frames.reset(stream, frames.CANCEL))
                 self.end_call(stream)
             if self._calls:
-                asyncio.get_running_loop().call_later(_ENDING_SECONDS, self.connection_lost, None)
+                self._loop.call_later(_ENDING_SECONDS, self.connection_lost, None)
                 return
         for stream in tuple(self._calls):
             self.end_call(stream)
@@ -239,7 +239,7 @@ class ClientSide(Side):
             self.pause()
             seconds = (1 - allowed) / self._shared.limits.frames_per_second
             self._num_strikes += seconds * _STRIKES_PER_SECOND
-            asyncio.get_running_loop().call_later(seconds, self._go_on)
+            self._loop.call_later(seconds, self._go_on)
         if self._num_strikes > _MAX_STRIKES and not self.is_closed:
             self._expel(library)
 
@@ -250,7 +250,7 @@ class ClientSide(Side):
         library.say_goodbye(self._last_stream, reason)
         self.pause()
         self._is_expelled = True
-        asyncio.get_running_loop().call_later(_PARTING_SECONDS, self.transport.abort)
+        self._loop.call_later(_PARTING_SECONDS, self.transport.abort)
 
     def _next_call(self) -> int:
         """The number for a call that may be opened now; 0 if the call must wait."""
@@ -288,12 +288,12 @@ class ClientSide(Side):
             self._num_strikes += 1
             turns = self._shared.turns
             turns.abandon(call, self)
-            asyncio.get_running_loop().call_later(_ABANDONED_SECONDS, turns.arrive, call)
+            self._loop.call_later(_ABANDONED_SECONDS, turns.arrive, call)
 
     def _count_allowed(self) -> float:
         """How many small frames may be passed on now."""
         rate = self._shared.limits.frames_per_second
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         earned = (now - self._counted_at) * rate
         self._counted_at = now
         return min(self._num_allowed + earned, rate * _BURST_SECONDS)
