@@ -159,6 +159,21 @@ def test_the_workers_end_with_the_server(repository: Path, number: int) -> None:
         assert not any(each.is_running() for each in workers)
 
 
+def test_the_next_server_removes_what_a_killed_one_leaves(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with serve(repository) as served:
+        workers = workers_of(served)
+        served.process.kill()
+        psutil.wait_procs(workers, timeout=10)
+    left = set(tmp_path.iterdir())
+    assert len(left) >= 3
+    with serve(repository):
+        assert not left & set(tmp_path.iterdir())
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_worker_ends_with_its_model(repository: Path) -> None:
     with (
         serve(repository, "--model-control-mode=explicit", "--load-model=*") as served,
