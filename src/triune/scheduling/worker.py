@@ -220,7 +220,8 @@ class QuickWorker:
         """Repeat a batch on the worker's thread, NUM_REPEATS times or until it is fast, and append the durations."""
         for _ in range(NUM_REPEATS):
             began_ns = self.runner.clock.now_ns()
-            # The client has the error of the batch itself. Here only the time counts.
+            # The clients get the results or the error of the batch's first run. This run only measures the time, so its
+            # error is ignored.
             with contextlib.suppress(Exception):
                 repeat()
             durations_ns.append(self.runner.clock.now_ns() - began_ns)

@@ -100,10 +100,10 @@ def _maker(value: Value, *moves: str) -> Any | None:
 
 
 def _drops_cast(operation: Any) -> bool:
-    """Whether the compiler drops the cast before this one, and the result changes.
+    """Whether the compiler drops the cast whose result this cast reads, and the result changes.
 
-    Of two casts it drops the first, unless that one's result has fewer bits than its operand and than the second's
-    result.
+    In a chain of two casts, source to middle to last, it drops the first cast, unless middle has fewer bits than source
+    and than last.
     """
     first = _maker(operation.operands[0])
     if first is None or name_of(first) != "cast":
@@ -112,7 +112,8 @@ def _drops_cast(operation: Any) -> bool:
     # Sizes are cast from uint32 to int32 and back, which is exact: none is that large.
     is_size = {source, middle} == {np.dtype(np.int32), np.dtype(np.uint32)}
     is_exact = is_size or np.can_cast(source, middle, "safe")
-    # A cast to a float wider than the last one does not change the final rounding.
+    # With middle fp32 and last fp16, the cast to fp32 changes no result: fp32 holds every number of the types up to 16
+    # bits, and every integer up to 2^24. Larger integers are infinite in fp16 in either case.
     is_exact = is_exact or (middle.kind == last.kind == "f" and _bits(middle) > _bits(last))
     return not is_exact and _bits(middle) >= min(_bits(source), _bits(last))
 

@@ -28,7 +28,10 @@ def is_value_next(words: Words) -> bool:
 
 
 def is_declaration_next(words: Words) -> bool:
-    """Whether an operation begins with the types and names of its outputs. One without outputs begins with `add(`."""
+    """Whether an operation begins with the types and names of its outputs.
+
+    If not, it has no outputs, and begins with its operator and "(": `write_state(...)`.
+    """
     return words.peek(1).text != "("
 
 

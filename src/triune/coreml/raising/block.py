@@ -35,7 +35,7 @@ class BlockRaiser:
 
     Attributes:
         graph: the graph under construction.
-        values: the tensor of the graph for each name of a value in MIL.
+        values: by the name of each MIL value, the ONNX tensor that holds it.
         states: the current value of each state.
     """
 
@@ -132,7 +132,8 @@ class BlockRaiser:
     def _rename(self, operation: Operation, nodes: Sequence[NodeProto]) -> None:
         """Rename the outputs of `nodes`, which compute an operation, to the names that MIL has for them.
 
-        A name that the graph already uses, or any in a subgraph, gets a suffix.
+        If the ONNX graph already uses an output's MIL name, a number is appended to it ("x/1"). The names of the
+        function's outputs are kept for values of the outermost graph: in a subgraph they get a number in any case.
         """
         made = {name for node in nodes for name in node.output}
         names: dict[str, str] = {}

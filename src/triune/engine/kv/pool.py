@@ -4,9 +4,12 @@ Each block is in one of three states:
 
 - free: it holds nothing that anyone wants;
 - used: one or more sequences hold it (it has a reference count);
-- cached: no sequence holds it, but its content has a hash, so that a later sequence with the same tokens may use it.
+- cached: no sequence holds it, but it is in the prefix cache, so that a later sequence with the same tokens may use it.
 
-Laws, which `check` verifies: free + used + cached == total, and no block that is shared or has a hash is written to.
+The prefix cache knows a block by a hash of its tokens and of those before them: a block that is in it "has a hash".
+
+Laws: free + used + cached == total (`check` verifies it), and no block that is shared or has a hash is written to
+(`is_writable` tells of a block whether it may be).
 """
 
 from collections import OrderedDict, deque
@@ -112,9 +115,9 @@ class KVBlockPool:
                 self._cached[block] = None
 
     def publish(self, block: int, block_hash: BlockHash) -> None:
-        """Make a full block known by its hash. It is not written to any more.
+        """Put a full block into the prefix cache, under its hash. It is not written to any more.
 
-        If another block is known by this hash already, this one stays unknown, and is freed after its last reference.
+        If another block has this hash already, this one stays out of the cache, and is free after its last reference.
         """
         if not self._references[block] or self._hashes[block] is not None:
             raise InternalError(f"KV block {block} is not in use, or has a hash already")
@@ -123,7 +126,10 @@ class KVBlockPool:
             self._hashes[block] = block_hash
 
     def is_writable(self, block: int) -> bool:
-        """Whether a sequence may write to a block that it holds: nobody else holds it, and it has no hash."""
+        """Whether a sequence may write to a block that it holds.
+
+        It may if no other sequence holds the block, and if the block is not in the prefix cache (it has no hash).
+        """
         return self._references[block] == 1 and self._hashes[block] is None
 
     def forget_cached(self) -> None:

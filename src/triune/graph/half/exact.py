@@ -39,7 +39,7 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     if node.op_type == "GridSample":
         return _sampling_producers(node, producers)
     if node.op_type == "QuantizeLinear":
-        # Rounded to fp16 before, a number near the middle of two levels may become the other level.
+        # If a number near the middle of two levels is rounded to fp16 first, it may become the other level.
         return _with_exact_operand(node, producers)
     if node.op_type in ("Add", "Sub"):
         return (
@@ -104,10 +104,10 @@ def _copies_of_inputs(name: str, producers: Producers, depth: int = 0) -> list[N
 def _sampling_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     """The GridSample `node` and the nodes that compute its coordinates; [] for small images.
 
-    If the coordinates are computed from inputs and integers, all nodes that do so are returned. If layers compute them,
-    only the nodes after the layers are, which add, scale and concatenate.
+    If the coordinates are computed from inputs and integers, all nodes that compute them are returned. If layers
+    compute them, only the nodes that add, scale and concatenate after the layers are returned.
 
-    In fp16 coordinates from -1 to 1 are rounded to multiples of 1/2048 or finer: in an image of 1000 pixels, 1/4 pixel.
+    fp16 rounds coordinates from -1 to 1 to multiples of 1/2048, or less near 0: 1/4 pixel in an image of 1000 pixels.
     """
     sizes = (producers.values.shape(node.input[0]) or (None, None, None))[2:]
     if all(size is not None and size <= _FEW_PIXELS for size in sizes):
@@ -148,7 +148,7 @@ def _has_one(node: NodeProto, producers: Producers) -> bool:
 def _difference_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     """The nodes of a sum or difference of exact values, one of which is rounded to integers beyond 2048; else [].
 
-    Beyond 2048, fp16 makes 0 of `x - floor(x)`, and of 3001 - 3000.
+    Beyond 2048, fp16 has no fractions and no odd integers: `x - floor(x)` becomes 0 there, and so does 3001 - 3000.
     """
     found = [node]
     is_rounded = False
@@ -174,8 +174,9 @@ def may_exceed_exact_integers(node: NodeProto, producers: Producers) -> bool:
 
 
 def _comparison_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The comparison `node` and the nodes that compute its operands; [] unless these are `EXACT_ARITHMETIC` without
-    matrix products.
+    """The comparison `node` and the nodes that compute its operands.
+
+    [] unless the operands are computed from inputs and integers by `EXACT_ARITHMETIC` without matrix products.
     """
     found = [node]
     for operand in node.input:
@@ -188,18 +189,19 @@ def _comparison_producers(node: NodeProto, producers: Producers) -> list[NodePro
 
 
 def _exact_without_products(name: str, producers: Producers) -> list[NodeProto]:
-    """The nodes of `exact_arithmetic` that compute a value; [] if a matrix product is among them, since that is a
-    layer.
+    """The nodes that `exact_arithmetic` finds for a value; [] if a matrix product is among them.
+
+    A matrix product is taken for a layer of the network, whose results are rounded anyway.
     """
     before = exact_arithmetic(name, producers, {})
     return [] if any(each.op_type in DENSE_PRODUCTS for each in before) else before
 
 
 def exact_arithmetic(name: str, producers: Producers, seen: dict[str, bool], depth: int = 0) -> list[NodeProto]:
-    """The nodes that compute a value from inputs and integers, if all of them are `EXACT_ARITHMETIC` or
-    `COPY_ELEMENTS`; else [].
+    """The nodes that compute a value from inputs and integers, if the operators of all of them are in
+    `EXACT_ARITHMETIC` or `COPY_ELEMENTS`; else [].
 
-    `seen` says for each value that was visited whether that holds for it.
+    `seen` holds for each value that was visited whether all nodes that compute it are of these operators.
     """
     node = producers.of(name)
     if node is None or node.op_type not in EXACT_ARITHMETIC | COPY_ELEMENTS or depth > DEEPEST:
@@ -218,6 +220,6 @@ def exact_arithmetic(name: str, producers: Producers, seen: dict[str, bool], dep
             if not seen[operand]:
                 return []
     if node.op_type not in EXACT_ARITHMETIC and any(each.op_type in DENSE_PRODUCTS for each in found):
-        # Relu or MaxPool after a matrix product is part of a layer.
+        # Relu or MaxPool after a matrix product is part of a layer, whose results are rounded anyway.
         return []
     return found

@@ -51,14 +51,15 @@ class FitNorms(GraphPass):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """An intermediate value of a norm (the mean of squares, its root, or the inverse of that) of y = z / m in place of
-    z.
+    """An intermediate value of a rewritten norm: the mean of squares plus epsilon, its root, or the root's inverse.
+
+    It is computed from y = z / m in place of z, so that it is within fp16.
 
     Attributes:
-        name: the value for y, which is within fp16.
-        of: z, the value that the model normalizes.
-        normal: y = z / m.
-        largest: m.
+        name: the name of this intermediate value.
+        of: the name of z, the value that the model normalizes.
+        normal: the name of y.
+        largest: the name of m, the largest absolute value along the axes of the mean.
     """
 
     name: str
@@ -98,7 +99,11 @@ class _Norms:
         return False
 
     def _begin(self, add: NodeProto) -> None:
-        """If an Add computes mean(z^2) + epsilon, build mean(y^2) + epsilon / m^2."""
+        """If an Add computes mean(z^2) + epsilon of a norm, build mean(y^2) + epsilon / m^2.
+
+        z is the value that the model normalizes. m is the largest absolute value along the axes of the mean, and y is
+        z / m; both are built here, too.
+        """
         index, build = self._index, self._index.build
         found = match_mean_square(index, add)
         if found is None or found.epsilon <= 0:

@@ -1,4 +1,4 @@
-"""A limit for the number of requests that are in one step at the same time."""
+"""A limit for the number of requests that one step of an ensemble, a call of one of its models, runs at a time."""
 
 from collections import deque
 
@@ -7,7 +7,7 @@ from triune.scheduling.steps.run import Run
 
 
 class Slots:
-    """The places for requests in one step: a semaphore whose queue is bounded.
+    """The places for requests in one step of an ensemble: a semaphore whose queue is bounded.
 
     Invariant: no request waits while a place is free.
     """

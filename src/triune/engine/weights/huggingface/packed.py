@@ -1,4 +1,7 @@
-"""Packed layouts in safetensors: AWQ's, GPTQ's and MLX's."""
+"""Packed layouts in safetensors: AWQ's, GPTQ's and MLX's.
+
+A weight is stored as a code, a small unsigned integer, from which scale and zero point (or offset) give the weight.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from triune.engine.weights.pack import Inexact, make_tensor, rows_in_part
 from triune.engine.weights.tensors import Bits, DenseTensor, PackedTensor, Tensor, pack_nibbles
 
 _AWQ_ORDER: Final = (0, 2, 4, 6, 1, 3, 5, 7)
-"""The column of each of the eight codes in 32 bits, the lowest first."""
+"""AWQ packs the codes of eight columns in 32 bits: the column of each code, that in the lowest bits first."""
 
 _MAX_GROUP: Final = 1 << 20
 
@@ -27,9 +30,10 @@ class Packing:
     Attributes:
         layout: "awq", "gptq" or "mlx".
         bits: the bits of a code.
-        group_size: the codes that share a scale; -1 if a whole row does.
-        zero_offset: added to GPTQ's zero points: its first format has them less one.
-        of_module: MLX's bits and group size of modules that have their own.
+        group_size: the number of codes in a row that share a scale; -1 if a whole row shares one.
+        zero_offset: what must be added to the stored zero points: 1 in GPTQ's first format, which stores each zero
+            point minus 1; else 0.
+        of_module: by the name of a module, the bits and the group size that MLX's config states for that module alone.
     """
 
     layout: str
@@ -40,15 +44,15 @@ class Packing:
 
     @property
     def suffix(self) -> str:
-        """What the name of the tensor of codes ends in."""
+        """The end of the name of each tensor that holds codes."""
         return ".weight" if self.layout == "mlx" else ".qweight"
 
 
 def read_packing(config: Mapping[str, object], where: str) -> Packing | None:
-    """How the weights are packed, by config.json; None if they are not.
+    """Read from config.json how the weights are packed; None if they are not packed.
 
     Raises:
-        UnsupportedError: in a way that is not known here.
+        UnsupportedError: they are packed in a way that is not known here.
     """
     fields = Fields(config, where)
     mlx = fields.inner("quantization")
@@ -132,10 +136,10 @@ def packed_shape(store: Store, module: str, packing: Packing) -> tuple[int, int]
 
 
 def read_packed(store: Store, module: str, packing: Packing, inexact: Inexact) -> Tensor:
-    """Read a packed matrix, whose shapes `packed_shape` has checked. AWQ's and GPTQ's are kept exactly.
+    """Read a packed matrix, whose shapes `packed_shape` has checked. Weights of AWQ and GPTQ are kept exactly.
 
     Raises:
-        InvalidArgumentError: a scale is not finite, or a group is none.
+        InvalidArgumentError: a scale is not finite, or `g_idx` does not name a group for each column.
     """
     if packing.layout == "mlx":
         parts = _mlx_parts(store, module, *_sizes(module, packing))
@@ -152,13 +156,13 @@ def read_packed(store: Store, module: str, packing: Packing, inexact: Inexact) -
         codes = _along_columns(words.T, packing.bits, places).T
         zero_points = _along_columns(zeros, packing.bits, places)
     codes = np.ascontiguousarray(codes.T)
-    # Less one in the first format, so that there may be one more than there are codes.
+    # GPTQ's first format stores zero points minus 1, so that a zero point may be larger by 1 than the largest code.
     zero_points = np.ascontiguousarray(zero_points.T).astype(np.int16) + np.int16(packing.zero_offset)
     form = f"{packing.layout.upper()} {packing.bits} bits"
     num_columns, num_groups = codes.shape[1], scales.shape[1]
     order = _group_order(store, module, num_columns, num_groups)
     if order is not None or zero_points.max(initial=0) > 255:
-        # Groups of columns all over the row are no blocks, so the weights themselves.
+        # `PackedTensor` holds only groups of neighbouring columns and zero points of a byte. So compute the weights.
         if order is None:
             order = _in_order(num_columns, num_groups)
         weights = codes.astype(np.float32)
@@ -175,7 +179,7 @@ def _sizes(module: str, packing: Packing) -> tuple[int, int]:
 
 
 def _group_order(store: Store, module: str, columns: int, groups: int) -> Array | None:
-    """The group of each column, where GPTQ chose an order of its own; None if they follow each other."""
+    """The group of each column, if GPTQ has reordered the columns; None if each group is of neighbouring columns."""
     name = f"{module}.g_idx"
     if name not in store.shapes:
         return None
@@ -192,7 +196,10 @@ def _in_order(columns: int, groups: int) -> Array:
 
 
 def _along_columns(words: Array, bits: int, order: Iterable[int]) -> Array:
-    """UINT32 [rows, n] to the numbers of `bits` bits in them, UINT8 [rows, n * 32 / bits]."""
+    """Unpack words, UINT32 [rows, words], into the numbers of `bits` bits in them, UINT8 [rows, words * 32 / bits].
+
+    `order` has the place of each number of a word among the word's columns, the number in the lowest bits first.
+    """
     mask = np.uint32((1 << bits) - 1)
     numbers = np.empty((words.shape[0], words.shape[1], 32 // bits), np.uint8)
     for place, column in enumerate(order):
@@ -212,7 +219,10 @@ def _mlx_parts(store: Store, module: str, bits: int, group: int) -> Iterator[Aff
 
 
 def _bit_stream(stored: Array, bits: int) -> Array:
-    """UINT8 [rows, bytes] to the numbers of `bits` bits that lie one after another, the lowest bits first."""
+    """Unpack bytes, UINT8 [rows, bytes], into the numbers of `bits` bits that follow each other in them.
+
+    The lowest bits come first. Returns UINT8 [rows, bytes * 8 / bits].
+    """
     if bits == 8:
         return stored
     each = np.unpackbits(stored, axis=1, bitorder="little").reshape(len(stored), -1, bits)
@@ -220,5 +230,5 @@ def _bit_stream(stored: Array, bits: int) -> Array:
 
 
 def _plain(scales: Array) -> Array:
-    """Scales as FP16 or FP32: BF16 fits into the latter."""
+    """Scales as FP16 or FP32. Those in BF16 become FP32, which represents all of them."""
     return scales if scales.dtype.name in {"float16", "float32"} else scales.astype(np.float32)

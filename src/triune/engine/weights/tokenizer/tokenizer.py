@@ -16,7 +16,7 @@ class Tokenizer:
     Attributes:
         backend: the library's tokenizer.
         tokens: bos, eos and pad.
-        num_tokens: the number of ids; the model's embedding may have more rows.
+        num_tokens: the largest id plus 1; the model's embedding may have more rows.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, tokens: SpecialTokens, vocab_size: int, where: str) -> None:
@@ -27,11 +27,11 @@ class Tokenizer:
         where: names the model in errors.
 
         Raises:
-            InvalidArgumentError: the tokenizer gives ids that are no rows of the embedding.
+            InvalidArgumentError: the tokenizer gives ids for which the embedding has no row.
         """
         self.backend = backend
         self.tokens = tokens
-        # Ids may leave gaps, so the number of tokens is not enough.
+        # Some ids may be unused, so the largest id counts, not the number of tokens.
         self.num_tokens = 1 + max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
         if self.num_tokens > vocab_size:
             raise InvalidArgumentError(
@@ -43,15 +43,15 @@ class Tokenizer:
 
         Args:
             text: any text that UTF-8 can encode.
-            add_special_tokens: whether to add what the model wants around a text: bos, or [CLS] and [SEP]. A text that
-                a chat template made has them already.
+            add_special_tokens: whether to add the special tokens that the model expects around a text: bos, or [CLS]
+                and [SEP]. A text that a chat template made has them already.
 
         Raises:
             InvalidArgumentError: the text has half a surrogate pair.
         """
         try:
             return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
-        # The library says of such a text that it is none.
+        # For a text with half a surrogate pair (U+D800 to U+DFFF) the library only says that it expects a text.
         except (TypeError, UnicodeEncodeError) as error:
             place = next((at for at, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
             if place is None:
@@ -64,7 +64,7 @@ class Tokenizer:
         """The text of ids; bytes that are not UTF-8 become U+FFFD.
 
         Raises:
-            InvalidArgumentError: an id is none of the vocabulary.
+            InvalidArgumentError: an id is not in the vocabulary.
         """
         for token in ids:
             if not 0 <= token < self.num_tokens:
@@ -73,10 +73,10 @@ class Tokenizer:
 
     @cached_property
     def token_bytes(self) -> tuple[bytes, ...]:
-        """What each id adds to a text, in bytes; empty for special tokens.
+        """The bytes that each id adds to a text; empty for special tokens.
 
-        A text is those of its tokens, joined (but for a first space that SentencePiece's decoders drop): so it can be
-        streamed, or constrained to a grammar.
+        Joined, the bytes of its tokens are the text, except for a first space that SentencePiece's decoders drop. So a
+        text can be streamed token by token, or constrained to a grammar.
         """
         return token_bytes(self.backend, self.num_tokens)
 

@@ -37,7 +37,7 @@ _PARSE_COST = 8
 
 
 class _TooManyHeadersError(Exception):
-    """Ends the parser's work on a piece of data."""
+    """A request has too many headers. Raised in a callback of the parser, so that it stops amid the received data."""
 
 
 class KServeProtocol(HttpToolsProtocol):

@@ -1,4 +1,8 @@
-"""Ensembles of decision trees: for all rows and trees at once, Gather nodes go down one level at a time, by tables."""
+"""Ensembles of decision trees, as Gather nodes over constant tables.
+
+The tables (see `tables`) hold each tree node's feature, threshold and children. For all rows and trees at once, a few
+ONNX nodes for each level of the trees look up the current tree nodes and choose one child of each.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,8 +91,9 @@ def _leaves(b: Builder, tables: Mapping[str, str], facts: Facts, x: str) -> str:
 
 
 def _next(b: Builder, facts: Facts, features: str, here: Mapping[str, str]) -> str:
-    """Build the numbers of the next nodes, from the values of the features and the current nodes' elements of the
-    tables.
+    """Build the numbers of the tree nodes one level deeper.
+
+    `features` has the values that the current tree nodes compare, and `here` the current nodes' elements of each table.
     """
     if facts.comparison:
         is_true = b.op(facts.comparison, features, here["splits"])
@@ -103,8 +108,10 @@ def _next(b: Builder, facts: Facts, features: str, here: Mapping[str, str]) -> s
 
 
 def _truths() -> NDArray[np.int32]:
-    """1 if the true branch is taken, at the index 8 * mode + 4 * tracks_missing + (0 NaN, 1 less, 2 equal, 3
-    greater).
+    """A table of 1 where the true branch is taken, else 0.
+
+    The index is 8 * mode + 4 * tracks_missing + case, where the case is 0 if the feature is NaN, 1 if it is less than
+    the threshold, 2 if equal, 3 if greater.
     """
     rows: list[int] = []
     for truths in _TRUTHS.values():
@@ -228,8 +235,9 @@ def _of_many(c: Context, trees: _Trees, transform: str) -> None:
 
 
 def _of_two(c: Context, trees: _Trees, transform: str) -> None:
-    """Two classes, as in ONNX Runtime's TreeAggregatorClassifier: the first score decides if the second class has
-    none.
+    """Give the label and scores of two classes, as ONNX Runtime's TreeAggregatorClassifier does.
+
+    The score of the second class decides. If that class has no score, the score of the first class does.
     """
     b, base = c.build, _base(c)
     total = _sum(c, trees)

@@ -18,8 +18,9 @@ _W_SCALE, _W_ZERO, _R_SCALE, _R_ZERO = range(8, 12)
 def dynamic_quantize_lstm(c: Context) -> bool:
     """DynamicQuantizeLSTM: an LSTM that quantizes its whole input once, and its hidden state at each step.
 
-    W is (directions, inputs, 4 hidden) and R (directions, hidden, 4 hidden), with the gates in the order i, o, f, c.
-    There is a scale and zero point for each direction, or for each column of each direction.
+    The weights W of the input are (directions, inputs, 4 * hidden). The weights R of the hidden state are (directions,
+    hidden, 4 * hidden). The gates are in the order i (input), o (output), f (forget), c (cell). There is a scale and
+    a zero point for each direction, or for each column of each direction.
     """
     shape = c.values.shape(c.input(_R))
     if shape is None or shape[0] is None or shape[1] is None:
@@ -76,7 +77,7 @@ def _of_direction(c: Context, name: str, position: int) -> str:
 
 
 def _minus_zero_point(c: Context, weights: int, zero: int) -> str:
-    """Build weights minus their zero points, fp32 (directions, n, 4 hidden)."""
+    """Build weights minus their zero points, fp32 (directions, rows, 4 * hidden)."""
     b = c.build
     point = b.op("Unsqueeze", b.cast(c.input(zero), TensorProto.FLOAT), b.ints(1))
     if c.values.rank(c.input(zero)) == 1:
@@ -96,9 +97,10 @@ class _Step:
     """One step of the LSTM in one direction.
 
     Attributes:
-        recurrent: the name of R - zero point for this direction, (hidden, 4 hidden), integers as fp32.
+        recurrent: the name of this direction's weights of the hidden state, minus their zero point: (hidden, 4 *
+            hidden), integers as fp32.
         scale: the name of the scale of `recurrent`.
-        peepholes: the name of the peepholes of i, o and f, (3 hidden); "" for none.
+        peepholes: the name of the weights by which the gates i, o and f read the cell, (3 * hidden); "" for none.
         hidden: the size of the hidden state.
     """
 
@@ -108,8 +110,10 @@ class _Step:
     hidden: int
 
     def graph(self, prefix: str) -> GraphProto:
-        """The step as a subgraph with the inputs h, c and W x + bias (the gates without R h), and the outputs h, c and
-        h again, as scan output.
+        """The step as the body of a Scan.
+
+        Its inputs are the hidden state h, the cell c, and x W + bias, which are the gates before h R is added. Its
+        outputs are the new h, the new c, and h again as scan output.
         """
         b = Builder(prefix)
         h, c, given = b.name(), b.name(), b.name()

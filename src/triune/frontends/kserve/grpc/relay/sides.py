@@ -32,14 +32,16 @@ _RESET_FRAMES = 40
 _ENDED_AT_ONCE = 4
 _ENDING_SECONDS = 0.008
 
-# A connection may end this many calls before they arrive at their handlers; then it must wait until one does. gRPC's
-# library hands most ended calls to handlers, but need not: after this many seconds such a call counts as arrived.
+# A connection may end this many calls before gRPC's library has handed them to their handlers. Then it may open no
+# other call until one of them is handed to its handler. The library does so with most ended calls, but need not: after
+# this many seconds such a call counts as handed over.
 _MAX_ABANDONED = 4
 _ABANDONED_SECONDS = 1.0
 
-# A connection is closed after this many strikes. A call that ends before it has arrived is a strike, as is one beyond
-# the connection's limit, and each hundredth of a second for which it sent too many small frames to be read. A call that
-# is answered takes one strike back.
+# Strikes are marks against a connection, which is closed when it has more than this many. It gets one for each call
+# that it ends before gRPC's library has handed the call to its handler, one for each call beyond the connection's
+# limit, and one for each hundredth of a second for which the relay must stop reading because of too many small frames.
+# Each call that is answered takes one strike away.
 _MAX_STRIKES = 2000
 _STRIKES_PER_SECOND = 100
 _PARTING_SECONDS = 1.0
@@ -167,7 +169,7 @@ class ClientSide(Side):
         """Remove one of the connection's calls, if it has not been removed before.
 
         Returns:
-            whether it had not yet arrived at its handler.
+            whether gRPC's library had not yet handed it to its handler.
         """
         call = self._calls.pop(stream, 0)
         self._shared.num_calls -= call > 0
@@ -262,7 +264,8 @@ class ClientSide(Side):
     def _open(self, library: LibrarySide, stream: int, call: int) -> bytes:
         """Open a call, or refuse it.
 
-        It is refused if the connection has at least as many calls as are left for all connections: none can take all.
+        It is refused if the connection has at least as many calls open as may still be opened by all connections
+        together. So no connection can take all of them.
 
         Returns:
             the bytes that must follow the call's headers: a RST_STREAM frame if the call is refused. The library must
@@ -281,7 +284,11 @@ class ClientSide(Side):
         return frames.reset(stream, frames.CANCEL)
 
     def _abandon(self, stream: int) -> None:
-        """Remove a call that has been ended. If it has not arrived at its handler yet, wait a while until it does."""
+        """Remove a call that has been ended.
+
+        If gRPC's library has not handed it to its handler yet, it counts as abandoned until the library does, or for
+        _ABANDONED_SECONDS.
+        """
         call = self._calls[stream]
         if self.end_call(stream):
             self._num_abandoned += 1

@@ -1,4 +1,8 @@
-"""Decides which connection may open the next call."""
+"""Decides which connection may open the next call.
+
+A call is under way from when it gets its number, and the relay passes it on to gRPC's library, until the library hands
+it to its handler, the method that answers it. Then the call has "arrived".
+"""
 
 import itertools
 from collections import deque
@@ -26,9 +30,9 @@ class Waiting(Protocol):
 
 
 class Turns:
-    """Lets connections open calls one after the other, so that at most NUM_AHEAD calls have not arrived at handlers.
+    """Lets connections open calls one after the other, so that at most NUM_AHEAD calls are under way.
 
-    A call that ends before it arrives does not count.
+    A call that ends before it arrives at its handler is not under way any more.
     """
 
     def __init__(self) -> None:
@@ -52,11 +56,14 @@ class Turns:
             self.leave(call)
 
     def abandon(self, call: int, connection: Waiting) -> None:
-        """Record that a call has ended before it arrived. If it arrives later, `abandoned_arrived` is called."""
+        """Record that a call has ended before it arrived at its handler.
+
+        gRPC's library may hand it to the handler all the same. Then the connection's `abandoned_arrived` is called.
+        """
         self._abandoned[call] = connection
 
     def leave(self, call: int) -> bool:
-        """Record that a call has arrived or ended. Returns whether it had neither arrived nor ended before."""
+        """Record that a call has arrived at its handler, or has ended. Returns whether it was under way until now."""
         if call not in self._under_way:
             return False
         self._under_way.remove(call)
