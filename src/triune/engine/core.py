@@ -1,0 +1,120 @@
+"""The engine without threads: sequences go in, steps are computed, tokens come out."""
+
+from collections.abc import Sequence as Seq
+
+from triune.core.clock import Clock
+from triune.core.decoder import DecoderExecutable
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
+from triune.engine.kv.hashes import root_hash
+from triune.engine.kv.pool import KVBlockPool
+from triune.engine.kv.table import BlockTable
+from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.sampling.sampler import Sample, SamplingState, sample
+from triune.engine.scheduler import Plan, Scheduler, SchedulerLimits
+from triune.engine.sequence import Ending, FinishReason, Sequence
+
+
+class EngineCore:
+    """Generates the answers of many sequences with one decoder. Used from one thread."""
+
+    def __init__(
+        self, decoder: DecoderExecutable, vocab_size: int, clock: Clock, limits: SchedulerLimits | None = None
+    ) -> None:
+        """Args:
+        decoder: computes the steps. The caller closes it.
+        vocab_size: the number of token ids that the model's embedding has.
+        clock: tells how long sequences have waited.
+        limits: what a step may hold; None for the defaults.
+        """
+        self._decoder = decoder
+        self._vocab_size = vocab_size
+        self._clock = clock
+        self._pool = KVBlockPool(decoder.num_blocks)
+        self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits or SchedulerLimits())
+
+    @property
+    def is_idle(self) -> bool:
+        """No sequence waits or runs."""
+        return not (self._scheduler.num_waiting or self._scheduler.num_running)
+
+    def add(
+        self,
+        prompt: Seq[int],
+        parameters: SamplingParameters,
+        ending: Ending,
+        *,
+        priority: int = 0,
+        salt: bytes = b"",
+        index: int = 0,
+    ) -> Sequence:
+        """Take a prompt, whose answer the next steps compute.
+
+        Args:
+            prompt: token ids.
+            parameters: how tokens are chosen.
+            ending: when the answer ends.
+            priority: 0 is the most urgent.
+            salt: see `Sequence`.
+            index: which of several answers to one prompt this is; with one seed, they draw different numbers.
+
+        Raises:
+            InvalidArgumentError: a token is not the model's, or the prompt is empty or too long (see `Scheduler.add`).
+        """
+        # A decoder does not check token ids: beyond the embedding, it would read other memory or give zeros.
+        if prompt and not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
+            worst = min(prompt) if min(prompt) < 0 else max(prompt)
+            raise InvalidArgumentError(
+                f"the prompt has token {worst}; the model's tokens are 0 to {self._vocab_size - 1}"
+            )
+        parameters.check_vocabulary(self._vocab_size)
+        table = BlockTable(self._pool, self._decoder.block_size, root_hash(salt))
+        sequence = Sequence(
+            prompt, table, SamplingState(parameters, prompt, index), ending, priority, salt, self._clock.now_ns()
+        )
+        self._scheduler.add(sequence)
+        return sequence
+
+    def cancel(self, sequence: Sequence) -> None:
+        """End a sequence; its blocks are free before the next step."""
+        self._scheduler.cancel(sequence)
+
+    def step(self) -> list[tuple[Sequence, Sample | None]]:
+        """Compute one step.
+
+        Returns:
+            the sequences that got a token, each with it, and those that ended by an error, each with None. The list is
+            empty if the step only read parts of prompts, or if there is nothing to do.
+        """
+        plan = self._scheduler.schedule()
+        if not plan.pieces:
+            return []
+        try:
+            samples = self._execute(plan)
+        except TriuneError as error:
+            return self._fail(plan, error)
+        except Exception as error:  # noqa: BLE001 - a defect fails the sequences of this step, and no other
+            failure = InternalError(f"a step of the model failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            return self._fail(plan, failure)
+        chosen = [piece.sequence for piece in plan.choosing]
+        self._scheduler.update(plan, samples)
+        return [
+            (sequence, None if sequence.finish_reason is FinishReason.ERROR else each)
+            for sequence, each in zip(chosen, samples, strict=True)
+        ]
+
+    def check(self) -> None:
+        """Verify the laws of queues and blocks. Raises InternalError naming the one that is broken."""
+        self._scheduler.check()
+
+    def _execute(self, plan: Plan) -> list[Sample]:
+        logits = self._decoder.run(plan.step())
+        states = [piece.sequence.sampling for piece in plan.choosing]
+        return sample(logits, states) if states else []
+
+    def _fail(self, plan: Plan, error: TriuneError) -> list[tuple[Sequence, Sample | None]]:
+        """End all sequences of a step with an error. What their blocks hold is not known, so nothing is published."""
+        for piece in plan.pieces:
+            piece.sequence.error = error
+            self._scheduler.cancel(piece.sequence, FinishReason.ERROR)
+        return [(piece.sequence, None) for piece in plan.pieces]
