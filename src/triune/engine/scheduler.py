@@ -43,9 +43,9 @@ class Piece:
 
     Attributes:
         sequence: the sequence.
-        begin: the tokens that are in the cache before.
-        end: the tokens that are in the cache afterwards.
-        has_logits: the piece ends with the sequence's last token, so that the next one can be chosen.
+        begin: the number of the sequence's tokens that are in the cache before the step.
+        end: the number of them that are in the cache after the step.
+        has_logits: whether the piece ends with the sequence's last token, so that the next token can be chosen.
     """
 
     sequence: Sequence
@@ -133,7 +133,7 @@ class Scheduler:
                 f"{longest}; that is more than the context of {self._limits.context_tokens}: shorten the prompt, or "
                 "ask for fewer tokens"
             )
-        # The last token of the answer is never computed on.
+        # The keys and values of the answer's last token are never needed, so they take no room.
         if (longest - 1) > num_blocks * self._block_size:
             raise InvalidArgumentError(
                 f"the prompt has {num_prompt} tokens and max_tokens is {sequence.ending.max_tokens}; the cache of "
@@ -171,7 +171,8 @@ class Scheduler:
                 break
             count = self._begin(sequence, budget)
             if not count:
-                # Those behind would overtake it for ever.
+                # Do not plan those that wait behind it: with fewer tokens they might always find room, and overtake it
+                # for ever.
                 break
             pieces.append(self._piece(sequence, count))
             planned.add(id(sequence))
@@ -210,7 +211,7 @@ class Scheduler:
         return ended
 
     def check(self) -> None:
-        """Verify the laws of the pool and of the queues. Raises InternalError naming the one that is broken."""
+        """Verify the laws of the pool and of the queues. Raises an InternalError that names the broken one."""
         self._pool.check()
         if any(sequence.table.blocks for sequence in self._waiting):
             raise InternalError("a waiting sequence holds KV blocks")
@@ -234,10 +235,10 @@ class Scheduler:
         return Piece(sequence, begin, begin + count, begin + count == len(sequence.tokens))
 
     def _begin(self, sequence: Sequence, budget: int) -> int:
-        """Give a waiting sequence the blocks it shares and those for its first piece.
+        """Give a waiting sequence the blocks that the prefix cache has for it, and new ones for its first piece.
 
         Returns:
-            the number of tokens of the piece; 0 if there are not enough blocks: it goes on waiting.
+            the number of tokens of the piece; 0 if there are not enough blocks, so that the sequence goes on waiting.
         """
         table = sequence.table
         # The last token is computed in any case, since its logits choose the next one.

@@ -65,7 +65,8 @@ class KVBlockPool:
         """Give `count` blocks to a sequence, free ones first, then the least recently used of the cached ones.
 
         Returns:
-            the blocks, each with one reference and without a hash; None if there are not as many, and nothing changes.
+            the blocks, each with one reference and without a hash; None if fewer are available, and then nothing
+            changes.
         """
         if count > self.num_available:
             return None
@@ -140,7 +141,7 @@ class KVBlockPool:
             self._free.append(block)
 
     def check(self) -> None:
-        """Verify the laws. Raises InternalError naming the one that is broken."""
+        """Verify the laws. Raises an InternalError that names the broken one."""
         free, cached = set(self._free), set(self._cached)
         used = {block for block, count in enumerate(self._references) if count}
         if len(free) != len(self._free) or free & cached or free & used or cached & used:

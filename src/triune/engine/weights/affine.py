@@ -27,7 +27,7 @@ class Affine:
     block_size: int
 
     def dequantize(self) -> Array:
-        """FP32 [rows, columns]: a product, then a sum, as ggml computes them."""
+        """The weights as FP32 [rows, columns]: first the products, then the sums, each rounded as ggml does."""
         rows, columns = self.codes.shape
         weights = self.codes.reshape(rows, -1, self.block_size).astype(np.float32)
         weights *= self.scales[..., np.newaxis].astype(np.float32)

@@ -13,8 +13,8 @@ def require_agreement(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]
     """Require that the tensors are those that the config asks for.
 
     Raises:
-        InvalidArgumentError: one is missing or has another shape, or a special token is no row of the embedding.
-        UnsupportedError: there are others, which the architecture's graph would not use.
+        InvalidArgumentError: one is missing or has another shape, or the embedding has no row for a special token.
+        UnsupportedError: there are other tensors, which the architecture's graph would not use.
     """
     expected = tensor_shapes(config)
     missing = [name for name in expected if name not in shapes]

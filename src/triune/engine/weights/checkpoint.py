@@ -10,7 +10,9 @@ from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 
 class Checkpoint(Protocol):
-    """An opened checkpoint. Its files are mapped into memory, a tensor is read when asked for, in any thread."""
+    """An opened checkpoint. Its files are mapped into memory. A tensor is read when it is asked for. Any thread may
+    ask.
+    """
 
     @property
     def config(self) -> ModelConfig:
@@ -27,11 +29,11 @@ class Checkpoint(Protocol):
         ...
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor; matrices are [out, in], whatever the file has. Each call reads it again.
+        """Read a tensor, again at each call. Matrices are [out, in], even if the file has them transposed.
 
         Raises:
             NotFoundError: there is no such tensor.
-            InvalidArgumentError: the file's bytes are no such tensor.
+            InvalidArgumentError: the bytes in the file are not a valid tensor of its form.
         """
         ...
 
@@ -47,9 +49,9 @@ class Checkpoint(Protocol):
 
     @property
     def chat_template(self) -> ChatTemplate | None:
-        """How the model wants a conversation written, compiled at each look; None if the files do not say.
+        """How the model expects a conversation to be written; None if the files do not say it. Compiled at each access.
 
         Raises:
-            InvalidArgumentError: it is no template.
+            InvalidArgumentError: the text is not a valid template.
         """
         ...

@@ -1,4 +1,6 @@
-"""Named settings of a model file, each checked when it is read; those that nobody read are refused at the end."""
+"""Named settings of a model file. Each is checked when it is read; at the end, settings that were never read are
+refused.
+"""
 
 import math
 from collections.abc import Collection, Mapping, Sized
@@ -11,7 +13,8 @@ from triune.core.printable import printable
 
 MAX_LAYERS: Final = 4096
 MAX_SIZE: Final = 1 << 28
-"""Of any width, vocabulary or context. Whoever uses one compares it with the tensors."""
+"""The largest width, vocabulary or context that is read. Code that uses such a size also compares it with the tensors.
+"""
 
 _Choice = TypeVar("_Choice", bound=str)
 
@@ -19,7 +22,7 @@ _SHOWN_CHARACTERS: Final = 80
 
 
 class Fields:
-    """Settings by name. None stands for a setting that is not there."""
+    """Settings by name. A value of None means that the setting is missing."""
 
     def __init__(self, values: Mapping[str, object], where: str) -> None:
         """Args:
@@ -56,7 +59,7 @@ class Fields:
         return value
 
     def whole_or_none(self, name: str, *, least: int = 0, most: int = MAX_SIZE) -> int | None:
-        """A whole number in this range, or None."""
+        """A whole number from `least` to `most`; None if the setting is missing."""
         return None if self.get(name) is None else self.whole(name, least=least, most=most)
 
     def number(self, name: str, default: float | None = None, *, above: float = -math.inf) -> float:
@@ -64,7 +67,7 @@ class Fields:
         value = self.get(name)
         if value is None and default is not None:
             return default
-        # JSON knows whole numbers of any size, which a float may not hold.
+        # Whole numbers in JSON may have any size, and may be too large for a float.
         if type(value) not in (int, float) or not above < cast("float", value) < 1e300:
             raise self.wrong(name, "a finite number" + (f" above {above:g}" if above > -math.inf else ""))
         return float(cast("float", value))
@@ -88,10 +91,10 @@ class Fields:
         return value
 
     def choice(self, name: str, choices: Mapping[str, _Choice], default: _Choice | None = None) -> _Choice:
-        """What a string stands for.
+        """The value in `choices` that a string stands for.
 
         Raises:
-            UnsupportedError: it is none of the known strings.
+            UnsupportedError: the string is not in `choices`.
         """
         value = self.get(name)
         if value is None and default is not None:
@@ -103,7 +106,7 @@ class Fields:
         return choices[value]
 
     def numbers(self, name: str, length: int, *, above: float = -math.inf) -> tuple[float, ...]:
-        """So many finite numbers greater than `above`."""
+        """A list of `length` finite numbers greater than `above`."""
         value = self.get(name)
         items = cast("list[object]", value) if isinstance(value, list) else []
         if len(items) != length or not all(
@@ -113,14 +116,16 @@ class Fields:
         return tuple(float(cast("float", each)) for each in items)
 
     def items(self, name: str) -> list[object] | None:
-        """The items of an array, or None if the setting is none. An array of numbers may have as many as MAX_LAYERS."""
+        """The items of an array; None if the setting is not an array. An array of numbers may have up to MAX_LAYERS
+        items.
+        """
         value = self.get(name)
         if isinstance(value, np.ndarray) and value.size <= MAX_LAYERS:
             return cast("list[object]", value.tolist())
         return cast("list[object]", value) if isinstance(value, list) else None
 
     def ids(self, name: str) -> tuple[int, ...]:
-        """Ids of tokens: a list, one id, or none."""
+        """The ids of tokens: the setting is a list of ids, one id, or missing."""
         items = self.items(name)
         if items is None:
             one = self.whole_or_none(name)
@@ -130,7 +135,7 @@ class Fields:
         return tuple(cast("list[int]", items))
 
     def inner(self, name: str) -> "Fields | None":
-        """Settings within a setting, or None."""
+        """The settings within a setting that is an object; None if it is missing."""
         value = self.get(name)
         if value is None:
             return None
@@ -143,10 +148,10 @@ class Fields:
         return InvalidArgumentError(f"{self.where}: {name} is {shown(self._values.get(name))}; expected {expected}")
 
     def refuse_unread(self, ignored: Collection[str] = ()) -> None:
-        """Refuse settings that nobody read, unless they say "none" (null, false, 0 or empty).
+        """Refuse settings that were never read, unless they mean "none" (null, false, 0 or empty).
 
         Raises:
-            UnsupportedError: there are some. The model would be computed without what they ask for.
+            UnsupportedError: there are such settings. The model would be computed without what they ask for.
         """
         unread = {
             name: value
@@ -162,11 +167,11 @@ class Fields:
 
 
 def shown(value: object) -> str:
-    """A value in an error: short, in one line."""
+    """A value as errors show it: short, in one line."""
     length = len(value) if isinstance(value, Sized) else 0
     if length > 8 and not isinstance(value, str):
         return f"a {type(value).__name__} of {length}"
-    # A whole number may have more digits than Python converts.
+    # A whole number may have more digits than Python converts to text.
     if type(value) is int and value.bit_length() > 256:
         return f"a whole number of {value.bit_length()} bits"
     text = printable(repr(value))

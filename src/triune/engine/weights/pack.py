@@ -20,11 +20,11 @@ block; "regroup" gives packed weights nearby of as many bits (8 for those of 5),
 the error. `PackedTensor.regrouped` tells what was lost."""
 
 PART_WEIGHTS: Final = 1 << 18
-"""About as many weights should be in a part."""
+"""The approximate number of weights in a part."""
 
 
 def rows_in_part(columns: int) -> int:
-    """How many rows of so many weights make a part."""
+    """The number of rows of `columns` weights that make a part."""
     return max(1, PART_WEIGHTS // columns)
 
 
@@ -53,7 +53,7 @@ def make_tensor(parts: Iterable[Affine], shape: tuple[int, ...], form: str, inex
         _fill_exact(every, bits, codes, scales, offsets)
         _seal(codes, scales, offsets)
         return PackedTensor(codes, bits, scales, None, first.block_size, form, None, offsets)
-    # Scales of FP16 are as good as the codes they belong to.
+    # For codes of 4 bits, FP16 is precise enough as the type of scales.
     scales = np.empty(blocks, np.float16 if bits == 4 else np.float32)
     zero_points = np.empty(blocks, np.uint8)
     regrouped = _fill_nearest(every, bits, codes, scales, zero_points, form)
@@ -105,7 +105,7 @@ def _fill_nearest(
 
 
 def _placed(parts: Iterable[Affine]) -> Iterator[tuple[slice, Affine]]:
-    """Each part with the rows of the whole that it is."""
+    """Yield each part, and before it the slice of the whole tensor's rows that the part is."""
     place = 0
     for part in parts:
         yield slice(place, place + len(part.codes)), part

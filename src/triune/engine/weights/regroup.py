@@ -1,8 +1,8 @@
-"""Brings weights `code * scale + offset` to `(code - zero point) * scale`, whose zero points are codes themselves.
+"""Converts weights `code * scale + offset` to `(code - zero point) * scale`, where each zero point is a code itself.
 
-An offset that is no whole number of steps cannot be kept. The nearest zero point is taken, the scale fitted to the
-codes by least squares, the codes rounded again, and that once more. On SmolLM2's Q4_1 it adds 7.5 to 8.5% RMS where
-codes and scales as they are add 8 to 9%, and the best of several zero points, at six times the time, 7.2 to 8.2%.
+An offset that is not a multiple of the scale cannot be kept. So the nearest zero point is taken, then the scale is
+fitted to the codes by least squares and the codes are rounded again, twice. On SmolLM2's Q4_1 it adds 7.5 to 8.5% RMS
+where codes and scales as they are add 8 to 9%, and the best of several zero points, at six times the time, 7.2 to 8.2%.
 """
 
 from dataclasses import dataclass
@@ -60,14 +60,17 @@ def nearest(affine: Affine, bits: Bits, scale_dtype: np.dtype[Any]) -> Nearest:
 
 
 def _zero_points(affine: Affine, weights: Array, top: int) -> tuple[Array, Array]:
-    """Steps and zero points, FP32 [rows, blocks] each; the latter are whole numbers from 0 to `top`."""
+    """The scales to begin with, and the zero points, FP32 [rows, blocks] each. The zero points are integers from 0 to
+    `top`, the largest code.
+    """
     assert affine.offsets is not None
-    # The steps of the file, or whole parts of them where there are more codes than the file has.
+    # Begin with the scales of the file, divided by an integer if the new codes have more bits than those of the file.
     steps = affine.scales.astype(np.float32) / np.float32(top // max(1, int(affine.codes.max(initial=0))))
     zeros = np.full_like(steps, -1)
     np.divide(affine.offsets, -steps, out=zeros, where=steps != 0)
     np.rint(zeros, out=zeros)
-    # A block whose weights are all far from 0 on one side has no such zero point: its range is divided anew, with 0.
+    # If all weights of a block are far from 0, on one side of it, no code stands for 0. Then extend the block's range
+    # to 0, and compute scale and zero point from this range.
     is_beyond = (zeros < 0) | (zeros > top)
     beyond = weights[is_beyond]
     low, high = np.minimum(beyond.min(axis=-1, initial=0), 0), np.maximum(beyond.max(axis=-1, initial=0), 0)
@@ -78,17 +81,20 @@ def _zero_points(affine: Affine, weights: Array, top: int) -> tuple[Array, Array
 
 
 def _fitted(weights: Array, counted: Array, scales: Array, dtype: np.dtype[Any]) -> Array:
-    """The scales that fit best to codes less zero points; those given where all of a block are 0."""
+    """The scales that fit best to `counted`, which is codes minus zero points. A block in which all of these are 0
+    keeps its scale.
+    """
     squares = np.einsum("ijk,ijk->ij", counted, counted)
     products = np.einsum("ijk,ijk->ij", weights, counted)
     return _rounded(np.divide(products, squares, out=scales.copy(), where=squares != 0), dtype)
 
 
 def _counted(weights: Array, scales: Array, zeros: Array, top: int) -> Array:
-    """The best codes for scales and zero points, less the latter: FP32 of whole numbers."""
+    """The best codes for these scales and zero points, minus the zero points: integers as FP32."""
     inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
     counted = weights * inverse[..., np.newaxis]
-    # Clipping to two numbers is ten times as fast as to arrays of them.
+    # numpy clips to two numbers ten times as fast as to two arrays. So the zero points are added before, and subtracted
+    # after.
     counted += zeros[..., np.newaxis]
     np.clip(np.rint(counted, out=counted), 0, top, out=counted)
     counted -= zeros[..., np.newaxis]

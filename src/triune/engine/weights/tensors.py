@@ -16,7 +16,8 @@ _LOW_NIBBLE: Final = np.uint8(0x0F)
 
 @dataclass(frozen=True, slots=True)
 class Regrouped:
-    """What was lost when a form that codes, scales and zero points cannot hold was brought to them.
+    """What a weight lost when the file's form, which codes, scales and zero points cannot hold exactly, was converted
+    to them.
 
     Attributes:
         form: the name of the form in the file: "Q4_1".
@@ -40,8 +41,8 @@ class DenseTensor:
 
     Attributes:
         values: FP32, FP16 or BF16 (`ml_dtypes.bfloat16`); read-only, often a view of the file.
-        form: the name of the form in the file: "F32", "Q4_K". Where `values` were computed from packed ones, they are
-            FP32.
+        form: the name of the form in the file: "F32", "Q4_K". If the file has packed weights, `values` were computed
+            from them, in FP32.
     """
 
     values: Array = field(repr=False)
@@ -49,11 +50,11 @@ class DenseTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its sizes."""
+        """The sizes of the weight's dimensions."""
         return self.values.shape
 
     def dequantize(self) -> Array:
-        """The weights as FP32: `values` themselves if they are."""
+        """The weights as FP32: `values` themselves if they are FP32 already."""
         return self.values.astype(np.float32, copy=False)
 
 
@@ -119,7 +120,7 @@ class PackedTensor:
         if self.bits == 8:
             return self.codes.view(np.int8) if self.is_signed else self.codes
         values = unpack_nibbles(self.codes)
-        # Shifted up and back down, the sign bit of four is the sign bit of eight.
+        # A shift up and back down copies the sign bit of the 4-bit number to the four bits above it.
         return (values << 4).view(np.int8) >> 4 if self.is_signed else values
 
     @cached_property
@@ -143,12 +144,16 @@ class PackedTensor:
 
 
 def pack_nibbles(values: Array) -> Array:
-    """UINT8 [..., n] of numbers under 16 to UINT8 [..., n / 2]: the earlier of two in the lower half of a byte."""
+    """Pack numbers under 16, UINT8 [..., n], two in a byte: UINT8 [..., n / 2]. The earlier of two is in the lower
+    half.
+    """
     return values[..., 0::2] | (values[..., 1::2] << np.uint8(4))
 
 
 def unpack_nibbles(packed: Array) -> Array:
-    """UINT8 [..., n] to UINT8 [..., 2n] of numbers under 16; the inverse of `pack_nibbles`."""
+    """Unpack the two numbers under 16 in each byte of UINT8 [..., n]: UINT8 [..., 2 * n]. The inverse of
+    `pack_nibbles`.
+    """
     values = np.empty((*packed.shape[:-1], packed.shape[-1] * 2), np.uint8)
     np.bitwise_and(packed, _LOW_NIBBLE, out=values[..., 0::2])
     np.right_shift(packed, np.uint8(4), out=values[..., 1::2])

@@ -1,7 +1,8 @@
 """Takes apart the blocks of ggml's packed forms. Source: the structures and the comments of ggml's ggml-common.h.
 
 Each function takes blocks, UINT8 [blocks, bytes of a block], and returns codes [blocks, weights], scales and offsets
-[blocks, scales of a block]. Products of scales are FP32, in ggml's order, so that weights come out bit by bit as there.
+[blocks, scales of a block]. Products of scales are computed in FP32 and in ggml's order, so that the weights equal
+ggml's bit for bit.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from triune.engine.weights.affine import Affine
 from triune.engine.weights.tensors import Bits
 
 Parts: TypeAlias = tuple[Array, Array, Array | None]
-"""Codes, scales, and offsets or None."""
+"""The codes, the scales, and the offsets (None if the form has none)."""
 
 _Q4_0: Final = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
 _Q4_1: Final = np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)])
@@ -38,7 +39,7 @@ class Blocks:
     """How the blocks of a form are taken apart.
 
     Attributes:
-        take: the function.
+        take: the function that takes the blocks apart.
         bits: the least of 4 and 8 that hold its codes.
         block_size: the number of weights that share a scale.
     """
@@ -50,7 +51,7 @@ class Blocks:
     def affine(self, rows: Array, block_bytes: int) -> Affine:
         """Take apart rows of blocks: UINT8 [rows, bytes of a row]."""
         num_rows = len(rows)
-        # Damaged scales may be NaN or infinite: whoever makes a tensor of them refuses it.
+        # In a damaged file scales may be NaN or infinite. `make_tensor` refuses these later.
         with np.errstate(invalid="ignore", over="ignore"):
             codes, scales, offsets = self.take(np.ascontiguousarray(rows).reshape(-1, block_bytes))
         return Affine(
@@ -147,7 +148,7 @@ BLOCKS: Final[Mapping[str, Blocks]] = {
     "IQ4_NL": Blocks(_iq4_nl, 8, 32),
     "IQ4_XS": Blocks(_iq4_xs, 8, 32),
 }
-"""By the name of the form."""
+"""How the blocks of each form are taken apart, by the name of the form."""
 
 
 def _fields(blocks: Array, layout: np.dtype[Any]) -> Array:
@@ -155,19 +156,22 @@ def _fields(blocks: Array, layout: np.dtype[Any]) -> Array:
 
 
 def _spread(packed: Array, width: int, bits: int) -> Array:
-    """UINT8 [blocks, bytes] to numbers of `bits` bits: of each `width` bytes the lowest bits, then the next ones."""
+    """Unpack the numbers of `bits` bits in UINT8 [blocks, bytes].
+
+    For each `width` bytes, first come the numbers in the lowest bits of all these bytes, then those in the next bits.
+    """
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, np.newaxis]
     parts = packed.reshape(len(packed), -1, 1, width) >> shifts
     return (parts & np.uint8((1 << bits) - 1)).reshape(len(packed), -1)
 
 
 def _lowered(numbers: Array, by: int) -> Array:
-    """UINT8 numbers under 128 less `by`, as INT8."""
+    """Subtract `by` from UINT8 numbers under 128, as INT8."""
     return numbers.view(np.int8) - np.int8(by)
 
 
 def _five_bits(fields: Array) -> Array:
-    """Codes whose low four bits are in `qs`, the fifth in bit i of `qh`."""
+    """Codes of five bits: the low four bits of code i are in the field `qs`, its fifth is bit i of the field `qh`."""
     high = np.unpackbits(fields["qh"], axis=1, bitorder="little")
     return _spread(fields["qs"], 16, 4) | high << 4
 

@@ -34,7 +34,7 @@ _MODEL_TYPES: Final[Mapping[str, str]] = {
     "gemma3": "gemma3_text",
     "phi3": "phi3",
 }
-"""Architectures of GGUF that are LLaMA's family, with Hugging Face's names."""
+"""The names of the architectures of LLaMA's family in GGUF files, and Hugging Face's names for them."""
 
 _GEMMAS: Final = frozenset({"gemma", "gemma2", "gemma3"})
 _SCALED_BY_WIDTH: Final = frozenset({("gemma2", 46), ("gemma3", 62)})
@@ -44,7 +44,7 @@ width over the number of heads, rather than by the heads' width. Source: llama.c
 _POOLINGS: Final[Mapping[int, Literal["mean", "cls"] | None]] = {0: None, 1: "mean", 2: "cls"}
 
 _IGNORED: Final = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"})
-"""Said by the tensors, or of no meaning for the computation."""
+"""Settings that the tensors tell as well, or that do not affect the computation."""
 
 
 def read_config(file: GgufFile) -> tuple[str, ModelConfig]:
@@ -103,7 +103,7 @@ def _llama(file: GgufFile, architecture: str, fields: Fields) -> LlamaConfig:
         attention_scale=fields.number("attention.scale", scale, above=0),
         hidden_act="gelu_pytorch_tanh" if is_gemma else "silu",
         rms_norm_eps=fields.number("attention.layer_norm_rms_epsilon", above=0),
-        # The files' norms have Gemma's offset of 1 in their weights.
+        # In GGUF files the weights of Gemma's norms include the offset of 1 already.
         norm_weight_offset=0.0,
         tie_word_embeddings="output.weight" not in file.places,
         attention_bias=_has(file, "attn_q.bias", "attn_qkv.bias"),
@@ -123,7 +123,7 @@ def _layers(file: GgufFile, architecture: str, fields: Fields, num_layers: int, 
     window = fields.whole("attention.sliding_window", 4096 if architecture == "gemma2" else 0, least=0)
     given = fields.items("attention.sliding_window_pattern")
     if given is None:
-        # One layer in so many sees all.
+        # One layer in this many attends to all tokens; the others have a sliding window.
         period = {"gemma2": 2, "gemma3": 6}.get(architecture, 0)
         period = fields.whole("attention.sliding_window_pattern", period, least=0, most=MAX_LAYERS)
         given = [not period or layer % period < period - 1 for layer in range(num_layers)]
@@ -157,7 +157,7 @@ def _scaling(file: GgufFile, fields: Fields, rotary_dim: int) -> RopeScaling | N
             raise UnsupportedError(f"{fields.where}: rope.scaling.type is {kind!r} beside factors in rope_freqs.weight")
         return FactorScaling(_factors(file, "rope_freqs.weight", rotary_dim))
     if kind == "yarn":
-        # The factor of cos and sin that the paper gives, unless the file has Hugging Face's.
+        # The factor of cos and sin is that of YaRN's paper, unless the file states Hugging Face's attention factor.
         natural = (0.1 * math.log(factor) + 1 if factor > 1 else 1.0) * attention_factor
         if fields.number("rope.scaling.yarn_ext_factor", 1.0) not in (1.0, -1.0):
             raise fields.wrong("rope.scaling.yarn_ext_factor", "1")
@@ -218,7 +218,7 @@ def _bert(file: GgufFile, fields: Fields) -> BertConfig:
 
 
 def _same_in_all(fields: Fields, name: str, num_layers: int, default: int | None = None) -> int:
-    """A number that a file may also give for each layer: then all of them must be the same."""
+    """A number that a file states once, or once for each layer. In the latter case all of them must be equal."""
     values = fields.items(name)
     if values is not None:
         if len(values) != num_layers or any(each != values[0] for each in values):

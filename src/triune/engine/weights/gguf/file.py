@@ -52,7 +52,7 @@ class GgufFile:
     Attributes:
         name: the file's name, for errors.
         metadata: values by key.
-        places: of the tensors, by the names that the file gives them.
+        places: where each tensor lies, by the name that the file gives it.
         content: UINT8 [bytes], the mapped file; read-only.
     """
 
@@ -73,7 +73,7 @@ def open_gguf(path: Path) -> GgufFile:
 
     Raises:
         InvalidArgumentError: it cannot be read, is truncated, or something in it contradicts something else.
-        UnsupportedError: its version, byte order or a tensor's type is none that is read.
+        UnsupportedError: its version, its byte order or the type of a tensor is not one that Triune reads.
     """
     content = _map(path)
     reader = Reader(content, path.name)
@@ -93,7 +93,7 @@ def open_gguf(path: Path) -> GgufFile:
         if name in places:
             raise reader.error(f"the tensor {name!r} is given twice")
         places[name] = _read_place(reader, name, path.name, alignment)
-    # Offsets count from here.
+    # The offsets of tensors count from this position.
     start = -(-reader.position // alignment) * alignment
     return GgufFile(path.name, metadata, _checked(reader, places, start, content.size), content)
 
@@ -104,7 +104,8 @@ def _map(path: Path) -> Array:
             size = os.fstat(file.fileno()).st_size
             if not size:
                 raise InvalidArgumentError(f"{path.name}: the file is empty")
-            # A plain view: each slice of a numpy.memmap would cost a hundred times that of an array.
+            # This is a plain array that shares the mapped memory: a slice of a numpy.memmap takes a hundred times as
+            # long.
             return np.memmap(file, np.uint8, "r").view(np.ndarray)
     except OSError as error:
         raise InvalidArgumentError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -124,7 +125,8 @@ def _read_version(reader: Reader, name: str) -> None:
 
 def _alignment(reader: Reader, metadata: Mapping[str, Value]) -> int:
     alignment = metadata.get(_ALIGNMENT_KEY, _DEFAULT_ALIGNMENT)
-    # Tensors are views of the mapped file, whose numbers take up to 8 bytes.
+    # Tensors are views of the mapped file. Their numbers take up to 8 bytes, so that each tensor must begin at a
+    # multiple of 8.
     if type(alignment) is not int or not 8 <= alignment <= _MAX_ALIGNMENT or alignment.bit_count() != 1:
         raise reader.error(f"{_ALIGNMENT_KEY} is {alignment!r}; expected a power of two from 8 to {_MAX_ALIGNMENT}")
     return alignment
@@ -153,7 +155,10 @@ def _read_place(reader: Reader, name: str, file_name: str, alignment: int) -> Pl
 
 
 def _checked(reader: Reader, places: Mapping[str, Place], data_start: int, file_bytes: int) -> Mapping[str, Place]:
-    """The places, their starts counted from the file's start, once all lie within the file and apart."""
+    """Check that all tensors lie within the file and do not overlap.
+
+    Returns the places, with starts that count from the file's start.
+    """
     end = data_start
     owner = "the head"
     checked = dict(places)

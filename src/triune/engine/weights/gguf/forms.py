@@ -50,4 +50,4 @@ FORMS: Final[Mapping[int, Form]] = {
     40: Form("NVFP4", 64, 36),
     41: Form("Q1_0", 128, 18),
 }
-"""By ggml's number. Those of other numbers were given up by ggml, or are newer."""
+"""The forms by ggml's number. ggml has given up the forms of the numbers that are missing, or added them later."""

@@ -1,4 +1,4 @@
-"""The names of tensors in GGUF files, in the words of Hugging Face, and which rows of which tensor each is.
+"""Hugging Face's names for the tensors in GGUF files, and the rows of the file's tensor that each of them consists of.
 
 Source: llama.cpp's gguf-py/gguf/tensor_mapping.py and conversion/.
 """
@@ -81,7 +81,7 @@ _BERT: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a tensor is: these rows, in this order, of a tensor of the file."""
+    """Where a tensor is in the file: it is the rows `rows`, in this order, of the file's tensor `name`."""
 
     name: str
     rows: Array | slice
@@ -91,8 +91,9 @@ def name_tensors(file: GgufFile, architecture: str, config: ModelConfig) -> Mapp
     """The tensors by Hugging Face's names.
 
     Raises:
-        UnsupportedError: the file has a tensor that the architecture does not.
-        InvalidArgumentError: two tensors have one name, or a matrix of several has not their rows.
+        UnsupportedError: the file has a tensor that the architecture does not have.
+        InvalidArgumentError: two tensors have one name, or a matrix that joins several tensors has another number of
+            rows than they have together.
     """
     named: dict[str, Source] = {}
     for name in file.places:
@@ -136,9 +137,11 @@ def _sources(file: GgufFile, name: str, architecture: str, config: ModelConfig) 
 
 
 def _rows(config: ModelConfig, architecture: str, word: str, shape: tuple[int, ...], where: str) -> Array | slice:
-    """The order of the rows: that of queries and keys in files of "llama" is another.
+    """The order in which to read a tensor's rows: another one for queries and keys in files of the architecture
+    "llama".
 
-    llama.cpp rotates neighbours there, so the rows of a head's two halves alternate. Here halves are rotated.
+    There llama.cpp's rotary embedding rotates pairs of neighbouring elements, so its files have the rows of a head's
+    two halves alternately. Triune's graphs rotate element i of the first half with element i of the second.
     """
     if architecture != "llama" or word not in {"attn_q", "attn_k"} or not isinstance(config, LlamaConfig):
         return slice(None)
@@ -177,4 +180,4 @@ _PARTED: Final[Mapping[tuple[str, str], Callable[[ModelConfig, tuple[int, ...], 
     ("phi3", "attn_qkv"): _qkv_parts,
     ("phi3", "ffn_up"): _gate_up_parts,
 }
-"""Tensors of the file that are several of Hugging Face's, below each other."""
+"""Tensors of the file that join several of Hugging Face's tensors: the rows of one after those of another."""

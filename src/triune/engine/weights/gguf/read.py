@@ -23,10 +23,10 @@ _DENSE: Final[Mapping[str, np.dtype[Any]]] = {
 
 
 def read_tensor(file: GgufFile, name: str, inexact: Inexact, rows: Array | slice = slice(None)) -> Tensor:
-    """Read a tensor, or these rows of it in this order; a vector's rows are its elements.
+    """Read a tensor, or only its rows `rows` in this order. The rows of a vector are its elements.
 
     Raises:
-        UnsupportedError: its form is none that is decoded.
+        UnsupportedError: its form is not one that Triune decodes.
         InvalidArgumentError: see `make_tensor`.
     """
     place = file.places[name]

@@ -10,11 +10,12 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 
 Value: TypeAlias = bool | int | float | str | Array | tuple[str, ...]
-"""Arrays of numbers are views of the file, those of strings tuples."""
+"""A value of the metadata. An array of numbers is a view of the file; an array of strings is a tuple."""
 
 MAX_STRING_BYTES: Final = 16 << 20
 MAX_STRINGS: Final = 1 << 21
-"""In all arrays together: a tenfold of the largest vocabulary and its merges."""
+"""The most strings in all arrays of a file together: ten times as many as the largest vocabulary with its merges.
+"""
 
 _U64: Final = struct.Struct("<Q")
 _STRING: Final = 8
@@ -39,7 +40,7 @@ class Reader:
     """Reads one value after another.
 
     Attributes:
-        position: where the next one starts, in bytes.
+        position: where the next value starts, in bytes from the file's start.
     """
 
     def __init__(self, content: Array, name: str) -> None:
@@ -59,7 +60,10 @@ class Reader:
         return len(self._bytes) - self.position
 
     def count(self, what: str, *, least_bytes: int, most: int) -> int:
-        """A UINT64 that counts things of at least `least_bytes` each, of which the file may have up to `most`."""
+        """Read a UINT64 that is a number of things.
+
+        Each of them takes at least `least_bytes` in the file, and at most `most` of them are read.
+        """
         count = self.u64(what)
         limit = min(most, self.bytes_left // least_bytes)
         if count > limit:
@@ -110,7 +114,8 @@ class Reader:
         return self._numbers(kind, self.u64(what), key)
 
     def _strings(self, key: str, length: int) -> tuple[str, ...]:
-        # A vocabulary has a hundred thousand of them, so this is `text` without its calls.
+        # A vocabulary has a hundred thousand strings. So this does what `text` does, but without calling functions, to
+        # be fast.
         content, position, end, unpack = self._bytes, self.position, len(self._bytes), _U64.unpack_from
         texts: list[str] = []
         try:

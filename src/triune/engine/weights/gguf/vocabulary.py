@@ -22,7 +22,7 @@ _UNUSED: Final = 5
 _BYTE: Final = 6
 
 _MAX_PIECE_CHARACTERS: Final = 256
-"""Of a SentencePiece token: each of its splits is tried as a merge."""
+"""The most characters of a SentencePiece token: each way to split a token in two is tried as a merge."""
 
 _SPACE: Final = "▁"
 
@@ -34,7 +34,7 @@ class Vocabulary:
     Attributes:
         fields: the settings, without their prefix "tokenizer.ggml.".
         tokens: the text of each id.
-        kinds: the kind of each id, one of the constants above.
+        kinds: the kind of each id: one of the constants above.
     """
 
     fields: Fields
@@ -45,7 +45,7 @@ class Vocabulary:
         """The id in a setting `name`_token_id, or None.
 
         Raises:
-            InvalidArgumentError: it is none of the vocabulary.
+            InvalidArgumentError: the id is not in the vocabulary.
         """
         return self.fields.whole_or_none(f"{name}_token_id", most=len(self.tokens) - 1)
 
@@ -168,7 +168,10 @@ def _sentence_piece(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
 
 
 def _merges(vocabulary: Vocabulary, scores: Sequence[float]) -> list[tuple[str, str]]:
-    """SentencePiece joins the two neighbours whose token has the best score: as merges, the best first."""
+    """The merges of a SentencePiece vocabulary, the best first.
+
+    SentencePiece joins those two neighbours that together are the token with the best score.
+    """
     pieces = {
         token: index
         for index, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
@@ -191,7 +194,8 @@ def _merges(vocabulary: Vocabulary, scores: Sequence[float]) -> list[tuple[str, 
 
 def _word_piece(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     fields = vocabulary.fields
-    # Tokens that begin a word have a space here, where BERT marks the others.
+    # In GGUF files tokens that begin a word have a space before them. In BERT's own vocabulary the other tokens have
+    # "##".
     tokens = [
         token if kind != _NORMAL or _is_marker(token) else token[1:] if token.startswith(_SPACE) else f"##{token}"
         for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True)
@@ -206,7 +210,7 @@ def _word_piece(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     backend.decoder = decoders.WordPiece()
     begin = vocabulary.number("cls")
     begin = vocabulary.number("bos") if begin is None else begin
-    # The key is misspelt in the format.
+    # The GGUF format itself spells this key wrongly.
     end = vocabulary.number("seperator")
     end = vocabulary.number("eos") if end is None else end
     if begin is None or end is None:
@@ -233,7 +237,8 @@ def _frame(backend: tokenizers.Tokenizer, vocabulary: Vocabulary, *, adds_bos: b
     ids = {what: vocabulary.number(what) for what, is_added in parts.items() if is_added}
     present = {what: token for what, token in ids.items() if token is not None}
     if present:
-        # "A" and "B" are the texts, the number behind a colon is the type of its tokens.
+        # In this template "A" and "B" are the texts, and the number after a colon is the token type of the text's
+        # tokens.
         single = [part for part in ("bos", "$A", "eos") if part == "$A" or part in present]
         second = [part.replace("$A", "$B") + ":1" for part in single]
         backend.post_processor = processors.TemplateProcessing(
@@ -242,7 +247,7 @@ def _frame(backend: tokenizers.Tokenizer, vocabulary: Vocabulary, *, adds_bos: b
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, vocabulary: Vocabulary) -> None:
-    """Tell the library which tokens stand whole in a text, before it is split."""
+    """Tell the library which tokens it must find in a text as a whole, before the text is split into words."""
     added = [
         AddedToken(token, special=kind != _USER_DEFINED, normalized=False)
         for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True)

@@ -1,4 +1,4 @@
-"""What a chat template may use up: steps, time and characters. It is charged before the work is done, not after."""
+"""What one rendering of a chat template may use up: steps, time and characters. Work is charged before it is done."""
 
 import re
 import time
@@ -8,23 +8,25 @@ from typing import Any, Final, cast
 from triune.core.errors import InvalidArgumentError
 
 MAX_STEPS: Final = 500_000
-"""Passes through loops, calls, filters and lists. A thousand messages take some ten thousand."""
+"""The most steps of a rendering. A pass through a loop, a call, a filter, and an element of a list are a step each. A
+conversation of a thousand messages takes about ten thousand.
+"""
 MAX_SECONDS: Final = 5.0
 MAX_CHARACTERS: Final = 1 << 26
-"""Written, joined, copied or put into lists."""
+"""The most characters that a rendering may write, join, copy or put into lists."""
 
 _STEPS_A_LOOK: Final = 256
-"""The clock is looked at after so many steps."""
+"""The number of steps after which the clock is read again."""
 _MAX_DEPTH: Final = 64
-"""Of lists in lists."""
+"""The deepest nesting of lists in lists."""
 _MAX_NUMBER_BITS: Final = 1024
 _MAX_WIDTH_DIGITS: Final = 3
 _WIDE: Final = re.compile(rf"[0-9]{{{_MAX_WIDTH_DIGITS + 1}}}|\*|\{{[^{{}}]*\{{")
-"""What makes a format of a few characters write many: a width of many digits, or one that is given beside it."""
+"""Finds what lets a short format write a very long text: a width of many digits, or one that is an argument ("*")."""
 
 
 class Budget:
-    """What one rendering has left. It is used in one thread."""
+    """What is left to one rendering. Use it in one thread only."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -32,7 +34,11 @@ class Budget:
         self._deadline = time.monotonic() + MAX_SECONDS
 
     def step(self) -> None:
-        """A pass through a loop, a call or a filter. Raises InvalidArgumentError when it is over, as all here do."""
+        """Charge one step.
+
+        Raises:
+            InvalidArgumentError: the budget is used up. All other methods raise it, too.
+        """
         self._steps += 1
         if self._steps > MAX_STEPS:
             raise _over(f"takes more than {MAX_STEPS} steps")
@@ -40,13 +46,13 @@ class Budget:
             raise _over(f"takes longer than {MAX_SECONDS:g} s")
 
     def charge(self, characters: int) -> None:
-        """So many characters are about to be made."""
+        """Charge characters that are about to be made."""
         self._characters += characters
         if self._characters > MAX_CHARACTERS:
             raise _over(f"makes more than {MAX_CHARACTERS} characters")
 
     def charge_text(self, *values: object) -> None:
-        """Charge what the text of values takes: lists and objects with all that is in them."""
+        """Charge the text that values make when they are written out, lists and objects with all that is in them."""
         stack: list[tuple[object, int]] = [(value, 0) for value in values]
         while stack:
             value, depth = stack.pop()
@@ -89,12 +95,14 @@ class Budget:
             raise _over(f"formats with a width of more than {_MAX_WIDTH_DIGITS} digits, or one that is given")
         places = pattern.count("{") + pattern.count("%")
         self.charge(len(pattern) + places * 10**_MAX_WIDTH_DIGITS)
-        # A value may be named again and again.
+        # Each place of the format may write all of the values.
         for _ in range(places):
             self.charge_text(*values)
 
     def charge_join(self, separator: str, values: object) -> list[Any] | object:
-        """Charge a join; returns the values as a list, if they were none."""
+        """Charge a join. Returns the values as a list, since an iterator can be read only once; a text, or what is not
+        iterable, as it is.
+        """
         if isinstance(values, str) or not isinstance(values, Iterable):
             self.charge_text(values)
             return cast("object", values)
@@ -108,7 +116,7 @@ class Budget:
         self.charge(len(text) + text.count(old) * len(new))
 
     def counted(self, values: Iterable[Any]) -> Iterator[Any]:
-        """The values, with a step for each."""
+        """Yield the values, and charge a step for each."""
         for value in values:
             self.step()
             yield value

@@ -13,7 +13,8 @@ _BYTE: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 def _byte_letters() -> dict[str, int]:
     """The letter that stands for each byte in byte-level vocabularies, as GPT-2 chose them.
 
-    Printable ones of Latin-1 stand for themselves; the others are, in order, the letters from U+0100 on.
+    Bytes that are printable in Latin-1 stand for themselves. The others are represented, in order, by the letters from
+    U+0100 on.
     """
     own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in own]
@@ -24,7 +25,7 @@ _BYTE_LETTERS: Final = _byte_letters()
 
 
 def token_bytes(backend: tokenizers.Tokenizer, num_tokens: int) -> tuple[bytes, ...]:
-    """The bytes of each id under `num_tokens`; of special tokens, and of ids that the vocabulary leaves out, none."""
+    """The bytes of each id below `num_tokens`; empty for special tokens and for ids that no token has."""
     added = backend.get_added_tokens_decoder()
     convert = _converter(backend)
     result: list[bytes] = []
@@ -63,7 +64,7 @@ def _from_byte_letters(token: str) -> bytes:
     try:
         return bytes([_BYTE_LETTERS[letter] for letter in token])
     except KeyError:
-        # Not of the alphabet, so it stands for itself.
+        # A letter of the token stands for no byte, so the whole token stands for itself, in UTF-8.
         return token.encode()
 
 

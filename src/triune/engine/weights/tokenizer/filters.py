@@ -10,7 +10,8 @@ from jinja2.runtime import Context
 from triune.engine.weights.tokenizer.budget import Budget
 
 BUDGET: Final = " budget"
-"""The variable that holds the budget: its name is none that a template can write."""
+"""The name of the variable that holds the budget. A template cannot read it, since no name in a template has a space.
+"""
 
 _THEIRS: Final = cast("Mapping[str, Callable[..., Any]]", JINJA2_FILTERS)
 _OF_TEXTS: Final = frozenset(
@@ -19,7 +20,7 @@ _OF_TEXTS: Final = frozenset(
         "wordcount",
     }
 )  # fmt: skip
-"""They make a text of about the size of what they are given."""
+"""Filters whose result is a text of about the size of their operands."""
 _OTHERS: Final = frozenset(
     {
         "abs", "attr", "count", "d", "default", "dictsort", "first", "float", "groupby", "int", "items", "last",

@@ -1,8 +1,8 @@
 """The environment of chat templates: jinja2's immutable sandbox, in which all work is charged to a budget.
 
-jinja2's sandbox keeps a template from reaching outside. It does not keep it from looping, or from filling the memory in
-a few letters: loops, calls, operations, filters and outputs are charged here. Nothing is computed when a template is
-compiled, and only the filters and methods that are listed can be used.
+jinja2's sandbox keeps a template from reaching outside. It does not keep it from looping, or from filling the memory
+with a few letters. So loops, calls, operations, filters and outputs are charged here. Nothing is computed when a
+template is compiled, and only the filters and methods that are listed can be used.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,13 +25,15 @@ _TEXT_METHODS: Final = frozenset(
         "splitlines", "startswith", "strip", "swapcase", "title", "upper",
     }
 )  # fmt: skip
-"""Not those that write as many characters as they are told: center, ljust, rjust, zfill, expandtabs."""
+"""The methods of texts that templates may call. Those that write as many characters as an argument says are missing:
+center, ljust, rjust, zfill, expandtabs.
+"""
 _METHODS: Final[tuple[tuple[type, frozenset[str]], ...]] = (
     (str, _TEXT_METHODS),
     (Mapping, frozenset({"copy", "get", "items", "keys", "values"})),
     (list, frozenset({"copy", "count", "index"})),
     (tuple, frozenset({"count", "index"})),
-    # Numbers can write themselves as so many bytes.
+    # Numbers have no method here, since `to_bytes` writes as many bytes as it is told to.
     (int, frozenset()),
     (float, frozenset()),
 )
@@ -44,8 +46,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self, filters: Mapping[str, Callable[..., Any]], functions: Mapping[str, Callable[..., Any]]) -> None:
         """Args:
-        filters: what templates find beside jinja2's; each takes the context first, and charges its own work.
-        functions: what they can call, beside `range`, `dict` and `namespace`.
+        filters: filters that templates can use beside jinja2's. Each takes the context first, and charges its own work.
+        functions: functions that templates can call beside `range`, `dict` and `namespace`.
         """
         super().__init__(
             trim_blocks=True,
@@ -68,7 +70,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         raise SecurityError(f"it asks for {attribute!r} of a {type(obj).__name__}")
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call something out of a template."""
+        """Call a function or method for a template."""
         budget = budget_of(context)
         budget.step()
         owner = getattr(obj, "__self__", None)
@@ -112,7 +114,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     @staticmethod
     @pass_context
     def counted(context: Context, values: Any) -> Iterator[Any]:
-        """What a loop goes through, with a step for each."""
+        """Yield the elements that a loop goes through, and charge a step for each."""
         if isinstance(values, Undefined):
             return iter(values)
         return budget_of(context).counted(cast("Iterable[Any]", values))
@@ -120,7 +122,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     @staticmethod
     @pass_context
     def charged(context: Context, value: Any) -> Any:
-        """A value whose text is charged: a part of a joined text, or a new list."""
+        """Charge the text of a value, which is a part of a joined text or a new list, and return the value."""
         budget_of(context).charge_text(value)
         return value
 
@@ -142,7 +144,7 @@ def _charge_nodes(template: nodes.Template) -> None:
     for joined in template.find_all(nodes.Concat):
         joined.nodes = [_charge(part) for part in joined.nodes]
     for made in list(template.find_all((nodes.List, nodes.Tuple))):
-        # A tuple may also be what is assigned to.
+        # A tuple may also be the target of an assignment, which makes no new tuple.
         if made.items and getattr(made, "ctx", "load") == "load":
             made.items = [_charge(item) for item in made.items]
     for pair in list(template.find_all(nodes.Pair)):
@@ -150,7 +152,7 @@ def _charge_nodes(template: nodes.Template) -> None:
 
 
 def _charge(part: nodes.Expr) -> nodes.Expr:
-    # What is written out in the template is short.
+    # Constants of the template need no charge: they are no longer than the template.
     return part if isinstance(part, nodes.Const) else _call("charged", part)
 
 

@@ -1,4 +1,4 @@
-"""How vocabularies of the kind of GPT-2 split a text before they merge letters, by the names that GGUF files give.
+"""How vocabularies of GPT-2's kind split a text into pieces before letters are merged, by the names in GGUF files.
 
 Source: `LLAMA_VOCAB_PRE_TYPE` in llama.cpp's llama-vocab.cpp, and the tokenizer.json of the models that it names.
 """
@@ -14,9 +14,11 @@ class Split:
     """A way to split.
 
     Attributes:
-        patterns: regular expressions (Oniguruma); what one matches, and what is between, is split by the next.
-        ignores_merges: whether a piece that is a token becomes it, however it would merge.
-        adds_bos: whether a text begins with bos if the file says nothing.
+        patterns: regular expressions (Oniguruma), applied one after another. Each splits a text into its matches and
+            what is between them; the next one then splits each of these parts.
+        ignores_merges: whether a piece that is a token as a whole becomes that token, even if the merges would give
+            others.
+        adds_bos: whether bos is put before a text if the file does not say.
     """
 
     patterns: tuple[str, ...]
@@ -30,13 +32,15 @@ _SPACES: Final = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def _words(letters: str, digits: str, *, tail: str = r"[\r\n]*", spaces: str = _SPACES) -> str:
-    """The pattern of GPT-4 and its many children: a word may begin with one other character, digits stand alone."""
+    """The pattern of GPT-4 and of many later models: a word may begin with one character that is no letter, and digits
+    are apart from words.
+    """
     signs = rf" ?[^\s{letters}\p{{N}}]+{tail}"
     return rf"{_SHORT_FORMS}|[^\r\n\p{{L}}\p{{N}}]?[{letters}]+|{digits}|{signs}|{spaces}"
 
 
 def _cased(digits: str, short_forms: str) -> str:
-    """The pattern of GPT-4o and Tekken: a word also ends before a capital letter."""
+    """The pattern of GPT-4o and Tekken, in which a word also ends before a capital letter."""
     upper, lower = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
     first = r"[^\r\n\p{L}\p{N}]?"
     signs = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
@@ -87,4 +91,4 @@ def _each() -> Iterator[tuple[str, Split]]:
 
 
 SPLITS: Final[Mapping[str, Split]] = dict(_each())
-"""By the name in `tokenizer.ggml.pre`."""
+"""The ways to split, by the name in `tokenizer.ggml.pre`."""

@@ -1,4 +1,6 @@
-"""Chat templates: how a model wants a conversation written. They are programs for jinja2, out of model files."""
+"""Chat templates: how a model wants a conversation written. They are jinja2 templates in the model's files, and so
+programs that somebody else wrote.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -35,7 +37,7 @@ class ChatTemplate:
         special_tokens: texts that templates find by these names: bos_token, eos_token, pad_token, unk_token.
 
         Raises:
-            InvalidArgumentError: it is no template, or too long.
+            InvalidArgumentError: the source is not a valid template, or is too long.
         """
         if len(source) > MAX_SOURCE_CHARACTERS:
             raise InvalidArgumentError(
@@ -48,7 +50,7 @@ class ChatTemplate:
             self._template = sandbox.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise InvalidArgumentError(f"the chat template is wrong in line {error.lineno}: {_shown(error)}") from error
-        # So say Python's parser and compiler of what is nested too deep.
+        # Python's parser and compiler raise the errors after the first if the template is nested too deep.
         except (jinja2.TemplateError, RecursionError, MemoryError, SyntaxError, ValueError, TypeError) as error:
             raise InvalidArgumentError(f"the chat template cannot be compiled: {_shown(error)}") from error
 
@@ -61,14 +63,17 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """A conversation as the model reads it. It has its special tokens in it: encode it without adding any.
+        """Write a conversation in the form that the model reads.
+
+        The text contains the special tokens already: encode it with `add_special_tokens=False`.
 
         Args:
-            messages: each with "role" and "content", as OpenAI's; the model's template says what else.
-            tools: descriptions of functions, as OpenAI's.
+            messages: the messages as in OpenAI's API, each with "role" and "content"; the model's template may read
+                other keys, too.
+            tools: descriptions of functions, as in OpenAI's API.
             documents: for templates that know them, each with "title" and "text".
             add_generation_prompt: whether the beginning of the assistant's next message is added.
-            variables: what else the template may look at: "enable_thinking".
+            variables: other variables that the template may read, such as "enable_thinking".
 
         Raises:
             InvalidArgumentError: the template refuses the conversation, cannot be computed for it, loops, or tries to
@@ -93,7 +98,7 @@ class ChatTemplate:
             raise InvalidArgumentError(f"the chat template refuses this conversation: {_shown(error)}") from error
         except RecursionError as error:
             raise InvalidArgumentError("the chat template was stopped: it calls itself too often") from error
-        # It is a program of somebody else's: any error of Python may come out of it.
+        # A template is a program that somebody else wrote, and may raise any error of Python.
         except Exception as error:
             raise InvalidArgumentError(
                 f"the chat template cannot be computed for this conversation: {type(error).__name__}: {_shown(error)}"
