@@ -14,7 +14,7 @@ __all__ = ["FormName", "write_model"]
 def write_model(
     config: ModelConfig, weights: Weights, form: FormName, *, num_positions: int | None = None
 ) -> HeldModel:
-    """A decoder as a graph in this form: `engine.models.forms` says its inputs and outputs.
+    """Write a decoder as an ONNX graph in a form: `engine.models.forms` describes the inputs and outputs of each.
 
     Args:
         config: a checkpoint's config.

@@ -62,11 +62,11 @@ class ModelBuilder(Builder):
         return self.table(f"scalar {value!r}", np.float32(value))
 
     def ints(self, *values: int) -> str:
-        """A constant INT64 vector, such as a shape; equal ones are one."""
+        """A constant INT64 vector, such as a shape. Equal vectors are written once."""
         return self.table(f"ints {' '.join(map(str, values))}", np.array(values, np.int64))
 
     def table(self, name: str, array: ArrayLike) -> str:
-        """A constant of this name, of the array's type; a second one of the same name is the first."""
+        """A constant of this name and of the array's type. If there is one of this name already, it is returned."""
         values = np.asarray(array)
         return self._hold(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape, values)
 
@@ -90,7 +90,8 @@ class ModelBuilder(Builder):
         if isinstance(tensor, DenseTensor):
             return self._as_float(self.op("Gather", self._dense(name, tensor.values), ids), tensor.values)
         codes = self._gathered_codes(ids, name, tensor)
-        # [..., blocks, block size], so that each block meets its scale. The ids have one or two dimensions.
+        # Reshape to [..., blocks, block size], so that each block is multiplied by its scale. The ids have one or two
+        # dimensions.
         blocks = self.op(
             "Reshape", codes, self.op("Concat", self.op("Shape", ids), self.ints(-1, tensor.block_size), axis=0)
         )
@@ -144,7 +145,9 @@ class ModelBuilder(Builder):
         return HeldModel(model, self._held)
 
     def _tensor(self, name: str) -> Tensor:
-        """A tensor of the checkpoint. Each call of the checkpoint reads it again, and tied ones are used twice."""
+        """A tensor of the checkpoint, read once. The checkpoint would read it again at each call, and tied weights are
+        used twice.
+        """
         if name not in self._read:
             self._read[name] = self._weights.tensor(name)
         return self._read[name]
@@ -164,7 +167,7 @@ class ModelBuilder(Builder):
                 elem_type = _CODES[tensor.bits, False]
                 given.append(self._hold(f"{name}.zero points", elem_type, scales.shape, tensor.packed_zero_points))
             return self.op("DequantizeLinear", *given, axis=1, block_size=tensor.block_size)
-        # A DequantizeLinear takes whole zero points only.
+        # DequantizeLinear takes only integer zero points.
         assert zeros is not None
         numbers = self.cast(codes, TensorProto.FLOAT)
         numbers = self.op("Sub", numbers, self.table(f"{name}.zero points", zeros[..., np.newaxis]))
@@ -182,7 +185,7 @@ class ModelBuilder(Builder):
         """The codes of the rows `ids` as FP32 [..., in], or [..., in / 2, 2] if two share a byte."""
         if tensor.bits == 8:
             return self.cast(self.op("Gather", self._codes(name, tensor), ids), TensorProto.FLOAT)
-        # Gather takes no elements of 4 bits, so it takes bytes, whose halves arithmetic finds.
+        # Gather does not support elements of 4 bits. So whole bytes are gathered, and arithmetic splits them.
         pairs = self.op("Gather", self.table(f"{name}.bytes", tensor.codes), ids)
         pairs = self._unsqueezed(self.cast(pairs, TensorProto.FLOAT))
         high = self.op("Floor", self.op("Mul", pairs, self.scalar(1 / 16)))
@@ -204,7 +207,7 @@ class ModelBuilder(Builder):
         if name not in self._initializers:
             tensor, held = held_tensor(name, elem_type, tuple(shape), data)
             if held.nbytes < LARGE_BYTES:
-                # Passes look into small constants: shapes, axes.
+                # Graph passes read small constants, such as shapes and axes, so these are stored in the model itself.
                 tensor = TensorProto(name=name, data_type=elem_type, dims=shape, raw_data=held.tobytes())
             else:
                 self._held[name] = held
@@ -213,13 +216,15 @@ class ModelBuilder(Builder):
 
 
 def _scales_and_zeros(tensor: PackedTensor) -> tuple[Array, Array | None]:
-    """Scales and zero points, FP32 [out, blocks], so that weights are (code - zero point) * scale; None for all 0.
+    """Scales and zero points, FP32 [out, blocks], so that weights are (code - zero point) * scale. The zero points are
+    None if all of them are 0.
 
-    FP32, since a DequantizeLinear with scales in FP16 rounds its result to FP16.
+    The scales are FP32, since a DequantizeLinear with FP16 scales rounds its result to FP16.
     """
     scales = tensor.scales.astype(np.float32, copy=False)
     if tensor.offsets is None:
         return scales, None if tensor.zero_points is None else tensor.zero_points.astype(np.float32)
-    # A block without a scale is its offset; a scale so small beside it adds less than FP32 holds, whatever the codes.
+    # In a block of scale 0 all weights equal the offset, which no zero point expresses. A scale of 1e-9 times the offset
+    # does: what the codes then add is about FP32's rounding error.
     scales = np.where(scales == 0, np.abs(tensor.offsets) * np.float32(1e-9), scales)
     return scales, -np.divide(tensor.offsets, scales, out=np.zeros_like(scales), where=scales != 0)

@@ -26,7 +26,7 @@ class Form(Protocol):
     ids: str
 
     def positions(self) -> str:
-        """The position of each token in its sequence, INT64, shaped as the ids."""
+        """The position of each token in its sequence, INT64, in the shape of the ids."""
         ...
 
     def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
@@ -114,7 +114,7 @@ class Paged:
     def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
         """See `Form`."""
         graph = self._graph
-        # Each packed token is a row of the batch, of one token: so no runtime has to turn heads and tokens around.
+        # Each packed token is a row of a batch, with one token. So no runtime has to transpose heads and tokens.
         rows = graph.op("Unsqueeze", x, graph.ints(1))
         rotated = _rotate(graph, rows, num_heads, head_size, rope, self._num_positions, self._rows_of_positions())
         return graph.op("Squeeze", rotated, graph.ints(1))
@@ -254,6 +254,6 @@ def _rotate(
     if not graph.has_table(cosines):
         for name, table in zip((cosines, sines), rope.tables(num_positions), strict=True):
             graph.table(name, table)
-    # 0 is the whole head, which OpenVINO fuses into fewer nodes than a part of that size.
+    # 0 means the whole head. OpenVINO fuses that into fewer nodes than if the size is stated.
     part = rope.rotary_dim if rope.rotary_dim != head_size else 0
     return graph.op("RotaryEmbedding", x, cosines, sines, positions, num_heads=num_heads, rotary_embedding_dim=part)

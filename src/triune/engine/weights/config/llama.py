@@ -15,7 +15,8 @@ class Layer:
     """What may differ between the layers of one model.
 
     Attributes:
-        sliding_window: a token sees itself and this many minus one before it; 0 if it sees all.
+        sliding_window: the number of tokens that a token attends to: itself and those before it; 0 if it attends to
+            all.
         rope: the rotary embedding of queries and keys; None if the layer has none.
     """
 
@@ -31,7 +32,7 @@ class LlamaConfig:
     self_attn.{q_proj, k_proj, v_proj, o_proj}, mlp.{gate_proj, up_proj, down_proj}}`, `model.norm`, `lm_head` (not with
     tied embeddings). With `qk_norm` also `self_attn.{q_norm, k_norm}`; with `has_post_norms` the norms around the MLP
     are `pre_feedforward_layernorm` and `post_feedforward_layernorm`, and `post_attention_layernorm` is applied to the
-    attention's output, before it is added. Joined matrices of a file (`qkv_proj`, `gate_up_proj`) are parted.
+    attention's output, before it is added. Matrices that a file has joined (`qkv_proj`, `gate_up_proj`) are split.
 
     Attributes:
         model_type: as in config.json: "llama", "qwen2", "gemma3_text".
@@ -49,12 +50,12 @@ class LlamaConfig:
         tie_word_embeddings: whether the embedding is the output's matrix, too.
         attention_bias: whether q_proj, k_proj and v_proj have biases.
         attention_output_bias: whether o_proj has one.
-        mlp_bias: whether the MLP's three have.
+        mlp_bias: whether the MLP's three matrices have biases.
         qk_norm: whether each head's queries and keys are normalized, before the rotary embedding.
         has_post_norms: whether the outputs of attention and MLP are normalized before they are added (Gemma 2 and 3).
         attention_scale: the factor of the attention's scores.
         attn_logit_softcapping: scores become cap * tanh(score / cap); 0 if they stay.
-        final_logit_softcapping: the same of the logits.
+        final_logit_softcapping: the same for the logits.
         embedding_multiplier: the factor of the embeddings; the square root of the width for Gemma, else 1.
         tokens: bos, eos and pad.
     """

@@ -25,7 +25,7 @@ class LinearScaling:
 class DynamicScaling:
     """Dynamic NTK: the base grows with the context, as soon as that is longer than `original_max_position_embeddings`.
 
-    A table is made for one context, so texts shorter than it are embedded as the longest one is.
+    A table is made for one length of the context. Shorter texts use the same table.
     """
 
     factor: float
@@ -34,14 +34,14 @@ class DynamicScaling:
 
 @dataclass(frozen=True, slots=True)
 class YarnScaling:
-    """Slow frequencies are divided by `factor`, fast ones stay, those between are blended.
+    """Low frequencies are divided by `factor`, high ones stay, and those between are a mean of both.
 
     Attributes:
         factor: how much longer contexts may be than in training.
         original_max_position_embeddings: the context of the training.
         attention_factor: multiplies cos and sin.
         beta_fast: frequencies that turn as often in the original context stay.
-        beta_slow: those that turn no more often are divided.
+        beta_slow: frequencies that make at most this many turns in the original context are divided.
         is_truncated: whether the borders between those are rounded outwards, to whole frequencies.
     """
 
@@ -55,9 +55,9 @@ class YarnScaling:
 
 @dataclass(frozen=True, slots=True)
 class Llama3Scaling:
-    """Waves longer than the original context over `low_freq_factor` are stretched by `factor`.
+    """Frequencies that make fewer than `low_freq_factor` turns in the original context are divided by `factor`.
 
-    Those shorter than that context over `high_freq_factor` stay; those between are blended.
+    Those that make more than `high_freq_factor` turns stay, and those between are a mean of both.
     """
 
     factor: float
@@ -68,7 +68,7 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, slots=True)
 class LongScaling:
-    """LongRoPE: each frequency is divided by a factor of its own, which was searched for.
+    """LongRoPE: each frequency is divided by a factor of its own, which the model's authors found by a search.
 
     Attributes:
         short_factor: for contexts of up to `original_max_position_embeddings` tokens.
@@ -85,7 +85,9 @@ class LongScaling:
 
 @dataclass(frozen=True, slots=True)
 class FactorScaling:
-    """Each frequency is divided by a factor of its own, at any context: how GGUF files say Llama 3's scaling."""
+    """Each frequency is divided by a factor of its own, for contexts of any length. GGUF files state Llama 3's scaling
+    so.
+    """
 
     factors: tuple[float, ...]
 
@@ -99,7 +101,7 @@ class Rope:
 
     Attributes:
         rope_theta: the base of the frequencies.
-        rotary_dim: so many elements of each head, the first ones, are rotated.
+        rotary_dim: the number of elements of each head that are rotated, from the first on.
         scaling: how it is stretched; None if it is not.
     """
 
@@ -108,9 +110,10 @@ class Rope:
     scaling: RopeScaling | None = None
 
     def frequencies(self, num_positions: int) -> tuple[Array, float]:
-        """The angle of a step for each pair, FP64 [rotary_dim / 2], and the factor of cos and sin.
+        """The angle by which each pair of elements turns from one position to the next, FP64 [rotary_dim / 2], and the
+        factor of cos and sin.
 
-        `num_positions` is the context that they are for: dynamic NTK and LongRoPE choose by it.
+        `num_positions` is the length of the context, on which the frequencies of dynamic NTK and LongRoPE depend.
         """
         base = _powers(self.rope_theta, self.rotary_dim)
         match self.scaling:
@@ -150,7 +153,7 @@ def _dynamic(scaling: DynamicScaling, theta: float, rotary_dim: int, num_positio
 
 def _yarn(scaling: YarnScaling, base: Array, theta: float, rotary_dim: int) -> Array:
     def border(turns: float) -> float:
-        """The frequency, counted from the fastest, that turns so often in the original context."""
+        """The index, from the highest frequency, of the one that makes this many turns in the original context."""
         steps = scaling.original_max_position_embeddings / (turns * 2 * math.pi)
         return rotary_dim * math.log(steps) / (2 * math.log(theta))
 

@@ -21,19 +21,19 @@ from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 _DENSE: Final = frozenset({"F32", "F16", "BF16"})
 _BESIDE: Final = (".qzeros", ".scales", ".g_idx", ".biases")
-"""The ends of names of tensors that belong to a packed one."""
+"""The ends of the names of tensors that belong to a packed weight, beside its codes."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a tensor is.
+    """Where the files have a tensor of the graph.
 
     Attributes:
-        name: in the files; of a packed one, the module's.
-        is_packed: whether it is.
-        rows: of the whole; None if it is the whole.
-        shape: what it has here: [out, in] of a matrix.
-        is_transposed: whether the files have it the other way round.
+        name: the tensor's name in the files; for a packed weight, the name of its module.
+        is_packed: whether the files have the weight packed.
+        rows: the rows of the files' tensor that are this one; None if all of them are.
+        shape: the shape in the graph: [out, in] for a matrix.
+        is_transposed: whether the files have the matrix as [in, out].
     """
 
     name: str
@@ -54,7 +54,7 @@ class HuggingFaceCheckpoint:
         self._packing = read_packing(settings, f"{folder.name}/config.json")
         self._store = Store(folder)
         if isinstance(self._config, T5Config) and "lm_head.weight" in self._store.shapes:
-            # transformers 5 writes that they are tied whatever the files have.
+            # transformers 5 writes that the embeddings are tied even if the files have a separate `lm_head`.
             self._config = replace(self._config, tie_word_embeddings=False)
         self._sources = _sources(self._store, self._config, self._packing, folder.name)
         _drop_idle_biases(self._sources, self._store, self._config)
@@ -107,7 +107,7 @@ def _sources(store: Store, config: ModelConfig, packing: Packing | None, where: 
         if found is None:
             continue
         name, source = found
-        # A copy of the embedding that some files have in spite of the config.
+        # Some files have a copy of the embedding under this name although the config says that the embeddings are tied.
         if name == "lm_head.weight" and config_is_tied(config):
             continue
         joined = parts(name, config)
@@ -126,7 +126,7 @@ def _sources(store: Store, config: ModelConfig, packing: Packing | None, where: 
 
 
 def _drop_idle_biases(sources: dict[str, _Source], store: Store, config: ModelConfig) -> None:
-    """Leave out biases that LLaMA's family has not and that are all 0: GPTQ's tools write them."""
+    """Leave out biases that are all 0 and that the architecture does not have. GPTQ's tools write them."""
     if not isinstance(config, LlamaConfig):
         return
     expected = tensor_shapes(config)
@@ -143,7 +143,9 @@ def config_is_tied(config: ModelConfig) -> bool:
 def _source(
     store: Store, stored: str, config: ModelConfig, packing: Packing | None, where: str
 ) -> tuple[str, _Source] | None:
-    """The graph's name of a tensor of the files, and where it is; None if it is none by itself."""
+    """The graph's name for a tensor of the files, and where it is; None if the graph does not read it, or if it is only
+    a part of a packed weight, such as its scales.
+    """
     if packing is not None:
         module = stored.rpartition(".")[0]
         is_module = f"{module}{packing.suffix}" in store.shapes and f"{module}.scales" in store.shapes

@@ -12,15 +12,15 @@ from triune.engine.weights.huggingface.others import read_bert, read_gpt2, read_
 
 _OTHERS: Final = {"gpt2": read_gpt2, "t5": read_t5, "whisper": read_whisper}
 _IN_TEXT_CONFIG: Final = {"gemma3": "gemma3_text"}
-"""Models that also see: the part that is for texts."""
+"""The model type of the text part, by the type of a model that also takes pictures."""
 
 _IGNORED: Final = frozenset(
     {
-        # Who made it, and how it is kept.
+        # Origin and storage of the model.
         "_name_or_path", "_commit_hash", "architectures", "auto_map", "dtype", "model_type", "torch_dtype",
         "transformers_version", "transformers.js_config", "unsloth_fixed", "unsloth_version", "name_or_path",
         "quantization_config", "quantization", "base_model_name_or_path", "finetuning_task", "tokenizer_class",
-        # Training.
+        # Settings of training.
         "activation_dropout", "attention_dropout", "attention_probs_dropout_prob", "attn_dropout", "attn_pdrop",
         "classifier_dropout", "decoder_layerdrop", "dropout", "dropout_rate", "embd_pdrop", "encoder_layerdrop",
         "gradient_checkpointing", "hidden_dropout", "hidden_dropout_prob", "init_std", "initializer_factor",
@@ -38,11 +38,11 @@ _IGNORED: Final = frozenset(
         "return_dict", "output_past", "_sliding_window_pattern",
     }
 )  # fmt: skip
-"""What changes nothing of what is computed, or is read only where it does."""
+"""Settings that do not change what is computed, or do so only in architectures that read them."""
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, dict[str, object]]:
-    """The config of a directory, and config.json as it is.
+    """The config of a directory, and the content of its config.json.
 
     Raises:
         NotFoundError: there is no config.json.
@@ -57,7 +57,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, object]]:
     model_type = fields.text("model_type")
     if model_type in _IN_TEXT_CONFIG:
         inner = {**values, **cast("dict[str, object]", fields.get("text_config") or {})}
-        # What describes pictures is not for the text.
+        # Settings of the part for pictures do not affect the text part.
         inner = {key: each for key, each in inner.items() if key not in _OF_PICTURES}
         model_type = _IN_TEXT_CONFIG[model_type]
         fields = Fields({**inner, "model_type": model_type}, f"{where}: text_config")
@@ -81,20 +81,22 @@ _OF_PICTURES: Final = frozenset(
 
 
 def _tokens(folder: Path, fields: Fields) -> SpecialTokens:
-    """Special tokens; generation_config.json may know more ends of a text."""
+    """The special tokens. generation_config.json may state more eos tokens than config.json."""
     generation = Fields(read_json(folder / "generation_config.json") or {}, f"{folder.name}/generation_config.json")
     eos = (*generation.ids("eos_token_id"), *fields.ids("eos_token_id"))
     return SpecialTokens(
         bos=fields.whole_or_none("bos_token_id"),
         eos=tuple(dict.fromkeys(eos)),
-        # -1 stands for none in some files.
+        # In some files -1 means that there is no such token.
         pad=None if fields.get("pad_token_id") == -1 else fields.whole_or_none("pad_token_id"),
         decoder_start=fields.whole_or_none("decoder_start_token_id"),
     )
 
 
 def _pooling(folder: Path) -> tuple[str | None, bool]:
-    """How sentence-transformers make an embedding of a sentence: pooling, and whether its length becomes 1."""
+    """How the library sentence-transformers makes the embedding of a sentence with this model: the pooling, and whether
+    the embedding is scaled to length 1.
+    """
     values = read_json(folder / "1_Pooling" / "config.json")
     if values is None:
         return None, False

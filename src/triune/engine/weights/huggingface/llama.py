@@ -22,18 +22,18 @@ _LAYER_TYPES: Final = {"full_attention": "full_attention", "sliding_attention": 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What is so in all models of a type, and what is where the config does not say.
+    """What holds for all models of a type, and the defaults of settings that the config does not state.
 
     Attributes:
         is_gemma: whether norms have an offset of 1, embeddings are multiplied, and the gate is GELU.
         has_qkv_bias: whether queries, keys and values have biases whatever the config says.
         qk_norm: whether queries and keys are normalized.
         has_post_norms: see `LlamaConfig`.
-        head_dim: None where it follows from the width.
-        window: the sliding window.
+        head_dim: the width of a head; None if it is the model's width divided by the number of heads.
+        window: the sliding window in tokens; 0 for none.
         theta: the base of the rotary embedding.
-        local_theta: that of layers with a window, if it is another.
-        period: one layer in so many sees all, the others have the window; 0 if there is no such rule.
+        local_theta: the base of layers with a window; None if it is `theta`.
+        period: one layer in this many attends to all tokens, the others have the window; 0 if there is no such rule.
         defaults: sizes that config files leave out.
     """
 
@@ -79,11 +79,11 @@ KINDS: Final[Mapping[str, _Kind]] = {
         defaults=_GEMMA3_SIZES,
     ),
 }
-"""By `model_type`."""
+"""The properties of each type of model, by `model_type`."""
 
 
 def read_llama(fields: Fields, tokens: SpecialTokens) -> LlamaConfig:
-    """The config out of config.json. Raises as `Fields` does."""
+    """Make the config from config.json. Raises as `Fields` does."""
     model_type = fields.text("model_type")
     kind = KINDS[model_type]
     sizes = kind.defaults or {}
@@ -128,7 +128,7 @@ def read_llama(fields: Fields, tokens: SpecialTokens) -> LlamaConfig:
 
 
 def _cap(fields: Fields, name: str, default: float) -> float:
-    """Null says that there is none, where a missing one has a default."""
+    """A limit (softcap): 0, for no limit, if the setting is null; `default` if it is missing."""
     return fields.number(name, 0.0 if fields.has(name) else default, above=-1e-9)
 
 
@@ -159,7 +159,7 @@ def _layers(fields: Fields, kind: _Kind, head_dim: int) -> tuple[Layer, ...]:
 
 
 def _with_rope(fields: Fields, num_layers: int) -> list[bool]:
-    """Whether each layer has a rotary embedding: not every fourth of SmolLM3."""
+    """Whether each layer has a rotary embedding. In SmolLM3 every fourth layer has none."""
     flags = fields.items("no_rope_layers")
     period = fields.whole("no_rope_layer_interval", 4 if fields.text("model_type") == "smollm3" else 0, least=0)
     if flags is None:

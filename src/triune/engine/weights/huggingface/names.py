@@ -1,4 +1,4 @@
-"""The names of tensors in safetensors files, as the architecture's graph has them."""
+"""The names that the architecture's graph has for the tensors in safetensors files."""
 
 import re
 from typing import Final
@@ -9,21 +9,22 @@ _LEFT_OUT: Final = re.compile(
     r".*\.rotary_emb\.inv_freq|.*\.attn\.(masked_)?bias|(bert\.)?embeddings\.position_ids|proj_out\.weight"
     r"|(model\.)?(vision_tower|multi_modal_projector|vision_model)\..*"
 )
-"""Tables that are computed, masks, copies of the embedding, and the part of a model that sees."""
+"""Tensors that are not read: tables that are computed, masks, copies of the embedding, and the part for pictures."""
 _LEFT_OUT_OF_T5: Final = re.compile(
     r"(encoder|decoder)\.embed_tokens\.weight"
     r"|decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
 )
-"""Copies of the embedding, and a bias that the first T5's code wrote and never used."""
+"""Tensors of T5 that are not read: copies of the embedding, and a bias that the first T5's code wrote but never used.
+"""
 
 
 def canonical(name: str, config: ModelConfig) -> str | None:
-    """The graph's name of a tensor or module; None if it has none of it."""
+    """The graph's name for a tensor or module of the files; None if the graph does not use it."""
     if _LEFT_OUT.fullmatch(name):
         return None
     match config:
         case LlamaConfig():
-            # Models that also see, in the order of their age.
+            # Prefixes of the text part in files of models that also take pictures: the older one, then the newer one.
             name = name.removeprefix("language_model.")
             name = (
                 name.replace("model.language_model.", "model.", 1) if name.startswith("model.language_model.") else name
@@ -33,7 +34,7 @@ def canonical(name: str, config: ModelConfig) -> str | None:
             return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
         case BertConfig():
             name = name.removeprefix("bert.")
-            # As the first BERT's converted files have them.
+            # Files converted from the first BERT have TensorFlow's names: gamma and beta.
             return re.sub(r"LayerNorm\.(gamma|beta)$", _norm_word, name)
         case T5Config():
             return None if _LEFT_OUT_OF_T5.fullmatch(name) else name
@@ -46,12 +47,12 @@ def _norm_word(found: re.Match[str]) -> str:
 
 
 def is_transposed(name: str, config: ModelConfig) -> bool:
-    """Whether a matrix is kept [in, out], as in GPT-2's files."""
+    """Whether the file has a matrix as [in, out], as GPT-2's files do."""
     return isinstance(config, Gpt2Config) and re.search(r"\.(c_attn|c_proj|c_fc)\.weight$", name) is not None
 
 
 def parts(name: str, config: ModelConfig) -> list[tuple[str, slice]] | None:
-    """The tensors below each other that one is, and their rows; None if it is but one."""
+    """The tensors that a joined tensor of the files consists of, each with its rows; None if it is not joined."""
     if not isinstance(config, LlamaConfig) or (found := _JOINED.fullmatch(name)) is None:
         return None
     layer, joined, kind = found.groups()

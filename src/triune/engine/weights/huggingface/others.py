@@ -38,9 +38,9 @@ def read_gpt2(fields: Fields, tokens: SpecialTokens) -> Gpt2Config:
 
 
 def read_bert(fields: Fields, tokens: SpecialTokens, pooling: str | None, is_normalized: bool) -> BertConfig:
-    """BERT; `pooling` and `is_normalized` are out of sentence-transformers' files."""
+    """BERT; `pooling` and `is_normalized` come from sentence-transformers' files."""
     fields.choice("position_embedding_type", {"absolute": "absolute"}, "absolute")
-    # Only a head that predicts masked words has another use of the embedding.
+    # It matters only for a head that predicts masked words, which would use the embedding once more.
     fields.flag("tie_word_embeddings", True)
     if fields.flag("is_decoder", False):
         raise UnsupportedError(f"{fields.where}: is_decoder is true; a BERT that decodes is not known here")

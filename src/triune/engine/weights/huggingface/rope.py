@@ -21,9 +21,9 @@ _KINDS: Final = {each: each for each in ("default", "linear", "dynamic", "yarn",
 
 
 def read_ropes(fields: Fields, head_dim: int, default_theta: float, local_theta: float | None) -> tuple[Rope, Rope]:
-    """The rotary embeddings of layers that see all, and of those with a sliding window.
+    """The rotary embeddings of layers that attend to all tokens, and of layers with a sliding window.
 
-    `local_theta` is the base of the latter in models that have another there.
+    `local_theta` is the base for layers with a window; None if it is the same as for the others.
 
     Raises:
         UnsupportedError: the scaling is of a kind that is not known here, or has settings that are not.
@@ -82,7 +82,7 @@ def _scaling(fields: Fields, parameters: Fields, rotary_dim: int) -> RopeScaling
 
 def _yarn(parameters: Fields, longest: int, original: int) -> YarnScaling:
     factor = parameters.number("factor", longest / original, above=0)
-    # Some files have 0 for "not given".
+    # In some files 0 means that the setting is not given.
     scale, scale_all = parameters.number("mscale", 0), parameters.number("mscale_all_dim", 0)
     natural = _magnitude(factor, scale) / _magnitude(factor, scale_all) if scale and scale_all else _magnitude(factor)
     return YarnScaling(

@@ -19,7 +19,7 @@ class Store:
     """The tensors of a directory, as its files have them.
 
     Attributes:
-        shapes: by name.
+        shapes: the shape of each tensor, by name.
         dtypes: safetensors' names of the element types, by name.
     """
 
@@ -80,13 +80,13 @@ class Store:
 
 
 def _parts(index: Mapping[str, object], where: str) -> dict[str, set[str]]:
-    """The names of the files of an index, with the tensors that it says are in each."""
+    """The names of the files that an index lists, each with the names of the tensors that should be in it."""
     weights = index.get("weight_map")
     if not isinstance(weights, dict) or not weights:
         raise InvalidArgumentError(f"{where}: weight_map is missing, empty or no object")
     parts: dict[str, set[str]] = {}
     for tensor, file in cast("dict[str, object]", weights).items():
-        # A path would lead out of the directory.
+        # Only plain names of files are accepted: a path could lead out of the directory.
         if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
             raise InvalidArgumentError(f"{where}: {tensor!r} is in {file!r}; expected the name of a .safetensors file")
         parts.setdefault(file, set()).add(tensor)

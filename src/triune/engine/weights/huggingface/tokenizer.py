@@ -28,12 +28,12 @@ def read_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
         raise NotFoundError(f"{folder}: there is no {_FILE} in it; save the tokenizer in that form")
     try:
         backend = tokenizers.Tokenizer.from_str(text)
-    # The library raises bare Exceptions, and panics of its own, which are no Exceptions.
+    # The library raises plain `Exception`, and for panics a class of its own that is not derived from `Exception`.
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         raise InvalidArgumentError(f"{folder.name}/{_FILE}: it is no tokenizer: {error}") from error
-    # Files keep how somebody trained with it.
+    # The file may state the truncation and padding that were used in training; they must not apply here.
     backend.no_padding()
     backend.no_truncation()
     return Tokenizer(backend, config.tokens, config.vocab_size, folder.name)
@@ -43,7 +43,7 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
     """The chat template, in a file of its own or in tokenizer_config.json; None if there is none.
 
     Raises:
-        InvalidArgumentError: it is no template.
+        InvalidArgumentError: the text is not a valid template.
     """
     settings = read_json(folder / "tokenizer_config.json") or {}
     source = read_text(folder / "chat_template.jinja")
@@ -55,7 +55,7 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
 
 
 def _source(given: object) -> str | None:
-    """A template, or the one called "default" of several."""
+    """The template; if the file has several, the one called "default"."""
     if isinstance(given, list):
         entries = [cast("dict[str, object]", each) for each in cast("list[object]", given) if isinstance(each, dict)]
         given = next((each.get("template") for each in entries if each.get("name") == "default"), None)
@@ -63,7 +63,9 @@ def _source(given: object) -> str | None:
 
 
 def _texts(settings: Mapping[str, object]) -> dict[str, str]:
-    """The special tokens that templates may write: each a text, or an object with one."""
+    """The texts of the special tokens that templates may use. The file has each as a text, or as an object with the
+    text.
+    """
     texts: dict[str, str] = {}
     for name in _TOKENS:
         given = settings.get(name)
