@@ -106,7 +106,7 @@ def _pad(graph: Graph, given: Given) -> Tensor:
 
 def _range_1d(graph: Graph, given: Given) -> Tensor:
     dtype = given["start"].dtype
-    # ONNX has no Range for fp16.
+    # ONNX has no Range for fp16, so it is computed in fp32.
     wide = DType.FP32 if dtype is DType.FP16 else dtype
     limits = [graph.scalar(graph.cast(given[name], wide)) for name in ("start", "end", "step")]
     return graph.cast(graph.op("Range", *limits), dtype)

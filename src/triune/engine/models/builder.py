@@ -224,7 +224,7 @@ def _scales_and_zeros(tensor: PackedTensor) -> tuple[Array, Array | None]:
     scales = tensor.scales.astype(np.float32, copy=False)
     if tensor.offsets is None:
         return scales, None if tensor.zero_points is None else tensor.zero_points.astype(np.float32)
-    # In a block of scale 0 all weights equal the offset, which no zero point expresses. A scale of 1e-9 times the offset
-    # does: what the codes then add is about FP32's rounding error.
+    # In a block of scale 0 all weights equal the offset, which no zero point expresses. So such a scale becomes 1e-9
+    # times the offset: what the codes then add is about FP32's rounding error.
     scales = np.where(scales == 0, np.abs(tensor.offsets) * np.float32(1e-9), scales)
     return scales, -np.divide(tensor.offsets, scales, out=np.zeros_like(scales), where=scales != 0)

@@ -61,7 +61,7 @@ def celu(c: Context) -> bool:
         c.give(b.op("Mul", factor, b.op("Elu", b.op("Div", x, factor))))
         return True
     if alpha > 0:
-        # elu of min(0, x) / alpha alone: for positive x, x / alpha may be beyond fp16 although x is not.
+        # Compute elu only of min(0, x) / alpha: for positive x, x / alpha may be beyond fp16 although x is not.
         below = b.op("Elu", b.op("Div", b.op("Min", x, zero), factor))
         c.give(b.op("Add", b.op("Relu", x), b.op("Mul", factor, below)))
         return True
@@ -270,8 +270,8 @@ def bitwise(op_type: str) -> Decomposition:
         for name in (c.input(0), c.input(1)):
             wide = b.cast(name, TensorProto.INT64)
             is_negative = b.op("Less", wide, b.constant(0, np.int64))
-            # Min first, so that the sum stays within INT32 for numbers of at least 0, too: else `graph.overflows` would
-            # refuse it.
+            # Apply Min first, so that the sum stays within INT32 for numbers of at least 0, too; `graph.overflows`
+            # would refuse it otherwise.
             below = b.op("Min", wide, b.constant(-1, np.int64))
             low = b.op("Where", is_negative, b.op("Sub", below, lowest), wide)
             digits = b.op("Mod", b.op("Div", b.op("Unsqueeze", low, b.ints(-1)), weights), two)

@@ -38,15 +38,15 @@ def affine_grid(c: Context) -> bool:
 
 
 def _line(c: Context, sizes: str, axis: int, num_axes: int, kind: int) -> str:
-    """The coordinates along one axis, of shape (1, L, 1, 1): size L along this axis, 1 along the others and the
-    last.
+    """The coordinates along one axis. Their shape has the length of the image along this axis, and 1 along the other
+    axes and the last, for example (1, length, 1, 1).
     """
     b = c.build
     position = axis + _AFTER_BATCH_AND_CHANNELS
     length = b.op("Gather", sizes, b.constant(position, np.int64))
     pixels = b.cast(b.op("Range", b.constant(0, np.int64), length, b.constant(1, np.int64)), kind)
-    # Integers before the only division, so that nothing else rounds. The length is computed as a sum of ones, since
-    # Core AI miscomputes numbers derived from a size (decision 4).
+    # Numerator and denominator are integers, so that only the division rounds. The length is computed as a sum of ones,
+    # since Core AI miscomputes numbers derived from a size (decision 4).
     one = b.typed(1, kind)
     below = b.op("ReduceSum", b.op("Expand", one, b.op("Unsqueeze", length, b.ints(0))), keepdims=1)
     above = b.op("Sub", b.op("Mul", pixels, b.typed(2, kind)), b.op("Sub", below, one))

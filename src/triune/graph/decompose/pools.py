@@ -32,8 +32,8 @@ def global_lp_pool(c: Context) -> bool:
 
 
 def pool(c: Context) -> bool:
-    """A pool whose window is larger than the padded image, by less than a stride: written with `ceil_mode`, which gives
-    one output.
+    """A pool whose window is larger than the padded image, by less than a stride. It is written with `ceil_mode`, which
+    gives one output.
 
     `ceil_mode` may add outputs along other axes; a Slice removes them.
     """

@@ -8,7 +8,9 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def _rate(c: Context, decay: str) -> str:
-    """Build the learning rate at step T, R / (1 + T * decay_factor)."""
+    """Build the learning rate R / (1 + T * decay_factor) from the node's inputs R, the first learning rate, and T, the
+    number of the step.
+    """
     b = c.build
     count = b.cast(c.input(1), TensorProto.FLOAT)
     factor = b.constant(c.attributes.get(decay, 0.0), np.float32)
@@ -44,7 +46,10 @@ def _give(c: Context, results: list[list[str]]) -> bool:
 
 
 def adagrad(c: Context) -> bool:
-    """Adagrad: H += g^2; x -= r g / (sqrt(H) + epsilon)."""
+    """Adagrad: H += g^2; x -= r * g / (sqrt(H) + epsilon).
+
+    x is a tensor, g its gradient plus norm_coefficient * x, H the accumulated squares, r the learning rate.
+    """
     b, rate = c.build, _rate(c, "decay_factor")
     epsilon = b.constant(c.attributes.get("epsilon", 1e-6), np.float32)
     results: list[list[str]] = []
@@ -57,7 +62,11 @@ def adagrad(c: Context) -> bool:
 
 
 def momentum(c: Context) -> bool:
-    """Momentum: V = alpha V + beta g, with beta = 1 in the first step; x -= r V, or Nesterov's form."""
+    """Momentum: V = alpha * V + beta * g, with beta = 1 in the first step; x -= r * V.
+
+    x is a tensor, g its gradient plus norm_coefficient * x, V the momentum, r the learning rate. In mode "nesterov", x
+    -= r * (g + alpha * V).
+    """
     b = c.build
     alpha = b.constant(c.attributes["alpha"], np.float32)
     is_first = b.op("Equal", c.input(1), b.constant(0, np.int64))
@@ -72,7 +81,10 @@ def momentum(c: Context) -> bool:
 
 
 def adam(c: Context) -> bool:
-    """Adam: V = alpha V + (1 - alpha) g; H = beta H + (1 - beta) g^2; x -= r V / (sqrt(H) + epsilon)."""
+    """Adam: V = alpha * V + (1 - alpha) * g; H = beta * H + (1 - beta) * g^2; x -= r * V / (sqrt(H) + epsilon).
+
+    x is a tensor, g its gradient plus norm_coefficient * x, V and H the means of g and g^2, r the learning rate.
+    """
     b = c.build
     alpha, beta = c.attributes.get("alpha", 0.9), c.attributes.get("beta", 0.999)
     one = b.constant(1, np.float32)

@@ -23,7 +23,7 @@ def sizes_within(array: NDArray[Any]) -> tuple[float, float] | None:
     """The smallest and the largest absolute value, ignoring 0, infinity and NaN; None if there is no other value."""
     least, most = np.inf, 0.0
     flat = array.reshape(-1)
-    # In blocks, since the temporary arrays of a large weight would take as much memory as the weight.
+    # Read the array in blocks: the temporary arrays for a whole large weight would take as much memory as the weight.
     for start in range(0, flat.size, _BLOCK):
         sizes = np.abs(flat[start : start + _BLOCK])
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]

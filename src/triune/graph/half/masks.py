@@ -51,7 +51,7 @@ class FitMasks(GraphPass):
 
     def __init__(self, *, is_finite: bool = False) -> None:
         """If `is_finite`, masks of -inf become -30000 too, except if the model itself replaces NaN in the Softmax's
-        result. Then a row that is masked entirely by -inf gives a uniform Softmax, not NaN.
+        result. Then the Softmax of a row that is masked entirely by -inf is uniform, not NaN.
         """
         self._is_finite = is_finite
         self.wide: frozenset[str] = frozenset()

@@ -50,9 +50,7 @@ def guarded_producers(log: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def probability_producers(name: str, producers: Producers) -> list[NodeProto]:
-    """The nodes from a Softmax, Sigmoid or Exp to the value that they lead to; [] if the value comes from none of
-    these.
-    """
+    """The nodes from a Softmax, Sigmoid or Exp to the value `name`; [] if it is not computed from any of these."""
     return producers.leading_to(
         name,
         lambda _, node: [node] if node.op_type in PROBABILITIES else [],

@@ -93,7 +93,7 @@ class Propagation:
     def _of_product(self, given: Ranges) -> Ranges:
         """The ranges of a matrix product.
 
-        It is SQUARE if the operands are squares and a square root follows, as in x / sqrt(conv(x * x) + 1), else
+        They are SQUARE if the operands are squares and a square root follows, as in x / sqrt(conv(x * x) + 1), else
         SETTLED.
         """
         is_brought_back = Range.SQUARE in given and self._producers.end_in(self._node.output[0], UNDO_SQUARES)

@@ -56,7 +56,7 @@ def _scale_before(graph: GraphProto, outer: Values | None, names: Names, file: W
     for node in list(graph.node):
         scores.scale_once(node)
     _replace(graph, scores.operands.nodes)
-    # A new search, since nodes were added.
+    # Search anew, since nodes were added.
     scores = _Scores(graph, Values(graph, outer), names, file)
     for node in list(graph.node):
         scores.scale_before(node)

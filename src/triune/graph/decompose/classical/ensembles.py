@@ -13,7 +13,7 @@ from triune.graph.conversion.problems import Refusal
 Array: TypeAlias = NDArray[Any]
 
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER", "LEAF")
-"""The comparisons. The index is the number in TreeEnsemble; the older operators have names."""
+"""The comparisons. TreeEnsemble states them by their index here, the older operators by these names."""
 
 _EQ, _MEMBER, _LEAF = (MODES.index(name) for name in ("BRANCH_EQ", "BRANCH_MEMBER", "LEAF"))
 _CODES = {name.encode(): code for code, name in enumerate(MODES)}

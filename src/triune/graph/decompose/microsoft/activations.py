@@ -54,7 +54,7 @@ def in_order(name: str, values: list[float]) -> Mapping[str, float]:
 
 
 def gelu(c: Context) -> bool:
-    """Gelu: x Phi(x), where Phi is the distribution function of the normal distribution."""
+    """Gelu: x * Phi(x), where Phi is the distribution function of the normal distribution."""
     c.give(c.build.op("Gelu", c.input(0)))
     return True
 
@@ -74,7 +74,7 @@ def fast_gelu(c: Context) -> bool:
 
 
 def quick_gelu(c: Context) -> bool:
-    """QuickGelu: x sigmoid(alpha x)."""
+    """QuickGelu: x * sigmoid(alpha * x)."""
     b, x, elem_type = c.build, c.input(0), c.values.elem_type(c.input(0))
     if elem_type not in _FLOATS:
         return False

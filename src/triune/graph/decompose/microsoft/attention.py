@@ -14,7 +14,7 @@ class Scores:
 
     Attributes:
         scale: the factor of the products; 0 means 1 / sqrt(head size).
-        softcap: if it is not 0, products p become softcap tanh(p / softcap).
+        softcap: if it is not 0, a product p becomes softcap * tanh(p / softcap).
         bias: the name of what is added to the products, which broadcasts to (batch, heads, queries, keys); "" for none.
         allowed: the name of a BOOL that broadcasts to the same shape, true where a query attends to a key; "" if all
             do.
@@ -45,7 +45,7 @@ def repeat_heads(c: Context, x: str, times: int) -> str:
     if times == 1:
         return x
     b = c.build
-    # By Tile of (batch, heads, 1, n * size), with few axes: Core ML supports at most 5.
+    # Tile repeats (batch, heads, 1, n * size) along the third axis. More axes are avoided: Core ML supports at most 5.
     shape = b.op("Shape", x)
     heads = b.op("Gather", shape, b.ints(1))
     flat = b.op("Reshape", x, b.ints(0, 0, 1, -1))
@@ -102,7 +102,7 @@ def sum_of(c: Context, *terms: str) -> str:
 
 
 def attention_output(c: Context, query: str, key: str, value: str, size: int, elem_type: int, scores: Scores) -> str:
-    """Build softmax(scale Q K^T + bias) V over the keys that are allowed.
+    """Build softmax(scale * (Q @ K^T) + bias) @ V over the keys that are allowed.
 
     Args:
         c: collects the nodes.

@@ -24,7 +24,7 @@ def _transposed(c: Context, index: int, is_transposed: bool, is_batch_transposed
 
 
 def _product(c: Context) -> str | None:
-    """Build alpha A @ B, where each operand may be transposed; None if a type or rank is not known."""
+    """Build alpha * (A @ B), where each operand may be transposed; None if a type or rank is not known."""
     b = c.build
     flags = c.attributes
     left = _transposed(c, 0, flags.get("transA", 0), flags.get("transBatchA", 0))
@@ -37,7 +37,7 @@ def _product(c: Context) -> str | None:
 
 
 def fused_mat_mul(c: Context) -> bool:
-    """FusedMatMul: alpha A @ B."""
+    """FusedMatMul: alpha * (A @ B)."""
     product = _product(c)
     if product is None:
         return False
@@ -46,7 +46,7 @@ def fused_mat_mul(c: Context) -> bool:
 
 
 def fused_mat_mul_activation(c: Context) -> bool:
-    """FusedMatMulActivation: activation(alpha A @ B)."""
+    """FusedMatMulActivation: activation(alpha * (A @ B))."""
     product, flags = _product(c), c.attributes
     if product is None:
         return False
@@ -56,7 +56,7 @@ def fused_mat_mul_activation(c: Context) -> bool:
 
 
 def fused_gemm(c: Context) -> bool:
-    """FusedGemm: activation(alpha A @ B + beta C)."""
+    """FusedGemm: activation(alpha * (A @ B) + beta * C)."""
     flags, elem_type = c.attributes, c.values.elem_type(c.input(0))
     if not elem_type:
         return False

@@ -36,11 +36,15 @@ def _zero(c: Context, index: int) -> str:
 
 
 def q_linear_add(c: Context) -> bool:
-    """QLinearAdd: round(a sa / sc + b sb / sc + constant), in this order so that ties round as in ONNX Runtime."""
+    """QLinearAdd: round(a * (sa / sc) + b * (sb / sc) + constant), in this order so that ties round as in ONNX Runtime.
+
+    a and b are the operands' levels; sa, sb and sc are the scales of both and of the result; za, zb and zc their zero
+    points.
+    """
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if not elem_type:
         return False
-    # constant = zc - (sa / sc) za - (sb / sc) zb
+    # The constant is zc - (sa / sc) * za - (sb / sc) * zb.
     ratios = [b.op("Div", c.input(position), c.input(6)) for position in (1, 4)]
     shifts = [b.op("Mul", ratio, _zero(c, position)) for ratio, position in zip(ratios, (2, 5), strict=True)]
     fixed = b.op("Sub", _zero(c, 7), b.op("Add", *shifts))
@@ -53,7 +57,7 @@ def q_linear_add(c: Context) -> bool:
 
 
 def q_linear_mul(c: Context) -> bool:
-    """QLinearMul: (a - za) (b - zb) sa sb / sc + zc."""
+    """QLinearMul: (a - za) * (b - zb) * (sa * sb / sc) + zc, with the letters of `q_linear_add`."""
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if not elem_type:
         return False
@@ -122,7 +126,11 @@ def q_linear_average_pool(c: Context) -> bool:
 
 
 def q_linear_global_average_pool(c: Context) -> bool:
-    """QLinearGlobalAveragePool: round(sum(x - zx) sx / (sy size)) + zy, summed over the spatial axes."""
+    """QLinearGlobalAveragePool: round(sum(x - zx) * sx / (sy * size)) + zy, summed over the spatial axes.
+
+    sx and zx are the scale and the zero point of x; sy and zy are those of the result. `size` is the number of elements
+    summed.
+    """
     shape, elem_type = c.values.shape(c.input(0)), c.values.elem_type(c.input(0))
     if shape is None or not elem_type:
         return False

@@ -20,7 +20,9 @@ def scaled(c: Context, product: str, left_scale: str, right_scale: str, bias: st
 
 
 def mat_mul_integer_to_float(c: Context) -> bool:
-    """MatMulIntegerToFloat: (A - a) @ (B - b) * a_scale * b_scale + bias, in the type of the scales."""
+    """MatMulIntegerToFloat: (A - a) @ (B - b) * a_scale * b_scale + bias, in the type of the scales; a and b are zero
+    points.
+    """
     elem_type = c.values.elem_type(c.input(2))
     if not elem_type:
         return False
@@ -40,7 +42,10 @@ def dynamic_quantize_mat_mul(c: Context) -> bool:
 
 
 def q_gemm(c: Context) -> bool:
-    """QGemm: alpha sa sb ((A - a) @ (B - b) + C), quantized if the result has a scale."""
+    """QGemm: alpha * sa * sb * ((A - a) @ (B - b) + C), quantized if the result has a scale.
+
+    a and b are the zero points of the matrices A and B; sa and sb are their scales.
+    """
     b, flags = c.build, c.attributes
     columns = 0 if flags.get("transB", 0) else 1
     left = minus_zero_point(c, c.input(0), c.input(2))

@@ -9,7 +9,7 @@ from triune.graph.decompose.microsoft.attention import join_heads, range_of, siz
 
 
 def rotated(c: Context, x: str, cos: str, sin: str, width: int, *, is_interleaved: bool) -> str:
-    """Build the rotation of pairs (p, q) of features of each head to (p cos - q sin, q cos + p sin).
+    """Rotate each pair (p, q) of features of each head to (p * cos - q * sin, q * cos + p * sin).
 
     Args:
         c: collects the nodes.
