@@ -51,8 +51,9 @@ class Sequence:
         table: its KV blocks.
         sampling: how its tokens are chosen.
         ending: when it ends.
-        priority: 0 is the most urgent.
-        salt: what its keys and values depend on beside its tokens (see `kv.hashes.block_hashes`).
+        priority: how urgent it is; 0 is the most urgent.
+        salt: names what its keys and values depend on beside its tokens, such as a LoRA adapter (see
+            `kv.hashes.block_hashes`).
         arrived_ns: when it arrived, on the engine's clock.
         tokens: the prompt and the answer so far.
         finish_reason: why it has ended; None while it runs.
@@ -80,12 +81,14 @@ class Sequence:
 
     @property
     def num_answered(self) -> int:
-        """The tokens of the answer so far."""
+        """The number of tokens in the answer so far."""
         return len(self.tokens) - len(self.prompt)
 
     @property
     def num_to_compute(self) -> int:
-        """The tokens whose keys and values are not in the cache: 1 while decoding, more while the prompt is read."""
+        """The number of tokens whose keys and values are not in the cache yet: 1 while decoding, more while the prompt
+        is read.
+        """
         return len(self.tokens) - self.table.num_tokens
 
     def append(self, token: int) -> None:

@@ -184,7 +184,7 @@ def _in_one_type(graph: Graph, arguments: Mapping[str, tuple[Tensor, ...]]) -> d
     kinds = {each.dtype for given in arguments.values() for each in given}
     if not kinds.issuperset((DType.FP16, DType.FP32)):
         return dict(arguments)
-    # Constants are left out: they are cast to the type of `x` where they are used.
+    # Constants are not cast here, but where they are used, to the type of `x`.
     return {
         name: tuple(
             graph.cast(each, DType.FP32) if each.dtype is DType.FP16 and each.constant is None else each

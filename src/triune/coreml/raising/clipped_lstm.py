@@ -52,7 +52,7 @@ def clipped_lstm(
         graph: gets the nodes.
         x: [length, batch, features].
         cells: the weights of each direction.
-        states: the initial h and c, each [directions, batch, hidden].
+        states: the initial hidden state h and cell state c, each [directions, batch, hidden].
         activations: the activations.
         clip: the limit of the cell state.
         direction: "forward", "reverse" or "bidirectional".
@@ -68,8 +68,8 @@ def clipped_lstm(
             for state in states
         ]
         is_backward = int(direction == "reverse" or index == 1)
-        # The part of the gates that depends on the input alone, X W^T + B, for all steps at once: [length, batch, 4 *
-        # hidden].
+        # The part of the gates that depends on the input x alone, x @ weight_ih^T + bias, for all steps at once:
+        # [length, batch, 4 * hidden].
         product = graph.op("MatMul", wide, graph.constant(cell.weight_ih.T, DType.FP32))
         gates = graph.op("Add", product, graph.constant(cell.bias, DType.FP32))
         body = graph.subgraph()
@@ -88,7 +88,11 @@ def clipped_lstm(
 
 
 def _step(graph: Graph, cell: Cell, activations: Activations, clip: float) -> GraphProto:
-    """The body of the Scan. Inputs: h, c and X W^T + B of the step. Outputs: h, c, and h as scan output."""
+    """The body of the Scan.
+
+    Its inputs are the hidden state h, the cell state c, and x @ weight_ih^T + bias of the step. Its outputs are the new
+    h and c, and h again as scan output.
+    """
     root = graph.root
     h, c, gates = (Tensor(root.fresh(f"{graph.prefix}/{name}"), DType.FP32) for name in ("h", "c", "gates"))
     weight = graph.constant(cell.weight_hh.T, DType.FP32)

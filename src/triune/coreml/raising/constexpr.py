@@ -1,7 +1,8 @@
 """Compressed weights: constexpr operations, which are computed while the program is raised.
 
-iOS 16 has packed bytes and a shape; iOS 18 has tensors of small element types. One operation may read the results of
-another, such as a mask and data. Weights that DequantizeLinear expresses exactly can stay quantized.
+Those of iOS 16 have packed bytes and a shape, those of iOS 18 tensors of small element types. An operation may read the
+results of another one, such as a mask and the data where it is 1. Weights that DequantizeLinear expresses exactly can
+stay quantized.
 """
 
 import math
@@ -115,7 +116,8 @@ def _lut_to_sparse(graph: Graph, given: Given) -> Sequence[Tensor]:
     """Look up the indices in `lut`.
 
     Returns:
-        the mask, in which each element is repeated for the elements of its vector, and the entries where it is 1.
+        the mask, in which each element is repeated for all elements of the vector that it selects, and the looked-up
+        elements where the mask is 1.
     """
     mask, lut, vector_axis = given.array("indices_mask"), given.array("lut"), _vector_axis(given)
     dense = looked_up(filled(given.array("indices_nonzero_data"), mask), lut, vector_axis)

@@ -1,4 +1,4 @@
-"""Raise cond and while_loop to If and Loop, and states, which the blocks of both may write."""
+"""Raise cond to If, while_loop to Loop, and the reads and writes of states, which may be in the blocks of both."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType

@@ -1,6 +1,5 @@
-"""Lists of tensors. A list is raised as one tensor, its stacked elements. Elements not written yet are zeros.
-
-While a size of the elements is unknown it is 1; the first element that is written decides it.
+"""Lists of tensors. A list becomes one ONNX tensor, its stacked elements. Elements that are not written yet are zeros.
+As long as a size of the elements is not known, it is 1; the first element that is written sets it.
 """
 
 from collections.abc import Mapping

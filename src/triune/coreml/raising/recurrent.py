@@ -126,7 +126,7 @@ def _mil_outputs(graph: Graph, given: Given, outputs: Sequence[Tensor], directio
 
 
 def _lstm(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """Raise lstm. MIL's order of gates is input, forget, output, cell; peepholes have the first three."""
+    """Raise lstm. MIL's order of gates is input, forget, output, cell. The first three of them have peepholes."""
     direction = _directions(given, "forward", "reverse", "bidirectional")
     x = given["x"]
     cells = [_cell(given, suffix) for suffix in (("", "_back") if direction == "bidirectional" else ("",))]
@@ -167,8 +167,8 @@ def _cell(given: Given, suffix: str) -> Cell:
 def _gru(graph: Graph, given: Given) -> Sequence[Tensor]:
     """Raise gru. MIL's order of gates is reset, output, update.
 
-    With `reset_after` the reset gate multiplies R h + bias, and `input_bias` is added to W x. Without, it multiplies h,
-    and the biases are added up.
+    W and R are the weights of the input x and of the hidden state h. With `reset_after` the reset gate multiplies R h +
+    bias, and `input_bias` is added to W x. Without `reset_after` the gate multiplies h, and both biases are added.
     """
     direction = _directions(given, "forward", "reverse")
     x = given["x"]

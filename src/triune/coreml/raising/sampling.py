@@ -36,7 +36,7 @@ def grid(graph: Graph, first: Tensor, last: Tensor, size: Tensor, mode: str) -> 
     Args:
         graph: the graph that the nodes are added to.
         first: the position of the first pixel, fp32 of shape (..., 1).
-        last: that of the last pixel, of the same type and shape.
+        last: the position of the last pixel, of the same type and shape.
         size: the number of points, an INT64 vector of one element.
         mode: one of SAMPLING_MODES.
 
@@ -197,7 +197,10 @@ def _resample(graph: Graph, given: Given) -> Tensor:
 
 
 def _affine(graph: Graph, given: Given) -> Tensor:
-    """Sample at x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, where x and y go from -1 to 1 over the output."""
+    """Sample the point (a0 * x + a1 * y + a2, b0 * x + b1 * y + b2) of the image for the output's pixel at (x, y).
+
+    a0 to b2 are the transform matrix; x and y go from -1 to 1 over the output.
+    """
     if not given.flag("align_corners") or given.text("coordinates_mode").lower() != "normalized_minus_one_to_one":
         raise UnsupportedError("affine without 'align_corners', or with other coordinates than from -1 to 1")
     height, width = given.integer("output_height"), given.integer("output_width")
@@ -226,7 +229,7 @@ def _sampled(graph: Graph, given: Given, coordinates: Tensor) -> Tensor:
     points = graph.op("Sub", graph.op("Div", doubled, _sizes(graph, x)), graph.constant(1, DType.FP32))
     offset = None
     if padding == "constant" and float(given.array("padding_value").reshape(-1)[0]) != 0:
-        # GridSample pads with zeros: subtract the padding value before, and add it afterwards.
+        # GridSample pads with zeros. So the padding value is subtracted from the image before, and added to the result.
         offset = graph.constant(given.array("padding_value").reshape(()), DType.FP32)
         x = graph.op("Sub", x, offset)
     result = graph.op(

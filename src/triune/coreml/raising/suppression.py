@@ -68,8 +68,8 @@ def _of_image(graph: Graph, given: Given, boxes: Tensor, scores: Tensor) -> Sequ
     best = graph.op("ReduceMax", scores, graph.ints(2), keepdims=0)
     by_class = graph.unsqueeze(best, 1)
     if given.flag("per_class_suppression"):
-        # NonMaxSuppression works class by class: give a box its score in the row of its best class, and -inf in all
-        # others.
+        # ONNX's NonMaxSuppression works class by class. So a box gets its score in the row of its best class, and -inf
+        # in the rows of all other classes.
         winner = graph.op("ArgMax", scores, dtype=DType.INT64, axis=2, keepdims=0)
         size = graph.scalar(graph.op("Shape", scores, dtype=DType.INT64, start=2))
         classes = graph.op("Range", graph.constant(0, DType.INT64), size, graph.constant(1, DType.INT64))

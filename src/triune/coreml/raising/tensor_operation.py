@@ -18,8 +18,8 @@ _NARROW = frozenset({DType.INT8, DType.INT16, DType.UINT8, DType.UINT16})
 
 
 def _band_part(graph: Graph, given: Given) -> Tensor:
-    """Keep `lower` diagonals below the main one and `upper` above it, and set the rest to 0; negative means all of
-    them.
+    """Keep `lower` diagonals below the main one and `upper` above it, and set the rest to 0. A negative number keeps
+    all.
     """
     x = given["x"]
     lower, upper = given.integer("lower"), given.integer("upper")

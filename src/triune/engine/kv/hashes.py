@@ -14,7 +14,7 @@ _HASH_BYTES = 16
 
 
 def block_hashes(tokens: Sequence[int], block_size: int, salt: bytes = b"") -> list[BlockHash]:
-    """The hashes of the whole blocks of a sequence: tokens that do not fill a block have none.
+    """The hashes of the full blocks of a sequence. The last block has none if its tokens do not fill it.
 
     Args:
         tokens: the sequence's token ids, from its first.
@@ -32,7 +32,7 @@ def block_hashes(tokens: Sequence[int], block_size: int, salt: bytes = b"") -> l
 
 
 def root_hash(salt: bytes = b"") -> BlockHash:
-    """What stands for the block before the first one; `salt` as in `block_hashes`."""
+    """The hash that takes the place of a block before the first one; `salt` as in `block_hashes`."""
     return BlockHash(blake2b(salt, digest_size=_HASH_BYTES).digest())
 
 

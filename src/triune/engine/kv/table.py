@@ -12,7 +12,7 @@ class BlockTable:
 
     Attributes:
         blocks: the blocks; the sequence holds a reference to each.
-        num_tokens: the tokens whose keys and values are in the blocks.
+        num_tokens: the number of tokens whose keys and values are in the blocks.
     """
 
     def __init__(self, pool: KVBlockPool, block_size: int, root: bytes) -> None:
@@ -31,7 +31,7 @@ class BlockTable:
 
     @property
     def capacity(self) -> int:
-        """The tokens that the blocks have room for."""
+        """The number of tokens that the blocks have room for."""
         return len(self.blocks) * self._block_size
 
     def num_missing(self, num_tokens: int) -> int:

@@ -39,8 +39,8 @@ class SamplingParameters:
             multiplied (Keskar et al., 2019, arXiv:1909.05858, section 4.1); 1 changes nothing.
         presence_penalty: is subtracted from the logit of each token that occurs in the answer.
         frequency_penalty: is subtracted from the logit of a token once for each time that it occurs in the answer.
-        logit_bias: token id to what is added to its logit, -100 to 100.
-        seed: makes the choice repeatable; None takes another at each request.
+        logit_bias: for each token id, the number that is added to its logit, from -100 to 100.
+        seed: makes the choice repeatable; None takes another seed for each request.
         num_logprobs: how many of the most probable tokens to report with each token; None reports no probabilities.
     """
 
@@ -87,12 +87,12 @@ class SamplingParameters:
 
     @property
     def is_greedy(self) -> bool:
-        """The most probable token is taken."""
+        """Whether the most probable token is always taken."""
         return self.temperature == 0
 
     @property
     def has_penalties(self) -> bool:
-        """Earlier tokens change the logits."""
+        """Whether earlier tokens change the logits."""
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
 

@@ -1,7 +1,8 @@
 """Draws the next token of each sequence, for all sequences of a step at once.
 
 A whole vocabulary is never sorted: for 32 sequences and 50,000 tokens that would take longer than a step of a small
-model. Only tokens above a threshold are, which is lowered until they are as many as `top_k` or `top_p` asks for.
+model. Only tokens above a threshold are sorted, and it is lowered until they are as many as `top_k` or `top_p` asks
+for.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 from triune.engine.sampling.parameters import SamplingParameters
 
 _THRESHOLDS = (3e-2, 1e-3, 1e-5, 0.0)
-"""Weights, in shares of the largest. Lower ones are tried while the tokens above them are too few."""
+"""Thresholds for a token's weight, as shares of the largest weight. The next lower one is tried if the tokens above it
+are too few.
+"""
 
 _GROUP = 256
-"""How many neighbouring tokens are summed before one is drawn of the whole vocabulary."""
+"""The number of neighbouring token ids in a group. To draw from the whole vocabulary, first a group is drawn by its
+sum.
+"""
 
 
 class SamplingState:
@@ -71,7 +76,7 @@ class SamplingState:
 
     @property
     def changes_logits(self) -> bool:
-        """`adjust` may change something."""
+        """Whether `adjust` may change the logits."""
         return bool(len(self._bias[0]) or self._seen or self._counts)
 
 
@@ -92,7 +97,7 @@ class Sample:
 
 
 FAILED = Sample(-1)
-"""The logits of a sequence cannot be used."""
+"""The sample of a sequence whose logits cannot be used."""
 
 
 def sample(
