@@ -1,4 +1,4 @@
-"""The engine without threads: sequences go in, steps are computed, tokens come out."""
+"""The engine without threads: it takes sequences, computes steps, and returns the tokens that each step gave."""
 
 from collections.abc import Sequence as Seq
 
@@ -34,7 +34,7 @@ class EngineCore:
 
     @property
     def is_idle(self) -> bool:
-        """No sequence waits or runs."""
+        """Whether no sequence waits or runs."""
         return not (self._scheduler.num_waiting or self._scheduler.num_running)
 
     def add(
@@ -104,7 +104,7 @@ class EngineCore:
         ]
 
     def check(self) -> None:
-        """Verify the laws of queues and blocks. Raises InternalError naming the one that is broken."""
+        """Verify the laws of queues and blocks. Raises an InternalError that names the broken one."""
         self._scheduler.check()
 
     def _execute(self, plan: Plan) -> list[Sample]:
@@ -113,7 +113,9 @@ class EngineCore:
         return sample(logits, states) if states else []
 
     def _fail(self, plan: Plan, error: TriuneError) -> list[tuple[Sequence, Sample | None]]:
-        """End all sequences of a step with an error. What their blocks hold is not known, so nothing is published."""
+        """End all sequences of a step with an error. It is not known what their blocks hold, so none is put into the
+        prefix cache.
+        """
         for piece in plan.pieces:
             piece.sequence.error = error
             self._scheduler.cancel(piece.sequence, FinishReason.ERROR)

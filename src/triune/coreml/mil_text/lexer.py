@@ -44,7 +44,7 @@ class Words:
     """The tokens of a text, read lazily."""
 
     def __init__(self, text: str, file: str) -> None:
-        """`file` is what errors call the text."""
+        """`file` is the name of the text in errors."""
         self._text = text
         self._file = file
         self._offset = 0
@@ -94,9 +94,9 @@ class Words:
         return word
 
     def separated(self, closing: str) -> Generator[None]:
-        """Iterate once for each element of a list separated by commas, until `closing`, which is taken.
+        """Iterate once for each element of a list that is separated by commas, and take the token `closing` at its end.
 
-        The body of the caller's loop must take the tokens of the element.
+        In each pass the body of the caller's loop must take the tokens of one element.
         """
         if self.accept(closing):
             return

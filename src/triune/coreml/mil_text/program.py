@@ -22,7 +22,7 @@ from triune.coreml.mil_text.values import read_value_text
 from triune.coreml.protos import mil_pb2
 
 _VERSIONS = re.compile(r"1\.[0-9]{1,2}")
-# The version that the protobuf gets. The first programs in text have the same.
+# The version of the protobuf, whatever that of the text is. The first programs in text had the same version.
 _PROTO_VERSION = 1
 _OPSETS = MappingProxyType(
     {

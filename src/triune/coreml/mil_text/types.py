@@ -102,7 +102,7 @@ def _fill_size(words: Words, dimension: Any) -> None:
 
 
 def unsigned_integer(words: Words, largest: int, what: str) -> int:
-    """Parse an integer from 0 to `largest`. Errors call it `what`."""
+    """Parse an integer from 0 to `largest`. `what` is its name in errors."""
     word = words.expect_kind("number", what)
     if not word.text.isdigit() or len(word.text) > _LONGEST_NUMBER or int(word.text) > largest:
         words.fail(f"{what} is expected, from 0 to {largest}", word)

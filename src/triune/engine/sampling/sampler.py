@@ -158,7 +158,8 @@ def _draw(weights: NDArray[np.float32], parameters: SamplingParameters, uniform:
     """Leave tokens out by min_p, top_k and top_p, then draw one of the others.
 
     Args:
-        weights: FP32 [vocabulary], probabilities up to a common factor; the largest is 1. They may be overwritten.
+        weights: FP32 [vocabulary], the probabilities divided by the largest one, so that the largest weight is 1. They
+            may be overwritten.
         parameters: how tokens are left out.
         uniform: a random number in [0, 1), at which the cumulative distribution is inverted.
     """
@@ -207,7 +208,7 @@ def _position(cumulative: NDArray[np.float64], uniform: float) -> int:
     """The first position whose cumulative weight exceeds this share of the whole."""
     total = float(cumulative[-1])
     found = int(cumulative.searchsorted(uniform * total, side="right"))
-    # Rounding may lead beyond the last position with any weight.
+    # By rounding, the share may lie beyond the whole sum. Then the last position with a weight above 0 is taken.
     return min(found, int(cumulative.searchsorted(total)))
 
 

@@ -15,7 +15,7 @@ def _dtype(c: Context, index: int = 0) -> np.dtype[np.generic]:
 def _log_of_double(c: Context, size: str, logarithm: str) -> str:
     """Build log(size) + log(2) where `size` is so large that its square or double may overflow; else `logarithm`.
 
-    For size -> infinity, log(size + sqrt(size^2 + 1)) is log(2 size), with an error of about 1 / (4 size^2).
+    For large sizes, log(size + sqrt(size^2 + 1)) is log(2 * size), with an error of about 1 / (4 * size^2).
     """
     b, dtype = c.build, _dtype(c)
     is_large = b.op("Greater", size, b.constant(2**7 if dtype == np.float16 else 2**13, dtype))
@@ -24,7 +24,7 @@ def _log_of_double(c: Context, size: str, logarithm: str) -> str:
 
 
 def acosh(c: Context) -> bool:
-    """Acosh: log(x + sqrt(x - 1) sqrt(x + 1)). Unlike x^2 - 1, neither factor overflows."""
+    """Acosh: log(x + sqrt(x - 1) * sqrt(x + 1)). Unlike x^2 - 1, neither of the two factors overflows."""
     b, x = c.build, c.input(0)
     one = b.constant(1, _dtype(c))
     root = b.op("Mul", b.op("Sqrt", b.op("Sub", x, one)), b.op("Sqrt", b.op("Add", x, one)))
@@ -33,9 +33,10 @@ def acosh(c: Context) -> bool:
 
 
 def asinh(c: Context) -> bool:
-    """Asinh: sign(x) log(|x| + sqrt(x^2 + 1)).
+    """Asinh: sign(x) * log(|x| + sqrt(x^2 + 1)).
 
-    For |x| < 1/16, where |x| + 1 would lose bits of x: x (1 - x^2 (1/6 - 3/40 x^2)), with an error of about x^7 / 22.
+    For |x| < 1/16, where |x| + 1 would lose bits of x, it is x * (1 - x^2 * (1/6 - 3/40 * x^2)), with an error of about
+    x^7 / 22.
     """
     b, x, dtype = c.build, c.input(0), _dtype(c)
     size, square = b.op("Abs", x), b.op("Mul", x, x)
@@ -48,10 +49,10 @@ def asinh(c: Context) -> bool:
 
 
 def celu(c: Context) -> bool:
-    """Celu: max(0, x) + min(0, alpha (exp(x / alpha) - 1)), which for positive alpha is alpha elu(x / alpha).
+    """Celu: max(0, x) + min(0, alpha * (exp(x / alpha) - 1)).
 
-    ONNX's function body is the latter for any alpha. Its specification, its reference evaluator and ONNX Runtime have
-    the former.
+    For positive alpha this is alpha * elu(x / alpha), which ONNX's function body computes for every alpha. ONNX's
+    specification and reference evaluator and ONNX Runtime compute the formula above.
     """
     b, x = c.build, c.input(0)
     alpha = c.attributes.get("alpha", 1.0)
@@ -249,9 +250,10 @@ def bitwise_not(c: Context) -> bool:
 
 
 def bitwise(op_type: str) -> Decomposition:
-    """BitwiseAnd, -Or, -Xor: split both operands into bits along a new axis, combine the bits, and sum bit_i * 2^i.
+    """BitwiseAnd, BitwiseOr and BitwiseXor: split both operands into bits along a new axis, combine the bits, and sum
+    bit_i * 2^i.
 
-    UINT32 is cast to INT32 and back. So are types of 64 bits, since Apple's runtimes compute these in INT32 anyway.
+    UINT32 is cast to INT32 and back, and so are types of 64 bits, since Apple's runtimes compute these in INT32 anyway.
     """
 
     def decompose(c: Context) -> bool:

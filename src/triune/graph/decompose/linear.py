@@ -60,8 +60,9 @@ def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
 
 
 def _diagonals(c: Context, name: str, labels: str) -> tuple[str, str] | None:
-    """Take the diagonal if an operand has a label twice: of "ii", the elements whose two indices are equal; None if it
-    is not possible.
+    """Take the diagonal of an operand that has a label twice, such as "ii": the elements whose two indices are equal.
+
+    None if the shape of the operand is not known, or if several labels occur twice.
     """
     b = c.build
     for label in set(labels):

@@ -143,8 +143,8 @@ def deform_conv(c: Context) -> bool:
 def _points(
     c: Context, axis: int, kernel: tuple[int, ...], result: list[int]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(elements, positions): the coordinate, in pixels along an axis and without offsets, of each kernel element at
-    each position of the result.
+    """The coordinate along an axis, in pixels and before offsets are added, of each kernel element at each position of
+    the result: (elements, positions).
     """
     stride = c.attributes.get("strides", [1, 1])[axis]
     dilation = c.attributes.get("dilations", [1, 1])[axis]

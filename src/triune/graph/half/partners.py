@@ -9,7 +9,7 @@ from triune.graph.half.producers import DEEPEST, Producers
 
 
 def _producing_nodes(names: list[str], producers: Producers) -> Iterator[NodeProto]:
-    """Yield the node that computes each of these values, the last one first. The caller may add names meanwhile."""
+    """Yield the node that computes each of these values, the last first. The caller may append names meanwhile."""
     for _ in range(DEEPEST):
         if not names:
             return

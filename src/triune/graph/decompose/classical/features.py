@@ -18,8 +18,9 @@ def as_floats(c: Context, index: int = 0) -> str | None:
 
 
 def rows_of(c: Context) -> tuple[str, int] | None:
-    """Build the first input as fp32 (N, C), a vector as (1, C); returns its name and former rank, or None if that is
-    not known.
+    """Build the first input as fp32 (rows, columns), a vector as one row.
+
+    Returns its name and its former rank; None if the rank or the type is not known.
     """
     rank, x = c.values.rank(c.input(0)), as_floats(c)
     if rank is None or x is None:
@@ -61,7 +62,9 @@ def scaler(c: Context) -> bool:
 
 
 def normalizer(c: Context) -> bool:
-    """Normalizer: each row divided by its norm: MAX max(x), L1 sum(|x|), L2 sqrt(sum(x^2)). A row of norm 0 stays."""
+    """Normalizer: each row is divided by its norm: max(x) for MAX, sum(|x|) for L1, sqrt(sum(x^2)) for L2. A row of
+    norm 0 stays.
+    """
     b, x, rank = c.build, as_floats(c), c.values.rank(c.input(0))
     if x is None or rank is None:
         return False

@@ -31,7 +31,7 @@ def post_transformed(c: Context, scores: str, transform: str) -> str:
 
 
 def _softmax_zero(c: Context, scores: str) -> str:
-    """SOFTMAX_ZERO: e / sum(e) with e = exp(x - max), but e = x * exp(-max) = 0 where x is 0."""
+    """SOFTMAX_ZERO: e / sum(e), where e is exp(x - max(x)), but 0 where x is 0."""
     b = c.build
     largest = b.op("ReduceMax", scores, b.ints(-1), keepdims=1)
     counts = b.op("Greater", b.op("Abs", scores), b.constant(_TINY, np.float32))
@@ -42,9 +42,11 @@ def _softmax_zero(c: Context, scores: str) -> str:
 
 
 def probit(c: Context, p: str) -> str:
-    """PROBIT: the quantile of the normal distribution, sqrt(2) erfinv(2 p - 1), by Winitzki's approximation of erfinv.
+    """PROBIT: the quantile of the normal distribution, sqrt(2) * erfinv(2 * p - 1), by Winitzki's approximation of
+    erfinv.
 
-    With l = log(1 - x^2) and v = 2 / (3.14159 a) + l / 2, a = 0.147: erfinv(x) = sign(x) sqrt(sqrt(v^2 - l / a) - v).
+    erfinv(x) is sign(x) * sqrt(sqrt(v^2 - l / a) - v), with a = 0.147, l = log(1 - x^2) and
+    v = 2 / (3.14159 * a) + l / 2.
     """
     b = c.build
 

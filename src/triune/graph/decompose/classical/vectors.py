@@ -31,7 +31,8 @@ def _kernel(c: Context, x: str, vectors: NDArray[Any]) -> str:
     gamma, offset, degree = (_floats(c, "kernel_params").tolist() or [0.0, 0.0, 0.0])[:3]
     kind = c.attributes.get("kernel_type", "LINEAR")
     if kind == "RBF":
-        # exp(-gamma |x - v|^2), by differences: the cheaper |x|^2 + |v|^2 - 2 x v suffers cancellation.
+        # exp(-gamma * |x - v|^2) is computed from differences: |x|^2 + |v|^2 - 2 * x * v would be cheaper, but suffers
+        # cancellation.
         difference = b.op("Sub", b.op("Unsqueeze", x, b.ints(1)), b.constant(vectors[None]))
         distance = b.op("ReduceSum", b.op("Mul", difference, difference), b.ints(2), keepdims=0)
         return b.op("Exp", b.op("Mul", distance, b.constant(-gamma, np.float32)))
@@ -50,7 +51,10 @@ def _kernel(c: Context, x: str, vectors: NDArray[Any]) -> str:
 
 
 def svm_regressor(c: Context) -> bool:
-    """SVMRegressor: sum_v coefficient_v k(x, v) + rho; with `one_class` 1 if that is above 0, else -1."""
+    """SVMRegressor: the sum of coefficient_v * k(x, v) over the support vectors v, plus rho. k is the kernel.
+
+    With `one_class` the result is 1 if that is above 0, else -1.
+    """
     rows, b = rows_of(c), c.build
     if rows is None:
         return False
@@ -128,8 +132,9 @@ def _by_vectors(c: Context, x: str, count: int) -> None:
 def _probabilities(c: Context, scores: str, count: int, pairs: list[tuple[int, int]]) -> str:
     """Build probabilities (N, classes) from those of pairs of classes (Wu, Lin and Weng, 2004, algorithm 2).
 
-    For classes i and j with score s, r_ij = 1 / (1 + exp(a s + b)) and r_ji = 1 - r_ij. With Q_ii = sum_j r_ji^2 and
-    Q_ij = -r_ji r_ij, the result is the p that minimizes p^T Q p.
+    r_ij is the probability of class i if only the classes i and j are possible. From the score s of this pair and the
+    node's prob_a and prob_b, r_ij = 1 / (1 + exp(prob_a * s + prob_b)), and r_ji = 1 - r_ij. The result is the vector p
+    of probabilities that minimizes p^T Q p, where Q_ii = sum_j r_ji^2 and Q_ij = -r_ji * r_ij.
     """
     b = c.build
     a, shift = (b.constant(_floats(c, f"prob_{name}")[: len(pairs)]) for name in "ab")

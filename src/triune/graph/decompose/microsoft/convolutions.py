@@ -28,7 +28,7 @@ def _own(c: Context, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def fused_conv(c: Context) -> bool:
-    """FusedConv: activation(Conv(X, W) + B + Z)."""
+    """FusedConv: activation(Conv(X, W) + B + Z), with the bias B and a tensor Z of the result's shape."""
     elem_type = c.values.elem_type(c.input(0)) or c.values.elem_type(c.input(1))
     if not elem_type:
         return False

@@ -68,7 +68,7 @@ class Side(asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
     def _pass_on(self, data: bytes, changed: list[bytes], start: int, end: int) -> None:
-        """Send `changed`, then the bytes of `data` from `start` to `end`, where a frame begins; keep the rest for
+        """Send the pieces `changed`, then `data` from `start` to `end`, at which a frame begins. Keep the rest for
         later.
         """
         self._num_skipped = end - len(data) if end > len(data) else 0

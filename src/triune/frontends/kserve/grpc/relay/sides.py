@@ -91,7 +91,7 @@ class LibrarySide(Side):
             self._added = b""
 
     def say_goodbye(self, last_stream: int, reason: str) -> None:
-        """Send the client a GOAWAY frame with a reason, unless part of another frame has yet to be sent."""
+        """Send the client a GOAWAY frame with a reason, unless only a part of another frame has been sent so far."""
         if not self._num_skipped:
             frame = frames.go_away(last_stream, frames.ENHANCE_YOUR_CALM, reason.encode())
             self._client.transport.write(frame)
