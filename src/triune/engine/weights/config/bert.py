@@ -25,7 +25,7 @@ class BertConfig:
         hidden_act: the activation of the MLP and of the pooler's users; "gelu" is by erf.
         layer_norm_eps: added to the variance in every norm.
         labels: names of the classes of a classification head, in order; empty without one.
-        is_multi_label: whether each label is a question of its own (sigmoid), rather than one of all (softmax).
+        is_multi_label: whether several labels may hold at once (sigmoid), rather than exactly one (softmax).
         pooling: how a sentence embedding is made, from sentence-transformers' files; None if they say nothing.
         is_normalized: whether sentence embeddings are scaled to length 1, from the same files.
         tokens: pad.

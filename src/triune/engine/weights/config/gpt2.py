@@ -24,7 +24,7 @@ class Gpt2Config:
         activation_function: "gelu_new" is the tanh approximation, as "gelu_pytorch_tanh" is; "gelu" is by erf.
         layer_norm_epsilon: added to the variance in every norm.
         scale_attn_weights: whether scores are divided by the square root of the head's width.
-        scale_attn_by_inverse_layer_idx: whether those of layer N (from 0) are also divided by N + 1.
+        scale_attn_by_inverse_layer_idx: whether the scores of layer N (from 0) are also divided by N + 1.
         tie_word_embeddings: whether the embedding is the output's matrix, too.
         tokens: bos, eos and pad.
     """

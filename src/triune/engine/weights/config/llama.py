@@ -7,7 +7,7 @@ from triune.engine.weights.config.rope import Rope
 from triune.engine.weights.config.tokens import NO_TOKENS, SpecialTokens
 
 Activation: TypeAlias = Literal["silu", "gelu", "gelu_pytorch_tanh"]
-"""`gelu` is the exact one, by erf."""
+"""The activations. `gelu` is the exact one, by erf."""
 
 
 @dataclass(frozen=True, slots=True)

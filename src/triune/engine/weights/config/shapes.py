@@ -1,4 +1,4 @@
-"""The tensors that an architecture consists of, by its config: what a checkpoint must have, and nothing beside."""
+"""The tensors that an architecture with a given config consists of. A checkpoint must have them, and no others."""
 
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
@@ -14,7 +14,7 @@ _Shapes: TypeAlias = Iterator[tuple[str, Shape]]
 
 
 def tensor_shapes(config: LlamaConfig | Gpt2Config | BertConfig | T5Config | WhisperConfig) -> Mapping[str, Shape]:
-    """The shapes of the tensors by name. Heads of BERT are no part of it."""
+    """The shapes of the tensors by name. BERT's heads are left out."""
     match config:
         case LlamaConfig():
             return dict(_llama(config))

@@ -22,15 +22,15 @@ class T5Config:
         d_kv: the width of a head.
         d_ff: the width of the MLP.
         num_layers: the encoder's layers.
-        num_decoder_layers: the decoder's.
+        num_decoder_layers: the decoder's layers.
         num_heads: the number of heads.
-        relative_attention_num_buckets: the rows of the bias.
+        relative_attention_num_buckets: the number of buckets of distances: the rows of the relative position bias.
         relative_attention_max_distance: distances from here on share a bucket.
         layer_norm_epsilon: added to the mean square in every norm.
-        activation: of the MLP; of its gate, if it is gated.
+        activation: the activation of the MLP, or of its gate if the MLP is gated.
         is_gated_act: whether the MLP is gated.
         tie_word_embeddings: whether the embedding is the output's matrix, too.
-        scale_decoder_outputs: whether the decoder's outputs are scaled by d_model^-0.5 before that matrix.
+        scale_decoder_outputs: whether the decoder's outputs are scaled by d_model^-0.5 before the output's matrix.
         tokens: eos, pad and decoder_start.
     """
 

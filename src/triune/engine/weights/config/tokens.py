@@ -6,12 +6,12 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokens:
-    """Ids of tokens with a meaning; None or empty where a model has none.
+    """Ids of the tokens that have a special meaning; None or empty where the model has no such token.
 
     Attributes:
-        bos: begins a text.
-        eos: each of them ends a generation.
-        pad: fills up shorter sequences.
+        bos: the token that begins a text.
+        eos: the tokens each of which ends a generation.
+        pad: the token that fills up shorter sequences of a batch.
         decoder_start: the decoder's first token, in encoder-decoder models.
     """
 

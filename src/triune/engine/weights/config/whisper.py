@@ -18,19 +18,19 @@ class WhisperConfig:
     Attributes:
         vocab_size: rows of the embedding.
         num_mel_bins: bands of the spectrogram.
-        d_model: the width of both.
+        d_model: the width of encoder and decoder.
         encoder_layers: the encoder's layers.
-        encoder_attention_heads: its heads.
-        encoder_ffn_dim: the width of its MLP.
+        encoder_attention_heads: the encoder's heads.
+        encoder_ffn_dim: the width of the encoder's MLP.
         decoder_layers: the decoder's layers.
-        decoder_attention_heads: its heads.
-        decoder_ffn_dim: the width of its MLP.
-        max_source_positions: frames out of the encoder: half of those in.
+        decoder_attention_heads: the decoder's heads.
+        decoder_ffn_dim: the width of the decoder's MLP.
+        max_source_positions: the number of frames that the encoder returns: half of those that it reads.
         max_target_positions: the longest text, in tokens.
-        activation_function: of the MLPs and after the convolutions; "gelu" is by erf.
+        activation_function: the activation of the MLPs and after the convolutions; "gelu" is by erf.
         scale_embedding: whether token embeddings are multiplied by the square root of the width.
-        suppress_tokens: never generated.
-        begin_suppress_tokens: not generated first.
+        suppress_tokens: tokens that are never generated.
+        begin_suppress_tokens: tokens that are not generated as the first one.
         tokens: eos, pad and decoder_start.
     """
 

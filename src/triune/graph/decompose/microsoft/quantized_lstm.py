@@ -97,8 +97,8 @@ class _Step:
     """One step of the LSTM in one direction.
 
     Attributes:
-        recurrent: the name of this direction's weights of the hidden state, minus their zero point: (hidden, 4 *
-            hidden), integers as fp32.
+        recurrent: the name of this direction's weights of the hidden state, minus their zero point. They are integers
+            as fp32, of shape (hidden, 4 * hidden).
         scale: the name of the scale of `recurrent`.
         peepholes: the name of the weights by which the gates i, o and f read the cell, (3 * hidden); "" for none.
         hidden: the size of the hidden state.
