@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from support.hand_server import HandServer
 from triune.core import errors
 from triune.core.errors import UnavailableError
-from triune.frontends.kserve.grpc.server import GrpcServer
+from triune.frontends.kserve.grpc.server import ChannelOptions, GrpcServer
 from triune.frontends.kserve.limits import Limits
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 
@@ -337,3 +337,16 @@ async def test_refuses_a_message_of_many_tensors_and_takes_one_of_some(channel: 
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary(INFER)(request_bytes() + field * count)
         assert reason in (caught.value.details() or "")
+
+
+async def test_without_the_relay_clients_reach_the_library_itself(server: HandServer) -> None:
+    options = ChannelOptions(has_relay=False)
+    front_end = GrpcServer(server, port=0, channel=options)  # type: ignore[arg-type]
+    port = await front_end.start()
+    async with aio_module.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        result = await client.infer("identity", [tensor()])
+        assert np.array_equal(result.as_numpy("OUTPUT0"), VECTOR)
+    other = GrpcServer(server, port=port, channel=options)  # type: ignore[arg-type]
+    with pytest.raises(UnavailableError, match=f"cannot listen for gRPC on 127.0.0.1:{port}.*choose another port"):
+        await other.start()
+    await front_end.stop(0)

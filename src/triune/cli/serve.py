@@ -196,6 +196,9 @@ def serve(
     grpc_max_connection_age_grace: Annotated[
         int | None, typer.Option(min=0, help="How long its calls may continue after that, in milliseconds.")
     ] = None,
+    grpc_relay: Annotated[
+        bool, typer.Option(help="Keep floods of one gRPC connection from the others; without, calls cost less.")
+    ] = True,
     api_keys: Annotated[
         list[str] | None,
         typer.Option(
@@ -294,6 +297,7 @@ def serve(
             max_ping_strikes=grpc_http2_max_ping_strikes,
             max_connection_age_ms=grpc_max_connection_age,
             max_connection_age_grace_ms=grpc_max_connection_age_grace,
+            has_relay=grpc_relay,
         ),
         metrics=metrics,
         num_http_threads=http_thread_count,

@@ -7,6 +7,7 @@ from enum import Enum
 import grpc
 import grpc.aio
 
+from triune.core.addresses import format_address
 from triune.core.errors import UnavailableError
 from triune.frontends.access import OPEN, Rules
 from triune.frontends.kserve.budget import MemoryBudget
@@ -59,6 +60,7 @@ class ChannelOptions:
         max_ping_strikes: the connection is closed after this many pings that came too early; 0 is never.
         max_connection_age_ms: how long a connection may exist.
         max_connection_age_grace_ms: how long its calls may continue after that.
+        has_relay: clients reach gRPC's library through `relay`, which keeps floods away from others.
     """
 
     compression: Compression = Compression.NONE
@@ -71,6 +73,7 @@ class ChannelOptions:
     max_ping_strikes: int | None = None
     max_connection_age_ms: int | None = None
     max_connection_age_grace_ms: int | None = None
+    has_relay: bool = True
 
 
 class GrpcServer:
@@ -121,38 +124,49 @@ class GrpcServer:
         Raises:
             UnavailableError: the address is taken or is not this machine's.
         """
-        limits = self._limits
-        self._relay = relay = Relay(limits)
+        limits, has_relay = self._limits, self._channel.has_relay
+        self._relay = relay = Relay(limits) if has_relay else None
         self._grpc = library = grpc.aio.server(
-            options=_options(limits, self._channel), compression=_COMPRESSIONS[self._channel.compression]
+            options=_options(limits, self._channel),
+            compression=_COMPRESSIONS[self._channel.compression],
+            # The relay counts calls itself.
+            maximum_concurrent_rpcs=None if has_relay else limits.calls,
         )
         library.add_generic_rpc_handlers(
             (
-                _Arrivals(relay),
+                *([_Arrivals(relay)] if relay is not None else []),
                 grpc.method_handlers_generic_handler(grpc_service.SERVICE, self._service.handlers(self._rules)),
                 grpc.method_handlers_generic_handler(grpc_health.SERVICE, self._health.handlers(self._rules)),
             )
         )
+        address = format_address(self._host, self._port) if relay is None else relay.address
         try:
-            library.add_insecure_port(relay.address)
+            port = library.add_insecure_port(address)
             await library.start()
-            return await relay.start(self._host, self._port, is_shared=self._channel.is_port_shared)
+            if relay is not None:
+                port = await relay.start(self._host, self._port, is_shared=self._channel.is_port_shared)
         except RuntimeError as error:
             await self.stop(0)
-            raise UnavailableError(f"cannot listen for gRPC on {relay.address}: {error}") from error
+            raise UnavailableError(
+                f"cannot listen for gRPC on {address}: {error}; choose another port or host"
+            ) from error
         except BaseException:
             await self.stop(0)
             raise
+        return port
 
     async def stop(self, grace_seconds: float) -> None:
         """Accept no new calls, and cancel those that are not finished after `grace_seconds`."""
-        if self._grpc is None or self._relay is None:
+        if self._grpc is None:
             return
-        self._relay.stop_listening()
+        relay = self._relay
+        if relay is not None:
+            relay.stop_listening()
         self._service.stop_streams()
         self._health.stop()
         await self._grpc.stop(grace_seconds)
-        await self._relay.close()
+        if relay is not None:
+            await relay.close()
         self._grpc = self._relay = None
         if self._own_offload is not None:
             self._own_offload.close()
@@ -185,7 +199,14 @@ def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int
         "grpc.http2.min_ping_interval_without_data_ms": _or(channel.min_ping_interval_ms, 0),
         "grpc.http2.max_ping_strikes": _or(channel.max_ping_strikes, 0),
     }
+    direct = (
+        # By default gRPC sets SO_REUSEPORT. Then a second server on the port would get half of the connections, without
+        # an error.
+        ("grpc.so_reuseport", int(channel.is_port_shared)),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+    )
     return (
+        *(() if channel.has_relay else direct),
         ("grpc.max_receive_message_length", min(limits.request_bytes, limits.grpc_request_bytes)),
         ("grpc.max_send_message_length", -1),
         *((name, int(value)) for name, value in wanted.items() if value is not None),
