@@ -224,7 +224,7 @@ def _scales_and_zeros(tensor: PackedTensor) -> tuple[Array, Array | None]:
     scales = tensor.scales.astype(np.float32, copy=False)
     if tensor.offsets is None:
         return scales, None if tensor.zero_points is None else tensor.zero_points.astype(np.float32)
-    # In a block of scale 0 all weights equal the offset, which no zero point expresses. So such a scale becomes 1e-9
-    # times the offset: what the codes then add is about FP32's rounding error.
-    scales = np.where(scales == 0, np.abs(tensor.offsets) * np.float32(1e-9), scales)
+    # In a block of scale 0 all weights equal the offset, which no zero point expresses. So such a scale becomes 1e-10
+    # times the offset: what the codes (up to 255) then add is less than FP32 rounds.
+    scales = np.where(scales == 0, np.abs(tensor.offsets) * np.float32(1e-10), scales)
     return scales, -np.divide(tensor.offsets, scales, out=np.zeros_like(scales), where=scales != 0)
