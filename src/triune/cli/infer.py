@@ -120,7 +120,9 @@ def _infer_file(path: Path, arrays: dict[str, Array], outputs: list[str], classe
 
 
 def _classified(array: Array, classes: int, spec: TensorSpec) -> Array:
-    """Classify each row, if the first dimension is dynamic; else the whole array."""
+    """Find the `classes` best classes (Triton's classification) of each row if the first dimension is dynamic, else of
+    the whole array.
+    """
     config = TensorConfig(spec.name, spec.datatype, spec.shape)
     return classify(array, classes, config, has_batch=spec.shape[:1] == (-1,))
 

@@ -146,7 +146,7 @@ class _Snapshot:
     """A program between two passes, with its outputs for each set of inputs."""
 
     def __init__(self, program: Any, version: int, inputs: Sequence[InputSet]) -> None:
-        # This import needs coremltools, which must be installed if there is a program.
+        # This module imports coremltools, which is optional. Here it is installed, since it has built the program.
         from triune.coreml.lowering.saving import specification_of
 
         self._folder = tempfile.TemporaryDirectory()

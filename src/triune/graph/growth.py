@@ -106,10 +106,10 @@ class Growth:
 
 
 def growth_of(model: ModelProto) -> Growth:
-    """Find the nodes that make the heap memory of a run grow: those that multiply strings, and Loops that collect
-    outputs.
+    """Find the nodes that make the heap memory of a run grow: those whose outputs may hold several copies of an input
+    string, such as Tile and Expand, and Loops that collect outputs.
 
-    An unknown operator is assumed to multiply strings.
+    An unknown operator is assumed to copy strings.
     """
     walk = _Search({(each.domain, each.name, each.overload): each for each in model.functions})
     walk.graph(model.graph, {}, [0.0] * len(model.graph.input))

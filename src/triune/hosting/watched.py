@@ -26,11 +26,11 @@ class Watched:
     def __init__(self, process: subprocess.Popen[bytes], name: str, stopped_seconds: float) -> None:
         """Args:
         process: a process that was just started.
-        name: the name of the thread.
-        stopped_seconds: how long a signal may stop it.
+        name: what the process is for; it becomes part of the name of the thread that waits for the process.
+        stopped_seconds: the process is killed if a signal (SIGSTOP, for example) has suspended it for longer than this.
 
         Raises:
-            NoThreadError: the system cannot start a thread; the process was killed.
+            NoThreadError: the system cannot start the thread; the process was killed.
         """
         self.pid = process.pid
         self._process = process

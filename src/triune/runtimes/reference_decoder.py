@@ -15,7 +15,7 @@ from triune.graph.paged_attention import PagedAttention, cache_heads
 
 
 class ReferenceDecoder:
-    """A `core.decoder.DecoderExecutable` in fp32, with blocks as the operator has them."""
+    """A `core.decoder.DecoderExecutable` in fp32. Its cache has the shape that `triune::PagedAttention` takes."""
 
     unit = Unit.CPU
     precision = "fp32"

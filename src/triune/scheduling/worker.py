@@ -182,7 +182,7 @@ class QuickWorker:
             try:
                 self._thread = ThreadWorker(self.runner, self._name)
             except NoThreadError as error:
-                # The recorded excess stays, so that the next batch tries again to start the thread.
+                # The excess time stays recorded, so that the next late batch tries again to start the thread.
                 _log.error("%s holds the event loop too long, and stays on it: %s", self._name, error)
                 return
         self.is_inline = False

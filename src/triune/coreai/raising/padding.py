@@ -52,7 +52,8 @@ def _symmetric(graph: Graph, x: Tensor, amounts: list[int]) -> Tensor:
 
 
 def padded_by(given: Given, fill: float, kernel: list[int] | None) -> tuple[Tensor, list[int]] | None:
-    """If a convolution or pool reads the result of a `pad` with `fill`, return the operand of that, and ONNX's `pads`.
+    """If a convolution or pool reads the result of a `pad` with the value `fill`, return the tensor that is padded, and
+    ONNX's `pads`.
 
     Else, or if the pad cannot be fused, return None. It must pad only spatial axes, and nothing else may read its
     result. If `kernel` is given, as for pools, the padding must also be smaller than the kernel.

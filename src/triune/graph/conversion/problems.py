@@ -1,4 +1,4 @@
-"""Report all nodes that cannot be converted in one run, not only the first."""
+"""Report in one run all nodes that cannot be converted, not only the first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -264,8 +264,8 @@ class ClientSide(Side):
     def _open(self, library: LibrarySide, stream: int, call: int) -> bytes:
         """Open a call, or refuse it.
 
-        It is refused if the connection has at least as many calls open as may still be opened by all connections
-        together. So no connection can take all of them.
+        All connections share one limit on open calls. A call is refused if its connection already has at least as many
+        calls open as there are free places under that limit. So no connection can take all places.
 
         Returns:
             the bytes that must follow the call's headers: a RST_STREAM frame if the call is refused. The library must

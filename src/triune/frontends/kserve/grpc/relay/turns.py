@@ -63,7 +63,11 @@ class Turns:
         self._abandoned[call] = connection
 
     def leave(self, call: int) -> bool:
-        """Record that a call has arrived at its handler, or has ended. Returns whether it was under way until now."""
+        """Stop counting a call as on its way to its handler, because it has arrived there or has ended.
+
+        Returns:
+            whether the call was still counted.
+        """
         if call not in self._under_way:
             return False
         self._under_way.remove(call)
