@@ -7,12 +7,43 @@ from support.half_cases.case import floats, half_case, noise, number
 _SCORES = floats(0, -10, -12)
 _BELOW = -(noise(3, 8) ** 2) * 6
 _ONE = {"one": number(1)}
+_SHARES = floats(0, -3, -5, -7, -2, -9, -11, -4)
 _LAST = {"last": np.array([-1])}
 _MEL = noise(64, 8) ** 2
 _PARTED = "s = Slice (p, first, second, last) r = Slice (p, second, third, last) y = Div (s, r)"
 
 SMALL = (
     half_case("logarithm_of_shares", "p = Softmax (x) y = Log (p)", x=floats(0, -10, -20)),
+    half_case(
+        "logarithm_of_all_shares",
+        "p = Softmax (x) m = ReduceProd (p, last) y = Log (m)",
+        _LAST,
+        x=_SHARES,
+    ),
+    half_case(
+        "geometric_mean_of_shares",
+        "p = Softmax (x) m = ReduceProd (p, last) y = Pow (m, e)",
+        {**_LAST, "e": number(0.125)},
+        x=_SHARES,
+    ),
+    half_case(
+        "logarithm_of_accumulated_shares",
+        "p = Softmax (x) m = CumSum (p, axis) y = Log (m)",
+        {"axis": np.array(1)},
+        x=floats(-30, -20, -10, 0),
+    ),
+    half_case(
+        "logarithm_of_mixed_shares",
+        "p = Softmax (x) r = Reshape (p, shape) m = Conv (r, w) y = Log (m)",
+        {"shape": np.array([1, 4, 1, 2]), "w": np.abs(noise(2, 4, 1, 1))},
+        x=floats(0, -20, -1, -25, -2, -21, 0, -22),
+    ),
+    half_case(
+        "logarithm_of_shares_times_a_matrix",
+        "p = Softmax (x) m = MatMul (p, w) y = Log (m)",
+        {"w": np.diag([0.5, 2.0, 1.0]).astype(np.float32)},
+        x=floats(0, -20, -25),
+    ),
     half_case("sign_of_a_logarithm_of_shares", "l = LogSoftmax (x) y = Sign (l)", x=floats(0, -10, -14)),
     half_case("logarithm_of_a_sigmoid", "n = Neg (x) m = Neg (n) p = Sigmoid (m) y = Log (p)", x=_SCORES),
     half_case("logarithm_of_an_exponential", "n = Abs (x) m = Neg (n) p = Exp (m) y = Log (p)", x=_SCORES * 3),

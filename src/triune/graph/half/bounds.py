@@ -96,6 +96,17 @@ class Bounds:
             case "ReduceSum":
                 total = summed(given[0], self.count(node))
                 return (1.0, total[1]) if self._is_sum_of_softmax(node) else total
+            case "CumSum":
+                # The sums of the first 0 (if exclusive), 1, ..., all elements of the axis.
+                return union([(0.0, 0.0), given[0], summed(given[0], self._axis_size(node))])
+            case "ReduceProd":
+                return _product(given[0], self.count(node))
+            case "MatMul" | "Gemm" | "Conv" | "ConvTranspose":
+                # Sums of products of numbers of at least 0. Attributes of Gemm may change the sign.
+                has_sign = all(low >= 0 for low, _ in given) and all(
+                    value >= 0 for name, value in attributes_of(node).items() if name in ("alpha", "beta")
+                )
+                return (0.0, math.inf) if has_sign else ANY
             case "ConstantOfShape":
                 number = float(numpy_helper.to_array(attributes_of(node)["value"]).item()) if node.attribute else 0.0
                 return ANY if math.isnan(number) else (number, number)
@@ -196,6 +207,12 @@ class Bounds:
         size = shape[int(attributes.get("axis", -1 if node.op_type == "TopK" else 0))] if shape else None
         return 0.0, math.inf if size is None else max(size - 1.0, 0.0)
 
+    def _axis_size(self, node: NodeProto) -> float:
+        """The size of the axis of a CumSum; infinite if it is not known."""
+        shape, axis = self._values.shape(node.input[0]), self._values.constant(node.input[1])
+        size = shape[int(axis.reshape(-1)[0])] if shape and axis is not None else None
+        return math.inf if size is None else float(size)
+
     def count(self, node: NodeProto) -> float:
         """The number of elements that a reduction combines into one; infinite where a size or the axes are not
         known.
@@ -211,3 +228,13 @@ class Bounds:
             if axes.size or attributes_of(node).get("noop_with_empty_axes", 0):
                 reduced = [int(each) % max(len(shape), 1) for each in axes.reshape(-1)]
         return math.prod(math.inf if shape[axis] is None else float(shape[axis] or 0) for axis in reduced)
+
+
+def _product(interval: Interval, count: float) -> Interval:
+    """The interval of the product of `count` numbers of an interval."""
+    low, high = interval
+    size = max(abs(low), abs(high))
+    if size > 1:
+        # size^count, infinite where it overflows.
+        size = size**count if count * math.log(size) < 700 else math.inf
+    return (0.0 if low >= 0 else -size), size

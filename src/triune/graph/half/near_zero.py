@@ -54,7 +54,7 @@ def probability_producers(name: str, producers: Producers) -> list[NodeProto]:
     return producers.leading_to(
         name,
         lambda _, node: [node] if node.op_type in PROBABILITIES else [],
-        lambda value, node: node.op_type in KEEP_SMALL and _is_bounded(producers.bounds.of(value)),
+        lambda value, node: node.op_type in KEEP_SMALL | SMALL_PRODUCTS and _is_bounded(producers.bounds.of(value)),
     )
 
 
@@ -62,13 +62,19 @@ def _read_as_small(node: NodeProto, producers: Producers) -> Sequence[str]:
     """The operands of a node that fp16 may round to 0, if that would change the result: log(0), x > 0, 1 / 0."""
     if not node.input or producers.values.elem_type(node.input[0]) != TensorProto.FLOAT:
         return []
-    if node.op_type == "Log":
+    if node.op_type == "Log" or _is_high_root(node, producers):
         return [node.input[0]] if producers.bounds.of(node.input[0])[0] < SMALLEST_NORMAL else []
     if node.op_type in COMPARISONS and node.input[0] != node.input[1]:
         limits = [name for name in node.input if producers.values.tensor(name) is not None]
         return node.input if all(magnitude(producers.bounds.of(name)) < SMALLEST_NORMAL for name in limits) else []
     is_truth = node.op_type == "Cast" and attributes_of(node).get("to") == TensorProto.BOOL
     return [node.input[0]] if is_truth or node.op_type in ZERO_TESTS else _small_divisors(node, producers)
+
+
+def _is_high_root(node: NodeProto, producers: Producers) -> bool:
+    """Whether a node computes a root beyond the square root, as a geometric mean does: 1e-22 becomes 0.002 by 1/8."""
+    exponent = producers.values.constant(node.input[1]) if node.op_type == "Pow" else None
+    return exponent is not None and bool(((exponent > 0) & (exponent < 0.5)).any())
 
 
 def _small_divisors(node: NodeProto, producers: Producers) -> Sequence[str]:
