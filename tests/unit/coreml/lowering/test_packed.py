@@ -84,6 +84,32 @@ def test_scales_that_fp16_does_not_hold_keep_the_weights_whole(tmp_path: Path) -
     assert lower(model, tmp_path / "m.mlpackage").notes == []
 
 
+@pytest.mark.parametrize("target", [Target.IOS16, Target.IOS18])
+@pytest.mark.parametrize("is_one_initializer", [True, False])
+@pytest.mark.parametrize("size", [8, 64])
+def test_two_layers_that_share_a_packed_weight_share_it_in_the_program(
+    target: Target, is_one_initializer: bool, size: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(2)
+    weight, names = rng.integers(-128, 128, (size, size)).astype(np.int8), ("q", "q" if is_one_initializer else "r")
+    nodes = [
+        helper.make_node("DequantizeLinear", [names[0], "s"], ["w"], axis=0),
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Relu", ["h"], ["g"]),
+        helper.make_node("DequantizeLinear", [names[1], "s"], ["v"], axis=0),
+        helper.make_node("MatMul", ["g", "v"], ["y"]),
+    ]
+    constants = dict.fromkeys(names, weight) | {"s": (rng.random(size, np.float32) + 0.5) / 1000}
+    model = model_of(nodes, [("x", FLOAT, [3, size])], [("y", FLOAT, [3, size])], **constants)
+    for precision in (Precision.FP32, Precision.FP16):
+        options = LowerOptions(precision=precision, target=target)
+        check(model, {"x": rng.standard_normal((3, size), np.float32)}, tmp_path, options, atol=2e-2)
+        ops = ops_of(tmp_path / "m.mlpackage")
+        # Large ones stay two operations, over one piece of the weights' file.
+        assert ops["constexpr_blockwise_shift_scale"] + ops["constexpr_affine_dequantize"] == (1 if size == 8 else 2)
+        assert size_of(tmp_path / "m.mlpackage") < 2 * weight.nbytes or size == 8
+
+
 def test_embeddings_and_integer_products_stay_packed(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     nodes = [

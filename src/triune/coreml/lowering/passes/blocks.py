@@ -37,9 +37,17 @@ def _inner_first(block: Any) -> Iterator[Any]:
     yield block
 
 
-def replace(block: Any, op: Any, new: Var) -> None:
-    """Replace the only output of `op` by `new`, and remove `op`."""
-    block.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=new)
+def replace(block: Any, op: Any, new: Var, *, is_equal: bool = False) -> None:
+    """Replace the only output of `op` by `new`, and remove `op`.
+
+    Args:
+        block: the block of `op`.
+        op: the operation.
+        new: the value that takes its place.
+        is_equal: an equal operation computes `new`. coremltools then replaces packed weights, too, which it otherwise
+            refuses, so that no pass folds them.
+    """
+    block.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=new, force_replace=is_equal)
     block.remove_ops([op])
 
 

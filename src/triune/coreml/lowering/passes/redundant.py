@@ -33,7 +33,7 @@ class MergeEqual(MilPass):
                     inputs = [(name, _key(value)) for name, value in op.inputs.items()]
                     first = known.setdefault((op.op_type, is_kept(op), tuple(inputs)), op)
                     if first is not op and op.outputs[0] not in block.outputs:
-                        replace(block, op, first.outputs[0])
+                        replace(block, op, first.outputs[0], is_equal=True)
 
 
 def _is_plain(op: Any) -> bool:
