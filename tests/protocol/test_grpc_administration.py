@@ -98,7 +98,7 @@ async def test_model_readiness(client: aio_module.InferenceServerClient) -> None
     assert not await client.is_model_ready("identity", "1")
     assert not await client.is_model_ready("nothing")
     assert not await client.is_model_ready("identity", "9" * 5000)
-    with pytest.raises(InferenceServerException, match="no version"):
+    with pytest.raises(InferenceServerException, match="is not a version"):
         await client.is_model_ready("identity", "x")
 
 

@@ -111,7 +111,7 @@ def test_floats_become_images_and_what_judged_them_is_said(tmp_path: Path) -> No
     np.save(x, np.full((1, 3, 2, 4), 5, np.float32))
     error = run("convert", source, *options, "--input", f"x={x}").exception
     assert isinstance(error, InvalidArgumentError)
-    assert "no bytes * -0.5 + [1.0, 2.0, 3.0]: it is from 5 to 5" in str(error)
+    assert "not bytes * -0.5 + [1.0, 2.0, 3.0]: it is from 5 to 5" in str(error)
 
 
 def test_several_functions_in_one_asset(source: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_states_are_kept_where_they_are_given(executor: Any, tmp_path: Path) -> 
         ({"x": X[:, :3]}, r"\[2,3\]; it must be \[-1,4\]"),
         ({"x": X[:0]}, "is empty"),
         ({"x": X.astype(np.int32)}, "int32; it must be of FP32"),
-        ({"x": [[1, 2], [3]]}, "no array"),
+        ({"x": [[1, 2], [3]]}, "is not an array"),
         ({"x": np.full((2, 4), 1e300)}, r"fp32 cannot hold: up to 1e\+300"),
     ],
 )

@@ -180,7 +180,7 @@ async def test_models_are_served_on_ane(tmp_path: Path, machine: Machine, caplog
         assert list(reasons) == ["broken"]
         # Sums and products of inputs alone are in fp32, which is all that the model computes.
         assert "and ane (emulated, coreml, fp32, 1 thread, error" in caplog.text
-        assert "no Core ML specification" in reasons["broken"]
+        assert "not a Core ML specification" in reasons["broken"]
         x = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
         for model in ("package", "plain"):
             assert await ask(model, x) == [[3.0, 5.0, 7.0], [9.0, 11.0, 13.0]]

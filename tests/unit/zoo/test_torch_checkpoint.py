@@ -215,7 +215,7 @@ def test_other_formats_are_named(write: Write) -> None:
     for content, message in (
         (b"", "refused"),
         (b"PK\x03\x04" + bytes(100), "cannot be read as a zip file"),
-        (dump(1), "no file of PyTorch's"),
+        (dump(1), "not a file of PyTorch's"),
         (dump(MAGIC, 1002), "protocol 1002"),
         (dump(MAGIC, 1001, {"little_endian": False}), "only little-endian"),
     ):

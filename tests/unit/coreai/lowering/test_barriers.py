@@ -168,7 +168,7 @@ def test_raised_a_barrier_is_nothing(name: str, tmp_path: Path) -> None:
     program = raised(lower(_model(pattern), tmp_path / "m.aimodel").path)
     (answer,) = computed(program, {"x": pattern.x}).values()
     np.testing.assert_array_equal(answer, pattern.right)
-    assert not [node for node in raised.graph.node if node.op_type == "Max" and node.input[0] == node.input[1]]
+    assert not [node for node in program.graph.node if node.op_type == "Max" and node.input[0] == node.input[1]]
 
 
 @pytest.mark.parametrize("name", PATTERNS)

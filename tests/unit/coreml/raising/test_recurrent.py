@@ -238,5 +238,5 @@ def test_what_is_malformed_is_named() -> None:
     with pytest.raises(InvalidArgumentError, match=r"'a_0' \(gru\): 'bias' is of shape \[5\] instead of \[6\]"):
         raise_function(package)
     package = make_package(lambda given: mb.gru(x=given.x, initial_h=given.h, **wrong, activation="softmax"), inputs)
-    with pytest.raises(UnsupportedError, match="the activation 'softmax' is none of"):
+    with pytest.raises(UnsupportedError, match="the activation 'softmax' is not one of"):
         raise_function(package)

@@ -278,7 +278,7 @@ def test_what_is_no_package_is_refused(runtime: CoreMl, tmp_path: Path) -> None:
         with pytest.raises(InvalidArgumentError, match="cannot be read"):
             attempt(empty)
     empty.mkdir()
-    with pytest.raises(InvalidArgumentError, match="no Core ML package"):
+    with pytest.raises(InvalidArgumentError, match="not a Core ML package"):
         runtime.inspect(empty)
     compiled = tmp_path / "model.mlmodelc"
     compiled.mkdir()

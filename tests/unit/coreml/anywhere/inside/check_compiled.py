@@ -112,11 +112,11 @@ def test_wrong_models_are_runtime_errors(package: Path, tmp_path: Path, layers: 
     (theirs / "coremldata.bin").write_bytes(b"x")
     with pytest.raises(RuntimeError, match="only Core ML itself reads that form"):
         CompiledMLModel(str(theirs))
-    with pytest.raises(RuntimeError, match=r"is no \.mlmodelc"):
+    with pytest.raises(RuntimeError, match=r"is not an \.mlmodelc"):
         MLModelAsset.from_path(str(package))
     with pytest.raises(RuntimeError, match="weight file"):
         MLModelAsset.from_memory(layers.get_spec().SerializeToString(), {"weights/weight.bin": b"short"})
-    with pytest.raises(RuntimeError, match="no Core ML specification"):
+    with pytest.raises(RuntimeError, match="not a Core ML specification"):
         MLModelAsset.from_memory(b"\xff\xff")
     with pytest.raises(RuntimeError, match="there are no compute units 'TPU'"):
         PROXY(str(package), "TPU", "", {}, None)
@@ -154,7 +154,7 @@ def test_the_lowest_specification_version(layers: Any, counter: Any) -> None:
     empty = type(specification)()
     with pytest.raises(RuntimeError, match="only of an ML Program"):
         PROXY.auto_set_specification_version(empty)
-    with pytest.raises(RuntimeError, match="no specification"):
+    with pytest.raises(RuntimeError, match="not a specification"):
         PROXY.auto_set_specification_version(b"\xff\xff")
 
 
