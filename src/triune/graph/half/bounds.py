@@ -14,6 +14,7 @@ from triune.graph.half.intervals import (
     ceil,
     even_power,
     exact_power,
+    multiplied,
     remainder,
     summed,
     union,
@@ -100,7 +101,7 @@ class Bounds:
                 # The sums of the first 0 (if exclusive), 1, ..., all elements of the axis.
                 return union([(0.0, 0.0), given[0], summed(given[0], self._axis_size(node))])
             case "ReduceProd":
-                return _product(given[0], self.count(node))
+                return multiplied(given[0], self.count(node))
             case "MatMul" | "Gemm" | "Conv" | "ConvTranspose":
                 # Sums of products of numbers of at least 0. Attributes of Gemm may change the sign.
                 has_sign = all(low >= 0 for low, _ in given) and all(
@@ -228,13 +229,3 @@ class Bounds:
             if axes.size or attributes_of(node).get("noop_with_empty_axes", 0):
                 reduced = [int(each) % max(len(shape), 1) for each in axes.reshape(-1)]
         return math.prod(math.inf if shape[axis] is None else float(shape[axis] or 0) for axis in reduced)
-
-
-def _product(interval: Interval, count: float) -> Interval:
-    """The interval of the product of `count` numbers of an interval."""
-    low, high = interval
-    size = max(abs(low), abs(high))
-    if size > 1:
-        # size^count, infinite where it overflows.
-        size = size**count if count * math.log(size) < 700 else math.inf
-    return (0.0 if low >= 0 else -size), size

@@ -34,6 +34,14 @@ def summed(interval: Interval, count: float) -> Interval:
     return _product(interval[0], count), _product(interval[1], count)
 
 
+def multiplied(interval: Interval, count: float) -> Interval:
+    """An interval that contains the product of `count` elements, each of which lies in `interval`."""
+    size = magnitude(interval)
+    if size > 1:
+        size = exact_power(size, count)
+    return (0.0 if interval[0] >= 0 else -size), size
+
+
 def remainder(dividend: Interval, divisor: Interval, *, is_fmod: bool) -> Interval:
     """The interval of a remainder.
 
