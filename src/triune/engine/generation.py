@@ -1,0 +1,181 @@
+"""What is asked of a model that generates text, and what it answers: the seam between front ends and the engine."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from triune.core.units import Unit
+from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.sequence import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A request for one or more answers to a prompt.
+
+    Attributes:
+        prompt: a text, or token ids.
+        sampling: how tokens are chosen.
+        max_tokens: the most tokens of an answer; None allows what is left of the context.
+        min_tokens: neither end tokens nor `stop_tokens` end an answer before it has as many tokens.
+        stop: texts that end an answer. The answer does not contain the text, unless `is_stop_included`.
+        stop_tokens: token ids that end an answer, beside the model's own end tokens.
+        is_end_ignored: whether the model's own end tokens do not end an answer.
+        is_stop_included: whether an answer contains the stop text that ended it.
+        is_templated: whether `prompt` is a text that a chat template made: it has the special tokens already. No
+            special tokens are added to it.
+        num_answers: how many answers to give to the prompt (OpenAI's `n`).
+        priority: 0 is the most urgent.
+    """
+
+    prompt: str | Sequence[int]
+    sampling: SamplingParameters = field(default_factory=SamplingParameters)
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stop_tokens: frozenset[int] = frozenset()
+    is_end_ignored: bool = False
+    is_stop_included: bool = False
+    is_templated: bool = False
+    num_answers: int = 1
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token with the logarithm of its probability.
+
+    Attributes:
+        token: its id.
+        text: its bytes, which may be a part of a character.
+        logprob: the logarithm of its probability by the model's own logits.
+        top: the most probable tokens at this place, the most probable first; their `top` is empty.
+    """
+
+    token: int
+    text: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer cost.
+
+    Attributes:
+        num_prompt_tokens: tokens of the prompt.
+        num_cached_tokens: those of them whose keys and values were in the prefix cache.
+        num_tokens: tokens of the answer.
+        queue_ns: from the request's arrival to its first step.
+        first_token_ns: from the request's arrival to its first token.
+        total_ns: from the request's arrival to its last token.
+    """
+
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_tokens: int
+    queue_ns: int = 0
+    first_token_ns: int = 0
+    total_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What an answer grew by.
+
+    Attributes:
+        index: which of the `num_answers` answers it belongs to.
+        text: the text that was added; may be empty, as while a character is incomplete or may begin a stop text.
+        tokens: the ids that were added.
+        logprobs: one for each of `tokens` if the request asks for probabilities, else empty.
+        finish_reason: why the answer ended with this delta; None if it goes on.
+        stop: the stop text or stop token that ended it; None if none did.
+        usage: what the answer cost; with its last delta only.
+    """
+
+    index: int
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    stop: str | int | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a model runs.
+
+    Attributes:
+        unit: the unit.
+        runtime: the runtime's name.
+        precision: the floating-point format of the computation: "fp32", "bf16", "fp16".
+        reason: why it runs there, in one sentence.
+    """
+
+    unit: Unit
+    runtime: str
+    precision: str
+    reason: str
+
+
+class TextModel(Protocol):
+    """A loaded model that generates text. Used on the event loop's thread; slow work is done in other threads."""
+
+    @property
+    def context_tokens(self) -> int:
+        """The most tokens of prompt and answer together."""
+        ...
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether the model has a chat template."""
+        ...
+
+    @property
+    def placement(self) -> Placement:
+        """Where the model runs."""
+        ...
+
+    async def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Write a conversation in the form that the model reads (see `ChatTemplate.render`). The prompt of a
+        `Generation` with `is_templated`.
+
+        Raises:
+            InvalidArgumentError: the template refuses the conversation.
+            UnsupportedError: the model has no chat template.
+        """
+        ...
+
+    async def tokenize(self, text: str, *, is_templated: bool = False) -> list[int]:
+        """The token ids of a text as `generate` reads it.
+
+        Raises:
+            InvalidArgumentError: the text cannot be encoded as UTF-8.
+        """
+        ...
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens included. Raises InvalidArgumentError for an unknown id."""
+        ...
+
+    def generate(self, request: Generation) -> AsyncGenerator[Delta]:
+        """Generate the answers to a prompt. Closing the generator cancels them: their KV blocks are free within a step.
+
+        A client that reads slowly gets several tokens in one delta. Each answer ends with one delta that has a
+        `finish_reason` and its `usage`, and the generator ends when all answers have.
+
+        Raises:
+            InvalidArgumentError: the prompt is empty, longer than the context, or holds an unknown token; or a
+                parameter is out of range.
+            UnavailableError: too many requests wait, or the model is being unloaded.
+            InternalError: the model failed; answers that are not finished end with it.
+        """
+        ...
