@@ -1,9 +1,12 @@
-"""What is asked of a model that generates text, and what it answers: the seam between front ends and the engine."""
+"""What is asked of a model that generates text or embeds it, and what it answers: the seam between front ends and the
+engine.
+"""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from triune.core.datatypes import Array
 from triune.core.units import Unit
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sequence import FinishReason
@@ -177,5 +180,43 @@ class TextModel(Protocol):
                 parameter is out of range.
             UnavailableError: too many requests wait, or the model is being unloaded.
             InternalError: the model failed; answers that are not finished end with it.
+        """
+        ...
+
+
+class EmbeddingModel(Protocol):
+    """A loaded model that embeds texts. Used on the event loop's thread; slow work is done in other threads."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of a text, special tokens included."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """The numbers of an embedding."""
+        ...
+
+    @property
+    def placement(self) -> Placement:
+        """Where the model runs."""
+        ...
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> tuple[Array, int]:
+        """Embed texts, together with those of other calls that wait. Cancelling it withdraws what has not begun.
+
+        Args:
+            inputs: each a text, or the ids of tokens. Special tokens are added to texts, but not to ids.
+
+        Returns:
+            The embeddings, FP32 [number of inputs, width], and the tokens that were read for them, special tokens
+            included.
+
+        Raises:
+            InvalidArgumentError: an input is empty, has more tokens than `max_tokens` (no text is shortened), holds an
+                unknown token or cannot be encoded as UTF-8; or there are more inputs than one call may have. None of
+                the inputs is computed then.
+            UnavailableError: too many texts wait, or the model is being unloaded.
+            InternalError: the model failed.
         """
         ...
