@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 from triune.core.errors import CancelledError as RequestCancelledError
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.frontends.kserve.body import BodyReader, HeldResponse, version_of
 from triune.frontends.kserve.budget import Reservation
-from triune.frontends.kserve.http.body import BodyReader, HeldResponse, version_of
 from triune.frontends.kserve.http.generate_codec import ModelInputs, encode_generate, parse_generate
 from triune.frontends.kserve.http.infer import as_internal_error
 from triune.frontends.kserve.http.statuses import error_body

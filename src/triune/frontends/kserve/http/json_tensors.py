@@ -15,6 +15,7 @@ import orjson
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import format_shape
+from triune.frontends.json_values import json_name
 from triune.frontends.kserve.tensors import num_elements, object_array
 
 _NUMBERS: frozenset[type] = frozenset({int, float})
@@ -31,16 +32,6 @@ _ELEMENT_TYPES: dict[DataType, tuple[frozenset[type], str]] = {
 # What Triton's messages call them.
 _TRITON_TYPES = {"b": "boolean", "f": "number", "O": "string", "i": "signed-integer", "u": "unsigned-integer"}
 
-_JSON_NAMES: dict[type, str] = {
-    bool: "true or false",
-    dict: "an object",
-    float: "a number with a fraction, an exponent or more than 64 bits",
-    int: "an integer",
-    list: "an array",
-    str: "a string",
-    type(None): "null",
-}
-
 _BYTES, _FP32 = DataType.BYTES, DataType.FP32
 
 # Triton's limit for nesting. Arrays may be nested deeper than the shape has dimensions, as if by dimensions of 1.
@@ -52,11 +43,6 @@ _TOO_MANY = "Unable to parse 'data': Shape does not match true shape of 'data' f
 
 # From this number on, rounding to FP32 gives infinity: half a unit in the last place beyond the largest FP32 number.
 _FP32_INFINITY = 2.0**128 - 2.0**103
-
-
-def json_name(value: object) -> str:
-    """The JSON type of a parsed value, for messages: "a string", "null"."""
-    return _JSON_NAMES[type(value)]
 
 
 def decode_json(name: str, datatype: DataType, shape: tuple[int, ...], data: object) -> Array:

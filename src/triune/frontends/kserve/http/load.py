@@ -9,8 +9,8 @@ import numpy as np
 from triune.config.parse import check_size
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
-from triune.frontends.kserve.http.json_parsing import parse_json
-from triune.frontends.kserve.http.parameters import as_object, as_string
+from triune.frontends.json_values import as_object, as_string
+from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.tensors import check_count
 
 

@@ -4,44 +4,11 @@ from typing import Any, cast
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
-from triune.frontends.kserve.http.json_tensors import json_name
+from triune.frontends.json_values import as_bool, json_name, wrong_type
 from triune.frontends.kserve.tensors import check_count
 
 _MAX_INT64 = 2**63 - 1
 _MAX_UINT64 = 2**64 - 1
-
-
-def wrong_type(what: str, wanted: str, value: object) -> InvalidArgumentError:
-    """Make the error that `what` must be `wanted`. Formatting is here, so that it costs time only for errors."""
-    return InvalidArgumentError(f"{what} must be {wanted}, not {json_name(value)}")
-
-
-def as_object(value: object, what: str) -> dict[str, Any]:
-    """Check that `value` is a JSON object. Otherwise raise InvalidArgumentError, which calls it `what`."""
-    if type(value) is not dict:
-        raise wrong_type(what, "an object", value)
-    return cast("dict[str, Any]", value)
-
-
-def as_array(value: object, what: str) -> list[Any]:
-    """Check that `value` is a JSON array. Raises InvalidArgumentError."""
-    if type(value) is not list:
-        raise wrong_type(what, "an array", value)
-    return cast("list[Any]", value)
-
-
-def as_string(value: object, what: str) -> str:
-    """Check that `value` is a string. Raises InvalidArgumentError."""
-    if type(value) is not str:
-        raise wrong_type(what, "a string", value)
-    return value
-
-
-def as_bool(value: object, what: str) -> bool:
-    """Check that `value` is a boolean. Raises InvalidArgumentError."""
-    if type(value) is not bool:
-        raise wrong_type(what, "true or false", value)
-    return value
 
 
 def as_count(value: object, what: str) -> int:

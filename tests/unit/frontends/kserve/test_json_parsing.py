@@ -6,7 +6,7 @@ import pytest
 
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.http.codec import decode_request
-from triune.frontends.kserve.http.json_parsing import parse_json
+from triune.frontends.kserve.json_parsing import parse_json
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from triune.core.errors import NotFoundError
+from triune.frontends.json_values import as_object
 from triune.frontends.kserve.budget import MemoryBudget, Reservation
 from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.decoder import STRINGS_FACTOR, Decoder
-from triune.frontends.kserve.http.json_parsing import parse_json
-from triune.frontends.kserve.http.parameters import as_object
+from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.limits import MAX_VERSION_DIGITS, Limits, check_small, shortened, too_large
 from triune.frontends.kserve.offload import SMALL_BYTES
 
