@@ -71,6 +71,8 @@ class Distributions:
         latencies_ns: tuple[int, int, int, int, int],
         inputs: Collection[Array],
         outputs: Collection[Array],
+        *,
+        first_response_ns: int | None = None,
     ) -> None:
         """Count an answered request.
 
@@ -78,9 +80,10 @@ class Distributions:
             latencies_ns: its total time, and its times in the queue, for input, inference and output, in nanoseconds.
             inputs: its input tensors.
             outputs: the output tensors of the answer.
+            first_response_ns: the time to the first of several responses; None: there was one.
         """
         self.samples.append((time.monotonic(), *latencies_ns))
-        self.first_response_ms.add(latencies_ns[0] / 1e6)
+        self.first_response_ms.add((latencies_ns[0] if first_response_ns is None else first_response_ns) / 1e6)
         self.input_bytes.add(_num_bytes(inputs))
         self.output_bytes.add(_num_bytes(outputs))
 

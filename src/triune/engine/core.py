@@ -15,7 +15,14 @@ from triune.engine.sequence import Ending, FinishReason, Sequence
 
 
 class EngineCore:
-    """Generates the answers of many sequences with one decoder. Used from one thread."""
+    """Generates the answers of many sequences with one decoder. Used from one thread.
+
+    Attributes:
+        vocab_size: the number of token ids that the model's embedding has.
+        num_planned: the sequences that the last step computed.
+        context_tokens: the most tokens of a sequence, prompt and answer together: as many as `limits` and the cache
+            allow.
+    """
 
     def __init__(
         self, decoder: DecoderExecutable, vocab_size: int, clock: Clock, limits: SchedulerLimits | None = None
@@ -27,15 +34,34 @@ class EngineCore:
         limits: what a step may hold; None for the defaults.
         """
         self._decoder = decoder
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
         self._clock = clock
         self._pool = KVBlockPool(decoder.num_blocks)
-        self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits or SchedulerLimits())
+        limits = limits or SchedulerLimits()
+        # The keys and values of an answer's last token are never needed.
+        self.context_tokens = min(limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
+        self.num_planned = 0
+        self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits)
 
     @property
     def is_idle(self) -> bool:
         """Whether no sequence waits or runs."""
         return not (self._scheduler.num_waiting or self._scheduler.num_running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences without blocks. Any thread may ask."""
+        return self._scheduler.num_waiting
+
+    @property
+    def num_running(self) -> int:
+        """Sequences with blocks. Any thread may ask."""
+        return self._scheduler.num_running
+
+    @property
+    def pool(self) -> KVBlockPool:
+        """The KV blocks. Any thread may ask for their numbers."""
+        return self._pool
 
     def add(
         self,
@@ -61,12 +87,12 @@ class EngineCore:
             InvalidArgumentError: a token is not the model's, or the prompt is empty or too long (see `Scheduler.add`).
         """
         # A decoder does not check token ids: beyond the embedding, it would read other memory or give zeros.
-        if prompt and not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
+        if prompt and not 0 <= min(prompt) <= max(prompt) < self.vocab_size:
             worst = min(prompt) if min(prompt) < 0 else max(prompt)
             raise InvalidArgumentError(
-                f"the prompt has token {worst}; the model's tokens are 0 to {self._vocab_size - 1}"
+                f"the prompt has token {worst}; the model's tokens are 0 to {self.vocab_size - 1}"
             )
-        parameters.check_vocabulary(self._vocab_size)
+        parameters.check_vocabulary(self.vocab_size)
         table = BlockTable(self._pool, self._decoder.block_size, root_hash(salt))
         sequence = Sequence(
             prompt, table, SamplingState(parameters, prompt, index), ending, priority, salt, self._clock.now_ns()
@@ -86,6 +112,7 @@ class EngineCore:
             empty if the step only read parts of prompts, or if there is nothing to do.
         """
         plan = self._scheduler.schedule()
+        self.num_planned = len(plan.pieces)
         if not plan.pieces:
             return []
         try:

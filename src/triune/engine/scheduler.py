@@ -7,7 +7,7 @@ waiting. Where blocks run out, the least urgent sequence gives up its own, and c
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -56,19 +56,24 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A step: the pieces of sequences that it computes, in the order of the packed tokens."""
+    """A step.
+
+    Attributes:
+        pieces: the pieces of sequences that it computes, in the order of the packed tokens.
+        choosing: the pieces after which a token is chosen, in the order of the logits.
+    """
 
     pieces: tuple[Piece, ...]
+    choosing: tuple[Piece, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find the pieces after which a token is chosen."""
+        object.__setattr__(self, "choosing", tuple(piece for piece in self.pieces if piece.has_logits))
 
     @property
     def num_tokens(self) -> int:
         """The tokens of the step."""
         return sum(piece.end - piece.begin for piece in self.pieces)
-
-    @property
-    def choosing(self) -> list[Piece]:
-        """The pieces after which a token is chosen, in the order of the logits."""
-        return [piece for piece in self.pieces if piece.has_logits]
 
     def step(self) -> DecoderStep:
         """The arrays for the decoder."""
@@ -169,7 +174,7 @@ class Scheduler:
         for sequence in self._by_urgency(self._waiting, now_ns):
             if budget == 0 or len(self._running) >= self._limits.sequences:
                 break
-            count = self._begin(sequence, budget)
+            count = self._begin(sequence, budget, now_ns)
             if not count:
                 # Do not plan those that wait behind it: with fewer tokens they might always find room, and overtake it
                 # for ever.
@@ -234,7 +239,7 @@ class Scheduler:
         begin = sequence.table.num_tokens
         return Piece(sequence, begin, begin + count, begin + count == len(sequence.tokens))
 
-    def _begin(self, sequence: Sequence, budget: int) -> int:
+    def _begin(self, sequence: Sequence, budget: int, now_ns: int) -> int:
         """Give a waiting sequence the blocks that the prefix cache has for it, and new ones for its first piece.
 
         Returns:
@@ -251,7 +256,8 @@ class Scheduler:
         if not table.grow(num_cached + count):
             table.free()
             return 0
-        if not sequence.num_preemptions:
+        if sequence.started_ns is None:
+            sequence.started_ns = now_ns
             sequence.num_cached_tokens = num_cached
         self._waiting.remove(sequence)
         self._running.append(sequence)

@@ -55,6 +55,7 @@ class Sequence:
         salt: names what its keys and values depend on beside its tokens, such as a LoRA adapter (see
             `kv.hashes.block_hashes`).
         arrived_ns: when it arrived, on the engine's clock.
+        started_ns: when its first step was planned; None before that.
         tokens: the prompt and the answer so far.
         finish_reason: why it has ended; None while it runs.
         error: the error that ended it, if the reason is ERROR.
@@ -69,6 +70,7 @@ class Sequence:
     priority: int = 0
     salt: bytes = b""
     arrived_ns: int = 0
+    started_ns: int | None = field(default=None, init=False)
     tokens: list[int] = field(init=False)
     finish_reason: FinishReason | None = field(default=None, init=False)
     error: TriuneError | None = field(default=None, init=False)

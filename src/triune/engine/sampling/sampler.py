@@ -113,8 +113,9 @@ def sample(
         allowed: for each row the tokens that may be chosen, bool [vocabulary], or None for all; None: all for all rows.
     """
     masks = allowed if allowed is not None else [None] * len(states)
-    # The maximum of a row with a NaN is NaN. A logit of -inf is a token that is never chosen.
-    tokens = np.where(np.isfinite(logits.max(axis=1)), logits.argmax(axis=1), FAILED.token)
+    # If a row has a NaN, `argmax` finds it. A logit of -inf is a token that is never chosen.
+    tokens = logits.argmax(axis=1)
+    tokens[~np.isfinite(logits[np.arange(len(tokens)), tokens])] = FAILED.token
     adjusted = [
         row
         for row, (state, mask) in enumerate(zip(states, masks, strict=True))

@@ -1,0 +1,56 @@
+"""What an engine counts, for the metrics. Changed on the event loop's thread only."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from triune.core.distributions import Histogram
+
+FIRST_TOKEN_SECONDS: Final = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+"""vLLM's buckets of the time to the first token."""
+
+BETWEEN_TOKENS_SECONDS: Final = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+)
+"""vLLM's buckets of the time between two tokens of an answer."""
+
+
+@dataclass(slots=True)
+class EngineCounters:
+    """Totals since the model was loaded.
+
+    Attributes:
+        num_prompt_tokens: tokens of prompts whose answers began; each answer to a prompt counts it.
+        num_cached_tokens: those of them that were found in the prefix cache.
+        num_tokens: tokens generated.
+        first_token_seconds: from a request's arrival to the first token of each answer.
+        between_tokens_seconds: from one token of an answer to the next one.
+    """
+
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_tokens: int = 0
+    first_token_seconds: Histogram = field(default_factory=lambda: Histogram(FIRST_TOKEN_SECONDS))
+    between_tokens_seconds: Histogram = field(default_factory=lambda: Histogram(BETWEEN_TOKENS_SECONDS))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """What an engine holds at this moment.
+
+    Attributes:
+        num_running: sequences that steps compute.
+        num_waiting: sequences that wait for their first step, or for blocks.
+        num_free_blocks: KV blocks that hold nothing.
+        num_used_blocks: KV blocks that sequences hold.
+        num_cached_blocks: KV blocks that only the prefix cache holds.
+    """
+
+    num_running: int
+    num_waiting: int
+    num_free_blocks: int
+    num_used_blocks: int
+    num_cached_blocks: int

@@ -1,0 +1,106 @@
+"""A request on the event loop: the answers to one prompt, and the client that waits for them."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.engine.generation import Delta, Generation
+from triune.engine.sequence import Ending
+from triune.engine.text.answer import Answer
+from triune.engine.thread import Job
+
+
+class Group:
+    """The answers to one prompt.
+
+    Attributes:
+        answers: the answers, by their index.
+        has_begun: whether one of them has a token, or has failed.
+        error: why they failed; None if they have not.
+    """
+
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        """Args:
+        answers: the answers, by their index; the others follow the first one.
+        """
+        self.answers = answers
+        self.has_begun = False
+        self.error: TriuneError | None = None
+        self._num_open = len(answers)
+        self._has_news = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the client has read all answers to their ends."""
+        return not self._num_open
+
+    def tell(self) -> None:
+        """Wake the client, since an answer grew."""
+        self._has_news = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def fail(self, error: TriuneError) -> None:
+        """End all answers with an error."""
+        self.error = error
+        self.tell()
+
+    async def until_news(self) -> None:
+        """Wait until an answer grew, or all failed."""
+        if not self._has_news:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        self._has_news = False
+
+    def take(self) -> Iterator[Delta]:
+        """What the answers grew by since the last call. Raises the error of answers that failed, after that."""
+        for answer in self.answers:
+            delta = answer.take()
+            if delta is not None:
+                if delta.finish_reason is not None:
+                    self._num_open -= 1
+                yield delta
+        if self.error is not None:
+            raise self.error
+
+
+def start_group(
+    request: Generation,
+    prompt: Sequence[int],
+    token_bytes: Sequence[bytes],
+    end_tokens: frozenset[int],
+    context_tokens: int,
+    arrived_ns: int,
+    *,
+    drops_space: bool,
+) -> Group:
+    """Make the answers to a prompt.
+
+    Args:
+        request: the request.
+        prompt: its token ids.
+        token_bytes: the bytes of each id of the model.
+        end_tokens: the model's own ids that end an answer.
+        context_tokens: the most tokens of prompt and answer together.
+        arrived_ns: when the request arrived.
+        drops_space: whether a space is left out where it begins a text, as an answer does to a prompt without text.
+
+    Raises:
+        InvalidArgumentError: a parameter is out of range, or the prompt leaves no token of the context.
+    """
+    max_tokens = request.max_tokens
+    if max_tokens is None:
+        max_tokens = context_tokens - len(prompt)
+        if max_tokens < 1:
+            raise InvalidArgumentError(
+                f"the prompt has {len(prompt)} tokens, and the context of {context_tokens} has no room for an answer; "
+                "shorten the prompt"
+            )
+    stop_tokens = request.stop_tokens if request.is_end_ignored else request.stop_tokens | end_tokens
+    ending = Ending(max_tokens, stop_tokens, request.min_tokens)
+    prompt = tuple(prompt)
+    jobs = [Job(prompt, request.sampling, ending, request.priority, index) for index in range(request.num_answers)]
+    jobs[0].followers = tuple(jobs[1:])
+    has_text = not drops_space or any(0 <= token < len(token_bytes) and token_bytes[token] for token in prompt)
+    return Group([Answer(job, request, token_bytes, arrived_ns, drops_space=not has_text) for job in jobs])

@@ -1,0 +1,124 @@
+"""One answer on the event loop: its tokens become deltas, which wait until the client reads them."""
+
+from collections.abc import Sequence
+
+from triune.engine.generation import Delta, Generation, TokenLogprob, Usage
+from triune.engine.sampling.sampler import Sample
+from triune.engine.sequence import FinishReason
+from triune.engine.text.detokenizer import Detokenizer
+from triune.engine.text.stops import StopFinder
+from triune.engine.thread import Job
+
+
+class Answer:
+    """Collects what an answer grew by since its client read last.
+
+    Tokens of a client that reads slowly are merged, so an answer takes no more memory than its `max_tokens` tokens.
+
+    Attributes:
+        job: what the engine computes.
+        num_tokens: the tokens so far.
+        last_ns: when its last token was computed; at first, when the request arrived.
+        finish_reason: why it has ended; None while it goes on.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        request: Generation,
+        token_bytes: Sequence[bytes],
+        arrived_ns: int,
+        *,
+        drops_space: bool,
+    ) -> None:
+        """Args:
+        job: what the engine computes.
+        request: the client's request.
+        token_bytes: the bytes of each token.
+        arrived_ns: when the request arrived.
+        drops_space: see `Detokenizer`.
+
+        Raises:
+            InvalidArgumentError: see `StopFinder`.
+        """
+        self.job = job
+        self.num_tokens = 0
+        self.last_ns = arrived_ns
+        self.finish_reason: FinishReason | None = None
+        self._request = request
+        self._token_bytes = token_bytes
+        self._arrived_ns = arrived_ns
+        self._first_ns = arrived_ns
+        self._detokenizer = Detokenizer(token_bytes, drops_space=drops_space)
+        self._stops = StopFinder(request.stop, is_included=request.is_stop_included)
+        self._stop: str | int | None = None
+        self._text: list[str] = []
+        self._tokens: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
+
+    def add(self, sample: Sample, reason: FinishReason | None, now_ns: int) -> None:
+        """Take a token. If a stop text is complete with it, `finish_reason` is STOP afterwards, whatever `reason` is.
+
+        Args:
+            sample: the token.
+            reason: why the sequence ended with it; None if it goes on.
+            now_ns: when it was computed.
+        """
+        if not self.num_tokens:
+            self._first_ns = now_ns
+        self.last_ns = now_ns
+        self.num_tokens += 1
+        self._tokens.append(sample.token)
+        if self._request.sampling.num_logprobs is not None:
+            self._logprobs.append(self._logprob(sample))
+        text = ""
+        if reason is not FinishReason.STOP:
+            text = self._detokenizer.add(sample.token)
+        elif sample.token in self._request.stop_tokens:
+            self._stop = sample.token
+            text = self._detokenizer.add(sample.token) if self._request.is_stop_included else ""
+        if reason is not None:
+            text += self._detokenizer.end()
+        sure, stop = self._stops.add(text)
+        if stop is not None:
+            self._stop, reason = stop, FinishReason.STOP
+        elif reason is not None:
+            sure += self._stops.end()
+        if sure:
+            self._text.append(sure)
+        self.finish_reason = reason
+
+    def take(self) -> Delta | None:
+        """What came since the last call; None if that is nothing."""
+        if not self._tokens:
+            return None
+        delta = Delta(
+            self.job.index,
+            "".join(self._text),
+            tuple(self._tokens),
+            tuple(self._logprobs),
+            self.finish_reason,
+            self._stop,
+            None if self.finish_reason is None else self.usage,
+        )
+        self._text, self._tokens, self._logprobs = [], [], []
+        return delta
+
+    @property
+    def usage(self) -> Usage:
+        """What it has cost so far; it must have begun."""
+        sequence = self.job.sequence
+        assert sequence is not None
+        started_ns = self.last_ns if sequence.started_ns is None else sequence.started_ns
+        return Usage(
+            len(self.job.prompt),
+            sequence.num_cached_tokens,
+            self.num_tokens,
+            started_ns - self._arrived_ns,
+            self._first_ns - self._arrived_ns,
+            self.last_ns - self._arrived_ns,
+        )
+
+    def _logprob(self, sample: Sample) -> TokenLogprob:
+        top = tuple(TokenLogprob(token, self._token_bytes[token], logprob) for token, logprob in sample.top)
+        return TokenLogprob(sample.token, self._token_bytes[sample.token], sample.logprob, top)

@@ -1,0 +1,43 @@
+"""Incremental detokenization: tokens become text one after another."""
+
+import codecs
+from collections.abc import Sequence
+
+from triune.engine.weights.tokenizer.tokenizer import Tokenizer
+
+
+class Detokenizer:
+    """Turns the tokens of one answer into text.
+
+    A character may begin in one token and end in another one. Its bytes are held back until it is complete. Bytes that
+    are not UTF-8 become U+FFFD. However the tokens divide them, the text is that of all bytes together.
+    """
+
+    def __init__(self, token_bytes: Sequence[bytes], *, drops_space: bool = False) -> None:
+        """Args:
+        token_bytes: the bytes of each token; see `Tokenizer.token_bytes`.
+        drops_space: whether a space that begins the text is left out.
+        """
+        self._token_bytes = token_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._drops_space = drops_space
+
+    def add(self, token: int) -> str:
+        """The text that a token completes; it may be empty."""
+        added = self._token_bytes[token]
+        if self._drops_space and added:
+            self._drops_space = False
+            added = added.removeprefix(b" ")
+        return self._decoder.decode(added)
+
+    def end(self) -> str:
+        """The rest of the text: U+FFFD if a character is incomplete, else empty. No token may follow."""
+        return self._decoder.decode(b"", final=True)
+
+
+def drops_first_space(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer's decoder leaves out a space that begins a text, as those of SentencePiece do."""
+    for token, added in enumerate(tokenizer.token_bytes):
+        if added.startswith(b" ") and added.strip().isalpha():
+            return not tokenizer.decode([token]).startswith(" ")
+    return False

@@ -1,0 +1,217 @@
+"""The engine's thread: it takes jobs from the event loop, computes steps, and hands the tokens back."""
+
+import asyncio
+import logging
+import queue
+from collections.abc import Callable
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias
+
+from triune.core.clock import Clock
+from triune.core.errors import InternalError, TriuneError, UnavailableError
+from triune.core.threads import start_thread
+from triune.engine.core import EngineCore
+from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.sampling.sampler import Sample
+from triune.engine.sequence import Ending, FinishReason, Sequence
+
+_CHECK_SECONDS: Final = 1.0
+"""How long the engine is idle before its laws are checked, so that the check delays no request that follows another."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One answer that the thread is to compute.
+
+    Attributes:
+        prompt: token ids.
+        sampling: how tokens are chosen.
+        ending: when the answer ends.
+        priority: 0 is the most urgent.
+        index: which of several answers to one prompt this is.
+        followers: other answers to the same prompt. They begin when this one has its first token, so that they find the
+            prompt's blocks in the prefix cache.
+        is_cancelled: set by the event loop. The job does not begin then.
+        sequence: what the engine computes; None before it begins.
+    """
+
+    prompt: Tokens[int]
+    sampling: SamplingParameters
+    ending: Ending
+    priority: int = 0
+    index: int = 0
+    followers: tuple["Job", ...] = ()
+    is_cancelled: bool = False
+    sequence: Sequence | None = field(default=None, init=False)
+
+
+class Output(NamedTuple):
+    """What a step gave to one job.
+
+    Attributes:
+        job: the job.
+        sample: the token; None if the job failed.
+        finish_reason: why the job ended with this step; None if it goes on.
+        error: why the job failed; else None.
+    """
+
+    job: Job
+    sample: Sample | None
+    finish_reason: FinishReason | None
+    error: TriuneError | None = None
+
+
+class StepTimes(NamedTuple):
+    """When a step ran, on the engine's clock, and how many sequences it computed."""
+
+    started_ns: int
+    ended_ns: int
+    num_sequences: int
+
+
+Receive: TypeAlias = Callable[[list[Output], StepTimes], None]
+"""Called on the event loop's thread after each step that gave something."""
+
+
+class EngineThread:
+    """Owns an `EngineCore`. Its methods are called on the event loop's thread, and return at once."""
+
+    def __init__(self, core: EngineCore, receive: Receive, clock: Clock, name: str) -> None:
+        """Start the thread.
+
+        Args:
+            core: used by the thread only.
+            receive: gets the outputs.
+            clock: the clock of the steps.
+            name: the thread's name, for debuggers.
+
+        Raises:
+            NoThreadError: the system cannot start a thread.
+        """
+        self._core = core
+        self._receive = receive
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._jobs: dict[Sequence, Job] = {}
+        self._is_closing = False
+        self._failure: TriuneError | None = None
+        self._thread = start_thread(self._work, name)
+
+    def add(self, job: Job) -> None:
+        """Compute a job, and its followers after its first token."""
+        self._commands.put(partial(self._add, job))
+
+    def cancel(self, job: Job) -> None:
+        """End a job without an output; its blocks are free before the next step begins."""
+        job.is_cancelled = True
+        self._commands.put(partial(self._cancel, job))
+
+    def refuse(self, why: str) -> None:
+        """Fail the jobs that have not begun with an UnavailableError. Followers of those that have will be computed."""
+        self._commands.put(partial(self._refuse, why))
+
+    def stop(self) -> None:
+        """End the thread after the running step. No other call may follow, except `join`."""
+        self._commands.put(self._close)
+
+    def join(self) -> None:
+        """Wait for the end of the thread. Blocks."""
+        self._thread.join()
+
+    def _work(self) -> None:
+        has_checked = True
+        while not self._is_closing:
+            try:
+                is_idle = self._core.is_idle or self._failure is not None
+                if is_idle and not self._wait(has_checked):
+                    has_checked = True
+                    self._core.check()
+                while not self._commands.empty():
+                    self._commands.get()()
+                if not self._core.is_idle and self._failure is None:
+                    has_checked = False
+                    self._step()
+            except Exception as error:  # noqa: BLE001 - a defect fails the jobs, and the thread goes on
+                _log.exception("the engine's bookkeeping failed; the model answers no more until it is loaded again")
+                self._break(error)
+
+    def _wait(self, has_checked: bool) -> bool:
+        """Wait for a command, and run it. Returns False if there was none for long enough to check the laws."""
+        try:
+            command = self._commands.get(timeout=None if has_checked else _CHECK_SECONDS)
+        except queue.Empty:
+            return False
+        command()
+        return True
+
+    def _step(self) -> None:
+        started_ns = self._clock.now_ns()
+        results = self._core.step()
+        ended_ns = self._clock.now_ns()
+        outputs: list[Output] = []
+        for sequence, sample in results:
+            job = self._jobs[sequence]
+            outputs.append(Output(job, sample, sequence.finish_reason, sequence.error))
+            if sequence.finish_reason is not None:
+                del self._jobs[sequence]
+            if job.followers:
+                followers, job.followers = job.followers, ()
+                for follower in followers:
+                    self._add(follower)
+        self._send(outputs, StepTimes(started_ns, ended_ns, self._core.num_planned))
+
+    def _add(self, job: Job) -> None:
+        if job.is_cancelled:
+            return
+        try:
+            if self._failure is not None:
+                raise self._failure
+            job.sequence = self._core.add(job.prompt, job.sampling, job.ending, priority=job.priority, index=job.index)
+        except TriuneError as error:
+            self._fail([job, *job.followers], error)
+        else:
+            self._jobs[job.sequence] = job
+
+    def _cancel(self, job: Job) -> None:
+        if job.sequence is not None and self._jobs.pop(job.sequence, None) is not None:
+            self._core.cancel(job.sequence)
+
+    def _refuse(self, why: str) -> None:
+        for sequence, job in list(self._jobs.items()):
+            if sequence.started_ns is None and not job.index:
+                self._cancel(job)
+                self._fail([job, *job.followers], UnavailableError(why))
+
+    def _close(self) -> None:
+        self._is_closing = True
+        for job in list(self._jobs.values()):
+            self._cancel(job)
+        if self._failure is None:
+            self._core.check()
+
+    def _break(self, error: Exception) -> None:
+        """Fail all jobs, and those that come."""
+        self._failure = InternalError(
+            f"the engine's bookkeeping failed: {type(error).__name__}: {error}; load the model again"
+        )
+        self._failure.__cause__ = error
+        jobs = list(self._jobs.values())
+        self._jobs.clear()
+        self._fail([each for job in jobs for each in (job, *job.followers)], self._failure)
+
+    def _fail(self, jobs: list[Job], error: TriuneError) -> None:
+        now_ns = self._clock.now_ns()
+        outputs = [Output(job, None, FinishReason.ERROR, error) for job in jobs]
+        self._send(outputs, StepTimes(now_ns, now_ns, 0))
+
+    def _send(self, outputs: list[Output], times: StepTimes) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._receive, outputs, times)
+        except RuntimeError:
+            # The event loop is closed: nobody waits for answers any more.
+            self._is_closing = True

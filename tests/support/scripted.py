@@ -1,0 +1,152 @@
+"""An engine whose model recites: each token of an answer is the next byte of a text, chosen by its position."""
+
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import decoders, models, pre_tokenizers
+
+from triune.core.clock import Clock, MonotonicClock
+from triune.core.datatypes import Array
+from triune.core.decoder import DecoderStep
+from triune.core.units import Unit
+from triune.engine.core import EngineCore
+from triune.engine.engine import Engine, TextSide
+from triune.engine.generation import Delta, Generation, Placement
+from triune.engine.scheduler import SchedulerLimits
+from triune.engine.weights.config import SpecialTokens
+from triune.engine.weights.tokenizer.bytes import _BYTE_LETTERS
+from triune.engine.weights.tokenizer.template import ChatTemplate
+from triune.engine.weights.tokenizer.tokenizer import Tokenizer
+
+EOS = 256
+POISON = 0
+"""After a sequence with this token, the logits are NaN."""
+
+VOCAB = 260
+"""Some ids more than the tokenizer has."""
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
+class ScriptedDecoder:
+    """A `DecoderExecutable`.
+
+    Attributes:
+        steps: the steps so far.
+        gate: closed, it holds each step until it is opened.
+        entered: is set when a step begins.
+        failure: what a step raises; None for nothing.
+    """
+
+    unit = Unit.CPU
+    precision = "fp32"
+    cache_form = "scripted"
+    block_bytes = 1
+
+    def __init__(self, script: bytes | Callable[[int], int], *, num_blocks: int = 64, block_size: int = 4) -> None:
+        self.block_size = block_size
+        self.num_blocks = num_blocks
+        self.steps: list[DecoderStep] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.failure: Exception | None = None
+        self.is_closed = False
+        self._script = script if callable(script) else lambda position: script[position % len(script)]
+
+    def run(self, step: DecoderStep) -> NDArray[np.float32]:
+        self.entered.set()
+        assert self.gate.wait(20)
+        step.require_fitting(self.num_blocks, self.block_size)
+        self.steps.append(step)
+        if self.failure is not None:
+            raise self.failure
+        logits = np.zeros((len(step.logits_indices), VOCAB), np.float32)
+        for row, index in enumerate(step.logits_indices):
+            logits[row, self._script(int(step.position_ids[index]) + 1)] = 20
+            if step.input_ids[index] == POISON:
+                logits[row] = np.nan
+        return logits
+
+    def allocate(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+
+    def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
+        raise NotImplementedError
+
+    def write_blocks(self, indices: Sequence[int], blocks: Sequence[Array]) -> None:
+        raise NotImplementedError
+
+    def read_tokens(self, blocks: Sequence[int], num_tokens: int) -> Sequence[NDArray[np.float32]]:
+        raise NotImplementedError
+
+    def write_tokens(self, blocks: Sequence[int], tokens: Sequence[NDArray[np.float32]]) -> None:
+        raise NotImplementedError
+
+    def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def byte_tokenizer() -> Tokenizer:
+    """A tokenizer whose ids are bytes, and <eos>."""
+    vocab = {letter: byte for letter, byte in _BYTE_LETTERS.items()}
+    backend = tokenizers.Tokenizer(models.BPE(vocab, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<eos>"])
+    return Tokenizer(backend, SpecialTokens(eos=(EOS,)), VOCAB, "scripted")
+
+
+@asynccontextmanager
+async def scripted_engine(
+    decoder: ScriptedDecoder,
+    *,
+    clock: Clock | None = None,
+    max_answers: int = 64,
+    can_chat: bool = True,
+    **limits: int,
+) -> AsyncIterator[Engine]:
+    """An engine of the decoder, closed at the end, when all blocks must be free or cached."""
+    clock = clock or MonotonicClock()
+    core = EngineCore(decoder, VOCAB, clock, SchedulerLimits(**limits))
+    template = ChatTemplate(TEMPLATE, {}) if can_chat else None
+    engine = Engine(
+        core,
+        TextSide.of(byte_tokenizer(), template, VOCAB),
+        Placement(Unit.CPU, "scripted", "fp32", "the test wants it"),
+        clock,
+        name="scripted",
+        max_answers=max_answers,
+        close_decoder=decoder.close,
+    )
+    try:
+        yield engine
+    finally:
+        decoder.gate.set()
+        await engine.close()
+        assert decoder.is_closed
+        assert core.is_idle
+        assert engine.state.num_used_blocks == 0
+        assert engine.statistics.num_pending == engine.statistics.num_waiting == 0
+        core.check()
+
+
+async def text_of(engine: Engine, request: Generation) -> str:
+    """The text of the only answer."""
+    return "".join([delta.text async for delta in engine.generate(request)])
+
+
+async def answers_of(engine: Engine, request: Generation) -> list[tuple[str, Delta]]:
+    """The text and the last delta of each answer."""
+    texts, last = [""] * request.num_answers, {}
+    async for delta in engine.generate(request):
+        texts[delta.index] += delta.text
+        last[delta.index] = delta
+    return [(text, last[index]) for index, text in enumerate(texts)]
