@@ -96,7 +96,7 @@ class ScriptedDecoder:
 
 def byte_tokenizer() -> Tokenizer:
     """A tokenizer whose ids are bytes, and <eos>."""
-    vocab = {letter: byte for letter, byte in _BYTE_LETTERS.items()}
+    vocab = dict(_BYTE_LETTERS)
     backend = tokenizers.Tokenizer(models.BPE(vocab, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
