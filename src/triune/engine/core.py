@@ -5,13 +5,15 @@ from collections.abc import Sequence as Seq
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
+from triune.engine.choosing import choose
 from triune.engine.kv.hashes import root_hash
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.kv.table import BlockTable
 from triune.engine.sampling.parameters import SamplingParameters
-from triune.engine.sampling.sampler import Sample, SamplingState, sample
+from triune.engine.sampling.sampler import FAILED, Sample, SamplingState
 from triune.engine.scheduler import Plan, Scheduler, SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
+from triune.engine.structured.matcher import Matcher
 
 
 class EngineCore:
@@ -72,6 +74,7 @@ class EngineCore:
         priority: int = 0,
         salt: bytes = b"",
         index: int = 0,
+        matcher: Matcher | None = None,
     ) -> Sequence:
         """Take a prompt, whose answer the next steps compute.
 
@@ -82,6 +85,7 @@ class EngineCore:
             priority: 0 is the most urgent.
             salt: see `Sequence`.
             index: which of several answers to one prompt this is; with one seed, they draw different numbers.
+            matcher: what the answer keeps to (`structured.compiler.Grammar.matcher`); None leaves it free.
 
         Raises:
             InvalidArgumentError: a token is not the model's, or the prompt is empty or too long (see `Scheduler.add`).
@@ -94,9 +98,8 @@ class EngineCore:
             )
         parameters.check_vocabulary(self.vocab_size)
         table = BlockTable(self._pool, self._decoder.block_size, root_hash(salt))
-        sequence = Sequence(
-            prompt, table, SamplingState(parameters, prompt, index), ending, priority, salt, self._clock.now_ns()
-        )
+        state, now_ns = SamplingState(parameters, prompt, index), self._clock.now_ns()
+        sequence = Sequence(prompt, table, state, ending, priority, salt, now_ns, matcher)
         self._scheduler.add(sequence)
         return sequence
 
@@ -123,21 +126,19 @@ class EngineCore:
             failure = InternalError(f"a step of the model failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             return self._fail(plan, failure)
-        chosen = [piece.sequence for piece in plan.choosing]
         self._scheduler.update(plan, samples)
         return [
-            (sequence, None if sequence.finish_reason is FinishReason.ERROR else each)
-            for sequence, each in zip(chosen, samples, strict=True)
+            (piece.sequence, None if each.token == FAILED.token else each)
+            for piece, chosen in zip(plan.choosing, samples, strict=True)
+            for each in chosen
         ]
 
     def check(self) -> None:
         """Verify the laws of queues and blocks. Raises an InternalError that names the broken one."""
         self._scheduler.check()
 
-    def _execute(self, plan: Plan) -> list[Sample]:
-        logits = self._decoder.run(plan.step())
-        states = [piece.sequence.sampling for piece in plan.choosing]
-        return sample(logits, states) if states else []
+    def _execute(self, plan: Plan) -> list[list[Sample]]:
+        return choose(plan, self._decoder.run(plan.step()))
 
     def _fail(self, plan: Plan, error: TriuneError) -> list[tuple[Sequence, Sample | None]]:
         """End all sequences of a step with an error. It is not known what their blocks hold, so none is put into the

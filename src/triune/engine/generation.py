@@ -10,6 +10,7 @@ from triune.core.datatypes import Array
 from triune.core.units import Unit
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sequence import FinishReason
+from triune.engine.structured.constraint import Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Generation:
             special tokens are added to it.
         num_answers: how many answers to give to the prompt (OpenAI's `n`).
         priority: 0 is the most urgent.
+        constraint: the form of the answers; None leaves them free. An answer ends where its form does.
     """
 
     prompt: str | Sequence[int]
@@ -42,6 +44,7 @@ class Generation:
     is_templated: bool = False
     num_answers: int = 1
     priority: int = 0
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +179,8 @@ class TextModel(Protocol):
         `finish_reason` and its `usage`, and the generator ends when all answers have.
 
         Raises:
-            InvalidArgumentError: the prompt is empty, longer than the context, or holds an unknown token; or a
-                parameter is out of range.
+            InvalidArgumentError: the prompt is empty, longer than the context, or holds an unknown token; a parameter
+                is out of range; or the constraint is wrong, too complex, or cannot be met.
             UnavailableError: too many requests wait, or the model is being unloaded.
             InternalError: the model failed; answers that are not finished end with it.
         """

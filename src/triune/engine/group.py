@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.engine.generation import Delta, Generation
 from triune.engine.sequence import Ending
+from triune.engine.structured.compiler import Grammar
 from triune.engine.text.answer import Answer
 from triune.engine.thread import Job
 
@@ -74,6 +75,7 @@ def start_group(
     arrived_ns: int,
     *,
     drops_space: bool,
+    grammar: Grammar | None = None,
 ) -> Group:
     """Make the answers to a prompt.
 
@@ -85,6 +87,7 @@ def start_group(
         context_tokens: the most tokens of prompt and answer together.
         arrived_ns: when the request arrived.
         drops_space: whether a space is left out where it begins a text, as an answer does to a prompt without text.
+        grammar: the request's constraint, compiled; None if it has none.
 
     Raises:
         InvalidArgumentError: a parameter is out of range, or the prompt leaves no token of the context.
@@ -100,7 +103,10 @@ def start_group(
     stop_tokens = request.stop_tokens if request.is_end_ignored else request.stop_tokens | end_tokens
     ending = Ending(max_tokens, stop_tokens, request.min_tokens)
     prompt = tuple(prompt)
-    jobs = [Job(prompt, request.sampling, ending, request.priority, index) for index in range(request.num_answers)]
+    jobs = [
+        Job(prompt, request.sampling, ending, request.priority, index, grammar.matcher() if grammar else None)
+        for index in range(request.num_answers)
+    ]
     jobs[0].followers = tuple(jobs[1:])
     has_text = not drops_space or any(0 <= token < len(token_bytes) and token_bytes[token] for token in prompt)
     return Group([Answer(job, request, token_bytes, arrived_ns, drops_space=not has_text) for job in jobs])

@@ -184,12 +184,12 @@ class Scheduler:
             budget -= count
         return Plan(tuple(pieces))
 
-    def update(self, plan: Plan, samples: Seq[Sample]) -> list[Sequence]:
+    def update(self, plan: Plan, samples: Seq[Seq[Sample]]) -> list[Sequence]:
         """Record what a step computed.
 
         Args:
             plan: the step that was computed. Sequences that were cancelled meanwhile are left out.
-            samples: the token chosen after each of `plan.choosing`.
+            samples: the tokens chosen after each of `plan.choosing`.
 
         Returns:
             the sequences that have ended.
@@ -197,19 +197,18 @@ class Scheduler:
         chosen = dict(zip((id(piece) for piece in plan.choosing), samples, strict=True))
         ended: list[Sequence] = []
         for piece in plan.pieces:
-            sequence, sample = piece.sequence, chosen.get(id(piece))
+            sequence = piece.sequence
             if sequence.finish_reason is not None:
                 continue
             sequence.table.write(sequence.tokens[: piece.end])
-            if sample is None:
-                continue
-            if sample is FAILED:
-                sequence.finish_reason = FinishReason.ERROR
-                sequence.error = InternalError(
-                    "the model's logits hold NaN or infinity, or no token is allowed: the answer cannot go on"
-                )
-            else:
-                sequence.append(sample.token)
+            for sample in chosen.get(id(piece), ()):
+                if sample.token == FAILED.token:
+                    sequence.finish_reason = FinishReason.ERROR
+                    sequence.error = sequence.error or InternalError(
+                        "the model's logits hold NaN or infinity, or no token is allowed: the answer cannot go on"
+                    )
+                else:
+                    sequence.append(sample.token)
             if sequence.finish_reason is not None:
                 self._remove(sequence)
                 ended.append(sequence)

@@ -7,6 +7,7 @@ from enum import Enum
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.engine.kv.table import BlockTable
 from triune.engine.sampling.sampler import SamplingState
+from triune.engine.structured.matcher import Matcher
 
 
 class FinishReason(Enum):
@@ -55,6 +56,7 @@ class Sequence:
         salt: names what its keys and values depend on beside its tokens, such as a LoRA adapter (see
             `kv.hashes.block_hashes`).
         arrived_ns: when it arrived, on the engine's clock.
+        matcher: what its answer keeps to; None if it is free.
         started_ns: when its first step was planned; None before that.
         tokens: the prompt and the answer so far.
         finish_reason: why it has ended; None while it runs.
@@ -70,6 +72,7 @@ class Sequence:
     priority: int = 0
     salt: bytes = b""
     arrived_ns: int = 0
+    matcher: Matcher | None = None
     started_ns: int | None = field(default=None, init=False)
     tokens: list[int] = field(init=False)
     finish_reason: FinishReason | None = field(default=None, init=False)
@@ -93,11 +96,17 @@ class Sequence:
         """
         return len(self.tokens) - self.table.num_tokens
 
+    def go_on(self, token: int) -> None:
+        """Have what chooses the next token know this one, before it is appended."""
+        self.sampling.append(token)
+        if self.matcher is not None:
+            self.matcher.accept(token)
+
     def append(self, token: int) -> None:
         """Add a token to the answer, and end the sequence if that is due."""
         self.tokens.append(token)
-        self.sampling.append(token)
-        if token in self.ending.stop_tokens and self.num_answered > self.ending.min_tokens:
+        is_complete = self.matcher is not None and self.matcher.is_ended
+        if is_complete or (token in self.ending.stop_tokens and self.num_answered > self.ending.min_tokens):
             self.finish_reason = FinishReason.STOP
         elif self.num_answered >= self.ending.max_tokens:
             self.finish_reason = FinishReason.LENGTH

@@ -16,6 +16,7 @@ from triune.engine.core import EngineCore
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import Sample
 from triune.engine.sequence import Ending, FinishReason, Sequence
+from triune.engine.structured.matcher import Matcher
 
 _CHECK_SECONDS: Final = 1.0
 """How long the engine is idle before its laws are checked, so that the check delays no request that follows another."""
@@ -33,6 +34,7 @@ class Job:
         ending: when the answer ends.
         priority: 0 is the most urgent.
         index: which of several answers to one prompt this is.
+        matcher: what the answer keeps to; None if it is free.
         followers: other answers to the same prompt. They begin when this one has its first token, so that they find the
             prompt's blocks in the prefix cache.
         is_cancelled: set by the event loop. The job does not begin then.
@@ -44,6 +46,7 @@ class Job:
     ending: Ending
     priority: int = 0
     index: int = 0
+    matcher: Matcher | None = None
     followers: tuple["Job", ...] = ()
     is_cancelled: bool = False
     sequence: Sequence | None = field(default=None, init=False)
@@ -171,7 +174,14 @@ class EngineThread:
         try:
             if self._failure is not None:
                 raise self._failure
-            job.sequence = self._core.add(job.prompt, job.sampling, job.ending, priority=job.priority, index=job.index)
+            job.sequence = self._core.add(
+                job.prompt,
+                job.sampling,
+                job.ending,
+                priority=job.priority,
+                index=job.index,
+                matcher=job.matcher,
+            )
         except TriuneError as error:
             self._fail([job, *job.followers], error)
         else:

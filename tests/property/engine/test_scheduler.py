@@ -107,7 +107,7 @@ class Engine(RuleBasedStateMachine):
         samples = sample(logits, [piece.sequence.sampling for piece in plan.choosing]) if len(logits) else []
         if cancelled is not None:
             self.cancel(cancelled)
-        for sequence in self.scheduler.update(plan, samples):
+        for sequence in self.scheduler.update(plan, [[each] for each in samples]):
             self.going.remove(sequence)
             alone = answer_alone(list(sequence.prompt), sequence.ending.max_tokens)
             assert sequence.tokens[len(sequence.prompt) :] == alone

@@ -12,6 +12,7 @@ from triune.core.statistics import FailureReason
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sequence import FinishReason
+from triune.engine.structured.constraint import Constraint
 
 SCRIPT = b"It was the best of times, it was the worst of times. "
 GREEDY = SamplingParameters(temperature=0)
@@ -336,3 +337,15 @@ async def test_broken_bookkeeping_fails_all_and_is_told(
 def test_the_tokenizer_of_these_tests() -> None:
     tokenizer = byte_tokenizer()
     assert tokenizer.token_bytes[:256] == tuple(bytes([byte]) for byte in range(256))
+
+
+async def test_an_answer_keeps_to_its_constraint_and_ends_with_it() -> None:
+    async with scripted_engine(ScriptedDecoder(b"no")) as engine:
+        constraint = Constraint("regex", "[a-z]{3}!")
+        answers = await answers_of(engine, asked("n", None, constraint=constraint, num_answers=2))
+        for text, last in answers:
+            assert (text, last.finish_reason, last.stop) == ("ono!", FinishReason.STOP, None)
+        ((text, last),) = await answers_of(engine, asked("n", 2, constraint=constraint))
+        assert (text, last.finish_reason) == ("on", FinishReason.LENGTH)
+        with pytest.raises(InvalidArgumentError, match="the constraint cannot be used"):
+            await text_of(engine, asked("n", 2, constraint=Constraint("regex", "(")))

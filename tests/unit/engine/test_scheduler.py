@@ -31,7 +31,7 @@ class Bench:
 
     def run(self, sample: Sample | None = None) -> Plan:
         plan = self.scheduler.schedule()
-        self.scheduler.update(plan, [sample or Sample(7)] * len(plan.choosing))
+        self.scheduler.update(plan, [[sample or Sample(7)]] * len(plan.choosing))
         self.scheduler.check()
         return plan
 

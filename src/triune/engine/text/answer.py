@@ -72,7 +72,8 @@ class Answer:
         if self._request.sampling.num_logprobs is not None:
             self._logprobs.append(self._logprob(sample))
         text = ""
-        if reason is not FinishReason.STOP:
+        # The last token of a complete constrained answer is text.
+        if reason is not FinishReason.STOP or sample.token not in self.job.ending.stop_tokens:
             text = self._detokenizer.add(sample.token)
         elif sample.token in self._request.stop_tokens:
             self._stop = sample.token

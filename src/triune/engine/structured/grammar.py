@@ -1,0 +1,76 @@
+"""Writes constraints as grammars of llguidance."""
+
+import json
+from typing import Any, Final, cast
+
+from llguidance import LLMatcher
+from llguidance.gbnf_to_lark import gbnf_to_lark
+
+from triune.core.errors import InvalidArgumentError
+from triune.engine.structured.constraint import MAX_GRAMMAR_CHARACTERS, Constraint
+
+_WHITESPACE: Final = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,40}"}
+"""How much whitespace there may be where JSON allows it. Without a limit, small models write whitespace for ever."""
+
+
+def grammar_of(constraint: Constraint) -> str:
+    """The constraint as llguidance's JSON form of a grammar. Only the outer form of the text is checked.
+
+    Raises:
+        InvalidArgumentError: the text is no JSON, no schema, no list of texts, or no GBNF.
+    """
+    match constraint.kind:
+        case "json_object":
+            part = _of_schema({"type": "object"})
+        case "json_schema":
+            part = _of_schema(_parsed(constraint))
+        case "regex":
+            return LLMatcher.grammar_from_regex(constraint.text)
+        case "lark":
+            part = {"lark_grammar": constraint.text}
+        case "gbnf":
+            part = {"lark_grammar": _lark_of_gbnf(constraint.text)}
+        case "choice":
+            part = {"lark_grammar": _lark_of_choice(_parsed(constraint))}
+    return json.dumps({"grammars": [part]})
+
+
+def _parsed(constraint: Constraint) -> object:
+    try:
+        return json.loads(constraint.text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidArgumentError(f"the {constraint.kind} is nested too deeply") from None
+    except ValueError as error:
+        raise InvalidArgumentError(f"the {constraint.kind} is not JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _of_schema(schema: object) -> dict[str, object]:
+    if schema is True:
+        schema = {}
+    if schema is False:
+        raise InvalidArgumentError("the json_schema is false, which no answer can meet")
+    if not isinstance(schema, dict):
+        raise InvalidArgumentError(f"the json_schema is a {type(schema).__name__}; it must be an object or true")
+    return {"json_schema": cast("dict[str, Any]", schema) | {"x-guidance": _WHITESPACE}}
+
+
+def _lark_of_gbnf(text: str) -> str:
+    try:
+        return gbnf_to_lark(text)
+    # The library raises plain exceptions, RecursionError for groups nested too deeply, and IndexError at some ends.
+    except Exception as error:
+        raise InvalidArgumentError(f"the gbnf cannot be read: {error or type(error).__name__}") from error
+
+
+def _lark_of_choice(choices: object) -> str:
+    texts = cast("list[object]", choices) if isinstance(choices, list) else []
+    if not texts or not all(isinstance(each, str) and each for each in texts):
+        raise InvalidArgumentError("the choice must be a list of one or more texts that are not empty")
+    longest = max(len(cast("str", each)) for each in texts)
+    if longest > MAX_GRAMMAR_CHARACTERS:
+        raise InvalidArgumentError(f"a choice has {longest} characters; it may have {MAX_GRAMMAR_CHARACTERS}")
+    return "start: " + " | ".join(json.dumps(each) for each in texts)

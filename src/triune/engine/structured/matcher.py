@@ -1,0 +1,78 @@
+"""Which tokens may follow in one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.errors import InternalError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+
+class Matcher:
+    """Follows one answer through its grammar. Used by one thread at a time."""
+
+    def __init__(self, grammar: object, matcher: LLMatcher, vocab_size: int, end_tokens: Sequence[int]) -> None:
+        """Args:
+        grammar: what the answer keeps to; it is in use as long as this object exists.
+        matcher: the library's state, at the beginning of the answer.
+        vocab_size: the rows of the model's embedding.
+        end_tokens: the model's own end tokens.
+        """
+        self._grammar = grammar
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+        self._end_tokens = [*end_tokens]
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the answer is complete and nothing may follow, or the model has ended it."""
+        return self._matcher.is_stopped()
+
+    def allowed(self, *, may_end: bool = True) -> NDArray[np.bool_]:
+        """The tokens that may come next, bool [vocabulary].
+
+        The model's end tokens are among them where the grammar may end.
+
+        Args:
+            may_end: False leaves end tokens out, unless nothing else may follow.
+
+        Raises:
+            InvalidArgumentError: finding them exceeds a limit.
+        """
+        packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        if self._matcher.is_error():
+            raise InvalidArgumentError(f"the answer cannot go on under its constraint: {reason_of(self._matcher)}")
+        mask = np.unpackbits(packed, bitorder="little", count=self._vocab_size).view(np.bool_)
+        if not may_end and self._end_tokens:
+            ends = mask[self._end_tokens]
+            mask[self._end_tokens] = False
+            if not mask.any():
+                mask[self._end_tokens] = ends
+        return mask
+
+    def accept(self, token: int) -> None:
+        """Go on with a token, which `allowed` allowed.
+
+        Raises:
+            InternalError: it did not.
+        """
+        if not self._matcher.consume_token(token):
+            raise InternalError(f"token {token} does not fit the answer's constraint: {reason_of(self._matcher)}")
+
+    def num_fitting(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` may follow one after the other. Nothing changes."""
+        return self._matcher.validate_tokens([*tokens])
+
+
+def reason_of(matcher: LLMatcher) -> str:
+    """The library's words for a matcher that failed, in one line."""
+    lines = [line.strip() for line in matcher.get_error().splitlines()]
+    # Some lines repeat the grammar, which may be long.
+    words = [f"{line[:117]}..." if len(line) > 120 else line for line in lines if line not in ("", "<non-verbose/>")]
+    return " ".join(words)[:1000] or "no answer can meet it"

@@ -1,0 +1,112 @@
+"""Compiles a grammar in a process of its own first, which a hostile one may crash, keep busy, or fill."""
+
+import resource
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
+from triune.engine.structured.matcher import reason_of
+from triune.hosting import Limits, WorkerEndedError, WorkerProcess
+
+MAX_CPU_SECONDS: Final = 3
+MAX_MEMORY_BYTES: Final = 1 << 29
+
+_LIMITS: Final = Limits(load_seconds=60.0, memory_bytes=MAX_MEMORY_BYTES)
+_STACK_BYTES: Final = 1 << 21
+"""A quarter of the smallest stack of the threads that use the grammar later, so that these do not overflow."""
+
+PARSER_LIMITS: Final = {
+    "max_items_in_row": 1000,
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 100_000,
+    "step_max_items": 25_000,
+    "max_lexer_states": 20_000,
+    "max_grammar_size": 200_000,
+}
+"""llguidance's own limits. The largest published schemas (FHIR) need half the fuel of the lexer's first form. A step's
+limits let it take about 10 ms; a state of the lexer takes about 1 KiB.
+"""
+
+
+def parser_limits() -> LLParserLimits:
+    """The limits in llguidance's form."""
+    return LLParserLimits(**PARSER_LIMITS, verbose_errors=False)  # pyright: ignore[reportArgumentType]
+
+
+class Trials:
+    """Compiles grammars in a process that is kept for the next one. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._process: WorkerProcess | None = None
+
+    def require(self, grammar: str) -> None:
+        """Make sure that a grammar can be compiled.
+
+        Raises:
+            InvalidArgumentError: the grammar is wrong or cannot be met, or compiling it exceeds a limit.
+            InternalError: the system cannot start a process.
+        """
+        process = self._process or WorkerProcess("the trial of constraints", _LIMITS)
+        self._process = process
+        try:
+            process.work(partial(_try, grammar))
+        except (WorkerEndedError, UnavailableError) as error:
+            self.close()
+            how = error.how if isinstance(error, WorkerEndedError) else "took too long"
+            raise InvalidArgumentError(
+                f"the constraint is too complex: the process that compiled it {how}; it may take {MAX_CPU_SECONDS} s "
+                f"of CPU time, {MAX_MEMORY_BYTES >> 20} MiB of memory and {_STACK_BYTES >> 20} MiB of stack"
+            ) from error
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.free()
+            self._process = None
+
+
+@dataclass(slots=True)
+class _Outcome:
+    error: Exception = field(default_factory=lambda: InternalError("the trial gave no outcome"))
+    is_good: bool = False
+
+
+def _try(grammar: str) -> None:
+    """Compile a grammar and compute its first mask; runs in the process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hardest = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 1 + MAX_CPU_SECONDS, hardest))
+    outcome = _Outcome()
+
+    def work() -> None:
+        try:
+            matcher = LLMatcher(LLTokenizer("byte"), grammar, log_level=0, limits=parser_limits())
+            require_usable(matcher)
+            outcome.is_good = True
+        except Exception as error:  # noqa: BLE001 - the other thread raises it
+            outcome.error = error
+
+    threading.stack_size(_STACK_BYTES)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if not outcome.is_good:
+        raise outcome.error
+
+
+def require_usable(matcher: LLMatcher) -> None:
+    """Check that a grammar was compiled, and that an answer can begin.
+
+    Raises:
+        InvalidArgumentError: with the library's reason.
+    """
+    if not matcher.is_error():
+        is_stuck = not any(matcher.compute_bitmask())
+        if not matcher.is_error() and not is_stuck:
+            return
+    raise InvalidArgumentError(f"the constraint cannot be used: {reason_of(matcher)}")

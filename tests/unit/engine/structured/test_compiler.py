@@ -1,0 +1,138 @@
+"""Constraints over a vocabulary of bytes: what they allow, and which are refused."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from support.scripted import EOS, VOCAB, byte_tokenizer
+from triune.core.errors import InternalError, InvalidArgumentError, PayloadTooLargeError, UnavailableError
+from triune.engine.structured.compiler import MAX_GRAMMARS, ConstraintCompiler
+from triune.engine.structured.constraint import MAX_CHARACTERS, Constraint
+from triune.engine.structured.matcher import Matcher
+
+
+@pytest.fixture(scope="module")
+def compiler() -> Iterator[ConstraintCompiler]:
+    compiler = ConstraintCompiler(byte_tokenizer(), VOCAB)
+    yield compiler
+    compiler.close()
+
+
+def fits(matcher: Matcher, text: str) -> bool:
+    """Whether the matcher allows a text byte by byte, and the end after it."""
+    for byte in text.encode():
+        if not matcher.allowed()[byte]:
+            return False
+        matcher.accept(byte)
+    return bool(matcher.allowed()[EOS])
+
+
+@pytest.mark.parametrize(
+    ("constraint", "good", "bad"),
+    [
+        (
+            Constraint("json_schema", json.dumps({"properties": {"a": {"type": "integer"}}, "required": ["a"]})),
+            ['{"a": 3}', '{"a":-1,"b":[]}'],
+            ["{}", '{"a": 1.5}', '{"a": 3', '  {"a": 3}'],
+        ),
+        (Constraint("json_schema", "true"), ["null", "[1, {}]", '"é"'], ["nul", "'a'", ""]),
+        (Constraint("json_object"), ["{}", '{"a": {"b": null}}'], ["[]", "{", '"{}"']),
+        (Constraint("regex", r"\d{3}-[a-z/]+"), ["123-ab", "000-a/"], ["12-ab", "123-", "123-A"]),
+        (Constraint("regex", r"^ab*$"), ["a", "abb"], ["^a", "b"]),
+        (Constraint("lark", 'start: "a" b+\nb: "b" | "c"'), ["ab", "abcb"], ["a", "ba"]),
+        (Constraint("gbnf", 'root ::= "x" dig+ ("," dig+)*\ndig ::= [0-9]'), ["x1", "x12,3"], ["x", "x1,"]),
+        (Constraint("choice", json.dumps(["yes", "no", 'é"\\\x00/😀'])), ["yes", 'é"\\\x00/😀'], ["y", "yesno"]),
+    ],
+    ids=lambda each: each.kind if isinstance(each, Constraint) else "",
+)
+def test_what_fits(compiler: ConstraintCompiler, constraint: Constraint, good: list[str], bad: list[str]) -> None:
+    grammar = compiler.compile(constraint)
+    assert {text: fits(grammar.matcher(), text) for text in (*good, *bad)} == dict.fromkeys(good, True) | dict.fromkeys(
+        bad, False
+    )
+
+
+def test_a_complete_answer_is_ended_and_only_the_end_follows(compiler: ConstraintCompiler) -> None:
+    matcher = compiler.compile(Constraint("choice", '["ab", "abc"]')).matcher()
+    for byte in b"ab":
+        assert not matcher.is_ended
+        matcher.accept(byte)
+    assert [*matcher.allowed().nonzero()[0]] == [ord("c"), EOS]
+    assert [*matcher.allowed(may_end=False).nonzero()[0]] == [ord("c")]
+    assert matcher.num_fitting(b"cc") == 1
+    matcher.accept(ord("c"))
+    assert matcher.is_ended
+    assert [*matcher.allowed(may_end=False).nonzero()[0]] == [EOS]
+    with pytest.raises(InternalError, match="token 99 does not fit"):
+        matcher.accept(ord("c"))
+
+
+def test_answers_to_one_request_go_their_own_ways(compiler: ConstraintCompiler) -> None:
+    grammar = compiler.compile(Constraint("choice", '["ab", "cd"]'))
+    one, other = grammar.matcher(), grammar.matcher()
+    one.accept(ord("a"))
+    assert [*one.allowed().nonzero()[0]] == [ord("b")]
+    assert [*other.allowed().nonzero()[0]] == [ord("a"), ord("c")]
+
+
+@pytest.mark.parametrize(
+    ("constraint", "message"),
+    [
+        (Constraint("json_schema", "{"), "json_schema is not JSON"),
+        (Constraint("json_schema", '{"minimum": NaN}'), "NaN is no JSON value"),
+        (Constraint("json_schema", "[" * 50_000), "json_schema is nested too deeply"),
+        (Constraint("json_schema", "3"), "json_schema is a int; it must be an object or true"),
+        (Constraint("json_schema", "false"), "no answer can meet"),
+        (Constraint("json_schema", '{"type": "nothing"}'), "Invalid type: nothing"),
+        (Constraint("json_schema", '{"type": "integer", "minimum": 3, "maximum": 2}'), "minimum .* is greater than"),
+        (Constraint("json_schema", '{"$ref": "#"}'), "cannot be used"),
+        (Constraint("json_schema", '{"uniqueItems": true}'), "Unimplemented keys"),
+        (Constraint("regex", "(?=a)b"), "look-around"),
+        (Constraint("regex", "(" * 5000), "nest limit|unclosed group"),
+        (Constraint("lark", 'start: "a'), "lexer error"),
+        (Constraint("lark", "start: start"), "cannot be used"),
+        (Constraint("gbnf", 'x ::= "a"'), "No 'root' rule found"),
+        (Constraint("gbnf", "root ::= " + "(" * 5000), "recursion depth"),
+        (Constraint("choice", "[]"), "one or more texts"),
+        (Constraint("choice", '["a", 3]'), "one or more texts"),
+    ],
+    ids=lambda each: each.kind if isinstance(each, Constraint) else "",
+)
+def test_what_is_wrong_or_cannot_be_met_is_refused(
+    compiler: ConstraintCompiler, constraint: Constraint, message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        compiler.compile(constraint)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        # A stack that overflows, which ends the process that tries it, and one that takes gigabytes.
+        Constraint("gbnf", "".join(f"a{i}::=a{i + 1}\n" for i in range(900)) + 'a900::="a"\nroot::=a0\n'),
+        Constraint("json_schema", json.dumps({"allOf": [{"multipleOf": each} for each in (9973, 9967, 9949, 9941)]})),
+        Constraint("lark", "start: T0\n" + "".join(f"T{i}: T{i + 1} T{i + 1}\n" for i in range(60)) + 'T60: "a"\n'),
+        Constraint("json_schema", json.dumps({"allOf": [{"anyOf": [{"minimum": i + j} for j in range(8)]}
+                                                        for i in range(12)]})),
+    ],
+    ids=["deep", "huge numbers", "doubling", "product"],
+)  # fmt: skip
+def test_what_is_too_complex_is_refused_and_harms_no_other(
+    compiler: ConstraintCompiler, constraint: Constraint
+) -> None:
+    with pytest.raises(InvalidArgumentError, match="too complex|too big|too large"):
+        compiler.compile(constraint)
+    assert fits(compiler.compile(Constraint("choice", '["a"]')).matcher(), "a")
+
+
+def test_texts_and_numbers_of_constraints_are_limited(compiler: ConstraintCompiler) -> None:
+    with pytest.raises(PayloadTooLargeError, match="has 131073 characters; it may have 131072"):
+        Constraint("json_schema", " " * (MAX_CHARACTERS + 1))
+    with pytest.raises(PayloadTooLargeError, match="it may have 16384"):
+        Constraint("regex", "a" * 20_000)
+    held = [compiler.compile(Constraint("choice", '["a"]')).matcher() for _ in range(MAX_GRAMMARS)]
+    with pytest.raises(UnavailableError, match="128 constraints are in use, of at most 128"):
+        compiler.compile(Constraint("choice", '["a"]'))
+    held.pop()
+    compiler.compile(Constraint("choice", '["a"]'))
