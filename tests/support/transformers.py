@@ -9,7 +9,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from triune.zoo import minilm
+from triune.engine.models import write_encoder
+from triune.engine.weights import DenseTensor
+from triune.engine.weights.config import BertConfig
 from triune.zoo.graph_builder import GraphBuilder
 
 WIDTH, HEADS = 32, 4
@@ -21,6 +23,7 @@ _LEAST = float(np.finfo(np.float32).min)
 
 def random_minilm() -> ModelProto:
     """MiniLM's own graph, six layers of width 384, with random weights and a vocabulary of 50."""
+    config = BertConfig(50, 384, 6, 12, 1536, 512, 2, pooling="mean", is_normalized=True)
     rng = np.random.default_rng(3)
     weights: dict[str, NDArray[np.float32]] = {}
 
@@ -43,7 +46,18 @@ def random_minilm() -> ModelProto:
             add(f"{prefix}.{name}.bias", shape[0])
         norm(f"{prefix}.attention.output.LayerNorm")
         norm(f"{prefix}.output.LayerNorm")
-    return onnx.load_model_from_string(minilm.build_graph(weights))
+    return write_encoder(config, _Named(weights), "plain").whole()
+
+
+class _Named:
+    """Weights by name."""
+
+    def __init__(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        self._weights = weights
+
+    def tensor(self, name: str) -> DenseTensor:
+        """The weight of this name."""
+        return DenseTensor(self._weights[name], "F32")
 
 
 def minilm_inputs(batch: int, length: int) -> dict[str, NDArray[Any]]:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import safetensors.numpy
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from triune.core.datatypes import Array
 from triune.zoo import minilm
 from triune.zoo.packages import Package, PackageCache
-from triune.zoo.safetensors import read_safetensors
 
 Floats = NDArray[np.float64]
 
@@ -37,8 +37,8 @@ def encoder(models: Path) -> onnxruntime.InferenceSession:
 
 @pytest.fixture(scope="module")
 def weights(packages: PackageCache) -> Mapping[str, Array]:
-    (content,) = packages.read(minilm.PACKAGE, [minilm.WEIGHTS])
-    return read_safetensors(content)
+    (content,) = packages.read(minilm.PACKAGE, [f"{minilm.FOLDER}/model.safetensors"])
+    return safetensors.numpy.load(content)
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,16 @@
 """Architectures as ONNX graphs, one a file."""
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.engine.models.bert import write_bert
 from triune.engine.models.builder import Weights
+from triune.engine.models.encoder_forms import EncoderFormName
 from triune.engine.models.forms import FormName
 from triune.engine.models.gpt2 import write_gpt2
 from triune.engine.models.llama import write_llama
-from triune.engine.weights.config import Gpt2Config, LlamaConfig, ModelConfig
+from triune.engine.weights.config import BertConfig, Gpt2Config, LlamaConfig, ModelConfig
 from triune.graph.held import HeldModel
 
-__all__ = ["FormName", "write_model"]
+__all__ = ["EncoderFormName", "FormName", "write_encoder", "write_model"]
 
 
 def write_model(
@@ -23,7 +25,7 @@ def write_model(
         num_positions: the longest context in tokens; None takes the model's own.
 
     Raises:
-        UnsupportedError: there is no graph of this architecture yet.
+        UnsupportedError: the architecture has no decoder.
         InvalidArgumentError: the model has no positions for such a context.
     """
     match config:
@@ -37,4 +39,27 @@ def write_model(
                 )
             return write_gpt2(config, weights, form, num_positions or config.n_positions)
         case _:
-            raise UnsupportedError(f"{type(config).__name__.removesuffix('Config')} cannot be written as a decoder yet")
+            raise UnsupportedError(f"{_name(config)} cannot be written as a decoder")
+
+
+def write_encoder(config: ModelConfig, weights: Weights, form: EncoderFormName) -> HeldModel:
+    """Write an encoder as an ONNX graph in a form: `engine.models.encoder_forms` describes the inputs of each, and the
+    function of each architecture its outputs.
+
+    Args:
+        config: a checkpoint's config.
+        weights: the checkpoint.
+        form: "packed" for the tokens of many texts one after the other, "plain" for texts of equal length.
+
+    Raises:
+        UnsupportedError: the architecture has no encoder.
+    """
+    match config:
+        case BertConfig():
+            return write_bert(config, weights, form)
+        case _:
+            raise UnsupportedError(f"{_name(config)} cannot be written as an encoder")
+
+
+def _name(config: ModelConfig) -> str:
+    return type(config).__name__.removesuffix("Config")

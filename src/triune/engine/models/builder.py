@@ -57,6 +57,11 @@ class ModelBuilder(Builder):
         """Declare the value `name` as an output of the graph."""
         self._outputs.append(helper.make_tensor_value_info(name, elem_type, shape))
 
+    def result(self, x: str, name: str, *shape: int | str) -> None:
+        """Declare the FP32 value `x` as an output called `name`."""
+        self.put("Identity", [x], [name])
+        self.output(name, TensorProto.FLOAT, *shape)
+
     def scalar(self, value: float) -> str:
         """A constant FP32 scalar."""
         return self.table(f"scalar {value!r}", np.float32(value))

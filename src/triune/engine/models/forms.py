@@ -157,8 +157,7 @@ class Paged:
 
     def put_logits(self, logits: str, vocab_size: int) -> None:
         """See `Form`."""
-        self._graph.put("Identity", [logits], ["logits"])
-        self._graph.output("logits", TensorProto.FLOAT, "wanted", vocab_size)
+        self._graph.result(logits, "logits", "wanted", vocab_size)
         for name, shape in self._outputs:
             self._graph.output(name, TensorProto.FLOAT, *shape)
 
@@ -233,8 +232,7 @@ class Plain:
 
     def put_logits(self, logits: str, vocab_size: int) -> None:
         """See `Form`."""
-        self._graph.put("Identity", [logits], ["logits"])
-        self._graph.output("logits", TensorProto.FLOAT, "batch", "tokens", vocab_size)
+        self._graph.result(logits, "logits", "batch", "tokens", vocab_size)
 
     def _window_mask(self, window: int) -> str:
         """BOOL [tokens, tokens]: whether a key is less than `window` tokens before a query."""

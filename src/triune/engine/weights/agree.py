@@ -6,7 +6,8 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.engine.weights.config import BertConfig, ModelConfig
 from triune.engine.weights.config.shapes import tensor_shapes
 
-_BERT_HEADS = ("pooler.", "classifier.", "cls.")
+_BERT_HEADS = ("cls.",)
+"""The heads with which BERT was trained, to predict masked words and following sentences."""
 
 
 def require_agreement(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: str) -> None:

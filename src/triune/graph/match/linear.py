@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from triune.graph.index import Index
+from triune.graph.index import Index, perm_of
 from triune.graph.match.no_match import NoMatchError
 from triune.graph.values import attributes_of
 
@@ -49,7 +49,7 @@ def match_linear(index: Index, node: NodeProto) -> Linear | None:
     """
     if node.op_type not in ("MatMul", "Gemm"):
         return None
-    x, weight = node.input[0], node.input[1]
+    x, weight, turned = node.input[0], *_weight(index, node.input[1])
     if not index.is_float(x) or index.rank(weight) != 2 or not index.is_weight(weight):
         return None
     shape = index.values.static_shape(weight)
@@ -58,13 +58,21 @@ def match_linear(index: Index, node: NodeProto) -> Linear | None:
     attributes = attributes_of(node)
     if attributes.get("transA", 0):
         raise NoMatchError("its first operand is transposed (transA)")
-    is_transposed = bool(attributes.get("transB", 0))
+    is_transposed = bool(attributes.get("transB", 0)) != turned
     num_inputs, num_outputs = shape[::-1] if is_transposed else shape
     alpha, beta = float(attributes.get("alpha", 1)), float(attributes.get("beta", 1))
     bias, nodes = node.input[2] if len(node.input) > 2 else "", [node]
     if node.op_type == "MatMul":
         bias, nodes = _added_bias(index, node, num_outputs)
     return Linear(x, weight, is_transposed, num_inputs, num_outputs, alpha, bias, beta, nodes)
+
+
+def _weight(index: Index, name: str) -> tuple[str, bool]:
+    """The matrix that a Transpose reads, and True; the value itself and False if no Transpose gives it."""
+    transpose = index.producer(name, "Transpose")
+    if transpose is None or perm_of(transpose, 2) != (1, 0):
+        return name, False
+    return transpose.input[0], True
 
 
 def bias_vector(index: Index, linear: Linear) -> NDArray[Any] | None:

@@ -141,5 +141,5 @@ def test_gpt2_has_no_positions_beyond_its_own() -> None:
 
 def test_an_architecture_without_a_graph() -> None:
     bert = BertConfig(48, 32, 2, 4, 40, 64, 2)
-    with pytest.raises(UnsupportedError, match="Bert cannot be written as a decoder yet"):
+    with pytest.raises(UnsupportedError, match="Bert cannot be written as a decoder"):
         write_model(bert, SeededWeights(CONFIGS["llama 2"]), "plain")

@@ -22,9 +22,11 @@ class BertConfig:
         intermediate_size: the width of the MLP.
         max_position_embeddings: the longest input, in tokens.
         type_vocab_size: rows of the token type embedding.
-        hidden_act: the activation of the MLP and of the pooler's users; "gelu" is by erf.
+        hidden_act: the activation of the MLP; "gelu" is by erf.
         layer_norm_eps: added to the variance in every norm.
-        labels: names of the classes of a classification head, in order; empty without one.
+        has_pooler: whether there is a pooler, a layer on the first token of a text.
+        head: what is classified, texts ("sequence", on top of the pooler) or each token ("token"); None if nothing is.
+        labels: names of the head's classes, in order; empty without a head.
         is_multi_label: whether several labels may hold at once (sigmoid), rather than exactly one (softmax).
         pooling: how a sentence embedding is made, from sentence-transformers' files; None if they say nothing.
         is_normalized: whether sentence embeddings are scaled to length 1, from the same files.
@@ -40,6 +42,8 @@ class BertConfig:
     type_vocab_size: int
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"] = "gelu"
     layer_norm_eps: float = 1e-12
+    has_pooler: bool = False
+    head: Literal["sequence", "token"] | None = None
     labels: tuple[str, ...] = ()
     is_multi_label: bool = False
     pooling: Literal["mean", "cls", "max"] | None = None

@@ -14,7 +14,7 @@ _Shapes: TypeAlias = Iterator[tuple[str, Shape]]
 
 
 def tensor_shapes(config: LlamaConfig | Gpt2Config | BertConfig | T5Config | WhisperConfig) -> Mapping[str, Shape]:
-    """The shapes of the tensors by name. BERT's heads are left out."""
+    """The shapes of the tensors by name."""
     match config:
         case LlamaConfig():
             return dict(_llama(config))
@@ -87,6 +87,10 @@ def _bert(config: BertConfig) -> _Shapes:
         yield from _linear(f"{prefix}.intermediate.dense", config.intermediate_size, width, True)
         yield from _linear(f"{prefix}.output.dense", width, config.intermediate_size, True)
         yield from _norm(f"{prefix}.output.LayerNorm", width)
+    if config.has_pooler or config.head == "sequence":
+        yield from _linear("pooler.dense", width, width, True)
+    if config.head is not None:
+        yield from _linear("classifier", len(config.labels), width, True)
 
 
 def _t5(config: T5Config) -> _Shapes:

@@ -7,7 +7,7 @@ from typing import Final
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.engine.weights.agree import require_agreement
-from triune.engine.weights.config import LlamaConfig, ModelConfig, T5Config
+from triune.engine.weights.config import BertConfig, LlamaConfig, ModelConfig, T5Config
 from triune.engine.weights.config.shapes import tensor_shapes
 from triune.engine.weights.huggingface.config import read_config
 from triune.engine.weights.huggingface.names import canonical, is_transposed, parts
@@ -56,6 +56,8 @@ class HuggingFaceCheckpoint:
         if isinstance(self._config, T5Config) and "lm_head.weight" in self._store.shapes:
             # transformers 5 writes that the embeddings are tied even if the files have a separate `lm_head`.
             self._config = replace(self._config, tie_word_embeddings=False)
+        if isinstance(self._config, BertConfig):
+            self._config = _with_heads(self._config, self._store)
         self._sources = _sources(self._store, self._config, self._packing, folder.name)
         _drop_idle_biases(self._sources, self._store, self._config)
         require_agreement(self._config, {name: each.shape for name, each in self._sources.items()}, folder.name)
@@ -133,6 +135,16 @@ def _drop_idle_biases(sources: dict[str, _Source], store: Store, config: ModelCo
     for name in [name for name in sources if name.endswith(".bias") and name not in expected]:
         if not store.read(sources[name].name).any():
             del sources[name]
+
+
+def _with_heads(config: BertConfig, store: Store) -> BertConfig:
+    """The config with what the tensors say of pooler and head. A head for texts reads the pooler; one for tokens comes
+    without a pooler.
+    """
+    has_pooler = any(name.endswith("pooler.dense.weight") for name in store.shapes)
+    if "classifier.weight" not in store.shapes:
+        return replace(config, has_pooler=has_pooler, head=None, labels=())
+    return replace(config, has_pooler=has_pooler, head="sequence" if has_pooler else "token")
 
 
 def config_is_tied(config: ModelConfig) -> bool:

@@ -38,16 +38,14 @@ def read_gpt2(fields: Fields, tokens: SpecialTokens) -> Gpt2Config:
 
 
 def read_bert(fields: Fields, tokens: SpecialTokens, pooling: str | None, is_normalized: bool) -> BertConfig:
-    """BERT; `pooling` and `is_normalized` come from sentence-transformers' files."""
+    """BERT, as if it had a head: the tensors say whether it has. `pooling` and `is_normalized` come from
+    sentence-transformers' files.
+    """
     fields.choice("position_embedding_type", {"absolute": "absolute"}, "absolute")
     # It matters only for a head that predicts masked words, which would use the embedding once more.
     fields.flag("tie_word_embeddings", True)
     if fields.flag("is_decoder", False):
         raise UnsupportedError(f"{fields.where}: is_decoder is true; a BERT that decodes is not known here")
-    names = fields.inner("id2label")
-    labels: list[str] = []
-    while names is not None and len(labels) < _MAX_LABELS and str(len(labels)) in names:
-        labels.append(names.text(str(len(labels))))
     return BertConfig(
         vocab_size=fields.whole("vocab_size", 30522),
         hidden_size=fields.whole("hidden_size", 768),
@@ -58,12 +56,21 @@ def read_bert(fields: Fields, tokens: SpecialTokens, pooling: str | None, is_nor
         type_vocab_size=fields.whole("type_vocab_size", 2),
         hidden_act=fields.choice("hidden_act", _GPT2_ACTIVATIONS, "gelu"),  # pyright: ignore[reportArgumentType]
         layer_norm_eps=fields.number("layer_norm_eps", 1e-12, above=0),
-        labels=tuple(labels),
+        labels=_labels(fields),
         is_multi_label=fields.text("problem_type", "") == "multi_label_classification",
         pooling=pooling,  # pyright: ignore[reportArgumentType]
         is_normalized=is_normalized,
         tokens=tokens,
     )
+
+
+def _labels(fields: Fields) -> tuple[str, ...]:
+    """The names of the classes that a head would have. transformers leaves out of the file that there are two."""
+    names = fields.inner("id2label")
+    labels: list[str] = []
+    while names is not None and len(labels) < _MAX_LABELS and str(len(labels)) in names:
+        labels.append(names.text(str(len(labels))))
+    return tuple(labels) or ("LABEL_0", "LABEL_1")
 
 
 def read_t5(fields: Fields, tokens: SpecialTokens) -> T5Config:
