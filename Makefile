@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 comma := ,
 SYSTEM := $(shell uname -s)-$(shell uname -m)
-# OpenVINO drives the matrix unit of Intel CPUs; Core AI's library comes for these two alone.
-EXTRAS := coreml$(comma)engine$(if $(filter %-x86_64,$(SYSTEM)),$(comma)openvino)$(if $(filter Linux-x86_64 Darwin-arm64,$(SYSTEM)),$(comma)coreai)
+# OpenVINO drives the matrix unit of Intel CPUs; MLX and Core AI's library come for these two alone.
+EXTRAS := coreml$(comma)engine$(if $(filter %-x86_64,$(SYSTEM)),$(comma)openvino)$(if $(filter Linux-x86_64 Darwin-arm64,$(SYSTEM)),$(comma)coreai$(comma)mlx)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test check docs pictures conformance torch bench clean

@@ -47,10 +47,14 @@ DECIDING = {
 
 @dataclass(frozen=True)
 class Runner:
-    """What computes a converted model: inputs by the source's names, narrowed, to outputs by the source's names."""
+    """What computes a converted model: inputs by the source's names to outputs by the source's names.
+
+    The inputs are narrowed, as Apple's programs need them, unless `is_wide`.
+    """
 
     name: str
     run: Callable[[dict[str, Any]], Arrays]
+    is_wide: bool = False
 
 
 Convert = Callable[[ModelProto, Arrays], Sequence[Runner]]
@@ -116,7 +120,8 @@ def first_reason(message: str) -> str:
 
 def _judge(case: Case, runner: Runner, bound: Arrays) -> str:
     for feeds, expected in case.sets:
-        inputs = {name: narrow_array(name, np.asarray(array)) for name, array in feeds.items() if name not in bound}
+        arrays = {name: np.asarray(array) for name, array in feeds.items() if name not in bound}
+        inputs = arrays if runner.is_wide else {name: narrow_array(name, array) for name, array in arrays.items()}
         results = runner.run(inputs)
         for index, (value, right) in enumerate(zip(case.model.graph.output, expected, strict=True)):
             right = np.asarray(right)

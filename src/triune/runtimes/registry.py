@@ -69,6 +69,12 @@ def _openvino(setup: RuntimeSetup) -> Runtime:
     return OpenVino(setup.units, setup.run_bytes)
 
 
+def _mlx(setup: RuntimeSetup) -> Runtime:
+    from triune.runtimes.mlx import Mlx
+
+    return Mlx(setup.units, setup.run_bytes)
+
+
 def _coreai(setup: RuntimeSetup) -> Runtime:
     from triune.runtimes.coreai import CoreAi
 
@@ -103,6 +109,14 @@ ROWS: Sequence[Row] = (
         distributions=("openvino",),
         make=_openvino,
         stands_in_for={"onnxruntime": frozenset({Unit.AMX})},
+    ),
+    Row(
+        name="mlx",
+        library="mlx",
+        title="MLX",
+        distributions=("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13"),
+        make=_mlx,
+        stands_in_for={"onnxruntime": frozenset({Unit.GPU})},
     ),
     Row(
         name="coreai",

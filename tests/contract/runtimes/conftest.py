@@ -15,6 +15,7 @@ from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
 from triune.hosting import HostedExecutable
 from triune.runtimes import missing
+from triune.runtimes.mlx import Mlx
 from triune.runtimes.onnxruntime import OnnxRuntime
 from triune.runtimes.reference import Reference
 
@@ -45,6 +46,10 @@ class Bench:
     def is_openvino(self) -> bool:
         return self.name == "openvino"
 
+    @property
+    def is_mlx(self) -> bool:
+        return self.name == "mlx"
+
     def save(self, model: ModelProto) -> Path:
         return save(model, self.folder / f"model{next(self._names)}.onnx")
 
@@ -66,6 +71,10 @@ def _make(name: str) -> tuple[Runtime, Unit]:
         return OnnxRuntime(), Unit.CPU
     if name == "hosted":
         return HostedOnnxRuntime(), Unit.CPU
+    if name == "mlx":
+        if reason := missing().get("mlx"):
+            pytest.skip(reason)
+        return Mlx(detect_units(read_cpu())), Unit.GPU
     if reason := missing().get("openvino"):
         pytest.skip(reason)
     from triune.runtimes.openvino import OpenVino
@@ -103,7 +112,7 @@ HOSTED = frozenset(
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "bench" in metafunc.fixturenames:
-        names = ["reference", "onnxruntime", "openvino-cpu", "openvino-amx"]
+        names = ["reference", "onnxruntime", "openvino-cpu", "openvino-amx", "mlx"]
         names += ["hosted"] * (metafunc.function.__name__ in HOSTED)
         metafunc.parametrize("bench", names, indirect=True)
 

@@ -17,10 +17,13 @@ from support.lowered import FLOAT, model_of
 from support.mil_models import save_accumulator, save_classifier, save_functions, save_image_model
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.state import State
-from triune.core.units import Unit
+from triune.core.units import Presence, Unit
 from triune.coreai.lowering import lower as lower_to_coreai
 from triune.coreml.lowering import lower as lower_to_coreml
 from triune.graph.verify import Verdict
+from triune.hardware.cpu import read_cpu
+from triune.hardware.units import detect_units
+from triune.runtimes import missing
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
@@ -84,8 +87,18 @@ def test_what_cannot_be_loaded(model: Any, tmp_path: Path) -> None:
         triune.load(tmp_path)
     with pytest.raises(InvalidArgumentError, match="'tpu'"):
         triune.load(path, ["tpu"])
-    with pytest.raises(UnsupportedError, match="unit 'gpu' is absent"):
-        triune.load(path, ["gpu"])
+    absent = [each for each in detect_units(read_cpu()) if each.presence is Presence.ABSENT]
+    for status in absent:
+        with pytest.raises(UnsupportedError, match=f"unit '{status.unit.value}' is absent"):
+            triune.load(path, [status.unit.value])
+
+
+def test_the_gpu_answers_through_mlx(model: Any, tmp_path: Path) -> None:
+    if reason := missing().get("mlx"):
+        pytest.skip(reason)
+    with triune.load(_save(model, tmp_path / "model.onnx"), units=["gpu"]) as loaded:
+        assert loaded.unit is Unit.GPU
+        np.testing.assert_array_equal(loaded.run({"x": X})["y"], 2 * X)
 
 
 def _identity(datatype: int, tmp_path: Path) -> Path:

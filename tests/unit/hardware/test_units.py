@@ -80,3 +80,30 @@ def test_this_machine() -> None:
     amx = {status.unit: status for status in detect_units(cpu)}[Unit.AMX]
     has_tiles = {"amx_tile", "amx_bf16"} <= cpu.features
     assert (amx.presence is Presence.PRESENT) == (has_tiles and is_installed("openvino"))
+
+
+def _gpu(cpu: Cpu, nvidia: str, *installed: str) -> UnitStatus:
+    return detect_units(cpu, is_installed=lambda package: package in installed, nvidia=nvidia)[2]
+
+
+def test_a_gpu_is_nvidias_with_mlx_for_cuda() -> None:
+    status = _gpu(XEON, "NVIDIA H200", "mlx", "nvidia")
+    assert (status.presence, status.description) == (Presence.PRESENT, "NVIDIA H200, through MLX")
+    status = _gpu(XEON, "NVIDIA H200", "mlx")
+    assert status.presence is Presence.EMULATED
+    assert "pip install 'triune[mlx-cuda]'" in status.reason
+    status = _gpu(XEON, "NVIDIA H200")
+    assert status.presence is Presence.ABSENT
+    assert status.reason == "NVIDIA H200 is reached through MLX: pip install 'triune[mlx-cuda]'"
+
+
+def test_without_a_gpu_mlx_emulates_one() -> None:
+    status = _gpu(EPYC, "", "mlx", "nvidia")
+    assert status.presence is Presence.EMULATED
+    assert "answers and not for speed" in status.reason
+    assert "pip" not in status.reason
+    assert "pip install 'triune[mlx]'" in _gpu(EPYC, "").reason
+
+
+def test_apples_gpu_is_reached_through_mlx_where_it_is_installed() -> None:
+    assert _gpu(M2, "", "mlx", "coremltools").description == "Apple M2's GPU, through MLX"

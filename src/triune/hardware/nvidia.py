@@ -1,0 +1,24 @@
+"""Detects NVIDIA's GPUs on Linux, from what the driver tells."""
+
+import re
+from pathlib import Path
+
+CUDA_LIBRARIES = "nvidia"
+"""The Python package of CUDA's libraries, which MLX's build for CUDA installs, and its build for CPUs does not."""
+
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+
+
+def read_nvidia(folder: Path = _DRIVER) -> str:
+    """The model of the GPUs, "NVIDIA H200" or "2 x NVIDIA H200"; "" if there are none, or no driver.
+
+    Args:
+        folder: the driver's folder, in which each GPU has one with a file `information`.
+    """
+    try:
+        texts = [path.read_text() for path in sorted(folder.glob("*/information"))]
+    except OSError:
+        return ""
+    names = [found[1] for text in texts if (found := re.search(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE))]
+    kinds = dict.fromkeys(names)
+    return ", ".join(f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in kinds)

@@ -1,0 +1,277 @@
+"""The primitives of the shared lowerings in MLX, which computes when elements are read."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from triune.graph.conversion.lowering.builder import Builder, Dim, Operand
+from triune.metal.elementwise import OPS
+from triune.metal.library import Value, dtype_of, from_numpy, kind_of, mx, to_numpy
+from triune.metal.packing import Quantized
+
+MOST_UNROLLED = 64
+"""The largest number of steps of a loop in a compiled function, which has all steps one after another."""
+
+
+class MlxBuilder(Builder[Value]):
+    """Computes what it is told to write. Dimensions are numbers.
+
+    Attributes:
+        faults: BOOL scalars, each true if an index was outside a dimension, with the message for that. Results are
+            then computed with the nearest index inside, since MLX itself would read or write other memory.
+        is_compiling: whether the values have no elements yet.
+        float_type: MLX's type for ONNX's FLOAT.
+        quantized: the second operands of products that are packed, by name.
+    """
+
+    runtime = "MLX"
+
+    def __init__(
+        self,
+        float_type: Any = mx.float32,
+        quantized: Mapping[str, Quantized] = MappingProxyType({}),
+        *,
+        is_compiling: bool = False,
+    ) -> None:
+        self.faults: list[tuple[Value, str]] = []
+        self.is_compiling = is_compiling
+        self.float_type = float_type
+        self.quantized = quantized
+
+    def kind_of(self, elem_type: int) -> Any:
+        """MLX's type for an element type of ONNX. Raises KeyError if MLX has none."""
+        if elem_type == TensorProto.FLOAT:
+            return self.float_type
+        return kind_of(helper.tensor_dtype_to_np_dtype(elem_type))
+
+    def number(self, dim: Dim[Value]) -> int:
+        """A dimension as a number."""
+        return dim if isinstance(dim, int) else int(to_numpy(dim).reshape(()))
+
+    def numbers(self, dims: Sequence[Dim[Value]]) -> list[int]:
+        """Dimensions as numbers."""
+        return [self.number(dim) for dim in dims]
+
+    def dtype(self, x: Value) -> np.dtype[Any]:
+        """See `Builder`."""
+        return dtype_of(x)
+
+    def is_float(self, x: Value) -> bool:
+        """Whether the dtype is fp16, bf16 or fp32."""
+        return mx.issubdtype(x.dtype, mx.floating)
+
+    def shape(self, x: Value) -> tuple[int | None, ...]:
+        """See `Builder`."""
+        return x.shape
+
+    def dim(self, x: Value, axis: int) -> int:
+        """See `Builder`."""
+        return x.shape[axis]
+
+    def constant(self, array: NDArray[Any] | np.generic) -> Value:
+        """See `Builder`."""
+        return from_numpy(np.asarray(array))
+
+    def full(self, dims: Sequence[Dim[Value]], number: float, dtype: Any) -> Value:
+        """See `Builder`."""
+        kind = kind_of(dtype)
+        return mx.broadcast_to(mx.array(number, dtype=kind), self.numbers(dims))
+
+    def iota(self, count: Dim[Value]) -> Value:
+        """See `Builder`."""
+        return mx.arange(self.number(count), dtype=mx.int32)
+
+    def elementwise(self, op: str, *operands: Value, **attributes: Any) -> Value:
+        """See `Builder`."""
+        return OPS[op](*operands, **attributes)
+
+    def alike(self, op: str, *operands: Operand[Value]) -> Value:
+        """See `Builder`."""
+        values: list[Value] = [each for each in operands if isinstance(each, mx.array)]
+        kind = values[-1].dtype
+        return OPS[op](*(x if isinstance(x, mx.array) else mx.array(x, dtype=kind) for x in operands))
+
+    def cast(self, x: Value, dtype: Any) -> Value:
+        """See `Builder`."""
+        kind = kind_of(dtype)
+        return x if x.dtype == kind else x != 0 if kind == mx.bool_ else x.astype(kind)
+
+    def summable(self, x: Value) -> Value:
+        """See `Builder`."""
+        return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
+
+    def mod(self, x: Value, y: Operand[Value]) -> Value:
+        """See `Builder`."""
+        return self.elementwise("Mod", x, y if isinstance(y, mx.array) else mx.array(y, dtype=x.dtype), fmod=0)
+
+    def inverse_root(self, x: Value) -> Value:
+        """See `Builder`."""
+        return mx.rsqrt(x)
+
+    def matmul(self, x: Value, y: Value, *, is_transposed: bool = False) -> Value:
+        """See `Builder`."""
+        return product(x, mx.swapaxes(y, -1, -2) if is_transposed else y)
+
+    def reduce(self, op: str, x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
+        """See `Builder`."""
+        if op in ("ReduceMax", "ReduceMin") and x.size == 0:
+            return _extreme_of_none(op, x, axes, keepdims=keepdims)
+        function = getattr(mx, op.removeprefix("Reduce").lower())
+        return function(x, axis=list(axes), keepdims=keepdims).astype(x.dtype)
+
+    def arg(self, op: str, x: Value, axis: int, *, keepdims: bool) -> Value:
+        """See `Builder`."""
+        return getattr(mx, op.lower())(x, axis=axis, keepdims=keepdims).astype(mx.int32)
+
+    def cumsum(self, x: Value, axis: int) -> Value:
+        """See `Builder`."""
+        return mx.cumsum(x, axis)
+
+    def sizes(self, x: Value, start: int, end: int) -> Value:
+        """See `Builder`."""
+        return mx.array(np.array(x.shape[start:end], np.int32))
+
+    def reshape(self, x: Value, dims: Sequence[Dim[Value]]) -> Value:
+        """See `Builder`."""
+        return mx.reshape(x, self.numbers(dims))
+
+    def expand(self, x: Value, dims: Sequence[Dim[Value]]) -> Value:
+        """See `Builder`."""
+        return mx.broadcast_to(x, self.numbers(dims))
+
+    def tile(self, x: Value, reps: Value | Sequence[int]) -> Value:
+        """See `Builder`."""
+        return mx.tile(x, to_numpy(reps).tolist() if isinstance(reps, mx.array) else list(reps))
+
+    def transpose(self, x: Value, permutation: Sequence[int]) -> Value:
+        """See `Builder`."""
+        return mx.transpose(x, list(permutation))
+
+    def unsqueeze(self, x: Value, axes: Sequence[int]) -> Value:
+        """See `Builder`."""
+        return mx.expand_dims(x, list(axes))
+
+    def squeeze(self, x: Value, axes: Sequence[int]) -> Value:
+        """See `Builder`."""
+        return mx.squeeze(x, list(axes)) if axes else x
+
+    def concat(self, values: Sequence[Value], axis: int) -> Value:
+        """See `Builder`."""
+        return mx.concatenate(list(values), axis)
+
+    def slice(self, x: Value, axis: int, start: Dim[Value], end: Dim[Value]) -> Value:
+        """See `Builder`."""
+        return x[(*[slice(None)] * axis, slice(self.number(start), self.number(end)))]
+
+    def take(self, x: Value, index: Dim[Value], axis: int = 0) -> Value:
+        """See `Builder`."""
+        return mx.take(x, index, axis)
+
+    def with_row(self, x: Value, row: Value, index: Value) -> Value:
+        """See `Builder`."""
+        return mx.slice_update(x, row[None], start_indices=index.reshape((1,)), axes=(0,))
+
+    def from_front(self, indices: Value, size: Dim[Value]) -> Value:
+        """See `Builder`."""
+        return self.where(self.greater(0, indices), self.add(indices, size), indices)
+
+    def gather_elements(self, x: Value, indices: Value, axis: int) -> Value:
+        """See `Builder`."""
+        return mx.take_along_axis(x, indices, axis)
+
+    def gather_nd(self, x: Value, indices: Value) -> Value:
+        """See `Builder`."""
+        return x[tuple(indices[..., each] for each in range(indices.shape[-1]))]
+
+    def reverse(self, x: Value, axis: int) -> Value:
+        """See `Builder`."""
+        return x[(*[slice(None)] * axis, slice(None, None, -1))]
+
+    def reverse_sequence(self, x: Value, lengths: Value, time: int, batch: int) -> Value:
+        """See `Builder`."""
+        rest = [axis for axis in range(x.ndim) if axis not in (time, batch)]
+        order = [batch, time, *rest]
+        turned = mx.transpose(x, order)
+        step, lengths = mx.arange(turned.shape[1])[None], lengths.astype(mx.int32)[:, None]
+        places = mx.where(step < lengths, lengths - 1 - step, step)
+        places = places.reshape((*places.shape, *[1] * len(rest)))
+        found = mx.take_along_axis(turned, mx.broadcast_to(places, turned.shape), 1)
+        return mx.transpose(found, [int(each) for each in np.argsort(order)])
+
+    def top_k(self, x: Value, count: Dim[Value], axis: int, *, is_largest: bool) -> tuple[Value, Value]:
+        """See `Builder`. Of equal elements the first ones come first."""
+        size = x.shape[axis]
+        if self.number(count) > size:
+            raise ValueError(f"the first {self.number(count)} of a dimension of {size} elements")
+        if is_largest:
+            # Sorting is stable, so the reverse of the sorted reverse has equal elements in their order.
+            order = self.reverse(size - 1 - mx.argsort(self.reverse(x, axis), axis).astype(mx.int32), axis)
+        else:
+            order = mx.argsort(x, axis).astype(mx.int32)
+        order = self.slice(order, axis, 0, count)
+        return mx.take_along_axis(x, order, axis), order
+
+    def nonzero_indices(self, x: Value) -> Value:
+        """See `Builder`. MLX's arrays have their shapes before their elements, so numpy finds them."""
+        return from_numpy(np.argwhere(to_numpy(x)).astype(np.int32))
+
+    def loop(self, limit: Dim[Value], starts: Sequence[Value], step: Callable[..., Sequence[Value]]) -> list[Value]:
+        """See `Builder`."""
+        values, count = list(starts), self.number(limit)
+        self.require_short(count)
+        for number in range(count):
+            values = list(step(mx.array(number, dtype=mx.int32), *values))
+        return values
+
+    def require_short(self, count: int) -> None:
+        """Raises ValueError if a loop has too many steps for a compiled function."""
+        if self.is_compiling and count > MOST_UNROLLED:
+            raise ValueError(f"a loop of {count} steps; compiled functions have at most {MOST_UNROLLED}")
+
+    def within(self, indices: Value, size: int, what: str) -> Value:
+        """Indices that count from the front. They are checked, and negative ones count from the end of `size`."""
+        if indices.size == 0:
+            return indices
+        front = mx.where(indices < 0, indices + size, indices)
+        self.faults.append(
+            (mx.any((front < 0) | (front >= size)), f"{what} is out of range: the dimension has {size} elements")
+        )
+        return mx.clip(front, 0, max(size - 1, 0))
+
+
+def _extreme_of_none(op: str, x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
+    """The largest or smallest of no elements: the lowest or highest number of the type."""
+    dims = [1 if axis in axes else size for axis, size in enumerate(x.shape) if keepdims or axis not in axes]
+    dtype = dtype_of(x)
+    is_max = op == "ReduceMax"
+    if dtype.kind in "iu":
+        number = np.iinfo(dtype).min if is_max else np.iinfo(dtype).max
+    else:
+        number = -np.inf if is_max else np.inf
+    return mx.full(dims, number, dtype=x.dtype)
+
+
+_BITS, _CHUNK = 8, 256
+
+
+def product(x: Value, y: Value) -> Value:
+    """MatMul of floats or integers. Integers wrap around."""
+    if mx.issubdtype(x.dtype, mx.floating):
+        return mx.matmul(x, y)
+    # MLX multiplies matrices of floats only. Products of 8 bits by 8 bits, 256 of them summed, are exact in fp32.
+    dtype, parts = x.dtype, range(0, x.dtype.size * 8, _BITS)
+    kind = dtype if dtype.size >= mx.int32.size else mx.int32
+    x, y = x.astype(kind), y.astype(kind)
+    total = mx.array(0, dtype=kind)
+    for start in range(0, max(x.shape[-1], 1), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        rows, columns = x[..., some], y[..., some, :] if y.ndim > 1 else y[some]
+        for left in parts:
+            for right in range(0, parts.stop - left, _BITS):
+                bits = (((each >> shift) & 0xFF).astype(mx.float32) for each, shift in ((rows, left), (columns, right)))
+                total = total + (mx.matmul(*bits).astype(kind) << (left + right))
+    return total.astype(dtype)

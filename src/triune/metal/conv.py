@@ -1,0 +1,101 @@
+"""Convolutions. MLX has channels last, ONNX has them first."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.window import Window, cuts_of, window_of
+from triune.metal.builder import product
+from triune.metal.context import Context, Lowering
+from triune.metal.library import Value, mx
+
+_MOST_SPATIAL = 3
+
+
+def _conv(c: Context) -> None:
+    x, weights, groups = c.input(0), c.input(1), int(c.attributes.get("group", 1))
+    window = window_of(c.attributes, weights.shape[2:])
+    sizes = x.shape[2:]
+    _require_known(sizes)
+    window.require_room(sizes)
+    pads = [window.padding(axis, size) or (0, 0) for axis, size in enumerate(sizes)]
+    if not mx.issubdtype(x.dtype, mx.floating):
+        found = _of_integers(x, weights, window, pads, groups)
+    else:
+        found = _first(
+            mx.conv_general(
+                _last(x),
+                _last(weights),
+                stride=window.strides,
+                padding=([low for low, _ in pads], [high for _, high in pads]),
+                kernel_dilation=window.dilations,
+                groups=groups,
+            )
+        )
+    c.give(_biased(c, found))
+
+
+def _conv_transpose(c: Context) -> None:
+    x, weights, groups = c.input(0), c.input(1), int(c.attributes.get("group", 1))
+    kernel, spatial = weights.shape[2:], x.ndim - 2
+    _require_known(kernel)
+    strides = list(c.attributes.get("strides", [1] * spatial))
+    dilations = list(c.attributes.get("dilations", [1] * spatial))
+    extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+    # A convolution with the mirrored kernel over the image with zeros between its elements.
+    pads = [
+        (extent - 1 - begin, extent - 1 - end)
+        for extent, (begin, end) in zip(extents, cuts_of(c.attributes, extents, strides, x.shape[2:]), strict=True)
+    ]
+    grouped = weights.reshape((groups, weights.shape[0] // groups, *weights.shape[1:]))
+    turned = mx.swapaxes(grouped, 1, 2).reshape((-1, weights.shape[0] // groups, *kernel))
+    found = _first(
+        mx.conv_general(
+            _last(x),
+            _last(turned),
+            stride=1,
+            padding=([max(low, 0) for low, _ in pads], [max(high, 0) for _, high in pads]),
+            kernel_dilation=dilations,
+            input_dilation=strides,
+            groups=groups,
+            flip=True,
+        )
+    )
+    # More may be cut off than the kernel reaches.
+    cuts = [slice(max(-low, 0), size + min(high, 0)) for (low, high), size in zip(pads, found.shape[2:], strict=True)]
+    c.give(_biased(c, found[(slice(None), slice(None), *cuts)]))
+
+
+def _require_known(sizes: Sequence[int]) -> None:
+    if not 1 <= len(sizes) <= _MOST_SPATIAL:
+        raise Refusal(f"a convolution of {len(sizes)} spatial dimensions; MLX has 1 to {_MOST_SPATIAL}")
+
+
+def _last(x: Value) -> Value:
+    return mx.moveaxis(x, 1, -1)
+
+
+def _first(x: Value) -> Value:
+    return mx.moveaxis(x, -1, 1)
+
+
+def _biased(c: Context, found: Value) -> Value:
+    return found + c.input(2).reshape((-1, *[1] * (found.ndim - 2))) if c.has(2) else found
+
+
+def _of_integers(x: Value, weights: Value, window: Window, pads: Sequence[tuple[int, int]], groups: int) -> Value:
+    """A convolution as products of matrices, one for each element of the kernel."""
+    counts = [window.count(axis, size) for axis, size in enumerate(x.shape[2:])]
+    padded = mx.pad(x, [(0, 0), (0, 0), *pads])
+    results: list[Value] = []
+    for rows, kernel in zip(mx.split(padded, groups, axis=1), mx.split(weights, groups, axis=0), strict=True):
+        total = 0
+        for place, part in zip(np.ndindex(*window.kernel), window.parts(counts), strict=True):
+            matrix = mx.swapaxes(kernel[(slice(None), slice(None), *place)], 0, 1)
+            total = total + product(_last(rows[(slice(None), slice(None), *part)]), matrix)
+        results.append(_first(total))
+    return mx.concatenate(results, axis=1)
+
+
+TABLE: Mapping[str, Lowering] = {"Conv": _conv, "ConvTranspose": _conv_transpose}

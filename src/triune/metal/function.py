@@ -1,0 +1,96 @@
+"""A program as a function of numpy arrays, compiled for the shapes that it is called with."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+from triune.metal.library import Value, exclusive, from_numpy, is_gpu, mx, to_numpy
+from triune.metal.program import Program
+
+MOST_COMPILED = 32
+"""The most sets of shapes for which a compiled function is kept. Each has its own copy of the graph; all share the
+weights.
+"""
+
+_Compiled: TypeAlias = tuple[Callable[..., list[Value]], list[str]]
+"""A compiled function, which returns the outputs and then the faults, and what each fault means."""
+
+
+class OutsideError(ValueError):
+    """An index was outside a dimension."""
+
+
+class Function:
+    """Computes a program's outputs. One call at a time computes with MLX in the process; others wait.
+
+    Attributes:
+        compiles: whether MLX compiles the program. On a CPU it does not, since MLX would start a C++ compiler.
+    """
+
+    def __init__(self, program: Program, *, compiles: bool | None = None) -> None:
+        """`compiles`: None means on a GPU."""
+        self._program = program
+        self.compiles = (is_gpu() if compiles is None else compiles) and not program.is_random
+        self._compiled: OrderedDict[tuple[Any, ...], _Compiled | None] = OrderedDict()
+
+    @property
+    def num_compiled(self) -> int:
+        """For how many sets of shapes it is known whether and how the program is compiled."""
+        return len(self._compiled)
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """Compute outputs.
+
+        Raises:
+            OutsideError: an index is outside a dimension.
+            UnsupportedError: a node cannot compute these inputs.
+            Exception: any of MLX's.
+        """
+        with exclusive():
+            values = {name: from_numpy(array) for name, array in inputs.items()}
+            found, faults = self._compute(values, outputs)
+            mx.eval(*found, *(fault for fault, _ in faults))
+            outside = next((message for fault, message in faults if fault.item()), None)
+            if outside is not None:
+                raise OutsideError(outside)
+            return [to_numpy(value) for value in found]
+
+    def _compute(
+        self, values: Mapping[str, Value], outputs: Sequence[str]
+    ) -> tuple[list[Value], list[tuple[Value, str]]]:
+        compiled = self._compiled_for(values, outputs) if self.compiles else None
+        if compiled is None:
+            return self._program(values, outputs)
+        function, messages = compiled
+        found = function(*values.values())
+        return found[: len(outputs)], list(zip(found[len(outputs) :], messages, strict=True))
+
+    def _compiled_for(self, values: Mapping[str, Value], outputs: Sequence[str]) -> _Compiled | None:
+        """The compiled function for these shapes; None if the program reads elements to know what to compute."""
+        key = (tuple(outputs), tuple((name, *value.shape) for name, value in values.items()))
+        if key in self._compiled:
+            self._compiled.move_to_end(key)
+            return self._compiled[key]
+        compiled = self._compile(values, outputs)
+        self._compiled[key] = compiled
+        if len(self._compiled) > MOST_COMPILED:
+            self._compiled.popitem(last=False)
+        return compiled
+
+    def _compile(self, values: Mapping[str, Value], outputs: Sequence[str]) -> _Compiled | None:
+        names, messages = list(values), list[str]()
+
+        def compute(*arrays: Value) -> list[Value]:
+            found, faults = self._program(dict(zip(names, arrays, strict=True)), outputs, is_compiling=True)
+            messages[:] = [message for _, message in faults]
+            return [*found, *(fault for fault, _ in faults)]
+
+        function: Callable[..., list[Value]] = mx.compile(compute)
+        try:
+            function(*values.values())
+        # Whatever the cause: without compiling it is raised again, if it has another one than compiling.
+        except Exception:  # noqa: BLE001
+            return None
+        return function, messages

@@ -1,0 +1,80 @@
+"""MLX, which publishes partial types, and the conversion of its arrays from and to numpy's."""
+
+import contextlib
+import threading
+from collections.abc import Generator, Mapping
+from typing import Any, Final, TypeAlias
+
+import ml_dtypes
+import mlx.core
+import numpy as np
+from numpy.typing import NDArray
+
+mx: Any = mlx.core
+
+Value: TypeAlias = Any
+"""An array of MLX. It may not be computed yet: MLX computes when the elements are read, or when it is told to."""
+
+BF16: Final = np.dtype(ml_dtypes.bfloat16)
+
+_KINDS: Mapping[np.dtype[Any], Any] = {
+    **{
+        np.dtype(name): getattr(mx, name)
+        for name in (
+            *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+            *("float16", "float32", "complex64"),
+        )
+    },
+    np.dtype(np.bool_): mx.bool_,
+    # GPUs of MLX have no fp64.
+    np.dtype(np.float64): mx.float32,
+    BF16: mx.bfloat16,
+}
+
+_DTYPES: Mapping[Any, np.dtype[Any]] = {kind: dtype for dtype, kind in _KINDS.items() if dtype != np.dtype(np.float64)}
+
+_LOCK = threading.Lock()
+_STREAM = mx.new_thread_unsafe_stream(mx.default_device())
+
+
+@contextlib.contextmanager
+def exclusive() -> Generator[None]:
+    """A context in which this thread alone computes with MLX, on the only stream of the process.
+
+    Two streams whose buffers grow have made the kernel of Macs panic. And a stream of MLX is not safe to use by two
+    threads.
+    """
+    with _LOCK, mx.stream(_STREAM):
+        yield
+
+
+def is_gpu() -> bool:
+    """Whether MLX computes on a GPU, by Metal or CUDA."""
+    return mx.default_device().type == mx.gpu
+
+
+def kind_of(dtype: Any) -> Any:
+    """MLX's type for a numpy dtype; fp32 for fp64. Raises KeyError for a dtype that MLX does not have."""
+    return _KINDS[np.dtype(dtype)]
+
+
+def dtype_of(x: Value) -> np.dtype[Any]:
+    """The numpy dtype of an array."""
+    return _DTYPES[x.dtype]
+
+
+def from_numpy(array: NDArray[Any]) -> Value:
+    """Copy an array to MLX; fp64 becomes fp32."""
+    array = array.astype(np.float32) if array.dtype == np.float64 else array
+    return mx.array(array if array.flags.c_contiguous else np.array(array, order="C"))
+
+
+def to_numpy(x: Value) -> NDArray[Any]:
+    """Copy an array from MLX; this computes it.
+
+    Raises:
+        ValueError: it is an array without elements yet, of a function that is being compiled.
+    """
+    if x.dtype == mx.bfloat16:
+        return np.array(x.view(mx.uint16)).view(BF16)
+    return np.array(x)

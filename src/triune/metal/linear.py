@@ -1,0 +1,56 @@
+"""Products of matrices, Softmax and RMSNormalization."""
+
+from collections.abc import Mapping
+
+from triune.graph.axes import positive
+from triune.metal.builder import product
+from triune.metal.context import Context, Lowering, builder_of
+from triune.metal.library import Value, mx
+
+
+def _matmul(c: Context) -> None:
+    weights = builder_of(c).quantized.get(c.node.input[1])
+    c.give(product(c.input(0), c.input(1)) if weights is None else weights.product(c.input(0)))
+
+
+def _gemm(c: Context) -> None:
+    a, b = (
+        mx.transpose(c.input(index)) if c.attributes.get(name, 0) else c.input(index)
+        for index, name in enumerate(("transA", "transB"))
+    )
+    found = _scaled(product(a, b), c.attributes.get("alpha", 1.0))
+    beta = c.attributes.get("beta", 1.0)
+    c.give(found + _scaled(c.input(2), beta) if c.has(2) and beta != 0 else found)
+
+
+def _scaled(x: Value, factor: float) -> Value:
+    if factor == 1:
+        return x
+    return (x.astype(mx.float32) * factor).astype(x.dtype)
+
+
+def _softmax(c: Context) -> None:
+    x = c.input(0)
+    if x.ndim == 0:
+        c.give(mx.ones_like(x))
+        return
+    c.give(mx.softmax(x, positive(int(c.attributes.get("axis", -1)), x.ndim), precise=True))
+
+
+def _rms_norm(c: Context) -> None:
+    x, scale = c.input(0), c.input(1)
+    axis, epsilon = positive(int(c.attributes.get("axis", -1)), x.ndim), float(c.attributes.get("epsilon", 1e-5))
+    if axis == x.ndim - 1 and scale.ndim == 1:
+        c.give(mx.fast.rms_norm(x, scale.astype(x.dtype), epsilon))
+        return
+    wide = x.astype(mx.float32)
+    root = mx.rsqrt(mx.mean(wide * wide, axis=list(range(axis, x.ndim)), keepdims=True) + epsilon)
+    c.give((wide * root).astype(x.dtype) * scale)
+
+
+TABLE: Mapping[str, Lowering] = {
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    "Softmax": _softmax,
+    "RMSNormalization": _rms_norm,
+}

@@ -1,0 +1,45 @@
+"""From an ONNX model to a program of MLX."""
+
+from typing import Literal, TypeAlias
+
+from onnx import ModelProto
+
+from triune.graph.conversion.options import ConversionOptions
+from triune.graph.conversion.options import Precision as Converted
+from triune.graph.conversion.prepare import prepare, silent, translated_failures
+from triune.graph.conversion.unknown import empty_unknown
+from triune.graph.normalize import normalize
+from triune.graph.passes.halve import Halve
+from triune.graph.weight_files import WeightFile
+from triune.metal.library import exclusive, mx
+from triune.metal.program import BEYOND_CORE, Program
+
+Precision: TypeAlias = Literal["source", "bf16", "fp16"]
+"""In what the floats of fp32 are computed: in fp32, or in 16 bits."""
+
+
+def lower(model: ModelProto, precision: Precision = "source", *, most_bytes: int | None = None) -> Program:
+    """Make a program that computes a model.
+
+    Args:
+        model: any ONNX model, which is not changed. If it has external data, `graph.load` must have set their paths:
+            they are read, and not needed afterwards.
+        precision: with fp16, nodes that fp16 cannot compute stay in fp32, integers are narrowed to int32, and inputs
+            with a default become constants.
+        most_bytes: see `Program`.
+
+    Raises:
+        InvalidArgumentError: the model is not valid ONNX.
+        UnsupportedError: nodes cannot be computed: one message names each with its reason.
+    """
+    with exclusive(), WeightFile() as file, translated_failures(model):
+        if precision == "fp16":
+            prepared = prepare(model, ConversionOptions(precision=Converted.FP16), None, silent, file)
+            core = Halve((), prepared.wide, file)(prepared.model)
+        else:
+            copy = ModelProto()
+            copy.CopyFrom(model)
+            empty_unknown(copy)
+            core = normalize(copy, keep=BEYOND_CORE, file=file)
+        kind = mx.bfloat16 if precision == "bf16" else mx.float32
+        return Program(core.graph, float_type=kind, most_bytes=most_bytes)

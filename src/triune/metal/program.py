@@ -1,0 +1,274 @@
+"""A graph of core ops as a function of MLX's arrays."""
+
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, NodeProto, TensorProto, helper
+
+from triune.core.errors import UnsupportedError
+from triune.graph.conversion import scope as conversion
+from triune.graph.conversion.context import NodeContext
+from triune.graph.conversion.left import why_left
+from triune.graph.conversion.lowering.table import SHARED
+from triune.graph.conversion.problems import Problem, called, require_none
+from triune.graph.values import attributes_of, names_read_by, subgraphs_of
+from triune.graph.weight_files import array_of
+from triune.metal import (
+    attention,
+    control,
+    conv,
+    elementwise,
+    gathers,
+    linear,
+    pools,
+    quantize,
+    random_numbers,
+    reductions,
+    resize,
+    shapes,
+    slices,
+)
+from triune.metal.builder import MlxBuilder
+from triune.metal.context import Lowering
+from triune.metal.library import Value, from_numpy, mx
+from triune.metal.packing import Quantized, Reader, quantized
+from triune.metal.scope import Scope
+
+_OWN = (
+    *(attention, control, conv, elementwise, gathers, linear),
+    *(pools, quantize, random_numbers, reductions, resize, shapes, slices),
+)
+"""Families of operators that MLX has itself."""
+
+TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op, each in family.TABLE.items()}}
+
+BEYOND_CORE = ("BitCast", "RMSNormalization", "RotaryEmbedding")
+"""Operators that are computed as they are, though core ops could say them."""
+
+_STANDARD = ("", "ai.onnx")
+
+_BYTES: Mapping[int, Any] = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8}
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A node, ready to be computed. `kinds`: MLX's type of each output; None where the graph does not say it."""
+
+    node: NodeProto
+    lowering: Lowering
+    attributes: Mapping[str, Any]
+    kinds: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A graph or subgraph. `graph` is kept, since plans are found by its identity."""
+
+    graph: GraphProto
+    steps: list[_Step]
+    constants: dict[str, Value]
+
+
+class Program:
+    """Computes a graph. What depends on constants alone is computed once, when the program is made.
+
+    Attributes:
+        is_random: whether results differ from run to run.
+    """
+
+    def __init__(
+        self,
+        graph: GraphProto,
+        *,
+        float_type: Any = mx.float32,
+        read: Reader = array_of,
+        more: Mapping[str, Lowering] | None = None,
+        most_bytes: int | None = None,
+    ) -> None:
+        """Prepare to compute a graph.
+
+        Args:
+            graph: in core ops and BEYOND_CORE.
+            float_type: MLX's type in which FLOAT is computed: fp32, bf16 or fp16.
+            read: reads the elements of an initializer.
+            more: operators of other domains.
+            most_bytes: the largest array that a node may make; None means the machine's memory.
+
+        Raises:
+            UnsupportedError: nodes cannot be computed: one message names each with its reason.
+        """
+        self._graph, self._read, self._float_type, self._more = graph, read, float_type, more or {}
+        self._most_bytes = most_bytes or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        # Tables of angles stay in fp32: rounded, positions beyond a few hundred would run together.
+        self._wide = {name for node in graph.node if node.op_type == "RotaryEmbedding" for name in node.input[1:3]}
+        self._plans: dict[int, _Plan] = {}
+        self._problems: list[Problem] = []
+        self.is_random = False
+        plan = self._plan(graph)
+        require_none(self._problems, "MLX")
+        self._quantized = self._pack(graph)
+        self._compute_constants(plan)
+
+    @property
+    def num_packed(self) -> int:
+        """How many products are computed with packed weights."""
+        return len(self._quantized)
+
+    def __call__(
+        self, inputs: Mapping[str, Value], outputs: Sequence[str], *, is_compiling: bool = False
+    ) -> tuple[list[Value], list[tuple[Value, str]]]:
+        """Compute outputs.
+
+        Args:
+            inputs: arrays by name; those with a default may be left out.
+            outputs: the names.
+            is_compiling: whether the inputs have no elements yet.
+
+        Returns:
+            the outputs, and the faults (`MlxBuilder.faults`).
+
+        Raises:
+            Refusal: a node cannot compute these inputs.
+            Exception: any of MLX's.
+        """
+        builder = self._builder(is_compiling=is_compiling)
+        plan = self._plans[id(self._graph)]
+        scope = self._scope(plan, None)
+        for name, value in inputs.items():
+            scope.put(name, value)
+        self._run(plan, scope, builder)
+        return [scope.value(name) for name in outputs], builder.faults
+
+    def _builder(self, *, is_compiling: bool = False) -> MlxBuilder:
+        return MlxBuilder(self._float_type, self._quantized, is_compiling=is_compiling)
+
+    def _scope(self, plan: _Plan, outer: conversion.Scope[Value] | None) -> Scope:
+        return Scope(plan.graph, outer, plan.constants, self._make)
+
+    def _make(self, tensor: TensorProto) -> Value:
+        array = self._read(tensor)
+        if tensor.data_type in _BYTES:
+            # MLX has no integers of 4 bits.
+            array = array.astype(_BYTES[tensor.data_type])
+        try:
+            value = from_numpy(array)
+        except (TypeError, ValueError) as error:
+            kind = helper.tensor_dtype_to_string(tensor.data_type)
+            raise UnsupportedError(f"constant '{tensor.name}' is of {kind}, which MLX does not have") from error
+        is_cast = tensor.data_type == TensorProto.FLOAT and tensor.name not in self._wide
+        return value.astype(self._float_type) if is_cast else value
+
+    def _run(self, plan: _Plan, scope: conversion.Scope[Value], builder: MlxBuilder) -> None:
+        for step in plan.steps:
+            self._step(step, scope, builder)
+
+    def _step(self, step: _Step, scope: conversion.Scope[Value], builder: MlxBuilder) -> None:
+        def write_graph(graph: GraphProto, outer: conversion.Scope[Value], inputs: Mapping[str, Value]) -> list[Value]:
+            plan = self._plan(graph)
+            inner = self._scope(plan, outer)
+            for name, value in inputs.items():
+                inner.put(name, value)
+            self._run(plan, inner, builder)
+            return [inner.value(value.name) for value in graph.output]
+
+        step.lowering(NodeContext(step.node, step.attributes, scope, write_graph, builder))
+        for name, kind in step.kinds.items():
+            value = scope.value(name)
+            # MLX computes later, and would end the process where there is no memory.
+            if value.nbytes > self._most_bytes:
+                raise MemoryError(f"{called(step.node)}: Unable to allocate {value.nbytes} bytes, shape {value.shape}")
+            if kind is not None and value.dtype != kind:
+                scope.put(name, value.astype(kind))
+
+    def _plan(self, graph: GraphProto) -> _Plan:
+        found = self._plans.get(id(graph))
+        if found is not None:
+            return found
+        builder = MlxBuilder(self._float_type)
+        values = conversion.Values(graph)
+        steps: list[_Step] = []
+        for node in graph.node:
+            lowering = (TABLE if node.domain in _STANDARD else self._more).get(node.op_type)
+            attributes = attributes_of(node)
+            self.is_random |= node.op_type in random_numbers.OPS
+            for each in attributes.values():
+                if isinstance(each, GraphProto):
+                    self._plan(each)
+            kinds: dict[str, Any] = dict.fromkeys(filter(None, node.output))
+            for name in kinds:
+                elem_type = values.elem_type(name)
+                try:
+                    if elem_type:
+                        kinds[name] = builder.kind_of(elem_type)
+                except KeyError:
+                    kind = TensorProto.DataType.Name(elem_type)
+                    self._problems.append(Problem(called(node), f"its result is of {kind}, which MLX does not have"))
+            if lowering is None:
+                self._problems.append(Problem(called(node), why_left(node, "MLX")))
+            else:
+                steps.append(_Step(node, lowering, attributes, kinds))
+        plan = _Plan(graph, steps, {})
+        self._plans[id(graph)] = plan
+        return plan
+
+    def _pack(self, graph: GraphProto) -> dict[str, Quantized]:
+        """The second operands of products that MLX computes with packed weights."""
+        makers = {name: node for node in graph.node for name in node.output}
+        names = {node.input[1] for node in graph.node if node.op_type == "MatMul" and node.domain in _STANDARD}
+        tensors = {tensor.name: tensor for tensor in graph.initializer}
+        found = {
+            name: quantized(name, makers, tensors.get, self._read, self._float_type) for name in names if name in makers
+        }
+        return {name: each for name, each in found.items() if each is not None}
+
+    def _compute_constants(self, plan: _Plan) -> None:
+        """Compute the nodes that need no input, and drop those that nobody needs."""
+        steps = _needed(plan, self._quantized)
+        given = {value.name for value in self._graph.input}
+        known = {tensor.name for tensor in self._graph.initializer} - given
+        builder, scope = self._builder(), self._scope(plan, None)
+        left: list[_Step] = []
+        made: dict[str, Value] = {}
+        for step in steps:
+            names = names_read_by(step.node) - {""}
+            is_constant = names <= known and not any(True for _ in subgraphs_of(step.node))
+            if not is_constant or step.node.op_type in random_numbers.OPS:
+                left.append(step)
+                continue
+            self._step(step, scope, builder)
+            for name in filter(None, step.node.output):
+                made[name] = scope.value(name)
+                known.add(name)
+        plan.steps[:] = left
+        read = {name for step in left for name in names_read_by(step.node)} | {each.name for each in plan.graph.output}
+        plan.constants.update(made)
+        for name in list(plan.constants):
+            if name not in read or name in self._quantized:
+                del plan.constants[name]
+        for each in self._plans.values():
+            self._read_files(each, read if each is plan else None)
+            mx.eval(list(each.constants.values()))
+
+    def _read_files(self, plan: _Plan, names: Collection[str] | None) -> None:
+        """Make the constants whose data are in files, which may change; `names`: those that are needed."""
+        for tensor in plan.graph.initializer:
+            is_needed = names is None or (tensor.name in names and tensor.name not in self._quantized)
+            if is_needed and tensor.data_location == TensorProto.EXTERNAL and tensor.name not in plan.constants:
+                plan.constants[tensor.name] = self._make(tensor)
+
+
+def _needed(plan: _Plan, packed: Mapping[str, Quantized]) -> list[_Step]:
+    """The steps whose results an output needs, without those that make weights which MLX has packed."""
+    wanted = Counter(value.name for value in plan.graph.output)
+    steps: list[_Step] = []
+    for step in reversed(plan.steps):
+        if not any(name in wanted for name in step.node.output):
+            continue
+        steps.append(step)
+        is_packed = step.node.op_type == "MatMul" and step.node.input[1] in packed
+        wanted.update(step.node.input[:1] if is_packed else names_read_by(step.node))
+    return steps[::-1]

@@ -1,0 +1,70 @@
+"""The values of a graph while MLX computes it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import GraphProto, TensorProto
+
+from triune.graph.conversion import scope as conversion
+from triune.graph.weight_files import array_of
+from triune.metal.library import Value, to_numpy
+
+
+class Scope(conversion.Scope[Value]):
+    """As `conversion.Scope`. Unlike programs of Apple's, MLX has arrays without elements, and all integers."""
+
+    runtime = "MLX"
+
+    def __init__(
+        self,
+        graph: GraphProto,
+        outer: "conversion.Scope[Value] | None",
+        constants: dict[str, Value],
+        make: Callable[[TensorProto], Value],
+    ) -> None:
+        """Make a scope.
+
+        Args:
+            graph: the graph.
+            outer: the scope of the graph around it.
+            constants: arrays of MLX by name: of initializers, and of values that depend on them alone. Initializers are
+                added as they are needed.
+            make: makes the array of an initializer.
+        """
+        super().__init__(graph, outer)
+        self._constants = constants
+        self._make_constant = make
+
+    def make(self, tensor: TensorProto) -> Value:
+        """See `conversion.Scope`."""
+        return self._make_constant(tensor)
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """See `conversion.Scope`. Only a value of a function that is being compiled is not known."""
+        tensor = self.tensor(name)
+        if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
+            # The file may have changed since the constant was made.
+            return self.known(self.value(name))
+        return self.narrowed(tensor)
+
+    def known(self, value: Value) -> NDArray[Any] | None:
+        """See `conversion.Scope`."""
+        try:
+            return to_numpy(value)
+        except ValueError:
+            return None
+
+    def narrowed(self, tensor: TensorProto) -> NDArray[Any]:
+        """See `conversion.Scope`."""
+        return array_of(tensor)
+
+    def is_empty(self, name: str) -> bool:
+        """Never: an array without elements is like any other."""
+        return False
+
+    def _constant(self, name: str) -> Value:
+        outer = self._outer
+        if name not in self._constants and name not in self._tensors and isinstance(outer, Scope):
+            return outer._constant(name)
+        return super()._constant(name)

@@ -1,0 +1,141 @@
+"""MLX: Apple's GPUs through Metal, NVIDIA's through CUDA, on unit `gpu`. Backend "mlx".
+
+Where MLX has no GPU, it computes on the CPU with the same code: for answers, and slowly. `gpu` counts as emulated then.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.requests import Parameter
+from triune.core.runtime import NO_OPTIONS, Executable
+from triune.core.tensors import Signature
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.graph.by_values import by_values
+from triune.graph.load import load
+from triune.graph.passes.narrow_values import narrow_array
+from triune.graph.precision import precision_of
+from triune.runtimes.failures import reason_of, run_failure
+from triune.runtimes.mlx.options import OPTION_NAMES, read_precision
+from triune.runtimes.onnx.file import broken_part, read_signature
+
+if TYPE_CHECKING:
+    from triune.metal.function import Function
+
+_REFUSED = {
+    DataType.FP64: "which GPUs of MLX do not compute",
+    DataType.BYTES: "and MLX has no text",
+}
+
+
+class Mlx:
+    """MLX. Its option is `mlx.precision`: source, bf16 or fp16. It ignores `num_threads`."""
+
+    name = "mlx"
+    option_names = OPTION_NAMES
+    default_filenames = ("model.onnx",)
+
+    def __init__(self, units: Sequence[UnitStatus], run_bytes: int | None = None) -> None:
+        """Args:
+        units: this machine's units, from `hardware.units.detect_units`.
+        run_bytes: the largest array that a run may make; None means the machine's memory.
+        """
+        self._statuses = {status.unit: status for status in units}
+        self._run_bytes = run_bytes
+
+    def units(self) -> Sequence[Unit]:
+        """`gpu`, if the machine has one or emulates it."""
+        status = self._statuses.get(Unit.GPU)
+        return (Unit.GPU,) if status is not None and status.presence is not Presence.ABSENT else ()
+
+    def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
+        """Read the signature of an ONNX file; the options do not affect it. Raises as `read_signature` does."""
+        return read_signature(path)
+
+    def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
+        """Lower a model to MLX.
+
+        Raises:
+            InvalidArgumentError: the file is broken, or an option is unknown or wrong.
+            UnsupportedError: this machine lacks the unit, or MLX lacks a datatype or an operator of the model.
+        """
+        if unit not in self.units():
+            raise UnsupportedError(f"backend 'mlx' runs on unit 'gpu', not on '{unit.value}'")
+        precision = read_precision(options)
+        signature = self.inspect(path)
+        for spec in (*signature.inputs, *signature.outputs):
+            if spec.datatype in _REFUSED:
+                raise UnsupportedError(
+                    f"tensor '{spec.name}' of '{path}' is {spec.datatype.value}, {_REFUSED[spec.datatype]}; serve the "
+                    "model with backend 'onnxruntime'"
+                )
+        # MLX's library starts the GPU when it is imported: not before a model needs it.
+        from triune.metal.function import Function
+        from triune.metal.lower import lower
+
+        model = load(path)
+        is_steady = not by_values(model).time
+        try:
+            program = lower(model, precision, most_bytes=self._run_bytes)
+        except TriuneError as error:
+            raise type(error)(f"'{path}' cannot run on MLX: {error}") from error
+        except Exception as error:
+            if problem := broken_part(path):
+                raise InvalidArgumentError(f"'{path}' is not a correct ONNX model: {problem}") from error
+            raise UnsupportedError(f"MLX cannot compute '{path}': {reason_of(error)}") from error
+        own = precision_of(model) if precision == "source" else precision
+        return _MlxExecutable(
+            Function(program), unit, own, signature, is_narrow=precision == "fp16", is_steady=is_steady
+        )
+
+
+class _MlxExecutable:
+    def __init__(
+        self,
+        function: "Function",
+        unit: Unit,
+        precision: str,
+        signature: Signature,
+        *,
+        is_narrow: bool,
+        is_steady: bool,
+    ) -> None:
+        self.unit = unit
+        self.precision = precision
+        self.signature = signature
+        self.is_steady = is_steady
+        self._function = function
+        self._is_narrow = is_narrow
+        self._dtypes = {spec.name: spec.datatype.dtype for spec in signature.outputs}
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        given: dict[str, Array] = {}
+        for spec in self.signature.inputs:
+            array = inputs.get(spec.name)
+            if array is None and not spec.is_optional:
+                raise InvalidArgumentError(f"input '{spec.name}' is missing")
+            if array is not None and spec.has_rank and array.ndim != len(spec.shape):
+                raise InvalidArgumentError(
+                    f"input '{spec.name}' has the shape {list(array.shape)}; the model takes {spec}"
+                )
+            if array is not None:
+                given[spec.name] = narrow_array(spec.name, array) if self._is_narrow else array
+        try:
+            found = self._function(given, outputs)
+        except UnsupportedError as error:
+            raise InvalidArgumentError(f"the model cannot compute these inputs: {error}") from error
+        except TriuneError:
+            raise
+        except Exception as error:
+            raise run_failure(error, inputs, is_refusal=isinstance(error, (ValueError, IndexError))) from error
+        return {name: np.asarray(array, self._dtypes[name]) for name, array in zip(outputs, found, strict=True)}
+
+    def interrupt(self) -> None:
+        """Do nothing: MLX cannot interrupt a run."""
+
+    def close(self) -> None:
+        del self._function
