@@ -7,7 +7,9 @@ from triune.engine.models.encoder_forms import EncoderFormName
 from triune.engine.models.forms import FormName
 from triune.engine.models.gpt2 import write_gpt2
 from triune.engine.models.llama import write_llama
-from triune.engine.weights.config import BertConfig, Gpt2Config, LlamaConfig, ModelConfig
+from triune.engine.models.t5 import write_t5_decoder, write_t5_encoder
+from triune.engine.models.whisper import write_whisper_decoder, write_whisper_encoder
+from triune.engine.weights.config import BertConfig, Gpt2Config, LlamaConfig, ModelConfig, T5Config, WhisperConfig
 from triune.graph.held import HeldModel
 
 __all__ = ["EncoderFormName", "FormName", "write_encoder", "write_model"]
@@ -32,12 +34,13 @@ def write_model(
         case LlamaConfig():
             return write_llama(config, weights, form, num_positions or config.max_position_embeddings)
         case Gpt2Config():
-            if num_positions is not None and num_positions > config.n_positions:
-                raise InvalidArgumentError(
-                    f"a context of {num_positions} tokens is asked for; GPT-2 has an embedding for each of "
-                    f"{config.n_positions} positions and no more"
-                )
+            _require_positions(config.n_positions, num_positions)
             return write_gpt2(config, weights, form, num_positions or config.n_positions)
+        case T5Config():
+            return write_t5_decoder(config, weights, form, num_positions or 0)
+        case WhisperConfig():
+            _require_positions(config.max_target_positions, num_positions)
+            return write_whisper_decoder(config, weights, form, num_positions or config.max_target_positions)
         case _:
             raise UnsupportedError(f"{_name(config)} cannot be written as a decoder")
 
@@ -57,8 +60,23 @@ def write_encoder(config: ModelConfig, weights: Weights, form: EncoderFormName) 
     match config:
         case BertConfig():
             return write_bert(config, weights, form)
+        case T5Config():
+            return write_t5_encoder(config, weights, form)
+        case WhisperConfig():
+            if form != "plain":
+                raise UnsupportedError("Whisper reads frames of sound, which are not packed: take the plain form")
+            return write_whisper_encoder(config, weights)
         case _:
             raise UnsupportedError(f"{_name(config)} cannot be written as an encoder")
+
+
+def _require_positions(most: int, wanted: int | None) -> None:
+    """Require that a model with learned positions has as many as are asked for."""
+    if wanted is not None and wanted > most:
+        raise InvalidArgumentError(
+            f"a context of {wanted} tokens is asked for; the model has an embedding for each of {most} positions and "
+            "no more"
+        )
 
 
 def _name(config: ModelConfig) -> str:

@@ -66,6 +66,10 @@ class ModelBuilder(Builder):
         """A constant FP32 scalar."""
         return self.table(f"scalar {value!r}", np.float32(value))
 
+    def number(self, value: int) -> str:
+        """A constant INT64 scalar."""
+        return self.table(f"number {value}", np.int64(value))
+
     def ints(self, *values: int) -> str:
         """A constant INT64 vector, such as a shape. Equal vectors are written once."""
         return self.table(f"ints {' '.join(map(str, values))}", np.array(values, np.int64))
@@ -79,8 +83,12 @@ class ModelBuilder(Builder):
         """Whether there is a constant of this name."""
         return name in self._initializers
 
+    def rows(self, name: str, indices: NDArray[np.int64]) -> str:
+        """Rows of a small matrix of the checkpoint, one for each index, as FP32."""
+        return self.table(f"{name}.rows", self._tensor(name).dequantize()[indices])
+
     def vector(self, name: str, plus: float = 0.0) -> str:
-        """A small tensor of the checkpoint as FP32, with `plus` added: the weight of a norm, a bias."""
+        """A small tensor of the checkpoint as FP32, with `plus` added: a bias, the weight of a norm or convolution."""
         return self.table(name, self._tensor(name).dequantize() + np.float32(plus))
 
     def linear(self, x: str, name: str, *, has_bias: bool = False) -> str:

@@ -1,23 +1,17 @@
 """The forms of an encoder's graph: what its inputs are, and how the tokens of a text see each other.
 
 An architecture is written once, by the methods of an `EncoderForm`. They differ in the dimensions before the last: a
-packed graph has [tokens, width], a plain one [batch, tokens, width]. Attention is written out: the standard's operator
-takes as long on ONNX Runtime and OpenVINO, and conversions know the parts.
+packed graph has [tokens, width], a plain one [batch, tokens, width].
 """
 
 from typing import Literal, Protocol, TypeAlias
 
-import numpy as np
 from onnx import TensorProto
 
+from triune.engine.models.attention import attend, mask_of, steps_of
 from triune.engine.models.builder import ModelBuilder
 
 EncoderFormName: TypeAlias = Literal["packed", "plain"]
-
-_MASKED = -10_000.0
-"""Added to the attention scores of tokens that are none, as in BERT. Finite in every precision, so that a text without
-tokens gives no NaN.
-"""
 
 
 class EncoderForm(Protocol):
@@ -32,11 +26,11 @@ class EncoderForm(Protocol):
     sizes: tuple[str, ...]
 
     def positions(self) -> str:
-        """The position of each token in its text, INT64, in a shape that broadcasts to that of the ids."""
+        """The position of each token in its text, INT64, in a shape that broadcasts to the ids. Call it once."""
         ...
 
     def types(self) -> str:
-        """The input of token types (in BERT's words: 0 for the first of two texts, 1 for the second), as the ids."""
+        """The type of each token, INT64 as the ids: 0 for the first of two texts, 1 for the second. Call it once."""
         ...
 
     def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float, bias: str | None = None) -> str:
@@ -79,24 +73,15 @@ class _Encoder:
         self._graph = graph
         self._kept = kept
         self._steps = steps
-        ignored = graph.op("Sub", graph.scalar(1), graph.op("Unsqueeze", kept, graph.ints(1, 2)))
-        self._mask = graph.op("Mul", ignored, graph.scalar(_MASKED))
+        self._mask = mask_of(graph, kept)
 
     def steps(self) -> str:
         """See `EncoderForm`."""
         return self._steps
 
     def _attend(self, query: str, key: str, value: str, num_heads: int, scale: float, bias: str | None) -> str:
-        graph = self._graph
-        query, key, value = (
-            graph.op("Transpose", graph.op("Reshape", each, graph.ints(0, 0, num_heads, -1)), perm=perm)
-            for each, perm in ((query, [0, 2, 1, 3]), (key, [0, 2, 3, 1]), (value, [0, 2, 1, 3]))
-        )
-        mask = self._mask if bias is None else graph.op("Add", self._mask, bias)
-        scores = graph.op("Mul", graph.op("MatMul", query, key), graph.scalar(scale))
-        shares = graph.op("Softmax", graph.op("Add", scores, mask), axis=-1)
-        mixed = graph.op("Transpose", graph.op("MatMul", shares, value), perm=[0, 2, 1, 3])
-        return graph.op("Reshape", mixed, graph.ints(0, 0, -1))
+        mask = self._mask if bias is None else self._graph.op("Add", self._mask, bias)
+        return attend(self._graph, query, key, value, num_heads=num_heads, scale=scale, added=mask)
 
     def _mean(self, hidden: str) -> str:
         graph = self._graph
@@ -122,9 +107,7 @@ class PlainEncoder(_Encoder):
         self.sizes: tuple[str, ...] = ("batch", "tokens")
         self.ids = graph.input("input_ids", TensorProto.INT64, *self.sizes)
         mask = graph.input("attention_mask", TensorProto.INT64, *self.sizes)
-        number = graph.op("Squeeze", graph.op("Shape", self.ids, start=1, end=2))
-        zero, one = (graph.table(f"number {value}", np.int64(value)) for value in (0, 1))
-        super().__init__(graph, graph.cast(mask, TensorProto.FLOAT), graph.op("Range", zero, number, one))
+        super().__init__(graph, graph.cast(mask, TensorProto.FLOAT), steps_of(graph, self.ids))
 
     def positions(self) -> str:
         """See `EncoderForm`."""
@@ -140,7 +123,7 @@ class PlainEncoder(_Encoder):
 
     def first(self, hidden: str) -> str:
         """See `EncoderForm`."""
-        return self._graph.op("Gather", hidden, self._graph.table("number 0", np.int64(0)), axis=1)
+        return self._graph.op("Gather", hidden, self._graph.number(0), axis=1)
 
     def mean(self, hidden: str) -> str:
         """See `EncoderForm`."""
@@ -154,27 +137,24 @@ class PlainEncoder(_Encoder):
 class PackedEncoder(_Encoder):
     """The tokens of many texts one after the other: only attention and pooling see shorter texts filled up.
 
-    Inputs: `input_ids`, `position_ids` and maybe `token_type_ids`, INT64 [tokens]; `token_rows` INT64 [batch, longest],
-    which of the tokens each place of a text has, any at those beyond its end; `token_places` INT64 [tokens], the place
-    of each token in `token_rows`, counted row by row; `lengths` INT64 [batch], the tokens of each text.
+    Inputs: `input_ids` and maybe `position_ids` and `token_type_ids`, INT64 [tokens]; `token_rows` INT64 [batch,
+    longest], which of the tokens each place of a text has, any at those beyond its end; `token_places` INT64 [tokens],
+    the place of each token in `token_rows`, counted row by row; `lengths` INT64 [batch], the tokens of each text.
     """
 
     def __init__(self, graph: ModelBuilder) -> None:
         self.sizes: tuple[str, ...] = ("tokens",)
         self.ids = graph.input("input_ids", TensorProto.INT64, *self.sizes)
-        self._positions = graph.input("position_ids", TensorProto.INT64, *self.sizes)
         self._rows = graph.input("token_rows", TensorProto.INT64, "batch", "longest")
         self._places = graph.input("token_places", TensorProto.INT64, *self.sizes)
         lengths = graph.input("lengths", TensorProto.INT64, "batch")
-        number = graph.op("Squeeze", graph.op("Shape", self._rows, start=1, end=2))
-        zero, one = (graph.table(f"number {value}", np.int64(value)) for value in (0, 1))
-        steps = graph.op("Range", zero, number, one)
+        steps = steps_of(graph, self._rows)
         is_kept = graph.op("Less", steps, graph.op("Unsqueeze", lengths, graph.ints(1)))
         super().__init__(graph, graph.cast(is_kept, TensorProto.FLOAT), steps)
 
     def positions(self) -> str:
         """See `EncoderForm`."""
-        return self._positions
+        return self._graph.input("position_ids", TensorProto.INT64, *self.sizes)
 
     def types(self) -> str:
         """See `EncoderForm`."""
@@ -188,7 +168,7 @@ class PackedEncoder(_Encoder):
 
     def first(self, hidden: str) -> str:
         """See `EncoderForm`."""
-        zero = self._graph.table("number 0", np.int64(0))
+        zero = self._graph.number(0)
         return self._graph.op("Gather", hidden, self._graph.op("Gather", self._rows, zero, axis=1))
 
     def mean(self, hidden: str) -> str:

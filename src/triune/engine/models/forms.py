@@ -6,9 +6,10 @@ graph has [tokens, width], a plain one [batch, tokens, width].
 
 from typing import Literal, Protocol, TypeAlias
 
-import numpy as np
 from onnx import TensorProto
 
+from triune.core.errors import UnsupportedError
+from triune.engine.models.attention import steps_of
 from triune.engine.models.builder import ModelBuilder
 from triune.engine.weights.config import Rope
 from triune.graph.paged_attention import DOMAIN, OP_TYPE
@@ -27,6 +28,14 @@ class Form(Protocol):
 
     def positions(self) -> str:
         """The position of each token in its sequence, INT64, in the shape of the ids."""
+        ...
+
+    def steps(self) -> str:
+        """The positions of a whole sequence, INT64 [tokens]; only in the plain form.
+
+        Raises:
+            UnsupportedError: the form has none.
+        """
         ...
 
     def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
@@ -53,8 +62,14 @@ class Form(Protocol):
         scale: float,
         sliding_window: int = 0,
         softcap: float = 0.0,
+        bias: str = "",
     ) -> str:
-        """Causal attention of [..., heads * size], once for each layer, in the order of layers."""
+        """Causal attention of [..., heads * size], once for each layer, in the order of layers. `bias` is added to the
+        scores: FP32 [1, heads, tokens, tokens] over `steps()`.
+
+        Raises:
+            UnsupportedError: the form has no such bias.
+        """
         ...
 
     def wanted(self, hidden: str) -> str:
@@ -103,6 +118,10 @@ class Paged:
         """See `Form`."""
         return self._positions
 
+    def steps(self) -> str:
+        """See `Form`."""
+        raise UnsupportedError("packed tokens of many sequences have no common positions: take the plain form")
+
     def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
         """See `Form`."""
         return self._graph.op("Reshape", x, self._graph.ints(0, num_heads, head_size))
@@ -131,8 +150,11 @@ class Paged:
         scale: float,
         sliding_window: int = 0,
         softcap: float = 0.0,
+        bias: str = "",
     ) -> str:
         """See `Form`."""
+        if bias:
+            raise UnsupportedError("a bias of positions has no paged form: take the plain one")
         layer, self._num_layers = self._num_layers, self._num_layers + 1
         shape = "num_blocks", num_kv_heads, "block_size", head_size
         caches = [self._graph.input(f"{kind}_cache.{layer}", TensorProto.FLOAT, *shape) for kind in ("key", "value")]
@@ -179,15 +201,16 @@ class Plain:
         self._num_positions = num_positions
         self.ids = graph.input("input_ids", TensorProto.INT64, "batch", "tokens")
         self._masks: dict[int, str] = {}
-        length = graph.op("Shape", self.ids, start=1, end=2)
-        number = graph.op("Squeeze", length)
-        zero, one = (graph.table(f"number {value}", np.int64(value)) for value in (0, 1))
-        self._range = graph.op("Range", zero, number, one)
+        self._range = steps_of(graph, self.ids)
         self._positions = graph.op("Expand", self._range, graph.op("Shape", self.ids))
 
     def positions(self) -> str:
         """See `Form`."""
         return self._positions
+
+    def steps(self) -> str:
+        """See `Form`."""
+        return self._range
 
     def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
         """See `Form`."""
@@ -213,9 +236,10 @@ class Plain:
         scale: float,
         sliding_window: int = 0,
         softcap: float = 0.0,
+        bias: str = "",
     ) -> str:
         """See `Form`."""
-        masks = [self._window_mask(sliding_window)] if sliding_window else []
+        masks = [bias] if bias else [self._window_mask(sliding_window)] if sliding_window else []
         return self._graph.op(
             "Attention",
             *(query, key, value, *masks),
@@ -240,7 +264,7 @@ class Plain:
             graph = self._graph
             queries = graph.op("Unsqueeze", self._range, graph.ints(1))
             distance = graph.op("Sub", queries, self._range)
-            self._masks[window] = graph.op("Less", distance, graph.table(f"number {window}", np.int64(window)))
+            self._masks[window] = graph.op("Less", distance, graph.number(window))
         return self._masks[window]
 
 

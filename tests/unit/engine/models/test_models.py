@@ -135,7 +135,7 @@ def test_tables_are_as_long_as_the_context() -> None:
 
 def test_gpt2_has_no_positions_beyond_its_own() -> None:
     config = CONFIGS["gpt 2"]
-    with pytest.raises(InvalidArgumentError, match="a context of 65 tokens is asked for; GPT-2 has an embedding .* 64"):
+    with pytest.raises(InvalidArgumentError, match="a context of 65 tokens is asked for; the model has .* 64"):
         write_model(config, SeededWeights(config), "paged", num_positions=65)
 
 

@@ -28,7 +28,6 @@ class WhisperConfig:
         max_source_positions: the number of frames that the encoder returns: half of those that it reads.
         max_target_positions: the longest text, in tokens.
         activation_function: the activation of the MLPs and after the convolutions; "gelu" is by erf.
-        scale_embedding: whether token embeddings are multiplied by the square root of the width.
         suppress_tokens: tokens that are never generated.
         begin_suppress_tokens: tokens that are not generated as the first one.
         tokens: eos, pad and decoder_start.
@@ -46,7 +45,6 @@ class WhisperConfig:
     max_source_positions: int
     max_target_positions: int
     activation_function: Literal["gelu", "relu", "silu"] = "gelu"
-    scale_embedding: bool = False
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
     tokens: SpecialTokens = NO_TOKENS

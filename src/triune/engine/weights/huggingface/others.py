@@ -105,7 +105,8 @@ def read_t5(fields: Fields, tokens: SpecialTokens) -> T5Config:
 
 
 def read_whisper(fields: Fields, tokens: SpecialTokens) -> WhisperConfig:
-    """Whisper."""
+    """Whisper. Its setting `scale_embedding` is one that transformers never applies."""
+    fields.flag("scale_embedding", False)
     activations = {"gelu": "gelu", "relu": "relu", "silu": "silu"}
     if not fields.flag("tie_word_embeddings", True):
         raise fields.wrong("tie_word_embeddings", "true, as in every Whisper")
@@ -122,7 +123,6 @@ def read_whisper(fields: Fields, tokens: SpecialTokens) -> WhisperConfig:
         max_source_positions=fields.whole("max_source_positions", 1500),
         max_target_positions=fields.whole("max_target_positions", 448),
         activation_function=fields.choice("activation_function", activations, "gelu"),  # pyright: ignore[reportArgumentType]
-        scale_embedding=fields.flag("scale_embedding", False),
         suppress_tokens=fields.ids("suppress_tokens"),
         begin_suppress_tokens=fields.ids("begin_suppress_tokens"),
         tokens=tokens,

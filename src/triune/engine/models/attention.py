@@ -1,0 +1,54 @@
+"""Attention without a cache, written out: the standard's operator takes as long on ONNX Runtime and OpenVINO, wants a
+mask for each query, and is made of many more nodes where a conversion takes it apart.
+"""
+
+from typing import Final
+
+from triune.engine.models.builder import ModelBuilder
+
+MASKED: Final = -10_000.0
+"""Added to the scores of tokens that are none, as in BERT. Finite in every precision, so that a text without tokens
+gives no NaN.
+"""
+
+
+def attend(
+    graph: ModelBuilder, query: str, key: str, value: str, *, num_heads: int, scale: float = 1.0, added: str = ""
+) -> str:
+    """Attention of [batch, tokens, heads * size] to keys and values [batch, tokens, heads * size].
+
+    Args:
+        graph: the graph.
+        query: the queries.
+        key: the keys.
+        value: the values.
+        num_heads: the number of heads.
+        scale: the factor of the scores.
+        added: what is added to the scores, FP32, broadcast to [batch, heads, queries, keys]; "" for nothing.
+    """
+    query, key, value = (
+        graph.op("Transpose", graph.op("Reshape", each, graph.ints(0, 0, num_heads, -1)), perm=perm)
+        for each, perm in ((query, [0, 2, 1, 3]), (key, [0, 2, 3, 1]), (value, [0, 2, 1, 3]))
+    )
+    scores = graph.op("MatMul", query, key)
+    if scale != 1:
+        scores = graph.op("Mul", scores, graph.scalar(scale))
+    if added:
+        scores = graph.op("Add", scores, added)
+    shares = graph.op("Softmax", scores, axis=-1)
+    mixed = graph.op("Transpose", graph.op("MatMul", shares, value), perm=[0, 2, 1, 3])
+    return graph.op("Reshape", mixed, graph.ints(0, 0, -1))
+
+
+def mask_of(graph: ModelBuilder, kept: str) -> str:
+    """What keeps attention from tokens that are none: `kept`, FP32 [batch, tokens] of 1 for a token and 0 for none, as
+    [batch, 1, 1, tokens] of 0 and MASKED.
+    """
+    ignored = graph.op("Sub", graph.scalar(1), graph.op("Unsqueeze", kept, graph.ints(1, 2)))
+    return graph.op("Mul", ignored, graph.scalar(MASKED))
+
+
+def steps_of(graph: ModelBuilder, x: str, axis: int = 1) -> str:
+    """The numbers 0, 1, ... up to the size of an axis of `x`: INT64 [size]."""
+    number = graph.op("Squeeze", graph.op("Shape", x, start=axis, end=axis + 1))
+    return graph.op("Range", graph.number(0), number, graph.number(1))

@@ -1,0 +1,80 @@
+"""Whisper as two graphs: an encoder of log-mel spectrograms, and a decoder of text.
+
+Radford et al., 2022 (arXiv:2212.04356).
+"""
+
+from onnx import TensorProto
+
+from triune.engine.models.attention import attend, steps_of
+from triune.engine.models.builder import ModelBuilder, Weights
+from triune.engine.models.forms import FormName, form_of
+from triune.engine.models.source import source_of
+from triune.engine.weights.config import WhisperConfig
+from triune.graph.held import HeldModel
+
+
+def write_whisper_encoder(config: WhisperConfig, weights: Weights) -> HeldModel:
+    """The encoder. Input: `input_features` FP32 [batch, bands, 2 * frames], at most 2 * max_source_positions. Output:
+    `last_hidden_state` FP32 [batch, frames, width].
+    """
+    graph = ModelBuilder("whisper_encoder", weights)
+    x = graph.input("input_features", TensorProto.FLOAT, "batch", config.num_mel_bins, "twice the frames")
+    for name, stride in (("conv1", 1), ("conv2", 2)):
+        given = graph.vector(f"model.encoder.{name}.weight"), graph.vector(f"model.encoder.{name}.bias")
+        x = graph.op("Conv", x, *given, kernel_shape=[3], pads=[1, 1], strides=[stride])
+        x = graph.activation(x, config.activation_function)
+    x = graph.op("Transpose", x, perm=[0, 2, 1])
+    x = graph.op("Add", x, graph.embedding(steps_of(graph, x), "model.encoder.embed_positions"))
+    heads = config.encoder_attention_heads
+    for index in range(config.encoder_layers):
+        name = f"model.encoder.layers.{index}"
+        normed = graph.layer_norm(x, f"{name}.self_attn_layer_norm", _EPSILON)
+        query, key, value = (_project(graph, f"{name}.self_attn", kind, normed) for kind in ("q", "k", "v"))
+        attended = attend(graph, query, key, value, num_heads=heads, scale=(config.d_model // heads) ** -0.5)
+        x = graph.op("Add", x, _project(graph, f"{name}.self_attn", "out", attended))
+        x = _mlp(graph, config, name, x)
+    x = graph.layer_norm(x, "model.encoder.layer_norm", _EPSILON)
+    graph.result(x, "last_hidden_state", "batch", "frames", config.d_model)
+    return graph.build()
+
+
+def write_whisper_decoder(
+    config: WhisperConfig, weights: Weights, form_name: FormName, num_positions: int
+) -> HeldModel:
+    """The decoder in this form: `forms` and `source` say its inputs and outputs."""
+    graph = ModelBuilder("whisper_decoder", weights)
+    form = form_of(form_name, graph, num_positions)
+    source = source_of(form_name, graph, config.d_model, is_masked=False)
+    places = graph.embedding(form.positions(), "model.decoder.embed_positions")
+    x = graph.op("Add", graph.embedding(form.ids, "model.decoder.embed_tokens"), places)
+    heads, size = config.decoder_attention_heads, config.d_model // config.decoder_attention_heads
+    scale = size**-0.5
+    for index in range(config.decoder_layers):
+        name = f"model.decoder.layers.{index}"
+        normed = graph.layer_norm(x, f"{name}.self_attn_layer_norm", _EPSILON)
+        query, key, value = (_project(graph, f"{name}.self_attn", kind, normed) for kind in ("q", "k", "v"))
+        attended = form.attend(query, key, value, num_heads=heads, num_kv_heads=heads, head_size=size, scale=scale)
+        x = graph.op("Add", x, _project(graph, f"{name}.self_attn", "out", attended))
+        cross = f"{name}.encoder_attn"
+        query = _project(graph, cross, "q", graph.layer_norm(x, f"{cross}_layer_norm", _EPSILON))
+        key = source.read(f"cross_key.{index}", lambda states, cross=cross: _project(graph, cross, "k", states))
+        value = source.read(f"cross_value.{index}", lambda states, cross=cross: _project(graph, cross, "v", states))
+        attended = source.attend(query, key, value, num_heads=heads, scale=scale)
+        x = graph.op("Add", x, _project(graph, cross, "out", attended))
+        x = _mlp(graph, config, name, x)
+    x = graph.layer_norm(form.wanted(x), "model.decoder.layer_norm", _EPSILON)
+    form.put_logits(graph.linear(x, "model.decoder.embed_tokens"), config.vocab_size)
+    return graph.build()
+
+
+_EPSILON = 1e-5
+
+
+def _project(graph: ModelBuilder, name: str, kind: str, x: str) -> str:
+    return graph.linear(x, f"{name}.{kind}_proj", has_bias=kind != "k")
+
+
+def _mlp(graph: ModelBuilder, config: WhisperConfig, name: str, x: str) -> str:
+    normed = graph.layer_norm(x, f"{name}.final_layer_norm", _EPSILON)
+    wide = graph.activation(graph.linear(normed, f"{name}.fc1", has_bias=True), config.activation_function)
+    return graph.op("Add", x, graph.linear(wide, f"{name}.fc2", has_bias=True))

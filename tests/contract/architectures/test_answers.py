@@ -1,0 +1,154 @@
+"""Every encoder, and every decoder that reads one, on every runtime against Hugging Face's transformers."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from contract.architectures.conftest import Run, answers, checkpoint_of, models
+from contract.architectures.hugging_face import CASES, NUM_SHORT, NUM_TOKENS, inputs
+from triune.core.errors import UnsupportedError
+from triune.engine.models import write_encoder, write_model
+from triune.engine.models.t5 import distance_buckets
+from triune.engine.weights.config import BertConfig
+from triune.graph.held import HeldModel
+
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+TEXTS = [case for case in CASES if case != "whisper"]
+DECODERS = [case for case in CASES if not case.startswith("bert")]
+KEPT = inputs()["attention_mask"].astype(bool)
+
+
+def feed_of(model: HeldModel) -> dict[str, NDArray[Any]]:
+    """The inputs that an encoder in the plain form has."""
+    return {each.name: inputs()[each.name] for each in model.model.graph.input}
+
+
+def packed_feed() -> dict[str, NDArray[Any]]:
+    """The same texts, the second without what fills it up, one after the other."""
+    given = inputs()
+    lengths = np.array([NUM_TOKENS, NUM_SHORT])
+    rows = np.zeros((2, NUM_TOKENS), np.int64)
+    rows[0] = np.arange(NUM_TOKENS)
+    rows[1, :NUM_SHORT] = NUM_TOKENS + np.arange(NUM_SHORT)
+    return {
+        "input_ids": given["input_ids"][KEPT],
+        "position_ids": np.concatenate([np.arange(length) for length in lengths]),
+        "token_type_ids": given["token_type_ids"][KEPT],
+        "token_rows": rows,
+        "token_places": np.flatnonzero(KEPT),
+        "lengths": lengths,
+    }
+
+
+def check(case: str, model: HeldModel, found: list[NDArray[Any]], *, is_packed: bool = False) -> None:
+    """Compare what a graph gave with the answers, apart from what fills up a text."""
+    names = [each.name for each in model.model.graph.output]
+    assert set(names) >= {name.removeprefix(f"{case}: ") for name in answers() if name.startswith(f"{case}: ")} - {
+        "logits" if case in DECODERS else ""
+    }
+    for name, got in zip(names, found, strict=True):
+        if f"{case}: {name}" not in answers():
+            continue
+        wanted = answers()[f"{case}: {name}"]
+        if wanted.shape[:2] == KEPT.shape:
+            wanted, got = wanted[KEPT], got if is_packed else got[KEPT]
+        np.testing.assert_allclose(got, wanted, **TOLERANCE)
+
+
+def test_the_cases_are_those_of_the_answers() -> None:
+    assert set(CASES) == set(models()) == {name.partition(":")[0] for name in answers()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_encoders_answer_as_transformers_do(run: Run, case: str, tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(case, tmp_path)
+    model = write_encoder(checkpoint.config, checkpoint, "plain")
+    check(case, model, list(run(model, feed_of(model))))
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_packed_texts_get_the_same_answers(run: Run, case: str, tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(case, tmp_path)
+    model = write_encoder(checkpoint.config, checkpoint, "packed")
+    wanted = [each.name for each in model.model.graph.input]
+    check(case, model, list(run(model, {name: packed_feed()[name] for name in wanted})), is_packed=True)
+
+
+@pytest.mark.parametrize("case", DECODERS)
+def test_decoders_answer_as_transformers_do(run: Run, case: str, tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(case, tmp_path)
+    model = write_model(checkpoint.config, checkpoint, "plain")
+    feed = {
+        "input_ids": inputs()["decoder_input_ids"],
+        "encoder_hidden_states": answers()[f"{case}: last_hidden_state"],
+        "encoder_attention_mask": inputs()["attention_mask"],
+    }
+    (logits,) = run(model, {each.name: feed[each.name] for each in model.model.graph.input})
+    np.testing.assert_allclose(logits, answers()[f"{case}: logits"], **TOLERANCE)
+
+
+@pytest.mark.parametrize("form", ["plain", "packed"])
+@pytest.mark.parametrize("is_normalized", [True, False])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_pooling(run: Run, pooling: Any, is_normalized: bool, form: Any, tmp_path: Path) -> None:
+    checkpoint = checkpoint_of("bert", tmp_path)
+    assert isinstance(checkpoint.config, BertConfig)
+    config = replace(checkpoint.config, pooling=pooling, is_normalized=is_normalized)
+    model = write_encoder(config, checkpoint, form)
+    assert [each.name for each in model.model.graph.output] == ["last_hidden_state", "sentence_embedding"]
+    _, embeddings = run(model, packed_feed() if form == "packed" else feed_of(model))
+    states = answers()["bert: last_hidden_state"]
+    pool = {"mean": lambda x: x.mean(0), "cls": lambda x: x[0], "max": lambda x: x.max(0)}[pooling]
+    for embedding, text, kept in zip(embeddings, states, KEPT, strict=True):
+        wanted = pool(text[kept])
+        wanted = wanted / np.linalg.norm(wanted) if is_normalized else wanted
+        np.testing.assert_allclose(embedding, wanted, **TOLERANCE)
+
+
+def test_a_text_without_tokens_gives_no_nan(run: Run, tmp_path: Path) -> None:
+    checkpoint = checkpoint_of("bert", tmp_path)
+    assert isinstance(checkpoint.config, BertConfig)
+    model = write_encoder(replace(checkpoint.config, pooling="mean", is_normalized=True), checkpoint, "plain")
+    states, embeddings = run(model, feed_of(model) | {"attention_mask": np.zeros_like(inputs()["attention_mask"])})
+    assert np.isfinite(states).all()
+    assert not embeddings.any()
+
+
+def test_heads_are_known_by_their_tensors(tmp_path: Path) -> None:
+    texts, tokens = (tmp_path / name for name in ("texts", "tokens"))
+    texts.mkdir()
+    tokens.mkdir()
+    config = checkpoint_of("bert for texts", texts).config
+    assert isinstance(config, BertConfig)
+    assert (config.head, config.has_pooler, config.labels) == ("sequence", True, ("LABEL_0", "LABEL_1", "LABEL_2"))
+    config = checkpoint_of("bert for tokens", tokens).config
+    assert isinstance(config, BertConfig)
+    assert (config.head, config.has_pooler, len(config.labels)) == ("token", False, 5)
+
+
+def test_distances_share_buckets_as_far_as_the_largest() -> None:
+    distances = np.array([-200, -128, -127, -16, -15, -8, -7, -1, 0, 1, 7, 8, 200])
+    # By T5's published code, with its 32 buckets and 128 tokens.
+    both = [15, 15, 15, 10, 9, 8, 7, 1, 0, 17, 23, 24, 31]
+    assert distance_buckets(distances, 32, 128, is_causal=False).tolist() == both
+    causal = [31, 31, 31, 16, 15, 8, 7, 1, 0, 0, 0, 0, 0]
+    assert distance_buckets(distances, 32, 128, is_causal=True).tolist() == causal
+
+
+def test_what_has_no_such_form_is_refused(tmp_path: Path) -> None:
+    bert, t5, whisper = (tmp_path / name for name in ("bert", "t5", "whisper"))
+    for folder in (bert, t5, whisper):
+        folder.mkdir()
+    checkpoint = checkpoint_of("bert", bert)
+    with pytest.raises(UnsupportedError, match="Bert cannot be written as a decoder"):
+        write_model(checkpoint.config, checkpoint, "plain")
+    checkpoint = checkpoint_of("t5", t5)
+    with pytest.raises(UnsupportedError, match="no paged form"):
+        write_model(checkpoint.config, checkpoint, "paged")
+    checkpoint = checkpoint_of("whisper", whisper)
+    with pytest.raises(UnsupportedError, match="frames of sound, which are not packed"):
+        write_encoder(checkpoint.config, checkpoint, "packed")
