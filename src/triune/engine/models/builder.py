@@ -9,6 +9,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from triune.core.datatypes import Array
 from triune.engine.weights import DenseTensor, PackedTensor, Tensor
+from triune.engine.weights.tensors import joined_rows
 from triune.graph import paged_attention
 from triune.graph.builder import Builder
 from triune.graph.held import HeldModel, held_tensor
@@ -95,6 +96,22 @@ class ModelBuilder(Builder):
         """`x` times the transpose of the matrix `{name}.weight`, plus `{name}.bias`."""
         y = self.op("MatMul", x, self.op("Transpose", self._matrix(f"{name}.weight"), perm=[1, 0]))
         return self.op("Add", y, self.vector(f"{name}.bias")) if has_bias else y
+
+    def linears(self, x: str, names: Sequence[str], *, has_bias: bool = False) -> list[str]:
+        """The products of `x` with several matrices, as `linear` computes each. Matrices of one form are computed as
+        one product, whose columns are split: a runtime then starts one operation instead of several.
+        """
+        joined = joined_rows([self._tensor(f"{name}.weight") for name in names])
+        if joined is None:
+            return [self.linear(x, name, has_bias=has_bias) for name in names]
+        sizes = [self._read.pop(f"{name}.weight").shape[0] for name in names]
+        whole = " + ".join(names)
+        self._read[f"{whole}.weight"] = joined
+        if has_bias:
+            bias = np.concatenate([self._tensor(f"{name}.bias").dequantize() for name in names])
+            self._read[f"{whole}.bias"] = DenseTensor(bias, joined.form)
+        y = self.linear(x, whole, has_bias=has_bias)
+        return self.ops("Split", len(names), y, self.ints(*sizes), axis=-1)
 
     def embedding(self, ids: str, name: str) -> str:
         """The rows `ids` of the matrix `{name}.weight`, as FP32. Of a packed matrix only these rows are unpacked."""

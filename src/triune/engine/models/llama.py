@@ -41,9 +41,8 @@ def _layer(graph: ModelBuilder, form: Form, config: LlamaConfig, layer: Layer, n
 
 def _attention(graph: ModelBuilder, form: Form, config: LlamaConfig, layer: Layer, name: str, x: str) -> str:
     heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    query, key, value = (
-        graph.linear(x, f"{name}.{kind}_proj", has_bias=config.attention_bias) for kind in ("q", "k", "v")
-    )
+    projections = [f"{name}.{kind}_proj" for kind in ("q", "k", "v")]
+    query, key, value = graph.linears(x, projections, has_bias=config.attention_bias)
     if config.qk_norm:
         query = form.join_heads(_norm(graph, config, f"{name}.q_norm", form.split_heads(query, heads, size)))
         key = form.join_heads(_norm(graph, config, f"{name}.k_norm", form.split_heads(key, kv_heads, size)))
@@ -64,8 +63,8 @@ def _attention(graph: ModelBuilder, form: Form, config: LlamaConfig, layer: Laye
 
 
 def _mlp(graph: ModelBuilder, config: LlamaConfig, name: str, x: str) -> str:
-    gate = graph.activation(graph.linear(x, f"{name}.gate_proj", has_bias=config.mlp_bias), config.hidden_act)
-    up = graph.linear(x, f"{name}.up_proj", has_bias=config.mlp_bias)
+    gate, up = graph.linears(x, [f"{name}.gate_proj", f"{name}.up_proj"], has_bias=config.mlp_bias)
+    gate = graph.activation(gate, config.hidden_act)
     return graph.linear(graph.op("Mul", gate, up), f"{name}.down_proj", has_bias=config.mlp_bias)
 
 

@@ -1,6 +1,7 @@
 """Weights in memory: dense ones, and packed ones that are small integers with a scale for each block."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final, Literal, TypeAlias
 
@@ -161,3 +162,35 @@ def unpack_nibbles(packed: Array) -> Array:
 
 
 Tensor: TypeAlias = DenseTensor | PackedTensor
+
+
+def joined_rows(tensors: Sequence[Tensor]) -> Tensor | None:
+    """The rows of several matrices [out, in] as one matrix; None if they are of different forms or widths."""
+    first = tensors[0]
+    if isinstance(first, DenseTensor):
+        dense = [each for each in tensors if isinstance(each, DenseTensor)]
+        is_same = len({(each.values.dtype, each.shape[1:]) for each in dense}) == 1
+        if len(dense) != len(tensors) or not is_same:
+            return None
+        return DenseTensor(np.concatenate([each.values for each in dense]), first.form)
+    packed = [each for each in tensors if isinstance(each, PackedTensor)]
+    if len(packed) != len(tensors) or len({_layout(each) for each in packed}) > 1:
+        return None
+
+    def joined(parts: Sequence[Array | None]) -> Array | None:
+        present = [each for each in parts if each is not None]
+        return np.concatenate(present) if present else None
+
+    return replace(
+        first,
+        codes=np.concatenate([each.codes for each in packed]),
+        scales=np.concatenate([each.scales for each in packed]),
+        zero_points=joined([each.zero_points for each in packed]),
+        offsets=joined([each.offsets for each in packed]),
+    )
+
+
+def _layout(tensor: PackedTensor) -> tuple[object, ...]:
+    """What must be equal for rows of two tensors to make one."""
+    is_present = tensor.zero_points is not None, tensor.offsets is not None
+    return tensor.shape[1], tensor.bits, tensor.block_size, tensor.scales.dtype, is_present

@@ -143,3 +143,33 @@ def test_an_architecture_without_a_graph() -> None:
     bert = BertConfig(48, 32, 2, 4, 40, 64, 2)
     with pytest.raises(UnsupportedError, match="Bert cannot be written as a decoder"):
         write_model(bert, SeededWeights(CONFIGS["llama 2"]), "plain")
+
+
+class Mixed:
+    """Weights whose forms differ within a layer, as in files that keep the more sensitive matrices in more bits."""
+
+    def __init__(self, config) -> None:
+        self._packed, self._dense = (
+            SeededWeights(config, 4, "zero points"),
+            Unpacked(SeededWeights(config, 8, "zero points")),
+        )
+
+    def tensor(self, name: str):
+        return (self._dense if "v_proj" in name or "up_proj" in name else self._packed).tensor(name)
+
+
+@pytest.mark.parametrize("make", [lambda config: SeededWeights(config, 4, "zero points"), Mixed])
+@pytest.mark.parametrize("case", ["llama 3", "qwen 2"])
+def test_products_are_joined_where_their_weights_have_one_form(case: str, make) -> None:
+    weights = make(CONFIGS[case])
+    model = write_model(CONFIGS[case], weights, "plain").whole()
+    num_joined = sum(node.op_type == "Split" for node in model.graph.node)
+    assert num_joined == (0 if isinstance(weights, Mixed) else 2 * len(CONFIGS[case].layers))
+    dense = write_model(CONFIGS[case], Unpacked(weights), "plain").whole()
+    found, expected = (
+        onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            None, {"input_ids": token_ids()[None]}
+        )[0]
+        for each in (model, dense)
+    )
+    np.testing.assert_allclose(found, expected, **TOLERANCE)
