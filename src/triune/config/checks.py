@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from triune.config.model_config import ModelConfig, TensorConfig
 from triune.config.reshape import reshape_to_model
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest
 from triune.core.tensors import format_shape
 
@@ -18,10 +18,7 @@ def check(request: InferenceRequest, config: ModelConfig) -> tuple[dict[str, Arr
 
     Raises:
         InvalidArgumentError: the request does not match; the message gives the expected and the actual value.
-        UnsupportedError: the model is decoupled.
     """
-    if config.is_decoupled:
-        raise UnsupportedError(f"model '{config.name}' is decoupled: use the streaming interface")
     given = request.inputs
     if given.keys() != config.inputs.keys():
         _check_names(request, config)

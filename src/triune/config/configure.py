@@ -19,6 +19,7 @@ from triune.config.samples import translate_warmup
 from triune.config.settings import DEFAULT_COMPLETION, Completion
 from triune.config.stamps import Stamp
 from triune.config.tensors import translate_tensors
+from triune.config.transformer import TRANSFORMER, is_transformer
 from triune.core.errors import InvalidArgumentError
 from triune.core.files import read_file
 from triune.core.tensors import Signature
@@ -38,7 +39,8 @@ class Source:
     Attributes:
         name: the model's name.
         folder: the model's folder.
-        message: the config as written; empty if there is none.
+        message: the config as written; empty if there is none. For a checkpoint of a transformer, its backend is filled
+            in.
         versions: the versions to serve, in ascending order.
         stamp: the fingerprint of the folder.
         parts: for an ensemble, the current configs of the models of its steps, by name and version; version None is
@@ -85,13 +87,16 @@ def read_source(
         UnsupportedError: the config sets a field that its backend does not support.
     """
     message = parse_json(config_json, "config") if config_json is not None else _read_config(folder, completion)
+    present = find_versions(folder)
+    if not completion.is_off and is_transformer(message, folder, present):
+        message.backend = TRANSFORMER
     named = ModelConfigMessage()
     named.CopyFrom(message)
     named.name = named.name or name
     refuse_unsupported(named, honours(named))
     if completion.is_off:
         refuse_incomplete(named)
-    versions = choose_versions(message.version_policy, find_versions(folder), name)
+    versions = choose_versions(message.version_policy, present, name)
     return Source(name, folder, message, tuple(versions), before)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from triune.config.parameters import option_names
+from triune.config.transformer import OPTION_NAMES, TRANSFORMER
 from triune.core.errors import UnsupportedError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
@@ -107,7 +108,8 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_c
     fields += [
         (f"model_warmup '{sample.name}' with batch_size 0", sample.batch_size == 0) for sample in message.model_warmup
     ]
-    known = option_names(message.backend, machine)
+    # The transformer backend refuses parameters that it does not know.
+    known = OPTION_NAMES if message.backend == TRANSFORMER else option_names(message.backend, machine)
     names = sorted(islice(message.parameters, _MOST_PARAMETERS))
     fields += [(f"parameter '{name}'", name not in known) for name in names]
     more = len(message.parameters) - len(names)

@@ -13,8 +13,10 @@ from typing import Any
 from triune.backends.ensemble import EnsembleBackend
 from triune.backends.registry import ENSEMBLE, Backends
 from triune.backends.tensor.backend import TensorBackend
+from triune.backends.transformer.backend import TransformerBackend
 from triune.config.layout import check_name
 from triune.config.parse import check_size
+from triune.config.transformer import TRANSFORMER
 from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.threads import in_thread
@@ -265,7 +267,10 @@ class Repository:
         try_first = self._trials.require if self._trials is not None else None
         cache = ResponseCache(models.cache_bytes) if models.cache_bytes is not None else None
         tensor = TensorBackend(self._machine, self._clock, models, try_first=try_first)
-        others = {ENSEMBLE: EnsembleBackend(self._clock, models)}
+        others = {
+            ENSEMBLE: EnsembleBackend(self._clock, models),
+            TRANSFORMER: TransformerBackend(self._machine, self._clock, models, try_first=try_first),
+        }
         return Backends(tensor, self._clock, others=others, cache=cache)
 
     def _check_explicit(self) -> None:

@@ -18,12 +18,14 @@ from pathlib import Path
 from triune.backends.attempt import Attempt
 from triune.backends.registry import typed_failures
 from triune.backends.tensor.backend import TensorBackend
+from triune.backends.transformer.backend import TransformerBackend
 from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import has_own_process
 from triune.config.samples import trial_inputs
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.config.stamps import FileStamps, Stamp
+from triune.config.transformer import TRANSFORMER
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InternalError, TriuneError
 from triune.core.runtime import Executable
@@ -35,8 +37,8 @@ from triune.runtimes.registry import ROWS
 
 _log = logging.getLogger(__name__)
 
-# Libraries that every load uses, in addition to those of its runtime.
-_LIBRARIES = ("numpy", "onnx")
+# Libraries that loads use, in addition to those of their runtimes.
+_LIBRARIES = ("numpy", "onnx", "tokenizers", "safetensors", "jinja2")
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
 # No limit here: the lifecycle limits the time of a load, and then ends this process, too.
@@ -241,6 +243,11 @@ def _load(
     # The server logs the same when it loads the version.
     logging.disable(logging.WARNING)
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
+    if source.message.backend == TRANSFORMER:
+        transformers = TransformerBackend(machine, MonotonicClock(), settings, is_trial=True)
+        with typed_failures(name, version):
+            transformers.build(source, version, None, Attempt()).close()
+        return
     backend = TensorBackend(machine, MonotonicClock(), settings)
     if has_own_process(source.message):
         backend.configure(source, version)

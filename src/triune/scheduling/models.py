@@ -7,6 +7,7 @@ from typing import Protocol
 
 from triune.config import checks, results
 from triune.config.model_config import ModelConfig
+from triune.core.errors import UnsupportedError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable
 from triune.core.statistics import ModelStatistics
@@ -65,18 +66,23 @@ class LoadedVersion:
         """The servable's counters since it was loaded."""
         return self.servable.statistics
 
+    def require_one_answer(self) -> None:
+        """Raise UnsupportedError if a request may have any number of responses, since the model is decoupled."""
+        if self.config.is_decoupled:
+            raise UnsupportedError(f"model '{self.config.name}' is decoupled: use the streaming interface")
+
     def check(self, request: InferenceRequest) -> Call:
         """Check a request against the config: names, datatypes and shapes.
 
         Raises:
             InvalidArgumentError: the request does not match; the message gives the expected and the actual value.
-            UnsupportedError: the model is decoupled.
         """
         inputs, batch_size = checks.check(request, self.config)
         return Call(request, inputs, batch_size, results.finisher(request, self.config))
 
     def submit(self, request: InferenceRequest) -> asyncio.Future[InferenceResponse]:
-        """Check a request and submit it. Raises as `check` and as `Servable.submit` do."""
+        """Check a request and submit it. Raises as `require_one_answer`, `check` and `Servable.submit` do."""
+        self.require_one_answer()
         return self.servable.submit(self.check(request))
 
 

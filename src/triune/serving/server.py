@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from triune.config.model_config import ModelConfig
-from triune.core.errors import UnavailableError
+from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.core.servable import Call, Servable
+from triune.core.servable import Call
+from triune.core.tensors import format_shape
 from triune.core.version import VERSION
+from triune.engine.generation import TextModel
+from triune.engine.servable import TextServable
 from triune.repository.model import IndexEntry
 from triune.repository.repository import Repository
 from triune.scheduling.models import LoadedVersion
@@ -114,6 +117,28 @@ class Server:
             return [self.model(name, version)]
         return [self.model(name, each) for each in self.versions(name)]
 
+    def text_model(self, name: str, version: int | None = None) -> TextModel:
+        """A loaded version (None: the newest) of a model that generates text.
+
+        Ask for it for each request: versions are replaced while the server runs.
+
+        Raises:
+            InvalidArgumentError: the model does not generate text; the message has its inputs.
+            NotFoundError: the model or version is unknown.
+            UnavailableError: the model is not ready, or the server is stopping.
+        """
+        self._require_open()
+        model = self.model(name, version)
+        if not isinstance(model.servable, TextServable):
+            inputs = ", ".join(
+                f"{each.name}: {each.datatype.value}{format_shape(each.dims)}" for each in model.config.inputs.values()
+            )
+            raise InvalidArgumentError(
+                f"model '{name}' does not generate text: it takes the tensors {inputs or 'none'}; use its inference "
+                "endpoint"
+            )
+        return model.servable.model
+
     def infer(self, request: InferenceRequest) -> asyncio.Future[InferenceResponse]:
         """Start one inference.
 
@@ -128,39 +153,43 @@ class Server:
             UnavailableError: the model is not ready, its queue is full, or the server is stopping.
             UnsupportedError: the model is decoupled; use `stream`.
         """
-        servable, call = self._admit(request)
-        return servable.submit(call)
+        model, call = self._admit(request)
+        model.require_one_answer()
+        return model.servable.submit(call)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """Iterate over the responses to one request; the last has `is_final`. Raises as `infer` does.
 
         Closing the iterator cancels the request.
         """
-        servable, call = self._admit(request)
-        async with contextlib.aclosing(servable.stream(call)) as responses:
+        model, call = self._admit(request)
+        async with contextlib.aclosing(model.servable.stream(call)) as responses:
             async for response in responses:
                 yield response
 
-    def _admit(self, request: InferenceRequest) -> tuple[Servable, Call]:
+    def _admit(self, request: InferenceRequest) -> tuple[LoadedVersion, Call]:
         """Check a request.
 
         Returns:
-            the servable that answers it, and the call for it.
+            the version that answers it, and the call for it.
 
         Raises:
             TriuneError: as `infer` does.
         """
-        if self._is_draining:
-            raise UnavailableError("the server is stopping and takes no new requests; send this one elsewhere")
+        self._require_open()
         model = self._repository.get(request.model, request.version)
         check_cache = request.check_cache
         if check_cache is not None and isinstance(result := check_cache.result, _Passed) and result.model is model:
-            return model.servable, Call(request, request.inputs, result.batch_size)
+            return model, Call(request, request.inputs, result.batch_size)
         call = model.check(request)
         is_as_given = call.finish is None and all(call.inputs[name] is each for name, each in request.inputs.items())
         if check_cache is not None and is_as_given:
             check_cache.result = _Passed(model, call.batch_size)
-        return model.servable, call
+        return model, call
+
+    def _require_open(self) -> None:
+        if self._is_draining:
+            raise UnavailableError("the server is stopping and takes no new requests; send this one elsewhere")
 
     async def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
         """Scan the repository, and return name, version, state and reason of each version of a model.

@@ -5,7 +5,7 @@ from support.configs import model_config
 from triune.config.checks import check
 from triune.config.model_config import TensorConfig
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, RequestedOutput
 
 X = TensorConfig("x", DataType.FP32, (3, -1))
@@ -90,8 +90,3 @@ def test_reshape_gives_the_model_its_own_shape() -> None:
     scalar = TensorConfig("x", DataType.FP32, (1,), reshape=())
     inputs, _ = check(request(x=np.zeros((3, 1), np.float32)), model_config([scalar], [Y], max_batch_size=4))
     assert inputs["x"].shape == (3,)
-
-
-def test_decoupled_models_need_a_stream() -> None:
-    with pytest.raises(UnsupportedError, match="decoupled"):
-        check(request(x=np.zeros((3, 1), np.float32)), model_config([X], [Y], is_decoupled=True))

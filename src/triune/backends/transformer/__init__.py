@@ -1,0 +1,1 @@
+"""The backend of transformers that generate text."""

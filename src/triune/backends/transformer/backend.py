@@ -1,0 +1,111 @@
+"""The backend of checkpoints of transformers: a GGUF file, or a directory of Hugging Face's form."""
+
+import importlib.util
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from triune.backends.attempt import Attempt
+from triune.backends.tensor.backend import TryFirst
+from triune.config.configure import Source
+from triune.config.model_config import ModelConfig
+from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
+from triune.config.transformer import configure_transformer
+from triune.core.clock import Clock
+from triune.core.errors import UnsupportedError
+from triune.core.servable import Servable
+from triune.runtimes.decoders import decoder_runtime
+from triune.runtimes.machine import Machine
+from triune.scheduling.models import Models
+
+if TYPE_CHECKING:
+    from triune.backends.transformer.build import TransformerBuild
+
+_LIBRARIES: Final = ("safetensors", "tokenizers", "jinja2")
+"""The libraries of the extra `engine`."""
+
+
+class TransformerBackend:
+    """The `Backend` of transformers. The libraries of the extra `engine` are imported when a model needs them."""
+
+    honours: frozenset[str] = frozenset({"model_transaction_policy.decoupled"})
+
+    def __init__(
+        self,
+        machine: Machine,
+        clock: Clock,
+        settings: ModelSettings = DEFAULT_SETTINGS,
+        *,
+        try_first: TryFirst | None = None,
+        is_trial: bool = False,
+    ) -> None:
+        """Args:
+        machine: the runtimes and units to build for.
+        clock: the clock of all measurements.
+        settings: defaults for all models.
+        try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
+        is_trial: whether builds are only tried, with the smallest cache.
+        """
+        self._machine = machine
+        self._clock = clock
+        self._settings = settings
+        self._try_first = try_first
+        self._is_trial = is_trial
+
+    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
+        """Nothing: see `Backend.needs`."""
+        del source
+        return {}
+
+    def configure(self, source: Source, version: int) -> ModelConfig:
+        """Complete the configuration of a version, and read the checkpoint's head: see `Backend.configure`."""
+        _require_libraries()
+        from triune.backends.transformer.checkpoint import open_decoder_checkpoint
+
+        config = self._configure(source, version)
+        open_decoder_checkpoint(config.path)
+        return config
+
+    def build(
+        self, source: Source, version: int, previous: "TransformerBuild | None", attempt: Attempt
+    ) -> "TransformerBuild":
+        """Open the checkpoint, compile the decoder, and run it once: see `Backend.build`. Nothing is shared with
+        `previous`.
+        """
+        del previous
+        _require_libraries()
+        from triune.backends.transformer.build import build_transformer
+
+        attempt.check()
+        if self._try_first is not None:
+            self._try_first(source, version, attempt)
+        config = self._configure(source, version)
+        return build_transformer(
+            config,
+            source,
+            version,
+            self._machine,
+            decoder_runtime(self._machine),
+            self._clock,
+            attempt,
+            is_trial=self._is_trial,
+        )
+
+    def assemble(self, build: "TransformerBuild", models: Models) -> Servable:
+        """Start the engine: see `Backend.assemble`."""
+        del models
+        from triune.backends.transformer.build import assemble_transformer
+
+        return assemble_transformer(build, self._settings, self._clock)
+
+    def _configure(self, source: Source, version: int) -> ModelConfig:
+        runtime = decoder_runtime(self._machine)
+        folder = source.folder / str(version)
+        return configure_transformer(source.message, source.name, folder, self._machine, runtime)
+
+
+def _require_libraries() -> None:
+    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UnsupportedError(
+            f"transformers need {', '.join(missing)}, which is not installed: pip install 'triune[engine]'"
+        )

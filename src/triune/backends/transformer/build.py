@@ -1,0 +1,208 @@
+"""From a checkpoint to an engine."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import psutil
+
+from triune.backends.attempt import Attempt
+from triune.backends.backend import Build
+from triune.backends.transformer.checkpoint import longest_context, open_decoder_checkpoint
+from triune.config.configure import Source
+from triune.config.metrics import new_statistics
+from triune.config.model_config import ModelConfig
+from triune.config.parameters import UNITS_PARAMETER
+from triune.config.settings import ModelSettings
+from triune.config.transformer import TransformerOptions, read_transformer_options
+from triune.core.clock import Clock
+from triune.core.decoder import DecoderExecutable, DecoderStep
+from triune.core.errors import InternalError, InvalidArgumentError
+from triune.core.servable import Servable
+from triune.core.units import Unit
+from triune.engine.core import EngineCore
+from triune.engine.engine import Engine, TextSide
+from triune.engine.generation import Placement
+from triune.engine.models import write_model
+from triune.engine.scheduler import SchedulerLimits
+from triune.engine.servable import TextServable
+from triune.engine.weights.checkpoint import Checkpoint
+from triune.runtimes.decoders import load_decoder
+from triune.runtimes.machine import Machine
+
+_SEQUENCE_TOKENS: Final = 512
+"""Without `cache_bytes`, the cache holds this many tokens of each of `max_sequences` sequences, or one whole context if
+that is more.
+"""
+
+_SHARE_OF_MEMORY: Final = 4
+"""Without `cache_bytes`, the cache takes at most one part in so many of the memory that is available."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerBuild(Build):
+    """A transformer that is compiled, and does not answer requests yet.
+
+    Attributes:
+        decoder: the compiled decoder with its cache.
+        text: tokenizer and chat template.
+        vocab_size: the number of rows of the embedding.
+        limits: what a step may hold.
+        runtime: the name of the runtime.
+        num_threads: CPU threads of a step.
+        duration_ns: how long the build took.
+    """
+
+    decoder: DecoderExecutable
+    text: TextSide
+    vocab_size: int
+    limits: SchedulerLimits
+    runtime: str
+    num_threads: int
+    duration_ns: int
+
+    @property
+    def precisions(self) -> Mapping[Unit, str]:
+        """The floating-point format on the unit."""
+        return {self.decoder.unit: self.decoder.precision}
+
+    def close(self) -> None:
+        """Free the decoder."""
+        self.decoder.close()
+
+    def __str__(self) -> str:
+        decoder, threads = self.decoder, f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
+        num_tokens = decoder.num_blocks * decoder.block_size
+        return (
+            f"on {decoder.unit.value} ({self.runtime}, {decoder.precision}, {threads}, a cache of {num_tokens} tokens "
+            f"in {decoder.num_blocks * decoder.block_bytes >> 20} MiB) in {self.duration_ns / 1e9:.2f} s"
+        )
+
+
+def build_transformer(
+    config: ModelConfig,
+    source: Source,
+    version: int,
+    machine: Machine,
+    runtime: str,
+    clock: Clock,
+    attempt: Attempt,
+    *,
+    is_trial: bool,
+) -> TransformerBuild:
+    """Do the slow work: see `Backend.build`.
+
+    Args:
+        config: the completed config.
+        source: the model on disk.
+        version: its version.
+        machine: the machine.
+        runtime: the runtime that runs the decoder.
+        clock: the clock.
+        attempt: cancels the build.
+        is_trial: whether the cache is the smallest one.
+    """
+    started_ns = clock.now_ns()
+    options = read_transformer_options(config.message)
+    checkpoint = open_decoder_checkpoint(config.path)
+    context_tokens = _context_tokens(checkpoint, options)
+    vocab_size = checkpoint.config.vocab_size
+    text = TextSide.of(checkpoint.tokenizer(), checkpoint.chat_template, vocab_size)
+    attempt.check()
+    graph = write_model(checkpoint.config, checkpoint, "paged", num_positions=context_tokens)
+    attempt.check()
+    decoder = load_decoder(runtime)(
+        graph,
+        unit=config.units[0],
+        num_threads=machine.num_cores,
+        num_blocks=1,
+        cache_type=options.cache_type,
+    )
+    try:
+        attempt.check()
+        if not is_trial:
+            decoder.allocate(_num_blocks(decoder, options, context_tokens))
+        _warm_up(decoder)
+        attempt.check()
+    except BaseException:
+        decoder.close()
+        raise
+    limits = SchedulerLimits(options.step_tokens, options.max_sequences, context_tokens)
+    return TransformerBuild(
+        version,
+        config,
+        source,
+        decoder,
+        text,
+        vocab_size,
+        limits,
+        runtime,
+        machine.num_cores,
+        clock.now_ns() - started_ns,
+    )
+
+
+def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock: Clock) -> Servable:
+    """Start the engine of a build, which then belongs to it. Raises NoThreadError if there is no thread for it."""
+    config, decoder = build.config, build.decoder
+    max_waiting = settings.limits.queue.max_requests or 1 << 30
+    engine = Engine(
+        EngineCore(decoder, build.vocab_size, clock, build.limits),
+        build.text,
+        Placement(decoder.unit, build.runtime, decoder.precision, _reason(build)),
+        clock,
+        name=config.name,
+        statistics=new_statistics(config.message, has_distributions=settings.has_distributions),
+        max_answers=build.limits.sequences + max_waiting,
+        close_decoder=decoder.close,
+    )
+    return TextServable(engine, config.name, build.version)
+
+
+def _context_tokens(checkpoint: Checkpoint, options: TransformerOptions) -> int:
+    longest = longest_context(checkpoint.config)
+    if options.context_tokens is not None and options.context_tokens > longest:
+        raise InvalidArgumentError(
+            f"parameter 'context_tokens' is {options.context_tokens}; the model was made for {longest} tokens at most"
+        )
+    return options.context_tokens or longest
+
+
+def _num_blocks(decoder: DecoderExecutable, options: TransformerOptions, context_tokens: int) -> int:
+    """The blocks of the cache, at least 1."""
+    if options.cache_bytes is not None:
+        num_blocks = options.cache_bytes // decoder.block_bytes
+        if not num_blocks:
+            raise InvalidArgumentError(
+                f"parameter 'cache_bytes' is {options.cache_bytes}; a block of {decoder.block_size} tokens takes "
+                f"{decoder.block_bytes} bytes"
+            )
+        return num_blocks
+    num_tokens = max(context_tokens, options.max_sequences * _SEQUENCE_TOKENS)
+    available = psutil.virtual_memory().available // _SHARE_OF_MEMORY
+    return max(1, min(-(-num_tokens // decoder.block_size), available // decoder.block_bytes))
+
+
+def _warm_up(decoder: DecoderExecutable) -> None:
+    """Compute one token, so that the first request does not wait for what the runtime prepares in its first step.
+
+    Raises:
+        InternalError: the model's logits are no numbers.
+    """
+    zero, begins = np.zeros(1, np.int32), np.array([0, 1], np.int32)
+    one = np.zeros(1, np.int64)
+    logits = decoder.run(DecoderStep(one, one, zero, begins, zero, begins, one))
+    if not np.isfinite(logits.max()):
+        raise InternalError("the model's logits for token 0 are no numbers; its weights are broken")
+
+
+def _reason(build: TransformerBuild) -> str:
+    """Why the model runs where it does."""
+    given, unit = build.source.message, build.decoder.unit.value
+    is_named = len(given.instance_group) or given.parameters.keys() & {UNITS_PARAMETER, "precision"}
+    why = "the config names this unit" if is_named else f"'{unit}' is its best unit on this machine"
+    return f"{build.runtime} runs transformers here, and {why}"

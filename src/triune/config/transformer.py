@@ -1,0 +1,261 @@
+"""Models of the transformer engine: recognised by their files, and completed as Triton's vLLM backend does it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, cast, get_args
+
+from triune.config.batching import translate_batching
+from triune.config.instances import read_instances
+from triune.config.layout import inside
+from triune.config.limits import LOAD_SECONDS_PARAMETER
+from triune.config.model_config import ModelConfig
+from triune.config.parameters import UNITS_PARAMETER, parameters_of
+from triune.config.tensors import translate_tensors
+from triune.core.datatypes import DataType
+from triune.core.decoder import CacheType
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.tensors import Rows, Signature, TensorSpec
+from triune.core.units import Unit
+from triune.protos.model_config_pb2 import DataType as DataTypeMessage
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.protos.model_config_pb2 import ModelInput, ModelOutput
+from triune.runtimes.machine import Machine
+from triune.runtimes.registry import ROWS
+
+TRANSFORMER: Final = "transformer"
+"""The name of the backend in config.pbtxt."""
+
+GGUF_FILENAME: Final = "model.gguf"
+_STEP_TOKENS: Final = 512
+_MAX_SEQUENCES: Final = 64
+_GGUF_SUFFIX: Final = ".gguf"
+_PRECISION_UNITS: Final[Mapping[str, Unit]] = {"fp32": Unit.CPU, "bf16": Unit.AMX}
+
+TEXT_INPUT: Final = "text_input"
+STREAM_INPUT: Final = "stream"
+SAMPLING_INPUT: Final = "sampling_parameters"
+EXCLUDE_INPUT: Final = "exclude_input_in_output"
+TEXT_OUTPUT: Final = "text_output"
+
+_SIGNATURE: Final = Signature(
+    inputs=(
+        TensorSpec(TEXT_INPUT, DataType.BYTES, (1,)),
+        TensorSpec(STREAM_INPUT, DataType.BOOL, (1,), is_optional=True),
+        TensorSpec(SAMPLING_INPUT, DataType.BYTES, (1,), is_optional=True),
+        TensorSpec(EXCLUDE_INPUT, DataType.BOOL, (1,), is_optional=True),
+    ),
+    outputs=(TensorSpec(TEXT_OUTPUT, DataType.BYTES, (-1,)),),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerOptions:
+    """The backend's parameters in a config.
+
+    Attributes:
+        cache_bytes: the memory of the cache of keys and values; None takes a share of the machine's.
+        cache_type: the type of keys and values; None leaves it to the runtime.
+        context_tokens: the most tokens of prompt and answer together; None takes the model's own limit.
+        precision: the floating-point format of the computation; None takes that of the unit.
+        step_tokens: the most tokens of a step.
+        max_sequences: the most sequences that run at the same time.
+    """
+
+    cache_bytes: int | None = None
+    cache_type: CacheType | None = None
+    context_tokens: int | None = None
+    precision: str | None = None
+    step_tokens: int = _STEP_TOKENS
+    max_sequences: int = _MAX_SEQUENCES
+
+
+OPTION_NAMES: Final = frozenset(each.name for each in fields(TransformerOptions)) | {
+    UNITS_PARAMETER,
+    LOAD_SECONDS_PARAMETER,
+}
+"""All parameters that the backend reads."""
+
+
+def is_transformer(message: ModelConfigMessage, folder: Path, versions: Sequence[int]) -> bool:
+    """Whether a model is one of the transformer engine: its config says so, or names no backend and the newest version
+    is a checkpoint.
+    """
+    if message.backend or message.platform or message.HasField("ensemble_scheduling"):
+        return message.backend == TRANSFORMER
+    if message.default_model_filename:
+        return message.default_model_filename.endswith(_GGUF_SUFFIX)
+    version_folder = folder / str(max(versions, default=0))
+    # An exported model may have its original's weights beside it.
+    if any((version_folder / f"model{suffix}").exists() for row in ROWS for suffix in row.suffixes):
+        return False
+    return (version_folder / GGUF_FILENAME).exists() or _is_directory_of_weights(version_folder)
+
+
+def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
+    """The backend's parameters.
+
+    Raises:
+        InvalidArgumentError: one is unknown or out of range.
+    """
+    given = {name: value.string_value for name, value in message.parameters.items()}
+    unknown = sorted(given.keys() - OPTION_NAMES)
+    if unknown:
+        raise InvalidArgumentError(
+            f"model '{message.name}' has the parameter '{unknown[0]}'; backend '{TRANSFORMER}' knows "
+            f"{', '.join(sorted(OPTION_NAMES))}"
+        )
+    return TransformerOptions(
+        cache_bytes=_count(given, "cache_bytes"),
+        cache_type=cast("CacheType | None", _choice(given, "cache_type", get_args(CacheType))),
+        context_tokens=_count(given, "context_tokens"),
+        precision=_choice(given, "precision", tuple(_PRECISION_UNITS)),
+        step_tokens=_count(given, "step_tokens") or _STEP_TOKENS,
+        max_sequences=_count(given, "max_sequences") or _MAX_SEQUENCES,
+    )
+
+
+def configure_transformer(
+    given: ModelConfigMessage, name: str, version_folder: Path, machine: Machine, runtime: str
+) -> ModelConfig:
+    """Complete the configuration of a version. Reads no weights.
+
+    Args:
+        given: the config as written; not changed.
+        name: the model's folder.
+        version_folder: the version's folder.
+        machine: the machine with the units.
+        runtime: the name of the runtime that will run the decoder.
+
+    Raises:
+        InvalidArgumentError: the config contradicts itself or the files.
+        UnsupportedError: the config asks for something that the engine or this machine does not have.
+    """
+    message = ModelConfigMessage()
+    message.CopyFrom(given)
+    message.name = message.name or name
+    if message.name != name:
+        raise InvalidArgumentError(
+            f"unexpected directory name '{name}' for model '{message.name}', directory name must equal model name"
+        )
+    _refuse_batching(message)
+    message.backend = TRANSFORMER
+    message.model_transaction_policy.decoupled = True
+    if not message.HasField("version_policy"):
+        message.version_policy.latest.num_versions = 1
+    path = _checkpoint(message, version_folder)
+    options = read_transformer_options(message)
+    _complete_tensors(message)
+    inputs, outputs = translate_tensors(message, _SIGNATURE, {})
+    unit = _unit(message, options, machine, runtime)
+    return ModelConfig(
+        message=message,
+        name=message.name,
+        backend=TRANSFORMER,
+        path=path,
+        inputs=inputs,
+        outputs=outputs,
+        units=(unit,),
+        num_instances=1,
+        batching=translate_batching(message, Rows.UNKNOWN),
+        warmup=(),
+        parameters=parameters_of(message),
+        is_decoupled=True,
+        metric_tags=dict(message.metric_tags),
+    )
+
+
+def _checkpoint(message: ModelConfigMessage, version_folder: Path) -> Path:
+    """The GGUF file, or the version's folder if that holds the weights. Fills in the file's name."""
+    if not message.default_model_filename and _is_directory_of_weights(version_folder):
+        return version_folder
+    message.default_model_filename = message.default_model_filename or GGUF_FILENAME
+    path = inside(version_folder, message.default_model_filename, "default_model_filename")
+    if path.is_dir() and _is_directory_of_weights(path):
+        return path
+    if not path.is_file():
+        raise InvalidArgumentError(
+            f"model '{message.name}' has no '{message.default_model_filename}' in its version folder "
+            f"'{version_folder.name}', and not config.json with *.safetensors: put a GGUF file or a directory of "
+            "Hugging Face's form there"
+        )
+    return path
+
+
+def _is_directory_of_weights(folder: Path) -> bool:
+    return (folder / "config.json").exists() and next(folder.glob("*.safetensors"), None) is not None
+
+
+def _refuse_batching(message: ModelConfigMessage) -> None:
+    if message.max_batch_size > 0:
+        raise InvalidArgumentError(
+            f"max_batch_size of model '{message.name}' is {message.max_batch_size}; a request to backend "
+            f"'{TRANSFORMER}' holds one prompt, and the engine batches by itself: remove it"
+        )
+    for field in ("dynamic_batching", "sequence_batching"):
+        if message.HasField(field):
+            raise UnsupportedError(f"model '{message.name}' has '{field}'; the engine batches by itself: remove it")
+    if message.response_cache.enable:
+        raise UnsupportedError(
+            f"model '{message.name}' has 'response_cache', which answers of several responses cannot use: remove it"
+        )
+    if message.model_warmup:
+        raise UnsupportedError(f"model '{message.name}' has 'model_warmup'; the engine warms itself up: remove it")
+
+
+def _complete_tensors(message: ModelConfigMessage) -> None:
+    if not message.input:
+        message.input.extend(
+            ModelInput(name=spec.name, data_type=_type_of(spec), dims=spec.shape, optional=spec.is_optional)
+            for spec in _SIGNATURE.inputs
+        )
+    if not message.output:
+        message.output.extend(
+            ModelOutput(name=spec.name, data_type=_type_of(spec), dims=spec.shape) for spec in _SIGNATURE.outputs
+        )
+
+
+def _type_of(spec: TensorSpec) -> DataTypeMessage:
+    return DataTypeMessage.TYPE_STRING if spec.datatype is DataType.BYTES else DataTypeMessage.TYPE_BOOL
+
+
+def _unit(message: ModelConfigMessage, options: TransformerOptions, machine: Machine, runtime: str) -> Unit:
+    """The one unit of the model. Completes the instance groups."""
+    wanted = None if options.precision is None else _PRECISION_UNITS[options.precision]
+    if wanted is not None and UNITS_PARAMETER not in message.parameters and not message.instance_group:
+        message.parameters[UNITS_PARAMETER].string_value = wanted.value
+    # The instances are those of the runtime that runs the decoder.
+    of_runtime = ModelConfigMessage()
+    of_runtime.CopyFrom(message)
+    of_runtime.backend = runtime
+    instances = read_instances(of_runtime, machine)
+    if len(instances.units) * instances.num_instances != 1:
+        raise UnsupportedError(
+            f"model '{message.name}' asks for {instances.num_instances} instances on each of "
+            f"{len(instances.units)} units; backend '{TRANSFORMER}' runs one instance: it batches all requests"
+        )
+    (unit,) = instances.units
+    if wanted not in (None, unit):
+        raise InvalidArgumentError(
+            f"parameter 'precision' of model '{message.name}' is '{options.precision}', which is computed on "
+            f"'{wanted.value}'; the config names the unit '{unit.value}': leave one of them out"
+        )
+    del message.instance_group[:]
+    message.instance_group.extend(instances.groups)
+    return unit
+
+
+def _count(given: Mapping[str, str], name: str) -> int | None:
+    text = given.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 1 << 53):
+        raise InvalidArgumentError(f"parameter '{name}' is {text!r}; it must be a whole number of 1 or more")
+    return int(text)
+
+
+def _choice(given: Mapping[str, str], name: str, choices: Sequence[str]) -> str | None:
+    text = given.get(name)
+    if text is not None and text not in choices:
+        raise InvalidArgumentError(f"parameter '{name}' is {text!r}; it must be one of {', '.join(choices)}")
+    return text

@@ -1,0 +1,129 @@
+"""Sampling parameters as Triton's vLLM backend takes them: vLLM's names, in JSON or as parameters of the request."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+from triune.core.errors import InvalidArgumentError
+from triune.engine.generation import Generation
+from triune.engine.sampling.parameters import SamplingParameters
+
+_DEFAULT_MAX_TOKENS: Final = 16
+"""vLLM's default."""
+
+
+def read_generation(
+    prompt: str, sampling_parameters: str | None, parameters: Mapping[str, Any], priority: int
+) -> Generation:
+    """The request for a prompt.
+
+    Args:
+        prompt: the prompt.
+        sampling_parameters: a JSON object with vLLM's names; None takes `parameters`.
+        parameters: the request's own parameters, with the same names.
+        priority: 0 is the most urgent.
+
+    Raises:
+        InvalidArgumentError: a name is unknown, or a value has the wrong type or is out of range.
+    """
+    given = parameters if sampling_parameters is None else _parse(sampling_parameters)
+    unknown = sorted(given.keys() - _KNOWN.keys())
+    if unknown:
+        raise InvalidArgumentError(
+            f"the sampling parameter '{unknown[0][:64]}' is unknown; known are {', '.join(_KNOWN)}"
+        )
+    read: dict[str, Any] = {name: _KNOWN[name](name, value) for name, value in given.items() if value is not None}
+    of_request: dict[str, Any] = {"max_tokens": _DEFAULT_MAX_TOKENS, "priority": priority}
+    of_request |= {field: read.pop(name) for name, field in _OF_REQUEST.items() if name in read}
+    # vLLM's older word for all tokens.
+    if read.get("top_k") == -1:
+        del read["top_k"]
+    sampling = SamplingParameters(num_logprobs=read.pop("logprobs", None), **read)
+    return Generation(prompt, sampling, **of_request)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        value = cast("object", json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"'sampling_parameters' is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidArgumentError(f"'sampling_parameters' holds a {type(value).__name__}, not a JSON object")
+    return cast("dict[str, Any]", value)
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, str):
+        # Parameters of `generate` in older clients are strings.
+        try:
+            return int(value)
+        except ValueError:
+            raise InvalidArgumentError(f"'{name}' is {value[:64]!r}; it must be a whole number") from None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidArgumentError(f"'{name}' is {str(value)[:64]}; it must be a whole number")
+    return value
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise InvalidArgumentError(f"'{name}' is {str(value)[:64]}; it must be a number")
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        raise InvalidArgumentError(f"'{name}' is {str(value)[:64]!r}; it must be a number") from None
+
+
+def _boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidArgumentError(f"'{name}' is {str(value)[:64]}; it must be true or false")
+    return value
+
+
+def _texts(name: str, value: object) -> tuple[str, ...]:
+    texts = cast("list[object]", value if isinstance(value, list) else [value])
+    if not all(isinstance(each, str) for each in texts):
+        raise InvalidArgumentError(f"'{name}' must be a text, or an array of texts")
+    return tuple(cast("list[str]", texts))
+
+
+def _tokens(name: str, value: object) -> frozenset[int]:
+    tokens = cast("list[object]", value) if isinstance(value, list) else [value]
+    return frozenset(_whole(name, each) for each in tokens)
+
+
+def _biases(name: str, value: object) -> Mapping[int, float]:
+    if not isinstance(value, dict):
+        raise InvalidArgumentError(f"'{name}' must be an object of token ids and numbers")
+    return {_whole(name, token): _number(name, bias) for token, bias in cast("dict[object, object]", value).items()}
+
+
+_KNOWN: Final[Mapping[str, Callable[[str, object], Any]]] = {
+    "n": _whole,
+    "max_tokens": _whole,
+    "min_tokens": _whole,
+    "temperature": _number,
+    "top_p": _number,
+    "top_k": _whole,
+    "min_p": _number,
+    "repetition_penalty": _number,
+    "presence_penalty": _number,
+    "frequency_penalty": _number,
+    "logit_bias": _biases,
+    "seed": _whole,
+    "logprobs": _whole,
+    "stop": _texts,
+    "stop_token_ids": _tokens,
+    "ignore_eos": _boolean,
+    "include_stop_str_in_output": _boolean,
+}
+
+_OF_REQUEST: Final[Mapping[str, str]] = {
+    "n": "num_answers",
+    "max_tokens": "max_tokens",
+    "min_tokens": "min_tokens",
+    "stop": "stop",
+    "stop_token_ids": "stop_tokens",
+    "ignore_eos": "is_end_ignored",
+    "include_stop_str_in_output": "is_stop_included",
+}
+"""vLLM's names of the fields of `Generation`."""

@@ -1,0 +1,57 @@
+"""Which runtime runs the decoders of transformers on this machine."""
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from triune.core.decoder import CacheType, DecoderExecutable
+from triune.core.errors import UnsupportedError
+from triune.core.units import Unit
+from triune.graph.held import HeldModel
+from triune.runtimes.machine import Machine
+
+
+class LoadDecoder(Protocol):
+    """Compiles a decoder's graph in the paged form; see `OpenVinoDecoder`."""
+
+    def __call__(
+        self,
+        model: HeldModel,
+        *,
+        unit: Unit,
+        num_threads: int,
+        num_blocks: int,
+        cache_type: CacheType | None,
+    ) -> DecoderExecutable:
+        """Compile it, with a cache of `num_blocks` blocks of `cache_type`; None takes the runtime's own type."""
+        ...
+
+
+def _openvino() -> LoadDecoder:
+    from triune.runtimes.openvino.decoder import OpenVinoDecoder
+
+    return OpenVinoDecoder
+
+
+_LOADERS: Final[Mapping[str, Callable[[], LoadDecoder]]] = {"openvino": _openvino}
+"""The runtimes that can, the preferred one first, each with a function that imports its decoder."""
+
+
+def decoder_runtime(machine: Machine) -> str:
+    """The name of the runtime that runs decoders here.
+
+    Raises:
+        UnsupportedError: none is installed; the message has the command that installs one.
+    """
+    for name in _LOADERS:
+        if name in machine.runtimes:
+            return name
+    remedies = " or ".join(f"pip install 'triune[{name}]'" for name in _LOADERS)
+    raise UnsupportedError(
+        f"transformers are run by {' or '.join(_LOADERS)}, which is not installed: {remedies} (on Linux with an x86-64 "
+        "CPU, and on macOS)"
+    )
+
+
+def load_decoder(runtime: str) -> LoadDecoder:
+    """The function of a runtime that compiles decoders. Imports the runtime's library."""
+    return _LOADERS[runtime]()

@@ -1,0 +1,49 @@
+"""Small transformers with seeded random weights, as folders of a repository."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from support.scripted import EOS, VOCAB, byte_tokenizer
+
+CONTEXT = 96
+
+CONFIG: dict[str, object] = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": CONTEXT,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+    "eos_token_id": EOS,
+}
+
+
+def write_text_model(folder: Path, *, fill: float | None = None, **changes: object) -> Path:
+    """Write config.json, model.safetensors and tokenizer.json of a LLaMA; all weights are `fill` if that is given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG | changes))
+    rng = np.random.default_rng(3)
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (VOCAB, 32), "model.norm": (32,)}
+    for layer in range(2):
+        name = f"model.layers.{layer}"
+        shapes |= {f"{name}.{norm}_layernorm": (32,) for norm in ("input", "post_attention")}
+        shapes |= {f"{name}.self_attn.{kind}_proj": (16 if kind in "kv" else 32, 32) for kind in "qkvo"}
+        shapes |= {
+            f"{name}.mlp.{kind}_proj": (32, 48) if kind == "down" else (48, 32) for kind in ("gate", "up", "down")
+        }
+    tensors = {
+        f"{name}.weight": (rng.normal(size=shape) if fill is None else np.full(shape, fill)).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    save_file(tensors, folder / "model.safetensors")
+    byte_tokenizer().backend.save(str(folder / "tokenizer.json"))
+    return folder

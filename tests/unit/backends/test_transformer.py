@@ -1,0 +1,123 @@
+"""From folders of weights to a model that answers, and what is told where that cannot be."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.text_models import CONTEXT, write_text_model
+from triune.backends.attempt import Attempt
+from triune.backends.transformer.backend import TransformerBackend
+from triune.config.configure import Source, read_source
+from triune.config.stamps import stamp
+from triune.core.clock import MonotonicClock
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError, UnsupportedError
+from triune.core.units import Unit
+from triune.engine.generation import Generation
+from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.servable import TextServable
+from triune.runtimes.machine import Machine, this_machine
+from triune.scheduling.models import Models
+
+pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return this_machine()
+
+
+NO_MODELS: Models = None  # type: ignore[assignment]
+
+
+def source(root: Path, config: str = "", **changes: object) -> Source:
+    folder = root / "m"
+    write_text_model(folder / "1", **changes)  # type: ignore[arg-type]
+    return given(folder, config)
+
+
+def given(folder: Path, config: str = "") -> Source:
+    (folder / "config.pbtxt").write_text(config)
+    return read_source("m", folder, stamp(folder), honours=lambda _: TransformerBackend.honours)
+
+
+def parameter(name: str, value: object) -> str:
+    return f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}\n'
+
+
+async def test_a_directory_becomes_a_model_that_answers(machine: Machine, tmp_path: Path) -> None:
+    backend = TransformerBackend(machine, MonotonicClock())
+    build = backend.build(source(tmp_path, parameter("units", "cpu")), 1, None, Attempt())
+    assert build.precisions == {Unit.CPU: "fp32"}
+    assert str(build).startswith("on cpu (openvino, fp32, ")
+    servable = backend.assemble(build, NO_MODELS)
+    assert isinstance(servable, TextServable)
+    model = servable.model
+    assert model.context_tokens == CONTEXT
+    assert model.placement.reason == "openvino runs transformers here, and the config names this unit"
+    request = Generation("hello", SamplingParameters(temperature=0), 20, is_end_ignored=True)
+    tokens = [[token async for delta in model.generate(request) for token in delta.tokens] for _ in range(2)]
+    assert len(tokens[0]) == 20
+    assert tokens[0] == tokens[1]
+    await servable.close()
+
+
+async def test_parameters_reach_the_engine(machine: Machine, tmp_path: Path) -> None:
+    backend = TransformerBackend(machine, MonotonicClock())
+    config = parameter("context_tokens", 40) + parameter("max_sequences", 3) + parameter("cache_bytes", 1 << 20)
+    build = backend.build(source(tmp_path, config), 1, None, Attempt())
+    assert build.limits.sequences == 3
+    assert build.decoder.num_blocks == (1 << 20) // build.decoder.block_bytes
+    servable = backend.assemble(build, NO_MODELS)
+    assert isinstance(servable, TextServable)
+    assert servable.model.context_tokens == 40
+    await servable.close()
+
+
+def test_a_trial_has_the_smallest_cache(machine: Machine, tmp_path: Path) -> None:
+    build = TransformerBackend(machine, MonotonicClock(), is_trial=True).build(source(tmp_path), 1, None, Attempt())
+    assert build.decoder.num_blocks == 1
+    build.close()
+
+
+def test_the_config_is_complete_without_a_compilation(machine: Machine, tmp_path: Path) -> None:
+    config = TransformerBackend(machine, MonotonicClock()).configure(source(tmp_path), 1)
+    assert list(config.inputs) == ["text_input", "stream", "sampling_parameters", "exclude_input_in_output"]
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "error", "message"),
+    [
+        (parameter("context_tokens", CONTEXT + 1), {}, InvalidArgumentError, f"made for {CONTEXT} tokens at most"),
+        (parameter("cache_bytes", 10), {}, InvalidArgumentError, "'cache_bytes' is 10; a block of 32 tokens takes"),
+        ("", {"fill": float("nan")}, InternalError, "logits for token 0 are no numbers"),
+        ("", {"vocab_size": 100}, InvalidArgumentError, "shape"),
+        ("", {"model_type": "mamba"}, UnsupportedError, "mamba"),
+    ],
+)
+def test_what_cannot_be_built(
+    machine: Machine, tmp_path: Path, config: str, changes: dict[str, object], error: type[TriuneError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        TransformerBackend(machine, MonotonicClock()).build(source(tmp_path, config, **changes), 1, None, Attempt())
+
+
+def test_a_build_that_is_cancelled_gives_up(machine: Machine, tmp_path: Path) -> None:
+    attempt = Attempt()
+    attempt.give_up()
+    with pytest.raises(UnavailableError, match="given up"):
+        TransformerBackend(machine, MonotonicClock()).build(source(tmp_path), 1, None, attempt)
+
+
+def test_missing_libraries_are_named_with_the_command(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = source(tmp_path)
+    bare = replace(machine, runtimes={name: each for name, each in machine.runtimes.items() if name != "openvino"})
+    with pytest.raises(UnsupportedError, match=r"pip install 'triune\[openvino\]'"):
+        TransformerBackend(bare, MonotonicClock()).configure(read, 1)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tokenizers" else find(name))
+    with pytest.raises(UnsupportedError, match=r"need tokenizers, .*: pip install 'triune\[engine\]'"):
+        TransformerBackend(machine, MonotonicClock()).build(read, 1, None, Attempt())

@@ -1,0 +1,188 @@
+"""Which folders are models of the transformer engine, and what their configs become."""
+
+from pathlib import Path
+
+import pytest
+
+from triune.config.configure import read_source
+from triune.config.honour import hints_without_effect
+from triune.config.model_config import ModelConfig
+from triune.config.settings import Completion
+from triune.config.stamps import Stamp
+from triune.config.transformer import TRANSFORMER, configure_transformer, read_transformer_options
+from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.runtimes.machine import Machine
+
+
+class Runtime:
+    """OpenVINO's units, without it."""
+
+    name = "openvino"
+    option_names = ()
+    default_filenames = ()
+
+    def __init__(self, *units: Unit) -> None:
+        self._units = units
+
+    def units(self) -> tuple[Unit, ...]:
+        return self._units
+
+
+def machine(*units: Unit) -> Machine:
+    present = tuple(UnitStatus(unit, Presence.PRESENT) for unit in units)
+    return Machine({"openvino": Runtime(*units)}, present, 4)  # type: ignore[dict-item]
+
+
+MACHINE = machine(Unit.AMX, Unit.CPU)
+
+
+def model(root: Path, *files: str, config: str = "") -> Path:
+    folder = root / "m"
+    (folder / "1").mkdir(parents=True)
+    for name in files:
+        (folder / "1" / name).parent.mkdir(exist_ok=True)
+        (folder / "1" / name).write_bytes(b"")
+    if config:
+        (folder / "config.pbtxt").write_text(config)
+    return folder
+
+
+def read(folder: Path, completion: Completion | None = None) -> ModelConfigMessage:
+    honours = ["model_transaction_policy.decoupled"]
+    completion = completion or Completion()
+    return read_source("m", folder, Stamp(), completion=completion, honours=lambda _: honours).message
+
+
+def configured(folder: Path, on: Machine = MACHINE) -> ModelConfig:
+    return configure_transformer(read(folder), "m", folder / "1", on, "openvino")
+
+
+def parameter(name: str, value: str) -> str:
+    return f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "is_one"),
+    [
+        (["model.gguf"], "", True),
+        (["config.json", "model.safetensors"], "", True),
+        (["config.json", "model-00001-of-00002.safetensors"], "", True),
+        (["config.json"], "", False),
+        (["model.safetensors"], "", False),
+        (["model.onnx", "config.json", "model.safetensors"], "", False),
+        (["model.gguf"], 'backend: "onnxruntime"', False),
+        (["model.gguf"], 'platform: "onnxruntime_onnx"', False),
+        (["smol.gguf"], 'default_model_filename: "smol.gguf"', True),
+        (["smol.onnx"], 'default_model_filename: "smol.onnx"', False),
+        (["anything"], 'backend: "transformer"', True),
+        (["model.gguf"], 'platform: "ensemble" ensemble_scheduling { step { model_name: "a" } }', False),
+    ],
+)
+def test_what_is_recognised(tmp_path: Path, files: list[str], config: str, is_one: bool) -> None:
+    folder = model(tmp_path, *files, config=config)
+    honours = ["model_transaction_policy.decoupled", "ensemble_scheduling"]
+    message = read_source("m", folder, Stamp(), honours=lambda _: honours).message
+    assert (message.backend == TRANSFORMER) is is_one
+
+
+def test_without_completion_a_config_must_name_the_backend(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="must specify 'platform' or 'backend'"):
+        read(model(tmp_path, "model.gguf"), Completion(is_off=True))
+
+
+def test_a_config_is_completed_as_by_the_vllm_backend(tmp_path: Path) -> None:
+    config = configured(model(tmp_path, "model.gguf"))
+    assert config.path == tmp_path / "m" / "1" / "model.gguf"
+    assert [(each.name, each.datatype.value, each.dims, each.is_optional) for each in config.inputs.values()] == [
+        ("text_input", "BYTES", (1,), False),
+        ("stream", "BOOL", (1,), True),
+        ("sampling_parameters", "BYTES", (1,), True),
+        ("exclude_input_in_output", "BOOL", (1,), True),
+    ]
+    assert [(each.name, each.datatype.value, each.dims) for each in config.outputs.values()] == [
+        ("text_output", "BYTES", (-1,))
+    ]
+    assert config.is_decoupled
+    assert config.message.model_transaction_policy.decoupled
+    assert (config.units, config.num_instances) == ((Unit.AMX,), 1)
+    assert config.message.backend == TRANSFORMER
+    assert hints_without_effect(config.message, MACHINE) == []
+
+
+def test_a_directory_is_the_path(tmp_path: Path) -> None:
+    folder = model(tmp_path, "config.json", "a.safetensors")
+    assert configured(folder).path == folder / "1"
+
+
+@pytest.mark.parametrize(
+    ("config", "on", "unit"),
+    [
+        ("", machine(Unit.CPU), Unit.CPU),
+        (parameter("units", "cpu"), MACHINE, Unit.CPU),
+        (parameter("precision", "fp32"), MACHINE, Unit.CPU),
+        (parameter("precision", "bf16"), MACHINE, Unit.AMX),
+        ("instance_group { kind: KIND_CPU }", MACHINE, Unit.CPU),
+    ],
+)
+def test_the_unit(tmp_path: Path, config: str, on: Machine, unit: Unit) -> None:
+    assert configured(model(tmp_path, "model.gguf", config=config), on).units == (unit,)
+
+
+def test_parameters(tmp_path: Path) -> None:
+    given = {
+        "cache_bytes": "1000000",
+        "cache_type": "bf16",
+        "context_tokens": "512",
+        "precision": "fp32",
+        "step_tokens": "128",
+        "max_sequences": "3",
+    }
+    folder = model(tmp_path, "model.gguf", config="".join(parameter(*each) for each in given.items()))
+    options = read_transformer_options(configured(folder).message)
+    assert {name: str(getattr(options, name)) for name in given} == given
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        (
+            parameter("cache_tipe", "int8"),
+            InvalidArgumentError,
+            "'cache_tipe'; backend 'transformer' knows cache_",
+        ),
+        (parameter("own_process", "true"), InvalidArgumentError, "'own_process'; backend"),
+        (parameter("cache_type", "int7"), InvalidArgumentError, "must be one of fp32, fp16, bf16, int8"),
+        (parameter("cache_bytes", "1e9"), InvalidArgumentError, "'1e9'; it must be a whole number"),
+        (parameter("cache_bytes", "0"), InvalidArgumentError, "'0'; it must be a whole number of 1 or more"),
+        (parameter("step_tokens", "9" * 5000), InvalidArgumentError, "it must be a whole number"),
+        (parameter("precision", "fp8"), InvalidArgumentError, "must be one of fp32, bf16"),
+        (
+            parameter("precision", "bf16") + parameter("units", "cpu"),
+            InvalidArgumentError,
+            "'bf16', which is computed on 'amx'; the config names the unit 'cpu'",
+        ),
+        (parameter("units", "cpu,amx"), UnsupportedError, "on each of 2 units"),
+        (parameter("units", "gpu"), UnsupportedError, "'gpu' is absent"),
+        ("instance_group { count: 2 }", UnsupportedError, "2 instances"),
+        ("max_batch_size: 8", InvalidArgumentError, "the engine batches by itself: remove it"),
+        ("dynamic_batching { }", UnsupportedError, "'dynamic_batching'; the engine batches by itself"),
+        ("response_cache { enable: true }", UnsupportedError, "'response_cache'"),
+        ('model_warmup { name: "a" batch_size: 1 }', UnsupportedError, "'model_warmup'; the engine warms itself up"),
+        ('input { name: "prompt" data_type: TYPE_STRING dims: 1 }', InvalidArgumentError, "'prompt' is not in the"),
+        ('name: "other"', InvalidArgumentError, "directory name must equal model name"),
+        ('default_model_filename: "../m.gguf"', InvalidArgumentError, "stays within the folder"),
+        ('default_model_filename: "other.gguf"', InvalidArgumentError, "has no 'other.gguf' in its version folder '1'"),
+    ],
+)
+def test_wrong_configs(tmp_path: Path, config: str, error: type[TriuneError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        read_transformer_options(configured(model(tmp_path, "model.gguf", config=config)).message)
+
+
+def test_a_message_is_not_changed(tmp_path: Path) -> None:
+    message = read(folder := model(tmp_path, "model.gguf"))
+    before = message.SerializeToString()
+    configure_transformer(message, "m", folder / "1", MACHINE, "openvino")
+    assert message.SerializeToString() == before
