@@ -216,9 +216,9 @@ async def test_a_slow_reader_gets_merged_deltas() -> None:
         while engine.counters.num_tokens < 50:
             await asyncio.sleep(0.001)
         rest = [delta async for delta in stream]
-    assert first.text + rest[0].text == recited(3, 50)
-    assert len(rest) == 1
-    assert len(rest[0].tokens) == 50 - len(first.tokens)
+    assert len(rest) <= 1, "what came while the client did something else is one delta"
+    assert "".join(each.text for each in (first, *rest)) == recited(3, 50)
+    assert sum(len(each.tokens) for each in (first, *rest)) == 50
 
 
 async def test_too_many_requests_are_refused_and_later_ones_taken() -> None:
