@@ -17,6 +17,7 @@ from triune.engine.core import EngineCore
 from triune.engine.engine import Engine, TextSide
 from triune.engine.generation import Delta, Generation, Placement
 from triune.engine.scheduler import SchedulerLimits
+from triune.engine.speculation.proposer import Proposer
 from triune.engine.weights.config import SpecialTokens
 from triune.engine.weights.tokenizer.bytes import _BYTE_LETTERS
 from triune.engine.weights.tokenizer.template import ChatTemplate
@@ -111,11 +112,12 @@ async def scripted_engine(
     clock: Clock | None = None,
     max_answers: int = 64,
     can_chat: bool = True,
+    proposer: Proposer | None = None,
     **limits: int,
 ) -> AsyncIterator[Engine]:
     """An engine of the decoder, closed at the end, when all blocks must be free or cached."""
     clock = clock or MonotonicClock()
-    core = EngineCore(decoder, VOCAB, clock, SchedulerLimits(**limits))
+    core = EngineCore(decoder, VOCAB, clock, SchedulerLimits(**limits), proposer)
     template = ChatTemplate(TEMPLATE, {}) if can_chat else None
     engine = Engine(
         core,

@@ -7,39 +7,59 @@ from numpy.typing import NDArray
 
 from triune.core.errors import TriuneError
 from triune.engine.sampling.sampler import FAILED, Sample, sample
-from triune.engine.scheduler import Plan
+from triune.engine.scheduler import Piece, Plan
 from triune.engine.sequence import Sequence
 
 
 def choose(plan: Plan, logits: NDArray[np.float32]) -> list[list[Sample]]:
-    """Choose the next token of each sequence, and have its sampling state and its matcher go on with it.
+    """Choose the next tokens of each sequence, and have its sampling state and its matcher go on with them.
+
+    A token is drawn from each row of a piece in turn, as if each were a step of its own, as long as the token is the
+    draft that the next row was computed with.
 
     Args:
         plan: the step.
-        logits: FP32 [rows, vocabulary], a row for each of `plan.choosing`.
+        logits: FP32 [rows, vocabulary]: for each of `plan.choosing` the row after its last token, then one after each
+            of its drafts.
 
     Returns:
-        for each of `plan.choosing` the tokens chosen.
+        for each of `plan.choosing` the tokens chosen, at least one.
     """
-    sequences = [piece.sequence for piece in plan.choosing]
-    chosen = _sample(logits, sequences) if sequences else []
-    for sequence, each in zip(sequences, chosen, strict=True):
-        if each.token != FAILED.token:
-            sequence.go_on(each.token)
-    return [[each] for each in chosen]
+    pieces = plan.choosing
+    firsts = np.cumsum([0, *(1 + len(piece.drafts) for piece in pieces)])[:-1]
+    chosen: list[list[Sample]] = [[] for _ in pieces]
+    going, place = list(range(len(pieces))), 0
+    while going:
+        rows = logits if len(going) == len(logits) else logits[firsts[going] + place]
+        samples = _sample(rows, [pieces[index].sequence for index in going], place)
+        for index, each in zip(going, samples, strict=True):
+            chosen[index].append(each)
+        going = [index for index, each in zip(going, samples, strict=True) if _goes_on(pieces[index], place, each)]
+        place += 1
+    return chosen
 
 
-def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence]) -> list[Sample]:
-    masks = [_allowed(sequence, logits.shape[1]) for sequence in sequences]
+def _goes_on(piece: Piece, place: int, chosen: Sample) -> bool:
+    """Take a token, and tell whether the next row can be used."""
+    if chosen.token == FAILED.token:
+        return False
+    piece.sequence.go_on(chosen.token)
+    return place < len(piece.drafts) and chosen.token == piece.drafts[place] and not piece.sequence.is_complete
+
+
+def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence], place: int) -> list[Sample]:
+    masks = [_allowed(sequence, place, logits.shape[1]) for sequence in sequences]
     return sample(logits, [sequence.sampling for sequence in sequences], masks)
 
 
-def _allowed(sequence: Sequence, vocab_size: int) -> NDArray[np.bool_] | None:
-    """The tokens that a sequence's constraint allows; none if that cannot be said, which fails the sequence."""
+def _allowed(sequence: Sequence, place: int, vocab_size: int) -> NDArray[np.bool_] | None:
+    """The tokens that a sequence's constraint allows after `place` drafts; none if that cannot be said, which fails the
+    sequence.
+    """
     if sequence.matcher is None:
         return None
     try:
-        return sequence.matcher.allowed(may_end=sequence.num_answered >= sequence.ending.min_tokens)
+        return sequence.matcher.allowed(may_end=sequence.num_answered + place >= sequence.ending.min_tokens)
     except TriuneError as error:
         sequence.error = error
         return np.zeros(vocab_size, np.bool_)

@@ -13,6 +13,8 @@ from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import FAILED, Sample, SamplingState
 from triune.engine.scheduler import Plan, Scheduler, SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
+from triune.engine.speculation.proposer import Proposer
+from triune.engine.speculation.speculator import Speculator
 from triune.engine.structured.matcher import Matcher
 
 
@@ -24,16 +26,23 @@ class EngineCore:
         num_planned: the sequences that the last step computed.
         context_tokens: the most tokens of a sequence, prompt and answer together: as many as `limits` and the cache
             allow.
+        speculator: guesses tokens, and counts how many of them were right.
     """
 
     def __init__(
-        self, decoder: DecoderExecutable, vocab_size: int, clock: Clock, limits: SchedulerLimits | None = None
+        self,
+        decoder: DecoderExecutable,
+        vocab_size: int,
+        clock: Clock,
+        limits: SchedulerLimits | None = None,
+        proposer: Proposer | None = None,
     ) -> None:
         """Args:
         decoder: computes the steps. The caller closes it.
         vocab_size: the number of token ids that the model's embedding has.
         clock: tells how long sequences have waited.
         limits: what a step may hold; None for the defaults.
+        proposer: guesses tokens, so that steps give several; None guesses only what a constraint leaves no choice of.
         """
         self._decoder = decoder
         self.vocab_size = vocab_size
@@ -44,6 +53,7 @@ class EngineCore:
         self.context_tokens = min(limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
         self.num_planned = 0
         self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits)
+        self.speculator = Speculator(proposer)
 
     @property
     def is_idle(self) -> bool:
@@ -106,19 +116,23 @@ class EngineCore:
     def cancel(self, sequence: Sequence) -> None:
         """End a sequence; its blocks are free before the next step."""
         self._scheduler.cancel(sequence)
+        self.speculator.forget(sequence)
 
     def step(self) -> list[tuple[Sequence, Sample | None]]:
         """Compute one step.
 
         Returns:
-            the sequences that got a token, each with it, and those that ended by an error, each with None. The list is
-            empty if the step only read parts of prompts, or if there is nothing to do.
+            the sequences that got a token, each with it, and those that ended by an error, each with None. A sequence
+            that got several tokens is there several times, in their order; its `finish_reason` is that after the last
+            one. The list is empty if the step only read parts of prompts, or if there is nothing to do.
         """
+        started_ns = self._clock.now_ns()
         plan = self._scheduler.schedule()
         self.num_planned = len(plan.pieces)
         if not plan.pieces:
             return []
         try:
+            plan = self._scheduler.extend(plan, self.speculator.drafts(plan))
             samples = self._execute(plan)
         except TriuneError as error:
             return self._fail(plan, error)
@@ -127,6 +141,7 @@ class EngineCore:
             failure.__cause__ = error
             return self._fail(plan, failure)
         self._scheduler.update(plan, samples)
+        self.speculator.observe(plan, samples, (self._clock.now_ns() - started_ns) / 1e9)
         return [
             (piece.sequence, None if each.token == FAILED.token else each)
             for piece, chosen in zip(plan.choosing, samples, strict=True)
@@ -147,4 +162,5 @@ class EngineCore:
         for piece in plan.pieces:
             piece.sequence.error = error
             self._scheduler.cancel(piece.sequence, FinishReason.ERROR)
+            self.speculator.forget(piece.sequence)
         return [(piece.sequence, None) for piece in plan.pieces]

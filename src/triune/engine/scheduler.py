@@ -5,9 +5,9 @@ prompt does not keep the answers of others waiting. Among equals the more urgent
 waiting. Where blocks run out, the least urgent sequence gives up its own, and computes its tokens again later.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -41,17 +41,27 @@ class SchedulerLimits:
 class Piece:
     """Tokens of one sequence in a step.
 
+    Keys and values of drafts are written behind those of the sequence's tokens. Those of wrong drafts are overwritten
+    by the next step.
+
     Attributes:
         sequence: the sequence.
         begin: the number of the sequence's tokens that are in the cache before the step.
         end: the number of them that are in the cache after the step.
         has_logits: whether the piece ends with the sequence's last token, so that the next token can be chosen.
+        drafts: guesses of the tokens that follow.
     """
 
     sequence: Sequence
     begin: int
     end: int
     has_logits: bool
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """The tokens that the step computes of it."""
+        return self.end - self.begin + len(self.drafts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +83,37 @@ class Plan:
     @property
     def num_tokens(self) -> int:
         """The tokens of the step."""
-        return sum(piece.end - piece.begin for piece in self.pieces)
+        return sum(piece.num_tokens for piece in self.pieces)
 
     def step(self) -> DecoderStep:
         """The arrays for the decoder."""
-        counts = [piece.end - piece.begin for piece in self.pieces]
+        counts = [piece.num_tokens for piece in self.pieces]
         begins = np.cumsum([0, *counts], dtype=np.int32)
         tables = [piece.sequence.table.blocks for piece in self.pieces]
         return DecoderStep(
             input_ids=np.fromiter(
-                (token for piece in self.pieces for token in piece.sequence.tokens[piece.begin : piece.end]), np.int64
+                (
+                    token
+                    for piece in self.pieces
+                    for token in (*piece.sequence.tokens[piece.begin : piece.end], *piece.drafts)
+                ),
+                np.int64,
             ),
-            position_ids=np.fromiter((at for piece in self.pieces for at in range(piece.begin, piece.end)), np.int64),
+            position_ids=np.fromiter(
+                (at for piece in self.pieces for at in range(piece.begin, piece.begin + piece.num_tokens)), np.int64
+            ),
             past_lengths=np.array([piece.begin for piece in self.pieces], np.int32),
             subsequence_begins=begins,
             block_indices=np.fromiter((block for table in tables for block in table), np.int32),
             block_indices_begins=np.cumsum([0, *map(len, tables)], dtype=np.int32),
-            logits_indices=np.array(
-                [end - 1 for piece, end in zip(self.pieces, begins[1:], strict=True) if piece.has_logits], np.int64
+            logits_indices=np.fromiter(
+                (
+                    row
+                    for piece, end in zip(self.pieces, begins[1:].tolist(), strict=True)
+                    if piece.has_logits
+                    for row in range(end - 1 - len(piece.drafts), end)
+                ),
+                np.int64,
             ),
         )
 
@@ -184,6 +207,32 @@ class Scheduler:
             budget -= count
         return Plan(tuple(pieces))
 
+    def extend(self, plan: Plan, drafts: Mapping[Piece, Seq[int]]) -> Plan:
+        """Add guesses to a step, as far as it has room and free blocks. No sequence gives up anything for them.
+
+        Drafts that the sequence would end with are left out, since nothing is computed after them.
+
+        Args:
+            plan: the step.
+            drafts: guesses of the tokens that follow some of `plan.choosing`.
+        """
+        budget = self._limits.step_tokens - plan.num_tokens
+        pieces: list[Piece] = []
+        for piece in plan.pieces:
+            fitting = self._fitting(piece, drafts.get(piece, ()), budget)
+            budget -= len(fitting)
+            pieces.append(replace(piece, drafts=fitting) if fitting else piece)
+        return Plan(tuple(pieces))
+
+    def _fitting(self, piece: Piece, drafts: Seq[int], budget: int) -> tuple[int, ...]:
+        sequence, table = piece.sequence, piece.sequence.table
+        count = min(len(drafts), budget, sequence.ending.max_tokens - sequence.num_answered - 1)
+        stops = (place for place, token in enumerate(drafts[:count]) if token in sequence.ending.stop_tokens)
+        count = next(stops, count)
+        if count > 0 and not table.grow(piece.end + count):
+            count = table.capacity - piece.end
+        return tuple(drafts[: max(count, 0)])
+
     def update(self, plan: Plan, samples: Seq[Seq[Sample]]) -> list[Sequence]:
         """Record what a step computed.
 
@@ -197,11 +246,10 @@ class Scheduler:
         chosen = dict(zip((id(piece) for piece in plan.choosing), samples, strict=True))
         ended: list[Sequence] = []
         for piece in plan.pieces:
-            sequence = piece.sequence
+            sequence, tokens = piece.sequence, chosen.get(id(piece), ())
             if sequence.finish_reason is not None:
                 continue
-            sequence.table.write(sequence.tokens[: piece.end])
-            for sample in chosen.get(id(piece), ()):
+            for sample in tokens:
                 if sample.token == FAILED.token:
                     sequence.finish_reason = FinishReason.ERROR
                     sequence.error = sequence.error or InternalError(
@@ -209,6 +257,11 @@ class Scheduler:
                     )
                 else:
                     sequence.append(sample.token)
+            # The keys and values of the last token are not computed yet.
+            num_written = piece.end + max(0, len(tokens) - 1)
+            sequence.table.write(sequence.tokens[:num_written])
+            if piece.drafts:
+                sequence.table.truncate(num_written)
             if sequence.finish_reason is not None:
                 self._remove(sequence)
                 ended.append(sequence)

@@ -96,6 +96,11 @@ class Sequence:
         """
         return len(self.tokens) - self.table.num_tokens
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer's constraint lets nothing follow."""
+        return self.matcher is not None and self.matcher.is_ended
+
     def go_on(self, token: int) -> None:
         """Have what chooses the next token know this one, before it is appended."""
         self.sampling.append(token)
@@ -105,8 +110,7 @@ class Sequence:
     def append(self, token: int) -> None:
         """Add a token to the answer, and end the sequence if that is due."""
         self.tokens.append(token)
-        is_complete = self.matcher is not None and self.matcher.is_ended
-        if is_complete or (token in self.ending.stop_tokens and self.num_answered > self.ending.min_tokens):
+        if self.is_complete or (token in self.ending.stop_tokens and self.num_answered > self.ending.min_tokens):
             self.finish_reason = FinishReason.STOP
         elif self.num_answered >= self.ending.max_tokens:
             self.finish_reason = FinishReason.LENGTH

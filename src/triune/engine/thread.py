@@ -157,8 +157,11 @@ class EngineThread:
         results = self._core.step()
         ended_ns = self._clock.now_ns()
         outputs: list[Output] = []
-        for sequence, sample in results:
+        for place, (sequence, sample) in enumerate(results):
             job = self._jobs[sequence]
+            if place + 1 < len(results) and results[place + 1][0] is sequence:
+                outputs.append(Output(job, sample, None))
+                continue
             outputs.append(Output(job, sample, sequence.finish_reason, sequence.error))
             if sequence.finish_reason is not None:
                 del self._jobs[sequence]

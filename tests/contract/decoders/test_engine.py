@@ -13,6 +13,7 @@ from triune.engine.models import write_model
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
+from triune.engine.speculation.ngram import NgramProposer
 
 GREEDY = SamplingParameters(temperature=0)
 CASE = "llama 3"
@@ -70,6 +71,19 @@ def test_a_cache_too_small_for_all_changes_no_answer(bench: Bench) -> None:
     run(engine)
     for sequence, prompt in zip(sequences, prompts(), strict=True):
         assert sequence.tokens == alone(prompt, 8)
+
+
+def test_guesses_change_no_answer(bench: Bench) -> None:
+    """What a model of random weights says soon goes in circles, so that its past tells its future."""
+    decoder = bench.load(CASE, num_blocks=30)
+    engine = EngineCore(
+        decoder, CONFIGS[CASE].vocab_size, VirtualClock(), SchedulerLimits(step_tokens=64), NgramProposer()
+    )
+    asked = [[1, 2, 3] * 8, [5, 6, 7, 8, 9] * 5, *prompts()]
+    sequences = [engine.add(prompt, GREEDY, Ending(24)) for prompt in asked]
+    run(engine)
+    assert [sequence.tokens for sequence in sequences] == [alone(prompt, 24) for prompt in asked]
+    assert 0 < engine.speculator.num_right < engine.speculator.num_guessed, "some were right, and some were wrong"
 
 
 def test_a_cancelled_sequence_leaves_the_others_alone(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Whatever arrives, is cancelled and is preempted: each sequence's answer is the one that it gets alone."""
+"""Whatever arrives, is cancelled, preempted and guessed: each sequence's answer is the one that it gets alone."""
 
 import zlib
 
@@ -9,12 +9,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from triune.core.clock import VirtualClock
 from triune.core.decoder import DecoderStep
+from triune.engine.choosing import choose
 from triune.engine.kv.hashes import root_hash
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.kv.table import BlockTable
 from triune.engine.sampling.parameters import SamplingParameters
-from triune.engine.sampling.sampler import SamplingState, sample
-from triune.engine.scheduler import Scheduler, SchedulerLimits
+from triune.engine.sampling.sampler import SamplingState
+from triune.engine.scheduler import Plan, Scheduler, SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
 
 BLOCK_SIZE, NUM_BLOCKS, VOCABULARY, STOP = 3, 10, 5, 4
@@ -93,9 +94,9 @@ class Engine(RuleBasedStateMachine):
             assert sequence.finish_reason is FinishReason.CANCELLED
             assert not sequence.table.blocks
 
-    @rule(cancelled=st.one_of(st.none(), st.integers(0, 20)))
-    def step(self, cancelled: int | None) -> None:
-        """A step, during which a client may leave."""
+    @rule(cancelled=st.one_of(st.none(), st.integers(0, 20)), guesses=st.lists(st.integers(0, 6), max_size=4))
+    def step(self, cancelled: int | None, guesses: list[int]) -> None:
+        """A step, during which a client may leave, and in which some of the next tokens are guessed rightly."""
         self.clock.advance(300_000_000)
         plan = self.scheduler.schedule()
         assert plan.num_tokens <= LIMITS.step_tokens
@@ -103,22 +104,37 @@ class Engine(RuleBasedStateMachine):
         if not plan.pieces:
             assert not self.going, "something is computed as long as anyone waits"
             return
-        logits = self.decoder.run(plan.step())
-        samples = sample(logits, [piece.sequence.sampling for piece in plan.choosing]) if len(logits) else []
+        num_tokens = plan.num_tokens
+        plan = self.guess(plan, guesses)
+        assert num_tokens <= plan.num_tokens <= LIMITS.step_tokens
+        samples = choose(plan, self.decoder.run(plan.step()))
+        for piece, chosen in zip(plan.choosing, samples, strict=True):
+            assert 1 <= len(chosen) <= 1 + len(piece.drafts)
         if cancelled is not None:
             self.cancel(cancelled)
-        for sequence in self.scheduler.update(plan, [[each] for each in samples]):
+        for sequence in self.scheduler.update(plan, samples):
             self.going.remove(sequence)
             alone = answer_alone(list(sequence.prompt), sequence.ending.max_tokens)
             assert sequence.tokens[len(sequence.prompt) :] == alone
             is_stopped = alone[-1] == STOP
             assert sequence.finish_reason is (FinishReason.STOP if is_stopped else FinishReason.LENGTH)
 
+    def guess(self, plan: Plan, guesses: list[int]) -> Plan:
+        """Guess the next tokens of all sequences: those of numbers below 5 rightly, the others not."""
+        drafts = {}
+        for piece in plan.choosing:
+            tokens = list(piece.sequence.tokens)
+            for each in guesses:
+                right = next_token(tokens)
+                tokens.append(right if each < 5 else (right + 1) % VOCABULARY)
+            drafts[piece] = tokens[len(piece.sequence.tokens) :]
+        return self.scheduler.extend(plan, drafts)
+
     def teardown(self) -> None:
         """All sequences come to their end in a bounded number of steps."""
         num_steps = 0
         while self.going:
-            self.step(None)
+            self.step(None, [])
             num_steps += 1
             assert num_steps < 3000, "a sequence is never served"
         assert self.pool.num_used == 0

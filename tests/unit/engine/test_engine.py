@@ -12,6 +12,7 @@ from triune.core.statistics import FailureReason
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sequence import FinishReason
+from triune.engine.speculation.ngram import NgramProposer
 from triune.engine.structured.constraint import Constraint
 
 SCRIPT = b"It was the best of times, it was the worst of times. "
@@ -349,3 +350,17 @@ async def test_an_answer_keeps_to_its_constraint_and_ends_with_it() -> None:
         assert (text, last.finish_reason) == ("on", FinishReason.LENGTH)
         with pytest.raises(InvalidArgumentError, match="the constraint cannot be used"):
             await text_of(engine, asked("n", 2, constraint=Constraint("regex", "(")))
+
+
+async def test_several_tokens_of_a_step_reach_the_client_in_order() -> None:
+    decoder = ScriptedDecoder(SCRIPT, num_blocks=256)
+    async with scripted_engine(decoder, proposer=NgramProposer()) as engine:
+        count = 3 * len(SCRIPT)
+        answers = await answers_of(engine, asked("It was", count, num_answers=2))
+        for text, last in answers:
+            assert text == recited(6, count)
+            assert last.usage is not None
+            assert (last.usage.num_tokens, last.finish_reason) == (count, FinishReason.LENGTH)
+        assert len(decoder.steps) < 2 * len(SCRIPT), "from its second round on, the text is guessed"
+        ((text, last),) = await answers_of(engine, asked("It was", count, stop=("worst",)))
+        assert (text, last.stop) == (" the best of times, it was the ", "worst")

@@ -24,7 +24,8 @@ class Constraint:
             - "json_schema": a JSON schema (draft 2020-12) as JSON; the answer is JSON that it accepts. Properties come
               in the schema's order.
             - "json_object": the answer is any JSON object; `text` is not used.
-            - "regex": a regular expression in the syntax of Rust's `regex`, which the whole answer matches.
+            - "regex": a regular expression in the syntax of Rust's `regex`, which the whole answer matches. Its
+              class of digits is 0 to 9, that of words has the letters of all scripts.
             - "lark": a grammar in llguidance's form of Lark, with the rule `start`.
             - "gbnf": a grammar in llama.cpp's form, with the rule `root`.
             - "choice": a JSON list of texts; the answer is one of them.

@@ -3,7 +3,7 @@
 import json
 from typing import Any, Final, cast
 
-from llguidance import LLMatcher
+from llguidance import regex_to_lark
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from triune.core.errors import InvalidArgumentError
@@ -11,6 +11,9 @@ from triune.engine.structured.constraint import MAX_GRAMMAR_CHARACTERS, Constrai
 
 _WHITESPACE: Final = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,40}"}
 """How much whitespace there may be where JSON allows it. Without a limit, small models write whitespace for ever."""
+
+_ASCII: Final = "d"
+"""The classes of regular expressions that are of ASCII only: who asks for digits means 0 to 9."""
 
 
 def grammar_of(constraint: Constraint) -> str:
@@ -25,7 +28,7 @@ def grammar_of(constraint: Constraint) -> str:
         case "json_schema":
             part = _of_schema(_parsed(constraint))
         case "regex":
-            return LLMatcher.grammar_from_regex(constraint.text)
+            part = {"lark_grammar": f"start: /{regex_to_lark(constraint.text, _ASCII)}/"}
         case "lark":
             part = {"lark_grammar": constraint.text}
         case "gbnf":

@@ -65,6 +65,10 @@ class Matcher:
         if not self._matcher.consume_token(token):
             raise InternalError(f"token {token} does not fit the answer's constraint: {reason_of(self._matcher)}")
 
+    def forced(self) -> list[int]:
+        """The tokens that must come next, as long as there is no choice. Nothing changes."""
+        return self._matcher.compute_ff_tokens()
+
     def num_fitting(self, tokens: Sequence[int]) -> int:
         """How many of `tokens` may follow one after the other. Nothing changes."""
         return self._matcher.validate_tokens([*tokens])

@@ -1,0 +1,83 @@
+"""Guesses that a sequence goes on as it did after the same tokens before (prompt lookup)."""
+
+from collections.abc import Sequence as Seq
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.engine.sequence import Sequence
+
+_SHORTEST: Final = 2
+_LONGEST: Final = 8
+_WINDOW: Final = 8192
+"""Only so many of the latest tokens are searched, which takes about 20 us."""
+
+
+class NgramProposer:
+    """A `Proposer`. It takes 4 bytes for each token of a sequence, up to a window of 8192 tokens."""
+
+    def __init__(self) -> None:
+        self._histories: dict[Sequence, _History] = {}
+
+    def propose(self, sequence: Sequence, count: int) -> Seq[int]:
+        """See `Proposer`."""
+        history = self._histories.get(sequence)
+        if history is None:
+            history = self._histories[sequence] = _History()
+        return continuation(history.latest(sequence.tokens), count)
+
+    def forget(self, sequence: Sequence) -> None:
+        """See `Proposer`."""
+        self._histories.pop(sequence, None)
+
+
+class _History:
+    """The latest tokens of one sequence as an array."""
+
+    def __init__(self) -> None:
+        self._known = np.empty(2 * _WINDOW, np.int32)
+        self._begin = 0
+        """Which of the sequence's tokens is the first one in the array."""
+        self._count = 0
+
+    def latest(self, tokens: Seq[int]) -> NDArray[np.int32]:
+        known = self._known
+        if len(tokens) - self._begin > len(known):
+            self._begin = len(tokens) - _WINDOW
+            self._count = _WINDOW
+            known[:_WINDOW] = tokens[-_WINDOW:]
+        new = tokens[self._begin + self._count :]
+        known[self._count : self._count + len(new)] = new
+        self._count += len(new)
+        return known[max(0, self._count - _WINDOW) : self._count]
+
+
+def continuation(tokens: NDArray[np.int32], count: int) -> list[int]:
+    """What followed the last tokens where they occurred before.
+
+    Of all places where the last two tokens occur, it takes the one where most of the tokens before them agree as well,
+    up to eight; of equal ones, the latest.
+
+    Args:
+        tokens: INT32 [tokens].
+        count: how many tokens to give at most. If there are fewer up to the end, they are repeated: the text is then
+            taken to go in circles.
+
+    Returns:
+        the tokens; none if the last two did not occur before.
+    """
+    if len(tokens) <= _SHORTEST:
+        return []
+    places = np.flatnonzero((tokens[:-2] == tokens[-2]) & (tokens[1:-1] == tokens[-1])) + _SHORTEST
+    if not len(places):
+        return []
+    for length in range(_SHORTEST + 1, _LONGEST + 1):
+        inside = places[places >= length]
+        longer = inside[tokens[inside - length] == tokens[-length]]
+        if not len(longer):
+            break
+        places = longer
+    place = int(places[-1])
+    followed = tokens[place : place + count].tolist()
+    return (followed * (count // len(followed) + 1))[:count]

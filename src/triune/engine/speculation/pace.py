@@ -1,0 +1,100 @@
+"""How many tokens are worth guessing: by what a token more costs a step, and by how often guesses were right."""
+
+import math
+from typing import Final
+
+MAX_DRAFTS: Final = 16
+"""The most tokens that are guessed for a sequence in a step."""
+
+_FIRST_RATE: Final = 0.6
+_FIRST_WEIGHT: Final = 2.0
+"""Before any guess was checked, it is as if this many had been, of which `_FIRST_RATE` were right."""
+
+_LEAST_RATE: Final = 0.1
+"""Guesses that are less probable are not made, however cheap they are."""
+
+_MOST_WEIGHT: Final = 8.0
+"""The latest checks count as much as this many, so that a text that turns to something new is noticed soon."""
+
+_KEPT_IDLE: Final = 0.97
+"""What a check still counts after a step without guesses, so that a sequence whose guesses failed tries again later."""
+
+
+class Accuracy:
+    """How often the guesses for one sequence are right."""
+
+    def __init__(self) -> None:
+        self._num_right = 0.0
+        self._num_checked = 0.0
+
+    @property
+    def rate(self) -> float:
+        """The probability that the next guess is right, if all before it were."""
+        return (self._num_right + _FIRST_RATE * _FIRST_WEIGHT) / (self._num_checked + _FIRST_WEIGHT)
+
+    def observe(self, num_right: int, num_guessed: int) -> None:
+        """Count the guesses of a step. Those after the first wrong one were not checked."""
+        self._num_right += num_right
+        self._num_checked += min(num_right + 1, num_guessed)
+        scale = min(1.0, _MOST_WEIGHT / self._num_checked)
+        self._num_right *= scale
+        self._num_checked *= scale
+
+    def rest(self) -> None:
+        """Count a step in which nothing was guessed, since guesses were not worth it."""
+        self._num_right *= _KEPT_IDLE
+        self._num_checked *= _KEPT_IDLE
+
+    def num_worth(self, least_rate: float) -> int:
+        """How many tokens to guess, if one is worth it that is right with a probability of at least `least_rate`."""
+        rate = min(self.rate, 0.99)
+        if rate <= least_rate:
+            return 0
+        return min(MAX_DRAFTS, int(math.log(max(least_rate, 1e-9)) / math.log(rate)))
+
+
+class StepCost:
+    """What steps cost, as a line: a constant, and an amount for each token. Fitted to the latest steps."""
+
+    _KEPT: Final = 0.98
+    _MAX_TOKENS: Final = 256
+
+    def __init__(self) -> None:
+        # As if steps of 1 and of 9 tokens had been seen, in which a token costs a tenth of the constant.
+        self._weight, self._tokens, self._seconds = 2.0, 10.0, 0.0
+        self._squares, self._products = 82.0, 0.0
+        self._is_new = True
+
+    def observe(self, num_tokens: int, seconds: float) -> None:
+        """Count a step in which each sequence had one token and its guesses."""
+        if num_tokens > self._MAX_TOKENS:
+            return
+        if self._is_new:
+            unit = seconds / (10 + num_tokens)
+            self._seconds, self._products = unit * (11 + 19), unit * (11 + 9 * 19)
+            self._is_new = False
+        kept = self._KEPT
+        self._weight = kept * self._weight + 1
+        self._tokens = kept * self._tokens + num_tokens
+        self._seconds = kept * self._seconds + seconds
+        self._squares = kept * self._squares + num_tokens**2
+        self._products = kept * self._products + num_tokens * seconds
+
+    def least_rate(self, num_sequences: int, num_tokens: int) -> float:
+        """How probable a guess must be to be worth its cost.
+
+        A guess is worth it if a step gives more tokens a second with it than without it: if its probability is above
+        sequences x cost of a token / cost of the step.
+
+        Args:
+            num_sequences: the sequences that get a token in the step.
+            num_tokens: the tokens of the step without guesses.
+        """
+        if self._is_new:
+            return num_sequences / (10 + num_tokens)
+        mean = self._tokens / self._weight
+        spread = self._squares / self._weight - mean**2
+        slope = (self._products - mean * self._seconds) / self._weight / spread if spread > 1e-6 else 0.0
+        seconds = self._seconds / self._weight + slope * (num_tokens - mean)
+        # Noise can make the line fall, or start below 0.
+        return min(max(num_sequences * slope / seconds, _LEAST_RATE), 1.0) if seconds > 0 else _LEAST_RATE

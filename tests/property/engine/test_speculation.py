@@ -1,0 +1,167 @@
+"""Guesses change no answer: neither its tokens, nor their probabilities, whatever is asked and whatever is guessed."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from property.engine.test_structured import EOS, VOCAB, RandomDecoder, constraints, parameters, run
+from support.scripted import ScriptedDecoder, byte_tokenizer
+from triune.core.clock import VirtualClock
+from triune.core.decoder import DecoderStep
+from triune.engine.core import EngineCore
+from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.sampling.sampler import Sample
+from triune.engine.scheduler import SchedulerLimits
+from triune.engine.sequence import Ending, FinishReason, Sequence
+from triune.engine.speculation.proposer import Proposer
+from triune.engine.structured.compiler import ConstraintCompiler
+from triune.engine.structured.constraint import Constraint
+
+
+class Knowing:
+    """A proposer that knows the answers, and errs at some places."""
+
+    def __init__(self, answers: Seq[Seq[int]], errors: frozenset[int]) -> None:
+        self._answers = answers
+        self._errors = errors
+        self.forgotten: list[Sequence] = []
+
+    def propose(self, sequence: Sequence, count: int) -> Seq[int]:
+        begin = len(sequence.tokens)
+        (answer,) = (each for each in self._answers if each[: len(sequence.prompt)] == list(sequence.prompt))
+        return [
+            (token + 1) % VOCAB if begin + place in self._errors else token
+            for place, token in enumerate(answer[begin : begin + count])
+        ]
+
+    def forget(self, sequence: Sequence) -> None:
+        self.forgotten.append(sequence)
+
+
+Asked = tuple[SamplingParameters, Constraint | None, int, frozenset[int]]
+
+
+def answers(
+    compiler: ConstraintCompiler, asked: list[Asked], seed: int, num_blocks: int, proposer: Proposer | None
+) -> tuple[list[Sequence], dict[Sequence, list[Sample]], int]:
+    """All sequences with what they were given, and the number of steps."""
+    decoder = RandomDecoder(seed)
+    decoder.num_blocks = num_blocks
+    engine = EngineCore(decoder, VOCAB, VirtualClock(), SchedulerLimits(step_tokens=24), proposer)
+    sequences = [
+        engine.add(
+            # Each prompt begins with a number of its own, then with what it shares with others.
+            [index, *range(65, 85)],
+            replace(sampling, num_logprobs=2),
+            Ending(40, stops | {EOS}, min_tokens),
+            matcher=None if constraint is None else compiler.compile(constraint).matcher(),
+        )
+        for index, (sampling, constraint, min_tokens, stops) in enumerate(asked)
+    ]
+    given_to: dict[Sequence, list[Sample]] = {each: [] for each in sequences}
+    num_steps = 0
+    while not engine.is_idle:
+        num_steps += 1
+        for sequence, sample in engine.step():
+            assert sample is not None
+            given_to[sequence].append(sample)
+        engine.check()
+    return sequences, given_to, num_steps
+
+
+@pytest.fixture(scope="module")
+def compiler() -> Iterator[ConstraintCompiler]:
+    compiler = ConstraintCompiler(byte_tokenizer(), VOCAB)
+    yield compiler
+    compiler.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    asked=st.lists(
+        st.tuples(
+            parameters,
+            st.one_of(st.none(), constraints),
+            st.integers(0, 10),
+            st.frozensets(st.integers(0, VOCAB - 1), max_size=20),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    errors=st.frozensets(st.integers(21, 61), max_size=12),
+    seed=st.integers(0, 1000),
+    num_blocks=st.integers(8, 40),
+)
+def test_guesses_change_no_answer(
+    compiler: ConstraintCompiler, asked: list[Asked], errors: frozenset[int], seed: int, num_blocks: int
+) -> None:
+    plain, plain_samples, _ = answers(compiler, asked, seed, num_blocks, None)
+    knowing = Knowing([each.tokens for each in plain], errors)
+    guessed, samples, _ = answers(compiler, asked, seed, num_blocks, knowing)
+    for one, other in zip(plain, guessed, strict=True):
+        assert (one.tokens, one.finish_reason) == (other.tokens, other.finish_reason)
+        assert [each.token for each in samples[other]] == other.tokens[len(other.prompt) :]
+        assert plain_samples[one] == samples[other], "the probabilities are the same, too"
+    assert set(guessed) <= set(knowing.forgotten)
+
+
+def test_right_guesses_save_steps(compiler: ConstraintCompiler) -> None:
+    asked: list[Asked] = [(SamplingParameters(temperature=0.7, seed=1), None, 40, frozenset())]
+    plain, _, num_plain = answers(compiler, asked, 3, 40, None)
+    _, _, num_right = answers(compiler, asked, 3, 40, Knowing([each.tokens for each in plain], frozenset()))
+    assert num_plain >= 40
+    assert num_right < num_plain / 3
+
+
+class TinyDecoder(ScriptedDecoder):
+    """Three tokens, whose probabilities depend on the token before: `LAW`."""
+
+    def run(self, step: DecoderStep) -> NDArray[np.float32]:
+        logits = np.full((len(step.logits_indices), VOCAB), -np.inf, np.float32)
+        logits[:, :3] = np.log(LAW)[step.input_ids[step.logits_indices]]
+        return logits
+
+
+LAW = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3]])
+
+
+class Stubborn:
+    """A proposer that always guesses the same."""
+
+    def __init__(self, drafts: list[int]) -> None:
+        self._drafts = drafts
+
+    def propose(self, sequence: Sequence, count: int) -> Seq[int]:
+        return self._drafts[:count]
+
+    def forget(self, sequence: Sequence) -> None:
+        pass
+
+
+@pytest.mark.parametrize("drafts", [[0, 0, 0], [2, 1, 2], [1, 2, 0]], ids=str)
+def test_the_law_of_the_answers_is_the_models(drafts: list[int]) -> None:
+    number = 4000
+    engine = EngineCore(TinyDecoder(b"-", num_blocks=4096), VOCAB, VirtualClock(), proposer=Stubborn(drafts))
+    sequences = [engine.add([0], SamplingParameters(seed=seed), Ending(3)) for seed in range(number)]
+    run(engine)
+    assert engine.speculator.num_guessed > number
+    assert engine.speculator.num_right > number / 20
+    found = Counter(tuple(sequence.tokens[1:]) for sequence in sequences)
+    wanted = {
+        (a, b, c): float(LAW[0, a] * LAW[a, b] * LAW[b, c]) * number
+        for a in range(3)
+        for b in range(3)
+        for c in range(3)
+    }
+    # Pearson's chi-square, with 26 degrees of freedom.
+    statistic = sum((found.get(key, 0) - expected) ** 2 / expected for key, expected in wanted.items())
+    assert statistic < 26 + 5 * math.sqrt(2 * 26)
+    assert all(each.finish_reason is FinishReason.LENGTH for each in sequences)
