@@ -188,13 +188,14 @@ async def test_a_client_that_leaves_frees_its_blocks() -> None:
         stream = engine.generate(asked("abc", 200, num_answers=2))
         await anext(stream)
         decoder.gate.clear()
+        num_steps = len(decoder.steps)
         await stream.aclose()
         decoder.gate.set()
         assert await other == recited(2, 100)
         assert engine.state.num_used_blocks == 0
         assert engine.statistics.failures[FailureReason.CANCELED] == 1
         long_ago = max(at for at, step in enumerate(decoder.steps) if len(step.past_lengths) > 1)
-        assert long_ago < 50, "the steps after it left computed only the other answer"
+        assert long_ago <= num_steps + 1, "the steps after it left computed only the other answer"
 
 
 async def test_a_task_that_is_cancelled_before_its_first_token() -> None:
