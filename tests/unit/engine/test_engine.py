@@ -355,7 +355,7 @@ async def test_an_answer_keeps_to_its_constraint_and_ends_with_it() -> None:
 
 async def test_several_tokens_of_a_step_reach_the_client_in_order() -> None:
     decoder = ScriptedDecoder(SCRIPT, num_blocks=256)
-    async with scripted_engine(decoder, proposer=NgramProposer()) as engine:
+    async with scripted_engine(decoder, clock=VirtualClock(), proposer=NgramProposer()) as engine:
         count = 3 * len(SCRIPT)
         answers = await answers_of(engine, asked("It was", count, num_answers=2))
         for text, last in answers:
