@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceResponse
 from triune.frontends.access import Rule
+from triune.frontends.defects import as_internal_error
 from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget
 from triune.frontends.kserve.compression import Body, pieces
 from triune.frontends.kserve.http.answers import LAST_CHUNK, AnswerHeads, error_headers
@@ -19,7 +20,6 @@ from triune.frontends.kserve.http.heads import KnownHeads
 from triune.frontends.kserve.http.infer import (
     InferEndpoint,
     Route,
-    as_internal_error,
     is_quick,
     is_quick_answer,
     result_of,

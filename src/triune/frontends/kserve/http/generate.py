@@ -3,23 +3,21 @@
 Source: Triton's generate protocol extension.
 """
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
-from triune.core.errors import CancelledError as RequestCancelledError
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.frontends.defects import as_internal_error
+from triune.frontends.event_streams import open_stream, while_connected
 from triune.frontends.kserve.body import BodyReader, HeldResponse, version_of
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.kserve.http.generate_codec import ModelInputs, encode_generate, parse_generate
-from triune.frontends.kserve.http.infer import as_internal_error
 from triune.frontends.kserve.http.statuses import error_body
 from triune.frontends.kserve.large_tensors import encoded_bytes, memory_bytes, unpack
 from triune.frontends.kserve.offload import SMALL_BYTES, Offload, run_all
@@ -46,7 +44,7 @@ class Generate:
         held = self._bodies.reserve()
         try:
             inference = await self._decode(request, held)
-            answer = await _while_connected(request, self._only(inference, held))
+            answer = await while_connected(request, self._only(inference, held))
             held.resize(len(answer))
         except BaseException:
             held.release()
@@ -59,15 +57,10 @@ class Generate:
         try:
             inference = await self._decode(request, held)
             responses = _nonempty(self._server.stream(inference))
-            try:
-                first = await _while_connected(request, self._first(responses, held))
-            except BaseException:
-                await responses.aclose()
-                raise
+            return await open_stream(request, self._events(responses, held), held, _error_event)
         except BaseException:
             held.release()
             raise
-        return _EventStream(self._events(first, responses, held), held)
 
     async def _decode(self, request: Request, held: Reservation) -> InferenceRequest:
         version = version_of(request)
@@ -104,50 +97,16 @@ class Generate:
             )
         return await self._encode(answers[0], held)
 
-    async def _first(self, responses: AsyncGenerator[InferenceResponse], held: Reservation) -> list[bytes]:
-        """The first response, encoded; an empty list if there is none."""
-        async for response in responses:
-            return [await self._encode(response, held)]
-        return []
-
-    async def _events(
-        self, first: list[bytes], responses: AsyncGenerator[InferenceResponse, None], held: Reservation
-    ) -> AsyncGenerator[bytes, None]:
+    async def _events(self, responses: AsyncGenerator[InferenceResponse], held: Reservation) -> AsyncGenerator[bytes]:
         async with contextlib.aclosing(responses):
-            for answer in first:
-                yield b"data: %s\n\n" % answer
-            try:
-                async for response in responses:
-                    before = held.num_bytes
-                    yield b"data: %s\n\n" % await self._encode(response, held)
-                    held.resize(before)
-            except TriuneError as error:
-                yield b"data: %s\n\n" % error_body(str(error))
-            # The status was sent already: report the error as an event.
-            except Exception as error:  # noqa: BLE001
-                yield b"data: %s\n\n" % error_body(str(as_internal_error(error)))
+            async for response in responses:
+                before = held.num_bytes
+                yield b"data: %s\n\n" % await self._encode(response, held)
+                held.resize(before)
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled if the client closes the connection before.
-
-    Raises:
-        CancelledError: the client closed the connection (the error of `triune.core.errors`).
-    """
-    task = asyncio.ensure_future(work)
-    # The body has been read, so what is received next is the client's disconnection.
-    gone = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
-    finally:
-        gone.cancel()
-        task.cancel()
-    if task.cancelled():
-        raise RequestCancelledError("the client closed the connection")
-    return task.result()
+def _error_event(error: Exception) -> bytes:
+    return b"data: %s\n\n" % error_body(str(error if isinstance(error, TriuneError) else as_internal_error(error)))
 
 
 async def _nonempty(responses: AsyncIterator[InferenceResponse]) -> AsyncGenerator[InferenceResponse, None]:
@@ -156,19 +115,3 @@ async def _nonempty(responses: AsyncIterator[InferenceResponse]) -> AsyncGenerat
         async for response in iterator:
             if response.outputs or not response.is_final:
                 yield response
-
-
-class _EventStream(StreamingResponse):
-    """Server-sent events. However sending ends, the generator is closed, which cancels the inference."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, events: AsyncGenerator[bytes, None], held: Reservation) -> None:
-        super().__init__(events)
-        self._events = events
-        self._held = held
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._held:
-            async with contextlib.aclosing(self._events):
-                await super().__call__(scope, receive, send)

@@ -1,7 +1,6 @@
 """The endpoint `POST /v2/models/M[/versions/V]/infer`: routing, decoding and encoding of small requests."""
 
 import asyncio
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from urllib.parse import unquote
 import httptools
 
 from triune.core.errors import CancelledError as RequestCancelledError
-from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
+from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceResponse
+from triune.frontends.defects import as_internal_error
 from triune.frontends.kserve.compression import MIN_COMPRESSED_BYTES, Body, accepted_encoding, compress
 from triune.frontends.kserve.http.codec import OutputForm, decode_request, encode_response
 from triune.frontends.kserve.http.raw_request import decode_raw_request
@@ -29,8 +29,6 @@ _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,18}))?/infer")
 _MAX_CACHED_ROUTES = 1024
 _JSON = b"Content-Type: application/json"
 _BINARY = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d"
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,17 +217,6 @@ def raise_failure(error: Exception, route: Route, server: Server) -> NoReturn:
     if isinstance(error, TriuneError):
         raise error
     raise as_internal_error(error) from error
-
-
-def as_internal_error(error: Exception) -> InternalError:
-    """Log an unexpected exception and return an InternalError for the client."""
-    _logger.error("an HTTP request failed within the server", exc_info=error)
-    return defect(error)
-
-
-def defect(error: Exception) -> InternalError:
-    """Make the InternalError that a client gets for an unexpected exception."""
-    return InternalError(f"the request failed within the server: {type(error).__name__}: {error}")
 
 
 def json_bytes(headers: Headers) -> int:

@@ -7,6 +7,7 @@ from functools import partial
 from triune.core.datatypes import DataType
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.frontends.defects import as_internal_error
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.kserve.compression import (
     MIN_COMPRESSED_BYTES,
@@ -21,7 +22,6 @@ from triune.frontends.kserve.http.codec import OutputForm, decode_request
 from triune.frontends.kserve.http.infer import (
     Headers,
     Route,
-    as_internal_error,
     content_headers,
     parse_size,
     raise_failure,

@@ -1,0 +1,73 @@
+"""Reads how the tokens of an answer are chosen and when it ends: fields of OpenAI's API, of vLLM and of llama.cpp."""
+
+from typing import Any
+
+from triune.engine.generation import Generation
+from triune.engine.sampling.parameters import SamplingParameters
+from triune.frontends.text.fields import FieldError, Fields
+
+MAX_ANSWERS = 128
+"""The most answers to one prompt, as in OpenAI's API."""
+
+_NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty")
+
+
+def read_generation(fields: Fields, *, max_tokens: int | None, num_logprobs: int | None) -> Generation:
+    """Read the fields that OpenAI's endpoints for chats and completions share. The prompt is left empty.
+
+    Raises:
+        InvalidArgumentError: a field is wrong.
+    """
+    stops = read_stops(fields, "stop")
+    return Generation(
+        (),
+        read_sampling(fields, num_logprobs),
+        max_tokens=max_tokens,
+        min_tokens=fields.integer("min_tokens") or 0,
+        stop=stops,
+        stop_tokens=frozenset(fields.integers("stop_token_ids") or ()),
+        is_end_ignored=fields.flag("ignore_eos"),
+        is_stop_included=fields.flag("include_stop_str_in_output"),
+        num_answers=fields.integer("n", 1, MAX_ANSWERS) or 1,
+        priority=fields.integer("priority") or 0,
+    )
+
+
+def read_sampling(fields: Fields, num_logprobs: int | None) -> SamplingParameters:
+    """Read how tokens are chosen. Raises as `read_generation` does."""
+    given: dict[str, Any] = {name: fields.number(name) for name in _NUMBERS}
+    # -1 is vLLM's word for all tokens.
+    top_k = fields.integer("top_k", -1)
+    given["top_k"] = None if top_k is None else max(0, top_k)
+    penalty, other = fields.number("repetition_penalty"), fields.number("repeat_penalty")
+    if penalty is not None and other not in (None, penalty):
+        raise FieldError("'repetition_penalty' and 'repeat_penalty' differ: send one of them", "repeat_penalty")
+    given["repetition_penalty"] = other if penalty is None else penalty
+    seed = fields.integer("seed", -(2**63))
+    given["seed"] = None if seed is None else seed % 2**64
+    chosen = {name: value for name, value in given.items() if value is not None}
+    # A dict, since the default for no bias cannot be sent from the process that parses large requests.
+    return SamplingParameters(**chosen, num_logprobs=num_logprobs, logit_bias=_read_bias(fields))
+
+
+def read_stops(fields: Fields, name: str) -> tuple[str, ...]:
+    """Read stop texts: one, or an array of them."""
+    value = fields.take(name)
+    if value is None:
+        return ()
+    stops: list[Any] = value if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType]
+    if not all(type(stop) is str for stop in stops):
+        raise FieldError(f"'{fields.path(name)}' must be a string or an array of strings", fields.path(name))
+    return tuple(stops)
+
+
+def _read_bias(fields: Fields) -> dict[int, float]:
+    biases: dict[int, float] = {}
+    for token, bias in (fields.mapping("logit_bias") or {}).items():
+        if not (token.isascii() and token.isdigit() and len(token) < 10) or type(bias) not in (int, float):
+            raise FieldError(
+                f"'logit_bias' must have numbers by token ids, such as {{\"50256\": -100}}; '{token[:32]}' is not one",
+                "logit_bias",
+            )
+        biases[int(token)] = bias
+    return biases
