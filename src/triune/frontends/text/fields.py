@@ -4,12 +4,15 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypeVar, cast
 
 from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.engine.sampling.parameters import SAMPLING_FIELDS
 from triune.frontends.json_values import json_name
 
 T = TypeVar("T")
 
 _MAX_INT = 2**63 - 1
 _SHOWN_CHARACTERS = 64
+# The engine's errors begin with the parameter that they are about.
+_ENGINE_FIELDS = SAMPLING_FIELDS | {"max_tokens", "min_tokens", "top_logprobs"}
 
 
 class FieldError(InvalidArgumentError):
@@ -159,4 +162,4 @@ def field_of(error: TriuneError) -> str:
     if isinstance(error, FieldError):
         return error.param
     word = str(error).partition(" ")[0]
-    return word if isinstance(error, InvalidArgumentError) and "_" in word and word.isidentifier() else ""
+    return word if word in _ENGINE_FIELDS else ""

@@ -1,0 +1,139 @@
+"""Writes the answers of `messages`, whole or as events."""
+
+import secrets
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import orjson
+
+from triune.engine.generation import Placement
+from triune.engine.sequence import FinishReason
+from triune.engine.tools.pieces import CallArguments, CallBegin, Text
+from triune.frontends.anthropic.requests import MessagesRequest
+from triune.frontends.kserve.budget import Reservation
+from triune.frontends.text.answers import Cost, Part
+from triune.frontends.text.blocks import Block, add_to_blocks, call_id
+
+
+class MessageAnswer:
+    """The answer to one request."""
+
+    def __init__(self, request: MessagesRequest, placement: Placement, num_prompt_tokens: int) -> None:
+        """Args:
+        request: the request.
+        placement: where the model runs.
+        num_prompt_tokens: the tokens of the prompt.
+        """
+        self._request = request
+        self._placement = placement
+        self._num_prompt_tokens = num_prompt_tokens
+        self._cost = Cost()
+        self._id = f"msg_{secrets.token_hex(12)}"
+        self._part: Part | None = None
+
+    async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
+        """The answer as events."""
+        num_blocks, is_text, is_open = 0, False, False
+        async for part in parts:
+            self._cost.add(part)
+            if self._part is None:
+                yield _event("message_start", message=self._document([], {"stop_reason": None, "stop_sequence": None}))
+            self._part = part
+            for piece in part.pieces:
+                if isinstance(piece, CallBegin) or (isinstance(piece, Text) and not (is_open and is_text)):
+                    if is_open:
+                        yield _event("content_block_stop", index=num_blocks - 1)
+                    is_open, is_text, num_blocks = True, isinstance(piece, Text), num_blocks + 1
+                    yield _begun(num_blocks - 1, piece)
+                match piece:
+                    case Text(text):
+                        yield _delta(num_blocks - 1, {"type": "text_delta", "text": text})
+                    case CallArguments(_, text):
+                        yield _delta(num_blocks - 1, {"type": "input_json_delta", "partial_json": text})
+                    case CallBegin():
+                        pass
+        if is_open:
+            yield _event("content_block_stop", index=num_blocks - 1)
+        end: dict[str, Any] = {"delta": self._ending(), "usage": self._usage()}
+        if self._request.has_report:
+            end["triune"] = self._cost.report(self._placement)
+        yield _event("message_delta", **end)
+        yield _event("message_stop")
+
+    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> bytes:
+        """The answer as one document. The reservation grows with it."""
+        blocks: list[Block] = []
+        async for part in parts:
+            self._cost.add(part)
+            held.grow(part.num_bytes)
+            add_to_blocks(blocks, part)
+            self._part = part
+        document = self._document([_encoded(block) for block in blocks], self._ending())
+        if self._request.has_report:
+            document["triune"] = self._cost.report(self._placement)
+        return orjson.dumps(document)
+
+    def _document(self, content: list[Any], ending: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._request.model,
+            "content": content,
+            **ending,
+            "usage": self._usage(),
+        }
+
+    def _ending(self) -> dict[str, Any]:
+        """Why the answer ended, in Anthropic's words."""
+        part = self._part
+        reason, sequence = "end_turn", None
+        if part is None:
+            return {"stop_reason": reason, "stop_sequence": sequence}
+        if part.delta.finish_reason is FinishReason.LENGTH:
+            is_full = self._cost.num_tokens < (self._request.generation.max_tokens or 0)
+            reason = "model_context_window_exceeded" if is_full else "max_tokens"
+        elif part.num_calls:
+            reason = "tool_use"
+        elif isinstance(part.delta.stop, str):
+            reason, sequence = "stop_sequence", part.delta.stop
+        return {"stop_reason": reason, "stop_sequence": sequence}
+
+    def _usage(self) -> dict[str, Any]:
+        """What the answer has cost so far. Anthropic counts tokens of the cache apart."""
+        num_cached = self._cost.num_cached_tokens
+        return {
+            "input_tokens": self._num_prompt_tokens - num_cached,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": num_cached,
+            "output_tokens": self._cost.num_tokens,
+        }
+
+
+def _encoded(block: Block) -> dict[str, Any]:
+    if block.name is None:
+        return {"type": "text", "text": block.text}
+    try:
+        arguments = orjson.loads(block.text)
+    except orjson.JSONDecodeError:
+        arguments = None
+    # The model may have written what is no JSON object, or have been cut off; the client needs an object.
+    return _tool_use(block.id, block.name, arguments if isinstance(arguments, dict) else {"arguments": block.text})
+
+
+def _tool_use(tool_use_id: str, name: str, arguments: Any) -> dict[str, Any]:
+    return {"type": "tool_use", "id": tool_use_id, "name": name, "input": arguments}
+
+
+def _begun(index: int, piece: Text | CallBegin) -> bytes:
+    is_text = isinstance(piece, Text)
+    block = {"type": "text", "text": ""} if is_text else _tool_use(call_id(), piece.name, {})
+    return _event("content_block_start", index=index, content_block=block)
+
+
+def _delta(index: int, delta: dict[str, Any]) -> bytes:
+    return _event("content_block_delta", index=index, delta=delta)
+
+
+def _event(name: str, /, **content: Any) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps({"type": name, **content}))

@@ -1,0 +1,59 @@
+"""The endpoints of Anthropic's API."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from triune.frontends.access import Api
+from triune.frontends.anthropic.errors import answer_error, error_event
+from triune.frontends.anthropic.messages import MessageAnswer
+from triune.frontends.anthropic.requests import read_count, read_messages
+from triune.frontends.event_streams import while_connected
+from triune.frontends.kserve.body import BodyReader, JsonResponse
+from triune.frontends.routes import ApiRoute
+from triune.frontends.text.answers import parts_of
+from triune.frontends.text.bodies import read_body
+from triune.frontends.text.chat import TOKEN_BYTES, chat_tokens, with_prompt
+from triune.frontends.text.models import TextModels, text_model_of
+from triune.frontends.text.responding import respond
+
+
+def anthropic_routes(models: TextModels, bodies: BodyReader) -> list[ApiRoute]:
+    """Make the routes.
+
+    Args:
+        models: the server.
+        bodies: reads and parses request bodies.
+    """
+    ends = _Endpoints(models, bodies)
+    return [
+        ApiRoute(Api.INFERENCE, path, endpoint, ("POST",), answer_error, "x-api-key")
+        for path, endpoint in (("/v1/messages", ends.create), ("/v1/messages/count_tokens", ends.count))
+    ]
+
+
+class _Endpoints:
+    def __init__(self, models: TextModels, bodies: BodyReader) -> None:
+        self._models = models
+        self._bodies = bodies
+
+    async def create(self, request: Request) -> Response:
+        held = self._bodies.reserve()
+        try:
+            asked = await read_body(self._bodies, request, read_messages, held)
+            model = text_model_of(self._models, asked.model)
+            tokens = await while_connected(request, chat_tokens(model, asked.chat))
+            held.grow(TOKEN_BYTES * len(tokens))
+            generation = with_prompt(model, asked.generation, tokens)
+            parts = parts_of(model, [generation], asked.chat.parameters, has_parallel_calls=asked.has_parallel_calls)
+            answer = MessageAnswer(asked, model.placement, len(tokens))
+            return await respond(request, answer, parts, held, error_event, is_stream=asked.is_stream)
+        except BaseException:
+            held.release()
+            raise
+
+    async def count(self, request: Request) -> Response:
+        with self._bodies.reserve() as held:
+            asked = await read_body(self._bodies, request, read_count, held)
+            model = text_model_of(self._models, asked.model)
+            tokens = await while_connected(request, chat_tokens(model, asked.chat))
+        return JsonResponse({"input_tokens": len(tokens)})

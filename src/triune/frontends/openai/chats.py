@@ -1,0 +1,147 @@
+"""Writes the answers of `chat/completions`, whole or as events."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import orjson
+
+from triune.engine.generation import Placement
+from triune.engine.sequence import FinishReason
+from triune.engine.tools.pieces import CallArguments, CallBegin, Text
+from triune.frontends.kserve.budget import Reservation
+from triune.frontends.openai.logprobs import chat_logprobs
+from triune.frontends.openai.requests import TextRequest
+from triune.frontends.text.answers import Cost, Part
+from triune.frontends.text.blocks import Block, add_to_blocks, call_id
+
+DONE = b"data: [DONE]\n\n"
+"""The last event of a stream."""
+
+
+def event(document: dict[str, Any]) -> bytes:
+    """An event without a name."""
+    return b"data: %s\n\n" % orjson.dumps(document)
+
+
+def usage_of(cost: Cost) -> dict[str, Any]:
+    """What answers cost, in the form of chats and completions."""
+    return {
+        "prompt_tokens": cost.num_prompt_tokens,
+        "completion_tokens": cost.num_tokens,
+        "total_tokens": cost.num_prompt_tokens + cost.num_tokens,
+        "prompt_tokens_details": {"cached_tokens": cost.num_cached_tokens},
+    }
+
+
+def finish_reason(part: Part) -> str | None:
+    """Why an answer ended, in OpenAI's words; None if it goes on."""
+    reason = part.delta.finish_reason
+    if reason is FinishReason.STOP and part.num_calls:
+        return "tool_calls"
+    return None if reason is None else reason.value
+
+
+class ChatAnswer:
+    """The answers to one request."""
+
+    def __init__(self, request: TextRequest, placement: Placement) -> None:
+        """Args:
+        request: the request.
+        placement: where the model runs.
+        """
+        self._request = request
+        self._placement = placement
+        self._cost = Cost(request.generation.num_answers)
+        self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": request.model}
+
+    async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
+        """The answer as events."""
+        begun: set[int] = set()
+        async for part in parts:
+            self._cost.add(part)
+            if part.index not in begun:
+                begun.add(part.index)
+                yield self._chunk(part, {"role": "assistant", "content": ""})
+            logprobs = chat_logprobs(part.delta.logprobs) or None
+            for delta in _deltas(part) or ([{}] if logprobs else []):
+                yield self._chunk(part, delta, logprobs)
+                logprobs = None
+            if part.delta.finish_reason is not None:
+                yield self._chunk(part, {}, reason=finish_reason(part))
+        if self._request.has_usage or self._request.has_report:
+            yield event(self._document("chat.completion.chunk", [], usage_of(self._cost)))
+        yield DONE
+
+    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> bytes:
+        """The answer as one document. The reservation grows with it."""
+        choices: dict[int, _Choice] = {}
+        async for part in parts:
+            held.grow(part.num_bytes)
+            self._cost.add(part)
+            choices.setdefault(part.index, _Choice()).add(part)
+        done: list[orjson.Fragment] = []
+        for index in sorted(choices):
+            done.append(orjson.Fragment(orjson.dumps(choices[index].document(index))))
+            await asyncio.sleep(0)
+        return orjson.dumps(self._document("chat.completion", done, usage_of(self._cost)))
+
+    def _chunk(self, part: Part, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> bytes:
+        choice: dict[str, Any] = {"index": part.index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        if logprobs is not None:
+            choice["logprobs"] = {"content": logprobs}
+        document: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        if self._request.has_usage:
+            document["usage"] = None
+        return event(document)
+
+    def _document(self, kind: str, choices: list[Any], usage: dict[str, Any]) -> dict[str, Any]:
+        document: dict[str, Any] = {**self._head, "object": kind, "choices": choices, "usage": usage}
+        if self._request.has_report:
+            document["triune"] = self._cost.report(self._placement)
+        return document
+
+
+def _deltas(part: Part) -> list[dict[str, Any]]:
+    deltas: list[dict[str, Any]] = []
+    for piece in part.pieces:
+        match piece:
+            case Text(text):
+                deltas.append({"content": text})
+            case CallBegin(index, name):
+                function = {"name": name, "arguments": ""}
+                call = {"index": index, "id": call_id(), "type": "function", "function": function}
+                deltas.append({"tool_calls": [call]})
+            case CallArguments(index, text):
+                deltas.append({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
+    return deltas
+
+
+class _Choice:
+    """One answer, while it is collected."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Block] = []
+        self._logprobs: list[orjson.Fragment] = []
+        self._reason: str | None = None
+
+    def add(self, part: Part) -> None:
+        add_to_blocks(self._blocks, part)
+        # They are encoded as they come, since thousands of them would hold the loop at the end.
+        self._logprobs += map(orjson.Fragment, map(orjson.dumps, chat_logprobs(part.delta.logprobs)))
+        self._reason = finish_reason(part)
+
+    def document(self, index: int) -> dict[str, Any]:
+        text = "".join(block.text for block in self._blocks if block.name is None)
+        calls = [
+            {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": block.text}}
+            for block in self._blocks
+            if block.name is not None
+        ]
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message |= {"content": text or None, "tool_calls": calls}
+        logprobs = {"content": self._logprobs, "refusal": None} if self._logprobs else None
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": self._reason}

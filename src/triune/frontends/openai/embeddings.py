@@ -1,0 +1,75 @@
+"""Writes the answers of `embeddings`."""
+
+import base64
+from typing import Any
+
+import numpy as np
+import orjson
+
+from triune.core.datatypes import Array
+from triune.engine.generation import Placement
+from triune.frontends.kserve.offload import pause
+from triune.frontends.openai.requests import EmbeddingRequest
+from triune.frontends.text.fields import FieldError
+
+_PAUSE_BYTES = 256 << 10
+_BYTES_PER_NUMBER = 24
+
+
+def embedding_bytes(request: EmbeddingRequest, width: int) -> int:
+    """About how much memory the answer takes."""
+    return len(request.inputs) * width * _BYTES_PER_NUMBER
+
+
+def encode_embeddings(request: EmbeddingRequest, embeddings: Array, num_tokens: int, placement: Placement) -> bytes:
+    """Encode the answer. Runs in a thread, and pauses so that the event loop goes on.
+
+    Args:
+        request: the request.
+        embeddings: FP32 [inputs, width].
+        num_tokens: the tokens that were read.
+        placement: where the model runs.
+
+    Raises:
+        FieldError: `dimensions` is more than the model's width.
+    """
+    width = embeddings.shape[1]
+    if request.dimensions is not None:
+        if request.dimensions > width:
+            raise FieldError(
+                f"'dimensions' is {request.dimensions}; embeddings of this model have {width} numbers", "dimensions"
+            )
+        embeddings = _shortened(embeddings, request.dimensions)
+    rows: list[orjson.Fragment] = []
+    num_bytes = 0
+    for index, row in enumerate(np.ascontiguousarray(embeddings, "<f4")):
+        value: Any = base64.b64encode(row.data).decode() if request.is_base64 else row
+        encoded = orjson.dumps(
+            {"object": "embedding", "index": index, "embedding": value}, option=orjson.OPT_SERIALIZE_NUMPY
+        )
+        rows.append(orjson.Fragment(encoded))
+        num_bytes += len(encoded)
+        if num_bytes > _PAUSE_BYTES:
+            num_bytes = 0
+            pause()
+    document: dict[str, Any] = {
+        "object": "list",
+        "data": rows,
+        "model": request.model,
+        "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+    }
+    if request.has_report:
+        document["triune"] = {
+            "unit": placement.unit.value,
+            "runtime": placement.runtime,
+            "precision": placement.precision,
+            "reason": placement.reason,
+        }
+    return orjson.dumps(document)
+
+
+def _shortened(embeddings: Array, width: int) -> Array:
+    """The first numbers of each embedding, scaled to length 1."""
+    part = embeddings[:, :width]
+    lengths = np.linalg.norm(part, axis=1, keepdims=True)
+    return np.divide(part, lengths, out=np.zeros_like(part), where=lengths > 0)

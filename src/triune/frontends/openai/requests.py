@@ -1,0 +1,211 @@
+"""Reads the bodies of `chat/completions`, `completions` and `embeddings`. What these functions return can be pickled,
+since large bodies are read in another process.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from triune.engine.generation import Generation
+from triune.engine.sampling.parameters import MAX_LOGPROBS
+from triune.frontends.openai.messages import NEEDS_CONSTRAINTS, read_messages, read_tools
+from triune.frontends.text.chat import Chat
+from triune.frontends.text.fields import FieldError, Fields, are_tokens, unsupported
+from triune.frontends.text.sampling import read_generation
+
+MAX_PROMPTS: Final = 256
+"""The most prompts of one request for completions."""
+
+MAX_INPUTS: Final = 2048
+"""The most texts of one request for embeddings, as in OpenAI's API."""
+
+_COMPLETION_TOKENS: Final = 16
+"""OpenAI's default for `max_tokens` of completions."""
+
+CHANGE_NOTHING: Final = (
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "prompt_cache_options",
+)
+"""Fields that tell OpenAI how to bill, watch, store or cache a request; none changes the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """What a request for text says beside its prompt.
+
+    Attributes:
+        model: the model's name.
+        generation: how to generate, without the prompt.
+        is_stream: whether to answer with events.
+        has_usage: whether a stream ends with what it cost.
+        has_report: whether to say where the model ran, and how long it took.
+    """
+
+    model: str
+    generation: Generation
+    is_stream: bool = False
+    has_usage: bool = False
+    has_report: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A request of `chat/completions`.
+
+    Attributes:
+        text: what all requests for text say.
+        chat: the conversation.
+        has_parallel_calls: whether an answer may have more than one call of a tool.
+    """
+
+    text: TextRequest
+    chat: Chat
+    has_parallel_calls: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """A request of `completions`.
+
+    Attributes:
+        text: what all requests for text say.
+        prompts: each a text, or token ids.
+        is_echo: whether answers begin with their prompt.
+    """
+
+    text: TextRequest
+    prompts: tuple[str | list[int], ...]
+    is_echo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """A request of `embeddings`.
+
+    Attributes:
+        model: the model's name.
+        inputs: each a text, or token ids.
+        is_base64: whether embeddings are base64 of FP32, little-endian, rather than JSON numbers.
+        dimensions: how many of the first numbers of each embedding to return, scaled to length 1; None for all.
+        has_report: whether to say where the model ran.
+    """
+
+    model: str
+    inputs: tuple[str | list[int], ...]
+    is_base64: bool = False
+    dimensions: int | None = None
+    has_report: bool = False
+
+
+def read_chat(fields: Fields) -> ChatRequest:
+    """Read a request of `chat/completions`."""
+    limit = fields.integer("max_tokens", 1)
+    newer = fields.integer("max_completion_tokens", 1)
+    if limit is not None and newer not in (None, limit):
+        raise FieldError(f"'max_tokens' is {limit} and 'max_completion_tokens' {newer}: send one", "max_tokens")
+    num_top = fields.integer("top_logprobs", 0, MAX_LOGPROBS)
+    has_logprobs = fields.flag("logprobs")
+    if num_top is not None and not has_logprobs:
+        raise FieldError("'top_logprobs' needs 'logprobs': true", "top_logprobs")
+    read_format(fields, "response_format")
+    chat = Chat(read_messages(fields), read_tools(fields), fields.mapping("chat_template_kwargs") or {})
+    has_parallel_calls = fields.flag("parallel_tool_calls", default=True)
+    fields.refuse("modalities", "the model writes text only", ["text"])
+    fields.refuse("audio", "the model writes text only")
+    fields.refuse("functions", "use 'tools'")
+    fields.refuse("function_call", "use 'tool_choice'")
+    fields.refuse("reasoning_effort", "send what the model's template knows as 'chat_template_kwargs'")
+    fields.refuse("verbosity", "say in a message how long the answer shall be", "medium")
+    fields.refuse("web_search_options", "the server searches nothing")
+    fields.refuse("moderation", "the server moderates nothing")
+    fields.ignore("prediction")
+    return ChatRequest(
+        read_text(fields, limit or newer, (num_top or 0) if has_logprobs else None), chat, has_parallel_calls
+    )
+
+
+def read_completion(fields: Fields) -> CompletionRequest:
+    """Read a request of `completions`."""
+    prompts = _read_inputs(fields, "prompt", MAX_PROMPTS)
+    num_logprobs = fields.integer("logprobs", 0, MAX_LOGPROBS)
+    is_echo = fields.flag("echo")
+    if is_echo and num_logprobs is not None:
+        raise unsupported("logprobs", "with 'echo' it would need the probabilities of the prompt's tokens")
+    fields.refuse("suffix", "the model continues a text; it cannot fill a gap", "")
+    best_of = fields.integer("best_of", 1)
+    text = read_text(fields, fields.integer("max_tokens", 1) or _COMPLETION_TOKENS, num_logprobs)
+    if best_of is not None and best_of != text.generation.num_answers:
+        raise unsupported("best_of", "the server returns every answer that it generates: ask for them by 'n'")
+    if len(prompts) * text.generation.num_answers > MAX_PROMPTS:
+        raise FieldError(
+            f"the request asks for {len(prompts)} times {text.generation.num_answers} answers; {MAX_PROMPTS} are the "
+            "limit: send fewer prompts at once",
+            "prompt",
+        )
+    return CompletionRequest(text, prompts, is_echo)
+
+
+def read_embedding(fields: Fields) -> EmbeddingRequest:
+    """Read a request of `embeddings`."""
+    model = read_model(fields)
+    inputs = _read_inputs(fields, "input", MAX_INPUTS)
+    is_base64 = fields.choice("encoding_format", ("float", "base64")) == "base64"
+    request = EmbeddingRequest(model, inputs, is_base64, fields.integer("dimensions", 1), fields.flag("triune"))
+    fields.ignore(*CHANGE_NOTHING)
+    fields.end()
+    return request
+
+
+def read_model(fields: Fields) -> str:
+    """Read the model's name."""
+    return fields.need("model", fields.string("model"))
+
+
+def read_text(fields: Fields, max_tokens: int | None, num_logprobs: int | None) -> TextRequest:
+    """Read what is left of a request for text, when all else was read."""
+    model = read_model(fields)
+    is_stream = fields.flag("stream")
+    options = fields.object("stream_options")
+    has_usage = False
+    if options is not None:
+        has_usage = options.flag("include_usage")
+        options.ignore("include_obfuscation", "continuous_usage_stats")
+        options.end()
+    has_report = fields.flag("triune")
+    generation = read_generation(fields, max_tokens=max_tokens, num_logprobs=num_logprobs)
+    fields.ignore(*CHANGE_NOTHING)
+    fields.end()
+    return TextRequest(model, generation, is_stream, has_usage, has_report)
+
+
+def read_format(fields: Fields, name: str) -> None:
+    """Refuse all forms of answers but text."""
+    form = fields.object(name)
+    if form is not None and (kind := form.string("type")) != "text":
+        raise unsupported(
+            fields.path(name), f"{NEEDS_CONSTRAINTS} to '{kind}': send {{'type': 'text'}}", "unsupported_value"
+        )
+
+
+def _read_inputs(fields: Fields, name: str, limit: int) -> tuple[str | list[int], ...]:
+    """Read a text, token ids, or an array of either."""
+    value = fields.need(name, fields.take(name))
+    if type(value) is str:
+        return (value,)
+    inputs: list[Any] = value if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]
+    if inputs and are_tokens(inputs):
+        return (inputs,)
+    if not inputs or not all(type(each) is str or (type(each) is list and are_tokens(each)) for each in inputs):
+        raise FieldError(
+            f"'{name}' must be a string, an array of token ids, or an array of such that is not empty",
+            name,
+            "invalid_type",
+        )
+    if len(inputs) > limit:
+        raise FieldError(f"'{name}' has {len(inputs)} elements; {limit} are the limit: send several requests", name)
+    return tuple(inputs)

@@ -1,0 +1,206 @@
+"""Writes the answers of `responses`, whole or as events."""
+
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import orjson
+
+from triune.core.errors import TriuneError
+from triune.engine.generation import Placement
+from triune.engine.sequence import FinishReason
+from triune.engine.tools.pieces import CallArguments, CallBegin, Text
+from triune.frontends.kserve.budget import Reservation
+from triune.frontends.openai.logprobs import chat_logprobs
+from triune.frontends.openai.response_requests import ResponseRequest
+from triune.frontends.text.answers import Cost, Part
+from triune.frontends.text.blocks import Block
+from triune.frontends.text.errors import message_of, told
+
+
+class ResponseAnswer:
+    """The answer to one request: items, each a message or a call of a tool."""
+
+    def __init__(self, request: ResponseRequest, placement: Placement, held: Reservation) -> None:
+        """Args:
+        request: the request.
+        placement: where the model runs.
+        held: the request's reservation of memory, which grows with the answer: the last event repeats all of it.
+        """
+        self._request = request
+        self._placement = placement
+        self._held = held
+        self._cost = Cost()
+        self._id = f"resp_{secrets.token_hex(24)}"
+        self._created = int(time.time())
+        self._items: list[_Item] = []
+        self._logprobs: list[dict[str, Any]] = []
+        self._number = 0
+
+    async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
+        """The answer as events."""
+        reason = None
+        async for part in parts:
+            self._cost.add(part)
+            self._held.grow(2 * part.num_bytes)
+            if not self._number:
+                for name in ("response.created", "response.in_progress"):
+                    yield self._event(name, response=self._document("in_progress"))
+            for event in self._grow(part):
+                yield event
+            reason = part.delta.finish_reason or reason
+        for event in [*([] if self._items else self._begin_text()), *self._end_item()]:
+            yield event
+        status = _status(reason)
+        yield self._event(f"response.{status}", response=self._document(status))
+
+    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> bytes:
+        """The answer as one document. The reservation grows with it."""
+        reason = None
+        async for part in parts:
+            self._cost.add(part)
+            held.grow(part.num_bytes)
+            for _ in self._grow(part):
+                pass
+            reason = part.delta.finish_reason or reason
+        if not self._items:
+            self._items.append(_Item(Block(None)))
+        return orjson.dumps(self._document(_status(reason)))
+
+    def failed_event(self, error: Exception) -> bytes:
+        """The last event, if the model fails when the answer has begun."""
+        return self._event("response.failed", response=self._document("failed", told(error)))
+
+    def _grow(self, part: Part) -> list[bytes]:
+        """Add to the answer what it grew by; returns the events that say so."""
+        events: list[bytes] = []
+        self._logprobs += chat_logprobs(part.delta.logprobs)
+        for piece in part.pieces:
+            match piece:
+                case Text(text):
+                    if not self._items or self._items[-1].block.name is not None:
+                        events += self._end_item()
+                        events.append(self._begin(_Item(Block(None))))
+                        events.append(
+                            self._event("response.content_part.added", **self._place, part=_text_part("", []))
+                        )
+                    item = self._items[-1]
+                    item.block.pieces.append(text)
+                    item.logprobs += map(orjson.Fragment, map(orjson.dumps, self._logprobs))
+                    added = {"delta": text, "logprobs": self._logprobs}
+                    events.append(self._event("response.output_text.delta", **self._place, **added))
+                    self._logprobs = []
+                case CallBegin(_, name):
+                    events += [*self._end_item(), self._begin(_Item(Block(name)))]
+                case CallArguments(_, text):
+                    self._items[-1].block.pieces.append(text)
+                    events.append(self._event("response.function_call_arguments.delta", **self._where, delta=text))
+        return events
+
+    def _begin_text(self) -> list[bytes]:
+        begun = self._begin(_Item(Block(None)))
+        return [begun, self._event("response.content_part.added", **self._place, part=_text_part("", []))]
+
+    def _begin(self, item: "_Item") -> bytes:
+        self._items.append(item)
+        return self._event(
+            "response.output_item.added", output_index=self._where["output_index"], item=item.document(is_begun=True)
+        )
+
+    def _end_item(self) -> list[bytes]:
+        """The events that end the last item, if there is one."""
+        if not self._items:
+            return []
+        item, text = self._items[-1], self._items[-1].block.text
+        if item.block.name is None:
+            part = _text_part(text, item.logprobs)
+            events = [
+                self._event("response.output_text.done", **self._place, text=text, logprobs=item.logprobs),
+                self._event("response.content_part.done", **self._place, part=part),
+            ]
+        else:
+            done = {"name": item.block.name, "arguments": text}
+            events = [self._event("response.function_call_arguments.done", **self._where, **done)]
+        index = self._where["output_index"]
+        return [*events, self._event("response.output_item.done", output_index=index, item=item.document())]
+
+    @property
+    def _where(self) -> dict[str, Any]:
+        """Where the last item is."""
+        return {"item_id": self._items[-1].id, "output_index": len(self._items) - 1}
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        """Where the text of the last item is."""
+        return {**self._where, "content_index": 0}
+
+    def _event(self, name: str, /, **content: Any) -> bytes:
+        document = {"type": name, "sequence_number": self._number, **content}
+        self._number += 1
+        return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(document))
+
+    def _document(self, status: str, error: TriuneError | None = None) -> dict[str, Any]:
+        is_done = status in ("completed", "incomplete")
+        document: dict[str, Any] = {
+            "id": self._id,
+            "object": "response",
+            "created_at": self._created,
+            "status": status,
+            "error": None if error is None else {"code": "server_error", "message": message_of(error)},
+            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "model": self._request.text.model,
+            "output": [item.document() for item in self._items] if is_done else [],
+            **self._request.shown,
+            "text": {"format": {"type": "text"}},
+            "previous_response_id": None,
+            "store": False,
+            "truncation": "disabled",
+            "usage": self._usage() if is_done else None,
+        }
+        if is_done and self._request.text.has_report:
+            document["triune"] = self._cost.report(self._placement)
+        return document
+
+    def _usage(self) -> dict[str, Any]:
+        cost = self._cost
+        return {
+            "input_tokens": cost.num_prompt_tokens,
+            "input_tokens_details": {"cached_tokens": cost.num_cached_tokens, "cache_write_tokens": 0},
+            "output_tokens": cost.num_tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": cost.num_prompt_tokens + cost.num_tokens,
+        }
+
+
+class _Item:
+    """An item of the answer.
+
+    Attributes:
+        block: its text or call.
+        logprobs: the probabilities of its tokens, encoded as they come, since thousands would hold the loop at the end.
+        id: the item's id.
+    """
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.logprobs: list[orjson.Fragment] = []
+        self.id = f"{'msg' if block.name is None else 'fc'}_{secrets.token_hex(24)}"
+
+    def document(self, *, is_begun: bool = False) -> dict[str, Any]:
+        """The item, whole or as it begins."""
+        item: dict[str, Any] = {"id": self.id, "status": "in_progress" if is_begun else "completed"}
+        text = self.block.text
+        if self.block.name is None:
+            content = [] if is_begun else [_text_part(text, self.logprobs)]
+            return {**item, "type": "message", "role": "assistant", "content": content}
+        call = {"call_id": self.block.id, "name": self.block.name, "arguments": text}
+        return {**item, "type": "function_call", **call}
+
+
+def _text_part(text: str, logprobs: list[orjson.Fragment]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+
+
+def _status(reason: FinishReason | None) -> str:
+    return "incomplete" if reason is FinishReason.LENGTH else "completed"

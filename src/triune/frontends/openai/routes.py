@@ -1,0 +1,159 @@
+"""The endpoints of OpenAI's API."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from triune.core.errors import TriuneError
+from triune.engine.generation import Generation, TextModel
+from triune.frontends.access import Api
+from triune.frontends.event_streams import while_connected
+from triune.frontends.kserve.body import BodyReader, HeldResponse, JsonResponse
+from triune.frontends.kserve.offload import Offload
+from triune.frontends.openai.chats import ChatAnswer
+from triune.frontends.openai.completions import CompletionAnswer
+from triune.frontends.openai.embeddings import embedding_bytes, encode_embeddings
+from triune.frontends.openai.errors import answer_error, error_event
+from triune.frontends.openai.requests import (
+    CompletionRequest,
+    read_chat,
+    read_completion,
+    read_embedding,
+)
+from triune.frontends.openai.response_requests import read_response
+from triune.frontends.openai.responses import ResponseAnswer
+from triune.frontends.routes import ApiRoute, Endpoint
+from triune.frontends.text.answers import parts_of
+from triune.frontends.text.bodies import read_body
+from triune.frontends.text.chat import TOKEN_BYTES, chat_tokens, with_prompt
+from triune.frontends.text.models import TextModels, embedding_model_of, text_model_of, unknown_model
+from triune.frontends.text.responding import respond
+
+
+def openai_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> list[ApiRoute]:
+    """Make the routes.
+
+    Args:
+        models: the server.
+        bodies: reads and parses request bodies.
+        offload: the threads that encode embeddings.
+    """
+    ends = _Endpoints(models, bodies, offload)
+
+    def get(path: str, endpoint: Endpoint) -> ApiRoute:
+        return ApiRoute(Api.METADATA, path, endpoint, answer_error=answer_error, key_header="x-api-key")
+
+    def post(path: str, endpoint: Endpoint) -> ApiRoute:
+        return ApiRoute(Api.INFERENCE, path, endpoint, ("POST",), answer_error)
+
+    return [
+        get("/v1/models", ends.list_models),
+        get("/v1/models/{model}", ends.show_model),
+        post("/v1/chat/completions", ends.chat),
+        post("/v1/completions", ends.complete),
+        post("/v1/responses", ends.respond),
+        post("/v1/embeddings", ends.embed),
+    ]
+
+
+class _Endpoints:
+    def __init__(self, models: TextModels, bodies: BodyReader, offload: Offload) -> None:
+        self._models = models
+        self._bodies = bodies
+        self._offload = offload
+        self._started = int(time.time())
+
+    async def list_models(self, request: Request) -> Response:
+        names = dict.fromkeys(entry.name for entry in self._models.last_index(is_ready_only=True))
+        return JsonResponse(
+            {"object": "list", "data": [self._model(name) for name in names if self._is_for_text(name)]}
+        )
+
+    async def show_model(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        if not self._is_for_text(name):
+            raise unknown_model(name)
+        return JsonResponse(self._model(name))
+
+    def _model(self, name: str) -> dict[str, object]:
+        return {"id": name, "object": "model", "created": self._started, "owned_by": "triune"}
+
+    def _is_for_text(self, name: str) -> bool:
+        for find in (self._models.text_model, self._models.embedding_model):
+            with contextlib.suppress(TriuneError):
+                find(name)
+                return True
+        return False
+
+    async def chat(self, request: Request) -> Response:
+        held = self._bodies.reserve()
+        try:
+            asked = await read_body(self._bodies, request, read_chat, held)
+            model = text_model_of(self._models, asked.text.model)
+            tokens = await while_connected(request, chat_tokens(model, asked.chat))
+            held.grow(TOKEN_BYTES * len(tokens))
+            generation = with_prompt(model, asked.text.generation, tokens)
+            parts = parts_of(model, [generation], asked.chat.parameters, has_parallel_calls=asked.has_parallel_calls)
+            answer = ChatAnswer(asked.text, model.placement)
+            return await respond(request, answer, parts, held, error_event, is_stream=asked.text.is_stream)
+        except BaseException:
+            held.release()
+            raise
+
+    async def complete(self, request: Request) -> Response:
+        held = self._bodies.reserve()
+        try:
+            asked = await read_body(self._bodies, request, read_completion, held)
+            model = text_model_of(self._models, asked.text.model)
+            generations, echoes = await while_connected(request, _prepared(model, asked))
+            held.grow(TOKEN_BYTES * sum(len(each.prompt) for each in generations))
+            answer = CompletionAnswer(asked.text, model.placement, echoes)
+            parts = parts_of(model, generations)
+            return await respond(request, answer, parts, held, error_event, is_stream=asked.text.is_stream)
+        except BaseException:
+            held.release()
+            raise
+
+    async def respond(self, request: Request) -> Response:
+        held = self._bodies.reserve()
+        try:
+            asked = await read_body(self._bodies, request, read_response, held)
+            model = text_model_of(self._models, asked.text.model)
+            tokens = await while_connected(request, chat_tokens(model, asked.chat))
+            held.grow(TOKEN_BYTES * len(tokens))
+            generation = with_prompt(model, asked.text.generation, tokens)
+            parts = parts_of(model, [generation], asked.chat.parameters, has_parallel_calls=asked.has_parallel_calls)
+            answer = ResponseAnswer(asked, model.placement, held)
+            return await respond(request, answer, parts, held, answer.failed_event, is_stream=asked.text.is_stream)
+        except BaseException:
+            held.release()
+            raise
+
+    async def embed(self, request: Request) -> Response:
+        held = self._bodies.reserve()
+        try:
+            asked = await read_body(self._bodies, request, read_embedding, held)
+            model = embedding_model_of(self._models, asked.model)
+            held.grow(embedding_bytes(asked, model.width))
+            embeddings, num_tokens = await while_connected(request, model.embed(asked.inputs))
+            encoded = await self._offload.run(encode_embeddings, asked, embeddings, num_tokens, model.placement)
+            held.resize(len(encoded))
+        except BaseException:
+            held.release()
+            raise
+        return HeldResponse(encoded, held)
+
+
+async def _prepared(model: TextModel, asked: CompletionRequest) -> tuple[list[Generation], Sequence[str]]:
+    """The generation for each prompt, and the texts of the prompts if answers begin with them."""
+    generations: list[Generation] = []
+    echoes: list[str] = []
+    for prompt in asked.prompts:
+        tokens = await model.tokenize(prompt) if isinstance(prompt, str) else prompt
+        generations.append(with_prompt(model, asked.text.generation, tokens))
+        if asked.is_echo:
+            echoes.append(prompt if isinstance(prompt, str) else await model.detokenize(prompt))
+    return generations, echoes

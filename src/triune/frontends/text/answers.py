@@ -1,0 +1,163 @@
+"""Runs generations, finds calls of tools in their answers, and counts what they cost."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from triune.core.errors import InternalError, UnavailableError
+from triune.engine.generation import Delta, Generation, Placement, TextModel, Usage
+from triune.engine.sequence import FinishReason
+from triune.engine.tools.pieces import CallArguments, CallBegin, Piece, Text
+from triune.engine.tools.reader import ToolCallReader
+
+_NS_PER_MS = 1e6
+_LOGPROB_BYTES = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What an answer grew by.
+
+    Attributes:
+        index: the number of the answer among all answers of the request.
+        pieces: the text and calls of tools that it grew by.
+        delta: the same as the model gave it.
+        num_calls: the calls that the answer has so far.
+    """
+
+    index: int
+    pieces: Sequence[Piece]
+    delta: Delta
+    num_calls: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """About how much memory the part takes until its response is written."""
+        logprobs = self.delta.logprobs
+        return 4 * len(self.delta.text) + _LOGPROB_BYTES * sum(1 + len(each.top) for each in logprobs)
+
+
+async def parts_of(
+    model: TextModel,
+    generations: Sequence[Generation],
+    tools: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    has_parallel_calls: bool = True,
+) -> AsyncGenerator[Part]:
+    """Run generations at the same time, and yield what their answers grow by. Closing the generator cancels them.
+
+    Args:
+        model: the model.
+        generations: each with its prompt. The answers of the second one are numbered after those of the first.
+        tools: the parameters of the tools that the model may call; None leaves the text as it is.
+        has_parallel_calls: if False, all calls of an answer but the first are left out.
+
+    Raises:
+        TriuneError: as `TextModel.generate`.
+    """
+    readers: dict[int, ToolCallReader] = {}
+    offsets = [0]
+    for generation in generations:
+        offsets.append(offsets[-1] + generation.num_answers)
+    async with contextlib.aclosing(_merged([model.generate(each) for each in generations])) as deltas:
+        async for place, delta in deltas:
+            _check_end(delta)
+            index = offsets[place] + delta.index
+            if not tools:
+                yield Part(index, [Text(delta.text)] if delta.text else [], delta)
+                continue
+            reader = readers.get(index) or readers.setdefault(index, ToolCallReader(tools))
+            pieces = reader.add(delta.text)
+            if delta.finish_reason is not None:
+                pieces += reader.end()
+            if not has_parallel_calls:
+                pieces = [each for each in pieces if not isinstance(each, (CallBegin, CallArguments)) or not each.index]
+            yield Part(index, pieces, delta, reader.num_calls)
+
+
+def _check_end(delta: Delta) -> None:
+    if delta.finish_reason is FinishReason.CANCELLED:
+        raise UnavailableError("the answer was cancelled within the server; send the request again")
+    if delta.finish_reason is FinishReason.ERROR:
+        raise InternalError("the model failed within the answer; send the request again")
+
+
+async def _merged(streams: Sequence[AsyncGenerator[Delta]]) -> AsyncGenerator[tuple[int, Delta]]:
+    """The items of all streams as they come, with the number of the stream. One item of each is read ahead."""
+    async with contextlib.AsyncExitStack() as stack:
+        for stream in streams:
+            await stack.enter_async_context(contextlib.aclosing(stream))
+        if len(streams) == 1:
+            async for delta in streams[0]:
+                yield 0, delta
+            return
+        waiting = {asyncio.ensure_future(anext(stream, None)): place for place, stream in enumerate(streams)}
+        # The streams are closed after the tasks that read them have ended.
+        stack.push_async_callback(_cancel, waiting)
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                delta = task.result()
+                place = waiting.pop(task)
+                if delta is not None:
+                    waiting[asyncio.ensure_future(anext(streams[place], None))] = place
+                    yield place, delta
+
+
+async def _cancel(tasks: Mapping["asyncio.Task[Delta | None]", int]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(slots=True)
+class Cost:
+    """What the answers of a request cost together.
+
+    Attributes:
+        num_answers_per_prompt: how many answers each prompt has.
+        usages: the cost of each answer, by its number.
+    """
+
+    num_answers_per_prompt: int = 1
+    usages: dict[int, Usage] = field(default_factory=dict[int, Usage])
+
+    def add(self, part: Part) -> None:
+        """Count an answer, if it ends with this part."""
+        if part.delta.usage is not None:
+            self.usages[part.index] = part.delta.usage
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """The tokens of all prompts; a prompt with several answers counts once."""
+        return sum(usage.num_prompt_tokens for usage in self._first_answers)
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Those of them that were in the prefix cache before the request."""
+        return sum(usage.num_cached_tokens for usage in self._first_answers)
+
+    @property
+    def num_tokens(self) -> int:
+        """The tokens of all answers."""
+        return sum(usage.num_tokens for usage in self.usages.values())
+
+    @property
+    def _first_answers(self) -> list[Usage]:
+        return [usage for index, usage in self.usages.items() if index % self.num_answers_per_prompt == 0]
+
+    def report(self, placement: Placement) -> dict[str, Any]:
+        """What `triune: true` adds to an answer. With several answers, the times are the longest ones."""
+        usages = self.usages.values()
+        return {
+            "unit": placement.unit.value,
+            "runtime": placement.runtime,
+            "precision": placement.precision,
+            "reason": placement.reason,
+            "queue_ms": max((usage.queue_ns for usage in usages), default=0) / _NS_PER_MS,
+            "first_token_ms": max((usage.first_token_ns for usage in usages), default=0) / _NS_PER_MS,
+            "total_ms": max((usage.total_ns for usage in usages), default=0) / _NS_PER_MS,
+            "cached_tokens": self.num_cached_tokens,
+        }

@@ -1,0 +1,49 @@
+"""An answer as a row of texts and calls of tools."""
+
+import secrets
+import string
+from dataclasses import dataclass, field
+
+from triune.engine.tools.pieces import CallArguments, CallBegin, Text
+from triune.frontends.text.answers import Part
+
+_LETTERS = string.ascii_letters + string.digits
+
+
+def call_id() -> str:
+    """A new id for a call of a tool. Mistral's templates refuse ids of any other form than nine letters and digits."""
+    return "".join(secrets.choice(_LETTERS) for _ in range(9))
+
+
+@dataclass(slots=True)
+class Block:
+    """A text, or a call of a tool.
+
+    Attributes:
+        name: the tool's name; None for a text.
+        pieces: the text, or the arguments, piece by piece.
+        id: the call's id.
+    """
+
+    name: str | None
+    pieces: list[str] = field(default_factory=list[str])
+    id: str = field(default_factory=call_id)
+
+    @property
+    def text(self) -> str:
+        """The text, or the arguments."""
+        return "".join(self.pieces)
+
+
+def add_to_blocks(blocks: list[Block], part: Part) -> None:
+    """Add what an answer grew by to its blocks."""
+    for piece in part.pieces:
+        match piece:
+            case Text(text):
+                if not blocks or blocks[-1].name is not None:
+                    blocks.append(Block(None))
+                blocks[-1].pieces.append(text)
+            case CallBegin(_, name):
+                blocks.append(Block(name))
+            case CallArguments(_, text):
+                blocks[-1].pieces.append(text)

@@ -1,0 +1,71 @@
+"""A conversation, as every API's messages become one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from triune.core.errors import InvalidArgumentError
+from triune.engine.generation import Generation, TextModel
+
+TOKEN_BYTES = 36
+"""The memory of a token id of a prompt: an integer of Python, and its place in a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation to be continued.
+
+    Attributes:
+        messages: the messages in the form that chat templates read, which is that of OpenAI's API; but arguments of
+            calls are objects where the client sent valid JSON.
+        tools: the functions that the model may call, in the same form.
+        variables: further variables of the template.
+        beginning: how the answer begins.
+    """
+
+    messages: tuple[dict[str, Any], ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    beginning: str = ""
+
+    @property
+    def parameters(self) -> dict[str, Mapping[str, Any]]:
+        """The JSON schema of the parameters of each tool, by name."""
+        functions = [tool["function"] for tool in self.tools]
+        return {function["name"]: function.get("parameters") or {} for function in functions}
+
+
+class ContextLengthError(InvalidArgumentError):
+    """A prompt leaves no room for an answer.
+
+    Attributes:
+        num_tokens: the tokens of the prompt.
+        context_tokens: the most tokens of prompt and answer together.
+    """
+
+    def __init__(self, num_tokens: int, context_tokens: int) -> None:
+        super().__init__(
+            f"This model's maximum context length is {context_tokens} tokens. However, your prompt has {num_tokens} "
+            "tokens, and the answer needs at least one: shorten the prompt"
+        )
+        self.num_tokens = num_tokens
+        self.context_tokens = context_tokens
+
+
+async def chat_tokens(model: TextModel, chat: Chat) -> list[int]:
+    """The token ids of a conversation. Raises as `TextModel.render` and `tokenize` do."""
+    text = await model.render(chat.messages, tools=chat.tools or None, variables=chat.variables)
+    return await model.tokenize(text + chat.beginning, is_templated=True)
+
+
+def with_prompt(model: TextModel, generation: Generation, tokens: list[int]) -> Generation:
+    """A generation with its prompt. Its answer ends when the context is full, whatever `max_tokens` allows.
+
+    Raises:
+        ContextLengthError: the prompt leaves no room for an answer.
+    """
+    left = model.context_tokens - len(tokens)
+    if left < 1:
+        raise ContextLengthError(len(tokens), model.context_tokens)
+    limit = left if generation.max_tokens is None else min(left, generation.max_tokens)
+    return replace(generation, prompt=tokens, max_tokens=limit, is_templated=True)

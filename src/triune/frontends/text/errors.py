@@ -1,0 +1,47 @@
+"""The statuses of errors in the HTTP APIs for text, and how much of a message is shown."""
+
+from triune.core.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    PayloadTooLargeError,
+    RestrictedError,
+    TriuneError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from triune.frontends.defects import as_internal_error
+
+RETRY_AFTER_SECONDS = 1
+"""What clients are told of a server that is too busy: when to try again."""
+
+_MAX_MESSAGE_CHARACTERS = 4096
+
+# Clients try again after any status from 500 on, which would not help with what is unsupported.
+_STATUSES: dict[type[Exception], int] = {
+    PayloadTooLargeError: 413,
+    InvalidArgumentError: 400,
+    UnsupportedError: 400,
+    UnauthenticatedError: 401,
+    RestrictedError: 403,
+    NotFoundError: 404,
+    UnavailableError: 503,
+}
+
+
+def status_of(error: TriuneError) -> int:
+    """The HTTP status of an error, or of the nearest of its base classes that has one; else 500."""
+    return next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), 500)
+
+
+def told(error: Exception) -> TriuneError:
+    """The error that a client is told of: `error`, or an InternalError for an unexpected exception, which is logged."""
+    return error if isinstance(error, TriuneError) else as_internal_error(error)
+
+
+def message_of(error: TriuneError) -> str:
+    """An error's message, which UTF-8 can encode; a very long one is shortened."""
+    message = str(error)
+    if len(message) > _MAX_MESSAGE_CHARACTERS:
+        message = message[:_MAX_MESSAGE_CHARACTERS] + " ..."
+    return message.encode(errors="replace").decode()

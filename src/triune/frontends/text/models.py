@@ -1,0 +1,55 @@
+"""What the HTTP APIs for text ask of the server."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from triune.core.errors import NotFoundError
+from triune.engine.generation import EmbeddingModel, TextModel
+from triune.repository.model import IndexEntry
+
+
+class TextModels(Protocol):
+    """The server, as far as text is concerned."""
+
+    def text_model(self, name: str, version: int | None = None) -> TextModel:
+        """A model that generates text.
+
+        Raises:
+            NotFoundError: the model or version is unknown.
+            UnavailableError: the model is not ready, or the server is stopping.
+            UnsupportedError: the model does not generate text.
+        """
+        ...
+
+    def embedding_model(self, name: str, version: int | None = None) -> EmbeddingModel:
+        """A model that embeds texts. Raises as `text_model` does."""
+        ...
+
+    def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
+        """The models of the repository, as of its last scan."""
+        ...
+
+
+class UnknownModelError(NotFoundError):
+    """A request names a model that is not there."""
+
+
+def text_model_of(models: TextModels, name: str) -> TextModel:
+    """The newest version of a model that generates text. Raises UnknownModelError, and as `text_model` does."""
+    try:
+        return models.text_model(name)
+    except NotFoundError as error:
+        raise unknown_model(name) from error
+
+
+def embedding_model_of(models: TextModels, name: str) -> EmbeddingModel:
+    """The newest version of a model that embeds texts. Raises as `text_model_of` does."""
+    try:
+        return models.embedding_model(name)
+    except NotFoundError as error:
+        raise unknown_model(name) from error
+
+
+def unknown_model(name: str) -> UnknownModelError:
+    """Make the error for a model that is not there."""
+    return UnknownModelError(f"The model '{name[:128]}' does not exist; GET /v1/models lists those that do")

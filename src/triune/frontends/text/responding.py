@@ -1,0 +1,62 @@
+"""Makes the response out of an answer, whole or as events."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from triune.frontends.event_streams import open_stream, while_connected
+from triune.frontends.kserve.body import HeldResponse
+from triune.frontends.kserve.budget import Reservation
+from triune.frontends.text.answers import Part
+
+
+class Answer(Protocol):
+    """Writes the answer to a request in the form of an API."""
+
+    def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
+        """The answer as events."""
+        ...
+
+    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> bytes:
+        """The answer as one document, by whose size the reservation grows."""
+        ...
+
+
+async def respond(
+    request: Request,
+    answer: Answer,
+    parts: AsyncGenerator[Part],
+    held: Reservation,
+    failed: Callable[[Exception], bytes],
+    *,
+    is_stream: bool,
+) -> Response:
+    """Make the response. If the client leaves, the generation is cancelled.
+
+    Args:
+        request: the request, whose body has been read.
+        answer: writes the answer.
+        parts: what the answer grows by.
+        held: the request's reservation. The response releases it; if this raises, the caller does.
+        failed: makes the last event out of an error that comes when the answer has begun.
+        is_stream: whether to answer with events.
+
+    Raises:
+        TriuneError: the generation failed before the answer began.
+    """
+    if is_stream:
+        return await open_stream(request, _closing(answer.events(parts), parts), held, failed)
+    async with contextlib.aclosing(parts):
+        encoded = await while_connected(request, answer.whole(parts, held))
+    held.resize(len(encoded))
+    return HeldResponse(encoded, held)
+
+
+async def _closing(events: AsyncGenerator[bytes], parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
+    """The events; closing them closes the parts, too."""
+    async with contextlib.aclosing(parts), contextlib.aclosing(events):
+        async for event in events:
+            yield event

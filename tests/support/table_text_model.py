@@ -1,0 +1,163 @@
+"""The reference `TextModel`: it answers from a table, and its tokens are the bytes of UTF-8."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.core.units import Unit
+from triune.engine.generation import Delta, Generation, Placement, TokenLogprob, Usage
+from triune.engine.sequence import FinishReason
+from triune.repository.model import IndexEntry, ModelState
+
+PLACEMENT = Placement(Unit.CPU, "table", "fp32", "it is the only unit of the table")
+
+
+class TableTextModel:
+    """See `TextModel`. The answer to a prompt is that of the first text of the table that occurs in it.
+
+    Attributes:
+        answers: for a text that a prompt contains, the answer; or an error, raised after the text before it.
+        requests: what it was asked to generate.
+        rendered: the conversations, with their tools and variables.
+        gate: cleared, answers pause after their first token.
+        num_open: the generations that run.
+        num_written: the characters of all answers.
+        all_closed: set while none runs.
+    """
+
+    def __init__(
+        self,
+        answers: Mapping[str, str | tuple[str, Exception]],
+        *,
+        context_tokens: int = 4096,
+        can_chat: bool = True,
+        tokens_per_delta: int = 1,
+    ) -> None:
+        self.context_tokens = context_tokens
+        self.can_chat = can_chat
+        self.placement = PLACEMENT
+        self.answers = dict(answers)
+        self.requests: list[Generation] = []
+        self.rendered: list[tuple[Any, Any, Any]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.num_open = 0
+        self.num_written = 0
+        self.all_closed = asyncio.Event()
+        self._size = tokens_per_delta
+
+    async def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        if not self.can_chat:
+            raise UnsupportedError("the model has no chat template")
+        self.rendered.append((messages, tools, variables))
+        lines = [f"<{each['role']}>{each['content']}{json.dumps(each.get('tool_calls', ''))}" for each in messages]
+        return "\n".join([*lines, "<assistant>"])
+
+    async def tokenize(self, text: str, *, is_templated: bool = False) -> list[int]:
+        return list(text.encode())
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        if any(token > 255 for token in tokens):
+            raise InvalidArgumentError(f"the token {max(tokens)} is not in the vocabulary of 256")
+        return bytes(tokens).decode()
+
+    async def generate(self, request: Generation) -> AsyncGenerator[Delta]:
+        if not request.prompt:
+            raise InvalidArgumentError("the prompt is empty")
+        self.requests.append(request)
+        self.num_open += 1
+        self.all_closed.clear()
+        try:
+            prompt = bytes(request.prompt).decode()
+            answer = next((answer for text, answer in self.answers.items() if text in prompt), "Yes.")
+            text, error = answer if isinstance(answer, tuple) else (answer, None)
+            for index in range(request.num_answers):
+                async with contextlib.aclosing(self._one(request, index, text)) as deltas:
+                    async for delta in deltas:
+                        if delta.finish_reason is not None and error is not None:
+                            raise error
+                        yield delta
+                        await asyncio.sleep(0)
+                        await self.gate.wait()
+        finally:
+            self.num_open -= 1
+            if not self.num_open:
+                self.all_closed.set()
+
+    async def _one(self, request: Generation, index: int, text: str) -> AsyncGenerator[Delta]:
+        reason, stop = FinishReason.STOP, None
+        found = [(text.find(each), each) for each in request.stop if each in text]
+        if found:
+            end, stop = min(found)
+            text = text[:end]
+        if request.max_tokens is not None and len(text) > request.max_tokens:
+            text, reason, stop = text[: request.max_tokens], FinishReason.LENGTH, None
+        usage = Usage(len(request.prompt), len(request.prompt) // 2, len(text), 1_000_000, 2_000_000, 3_000_000)
+        for start in range(0, len(text), self._size):
+            added = text[start : start + self._size]
+            self.num_written += len(added)
+            yield Delta(index, added, tuple(ord(letter) for letter in added), self._logprobs(request, added))
+        yield Delta(index, "", (), (), reason, stop, usage)
+
+    def _logprobs(self, request: Generation, letters: str) -> tuple[TokenLogprob, ...]:
+        if request.sampling.num_logprobs is None:
+            return ()
+        top = tuple(
+            TokenLogprob(97 + place, bytes([97 + place]), -1.0 - place)
+            for place in range(request.sampling.num_logprobs)
+        )
+        return tuple(TokenLogprob(ord(letter), letter.encode(), -0.5, top) for letter in letters)
+
+
+class TableEmbeddingModel:
+    """See `EmbeddingModel`: the embedding of a text is its length, then 1, 2 and 3."""
+
+    max_tokens = 512
+    width = 4
+    placement = PLACEMENT
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> tuple[Array, int]:
+        rows = [[len(each), 1, 2, 3] for each in inputs]
+        return np.array(rows, np.float32), sum(len(each) for each in inputs)
+
+
+class TableTextModels:
+    """See `frontends.text.models.TextModels`."""
+
+    def __init__(self, models: Mapping[str, Any]) -> None:
+        """Args:
+        models: text models, embedding models and errors by name.
+        """
+        self.models = dict(models)
+
+    def text_model(self, name: str, version: int | None = None) -> Any:
+        return self._find(name, TableTextModel, "generate text")
+
+    def embedding_model(self, name: str, version: int | None = None) -> Any:
+        return self._find(name, TableEmbeddingModel, "embed texts")
+
+    def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
+        return [IndexEntry(name, 1, ModelState.READY) for name in self.models]
+
+    def _find(self, name: str, kind: type, what: str) -> Any:
+        if name not in self.models:
+            raise NotFoundError(f"unknown model '{name}'")
+        model = self.models[name]
+        if isinstance(model, TriuneError):
+            raise model
+        if not isinstance(model, kind):
+            raise UnsupportedError(f"model '{name}' does not {what}")
+        return model
