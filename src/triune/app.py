@@ -11,12 +11,14 @@ from triune.core.cache import cache_folder
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.printable import encodable, printable
+from triune.frontends.anthropic import anthropic_routes
 from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc.server import NUM_DESCRIPTORS, GrpcServer
 from triune.frontends.kserve.http.server import HttpServer
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload, short_switch_interval
 from triune.frontends.metrics import MetricsServer
+from triune.frontends.openai import openai_routes
 from triune.frontends.short import ShortLimits
 from triune.hosting import kill_all
 from triune.lifetime.descriptors import connections_within, raise_descriptor_limit, share_of
@@ -133,6 +135,10 @@ async def _serve(
                 offload=offload,
                 is_port_shared=at.is_http_shared,
                 rules=settings.access.http,
+                more_routes=lambda bodies: [
+                    *openai_routes(server, bodies, offload),
+                    *anthropic_routes(server, bodies),
+                ],
             ),
             GrpcServer(
                 server,

@@ -62,7 +62,10 @@ def serve_text(
             budget=budget,
             offload=offload,
             rules=rules,
-            more_routes=lambda bodies: [*openai_routes(models, bodies, offload), *anthropic_routes(models, bodies)],
+            more_routes=lambda bodies: [
+                *openai_routes(models, bodies, offload, models),
+                *anthropic_routes(models, bodies),
+            ],
         )
         return server, offload, TextServer(await server.start(), models, budget, loop)
 
