@@ -29,14 +29,12 @@ class Cache:
         head_size: the size of a head.
     """
 
-    def __init__(self, port: Any, index: int, heads: int, head_size: int) -> None:
+    def __init__(self, port: Any, heads: int, head_size: int) -> None:
         """Args:
         port: the compiled model's input.
-        index: its number.
         heads: the number of heads.
         head_size: the size of a head.
         """
-        self._index = index
         self.heads, self.head_size = heads, head_size
         self._element_type = port.get_element_type()
         _, *rest = port.get_partial_shape()
@@ -59,14 +57,14 @@ class Cache:
         """The memory of a block."""
         return math.prod(self._shape) * self._element_type.size
 
-    def allocate(self, num_blocks: int, request: Any) -> None:
-        """Make the memory, zeros, and give it to the request."""
+    def allocate(self, num_blocks: int) -> Any:
+        """Make the memory, zeros, and return it as OpenVINO's tensor."""
         tensor = library.Tensor(self._element_type, [num_blocks, *self._shape])
         blocks: Array = tensor.data
         # numpy has no bf16, so the binding returns the bits as another 16-bit dtype.
         self.blocks = blocks.view(DataType.BF16.dtype) if self._element_type == library.Type.bf16 else blocks
         self.blocks[...] = 0
-        request.set_input_tensor(self._index, tensor)
+        return tensor
 
     def tokens(self, indices: Sequence[int], num_tokens: int) -> NDArray[np.float32]:
         """The first tokens of blocks as FP32 [tokens, heads, size]."""

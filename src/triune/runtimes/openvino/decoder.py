@@ -1,10 +1,13 @@
 """Decoders on OpenVINO's CPU plugin, over paged caches that Triune owns and the plugin writes in place."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from triune.core.datatypes import Array
 from triune.core.decoder import CacheType, DecoderStep, checked_blocks, checked_tokens
@@ -21,11 +24,26 @@ from triune.runtimes.openvino.paged_attention import LONGEST, extension, make_pa
 _IN_MEMORY: Final = "*/_ORT_MEM_ADDR_/*"
 """The location of external data whose offsets are addresses, for OpenVINO's ONNX front end."""
 
+_MANY_TOKENS: Final = 64
+"""Steps of more tokens are always computed by the program for many."""
+
+Precision: TypeAlias = Literal["fp32", "bf16"]
+
+_BOTH: Final[Sequence[Precision]] = ("fp32", "bf16")
+"""The precision for few tokens, and that for many."""
+
+_PACKED_TYPES: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8})
+
 _CACHE_TYPES: Final[Mapping[CacheType, str]] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "u8"}
 
 
 class OpenVinoDecoder:
-    """A `core.decoder.DecoderExecutable`: fp32 on `cpu`, bf16 on `amx`. Packed weights stay packed."""
+    """A `core.decoder.DecoderExecutable`: fp32 on `cpu`, bf16 on `amx`. Packed weights stay packed.
+
+    It may be compiled in both precisions, over one cache. Which one computes a step is decided by the number of its
+    tokens: with few tokens products in whole numbers are faster (fp32, whose activations are rounded to 8 bits where
+    they meet packed weights), with many those in bf16, on AMX above all. From how many on is measured when it is made.
+    """
 
     def __init__(
         self,
@@ -34,6 +52,7 @@ class OpenVinoDecoder:
         unit: Unit,
         num_threads: int,
         num_blocks: int,
+        precision: Precision | None = None,
         cache_type: CacheType | None = None,
         is_exact: bool = False,
     ) -> None:
@@ -44,15 +63,22 @@ class OpenVinoDecoder:
             unit: `cpu` or `amx`.
             num_threads: CPU threads of a step.
             num_blocks: the blocks of the cache.
+            precision: None takes bf16 on `amx` and fp32 on `cpu`; and both, if the CPU has bf16 and the weights are
+                packed. They are then in memory twice.
             cache_type: of keys and values; None takes what the plugin takes on this CPU.
             is_exact: do not round activations to 8 bits where they meet packed weights.
 
         Raises:
-            UnsupportedError: OpenVINO cannot compile it, or not with such a cache on this CPU.
+            UnsupportedError: OpenVINO cannot compile it, or not with such a cache or precision on this CPU.
             NoMemoryError: there is not the memory for the cache.
         """
+        if precision is not None:
+            precisions = (precision,)
+        elif not is_exact and cache_type in (None, "int8") and has_bf16() and _has_packed_weights(model):
+            precisions = _BOTH
+        else:
+            precisions = ("bf16" if unit is Unit.AMX else "fp32",)
         properties: dict[str, object] = {
-            "INFERENCE_PRECISION_HINT": "bf16" if unit is Unit.AMX else "f32",
             "INFERENCE_NUM_THREADS": num_threads,
             # See `runtime`: with one thread and one stream, errors would be ignored.
             "NUM_STREAMS": 1 if num_threads > 1 else 0,
@@ -62,23 +88,19 @@ class OpenVinoDecoder:
             properties["KV_CACHE_PRECISION"] = _CACHE_TYPES[cache_type]
         if is_exact:
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
-        try:
-            compiled = compile_decoder(model, properties)
-        except RuntimeError as error:
-            cache = f" with a cache in {cache_type}" if cache_type else ""
-            raise UnsupportedError(f"OpenVINO cannot compile the decoder{cache}: {reason_of(error)}") from error
-        if unit is Unit.AMX and compiled.get_property("INFERENCE_PRECISION_HINT") != library.Type.bf16:
-            raise UnsupportedError("OpenVINO does not compute in bf16 on this CPU, so the decoder cannot run on 'amx'")
         self.unit = unit
-        self.precision = "bf16" if unit is Unit.AMX else "fp32"
-        self._request = compiled.create_infer_request()
-        ports = {name: index for index, port in enumerate(compiled.inputs) for name in port.get_names()}
-        self._ports = {name: ports[name] for name in ports if name in _step_names() or name == LONGEST}
-        self._caches = [
-            Cache(compiled.input(name), ports[name], *heads) for name, heads in cache_heads(model.model.graph).items()
-        ]
+        self.precision = "bf16" if "bf16" in precisions else "fp32"
+        self._programs = [_Program(model, each, properties) for each in precisions]
+        heads = cache_heads(model.model.graph)
+        # All programs have the same caches: in 8 bits their layout does not depend on the precision.
+        self._caches = [Cache(self._programs[0].port(name), *each) for name, each in heads.items()]
+        self._names = list(heads)
         self.block_size = self._caches[0].block_size
         self.cache_form = f"openvino {library.__version__} {self._caches[0].form} {self._caches[1].form}"
+        self.num_few_tokens = 0
+        if len(self._programs) > 1:
+            self.allocate(_MANY_TOKENS)
+            self.num_few_tokens = self._measured_few_tokens()
         self.allocate(num_blocks)
 
     @property
@@ -94,8 +116,10 @@ class OpenVinoDecoder:
     def allocate(self, num_blocks: int) -> None:
         """See `DecoderExecutable`."""
         try:
-            for cache in self._caches:
-                cache.allocate(num_blocks, self._request)
+            for name, cache in zip(self._names, self._caches, strict=True):
+                tensor = cache.allocate(num_blocks)
+                for program in self._programs:
+                    program.give(name, tensor)
         except (MemoryError, RuntimeError) as error:
             what = f"a cache of {num_blocks} blocks, {num_blocks * self.block_bytes} bytes"
             raise no_memory(what, "give the cache fewer blocks") from error
@@ -103,19 +127,21 @@ class OpenVinoDecoder:
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         """See `DecoderExecutable`."""
         step.require_fitting(self.num_blocks, self.block_size)
-        arrays = step.arrays()
-        arrays[LONGEST] = np.array((step.past_lengths + np.diff(step.subsequence_begins)).max(), np.int32)
-        # The request does not own the arrays, so they must live until it has run.
-        given = {index: packed(arrays[name]) for name, index in self._ports.items()}
-        try:
-            for index, array in given.items():
-                self._request.set_input_tensor(index, library.Tensor(array, shared_memory=True))
-            self._request.infer()
-        except Exception as error:
-            raise InternalError(
-                f"OpenVINO failed in a step of {len(step.input_ids)} tokens: {reason_of(error)}"
-            ) from error
-        return self._request.get_output_tensor(0).data
+        return self._programs[0 if len(step.input_ids) <= self.num_few_tokens else -1].run(step)
+
+    def _measured_few_tokens(self) -> int:
+        """The most tokens of a step that the first program computes faster than the last one: steps of powers of two
+        are timed, each with as many sequences.
+        """
+        fastest = 0
+        count = 1
+        while count <= _MANY_TOKENS:
+            step = _one_token_each(count)
+            few, many = (_seconds(functools.partial(program.run, step)) for program in self._programs)
+            if few >= many:
+                break
+            fastest, count = count, count * 2
+        return fastest
 
     def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
         """See `DecoderExecutable`."""
@@ -144,7 +170,63 @@ class OpenVinoDecoder:
 
     def close(self) -> None:
         """See `DecoderExecutable`."""
-        del self._request, self._caches
+        del self._programs, self._caches
+
+
+class _Program:
+    """The graph, compiled in one precision."""
+
+    def __init__(self, model: HeldModel, precision: Precision, properties: Mapping[str, object]) -> None:
+        hint = "bf16" if precision == "bf16" else "f32"
+        try:
+            compiled = compile_decoder(model, {**properties, "INFERENCE_PRECISION_HINT": hint})
+        except RuntimeError as error:
+            kind = properties.get("KV_CACHE_PRECISION")
+            cache = (
+                f" with a cache in {next(name for name, each in _CACHE_TYPES.items() if each == kind)}" if kind else ""
+            )
+            raise UnsupportedError(f"OpenVINO cannot compile the decoder{cache}: {reason_of(error)}") from error
+        if precision == "bf16" and compiled.get_property("INFERENCE_PRECISION_HINT") != library.Type.bf16:
+            raise UnsupportedError(
+                "OpenVINO does not compute in bf16 on this CPU: run the decoder in fp32, on unit 'cpu'"
+            )
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._ports = {name: index for index, port in enumerate(compiled.inputs) for name in port.get_names()}
+        self._step_ports = {name: at for name, at in self._ports.items() if name in _step_names() or name == LONGEST}
+
+    def port(self, name: str) -> Any:
+        """The input of this name."""
+        return self._compiled.input(name)
+
+    def give(self, name: str, tensor: Any) -> None:
+        """Set an input that stays the same for all steps."""
+        self._request.set_input_tensor(self._ports[name], tensor)
+
+    def run(self, step: DecoderStep) -> NDArray[np.float32]:
+        """Compute a step that fits the caches."""
+        arrays = step.arrays()
+        arrays[LONGEST] = np.array((step.past_lengths + np.diff(step.subsequence_begins)).max(), np.int32)
+        # The request does not own the arrays, so they must live until it has run.
+        given = {index: packed(arrays[name]) for name, index in self._step_ports.items()}
+        try:
+            for index, array in given.items():
+                self._request.set_input_tensor(index, library.Tensor(array, shared_memory=True))
+            self._request.infer()
+        except Exception as error:
+            raise InternalError(
+                f"OpenVINO failed in a step of {len(step.input_ids)} tokens: {reason_of(error)}"
+            ) from error
+        return self._request.get_output_tensor(0).data
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bf16 on this CPU."""
+    return "BF16" in library.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _has_packed_weights(model: HeldModel) -> bool:
+    return any(each.data_type in _PACKED_TYPES for each in model.model.graph.initializer)
 
 
 def compile_decoder(model: HeldModel, properties: Mapping[str, object]) -> Any:
@@ -164,3 +246,22 @@ def compile_decoder(model: HeldModel, properties: Mapping[str, object]) -> Any:
 
 def _step_names() -> frozenset[str]:
     return frozenset(DecoderStep.__dataclass_fields__)
+
+
+def _one_token_each(count: int) -> DecoderStep:
+    """A step of `count` new sequences, each with one token and one block."""
+    offsets = np.arange(count + 1, dtype=np.int32)
+    zeros = np.zeros(count, np.int64)
+    return DecoderStep(
+        zeros, zeros, zeros.astype(np.int32), offsets, offsets[:-1], offsets, offsets[:-1].astype(np.int64)
+    )
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """The median time of a run; the first runs, which make kernels, are not counted."""
+    times: list[float] = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - begin)
+    return sorted(times[2:])[2]
