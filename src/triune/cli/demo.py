@@ -7,8 +7,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from triune.backends.transformer.backend import missing_for_transformers
 from triune.cli import serve
 from triune.cli.logs import LogOptions, set_up_logs
+from triune.config.transformer import TRANSFORMER
 from triune.core.errors import UnavailableError
 from triune.core.units import Presence, Unit
 from triune.hardware.cpu import read_cpu
@@ -42,11 +44,11 @@ def demo(
 
 
 def _build(repository: Path, models: list[str] | None, console: Console) -> None:
-    lacking = missing()
+    lacking = {**missing(), TRANSFORMER: missing_for_transformers()}
     for name in models or RECIPES:
         if name in RECIPES and (line := lacking.get(RECIPES[name].backend)):
             console.print(f"[yellow]left out[/] {name}: {escape(line)}", highlight=False, soft_wrap=True)
-    wanted = [name for name in models or RECIPES if name not in RECIPES or RECIPES[name].backend not in lacking]
+    wanted = [name for name in models or RECIPES if name not in RECIPES or not lacking.get(RECIPES[name].backend)]
     with RichProgress(console) as progress:
         built = build_repository(repository, models=wanted, units=_units(), progress=progress)
     if all(each.outcome is Outcome.FAILED for each in built):

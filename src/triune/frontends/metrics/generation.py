@@ -1,0 +1,82 @@
+"""Metrics of models that generate text, in vLLM's words: tokens, sequences, KV blocks, and times between tokens."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeAlias
+
+from prometheus_client.metrics_core import Metric
+
+from triune.core.distributions import Histogram
+from triune.engine.counters import EngineCounters, EngineState
+from triune.engine.servable import ServedTextModel
+from triune.frontends.metrics.distributions import add_histogram
+
+LabelledModels: TypeAlias = Sequence[tuple[dict[str, str], ServedTextModel]]
+
+_COUNTERS: Final[Sequence[tuple[str, str, Callable[[EngineCounters], int]]]] = (
+    (
+        "triune_prompt_tokens",
+        "Tokens of prompts; several answers to one prompt count it several times",
+        lambda counted: counted.num_prompt_tokens,
+    ),
+    (
+        "triune_cached_prompt_tokens",
+        "Tokens of prompts whose keys and values were in the prefix cache",
+        lambda counted: counted.num_cached_tokens,
+    ),
+    ("triune_generation_tokens", "Tokens generated", lambda counted: counted.num_tokens),
+)
+
+_HISTOGRAMS: Final[Sequence[tuple[str, str, Callable[[EngineCounters], Histogram]]]] = (
+    (
+        "triune_time_to_first_token_seconds",
+        "Duration from request to the first token of each answer in seconds",
+        lambda counted: counted.first_token_seconds,
+    ),
+    (
+        "triune_inter_token_latency_seconds",
+        "Duration between two tokens of an answer in seconds",
+        lambda counted: counted.between_tokens_seconds,
+    ),
+)
+
+_GAUGES: Final[Sequence[tuple[str, str, Callable[[EngineState], int]]]] = (
+    ("triune_sequences_running", "Sequences that steps compute", lambda state: state.num_running),
+    (
+        "triune_sequences_waiting",
+        "Sequences that wait for their first step or for KV blocks",
+        lambda state: state.num_waiting,
+    ),
+)
+
+_BLOCKS: Final[Sequence[tuple[str, Callable[[EngineState], int]]]] = (
+    ("free", lambda state: state.num_free_blocks),
+    ("used", lambda state: state.num_used_blocks),
+    ("cached", lambda state: state.num_cached_blocks),
+)
+
+
+def generation(models: LabelledModels) -> Iterable[Metric]:
+    """The metric families."""
+    for name, documentation, read in _COUNTERS:
+        family = Metric(name, documentation, "counter")
+        for labels, model in models:
+            family.add_sample(name, labels, read(model.counters))
+        yield family
+    for name, documentation, of in _HISTOGRAMS:
+        family = Metric(name, documentation, "histogram")
+        for labels, model in models:
+            add_histogram(family, labels, of(model.counters))
+        yield family
+    states = [(labels, model.state) for labels, model in models]
+    for name, documentation, count in _GAUGES:
+        family = Metric(name, documentation, "gauge")
+        for labels, state in states:
+            family.add_sample(name, labels, count(state))
+        yield family
+    blocks = Metric(
+        "triune_kv_blocks", "KV blocks by state: free, used by sequences, or held by the prefix cache alone", "gauge"
+    )
+    for labels, state in states:
+        for word, count in _BLOCKS:
+            blocks.add_sample(blocks.name, {**labels, "state": word}, count(state))
+    yield blocks

@@ -1,0 +1,207 @@
+"""SmolLM2 behind a real server: Triton's generate over HTTP, and streams through Triton's own gRPC client."""
+
+import json
+import queue
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.utils import InferenceServerException
+
+from support.process import Served, serve
+from triune.backends.transformer.backend import missing_for_transformers
+from triune.zoo.repository import build_repository
+
+if reason := missing_for_transformers():
+    pytest.skip(reason, allow_module_level=True)
+
+PROMPT = "The capital of France is"
+GREEDY = {"temperature": 0, "max_tokens": 12}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`smollm2` out of the zoo, and what cannot be served."""
+    folder = tmp_path_factory.mktemp("repository")
+    build_repository(folder, models=["smollm2", "simple"])
+    (folder / "broken" / "1").mkdir(parents=True)
+    (folder / "broken" / "1" / "model.gguf").write_bytes(b"GGUF" + bytes(60))
+    with serve(folder, ready_seconds=110) as served:
+        yield served
+
+
+def asked(served: Served, path: str, body: Mapping[str, Any]) -> str:
+    request = urllib.request.Request(f"http://{served.http}/v2/models/{path}", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read().decode()
+
+
+def generated(served: Served, **body: Any) -> str:
+    answer = json.loads(asked(served, "smollm2/generate", {"text_input": PROMPT, **body}))
+    assert (answer["model_name"], answer["model_version"]) == ("smollm2", "1")
+    return answer["text_output"]
+
+
+def test_generate(served: Served) -> None:
+    text = generated(served, sampling_parameters=json.dumps(GREEDY))
+    assert text.startswith(f"{PROMPT} Paris.")
+    assert generated(served, parameters={**GREEDY, "exclude_input_in_output": True}) == text.removeprefix(PROMPT)
+    assert generated(served, sampling_parameters=json.dumps({**GREEDY, "stop": ["is"]})) in text
+
+
+def test_generate_stream(served: Served) -> None:
+    whole = generated(served, sampling_parameters=json.dumps(GREEDY), exclude_input_in_output=True)
+    body = {"text_input": PROMPT, "stream": True, "sampling_parameters": json.dumps(GREEDY)}
+    events = asked(served, "smollm2/generate_stream", body).split("\n\n")
+    texts = [json.loads(each.removeprefix("data: "))["text_output"] for each in events if each]
+    assert len(texts) > 3
+    assert "".join(texts) == whole
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"text_input": ""}, 400, "the prompt has no token"),
+        ({"text_input": "a", "sampling_parameters": '{"max_token": 4}'}, 400, "'max_token' is unknown"),
+        ({"text_input": "a", "sampling_parameters": '{"max_tokens": 9000}'}, 400, "more than the context of 8192"),
+        ({"text_input": "word " * 9000}, 400, "more than the context of 8192"),
+        ({"text_input": "a " * 1_000_000}, 413, "the text has 2000000 characters"),
+        ({"prompt": "a"}, 400, "missing required input"),
+        ({"text_input": ["a", "b"]}, 400, "cannot fill input 'text_input'"),
+    ],
+)
+def test_bad_requests(served: Served, body: Mapping[str, Any], status: int, message: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        asked(served, "smollm2/generate", body)
+    assert caught.value.code == status
+    assert message in json.loads(caught.value.read())["error"]
+
+
+def tensors(prompt: str, **more: Any) -> list[Any]:
+    made = [tritonclient.grpc.InferInput("text_input", [1], "BYTES")]
+    made[0].set_data_from_numpy(np.array([prompt.encode()], np.object_))
+    for name, value in more.items():
+        kind, array = ("BOOL", np.array([value])) if isinstance(value, bool) else ("BYTES", np.array([value.encode()]))
+        made.append(tritonclient.grpc.InferInput(name, [1], kind))
+        made[-1].set_data_from_numpy(array if kind == "BOOL" else array.astype(np.object_))
+    return made
+
+
+def streamed(client: Any, *requests: list[Any], **options: Any) -> list[Any]:
+    """All results and errors of requests on one stream, until each has its final response."""
+    results: queue.Queue[Any] = queue.Queue()
+    client.start_stream(lambda result, error: results.put(error or result))
+    for number, inputs in enumerate(requests):
+        client.async_stream_infer("smollm2", inputs, request_id=str(number), **options)
+    client.stop_stream()
+    return [results.get() for _ in range(results.qsize())]
+
+
+def text_of(results: list[Any], number: int) -> str:
+    mine = [each for each in results if each.get_response().id == str(number)]
+    finals = [each.get_response().parameters["triton_final_response"].bool_param for each in mine]
+    assert finals == [False] * (len(mine) - 1) + [True]
+    return "".join(each.as_numpy("text_output")[0].decode() for each in mine)
+
+
+def test_stream_infer(served: Served) -> None:
+    sampling = json.dumps(GREEDY)
+    with tritonclient.grpc.InferenceServerClient(served.grpc) as client:
+        results = streamed(
+            client,
+            tensors(PROMPT, stream=True, sampling_parameters=sampling),
+            tensors(PROMPT, sampling_parameters=sampling),
+            tensors("1, 2, 3, 4,", stream=True, sampling_parameters=sampling),
+        )
+        assert text_of(results, 0).startswith(" Paris.")
+        assert text_of(results, 1) == PROMPT + text_of(results, 0)
+        assert text_of(results, 2).startswith(" 5, 6")
+        (error,) = streamed(client, tensors("", stream=True))
+        assert isinstance(error, InferenceServerException)
+        assert "the prompt has no token" in str(error)
+
+
+def test_one_answer_cannot_be_asked_for(served: Served) -> None:
+    for module, address in ((tritonclient.grpc, served.grpc), (tritonclient.http, served.http)):
+        with module.InferenceServerClient(address) as client:
+            given = module.InferInput("text_input", [1], "BYTES")
+            given.set_data_from_numpy(np.array([b"a"], np.object_))
+            with pytest.raises(InferenceServerException, match="decoupled"):
+                client.infer("smollm2", [given])
+
+
+def test_metadata_and_statistics(served: Served) -> None:
+    with tritonclient.grpc.InferenceServerClient(served.grpc) as client:
+        metadata = client.get_model_metadata("smollm2")
+        assert [(each.name, each.datatype, list(each.shape)) for each in metadata.inputs] == [
+            ("text_input", "BYTES", [1]),
+            ("stream", "BOOL", [1]),
+            ("sampling_parameters", "BYTES", [1]),
+            ("exclude_input_in_output", "BOOL", [1]),
+        ]
+        assert client.get_model_config("smollm2").config.model_transaction_policy.decoupled
+        before = client.get_inference_statistics("smollm2").model_stats[0].inference_stats.success.count
+        generated(served, sampling_parameters=json.dumps(GREEDY))
+        after = client.get_inference_statistics("smollm2").model_stats[0].inference_stats
+        assert after.success.count == before + 1
+        assert after.success.ns > after.compute_infer.ns > after.queue.ns
+
+
+def metrics(served: Served) -> dict[str, float]:
+    """The metrics of the model, by name; those with a label of state or reason have that behind it."""
+    with urllib.request.urlopen(f"http://{served.metrics}/metrics", timeout=20) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    samples = [each for family in families for each in family.samples if each.labels.get("model") == "smollm2"]
+    more = [each.labels.get("state") or each.labels.get("reason") or "" for each in samples]
+    return {
+        f"{each.name.removesuffix('_total')} {word}".strip(): each.value
+        for each, word in zip(samples, more, strict=True)
+    }
+
+
+def test_metrics(served: Served) -> None:
+    before = metrics(served)
+    generated(served, sampling_parameters=json.dumps({**GREEDY, "ignore_eos": True}))
+    after = metrics(served)
+    for name, grown in (
+        ("triune_generation_tokens", 12),
+        ("triune_prompt_tokens", 5),
+        ("triune_time_to_first_token_seconds_count", 1),
+        ("triune_inter_token_latency_seconds_count", 11),
+        ("nv_inference_request_success", 1),
+    ):
+        assert after[name] == before[name] + grown, name
+    assert after["triune_sequences_running"] == after["triune_sequences_waiting"] == 0
+    assert after["triune_kv_blocks used"] == 0
+    assert after["triune_kv_blocks free"] > 100
+
+
+def test_who_leaves_in_mid_stream_leaves_no_blocks(served: Served) -> None:
+    body = {"text_input": PROMPT, "stream": True, "sampling_parameters": '{"max_tokens": 4000, "ignore_eos": true}'}
+    url = f"http://{served.http}/v2/models/smollm2/generate_stream"
+    before = metrics(served)
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode()), timeout=60) as answer:
+        assert answer.readline().startswith(b"data: ")
+        assert metrics(served)["triune_kv_blocks used"] > 0
+    for _ in range(200):
+        now = metrics(served)
+        if now["triune_kv_blocks used"] == 0:
+            break
+        time.sleep(0.05)
+    assert now["triune_kv_blocks used"] == now["triune_sequences_running"] == 0
+    failures = "nv_inference_request_failure CANCELED"
+    assert now[failures] == before[failures] + 1
+
+
+def test_what_cannot_be_served_says_why(served: Served) -> None:
+    with tritonclient.http.InferenceServerClient(served.http) as client:
+        reasons = {each["name"]: each.get("reason", "") for each in client.get_model_repository_index()}
+    assert reasons["smollm2"] == reasons["simple"] == ""
+    assert "the file is of version 0" in reasons["broken"]

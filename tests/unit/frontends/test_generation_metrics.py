@@ -1,0 +1,29 @@
+"""The metrics of models that generate text."""
+
+from support.scripted import ScriptedDecoder, scripted_engine, text_of
+from triune.core.clock import VirtualClock
+from triune.engine.generation import Generation
+from triune.engine.sampling.parameters import SamplingParameters
+from triune.frontends.metrics.generation import generation
+from triune.frontends.metrics.text import write_text
+
+
+async def test_tokens_sequences_and_blocks() -> None:
+    async with scripted_engine(ScriptedDecoder(b"abcdef"), clock=VirtualClock()) as engine:
+        for _ in range(2):
+            await text_of(engine, Generation("x" * 9, SamplingParameters(temperature=0), 4))
+        lines = write_text(generation([({"model": "m"}, engine)])).splitlines()
+    for line in (
+        'triune_prompt_tokens{model="m"} 18',
+        'triune_cached_prompt_tokens{model="m"} 8',
+        'triune_generation_tokens{model="m"} 8',
+        'triune_time_to_first_token_seconds_bucket{model="m",le="0.001"} 2',
+        'triune_time_to_first_token_seconds_count{model="m"} 2',
+        'triune_inter_token_latency_seconds_count{model="m"} 6',
+        'triune_sequences_running{model="m"} 0',
+        'triune_sequences_waiting{model="m"} 0',
+        'triune_kv_blocks{model="m",state="free"} 61',
+        'triune_kv_blocks{model="m",state="used"} 0',
+        'triune_kv_blocks{model="m",state="cached"} 3',
+    ):
+        assert line in lines, lines
