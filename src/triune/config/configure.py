@@ -8,6 +8,7 @@ from pathlib import Path
 
 from triune.config.batching import translate_batching
 from triune.config.complete import complete_backend, complete_tensors, model_file, refuse_incomplete
+from triune.config.encoder import ENCODER, is_encoder
 from triune.config.honour import refuse_unsupported
 from triune.config.instances import read_instances
 from triune.config.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_versions, find_versions, inside
@@ -89,7 +90,7 @@ def read_source(
     message = parse_json(config_json, "config") if config_json is not None else _read_config(folder, completion)
     present = find_versions(folder)
     if not completion.is_off and is_transformer(message, folder, present):
-        message.backend = TRANSFORMER
+        message.backend = message.backend or (ENCODER if is_encoder(folder, present) else TRANSFORMER)
     named = ModelConfigMessage()
     named.CopyFrom(message)
     named.name = named.name or name

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
+from triune.config.encoder import ENCODER, GRAPH_BACKEND
 from triune.config.parameters import option_names
 from triune.config.transformer import OPTION_NAMES, TRANSFORMER
 from triune.core.errors import UnsupportedError
@@ -109,7 +110,8 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_c
         (f"model_warmup '{sample.name}' with batch_size 0", sample.batch_size == 0) for sample in message.model_warmup
     ]
     # The transformer backend refuses parameters that it does not know.
-    known = OPTION_NAMES if message.backend == TRANSFORMER else option_names(message.backend, machine)
+    backend = GRAPH_BACKEND if message.backend == ENCODER else message.backend
+    known = OPTION_NAMES if backend == TRANSFORMER else option_names(backend, machine)
     names = sorted(islice(message.parameters, _MOST_PARAMETERS))
     fields += [(f"parameter '{name}'", name not in known) for name in names]
     more = len(message.parameters) - len(names)

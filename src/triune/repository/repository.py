@@ -10,10 +10,12 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from triune.backends.encoder.backend import EncoderBackend
 from triune.backends.ensemble import EnsembleBackend
 from triune.backends.registry import ENSEMBLE, Backends
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.transformer.backend import TransformerBackend
+from triune.config.encoder import ENCODER
 from triune.config.layout import check_name
 from triune.config.parse import check_size
 from triune.config.transformer import TRANSFORMER
@@ -269,6 +271,7 @@ class Repository:
         tensor = TensorBackend(self._machine, self._clock, models, try_first=try_first)
         others = {
             ENSEMBLE: EnsembleBackend(self._clock, models),
+            ENCODER: EncoderBackend(self._machine, self._clock, models, try_first=try_first),
             TRANSFORMER: TransformerBackend(self._machine, self._clock, models, try_first=try_first),
         }
         return Backends(tensor, self._clock, others=others, cache=cache)

@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from triune.backends.attempt import Attempt
-from triune.backends.registry import typed_failures
+from triune.backends.encoder.backend import EncoderBackend
+from triune.backends.registry import AnyBackend, typed_failures
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.transformer.backend import TransformerBackend
 from triune.config.configure import Source
+from triune.config.encoder import ENCODER
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import has_own_process
 from triune.config.samples import trial_inputs
@@ -243,10 +245,13 @@ def _load(
     # The server logs the same when it loads the version.
     logging.disable(logging.WARNING)
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
-    if source.message.backend == TRANSFORMER:
-        transformers = TransformerBackend(machine, MonotonicClock(), settings, is_trial=True)
+    checkpoints: dict[str, AnyBackend] = {
+        ENCODER: EncoderBackend(machine, MonotonicClock(), settings),
+        TRANSFORMER: TransformerBackend(machine, MonotonicClock(), settings, is_trial=True),
+    }
+    if source.message.backend in checkpoints:
         with typed_failures(name, version):
-            transformers.build(source, version, None, Attempt()).close()
+            checkpoints[source.message.backend].build(source, version, None, Attempt()).close()
         return
     backend = TensorBackend(machine, MonotonicClock(), settings)
     if has_own_process(source.message):

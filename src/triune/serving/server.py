@@ -15,7 +15,8 @@ from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
 from triune.core.tensors import format_shape
 from triune.core.version import VERSION
-from triune.engine.generation import TextModel
+from triune.engine.encoder_servable import EncoderServable
+from triune.engine.generation import EmbeddingModel, TextModel
 from triune.engine.servable import TextServable
 from triune.repository.model import IndexEntry
 from triune.repository.repository import Repository
@@ -130,14 +131,16 @@ class Server:
         self._require_open()
         model = self.model(name, version)
         if not isinstance(model.servable, TextServable):
-            inputs = ", ".join(
-                f"{each.name}: {each.datatype.value}{format_shape(each.dims)}" for each in model.config.inputs.values()
-            )
-            raise InvalidArgumentError(
-                f"model '{name}' does not generate text: it takes the tensors {inputs or 'none'}; use its inference "
-                "endpoint"
-            )
+            raise _other_kind(model, "generate text")
         return model.servable.model
+
+    def embedding_model(self, name: str, version: int | None = None) -> EmbeddingModel:
+        """A loaded version (None: the newest) of a model that embeds texts. See `text_model`."""
+        self._require_open()
+        model = self.model(name, version)
+        if not isinstance(model.servable, EncoderServable) or not model.servable.is_embedding:
+            raise _other_kind(model, "embed texts")
+        return model.servable
 
     def infer(self, request: InferenceRequest) -> asyncio.Future[InferenceResponse]:
         """Start one inference.
@@ -230,3 +233,13 @@ class Server:
         """Refuse new requests, and wait until the requests under way are answered."""
         self._is_draining = True
         await self._repository.drain()
+
+
+def _other_kind(model: LoadedVersion, wanted: str) -> InvalidArgumentError:
+    inputs = ", ".join(
+        f"{each.name}: {each.datatype.value}{format_shape(each.dims)}" for each in model.config.inputs.values()
+    )
+    return InvalidArgumentError(
+        f"model '{model.config.name}' does not {wanted}: it takes the tensors {inputs or 'none'}; use its inference "
+        "endpoint"
+    )

@@ -1,0 +1,1 @@
+"""The backend of encoders of texts: embeddings and classes."""

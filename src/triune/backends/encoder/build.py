@@ -1,0 +1,191 @@
+"""From an encoder's checkpoint to a servable."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from triune.backends.attempt import Attempt
+from triune.backends.backend import Build
+from triune.backends.encoder.checkpoint import graph_output_of, open_encoder_checkpoint, output_of
+from triune.backends.encoder.runner import EncoderRunner
+from triune.backends.tensor.compile import compile_one
+from triune.backends.tensor.executable import SharedExecutable
+from triune.config.configure import Source
+from triune.config.encoder import COUNT_OUTPUT, GRAPH_BACKEND, PART_TEXTS
+from triune.config.limits import limits_of
+from triune.config.metrics import new_statistics
+from triune.config.model_config import ModelConfig
+from triune.config.placement import place, recipe_on
+from triune.config.policy import BatchingPolicy
+from triune.config.settings import ModelSettings
+from triune.core.clock import Clock
+from triune.core.servable import Servable
+from triune.core.threads import NoThreadError
+from triune.core.units import Presence, Unit
+from triune.engine.encoder import TextEncoder
+from triune.engine.encoder_servable import EncoderServable
+from triune.engine.generation import Placement
+from triune.engine.models import write_encoder
+from triune.runtimes.machine import Machine
+from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.worker import ThreadWorker
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderBuild(Build):
+    """An encoder that is compiled, and does not answer requests yet.
+
+    Attributes:
+        executables: the executables, ordered by unit, then by instance.
+        encoder: the tokenizer, and what the graph gives.
+        unit_errors: the largest difference from the cpu unit's answers, for each other unit.
+        graph: the folder with the graph, which worker processes read again; None if there are none.
+        duration_ns: how long the build took.
+    """
+
+    executables: tuple[SharedExecutable, ...]
+    encoder: TextEncoder
+    unit_errors: dict[Unit, float]
+    graph: "tempfile.TemporaryDirectory[str] | None"
+    duration_ns: int
+
+    @property
+    def precisions(self) -> Mapping[Unit, str]:
+        """The floating-point format on each unit."""
+        return {each.unit: each.precision for each in self.executables}
+
+    def close(self) -> None:
+        """Free the executables."""
+        for executable in self.executables:
+            executable.close()
+        if self.graph is not None:
+            self.graph.cleanup()
+
+    def __str__(self) -> str:
+        units = " and ".join(
+            f"{unit.value} ({next(each.recipe.runtime for each in self.executables if each.unit is unit)}, {precision})"
+            for unit, precision in self.precisions.items()
+        )
+        return f"on {units}, texts of up to {self.encoder.max_tokens} tokens, in {self.duration_ns / 1e9:.2f} s"
+
+
+def build_encoder(
+    config: ModelConfig, source: Source, version: int, machine: Machine, clock: Clock, attempt: Attempt
+) -> EncoderBuild:
+    """Do the slow work: see `Backend.build`.
+
+    Args:
+        config: the completed config.
+        source: the model on disk.
+        version: its version.
+        machine: the machine.
+        clock: the clock.
+        attempt: cancels the build.
+    """
+    started_ns = clock.now_ns()
+    bert, checkpoint = open_encoder_checkpoint(config.path)
+    encoder = TextEncoder(
+        checkpoint.tokenizer(),
+        bert.max_position_embeddings,
+        bert.vocab_size,
+        graph_output_of(bert),
+        output_of(bert).width,
+    )
+    attempt.check()
+    placed = replace(config, backend=GRAPH_BACKEND)
+    with ExitStack() as undo:
+        folder = tempfile.TemporaryDirectory(prefix="triune-encoder-")
+        undo.callback(folder.cleanup)
+        path = Path(folder.name) / "model.onnx"
+        write_encoder(bert, checkpoint, "packed").save(path)
+        executables: list[SharedExecutable] = []
+        for recipe in place(placed, machine):
+            attempt.check()
+            executables.append(compile_one(path, recipe, machine))
+            undo.callback(executables[-1].close)
+            attempt.add(executables[-1])
+        errors = _measure(encoder, executables, placed, path, machine)
+        attempt.check()
+        undo.pop_all()
+    is_hosted = any(each.is_hosted for each in executables)
+    if not is_hosted:
+        folder.cleanup()
+    return EncoderBuild(
+        version,
+        config,
+        source,
+        tuple(executables),
+        encoder,
+        errors,
+        folder if is_hosted else None,
+        clock.now_ns() - started_ns,
+        emulated=frozenset(unit for unit in config.units if machine.status(unit).presence is Presence.EMULATED),
+    )
+
+
+def assemble_encoder(build: EncoderBuild, settings: ModelSettings, clock: Clock) -> Servable:
+    """Make the servable of a build, which then belongs to it. Raises NoThreadError if there is no thread for it."""
+    config, (output, *_) = build.config, build.config.outputs
+    statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
+    statistics.unit_errors.update(build.unit_errors)
+    limits = limits_of(config.parameters, settings.limits)
+    workers: list[ThreadWorker] = []
+    try:
+        for index, executable in enumerate(build.executables):
+            runner = EncoderRunner(executable, build.encoder, output, clock)
+            workers.append(ThreadWorker(runner, f"{config.name}-{build.version}-{executable.unit.value}-{index}"))
+    except NoThreadError:
+        for worker in workers:
+            worker.stop()
+        raise
+    computing = Dispatcher(
+        config.name,
+        build.version,
+        BatchingPolicy(max_batch_size=PART_TEXTS, is_dynamic=True, queue_limits=limits.queue),
+        (output, COUNT_OUTPUT),
+        workers,
+        statistics,
+        clock,
+        build.emulated,
+        run_limit_seconds=limits.run_seconds,
+    )
+    first = build.executables[0]
+    reason = f"'{first.unit.value}' is the first unit of its config" if len(config.units) > 1 else _reason(build)
+    placement = Placement(first.unit, first.recipe.runtime, first.precision, reason)
+    return EncoderServable(
+        computing, build.encoder, placement, output, config.name, build.version, build.graph and build.graph.cleanup
+    )
+
+
+def _reason(build: EncoderBuild) -> str:
+    unit = build.executables[0].unit.value
+    is_named = build.source.message.instance_group or build.source.message.parameters
+    why = "the config names this unit" if is_named else "it is the unit of this runtime that every machine has"
+    return f"{build.executables[0].recipe.runtime} computes encoders on '{unit}', and {why}"
+
+
+def _measure(
+    encoder: TextEncoder, executables: Sequence[SharedExecutable], config: ModelConfig, path: Path, machine: Machine
+) -> dict[Unit, float]:
+    """Run each unit's executable, and compare it with one on `cpu`: the largest difference, for each other unit.
+
+    Raises:
+        InternalError: the model's answers are no numbers.
+    """
+    rng = np.random.default_rng(0)
+    longest = min(encoder.max_tokens, 24)
+    texts = [rng.integers(0, encoder.vocab_size, length) for length in (1, longest // 2 + 1, longest)]
+    found = {each.unit: encoder.compute(each, texts) for each in executables}
+    if set(found) == {Unit.CPU}:
+        return {}
+    if Unit.CPU not in found:
+        truth = compile_one(path, recipe_on(Unit.CPU, machine.num_cores, config, machine), machine)
+        try:
+            found[Unit.CPU] = encoder.compute(truth, texts)
+        finally:
+            truth.close()
+    return {unit: float(np.abs(rows - found[Unit.CPU]).max()) for unit, rows in found.items() if unit is not Unit.CPU}

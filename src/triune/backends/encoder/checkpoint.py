@@ -1,0 +1,45 @@
+"""Checkpoints of encoders that can be served with texts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from triune.config.encoder import EMBEDDING_OUTPUT, LOGITS_OUTPUT, EncoderOutput
+from triune.core.errors import UnsupportedError
+from triune.engine.weights import Checkpoint, open_checkpoint
+from triune.engine.weights.config import BertConfig
+
+
+def open_encoder_checkpoint(folder: Path) -> tuple[BertConfig, Checkpoint]:
+    """Open a checkpoint, and complete its config: without a head and without files of sentence-transformers, texts are
+    pooled by the mean of their tokens, which is that library's own rule.
+
+    Raises:
+        UnsupportedError: it is no encoder, or classifies tokens; and as `open_checkpoint` raises.
+    """
+    checkpoint = open_checkpoint(folder)
+    config = checkpoint.config
+    if not isinstance(config, BertConfig):
+        raise UnsupportedError(
+            f"{folder.name} is no encoder, but {type(config).__name__.removesuffix('Config')}: its config "
+            "must not name backend 'encoder'"
+        )
+    if config.head == "token":
+        raise UnsupportedError(
+            f"{folder.name} classifies tokens, for which there is no interface of texts yet: convert it to ONNX, and "
+            "serve it as a tensor model"
+        )
+    if config.head is None and config.pooling is None:
+        config = replace(config, pooling="mean")
+    return config, checkpoint
+
+
+def output_of(config: BertConfig) -> EncoderOutput:
+    """What is served of it."""
+    if config.head is None:
+        return EncoderOutput(EMBEDDING_OUTPUT, config.hidden_size)
+    return EncoderOutput(LOGITS_OUTPUT, len(config.labels), config.labels)
+
+
+def graph_output_of(config: BertConfig) -> str:
+    """What the graph calls it."""
+    return "sentence_embedding" if config.head is None else "logits"

@@ -1,0 +1,91 @@
+"""Runs batches of texts through an encoder."""
+
+import numpy as np
+
+from triune.config.encoder import COUNT_OUTPUT, TEXT_INPUT
+from triune.core.clock import Clock
+from triune.core.datatypes import Array
+from triune.core.errors import InternalError, TriuneError, no_memory
+from triune.core.runtime import Executable
+from triune.engine.encoder import Ids, TextEncoder
+from triune.scheduling.batch import Batch
+
+
+class EncoderRunner:
+    """The `Runner` of encoders: it reads the texts of all requests of a batch, computes them together, and parts the
+    rows. A request with a text that cannot be read gets the error; the others are computed.
+
+    Attributes:
+        unit: the unit that the batches run on.
+    """
+
+    def __init__(self, executable: Executable, encoder: TextEncoder, output: str, clock: Clock) -> None:
+        """Args:
+        executable: the compiled graph, in the packed form; closed with the runner.
+        encoder: reads texts, and knows the graph's output.
+        output: what the answers call it.
+        clock: measures the runs.
+        """
+        self.unit = executable.unit
+        self._executable = executable
+        self._encoder = encoder
+        self._output = output
+        self._clock = clock
+
+    def run(self, batch: Batch) -> None:
+        """See `Runner`."""
+        batch.started_ns = self._clock.now_ns()
+        read = [self._read(pending.call.inputs[TEXT_INPUT]) for pending in batch.pendings]
+        read_ns = self._clock.now_ns()
+        batch.input_ns += read_ns - batch.started_ns
+        texts = [text for each in read if not isinstance(each, TriuneError) for text in each]
+        answers = self._answers(batch, read, texts)
+        batch.ended_ns = self._clock.now_ns()
+        batch.infer_ns += batch.ended_ns - read_ns
+        batch.finish(answers)
+
+    def interrupt(self) -> None:
+        """See `Runner`."""
+        self._executable.interrupt()
+
+    def close(self) -> None:
+        """See `Runner`."""
+        self._executable.close()
+
+    def _read(self, texts: Array) -> list[Ids] | TriuneError:
+        try:
+            return self._encoder.read(list(texts))
+        except Exception as error:  # noqa: BLE001 - one request's texts must not fail the other requests
+            return _typed(error)
+
+    def _answers(
+        self, batch: Batch, read: list[list[Ids] | TriuneError], texts: list[Ids]
+    ) -> list[dict[str, Array] | TriuneError]:
+        if not texts:
+            return [each for each in read if isinstance(each, TriuneError)]
+        batch.num_executions += 1
+        try:
+            rows = self._encoder.compute(self._executable, texts)
+        except Exception as error:  # noqa: BLE001 - an unexpected error of a runtime must not end the worker
+            failure = _typed(error)
+            return [each if isinstance(each, TriuneError) else failure for each in read]
+        answers: list[dict[str, Array] | TriuneError] = []
+        begin = 0
+        for each in read:
+            if isinstance(each, TriuneError):
+                answers.append(each)
+                continue
+            counts = np.array([len(text) for text in each], np.int32)
+            answers.append({self._output: rows[begin : begin + len(each)], COUNT_OUTPUT: counts})
+            begin += len(each)
+        return answers
+
+
+def _typed(error: Exception) -> TriuneError:
+    if isinstance(error, TriuneError):
+        return error
+    if isinstance(error, MemoryError):
+        return no_memory("a batch of texts")
+    failure = InternalError(f"the model failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure

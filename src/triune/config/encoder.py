@@ -1,0 +1,153 @@
+"""Models that encode texts: recognised by their files, and completed with tensors of texts."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from triune.config.instances import read_instances
+from triune.config.layout import inside
+from triune.config.model_config import ModelConfig
+from triune.config.parameters import parameters_of
+from triune.config.policy import BatchingPolicy
+from triune.config.tensors import translate_tensors
+from triune.core.datatypes import DataType
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.files import read_file
+from triune.core.tensors import Signature, TensorSpec
+from triune.protos.model_config_pb2 import DataType as DataTypeMessage
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.protos.model_config_pb2 import ModelInput, ModelOutput
+from triune.runtimes.machine import Machine
+
+ENCODER: Final = "encoder"
+"""The name of the backend in config.pbtxt."""
+
+GRAPH_BACKEND: Final = "onnxruntime"
+"""The backend whose runtimes, options and units are those of an encoder's graph."""
+
+TEXT_INPUT: Final = "text_input"
+EMBEDDING_OUTPUT: Final = "embedding"
+LOGITS_OUTPUT: Final = "logits"
+COUNT_OUTPUT: Final = "num_tokens"
+
+PART_TEXTS: Final = 64
+"""The most texts that run as one request; longer ones are parted, so that those of other clients need not wait."""
+
+_MODEL_TYPES: Final = frozenset({"bert"})
+_MAX_CONFIG_BYTES: Final = 64 << 20
+_BY_ITSELF: Final = ("max_batch_size", "dynamic_batching", "sequence_batching", "response_cache", "model_warmup")
+_DATATYPES: Final = {
+    DataType.BYTES: DataTypeMessage.TYPE_STRING,
+    DataType.FP32: DataTypeMessage.TYPE_FP32,
+    DataType.INT32: DataTypeMessage.TYPE_INT32,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderOutput:
+    """The output of an encoder that has a row for each text.
+
+    Attributes:
+        name: EMBEDDING_OUTPUT or LOGITS_OUTPUT.
+        width: the numbers of a row.
+        labels: the names of the classes; empty for embeddings.
+    """
+
+    name: str
+    width: int
+    labels: tuple[str, ...] = ()
+
+
+def is_encoder(folder: Path, versions: Sequence[int]) -> bool:
+    """Whether the newest version of a model, which is a checkpoint, encodes texts."""
+    try:
+        content = read_file(folder / str(max(versions, default=0)) / "config.json", _MAX_CONFIG_BYTES)
+        values = cast("object", json.loads(content))
+    except (OSError, ValueError, RecursionError):
+        # The backend of checkpoints says what is wrong with the file.
+        return False
+    return isinstance(values, dict) and cast("dict[str, object]", values).get("model_type") in _MODEL_TYPES
+
+
+def checkpoint_folder(given: ModelConfigMessage, version_folder: Path) -> Path:
+    """The directory with config.json and weights: the version's, or one in it that `default_model_filename` names."""
+    if not given.default_model_filename:
+        return version_folder
+    return inside(version_folder, given.default_model_filename, "default_model_filename")
+
+
+def configure_encoder(
+    given: ModelConfigMessage, name: str, version_folder: Path, machine: Machine, output: EncoderOutput
+) -> ModelConfig:
+    """Complete the configuration of a version.
+
+    Args:
+        given: the config as written; not changed.
+        name: the model's folder.
+        version_folder: the version's folder.
+        machine: the machine with the units.
+        output: what the checkpoint computes.
+
+    Raises:
+        InvalidArgumentError: the config contradicts itself or the checkpoint.
+        UnsupportedError: the config asks for something that the backend or this machine does not have.
+    """
+    message = ModelConfigMessage()
+    message.CopyFrom(given)
+    message.name = message.name or name
+    if message.name != name:
+        raise InvalidArgumentError(
+            f"unexpected directory name '{name}' for model '{message.name}', directory name must equal model name"
+        )
+    asked = [field.name for field, _ in message.ListFields() if field.name in _BY_ITSELF]
+    if asked:
+        raise UnsupportedError(
+            f"model '{name}' has '{asked[0]}'; backend '{ENCODER}' takes any number of texts in a request, and batches "
+            "by itself: remove it"
+        )
+    signature = Signature(
+        inputs=(TensorSpec(TEXT_INPUT, DataType.BYTES, (-1,)),),
+        outputs=(
+            TensorSpec(output.name, DataType.FP32, (-1, output.width)),
+            TensorSpec(COUNT_OUTPUT, DataType.INT32, (-1,)),
+        ),
+    )
+    _complete_tensors(message, signature)
+    inputs, outputs = translate_tensors(message, signature, {output.name: output.labels})
+    message.backend = GRAPH_BACKEND
+    instances = read_instances(message, machine)
+    message.backend = ENCODER
+    del message.instance_group[:]
+    message.instance_group.extend(instances.groups)
+    if not message.HasField("version_policy"):
+        message.version_policy.latest.num_versions = 1
+    return ModelConfig(
+        message=message,
+        name=name,
+        backend=ENCODER,
+        path=checkpoint_folder(given, version_folder),
+        inputs=inputs,
+        outputs=outputs,
+        units=instances.units,
+        num_instances=instances.num_instances,
+        batching=BatchingPolicy(),
+        warmup=(),
+        parameters=parameters_of(message),
+        is_decoupled=False,
+        metric_tags=dict(message.metric_tags),
+    )
+
+
+def _complete_tensors(message: ModelConfigMessage, signature: Signature) -> None:
+    if not message.input:
+        message.input.extend(
+            ModelInput(name=spec.name, data_type=_DATATYPES[spec.datatype], dims=spec.shape)
+            for spec in signature.inputs
+        )
+    if not message.output:
+        message.output.extend(
+            ModelOutput(name=spec.name, data_type=_DATATYPES[spec.datatype], dims=spec.shape)
+            for spec in signature.outputs
+        )

@@ -1,0 +1,130 @@
+"""What an encoder reads and computes: texts become tokens, and those of many texts run together, packed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.datatypes import Array
+from triune.core.errors import InternalError, InvalidArgumentError
+from triune.core.runtime import Executable
+from triune.engine.weights.tokenizer.tokenizer import Tokenizer
+
+Ids: TypeAlias = NDArray[np.int64]
+
+STEP_TOKENS: Final = 2048
+"""The most tokens of a run, counted as if all its texts were as long as the longest. More make no runtime faster, and
+take more memory.
+"""
+
+_CHARACTERS_A_TOKEN: Final = 256
+"""Texts with more characters for each token that a model reads are refused unread. Spaces make no tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoder:
+    """An encoder's texts and outputs, without the executable that computes. Any thread may use it.
+
+    Attributes:
+        tokenizer: the tokenizer.
+        max_tokens: the most tokens of a text, special tokens included.
+        vocab_size: rows of the embedding.
+        output: the output of the graph that has a row for each text.
+        width: the numbers of a row.
+    """
+
+    tokenizer: Tokenizer
+    max_tokens: int
+    vocab_size: int
+    output: str
+    width: int
+
+    def read(self, inputs: Sequence[object]) -> list[Ids]:
+        """The tokens of texts.
+
+        Args:
+            inputs: each a text, its bytes in UTF-8, or the ids of its tokens. Special tokens are added to texts only.
+
+        Raises:
+            InvalidArgumentError: one is empty, too long, no UTF-8, or holds an unknown token.
+        """
+        texts = {at: self._text(each, at) for at, each in enumerate(inputs) if isinstance(each, str | bytes)}
+        encoded = dict(zip(texts, self.tokenizer.encode_all(list(texts.values())), strict=True))
+        tokens = [_ids(encoded.get(at, each), at) for at, each in enumerate(inputs)]
+        for at, ids in enumerate(tokens):
+            if not 1 <= len(ids) <= self.max_tokens:
+                raise InvalidArgumentError(
+                    f"input {at} has {len(ids)} tokens; the model reads 1 to {self.max_tokens}: shorten it, or split it"
+                )
+            if at not in encoded and not 0 <= ids.min() <= ids.max() < self.vocab_size:
+                unknown = next(int(each) for each in ids if not 0 <= each < self.vocab_size)
+                raise InvalidArgumentError(
+                    f"input {at} holds the token {unknown}; the model's tokens are 0 to {self.vocab_size - 1}"
+                )
+        return tokens
+
+    def compute(self, executable: Executable, texts: Sequence[Ids]) -> NDArray[np.float32]:
+        """The rows of texts, FP32 [texts, width], in runs of texts of like length.
+
+        Raises:
+            InternalError: the runtime failed, or gave numbers that are none.
+        """
+        rows = np.empty((len(texts), self.width), np.float32)
+        names = {spec.name for spec in executable.signature.inputs}
+        for step in steps_of([len(each) for each in texts]):
+            given = {name: array for name, array in pack([texts[at] for at in step]).items() if name in names}
+            rows[step] = executable.run(given, [self.output])[self.output]
+        if not np.isfinite(rows).all():
+            raise InternalError("the model gave numbers that are not finite; its weights or its precision do not suit")
+        return rows
+
+    def _text(self, given: str | bytes, at: int) -> str:
+        limit = self.max_tokens * _CHARACTERS_A_TOKEN
+        if not 1 <= len(given) <= limit:
+            raise InvalidArgumentError(
+                f"input {at} has {len(given)} {'characters' if isinstance(given, str) else 'bytes'}; the model reads "
+                f"1 to {self.max_tokens} tokens, and of a text at most {limit} characters"
+            )
+        if isinstance(given, str):
+            return given
+        try:
+            return given.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidArgumentError(
+                f"input {at} is not UTF-8: {error.reason} at byte {error.start}; encode the text as UTF-8"
+            ) from None
+
+
+def _ids(given: object, at: int) -> Ids:
+    try:
+        return np.array(given, np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidArgumentError(f"input {at} is neither a text nor ids of tokens: {error}") from None
+
+
+def steps_of(lengths: Sequence[int], step_tokens: int = STEP_TOKENS) -> Iterator[list[int]]:
+    """Which texts run together, by their places: those of like length, and as many as STEP_TOKENS allows."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    while order:
+        count = max(1, step_tokens // lengths[order[0]])
+        yield order[:count]
+        order = order[count:]
+
+
+def pack(texts: Sequence[Ids]) -> Mapping[str, Array]:
+    """The inputs of a graph in the packed form (`models.encoder_forms.PackedEncoder`) for texts, each its tokens."""
+    lengths = np.array([len(each) for each in texts], np.int64)
+    begins = np.cumsum(lengths) - lengths
+    steps = np.arange(int(lengths.max()))
+    is_token: NDArray[np.bool_] = steps < lengths[:, np.newaxis]
+    ids = np.concatenate(texts)
+    return {
+        "input_ids": ids,
+        "position_ids": np.broadcast_to(steps, is_token.shape)[is_token],
+        "token_type_ids": np.zeros_like(ids),
+        "token_rows": np.where(is_token, begins[:, np.newaxis] + steps, 0),
+        "token_places": np.flatnonzero(is_token),
+        "lengths": lengths,
+    }

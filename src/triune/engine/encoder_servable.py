@@ -1,0 +1,146 @@
+"""An encoder as a servable: embeddings of texts, or the logits of their classes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from triune.config.encoder import COUNT_OUTPUT, EMBEDDING_OUTPUT, PART_TEXTS, TEXT_INPUT
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.servable import Call, Servable, only_answer
+from triune.core.statistics import ModelStatistics
+from triune.engine.generation import Placement
+
+if TYPE_CHECKING:
+    # It imports the library of tokenizers, which only servers of checkpoints need.
+    from triune.engine.encoder import TextEncoder
+
+MAX_INPUTS: Final = 2048
+"""The most texts of a request."""
+
+
+class EncoderServable:
+    """A `Servable` that answers requests of texts through another one, which computes parts of them.
+
+    Input `text_input`: BYTES [texts]. Outputs: `embedding` or `logits` FP32 [texts, width], and `num_tokens` INT32
+    [texts]. It is an `EmbeddingModel` if the first output is `embedding`.
+    """
+
+    def __init__(
+        self,
+        computing: Servable,
+        encoder: "TextEncoder",
+        placement: Placement,
+        output: str,
+        name: str,
+        version: int,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        """Args:
+        computing: computes parts, of at most PART_TEXTS texts; closed by `close`.
+        encoder: what it computes.
+        placement: where it runs.
+        output: the name of the output.
+        name: the model's name.
+        version: its version.
+        on_close: is called after `computing` was closed.
+        """
+        self._on_close = on_close
+        self._computing = computing
+        self._encoder = encoder
+        self._output = output
+        self._name = name
+        self._version = version
+        self.placement = placement
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the model embeds texts, rather than classifying them."""
+        return self._output == EMBEDDING_OUTPUT
+
+    @property
+    def max_tokens(self) -> int:
+        """See `EmbeddingModel`."""
+        return self._encoder.max_tokens
+
+    @property
+    def width(self) -> int:
+        """See `EmbeddingModel`."""
+        return self._encoder.width
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """See `Servable`."""
+        return self._computing.statistics
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> tuple[Array, int]:
+        """See `EmbeddingModel`."""
+        texts = np.empty(len(inputs), np.object_)
+        for at, each in enumerate(inputs):
+            texts[at] = each
+        request = InferenceRequest(self._name, {TEXT_INPUT: texts})
+        outputs = (await self.submit(Call(request, request.inputs, 1))).outputs
+        return outputs[self._output], int(outputs[COUNT_OUTPUT].sum())
+
+    def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
+        """See `Servable`.
+
+        Raises:
+            InvalidArgumentError: there are no texts, or too many.
+            UnavailableError: too many texts wait, or the model is being unloaded.
+        """
+        texts = call.inputs[TEXT_INPUT]
+        if not 1 <= len(texts) <= MAX_INPUTS:
+            raise InvalidArgumentError(f"{len(texts)} inputs are given; a request may have 1 to {MAX_INPUTS}: split it")
+        if len(texts) <= PART_TEXTS:
+            return self._computing.submit(
+                Call(call.request, call.inputs, len(texts), call.finish, compute_time=call.compute_time)
+            )
+        parts = [texts[begin : begin + PART_TEXTS] for begin in range(0, len(texts), PART_TEXTS)]
+        futures: list[asyncio.Future[InferenceResponse]] = []
+        try:
+            for part in parts:
+                inputs = {TEXT_INPUT: part}
+                futures.append(
+                    self._computing.submit(Call(call.request, inputs, len(part), compute_time=call.compute_time))
+                )
+        except BaseException:
+            _cancel(futures)
+            raise
+        return asyncio.ensure_future(self._joined(call, futures))
+
+    def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
+        """See `Servable`."""
+        return only_answer(self, call)
+
+    def refuse(self) -> None:
+        """See `Servable`."""
+        self._computing.refuse()
+
+    async def drain(self) -> None:
+        """See `Servable`."""
+        await self._computing.drain()
+
+    async def close(self) -> None:
+        """See `Servable`."""
+        await self._computing.close()
+        if self._on_close is not None:
+            self._on_close()
+
+    async def _joined(self, call: Call, futures: Sequence[asyncio.Future[InferenceResponse]]) -> InferenceResponse:
+        """The answers to all parts as one. If one part fails or the request is cancelled, the others are cancelled."""
+        try:
+            answers = await asyncio.gather(*futures)
+        finally:
+            _cancel(futures)
+        outputs = {name: np.concatenate([each.outputs[name] for each in answers]) for name in answers[0].outputs}
+        response = InferenceResponse(self._name, self._version, outputs, call.request.id)
+        return response if call.finish is None else call.finish(response)
+
+
+def _cancel(futures: Sequence[asyncio.Future[InferenceResponse]]) -> None:
+    for future in futures:
+        future.cancel()

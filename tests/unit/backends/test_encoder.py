@@ -1,0 +1,170 @@
+"""From a directory in Hugging Face's form to a model that embeds or classifies texts, together with other clients'."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.encoder_models import MAX_TOKENS, WIDTH, write_encoder_model
+from support.repositories import affine, write_model
+from support.text_models import write_text_model
+from triune.core.clock import MonotonicClock
+from triune.core.errors import InvalidArgumentError, UnavailableError
+from triune.core.requests import InferenceRequest, InferenceResponse, RequestedOutput
+from triune.core.units import Unit
+from triune.repository.repository import Repository
+from triune.repository.settings import RepositorySettings
+from triune.runtimes.machine import this_machine
+from triune.serving.server import Server
+
+
+@asynccontextmanager
+async def serving(root: Path) -> AsyncIterator[Server]:
+    repository = Repository(RepositorySettings(folders=(root,)), this_machine(), MonotonicClock())
+    await repository.open()
+    yield Server(repository)
+    await repository.close()
+
+
+def request(*texts: bytes, **changes: object) -> InferenceRequest:
+    return InferenceRequest("m", {"text_input": np.array(texts, np.object_)}, **changes)  # type: ignore[arg-type]
+
+
+async def reason_of(root: Path) -> str:
+    async with serving(root) as server:
+        (entry,) = [each for each in await server.index() if each.name == "m"]
+        return entry.reason
+
+
+async def test_a_directory_is_a_model_that_embeds_texts(tmp_path: Path) -> None:
+    write_encoder_model(tmp_path / "m" / "1", pooling="mean")
+    async with serving(tmp_path) as server:
+        model = server.embedding_model("m")
+        assert (model.max_tokens, model.width) == (MAX_TOKENS, WIDTH)
+        assert (model.placement.unit, model.placement.runtime, model.placement.precision) == (
+            Unit.CPU,
+            "onnxruntime",
+            "fp32",
+        )
+        embeddings, num_tokens = await model.embed(["some text", [3, 4, 5], "other text"])
+        assert (embeddings.shape, embeddings.dtype, num_tokens) == ((3, WIDTH), np.float32, 9 + 3 + 10)
+        for text, embedding in zip(["some text", [3, 4, 5], "other text"], embeddings, strict=True):
+            alone, _ = await model.embed([text])
+            np.testing.assert_allclose(embedding, alone[0], atol=1e-5)
+        response = await server.infer(request(b"some text", b"other text"))
+        np.testing.assert_allclose(response.outputs["embedding"], embeddings[[0, 2]], atol=1e-5)
+        assert response.outputs["num_tokens"].tolist() == [9, 10]
+        only = await server.infer(request(b"some text", outputs=(RequestedOutput("num_tokens"),)))
+        assert list(only.outputs) == ["num_tokens"]
+
+
+async def test_requests_of_many_clients_run_together_and_one_mistake_is_its_own(tmp_path: Path) -> None:
+    write_encoder_model(tmp_path / "m" / "1")
+    rng = np.random.default_rng(4)
+    texts = ["ab " * int(length) for length in rng.integers(1, 21, 40)]
+    async with serving(tmp_path) as server:
+        model = server.embedding_model("m")
+        calls = [model.embed([text]) for text in texts]
+        calls.insert(7, model.embed(["fine", "far too long " * 9]))
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        error = found.pop(7)
+        assert isinstance(error, InvalidArgumentError)
+        assert "input 1 has 117 tokens; the model reads 1 to 64" in str(error)
+        for text, answer in zip(texts, found, strict=True):
+            assert not isinstance(answer, BaseException)
+            alone, num_tokens = await model.embed([text])
+            assert (answer[1], num_tokens) == (len(text), len(text))
+            np.testing.assert_allclose(answer[0], alone, atol=1e-5)
+        statistics = server.model("m").statistics
+        assert sum(statistics.failures.values()) == 1
+        assert statistics.num_executions < 2 * len(texts), "each text ran alone"
+
+
+async def test_a_long_request_is_parted_and_joined(tmp_path: Path) -> None:
+    write_encoder_model(tmp_path / "m" / "1")
+    texts = [f"text number {number}" for number in range(150)]
+    async with serving(tmp_path) as server:
+        model = server.embedding_model("m")
+        embeddings, num_tokens = await model.embed(texts)
+        assert (len(embeddings), num_tokens) == (150, sum(map(len, texts)))
+        for at in (0, 63, 64, 149):
+            np.testing.assert_allclose(embeddings[at], (await model.embed([texts[at]]))[0][0], atol=1e-5)
+        with pytest.raises(InvalidArgumentError, match="input"):
+            await model.embed([*texts, ""])
+        for count in (0, 2049):
+            with pytest.raises(InvalidArgumentError, match=f"{count} inputs are given; a request may have 1 to 2048"):
+                await model.embed(["a"] * count)
+        waiting = asyncio.ensure_future(model.embed(texts))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (await model.embed(["a"]))[1] == 1
+
+
+async def test_a_head_gives_the_logits_of_its_classes(tmp_path: Path) -> None:
+    labels = {"id2label": {"0": "no", "1": "yes", "2": "maybe"}}
+    write_encoder_model(tmp_path / "m" / "1", "bert for texts", **labels)
+    async with serving(tmp_path) as server:
+        response = await server.infer(request(b"some text", b"other text"))
+        logits = response.outputs["logits"]
+        assert logits.shape == (2, 3)
+        asked = (RequestedOutput("logits", 1),)
+        best = await server.infer(request(b"some text", outputs=asked))
+        word = ["no", "yes", "maybe"][int(logits[0].argmax())]
+        assert best.outputs["logits"].reshape(-1)[0].decode().endswith(f":{word}")
+        with pytest.raises(InvalidArgumentError, match="'m' does not embed texts: it takes the tensors text_input"):
+            server.embedding_model("m")
+
+
+async def test_other_models_do_not_embed_texts(tmp_path: Path) -> None:
+    write_model(tmp_path, "tensors", v1=affine(2.0))
+    write_text_model(tmp_path / "writer" / "1")
+    write_encoder_model(tmp_path / "m" / "1")
+    async with serving(tmp_path) as server:
+        for name in ("tensors", "writer"):
+            with pytest.raises(InvalidArgumentError, match=f"'{name}' does not embed texts"):
+                server.embedding_model(name)
+        with pytest.raises(InvalidArgumentError, match="'m' does not generate text"):
+            server.text_model("m")
+        model = server.embedding_model("m")
+    with pytest.raises(UnavailableError, match="unloaded"):
+        await model.embed(["late"])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("max_batch_size: 4", "has 'max_batch_size'; backend 'encoder' takes any number of texts"),
+        ("dynamic_batching { }", "has 'dynamic_batching'; backend 'encoder' takes"),
+        ('output { name: "embedding" data_type: TYPE_FP32 dims: [ -1, 31 ] }', "31"),
+        ('name: "n"', "directory name must equal model name"),
+        ("instance_group { kind: KIND_GPU }", "GPU"),
+    ],
+)
+async def test_configs_that_do_not_fit_are_refused(tmp_path: Path, config: str, message: str) -> None:
+    write_encoder_model(tmp_path / "m" / "1")
+    (tmp_path / "m" / "config.pbtxt").write_text(config)
+    assert message in await reason_of(tmp_path)
+
+
+async def test_checkpoints_that_cannot_be_served_are_refused(tmp_path: Path) -> None:
+    write_encoder_model(tmp_path / "a" / "m" / "1", "bert for tokens")
+    assert "classifies tokens, for which there is no interface of texts yet" in await reason_of(tmp_path / "a")
+    write_text_model(tmp_path / "b" / "m" / "1")
+    (tmp_path / "b" / "m" / "config.pbtxt").write_text('backend: "encoder"')
+    assert "is no encoder, but Llama" in await reason_of(tmp_path / "b")
+    (write_encoder_model(tmp_path / "c" / "m" / "1") / "tokenizer.json").unlink()
+    assert "there is no tokenizer.json" in await reason_of(tmp_path / "c")
+
+
+async def test_several_instances_and_units_share_the_work(tmp_path: Path) -> None:
+    write_encoder_model(tmp_path / "m" / "1")
+    (tmp_path / "m" / "config.pbtxt").write_text("instance_group { kind: KIND_CPU count: 2 }")
+    async with serving(tmp_path) as server:
+        answers: list[InferenceResponse] = await asyncio.gather(*(server.infer(request(b"text")) for _ in range(20)))
+        for answer in answers:
+            np.testing.assert_allclose(answer.outputs["embedding"], answers[0].outputs["embedding"], atol=1e-5)
