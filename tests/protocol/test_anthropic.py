@@ -1,5 +1,6 @@
 """The unmodified `anthropic` client against the HTTP server, with models that answer from tables."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -152,6 +153,27 @@ def test_tools(client: anthropic.Anthropic, served: TextServer) -> None:
     assert len(one.content) == 2
 
 
+def test_forms(client: anthropic.Anthropic, served: TextServer) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    choices: tuple[Any, ...] = ({"type": "any"}, {"type": "tool", "name": "weather"})
+    for choice in choices:
+        client.messages.create(
+            model="table", max_tokens=500, messages=ask("weather?"), tools=[WEATHER], tool_choice=choice
+        )
+        constraint = table(served).requests[-1].constraint
+        assert constraint is not None
+        assert "weather" in constraint.text
+    client.messages.create(
+        model="table",
+        max_tokens=5,
+        messages=ask("x"),
+        extra_body={"output_config": {"format": {"type": "json_schema", "schema": schema}}},
+    )
+    constraint = table(served).requests[-1].constraint
+    assert constraint is not None
+    assert json.loads(constraint.text) == schema
+
+
 def test_arguments_that_are_cut_off_are_not_lost(client: anthropic.Anthropic) -> None:
     answer = client.messages.create(model="table", max_tokens=500, messages=ask("cut"), tools=[WEATHER])
     assert answer.content[0].input == {"arguments": '{"city": "Ro'}  # type: ignore[union-attr]
@@ -185,6 +207,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "text only"),
     ({"max_tokens": None}, "max_tokens.*missing"),
     ({"tool_choice": {"type": "any"}}, "tool_choice"),
+    ({"output_format": {"type": "json_schema"}}, "output_format.schema"),
     ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
     ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "bash_20250124"),
     ({"mcp_servers": [{}]}, "mcp_servers"),

@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 import openai
+import pydantic
 import pytest
 
 from support.table_text_model import TableEmbeddingModel, TableTextModel, TableTextModels
 from support.text_server import TextServer, serve_text
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
+from triune.engine.structured.constraint import Constraint
 
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
 ANSWERS: dict[str, Any] = {
     "capital": "Paris, of course.",
     "weather": f"Let me see.\n{CALL}\n{CALL}",
     "accent": "déjà vu ☃",
+    "json": '{"name": "Rome", "people": 2750000}',
     "half": ("Half an answer", InternalError("the model failed: NaN logits")),
     "none": ("", InvalidArgumentError("temperature is 300.0; it must be between 0 and 100")),
     "defect": ("", KeyError("nobody expects this")),
@@ -237,10 +240,44 @@ def test_tool_choice(client: openai.OpenAI, served: TextServer) -> None:
         model="table", messages=ask("weather?"), tools=[WEATHER], parallel_tool_calls=False
     )
     assert len(one.choices[0].message.tool_calls or ()) == 1
+    assert model(served).requests[-1].constraint is None
     named: Any = {"type": "function", "function": {"name": "weather"}}
+    other: Any = {"type": "function", "function": {"name": "now"}}
     for choice in ("required", named):
-        with pytest.raises(openai.BadRequestError, match="tool_choice"):
-            client.chat.completions.create(model="table", messages=ask("weather?"), tools=[WEATHER], tool_choice=choice)
+        called = client.chat.completions.create(
+            model="table", messages=ask("weather?"), tools=[other, WEATHER], tool_choice=choice
+        )
+        assert called.choices[0].finish_reason == "tool_calls"
+        constraint = model(served).requests[-1].constraint
+        assert constraint is not None
+        assert ("now" in constraint.text) == (choice == "required")
+
+
+class City(pydantic.BaseModel):
+    name: str
+    people: int
+
+
+def test_forms_of_answers(client: openai.OpenAI, served: TextServer) -> None:
+    parsed = client.chat.completions.parse(model="table", messages=ask("json"), response_format=City)
+    assert parsed.choices[0].message.parsed == City(name="Rome", people=2_750_000)
+    constraint = model(served).requests[-1].constraint
+    assert constraint is not None
+    assert constraint.kind == "json_schema"
+    assert list(json.loads(constraint.text)["properties"]) == ["name", "people"]
+    response = client.responses.parse(model="table", input="json", text_format=City)
+    assert response.output_parsed == City(name="Rome", people=2_750_000)
+    assert model(served).requests[-1].constraint == constraint
+    for fields, expected in (
+        ({"response_format": {"type": "json_object"}}, Constraint("json_object")),
+        ({"response_format": {"type": "text"}}, None),
+        ({"guided_regex": "[0-9]+"}, Constraint("regex", "[0-9]+")),
+        ({"guided_choice": ["a", "b"]}, Constraint("choice", '["a","b"]')),
+        ({"guided_json": {"type": "integer"}}, Constraint("json_schema", '{"type":"integer"}')),
+        ({"grammar": 'root ::= "a"'}, Constraint("gbnf", 'root ::= "a"')),
+    ):
+        client.chat.completions.create(model="table", messages=ask("json"), extra_body=fields)
+        assert model(served).requests[-1].constraint == expected
 
 
 def test_parts_of_content_are_joined(client: openai.OpenAI, served: TextServer) -> None:
@@ -264,10 +301,17 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "messages[0].content[0].type",
         "text only",
     ),
-    ({"response_format": {"type": "json_object"}}, "response_format", "json_object"),
-    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format", "json_schema"),
+    ({"response_format": {"type": "xml"}}, "response_format.type", "xml"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {}}},
+        "response_format.json_schema.schema",
+        "missing",
+    ),
+    ({"response_format": {"type": "json_object"}, "tools": [WEATHER]}, "response_format", "calling"),
+    ({"tool_choice": "required"}, "tool_choice", "no tools"),
+    ({"tool_choice": {"type": "function", "function": {"name": "x"}}, "tools": [WEATHER]}, "tool_choice", "'x'"),
+    ({"tool_choice": "maybe", "tools": [WEATHER]}, "tool_choice", "maybe"),
     ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name", "a b"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, "tools[0].function.strict", "not"),
     ({"tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
     ({"temperature": 300}, "temperature", "300"),
     ({"temperature": "warm"}, "temperature", "number"),

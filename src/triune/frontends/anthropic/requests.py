@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from triune.engine.generation import Generation
+from triune.engine.structured.constraint import Constraint
 from triune.frontends.text.chat import Chat
 from triune.frontends.text.fields import FieldError, Fields, as_fields, unsupported
+from triune.frontends.text.forms import chosen, combined, schema_constraint
 from triune.frontends.text.sampling import read_sampling, read_stops
 
 _CHANGE_NOTHING: Final = (
@@ -18,7 +20,6 @@ _CHANGE_NOTHING: Final = (
     "diagnostics",
     "user_profile_id",
 )
-_NEEDS_CONSTRAINTS: Final = "this server cannot yet constrain what the model writes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,14 @@ class CountRequest:
 def read_messages(fields: Fields) -> MessagesRequest:
     """Read a request of `messages`."""
     model = fields.need("model", fields.string("model"))
-    chat, has_parallel_calls = _read_chat(fields)
+    chat, constraint, has_parallel_calls = _read_chat(fields)
     generation = Generation(
         (),
         read_sampling(fields, None),
         max_tokens=fields.need("max_tokens", fields.integer("max_tokens", 1)),
         stop=read_stops(fields, "stop_sequences"),
         priority=fields.integer("priority") or 0,
+        constraint=combined(constraint, _read_form(fields), chat.tools, "output_config"),
     )
     request = MessagesRequest(model, chat, generation, fields.flag("stream"), fields.flag("triune"), has_parallel_calls)
     _end(fields)
@@ -74,6 +76,7 @@ def read_messages(fields: Fields) -> MessagesRequest:
 def read_count(fields: Fields) -> CountRequest:
     """Read a request of `messages/count_tokens`."""
     request = CountRequest(fields.need("model", fields.string("model")), _read_chat(fields)[0])
+    _read_form(fields)
     _end(fields)
     return request
 
@@ -86,14 +89,26 @@ def _end(fields: Fields) -> None:
     fields.refuse("container", "the server runs no code")
     fields.refuse("mcp_servers", "the server calls no tools itself")
     fields.refuse("context_management", "shorten the messages")
-    fields.refuse("output_config", _NEEDS_CONSTRAINTS, {})
-    fields.refuse("output_format", _NEEDS_CONSTRAINTS)
     fields.refuse("speed", "there is one speed", "standard")
     fields.end()
 
 
-def _read_chat(fields: Fields) -> tuple[Chat, bool]:
-    """The conversation, and whether several calls are allowed."""
+def _read_form(fields: Fields) -> Constraint | None:
+    """The form of the answer: `output_config.format`, or `output_format`, its older name."""
+    config = fields.object("output_config")
+    form = fields.object("output_format")
+    if config is not None:
+        form = config.object("format") or form
+        config.refuse("effort", "send what the model's template knows as 'chat_template_kwargs'")
+        config.end()
+    if form is None:
+        return None
+    form.choice("type", ("json_schema",))
+    return schema_constraint(form.need("schema", form.mapping("schema")))
+
+
+def _read_chat(fields: Fields) -> tuple[Chat, Constraint | None, bool]:
+    """The conversation, the form of an answer that must be a call, and whether several calls are allowed."""
     system = _read_texts(fields, "system")
     messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
     given = fields.need("messages", fields.objects("messages"))
@@ -111,15 +126,16 @@ def _read_chat(fields: Fields) -> tuple[Chat, bool]:
         beginning = messages.pop()["content"]
     tools = tuple(_read_tool(each) for each in fields.objects("tools") or ())
     choice = fields.object("tool_choice")
-    has_parallel_calls = True
+    has_parallel_calls, constraint = True, None
     if choice is not None:
-        kind = choice.string("type")
-        if kind not in ("auto", "none"):
-            raise unsupported("tool_choice", f"{_NEEDS_CONSTRAINTS}: send the type 'auto' or 'none'")
-        tools = tools if kind == "auto" else ()
+        kind = choice.choice("type", ("auto", "none", "any", "tool"))
+        if kind in ("any", "tool"):
+            name = choice.need("name", choice.string("name")) if kind == "tool" else None
+            tools, constraint = chosen(tools, name, "tool_choice")
+        tools = () if kind == "none" else tools
         has_parallel_calls = not choice.flag("disable_parallel_tool_use")
     variables = fields.mapping("chat_template_kwargs") or {}
-    return Chat(tuple(messages), tools, variables, beginning), has_parallel_calls
+    return Chat(tuple(messages), tools, variables, beginning), constraint, has_parallel_calls
 
 
 def _blocks(fields: Fields, name: str) -> list[Fields] | None:
@@ -210,7 +226,8 @@ def _read_tool(fields: Fields) -> dict[str, Any]:
     if (description := fields.string("description")) is not None:
         function["description"] = description
     function["parameters"] = fields.need("input_schema", fields.mapping("input_schema"))
-    fields.refuse("strict", _NEEDS_CONSTRAINTS, False)
+    # Arguments are held to the schema whenever the model must call a tool, and never when it may.
+    fields.flag("strict")
     fields.ignore("cache_control", "input_examples", "eager_input_streaming", "allowed_callers", "defer_loading")
     fields.end()
     return {"type": "function", "function": function}

@@ -5,14 +5,13 @@ from typing import Any, Final
 
 import orjson
 
+from triune.engine.structured.constraint import Constraint
 from triune.frontends.text.fields import FieldError, Fields, as_fields, unsupported
+from triune.frontends.text.forms import chosen
 
 _ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 _TEXT_PARTS: Final = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-
-NEEDS_CONSTRAINTS: Final = "this server cannot yet constrain what the model writes"
-"""Why fields are refused that need structured output."""
 
 
 def read_messages(fields: Fields) -> tuple[dict[str, Any], ...]:
@@ -103,8 +102,10 @@ def template_call(call_id: str | None, name: str, arguments: str) -> dict[str, A
     return {"id": call_id or "", "type": "function", "function": {"name": name, "arguments": value}}
 
 
-def read_tools(fields: Fields) -> tuple[dict[str, Any], ...]:
-    """Read `tools` and `tool_choice` of a chat: the functions that the model may call."""
+def read_tools(fields: Fields) -> tuple[tuple[dict[str, Any], ...], Constraint | None]:
+    """Read `tools` and `tool_choice` of a chat: the functions that the model is told of, and the form of the answer if
+    it must call one.
+    """
     tools = tuple(_read_tool(each) for each in fields.objects("tools") or ())
     return chosen_tools(fields, tools)
 
@@ -127,7 +128,8 @@ def read_function(fields: Fields) -> dict[str, Any]:
             f"'{fields.path('name')}' is '{name[:64]}'; it must have 1 to 128 letters, digits and signs of _.:-",
             fields.path("name"),
         )
-    fields.refuse("strict", NEEDS_CONSTRAINTS, False)
+    # Arguments are held to the schema whenever the model must call a tool, and never when it may.
+    fields.flag("strict")
     function: dict[str, Any] = {"name": name}
     if (description := fields.string("description")) is not None:
         function["description"] = description
@@ -136,11 +138,23 @@ def read_function(fields: Fields) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def chosen_tools(fields: Fields, tools: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-    """Read `tool_choice`: the tools that the model is told of."""
+def chosen_tools(
+    fields: Fields, tools: tuple[dict[str, Any], ...]
+) -> tuple[tuple[dict[str, Any], ...], Constraint | None]:
+    """Read `tool_choice`. Returns what `read_tools` does."""
     choice = fields.take("tool_choice")
     if choice is None or choice == "auto":
-        return tools
+        return tools, None
     if choice == "none":
-        return ()
-    raise unsupported("tool_choice", f"{NEEDS_CONSTRAINTS}: send 'auto' or 'none'", "unsupported_value")
+        return (), None
+    path = fields.path("tool_choice")
+    if choice == "required":
+        return chosen(tools, None, path)
+    if type(choice) is str:
+        raise FieldError(f"'{path}' is '{choice[:64]}'; it must be 'none', 'auto', 'required' or a function", path)
+    named = as_fields(choice, path)
+    if (kind := named.string("type")) != "function":
+        raise unsupported(path, f"its type is '{kind}', and 'function' is known", "unsupported_value")
+    # Responses have the name in the choice itself.
+    function = named.object("function") or named
+    return chosen(tools, function.need("name", function.string("name")), path)

@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import MAX_LOGPROBS
-from triune.frontends.openai.messages import NEEDS_CONSTRAINTS, read_messages, read_tools
+from triune.engine.structured.constraint import Constraint
+from triune.frontends.openai.messages import read_messages, read_tools
 from triune.frontends.text.chat import Chat
 from triune.frontends.text.fields import FieldError, Fields, are_tokens, unsupported
+from triune.frontends.text.forms import combined, read_format
 from triune.frontends.text.sampling import read_generation
 
 MAX_PROMPTS: Final = 256
@@ -112,8 +114,9 @@ def read_chat(fields: Fields) -> ChatRequest:
     has_logprobs = fields.flag("logprobs")
     if num_top is not None and not has_logprobs:
         raise FieldError("'top_logprobs' needs 'logprobs': true", "top_logprobs")
-    read_format(fields, "response_format")
-    chat = Chat(read_messages(fields), read_tools(fields), fields.mapping("chat_template_kwargs") or {})
+    tools, constraint = read_tools(fields)
+    constraint = combined(constraint, read_format(fields, "response_format"), tools, "response_format")
+    chat = Chat(read_messages(fields), tools, fields.mapping("chat_template_kwargs") or {})
     has_parallel_calls = fields.flag("parallel_tool_calls", default=True)
     fields.refuse("modalities", "the model writes text only", ["text"])
     fields.refuse("audio", "the model writes text only")
@@ -124,9 +127,8 @@ def read_chat(fields: Fields) -> ChatRequest:
     fields.refuse("web_search_options", "the server searches nothing")
     fields.refuse("moderation", "the server moderates nothing")
     fields.ignore("prediction")
-    return ChatRequest(
-        read_text(fields, limit or newer, (num_top or 0) if has_logprobs else None), chat, has_parallel_calls
-    )
+    text = read_text(fields, limit or newer, (num_top or 0) if has_logprobs else None, constraint)
+    return ChatRequest(text, chat, has_parallel_calls)
 
 
 def read_completion(fields: Fields) -> CompletionRequest:
@@ -166,7 +168,9 @@ def read_model(fields: Fields) -> str:
     return fields.need("model", fields.string("model"))
 
 
-def read_text(fields: Fields, max_tokens: int | None, num_logprobs: int | None) -> TextRequest:
+def read_text(
+    fields: Fields, max_tokens: int | None, num_logprobs: int | None, constraint: Constraint | None = None
+) -> TextRequest:
     """Read what is left of a request for text, when all else was read."""
     model = read_model(fields)
     is_stream = fields.flag("stream")
@@ -177,19 +181,10 @@ def read_text(fields: Fields, max_tokens: int | None, num_logprobs: int | None) 
         options.ignore("include_obfuscation", "continuous_usage_stats")
         options.end()
     has_report = fields.flag("triune")
-    generation = read_generation(fields, max_tokens=max_tokens, num_logprobs=num_logprobs)
+    generation = read_generation(fields, max_tokens=max_tokens, num_logprobs=num_logprobs, constraint=constraint)
     fields.ignore(*CHANGE_NOTHING)
     fields.end()
     return TextRequest(model, generation, is_stream, has_usage, has_report)
-
-
-def read_format(fields: Fields, name: str) -> None:
-    """Refuse all forms of answers but text."""
-    form = fields.object(name)
-    if form is not None and (kind := form.string("type")) != "text":
-        raise unsupported(
-            fields.path(name), f"{NEEDS_CONSTRAINTS} to '{kind}': send {{'type': 'text'}}", "unsupported_value"
-        )
 
 
 def _read_inputs(fields: Fields, name: str, limit: int) -> tuple[str | list[int], ...]:

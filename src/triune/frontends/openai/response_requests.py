@@ -11,9 +11,10 @@ from triune.frontends.openai.messages import (
     read_message,
     template_call,
 )
-from triune.frontends.openai.requests import TextRequest, read_format, read_text
+from triune.frontends.openai.requests import TextRequest, read_text
 from triune.frontends.text.chat import Chat
 from triune.frontends.text.fields import FieldError, Fields, as_fields, unsupported
+from triune.frontends.text.forms import combined, read_format
 
 _LOGPROBS: Final = "message.output_text.logprobs"
 _NOT_STORED: Final = "the server stores no responses: send the conversation as 'input'"
@@ -45,16 +46,18 @@ def read_response(fields: Fields) -> ResponseRequest:
         "parallel_tool_calls": fields.flag("parallel_tool_calls", default=True),
         "tools": fields.array("tools") or [],
         "tool_choice": fields.take("tool_choice") or "auto",
+        "text": {"format": {"type": "text"}},
     }
     told = [] if shown["instructions"] is None else [{"role": "system", "content": shown["instructions"]}]
     offered = tuple(_read_tool(as_fields(each, f"tools[{place}]")) for place, each in enumerate(shown["tools"]))
-    tools = chosen_tools(Fields({"tool_choice": shown["tool_choice"]}), offered)
+    tools, constraint = chosen_tools(Fields({"tool_choice": shown["tool_choice"]}), offered)
     chat = Chat((*told, *_read_input(fields)), tools, fields.mapping("chat_template_kwargs") or {})
     num_top = fields.integer("top_logprobs", 0, MAX_LOGPROBS)
     has_logprobs = _read_include(fields) or num_top is not None
     form = fields.object("text")
     if form is not None:
-        read_format(form, "format")
+        shown["text"] = {"format": form.mapping("format") or {"type": "text"}}
+        constraint = combined(constraint, read_format(Fields(shown["text"], "text"), "format"), tools, "text.format")
         form.refuse("verbosity", "say in a message how long the answer shall be", "medium")
         form.end()
     for name in ("previous_response_id", "conversation", "prompt"):
@@ -66,7 +69,7 @@ def read_response(fields: Fields) -> ResponseRequest:
     fields.refuse("context_management", "shorten the input")
     fields.refuse("moderation", "the server moderates nothing")
     fields.refuse("n", "a response has one answer", 1)
-    text = read_text(fields, shown["max_output_tokens"], (num_top or 0) if has_logprobs else None)
+    text = read_text(fields, shown["max_output_tokens"], (num_top or 0) if has_logprobs else None, constraint)
     shown |= {name: getattr(text.generation.sampling, name) for name in ("temperature", "top_p")}
     return ResponseRequest(text, chat, shown, shown["parallel_tool_calls"])
 

@@ -152,7 +152,6 @@ class ResponseAnswer:
             "model": self._request.text.model,
             "output": [item.document() for item in self._items] if is_done else [],
             **self._request.shown,
-            "text": {"format": {"type": "text"}},
             "previous_response_id": None,
             "store": False,
             "truncation": "disabled",

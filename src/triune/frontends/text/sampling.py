@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import orjson
+
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.structured.constraint import Constraint
 from triune.frontends.text.fields import FieldError, Fields
+from triune.frontends.text.forms import schema_constraint
 
 MAX_ANSWERS = 128
 """The most answers to one prompt, as in OpenAI's API."""
@@ -12,8 +16,16 @@ MAX_ANSWERS = 128
 _NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty")
 
 
-def read_generation(fields: Fields, *, max_tokens: int | None, num_logprobs: int | None) -> Generation:
+def read_generation(
+    fields: Fields, *, max_tokens: int | None, num_logprobs: int | None, constraint: Constraint | None
+) -> Generation:
     """Read the fields that OpenAI's endpoints for chats and completions share. The prompt is left empty.
+
+    Args:
+        fields: the request.
+        max_tokens: the most tokens of an answer.
+        num_logprobs: how many probabilities to report; None reports none.
+        constraint: the form of the answer by other fields; None looks for vLLM's and llama.cpp's.
 
     Raises:
         InvalidArgumentError: a field is wrong.
@@ -30,6 +42,7 @@ def read_generation(fields: Fields, *, max_tokens: int | None, num_logprobs: int
         is_stop_included=fields.flag("include_stop_str_in_output"),
         num_answers=fields.integer("n", 1, MAX_ANSWERS) or 1,
         priority=fields.integer("priority") or 0,
+        constraint=constraint or _read_guide(fields),
     )
 
 
@@ -59,6 +72,18 @@ def read_stops(fields: Fields, name: str) -> tuple[str, ...]:
     if not all(type(stop) is str for stop in stops):
         raise FieldError(f"'{fields.path(name)}' must be a string or an array of strings", fields.path(name))
     return tuple(stops)
+
+
+def _read_guide(fields: Fields) -> Constraint | None:
+    """Read the form of the answer as vLLM (`guided_...`) and llama.cpp (`grammar`) name it."""
+    if (schema := fields.mapping("guided_json")) is not None:
+        return schema_constraint(schema)
+    if (regex := fields.string("guided_regex")) is not None:
+        return Constraint("regex", regex)
+    if (texts := fields.array("guided_choice")) is not None:
+        return Constraint("choice", orjson.dumps(texts).decode())
+    grammar = fields.string("grammar")
+    return None if grammar is None else Constraint("gbnf", grammar)
 
 
 def _read_bias(fields: Fields) -> dict[int, float]:

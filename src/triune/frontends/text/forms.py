@@ -1,0 +1,98 @@
+"""The forms that a request may ask of an answer: JSON, a schema, or a call of a tool."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import orjson
+
+from triune.engine.structured.constraint import Constraint
+from triune.frontends.text.fields import FieldError, Fields, unsupported
+
+
+def read_format(fields: Fields, name: str) -> Constraint | None:
+    """Read `response_format` of chats, or `text.format` of responses; None for any text."""
+    form = fields.object(name)
+    if form is None:
+        return None
+    kind = form.need("type", form.choice("type", ("text", "json_object", "json_schema")))
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return Constraint("json_object")
+    # Responses have the schema in the format itself.
+    inner = form.object("json_schema") or form
+    return schema_constraint(inner.need("schema", inner.mapping("schema")))
+
+
+def schema_constraint(schema: Mapping[str, Any]) -> Constraint:
+    """The answer is JSON that the schema accepts."""
+    return Constraint("json_schema", orjson.dumps(schema).decode())
+
+
+def call_constraint(tools: Sequence[Mapping[str, Any]]) -> Constraint:
+    """The answer is a call of one of the tools, in a form that `ToolCallReader` knows.
+
+    Args:
+        tools: descriptions of functions, as in `Chat`.
+    """
+    definitions: dict[str, Any] = {}
+    calls: list[dict[str, Any]] = []
+    for number, tool in enumerate(tools):
+        function = tool["function"]
+        place = f"tool{number}"
+        definitions[place] = _moved(function.get("parameters") or {"type": "object"}, f"#/$defs/{place}")
+        calls.append(
+            {
+                "type": "object",
+                "properties": {"name": {"const": function["name"]}, "arguments": {"$ref": f"#/$defs/{place}"}},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    return schema_constraint({"$defs": definitions, **(calls[0] if len(calls) == 1 else {"anyOf": calls})})
+
+
+def chosen(
+    tools: tuple[dict[str, Any], ...], name: str | None, path: str
+) -> tuple[tuple[dict[str, Any], ...], Constraint]:
+    """The tools that the model is told of, and the form of its answer, where it must call one.
+
+    Args:
+        tools: the tools of the request.
+        name: the tool that must be called; None for any.
+        path: the field that says so, for errors.
+    """
+    named = tuple(tool for tool in tools if name in (None, tool["function"]["name"]))
+    if not named:
+        which = "there are no tools" if name is None else f"there is no tool '{name[:64]}'"
+        raise FieldError(f"'{path}' asks for a call, and {which} in 'tools'", path)
+    return named, call_constraint(named)
+
+
+def combined(
+    call: Constraint | None, form: Constraint | None, tools: Sequence[Mapping[str, Any]], path: str
+) -> Constraint | None:
+    """The form of an answer, of which calls and text may each have one.
+
+    Args:
+        call: the form of a call, if the model must call a tool; then there is no text.
+        form: the form of the text.
+        tools: the tools that the model is told of.
+        path: the field that has the form of the text, for errors.
+    """
+    if call is None and form is not None and tools:
+        raise unsupported(path, "the form would keep the model from calling tools: leave out one of the two")
+    return call or form
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema whose references to its own root hold, too, where it is a part of another one."""
+    if isinstance(schema, list):
+        return [_moved(each, place) for each in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: _moved(value, place) for key, value in cast("dict[str, Any]", schema).items()}
+    reference = moved.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#"):
+        moved["$ref"] = place + reference[1:]
+    return moved
