@@ -13,7 +13,7 @@ from triune.config.model_config import ModelConfig
 from triune.config.parameters import UNITS_PARAMETER, parameters_of
 from triune.config.tensors import translate_tensors
 from triune.core.datatypes import DataType
-from triune.core.decoder import CacheType
+from triune.core.decoder import CacheType, DecoderPrecision
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import Rows, Signature, TensorSpec
 from triune.core.units import Unit
@@ -30,7 +30,6 @@ GGUF_FILENAME: Final = "model.gguf"
 _STEP_TOKENS: Final = 512
 _MAX_SEQUENCES: Final = 64
 _GGUF_SUFFIX: Final = ".gguf"
-_PRECISION_UNITS: Final[Mapping[str, Unit]] = {"fp32": Unit.CPU, "bf16": Unit.AMX}
 
 TEXT_INPUT: Final = "text_input"
 STREAM_INPUT: Final = "stream"
@@ -57,7 +56,7 @@ class TransformerOptions:
         cache_bytes: the memory of the cache of keys and values; None takes a share of the machine's.
         cache_type: the type of keys and values; None leaves it to the runtime.
         context_tokens: the most tokens of prompt and answer together; None takes the model's own limit.
-        precision: the floating-point format of the computation; None takes that of the unit.
+        precision: the floating-point format of the computation; None leaves it to the runtime.
         step_tokens: the most tokens of a step.
         max_sequences: the most sequences that run at the same time.
     """
@@ -65,7 +64,7 @@ class TransformerOptions:
     cache_bytes: int | None = None
     cache_type: CacheType | None = None
     context_tokens: int | None = None
-    precision: str | None = None
+    precision: DecoderPrecision | None = None
     step_tokens: int = _STEP_TOKENS
     max_sequences: int = _MAX_SEQUENCES
 
@@ -109,7 +108,7 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
         cache_bytes=_count(given, "cache_bytes"),
         cache_type=cast("CacheType | None", _choice(given, "cache_type", get_args(CacheType))),
         context_tokens=_count(given, "context_tokens"),
-        precision=_choice(given, "precision", tuple(_PRECISION_UNITS)),
+        precision=cast("DecoderPrecision | None", _choice(given, "precision", get_args(DecoderPrecision))),
         step_tokens=_count(given, "step_tokens") or _STEP_TOKENS,
         max_sequences=_count(given, "max_sequences") or _MAX_SEQUENCES,
     )
@@ -221,9 +220,10 @@ def _type_of(spec: TensorSpec) -> DataTypeMessage:
 
 def _unit(message: ModelConfigMessage, options: TransformerOptions, machine: Machine, runtime: str) -> Unit:
     """The one unit of the model. Completes the instance groups."""
-    wanted = None if options.precision is None else _PRECISION_UNITS[options.precision]
-    if wanted is not None and UNITS_PARAMETER not in message.parameters and not message.instance_group:
-        message.parameters[UNITS_PARAMETER].string_value = wanted.value
+    # A matrix unit computes in bf16.
+    is_fp32 = options.precision == "fp32"
+    if is_fp32 and UNITS_PARAMETER not in message.parameters and not message.instance_group:
+        message.parameters[UNITS_PARAMETER].string_value = Unit.CPU.value
     # The instances are those of the runtime that runs the decoder.
     of_runtime = ModelConfigMessage()
     of_runtime.CopyFrom(message)
@@ -235,10 +235,10 @@ def _unit(message: ModelConfigMessage, options: TransformerOptions, machine: Mac
             f"{len(instances.units)} units; backend '{TRANSFORMER}' runs one instance: it batches all requests"
         )
     (unit,) = instances.units
-    if wanted not in (None, unit):
+    if is_fp32 and unit is Unit.AMX:
         raise InvalidArgumentError(
-            f"parameter 'precision' of model '{message.name}' is '{options.precision}', which is computed on "
-            f"'{wanted.value}'; the config names the unit '{unit.value}': leave one of them out"
+            f"parameter 'precision' of model '{message.name}' is 'fp32', and the config names the unit 'amx', which "
+            "computes in bf16: leave one of them out"
         )
     del message.instance_group[:]
     message.instance_group.extend(instances.groups)

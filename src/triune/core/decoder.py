@@ -14,6 +14,9 @@ from triune.core.units import Unit
 CacheType: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
 """The type of the keys and values in a cache."""
 
+DecoderPrecision: TypeAlias = Literal["fp32", "bf16"]
+"""The floating-point format of a decoder's computation."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecoderStep:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from triune.core.decoder import CacheType, DecoderExecutable
+from triune.core.decoder import CacheType, DecoderExecutable, DecoderPrecision
 from triune.core.errors import UnsupportedError
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
@@ -21,9 +21,12 @@ class LoadDecoder(Protocol):
         unit: Unit,
         num_threads: int,
         num_blocks: int,
+        precision: DecoderPrecision | None,
         cache_type: CacheType | None,
     ) -> DecoderExecutable:
-        """Compile it, with a cache of `num_blocks` blocks of `cache_type`; None takes the runtime's own type."""
+        """Compile it, with a cache of `num_blocks` blocks of `cache_type`; None takes the runtime's own type and
+        precision.
+        """
         ...
 
 

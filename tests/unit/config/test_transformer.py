@@ -123,6 +123,8 @@ def test_a_directory_is_the_path(tmp_path: Path) -> None:
         (parameter("units", "cpu"), MACHINE, Unit.CPU),
         (parameter("precision", "fp32"), MACHINE, Unit.CPU),
         (parameter("precision", "bf16"), MACHINE, Unit.AMX),
+        (parameter("precision", "bf16"), machine(Unit.CPU), Unit.CPU),
+        (parameter("precision", "bf16") + parameter("units", "cpu"), MACHINE, Unit.CPU),
         ("instance_group { kind: KIND_CPU }", MACHINE, Unit.CPU),
     ],
 )
@@ -159,9 +161,9 @@ def test_parameters(tmp_path: Path) -> None:
         (parameter("step_tokens", "9" * 5000), InvalidArgumentError, "it must be a whole number"),
         (parameter("precision", "fp8"), InvalidArgumentError, "must be one of fp32, bf16"),
         (
-            parameter("precision", "bf16") + parameter("units", "cpu"),
+            parameter("precision", "fp32") + parameter("units", "amx"),
             InvalidArgumentError,
-            "'bf16', which is computed on 'amx'; the config names the unit 'cpu'",
+            "'fp32', and the config names the unit 'amx', which computes in bf16",
         ),
         (parameter("units", "cpu,amx"), UnsupportedError, "on each of 2 units"),
         (parameter("units", "gpu"), UnsupportedError, "'gpu' is absent"),

@@ -121,6 +121,7 @@ def build_transformer(
         unit=config.units[0],
         num_threads=machine.num_cores,
         num_blocks=1,
+        precision=options.precision,
         cache_type=options.cache_type,
     )
     try:

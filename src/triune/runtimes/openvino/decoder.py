@@ -3,14 +3,14 @@
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
 from triune.core.datatypes import Array
-from triune.core.decoder import CacheType, DecoderStep, checked_blocks, checked_tokens
+from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep, checked_blocks, checked_tokens
 from triune.core.errors import InternalError, UnsupportedError, no_memory
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
@@ -27,9 +27,7 @@ _IN_MEMORY: Final = "*/_ORT_MEM_ADDR_/*"
 _MANY_TOKENS: Final = 64
 """Steps of more tokens are always computed by the program for many."""
 
-Precision: TypeAlias = Literal["fp32", "bf16"]
-
-_BOTH: Final[Sequence[Precision]] = ("fp32", "bf16")
+_BOTH: Final[Sequence[DecoderPrecision]] = ("fp32", "bf16")
 """The precision for few tokens, and that for many."""
 
 _PACKED_TYPES: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8})
@@ -52,7 +50,7 @@ class OpenVinoDecoder:
         unit: Unit,
         num_threads: int,
         num_blocks: int,
-        precision: Precision | None = None,
+        precision: DecoderPrecision | None = None,
         cache_type: CacheType | None = None,
         is_exact: bool = False,
     ) -> None:
@@ -176,7 +174,7 @@ class OpenVinoDecoder:
 class _Program:
     """The graph, compiled in one precision."""
 
-    def __init__(self, model: HeldModel, precision: Precision, properties: Mapping[str, object]) -> None:
+    def __init__(self, model: HeldModel, precision: DecoderPrecision, properties: Mapping[str, object]) -> None:
         hint = "bf16" if precision == "bf16" else "f32"
         try:
             compiled = compile_decoder(model, {**properties, "INFERENCE_PRECISION_HINT": hint})
