@@ -135,7 +135,7 @@ class OpenVinoDecoder:
         count = 1
         while count <= _MANY_TOKENS:
             step = _one_token_each(count)
-            few, many = (_seconds(functools.partial(program.run, step)) for program in self._programs)
+            few, many = _least_seconds([functools.partial(program.run, step) for program in self._programs])
             if few >= many:
                 break
             fastest, count = count, count * 2
@@ -255,11 +255,14 @@ def _one_token_each(count: int) -> DecoderStep:
     )
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    """The median time of a run; the first runs, which make kernels, are not counted."""
-    times: list[float] = []
-    for _ in range(7):
-        begin = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begin)
-    return sorted(times[2:])[2]
+def _least_seconds(runs: Sequence[Callable[[], object]]) -> list[float]:
+    """The shortest time of each. They run in turn, since other work of the machine then slows all of them; the first
+    runs, which make kernels, are not counted.
+    """
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(_NUM_TIMED):
+        for run, its_times in zip(runs, times, strict=True):
+            begin = time.perf_counter()
+            run()
+            its_times.append(time.perf_counter() - begin)
+    return [min(each[2:]) for each in times]
