@@ -24,6 +24,9 @@ from triune.runtimes.openvino.paged_attention import LONGEST, extension, make_pa
 _IN_MEMORY: Final = "*/_ORT_MEM_ADDR_/*"
 """The location of external data whose offsets are addresses, for OpenVINO's ONNX front end."""
 
+_NUM_TIMED: Final = 12
+"""How often each program computes a step to be timed."""
+
 _MANY_TOKENS: Final = 64
 """Steps of more tokens are always computed by the program for many."""
 
