@@ -4,6 +4,7 @@ A protobuf message has at most 2 GiB, and copies what is put into it. The weight
 already been read or mapped into memory. So the model refers to them as external data.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper
 
 from triune.core.errors import UnsupportedError
-from triune.graph.weight_files import refer
+from triune.graph.weight_files import array_of, refer
 
 HELD = "held in memory"
 """The location of external data that are in `HeldModel.weights`."""
@@ -38,6 +39,17 @@ class HeldModel:
     def weight_bytes(self) -> int:
         """The size of `weights` in bytes."""
         return sum(each.nbytes for each in self.weights.values())
+
+    def array(self, tensor: TensorProto) -> NDArray[Any]:
+        """The elements of an initializer; those of 4 bits as INT8 or UINT8. Large ones are not copied otherwise."""
+        if tensor.name not in self.weights:
+            return array_of(tensor)
+        data, shape = self.weights[tensor.name], tuple(tensor.dims)
+        if tensor.data_type not in (TensorProto.INT4, TensorProto.UINT4):
+            return data.view(helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(shape)
+        codes = np.stack([data & 15, data >> 4], axis=-1).reshape(-1)[: math.prod(shape)].reshape(shape)
+        # Two's complement of 4 bits: 8 to 15 are -8 to -1.
+        return codes if tensor.data_type == TensorProto.UINT4 else ((codes ^ 8).astype(np.int8) - 8)
 
     def whole(self) -> ModelProto:
         """Make a copy of the model that contains its weights.

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from triune.graph.packed import Packed, packed_of
+from triune.graph.packed import Packed
 from triune.graph.values import attributes_of
 from triune.metal.library import Value, from_numpy, mx
 
 _GROUPS = (128, 64, 32)
 _BITS: Mapping[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.INT8: 8, TensorProto.UINT8: 8}
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _SIGNED = (TensorProto.INT4, TensorProto.INT8)
 
 Tensors = Callable[[str], TensorProto | None]
@@ -71,24 +72,36 @@ def quantized(
         node = makers.get(node.input[0])
     if node is None:
         return None
-    packed = _of_blocks(node, makers, tensors, read) or packed_of(node, lambda each: _loaded(tensors(each), read))
-    if packed is None or packed.data.ndim != 2:
+    packed = _of_blocks(node, makers, tensors, read) or _of_dequantize(node, tensors, read)
+    return None if packed is None else _in_words(packed if is_transposed else packed.transposed(1, 0), kind)
+
+
+def _of_dequantize(node: NodeProto, tensors: Tensors, read: Reader) -> Packed | None:
+    """The weights of a DequantizeLinear of a constant matrix.
+
+    As `graph.packed.packed_of`, which reads whole tensors several times.
+    """
+    operands = [tensors(name) for name in node.input if name]
+    data, scale, zero = (*operands, None)[:3] if len(operands) > 1 else (None, None, None)
+    if node.op_type != "DequantizeLinear" or data is None or scale is None or None in operands:
         return None
-    return _in_words(packed if is_transposed else packed.transposed(1, 0), kind)
+    attributes = attributes_of(node)
+    if data.data_type not in _BITS or scale.data_type not in _FLOATS or len(data.dims) != 2 or 0 in data.dims:
+        return None
+    if attributes.get("output_dtype", 0) not in (0, scale.data_type):
+        return None
+    axis, block = int(attributes.get("axis", 1)) % 2, int(attributes.get("block_size", 0))
+    shape = [*scale.dims]
+    if not block:
+        shape = [1, 1] if shape in ([], [1]) else [data.dims[0], 1] if axis == 0 else [1, data.dims[1]]
+    if len(shape) != 2 or any(size % count for size, count in zip(data.dims, shape, strict=True)):
+        return None
+    zeros = None if zero is None else read(zero).reshape(shape).astype(np.int16)
+    return Packed(data.data_type, _in_bytes(data, read), read(scale).reshape(shape), zeros)
 
 
-def _loaded(tensor: TensorProto | None, read: Reader) -> TensorProto | None:
-    """The tensor with its elements in it."""
-    if tensor is None or tensor.data_location != TensorProto.EXTERNAL:
-        return tensor
-    loaded = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    array = read(tensor)
-    if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
-        codes = array.astype(np.int8).view(np.uint8).reshape(-1) & 15
-        loaded.raw_data = (codes[0::2] | codes[1::2] << 4).tobytes()
-    else:
-        loaded.raw_data = array.tobytes()
-    return loaded
+def _in_bytes(codes: TensorProto, read: Reader) -> NDArray[Any]:
+    return read(codes).astype(np.int8 if codes.data_type in _SIGNED else np.uint8, copy=False)
 
 
 def _of_blocks(node: NodeProto, makers: Mapping[str, NodeProto], tensors: Tensors, read: Reader) -> Packed | None:
@@ -109,16 +122,16 @@ def _of_blocks(node: NodeProto, makers: Mapping[str, NodeProto], tensors: Tensor
     rows, blocks, size = codes.dims
     if [*zeros.dims] != [rows, blocks, 1] or [*scales.dims] != [rows, blocks, 1]:
         return None
-    data = read(codes).reshape(rows, blocks * size)
-    data = data.astype(np.int8 if codes.data_type in _SIGNED else np.uint8)
+    data = _in_bytes(codes, read).reshape(rows, blocks * size)
     return Packed(codes.data_type, data, read(scales).reshape(rows, blocks), read(zeros).reshape(rows, blocks))
 
 
 def _in_words(packed: Packed, kind: Any) -> Quantized | None:
     """The weights [out, in]; None if MLX has no group of such blocks."""
     rows, columns = packed.data.shape
-    scale = np.broadcast_to(packed.scale, (rows, packed.scale.shape[1]))
-    block = columns // scale.shape[1]
+    if packed.scale.shape[0] not in (1, rows):
+        return None
+    block = columns // packed.scale.shape[1]
     group = next((each for each in _GROUPS if block % each == 0), None)
     bits = _BITS[packed.elem_type]
     if group is None:
@@ -132,8 +145,9 @@ def _in_words(packed: Packed, kind: Any) -> Quantized | None:
         codes = codes[:, 0::2] | codes[:, 1::2] << 4
     else:
         codes = codes ^ np.uint8(lift)
-    wide = scale.astype(np.float32)
+    wide = packed.scale.astype(np.float32)
     scales, offsets = (
-        from_numpy(np.repeat(each, block // group, axis=1)).astype(kind) for each in (wide, -wide * zero)
+        from_numpy(np.broadcast_to(np.repeat(each, block // group, axis=1), (rows, columns // group))).astype(kind)
+        for each in (wide, -wide * zero)
     )
     return Quantized(from_numpy(np.ascontiguousarray(codes).view(np.uint32)), scales, offsets, group, bits)

@@ -73,6 +73,18 @@ class _Plan:
     constants: dict[str, Value]
 
 
+class TooLargeError(MemoryError):
+    """A node would make an array beyond the limit.
+
+    Attributes:
+        node: the node's operator and name.
+    """
+
+    def __init__(self, node: str, num_bytes: int) -> None:
+        super().__init__(f"{node}: Unable to allocate {num_bytes} bytes")
+        self.node = node
+
+
 class Program:
     """Computes a graph. What depends on constants alone is computed once, when the program is made.
 
@@ -180,7 +192,7 @@ class Program:
             value = scope.value(name)
             # MLX computes later, and would end the process where there is no memory.
             if value.nbytes > self._most_bytes:
-                raise MemoryError(f"{called(step.node)}: Unable to allocate {value.nbytes} bytes, shape {value.shape}")
+                raise TooLargeError(called(step.node), value.nbytes)
             if kind is not None and value.dtype != kind:
                 scope.put(name, value.astype(kind))
 
@@ -200,7 +212,8 @@ class Program:
                     self._plan(each)
             kinds: dict[str, Any] = dict.fromkeys(filter(None, node.output))
             for name in kinds:
-                elem_type = values.elem_type(name)
+                # Operators of other domains give the types that they choose.
+                elem_type = values.elem_type(name) if node.domain in _STANDARD else 0
                 try:
                     if elem_type:
                         kinds[name] = builder.kind_of(elem_type)

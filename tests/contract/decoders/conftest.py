@@ -38,6 +38,10 @@ class Bench:
         model = write_model(config, weights or SeededWeights(config), "paged")
         if self.name == "reference":
             decoder: DecoderExecutable = ReferenceDecoder(model, num_blocks=num_blocks)
+        elif self.name == "mlx":
+            from triune.runtimes.mlx.decoder import MlxDecoder
+
+            decoder = MlxDecoder(model, num_blocks=num_blocks, precision="fp32", cache_type=cache_type)
         else:
             from triune.runtimes.openvino.decoder import OpenVinoDecoder
 
@@ -62,7 +66,7 @@ def other_form(case: str) -> DecoderExecutable:
     return ReferenceDecoder(write_model(config, SeededWeights(config), "paged"), num_blocks=9, block_size=5)
 
 
-@pytest.fixture(params=["reference", "openvino"])
+@pytest.fixture(params=["reference", "openvino", "mlx"])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param != "reference" and (reason := missing().get(request.param)):
         pytest.skip(reason)

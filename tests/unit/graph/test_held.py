@@ -67,3 +67,18 @@ def test_a_file_cannot_name_an_address(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(held().referring("*/_ORT_MEM_ADDR_/*").SerializeToString())
     with pytest.raises(InvalidArgumentError, match="which does not exist"):
         read_model(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("elem_type", [TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.FLOAT16])
+def test_the_elements_of_an_initializer_are_those_that_onnx_reads(elem_type: int) -> None:
+    data = np.random.default_rng(2).integers(0, 60, 15 * 2, np.uint8)
+    count = 15 * 2 * 2 if elem_type in (TensorProto.INT4, TensorProto.UINT4) else 15 * 2
+    count //= 2 if elem_type == TensorProto.FLOAT16 else 1
+    tensor, held_data = held_tensor("w", elem_type, (5, count // 5), data)
+    model = HeldModel(helper.make_model(helper.make_graph([], "g", [], [], initializer=[tensor])), {"w": held_data})
+    found = model.array(tensor)
+    (whole,) = model.whole().graph.initializer
+    assert found.dtype in (np.int8, np.uint8, np.float16)
+    np.testing.assert_array_equal(found, array_of(whole).astype(found.dtype))
+    # One that is not held is read as any other.
+    np.testing.assert_array_equal(HeldModel(model.model, {}).array(whole).astype(found.dtype), found)

@@ -19,6 +19,7 @@ from triune.graph.by_values import by_values
 from triune.graph.load import load
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import precision_of
+from triune.hosting.run_limit import beyond
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.mlx.options import OPTION_NAMES, read_precision
 from triune.runtimes.onnx.file import broken_part, read_signature
@@ -89,7 +90,13 @@ class Mlx:
             raise UnsupportedError(f"MLX cannot compute '{path}': {reason_of(error)}") from error
         own = precision_of(model) if precision == "source" else precision
         return _MlxExecutable(
-            Function(program), unit, own, signature, is_narrow=precision == "fp16", is_steady=is_steady
+            Function(program),
+            unit,
+            own,
+            signature,
+            run_bytes=self._run_bytes,
+            is_narrow=precision == "fp16",
+            is_steady=is_steady,
         )
 
 
@@ -101,6 +108,7 @@ class _MlxExecutable:
         precision: str,
         signature: Signature,
         *,
+        run_bytes: int | None,
         is_narrow: bool,
         is_steady: bool,
     ) -> None:
@@ -109,6 +117,7 @@ class _MlxExecutable:
         self.signature = signature
         self.is_steady = is_steady
         self._function = function
+        self._run_bytes = run_bytes
         self._is_narrow = is_narrow
         self._dtypes = {spec.name: spec.datatype.dtype for spec in signature.outputs}
 
@@ -131,6 +140,8 @@ class _MlxExecutable:
         except TriuneError:
             raise
         except Exception as error:
+            if self._run_bytes is not None and (node := getattr(error, "node", "")):
+                raise beyond(self._run_bytes, node) from error
             raise run_failure(error, inputs, is_refusal=isinstance(error, (ValueError, IndexError))) from error
         return {name: np.asarray(array, self._dtypes[name]) for name, array in zip(outputs, found, strict=True)}
 

@@ -1,0 +1,126 @@
+"""What is MLX's own in its decoders: types, compiled steps, failures. The rest is held by tests/contract/decoders."""
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contract.decoders.cases import CONFIGS, SeededWeights
+from contract.decoders.test_answers import check, texts, truth
+from support.decoder_steps import Texts
+from support.smollm2 import smollm2_gguf
+from triune.core.errors import InternalError, NoMemoryError, UnsupportedError
+from triune.engine.models import write_model
+from triune.engine.weights import open_checkpoint
+from triune.runtimes.mlx.decoder import MlxDecoder
+
+CASE = "llama 2"
+
+
+def load(case: str = CASE, **options: Any) -> MlxDecoder:
+    model = write_model(CONFIGS[case], SeededWeights(CONFIGS[case]), "paged")
+    return MlxDecoder(model, **{"num_blocks": 12, "precision": "fp32", **options})
+
+
+STEPS = ({0: 33, 1: 3}, {1: 4, 0: 1, 2: 20}, {0: 6, 2: 5})
+
+
+@pytest.mark.parametrize(
+    ("precision", "cache_type", "block_bytes", "error"),
+    # Keys and values of 2 layers, 4 heads of 8, 16 tokens; in 8 bits with a scale in fp32.
+    [
+        ("fp32", "fp16", 4096, 0.02),
+        ("fp32", "bf16", 4096, 0.15),
+        ("fp32", "int8", 2 * 2 * 4 * 16 * 12, 0.4),
+        ("fp16", None, 4096, 0.1),
+        ("bf16", None, 4096, 0.8),
+        ("bf16", "fp32", 8192, 0.8),
+    ],
+)
+def test_fewer_bits_are_smaller_and_nearly_right(precision, cache_type, block_bytes, error) -> None:
+    decoder = load(precision=precision, cache_type=cache_type)
+    assert decoder.precision == precision
+    assert decoder.block_bytes == block_bytes
+    for got, wanted in zip(Texts(decoder, texts()).read_all(*STEPS), truth(CASE), strict=True):
+        assert got.dtype == np.float32
+        assert 0 < np.abs(got - wanted).max() < error
+
+
+@pytest.mark.parametrize("cache_type", ["fp16", "bf16", "int8"])
+def test_tokens_come_out_of_a_cache_as_numbers_and_go_back(cache_type) -> None:
+    exact, rounded = (Texts(load(cache_type=each), texts()) for each in ("fp32", cache_type))
+    for each in (exact, rounded):
+        each.read({0: 33, 1: 5})
+    kept = rounded.decoder.read_tokens(rounded.blocks[0], 33)
+    for one, other in zip(exact.decoder.read_tokens(exact.blocks[0], 33)[:2], kept[:2], strict=True):
+        # Of the first layer, which no rounding has come before.
+        np.testing.assert_allclose(other, one, rtol=0.01, atol=0.04)
+    expected = rounded.read({0: 7})[0]
+    moved = Texts(load(cache_type=cache_type), texts()[:1])
+    moved.decoder.write_tokens(moved.blocks[0], kept)
+    moved.lengths[0] = 33
+    np.testing.assert_allclose(moved.read({0: 7})[0], expected, atol=0.1 if cache_type == "int8" else 1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="MLX's build for CPUs compiles with g++")
+@pytest.mark.parametrize("case", [CASE, "gemma 2"])
+def test_compiled_steps_are_padded_and_answer_the_same(case: str) -> None:
+    found = Texts(load(case, compiles=True), texts()).read_all(*STEPS)
+    check(found, truth(case))
+
+
+def test_a_sequence_of_no_numbers_harms_no_other() -> None:
+    decoder = load()
+    texts_ = Texts(decoder, texts())
+    texts_.read({0: 33})
+    broken = decoder.read_tokens(texts_.blocks[0], 33)
+    # Another sequence gets the blocks that the broken one leaves, and holds fewer tokens.
+    decoder.write_tokens(texts_.blocks[2][:1], [np.full_like(each[:16], np.nan) for each in broken])
+    found = texts_.read({2: 3})[0]
+    np.testing.assert_allclose(found, truth(CASE)[2][:3], rtol=1e-4, atol=1e-4)
+
+
+def test_after_a_failure_the_cache_is_allocated_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = load()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the GPU went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "_program", fail)
+        with pytest.raises(InternalError, match="in a step of 33 tokens: the GPU went away"):
+            Texts(decoder, texts()).read({0: 33})
+    with pytest.raises(InternalError, match="the cache was lost when an earlier step failed: the GPU went away"):
+        Texts(decoder, texts()).read({0: 33})
+    decoder.allocate(12)
+    check(Texts(decoder, texts()).read_all(*STEPS), truth(CASE))
+
+
+def test_a_cache_beyond_the_memory_is_refused() -> None:
+    decoder = load()
+    with pytest.raises(NoMemoryError, match="a cache of 1000000000000 blocks, .* give the cache fewer blocks"):
+        decoder.allocate(10**12)
+
+
+def test_another_precision_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="in fp32, bf16, fp16, not in int8"):
+        load(precision="int8")
+
+
+@pytest.mark.timeout(600)
+def test_smollm2_knows_the_capital_of_france() -> None:
+    checkpoint = open_checkpoint(smollm2_gguf(), inexact="offsets")
+    tokenizer = checkpoint.tokenizer()
+    decoder = MlxDecoder(
+        write_model(checkpoint.config, checkpoint, "paged", num_positions=64), num_blocks=2, precision="fp32"
+    )
+    prompt = tokenizer.encode("The capital of France is")
+    texts_ = Texts(decoder, [np.array(prompt + [0] * 8)])
+    ids = [int(texts_.read({0: len(prompt)})[0][-1].argmax())]
+    for place in range(7):
+        texts_.texts[0][len(prompt) + place] = ids[-1]
+        ids.append(int(texts_.read({0: 1})[0][-1].argmax()))
+    assert tokenizer.decode(ids) == " Paris.\n\nThe answer is:"
+    # 7 products in each of 30 layers, and the logits.
+    assert decoder.num_packed == 211
