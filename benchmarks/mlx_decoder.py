@@ -83,7 +83,7 @@ def mlx_lm(checkpoint: Any, precision: str, num_tokens: int) -> Peer:
             head_dim=config.head_dim,
             rms_norm_eps=config.rms_norm_eps,
             vocab_size=config.vocab_size,
-            rope_theta=config.layers[0].rope.theta,
+            rope_theta=config.layers[0].rope.rope_theta,
             tie_word_embeddings=config.tie_word_embeddings,
         )
     )

@@ -112,9 +112,8 @@ def test_another_precision_is_refused() -> None:
 def test_smollm2_knows_the_capital_of_france() -> None:
     checkpoint = open_checkpoint(smollm2_gguf(), inexact="offsets")
     tokenizer = checkpoint.tokenizer()
-    decoder = MlxDecoder(
-        write_model(checkpoint.config, checkpoint, "paged", num_positions=64), num_blocks=2, precision="fp32"
-    )
+    model = write_model(checkpoint.config, checkpoint, "paged", num_positions=64)
+    decoder = MlxDecoder(model, num_blocks=2, precision="fp32")
     prompt = tokenizer.encode("The capital of France is")
     texts_ = Texts(decoder, [np.array(prompt + [0] * 8)])
     ids = [int(texts_.read({0: len(prompt)})[0][-1].argmax())]
@@ -122,5 +121,5 @@ def test_smollm2_knows_the_capital_of_france() -> None:
         texts_.texts[0][len(prompt) + place] = ids[-1]
         ids.append(int(texts_.read({0: 1})[0][-1].argmax()))
     assert tokenizer.decode(ids) == " Paris.\n\nThe answer is:"
-    # 7 products in each of 30 layers, and the logits.
-    assert decoder.num_packed == 211
+    num_products = sum(node.op_type == "MatMul" for node in model.model.graph.node)
+    assert decoder.num_packed == num_products > 30
