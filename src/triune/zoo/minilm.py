@@ -1,6 +1,7 @@
-"""all-MiniLM-L6-v2, a sentence encoder: BERT with 6 layers of width 384, as a graph out of its package's checkpoint.
+"""all-MiniLM-L6-v2, a sentence encoder: BERT with 6 layers of width 384, from its package's checkpoint.
 
-The sentence embedding is the mean of the last hidden states of the tokens that the attention mask keeps, scaled to
+It is in the zoo twice: `minilm` is its graph, with tokens in, and `all-minilm-l6-v2` the checkpoint itself, with texts
+in. The sentence embedding is the mean of the last hidden states of the tokens that the attention mask keeps, scaled to
 length 1.
 """
 
@@ -8,9 +9,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from triune.backends.libraries import require_libraries
+from triune.config.encoder import ENCODER
 from triune.core.units import Unit
-from triune.engine.models import write_encoder
-from triune.engine.weights import open_checkpoint
 from triune.zoo.packages import Package, Sources
 from triune.zoo.recipe import ModelFolder, Recipe, placement
 
@@ -46,6 +47,14 @@ output [
 dynamic_batching { }
 """
 
+_CHECKPOINT_CONFIG = """\
+name: "all-minilm-l6-v2"
+backend: "encoder"
+
+# A request is any number of texts; the input and the outputs are completed from the checkpoint.
+
+"""
+
 
 def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
     """Build the model's folder, with the tokenizer's file beside the config."""
@@ -55,7 +64,14 @@ def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
     return ModelFolder(_CONFIG + placement(units), files)
 
 
+def build_checkpoint(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
+    """Build the folder of the model that reads texts."""
+    files = {f"1/{name}": content for name, content in read_checkpoint(sources).items()}
+    return ModelFolder(_CHECKPOINT_CONFIG + placement(units), files)
+
+
 RECIPE = Recipe("minilm", build, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX}))
+CHECKPOINT_RECIPE = Recipe("all-minilm-l6-v2", build_checkpoint, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX}), ENCODER)
 
 
 def read_checkpoint(sources: Sources) -> dict[str, bytes]:
@@ -64,7 +80,15 @@ def read_checkpoint(sources: Sources) -> dict[str, bytes]:
 
 
 def _graph(files: Mapping[str, bytes]) -> bytes:
-    """The encoder as ONNX: `engine.models.bert` says its inputs and outputs."""
+    """The encoder as ONNX: `engine.models.bert` says its inputs and outputs.
+
+    Raises:
+        UnsupportedError: the libraries that read checkpoints are not installed.
+    """
+    require_libraries()
+    from triune.engine.models import write_encoder
+    from triune.engine.weights import open_checkpoint
+
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             path = Path(folder) / name

@@ -34,6 +34,7 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         *simple.RECIPES,
         minilm.RECIPE,
+        minilm.CHECKPOINT_RECIPE,
         minilm_int8.RECIPE,
         efficientnet_lite0.RECIPE,
         silero_vad.RECIPE,
@@ -148,9 +149,12 @@ def _write(folder: Path, recipe: Recipe, model: ModelFolder, source: str) -> Non
 
 
 def _fingerprint(recipe: Recipe, units: Sequence[Unit]) -> str:
-    """A hash of everything that the files depend on: the zoo's code and pins, onnx's version, the units."""
+    """A hash of everything that the files depend on: the zoo's code and pins, the architectures of the engine, onnx's
+    version, the units.
+    """
     digest = hashlib.sha256(f"{recipe.name} {[unit.value for unit in units]} onnx {onnx.__version__}".encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    zoo = Path(__file__).parent
+    for path in sorted([*zoo.glob("*.py"), *(zoo.parent / "engine" / "models").glob("*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

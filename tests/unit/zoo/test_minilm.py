@@ -11,7 +11,15 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from support.steps import Shelf
+from triune.backends.attempt import Attempt
+from triune.backends.encoder.backend import EncoderBackend
+from triune.config.configure import read_source
+from triune.config.stamps import stamp
+from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array
+from triune.engine.encoder_servable import EncoderServable
+from triune.runtimes.machine import this_machine
 from triune.zoo import minilm
 from triune.zoo.packages import Package, PackageCache
 
@@ -151,3 +159,21 @@ def test_it_agrees_with_people(
         )
     cosines = (np.array(embeddings["fp32"]) * np.array(embeddings["int8"])).sum(-1)
     assert cosines.min() > 0.998
+
+
+async def test_the_checkpoint_answers_texts_as_the_graph_answers_tokens(
+    encoder: onnxruntime.InferenceSession, models: Path, tokenizer: Tokenizer
+) -> None:
+    """It is served with texts, of which a batch has some lengths."""
+    sentences = ["A man is eating food.", "A man is eating a piece of bread, slowly, at noon.", "Two dogs run."]
+    folder = models / "all-minilm-l6-v2"
+    source = read_source("all-minilm-l6-v2", folder, stamp(folder))
+    backend = EncoderBackend(this_machine(), MonotonicClock())
+    servable = backend.assemble(backend.build(source, 1, None, Attempt()), Shelf())
+    assert isinstance(servable, EncoderServable)
+    embeddings, num_tokens = await servable.embed(sentences)
+    assert num_tokens == sum(len(tokenizer.encode(each).ids) for each in sentences)
+    for sentence, embedding in zip(sentences, embeddings, strict=True):
+        feed = inputs([tokenizer.encode(sentence).ids])
+        np.testing.assert_allclose(embedding, encoder.run(["sentence_embedding"], feed)[0][0], atol=1e-5)
+    await servable.close()

@@ -1,26 +1,22 @@
 """The backend of checkpoints that encode texts: a directory of Hugging Face's form."""
 
-import importlib.util
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from triune.backends.attempt import Attempt
+from triune.backends.libraries import require_libraries
 from triune.backends.tensor.backend import TryFirst
 from triune.config.configure import Source
 from triune.config.encoder import checkpoint_folder, configure_encoder
 from triune.config.model_config import ModelConfig
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.clock import Clock
-from triune.core.errors import UnsupportedError
 from triune.core.servable import Servable
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import Models
 
 if TYPE_CHECKING:
     from triune.backends.encoder.build import EncoderBuild
-
-_LIBRARIES: Final = ("safetensors", "tokenizers", "jinja2")
-"""The libraries of the extra `engine`."""
 
 
 class EncoderBackend:
@@ -54,7 +50,7 @@ class EncoderBackend:
 
     def configure(self, source: Source, version: int) -> ModelConfig:
         """Complete the configuration of a version, by its checkpoint's config: see `Backend.configure`."""
-        _require_libraries()
+        require_libraries()
         from triune.backends.encoder.checkpoint import open_encoder_checkpoint, output_of
 
         folder = source.folder / str(version)
@@ -78,11 +74,3 @@ class EncoderBackend:
         from triune.backends.encoder.build import assemble_encoder
 
         return assemble_encoder(build, self._settings, self._clock)
-
-
-def _require_libraries() -> None:
-    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UnsupportedError(
-            f"encoders need {', '.join(missing)}, which is not installed: pip install 'triune[engine]'"
-        )

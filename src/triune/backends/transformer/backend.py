@@ -1,17 +1,16 @@
 """The backend of checkpoints of transformers: a GGUF file, or a directory of Hugging Face's form."""
 
-import importlib.util
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from triune.backends.attempt import Attempt
+from triune.backends.libraries import missing_libraries, require_libraries
 from triune.backends.tensor.backend import TryFirst
 from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.config.transformer import configure_transformer
 from triune.core.clock import Clock
-from triune.core.errors import UnsupportedError
 from triune.core.servable import Servable
 from triune.runtimes.decoders import decoder_runtime, missing_decoder
 from triune.runtimes.machine import Machine
@@ -19,9 +18,6 @@ from triune.scheduling.models import Models
 
 if TYPE_CHECKING:
     from triune.backends.transformer.build import TransformerBuild
-
-_LIBRARIES: Final = ("safetensors", "tokenizers", "jinja2", "llguidance")
-"""The libraries of the extra `engine`."""
 
 
 class TransformerBackend:
@@ -58,7 +54,7 @@ class TransformerBackend:
 
     def configure(self, source: Source, version: int) -> ModelConfig:
         """Complete the configuration of a version, and read the checkpoint's head: see `Backend.configure`."""
-        _require_libraries()
+        require_libraries()
         from triune.backends.transformer.checkpoint import open_decoder_checkpoint
 
         config = self._configure(source, version)
@@ -72,7 +68,7 @@ class TransformerBackend:
         `previous`.
         """
         del previous
-        _require_libraries()
+        require_libraries()
         from triune.backends.transformer.build import build_transformer
 
         attempt.check()
@@ -105,14 +101,4 @@ class TransformerBackend:
 
 def missing_for_transformers() -> str:
     """What is not installed of what transformers need, with the command that installs it; empty if all is."""
-    return _missing_libraries() or missing_decoder()
-
-
-def _require_libraries() -> None:
-    if reason := _missing_libraries():
-        raise UnsupportedError(reason)
-
-
-def _missing_libraries() -> str:
-    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
-    return f"transformers need {', '.join(missing)}, not installed: pip install 'triune[engine]'" if missing else ""
+    return missing_libraries() or missing_decoder()

@@ -1,9 +1,10 @@
 """Reads config.json, with what other files of the directory add to it."""
 
+import json
 from pathlib import Path
 from typing import Final, cast
 
-from triune.core.errors import NotFoundError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.engine.weights.config import ModelConfig, SpecialTokens
 from triune.engine.weights.fields import Fields
 from triune.engine.weights.huggingface.files import read_json, read_text
@@ -102,9 +103,35 @@ def _pooling(folder: Path) -> tuple[str | None, bool]:
         return None, False
     settings = Fields(values, f"{folder.name}/1_Pooling/config.json")
     modes = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens"}
-    chosen = [mode for mode, name in modes.items() if settings.flag(name, False)]
-    settings.refuse_unread({"word_embedding_dimension", "include_prompt"})
+    # Newer files name the one pooling.
+    named = settings.choice("pooling_mode", {each: each for each in modes}) if "pooling_mode" in settings else None
+    chosen = [mode for mode, name in modes.items() if settings.flag(name, False) or mode == named]
+    settings.refuse_unread({"word_embedding_dimension", "embedding_dimension", "include_prompt"})
     if len(chosen) != 1:
         raise UnsupportedError(f"{settings.where}: the poolings {chosen} are chosen; one is known to be made")
-    modules = read_text(folder / "modules.json") or ""
-    return chosen[0], "sentence_transformers.models.Normalize" in modules
+    modules = _modules(folder)
+    others = [each for each in modules if each not in _KNOWN_MODULES]
+    if others:
+        raise UnsupportedError(
+            f"{folder.name}/modules.json: the embedding also goes through {', '.join(others)}, which is not known here"
+        )
+    return chosen[0], "Normalize" in modules
+
+
+def _modules(folder: Path) -> list[str]:
+    """The parts of a sentence-transformers model, in order: the last words of their types; empty if no file says it.
+
+    Raises:
+        InvalidArgumentError: the file is broken.
+    """
+    text = read_text(folder / "modules.json")
+    if text is None:
+        return []
+    try:
+        entries = cast("object", json.loads(text))
+        return [str(cast("dict[str, str]", each)["type"]).rpartition(".")[2] for each in cast("list[object]", entries)]
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
+        raise InvalidArgumentError(f"{folder.name}/modules.json: it is no list of modules: {error!r}") from None
+
+
+_KNOWN_MODULES: Final = frozenset({"Transformer", "Pooling", "Normalize"})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.engine.weights import DenseTensor, open_checkpoint
 from triune.engine.weights.config import (
     BertConfig,
@@ -143,6 +144,52 @@ def test_bert(tmp_path: Path) -> None:
     assert isinstance(config, BertConfig)
     assert config.labels == ("no", "yes", "maybe")
     assert config.pooling is None
+
+
+@pytest.mark.parametrize(
+    ("pooling", "modules", "expected"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, ["Pooling"], ("mean", False)),
+        ({"pooling_mode_cls_token": True, "word_embedding_dimension": 64}, ["Pooling", "Normalize"], ("cls", True)),
+        ({"pooling_mode": "max", "embedding_dimension": 64}, None, ("max", False)),
+    ],
+)
+def test_sentence_transformers_files(tmp_path: Path, pooling, modules, expected) -> None:
+    config = open_checkpoint(_with_pooling(tmp_path, pooling, modules)).config
+    assert isinstance(config, BertConfig)
+    assert (config.pooling, config.is_normalized) == expected
+
+
+@pytest.mark.parametrize(
+    ("pooling", "modules", "message"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, None, "are chosen; one is known"),
+        ({"pooling_mode_weightedmean_tokens": True}, None, "pooling_mode_weightedmean_tokens = True"),
+        ({"pooling_mode": "lasttoken"}, None, "pooling_mode is 'lasttoken'; known here are 'mean'"),
+        ({"pooling_mode": "mean"}, ["Pooling", "Dense"], "the embedding also goes through Dense, which is not known"),
+    ],
+)
+def test_embeddings_that_are_made_otherwise_are_refused(tmp_path: Path, pooling, modules, message) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        open_checkpoint(_with_pooling(tmp_path, pooling, modules))
+
+
+def test_a_broken_list_of_modules(tmp_path: Path) -> None:
+    folder = _with_pooling(tmp_path, {"pooling_mode": "mean"}, ["Pooling"])
+    for content in ("{", "[1]", '[{"name": "0"}]', "7"):
+        (folder / "modules.json").write_text(content)
+        with pytest.raises(InvalidArgumentError, match=r"modules\.json: it is no list of modules"):
+            open_checkpoint(folder)
+
+
+def _with_pooling(folder: Path, pooling: dict[str, object], modules: list[str] | None) -> Path:
+    _write(folder, "bert")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    if modules is not None:
+        types = [{"type": f"sentence_transformers.models.{each}"} for each in ["Transformer", *modules]]
+        (folder / "modules.json").write_text(json.dumps(types))
+    return folder
 
 
 def test_t5(tmp_path: Path) -> None:

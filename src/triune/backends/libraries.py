@@ -1,0 +1,20 @@
+"""The libraries of the extra `engine`, which models made of checkpoints need."""
+
+import importlib.util
+from typing import Final
+
+from triune.core.errors import UnsupportedError
+
+_LIBRARIES: Final = ("safetensors", "tokenizers", "jinja2", "llguidance")
+
+
+def missing_libraries() -> str:
+    """Which of them are not installed, with the command that installs them; empty if all are."""
+    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+    return f"checkpoints need {', '.join(missing)}, not installed: pip install 'triune[engine]'" if missing else ""
+
+
+def require_libraries() -> None:
+    """Raise UnsupportedError if one is not installed."""
+    if reason := missing_libraries():
+        raise UnsupportedError(reason)
