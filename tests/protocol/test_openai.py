@@ -511,3 +511,14 @@ def test_a_large_body_is_read_elsewhere(client: openai.OpenAI) -> None:
             cast_to=object,
         )
     assert caught.value.param == "frobnicate"
+
+
+def test_too_many_values_are_refused(client: openai.OpenAI) -> None:
+    for body in (
+        {"model": "table", "prompt": list(range(400_000))},
+        {"model": "table", "prompt": "x", "metadata": {str(key): "" for key in range(30_000)}},
+        {"model": "table", "prompt": [[1]] * 30_000},
+    ):
+        with pytest.raises(openai.APIStatusError, match="too many values") as caught:
+            client.post("/completions", body=body, cast_to=object)
+        assert caught.value.status_code == 413

@@ -2,25 +2,35 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from starlette.requests import Request
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.frontends.kserve.body import BodyReader, parse_object
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.text.fields import FieldError, Fields, field_of
 
 T = TypeVar("T")
 
+MAX_VALUES: Final = 20_000
+"""The most values in a request's JSON. What is read comes from another process, and is freed in the end; with so many
+values, each holds the event loop for a millisecond or two.
+"""
 
-def parse(read: Callable[[Fields], T], body: memoryview) -> T | FieldError:
+_NUMBERS_PER_VALUE: Final = 16
+"""So many numbers count as one value, since prompts may be token ids."""
+
+
+def parse(read: Callable[[Fields], T], body: memoryview) -> T | InvalidArgumentError:
     """Parse a body. It runs in another process if the body is large. Errors lose what they say of the field if they are
     raised there, and so they are returned.
     """
     try:
-        return read(Fields(parse_object(body)))
-    except FieldError as error:
+        document = parse_object(body)
+        _check_size(document)
+        return read(Fields(document))
+    except (FieldError, PayloadTooLargeError) as error:
         return error
     except InvalidArgumentError as error:
         return FieldError(str(error), field_of(error))
@@ -37,9 +47,28 @@ async def read_body(bodies: BodyReader, request: Request, read: Callable[[Fields
 
     Raises:
         FieldError: a field is wrong.
+        PayloadTooLargeError: the body has too many bytes, or too many values.
         TriuneError: as `BodyReader.parse`.
     """
     result = await bodies.parse(request, partial(parse, read), held)
-    if isinstance(result, FieldError):
+    if isinstance(result, InvalidArgumentError):
         raise result
     return result
+
+
+def _check_size(document: dict[str, Any]) -> None:
+    """Raise PayloadTooLargeError if a document has more than MAX_VALUES values."""
+    left = MAX_VALUES * _NUMBERS_PER_VALUE
+    containers: list[Any] = [document]
+    while containers and left >= 0:
+        each = containers.pop()
+        values = list(cast("dict[str, Any]", each).values()) if isinstance(each, dict) else cast("list[Any]", each)
+        for value in values:
+            left -= 1 if isinstance(value, (int, float)) else _NUMBERS_PER_VALUE
+            if isinstance(value, (dict, list)):
+                containers.append(value)
+    if left < 0:
+        raise PayloadTooLargeError(
+            f"the request's JSON has too many values: {MAX_VALUES} are the limit, or {MAX_VALUES * _NUMBERS_PER_VALUE} "
+            "numbers; send several requests"
+        )
