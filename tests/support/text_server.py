@@ -63,7 +63,7 @@ def serve_text(
             offload=offload,
             rules=rules,
             more_routes=lambda bodies: [
-                *openai_routes(models, bodies, offload, models),
+                *openai_routes(models, bodies, offload),
                 *anthropic_routes(models, bodies),
             ],
         )

@@ -29,22 +29,19 @@ from triune.frontends.routes import ApiRoute, Endpoint
 from triune.frontends.text.answers import parts_of
 from triune.frontends.text.bodies import read_body
 from triune.frontends.text.chat import TOKEN_BYTES, chat_tokens, with_prompt
-from triune.frontends.text.models import EmbeddingModels, TextModels, embedding_model_of, text_model_of, unknown_model
+from triune.frontends.text.models import TextModels, embedding_model_of, text_model_of, unknown_model
 from triune.frontends.text.responding import respond
 
 
-def openai_routes(
-    models: TextModels, bodies: BodyReader, offload: Offload, embeddings: EmbeddingModels | None = None
-) -> list[ApiRoute]:
+def openai_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> list[ApiRoute]:
     """Make the routes.
 
     Args:
         models: the server.
         bodies: reads and parses request bodies.
         offload: the threads that encode embeddings.
-        embeddings: the server, if it has models that embed texts.
     """
-    ends = _Endpoints(models, embeddings, bodies, offload)
+    ends = _Endpoints(models, bodies, offload)
 
     def get(path: str, endpoint: Endpoint) -> ApiRoute:
         return ApiRoute(Api.METADATA, path, endpoint, answer_error=answer_error, key_header="x-api-key")
@@ -63,11 +60,8 @@ def openai_routes(
 
 
 class _Endpoints:
-    def __init__(
-        self, models: TextModels, embeddings: EmbeddingModels | None, bodies: BodyReader, offload: Offload
-    ) -> None:
+    def __init__(self, models: TextModels, bodies: BodyReader, offload: Offload) -> None:
         self._models = models
-        self._embeddings = embeddings
         self._bodies = bodies
         self._offload = offload
         self._started = int(time.time())
@@ -88,8 +82,7 @@ class _Endpoints:
         return {"id": name, "object": "model", "created": self._started, "owned_by": "triune"}
 
     def _is_for_text(self, name: str) -> bool:
-        kinds = [self._models.text_model, *([self._embeddings.embedding_model] if self._embeddings else [])]
-        for find in kinds:
+        for find in (self._models.text_model, self._models.embedding_model):
             with contextlib.suppress(TriuneError):
                 find(name)
                 return True
@@ -143,7 +136,7 @@ class _Endpoints:
         held = self._bodies.reserve()
         try:
             asked = await read_body(self._bodies, request, read_embedding, held)
-            model = embedding_model_of(self._embeddings, asked.model)
+            model = embedding_model_of(self._models, asked.model)
             held.grow(embedding_bytes(asked, model.width))
             embeddings, num_tokens = await while_connected(request, model.embed(asked.inputs))
             encoded = await self._offload.run(encode_embeddings, asked, embeddings, num_tokens, model.placement)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from triune.core.errors import NotFoundError, UnsupportedError
+from triune.core.errors import NotFoundError
 from triune.engine.generation import EmbeddingModel, TextModel
 from triune.repository.model import IndexEntry
 
@@ -21,16 +21,12 @@ class TextModels(Protocol):
         """
         ...
 
-    def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
-        """The models of the repository, as of its last scan."""
-        ...
-
-
-class EmbeddingModels(Protocol):
-    """The server, as far as embeddings are concerned."""
-
     def embedding_model(self, name: str, version: int | None = None) -> EmbeddingModel:
         """A model that embeds texts. Raises as `text_model` does."""
+        ...
+
+    def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
+        """The models of the repository, as of its last scan."""
         ...
 
 
@@ -46,10 +42,8 @@ def text_model_of(models: TextModels, name: str) -> TextModel:
         raise unknown_model(name) from error
 
 
-def embedding_model_of(models: EmbeddingModels | None, name: str) -> EmbeddingModel:
-    """The newest version of a model that embeds texts. Raises as `text_model_of` does; for None UnsupportedError."""
-    if models is None:
-        raise UnsupportedError("this server has no models that embed texts")
+def embedding_model_of(models: TextModels, name: str) -> EmbeddingModel:
+    """The newest version of a model that embeds texts. Raises as `text_model_of` does."""
     try:
         return models.embedding_model(name)
     except NotFoundError as error:
