@@ -13,6 +13,9 @@ _FIRST_WEIGHT: Final = 2.0
 _LEAST_RATE: Final = 0.1
 """Guesses that are less probable are not made, however cheap they are."""
 
+_MARGIN: Final = 1.2
+"""How much more probable than needed a guess must be, since costs and probabilities are estimates."""
+
 _MOST_WEIGHT: Final = 8.0
 """The latest checks count as much as this many, so that a text that turns to something new is noticed soon."""
 
@@ -60,7 +63,7 @@ class StepCost:
     _MAX_TOKENS: Final = 256
 
     def __init__(self) -> None:
-        # As if steps of 1 and of 9 tokens had been seen, in which a token costs a tenth of the constant.
+        # As if steps of 1 and of 9 tokens had been seen, in which a token costs a fifth of the constant.
         self._weight, self._tokens, self._seconds = 2.0, 10.0, 0.0
         self._squares, self._products = 82.0, 0.0
         self._is_new = True
@@ -70,8 +73,8 @@ class StepCost:
         if num_tokens > self._MAX_TOKENS:
             return
         if self._is_new:
-            unit = seconds / (10 + num_tokens)
-            self._seconds, self._products = unit * (11 + 19), unit * (11 + 9 * 19)
+            unit = seconds / (5 + num_tokens)
+            self._seconds, self._products = unit * (6 + 14), unit * (6 + 9 * 14)
             self._is_new = False
         kept = self._KEPT
         self._weight = kept * self._weight + 1
@@ -84,17 +87,17 @@ class StepCost:
         """How probable a guess must be to be worth its cost.
 
         A guess is worth it if a step gives more tokens a second with it than without it: if its probability is above
-        sequences x cost of a token / cost of the step.
+        sequences x cost of a token / cost of the step. A margin is added.
 
         Args:
             num_sequences: the sequences that get a token in the step.
             num_tokens: the tokens of the step without guesses.
         """
         if self._is_new:
-            return num_sequences / (10 + num_tokens)
+            return min(_MARGIN * num_sequences / (5 + num_tokens), 1.0)
         mean = self._tokens / self._weight
         spread = self._squares / self._weight - mean**2
         slope = (self._products - mean * self._seconds) / self._weight / spread if spread > 1e-6 else 0.0
         seconds = self._seconds / self._weight + slope * (num_tokens - mean)
         # Noise can make the line fall, or start below 0.
-        return min(max(num_sequences * slope / seconds, _LEAST_RATE), 1.0) if seconds > 0 else _LEAST_RATE
+        return min(max(_MARGIN * num_sequences * slope / seconds, _LEAST_RATE), 1.0) if seconds > 0 else _LEAST_RATE
