@@ -128,7 +128,18 @@ def sample(
             states[row].adjust(values)
             if (mask := masks[row]) is not None:
                 values[~mask] = -np.inf
-        tokens[adjusted] = _choose(own, [states[row] for row in adjusted])
+        best = own.argmax(axis=1)
+        best[own[np.arange(len(best)), best] == -np.inf] = FAILED.token
+        drawn = [
+            place
+            for place, row in enumerate(adjusted)
+            if best[place] != FAILED.token and not states[row].parameters.is_greedy
+        ]
+        if drawn:
+            best[drawn] = _choose(
+                own if len(drawn) == len(own) else own[drawn], [states[adjusted[place]] for place in drawn]
+            )
+        tokens[adjusted] = best
     return [
         _with_logprobs(int(token), values, state.parameters)
         for token, values, state in zip(tokens, logits, states, strict=True)
@@ -136,23 +147,12 @@ def sample(
 
 
 def _choose(logits: NDArray[np.float32], states: Sequence[SamplingState]) -> list[int]:
-    """Choose a token of each row of adjusted logits, which are overwritten."""
-    best = logits.argmax(axis=1)
-    peaks = logits.max(axis=1, keepdims=True)
-    # exp((x - max) / temperature): the most probable token has the weight 1. A row without any token fails below.
-    temperatures = np.array([[state.parameters.temperature or 1.0] for state in states], np.float32)
-    logits -= np.where(peaks == -np.inf, 0, peaks)
-    logits /= temperatures
+    """Draw a token of each row of adjusted logits, which are overwritten."""
+    # exp((x - max) / temperature): the most probable token has the weight 1.
+    logits -= logits.max(axis=1, keepdims=True)
+    logits /= np.array([[state.parameters.temperature] for state in states], np.float32)
     np.exp(logits, out=logits)
-    tokens: list[int] = []
-    for row, state in enumerate(states):
-        if peaks[row, 0] == -np.inf:
-            tokens.append(FAILED.token)
-        elif state.parameters.is_greedy:
-            tokens.append(int(best[row]))
-        else:
-            tokens.append(_draw(logits[row], state.parameters, state.uniform()))
-    return tokens
+    return [_draw(weights, state.parameters, state.uniform()) for weights, state in zip(logits, states, strict=True)]
 
 
 def _draw(weights: NDArray[np.float32], parameters: SamplingParameters, uniform: float) -> int:

@@ -16,6 +16,15 @@ _LEAST_RATE: Final = 0.1
 _MARGIN: Final = 1.2
 """How much more probable than needed a guess must be, since costs and probabilities are estimates."""
 
+_KEPT_STEP: Final = 0.98
+"""What a step still counts after the next one."""
+
+_FORGOTTEN: Final = 1.01
+"""By how much the shortest time of a step grows with each step of as many tokens, so that slower times count later."""
+
+_MAX_TOKENS: Final = 128
+"""Only steps of so many tokens at most are looked at."""
+
 _MOST_WEIGHT: Final = 8.0
 """The latest checks count as much as this many, so that a text that turns to something new is noticed soon."""
 
@@ -57,31 +66,29 @@ class Accuracy:
 
 
 class StepCost:
-    """What steps cost, as a line: a constant, and an amount for each token. Fitted to the latest steps."""
+    """What steps cost, as a line: a constant, and an amount for each token.
 
-    _KEPT: Final = 0.98
-    _MAX_TOKENS: Final = 256
+    The line is fitted to the shortest of the latest times that steps of each number of tokens took. What else the
+    machine does makes steps longer, by amounts that have nothing to do with their tokens.
+    """
 
     def __init__(self) -> None:
-        # As if steps of 1 and of 9 tokens had been seen, in which a token costs a fifth of the constant.
-        self._weight, self._tokens, self._seconds = 2.0, 10.0, 0.0
-        self._squares, self._products = 82.0, 0.0
-        self._is_new = True
+        self._seconds: dict[int, float] = {}
+        self._weights: dict[int, float] = {}
 
     def observe(self, num_tokens: int, seconds: float) -> None:
         """Count a step in which each sequence had one token and its guesses."""
-        if num_tokens > self._MAX_TOKENS:
+        if num_tokens > _MAX_TOKENS:
             return
-        if self._is_new:
-            unit = seconds / (5 + num_tokens)
-            self._seconds, self._products = unit * (6 + 14), unit * (6 + 9 * 14)
-            self._is_new = False
-        kept = self._KEPT
-        self._weight = kept * self._weight + 1
-        self._tokens = kept * self._tokens + num_tokens
-        self._seconds = kept * self._seconds + seconds
-        self._squares = kept * self._squares + num_tokens**2
-        self._products = kept * self._products + num_tokens * seconds
+        if not self._seconds:
+            # As if steps of 1 and of 9 tokens had been seen, in which a token costs a fifth of the constant.
+            self._seconds = {count: seconds * (5 + count) / (5 + num_tokens) for count in (1, 9)}
+            self._weights = {1: 1.0, 9: 1.0}
+        for count in self._weights:
+            self._weights[count] *= _KEPT_STEP
+        self._weights[num_tokens] = self._weights.get(num_tokens, 0.0) + 1
+        known = self._seconds.get(num_tokens, seconds)
+        self._seconds[num_tokens] = min(seconds, known * _FORGOTTEN)
 
     def least_rate(self, num_sequences: int, num_tokens: int) -> float:
         """How probable a guess must be to be worth its cost.
@@ -93,11 +100,18 @@ class StepCost:
             num_sequences: the sequences that get a token in the step.
             num_tokens: the tokens of the step without guesses.
         """
-        if self._is_new:
+        if not self._seconds:
             return min(_MARGIN * num_sequences / (5 + num_tokens), 1.0)
-        mean = self._tokens / self._weight
-        spread = self._squares / self._weight - mean**2
-        slope = (self._products - mean * self._seconds) / self._weight / spread if spread > 1e-6 else 0.0
-        seconds = self._seconds / self._weight + slope * (num_tokens - mean)
+        slope, seconds = self._line(num_tokens)
         # Noise can make the line fall, or start below 0.
         return min(max(_MARGIN * num_sequences * slope / seconds, _LEAST_RATE), 1.0) if seconds > 0 else _LEAST_RATE
+
+    def _line(self, num_tokens: int) -> tuple[float, float]:
+        """The line's slope, and its seconds at a number of tokens."""
+        whole = sum(self._weights.values())
+        mean = sum(weight * count for count, weight in self._weights.items()) / whole
+        height = sum(weight * self._seconds[count] for count, weight in self._weights.items()) / whole
+        spread = sum(weight * (count - mean) ** 2 for count, weight in self._weights.items())
+        rise = sum(weight * (count - mean) * (self._seconds[count] - height) for count, weight in self._weights.items())
+        slope = rise / spread if spread > 0 else 0.0
+        return slope, height + slope * (num_tokens - mean)

@@ -55,7 +55,8 @@ class Speculator:
             samples: the tokens chosen after each of `plan.choosing`.
             seconds: how long it took.
         """
-        if len(plan.choosing) == len(plan.pieces) and all(piece.end - piece.begin == 1 for piece in plan.pieces):
+        is_decoding = all(piece.has_logits and piece.end - piece.begin == 1 for piece in plan.pieces)
+        if self._proposer is not None and is_decoding:
             self._cost.observe(plan.num_tokens, seconds)
         for piece, chosen in zip(plan.choosing, samples, strict=True):
             if piece.drafts:
