@@ -28,5 +28,5 @@ def write_encoder_model(folder: Path, case: str = "bert", *, pooling: str | None
     byte_tokenizer().backend.save(str(folder / "tokenizer.json"))
     if pooling is not None:
         (folder / "1_Pooling").mkdir()
-        (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{pooling}_tokens": True}))
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": pooling}))
     return folder

@@ -1,7 +1,9 @@
-"""`triune.convert`: converts a model between ONNX, Core ML and Core AI, chosen by the file suffixes."""
+"""`triune.convert`: converts a model between ONNX, Core ML and Core AI, or a checkpoint to one of them, chosen by the
+file suffixes.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -9,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from triune.api.checkpoints import checkpoint_to_onnx, graph_of, is_checkpoint
 from triune.api.conversions import ConversionResult, coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
 from triune.api.staging import make_folder, publish, staged
 from triune.core.datatypes import Array
@@ -79,10 +82,10 @@ def convert(
     inputs: Mapping[str, Array] | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Conversion:
-    """Convert ONNX to Core ML or Core AI, or either of them to ONNX.
+    """Convert ONNX to Core ML or Core AI, or either of them to ONNX, or a transformer's checkpoint to any of the three.
 
     Args:
-        source: a .onnx, .mlpackage, .mlmodelc or .aimodel.
+        source: a .onnx, .mlpackage, .mlmodelc or .aimodel; or a .gguf, or a directory in Hugging Face's form.
         target: a .mlpackage, .aimodel or .onnx; an existing one is replaced.
         precision: the floating-point format that the program computes in.
         keep_fp32: names of nodes or operators that precision "mixed" keeps in fp32.
@@ -90,7 +93,8 @@ def convert(
         constants: values for inputs that become constants.
         layout: "ane" rewrites transformers to the layout that is fast on the Neural Engine.
         system: the oldest system that must run a .mlpackage: "iOS15" to "iOS18".
-        function: the function of the source to convert; for a new .aimodel, the name of its function.
+        function: the function of the source to convert, such as "encoder" of a checkpoint with encoder and decoder; for
+            a new .aimodel from .onnx, the name of its function.
         functions: further functions of a .aimodel by name, each an ONNX file; equal weights are shared.
         states: inputs that become states of a .aimodel, each with the output that is its next value.
         images: inputs and outputs of a .aimodel that become images: "rgb24", "rgb24,scale=0.5,bias=1|2|3".
@@ -126,8 +130,16 @@ def convert(
     }
     given = dict(inputs or {})
     compared = given if verify else None
-    with _output_path(target, is_staged=verify or check) as path:
-        match source.suffix, target.suffix:
+    with ExitStack() as stack:
+        path = stack.enter_context(_output_path(target, is_staged=verify or check))
+        form = "checkpoint" if is_checkpoint(source) else source.suffix
+        if form == "checkpoint" and target.suffix in (".mlpackage", ".aimodel"):
+            source, function = stack.enter_context(graph_of(source, function, tell)), None
+            form = ".onnx"
+        match form, target.suffix:
+            case "checkpoint", ".onnx":
+                _refuse_options_of_onnx(shared)
+                done = checkpoint_to_onnx(source, path, function, tell, compared)
             case ".onnx", ".mlpackage":
                 if function is not None:
                     raise InvalidArgumentError(
@@ -146,22 +158,27 @@ def convert(
                 )
                 done = onnx_to_coreai(sources, path, options, tell, compared, given if check else None)
             case ((".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel"), ".onnx"):
-                if shapes or constants or keep_fp32 or shared["layout"] is not Layout.SOURCE:
-                    raise InvalidArgumentError(
-                        "shapes (--shape), constants (--constant), nodes kept in fp32 (--keep-fp32) and a layout "
-                        "(--layout) are for converting from .onnx"
-                    )
+                _refuse_options_of_onnx(shared)
                 raised = coreml_to_onnx if source.suffix in _CORE_ML else coreai_to_onnx
                 done = raised(source, path, function, tell, compared)
             case _:
                 raise InvalidArgumentError(
                     f"no conversion from '{source.name}' to '{target.name}'; one is .onnx, the other .mlpackage or "
-                    ".aimodel: export models of other kinds to .onnx first (torch.onnx.export, tf2onnx)"
+                    ".aimodel, or the source is a .gguf or a directory with config.json: export models of other kinds "
+                    "to .onnx first (torch.onnx.export, tf2onnx)"
                 )
         is_right = done.verdict is not Verdict.WRONG and not done.findings
         if (verify or check) and is_right:
             publish(path, target)
     return _conversion(target if is_right else None, done)
+
+
+def _refuse_options_of_onnx(shared: Mapping[str, Any]) -> None:
+    if shared["shapes"] or shared["constants"] or shared["keep_fp32"] or shared["layout"] is not Layout.SOURCE:
+        raise InvalidArgumentError(
+            "shapes (--shape), constants (--constant), nodes kept in fp32 (--keep-fp32) and a layout (--layout) are "
+            "for converting to .mlpackage or .aimodel"
+        )
 
 
 def _conversion(path: Path | None, done: ConversionResult) -> Conversion:

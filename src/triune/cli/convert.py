@@ -25,7 +25,9 @@ from triune.graph.verify import Verdict
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="model.onnx, model.mlpackage, model.mlmodelc or model.aimodel")],
+    source: Annotated[
+        Path, typer.Argument(help="model.onnx, .mlpackage, .mlmodelc, .aimodel or .gguf, or a Hugging Face directory.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="model.mlpackage, .aimodel or .onnx; overwritten.")],
     shapes: Annotated[
         list[str] | None,
@@ -92,7 +94,7 @@ def convert(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a report as JSON.")] = False,
 ) -> None:
-    """Convert ONNX to Core ML or Core AI, or Core ML or Core AI to ONNX."""
+    """Convert ONNX to Core ML or Core AI, Core ML or Core AI to ONNX, or a transformer's checkpoint to any of them."""
     started = time.monotonic()
     given = {name: read_array(name, file) for name, file in split_pairs(inputs or []).items()}
     with own_temporary_folder(), progress_bar() as progress:

@@ -1,0 +1,105 @@
+"""Checkpoints of transformers as sources of conversions: their graphs in the plain form, as ONNX."""
+
+import tempfile
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto
+from onnx.reference import ReferenceEvaluator
+
+from triune.api.conversions import ConversionResult, Given, Tell
+from triune.backends.libraries import require_libraries
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.graph.held import HeldModel
+from triune.graph.load import load
+from triune.graph.precision import TOLERANCES
+from triune.graph.verify import OnnxModel, OutputVerdict, check_given, samples_of, verify
+
+_MOST_BYTES_INLINE = 2**31 - 2**20
+
+
+def is_checkpoint(source: Path) -> bool:
+    """Whether this is a GGUF file, or a directory with a config.json."""
+    return source.suffix == ".gguf" or (source / "config.json").is_file()
+
+
+def checkpoint_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:
+    """Convert a checkpoint to ONNX. Packed weights that ONNX has no form for are unpacked, which changes no number.
+
+    The comparison is between ONNX Runtime and numpy, which ONNX's evaluator computes with.
+
+    Args:
+        source: a GGUF file, or a directory in Hugging Face's form.
+        output: the ONNX file; weights of more than 2 GiB go to a second file beside it.
+        function: "encoder" or "decoder", for models that have both.
+        tell: called with a message at each step.
+        given: inputs for a comparison; None for none.
+
+    Raises:
+        InvalidArgumentError: `function` is missing, or is not one of the model's.
+        UnsupportedError: the architecture has no graph, or libraries are missing; and as `open_checkpoint` raises.
+    """
+    graph = _write(source, function, tell)
+    tell("saving")
+    if graph.weight_bytes > _MOST_BYTES_INLINE:
+        graph.save(output)
+    else:
+        output.write_bytes(graph.whole().SerializeToString())
+    if given is None:
+        return ConversionResult()
+    tell("running both")
+    return ConversionResult(verdicts=_verified(load(output), graph, given))
+
+
+@contextmanager
+def graph_of(source: Path, function: str | None, tell: Tell) -> Generator[Path]:
+    """The path of a checkpoint's graph, as an ONNX file that exists meanwhile. Raises as `checkpoint_to_onnx` does."""
+    with tempfile.TemporaryDirectory(prefix="triune-checkpoint-") as folder:
+        path = Path(folder) / "model.onnx"
+        _write(source, function, tell).save(path)
+        yield path
+
+
+def _write(source: Path, function: str | None, tell: Tell) -> HeldModel:
+    require_libraries()
+    from triune.engine.models import write_encoder, write_model
+    from triune.engine.weights import open_checkpoint
+    from triune.engine.weights.config import BertConfig, T5Config, WhisperConfig
+
+    tell("reading the checkpoint")
+    checkpoint = open_checkpoint(source)
+    config = checkpoint.config
+    parts: dict[str, Callable[[], HeldModel]] = {}
+    if isinstance(config, BertConfig | T5Config | WhisperConfig):
+        parts["encoder"] = lambda: write_encoder(config, checkpoint, "plain")
+    if not isinstance(config, BertConfig):
+        parts["decoder"] = lambda: write_model(config, checkpoint, "plain")
+    if function is None and len(parts) > 1:
+        raise InvalidArgumentError(
+            f"{source.name} has the functions {' and '.join(parts)}; choose one (--function), and convert twice"
+        )
+    if function is not None and function not in parts:
+        raise InvalidArgumentError(f"{source.name} has no function '{function}'; it has {' and '.join(parts)}")
+    tell("writing the graph")
+    return parts[function or next(iter(parts))]()
+
+
+def _verified(model: ModelProto, graph: HeldModel, given: Mapping[str, Array]) -> list[OutputVerdict]:
+    """Compare the file in ONNX Runtime with the graph in numpy."""
+    check_given(model, given)
+    evaluator: Any = ReferenceEvaluator(graph.whole())
+    names = [value.name for value in model.graph.output]
+
+    def source(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            return dict(zip(names, evaluator.run(None, dict(arrays)), strict=True))
+        # The evaluator raises what numpy raises.
+        except Exception as error:
+            raise UnsupportedError(f"numpy does not compute the graph on these inputs: {error}") from error
+
+    result = OnnxModel(model, TOLERANCES["fp32"])
+    sets = samples_of(model, {}, given, is_half=False)
+    return verify(sets, source, result.run, result, TOLERANCES["fp32"])
