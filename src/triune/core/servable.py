@@ -79,7 +79,9 @@ class Servable(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Wait until no request waits or runs."""
+        """Wait until no request waits or runs. Call it when no clients send new ones: the waiting ones then wait for no
+        others to share a batch with.
+        """
         ...
 
     async def close(self) -> None:

@@ -370,16 +370,23 @@ class Lifecycle:
         """Let versions that get no new requests finish the old ones, and free them."""
         servables = [each.loaded.servable for each in servings]
         self._retiring.update(servables)
-        for each in servings:
-            servable = each.loaded.servable
-            if self._is_closing:
-                servable.refuse()
-            else:
-                await each.loaded.holds.until_free()
-            await servable.drain()
-            await servable.close()
-            self._retiring.discard(servable)
+        for ended in await asyncio.gather(*map(self._end, servings), return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
         await _remove(override)
+
+    async def _end(self, serving: Serving) -> None:
+        """Let one version finish its requests, and those of the ensembles that hold it, and free it."""
+        servable = serving.loaded.servable
+        if self._is_closing:
+            servable.refuse()
+        else:
+            # The ensembles' requests, too, wait for no others: drain first.
+            await servable.drain()
+            await serving.loaded.holds.until_free()
+        await servable.drain()
+        await servable.close()
+        self._retiring.discard(servable)
 
     def begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Start `work` as a task. `close` waits for it."""

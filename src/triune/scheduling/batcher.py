@@ -45,11 +45,14 @@ class Batcher:
         may_split: whether a part of a formed batch may run alone: the policy has neither preferred sizes nor a delay.
         is_batching: whether several requests may run as a batch. The dispatcher sets it to False if the outputs of a
             batch cannot be split.
+        is_ending: whether no request can join the waiting ones any more. The dispatcher sets it to True; batches then
+            wait for nothing.
     """
 
     def __init__(self, policy: BatchingPolicy) -> None:
         self._policy = policy
         self.is_batching = policy.is_dynamic
+        self.is_ending = False
         self.may_split = policy.is_dynamic and not policy.preferred_batch_sizes and not policy.max_queue_delay_us
         self._largest_preferred = max(policy.preferred_batch_sizes, default=policy.max_batch_size)
 
@@ -126,7 +129,7 @@ class Batcher:
         if not chosen:
             return None
         goes_at_ns = oldest_ns + policy.max_queue_delay_us * 1000
-        is_late = policy.max_queue_delay_us > 0 and now_ns >= goes_at_ns
+        is_late = policy.max_queue_delay_us > 0 and (self.is_ending or now_ns >= goes_at_ns)
         if best_length and not is_late:
             return FormedBatch(tuple(chosen[:best_length]), best_rows)
         if is_late or not can_grow or policy.max_queue_delay_us == 0 or num_rows >= self._largest_preferred:

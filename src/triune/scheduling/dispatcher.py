@@ -156,7 +156,9 @@ class Dispatcher:
         return only_answer(self, call)
 
     async def drain(self) -> None:
-        """Wait until no request waits or runs."""
+        """Start what waits for `max_queue_delay_us`, since nothing can join it, and wait until no request is left."""
+        self._batcher.is_ending = True
+        self._pump()
         while self.statistics.num_pending:
             idle = self._idle = self._idle or asyncio.Event()
             await idle.wait()

@@ -223,6 +223,29 @@ async def test_requests_under_way_finish_with_the_models_that_they_began_with(
         assert await answer(repository, "e") == 10
 
 
+@pytest.mark.parametrize("end", ["unload", "replace", "drain"])
+async def test_what_waits_for_a_batch_waits_no_longer_once_none_can_join(tmp_path: Path, end: str) -> None:
+    delayed = ALL + "dynamic_batching { max_queue_delay_microseconds: 3600000000 preferred_batch_size: [8] }"
+    put(tmp_path, "first", 2)
+    put(tmp_path, "second", 3, 5, config=delayed)
+    write_ensemble(tmp_path, "e", chain("first", "second"))
+    async with opened(tmp_path, ControlMode.EXPLICIT, startup_models=["e"]) as repository:
+        waiting = {
+            asyncio.ensure_future(answer(repository, "second", version=1)): 3,
+            asyncio.ensure_future(answer(repository, "second", version=2)): 5,
+            asyncio.ensure_future(answer(repository, "e")): 10,
+        }
+        second = [repository.get("second", version).statistics for version in (1, 2)]
+        while [each.num_waiting for each in second] != [1, 2]:
+            await asyncio.sleep(0)
+        if end == "replace":
+            put(tmp_path, "second", 7, 7)
+        ends = {"unload": repository.unload, "replace": repository.load}
+        await asyncio.wait_for(ends[end]("second") if end in ends else repository.drain(), 20)
+        done, _ = await asyncio.wait(waiting, timeout=20)
+        assert {each: each.result() for each in done} == waiting
+
+
 def _after(
     release: threading.Event,
     run: Callable[[Mapping[str, Array], Sequence[str]], dict[str, Array]],

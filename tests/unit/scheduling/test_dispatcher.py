@@ -266,6 +266,17 @@ async def test_delay_ends_when_the_batch_is_full() -> None:
     assert bench.rows == list(range(8))
 
 
+async def test_nothing_waits_for_others_once_none_can_come() -> None:
+    bench = Bench(max_queue_delay_us=3_600_000_000, preferred_batch_sizes=(4,), is_inline=True)
+    waiting = [bench.send(value) for value in (1, 2)]
+    await asyncio.sleep(0)
+    assert not any(each.done() for each in waiting)
+    await asyncio.wait_for(bench.dispatcher.drain(), 20)
+    assert [value_of(each) for each in waiting] == [2, 4]
+    late = bench.send(3)  # a step of an ensemble that had begun before
+    assert value_of(late) == 6
+
+
 async def test_preferred_size_goes_at_once() -> None:
     bench = Bench(max_queue_delay_us=1000, preferred_batch_sizes=(2, 4))
     bench.send(1)
