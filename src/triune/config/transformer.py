@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final, cast, get_args
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 from triune.config.batching import translate_batching
 from triune.config.instances import read_instances
@@ -22,6 +22,8 @@ from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInput, ModelOutput
 from triune.runtimes.machine import Machine
 from triune.runtimes.registry import ROWS
+
+Speculation: TypeAlias = Literal["off", "ngram"]
 
 TRANSFORMER: Final = "transformer"
 """The name of the backend in config.pbtxt."""
@@ -59,6 +61,8 @@ class TransformerOptions:
         precision: the floating-point format of the computation; None leaves it to the runtime.
         step_tokens: the most tokens of a step.
         max_sequences: the most sequences that run at the same time.
+        speculation: what guesses the next tokens of answers: "ngram" guesses that a text goes on as it did after the
+            same tokens before, "off" guesses only what a constraint leaves no choice of.
     """
 
     cache_bytes: int | None = None
@@ -67,6 +71,7 @@ class TransformerOptions:
     precision: DecoderPrecision | None = None
     step_tokens: int = _STEP_TOKENS
     max_sequences: int = _MAX_SEQUENCES
+    speculation: Speculation = "off"
 
 
 OPTION_NAMES: Final = frozenset(each.name for each in fields(TransformerOptions)) | {
@@ -111,6 +116,7 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
         precision=cast("DecoderPrecision | None", _choice(given, "precision", get_args(DecoderPrecision))),
         step_tokens=_count(given, "step_tokens") or _STEP_TOKENS,
         max_sequences=_count(given, "max_sequences") or _MAX_SEQUENCES,
+        speculation=cast("Speculation", _choice(given, "speculation", get_args(Speculation)) or "off"),
     )
 
 

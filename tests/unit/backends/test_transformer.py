@@ -18,6 +18,7 @@ from triune.core.units import Unit
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.servable import TextServable
+from triune.engine.speculation.ngram import NgramProposer
 from triune.runtimes.machine import Machine, this_machine
 from triune.scheduling.models import Models
 from triune.zoo import minilm
@@ -69,8 +70,10 @@ async def test_a_directory_becomes_a_model_that_answers(machine: Machine, tmp_pa
 async def test_parameters_reach_the_engine(machine: Machine, tmp_path: Path) -> None:
     backend = TransformerBackend(machine, MonotonicClock())
     config = parameter("context_tokens", 40) + parameter("max_sequences", 3) + parameter("cache_bytes", 1 << 20)
+    config += parameter("speculation", "ngram")
     build = backend.build(source(tmp_path, config), 1, None, Attempt())
     assert build.limits.sequences == 3
+    assert isinstance(build.proposer, NgramProposer)
     assert build.decoder.num_blocks == (1 << 20) // build.decoder.block_bytes
     servable = backend.assemble(build, NO_MODELS)
     assert isinstance(servable, TextServable)

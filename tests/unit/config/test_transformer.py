@@ -140,6 +140,7 @@ def test_parameters(tmp_path: Path) -> None:
         "precision": "fp32",
         "step_tokens": "128",
         "max_sequences": "3",
+        "speculation": "ngram",
     }
     folder = model(tmp_path, "model.gguf", config="".join(parameter(*each) for each in given.items()))
     options = read_transformer_options(configured(folder).message)
@@ -155,6 +156,7 @@ def test_parameters(tmp_path: Path) -> None:
             "'cache_tipe'; backend 'transformer' knows cache_",
         ),
         (parameter("own_process", "true"), InvalidArgumentError, "'own_process'; backend"),
+        (parameter("speculation", "model"), InvalidArgumentError, "must be one of off, ngram"),
         (parameter("cache_type", "int7"), InvalidArgumentError, "must be one of fp32, fp16, bf16, int8"),
         (parameter("cache_bytes", "1e9"), InvalidArgumentError, "'1e9'; it must be a whole number"),
         (parameter("cache_bytes", "0"), InvalidArgumentError, "'0'; it must be a whole number of 1 or more"),

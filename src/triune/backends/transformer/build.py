@@ -28,6 +28,8 @@ from triune.engine.generation import Placement
 from triune.engine.models import write_model
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.servable import TextServable
+from triune.engine.speculation.ngram import NgramProposer
+from triune.engine.speculation.proposer import Proposer
 from triune.engine.weights.checkpoint import Checkpoint
 from triune.runtimes.decoders import load_decoder
 from triune.runtimes.machine import Machine
@@ -52,6 +54,7 @@ class TransformerBuild(Build):
         text: tokenizer and chat template.
         vocab_size: the number of rows of the embedding.
         limits: what a step may hold.
+        proposer: guesses the next tokens of answers; None if nothing does.
         runtime: the name of the runtime.
         num_threads: CPU threads of a step.
         duration_ns: how long the build took.
@@ -61,6 +64,7 @@ class TransformerBuild(Build):
     text: TextSide
     vocab_size: int
     limits: SchedulerLimits
+    proposer: Proposer | None
     runtime: str
     num_threads: int
     duration_ns: int
@@ -143,6 +147,7 @@ def build_transformer(
         text,
         vocab_size,
         limits,
+        NgramProposer() if options.speculation == "ngram" else None,
         runtime,
         machine.num_cores,
         clock.now_ns() - started_ns,
@@ -154,7 +159,7 @@ def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock
     config, decoder = build.config, build.decoder
     max_waiting = settings.limits.queue.max_requests or 1 << 30
     engine = Engine(
-        EngineCore(decoder, build.vocab_size, clock, build.limits),
+        EngineCore(decoder, build.vocab_size, clock, build.limits, build.proposer),
         build.text,
         Placement(decoder.unit, build.runtime, decoder.precision, _reason(build)),
         clock,
