@@ -27,7 +27,7 @@ def server() -> HandServer:
 
 @pytest.fixture(params=[uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
 def port(server: HandServer, request: pytest.FixtureRequest) -> Iterator[int]:
-    limits = Limits(request_bytes=64 << 20, receive_seconds=2, idle_seconds=30, send_seconds=30)
+    limits = Limits(request_bytes=64 << 20, receive_seconds=2, idle_seconds=30, send_seconds=30, linger_seconds=0.2)
     with serve_in_thread(server, limits, request.param) as port:
         yield port
 
