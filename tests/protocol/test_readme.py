@@ -3,11 +3,13 @@
 Of that page they are the blocks for whoever owns a Mac: `test_index.py` has the others.
 """
 
+import fcntl
 import os
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,19 +21,23 @@ ROOT = Path(__file__).parents[2]
 PAGES = ((ROOT / "README.md").read_text(), (ROOT / "docs/index.md").read_text().partition("## You ship")[0])
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", "\n".join(PAGES), re.DOTALL | re.MULTILINE)
 PORTS = (8000, 8001, 8002)
+LOCK = Path(tempfile.gettempdir()) / f"triune-readme-{os.getuid()}.lock"
+"""Held by the process of tests that has the ports: another with blocks of these pages waits for it."""
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`triune demo` on the ports that the README names; built models are kept in the user's cache."""
-    for port in PORTS:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                pytest.fail(f"port {port} is taken: the README's examples use it; stop what listens there")
-    folder = tmp_path_factory.mktemp("demo")
-    flags = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), PORTS, strict=True)]
-    with serve(folder, *flags, command=(TRIUNE, "demo"), ready_seconds=600) as served:
-        yield served
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for port in PORTS:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    pytest.fail(f"port {port} is taken: the README's examples use it; stop what listens there")
+        folder = tmp_path_factory.mktemp("demo")
+        flags = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), PORTS, strict=True)]
+        with serve(folder, *flags, command=(TRIUNE, "demo"), ready_seconds=600) as served:
+            yield served
 
 
 @pytest.mark.timeout(900)
