@@ -7,22 +7,31 @@ SYSTEM := $(shell uname -s)-$(shell uname -m)
 # OpenVINO drives the matrix unit of Intel CPUs; MLX and Core AI's library come for these two alone.
 EXTRAS := coreml$(comma)engine$(if $(filter %-x86_64,$(SYSTEM)),$(comma)openvino)$(if $(filter Linux-x86_64 Darwin-arm64,$(SYSTEM)),$(comma)coreai$(comma)mlx)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+TYPES := $(BIN)/pyright
+DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo test check docs pictures conformance torch bench clean
+.PHONY: demo test check lint docs pictures conformance torch bench clean
 
 demo: .venv/demo
 	$(BIN)/triune demo
 
-# One process of tests for each core: those of a file may run in several, since files differ much in how long they take.
+# One process of tests more than there are cores: a third of the time a test waits, for a timeout or what it started.
+# Those of a file may run in several, since files differ much in how long they take. pyright and mkdocs, which use one
+# core each, run beside them, and what they say comes at the end.
 # Where bytecode is not written, all the processes that tests start would compile Triune anew.
 test: export PYTHONDONTWRITEBYTECODE =
-test: check docs .venv/develop
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+test: lint .venv/develop
+	@said=$$(mktemp); { $(TYPES) && $(DOCS); } >$$said 2>&1 & beside=$$!; \
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist worksteal; tests=$$?; \
+	wait $$beside; beside=$$?; cat $$said; rm $$said; exit $$((tests | beside))
 
-check: .venv/develop
+check: lint
+	$(TYPES)
+
+lint: .venv/develop
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
 	$(BIN)/lint-imports
 
 # The conformance suites whole (about an hour); `make test` runs fixed samples of them. With PyTorch, which `make torch`
@@ -34,7 +43,7 @@ torch: .venv/develop
 	$(PIP) --group torch
 
 docs: .venv/develop
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(DOCS)
 
 # The pictures of the first page, out of real commands.
 pictures: .venv/develop
