@@ -67,7 +67,8 @@ class OpenVinoDecoder:
             precision: None takes bf16 on `amx` and fp32 on `cpu`; and both, if the CPU has bf16 and the weights are
                 packed. They are then in memory twice.
             cache_type: of keys and values; None takes what the plugin takes on this CPU.
-            is_exact: do not round activations to 8 bits where they meet packed weights.
+            is_exact: do not round activations to 8 bits where they meet packed weights. In bf16 they are never rounded:
+                with many tokens, that is slower (measured on AMX).
 
         Raises:
             UnsupportedError: OpenVINO cannot compile it, or not with such a cache or precision on this CPU.
@@ -87,11 +88,11 @@ class OpenVinoDecoder:
         }
         if cache_type is not None:
             properties["KV_CACHE_PRECISION"] = _CACHE_TYPES[cache_type]
-        if is_exact:
-            properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
         self.unit = unit
         self.precision = "bf16" if "bf16" in precisions else "fp32"
-        self._programs = [_Program(model, each, properties) for each in precisions]
+        self._programs = [
+            _Program(model, each, properties, is_rounding=each == "fp32" and not is_exact) for each in precisions
+        ]
         heads = cache_heads(model.model.graph)
         # All programs have the same caches: in 8 bits their layout does not depend on the precision.
         self._caches = [Cache(self._programs[0].port(name), *each) for name, each in heads.items()]
@@ -177,10 +178,15 @@ class OpenVinoDecoder:
 class _Program:
     """The graph, compiled in one precision."""
 
-    def __init__(self, model: HeldModel, precision: DecoderPrecision, properties: Mapping[str, object]) -> None:
-        hint = "bf16" if precision == "bf16" else "f32"
+    def __init__(
+        self, model: HeldModel, precision: DecoderPrecision, properties: Mapping[str, object], *, is_rounding: bool
+    ) -> None:
+        """`is_rounding`: round activations to 8 bits where they meet packed weights."""
+        properties = {**properties, "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+        if not is_rounding:
+            properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
         try:
-            compiled = compile_decoder(model, {**properties, "INFERENCE_PRECISION_HINT": hint})
+            compiled = compile_decoder(model, properties)
         except RuntimeError as error:
             kind = properties.get("KV_CACHE_PRECISION")
             cache = (
