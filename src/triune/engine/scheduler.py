@@ -8,6 +8,7 @@ waiting. Where blocks run out, the least urgent sequence gives up its own, and c
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -92,19 +93,18 @@ class Plan:
         tables = [piece.sequence.table.blocks for piece in self.pieces]
         return DecoderStep(
             input_ids=np.fromiter(
-                (
-                    token
-                    for piece in self.pieces
-                    for token in (*piece.sequence.tokens[piece.begin : piece.end], *piece.drafts)
+                chain.from_iterable(
+                    (*piece.sequence.tokens[piece.begin : piece.end], *piece.drafts) for piece in self.pieces
                 ),
                 np.int64,
             ),
             position_ids=np.fromiter(
-                (at for piece in self.pieces for at in range(piece.begin, piece.begin + piece.num_tokens)), np.int64
+                chain.from_iterable(range(piece.begin, piece.begin + piece.num_tokens) for piece in self.pieces),
+                np.int64,
             ),
             past_lengths=np.array([piece.begin for piece in self.pieces], np.int32),
             subsequence_begins=begins,
-            block_indices=np.fromiter((block for table in tables for block in table), np.int32),
+            block_indices=np.fromiter(chain.from_iterable(tables), np.int32),
             block_indices_begins=np.cumsum([0, *map(len, tables)], dtype=np.int32),
             logits_indices=np.fromiter(
                 (
@@ -216,6 +216,8 @@ class Scheduler:
             plan: the step.
             drafts: guesses of the tokens that follow some of `plan.choosing`.
         """
+        if not drafts:
+            return plan
         budget = self._limits.step_tokens - plan.num_tokens
         pieces: list[Piece] = []
         for piece in plan.pieces:
@@ -257,11 +259,12 @@ class Scheduler:
                     )
                 else:
                     sequence.append(sample.token)
-            # The keys and values of the last token are not computed yet.
-            num_written = piece.end + max(0, len(tokens) - 1)
-            sequence.table.write(sequence.tokens[:num_written])
-            if piece.drafts:
-                sequence.table.truncate(num_written)
+            if sequence.finish_reason is not FinishReason.ERROR:
+                # The keys and values of the last token are not computed yet.
+                num_written = piece.end + max(0, len(tokens) - 1)
+                sequence.table.write(sequence.tokens, num_written)
+                if piece.drafts:
+                    sequence.table.truncate(num_written)
             if sequence.finish_reason is not None:
                 self._remove(sequence)
                 ended.append(sequence)
@@ -298,8 +301,11 @@ class Scheduler:
             the number of tokens of the piece; 0 if there are not enough blocks, so that the sequence goes on waiting.
         """
         table = sequence.table
-        # The last token is computed in any case, since its logits choose the next one.
-        num_cached = table.share(block_hashes(sequence.tokens[:-1], self._block_size, sequence.salt))
+        # The last token is computed in any case, since its logits choose the next one. A sequence that waits for blocks
+        # is asked for in each step: hash its tokens once.
+        if len(sequence.hashes) != (len(sequence.tokens) - 1) // self._block_size:
+            sequence.hashes = block_hashes(sequence.tokens[:-1], self._block_size, sequence.salt)
+        num_cached = table.share(sequence.hashes)
         count = min(budget, sequence.num_to_compute)
         # One block more for each running sequence, so that a new one does not cause a preemption at once.
         if table.num_missing(num_cached + count) + len(self._running) > self._pool.num_available and self._running:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.engine.kv.hashes import BlockHash
 from triune.engine.kv.table import BlockTable
 from triune.engine.sampling.sampler import SamplingState
 from triune.engine.structured.matcher import Matcher
@@ -59,6 +60,7 @@ class Sequence:
         matcher: what its answer keeps to; None if it is free.
         started_ns: when its first step was planned; None before that.
         tokens: the prompt and the answer so far.
+        hashes: of the full blocks of all tokens but the last, as of when it last waited.
         finish_reason: why it has ended; None while it runs.
         error: the error that ended it, if the reason is ERROR.
         num_cached_tokens: tokens of the prompt that were found in the cache when it began.
@@ -75,6 +77,7 @@ class Sequence:
     matcher: Matcher | None = None
     started_ns: int | None = field(default=None, init=False)
     tokens: list[int] = field(init=False)
+    hashes: list[BlockHash] = field(default_factory=list[BlockHash], init=False)
     finish_reason: FinishReason | None = field(default=None, init=False)
     error: TriuneError | None = field(default=None, init=False)
     num_cached_tokens: int = field(default=0, init=False)

@@ -149,3 +149,12 @@ def test_what_can_never_be_computed_is_refused() -> None:
         Ending(0)
     with pytest.raises(InvalidArgumentError, match="min_tokens is 6; it must be between 0 and max_tokens, 5"):
         Ending(5, min_tokens=6)
+
+
+def test_what_a_failed_sequence_computed_is_not_shared() -> None:
+    bench = Bench()
+    bench.add(9)
+    bench.run(FAILED)
+    assert bench.pool.num_cached == 0
+    bench.add(9)
+    assert pieces(bench.run()) == [(0, 9)]

@@ -69,16 +69,18 @@ class BlockTable:
         self.blocks += blocks
         return True
 
-    def write(self, tokens: Sequence[int]) -> None:
-        """Record that the keys and values of all `tokens` of the sequence are in the blocks. Full blocks are published.
+    def write(self, tokens: Sequence[int], num_tokens: int | None = None) -> None:
+        """Record that keys and values of the sequence are in the blocks. Full blocks are published.
 
         Args:
-            tokens: all token ids of the sequence whose keys and values have been written, from the first.
+            tokens: token ids of the sequence, from the first.
+            num_tokens: how many of them have their keys and values in the blocks; None: all.
         """
-        if len(tokens) > self.capacity:
-            raise InternalError(f"{len(tokens)} tokens were written to blocks with room for {self.capacity}")
-        self.num_tokens = len(tokens)
-        for index in range(self._num_published, len(tokens) // self._block_size):
+        num_tokens = len(tokens) if num_tokens is None else num_tokens
+        if num_tokens > self.capacity:
+            raise InternalError(f"{num_tokens} tokens were written to blocks with room for {self.capacity}")
+        self.num_tokens = num_tokens
+        for index in range(self._num_published, num_tokens // self._block_size):
             begin = index * self._block_size
             self._last_hash = next_hash(self._last_hash, tokens[begin : begin + self._block_size])
             self._pool.publish(self.blocks[index], BlockHash(self._last_hash))
