@@ -16,10 +16,13 @@ from triune.graph.load import load
 from triune.graph.normalize import foreign_ops, normalize
 from triune.graph.passes.narrow import Narrow
 from triune.graph.passes.narrow_values import narrow_array
+from triune.graph.precision import TOLERANCES
 from triune.graph.weight_files import with_data
+from triune.runtimes import missing
 from triune.runtimes.compiled_cache import CompiledCache
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml.conversion import convert_here
+from triune.runtimes.mlx import Mlx
 
 
 def run(model: ModelProto, inputs: dict[str, Array]) -> list[Array]:
@@ -41,6 +44,23 @@ def test_normalized_and_narrowed_models_compute_the_same(models: Path, name: str
     narrow = {key: narrow_array(key, array) for key, array in inputs.items()}
     for actual, right in zip(run(Narrow()(normal), narrow), expected, strict=True):
         np.testing.assert_allclose(actual, right, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("precision", ["source", "bf16", "fp16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_mlx_computes_what_onnx_runtime_does(models: Path, name: str, precision: str) -> None:
+    if reason := missing().get("mlx"):
+        pytest.skip(reason)
+    path = models / name / "1" / "model.onnx"
+    executable = Mlx([UnitStatus(Unit.GPU, Presence.EMULATED, reason="for a test")]).load(
+        path, unit=Unit.GPU, num_threads=1, options={"mlx.precision": precision}
+    )
+    expected = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, dict(inputs_of(name)))
+    names = [spec.name for spec in executable.signature.outputs]
+    found = executable.run(inputs_of(name), names)
+    for each, right in zip(found.values(), expected, strict=True):
+        tolerance = 2e-5 if precision == "source" else TOLERANCES[precision]
+        np.testing.assert_allclose(each, right, rtol=0, atol=tolerance * np.abs(right).max())
 
 
 def test_minilm_on_the_emulated_neural_engine(models: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""RotaryEmbedding."""
+"""RotaryEmbedding, and attention where `graph.fused` finds it."""
 
 from collections.abc import Mapping
 
@@ -30,6 +30,18 @@ def _rotary(c: Context) -> None:
         found = mx.concatenate([real, imaginary], axis=-1)
     found = mx.concatenate([found.astype(x.dtype), rest], axis=-1) if rest.shape[-1] else found.astype(x.dtype)
     c.give(found.reshape(x.shape) if is_flat else mx.swapaxes(found, 1, 2))
+
+
+def fused_attention(c: Context) -> None:
+    """The pattern `scaled_dot_product_attention` of `graph.fused`: query, key, value, and a mask that is added."""
+    query, key, value = (c.input(index) for index in range(3))
+    mask = None
+    if c.has(3):
+        # Not infinite in 16 bits, either: a row in which all is masked would be of no number.
+        mask = mx.maximum(c.input(3), mx.finfo(query.dtype).min).astype(query.dtype)
+        mask = mask.reshape((*[1] * (4 - mask.ndim), *mask.shape))
+    scale = float(c.attributes["scale"])
+    c.give(mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=mask))
 
 
 TABLE: Mapping[str, Lowering] = {"RotaryEmbedding": _rotary}

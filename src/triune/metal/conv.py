@@ -1,9 +1,14 @@
-"""Convolutions. MLX has channels last, ONNX has them first."""
+"""Convolutions and BatchNormalization.
+
+MLX has channels last, ONNX has them first. A result is a view with channels first of an array that has them last, and so
+is what is computed of it element by element: between convolutions nothing is copied.
+"""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from triune.graph.conversion.lowering import norms
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.window import Window, cuts_of, window_of
 from triune.metal.builder import product
@@ -23,17 +28,15 @@ def _conv(c: Context) -> None:
     if not mx.issubdtype(x.dtype, mx.floating):
         found = _of_integers(x, weights, window, pads, groups)
     else:
-        found = _first(
-            mx.conv_general(
-                _last(x),
-                _last(weights),
-                stride=window.strides,
-                padding=([low for low, _ in pads], [high for _, high in pads]),
-                kernel_dilation=window.dilations,
-                groups=groups,
-            )
+        found = mx.conv_general(
+            channels_last(x),
+            channels_last(weights),
+            stride=window.strides,
+            padding=([low for low, _ in pads], [high for _, high in pads]),
+            kernel_dilation=window.dilations,
+            groups=groups,
         )
-    c.give(_biased(c, found))
+    c.give(channels_first(_biased(c, found)))
 
 
 def _conv_transpose(c: Context) -> None:
@@ -50,21 +53,19 @@ def _conv_transpose(c: Context) -> None:
     ]
     grouped = weights.reshape((groups, weights.shape[0] // groups, *weights.shape[1:]))
     turned = mx.swapaxes(grouped, 1, 2).reshape((-1, weights.shape[0] // groups, *kernel))
-    found = _first(
-        mx.conv_general(
-            _last(x),
-            _last(turned),
-            stride=1,
-            padding=([max(low, 0) for low, _ in pads], [max(high, 0) for _, high in pads]),
-            kernel_dilation=dilations,
-            input_dilation=strides,
-            groups=groups,
-            flip=True,
-        )
+    found = mx.conv_general(
+        channels_last(x),
+        channels_last(turned),
+        stride=1,
+        padding=([max(low, 0) for low, _ in pads], [max(high, 0) for _, high in pads]),
+        kernel_dilation=dilations,
+        input_dilation=strides,
+        groups=groups,
+        flip=True,
     )
     # More may be cut off than the kernel reaches.
-    cuts = [slice(max(-low, 0), size + min(high, 0)) for (low, high), size in zip(pads, found.shape[2:], strict=True)]
-    c.give(_biased(c, found[(slice(None), slice(None), *cuts)]))
+    cuts = [slice(max(-low, 0), size + min(high, 0)) for (low, high), size in zip(pads, found.shape[1:-1], strict=True)]
+    c.give(channels_first(_biased(c, found[(slice(None), *cuts)])))
 
 
 def _require_known(sizes: Sequence[int]) -> None:
@@ -72,20 +73,22 @@ def _require_known(sizes: Sequence[int]) -> None:
         raise Refusal(f"a convolution of {len(sizes)} spatial dimensions; MLX has 1 to {_MOST_SPATIAL}")
 
 
-def _last(x: Value) -> Value:
+def channels_last(x: Value) -> Value:
+    """A view of (batch, channels, ...) as (batch, ..., channels)."""
     return mx.moveaxis(x, 1, -1)
 
 
-def _first(x: Value) -> Value:
+def channels_first(x: Value) -> Value:
+    """The inverse of `channels_last`."""
     return mx.moveaxis(x, -1, 1)
 
 
 def _biased(c: Context, found: Value) -> Value:
-    return found + c.input(2).reshape((-1, *[1] * (found.ndim - 2))) if c.has(2) else found
+    return found + c.input(2) if c.has(2) else found
 
 
 def _of_integers(x: Value, weights: Value, window: Window, pads: Sequence[tuple[int, int]], groups: int) -> Value:
-    """A convolution as products of matrices, one for each element of the kernel."""
+    """A convolution, with channels last, as products of matrices, one for each element of the kernel."""
     counts = [window.count(axis, size) for axis, size in enumerate(x.shape[2:])]
     padded = mx.pad(x, [(0, 0), (0, 0), *pads])
     results: list[Value] = []
@@ -93,9 +96,24 @@ def _of_integers(x: Value, weights: Value, window: Window, pads: Sequence[tuple[
         total = 0
         for place, part in zip(np.ndindex(*window.kernel), window.parts(counts), strict=True):
             matrix = mx.swapaxes(kernel[(slice(None), slice(None), *place)], 0, 1)
-            total = total + product(_last(rows[(slice(None), slice(None), *part)]), matrix)
-        results.append(_first(total))
-    return mx.concatenate(results, axis=1)
+            total = total + product(channels_last(rows[(slice(None), slice(None), *part)]), matrix)
+        results.append(total)
+    return mx.concatenate(results, axis=-1)
 
 
-TABLE: Mapping[str, Lowering] = {"Conv": _conv, "ConvTranspose": _conv_transpose}
+def _batch_norm(c: Context) -> None:
+    x = c.input(0)
+    if x.ndim < 3 or c.attributes.get("training_mode", 0):
+        norms.TABLE["BatchNormalization"](c)
+        return
+    scale, bias, mean, variance = (c.input(index).astype(mx.float32) for index in range(1, 5))
+    factor = scale * mx.rsqrt(variance + norms.epsilon_of(c))
+    found = channels_last(x) * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
+    c.give(channels_first(found))
+
+
+TABLE: Mapping[str, Lowering] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "BatchNormalization": _batch_norm,
+}

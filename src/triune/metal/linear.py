@@ -1,4 +1,4 @@
-"""Products of matrices, Softmax and RMSNormalization."""
+"""Products of matrices, and Softmax."""
 
 from collections.abc import Mapping
 
@@ -37,20 +37,4 @@ def _softmax(c: Context) -> None:
     c.give(mx.softmax(x, positive(int(c.attributes.get("axis", -1)), x.ndim), precise=True))
 
 
-def _rms_norm(c: Context) -> None:
-    x, scale = c.input(0), c.input(1)
-    axis, epsilon = positive(int(c.attributes.get("axis", -1)), x.ndim), float(c.attributes.get("epsilon", 1e-5))
-    if axis == x.ndim - 1 and scale.ndim == 1:
-        c.give(mx.fast.rms_norm(x, scale.astype(x.dtype), epsilon))
-        return
-    wide = x.astype(mx.float32)
-    root = mx.rsqrt(mx.mean(wide * wide, axis=list(range(axis, x.ndim)), keepdims=True) + epsilon)
-    c.give((wide * root).astype(x.dtype) * scale)
-
-
-TABLE: Mapping[str, Lowering] = {
-    "MatMul": _matmul,
-    "Gemm": _gemm,
-    "Softmax": _softmax,
-    "RMSNormalization": _rms_norm,
-}
+TABLE: Mapping[str, Lowering] = {"MatMul": _matmul, "Gemm": _gemm, "Softmax": _softmax}

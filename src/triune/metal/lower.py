@@ -8,8 +8,11 @@ from triune.graph.conversion.options import ConversionOptions
 from triune.graph.conversion.options import Precision as Converted
 from triune.graph.conversion.prepare import prepare, silent, translated_failures
 from triune.graph.conversion.unknown import empty_unknown
+from triune.graph.fused.attention import FuseAttention
+from triune.graph.fused.rms_norm import FuseRmsNorm
 from triune.graph.normalize import normalize
 from triune.graph.passes.halve import Halve
+from triune.graph.passes.run import run_passes
 from triune.graph.weight_files import WeightFile
 from triune.metal.library import exclusive, mx
 from triune.metal.program import BEYOND_CORE, Program
@@ -41,5 +44,6 @@ def lower(model: ModelProto, precision: Precision = "source", *, most_bytes: int
             copy.CopyFrom(model)
             empty_unknown(copy)
             core = normalize(copy, keep=BEYOND_CORE, file=file)
+        core = run_passes(core, [FuseRmsNorm(file), FuseAttention(file)], None)
         kind = mx.bfloat16 if precision == "bf16" else mx.float32
         return Program(core.graph, float_type=kind, most_bytes=most_bytes)

@@ -1,4 +1,4 @@
-"""AveragePool and MaxPool, as reductions of a view in which each window is a row."""
+"""AveragePool and MaxPool, as reductions of a view that has all windows. Channels are last, as in `conv`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 
 from triune.graph.conversion.window import Window, flat_indices, window_of
 from triune.metal.context import Context, Lowering
+from triune.metal.conv import channels_first, channels_last
 from triune.metal.library import Value, from_numpy, mx
 
 
 def _average_pool(c: Context) -> None:
     x, window, counts = _window(c)
-    rows = _rows(c.builder.summable(x), window, counts, 0)
-    total = mx.sum(rows, axis=-1)
+    total = mx.sum(_windows(c.builder.summable(x), window, counts, 0), axis=-2)
     is_padding = bool(c.attributes.get("count_include_pad", 0))
     numbers = [_elements(window, axis, size, counts[axis], is_padding) for axis, size in enumerate(x.shape[2:])]
     for axis, number in enumerate(numbers):
-        shape = [-1 if place == 2 + axis else 1 for place in range(x.ndim)]
+        shape = [-1 if place == 1 + axis else 1 for place in range(x.ndim)]
         total = total / from_numpy(number.astype(np.float32)).astype(total.dtype).reshape(shape)
-    c.give(total.astype(x.dtype))
+    c.give(channels_first(total.astype(x.dtype)))
 
 
 def _elements(window: Window, axis: int, size: int, count: int, is_padding: bool) -> NDArray[np.int64]:
@@ -36,13 +36,13 @@ def _max_pool(c: Context) -> None:
     x, window, counts = _window(c)
     is_float = c.builder.is_float(x)
     lowest = -np.inf if is_float else np.iinfo(c.builder.dtype(x)).min
-    rows = _rows(x, window, counts, lowest)
-    c.give(mx.max(rows, axis=-1))
+    windows = _windows(x, window, counts, lowest)
+    c.give(channels_first(mx.max(windows, axis=-2)))
     if c.wants(1):
         flat = flat_indices(x.shape, is_column_major=bool(c.attributes.get("storage_order", 0)))
-        indices = _rows(from_numpy(flat), window, counts, -1)
-        best = mx.expand_dims(mx.argmax(rows, axis=-1), -1)
-        c.give(mx.squeeze(mx.take_along_axis(indices, best, -1), -1).astype(mx.int64), 1)
+        indices = _windows(from_numpy(flat), window, counts, -1)
+        best = mx.expand_dims(mx.argmax(windows, axis=-2), -2)
+        c.give(channels_first(mx.squeeze(mx.take_along_axis(indices, best, -2), -2).astype(mx.int64)), 1)
 
 
 def _window(c: Context) -> tuple[Value, Window, list[int]]:
@@ -53,23 +53,25 @@ def _window(c: Context) -> tuple[Value, Window, list[int]]:
     return x, window, [window.count(axis, size, is_ceil=is_ceil) for axis, size in enumerate(sizes)]
 
 
-def _rows(x: Value, window: Window, counts: Sequence[int], filler: float) -> Value:
-    """The windows of an image, padded with a number: [batch, channels, positions..., elements of a window]."""
-    widths = [(0, 0), (0, 0)]
+def _windows(x: Value, window: Window, counts: Sequence[int], filler: float) -> Value:
+    """The windows of an image, padded with a number: (batch, positions..., elements of a window, channels)."""
+    widths = [(0, 0)]
     for axis, size in enumerate(x.shape[2:]):
         begin, _ = window.padding(axis, size) or (0, 0)
         widths.append((begin, max(window.needed(axis, counts[axis]) - size - begin, 0)))
-    padded = mx.contiguous(mx.pad(x, widths, constant_values=mx.array(filler, dtype=x.dtype)))
+    image = channels_last(x)
+    padded = mx.contiguous(mx.pad(image, [*widths, (0, 0)], constant_values=mx.array(filler, dtype=x.dtype)))
     shape: list[int] = padded.shape
     steps = [math.prod(shape[axis + 1 :]) for axis in range(x.ndim)]
     spatial = range(len(counts))
     strides = [
-        *steps[:2],
-        *(steps[2 + axis] * window.strides[axis] for axis in spatial),
-        *(steps[2 + axis] * window.dilations[axis] for axis in spatial),
+        steps[0],
+        *(steps[1 + axis] * window.strides[axis] for axis in spatial),
+        *(steps[1 + axis] * window.dilations[axis] for axis in spatial),
+        1,
     ]
-    found = mx.as_strided(padded, [*x.shape[:2], *counts, *window.kernel], strides)
-    return found.reshape((*x.shape[:2], *counts, -1))
+    found = mx.as_strided(padded, [shape[0], *counts, *window.kernel, shape[-1]], strides)
+    return found.reshape((shape[0], *counts, -1, shape[-1]))
 
 
 TABLE: Mapping[str, Lowering] = {"AveragePool": _average_pool, "MaxPool": _max_pool}

@@ -15,6 +15,7 @@ from triune.graph.conversion.context import NodeContext
 from triune.graph.conversion.left import why_left
 from triune.graph.conversion.lowering.table import SHARED
 from triune.graph.conversion.problems import Problem, called, require_none
+from triune.graph.fused.call import DOMAIN
 from triune.graph.values import attributes_of, names_read_by, subgraphs_of
 from triune.graph.weight_files import array_of
 from triune.metal import (
@@ -24,6 +25,7 @@ from triune.metal import (
     elementwise,
     gathers,
     linear,
+    norms,
     pools,
     quantize,
     random_numbers,
@@ -39,7 +41,7 @@ from triune.metal.packing import Quantized, Reader, quantized
 from triune.metal.scope import Scope
 
 _OWN = (
-    *(attention, control, conv, elementwise, gathers, linear),
+    *(attention, control, conv, elementwise, gathers, linear, norms),
     *(pools, quantize, random_numbers, reductions, resize, shapes, slices),
 )
 """Families of operators that MLX has itself."""
@@ -50,6 +52,12 @@ BEYOND_CORE = ("BitCast", "RMSNormalization", "RotaryEmbedding")
 """Operators that are computed as they are, though core ops could say them."""
 
 _STANDARD = ("", "ai.onnx")
+
+_FUSED: Mapping[str, Lowering] = {
+    "rms_norm": norms.fused_rms_norm,
+    "scaled_dot_product_attention": attention.fused_attention,
+}
+"""Patterns of `graph.fused` that are one operation of MLX."""
 
 _BYTES: Mapping[int, Any] = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8}
 
@@ -204,8 +212,11 @@ class Program:
         values = conversion.Values(graph)
         steps: list[_Step] = []
         for node in graph.node:
-            lowering = (TABLE if node.domain in _STANDARD else self._more).get(node.op_type)
             attributes = attributes_of(node)
+            if node.domain == DOMAIN:
+                lowering = _FUSED.get(attributes["kind"])
+            else:
+                lowering = (TABLE if node.domain in _STANDARD else self._more).get(node.op_type)
             self.is_random |= node.op_type in random_numbers.OPS
             for each in attributes.values():
                 if isinstance(each, GraphProto):
