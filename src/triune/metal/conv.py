@@ -1,7 +1,7 @@
 """Convolutions and BatchNormalization.
 
-MLX has channels last, ONNX has them first. A result is a view with channels first of an array that has them last, and so
-is what is computed of it element by element: between convolutions nothing is copied.
+MLX has channels last, ONNX has them first. A result is a view with channels first of an array that has them last. So is
+what is computed of it element by element: between convolutions nothing is copied.
 """
 
 from collections.abc import Mapping, Sequence
