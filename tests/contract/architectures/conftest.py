@@ -44,7 +44,14 @@ def _openvino(model: HeldModel, feed: Mapping[str, NDArray[Any]]) -> Sequence[ND
     return [found[port] for port in compiled.outputs]
 
 
-RUNS: dict[str, Run] = {"numpy": _numpy, "onnxruntime": _onnxruntime, "openvino": _openvino}
+def _mlx(model: HeldModel, feed: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+    from triune.metal.function import Function
+    from triune.metal.lower import lower
+
+    return Function(lower(model.whole()))(feed, [value.name for value in model.model.graph.output])
+
+
+RUNS: dict[str, Run] = {"numpy": _numpy, "onnxruntime": _onnxruntime, "openvino": _openvino, "mlx": _mlx}
 
 
 @pytest.fixture(params=list(RUNS))
