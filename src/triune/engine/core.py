@@ -8,6 +8,7 @@ from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
 from triune.engine.choosing import choose
 from triune.engine.kv.hashes import root_hash
 from triune.engine.kv.pool import KVBlockPool
+from triune.engine.kv.second_tier import SecondTier
 from triune.engine.kv.table import BlockTable
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import FAILED, Sample, SamplingState
@@ -36,6 +37,7 @@ class EngineCore:
         clock: Clock,
         limits: SchedulerLimits | None = None,
         proposer: Proposer | None = None,
+        second_tier: SecondTier | None = None,
     ) -> None:
         """Args:
         decoder: computes the steps. The caller closes it.
@@ -43,11 +45,13 @@ class EngineCore:
         clock: tells how long sequences have waited.
         limits: what a step may hold; None for the defaults.
         proposer: guesses tokens, so that steps give several; None guesses only what a constraint leaves no choice of.
+        second_tier: keeps blocks that the cache has no room for; None loses them. `close` closes it.
         """
         self._decoder = decoder
         self.vocab_size = vocab_size
         self._clock = clock
-        self._pool = KVBlockPool(decoder.num_blocks)
+        self._second_tier = second_tier
+        self._pool = KVBlockPool(decoder.num_blocks, second_tier.evict if second_tier is not None else None)
         limits = limits or SchedulerLimits()
         # The keys and values of an answer's last token are never needed.
         self.context_tokens = min(limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
@@ -111,6 +115,8 @@ class EngineCore:
         state, now_ns = SamplingState(parameters, prompt, index), self._clock.now_ns()
         sequence = Sequence(prompt, table, state, ending, priority, salt, now_ns, matcher)
         self._scheduler.add(sequence)
+        if self._second_tier is not None:
+            self._second_tier.want(self._pool, sequence)
         return sequence
 
     def cancel(self, sequence: Sequence) -> None:
@@ -127,6 +133,8 @@ class EngineCore:
             one. The list is empty if the step only read parts of prompts, or if there is nothing to do.
         """
         started_ns = self._clock.now_ns()
+        if self._second_tier is not None:
+            self._second_tier.restore(self._pool, can_wait=not self._scheduler.num_running)
         plan = self._scheduler.schedule()
         self.num_planned = len(plan.pieces)
         if not plan.pieces:
@@ -152,7 +160,14 @@ class EngineCore:
         """Verify the laws of queues and blocks. Raises an InternalError that names the broken one."""
         self._scheduler.check()
 
+    def close(self) -> None:
+        """Write the prefix cache to its second tier, if there is one. No sequence may be left; no call may follow."""
+        if self._second_tier is not None:
+            self._second_tier.close(self._pool.cached())
+
     def _execute(self, plan: Plan) -> list[list[Sample]]:
+        if self._second_tier is not None:
+            self._second_tier.save()
         return choose(plan, self._decoder.run(plan.step()))
 
     def _fail(self, plan: Plan, error: TriuneError) -> list[tuple[Sequence, Sample | None]]:

@@ -197,6 +197,8 @@ class Scheduler:
         for sequence in self._by_urgency(self._waiting, now_ns):
             if budget == 0 or len(self._running) >= self._limits.sequences:
                 break
+            if sequence.num_awaited:
+                continue
             count = self._begin(sequence, budget, now_ns)
             if not count:
                 # Do not plan those that wait behind it: with fewer tokens they might always find room, and overtake it

@@ -65,6 +65,7 @@ class Sequence:
         error: the error that ended it, if the reason is ERROR.
         num_cached_tokens: tokens of the prompt that were found in the cache when it began.
         num_preemptions: how often it gave up its blocks to others.
+        num_awaited: blocks that are being read for it; it does not begin before they are there.
     """
 
     prompt: Tokens[int]
@@ -82,6 +83,7 @@ class Sequence:
     error: TriuneError | None = field(default=None, init=False)
     num_cached_tokens: int = field(default=0, init=False)
     num_preemptions: int = field(default=0, init=False)
+    num_awaited: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         """Begin with the prompt."""

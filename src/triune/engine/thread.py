@@ -206,6 +206,7 @@ class EngineThread:
             self._cancel(job)
         if self._failure is None:
             self._core.check()
+        self._core.close()
 
     def _break(self, error: Exception) -> None:
         """Fail all jobs, and those that come."""

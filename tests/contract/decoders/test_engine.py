@@ -1,5 +1,7 @@
 """The engine over every decoder: what many sequences get together is what each gets from the plain graph, alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
@@ -9,6 +11,7 @@ from contract.decoders.conftest import Bench
 from triune.core.clock import VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.engine.core import EngineCore
+from triune.engine.kv.second_tier import SecondTier
 from triune.engine.models import write_model
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.scheduler import SchedulerLimits
@@ -84,6 +87,46 @@ def test_guesses_change_no_answer(bench: Bench) -> None:
     run(engine)
     assert [sequence.tokens for sequence in sequences] == [alone(prompt, 24) for prompt in asked]
     assert 0 < engine.speculator.num_right < engine.speculator.num_guessed, "some were right, and some were wrong"
+
+
+def test_blocks_come_back_from_files_after_a_restart(bench: Bench, tmp_path: Path) -> None:
+    decoder = bench.load(CASE, num_blocks=6)
+    asked = [*prompts(), [*range(40, 5, -1)], [*range(36)], prompts()[0]]
+
+    def answers() -> list[Sequence]:
+        decoder.allocate(6)
+        tier = SecondTier(decoder, tmp_path / "key", 100 * decoder.block_bytes)
+        tier.disk.wait_for_room()
+        engine = EngineCore(
+            decoder, CONFIGS[CASE].vocab_size, VirtualClock(), SchedulerLimits(step_tokens=40), second_tier=tier
+        )
+        found: list[Sequence] = []
+        for prompt in asked:
+            found.append(engine.add(prompt, GREEDY, Ending(4)))
+            run(engine)
+        engine.close()
+        assert tier.disk.num_broken == 0
+        return found
+
+    expected = [alone(prompt, 4) for prompt in asked]
+    first, second = answers(), answers()
+    assert [each.tokens for each in first] == [each.tokens for each in second] == expected
+    assert first[0].num_cached_tokens == 0
+    assert second[0].num_cached_tokens >= 32, "they were in files"
+    assert first[-1].num_cached_tokens >= 32, "they were evicted, and came back"
+    for file in (tmp_path / "key").iterdir():
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    decoder.allocate(6)
+    tier = SecondTier(decoder, tmp_path / "key", 100 * decoder.block_bytes)
+    engine = EngineCore(decoder, CONFIGS[CASE].vocab_size, VirtualClock(), second_tier=tier)
+    tier.disk.wait_for_room()
+    sequence = engine.add(asked[0], GREEDY, Ending(4))
+    run(engine)
+    engine.close()
+    assert (sequence.tokens, sequence.num_cached_tokens) == (expected[0], 0)
+    assert tier.disk.num_broken > 0
 
 
 def test_a_cancelled_sequence_leaves_the_others_alone(bench: Bench) -> None:

@@ -133,6 +133,11 @@ class KVBlockPool:
         """
         return self._references[block] == 1 and self._hashes[block] is None
 
+    def cached(self) -> list[tuple[int, BlockHash]]:
+        """The cached blocks and their hashes, the most recently used first."""
+        found = [(block, self._hashes[block]) for block in reversed(self._cached)]
+        return [(block, each) for block, each in found if each is not None]
+
     def forget_cached(self) -> None:
         """Free all cached blocks, without telling `on_eviction`: for new weights, for example."""
         while self._cached:

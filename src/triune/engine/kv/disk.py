@@ -1,0 +1,264 @@
+"""Blocks in files: the second tier of the prefix cache, which survives a restart."""
+
+import logging
+import os
+import queue
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.threads import start_thread
+from triune.engine.kv.hashes import BlockHash
+
+Layout: TypeAlias = Sequence[tuple[tuple[int, ...], np.dtype[np.generic]]]
+"""The shape and dtype of each array of a block."""
+
+MAX_PENDING: Final = 64
+"""The most blocks in memory that wait to be written, and the most that were read and wait to be taken. Blocks beyond
+that are not written: memory is for the first tier.
+"""
+
+_CHECKSUM_BYTES: Final = 16
+_SUFFIX: Final = ".kv"
+_PART_SUFFIX: Final = ".part"
+_FIND, _LOAD, _STORE, _END = 0, 1, 2, 3
+
+_log = logging.getLogger(__name__)
+
+
+class DiskTier:
+    """Stores and loads blocks in a thread of its own. Its methods are called from one other thread, and return at once.
+
+    A file holds the checksum of its block and of the block's hash, then the arrays. The folder belongs to one model's
+    weights, form of cache and block size.
+
+    Attributes:
+        num_stored: blocks written.
+        num_loaded: blocks read.
+        num_broken: files that were deleted since they did not hold what they should.
+        num_dropped: blocks that were not written since too many waited.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, layout: Layout) -> None:
+        """Args:
+        folder: made if it is missing. Other folders beside it are deleted: they are of other weights.
+        max_bytes: the most bytes of all files. The least recently used are deleted.
+        layout: of the blocks.
+
+        Raises:
+            NoThreadError: the system cannot start a thread.
+        """
+        self._folder = folder
+        self._layout = layout
+        self._file_bytes = _CHECKSUM_BYTES + sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
+        self._max_files = max_bytes // self._file_bytes
+        self._lock = threading.Lock()
+        self._files: OrderedDict[BlockHash, None] = OrderedDict()
+        """What is in files, the least recently used first."""
+        self._pending: dict[BlockHash, None] = {}
+        self._work: queue.PriorityQueue[tuple[int, int, BlockHash, Sequence[Array]]] = queue.PriorityQueue()
+        self._loaded: queue.Queue[tuple[BlockHash, Sequence[Array] | None]] = queue.Queue(MAX_PENDING)
+        self._num_loading = 0
+        self._order = 0
+        self._is_off = False
+        self.num_stored = self.num_loaded = self.num_broken = self.num_dropped = 0
+        self._put(_FIND, BlockHash(b""), ())
+        self._thread = start_thread(self._run, "cache on disk")
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether blocks were asked for that `take` has not returned yet."""
+        return self._num_loading > 0
+
+    def has(self, block_hash: BlockHash) -> bool:
+        """Whether a block is in a file."""
+        with self._lock:
+            return block_hash in self._files and not self._is_off
+
+    def store(self, block_hash: BlockHash, arrays: Sequence[Array]) -> None:
+        """Write a block, unless it is in a file already."""
+        with self._lock:
+            if self._is_off or block_hash in self._files or block_hash in self._pending:
+                return
+            if len(self._pending) >= min(MAX_PENDING, self._max_files):
+                self.num_dropped += 1
+                return
+            self._pending[block_hash] = None
+        self._put(_STORE, block_hash, arrays)
+
+    def load(self, block_hash: BlockHash) -> None:
+        """Read a block; `take` returns it once it is there."""
+        self._num_loading += 1
+        self._put(_LOAD, block_hash, ())
+
+    def take(self, seconds: float = 0.0) -> list[tuple[BlockHash, Sequence[Array] | None]]:
+        """The blocks that were read since the last call: each with its arrays, or None if its file was missing or
+        broken.
+
+        Args:
+            seconds: how long to wait for the first one, if there is none yet.
+        """
+        found: list[tuple[BlockHash, Sequence[Array] | None]] = []
+        while True:
+            try:
+                found.append(self._loaded.get(block=seconds > 0, timeout=seconds or None))
+            except queue.Empty:
+                self._num_loading -= len(found)
+                return found
+            seconds = 0.0
+
+    def wait_for_room(self) -> None:
+        """Wait until all blocks that were handed over are written, and those of earlier runs are known."""
+        self._work.join()
+
+    def close(self) -> None:
+        """Write what waits, and end the thread. Nothing may be loading, and no call may follow."""
+        self._put(_END, BlockHash(b""), ())
+        self._thread.join()
+
+    def _put(self, kind: int, block_hash: BlockHash, arrays: Sequence[Array]) -> None:
+        self._order += 1
+        self._work.put((kind, self._order, block_hash, arrays))
+
+    def _run(self) -> None:
+        while True:
+            kind, _, block_hash, arrays = self._work.get()
+            if kind == _FIND:
+                self._try(self._find)
+            elif kind == _LOAD:
+                self._try(partial(self._load, block_hash))
+            elif kind == _STORE:
+                self._try(partial(self._write, block_hash, arrays))
+            self._work.task_done()
+            if kind == _END:
+                return
+
+    def _try(self, work: Callable[[], None]) -> None:
+        """Do work; an error turns the tier off."""
+        try:
+            work()
+        except OSError as error:
+            self._is_off = True
+            _log.warning(
+                "the prefix cache's files in %s are not used any more: %s; make room there and load the model again",
+                self._folder,
+                error.strerror or error,
+            )
+
+    def _find(self) -> None:
+        """Find the files of earlier runs."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for other in self._folder.parent.iterdir():
+            if other != self._folder and other.is_dir():
+                shutil.rmtree(other)
+        found: list[tuple[int, BlockHash]] = []
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                if not entry.is_file() or path.suffix not in (_SUFFIX, _PART_SUFFIX):
+                    continue
+                status = entry.stat()
+                if path.suffix == _SUFFIX and status.st_size == self._file_bytes and _is_hex(path.stem):
+                    found.append((status.st_mtime_ns, BlockHash(bytes.fromhex(path.stem))))
+                else:
+                    self._delete(path, is_broken=path.suffix == _SUFFIX)
+        with self._lock:
+            for _, block_hash in sorted(found):
+                self._files[block_hash] = None
+        self._shrink()
+
+    def _load(self, block_hash: BlockHash) -> None:
+        arrays = None
+        try:
+            if self.has(block_hash):
+                arrays = self._read(block_hash)
+        finally:
+            self._loaded.put((block_hash, arrays))
+
+    def _read(self, block_hash: BlockHash) -> Sequence[Array] | None:
+        path = self._path(block_hash)
+        try:
+            content = path.read_bytes()
+            os.utime(path)
+        except FileNotFoundError:
+            # Someone else has made room.
+            self._forget(block_hash)
+            return None
+        payload = memoryview(content)[_CHECKSUM_BYTES:]
+        if len(content) != self._file_bytes or content[:_CHECKSUM_BYTES] != _checksum(block_hash, [payload]):
+            self._forget(block_hash)
+            self._delete(path, is_broken=True)
+            _log.warning("the file %s of the prefix cache is broken; it was deleted", path)
+            return None
+        with self._lock:
+            self._files[block_hash] = None
+            self._files.move_to_end(block_hash)
+        self.num_loaded += 1
+        arrays: list[Array] = []
+        begin = 0
+        for shape, dtype in self._layout:
+            end = begin + int(np.prod(shape)) * dtype.itemsize
+            arrays.append(np.frombuffer(payload[begin:end], dtype).reshape(shape))
+            begin = end
+        return arrays
+
+    def _write(self, block_hash: BlockHash, arrays: Sequence[Array]) -> None:
+        if self._is_off:
+            return
+        path = self._path(block_hash)
+        part = path.with_suffix(_PART_SUFFIX)
+        parts = [np.ascontiguousarray(each).view(np.uint8).reshape(-1) for each in arrays]
+        try:
+            with part.open("wb") as file:
+                file.write(_checksum(block_hash, [each.data for each in parts]))
+                for each in parts:
+                    file.write(each.data)
+            part.replace(path)
+        except OSError:
+            self._delete(part, is_broken=False)
+            raise
+        finally:
+            with self._lock:
+                self._pending.pop(block_hash, None)
+        with self._lock:
+            self._files[block_hash] = None
+        self.num_stored += 1
+        self._shrink()
+
+    def _shrink(self) -> None:
+        while True:
+            with self._lock:
+                if len(self._files) <= self._max_files:
+                    return
+                block_hash, _ = self._files.popitem(last=False)
+            self._path(block_hash).unlink(missing_ok=True)
+
+    def _forget(self, block_hash: BlockHash) -> None:
+        with self._lock:
+            self._files.pop(block_hash, None)
+
+    def _delete(self, path: Path, *, is_broken: bool) -> None:
+        self.num_broken += is_broken
+        path.unlink(missing_ok=True)
+
+    def _path(self, block_hash: BlockHash) -> Path:
+        return self._folder / f"{block_hash.hex()}{_SUFFIX}"
+
+
+def _checksum(block_hash: BlockHash, parts: Sequence[memoryview]) -> bytes:
+    digest = blake2b(block_hash, digest_size=_CHECKSUM_BYTES)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def _is_hex(text: str) -> bool:
+    return len(text) == 32 and all(letter in "0123456789abcdef" for letter in text)

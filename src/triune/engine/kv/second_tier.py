@@ -1,0 +1,104 @@
+"""Moves blocks between a decoder's cache and files."""
+
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import Final
+
+from triune.core.decoder import DecoderExecutable
+from triune.engine.kv.disk import DiskTier
+from triune.engine.kv.hashes import BlockHash, block_hashes
+from triune.engine.kv.pool import KVBlockPool
+from triune.engine.sequence import Sequence
+
+_WAIT_SECONDS: Final = 0.01
+_BATCH: Final = 32
+
+
+class SecondTier:
+    """Blocks that the pool evicts go to files; those that a new sequence begins with come back. Used from one thread.
+
+    A sequence whose blocks are read waits; the others go on. A block is copied out of the cache before the step that
+    writes over it, and files are written and read in another thread.
+
+    Attributes:
+        disk: the files.
+    """
+
+    def __init__(self, decoder: DecoderExecutable, folder: Path, max_bytes: int) -> None:
+        """Args:
+        decoder: owns the cache.
+        folder: for files of this model's weights, this decoder's form of cache and its block size alone.
+        max_bytes: the most bytes of all files.
+
+        Raises:
+            NoThreadError: the system cannot start a thread.
+        """
+        self._decoder = decoder
+        layout = [(each.shape[1:], each.dtype) for each in decoder.read_blocks([0])]
+        self.disk = DiskTier(folder, max_bytes, layout)
+        self._evicted: list[tuple[int, BlockHash]] = []
+        self._missing: dict[BlockHash, list[Sequence]] = {}
+        """What is being read, and who waits for it."""
+
+    def evict(self, block: int, block_hash: BlockHash) -> None:
+        """Note that a block will be written over by the next step; the pool's `on_eviction`."""
+        if not self.disk.has(block_hash):
+            self._evicted.append((block, block_hash))
+
+    def save(self) -> None:
+        """Copy what was evicted out of the cache. Call this before anything is written to the cache."""
+        evicted, self._evicted = self._evicted, []
+        for begin in range(0, len(evicted), _BATCH):
+            part = evicted[begin : begin + _BATCH]
+            arrays = self._decoder.read_blocks([block for block, _ in part])
+            for place, (_, block_hash) in enumerate(part):
+                # A copy, since the batch would stay in memory as long as one of its blocks.
+                self.disk.store(block_hash, [each[place].copy() for each in arrays])
+
+    def want(self, pool: KVBlockPool, sequence: Sequence) -> None:
+        """Read the blocks that a new sequence begins with, as far as they are in files only. It is held meanwhile."""
+        hashes = block_hashes(sequence.tokens[:-1], self._decoder.block_size, sequence.salt)
+        for each in hashes[len(pool.find(hashes)) : pool.num_blocks]:
+            if each not in self._missing:
+                if not self.disk.has(each):
+                    break
+                self._missing[each] = []
+                self.disk.load(each)
+            self._missing[each].append(sequence)
+            sequence.num_awaited += 1
+
+    def restore(self, pool: KVBlockPool, *, can_wait: bool) -> None:
+        """Put blocks that were read into the cache, and release the sequences that waited for them.
+
+        Args:
+            pool: the blocks.
+            can_wait: whether to wait for a moment for blocks that are being read.
+        """
+        if not self.disk.is_loading:
+            return
+        for block_hash, arrays in self.disk.take(_WAIT_SECONDS if can_wait else 0.0):
+            blocks = pool.allocate(1) if arrays is not None and not pool.find([block_hash]) else None
+            if arrays is not None and blocks is not None:
+                # The block may have been evicted for this one.
+                self.save()
+                self._decoder.write_blocks(blocks, [each[None] for each in arrays])
+                pool.publish(blocks[0], block_hash)
+                pool.release(blocks)
+            for sequence in self._missing.pop(block_hash):
+                sequence.num_awaited -= 1
+
+    def close(self, cached: Seq[tuple[int, BlockHash]]) -> None:
+        """Write what the cache still has, and end the thread.
+
+        Args:
+            cached: blocks and their hashes, those first that are to be kept if there is not room for all.
+        """
+        # What sequences waited for that have been cancelled.
+        while self.disk.is_loading:
+            self.disk.take(_WAIT_SECONDS)
+        for begin in range(0, len(cached), _BATCH):
+            self.disk.wait_for_room()
+            for block, block_hash in cached[begin : begin + _BATCH]:
+                self.evict(block, block_hash)
+            self.save()
+        self.disk.close()

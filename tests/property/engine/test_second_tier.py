@@ -1,0 +1,80 @@
+"""Whatever is evicted to files, read back, cancelled or restarted: each answer is the one that it is alone."""
+
+import tempfile
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from property.engine.test_scheduler import BLOCK_SIZE, NUM_BLOCKS, STOP, VOCABULARY, Decoder, answer_alone
+from triune.core.clock import VirtualClock
+from triune.core.datatypes import Array
+from triune.engine.core import EngineCore
+from triune.engine.kv.second_tier import SecondTier
+from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.scheduler import SchedulerLimits
+from triune.engine.sequence import Ending, FinishReason, Sequence
+
+GREEDY = SamplingParameters(temperature=0)
+
+
+class BlockDecoder(Decoder):
+    """Its blocks can be read and written. Their content is their tokens."""
+
+    num_blocks = NUM_BLOCKS
+    block_size = BLOCK_SIZE
+
+    def read_blocks(self, indices: Seq[int]) -> list[Array]:
+        return [self.memory[list(indices)]]
+
+    def write_blocks(self, indices: Seq[int], blocks: Seq[NDArray[Any]]) -> None:
+        self.memory[list(indices)] = blocks[0]
+
+
+prompts = st.lists(st.integers(0, 1), min_size=1, max_size=20)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    runs=st.lists(
+        st.lists(st.tuples(prompts, st.integers(1, 6), st.integers(0, 3), st.booleans()), max_size=8),
+        min_size=1,
+        max_size=3,
+    ),
+    num_files=st.integers(0, 40),
+)
+def test_answers_do_not_depend_on_where_blocks_were(
+    runs: list[list[tuple[list[int], int, int, bool]]], num_files: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for asked in runs:
+            decoder: Any = BlockDecoder()
+            tier = SecondTier(decoder, Path(folder) / "key", num_files * (16 + BLOCK_SIZE * 8))
+            limits = SchedulerLimits(step_tokens=7, sequences=4, context_tokens=26)
+            engine = EngineCore(decoder, VOCABULARY, VirtualClock(), limits, second_tier=tier)
+            sequences: list[Sequence] = []
+            for prompt, max_tokens, num_steps, is_cancelled in asked:
+                sequences.append(engine.add(prompt, GREEDY, Ending(max_tokens, frozenset({STOP}))))
+                for _ in range(num_steps):
+                    engine.step()
+                    engine.check()
+                if is_cancelled:
+                    engine.cancel(sequences[-1])
+            num_steps = 0
+            while not engine.is_idle:
+                engine.step()
+                engine.check()
+                num_steps += 1
+                assert num_steps < 3000
+            for sequence in sequences:
+                if sequence.finish_reason is not FinishReason.CANCELLED:
+                    alone = answer_alone(list(sequence.prompt), sequence.ending.max_tokens)
+                    assert sequence.tokens[len(sequence.prompt) :] == alone
+            engine.close()
+            assert tier.disk.num_broken == 0
+            assert np.issubdtype(decoder.memory.dtype, np.int64)
+            assert len(list((Path(folder) / "key").iterdir())) <= num_files

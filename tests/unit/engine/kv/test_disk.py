@@ -1,0 +1,153 @@
+"""Blocks in files: what comes back, after a restart as well, and what does not."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from triune.core.datatypes import Array
+from triune.engine.kv.disk import MAX_PENDING, DiskTier
+from triune.engine.kv.hashes import BlockHash
+
+LAYOUT = [((2, 3), np.dtype(np.float32)), ((5,), np.dtype(np.uint8))]
+FILE_BYTES = 16 + 24 + 5
+
+
+def name(number: int) -> BlockHash:
+    return BlockHash(number.to_bytes(16, "big"))
+
+
+def block(number: int) -> list[Array]:
+    return [np.full((2, 3), number, np.float32), np.full(5, number % 256, np.uint8)]
+
+
+def tier(folder: Path, num_files: int = 100) -> DiskTier:
+    return DiskTier(folder / "key", num_files * FILE_BYTES + 3, LAYOUT)
+
+
+def load(disk: DiskTier, number: int) -> list[Array] | None:
+    disk.load(name(number))
+    ((found, arrays),) = disk.take(20)
+    assert found == name(number)
+    assert not disk.is_loading
+    return None if arrays is None else list(arrays)
+
+
+def path(folder: Path, number: int) -> Path:
+    return folder / "key" / f"{name(number).hex()}.kv"
+
+
+def filled(folder: Path, count: int = 3) -> None:
+    disk = tier(folder)
+    for number in range(count):
+        disk.store(name(number), block(number))
+    disk.close()
+    assert disk.num_stored == count
+
+
+def test_blocks_come_back_after_a_restart(tmp_path: Path) -> None:
+    filled(tmp_path)
+    disk = tier(tmp_path)
+    assert load(disk, 7) is None
+    for number in range(3):
+        assert disk.has(name(number))
+        found = load(disk, number)
+        assert found is not None
+        for one, other in zip(found, block(number), strict=True):
+            np.testing.assert_array_equal(one, other, strict=True)
+    assert (disk.num_loaded, disk.num_broken) == (3, 0)
+    disk.close()
+
+
+@pytest.mark.parametrize("place", [0, 15, 16, FILE_BYTES - 1])
+def test_a_flipped_bit_is_a_miss(tmp_path: Path, place: int) -> None:
+    filled(tmp_path)
+    content = bytearray(path(tmp_path, 1).read_bytes())
+    content[place] ^= 4
+    path(tmp_path, 1).write_bytes(content)
+    disk = tier(tmp_path)
+    assert load(disk, 1) is None
+    assert load(disk, 0) is not None
+    assert not disk.has(name(1))
+    assert not path(tmp_path, 1).exists()
+    assert disk.num_broken == 1
+    disk.close()
+
+
+def test_a_file_under_the_name_of_another_is_a_miss(tmp_path: Path) -> None:
+    filled(tmp_path)
+    path(tmp_path, 1).replace(path(tmp_path, 2))
+    disk = tier(tmp_path)
+    assert load(disk, 2) is None
+    assert disk.num_broken == 1
+    disk.close()
+
+
+def test_truncated_and_half_written_files_are_deleted(tmp_path: Path) -> None:
+    filled(tmp_path)
+    os.truncate(path(tmp_path, 0), FILE_BYTES - 1)
+    half = path(tmp_path, 9).with_suffix(".part")
+    half.write_bytes(b"half")
+    (tmp_path / "old key").mkdir()
+    (tmp_path / "old key" / "x.kv").write_bytes(b"old")
+    disk = tier(tmp_path)
+    assert load(disk, 0) is None
+    assert load(disk, 1) is not None
+    disk.close()
+    assert disk.num_broken == 1
+    assert sorted(tmp_path.rglob("*.*")) == [path(tmp_path, 1), path(tmp_path, 2)]
+
+
+def test_the_least_recently_used_files_make_room(tmp_path: Path) -> None:
+    disk = tier(tmp_path, 3)
+    for number in range(3):
+        disk.store(name(number), block(number))
+        disk.wait_for_room()
+    assert load(disk, 0) is not None
+    disk.store(name(3), block(3))
+    disk.store(name(3), block(3))
+    disk.close()
+    assert {each.name for each in (tmp_path / "key").iterdir()} == {path(tmp_path, n).name for n in (0, 2, 3)}
+    assert disk.num_stored == 4
+    for number, seconds in ((0, 10), (2, 30), (3, 20)):
+        os.utime(path(tmp_path, number), (seconds, seconds))
+    disk = tier(tmp_path, 1)
+    disk.close()
+    assert [each.name for each in (tmp_path / "key").iterdir()] == [path(tmp_path, 2).name]
+
+
+def test_no_room_at_all_stores_nothing(tmp_path: Path) -> None:
+    disk = tier(tmp_path, 0)
+    disk.store(name(0), block(0))
+    disk.close()
+    assert (disk.num_stored, disk.num_dropped) == (0, 1)
+
+
+def test_blocks_that_come_too_fast_are_dropped(tmp_path: Path) -> None:
+    disk = tier(tmp_path, 1000)
+    for number in range(10 * MAX_PENDING):
+        disk.store(name(number), block(number))
+    disk.close()
+    assert disk.num_stored + disk.num_dropped == 10 * MAX_PENDING
+    assert disk.num_stored >= MAX_PENDING
+
+
+def test_a_disk_that_refuses_turns_the_tier_off_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(tmp_path)
+    path(tmp_path, 5).mkdir()
+    (path(tmp_path, 5) / "x").touch()
+    disk = tier(tmp_path)
+    assert load(disk, 0) is not None
+    with caplog.at_level(logging.WARNING):
+        disk.store(name(5), block(5))
+        disk.wait_for_room()
+    assert not disk.has(name(0))
+    assert load(disk, 0) is None
+    disk.store(name(6), block(6))
+    disk.close()
+    assert "are not used any more" in caplog.text
+    assert "make room there" in caplog.text
