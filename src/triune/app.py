@@ -182,6 +182,7 @@ async def _serve(
         if settings.is_exiting_on_error and not repository.is_every_model_ready():
             broken = [printable(f"{entry.name}: {entry.reason}") for entry in repository.index() if entry.reason]
             raise InvalidArgumentError("these models failed to load:\n" + "\n".join(broken))
+        offload.warm()
         on_ready(server, Addresses(*addresses))
         await ending.stop.wait()
         logger.info("draining: requests under way finish, new ones are refused; interrupt again to stop at once")

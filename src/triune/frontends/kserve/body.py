@@ -9,10 +9,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from triune.core.errors import NotFoundError
+from triune.frontends.event_streams import while_connected
 from triune.frontends.json_values import as_object
 from triune.frontends.kserve.budget import MemoryBudget, Reservation
 from triune.frontends.kserve.compression import Body
-from triune.frontends.kserve.decoder import STRINGS_FACTOR, Decoder
+from triune.frontends.kserve.decoder import PARSED_FACTOR, STRINGS_FACTOR, Decoder
 from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.limits import MAX_VERSION_DIGITS, Limits, check_small, shortened, too_large
 from triune.frontends.kserve.offload import SMALL_BYTES
@@ -94,14 +95,15 @@ class BodyReader:
             UnsupportedError: the Content-Encoding is unknown.
             UnavailableError: the memory budget is exceeded.
             TriuneError: `work` raised it.
+            CancelledError: the client left while a large body waited or was parsed (the error of `core.errors`).
         """
         body = await self._read(request, self._limits.request_bytes, held)
         if len(body) <= SMALL_BYTES:
             return work(memoryview(body))
-        if are_strings:
-            return await self._decoder.parse(work, body, len(body), held, factor=STRINGS_FACTOR)
-        self._decoder.check_size(len(body))
-        return await self._decoder.parse(work, body, len(body), held)
+        if not are_strings:
+            self._decoder.check_size(len(body))
+        factor = STRINGS_FACTOR if are_strings else PARSED_FACTOR
+        return await while_connected(request, self._decoder.parse(work, body, len(body), held, factor=factor))
 
     async def small_object(self, request: Request) -> dict[str, Any]:
         """Read a small JSON object; an empty body is an empty object. Raises as `parse` does."""

@@ -1,6 +1,5 @@
 """Decompresses and parses request bodies of any size, off the event loop and within the memory budget."""
 
-import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -8,7 +7,7 @@ from triune.core.errors import PayloadTooLargeError
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.kserve.compression import Body, Decompression, is_compressed
 from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import SMALL_BYTES, Offload, until_done
+from triune.frontends.kserve.offload import SMALL_BYTES, Offload
 
 T = TypeVar("T")
 
@@ -31,7 +30,6 @@ class Decoder:
         """
         self._limits = limits
         self._offload = offload
-        self._slots = asyncio.Semaphore(offload.parsers.num_processes)
 
     async def decompress(self, encoding: str, body: Body, held: Reservation) -> Body:
         """Decompress a body by its Content-Encoding. Raises as `Decompression` does."""
@@ -65,7 +63,8 @@ class Decoder:
         *,
         factor: int = PARSED_FACTOR,
     ) -> T:
-        """Compute `work(body)`: in a process if `json_bytes` is more than `SMALL_BYTES`, else in a thread.
+        """Compute `work(body)`: in a process if `json_bytes` is more than `SMALL_BYTES`, else in a thread. Small bodies
+        do not wait for large ones.
 
         Args:
             work: the function; it must be picklable.
@@ -81,10 +80,8 @@ class Decoder:
         if json_bytes <= SMALL_BYTES:
             return await self._offload.run(work, memoryview(body))
         before = held.num_bytes
-        async with self._slots:
+        async with self._offload.parser_slot(body, json_bytes):
             held.grow(factor * json_bytes)
-            loop, parsers = asyncio.get_running_loop(), self._offload.parsers
-            with self._offload.busy():
-                result = await until_done(loop.run_in_executor(parsers.threads, parsers.call, work, body))
+            result = await self._offload.parse(work, body)
         held.resize(before)
         return result

@@ -9,12 +9,14 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from triune.frontends.kserve.budget import Reservation
-from triune.frontends.kserve.parser_processes import ParserProcesses
+from triune.frontends.kserve.compression import Body
+from triune.frontends.kserve.fair_slots import FairSlots
+from triune.frontends.kserve.parser_processes import ParserCall, ParserProcesses
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,6 +27,13 @@ SMALL_BYTES = 16 << 10
 NUM_FREED = 64
 """How many pieces of a response are freed before the thread pauses."""
 
+QUICK_BYTES = 1 << 20
+"""Up to this size, work is done within a few hundredths of a second, and does not wait for larger work."""
+
+# An abandoned parser is killed if it has more than this to parse; less is parsed before a new process has started.
+_KILLED_BYTES = 8 << 20
+# Copying this many bytes to a parser costs as much as parsing one.
+_COPIED_BYTES = 16
 _STEP_BYTES = 1 << 20
 _MAX_THREADS = 4
 _PAUSE_SECONDS = 50e-6
@@ -65,33 +74,80 @@ def short_switch_interval() -> Generator[None]:
 
 
 class Offload:
-    """A pool of threads and a pool of processes, both of limited size.
+    """Pools of threads and of processes, of limited size. In each, something small can start while large things run.
 
-    Make and use it on the event loop's thread, and close it once.
-
-    Attributes:
-        parsers: the processes, which parse JSON and protobuf of megabytes, since those parsers hold the GIL.
+    The processes parse JSON and protobuf, since those parsers hold the GIL. Make and use it on the event loop's thread,
+    and close it once.
     """
 
     def __init__(self, num_threads: int | None = None, num_processes: int | None = None) -> None:
         """Make the pools. Threads and processes start when they are first needed.
 
         Args:
-            num_threads: the number of threads; None takes one for each core, from 2 to 4.
-            num_processes: the number of processes; None takes one for every two cores, from 1 to 4.
+            num_threads: the number of threads; None takes one for each core, from 2 to 4. One more is for long work.
+            num_processes: how many large bodies are parsed at the same time, each in a process; None takes one for
+                every two cores, from 1 to 4. One more process is for bodies up to QUICK_BYTES.
         """
         cores = os.cpu_count() or 1
+        num_processes = num_processes or max(1, min(_MAX_THREADS, cores // 2))
         self._threads = ThreadPoolExecutor(num_threads or max(2, min(_MAX_THREADS, cores)), "wire")
-        self.parsers = ParserProcesses(num_processes or max(1, min(_MAX_THREADS, cores // 2)))
+        self._long_thread = ThreadPoolExecutor(1, "wire-long")
+        self._parsers = ParserProcesses(num_processes + 1)
+        self._slots = FairSlots(num_processes + 1)
+        self._large_slots = FairSlots(num_processes)
         self._num_busy = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `work` in a thread. If the caller is cancelled, wait for the thread first, since it uses memory."""
+        """Call `work`, which takes a few hundredths of a second at most, in a thread. If the caller is cancelled, wait
+        for the thread first, since it uses memory.
+        """
+        return await self.run_sized(0, work, *args, **kwargs)
+
+    async def run_sized(self, num_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `work`, which goes over `num_bytes` without a pause between, as `run` does. If they are more than
+        QUICK_BYTES, it waits for such work only, and small work does not wait for it.
+        """
         loop = asyncio.get_running_loop()
+        threads = self._threads if num_bytes <= QUICK_BYTES else self._long_thread
         with self.busy():
-            return await until_done(loop.run_in_executor(self._threads, lambda: work(*args, **kwargs)))
+            return await until_done(loop.run_in_executor(threads, lambda: work(*args, **kwargs)))
+
+    def warm(self) -> Future[None]:
+        """Start the first parser, so that no request waits for its start. See `ParserProcesses.warm`."""
+        return self._parsers.warm()
+
+    @contextlib.asynccontextmanager
+    async def parser_slot(self, body: Body, num_parsed: int) -> AsyncGenerator[None]:
+        """Wait until `parse` may be called with a body of which `num_parsed` bytes are parsed.
+
+        One parser takes no bodies above QUICK_BYTES. The others take large bodies, too; small ones wait for few others.
+        """
+        cost = num_parsed + len(body) // _COPIED_BYTES
+        async with contextlib.AsyncExitStack() as slots:
+            if cost > QUICK_BYTES:
+                await slots.enter_async_context(self._large_slots.slot(cost))
+            await slots.enter_async_context(self._slots.slot(cost))
+            yield
+
+    async def parse(self, work: Callable[[memoryview], T], body: Body) -> T:
+        """Compute `work(body)` in a process, within a `parser_slot`. Raises as `ParserProcesses.call` does.
+
+        If the caller is cancelled, a process that has much to parse is killed.
+        """
+        call, loop = ParserCall(), asyncio.get_running_loop()
+
+        def give_up() -> None:
+            if len(body) > _KILLED_BYTES:
+                self._parsers.abandon(call)
+
+        with self.busy():
+            future = loop.run_in_executor(self._parsers.threads, self._parsers.call, work, body, call)
+            try:
+                return await until_done(future, give_up)
+            finally:
+                del future
 
     async def in_steps(self, work: Generator[int, None, T], held: Reservation) -> T:
         """Run the generator `work` to its end, in threads, about 1 MiB at a time, and return its result.
@@ -136,7 +192,8 @@ class Offload:
     def close(self) -> None:
         """Kill the processes. Threads finish their current step and end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self.parsers.close()
+        self._long_thread.shutdown(wait=False, cancel_futures=True)
+        self._parsers.close()
 
 
 def run_all(work: Generator[int, None, T]) -> T:
@@ -159,11 +216,12 @@ def _step(work: Generator[int, None, T], results: list[T]) -> int:
     return num_bytes
 
 
-async def until_done(future: asyncio.Future[T]) -> T:
-    """Wait for a future, and return its result. If the caller is cancelled, wait for the future first."""
+async def until_done(future: asyncio.Future[T], give_up: Callable[[], object] = lambda: None) -> T:
+    """Wait for a future, and return its result. If the caller is cancelled, call `give_up`, and wait for the future."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
+        give_up()
         if not future.done():
             await asyncio.wait([future])
         if not future.cancelled():

@@ -4,18 +4,19 @@ orjson and protobuf hold the GIL while they parse: with 64 MiB, no other thread 
 costs two copies of the body, during which the GIL is released, and one copy of the parsed tensors.
 """
 
+import contextlib
 import functools
 import pickle
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from triune.core.datatypes import Array
-from triune.core.errors import UnavailableError
+from triune.core.errors import TriuneError, UnavailableError
 from triune.core.tensors import Signature
 from triune.core.units import Unit
 from triune.hosting.limits import Limits
@@ -32,6 +33,19 @@ _MAX_MEMORY_BYTES = 4 << 30
 _ALIGNMENT = 64
 
 
+class ParserCall:
+    """A call of `ParserProcesses.call`, by which to abandon it. The pool's lock guards both attributes.
+
+    Attributes:
+        process: the process that computes; None before and after.
+        is_abandoned: whether nobody waits for the result.
+    """
+
+    def __init__(self) -> None:
+        self.process: WorkerProcess | None = None
+        self.is_abandoned = False
+
+
 class ParserProcesses:
     """A process pool that applies functions to request bodies. A process starts when it is first needed."""
 
@@ -39,28 +53,48 @@ class ParserProcesses:
         """Args:
         num_processes: how many bodies are parsed at the same time; further calls wait.
         """
-        self.num_processes = num_processes
         self.threads = ThreadPoolExecutor(num_processes, "parser")
         self._lock = threading.Lock()
         self._idle: list[WorkerProcess] = []
         self._busy: set[WorkerProcess] = set()
         self._is_closed = False
 
-    def call(self, work: Callable[[memoryview], T], body: bytes | bytearray | memoryview) -> T:
+    def warm(self) -> Future[None]:
+        """Start a process if none is there, in one of `threads`. Nothing is raised: `call` tries again.
+
+        Returns:
+            when it is there.
+        """
+
+        def start() -> None:
+            with contextlib.suppress(TriuneError):
+                self._return(self._acquire(), is_kept=True)
+
+        return self.threads.submit(start)
+
+    def call(
+        self, work: Callable[[memoryview], T], body: bytes | bytearray | memoryview, call: ParserCall | None = None
+    ) -> T:
         """Compute `work(body)` in a process. It blocks: call it in one of `threads`.
 
         Args:
             work: the function. It is pickled, and so is its result; but numeric arrays in the result are passed in
                 shared memory.
             body: the request's body.
+            call: for `abandon`; None if that is never called.
 
         Raises:
             TriuneError: `work` raised it.
             UnavailableError: the process ended (out of memory, for example) or exceeded its time limit.
         """
+        call = call or ParserCall()
         process = self._acquire()
         is_whole = False
         try:
+            with self._lock:
+                call.process = process
+                if call.is_abandoned:
+                    process.interrupt()
             inputs = {"call": np.frombuffer(pickle.dumps(work), np.uint8), "body": np.frombuffer(body, np.uint8)}
             try:
                 outputs = process.run(inputs, ("answer", "sizes", "data"))
@@ -71,13 +105,22 @@ class ParserProcesses:
             finally:
                 is_whole = not process.has_ended
         finally:
-            self._return(process, is_kept=is_whole and len(body) <= _KEPT_BYTES)
+            with self._lock:
+                call.process = None
+            self._return(process, is_kept=is_whole and len(body) <= _KEPT_BYTES and not call.is_abandoned)
         buffers: list[Array] = []
         start = 0
         for size in cast("list[int]", outputs["sizes"].tolist()):
             buffers.append(outputs["data"][start : start + size])
             start += -(-size // _ALIGNMENT) * _ALIGNMENT
         return cast(T, pickle.loads(outputs["answer"].tobytes(), buffers=buffers))
+
+    def abandon(self, call: ParserCall) -> None:
+        """End a call whose result nobody needs any more: kill its process."""
+        with self._lock:
+            call.is_abandoned = True
+            if call.process is not None:
+                call.process.interrupt()
 
     def close(self) -> None:
         """Kill the processes, even those that are parsing."""

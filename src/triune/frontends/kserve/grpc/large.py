@@ -93,13 +93,15 @@ class LargeMessages:
             message = await parse(grpc_codec.parse_request, head)
             grpc_codec.check_parameters(message)
             is_looked_at = any(tensor.datatype in _LOOKED_AT for tensor in message.inputs)
-            run = self._offload.run if is_looked_at or len(message.inputs) > _MANY_TENSORS else _at_once
-            request = await run(grpc_codec.decode_request, message, raw)
+            if is_looked_at or len(message.inputs) > _MANY_TENSORS:
+                request = await self._offload.run_sized(len(data), grpc_codec.decode_request, message, raw)
+            else:
+                request = grpc_codec.decode_request(message, raw)
         else:
             self._decoder.check_size(len(head), "typed contents: send raw_input_contents")
             rest, request = await self._decoder.parse(parse_typed, head, len(head), held)
             message = grpc_codec.parse_request(rest)
-            await self._offload.run(unpack, request)
+            await self._offload.run_sized(len(data), unpack, request)
         held.resize(max(len(data), memory_bytes(request.inputs)))
         return message, request
 
@@ -111,7 +113,7 @@ class LargeMessages:
 
     async def files_of(self, arrays: dict[str, Array]) -> dict[str, bytes]:
         """Convert the files of a load request to bytes, in a thread."""
-        return await self._offload.run(files_of, arrays) if arrays else {}
+        return await self._offload.run_sized(memory_bytes(arrays), files_of, arrays) if arrays else {}
 
     async def encode(self, response: InferenceResponse, held: Reservation, *, is_final: bool | None = None) -> bytes:
         """Encode a response as ModelInferResponse or, for a stream, as ModelStreamInferResponse.

@@ -21,7 +21,7 @@ from triune.frontends.kserve.body import BodyReader, JsonResponse, version_of
 from triune.frontends.kserve.http.generate import Generate
 from triune.frontends.kserve.http.load import parse_load
 from triune.frontends.kserve.http.statuses import RETRY_AFTER_SECONDS, error_body, status_of
-from triune.frontends.kserve.large_tensors import files_of
+from triune.frontends.kserve.large_tensors import files_of, memory_bytes
 from triune.frontends.kserve.offload import Offload
 from triune.frontends.routes import ApiRoute, Endpoint
 from triune.serving.server import Server
@@ -148,7 +148,7 @@ class _Endpoints:
     async def load(self, request: Request) -> Response:
         with self._bodies.reserve() as held:
             config_json, arrays = await self._bodies.parse(request, parse_load, held, are_strings=True)
-            files = await self._offload.run(files_of, arrays) if arrays else {}
+            files = await self._offload.run_sized(memory_bytes(arrays), files_of, arrays) if arrays else {}
             del arrays
             await self._server.load(request.path_params["model"], config_json=config_json, files=files)
         return Response()

@@ -69,7 +69,7 @@ class Generate:
         if held.num_bytes <= SMALL_BYTES:
             unpack(inference)
         else:
-            await self._offload.run(unpack, inference)
+            await self._offload.run_sized(held.num_bytes, unpack, inference)
         held.resize(memory_bytes(inference.inputs))
         return inference
 

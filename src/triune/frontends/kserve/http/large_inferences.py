@@ -78,15 +78,15 @@ class LargeInferences:
         if header_bytes == 0:
             config = self._server.config(model, version)
             if any(tensor.datatype in _CHECKED for tensor in config.inputs.values()):
-                return await self._offload.run(decode_raw_request, model, version, body, config)
+                return await self._offload.run_sized(len(body), decode_raw_request, model, version, body, config)
             return decode_raw_request(model, version, body, config)
         json_bytes = len(body) if header_bytes is None else min(header_bytes, len(body))
         if json_bytes <= SMALL_BYTES:
-            return await self._offload.run(decode_request, model, version, body, header_bytes)
+            return await self._offload.run_sized(len(body), decode_request, model, version, body, header_bytes)
         self._decoder.check_size(json_bytes)
         work = partial(parse_infer, model, version, header_bytes)
         request, form = await self._decoder.parse(work, body, json_bytes, held)
-        await self._offload.run(unpack, request)
+        await self._offload.run_sized(len(body), unpack, request)
         return request, form
 
     async def finish(

@@ -1,0 +1,74 @@
+"""Laws of `FairSlots`, whatever arrives, leaves and ends in which order."""
+
+import asyncio
+import contextlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triune.frontends.kserve.fair_slots import FairSlots
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("come"), st.sampled_from([1, 2, 10, 1000])),
+        st.tuples(st.sampled_from(["end", "leave"]), st.integers(0, 9)),
+    ),
+    max_size=40,
+)
+
+
+class Caller:
+    def __init__(self, slots: FairSlots, cost: int, begun: "list[Caller]") -> None:
+        self.cost = cost
+        self.begun_before = sum(each.cost for each in begun)
+        self.end = asyncio.Event()
+        self.task = asyncio.ensure_future(self._work(slots, begun))
+
+    async def _work(self, slots: FairSlots, begun: "list[Caller]") -> None:
+        async with slots.slot(self.cost):
+            begun.append(self)
+            await self.end.wait()
+
+
+async def settle() -> None:
+    for _ in range(6):
+        await asyncio.sleep(0)
+
+
+@given(num_slots=st.integers(1, 3), actions=ACTIONS)
+def test_turns(num_slots: int, actions: list[tuple[str, int]]) -> None:
+    asyncio.run(_check(num_slots, actions))
+
+
+async def _check(num_slots: int, actions: list[tuple[str, int]]) -> None:
+    slots, callers, begun = FairSlots(num_slots), list[Caller](), list[Caller]()
+
+    async def check() -> None:
+        await settle()
+        running = [each for each in begun if not each.task.done()]
+        waiting = [each for each in callers if each not in begun and not each.task.done()]
+        assert len(running) <= num_slots
+        assert not waiting or len(running) == num_slots, "a slot is free while somebody waits"
+        for late in begun:
+            for each in waiting:
+                if callers.index(each) < callers.index(late):
+                    assert late.cost < each.cost, "only what is cheaper passes"
+                    assert late.begun_before < each.begun_before + each.cost, "nobody is passed for ever"
+
+    for action, number in actions:
+        if action == "come":
+            callers.append(Caller(slots, number, begun))
+        elif callers:
+            caller = callers[number % len(callers)]
+            if action == "leave":
+                caller.task.cancel()
+            elif caller in begun:
+                caller.end.set()
+        await check()
+    for each in callers:
+        each.end.set()
+    await asyncio.wait_for(asyncio.gather(*(each.task for each in callers), return_exceptions=True), 20)
+    assert all(each in begun or each.task.cancelled() for each in callers)
+    with contextlib.suppress(asyncio.CancelledError):
+        async with slots.slot(1):
+            pass
