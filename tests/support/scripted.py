@@ -9,15 +9,17 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers
 
+from triune.config.policy import QueueLimits
 from triune.core.clock import Clock, MonotonicClock
 from triune.core.datatypes import Array
 from triune.core.decoder import DecoderStep
 from triune.core.units import Unit
 from triune.engine.core import EngineCore
-from triune.engine.engine import Engine, TextSide
+from triune.engine.engine import Engine
 from triune.engine.generation import Delta, Generation, Placement
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.speculation.proposer import Proposer
+from triune.engine.text.side import TextSide
 from triune.engine.weights.config import SpecialTokens
 from triune.engine.weights.tokenizer.bytes import _BYTE_LETTERS
 from triune.engine.weights.tokenizer.template import ChatTemplate
@@ -110,7 +112,8 @@ async def scripted_engine(
     decoder: ScriptedDecoder,
     *,
     clock: Clock | None = None,
-    max_answers: int = 64,
+    max_waiting: int = 64,
+    max_seconds: float = 60,
     can_chat: bool = True,
     proposer: Proposer | None = None,
     **limits: int,
@@ -125,7 +128,8 @@ async def scripted_engine(
         Placement(Unit.CPU, "scripted", "fp32", "the test wants it"),
         clock,
         name="scripted",
-        max_answers=max_answers,
+        max_running=SchedulerLimits(**limits).sequences,
+        limits=QueueLimits(max_waiting, max_seconds),
         close_decoder=decoder.close,
     )
     try:

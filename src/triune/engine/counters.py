@@ -36,6 +36,18 @@ class EngineCounters:
     first_token_seconds: Histogram = field(default_factory=lambda: Histogram(FIRST_TOKEN_SECONDS))
     between_tokens_seconds: Histogram = field(default_factory=lambda: Histogram(BETWEEN_TOKENS_SECONDS))
 
+    def count_first(self, seconds: float, num_prompt_tokens: int, num_cached_tokens: int) -> None:
+        """Count the first token of an answer, `seconds` after the request's arrival."""
+        self.num_tokens += 1
+        self.first_token_seconds.add(seconds)
+        self.num_prompt_tokens += num_prompt_tokens
+        self.num_cached_tokens += num_cached_tokens
+
+    def count_next(self, seconds: float) -> None:
+        """Count another token of an answer, `seconds` after the one before."""
+        self.num_tokens += 1
+        self.between_tokens_seconds.add(seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineState:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.engine.admission import Ticket
 from triune.engine.generation import Delta, Generation
 from triune.engine.sequence import Ending
 from triune.engine.structured.compiler import Grammar
@@ -16,16 +17,17 @@ class Group:
 
     Attributes:
         answers: the answers, by their index.
-        has_begun: whether one of them has a token, or has failed.
+        ticket: the request's admission.
         error: why they failed; None if they have not.
     """
 
-    def __init__(self, answers: Sequence[Answer]) -> None:
+    def __init__(self, answers: Sequence[Answer], ticket: Ticket) -> None:
         """Args:
         answers: the answers, by their index; the others follow the first one.
+        ticket: the request's admission.
         """
         self.answers = answers
-        self.has_begun = False
+        self.ticket = ticket
         self.error: TriuneError | None = None
         self._num_open = len(answers)
         self._has_news = False
@@ -72,7 +74,7 @@ def start_group(
     token_bytes: Sequence[bytes],
     end_tokens: frozenset[int],
     context_tokens: int,
-    arrived_ns: int,
+    ticket: Ticket,
     *,
     drops_space: bool,
     grammar: Grammar | None = None,
@@ -85,7 +87,7 @@ def start_group(
         token_bytes: the bytes of each id of the model.
         end_tokens: the model's own ids that end an answer.
         context_tokens: the most tokens of prompt and answer together.
-        arrived_ns: when the request arrived.
+        ticket: the request's admission.
         drops_space: whether a space is left out where it begins a text, as an answer does to a prompt without text.
         grammar: the request's constraint, compiled; None if it has none.
 
@@ -109,4 +111,5 @@ def start_group(
     ]
     jobs[0].followers = tuple(jobs[1:])
     has_text = not drops_space or any(0 <= token < len(token_bytes) and token_bytes[token] for token in prompt)
-    return Group([Answer(job, request, token_bytes, arrived_ns, drops_space=not has_text) for job in jobs])
+    answers = [Answer(job, request, token_bytes, ticket.arrived_ns, drops_space=not has_text) for job in jobs]
+    return Group(answers, ticket)

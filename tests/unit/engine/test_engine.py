@@ -14,6 +14,7 @@ from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sequence import FinishReason
 from triune.engine.speculation.ngram import NgramProposer
 from triune.engine.structured.constraint import Constraint
+from triune.engine.text.answer import Answer
 
 SCRIPT = b"It was the best of times, it was the worst of times. "
 GREEDY = SamplingParameters(temperature=0)
@@ -226,7 +227,7 @@ async def test_a_slow_reader_gets_merged_deltas() -> None:
 async def test_too_many_requests_are_refused_and_later_ones_taken() -> None:
     decoder = ScriptedDecoder(SCRIPT)
     decoder.gate.clear()
-    async with scripted_engine(decoder, max_answers=3) as engine:
+    async with scripted_engine(decoder, sequences=1, max_waiting=2) as engine:
         tasks = [asyncio.ensure_future(text_of(engine, asked("ab"))) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(UnavailableError, match="3 answers under way and takes 3 at most"):
@@ -234,6 +235,51 @@ async def test_too_many_requests_are_refused_and_later_ones_taken() -> None:
         decoder.gate.set()
         await asyncio.gather(*tasks)
         assert await text_of(engine, asked("ab")) == recited(2, 10)
+
+
+async def test_who_would_wait_too_long_is_refused_at_once() -> None:
+    clock, decoder = VirtualClock(), ScriptedDecoder(SCRIPT)
+    decoder.gate.clear()
+    async with scripted_engine(decoder, clock=clock, sequences=1, max_waiting=100, max_seconds=5) as engine:
+        tasks = [asyncio.ensure_future(text_of(engine, asked("ab", 1))) for _ in range(67)]
+        await asyncio.to_thread(decoder.entered.wait, 10)
+        clock.advance(5_000_000_000)
+        tasks.append(asyncio.ensure_future(text_of(engine, asked("ab", 1))))
+        await asyncio.sleep(0)
+        clock.advance(1)
+        with pytest.raises(UnavailableError, match="requests to model 'scripted' wait, the first of them for 5.0 s"):
+            await text_of(engine, asked())
+        decoder.gate.set()
+        assert await asyncio.gather(*tasks) == [recited(2, 1)] * 68
+
+
+async def test_a_defect_in_passing_on_a_token_is_its_own_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(answer: Answer, sample: object, reason: object, now_ns: int) -> None:
+        if len(answer.job.prompt) == 5:
+            raise ZeroDivisionError
+        add(answer, sample, reason, now_ns)  # type: ignore[arg-type]
+
+    add = Answer.add
+    monkeypatch.setattr(Answer, "add", fail)
+    async with scripted_engine(ScriptedDecoder(SCRIPT)) as engine:
+        results = await asyncio.gather(
+            text_of(engine, asked("ab")), text_of(engine, asked("abcde")), return_exceptions=True
+        )
+    assert results[0] == recited(2, 10)
+    assert isinstance(results[1], InternalError)
+
+
+async def test_several_may_wait_for_the_end() -> None:
+    decoder = ScriptedDecoder(SCRIPT)
+    decoder.gate.clear()
+    async with scripted_engine(decoder) as engine:
+        task = asyncio.ensure_future(text_of(engine, asked("ab")))
+        await asyncio.sleep(0)
+        drains = [asyncio.ensure_future(engine.drain()) for _ in range(3)]
+        await asyncio.sleep(0)
+        decoder.gate.set()
+        await asyncio.wait_for(asyncio.gather(*drains), 10)
+        assert await task == recited(2, 10)
 
 
 async def test_refuse_ends_what_waits_and_lets_finish_what_runs() -> None:

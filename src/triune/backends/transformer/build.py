@@ -23,13 +23,14 @@ from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.servable import Servable
 from triune.core.units import Unit
 from triune.engine.core import EngineCore
-from triune.engine.engine import Engine, TextSide
+from triune.engine.engine import Engine
 from triune.engine.generation import Placement
 from triune.engine.models import write_model
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.servable import TextServable
 from triune.engine.speculation.ngram import NgramProposer
 from triune.engine.speculation.proposer import Proposer
+from triune.engine.text.side import TextSide
 from triune.engine.weights.checkpoint import Checkpoint
 from triune.runtimes.decoders import load_decoder
 from triune.runtimes.machine import Machine
@@ -157,7 +158,6 @@ def build_transformer(
 def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock: Clock) -> Servable:
     """Start the engine of a build, which then belongs to it. Raises NoThreadError if there is no thread for it."""
     config, decoder = build.config, build.decoder
-    max_waiting = settings.limits.queue.max_requests or 1 << 30
     engine = Engine(
         EngineCore(decoder, build.vocab_size, clock, build.limits, build.proposer),
         build.text,
@@ -165,7 +165,8 @@ def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock
         clock,
         name=config.name,
         statistics=new_statistics(config.message, has_distributions=settings.has_distributions),
-        max_answers=build.limits.sequences + max_waiting,
+        max_running=build.limits.sequences,
+        limits=settings.limits.queue,
         close_decoder=decoder.close,
     )
     return TextServable(engine, config.name, build.version)

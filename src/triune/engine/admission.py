@@ -1,0 +1,170 @@
+"""Which requests an engine takes, and how they are counted. Used on the event loop's thread only."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from triune.config.policy import MIN_WAITING, QueueLimits
+from triune.core.clock import Clock
+from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableError
+from triune.core.statistics import FailureReason, ModelStatistics
+from triune.core.units import Unit
+from triune.engine.generation import Usage
+
+MAX_ANSWERS: Final = 128
+"""The most answers to one prompt, as in OpenAI's API."""
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """A request that was admitted.
+
+    Attributes:
+        num_answers: the answers that it asks for.
+        arrived_ns: when it arrived.
+        has_begun: whether one of its answers has a token, or has failed.
+    """
+
+    num_answers: int
+    arrived_ns: int
+    has_begun: bool = False
+
+
+class Admission:
+    """Counts the requests under way, and refuses those that are too many.
+
+    Attributes:
+        statistics: Triton's counters.
+        refusal: why no request is taken any more; empty if requests are taken.
+    """
+
+    def __init__(
+        self, name: str, unit: Unit, clock: Clock, statistics: ModelStatistics, max_running: int, limits: QueueLimits
+    ) -> None:
+        """Args:
+        name: the model's name, for errors.
+        unit: where it runs, for the statistics.
+        clock: the clock.
+        statistics: the counters to change.
+        max_running: the most answers that are computed at the same time.
+        limits: how many more answers may wait or be unread, and how long they may wait.
+        """
+        self.statistics = statistics
+        self.refusal = ""
+        self._name = name
+        self._unit = unit
+        self._clock = clock
+        self._max_answers = max_running + limits.max_requests if limits.max_requests else None
+        self._max_ns = limits.max_seconds * 1e9
+        self._num_answers = 0
+        self._num_requests = 0
+        self._waiting: dict[Ticket, None] = {}
+        """Those that have not begun, in the order of their arrival."""
+        self._is_empty: asyncio.Event | None = None
+
+    def enter(self, num_answers: int) -> Ticket:
+        """Admit a request. Its owner calls `leave` once.
+
+        Raises:
+            InvalidArgumentError: the number of answers is out of range.
+            UnavailableError: too many answers are under way, others wait too long, or `refusal` is set.
+        """
+        now_ns = self._clock.now_ns()
+        try:
+            self._require_room(num_answers, now_ns)
+        except TriuneError:
+            self.statistics.record_failure(FailureReason.REJECTED, 0)
+            raise
+        ticket = Ticket(num_answers, now_ns)
+        self._waiting[ticket] = None
+        self._num_answers += num_answers
+        self._num_requests += 1
+        self.statistics.num_pending += 1
+        self.statistics.num_waiting += 1
+        return ticket
+
+    def begin(self, ticket: Ticket) -> None:
+        """Record that an answer has begun. Later calls for the same request do nothing."""
+        if not ticket.has_begun:
+            ticket.has_begun = True
+            self._stop_waiting(ticket)
+
+    def leave(self, ticket: Ticket) -> None:
+        """Forget a request, which is recorded by `succeed` or `fail` beside."""
+        if not ticket.has_begun:
+            self._stop_waiting(ticket)
+        self._num_answers -= ticket.num_answers
+        self._num_requests -= 1
+        if not self._num_requests and self._is_empty is not None:
+            self._is_empty.set()
+            self._is_empty = None
+
+    def require_open(self) -> None:
+        """Raise UnavailableError if `refusal` is set."""
+        if self.refusal:
+            raise UnavailableError(self.refusal)
+
+    async def until_empty(self) -> None:
+        """Wait until no request is under way."""
+        while self._num_requests:
+            if self._is_empty is None:
+                self._is_empty = asyncio.Event()
+            await self._is_empty.wait()
+
+    def succeed(self, ticket: Ticket, usages: list[Usage]) -> None:
+        """Count a request whose answers are complete."""
+        statistics = self.statistics
+        total_ns = self._clock.now_ns() - ticket.arrived_ns
+        queue_ns = min(each.queue_ns for each in usages)
+        latencies_ns = (total_ns, queue_ns, 0, total_ns - queue_ns, 0)
+        statistics.record_success(1, *latencies_ns)
+        statistics.last_inference_ms = time.time_ns() // 1_000_000
+        statistics.unit_inferences[self._unit] = statistics.unit_inferences.get(self._unit, 0) + 1
+        if statistics.distributions is not None:
+            first_ns = min(each.first_token_ns for each in usages)
+            statistics.distributions.record(latencies_ns, (), (), first_response_ns=first_ns)
+
+    def fail(self, ticket: Ticket, error: TriuneError | None) -> None:
+        """Count a request that failed with an error, or was cancelled (None)."""
+        self.statistics.num_pending -= 1
+        self.statistics.record_failure(_reason_of(error), self._clock.now_ns() - ticket.arrived_ns)
+
+    def record_step(self, num_sequences: int, elapsed_ns: int) -> None:
+        """Count a step, as a batch of its sequences."""
+        self.statistics.record_batch(num_sequences, 1, 0, elapsed_ns, 0)
+        busy = self.statistics.unit_busy_ns
+        busy[self._unit] = busy.get(self._unit, 0) + elapsed_ns
+
+    def _require_room(self, num_answers: int, now_ns: int) -> None:
+        if not 1 <= num_answers <= MAX_ANSWERS:
+            raise InvalidArgumentError(f"{num_answers} answers are asked for; it must be between 1 and {MAX_ANSWERS}")
+        self.require_open()
+        if self._max_answers is not None and self._num_answers + num_answers > self._max_answers:
+            raise UnavailableError(
+                f"model '{self._name}' has {self._num_answers} answers under way and takes {self._max_answers} at "
+                "most; try again later"
+            )
+        if len(self._waiting) > MIN_WAITING:
+            waited_ns = now_ns - next(iter(self._waiting)).arrived_ns
+            if waited_ns > self._max_ns:
+                raise UnavailableError(
+                    f"{len(self._waiting)} requests to model '{self._name}' wait, the first of them for "
+                    f"{waited_ns / 1e9:.1f} s; try again later"
+                )
+
+    def _stop_waiting(self, ticket: Ticket) -> None:
+        del self._waiting[ticket]
+        self.statistics.num_waiting -= 1
+
+
+def _reason_of(error: TriuneError | None) -> FailureReason:
+    match error:
+        case None:
+            return FailureReason.CANCELED
+        case UnavailableError():
+            return FailureReason.REJECTED
+        case InvalidArgumentError():
+            return FailureReason.OTHER
+        case _:
+            return FailureReason.BACKEND

@@ -1,0 +1,43 @@
+"""What turns text into tokens, and tokens into text, for one model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from triune.engine.structured.compiler import ConstraintCompiler
+from triune.engine.text.detokenizer import drops_first_space
+from triune.engine.weights.tokenizer.template import ChatTemplate
+from triune.engine.weights.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TextSide:
+    """What turns text into tokens, and tokens into text.
+
+    Attributes:
+        tokenizer: the tokenizer.
+        token_bytes: the bytes of each id of the model's embedding.
+        chat_template: None if the model has none.
+        end_tokens: the ids that end an answer.
+        drops_space: whether the tokenizer's decoder leaves out a space that begins a text.
+        constraints: compiles the constraints of answers.
+    """
+
+    tokenizer: Tokenizer
+    token_bytes: Sequence[bytes]
+    chat_template: ChatTemplate | None
+    end_tokens: frozenset[int]
+    drops_space: bool
+    constraints: ConstraintCompiler
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, chat_template: ChatTemplate | None, vocab_size: int) -> "TextSide":
+        """Prepare it, which takes about 0.3 s. `vocab_size` is the number of rows of the embedding."""
+        known = tokenizer.token_bytes
+        return cls(
+            tokenizer,
+            known + (b"",) * (vocab_size - len(known)),
+            chat_template,
+            frozenset(tokenizer.tokens.eos),
+            drops_first_space(tokenizer),
+            ConstraintCompiler(tokenizer, vocab_size),
+        )
