@@ -14,6 +14,7 @@ from support.half_cases.scaled import SCALED
 from support.half_cases.scores import SCORES
 from support.half_cases.small import SMALL
 from support.half_cases.sources import of_fp16
+from support.half_cases.states import STATES
 
 __all__ = ["CASES", "SOURCES", "HalfCase", "chosen", "joined", "misses", "of_fp16"]
 
@@ -30,6 +31,7 @@ CASES = (
     *PRODUCTS,
     *GIVEN_OUT,
     *MASKS,
+    *STATES,
 )
 
 SOURCES = of_fp16((*GUARDS, *NORMS, *SCORES, *SCALED, *MASKS))

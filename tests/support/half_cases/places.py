@@ -2,12 +2,17 @@
 
 import numpy as np
 
-from support.half_cases.case import half_case, noise, number
+from support.half_cases.case import floats, half_case, noise, number
 
 _IMAGE = noise(1, 2, 40, 2500)
 _GRID = (np.random.default_rng(0).random((1, 8, 8, 2)) * 2 - 1).astype(np.float32)
 _ROWS, _COLUMNS = np.meshgrid(np.arange(1, 9) * 4.3, np.arange(1, 9) * 297.7, indexing="ij")
 _PIXELS = np.stack([_COLUMNS, _ROWS], -1)[None].astype(np.float32)
+
+_CORNERS = np.random.default_rng(1).random((1, 60, 2)) * 2000
+_SMALL_BOXES = np.repeat(
+    np.concatenate([_CORNERS, _CORNERS + np.random.default_rng(2).random((1, 60, 2)) * 10 + 2], -1), 3, 1
+)
 
 PLACES = (
     half_case("grid_given", "y = GridSample (x, g)", x=_IMAGE, g=_GRID),
@@ -45,5 +50,12 @@ PLACES = (
         {"s": number(0.0137), "z": np.array(3, np.int8)},
         bound=2e-3,
         x=np.linspace(-1.7, 1.7, 999, dtype=np.float32)[None],
+    ),
+    half_case(
+        "small_boxes_far_from_0",
+        "s = Sigmoid (p) n = NonMaxSuppression (x, s, most, half, least) y = Cast <to = 1> (n)",
+        {"most": np.array([100], np.int64), "half": floats(0.5)[0], "least": floats(0.1)[0]},
+        x=(_SMALL_BOXES + 0.7 * noise(1, 180, 4)).astype(np.float32),
+        p=noise(1, 1, 180),
     ),
 )

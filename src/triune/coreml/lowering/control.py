@@ -14,6 +14,7 @@ from triune.coreml.lowering.context import (
     is_bool,
 )
 from triune.coreml.lowering.mb import Var, mb
+from triune.coreml.lowering.precision import in_fp32
 
 _DTYPES: Mapping[int, Any] = {
     TensorProto.FLOAT: np.float32,
@@ -42,8 +43,9 @@ def _if(c: Context) -> None:
             for name, *values in zip(c.node.output, *given, strict=True):
                 _require_one_shape(name, values)
             # MIL requires that the results of a branch are computed in it, so that values from outside pass an
-            # identity.
-            return [mb.identity(x=value) for value in given[-1]]
+            # identity. It hands on in fp32 what a branch computes in fp32.
+            with in_fp32():
+                return [mb.identity(x=value) for value in given[-1]]
 
         return build
 

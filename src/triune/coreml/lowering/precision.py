@@ -11,9 +11,11 @@ from onnx import NodeProto
 from triune.coreml.lowering.mb import mb
 from triune.coreml.lowering.options import LowerOptions
 from triune.graph.conversion.options import Precision
+from triune.graph.half.states import carries_state
+from triune.graph.passes.halve import ALWAYS_FP32
 
 _KEPT = "fp32"
-"""The mark of operations that the user wants in fp32 (`--keep-fp32`)."""
+"""The mark of operations that the user wants in fp32 (`--keep-fp32`), or of steps that carry a state."""
 
 _WIDE = "wide"
 """The mark of operations whose values fp16 cannot represent."""
@@ -36,9 +38,9 @@ def marked_for_fp32(node: NodeProto, options: LowerOptions, wide: Collection[str
         wide: the values that fp16 cannot represent.
     """
     marks: list[str] = []
-    if options.keep_fp32 & {node.name, node.op_type}:
+    if options.keep_fp32 & {node.name, node.op_type} or carries_state(node):
         marks.append(_KEPT)
-    if any(name in wide for name in node.output if name):
+    if node.op_type in ALWAYS_FP32 or any(name in wide for name in node.output if name):
         marks.append(_WIDE)
     if not marks:
         yield

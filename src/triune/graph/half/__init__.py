@@ -14,6 +14,7 @@ there are a few typical reasons, and one module finds each of them:
 - `levels`: dynamic quantization, by a scale that the model itself computes, is computed in fp32.
 - `fp32_nodes`: nodes with constants that fp16 cannot represent, or with results that leave its range (squares,
   exponentials, sums), compute in fp32, and so do those that follow until the values are back within fp16.
+- `states`: loops and recurrent layers carry their states in fp32.
 - `scaled_back`: values beyond fp16 that a later node scales down again are computed in fp32.
 - `exact`: coordinates, angles, comparisons, remainders and differences, computed from inputs and integers, for which
   the 11 bits of fp16's significand are too few, are computed in fp32.

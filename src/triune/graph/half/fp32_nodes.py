@@ -17,6 +17,7 @@ from triune.graph.half.producers import Producers
 from triune.graph.half.propagation import Propagation
 from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges, within
 from triune.graph.half.scaled_back import elementwise_of_inputs, scaled_back
+from triune.graph.half.states import carries_state
 from triune.graph.values import Values, subgraphs_of
 
 
@@ -40,11 +41,15 @@ class Kept:
 def find_fp32_nodes(graph: GraphProto, softmaxes: Collection[str] = ()) -> list[Kept]:
     """Find the nodes that must compute in fp32, including those of subgraphs.
 
+    A loop or a recurrent layer that carries floats from step to step is in fp32 whole, since rounding errors add up
+    over its steps, and sums may leave fp16's range. The Neural Engine runs neither.
+
     Args:
         graph: a normalized and narrowed graph.
         softmaxes: the results of Softmax nodes whose masks fp16 cannot represent.
     """
-    return _Search(softmaxes).search(graph, None, None, None, {})
+    kept, _ = _Search(softmaxes).search(graph, None, None, None, {})
+    return kept
 
 
 class _Search:
@@ -58,7 +63,8 @@ class _Search:
         bounds: Bounds | None,
         constant_sizes: ConstantSizes | None,
         outer: Mapping[str, Ranges],
-    ) -> list[Kept]:
+    ) -> tuple[list[Kept], list[Ranges]]:
+        """Search a graph, and return the nodes found and the ranges of the graph's outputs."""
         is_within = values is not None
         values = Values(graph, values)
         bounds, constant_sizes = Bounds(values, bounds), ConstantSizes(values, constant_sizes)
@@ -69,8 +75,13 @@ class _Search:
         kept: dict[str, Kept] = {}
         inner: list[Kept] = []
         for node in graph.node:
-            for subgraph in subgraphs_of(node):
-                inner += self.search(subgraph, values, bounds, constant_sizes, ranges)
+            is_carrier = carries_state(node)
+            results: list[list[Ranges]] = []
+            # The body of a loop that carries a state is in fp32 whole.
+            for subgraph in () if is_carrier else subgraphs_of(node):
+                found_within, of_outputs = self.search(subgraph, values, bounds, constant_sizes, ranges)
+                inner += found_within
+                results.append(of_outputs)
             bounds.learn(node)
             constant_sizes.learn(node)
             propagation = Propagation(node, values, bounds, constant_sizes, ranges, producers)
@@ -78,12 +89,18 @@ class _Search:
             ranges.update((name, within(found, bounds.of(name))) for name in node.output if name)
             if first_result(node) in self._softmaxes:
                 is_kept, reason = True, reason or "its masks are beyond fp16"
+            if is_carrier:
+                is_kept, reason = True, "its state is carried from step to step"
+            if node.op_type == "If":
+                ranges.update(
+                    (name, NONE.union(*branches)) for name, *branches in zip(node.output, *results, strict=True)
+                )
             if is_kept:
                 kept[first_result(node)] = _kept(node, reason)
         self._add_producers(graph, producers, ranges, kept)
         for node in copies_between(graph, values, kept):
             kept.setdefault(first_result(node), _kept(node, ""))
-        return [*kept.values(), *inner]
+        return [*kept.values(), *inner], [ranges.get(value.name, NONE) for value in graph.output]
 
     def _add_producers(
         self, graph: GraphProto, producers: Producers, ranges: Mapping[str, Ranges], kept: dict[str, Kept]

@@ -19,7 +19,7 @@ from triune.graph.weights import Large
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 """The names of attributes of ONNX operators that are element types."""
 
-_ALWAYS_FP32 = frozenset({"NonMaxSuppression"})
+ALWAYS_FP32 = frozenset({"NonMaxSuppression"})
 """Operators that ONNX defines only for fp32."""
 
 _FP32_OPERANDS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2)}
@@ -69,7 +69,7 @@ class Halve(GraphPass):
         ]
         names = Names(graph)
         single = {name: names.value(f"{name}/interface") for name in interface}
-        run = _Run(self._keep | _ALWAYS_FP32, self._wide, single, names, self._file)
+        run = _Run(self._keep | ALWAYS_FP32, self._wide, single, names, self._file)
         wide = run.halve(graph, None, {}, is_kept=False)
         renamed = {name: names.value(f"{name}/fp16") for name in dict.fromkeys((*interface, *leaving))}
         rename_values(graph, renamed | {wide[name]: name for name in renamed if name in wide})
@@ -126,10 +126,18 @@ class _Run:
         self._names = names
 
     def halve(
-        self, graph: GraphProto, outer: Values | None, wide: Mapping[str, str], *, is_kept: bool
+        self,
+        graph: GraphProto,
+        outer: Values | None,
+        wide: Mapping[str, str],
+        *,
+        is_kept: bool,
+        is_branch: bool = False,
     ) -> dict[str, str]:
         """Convert a graph to fp16, or leave it in fp32 if `is_kept`; returns the names of the values' copies in
         fp32.
+
+        The results of an If stay fp32 (`is_branch`), since a node in fp32 may compute them in one of the branches.
         """
         values, known = Values(graph, outer), dict(wide)
         if outer is None:
@@ -140,9 +148,9 @@ class _Run:
         for node in graph.node:
             is_wide = is_kept or bool(self._keep & {node.name, node.op_type}) or not self._wide.isdisjoint(node.output)
             for inner in subgraphs_of(node):
-                self.halve(inner, values, known, is_kept=is_wide)
+                self.halve(inner, values, known, is_kept=is_wide, is_branch=node.op_type == "If")
             work.keep(node) if is_wide else work.halve(node)
-        if outer is not None and is_kept:
+        if outer is not None and (is_kept or is_branch):
             for value in graph.output:
                 if _is_float(value.type.tensor_type.elem_type):
                     value.name = work.widened(value.name)
@@ -183,7 +191,8 @@ class _Nodes:
             elif attribute.type == AttributeProto.TENSOR and _is_float(attribute.t.data_type):
                 attribute.t.CopyFrom(numpy_helper.from_array(halved(array_of(attribute.t))))
         _set_default_type(node)
-        self._put(node, _FP32_OPERANDS.get(node.op_type, ()), _FP32_RESULTS.get(node.op_type, ()))
+        results = range(len(node.output)) if node.op_type == "If" else _FP32_RESULTS.get(node.op_type, ())
+        self._put(node, _FP32_OPERANDS.get(node.op_type, ()), results)
 
     def keep(self, node: NodeProto) -> None:
         """Add a node that stays in fp32, with the casts that it needs."""

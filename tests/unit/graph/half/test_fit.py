@@ -96,11 +96,16 @@ def test_ordinary_scales_of_what_layers_make_change_nothing() -> None:
         assert [node.op_type for node in fitted.model.graph.node] == [node.op_type for node in before.model.graph.node]
 
 
-def test_what_is_made_of_the_inputs_of_a_loop_is_not_taken_to_be_given() -> None:
-    body = """half = Constant <value = float {0.5}> () y = Loop (n, go, x) <body = g (int64 i, bool c, float[3] s)
-      => (bool d, float[3] t) { d = Identity (c) a = Neg (s) e = Add (a, s) t = Mul (e, half) }>"""
+def test_a_loop_that_carries_floats_is_in_fp32_whole_and_one_that_carries_none_is_not() -> None:
     constants = {"n": np.array(3), "go": np.array(True)}
-    assert _fitted_of(half_case("m", body, constants, x=np.ones(3, np.float32))).wide == set()
+    carries = """y = Loop (n, go, x) <body = g (int64 i, bool c, float[3] s) => (bool d, float[3] t) {
+        d = Identity (c) e = Exp (s) t = Neg (e) }>"""
+    fitted = _fitted_of(half_case("m", carries, constants, x=np.ones(3, np.float32)))
+    assert fitted.wide == {"y"}
+    assert "its state is carried from step to step" in fitted.notes[0]
+    collects = """y = Loop (n, go) <body = g (int64 i, bool c) => (bool d, float[3] t) {
+        d = Identity (c) t = Neg (x) }>"""
+    assert _fitted_of(half_case("m", collects, constants, x=np.ones(3, np.float32))).wide == set()
 
 
 def test_scores_are_scaled_before_their_product_which_stays_in_fp16() -> None:
