@@ -1,7 +1,7 @@
 """Writes the answers of `messages`, whole or as events."""
 
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import orjson
@@ -60,7 +60,7 @@ class MessageAnswer:
         yield _event("message_delta", **end)
         yield _event("message_stop")
 
-    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> bytes:
+    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
         """The answer as one document. The reservation grows with it."""
         blocks: list[Block] = []
         async for part in parts:
@@ -71,7 +71,7 @@ class MessageAnswer:
         document = self._document([_encoded(block) for block in blocks], self._ending())
         if self._request.has_report:
             document["triune"] = self._cost.report(self._placement)
-        return orjson.dumps(document)
+        return [orjson.dumps(document)]
 
     def _document(self, content: list[Any], ending: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -1,6 +1,6 @@
 """Reads and parses the bodies of the app's requests, within limits, and makes JSON responses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -12,7 +12,7 @@ from triune.core.errors import NotFoundError
 from triune.frontends.event_streams import while_connected
 from triune.frontends.json_values import as_object
 from triune.frontends.kserve.budget import MemoryBudget, Reservation
-from triune.frontends.kserve.compression import Body
+from triune.frontends.kserve.compression import Body, pieces
 from triune.frontends.kserve.decoder import PARSED_FACTOR, STRINGS_FACTOR, Decoder
 from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.limits import MAX_VERSION_DIGITS, Limits, check_small, shortened, too_large
@@ -34,19 +34,21 @@ class JsonResponse(Response):
 class HeldResponse(JsonResponse):
     """A JSON response that releases its reservation of memory when the client has read it or has disconnected."""
 
-    def __init__(self, content: bytes, held: Reservation) -> None:
+    def __init__(self, content: bytes | Sequence[bytes], held: Reservation) -> None:
         """Args:
-        content: the JSON.
+        content: the JSON, whole or in parts.
         held: a reservation of the content's size, which this response releases.
         """
-        super().__init__(content)
+        self._parts = [content] if isinstance(content, bytes) else content
+        super().__init__(b"", headers={"Content-Length": str(sum(map(len, self._parts)))})
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response."""
+        """Send the response, piece by piece, as fast as the client reads it."""
         with self._held:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            for piece in pieces(self._parts):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
             # Before it sends this last, empty piece, uvicorn waits until the client has read most of the body.
             await send({"type": "http.response.body", "body": b""})
 

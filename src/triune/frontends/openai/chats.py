@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import orjson
@@ -16,6 +16,7 @@ from triune.frontends.openai.logprobs import chat_logprobs
 from triune.frontends.openai.requests import TextRequest
 from triune.frontends.text.answers import Cost, Part
 from triune.frontends.text.blocks import Block, add_to_blocks, call_id
+from triune.frontends.text.json_parts import JsonParts, encoded_elements
 
 DONE = b"data: [DONE]\n\n"
 """The last event of a stream."""
@@ -58,35 +59,43 @@ class ChatAnswer:
         self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": request.model}
 
     async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
-        """The answer as events."""
+        """The answer as events. Those of one part are sent at once."""
         begun: set[int] = set()
         async for part in parts:
             self._cost.add(part)
+            chunks: list[bytes] = []
             if part.index not in begun:
                 begun.add(part.index)
-                yield self._chunk(part, {"role": "assistant", "content": ""})
+                chunks.append(self._chunk(part, {"role": "assistant", "content": ""}))
             logprobs = chat_logprobs(part.delta.logprobs) or None
             for delta in _deltas(part) or ([{}] if logprobs else []):
-                yield self._chunk(part, delta, logprobs)
+                chunks.append(self._chunk(part, delta, logprobs))
                 logprobs = None
             if part.delta.finish_reason is not None:
-                yield self._chunk(part, {}, reason=finish_reason(part))
+                chunks.append(self._chunk(part, {}, reason=finish_reason(part)))
+            if chunks:
+                yield b"".join(chunks)
         if self._request.has_usage or self._request.has_report:
-            yield event(self._document("chat.completion.chunk", [], usage_of(self._cost)))
-        yield DONE
+            yield event({**self._document("chat.completion.chunk"), "choices": []}) + DONE
+        else:
+            yield DONE
 
-    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> bytes:
-        """The answer as one document. The reservation grows with it."""
+    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
+        """The answer as one document, in pieces. The reservation grows with it."""
         choices: dict[int, _Choice] = {}
         async for part in parts:
             held.grow(part.num_bytes)
             self._cost.add(part)
             choices.setdefault(part.index, _Choice()).add(part)
-        done: list[orjson.Fragment] = []
-        for index in sorted(choices):
-            done.append(orjson.Fragment(orjson.dumps(choices[index].document(index))))
+        json = JsonParts()
+        json.open_object(self._document("chat.completion"), "choices")
+        json.add(b"[")
+        for number, index in enumerate(sorted(choices)):
+            json.add(b"," if number else b"")
+            choices[index].write(index, json)
             await asyncio.sleep(0)
-        return orjson.dumps(self._document("chat.completion", done, usage_of(self._cost)))
+        json.add(b"]}")
+        return json.flush()
 
     def _chunk(self, part: Part, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> bytes:
         choice: dict[str, Any] = {"index": part.index, "delta": delta, "logprobs": None, "finish_reason": reason}
@@ -97,8 +106,8 @@ class ChatAnswer:
             document["usage"] = None
         return event(document)
 
-    def _document(self, kind: str, choices: list[Any], usage: dict[str, Any]) -> dict[str, Any]:
-        document: dict[str, Any] = {**self._head, "object": kind, "choices": choices, "usage": usage}
+    def _document(self, kind: str) -> dict[str, Any]:
+        document: dict[str, Any] = {**self._head, "object": kind, "usage": usage_of(self._cost)}
         if self._request.has_report:
             document["triune"] = self._cost.report(self._placement)
         return document
@@ -124,16 +133,17 @@ class _Choice:
 
     def __init__(self) -> None:
         self._blocks: list[Block] = []
-        self._logprobs: list[orjson.Fragment] = []
+        self._logprobs: list[bytes] = []
         self._reason: str | None = None
 
     def add(self, part: Part) -> None:
         add_to_blocks(self._blocks, part)
         # They are encoded as they come, since thousands of them would hold the loop at the end.
-        self._logprobs += map(orjson.Fragment, map(orjson.dumps, chat_logprobs(part.delta.logprobs)))
+        if part.delta.logprobs:
+            self._logprobs.append(encoded_elements(chat_logprobs(part.delta.logprobs)))
         self._reason = finish_reason(part)
 
-    def document(self, index: int) -> dict[str, Any]:
+    def write(self, index: int, json: JsonParts) -> None:
         text = "".join(block.text for block in self._blocks if block.name is None)
         calls = [
             {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": block.text}}
@@ -143,5 +153,10 @@ class _Choice:
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if calls:
             message |= {"content": text or None, "tool_calls": calls}
-        logprobs = {"content": self._logprobs, "refusal": None} if self._logprobs else None
-        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": self._reason}
+        json.open_object({"index": index, "message": message, "finish_reason": self._reason}, "logprobs")
+        if self._logprobs:
+            json.open_object({"refusal": None}, "content")
+            json.add_array(self._logprobs)
+            json.add(b"}}")
+        else:
+            json.add(b"null}")

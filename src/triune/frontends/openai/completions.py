@@ -6,14 +6,13 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-import orjson
-
 from triune.engine.generation import Placement
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.openai.chats import DONE, event, usage_of
 from triune.frontends.openai.logprobs import completion_logprobs
 from triune.frontends.openai.requests import TextRequest
 from triune.frontends.text.answers import Cost, Part
+from triune.frontends.text.json_parts import JsonParts, encoded_elements
 
 
 class CompletionAnswer:
@@ -49,57 +48,77 @@ class CompletionAnswer:
                 logprobs = completion_logprobs(part.delta.logprobs, offsets[part.index])
                 offsets[part.index] = _end(logprobs)
             if text or logprobs or reason is not None:
-                choice = _choice(part.index, text, logprobs, None if reason is None else reason.value)
+                ended = None if reason is None else reason.value
+                choice = {"index": part.index, "text": text, "logprobs": logprobs, "finish_reason": ended}
                 document: dict[str, Any] = {**self._head, "choices": [choice]}
                 if self._request.has_usage:
                     document["usage"] = None
                 yield event(document)
         if self._request.has_usage or self._request.has_report:
-            yield event(self._document([]))
-        yield DONE
+            yield event({**self._document(), "choices": []}) + DONE
+        else:
+            yield DONE
 
-    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> bytes:
-        """The answer as one document. The reservation grows with it."""
-        texts: dict[int, list[str]] = {}
-        logprobs: dict[int, dict[str, list[Any]]] = {}
-        reasons: dict[int, str] = {}
+    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
+        """The answer as one document, in pieces. The reservation grows with it."""
+        choices: dict[int, _Choice] = {}
         async for part in parts:
             held.grow(part.num_bytes)
             self._cost.add(part)
-            so_far = texts.setdefault(part.index, [self._echo(part.index)])
-            if part.delta.logprobs:
-                known = logprobs.setdefault(part.index, {})
-                for name, values in completion_logprobs(part.delta.logprobs, _end(known) if known else 0).items():
-                    known.setdefault(name, []).extend(_encoded(values) if name == "top_logprobs" else values)
-            so_far.append(part.delta.text)
-            if part.delta.finish_reason is not None:
-                reasons[part.index] = part.delta.finish_reason.value
-        choices: list[orjson.Fragment] = []
-        for index in sorted(texts):
-            choice = _choice(index, "".join(texts[index]), logprobs.get(index), reasons[index])
-            choices.append(orjson.Fragment(orjson.dumps(choice)))
+            if part.index not in choices:
+                choices[part.index] = _Choice(self._echo(part.index))
+            choices[part.index].add(part)
+        json = JsonParts()
+        json.open_object(self._document(), "choices")
+        json.add(b"[")
+        for number, index in enumerate(sorted(choices)):
+            json.add(b"," if number else b"")
+            choices[index].write(index, json)
             await asyncio.sleep(0)
-        return orjson.dumps(self._document(choices))
+        json.add(b"]}")
+        return json.flush()
 
     def _echo(self, index: int) -> str:
         return self._echoes[index // self._request.generation.num_answers] if self._echoes else ""
 
-    def _document(self, choices: list[Any]) -> dict[str, Any]:
-        document: dict[str, Any] = {**self._head, "choices": choices, "usage": usage_of(self._cost)}
+    def _document(self) -> dict[str, Any]:
+        document: dict[str, Any] = {**self._head, "usage": usage_of(self._cost)}
         if self._request.has_report:
             document["triune"] = self._cost.report(self._placement)
         return document
 
 
-def _encoded(values: list[Any]) -> list[orjson.Fragment]:
-    """Values that are encoded as they come, since thousands of them would hold the loop at the end."""
-    return [orjson.Fragment(orjson.dumps(each)) for each in values]
+class _Choice:
+    """One answer, while it is collected."""
+
+    def __init__(self, echo: str) -> None:
+        self._texts = [echo]
+        self._logprobs: dict[str, list[Any]] = {}
+        self._top: list[bytes] = []
+        self._reason: str | None = None
+
+    def add(self, part: Part) -> None:
+        self._texts.append(part.delta.text)
+        if part.delta.logprobs:
+            added = completion_logprobs(part.delta.logprobs, _end(self._logprobs) if self._logprobs else 0)
+            # They are encoded as they come, since thousands of them would hold the loop at the end.
+            self._top.append(encoded_elements(added.pop("top_logprobs")))
+            for name, values in added.items():
+                self._logprobs.setdefault(name, []).extend(values)
+        if part.delta.finish_reason is not None:
+            self._reason = part.delta.finish_reason.value
+
+    def write(self, index: int, json: JsonParts) -> None:
+        document = {"index": index, "text": "".join(self._texts), "finish_reason": self._reason}
+        json.open_object(document, "logprobs")
+        if self._logprobs:
+            json.open_object(self._logprobs, "top_logprobs")
+            json.add_array(self._top)
+            json.add(b"}}")
+        else:
+            json.add(b"null}")
 
 
 def _end(logprobs: dict[str, list[Any]]) -> int:
     """Where in the text the tokens end."""
     return logprobs["text_offset"][-1] + len(logprobs["tokens"][-1])
-
-
-def _choice(index: int, text: str, logprobs: Any, reason: str | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}

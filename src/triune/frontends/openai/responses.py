@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import orjson
@@ -17,6 +17,7 @@ from triune.frontends.openai.response_requests import ResponseRequest
 from triune.frontends.text.answers import Cost, Part
 from triune.frontends.text.blocks import Block
 from triune.frontends.text.errors import message_of, told
+from triune.frontends.text.json_parts import JsonParts, encoded_elements
 
 
 class ResponseAnswer:
@@ -53,10 +54,17 @@ class ResponseAnswer:
         for event in [*([] if self._items else self._begin_text()), *self._end_item()]:
             yield event
         status = _status(reason)
-        yield self._event(f"response.{status}", response=self._document(status))
+        json = JsonParts()
+        name = f"response.{status}"
+        json.add(b"event: %s\ndata: " % name.encode())
+        json.open_object({"type": name, "sequence_number": self._number}, "response")
+        self._write(json, status)
+        json.add(b"}\n\n")
+        for each in json.flush():
+            yield each
 
-    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> bytes:
-        """The answer as one document. The reservation grows with it."""
+    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
+        """The answer as one document, in pieces. The reservation grows with it."""
         reason = None
         async for part in parts:
             self._cost.add(part)
@@ -66,7 +74,9 @@ class ResponseAnswer:
             reason = part.delta.finish_reason or reason
         if not self._items:
             self._items.append(_Item(Block(None)))
-        return orjson.dumps(self._document(_status(reason)))
+        json = JsonParts()
+        self._write(json, _status(reason))
+        return json.flush()
 
     def failed_event(self, error: Exception) -> bytes:
         """The last event, if the model fails when the answer has begun."""
@@ -82,12 +92,11 @@ class ResponseAnswer:
                     if not self._items or self._items[-1].block.name is not None:
                         events += self._end_item()
                         events.append(self._begin(_Item(Block(None))))
-                        events.append(
-                            self._event("response.content_part.added", **self._place, part=_text_part("", []))
-                        )
+                        events.append(self._event("response.content_part.added", **self._place, part=_text_part("")))
                     item = self._items[-1]
                     item.block.pieces.append(text)
-                    item.logprobs += map(orjson.Fragment, map(orjson.dumps, self._logprobs))
+                    if self._logprobs:
+                        item.logprobs.append(encoded_elements(self._logprobs))
                     added = {"delta": text, "logprobs": self._logprobs}
                     events.append(self._event("response.output_text.delta", **self._place, **added))
                     self._logprobs = []
@@ -100,7 +109,7 @@ class ResponseAnswer:
 
     def _begin_text(self) -> list[bytes]:
         begun = self._begin(_Item(Block(None)))
-        return [begun, self._event("response.content_part.added", **self._place, part=_text_part("", []))]
+        return [begun, self._event("response.content_part.added", **self._place, part=_text_part(""))]
 
     def _begin(self, item: "_Item") -> bytes:
         self._items.append(item)
@@ -114,10 +123,10 @@ class ResponseAnswer:
             return []
         item, text = self._items[-1], self._items[-1].block.text
         if item.block.name is None:
-            part = _text_part(text, item.logprobs)
+            # The probabilities came with the text, and come once more with the whole response.
             events = [
-                self._event("response.output_text.done", **self._place, text=text, logprobs=item.logprobs),
-                self._event("response.content_part.done", **self._place, part=part),
+                self._event("response.output_text.done", **self._place, text=text, logprobs=[]),
+                self._event("response.content_part.done", **self._place, part=_text_part(text)),
             ]
         else:
             done = {"name": item.block.name, "arguments": text}
@@ -140,9 +149,22 @@ class ResponseAnswer:
         self._number += 1
         return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(document))
 
+    def _write(self, json: JsonParts, status: str) -> None:
+        """Write the response when it is done."""
+        document = self._document(status)
+        del document["output"]
+        document["usage"] = self._usage()
+        if self._request.text.has_report:
+            document["triune"] = self._cost.report(self._placement)
+        json.open_object(document, "output")
+        json.add(b"[")
+        for number, item in enumerate(self._items):
+            json.add(b"," if number else b"")
+            item.write(json)
+        json.add(b"]}")
+
     def _document(self, status: str, error: TriuneError | None = None) -> dict[str, Any]:
-        is_done = status in ("completed", "incomplete")
-        document: dict[str, Any] = {
+        return {
             "id": self._id,
             "object": "response",
             "created_at": self._created,
@@ -150,16 +172,13 @@ class ResponseAnswer:
             "error": None if error is None else {"code": "server_error", "message": message_of(error)},
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "model": self._request.text.model,
-            "output": [item.document() for item in self._items] if is_done else [],
+            "output": [],
             **self._request.shown,
             "previous_response_id": None,
             "store": False,
             "truncation": "disabled",
-            "usage": self._usage() if is_done else None,
+            "usage": None,
         }
-        if is_done and self._request.text.has_report:
-            document["triune"] = self._cost.report(self._placement)
-        return document
 
     def _usage(self) -> dict[str, Any]:
         cost = self._cost
@@ -183,22 +202,35 @@ class _Item:
 
     def __init__(self, block: Block) -> None:
         self.block = block
-        self.logprobs: list[orjson.Fragment] = []
+        self.logprobs: list[bytes] = []
         self.id = f"{'msg' if block.name is None else 'fc'}_{secrets.token_hex(24)}"
 
     def document(self, *, is_begun: bool = False) -> dict[str, Any]:
-        """The item, whole or as it begins."""
+        """The item, whole or as it begins, without probabilities."""
         item: dict[str, Any] = {"id": self.id, "status": "in_progress" if is_begun else "completed"}
-        text = self.block.text
         if self.block.name is None:
-            content = [] if is_begun else [_text_part(text, self.logprobs)]
+            content = [] if is_begun else [_text_part(self.block.text)]
             return {**item, "type": "message", "role": "assistant", "content": content}
-        call = {"call_id": self.block.id, "name": self.block.name, "arguments": text}
+        call = {"call_id": self.block.id, "name": self.block.name, "arguments": self.block.text}
         return {**item, "type": "function_call", **call}
 
+    def write(self, json: JsonParts) -> None:
+        """Write the item with its probabilities."""
+        item = self.document()
+        if self.block.name is not None:
+            json.add(orjson.dumps(item))
+            return
+        (part,) = item.pop("content")
+        del part["logprobs"]
+        json.open_object(item, "content")
+        json.add(b"[")
+        json.open_object(part, "logprobs")
+        json.add_array(self.logprobs)
+        json.add(b"}]}")
 
-def _text_part(text: str, logprobs: list[orjson.Fragment]) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+
+def _text_part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
 def _status(reason: FinishReason | None) -> str:

@@ -1,7 +1,7 @@
 """Makes the response out of an answer, whole or as events."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 from starlette.requests import Request
@@ -20,8 +20,8 @@ class Answer(Protocol):
         """The answer as events."""
         ...
 
-    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> bytes:
-        """The answer as one document, by whose size the reservation grows."""
+    async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
+        """The answer as one document, in pieces. The reservation grows by its size."""
         ...
 
 
@@ -51,7 +51,7 @@ async def respond(
         return await open_stream(request, _closing(answer.events(parts), parts), held, failed)
     async with contextlib.aclosing(parts):
         encoded = await while_connected(request, answer.whole(parts, held))
-    held.resize(len(encoded))
+    held.resize(sum(map(len, encoded)))
     return HeldResponse(encoded, held)
 
 
