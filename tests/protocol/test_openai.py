@@ -199,6 +199,7 @@ def test_tool_calls(client: openai.OpenAI, served: TextServer) -> None:
     assert json.loads(message.tool_calls[0].function.arguments) == {"city": "Rome"}
     assert len({call.id for call in message.tool_calls}) == 2
     assert model(served).rendered[-1][1] == (WEATHER,)
+    assert "[TOOL_CALLS]" in model(served).requests[-1].shown_specials
     # The conversation goes on with what the client was given.
     results = [{"role": "tool", "tool_call_id": call.id, "content": "sunny"} for call in message.tool_calls]
     client.chat.completions.create(

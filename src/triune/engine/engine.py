@@ -210,6 +210,7 @@ class Engine:
             self.context_tokens,
             ticket,
             drops_space=text.drops_space,
+            shown=text.tokenizer.special_bytes(request.shown_specials),
             grammar=grammar,
         )
         for answer in group.answers:

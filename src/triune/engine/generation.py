@@ -28,6 +28,8 @@ class Generation:
         is_stop_included: whether an answer contains the stop text that ended it.
         is_templated: whether `prompt` is a text that a chat template made: it has the special tokens already. No
             special tokens are added to it.
+        shown_specials: special tokens, by their texts, that are part of an answer's text, such as one that opens a
+            call of a tool; other special tokens are not.
         num_answers: how many answers to give to the prompt (OpenAI's `n`).
         priority: 0 is the most urgent.
         constraint: the form of the answers; None leaves them free. An answer ends where its form does.
@@ -42,6 +44,7 @@ class Generation:
     is_end_ignored: bool = False
     is_stop_included: bool = False
     is_templated: bool = False
+    shown_specials: frozenset[str] = frozenset()
     num_answers: int = 1
     priority: int = 0
     constraint: Constraint | None = None

@@ -1,7 +1,7 @@
 """A request on the event loop: the answers to one prompt, and the client that waits for them."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.engine.admission import Ticket
@@ -77,6 +77,7 @@ def start_group(
     ticket: Ticket,
     *,
     drops_space: bool,
+    shown: Mapping[int, bytes],
     grammar: Grammar | None = None,
 ) -> Group:
     """Make the answers to a prompt.
@@ -89,6 +90,7 @@ def start_group(
         context_tokens: the most tokens of prompt and answer together.
         ticket: the request's admission.
         drops_space: whether a space is left out where it begins a text, as an answer does to a prompt without text.
+        shown: the bytes of special tokens that are part of the text.
         grammar: the request's constraint, compiled; None if it has none.
 
     Raises:
@@ -111,5 +113,7 @@ def start_group(
     ]
     jobs[0].followers = tuple(jobs[1:])
     has_text = not drops_space or any(0 <= token < len(token_bytes) and token_bytes[token] for token in prompt)
-    answers = [Answer(job, request, token_bytes, ticket.arrived_ns, drops_space=not has_text) for job in jobs]
+    answers = [
+        Answer(job, request, token_bytes, ticket.arrived_ns, drops_space=not has_text, shown=shown) for job in jobs
+    ]
     return Group(answers, ticket)

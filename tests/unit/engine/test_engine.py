@@ -98,6 +98,16 @@ async def test_end_tokens_end_an_answer_without_text() -> None:
         assert (text, last.stop) == (recited(3, 5), ord("e")), "the end token came too early to count"
 
 
+async def test_a_special_token_is_text_only_if_asked_for() -> None:
+    def script(position: int) -> int:
+        return EOS if position == 5 else ord("x")
+
+    async with scripted_engine(ScriptedDecoder(script)) as engine:
+        for shown, text in (("<eos>", "xx<eos>xx"), ("[TOOL_CALLS]", "xxxx")):
+            request = asked("ask", 5, is_end_ignored=True, shown_specials=frozenset({shown}))
+            assert await text_of(engine, request) == text
+
+
 async def test_a_stop_token_is_named_and_is_no_text_unless_asked_for() -> None:
     async with scripted_engine(ScriptedDecoder(SCRIPT)) as engine:
         ((text, last),) = await answers_of(engine, asked("It ", 40, stop_tokens=frozenset({ord("b")})))

@@ -1,6 +1,6 @@
 """One answer on the event loop: its tokens become deltas, which wait until the client reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from triune.engine.generation import Delta, Generation, TokenLogprob, Usage
 from triune.engine.sampling.sampler import Sample
@@ -30,6 +30,7 @@ class Answer:
         arrived_ns: int,
         *,
         drops_space: bool,
+        shown: Mapping[int, bytes],
     ) -> None:
         """Args:
         job: what the engine computes.
@@ -37,6 +38,7 @@ class Answer:
         token_bytes: the bytes of each token.
         arrived_ns: when the request arrived.
         drops_space: see `Detokenizer`.
+        shown: see `Detokenizer`.
 
         Raises:
             InvalidArgumentError: see `StopFinder`.
@@ -49,7 +51,7 @@ class Answer:
         self._token_bytes = token_bytes
         self._arrived_ns = arrived_ns
         self._first_ns = arrived_ns
-        self._detokenizer = Detokenizer(token_bytes, drops_space=drops_space)
+        self._detokenizer = Detokenizer(token_bytes, drops_space=drops_space, shown=shown)
         self._stops = StopFinder(request.stop, is_included=request.is_stop_included)
         self._stop: str | int | None = None
         self._text: list[str] = []

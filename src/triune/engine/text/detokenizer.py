@@ -1,7 +1,8 @@
 """Incremental detokenization: tokens become text one after another."""
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
@@ -13,18 +14,26 @@ class Detokenizer:
     are not UTF-8 become U+FFFD. However the tokens divide them, the text is that of all bytes together.
     """
 
-    def __init__(self, token_bytes: Sequence[bytes], *, drops_space: bool = False) -> None:
+    def __init__(
+        self,
+        token_bytes: Sequence[bytes],
+        *,
+        drops_space: bool = False,
+        shown: Mapping[int, bytes] = MappingProxyType({}),
+    ) -> None:
         """Args:
         token_bytes: the bytes of each token; see `Tokenizer.token_bytes`.
         drops_space: whether a space that begins the text is left out.
+        shown: the bytes of special tokens that are part of the text.
         """
         self._token_bytes = token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._drops_space = drops_space
+        self._shown = shown
 
     def add(self, token: int) -> str:
         """The text that a token completes; it may be empty."""
-        added = self._token_bytes[token]
+        added = self._token_bytes[token] or self._shown.get(token, b"")
         if self._drops_space and added:
             self._drops_space = False
             added = added.removeprefix(b" ")

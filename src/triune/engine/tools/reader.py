@@ -20,6 +20,9 @@ from triune.engine.tools.pieces import CallArguments, CallBegin, Piece, Text
 
 _TAG, _MISTRAL, _PYTHON = "<tool_call>", "[TOOL_CALLS]", "<|python_tag|>"
 _OPENINGS: Final = (_TAG, _MISTRAL, _PYTHON)
+MARKERS: Final = frozenset({_TAG, "</tool_call>", _MISTRAL, "[ARGS]", "[CALL_ID]", _PYTHON})
+"""Texts that are special tokens of some models, which the reader has to see."""
+
 _PLAIN: Final = re.compile(r"[^<\[]*[^<\[\s]")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9]")

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from triune.core.errors import InternalError, UnavailableError
 from triune.engine.generation import Delta, Generation, Placement, TextModel, Usage
 from triune.engine.sequence import FinishReason
 from triune.engine.tools.pieces import CallArguments, CallBegin, Piece, Text
-from triune.engine.tools.reader import ToolCallReader
+from triune.engine.tools.reader import MARKERS, ToolCallReader
 
 _NS_PER_MS = 1e6
 _LOGPROB_BYTES = 300
@@ -58,6 +58,8 @@ async def parts_of(
         TriuneError: as `TextModel.generate`.
     """
     readers: dict[int, ToolCallReader] = {}
+    if tools:
+        generations = [replace(each, shown_specials=MARKERS) for each in generations]
     offsets = [0]
     for generation in generations:
         offsets.append(offsets[-1] + generation.num_answers)

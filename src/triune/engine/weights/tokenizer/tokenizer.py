@@ -1,6 +1,6 @@
 """A model's tokenizer: text to token ids and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Final
 
@@ -83,6 +83,11 @@ class Tokenizer:
         if len(ids) > _SHORT_CHARACTERS:
             return self.backend.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)[0]
         return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def special_bytes(self, texts: Iterable[str]) -> dict[int, bytes]:
+        """The ids of the special tokens with these texts, with their bytes; texts that are no tokens are left out."""
+        ids = ((text, self.backend.token_to_id(text)) for text in texts)
+        return {token: text.encode() for text, token in ids if token is not None}
 
     @cached_property
     def token_bytes(self) -> tuple[bytes, ...]:
