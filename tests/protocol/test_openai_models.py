@@ -24,7 +24,7 @@ TOLD = {
     "/v1/embeddings": r'"embedding":\[',
     "response_format": r"\w",
     "tool_choice": r"^weather \w",
-    '"triune": true': r'Paris.*"unit":"\w+"',
+    '"triune": true': r'"unit":"\w+".*Paris',
 }
 
 
