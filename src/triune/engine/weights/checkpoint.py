@@ -1,4 +1,6 @@
-"""A model's weights, config and tokenizer on disk: a GGUF file, or a directory in Hugging Face's form."""
+"""A model's weights, config and tokenizer on disk: a GGUF file, or a directory in the form of Hugging Face or
+CTranslate2.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,0 +1,1 @@
+"""CTranslate2's directories: model.bin, config.json, tokenizer.json."""
