@@ -61,6 +61,7 @@ class TransformerOptions:
         precision: the floating-point format of the computation; None leaves it to the runtime.
         step_tokens: the most tokens of a step.
         max_sequences: the most sequences that run at the same time.
+        disk_cache_bytes: the most bytes of files for what the cache has no room for; None writes none.
         speculation: what guesses the next tokens of answers: "ngram" guesses that a text goes on as it did after the
             same tokens before, "off" guesses only what a constraint leaves no choice of.
     """
@@ -71,6 +72,7 @@ class TransformerOptions:
     precision: DecoderPrecision | None = None
     step_tokens: int = _STEP_TOKENS
     max_sequences: int = _MAX_SEQUENCES
+    disk_cache_bytes: int | None = None
     speculation: Speculation = "off"
 
 
@@ -116,6 +118,7 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
         precision=cast("DecoderPrecision | None", _choice(given, "precision", get_args(DecoderPrecision))),
         step_tokens=_count(given, "step_tokens") or _STEP_TOKENS,
         max_sequences=_count(given, "max_sequences") or _MAX_SEQUENCES,
+        disk_cache_bytes=_count(given, "disk_cache_bytes"),
         speculation=cast("Speculation", _choice(given, "speculation", get_args(Speculation)) or "off"),
     )
 

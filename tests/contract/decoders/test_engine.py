@@ -96,7 +96,6 @@ def test_blocks_come_back_from_files_after_a_restart(bench: Bench, tmp_path: Pat
     def answers() -> list[Sequence]:
         decoder.allocate(6)
         tier = SecondTier(decoder, tmp_path / "key", 100 * decoder.block_bytes)
-        tier.disk.wait_for_room()
         engine = EngineCore(
             decoder, CONFIGS[CASE].vocab_size, VirtualClock(), SchedulerLimits(step_tokens=40), second_tier=tier
         )
@@ -121,7 +120,6 @@ def test_blocks_come_back_from_files_after_a_restart(bench: Bench, tmp_path: Pat
     decoder.allocate(6)
     tier = SecondTier(decoder, tmp_path / "key", 100 * decoder.block_bytes)
     engine = EngineCore(decoder, CONFIGS[CASE].vocab_size, VirtualClock(), second_tier=tier)
-    tier.disk.wait_for_room()
     sequence = engine.add(asked[0], GREEDY, Ending(4))
     run(engine)
     engine.close()

@@ -18,7 +18,6 @@ from triune.core.units import Unit
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.servable import TextServable
-from triune.engine.speculation.ngram import NgramProposer
 from triune.runtimes.machine import Machine, this_machine
 from triune.scheduling.models import Models
 from triune.zoo import minilm
@@ -73,12 +72,37 @@ async def test_parameters_reach_the_engine(machine: Machine, tmp_path: Path) -> 
     config += parameter("speculation", "ngram")
     build = backend.build(source(tmp_path, config), 1, None, Attempt())
     assert build.limits.sequences == 3
-    assert isinstance(build.proposer, NgramProposer)
+    assert build.options.speculation == "ngram"
     assert build.decoder.num_blocks == (1 << 20) // build.decoder.block_bytes
     servable = backend.assemble(build, NO_MODELS)
     assert isinstance(servable, TextServable)
     assert servable.model.context_tokens == 40
     await servable.close()
+
+
+async def test_the_cache_on_disk_outlives_the_model_and_belongs_to_its_weights(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIUNE_CACHE", str(tmp_path / "cache"))
+    backend = TransformerBackend(machine, MonotonicClock())
+    config = parameter("units", "cpu") + parameter("disk_cache_bytes", 1 << 24)
+    prompt = [index % 7 for index in range(CONTEXT - 8)]
+
+    async def num_cached(of: Source) -> int:
+        build = backend.build(of, 1, None, Attempt())
+        servable = backend.assemble(build, NO_MODELS)
+        assert isinstance(servable, TextServable)
+        request = Generation(prompt, SamplingParameters(temperature=0), 4, is_end_ignored=True)
+        usages = [delta.usage async for delta in servable.model.generate(request) if delta.usage is not None]
+        await servable.close()
+        return usages[0].num_cached_tokens
+
+    first = source(tmp_path, config)
+    assert await num_cached(first) == 0
+    assert await num_cached(first) >= 32
+    (tmp_path / "m" / "1" / "more.txt").write_text("another tokenizer, say")
+    assert await num_cached(given(tmp_path / "m", config)) == 0
+    assert len(list((tmp_path / "cache" / "kv" / "m" / "1").iterdir())) == 1, "the old files are gone"
 
 
 def test_a_trial_has_the_smallest_cache(machine: Machine, tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_parameters(tmp_path: Path) -> None:
         "precision": "fp32",
         "step_tokens": "128",
         "max_sequences": "3",
+        "disk_cache_bytes": "2000000",
         "speculation": "ngram",
     }
     folder = model(tmp_path, "model.gguf", config="".join(parameter(*each) for each in given.items()))

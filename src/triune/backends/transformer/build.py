@@ -1,5 +1,6 @@
 """From a checkpoint to an engine."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,19 +18,22 @@ from triune.config.model_config import ModelConfig
 from triune.config.parameters import UNITS_PARAMETER
 from triune.config.settings import ModelSettings
 from triune.config.transformer import TransformerOptions, read_transformer_options
+from triune.core.cache import cache_folder
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.servable import Servable
+from triune.core.threads import NoThreadError
 from triune.core.units import Unit
+from triune.core.version import VERSION
 from triune.engine.core import EngineCore
 from triune.engine.engine import Engine
 from triune.engine.generation import Placement
+from triune.engine.kv.second_tier import SecondTier
 from triune.engine.models import write_model
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.servable import TextServable
 from triune.engine.speculation.ngram import NgramProposer
-from triune.engine.speculation.proposer import Proposer
 from triune.engine.text.side import TextSide
 from triune.engine.weights.checkpoint import Checkpoint
 from triune.runtimes.decoders import load_decoder
@@ -55,7 +59,7 @@ class TransformerBuild(Build):
         text: tokenizer and chat template.
         vocab_size: the number of rows of the embedding.
         limits: what a step may hold.
-        proposer: guesses the next tokens of answers; None if nothing does.
+        options: the config's parameters.
         runtime: the name of the runtime.
         num_threads: CPU threads of a step.
         duration_ns: how long the build took.
@@ -65,7 +69,7 @@ class TransformerBuild(Build):
     text: TextSide
     vocab_size: int
     limits: SchedulerLimits
-    proposer: Proposer | None
+    options: TransformerOptions
     runtime: str
     num_threads: int
     duration_ns: int
@@ -148,7 +152,7 @@ def build_transformer(
         text,
         vocab_size,
         limits,
-        NgramProposer() if options.speculation == "ngram" else None,
+        options,
         runtime,
         machine.num_cores,
         clock.now_ns() - started_ns,
@@ -158,18 +162,43 @@ def build_transformer(
 def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock: Clock) -> Servable:
     """Start the engine of a build, which then belongs to it. Raises NoThreadError if there is no thread for it."""
     config, decoder = build.config, build.decoder
-    engine = Engine(
-        EngineCore(decoder, build.vocab_size, clock, build.limits, build.proposer),
-        build.text,
-        Placement(decoder.unit, build.runtime, decoder.precision, _reason(build)),
-        clock,
-        name=config.name,
-        statistics=new_statistics(config.message, has_distributions=settings.has_distributions),
-        max_running=build.limits.sequences,
-        limits=settings.limits.queue,
-        close_decoder=decoder.close,
-    )
+    proposer = NgramProposer() if build.options.speculation == "ngram" else None
+    core = EngineCore(decoder, build.vocab_size, clock, build.limits, proposer, _second_tier(build))
+    try:
+        engine = Engine(
+            core,
+            build.text,
+            Placement(decoder.unit, build.runtime, decoder.precision, _reason(build)),
+            clock,
+            name=config.name,
+            statistics=new_statistics(config.message, has_distributions=settings.has_distributions),
+            max_running=build.limits.sequences,
+            limits=settings.limits.queue,
+            close_decoder=decoder.close,
+        )
+    except NoThreadError:
+        core.close()
+        raise
     return TextServable(engine, config.name, build.version)
+
+
+def _second_tier(build: TransformerBuild) -> SecondTier | None:
+    """The files for what the cache has no room for, if the config allows any."""
+    max_bytes, decoder = build.options.disk_cache_bytes, build.decoder
+    if max_bytes is None:
+        return None
+    # Keys and values depend on all of these.
+    files = {**build.source.stamp.companions(), **build.source.stamp.versions.get(build.version, {})}
+    words = [
+        VERSION,
+        decoder.cache_form,
+        decoder.precision,
+        f"{decoder.block_size} {build.limits.context_tokens}",
+        *(f"{path} {each.num_bytes} {each.digest}" for path, each in sorted(files.items())),
+    ]
+    key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
+    folder = cache_folder() / "kv" / build.config.name / str(build.version) / key
+    return SecondTier(decoder, folder, max_bytes)
 
 
 def _context_tokens(checkpoint: Checkpoint, options: TransformerOptions) -> int:

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class DiskTier:
-    """Stores and loads blocks in a thread of its own. Its methods are called from one other thread, and return at once.
+    """Stores and loads blocks in a thread of its own. Its methods are called from one other thread.
 
     A file holds the checksum of its block and of the block's hash, then the arrays. The folder belongs to one model's
     weights, form of cache and block size.
@@ -66,6 +66,7 @@ class DiskTier:
         self._pending: dict[BlockHash, None] = {}
         self._work: queue.PriorityQueue[tuple[int, int, BlockHash, Sequence[Array]]] = queue.PriorityQueue()
         self._loaded: queue.Queue[tuple[BlockHash, Sequence[Array] | None]] = queue.Queue(MAX_PENDING)
+        self._has_found = threading.Event()
         self._num_loading = 0
         self._order = 0
         self._is_off = False
@@ -79,7 +80,8 @@ class DiskTier:
         return self._num_loading > 0
 
     def has(self, block_hash: BlockHash) -> bool:
-        """Whether a block is in a file."""
+        """Whether a block is in a file. At first this waits until the files of earlier runs are known."""
+        self._has_found.wait()
         with self._lock:
             return block_hash in self._files and not self._is_off
 
@@ -116,7 +118,7 @@ class DiskTier:
             seconds = 0.0
 
     def wait_for_room(self) -> None:
-        """Wait until all blocks that were handed over are written, and those of earlier runs are known."""
+        """Wait until all blocks that were handed over are written."""
         self._work.join()
 
     def close(self) -> None:
@@ -133,6 +135,7 @@ class DiskTier:
             kind, _, block_hash, arrays = self._work.get()
             if kind == _FIND:
                 self._try(self._find)
+                self._has_found.set()
             elif kind == _LOAD:
                 self._try(partial(self._load, block_hash))
             elif kind == _STORE:
@@ -157,7 +160,7 @@ class DiskTier:
         """Find the files of earlier runs."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for other in self._folder.parent.iterdir():
-            if other != self._folder and other.is_dir():
+            if other != self._folder and other.is_dir() and not other.is_symlink():
                 shutil.rmtree(other)
         found: list[tuple[int, BlockHash]] = []
         with os.scandir(self._folder) as entries:
