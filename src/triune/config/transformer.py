@@ -19,7 +19,7 @@ from triune.core.tensors import Rows, Signature, TensorSpec
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import DataType as DataTypeMessage
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.protos.model_config_pb2 import ModelInput, ModelOutput
+from triune.protos.model_config_pb2 import ModelInput, ModelInstanceGroup, ModelOutput
 from triune.runtimes.machine import Machine
 from triune.runtimes.registry import ROWS
 
@@ -121,6 +121,15 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
         disk_cache_bytes=_count(given, "disk_cache_bytes"),
         speculation=cast("Speculation", _choice(given, "speculation", get_args(Speculation)) or "off"),
     )
+
+
+def named_unit(message: ModelConfigMessage) -> Unit | None:
+    """The unit that a config names; None if it leaves the choice to the runtime, or names no unit that exists."""
+    word = message.parameters[UNITS_PARAMETER].string_value if UNITS_PARAMETER in message.parameters else ""
+    if not word and message.instance_group:
+        kinds = {ModelInstanceGroup.KIND_CPU: Unit.CPU, ModelInstanceGroup.KIND_GPU: Unit.GPU}
+        return kinds.get(message.instance_group[0].kind)
+    return next((unit for unit in Unit if unit.value == word.strip().lower()), None)
 
 
 def configure_transformer(
@@ -230,7 +239,7 @@ def _type_of(spec: TensorSpec) -> DataTypeMessage:
 def _unit(message: ModelConfigMessage, options: TransformerOptions, machine: Machine, runtime: str) -> Unit:
     """The one unit of the model. Completes the instance groups."""
     # A matrix unit computes in bf16.
-    is_fp32 = options.precision == "fp32"
+    is_fp32 = options.precision == "fp32" and Unit.CPU in machine.runtimes[runtime].units()
     if is_fp32 and UNITS_PARAMETER not in message.parameters and not message.instance_group:
         message.parameters[UNITS_PARAMETER].string_value = Unit.CPU.value
     # The instances are those of the runtime that runs the decoder.

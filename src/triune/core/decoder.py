@@ -14,7 +14,7 @@ from triune.core.units import Unit
 CacheType: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
 """The type of the keys and values in a cache."""
 
-DecoderPrecision: TypeAlias = Literal["fp32", "bf16"]
+DecoderPrecision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 """The floating-point format of a decoder's computation."""
 
 

@@ -66,7 +66,7 @@ def _amx(cpu: Cpu, *, is_installed: Callable[[str], bool]) -> UnitStatus:
 
 def _gpu(cpu: Cpu, nvidia: str, *, is_installed: Callable[[str], bool]) -> UnitStatus:
     extra = "mlx-cuda" if nvidia else "mlx"
-    lack = f"{nvidia} is reached through MLX" if nvidia else f"{cpu.name} has no GPU of Apple's or NVIDIA's beside it"
+    lack = f"{nvidia} is reached through MLX" if nvidia else f"beside {cpu.name} there is no GPU of NVIDIA's"
     if not is_installed("mlx"):
         reason = f"{lack}{'' if nvidia else ', and emulating one needs MLX'}: pip install 'triune[{extra}]'"
         return UnitStatus(Unit.GPU, Presence.ABSENT, reason=reason)

@@ -1,18 +1,18 @@
 """Which runtime runs the decoders of transformers on this machine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from triune.core.decoder import CacheType, DecoderExecutable, DecoderPrecision
 from triune.core.errors import UnsupportedError
-from triune.core.units import Unit
+from triune.core.units import Presence, Unit
 from triune.graph.held import HeldModel
 from triune.runtimes.machine import Machine
 from triune.runtimes.registry import missing
 
 
 class LoadDecoder(Protocol):
-    """Compiles a decoder's graph in the paged form; see `OpenVinoDecoder`."""
+    """Compiles a decoder's graph in the paged form; see `OpenVinoDecoder` and `MlxDecoder`."""
 
     def __call__(
         self,
@@ -36,20 +36,36 @@ def _openvino() -> LoadDecoder:
     return OpenVinoDecoder
 
 
-_LOADERS: Final[Mapping[str, Callable[[], LoadDecoder]]] = {"openvino": _openvino}
+def _mlx() -> LoadDecoder:
+    from triune.runtimes.mlx.decoder import MlxDecoder
+
+    return MlxDecoder
+
+
+_LOADERS: Final[Mapping[str, Callable[[], LoadDecoder]]] = {"mlx": _mlx, "openvino": _openvino}
 """The runtimes that can, the preferred one first, each with a function that imports its decoder."""
 
 
-def decoder_runtime(machine: Machine) -> str:
+def decoder_runtime(machine: Machine, unit: Unit | None = None) -> str:
     """The name of the runtime that runs decoders here.
 
+    Args:
+        machine: the machine.
+        unit: the unit that the config names. None: the runtime of the best unit, which is not an emulated one.
+
     Raises:
-        UnsupportedError: none is installed; the message has the command that installs one.
+        UnsupportedError: none is installed, or only one for an emulated unit that the config does not name; the message
+            has the command that installs one.
     """
-    for name in _LOADERS:
-        if name in machine.runtimes:
-            return name
-    raise UnsupportedError(_lacking())
+    able = [name for name in _LOADERS if name in machine.runtimes]
+    if not able:
+        raise UnsupportedError(_lacking())
+    wanted = {each.unit for each in machine.units if each.presence is Presence.PRESENT} if unit is None else {unit}
+    fitting = [name for name in able if not wanted.isdisjoint(machine.runtimes[name].units())]
+    if not fitting and unit is None:
+        raise UnsupportedError(f"{_lacking(able)}; or name the unit 'gpu', which is emulated")
+    # If none fits, the config is refused for the unit that it names.
+    return (fitting or able[-1:])[0]
 
 
 def missing_decoder() -> str:
@@ -57,9 +73,10 @@ def missing_decoder() -> str:
     return _lacking() if not _LOADERS.keys() - missing().keys() else ""
 
 
-def _lacking() -> str:
-    remedies = " or ".join(f"pip install 'triune[{name}]'" for name in _LOADERS)
-    return f"transformers are run by {' or '.join(_LOADERS)}, which is not installed: {remedies}"
+def _lacking(able: Sequence[str] = ()) -> str:
+    names = [name for name in _LOADERS if name not in able]
+    remedies = " or ".join(f"pip install 'triune[{name}]'" for name in names)
+    return f"transformers are run by {' or '.join(names)}, which is not installed: {remedies}"
 
 
 def load_decoder(runtime: str) -> LoadDecoder:

@@ -9,7 +9,7 @@ from triune.config.honour import hints_without_effect
 from triune.config.model_config import ModelConfig
 from triune.config.settings import Completion
 from triune.config.stamps import Stamp
-from triune.config.transformer import TRANSFORMER, configure_transformer, read_transformer_options
+from triune.config.transformer import TRANSFORMER, configure_transformer, named_unit, read_transformer_options
 from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
@@ -191,3 +191,19 @@ def test_a_message_is_not_changed(tmp_path: Path) -> None:
     before = message.SerializeToString()
     configure_transformer(message, "m", folder / "1", MACHINE, "openvino")
     assert message.SerializeToString() == before
+
+
+@pytest.mark.parametrize(
+    ("config", "unit"),
+    [
+        ("", None),
+        (parameter("units", " GPU"), Unit.GPU),
+        (parameter("units", "npu"), None),
+        ("instance_group { kind: KIND_GPU }", Unit.GPU),
+        ("instance_group { kind: KIND_CPU }", Unit.CPU),
+        ("instance_group { kind: KIND_AUTO }", None),
+        ("instance_group { kind: KIND_GPU }" + parameter("units", "cpu"), Unit.CPU),
+    ],
+)
+def test_the_unit_that_a_config_names(tmp_path: Path, config: str, unit: Unit | None) -> None:
+    assert named_unit(read(model(tmp_path, "model.gguf", config=config))) is unit

@@ -9,7 +9,7 @@ from triune.backends.tensor.backend import TryFirst
 from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
-from triune.config.transformer import configure_transformer
+from triune.config.transformer import configure_transformer, named_unit
 from triune.core.clock import Clock
 from triune.core.servable import Servable
 from triune.runtimes.decoders import decoder_runtime, missing_decoder
@@ -80,7 +80,7 @@ class TransformerBackend:
             source,
             version,
             self._machine,
-            decoder_runtime(self._machine),
+            self._runtime(source),
             self._clock,
             attempt,
             is_trial=self._is_trial,
@@ -94,9 +94,11 @@ class TransformerBackend:
         return assemble_transformer(build, self._settings, self._clock)
 
     def _configure(self, source: Source, version: int) -> ModelConfig:
-        runtime = decoder_runtime(self._machine)
         folder = source.folder / str(version)
-        return configure_transformer(source.message, source.name, folder, self._machine, runtime)
+        return configure_transformer(source.message, source.name, folder, self._machine, self._runtime(source))
+
+    def _runtime(self, source: Source) -> str:
+        return decoder_runtime(self._machine, named_unit(source.message))
 
 
 def missing_for_transformers() -> str:

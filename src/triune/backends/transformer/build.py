@@ -24,7 +24,7 @@ from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
-from triune.core.units import Unit
+from triune.core.units import Presence, Unit
 from triune.core.version import VERSION
 from triune.engine.core import EngineCore
 from triune.engine.engine import Engine
@@ -88,7 +88,8 @@ class TransformerBuild(Build):
         decoder, threads = self.decoder, f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
         num_tokens = decoder.num_blocks * decoder.block_size
         return (
-            f"on {decoder.unit.value} ({self.runtime}, {decoder.precision}, {threads}, a cache of {num_tokens} tokens "
+            f"on {decoder.unit.value} ({'emulated, ' if self.emulated else ''}{self.runtime}, {decoder.precision}, "
+            f"{threads}, a cache of {num_tokens} tokens "
             f"in {decoder.num_blocks * decoder.block_bytes >> 20} MiB) in {self.duration_ns / 1e9:.2f} s"
         )
 
@@ -156,6 +157,7 @@ def build_transformer(
         runtime,
         machine.num_cores,
         clock.now_ns() - started_ns,
+        emulated=frozenset(unit for unit in config.units if machine.status(unit).presence is Presence.EMULATED),
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from triune.core.datatypes import Array
 from triune.core.decoder import (
     CacheType,
+    DecoderPrecision,
     DecoderStep,
     blocks_of,
     checked_blocks,
@@ -26,7 +27,7 @@ from triune.metal.paged_attention import CacheForm, Layout, PagedAttention, coar
 from triune.metal.program import Program
 from triune.runtimes.failures import reason_of
 
-_KINDS = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
+_KINDS: Mapping[DecoderPrecision, Any] = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
 
 _MOST_COMPILED = 64
 """The most shapes of steps for which compiled functions are kept."""
@@ -41,9 +42,11 @@ class MlxDecoder:
         self,
         model: HeldModel,
         *,
+        unit: Unit = Unit.GPU,
+        num_threads: int = 1,
         num_blocks: int,
         block_size: int = 16,
-        precision: str = "bf16",
+        precision: DecoderPrecision | None = None,
         cache_type: CacheType | None = None,
         compiles: bool | None = None,
     ) -> None:
@@ -51,20 +54,23 @@ class MlxDecoder:
 
         Args:
             model: the graph; it is not needed afterwards.
+            unit: `gpu`.
+            num_threads: has no effect.
             num_blocks: the blocks of the cache.
             block_size: the tokens of a block.
-            precision: of the computation.
+            precision: of the computation. None takes bf16 on a GPU; and fp32 on a CPU, where 16 bits are slower.
             cache_type: of keys and values; None takes the precision.
             compiles: whether MLX compiles the steps; None means on a GPU.
 
         Raises:
-            UnsupportedError: MLX cannot compute an operator of the graph.
+            UnsupportedError: MLX cannot compute an operator of the graph, or the unit is another one.
             NoMemoryError: there is not the memory for the cache.
         """
-        if precision not in _KINDS:
-            raise UnsupportedError(f"MLX computes decoders in {', '.join(_KINDS)}, not in {precision}")
-        kind: CacheType = cache_type or precision  # pyright: ignore[reportAssignmentType]
-        self.precision = precision
+        del num_threads
+        if unit is not Unit.GPU:
+            raise UnsupportedError(f"MLX runs decoders on unit 'gpu', not on '{unit.value}'")
+        self.precision: DecoderPrecision = precision or ("bf16" if is_gpu() else "fp32")
+        kind = cache_type or self.precision
         self.block_size = block_size
         self._form = CacheForm(kind)
         self._attention = PagedAttention(self._form)
@@ -78,7 +84,7 @@ class MlxDecoder:
         self._outputs = ["logits", *(f"{name}.new" for name in self._names)]
         with exclusive():
             self._program = Program(
-                graph, float_type=_KINDS[precision], read=model.array, more={OP_TYPE: self._attention}
+                graph, float_type=_KINDS[self.precision], read=model.array, more={OP_TYPE: self._attention}
             )
         self.allocate(num_blocks)
 

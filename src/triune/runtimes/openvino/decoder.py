@@ -74,6 +74,8 @@ class OpenVinoDecoder:
             UnsupportedError: OpenVINO cannot compile it, or not with such a cache or precision on this CPU.
             NoMemoryError: there is not the memory for the cache.
         """
+        if precision == "fp16":
+            raise UnsupportedError("OpenVINO computes decoders in fp32 and bf16 on CPUs, not in fp16")
         if precision is not None:
             precisions = (precision,)
         elif not is_exact and cache_type in (None, "int8") and has_bf16() and _has_packed_weights(model):

@@ -11,6 +11,7 @@ from contract.decoders.test_answers import check, texts, truth
 from support.decoder_steps import Texts
 from support.smollm2 import smollm2_gguf
 from triune.core.errors import InternalError, NoMemoryError, UnsupportedError
+from triune.core.units import Unit
 from triune.engine.models import write_model
 from triune.engine.weights import open_checkpoint
 from triune.runtimes.mlx.decoder import MlxDecoder
@@ -103,9 +104,10 @@ def test_a_cache_beyond_the_memory_is_refused() -> None:
         decoder.allocate(10**12)
 
 
-def test_another_precision_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="in fp32, bf16, fp16, not in int8"):
-        load(precision="int8")
+def test_it_runs_on_the_gpu_alone() -> None:
+    assert load(precision=None).unit is Unit.GPU
+    with pytest.raises(UnsupportedError, match="on unit 'gpu', not on 'cpu'"):
+        load(unit=Unit.CPU)
 
 
 @pytest.mark.timeout(600)
