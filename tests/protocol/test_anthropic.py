@@ -75,6 +75,13 @@ def test_message(client: anthropic.Anthropic, served: TextServer) -> None:
     assert table(served).rendered[-1][0][0] == {"role": "system", "content": "be brief"}
 
 
+def test_models(client: anthropic.Anthropic) -> None:
+    assert [(each.id, each.type, each.display_name) for each in client.models.list()] == [
+        (name, "model", name) for name in ("table", "small")
+    ]
+    assert client.models.retrieve("table").created_at.year > 2000
+
+
 def test_why_it_ended(client: anthropic.Anthropic) -> None:
     short = client.messages.create(model="table", max_tokens=5, messages=ask("capital"))
     assert short.stop_reason == "max_tokens"

@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,24 @@ def test_all_apis_give_the_same_answer(client: openai.OpenAI, served: Served) ->
     assert message.content[0].text == chat  # type: ignore[union-attr]
     usage = message.usage
     assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+
+
+def metric(served: Served, name: str) -> float:
+    with urllib.request.urlopen(f"http://{served.metrics}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    (value,) = re.findall(rf'^{name}{{[^}}]*model="smollm2"[^}}]*}} (\S+)$', text, re.MULTILINE)
+    return float(value)
+
+
+def test_a_client_that_leaves_ends_its_sequences(client: openai.OpenAI, served: Served) -> None:
+    asked = greedy(prompt="Once upon a time", max_tokens=8000, n=3, extra_body={"ignore_eos": True})
+    stream = client.completions.create(**asked, stream=True)
+    assert next(stream).choices[0].text
+    assert metric(served, "triune_sequences_running") == 3
+    stream.close()
+    # 8,000 tokens take minutes, and the test no longer than the timeout of all tests.
+    while metric(served, "triune_sequences_running"):
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -57,5 +57,7 @@ def test_block(demo: Served, language: str, code: str) -> None:
         assert similarity > 0.6
     if "simple/infer" in code:
         assert '"data":[1,2,3,4' in result.stdout.replace(" ", "")
+    if "chat/completions" in code:
+        assert re.search(r'"content":"[^"]*4', result.stdout)
     if "nv_inference_count" in code:
         assert 'model="simple"' in result.stdout

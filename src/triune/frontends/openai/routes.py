@@ -1,8 +1,8 @@
 """The endpoints of OpenAI's API."""
 
 import contextlib
-import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -64,7 +64,7 @@ class _Endpoints:
         self._models = models
         self._bodies = bodies
         self._offload = offload
-        self._started = int(time.time())
+        self._started = datetime.now(UTC).replace(microsecond=0)
 
     async def list_models(self, request: Request) -> Response:
         names = dict.fromkeys(entry.name for entry in self._models.last_index(is_ready_only=True))
@@ -79,7 +79,10 @@ class _Endpoints:
         return JsonResponse(self._model(name))
 
     def _model(self, name: str) -> dict[str, object]:
-        return {"id": name, "object": "model", "created": self._started, "owned_by": "triune"}
+        """A model in both APIs' forms, since both list models at this address."""
+        openai = {"object": "model", "created": int(self._started.timestamp()), "owned_by": "triune"}
+        anthropic = {"type": "model", "display_name": name, "created_at": self._started.isoformat()}
+        return {"id": name, **openai, **anthropic}
 
     def _is_for_text(self, name: str) -> bool:
         for find in (self._models.text_model, self._models.embedding_model):
