@@ -7,6 +7,9 @@ with triune.load("model.onnx", "cpu") as model:
     print(model.run({"x": [[1, 2, 3, 4]]}))
 
 triune.convert("model.onnx", "model.mlpackage", precision="fp16", verify=True)
+
+with triune.Engine("model.gguf") as engine:
+    print(engine.chat([{"role": "user", "content": "Hello"}], max_tokens=100))
 ```
 """
 
@@ -24,14 +27,18 @@ from triune.core.errors import (
 from triune.core.version import VERSION
 
 if TYPE_CHECKING:
+    from triune.api.answers import Answer
     from triune.api.converting import Conversion, convert
+    from triune.api.engine import Engine
     from triune.api.models import UnitModel, load, predict, units
     from triune.core.model import Model
 
 __version__ = VERSION
 
 __all__ = [
+    "Answer",
     "Conversion",
+    "Engine",
     "InternalError",
     "InvalidArgumentError",
     "Model",
@@ -47,7 +54,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Answer": "triune.api.answers",
     "Conversion": "triune.api.converting",
+    "Engine": "triune.api.engine",
     "Model": "triune.core.model",
     "UnitModel": "triune.api.models",
     "convert": "triune.api.converting",

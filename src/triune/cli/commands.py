@@ -53,12 +53,26 @@ def _predict() -> Loaded:
     return predict, None
 
 
+def _generate() -> Loaded:
+    from triune.cli.generate import generate
+
+    return generate, None
+
+
+def _chat() -> Loaded:
+    from triune.cli.chat import chat
+
+    return chat, None
+
+
 _LOADERS: dict[str, Callable[[], Loaded]] = {
     "serve": _serve,
     "demo": _demo,
     "units": _units,
     "models": _models,
     "infer": _infer,
+    "chat": _chat,
+    "generate": _generate,
     "convert": _convert,
     "predict": _predict,
 }

@@ -1,0 +1,80 @@
+"""How text is asked for in Python, and what comes back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from triune.core.errors import InvalidArgumentError
+from triune.engine.generation import Delta, Generation, Usage
+from triune.engine.sampling.parameters import SAMPLING_FIELDS, SamplingParameters
+
+Message = Mapping[str, Any]
+"""A message of a conversation, as in OpenAI's API: {"role": "user", "content": "Hello"}."""
+
+
+class Options(TypedDict, total=False):
+    """How an answer is generated: `SamplingParameters` and `Generation` say what each means. Without `max_tokens` an
+    answer may take what is left of the context.
+    """
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    seed: int | None
+    max_tokens: int | None
+    min_tokens: int
+    stop: str | Sequence[str]
+    stop_tokens: frozenset[int]
+    is_end_ignored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A generated text. `str(answer)` is the text.
+
+    Attributes:
+        text: the text, without the prompt.
+        tokens: its token ids.
+        finish_reason: "stop" if the model or a stop text ended it, "length" if it has `max_tokens`.
+        usage: tokens and times.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: str
+    usage: Usage
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def request_of(prompt: str, options: Options) -> Generation:
+    """The engine's request. Raises InvalidArgumentError if an option is unknown or out of range."""
+    given = dict(options)
+    unknown = sorted(given.keys() - Options.__annotations__.keys())
+    if unknown:
+        known = ", ".join(Options.__annotations__)
+        raise InvalidArgumentError(f"the option '{unknown[0]}' is unknown; known are {known}")
+    sampling: dict[str, Any] = {name: given.pop(name) for name in SAMPLING_FIELDS & given.keys()}
+    rest: dict[str, Any] = dict(given)
+    stop = rest.get("stop", ())
+    rest["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    return Generation(prompt, SamplingParameters(**sampling), **rest)
+
+
+def joined(deltas: Sequence[Delta]) -> Answer:
+    """The answer that grew by these; the last has its end."""
+    last = deltas[-1]
+    assert last.finish_reason is not None
+    assert last.usage is not None
+    return Answer(
+        "".join(delta.text for delta in deltas),
+        tuple(token for delta in deltas for token in delta.tokens),
+        last.finish_reason.value,
+        last.usage,
+    )

@@ -1,0 +1,153 @@
+import asyncio
+import gc
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import triune
+from support.text_models import CONTEXT, write_text_model
+from triune.backends.transformer.backend import missing_for_transformers
+
+if reason := missing_for_transformers():
+    pytest.skip(reason, allow_module_level=True)
+
+GREEDY = {"temperature": 0.0, "max_tokens": 12}
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_text_model(tmp_path_factory.mktemp("text") / "small")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[triune.Engine]:
+    with triune.Engine(folder, "cpu", precision="fp32") as engine:
+        yield engine
+
+
+def test_an_answer_has_its_text_its_tokens_and_its_times(engine: triune.Engine) -> None:
+    answer = engine.generate("abc", **GREEDY)
+    assert str(answer) == answer.text
+    assert answer.finish_reason in ("length", "stop")
+    assert len(answer.tokens) == answer.usage.num_tokens <= 12
+    assert 0 < answer.usage.first_token_ns <= answer.usage.total_ns
+    assert (engine.context_tokens, engine.placement.unit.value) == (CONTEXT, "cpu")
+    assert repr(engine) == "<triune.Engine 'small' on cpu (openvino, fp32)>"
+
+
+def test_several_prompts_together_are_answered_as_each_alone(engine: triune.Engine) -> None:
+    prompts = ["abc", "x", "the quick brown fox"]
+    assert [each.tokens for each in engine.generate(prompts, **GREEDY)] == [
+        engine.generate(prompt, **GREEDY).tokens for prompt in prompts
+    ]
+    assert engine.generate([], **GREEDY) == []
+
+
+def test_a_stream_is_the_answer_in_pieces(engine: triune.Engine) -> None:
+    stream = engine.stream("abc", **GREEDY)
+    pieces = list(stream)
+    assert "".join(pieces) == engine.generate("abc", **GREEDY).text
+    assert stream.answer is not None
+    assert stream.answer.text == "".join(pieces)
+    assert list(stream) == []
+
+
+def test_a_stream_that_is_left_frees_its_place(engine: triune.Engine) -> None:
+    streams = [engine.stream("abc", max_tokens=60, is_end_ignored=True) for _ in range(3)]
+    for stream in streams:
+        next(stream)
+        stream.close()
+        stream.close()
+    assert engine.generate("abc", **GREEDY).tokens
+
+
+def test_a_conversation_is_written_by_the_template(engine: triune.Engine) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    answer = engine.chat(messages, **GREEDY)
+    assert answer.tokens == engine.generate("user: hi\nassistant:", **GREEDY).tokens
+    assert "".join(engine.stream_chat(messages, **GREEDY)) == answer.text
+
+
+def test_in_an_event_loop(engine: triune.Engine) -> None:
+    async def work() -> tuple[list[str], list[triune.Answer]]:
+        pieces = [piece async for piece in engine.stream_async("abc", **GREEDY)]
+        return pieces, await asyncio.gather(*(engine.generate_async("abc", **GREEDY) for _ in range(3)))
+
+    pieces, answers = asyncio.run(work())
+    assert {each.text for each in answers} == {"".join(pieces)} == {engine.generate("abc", **GREEDY).text}
+
+
+def test_cancelling_a_task_cancels_its_answer(engine: triune.Engine) -> None:
+    async def work() -> None:
+        task = asyncio.create_task(engine.generate_async("abc", max_tokens=80, is_end_ignored=True))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(work())
+    assert engine.generate("abc", **GREEDY).tokens
+
+
+def test_options_reach_the_sampler(engine: triune.Engine) -> None:
+    seeded = [engine.generate("abc", seed=4, temperature=1.5, max_tokens=20).tokens for _ in range(2)]
+    assert seeded[0] == seeded[1] != engine.generate("abc", seed=5, temperature=1.5, max_tokens=20).tokens
+    text = engine.generate("abc", **GREEDY).text
+    stop = text[2:4]
+    assert engine.generate("abc", stop=stop, **GREEDY).text == text[: text.index(stop)]
+
+
+def test_threads_may_use_it_at_once(engine: triune.Engine) -> None:
+    found: list[tuple[int, ...]] = []
+    threads = [threading.Thread(target=lambda: found.append(engine.generate("abc", **GREEDY).tokens)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [engine.generate("abc", **GREEDY).tokens] * 8
+
+
+def test_wrong_requests_are_told_and_cost_nobody_else(engine: triune.Engine) -> None:
+    with pytest.raises(triune.InvalidArgumentError, match="no token"):
+        engine.generate("", **GREEDY)
+    with pytest.raises(triune.InvalidArgumentError, match="the option 'max_token' is unknown; known are temperature"):
+        engine.generate("a", max_token=3)
+    with pytest.raises(triune.InvalidArgumentError, match="temperature is -1; it must be between 0 and 100"):
+        engine.generate("a", temperature=-1)
+    with pytest.raises(triune.InvalidArgumentError, match=f"context of {CONTEXT}"):
+        next(engine.stream("a" * 200))
+    with pytest.raises(triune.InvalidArgumentError, match="no token"):
+        engine.generate(["abc", ""], **GREEDY)
+    assert engine.generate("abc", **GREEDY).tokens
+
+
+def test_wrong_arguments_are_told(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(triune.NotFoundError, match="there is no such file"):
+        triune.Engine(tmp_path / "missing.gguf")
+    with pytest.raises(triune.InvalidArgumentError, match="'cache_type' is 'int3'; it must be one of"):
+        triune.Engine(folder, cache_type="int3")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(triune.TriuneError, match="gpx"):
+        triune.Engine(folder, "gpx")
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(triune.UnsupportedError, match="broken.gguf: the file is of version 0"):
+        triune.Engine(tmp_path / "broken.gguf")
+
+
+def test_a_closed_engine_says_so_and_leaves_no_thread(folder: Path) -> None:
+    before = threading.active_count()
+    engine = triune.Engine(folder, "cpu", precision="fp32")
+    assert engine.generate("abc", **GREEDY).tokens
+    engine.close()
+    engine.close()
+    with pytest.raises(triune.UnavailableError, match="the engine of 'small' is closed"):
+        engine.generate("abc")
+    with pytest.raises(triune.UnavailableError, match="is closed"):
+        next(engine.stream("abc"))
+    del engine
+    gc.collect()
+    assert threading.active_count() <= before
