@@ -1,5 +1,6 @@
 """Compiles a grammar in a process of its own first, which a hostile one may crash, keep busy, or fill."""
 
+import json
 import resource
 import threading
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Final
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
+from triune.engine.structured.endless import require_end
 from triune.engine.structured.matcher import reason_of
 from triune.hosting import Limits, WorkerEndedError, WorkerProcess
 
@@ -87,6 +89,8 @@ def _try(grammar: str) -> None:
         try:
             matcher = LLMatcher(LLTokenizer("byte"), grammar, log_level=0, limits=parser_limits())
             require_usable(matcher)
+            for part in json.loads(grammar)["grammars"]:
+                require_end(part.get("json_schema"))
             outcome.is_good = True
         except Exception as error:  # noqa: BLE001 - the other thread raises it
             outcome.error = error

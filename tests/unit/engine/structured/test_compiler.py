@@ -88,6 +88,10 @@ def test_answers_to_one_request_go_their_own_ways(compiler: ConstraintCompiler) 
         (Constraint("json_schema", '{"type": "nothing"}'), "Invalid type: nothing"),
         (Constraint("json_schema", '{"type": "integer", "minimum": 3, "maximum": 2}'), "minimum .* is greater than"),
         (Constraint("json_schema", '{"$ref": "#"}'), "cannot be used"),
+        (
+            Constraint("json_schema", '{"type": "array", "items": {"$ref": "#"}, "minItems": 1}'),
+            "# requires itself, without an end",
+        ),
         (Constraint("json_schema", '{"uniqueItems": true}'), "Unimplemented keys"),
         (Constraint("regex", "(?=a)b"), "look-around"),
         (Constraint("regex", "(" * 5000), "nest limit|unclosed group"),
