@@ -11,8 +11,14 @@ from triune.core.decoder import DecoderExecutable, DecoderStep
 class Texts:
     """Whole texts, of which a decoder reads some tokens in each step; their KV blocks are in a random order."""
 
-    def __init__(self, decoder: DecoderExecutable, texts: Sequence[NDArray[np.int64]]) -> None:
-        """The decoder needs blocks for all of the texts."""
+    def __init__(
+        self,
+        decoder: DecoderExecutable,
+        texts: Sequence[NDArray[np.int64]],
+        memory: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
+        """The decoder needs blocks for all of the texts; `memory` has a row for each of them."""
+        self._memory = memory or {}
         self.decoder = decoder
         self.texts = texts
         self.lengths = [0] * len(texts)
@@ -35,6 +41,7 @@ class Texts:
             np.concatenate(blocks),
             np.cumsum([0, *needed]).astype(np.int32),
             np.arange(sum(counts.values())),
+            {name: rows[list(counts)] for name, rows in self._memory.items()},
         )
 
     def read(self, counts: Mapping[int, int]) -> list[NDArray[np.float32]]:

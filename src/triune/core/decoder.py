@@ -1,7 +1,7 @@
 """What the transformer engine requires of runtimes: a compiled decoder with a paged cache of keys and values."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -30,6 +30,8 @@ class DecoderStep:
         block_indices: INT32, the cache blocks of all sequences, packed like the tokens.
         block_indices_begins: INT32 [sequences + 1], where the blocks of each sequence begin in `block_indices`.
         logits_indices: INT64 [n], which of the packed tokens to compute logits for.
+        memory: what the graph reads of an encoder, by the names of its inputs: FP32 [sequences, source tokens, width];
+            empty for graphs that read no encoder.
     """
 
     input_ids: NDArray[np.int64]
@@ -39,17 +41,21 @@ class DecoderStep:
     block_indices: NDArray[np.int32]
     block_indices_begins: NDArray[np.int32]
     logits_indices: NDArray[np.int64]
+    memory: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
 
     def arrays(self) -> dict[str, Array]:
         """The arrays by the names of the graph's inputs."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {
+            **{each.name: getattr(self, each.name) for each in fields(self) if each.name != "memory"},
+            **self.memory,
+        }
 
     def require_fitting(self, num_blocks: int, block_size: int) -> None:
         """Check that the step makes no runtime read or write outside the cache.
 
         Raises:
             InvalidArgumentError: offsets do not ascend from 0 to the number of tokens or blocks, a sequence has too few
-                blocks for its tokens, or an index is out of range.
+                blocks for its tokens, an index is out of range, or the memory is of another number of sequences.
         """
         tokens, begins, block_begins = len(self.input_ids), self.subsequence_begins, self.block_indices_begins
         new, held = np.diff(begins), np.diff(block_begins)
@@ -67,6 +73,11 @@ class DecoderStep:
                 f"and {len(self.block_indices)} blocks has the offsets {begins.tolist()} and {block_begins.tolist()}: "
                 "each must ascend from 0 to the number of tokens or blocks, and have one entry more than sequences"
             )
+        for name, memory in self.memory.items():
+            if len(memory) != len(self.past_lengths):
+                raise InvalidArgumentError(
+                    f"'{name}' of a step has {len(memory)} rows; the step has {len(self.past_lengths)} sequences"
+                )
         if ((self.past_lengths + new) > held * block_size).any():
             which = int(np.argmax(self.past_lengths + new - held * block_size))
             raise InvalidArgumentError(

@@ -9,6 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 from triune.core.datatypes import Array
 from triune.core.decoder import DecoderStep, blocks_of, checked_blocks, checked_tokens, tokens_of
+from triune.core.errors import InvalidArgumentError
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
 from triune.graph.paged_attention import PagedAttention, cache_heads
@@ -27,6 +28,7 @@ class ReferenceDecoder:
         self.cache_form = f"fp32 [heads, {block_size}, size]"
         heads = cache_heads(whole.graph)
         self._names = list(heads)
+        self._step_names = {each.name for each in whole.graph.input} - heads.keys()
         self._shapes = [(count, block_size, size) for count, size in heads.values()]
         self._evaluator: Any = ReferenceEvaluator(whole, new_ops=[PagedAttention])
         self.allocate(num_blocks)
@@ -48,7 +50,10 @@ class ReferenceDecoder:
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         """See `DecoderExecutable`."""
         step.require_fitting(self.num_blocks, self.block_size)
-        feed = step.arrays() | dict(zip(self._names, self._caches, strict=True))
+        arrays = step.arrays()
+        if missing := self._step_names - arrays.keys():
+            raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
+        feed = arrays | dict(zip(self._names, self._caches, strict=True))
         logits, *self._caches = self._evaluator.run(["logits", *(f"{name}.new" for name in self._names)], feed)
         return logits
 

@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from contract.architectures.conftest import Run, answers, checkpoint_of, models
+from contract.architectures.conftest import RUNS, Run, answers, checkpoint_of, models
 from contract.architectures.hugging_face import CASES, NUM_SHORT, NUM_TOKENS, inputs
-from triune.core.errors import UnsupportedError
+from support.decoder_steps import Texts
+from triune.core.decoder import DecoderExecutable
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.units import Unit
 from triune.engine.models import write_encoder, write_model
 from triune.engine.models.t5 import distance_buckets
 from triune.engine.weights.config import BertConfig
 from triune.graph.held import HeldModel
+from triune.runtimes import missing
+from triune.runtimes.reference_decoder import ReferenceDecoder
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 TEXTS = [case for case in CASES if case != "whisper"]
@@ -91,6 +96,45 @@ def test_decoders_answer_as_transformers_do(run: Run, case: str, tmp_path: Path)
     np.testing.assert_allclose(logits, answers()[f"{case}: logits"], **TOLERANCE)
 
 
+@pytest.mark.parametrize("runtime", ["reference", "openvino", "mlx"])
+def test_a_paged_decoder_reads_what_the_encoder_gave_once(runtime: str, tmp_path: Path) -> None:
+    if runtime != "reference" and (reason := missing().get(runtime)):
+        pytest.skip(reason)
+    checkpoint = checkpoint_of("whisper", tmp_path)
+    encoder = write_encoder(checkpoint.config, checkpoint, "plain", gives_memory=True)
+    names = [each.name for each in encoder.model.graph.output]
+    assert names == ["cross_key.0", "cross_value.0", "cross_key.1", "cross_value.1"]
+    memory = dict(zip(names, RUNS["numpy"](encoder, feed_of(encoder)), strict=True))
+    model = write_model(checkpoint.config, checkpoint, "paged")
+    if runtime == "mlx":
+        with pytest.raises(UnsupportedError, match=r"MLX's decoders read no encoder yet; .* cross_key\.0"):
+            _decoder(runtime, model)
+        pytest.skip("MLX's decoders read no encoder yet")
+    texts = Texts(_decoder(runtime, model), list(inputs()["decoder_input_ids"]), memory)
+    found = texts.read_all({1: 4}, {0: 13, 1: 1}, {1: 20, 0: 1}, {0: 1, 1: 1}, {0: 15}, {1: 4})
+    for got, wanted in zip(found, answers()["whisper: logits"], strict=True):
+        np.testing.assert_allclose(got, wanted, **TOLERANCE)
+    fresh = Texts(texts.decoder, list(inputs()["decoder_input_ids"]), memory)
+    step = fresh.step({0: 3, 1: 2})
+    with pytest.raises(InvalidArgumentError, match=r"'cross_key\.0' of a step has 1 rows; the step has 2 sequences"):
+        fresh.decoder.run(replace(step, memory={name: rows[:1] for name, rows in memory.items()}))
+    with pytest.raises(InvalidArgumentError, match=r"reads cross_key\.0, .*, which the step's memory lacks"):
+        fresh.decoder.run(replace(step, memory={}))
+    texts.decoder.close()
+
+
+def _decoder(runtime: str, model: HeldModel) -> DecoderExecutable:
+    if runtime == "reference":
+        return ReferenceDecoder(model, num_blocks=8)
+    if runtime == "mlx":
+        from triune.runtimes.mlx.decoder import MlxDecoder
+
+        return MlxDecoder(model, num_blocks=8)
+    from triune.runtimes.openvino.decoder import OpenVinoDecoder
+
+    return OpenVinoDecoder(model, unit=Unit.CPU, num_threads=1, num_blocks=8, cache_type="fp32", is_exact=True)
+
+
 @pytest.mark.parametrize("form", ["plain", "packed"])
 @pytest.mark.parametrize("is_normalized", [True, False])
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
@@ -149,6 +193,8 @@ def test_what_has_no_such_form_is_refused(tmp_path: Path) -> None:
     checkpoint = checkpoint_of("t5", t5)
     with pytest.raises(UnsupportedError, match="no paged form"):
         write_model(checkpoint.config, checkpoint, "paged")
+    with pytest.raises(UnsupportedError, match="T5 has no decoder in the paged form"):
+        write_encoder(checkpoint.config, checkpoint, "plain", gives_memory=True)
     checkpoint = checkpoint_of("whisper", whisper)
     with pytest.raises(UnsupportedError, match="frames of sound, which are not packed"):
         write_encoder(checkpoint.config, checkpoint, "packed")

@@ -45,7 +45,9 @@ def write_model(
             raise UnsupportedError(f"{_name(config)} cannot be written as a decoder")
 
 
-def write_encoder(config: ModelConfig, weights: Weights, form: EncoderFormName) -> HeldModel:
+def write_encoder(
+    config: ModelConfig, weights: Weights, form: EncoderFormName, *, gives_memory: bool = False
+) -> HeldModel:
     """Write an encoder as an ONNX graph in a form: `engine.models.encoder_forms` describes the inputs of each, and the
     function of each architecture its outputs.
 
@@ -53,10 +55,13 @@ def write_encoder(config: ModelConfig, weights: Weights, form: EncoderFormName) 
         config: a checkpoint's config.
         weights: the checkpoint.
         form: "packed" for the tokens of many texts one after the other, "plain" for texts of equal length.
+        gives_memory: whether the outputs are what a decoder in the paged form reads (`DecoderStep.memory`).
 
     Raises:
-        UnsupportedError: the architecture has no encoder.
+        UnsupportedError: the architecture has no encoder, or not such a one.
     """
+    if gives_memory and not isinstance(config, WhisperConfig):
+        raise UnsupportedError(f"{_name(config)} has no decoder in the paged form that reads an encoder")
     match config:
         case BertConfig():
             return write_bert(config, weights, form)
@@ -65,7 +70,7 @@ def write_encoder(config: ModelConfig, weights: Weights, form: EncoderFormName) 
         case WhisperConfig():
             if form != "plain":
                 raise UnsupportedError("Whisper reads frames of sound, which are not packed: take the plain form")
-            return write_whisper_encoder(config, weights)
+            return write_whisper_encoder(config, weights, gives_memory=gives_memory)
         case _:
             raise UnsupportedError(f"{_name(config)} cannot be written as an encoder")
 

@@ -13,9 +13,10 @@ from triune.engine.weights.config import WhisperConfig
 from triune.graph.held import HeldModel
 
 
-def write_whisper_encoder(config: WhisperConfig, weights: Weights) -> HeldModel:
+def write_whisper_encoder(config: WhisperConfig, weights: Weights, *, gives_memory: bool) -> HeldModel:
     """The encoder. Input: `input_features` FP32 [batch, bands, 2 * frames], at most 2 * max_source_positions. Output:
-    `last_hidden_state` FP32 [batch, frames, width].
+    `last_hidden_state` FP32 [batch, frames, width]; with `gives_memory` what the paged decoder reads instead,
+    `cross_key.N` and `cross_value.N` for each layer N of it, of the same shape.
     """
     graph = ModelBuilder("whisper_encoder", weights)
     x = graph.input("input_features", TensorProto.FLOAT, "batch", config.num_mel_bins, "twice the frames")
@@ -34,7 +35,13 @@ def write_whisper_encoder(config: WhisperConfig, weights: Weights) -> HeldModel:
         x = graph.op("Add", x, _project(graph, f"{name}.self_attn", "out", attended))
         x = _mlp(graph, config, name, x)
     x = graph.layer_norm(x, "model.encoder.layer_norm", _EPSILON)
-    graph.result(x, "last_hidden_state", "batch", "frames", config.d_model)
+    if not gives_memory:
+        graph.result(x, "last_hidden_state", "batch", "frames", config.d_model)
+        return graph.build()
+    for index in range(config.decoder_layers):
+        for kind, name in (("k", "cross_key"), ("v", "cross_value")):
+            memory = _project(graph, f"model.decoder.layers.{index}.encoder_attn", kind, x)
+            graph.result(memory, f"{name}.{index}", "batch", "frames", config.d_model)
     return graph.build()
 
 

@@ -76,6 +76,9 @@ class MlxDecoder:
         self._attention = PagedAttention(self._form)
         graph = model.model.graph
         heads = cache_heads(graph)
+        memory = [each.name for each in graph.input if each.name.startswith("cross_")]
+        if memory:
+            raise UnsupportedError(f"MLX's decoders read no encoder yet; this one reads {', '.join(memory[:2])}, ...")
         self._names = list(heads)
         self._heads = list(heads.values())
         self.cache_form = f"{kind} [{block_size}, heads, size]"

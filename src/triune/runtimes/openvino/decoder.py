@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from triune.core.datatypes import Array
 from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep, checked_blocks, checked_tokens
-from triune.core.errors import InternalError, UnsupportedError, no_memory
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError, no_memory
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
 from triune.graph.paged_attention import cache_heads
@@ -202,7 +202,8 @@ class _Program:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._ports = {name: index for index, port in enumerate(compiled.inputs) for name in port.get_names()}
-        self._step_ports = {name: at for name, at in self._ports.items() if name in _step_names() or name == LONGEST}
+        steps = {each.name for each in model.model.graph.input} - cache_heads(model.model.graph).keys() | {LONGEST}
+        self._step_ports = {name: at for name, at in self._ports.items() if name in steps}
 
     def port(self, name: str) -> Any:
         """The input of this name."""
@@ -216,6 +217,8 @@ class _Program:
         """Compute a step that fits the caches."""
         arrays = step.arrays()
         arrays[LONGEST] = np.array((step.past_lengths + np.diff(step.subsequence_begins)).max(), np.int32)
+        if missing := self._step_ports.keys() - arrays.keys():
+            raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
         # The request does not own the arrays, so they must live until it has run.
         given = {index: packed(arrays[name]) for name, index in self._step_ports.items()}
         try:
@@ -251,10 +254,6 @@ def compile_decoder(model: HeldModel, properties: Mapping[str, object]) -> Any:
     read = core.read_model(model.referring(_IN_MEMORY).SerializeToString())
     make_paged(read, model.model.graph)
     return core.compile_model(read, "CPU", properties)
-
-
-def _step_names() -> frozenset[str]:
-    return frozenset(DecoderStep.__dataclass_fields__)
 
 
 def _one_token_each(count: int) -> DecoderStep:
