@@ -21,7 +21,7 @@ from triune.config.transformer import TransformerOptions, read_transformer_optio
 from triune.core.cache import cache_folder
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
-from triune.core.errors import InternalError, InvalidArgumentError
+from triune.core.errors import InternalError, InvalidArgumentError, NoMemoryError
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence, Unit
@@ -220,6 +220,11 @@ def _num_blocks(decoder: DecoderExecutable, options: TransformerOptions, context
             raise InvalidArgumentError(
                 f"parameter 'cache_bytes' is {options.cache_bytes}; a block of {decoder.block_size} tokens takes "
                 f"{decoder.block_bytes} bytes"
+            )
+        if options.cache_bytes > (available := psutil.virtual_memory().available):
+            raise NoMemoryError(
+                f"parameter 'cache_bytes' is {options.cache_bytes}; {available} bytes are available: give the "
+                "cache less, or unload other models first"
             )
         return num_blocks
     num_tokens = max(context_tokens, options.max_sequences * _SEQUENCE_TOKENS)

@@ -116,43 +116,36 @@ def sample(
     # If a row has a NaN, `argmax` finds it. A logit of -inf is a token that is never chosen.
     tokens = logits.argmax(axis=1)
     tokens[~np.isfinite(logits[np.arange(len(tokens)), tokens])] = FAILED.token
-    adjusted = [
-        row
-        for row, (state, mask) in enumerate(zip(states, masks, strict=True))
-        if tokens[row] != FAILED.token
-        and not (state.parameters.is_greedy and mask is None and not state.changes_logits)
-    ]
-    if adjusted:
-        own = logits[adjusted]
-        for values, row in zip(own, adjusted, strict=True):
-            states[row].adjust(values)
-            if (mask := masks[row]) is not None:
-                values[~mask] = -np.inf
-        best = own.argmax(axis=1)
-        best[own[np.arange(len(best)), best] == -np.inf] = FAILED.token
-        drawn = [
-            place
-            for place, row in enumerate(adjusted)
-            if best[place] != FAILED.token and not states[row].parameters.is_greedy
-        ]
-        if drawn:
-            best[drawn] = _choose(
-                own if len(drawn) == len(own) else own[drawn], [states[adjusted[place]] for place in drawn]
-            )
-        tokens[adjusted] = best
+    for row, (state, mask) in enumerate(zip(states, masks, strict=True)):
+        if tokens[row] != FAILED.token:
+            tokens[row] = _choose(logits[row], int(tokens[row]), state, mask)
     return [
         _with_logprobs(int(token), values, state.parameters)
         for token, values, state in zip(tokens, logits, states, strict=True)
     ]
 
 
-def _choose(logits: NDArray[np.float32], states: Sequence[SamplingState]) -> list[int]:
-    """Draw a token of each row of adjusted logits, which are overwritten."""
+def _choose(logits: NDArray[np.float32], best: int, state: SamplingState, allowed: NDArray[np.bool_] | None) -> int:
+    """Choose a token by one row of logits, whose largest one is that of `best`. Row by row, arrays stay in the CPU's
+    caches.
+    """
+    parameters = state.parameters
+    if allowed is not None or state.changes_logits:
+        logits = logits.copy()
+        state.adjust(logits)
+        if allowed is not None:
+            logits[~allowed] = -np.inf
+        best = int(logits.argmax())
+        if logits[best] == -np.inf:
+            return FAILED.token
+    if parameters.is_greedy:
+        return best
     # exp((x - max) / temperature): the most probable token has the weight 1.
-    logits -= logits.max(axis=1, keepdims=True)
-    logits /= np.array([[state.parameters.temperature] for state in states], np.float32)
-    np.exp(logits, out=logits)
-    return [_draw(weights, state.parameters, state.uniform()) for weights, state in zip(logits, states, strict=True)]
+    weights = logits - logits[best]
+    if parameters.temperature != 1:
+        weights /= np.float32(parameters.temperature)
+    np.exp(weights, out=weights)
+    return _draw(weights, parameters, state.uniform())
 
 
 def _draw(weights: NDArray[np.float32], parameters: SamplingParameters, uniform: float) -> int:
