@@ -1,6 +1,7 @@
 """MLX, which publishes partial types, and the conversion of its arrays from and to numpy's."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Generator, Mapping
 from typing import Any, Final, TypeAlias
@@ -32,6 +33,11 @@ _KINDS: Mapping[np.dtype[Any], Any] = {
 }
 
 _DTYPES: Mapping[Any, np.dtype[Any]] = {kind: dtype for dtype, kind in _KINDS.items() if dtype != np.dtype(np.float64)}
+
+_SHARE_OF_MEMORY = 16
+
+# MLX keeps the memory of arrays for later ones; by default as much as there is.
+mx.set_cache_limit(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _SHARE_OF_MEMORY)
 
 _LOCK = threading.Lock()
 _STREAM = mx.new_thread_unsafe_stream(mx.default_device())

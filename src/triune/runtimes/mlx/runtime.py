@@ -15,7 +15,6 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Presence, Unit, UnitStatus
-from triune.graph.by_values import by_values
 from triune.graph.load import load
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import precision_of
@@ -79,7 +78,6 @@ class Mlx:
         from triune.metal.lower import lower
 
         model = load(path)
-        is_steady = not by_values(model).time
         try:
             program = lower(model, precision, most_bytes=self._run_bytes)
         except TriuneError as error:
@@ -96,11 +94,13 @@ class Mlx:
             signature,
             run_bytes=self._run_bytes,
             is_narrow=precision == "fp16",
-            is_steady=is_steady,
         )
 
 
 class _MlxExecutable:
+    is_steady = False
+    """A run waits for those of other models, so the event loop's thread must not run one."""
+
     def __init__(
         self,
         function: "Function",
@@ -110,12 +110,10 @@ class _MlxExecutable:
         *,
         run_bytes: int | None,
         is_narrow: bool,
-        is_steady: bool,
     ) -> None:
         self.unit = unit
         self.precision = precision
         self.signature = signature
-        self.is_steady = is_steady
         self._function = function
         self._run_bytes = run_bytes
         self._is_narrow = is_narrow

@@ -39,6 +39,8 @@ def test_another_process_gets_a_copy(path: Path) -> None:
 def test_floats_are_computed_in_what_the_model_has_or_in_16_bits(precision: str, told: str, path: Path) -> None:
     executable = Mlx([GPU]).load(path, unit=Unit.GPU, num_threads=1, options={"mlx.precision": precision})
     assert executable.precision == told
+    # The event loop would wait for other models.
+    assert not executable.is_steady
     x, i = np.array([[1 / 3, -2, 5]], np.float32), np.array([7])
     found = executable.run({"x": x, "i": i}, ["j", "y"])
     assert (found["j"].dtype, found["j"].tolist()) == (np.int64, [14])
