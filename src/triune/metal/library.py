@@ -34,6 +34,9 @@ _KINDS: Mapping[np.dtype[Any], Any] = {
 
 _DTYPES: Mapping[Any, np.dtype[Any]] = {kind: dtype for dtype, kind in _KINDS.items() if dtype != np.dtype(np.float64)}
 
+# fp32 is fp32: matrix units would round its factors to TF32, which has 11 bits. MLX reads this at the first product.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
+
 _SHARE_OF_MEMORY = 16
 
 # MLX keeps the memory of arrays for later ones; by default as much as there is.

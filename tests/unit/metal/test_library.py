@@ -45,3 +45,12 @@ def test_mlx_keeps_no_more_than_a_share_of_the_memory() -> None:
     finally:
         mx.set_cache_limit(limit)
     assert limit == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 16
+
+
+def test_products_of_fp32_are_not_rounded_to_tf32() -> None:
+    assert os.environ["MLX_ENABLE_TF32"] == "0"
+    # 1 + 2^-20 is 1 in TF32.
+    x = np.full((64, 64), 1 + 2**-20, np.float32)
+    with exclusive():
+        found = to_numpy(from_numpy(x) @ from_numpy(np.eye(64, dtype=np.float32)))
+    np.testing.assert_array_equal(found, x)
