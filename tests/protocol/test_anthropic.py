@@ -16,6 +16,7 @@ ANSWERS: dict[str, Any] = {
     "capital": "Paris, of course.",
     "weather": f"Let me see.\n{CALL}\n{CALL}",
     "cut": '<tool_call>{"name": "weather", "arguments": {"city": "Ro',
+    "deep": '<tool_call>{"name": "weather", "arguments": {"a": ' + "[" * 500 + "]" * 500 + "}}</tool_call>",
     "half": ("Half an answer", InternalError("the model failed: NaN logits")),
 }
 WEATHER: Any = {
@@ -184,6 +185,14 @@ def test_forms(client: anthropic.Anthropic, served: TextServer) -> None:
 def test_arguments_that_are_cut_off_are_not_lost(client: anthropic.Anthropic) -> None:
     answer = client.messages.create(model="table", max_tokens=500, messages=ask("cut"), tools=[WEATHER])
     assert answer.content[0].input == {"arguments": '{"city": "Ro'}  # type: ignore[union-attr]
+
+
+def test_arguments_may_be_nested_deep(client: anthropic.Anthropic) -> None:
+    answer = client.messages.create(model="table", max_tokens=5000, messages=ask("deep"), tools=[WEATHER])
+    depth, value = 0, answer.content[0].input["a"]  # type: ignore[union-attr]
+    while value:
+        depth, value = depth + 1, value[0]
+    assert depth == 499
 
 
 def test_the_last_message_begins_the_answer(client: anthropic.Anthropic, served: TextServer) -> None:

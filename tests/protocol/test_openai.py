@@ -514,6 +514,26 @@ def test_a_large_body_is_read_elsewhere(client: openai.OpenAI) -> None:
     assert caught.value.param == "frobnicate"
 
 
+def test_deep_json_is_refused(client: openai.OpenAI) -> None:
+    for depth in (150, 300, 900):
+        deep: Any = {}
+        for _ in range(depth):
+            deep = {"properties": {"a": deep}} if depth < 400 else {"a": deep}
+        body = {
+            "model": "table",
+            "input": "x",
+            "metadata": {"m": deep},
+            "tools": [{"type": "function", "name": "f", "parameters": deep}],
+            "tool_choice": "required",
+        }
+        with pytest.raises(openai.BadRequestError, match="nested too deep: 200"):
+            client.post("/responses", body=body, cast_to=object)
+    fits: Any = {}
+    for _ in range(190):
+        fits = {"a": fits}
+    client.post("/responses", body={"model": "table", "input": "x", "metadata": fits}, cast_to=object)
+
+
 def test_too_many_values_are_refused(client: openai.OpenAI) -> None:
     for body in (
         {"model": "table", "prompt": list(range(400_000))},

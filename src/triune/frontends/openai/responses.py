@@ -90,9 +90,7 @@ class ResponseAnswer:
             match piece:
                 case Text(text):
                     if not self._items or self._items[-1].block.name is not None:
-                        events += self._end_item()
-                        events.append(self._begin(_Item(Block(None))))
-                        events.append(self._event("response.content_part.added", **self._place, part=_text_part("")))
+                        events += [*self._end_item(), *self._begin_text()]
                     item = self._items[-1]
                     item.block.pieces.append(text)
                     if self._logprobs:

@@ -18,6 +18,9 @@ MAX_VALUES: Final = 20_000
 values, each holds the event loop for a millisecond or two.
 """
 
+MAX_DEPTH: Final = 200
+"""How deep the arrays and objects of a request may be nested: 254 levels can be encoded again."""
+
 _NUMBERS_PER_VALUE: Final = 16
 """So many numbers count as one value, since prompts may be token ids."""
 
@@ -47,6 +50,7 @@ async def read_body(bodies: BodyReader, request: Request, read: Callable[[Fields
 
     Raises:
         FieldError: a field is wrong.
+        InvalidArgumentError: the body is no JSON, or is nested too deep.
         PayloadTooLargeError: the body has too many bytes, or too many values.
         TriuneError: as `BodyReader.parse`.
     """
@@ -57,18 +61,25 @@ async def read_body(bodies: BodyReader, request: Request, read: Callable[[Fields
 
 
 def _check_size(document: dict[str, Any]) -> None:
-    """Raise PayloadTooLargeError if a document has more than MAX_VALUES values."""
+    """Raise PayloadTooLargeError if a document has more than MAX_VALUES values, or InvalidArgumentError if it is nested
+    deeper than MAX_DEPTH.
+    """
     left = MAX_VALUES * _NUMBERS_PER_VALUE
-    containers: list[Any] = [document]
-    while containers and left >= 0:
-        each = containers.pop()
-        values = list(cast("dict[str, Any]", each).values()) if isinstance(each, dict) else cast("list[Any]", each)
-        for value in values:
-            left -= 1 if isinstance(value, (int, float)) else _NUMBERS_PER_VALUE
-            if isinstance(value, (dict, list)):
-                containers.append(value)
-    if left < 0:
-        raise PayloadTooLargeError(
-            f"the request's JSON has too many values: {MAX_VALUES} are the limit, or {MAX_VALUES * _NUMBERS_PER_VALUE} "
-            "numbers; send several requests"
-        )
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        deeper: list[Any] = []
+        for each in level:
+            values = cast("dict[str, Any]", each).values() if isinstance(each, dict) else cast("list[Any]", each)
+            for value in values:
+                left -= 1 if isinstance(value, (int, float)) else _NUMBERS_PER_VALUE
+                if isinstance(value, (dict, list)):
+                    deeper.append(value)
+            if left < 0:
+                raise PayloadTooLargeError(
+                    f"the request's JSON has too many values: {MAX_VALUES} are the limit, or "
+                    f"{MAX_VALUES * _NUMBERS_PER_VALUE} numbers; send several requests"
+                )
+        level = deeper
+        if not level:
+            return
+    raise InvalidArgumentError(f"the request's JSON is nested too deep: {MAX_DEPTH} levels are the limit; send it flat")
