@@ -154,6 +154,25 @@ def test_metadata_and_statistics(served: Served) -> None:
         assert after.success.ns > after.compute_infer.ns > after.queue.ns
 
 
+def test_a_conversation_through_openais_api(served: Served) -> None:
+    body = {"model": "smollm2", "temperature": 0, "max_tokens": 12, "stop": ["."]}
+    chat = {**body, "messages": [{"role": "user", "content": "Say that Paris is the capital of France."}]}
+    url = f"http://{served.http}/v1/chat/completions"
+    headers = {"content-type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(chat).encode(), headers), timeout=60) as answer:
+        whole = json.loads(answer.read())
+    text = whole["choices"][0]["message"]["content"]
+    assert "Paris" in text
+    assert "." not in text
+    assert whole["usage"]["prompt_tokens"] > 20
+    chat["stream"] = True
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(chat).encode(), headers), timeout=60) as answer:
+        events = [line.removeprefix(b"data: ") for line in answer.read().splitlines() if line]
+    assert events.pop() == b"[DONE]"
+    deltas = [choice["delta"] for event in events for choice in json.loads(event)["choices"]]
+    assert "".join(each.get("content") or "" for each in deltas) == text
+
+
 def metrics(served: Served) -> dict[str, float]:
     """The metrics of the model, by name; those with a label of state or reason have that behind it."""
     with urllib.request.urlopen(f"http://{served.metrics}/metrics", timeout=20) as answer:

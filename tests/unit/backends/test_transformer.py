@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from support.scripted import ScriptedDecoder
 from support.text_models import CONTEXT, write_text_model
 from triune.backends.attempt import Attempt
+from triune.backends.transformer import build as building
 from triune.backends.transformer.backend import TransformerBackend
 from triune.config.configure import Source, read_source
 from triune.config.stamps import stamp
@@ -167,6 +169,41 @@ def test_a_build_that_is_cancelled_gives_up(machine: Machine, tmp_path: Path) ->
     attempt.give_up()
     with pytest.raises(UnavailableError, match="given up"):
         TransformerBackend(machine, MonotonicClock()).build(source(tmp_path), 1, None, attempt)
+
+
+def test_a_build_knows_whether_another_would_be_the_same(machine: Machine, tmp_path: Path) -> None:
+    backend = TransformerBackend(machine, MonotonicClock(), is_trial=True)
+    read = source(tmp_path)
+    build = backend.build(read, 1, None, Attempt())
+    folder = read.folder
+    assert build.config == backend.configure(read, 1)
+    assert backend.needs(read) == {}
+    assert build.is_current(given(folder))
+    assert build.is_current(given(folder, "version_policy { all { } }"))
+    assert not build.is_current(given(folder, parameter("max_sequences", 3)))
+    write_text_model(folder / "1", rms_norm_eps=1e-6)
+    assert not build.is_current(given(folder))
+    build.close()
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_build_that_ends_early_leaves_nothing_behind(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    attempt, read = Attempt(), source(tmp_path)
+    decoder = ScriptedDecoder(b"a")
+
+    def load(*_: object, **__: object) -> ScriptedDecoder:
+        if is_cancelled:
+            attempt.give_up()
+        else:
+            decoder.failure = RuntimeError("the first step fails")
+        return decoder
+
+    monkeypatch.setattr(building, "load_decoder", lambda _: load)
+    with pytest.raises(UnavailableError if is_cancelled else RuntimeError):
+        TransformerBackend(machine, MonotonicClock()).build(read, 1, None, attempt)
+    assert decoder.is_closed
 
 
 def test_missing_libraries_are_named_with_the_command(
