@@ -80,6 +80,7 @@ def test_models(client: anthropic.Anthropic) -> None:
     assert [(each.id, each.type, each.display_name) for each in client.models.list()] == [
         (name, "model", name) for name in ("table", "small")
     ]
+    assert client.models.list().last_id == "small"
     assert client.models.retrieve("table").created_at.year > 2000
 
 

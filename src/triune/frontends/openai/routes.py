@@ -68,9 +68,9 @@ class _Endpoints:
 
     async def list_models(self, request: Request) -> Response:
         names = dict.fromkeys(entry.name for entry in self._models.last_index(is_ready_only=True))
-        return JsonResponse(
-            {"object": "list", "data": [self._model(name) for name in names if self._is_for_text(name)]}
-        )
+        listed = [self._model(name) for name in names if self._is_for_text(name)]
+        ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
+        return JsonResponse({"object": "list", "data": listed, "has_more": False, **ends})
 
     async def show_model(self, request: Request) -> Response:
         name = request.path_params["model"]
