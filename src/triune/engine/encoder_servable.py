@@ -12,6 +12,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable, only_answer
 from triune.core.statistics import ModelStatistics
+from triune.core.threads import in_thread
 from triune.engine.generation import Placement
 
 if TYPE_CHECKING:
@@ -136,6 +137,10 @@ class EncoderServable:
             answers = await asyncio.gather(*futures)
         finally:
             _cancel(futures)
+        # Thousands of embeddings are megabytes: copied here, they would hold the event loop.
+        return await in_thread(self._join, call, answers)
+
+    def _join(self, call: Call, answers: Sequence[InferenceResponse]) -> InferenceResponse:
         outputs = {name: np.concatenate([each.outputs[name] for each in answers]) for name in answers[0].outputs}
         response = InferenceResponse(self._name, self._version, outputs, call.request.id)
         return response if call.finish is None else call.finish(response)
