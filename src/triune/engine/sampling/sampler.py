@@ -213,9 +213,20 @@ def _with_logprobs(token: int, logits: NDArray[np.float32], parameters: Sampling
     if count is None:
         return Sample(token)
     # log softmax(x)_i = x_i - max - log(sum(exp(x - max)))
-    wide = logits.astype(np.float64)
-    wide -= wide.max()
-    wide -= np.log(np.exp(wide).sum())
-    top = np.argpartition(-wide, min(count, len(wide) - 1))[:count]
-    top = top[np.argsort(-wide[top], kind="stable")]
-    return Sample(token, float(wide[token]), tuple((int(each), float(wide[each])) for each in top))
+    peak = logits.max()
+    weights = np.exp(logits - peak)
+    base = float(peak) + float(np.log(weights.sum(dtype=np.float64)))
+    top = _top(logits, weights, count) if count else ()
+    return Sample(token, float(logits[token]) - base, tuple((int(each), float(logits[each]) - base) for each in top))
+
+
+def _top(logits: NDArray[np.float32], weights: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """The `count` tokens with the largest logits, the largest first (of equal ones, the first)."""
+    for threshold in _THRESHOLDS:
+        tokens = np.flatnonzero(weights > threshold)
+        if len(tokens) >= count:
+            break
+    else:
+        # Fewer tokens have a weight that FP32 holds.
+        tokens = np.arange(len(logits))
+    return tokens[np.argsort(-logits[tokens], kind="stable")][:count]

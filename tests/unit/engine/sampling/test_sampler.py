@@ -139,6 +139,16 @@ def test_log_probabilities_are_the_models_own() -> None:
     assert not math.isnan(found.logprob)
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0, 3000.0])
+def test_the_most_probable_tokens_however_far_apart(spread: float) -> None:
+    logits = (RNG.standard_normal((1, 500)) * spread).astype(np.float32)
+    wide = logits[0].astype(np.float64)
+    right = wide - wide.max() - np.log(np.exp(wide - wide.max()).sum())
+    (found,) = sample(logits, [state(temperature=0, num_logprobs=20)])
+    assert [token for token, _ in found.top] == np.argsort(-right, kind="stable")[:20].tolist()
+    assert [value for _, value in found.top] == pytest.approx(right[[token for token, _ in found.top]], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
