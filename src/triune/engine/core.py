@@ -6,6 +6,7 @@ from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
 from triune.engine.choosing import choose
+from triune.engine.counters import EngineState
 from triune.engine.kv.hashes import root_hash
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.kv.second_tier import SecondTier
@@ -78,6 +79,20 @@ class EngineCore:
     def pool(self) -> KVBlockPool:
         """The KV blocks. Any thread may ask for their numbers."""
         return self._pool
+
+    def state(self) -> EngineState:
+        """What the engine holds and has counted. Any thread may ask."""
+        scheduler, pool, guesses = self._scheduler, self._pool, self.speculator
+        return EngineState(
+            scheduler.num_running,
+            scheduler.num_waiting,
+            pool.num_free,
+            pool.num_used,
+            pool.num_cached,
+            guesses.num_guessed,
+            guesses.num_right,
+            self._second_tier.disk.counts() if self._second_tier is not None else {},
+        )
 
     def add(
         self,

@@ -1,5 +1,6 @@
 """What an engine counts, for the metrics. Changed on the event loop's thread only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -51,7 +52,7 @@ class EngineCounters:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """What an engine holds at this moment.
+    """What an engine holds at this moment, and what its steps have counted.
 
     Attributes:
         num_running: sequences that steps compute.
@@ -59,6 +60,10 @@ class EngineState:
         num_free_blocks: KV blocks that hold nothing.
         num_used_blocks: KV blocks that sequences hold.
         num_cached_blocks: KV blocks that only the prefix cache holds.
+        num_guessed: guesses of next tokens that were computed.
+        num_right: those of them that became part of an answer.
+        disk_blocks: the blocks that were stored in files, loaded from them, broken and deleted, and dropped since too
+            many waited, by these words; empty without files.
     """
 
     num_running: int
@@ -66,3 +71,6 @@ class EngineState:
     num_free_blocks: int
     num_used_blocks: int
     num_cached_blocks: int
+    num_guessed: int
+    num_right: int
+    disk_blocks: Mapping[str, int]

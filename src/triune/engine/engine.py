@@ -104,8 +104,7 @@ class Engine:
     @property
     def state(self) -> EngineState:
         """What the engine holds at this moment."""
-        core, pool = self._core, self._core.pool
-        return EngineState(core.num_running, core.num_waiting, pool.num_free, pool.num_used, pool.num_cached)
+        return self._core.state()
 
     async def render(
         self,

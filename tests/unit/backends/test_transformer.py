@@ -123,6 +123,8 @@ async def test_the_cache_on_disk_outlives_the_model_and_belongs_to_its_weights(
         servable = backend.assemble(build, NO_MODELS)
         assert isinstance(servable, TextServable)
         request = Generation(prompt, SamplingParameters(temperature=0), 4, is_end_ignored=True)
+        counts = servable.model.state.disk_blocks
+        assert counts == dict.fromkeys(("stored", "loaded", "broken", "dropped"), 0)
         usages = [delta.usage async for delta in servable.model.generate(request) if delta.usage is not None]
         await servable.close()
         return usages[0].num_cached_tokens

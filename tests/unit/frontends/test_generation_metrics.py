@@ -1,9 +1,12 @@
 """The metrics of models that generate text."""
 
+import json
+
 from support.scripted import ScriptedDecoder, scripted_engine, text_of
 from triune.core.clock import VirtualClock
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.structured.constraint import Constraint
 from triune.frontends.metrics.generation import generation
 from triune.frontends.metrics.text import write_text
 
@@ -27,3 +30,14 @@ async def test_tokens_sequences_and_blocks() -> None:
         'triune_kv_blocks{model="m",state="cached"} 3',
     ):
         assert line in lines, lines
+
+
+async def test_guesses() -> None:
+    async with scripted_engine(ScriptedDecoder(b"abcdef"), clock=VirtualClock()) as engine:
+        constraint = Constraint("choice", json.dumps(["what must be said"]))
+        request = Generation("xy", SamplingParameters(temperature=0), constraint=constraint)
+        assert await text_of(engine, request) == "what must be said"
+        lines = write_text(generation([({"model": "m"}, engine)])).splitlines()
+    # The first token comes with the prompt, the other 16 in one step.
+    assert 'triune_draft_tokens{model="m"} 16' in lines
+    assert 'triune_accepted_draft_tokens{model="m"} 16' in lines

@@ -79,6 +79,15 @@ class DiskTier:
         """Whether blocks were asked for that `take` has not returned yet."""
         return self._num_loading > 0
 
+    def counts(self) -> dict[str, int]:
+        """The numbers of blocks by what happened to them. Any thread may ask."""
+        return {
+            "stored": self.num_stored,
+            "loaded": self.num_loaded,
+            "broken": self.num_broken,
+            "dropped": self.num_dropped,
+        }
+
     def has(self, block_hash: BlockHash) -> bool:
         """Whether a block is in a file. At first this waits until the files of earlier runs are known."""
         self._has_found.wait()

@@ -69,7 +69,8 @@ class StepCost:
     """What steps cost, as a line: a constant, and an amount for each token.
 
     The line is fitted to the shortest of the latest times that steps of each number of tokens took. What else the
-    machine does makes steps longer, by amounts that have nothing to do with their tokens.
+    machine does makes steps longer, by amounts that have nothing to do with their tokens. Where all steps have the same
+    number of tokens, a token is taken to cost a fifth of the constant.
     """
 
     def __init__(self) -> None:
@@ -80,10 +81,6 @@ class StepCost:
         """Count a step in which each sequence had one token and its guesses."""
         if num_tokens > _MAX_TOKENS:
             return
-        if not self._seconds:
-            # As if steps of 1 and of 9 tokens had been seen, in which a token costs a fifth of the constant.
-            self._seconds = {count: seconds * (5 + count) / (5 + num_tokens) for count in (1, 9)}
-            self._weights = {1: 1.0, 9: 1.0}
         for count in self._weights:
             self._weights[count] *= _KEPT_STEP
         self._weights[num_tokens] = self._weights.get(num_tokens, 0.0) + 1
@@ -108,10 +105,15 @@ class StepCost:
 
     def _line(self, num_tokens: int) -> tuple[float, float]:
         """The line's slope, and its seconds at a number of tokens."""
-        whole = sum(self._weights.values())
-        mean = sum(weight * count for count, weight in self._weights.items()) / whole
-        height = sum(weight * self._seconds[count] for count, weight in self._weights.items()) / whole
-        spread = sum(weight * (count - mean) ** 2 for count, weight in self._weights.items())
-        rise = sum(weight * (count - mean) * (self._seconds[count] - height) for count, weight in self._weights.items())
+        points = [(weight, count, self._seconds[count]) for count, weight in self._weights.items()]
+        # As if one step of 8 tokens more than the most frequent number had been seen. Unlike a step that was slow by
+        # chance, it is not forgotten, so that guesses are tried again.
+        _, usual, seconds = max(points)
+        points.append((1.0, usual + 8, seconds * (5 + usual + 8) / (5 + usual)))
+        whole = sum(weight for weight, _, _ in points)
+        mean = sum(weight * count for weight, count, _ in points) / whole
+        height = sum(weight * seconds for weight, _, seconds in points) / whole
+        spread = sum(weight * (count - mean) ** 2 for weight, count, _ in points)
+        rise = sum(weight * (count - mean) * (seconds - height) for weight, count, seconds in points)
         slope = rise / spread if spread > 0 else 0.0
         return slope, height + slope * (num_tokens - mean)

@@ -61,10 +61,12 @@ class Speculator:
         for piece, chosen in zip(plan.choosing, samples, strict=True):
             if piece.drafts:
                 self.num_guessed += len(piece.drafts)
-                self.num_right += len(chosen) - 1
+                # Where the last guess completes an answer, no token follows it.
+                num_right = sum(each.token == draft for each, draft in zip(chosen, piece.drafts, strict=False))
+                self.num_right += num_right
                 accuracy = self._accuracies.get(piece.sequence)
                 if accuracy is not None:
-                    accuracy.observe(len(chosen) - 1, len(piece.drafts))
+                    accuracy.observe(num_right, len(piece.drafts))
             if piece.sequence.finish_reason is not None:
                 self.forget(piece.sequence)
 

@@ -48,6 +48,15 @@ _GAUGES: Final[Sequence[tuple[str, str, Callable[[EngineState], int]]]] = (
     ),
 )
 
+_GUESSES: Final[Sequence[tuple[str, str, Callable[[EngineState], int]]]] = (
+    ("triune_draft_tokens", "Guesses of next tokens that were computed", lambda state: state.num_guessed),
+    (
+        "triune_accepted_draft_tokens",
+        "Guesses of next tokens that became part of an answer",
+        lambda state: state.num_right,
+    ),
+)
+
 _BLOCKS: Final[Sequence[tuple[str, Callable[[EngineState], int]]]] = (
     ("free", lambda state: state.num_free_blocks),
     ("used", lambda state: state.num_used_blocks),
@@ -68,11 +77,12 @@ def generation(models: LabelledModels) -> Iterable[Metric]:
             add_histogram(family, labels, of(model.counters))
         yield family
     states = [(labels, model.state) for labels, model in models]
-    for name, documentation, count in _GAUGES:
-        family = Metric(name, documentation, "gauge")
-        for labels, state in states:
-            family.add_sample(name, labels, count(state))
-        yield family
+    for kind, families in (("gauge", _GAUGES), ("counter", _GUESSES)):
+        for name, documentation, count in families:
+            family = Metric(name, documentation, kind)
+            for labels, state in states:
+                family.add_sample(name, labels, count(state))
+            yield family
     blocks = Metric(
         "triune_kv_blocks", "KV blocks by state: free, used by sequences, or held by the prefix cache alone", "gauge"
     )
@@ -80,3 +90,12 @@ def generation(models: LabelledModels) -> Iterable[Metric]:
         for word, count in _BLOCKS:
             blocks.add_sample(blocks.name, {**labels, "state": word}, count(state))
     yield blocks
+    files = Metric(
+        "triune_disk_cache_blocks",
+        "KV blocks stored in files, loaded from them, broken and deleted, or dropped since too many waited",
+        "counter",
+    )
+    for labels, state in states:
+        for word, number in state.disk_blocks.items():
+            files.add_sample(files.name, {**labels, "event": word}, number)
+    yield files

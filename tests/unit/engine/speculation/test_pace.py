@@ -55,3 +55,16 @@ def test_without_knowledge_guesses_are_worth_it_for_few_sequences_only() -> None
     for _ in range(1000):
         cost.observe(1, 0.01)
     assert 0.1 <= cost.least_rate(1, 1) < 0.5
+
+
+def test_steps_that_were_slow_by_chance_do_not_end_guesses_for_good() -> None:
+    cost = StepCost()
+    cost.observe(1, 0.1)
+    for _ in range(10):
+        cost.observe(1, 0.01)
+    assert cost.least_rate(1, 1) < 0.3, "the first step was slow"
+    cost.observe(9, 1.0)
+    assert cost.least_rate(1, 1) == 1.0
+    for _ in range(300):
+        cost.observe(1, 0.01)
+    assert cost.least_rate(1, 1) < 0.3

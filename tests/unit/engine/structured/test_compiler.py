@@ -4,12 +4,16 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from support.scripted import EOS, VOCAB, byte_tokenizer
 from triune.core.errors import InternalError, InvalidArgumentError, PayloadTooLargeError, UnavailableError
 from triune.engine.structured.compiler import MAX_GRAMMARS, ConstraintCompiler
 from triune.engine.structured.constraint import MAX_CHARACTERS, Constraint
 from triune.engine.structured.matcher import Matcher
+from triune.engine.weights.config import SpecialTokens
+from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +145,35 @@ def test_texts_and_numbers_of_constraints_are_limited(compiler: ConstraintCompil
         compiler.compile(Constraint("choice", '["a"]'))
     held.pop()
     compiler.compile(Constraint("choice", '["a"]'))
+
+
+def test_a_tokenizer_that_puts_a_space_before_texts() -> None:
+    """What has no choice is not encoded with the space that such a tokenizer would begin it with."""
+    words = [
+        "<unk>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        "▁hello",
+        "▁world",
+        "hello",
+        "wor",
+        "ld",
+    ]
+    backend = tokenizers.Tokenizer(
+        models.Unigram([(word, -float(rank)) for rank, word in enumerate(words)], unk_id=0, byte_fallback=True)
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    backend.add_special_tokens(["</s>"])
+    tokenizer = Tokenizer(backend, SpecialTokens(eos=(1,)), len(words), "test")
+    assert backend.encode("hello world").tokens == ["▁hello", "▁world"]
+    compiler = ConstraintCompiler(tokenizer, len(words))
+    try:
+        matcher = compiler.compile(Constraint("choice", '["hello world"]')).matcher()
+        assert [words[token] for token in matcher.forced()] == ["hello", "▁world"]
+        while not matcher.is_ended:
+            (token,) = matcher.allowed().nonzero()[0]
+            matcher.accept(int(token))
+    finally:
+        compiler.close()
