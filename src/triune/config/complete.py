@@ -12,6 +12,7 @@ from pathlib import Path
 from triune.config.datatypes import to_config
 from triune.config.layout import inside
 from triune.config.settings import Completion
+from triune.config.transformer import GGUF_FILENAME
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.files import non_file_kind
 from triune.core.runtime import Runtime
@@ -213,7 +214,8 @@ def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: M
     names = sorted({filename for runtime in machine.runtimes.values() for filename in runtime.default_filenames})
     raise InvalidArgumentError(
         f"could not determine backend for model '{message.name}': its config names none, and version folder "
-        f"'{version_folder.name}' has no {' or '.join(names)}"
+        f"'{version_folder.name}' has no {' or '.join(names)}, and for a transformer no {GGUF_FILENAME}, or "
+        "config.json with *.safetensors"
     )
 
 

@@ -339,7 +339,9 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
 def test_a_backend_that_nothing_tells(tmp_path: Path) -> None:
     (tmp_path / "m/1").mkdir(parents=True)
     source = read_source("m", tmp_path / "m", Stamp())
-    with pytest.raises(InvalidArgumentError, match=r"could not determine backend for model 'm'.*no model\.onnx"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"could not determine backend for model 'm'.*no model\.onnx.* model\.gguf"
+    ):
         configure(source, 1, Bench().machine)
 
 
