@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import onnx
 from onnx import ModelProto
 
+from triune.api.comparing import Comparison, compared
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.coreai import audit as coreai_audit
@@ -18,6 +19,7 @@ from triune.coreai.lowering import LowerOptions as CoreAiOptions
 from triune.coreai.lowering import Source, lower_functions
 from triune.coreml import verify as coreml_verify
 from triune.coreml.audit import Audit as CoreMlAudit
+from triune.coreml.lowering import Lowered as CoreMlLowered
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.coreml.lowering import lower
 from triune.coreml.package import read_package
@@ -43,6 +45,9 @@ Tell = Callable[[str], None]
 Given = Mapping[str, Array] | None
 """Inputs for a comparison, by name; None for no comparison."""
 
+Compared = Comparison | None
+"""The comparison that is asked for; None for none."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
@@ -51,6 +56,7 @@ class ConversionResult:
     Attributes:
         renamed: for each name of the source that had to change, the new name.
         verdicts: the verdict on each output; None if nothing was compared.
+        not_compared: why a comparison was given up; "" if none was.
         layout: the report of the Neural Engine's layout; None if it was not requested.
         notes: what differs from the source, and why.
         findings: the outputs that a compiler pass changed; None if the passes were not checked.
@@ -58,6 +64,7 @@ class ConversionResult:
 
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
     verdicts: Sequence[OutputVerdict] | None = None
+    not_compared: str = ""
     layout: LayoutReport | None = None
     notes: Sequence[str] = ()
     findings: Sequence[Finding] | None = None
@@ -72,22 +79,41 @@ class ConversionResult:
 
 
 def onnx_to_coreml(
-    source: Path, output: Path, options: CoreMlOptions, tell: Tell, given: Given, audit: CoreMlAudit | None = None
+    source: Path,
+    output: Path,
+    options: CoreMlOptions,
+    tell: Tell,
+    comparison: Compared,
+    audit: CoreMlAudit | None = None,
 ) -> ConversionResult:
     """Convert ONNX to a Core ML package. `audit` checks the compiler passes that run before it is saved."""
     model = load(source)
-    check_given(model, given or {}, options.constants)
+    given: Mapping[str, Array] = comparison.given if comparison is not None else {}
+    check_given(model, given, options.constants)
     lowered = lower(model, output, options, report=tell, audit=None if audit is None else audit.begin)
+    # A comparison may take as much memory as the conversion did: the model is not held meanwhile.
+    del model
     if audit is not None:
         audit.require_answers()
-    findings = None if audit is None else audit.findings
     names = {**lowered.inputs, **lowered.outputs}
-    renamed = {name: other for name, other in names.items() if name != other}
-    if given is None:
-        return ConversionResult(renamed, None, lowered.layout, lowered.notes, findings)
+    done = ConversionResult(
+        renamed={name: other for name, other in names.items() if name != other},
+        layout=lowered.layout,
+        notes=lowered.notes,
+        findings=None if audit is None else audit.findings,
+    )
+    if comparison is None:
+        return done
     tell("running both")
-    verdicts = coreml_verify.verify_lowered(model, lowered, options, given)
-    return ConversionResult(renamed, verdicts, lowered.layout, lowered.notes, findings)
+    plain = replace(lowered, layout=None, notes=())
+    verdicts, why = compared(partial(_compare_coreml, source, plain, options, given), output, comparison)
+    return replace(done, verdicts=verdicts, not_compared=why)
+
+
+def _compare_coreml(
+    source: Path, lowered: CoreMlLowered, options: CoreMlOptions, given: Mapping[str, Array]
+) -> Sequence[OutputVerdict]:
+    return coreml_verify.verify_lowered(load(source), lowered, options, given)
 
 
 def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:
@@ -99,7 +125,12 @@ def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
 
 
 def onnx_to_coreai(
-    sources: Mapping[str, Path], output: Path, options: CoreAiOptions, tell: Tell, given: Given, checked: Given = None
+    sources: Mapping[str, Path],
+    output: Path,
+    options: CoreAiOptions,
+    tell: Tell,
+    comparison: Compared,
+    checked: Given = None,
 ) -> ConversionResult:
     """Convert ONNX models to a Core AI asset with a function for each.
 
@@ -107,6 +138,7 @@ def onnx_to_coreai(
     """
     models = {name: load(path) for name, path in sources.items()}
     _check_names(models, options)
+    given: Mapping[str, Array] = comparison.given if comparison is not None else {}
     each = {name: _own(model, options) for name, model in models.items()}
     for name, model in models.items():
         check_given(model, _own_values(model, given or checked or {}), each[name].constants)
@@ -118,15 +150,27 @@ def onnx_to_coreai(
         findings = []
         for name, model in models.items():
             findings += coreai_audit.audit(functions[name], output, name, _own_values(model, checked))
-    if given is None:
-        return ConversionResult(layout=lowered.layout, notes=lowered.notes, findings=findings)
+    # A comparison may take as much memory as the conversion did: the models are not held meanwhile.
+    del models, functions
+    done = ConversionResult(layout=lowered.layout, notes=lowered.notes, findings=findings)
+    if comparison is None:
+        return done
     tell("running both")
+    verdicts, why = compared(partial(_compare_coreai, sources, output, options, given), output, comparison)
+    notes = [*lowered.notes, *([] if why or coreai_verify.is_judged_by_apple(options) else [_NO_REFEREE])]
+    return replace(done, verdicts=verdicts, not_compared=why, notes=notes)
+
+
+def _compare_coreai(
+    sources: Mapping[str, Path], output: Path, options: CoreAiOptions, given: Mapping[str, Array]
+) -> Sequence[OutputVerdict]:
     verdicts: list[OutputVerdict] = []
-    for name, model in models.items():
-        found = coreai_verify.verify_lowered(model, output, name, each[name], _own_values(model, given))
-        verdicts += found if len(models) == 1 else [replace(one, name=f"{name}: {one.name}") for one in found]
-    notes = [*lowered.notes, *([] if coreai_verify.is_judged_by_apple(options) else [_NO_REFEREE])]
-    return ConversionResult(verdicts=verdicts, layout=lowered.layout, notes=notes, findings=findings)
+    for name, source in sources.items():
+        model = load(source)
+        own = _own_values(model, given)
+        found = coreai_verify.verify_lowered(model, output, name, _own(model, options), own)
+        verdicts += found if len(sources) == 1 else [replace(one, name=f"{name}: {one.name}") for one in found]
+    return verdicts
 
 
 def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:

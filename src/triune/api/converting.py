@@ -4,7 +4,7 @@ file suffixes.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from triune.api.checkpoints import checkpoint_to_onnx, graph_of, is_checkpoint
+from triune.api.comparing import Comparison
 from triune.api.conversions import ConversionResult, coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
 from triune.api.staging import make_folder, publish, staged
 from triune.core.datatypes import Array
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreai.lowering import MAIN
 from triune.coreai.lowering import LowerOptions as CoreAiOptions
 from triune.coreai.lowering.image_options import parse_images
@@ -46,6 +47,7 @@ class Conversion:
     Attributes:
         path: the file that was written; None if the comparison found it wrong, and nothing was written.
         verdict: RIGHT, WRONG, or UNKNOWN if the outputs allow no comparison; None if nothing was compared.
+        not_compared: why the comparison that is the default for fp16 was given up; "" if it was not.
         outputs: the verdict on each output, with its error and tolerance.
         findings: the outputs that a compiler pass changed; None if the passes were not checked.
         notes: what differs from the source, and why.
@@ -55,6 +57,7 @@ class Conversion:
 
     path: Path | None
     verdict: Verdict | None = None
+    not_compared: str = ""
     outputs: Sequence[OutputVerdict] = ()
     findings: Sequence[Finding] | None = None
     notes: Sequence[str] = ()
@@ -77,7 +80,7 @@ def convert(
     states: Mapping[str, str] | None = None,
     images: Mapping[str, str] | None = None,
     pack_weights: bool = False,
-    verify: bool = False,
+    verify: bool | None = None,
     check: bool = False,
     inputs: Mapping[str, Array] | None = None,
     report: Callable[[str], None] | None = None,
@@ -99,7 +102,8 @@ def convert(
         states: inputs that become states of a .aimodel, each with the output that is its next value.
         images: inputs and outputs of a .aimodel that become images: "rgb24", "rgb24,scale=0.5,bias=1|2|3".
         pack_weights: compress the weights of a .aimodel without loss, by look-up tables and bitmasks.
-        verify: compare source and target on the same inputs; a wrong target is not written.
+        verify: compare source and target on the same inputs; a wrong target is not written. By default what computes in
+            fp16 is compared, for a minute at most, and a wrong target is an error.
         check: compare the program's outputs before and after each compiler pass; a wrong target is not written.
         inputs: inputs for `verify` and `check`, by name; missing ones are generated.
         report: called with a message at each step.
@@ -109,10 +113,13 @@ def convert(
         InvalidArgumentError: the source is broken, an option is wrong or does not apply to these formats, or the target
             cannot be written.
         UnsupportedError: the model cannot be converted (the message lists every node with the reason), or a library is
-            missing.
+            missing; or `verify` is None, and the target would answer wrongly in fp16.
     """
     source, target = Path(source), Path(target)
     tell = report or _tell_nobody
+    precision = _chosen(Precision, precision, "precision")
+    is_default = verify is None and precision is not Precision.FP32 and target.suffix != ".onnx"
+    verify = is_default if verify is None else verify
     if inputs and not (verify or check):
         raise InvalidArgumentError("inputs (--input) are what verify and check compare with: ask for one of them, too")
     if check and target.suffix == ".onnx":
@@ -122,7 +129,7 @@ def convert(
             "functions (--add), states (--state), images (--image) and packed weights (--pack-weights) are for .aimodel"
         )
     shared: dict[str, Any] = {
-        "precision": _chosen(Precision, precision, "precision"),
+        "precision": precision,
         "keep_fp32": frozenset(keep_fp32),
         "shapes": {name: _shape(name, shape) for name, shape in (shapes or {}).items()},
         "constants": {name: np.asarray(value) for name, value in (constants or {}).items()},
@@ -130,6 +137,7 @@ def convert(
     }
     given = dict(inputs or {})
     compared = given if verify else None
+    comparison = Comparison(given, is_limited=is_default) if verify else None
     with ExitStack() as stack:
         path = stack.enter_context(_output_path(target, is_staged=verify or check))
         form = "checkpoint" if is_checkpoint(source) else source.suffix
@@ -146,7 +154,7 @@ def convert(
                         "function (--function) chooses among the functions of a package; leave it out"
                     )
                 options = CoreMlOptions(target=Target.parse(system), **shared)
-                done = onnx_to_coreml(source, path, options, tell, compared, Audit(given) if check else None)
+                done = onnx_to_coreml(source, path, options, tell, comparison, Audit(given) if check else None)
             case ".onnx", ".aimodel":
                 if system != DEFAULT_SYSTEM:
                     raise InvalidArgumentError(
@@ -156,7 +164,7 @@ def convert(
                 options = CoreAiOptions(
                     states=states or {}, images=parse_images(images or {}), packs_weights=pack_weights, **shared
                 )
-                done = onnx_to_coreai(sources, path, options, tell, compared, given if check else None)
+                done = onnx_to_coreai(sources, path, options, tell, comparison, given if check else None)
             case ((".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel"), ".onnx"):
                 _refuse_options_of_onnx(shared)
                 raised = coreml_to_onnx if source.suffix in _CORE_ML else coreai_to_onnx
@@ -167,6 +175,8 @@ def convert(
                     ".aimodel, or the source is a .gguf or a directory with config.json: export models of other kinds "
                     "to .onnx first (torch.onnx.export, tf2onnx)"
                 )
+        if is_default:
+            done = _judged(target, done)
         is_right = done.verdict is not Verdict.WRONG and not done.findings
         if (verify or check) and is_right:
             publish(path, target)
@@ -182,7 +192,39 @@ def _refuse_options_of_onnx(shared: Mapping[str, Any]) -> None:
 
 
 def _conversion(path: Path | None, done: ConversionResult) -> Conversion:
-    return Conversion(path, done.verdict, done.verdicts or (), done.findings, done.notes, done.renamed, done.layout)
+    return Conversion(
+        path,
+        done.verdict,
+        done.not_compared,
+        done.verdicts or (),
+        done.findings,
+        done.notes,
+        done.renamed,
+        done.layout,
+    )
+
+
+def _judged(target: Path, done: ConversionResult) -> ConversionResult:
+    """Judge a comparison for which nobody asked: a few integers in which fp16 decided otherwise become a note.
+
+    Raises:
+        UnsupportedError: an output is wrong.
+    """
+    notes: list[str] = []
+    for each in done.verdicts or ():
+        if each.verdict is not Verdict.WRONG:
+            continue
+        if not each.is_in_few_integers:
+            raise UnsupportedError(
+                f"'{target.name}' would answer wrongly in fp16, and is not written: {each.described}. Keep the nodes "
+                "that compute it in fp32 (--precision mixed --keep-fp32 NODE), or convert in fp32; --no-verify writes "
+                "it as it is, and --verify shows all outputs"
+            )
+        notes.append(f"fp16 decides otherwise where numbers are nearly equal: {each.described}")
+    if not notes:
+        return done
+    verdicts = [replace(each, allowed=each.error) if each.is_in_few_integers else each for each in done.verdicts or ()]
+    return replace(done, verdicts=verdicts, notes=[*done.notes, *notes])
 
 
 def _tell_nobody(what: str) -> None:

@@ -74,12 +74,14 @@ def convert(
         ),
     ] = None,
     verify: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--verify",
-            help="Compare source and result on the same inputs; if they differ, write nothing and exit with 1.",
+            "--verify/--no-verify",
+            help="Compare source and result on the same inputs; if they differ, write nothing and exit with 1. In fp16 "
+            "the default, for a minute at most.",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -126,7 +128,7 @@ def convert(
     if as_json:
         _print_json(output, seconds, done)
     else:
-        _print(output, seconds, done)
+        _print(output, seconds, done, is_asked=verify is not None)
         if done.verdict is not None and not given:
             text = "compared on made-up inputs; yours, with --input name=file.npy, tell more"
             Console().print(text, highlight=False, soft_wrap=True)
@@ -165,6 +167,8 @@ def _print_json(output: Path, seconds: float, done: Conversion) -> None:
     if done.findings is not None:
         found["findings"] = [_as_json(each) for each in done.findings]
         found["written"] = done.path is not None
+    if done.not_compared:
+        found["not_compared"] = done.not_compared
     if done.verdict is not None:
         found["verdict"] = done.verdict.value
         found["written"] = done.path is not None
@@ -198,7 +202,7 @@ def _as_json(finding: Finding) -> dict[str, object]:
     }
 
 
-def _print(output: Path, seconds: float, done: Conversion) -> None:
+def _print(output: Path, seconds: float, done: Conversion, *, is_asked: bool) -> None:
     console = Console()
     text = f"[green]wrote[/] {escaped(str(output))} in {seconds:.1f} s"
     if done.path is None:
@@ -216,7 +220,10 @@ def _print(output: Path, seconds: float, done: Conversion) -> None:
         console.print(f"[red]WRONG[/] {escaped(str(finding))}", highlight=False, soft_wrap=True)
     if done.findings is not None and not done.findings:
         console.print("[green]checked[/] no pass changes an answer", highlight=False, soft_wrap=True)
-    if done.verdict is None:
+    if done.not_compared:
+        text = f"[yellow]not compared[/] {escaped(done.not_compared)}; --verify waits without a limit"
+        console.print(text, highlight=False, soft_wrap=True)
+    if done.verdict is None or not is_asked:
         return
     table = Table("output", "shape", "error", "largest", "allowed", "inputs", "verdict")
     for each in done.outputs:

@@ -16,6 +16,9 @@ _FLOOR = 1e-2
 explains it.
 """
 
+_FEW = 0.01
+"""The part of integers that fp16 may decide otherwise without being called wrong by default."""
+
 
 class Verdict(Enum):
     """Whether an output of the conversion is right."""
@@ -36,6 +39,7 @@ class OutputVerdict:
         largest: the largest absolute value of the source's result.
         allowed: the largest error that is allowed.
         inputs: the name of the set of inputs with which the result differs most.
+        share: the part of the elements whose error is larger than allowed.
         is_constant: whether all elements of the source's results are equal for all sets, for instance 0, so that the
             comparison proves next to nothing.
         is_random: whether two runs of the source on the same inputs differ by more than its precision explains, so that
@@ -48,6 +52,7 @@ class OutputVerdict:
     largest: float
     allowed: float
     inputs: str
+    share: float = 0.0
     is_constant: bool = False
     is_random: bool = False
 
@@ -59,6 +64,21 @@ class OutputVerdict:
         if not self.error <= self.allowed:
             return Verdict.WRONG
         return Verdict.UNKNOWN if self.is_constant else Verdict.RIGHT
+
+    @property
+    def is_in_few_integers(self) -> bool:
+        """Whether integers or booleans alone differ, and few of them: one in a hundred at most."""
+        return not self.allowed and self.share <= _FEW
+
+    @property
+    def described(self) -> str:
+        """What differs in the output, and how far, for messages."""
+        if not self.allowed:
+            return f"{self.share:.2%} of the elements of output '{self.name}' differ on generated {self.inputs}"
+        return (
+            f"output '{self.name}' is off by {self.error:.3g} on generated {self.inputs}, where {self.allowed:.3g} is "
+            f"allowed, {self.share:.2%} of its elements by more than that; the largest is {self.largest:.3g}"
+        )
 
 
 class Answers:
@@ -130,8 +150,8 @@ class Answers:
             raise InternalError(f"output '{name}' is of shape {actual.shape} after the conversion, {shape} before")
         one, other = expected.reshape(shape), actual.reshape(shape)
         if one.dtype.kind not in "biufV":
-            error = 0.0 if bool(np.all(one == other)) else np.inf
-            return OutputVerdict(name, shape, error, 0.0, 0.0, inputs.name)
+            share = float(np.count_nonzero(one != other)) / max(one.size, 1)
+            return OutputVerdict(name, shape, np.inf if share else 0.0, 0.0, 0.0, inputs.name, share)
         with np.errstate(all="ignore"):
             # Integers are compared before the conversion to fp64, which cannot represent all 64-bit numbers. Unequal
             # ones differ by at least 1.
@@ -144,7 +164,8 @@ class Answers:
         largest = float(np.max(np.abs(one), where=np.isfinite(one), initial=0.0))
         is_exact = expected.dtype.kind in "biu"
         allowed = 0.0 if is_exact else self._tolerance * max(largest, _FLOOR * min(inputs.largest, 1.0))
-        return OutputVerdict(name, shape, error, largest, allowed, inputs.name)
+        share = float(np.count_nonzero(difference > allowed)) / max(difference.size, 1)
+        return OutputVerdict(name, shape, error, largest, allowed, inputs.name, share)
 
 
 def _excused(found: OutputVerdict, mean: float, uncertainty: Difference | None) -> OutputVerdict:
@@ -154,11 +175,11 @@ def _excused(found: OutputVerdict, mean: float, uncertainty: Difference | None) 
 
 
 def _severity(found: OutputVerdict) -> tuple[bool, float]:
-    """The key by which verdicts are compared: wrong ones are worse, then a larger ratio of error to allowed error
-    is.
+    """The key by which verdicts are compared: wrong ones are worse, then a larger ratio of error to allowed error is;
+    of integers, more wrong ones are.
     """
     is_wrong = found.verdict is Verdict.WRONG
-    return is_wrong, found.error / found.allowed if found.allowed else found.error
+    return is_wrong, found.error / found.allowed if found.allowed else found.share
 
 
 def _two_values(array: Array) -> list[str]:

@@ -81,6 +81,18 @@ def test_the_worst_answer_is_told_and_any_variety_tells_something() -> None:
     assert next(answers.verdicts()).verdict is Verdict.RIGHT
 
 
+def test_a_few_integers_are_told_from_many() -> None:
+    right = np.arange(200)
+    few, many = (judged(right, np.where(right < count, -1, right)) for count in (2, 3))
+    assert few.verdict is many.verdict is Verdict.WRONG
+    assert (few.share, many.share) == (0.01, 0.015)
+    assert (few.is_in_few_integers, many.is_in_few_integers) == (True, False)
+    assert few.described == "1.00% of the elements of output 'y' differ on generated noise"
+    floats = judged(np.ones(200), np.where(right < 2, 3.0, 1.0))
+    assert not floats.is_in_few_integers
+    assert "is off by 2 on generated noise, where 0.0001 is allowed, 1.00% of its elements" in floats.described
+
+
 def test_shapes_must_agree() -> None:
     with pytest.raises(InternalError, match=r"shape \(2,\) after"):
         judged([1.0], [1.0, 2.0])

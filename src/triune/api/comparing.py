@@ -1,0 +1,85 @@
+"""Compare a conversion with its source: in this process for as long as it takes, or in another one with limits."""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from triune.core.datatypes import Array
+from triune.core.errors import TriuneError
+from triune.graph.verify import OutputVerdict
+from triune.hosting import Limits, run_in_process
+
+SECONDS: Final = 60.0
+"""How long a comparison for which nobody asked may take."""
+
+_LEAST_BYTES = 2 << 30
+_TIMES = 6
+"""Such a comparison may take this many bytes, or this many times the size of the result, if that is more.
+
+A conversion takes three times its weights, and a result in fp16 has half of their bytes.
+"""
+
+Compare: TypeAlias = Callable[[], Sequence[OutputVerdict]]
+"""A function that runs source and result; it can be pickled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A request to compare.
+
+    Attributes:
+        given: inputs by name; the others are generated.
+        is_limited: whether the comparison is given up after `SECONDS`, or if it cannot be made.
+    """
+
+    given: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    is_limited: bool = False
+
+
+def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Sequence[OutputVerdict] | None, str]:
+    """Compare, within the limits that are asked for.
+
+    Args:
+        compare: runs both.
+        result: the folder of the result.
+        comparison: how to compare.
+
+    Returns:
+        the verdicts, or None and the reason if the comparison was given up.
+
+    Raises:
+        TriuneError: the error that `compare` raised, if it is not limited.
+    """
+    if not comparison.is_limited:
+        return compare(), ""
+    # A library that holds the GIL hinders a process from noticing that this one has ended; then the limit of CPU time
+    # ends it.
+    limits = Limits(
+        load_seconds=SECONDS,
+        memory_bytes=max(_LEAST_BYTES, _TIMES * sum(each.stat().st_size for each in result.rglob("*"))),
+        cpu_seconds=int(2 * SECONDS * (os.cpu_count() or 1)),
+    )
+    with tempfile.TemporaryDirectory(prefix="triune-comparison-") as folder:
+        path = Path(folder) / "verdicts.json"
+        try:
+            run_in_process(partial(_write, compare, path), "the comparison of source and result", limits)
+        except TriuneError as error:
+            return None, str(error)
+        return [_read(each) for each in json.loads(path.read_text())], ""
+
+
+def _write(compare: Compare, path: Path) -> None:
+    # What Apple's interpreter says of itself is not for a user who did not ask for a comparison.
+    logging.getLogger().setLevel(logging.WARNING)
+    path.write_text(json.dumps([asdict(each) for each in compare()]))
+
+
+def _read(entry: dict[str, Any]) -> OutputVerdict:
+    entry["shape"] = tuple(entry["shape"])
+    return OutputVerdict(**entry)

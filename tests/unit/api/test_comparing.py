@@ -1,0 +1,91 @@
+"""What computes in fp16 is compared by default, for a while: wrong answers are not written."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from typer.testing import CliRunner
+
+import triune
+from support.lowered import FLOAT, INT64, model_of
+from triune.api import comparing
+from triune.cli import app
+from triune.core.errors import UnsupportedError
+from triune.graph.verify import Verdict
+
+
+def save(path: Path, offset: float) -> Path:
+    """(4 tanh(x) + k) - k, where k is offset / (1 + exp(-x)): fp16 has steps of 16 from 16384 on. No rule foresees
+    that.
+    """
+    nodes = [
+        helper.make_node("Tanh", ["x"], ["t"], name="between"),
+        helper.make_node("Mul", ["t", "four"], ["m"], name="product"),
+        helper.make_node("Sigmoid", ["x"], ["s"], name="part"),
+        helper.make_node("Mul", ["s", "offset"], ["k"], name="offset"),
+        helper.make_node("Add", ["m", "k"], ["a"], name="away"),
+        helper.make_node("Sub", ["a", "k"], ["y"], name="back"),
+    ]
+    constants = {"four": np.array(4, np.float32), "offset": np.array(offset, np.float32)}
+    onnx.save(model_of(nodes, [("x", FLOAT, [3, 4])], [("y", FLOAT, [3, 4])], **constants), path)
+    return path
+
+
+@pytest.mark.parametrize("target", ["m.mlpackage", "m.aimodel"])
+def test_what_is_wrong_in_fp16_is_not_written_unless_it_is_not_compared(tmp_path: Path, target: str) -> None:
+    source, output = save(tmp_path / "m.onnx", 40_000), tmp_path / target
+    with pytest.raises(UnsupportedError, match=r"output 'y' is off by .* --keep-fp32 NODE.* --no-verify"):
+        triune.convert(source, output, precision="fp16")
+    assert not output.exists()
+    assert triune.convert(source, output, precision="fp16", verify=False).path == output
+    kept = triune.convert(source, output, precision="mixed", keep_fp32=["offset", "away", "back"])
+    assert (kept.path, kept.verdict, kept.not_compared) == (output, Verdict.RIGHT, "")
+
+
+def test_fp32_is_compared_on_demand_alone(tmp_path: Path) -> None:
+    source = save(tmp_path / "m.onnx", 40_000)
+    assert triune.convert(source, tmp_path / "m.mlpackage").verdict is None
+    assert triune.convert(source, tmp_path / "m.mlpackage", verify=True).verdict is Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "told"),
+    [("SECONDS", 0.01, "not done within 0.01 s"), ("_LEAST_BYTES", 1000, "bytes of memory, and was ended")],
+)
+def test_a_comparison_has_limits_unless_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, told: str
+) -> None:
+    monkeypatch.setattr(comparing, limit, value)
+    source, package = save(tmp_path / "m.onnx", 1), tmp_path / "m.mlpackage"
+    done = triune.convert(source, package, precision="fp16")
+    assert done.path == package
+    assert package.exists()
+    assert done.verdict is None
+    assert told in done.not_compared
+    assert triune.convert(source, package, precision="fp16", verify=True).verdict is Verdict.RIGHT
+
+
+def test_what_cannot_be_compared_is_written_and_says_so(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Sub", ["i", "ten"], ["index"]),
+        helper.make_node("Gather", ["rows", "index"], ["y"]),
+    ]
+    # The numbers that are made up are no indices.
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    model = model_of(nodes, [("i", INT64, [1])], [("y", FLOAT, [1, 2])], rows=rows, ten=np.array(10))
+    onnx.save(model, tmp_path / "m.onnx")
+    done = CliRunner().invoke(
+        app, ["convert", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "m.mlpackage"), "--precision", "fp16"]
+    )
+    assert done.exit_code == 0
+    assert "not compared ONNX Runtime does not run the model on these inputs" in done.stdout
+    assert "--verify waits without a limit" in done.stdout
+
+
+def test_given_inputs_are_what_is_compared(tmp_path: Path) -> None:
+    source = save(tmp_path / "m.onnx", 1)
+    given = {"x": np.full((3, 4), np.inf, np.float32)}
+    done = triune.convert(source, tmp_path / "m.mlpackage", precision="fp16", inputs=given)
+    assert [each.inputs for each in done.outputs] == ["yours"]
