@@ -57,14 +57,13 @@ def test_pictures_are_named(zoo: Served) -> None:
 
 def test_sentences_are_compared(zoo: Served) -> None:
     def cosine(*sentences: str) -> float:
-        text = example("compare_sentences.py", *sentences, f"--url={zoo.grpc}", f"--repository={zoo.repository}")
+        text = example("compare_sentences.py", *sentences, f"--url={zoo.grpc}")
         return float(re.findall(r"-?\d\.\d+", text)[-1])
 
     near = cosine("A cat sits on the mat.", "There is a cat on the rug.")
     far = cosine("A cat sits on the mat.", "The central bank raised its interest rates by half a percent on Thursday.")
     assert near == pytest.approx(0.697, abs=0.01)
     assert far < 0.2
-    assert "name the folder" in example("compare_sentences.py", "a", "b", "--repository=/nowhere", status=2)
 
 
 def test_files_are_identified(zoo: Served, tmp_path: Path) -> None:
