@@ -1,15 +1,61 @@
 """RotaryEmbedding, and attention where `graph.fused` finds it."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from triune.metal.context import Context, Lowering
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.metal.context import Context, Lowering, builder_of
 from triune.metal.library import mx
+
+_CLOSE = 1e-4
+"""How far a table may be from the angles that are read from it; 16 bits have steps of 5e-4 and more below 1."""
+
+
+def wavelengths(cosines: NDArray[Any], sines: NDArray[Any]) -> NDArray[np.float32] | None:
+    """How many positions a pair of elements takes to turn by one radian, FP32 [pairs].
+
+    Args:
+        cosines: a table [positions, pairs] of RotaryEmbedding.
+        sines: the other one.
+
+    Returns:
+        None if the angles do not grow with the positions, or if the tables have another factor than 1.
+    """
+    cosines, sines = cosines.astype(np.float64), sines.astype(np.float64)
+    if cosines.ndim != 2 or len(cosines) < 2:
+        return None
+    last = len(cosines) - 1
+    angles: NDArray[np.float64] = np.arctan2(sines[1], cosines[1])
+    # The last position says it more precisely: by how much it is off what the first one predicts.
+    off: NDArray[np.float64] = np.arctan2(sines[last], cosines[last]) - last * angles
+    angles = angles + (off - 2 * np.pi * np.round(off / (2 * np.pi))) / last
+    if (angles <= 0).any():
+        return None
+    turned = np.arange(last + 1)[:, np.newaxis] * angles
+    is_close = max(np.abs(np.cos(turned) - cosines).max(), np.abs(np.sin(turned) - sines).max()) < _CLOSE
+    return (1 / angles).astype(np.float32) if is_close else None
 
 
 def _rotary(c: Context) -> None:
     """RotaryEmbedding of [batch, tokens, heads * size] or [batch, heads, tokens, size], in the tables' type."""
     x = c.input(0)
     is_flat = x.ndim == 3
+    lengths = builder_of(c).wavelengths.get(c.node.input[1])
+    if lengths is not None and is_flat and x.shape[1] == 1 and c.has(3):
+        rows = x.reshape((x.shape[0], int(c.attributes["num_heads"]), 1, -1))
+        turned = mx.fast.rope(
+            rows,
+            2 * lengths.shape[0],
+            traditional=bool(c.attributes.get("interleaved", 0)),
+            base=None,
+            scale=1.0,
+            offset=c.input(3).reshape(-1).astype(mx.int32),
+            freqs=lengths,
+        )
+        c.give(turned.reshape(x.shape))
+        return
     rows = x.reshape((*x.shape[:2], int(c.attributes["num_heads"]), -1)) if is_flat else mx.swapaxes(x, 1, 2)
     cosines, sines = c.input(1), c.input(2)
     if c.has(3):

@@ -26,6 +26,7 @@ class MlxBuilder(Builder[Value]):
         is_compiling: whether the values have no elements yet.
         float_type: MLX's type for ONNX's FLOAT.
         quantized: the second operands of products that are packed, by name.
+        wavelengths: see `attention.wavelengths`, by the name of the table of cosines, where MLX may compute the angles.
     """
 
     runtime = "MLX"
@@ -34,6 +35,7 @@ class MlxBuilder(Builder[Value]):
         self,
         float_type: Any = mx.float32,
         quantized: Mapping[str, Quantized] = MappingProxyType({}),
+        wavelengths: Mapping[str, Value] = MappingProxyType({}),
         *,
         is_compiling: bool = False,
     ) -> None:
@@ -41,6 +43,7 @@ class MlxBuilder(Builder[Value]):
         self.is_compiling = is_compiling
         self.float_type = float_type
         self.quantized = quantized
+        self.wavelengths = wavelengths
 
     def kind_of(self, elem_type: int) -> Any:
         """MLX's type for an element type of ONNX. Raises KeyError if MLX has none."""

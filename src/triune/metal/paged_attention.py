@@ -154,7 +154,7 @@ class PagedAttention:
             for each, number in zip(flat, (heads, kv_heads, kv_heads), strict=True)
         )
         # A value of no number would reach other sequences: in a mask it is multiplied by 0. In a key it reaches none.
-        is_sound = mx.all(mx.isfinite(value), axis=-1, keepdims=True)
+        is_sound = mx.isfinite(value)
         kept_key = mx.where(is_sound, key, mx.array(mx.nan, dtype=key.dtype))
         kept_value = mx.where(is_sound, value, mx.array(0, dtype=value.dtype))
         slots = c.scope.value("slots")

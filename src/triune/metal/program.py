@@ -131,6 +131,7 @@ class Program:
         plan = self._plan(graph)
         require_none(self._problems, "MLX")
         self._quantized = self._pack(graph)
+        self._wavelengths = self._find_wavelengths(graph)
         self._compute_constants(plan)
 
     @property
@@ -164,7 +165,7 @@ class Program:
         return [scope.value(name) for name in outputs], builder.faults
 
     def _builder(self, *, is_compiling: bool = False) -> MlxBuilder:
-        return MlxBuilder(self._float_type, self._quantized, is_compiling=is_compiling)
+        return MlxBuilder(self._float_type, self._quantized, self._wavelengths, is_compiling=is_compiling)
 
     def _scope(self, plan: _Plan, outer: conversion.Scope[Value] | None) -> Scope:
         return Scope(plan.graph, outer, plan.constants, self._make)
@@ -248,6 +249,22 @@ class Program:
             name: quantized(name, makers, tensors.get, self._read, self._float_type) for name in names if name in makers
         }
         return {name: each for name, each in found.items() if each is not None}
+
+    def _find_wavelengths(self, graph: GraphProto) -> dict[str, Value]:
+        """For tables of RotaryEmbedding, what MLX needs to compute the angles.
+
+        In fp32 the tables are used, which are more precise.
+        """
+        tensors = {tensor.name: tensor for tensor in graph.initializer}
+        pairs = {node.input[1]: node.input[2] for node in graph.node if node.op_type == "RotaryEmbedding"}
+        if self._float_type == mx.float32:
+            return {}
+        found = {
+            cosines: attention.wavelengths(*(self._read(tensors[name]) for name in (cosines, sines)))
+            for cosines, sines in pairs.items()
+            if cosines in tensors and sines in tensors
+        }
+        return {name: from_numpy(each) for name, each in found.items() if each is not None}
 
     def _compute_constants(self, plan: _Plan) -> None:
         """Compute the nodes that need no input, and drop those that nobody needs."""

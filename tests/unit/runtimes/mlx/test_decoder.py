@@ -48,6 +48,12 @@ def test_fewer_bits_are_smaller_and_nearly_right(precision, cache_type, block_by
         assert 0 < np.abs(got - wanted).max() < error
 
 
+@pytest.mark.parametrize("case", ["llama 3", "linear", "yarn", "longrope", "part of a head", "qwen 3", "gemma 3"])
+def test_every_rope_turns_by_the_same_angles_in_16_bits(case: str) -> None:
+    (found,) = Texts(load(case, precision="fp16"), texts()[:1]).read_all({0: 33}, {0: 7})
+    assert np.abs(found - truth(case)[0]).max() < 0.1
+
+
 @pytest.mark.parametrize("cache_type", ["fp16", "bf16", "int8"])
 def test_tokens_come_out_of_a_cache_as_numbers_and_go_back(cache_type) -> None:
     exact, rounded = (Texts(load(cache_type=each), texts()) for each in ("fp32", cache_type))
