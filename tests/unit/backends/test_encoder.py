@@ -157,6 +157,9 @@ async def test_checkpoints_that_cannot_be_served_are_refused(tmp_path: Path) -> 
     write_text_model(tmp_path / "b" / "m" / "1")
     (tmp_path / "b" / "m" / "config.pbtxt").write_text('backend: "encoder"')
     assert "is no encoder, but Llama" in await reason_of(tmp_path / "b")
+    write_encoder_model(tmp_path / "d" / "m" / "1")
+    (tmp_path / "d" / "m" / "config.pbtxt").write_text('backend: "transformer"')
+    assert "is an encoder (BERT); backend 'transformer' serves" in await reason_of(tmp_path / "d")
     (write_encoder_model(tmp_path / "c" / "m" / "1") / "tokenizer.json").unlink()
     assert "there is no tokenizer.json" in await reason_of(tmp_path / "c")
 

@@ -8,7 +8,13 @@ from triune.engine.weights.checkpoint import Checkpoint
 from triune.engine.weights.config import Gpt2Config, LlamaConfig, ModelConfig
 from triune.engine.weights.open import open_checkpoint
 
-_NAMES: Final = {"BertConfig": "an encoder (BERT)", "T5Config": "T5", "WhisperConfig": "Whisper"}
+_TWO_GRAPHS: Final = "serve its two graphs as tensor models (triune convert --function encoder, and decoder)"
+_OTHERS: Final = {
+    "BertConfig": ("an encoder (BERT)", "remove 'backend' from its config, and backend 'encoder' serves it"),
+    "T5Config": ("T5", _TWO_GRAPHS),
+    "WhisperConfig": ("Whisper", _TWO_GRAPHS),
+}
+"""What other checkpoints are, and what can be done with them."""
 
 
 def open_decoder_checkpoint(path: Path) -> Checkpoint:
@@ -20,10 +26,10 @@ def open_decoder_checkpoint(path: Path) -> Checkpoint:
     # OpenVINO reads blocks with offsets, so that the weights of all forms stay packed and exact.
     checkpoint = open_checkpoint(path, inexact="offsets")
     if not isinstance(checkpoint.config, LlamaConfig | Gpt2Config):
-        kind = type(checkpoint.config).__name__
+        what, remedy = _OTHERS[type(checkpoint.config).__name__]
         raise UnsupportedError(
-            f"{path.name} is {_NAMES.get(kind, kind)}; this version serves LLaMA's family and GPT-2, which generate "
-            "text: export it to ONNX to serve it as a tensor model"
+            f"{path.name} is {what}; backend 'transformer' serves LLaMA's family and GPT-2, which generate text: "
+            f"{remedy}"
         )
     return checkpoint
 
