@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.core.errors import TriuneError
+from triune.engine.plan import Piece, Plan
 from triune.engine.sampling.sampler import FAILED, Sample, sample
-from triune.engine.scheduler import Piece, Plan
 from triune.engine.sequence import Sequence
 
 

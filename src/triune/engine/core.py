@@ -11,9 +11,10 @@ from triune.engine.kv.hashes import root_hash
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.kv.second_tier import SecondTier
 from triune.engine.kv.table import BlockTable
+from triune.engine.plan import Plan
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import FAILED, Sample, SamplingState
-from triune.engine.scheduler import Plan, Scheduler, SchedulerLimits
+from triune.engine.scheduler import Scheduler, SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
 from triune.engine.speculation.proposer import Proposer
 from triune.engine.speculation.speculator import Speculator

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 
+from triune.engine.plan import Piece, Plan
 from triune.engine.sampling.sampler import Sample
-from triune.engine.scheduler import Piece, Plan
 from triune.engine.sequence import Sequence
 from triune.engine.speculation.pace import MAX_DRAFTS, Accuracy, StepCost
 from triune.engine.speculation.proposer import Proposer

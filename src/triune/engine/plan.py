@@ -1,0 +1,89 @@
+"""What a step computes: pieces of sequences, packed one after another."""
+
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+
+from triune.core.decoder import DecoderStep
+from triune.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens of one sequence in a step.
+
+    Keys and values of drafts are written behind those of the sequence's tokens. Those of wrong drafts are overwritten
+    by the next step.
+
+    Attributes:
+        sequence: the sequence.
+        begin: the number of the sequence's tokens that are in the cache before the step.
+        end: the number of them that are in the cache after the step.
+        has_logits: whether the piece ends with the sequence's last token, so that the next token can be chosen.
+        drafts: guesses of the tokens that follow.
+    """
+
+    sequence: Sequence
+    begin: int
+    end: int
+    has_logits: bool
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """The tokens that the step computes of it."""
+        return self.end - self.begin + len(self.drafts)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A step.
+
+    Attributes:
+        pieces: the pieces of sequences that it computes, in the order of the packed tokens.
+        choosing: the pieces after which a token is chosen, in the order of the logits.
+    """
+
+    pieces: tuple[Piece, ...]
+    choosing: tuple[Piece, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find the pieces after which a token is chosen."""
+        object.__setattr__(self, "choosing", tuple(piece for piece in self.pieces if piece.has_logits))
+
+    @property
+    def num_tokens(self) -> int:
+        """The tokens of the step."""
+        return sum(piece.num_tokens for piece in self.pieces)
+
+    def step(self) -> DecoderStep:
+        """The arrays for the decoder."""
+        counts = [piece.num_tokens for piece in self.pieces]
+        begins = np.cumsum([0, *counts], dtype=np.int32)
+        tables = [piece.sequence.table.blocks for piece in self.pieces]
+        return DecoderStep(
+            input_ids=np.fromiter(
+                chain.from_iterable(
+                    (*piece.sequence.tokens[piece.begin : piece.end], *piece.drafts) for piece in self.pieces
+                ),
+                np.int64,
+            ),
+            position_ids=np.fromiter(
+                chain.from_iterable(range(piece.begin, piece.begin + piece.num_tokens) for piece in self.pieces),
+                np.int64,
+            ),
+            past_lengths=np.array([piece.begin for piece in self.pieces], np.int32),
+            subsequence_begins=begins,
+            block_indices=np.fromiter(chain.from_iterable(tables), np.int32),
+            block_indices_begins=np.cumsum([0, *map(len, tables)], dtype=np.int32),
+            logits_indices=np.fromiter(
+                (
+                    row
+                    for piece, end in zip(self.pieces, begins[1:].tolist(), strict=True)
+                    if piece.has_logits
+                    for row in range(end - 1 - len(piece.drafts), end)
+                ),
+                np.int64,
+            ),
+        )
