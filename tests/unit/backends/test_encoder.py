@@ -1,6 +1,7 @@
 """From a directory in Hugging Face's form to a model that embeds or classifies texts, together with other clients'."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -171,3 +172,11 @@ async def test_several_instances_and_units_share_the_work(tmp_path: Path) -> Non
         answers: list[InferenceResponse] = await asyncio.gather(*(server.infer(request(b"text")) for _ in range(20)))
         for answer in answers:
             np.testing.assert_allclose(answer.outputs["embedding"], answers[0].outputs["embedding"], atol=1e-5)
+
+
+async def test_a_temporary_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_encoder_model(tmp_path / "m" / "1")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    assert "cannot be written to the temporary folder: No such file or directory" in await reason_of(tmp_path)

@@ -23,6 +23,7 @@ from triune.config.placement import place, recipe_on
 from triune.config.policy import BatchingPolicy
 from triune.config.settings import ModelSettings
 from triune.core.clock import Clock
+from triune.core.errors import UnavailableError
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence, Unit
@@ -97,11 +98,19 @@ def build_encoder(
     )
     attempt.check()
     placed = replace(config, backend=GRAPH_BACKEND)
+    graph = write_encoder(bert, checkpoint, "packed")
     with ExitStack() as undo:
-        folder = tempfile.TemporaryDirectory(prefix="triune-encoder-")
-        undo.callback(folder.cleanup)
-        path = Path(folder.name) / "model.onnx"
-        write_encoder(bert, checkpoint, "packed").save(path)
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="triune-encoder-")
+            undo.callback(folder.cleanup)
+            path = Path(folder.name) / "model.onnx"
+            graph.save(path)
+        except OSError as error:
+            raise UnavailableError(
+                f"the graph of {graph.weight_bytes} bytes cannot be written to the temporary folder: "
+                f"{error.strerror or error}; free space there, or set TMPDIR to another folder"
+            ) from error
+        del graph
         executables: list[SharedExecutable] = []
         for recipe in place(placed, machine):
             attempt.check()
