@@ -7,8 +7,12 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from support.scripted import EOS, VOCAB, byte_tokenizer
+from support.scripted import EOS, VOCAB, ScriptedDecoder, byte_tokenizer
+from triune.core.clock import VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError, PayloadTooLargeError, UnavailableError
+from triune.engine.core import EngineCore
+from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.sequence import Ending, FinishReason
 from triune.engine.structured.compiler import MAX_GRAMMARS, ConstraintCompiler
 from triune.engine.structured.constraint import MAX_CHARACTERS, Constraint
 from triune.engine.structured.matcher import Matcher
@@ -177,3 +181,18 @@ def test_a_tokenizer_that_puts_a_space_before_texts() -> None:
             matcher.accept(int(token))
     finally:
         compiler.close()
+
+
+def test_an_answer_whose_next_tokens_take_too_long_to_find_fails_alone(compiler: ConstraintCompiler) -> None:
+    engine = EngineCore(ScriptedDecoder(b"a"), VOCAB, VirtualClock())
+    greedy, ending = SamplingParameters(temperature=0), Ending(60)
+    hostile = compiler.compile(Constraint("regex", "((a{1,100}){1,100}){1,100}"))
+    failing = engine.add([1], greedy, ending, matcher=hostile.matcher())
+    other = engine.add([1], greedy, ending)
+    results = [each for _ in range(60) for each in engine.step()]
+    assert (failing, None) in results
+    assert failing.finish_reason is FinishReason.ERROR
+    with pytest.raises(InvalidArgumentError, match="the answer cannot go on under its constraint: .*lexer"):
+        raise failing.error or AssertionError
+    assert (other.finish_reason, other.num_answered) == (FinishReason.LENGTH, 60)
+    engine.check()
