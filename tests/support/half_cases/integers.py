@@ -165,4 +165,16 @@ INTEGERS = (
     ),
     half_case("shares_of_given", "y = Softmax(x)", x=floats(3000, 3001, 2999, 3000.5)),
     half_case("angles_that_are_given", "y = Sin(x)", x=floats(2049.5, 4097.3, 8191.7, 10.01)),
+    half_case(
+        "buckets_of_shares",
+        "s = Sigmoid(x) m = Mul(s, c) f = Floor(m) i = Cast<to = 7>(f) y = Gather(t, i)",
+        {"c": np.float32(5000), "t": noise(5000)},
+        x=noise(3, 40),
+    ),
+    half_case(
+        "counts_of_what_a_layer_makes",
+        "p = MatMul(x, w) t = Tanh(p) m = Mul(t, c) f = Ceil(m) i = Cast<to = 7>(f) j = Mod(i, d) y = Gather(r, j)",
+        {"c": np.float32(3000), "w": noise(8, 8) * np.float32(0.2), "d": np.array(10), "r": noise(10)},
+        x=noise(3, 8),
+    ),
 )

@@ -102,4 +102,33 @@ SMALL = (
         x=noise(3, 64) ** 2 * np.float32(1e-9),
     ),
     half_case("logarithm_of_given", "y = Log (x)", x=floats(1e-9, 1e-12, 1)),
+    half_case(
+        "small_factors_in_a_row",
+        "t = Tanh (x) a = Mul (t, down) b = Mul (a, down) c = Mul (b, up) y = Mul (c, up)",
+        {"down": number(1e-4), "up": number(1e4)},
+        x=noise(3, 8),
+    ),
+    half_case(
+        "small_factors_of_what_is_not_known",
+        "a = Mul (x, down) b = Div (a, up) c = Mul (b, up) y = Mul (c, up)",
+        {"down": number(1e-4), "up": number(1e4)},
+        x=noise(3, 8),
+    ),
+    half_case(
+        "normalized_to_small_numbers",
+        "a = LayerNormalization (x, s) b = Mul (a, up) y = Mul (b, up)",
+        {"s": noise(8) * np.float32(1e-7), "up": number(3e3)},
+        x=noise(3, 8),
+    ),
+    half_case(
+        "small_layer_normalized",
+        "a = Conv <pads = [1, 1]> (x, w, b) y = InstanceNormalization <epsilon = 1e-20> (a, s, z)",
+        {
+            "w": noise(4, 3, 3) * np.float32(1e-7),
+            "b": noise(4) * np.float32(1e-7),
+            "s": noise(4),
+            "z": noise(4, seed=1),
+        },
+        x=noise(1, 3, 20),
+    ),
 )

@@ -32,25 +32,24 @@ STATES = (
     half_case("loop_product", _loop("t = Mul (s, x)", 1000, "x"), {"go": _GOES_ON}, x=_FEW),
     half_case(
         "loop_until_near",
-        """n = Constant <value_int = 300> () e, k = Loop (n, go, x, o) <body = b (int64 i, bool c, float[1,3] s,
-            float[1] f) => (bool d, float[1,3] t, float[1] g) { r = Div (x, s) a = Add (s, r) t = Mul (a, half)
+        """half = Constant <value_float = 0.5> () one = Constant <value_float = 1.0> ()
+            near = Constant <value_float = 0.0001> () n = Constant <value_int = 300> ()
+            e, k = Loop (n, go, x, o) <body = b (int64 i, bool c, float[1,3] s, float[1] f) => (bool d, float[1,3] t, float[1] g) { r = Div (x, s) a = Add (s, r) t = Mul (a, half)
             w = Sub (t, s) v = Abs (w) u = ReduceMax <keepdims = 0> (v) d = Greater (u, near) g = Add (f, one) }>
             y = Add (k, zero)""",
         {
             "go": _GOES_ON,
             "o": np.zeros(1, np.float32),
-            "half": number(0.5),
-            "one": number(1),
-            "near": number(1e-4),
             "zero": number(0),
         },
         x=floats(37.3, 2.1, 5.7),
     ),
     half_case(
         "scan_decay",
-        """l, y = Scan <num_scan_inputs = 1, body = b (float[3] s, float[3] r) => (float[3] t, float[3] o) {
+        """decay = Constant <value_float = 0.9999> ()
+            l, y = Scan <num_scan_inputs = 1, body = b (float[3] s, float[3] r) => (float[3] t, float[3] o) {
             m = Mul (s, decay) t = Add (m, r) o = Identity (t) }> (z, x)""",
-        {"z": np.zeros(3, np.float32), "decay": number(0.9999)},
+        {"z": np.zeros(3, np.float32)},
         x=np.abs(noise(2000, 3)),
     ),
     half_case(
@@ -73,10 +72,11 @@ STATES = (
     ),
     half_case(
         "if_beyond",
-        """p = ReduceSum <keepdims = 0> (x) c = Greater (p, zero) m = If (c) <then_branch = t () => (float[1,3] a) {
+        """big = Constant <value_float = 1000000.0> () p = ReduceSum <keepdims = 0> (x) c = Greater (p, zero)
+            m = If (c) <then_branch = t () => (float[1,3] a) {
             e = Sigmoid (x) a = Mul (e, big) }, else_branch = f () => (float[1,3] b) { b = Identity (x) }>
             y = LogSoftmax (m)""",
-        {"zero": number(0), "big": number(1e6)},
+        {"zero": number(0)},
         x=floats(1, 2, 0.5),
     ),
 )

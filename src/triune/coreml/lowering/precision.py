@@ -25,6 +25,11 @@ _MARK: Any = ScopeSource.EXIR_STACK_TRACE
 _FUSED = frozenset({"layer_norm", "instance_norm", "batch_norm", "gelu", "softplus"})
 """Operations into which passes fuse several: inside one, only its operands are rounded to fp16."""
 
+_NORMS = frozenset({"LayerNormalization", "InstanceNormalization", "BatchNormalization"})
+"""Nodes that become one such operation. If they must compute in fp32, it is for their operands, or for results that are
+too small for fp16.
+"""
+
 
 @contextlib.contextmanager
 def marked_for_fp32(node: NodeProto, options: LowerOptions, wide: Collection[str]) -> Generator[None]:
@@ -38,9 +43,10 @@ def marked_for_fp32(node: NodeProto, options: LowerOptions, wide: Collection[str
         wide: the values that fp16 cannot represent.
     """
     marks: list[str] = []
-    if options.keep_fp32 & {node.name, node.op_type} or carries_state(node):
+    is_wide = node.op_type in ALWAYS_FP32 or any(name in wide for name in node.output if name)
+    if options.keep_fp32 & {node.name, node.op_type} or carries_state(node) or (is_wide and node.op_type in _NORMS):
         marks.append(_KEPT)
-    if node.op_type in ALWAYS_FP32 or any(name in wide for name in node.output if name):
+    if is_wide:
         marks.append(_WIDE)
     if not marks:
         yield

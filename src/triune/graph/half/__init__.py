@@ -18,6 +18,7 @@ there are a few typical reasons, and one module finds each of them:
 - `scaled_back`: values beyond fp16 that a later node scales down again are computed in fp32.
 - `exact`: coordinates, angles, comparisons, remainders and differences, computed from inputs and integers, for which
   the 11 bits of fp16's significand are too few, are computed in fp32.
+- `whole_numbers`: what is rounded to integers beyond 2048 is computed in fp32 since the last layer.
 - `near_zero`: small numbers that logarithms, divisions or comparisons with 0 read are computed in fp32: fp16 rounds
   numbers below 3e-8 to 0.
 - `integer_outputs`: integers that are cast to floats and copied to an output are computed in fp32.
@@ -28,6 +29,7 @@ What these modules share:
   products); `propagation`: which ranges a node passes on to its results.
 - `bounds`: the interval in which a value lies (`intervals`: interval arithmetic); `constant_sizes`: the absolute values
   that constants give to elements of a value.
+- `chains`: the factor that constants in a row make.
 - `operators`: sets of ONNX operators by their effect on numbers.
 - `producers`, `partners`: which nodes compute a value.
 - `mask_sums`: finds the masks in a sum of scores and masks, for `masks`. Where that is not certain, the sum and its

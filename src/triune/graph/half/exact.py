@@ -9,6 +9,7 @@ from triune.graph.half.intervals import magnitude
 from triune.graph.half.operators import COMPARISONS, COPY_ELEMENTS, DENSE_PRODUCTS, EXACT_ARITHMETIC, RANKINGS
 from triune.graph.half.partners import coordinate_producers
 from triune.graph.half.producers import DEEPEST, Producers
+from triune.graph.half.whole_numbers import whole_number_producers
 from triune.graph.values import attributes_of
 
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
@@ -63,6 +64,8 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     exactly = _with_exact_operand(node, producers) if _is_rounding(node) else []
     if exactly:
         return exactly
+    if _is_rounding(node) and (whole := whole_number_producers(node, producers)):
+        return whole
     if magnitude(producers.bounds.of(operand)) <= 8:
         return []
     if producers.is_input(operand):

@@ -7,11 +7,12 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
 from triune.graph.half.bounds import Bounds
+from triune.graph.half.chains import factor_of
 from triune.graph.half.constant_sizes import ConstantSizes
 from triune.graph.half.exact import exact_producers
 from triune.graph.half.intervals import magnitude
 from triune.graph.half.levels import is_integral, is_of_integer_products
-from triune.graph.half.limits import LARGEST, sizes_within
+from triune.graph.half.limits import LARGEST, SMALLEST_INVERTED, SMALLEST_NORMAL, sizes_within
 from triune.graph.half.near_zero import is_of_small
 from triune.graph.half.operators import GROW_INTEGERS, MATRIX_PRODUCTS, READ_DIVISORS, SATURATING, TOTALS
 from triune.graph.half.producers import Producers
@@ -114,6 +115,14 @@ class Overflow:
             case _:
                 pass
         return NONE, ""
+
+    def is_too_small(self) -> bool:
+        """Whether all results are below fp16's smallest normal number, by bounds or by constant factors in a row."""
+        node = self._node
+        if node.op_type not in ("Mul", "Div") or self._values.elem_type(node.output[0]) != TensorProto.FLOAT:
+            return False
+        size = magnitude(self._bounds.of(node.output[0]))
+        return 0 < size < SMALLEST_NORMAL or factor_of(node.output[0], self._producers) < SMALLEST_INVERTED
 
     def levels(self) -> tuple[Ranges, str]:
         """`NONE`, and a reason to compute in fp32 if the node reads or writes quantization levels of more than 8

@@ -75,12 +75,16 @@ class Propagation:
         if not reason:
             made, reason = self._overflow.newly_entered(given)
             found |= made
+        if not reason and not given & (LOW | HIGH) and self._overflow.is_too_small():
+            found, reason = frozenset([Range.TINY]), "its results may be too small for fp16"
         if op in FP32_BY_CONSTANTS or op in SATURATING or not given | found:
             return NONE, reason, bool(reason)
         is_kept = bool(reason) or bool(given - ({Range.SUM, Range.GUARDED} if op in MATRIX_PRODUCTS else NONE))
         if op in NORMALIZE_SIZE or op in COMPARISONS or (op not in KEEP_SIZE and op not in _RULES):
             if op in MATRIX_PRODUCTS and found & {Range.INTEGER, Range.LARGE}:
                 return found, reason, is_kept
+            if Range.TINY in found and not given & HIGH and not self._adds_ordinary():
+                return frozenset([Range.TINY]), reason, is_kept
             return (self._of_product(given) if op in MATRIX_PRODUCTS and is_kept else NONE), reason, is_kept
         if op not in FUSED_VIEWS:
             given -= {Range.SETTLED}
@@ -148,11 +152,20 @@ class Propagation:
             or (op in MATRIX_PRODUCTS and most < SMALLEST_NORMAL)
         )
 
+    def _adds_ordinary(self) -> bool:
+        """Whether a layer or a normalization adds a bias of ordinary size, or one that is not known."""
+        if len(self._node.input) < 3 or not self._node.input[2]:
+            return False
+        bias = self._overflow.constant(self._node.input[2])
+        return bias is None or (sizes_within(bias) or (0.0, 0.0))[1] >= SMALLEST_NORMAL
+
     def _ranges_of_small_constant(self, position: int) -> Ranges:
         match self._node.op_type:
             case "Div":
                 return frozenset([Range.LARGE if position == 1 else Range.TINY])
             case "Mul" | "MatMul" | "Gemm" | "Conv" | "ConvTranspose":
+                return frozenset([Range.TINY])
+            case "LayerNormalization" | "InstanceNormalization" | "BatchNormalization" if position == 1:
                 return frozenset([Range.TINY])
             case _:
                 return frozenset([Range.GUARDED])

@@ -1,0 +1,42 @@
+"""Find what computes whole numbers beyond 2048 (buckets, indices, counts), of which fp16 has not all."""
+
+import math
+
+from onnx import NodeProto
+
+from triune.graph.half.intervals import magnitude
+from triune.graph.half.operators import DENSE_PRODUCTS, EXACT_ARITHMETIC, PROBABILITIES, RECTIFIERS, SATURATING
+from triune.graph.half.producers import DEEPEST, Producers
+
+_EXACT = 2048.0
+"""fp16 represents every integer up to 2048; of the larger ones it skips some (2049)."""
+
+_ELEMENTWISE = EXACT_ARITHMETIC - DENSE_PRODUCTS | PROBABILITIES | RECTIFIERS | SATURATING | {"Log"}
+
+
+def whole_number_producers(rounding: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The nodes that compute what a node rounds to whole numbers that may be beyond 2048, and the node; else [].
+
+    These are the elementwise nodes since the last layer, and the last layer. An error of fp16 (1/2048 of a number) in
+    any of them would be one whole number or more.
+
+    Args:
+        rounding: a Floor, Ceil or Round, or a Cast to an integer type.
+        producers: what computes its operand.
+    """
+    name = rounding.input[0]
+    if not _EXACT < magnitude(producers.bounds.of(name)) < math.inf:
+        return []
+    found: dict[str, NodeProto] = {}
+    _collect(name, producers, found, 0)
+    return [*found.values(), rounding]
+
+
+def _collect(name: str, producers: Producers, found: dict[str, NodeProto], depth: int) -> None:
+    node = producers.of(name)
+    if node is None or name in found or depth > DEEPEST or node.op_type not in _ELEMENTWISE | DENSE_PRODUCTS:
+        return
+    found[name] = node
+    if node.op_type not in DENSE_PRODUCTS:
+        for operand in producers.floats(node):
+            _collect(operand, producers, found, depth + 1)
