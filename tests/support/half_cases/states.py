@@ -34,7 +34,8 @@ STATES = (
         "loop_until_near",
         """half = Constant <value_float = 0.5> () one = Constant <value_float = 1.0> ()
             near = Constant <value_float = 0.0001> () n = Constant <value_int = 300> ()
-            e, k = Loop (n, go, x, o) <body = b (int64 i, bool c, float[1,3] s, float[1] f) => (bool d, float[1,3] t, float[1] g) {
+            e, k = Loop (n, go, x, o) <body = b (int64 i, bool c, float[1,3] s, float[1] f)
+                => (bool d, float[1,3] t, float[1] g) {
             r = Div (x, s) a = Add (s, r) t = Mul (a, half)
             w = Sub (t, s) v = Abs (w) u = ReduceMax <keepdims = 0> (v) d = Greater (u, near) g = Add (f, one) }>
             y = Add (k, zero)""",
