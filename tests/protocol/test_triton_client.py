@@ -127,6 +127,15 @@ def test_classification(client: Any, module: ModuleType) -> None:
     outputs = [module.InferRequestedOutput("OUTPUT0", class_count=2)]
     result = client.infer("simple", simple_inputs(module, A, B), outputs=outputs)
     assert result.as_numpy("OUTPUT0").tolist() == [[b"18:15", b"17:14"]]
+    for count, dtype in ((0, np.int32), (2**62, np.object_)):
+        outputs = [module.InferRequestedOutput("OUTPUT0")]
+        parameters = getattr(outputs[0], "_parameters", None)
+        if parameters is None:
+            outputs[0]._get_tensor().parameters["classification"].int64_param = count
+        else:
+            parameters["classification"] = count
+        result = client.infer("simple", simple_inputs(module, A, B), outputs=outputs).as_numpy("OUTPUT0")
+        assert (result.shape, result.dtype) == ((1, 16), dtype)
 
 
 def test_errors_say_what_was_expected(client: Any, module: ModuleType) -> None:

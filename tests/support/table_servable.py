@@ -49,7 +49,7 @@ class TableServable:
         await asyncio.sleep(0)
         await self.gate.wait()
         response = self._answer(call)
-        return call.finish(response) if call.finish else response
+        return call.finish.convert(response) if call.finish else response
 
     def _count(self, task: asyncio.Task[InferenceResponse], call: Call) -> None:
         self._tasks.discard(task)

@@ -1,7 +1,7 @@
 """Convert a model's outputs to those of the client: reshape and classification."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,9 +11,15 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Finisher
+from triune.core.threads import pause
 
 MAX_CLASSIFICATION_ELEMENTS = 1_000_000
 """Triton's limit on an output that is sorted for classification."""
+
+_ELEMENTS_AT_ONCE = 1 << 20
+_TEXTS_AT_ONCE = 1024
+# In shorter rows, sorting all elements is as fast as finding the largest.
+_MIN_PARTITIONED = 4096
 
 
 def finisher(request: InferenceRequest, config: ModelConfig) -> Finisher | None:
@@ -22,13 +28,13 @@ def finisher(request: InferenceRequest, config: ModelConfig) -> Finisher | None:
     if not num_classes and all(output.reshape is None for output in config.outputs.values()):
         return None
 
-    def finish(response: InferenceResponse) -> InferenceResponse:
+    def convert(response: InferenceResponse) -> InferenceResponse:
         response.outputs = {
             name: _finish(array, config, config.outputs[name], num_classes) for name, array in response.outputs.items()
         }
         return response
 
-    return finish
+    return Finisher(convert, frozenset(num_classes))
 
 
 def _finish(array: Array, config: ModelConfig, output: TensorConfig, num_classes: Mapping[str, int]) -> Array:
@@ -71,16 +77,45 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
             f"classification output tensor too large: {count} classes for each of {rows.shape[0]} rows of "
             f"'{output.name}', and at most {MAX_CLASSIFICATION_ELEMENTS} are given; ask for fewer, or send fewer rows"
         )
-    # Sort the reversed row stably, and reverse the result: of equal values, the one with the lower index comes first.
-    order = np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
-    order = rows.shape[1] - 1 - order
     result = np.empty((rows.shape[0], count), dtype=np.object_)
-    for row, indices in enumerate(order):
-        for place, index in enumerate(map(int, indices)):
-            value = rows[row, index]
-            text = f"{value:f}" if array.dtype.kind == "f" else str(value)
-            # An empty label is left out, as in Triton.
-            has_label = index < len(output.labels) and output.labels[index]
-            label = f":{output.labels[index]}" if has_label else ""
-            result[row, place] = f"{text}:{index}{label}".encode()
+    step = max(1, _ELEMENTS_AT_ONCE // max(1, rows.shape[1]))
+    for begin in range(0, rows.shape[0], step):
+        some = rows[begin : begin + step]
+        order = _largest(some, count)
+        values = np.take_along_axis(some, order, axis=1)
+        texts = _texts(values.ravel(), order.ravel(), output.labels)
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            end = start + _TEXTS_AT_ONCE
+            result[begin : begin + step].reshape(-1)[start:end] = texts[start:end]
     return result if has_batch else result[0]
+
+
+def _largest(rows: Array, count: int) -> Array:
+    """The indices of the `count` largest values of each row, the largest first; of equal ones the lower index first.
+
+    NaN counts as the largest value.
+    """
+    num = rows.shape[1]
+    if num < _MIN_PARTITIONED or count > num // 8:
+        # Sort the reversed row stably, and reverse the result.
+        return num - 1 - np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
+    order = np.empty((len(rows), count), np.int64)
+    for place, row in enumerate(rows):
+        least = np.partition(row, num - count)[num - count]
+        kept = np.flatnonzero(~(row < least))
+        order[place] = kept[_largest(row[None, kept], len(kept))[0, :count]]
+    return order
+
+
+def _texts(values: Array, indices: Array, labels: Sequence[str]) -> list[bytes]:
+    """Format values and their indices, with their labels. An empty label is left out, as in Triton."""
+    form = "%f:%d" if values.dtype.kind == "f" else "%d:%d"
+    texts: list[bytes] = []
+    for value, index in zip(values.tolist(), indices.tolist(), strict=True):
+        text = form % (value, index)
+        if index < len(labels) and labels[index]:
+            text = f"{text}:{labels[index]}"
+        texts.append(text.encode())
+        if len(texts) % _TEXTS_AT_ONCE == 0:
+            pause()
+    return texts

@@ -3,13 +3,34 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from triune.core.datatypes import Array
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.statistics import ModelStatistics
 
-Finisher: TypeAlias = Callable[[InferenceResponse], InferenceResponse]
+_QUICK_ELEMENTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Finisher:
+    """Converts a model's response to the client's.
+
+    Attributes:
+        convert: the conversion. An error that it raises becomes the answer.
+        classified: the outputs whose elements it sorts and formats; what it does to others takes no time.
+    """
+
+    convert: Callable[[InferenceResponse], InferenceResponse]
+    classified: frozenset[str] = frozenset()
+
+    def num_elements(self, outputs: Mapping[str, Array]) -> int:
+        """How many elements of the outputs it sorts."""
+        return sum(outputs[name].size for name in self.classified if name in outputs)
+
+    def is_quick(self, outputs: Mapping[str, Array]) -> bool:
+        """Whether the conversion takes less than a millisecond. If not, it is done in a thread."""
+        return not self.classified or self.num_elements(outputs) <= _QUICK_ELEMENTS
 
 
 @dataclass(slots=True)
@@ -35,8 +56,7 @@ class Call:
         request: the client's request.
         inputs: its inputs in the model's shapes. They are kept until the answer, and never written.
         batch_size: the number of rows; 1 without a batch dimension.
-        finish: converts the model's response to the client's (classification, reshape). An error that it raises becomes
-            the answer. None: the response is not converted.
+        finish: converts the model's response to the client's (classification, reshape). None: it is not converted.
         compute_time: before it answers, the servable adds its compute time here; None if it is not needed.
     """
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
@@ -10,6 +11,15 @@ from triune.core.errors import UnavailableError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+_PAUSE_SECONDS = 50e-6
+
+
+def pause() -> None:
+    """Release the GIL for other threads. A thread calls this after each millisecond of work that holds the GIL."""
+    # The pause must be longer than waking a thread takes. Otherwise this thread gets the GIL again before any other.
+    time.sleep(_PAUSE_SECONDS)
 
 
 class NoThreadError(UnavailableError):

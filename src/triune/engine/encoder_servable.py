@@ -9,6 +9,7 @@ import numpy as np
 from triune.config.encoder import COUNT_OUTPUT, EMBEDDING_OUTPUT, PART_TEXTS, TEXT_INPUT
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
+from triune.core.finishing import Finishing
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable, only_answer
 from triune.core.statistics import ModelStatistics
@@ -51,6 +52,7 @@ class EncoderServable:
         """
         self._on_close = on_close
         self._computing = computing
+        self._finishing = Finishing()
         self._encoder = encoder
         self._output = output
         self._name = name
@@ -143,7 +145,11 @@ class EncoderServable:
     def _join(self, call: Call, answers: Sequence[InferenceResponse]) -> InferenceResponse:
         outputs = {name: np.concatenate([each.outputs[name] for each in answers]) for name in answers[0].outputs}
         response = InferenceResponse(self._name, self._version, outputs, call.request.id)
-        return response if call.finish is None else call.finish(response)
+        if call.finish is None:
+            return response
+        if call.finish.is_quick(outputs):
+            return call.finish.convert(response)
+        return await self._finishing.run(call.finish, response)
 
 
 def _cancel(futures: Sequence[asyncio.Future[InferenceResponse]]) -> None:

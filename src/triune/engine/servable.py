@@ -100,7 +100,7 @@ class TextServable:
         async with aclosing(answers):
             async for texts, is_final in answers:
                 response = self._response(call, texts, is_final=is_final)
-                yield response if call.finish is None else call.finish(response)
+                yield response if call.finish is None else call.finish.convert(response)
 
     def refuse(self) -> None:
         """See `Servable`."""

@@ -1,7 +1,7 @@
 """A batch: requests that run together, and their answers."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from triune.config.policy import BatchingPolicy
@@ -10,14 +10,8 @@ from triune.core.errors import TriuneError
 from triune.core.requests import InferenceResponse
 from triune.scheduling.queue import Pending
 
-Respond: TypeAlias = Callable[[Pending, dict[str, Array]], InferenceResponse]
-
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """The model computed its outputs, but converting them to the client's response (`Call.finish`) failed."""
-
-    error: Exception
+Answer: TypeAlias = dict[str, Array] | TriuneError | asyncio.Task[InferenceResponse]
+"""A request's outputs by name, or an error; or the task that finishes the response, on the event loop's thread only."""
 
 
 class Batch:
@@ -29,9 +23,8 @@ class Batch:
         outputs: the model's outputs, in order.
         has_rows: whether the first dimension of every tensor is a batch dimension.
         ragged: inputs whose rows may differ in shape.
-        respond: makes the response of a request that has a `finish`; None if the dispatcher makes it.
-        answers: for each request its outputs by name, or an error; filled by the runner. For a request with a
-            `finish`, the finished response: classification can be slow, so the worker does it, not the event loop.
+        answers: for each request its outputs or an error, from the runner. If its `finish` is slow, the dispatcher
+            replaces the outputs by the task that finishes them, so that the worker is free for the next batch.
         num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone.
         started_ns, ended_ns: when the run began and ended, on the clock.
         input_ns, infer_ns, output_ns: the time to concatenate inputs, to run the model, and to split outputs.
@@ -42,7 +35,7 @@ class Batch:
 
     __slots__ = (
         "answers", "ended_ns", "has_rows", "infer_ns", "input_ns", "is_given_up", "is_indivisible", "num_executions",
-        "num_rows", "output_ns", "outputs", "pendings", "ragged", "respond", "started_ns",
+        "num_rows", "output_ns", "outputs", "pendings", "ragged", "started_ns",
     )  # fmt: skip
 
     def __init__(
@@ -51,19 +44,16 @@ class Batch:
         num_rows: int,
         outputs: Sequence[str],
         policy: BatchingPolicy,
-        respond: Respond | None = None,
     ) -> None:
         """Args:
         pendings: at least one request, all of one group.
         num_rows: the total number of rows.
         outputs: the model's outputs, in order.
         policy: says whether there is a batch dimension, and which inputs are ragged (differ in shape from row to row).
-        respond: makes the response of a request that has a `finish`; None if the dispatcher makes it.
         """
-        self.respond = respond
         self.pendings = pendings
         self.num_rows = num_rows
-        self.answers: Sequence[dict[str, Array] | InferenceResponse | TriuneError | Unfinished] = ()
+        self.answers: Sequence[Answer] = ()
         self.num_executions = 0
         self.started_ns = self.ended_ns = 0
         self.input_ns = self.infer_ns = self.output_ns = 0
@@ -72,32 +62,6 @@ class Batch:
         self.outputs = outputs
         self.has_rows = policy.max_batch_size > 0
         self.ragged = policy.ragged_inputs
-
-    def finish(self, answers: Sequence[dict[str, Array] | TriuneError]) -> None:
-        """Store the model's answers in `answers`. Never raises: an error becomes the answer of its request."""
-        respond = self.respond
-        if respond is None or all(pending.call.finish is None for pending in self.pendings):
-            self.answers = answers
-        else:
-            self.answers = [_finish(*each, respond) for each in zip(self.pendings, answers, strict=True)]
-
-
-def _finish(
-    pending: Pending, answer: dict[str, Array] | TriuneError, respond: Respond
-) -> dict[str, Array] | InferenceResponse | TriuneError | Unfinished:
-    if pending.call.finish is None or isinstance(answer, TriuneError) or pending.future.done():
-        return answer
-    try:
-        return respond(pending, answer)
-    except Exception as error:  # noqa: BLE001 - the event loop reports and counts this error
-        return Unfinished(error)
-
-
-def result_of(answer: InferenceResponse | Unfinished) -> InferenceResponse:
-    """Return the response of `Call.finish`, or raise the error that it raised."""
-    if isinstance(answer, Unfinished):
-        raise answer.error
-    return answer
 
 
 def num_elements(pendings: Sequence[Pending]) -> int:

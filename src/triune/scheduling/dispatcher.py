@@ -17,12 +17,13 @@ from triune.config.policy import BatchingPolicy
 from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, UnavailableError
+from triune.core.finishing import Finishing
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call, only_answer
 from triune.core.statistics import FailureReason, ModelStatistics
 from triune.core.threads import in_thread_or_here
 from triune.core.units import Unit
-from triune.scheduling.batch import Batch, result_of
+from triune.scheduling.batch import Answer, Batch
 from triune.scheduling.batcher import Batcher, WaitUntil
 from triune.scheduling.lane import EligibleLanes, Lane, choose_lane, request_ns
 from triune.scheduling.queue import Pending, RequestQueue
@@ -75,6 +76,7 @@ class Dispatcher:
         self._run_timer: Timer | None = None
         self._started: deque[Batch] = deque()
         self._unfinished: set[Batch] = set()
+        self._finishing = Finishing()
         self._idle: asyncio.Event | None = None
         self._is_closed = False
         self._is_pumping = False
@@ -124,7 +126,8 @@ class Dispatcher:
         """Answer a request without queue and batch, whose objects would take as long to create as a small model to run.
 
         Returns:
-            the answer; None after any error. The request then takes the usual way, which reports and counts errors.
+            the answer; None after any error, and if it takes long to finish. The request then takes the usual way,
+            which reports and counts errors, and finishes in a thread.
         """
         executable, request = worker.runner.executable, call.request
         names = [output.name for output in request.outputs] if request.outputs else self._outputs
@@ -132,7 +135,10 @@ class Dispatcher:
             outputs = executable.run(call.inputs, names)
             ended_ns = self._clock.now_ns()
             response = InferenceResponse(self._name, self._version, outputs, request.id)
-            response = call.finish(response) if call.finish else response
+            if call.finish is not None:
+                if not call.finish.is_quick(outputs):
+                    return None
+                response = call.finish.convert(response)
         except Exception:  # noqa: BLE001 - the normal path runs the small model again, and reports the error
             elapsed_ns = self._clock.now_ns() - arrived_ns
             if worker.charge(elapsed_ns):
@@ -223,7 +229,7 @@ class Dispatcher:
         self.statistics.num_waiting = len(self._queue)
 
     def _start(self, lane: Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
-        batch = Batch(pendings, num_rows, self._outputs, self._policy, self._respond)
+        batch = Batch(pendings, num_rows, self._outputs, self._policy)
         if self._policy.preserve_ordering:
             self._started.append(batch)
             self._unfinished.add(batch)
@@ -278,56 +284,87 @@ class Dispatcher:
             )
         if self._queue:
             self._pump()
+        batch.answers = [self._begin_finishing(*each) for each in zip(batch.pendings, batch.answers, strict=True)]
         if not self._policy.preserve_ordering:
             self._answer(batch)
+            return
+        tasks = [answer for answer in batch.answers if isinstance(answer, asyncio.Task)]
+        for task in tasks:
+            task.add_done_callback(lambda _: self._answer_in_order(batch, tasks))
+        self._answer_in_order(batch, tasks)
+
+    def _answer_in_order(self, batch: Batch, tasks: Sequence[asyncio.Task[InferenceResponse]]) -> None:
+        """Answer a batch, with those after it, once its answers are finished and all batches before it are answered."""
+        if not all(task.done() for task in tasks):
             return
         self._unfinished.discard(batch)
         while self._started and self._started[0] not in self._unfinished:
             self._answer(self._started.popleft())
 
+    def _begin_finishing(self, pending: Pending, answer: Answer) -> Answer:
+        """Start a task that finishes an answer, if that takes long."""
+        finish = pending.call.finish
+        if finish is None or not isinstance(answer, dict) or finish.is_quick(answer) or pending.future.done():
+            return answer
+        work = self._finishing.run(finish, self._response_of(pending, answer))
+        task = asyncio.get_running_loop().create_task(work)
+        pending.future.add_done_callback(lambda _: task.cancel())
+        return task
+
     def _answer(self, batch: Batch) -> None:
         now_ns = self._clock.now_ns()
-        statistics = self.statistics
         for pending, answer in zip(batch.pendings, batch.answers, strict=True):
-            if pending.future.done():
-                statistics.num_pending -= 1
-                reason = FailureReason.CANCELED if pending.future.cancelled() else FailureReason.BACKEND
-                self.statistics.record_failure(reason, now_ns - pending.arrived_ns)
-                continue
-            if isinstance(answer, TriuneError):
-                self._fail(pending, answer, FailureReason.BACKEND)
-                continue
-            try:
-                response = self._respond(pending, answer) if isinstance(answer, dict) else result_of(answer)
-            except TriuneError as error:
-                self._fail(pending, error, FailureReason.OTHER)
-                continue
-            except Exception as error:  # noqa: BLE001 - a defect in one answer must not fail the other requests of the batch
-                _log.exception("an answer of model '%s' could not be finished", self._name)
-                failure = InternalError(f"the answer of model '{self._name}' failed: {type(error).__name__}: {error}")
-                failure.__cause__ = error
-                self._fail(pending, failure, FailureReason.OTHER)
-                continue
-            total_ns, queue_ns = now_ns - pending.arrived_ns, batch.started_ns - pending.arrived_ns
-            statistics.record_success(
-                pending.call.batch_size, total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns
-            )
-            if pending.call.compute_time is not None:
-                pending.call.compute_time.add(batch.input_ns, batch.infer_ns, batch.output_ns)
-            if statistics.distributions is not None:
-                latencies_ns = (total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns)
-                statistics.distributions.record(latencies_ns, pending.call.inputs.values(), response.outputs.values())
-            pending.future.set_result(response)
+            if isinstance(answer, asyncio.Task) and not answer.done():
+                answer.add_done_callback(partial(self._settle, batch, pending, now_ns))
+            else:
+                self._settle(batch, pending, now_ns, answer)
+
+    def _settle(self, batch: Batch, pending: Pending, computed_ns: int, answer: Answer) -> None:
+        """Answer one request of a batch that ended at `computed_ns`. Statistics leave out the time of finishing."""
+        statistics = self.statistics
+        if pending.future.done():
+            statistics.num_pending -= 1
+            reason = FailureReason.CANCELED if pending.future.cancelled() else FailureReason.BACKEND
+            statistics.record_failure(reason, computed_ns - pending.arrived_ns)
+            self._wake_if_idle()
+            return
+        if isinstance(answer, TriuneError):
+            self._fail(pending, answer, FailureReason.BACKEND)
+            return
+        try:
+            response = answer.result() if isinstance(answer, asyncio.Task) else self._finished(pending, answer)
+        except TriuneError as error:
+            self._fail(pending, error, FailureReason.OTHER)
+            return
+        except Exception as error:  # noqa: BLE001 - a defect in one answer must not fail the other requests of the batch
+            _log.exception("an answer of model '%s' could not be finished", self._name)
+            failure = InternalError(f"the answer of model '{self._name}' failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._fail(pending, failure, FailureReason.OTHER)
+            return
+        total_ns, queue_ns = computed_ns - pending.arrived_ns, batch.started_ns - pending.arrived_ns
+        statistics.record_success(
+            pending.call.batch_size, total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns
+        )
+        if pending.call.compute_time is not None:
+            pending.call.compute_time.add(batch.input_ns, batch.infer_ns, batch.output_ns)
+        if statistics.distributions is not None:
+            latencies_ns = (total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns)
+            statistics.distributions.record(latencies_ns, pending.call.inputs.values(), response.outputs.values())
+        pending.future.set_result(response)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         self._wake_if_idle()
 
-    def _respond(self, pending: Pending, answer: dict[str, Array]) -> InferenceResponse:
-        """Make the client's response from the model's answer. A worker's thread calls it if it can be slow."""
+    def _response_of(self, pending: Pending, answer: dict[str, Array]) -> InferenceResponse:
         request = pending.call.request
         if request.outputs:
             answer = {output.name: answer[output.name] for output in request.outputs}
-        response = InferenceResponse(self._name, self._version, answer, request.id)
-        return pending.call.finish(response) if pending.call.finish else response
+        return InferenceResponse(self._name, self._version, answer, request.id)
+
+    def _finished(self, pending: Pending, answer: dict[str, Array]) -> InferenceResponse:
+        """The client's response from the model's answer."""
+        response = self._response_of(pending, answer)
+        return pending.call.finish.convert(response) if pending.call.finish else response
 
     def _fail(self, pending: Pending, error: TriuneError, reason: FailureReason) -> None:
         self.statistics.num_pending -= 1

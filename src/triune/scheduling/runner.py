@@ -59,7 +59,7 @@ class TensorRunner:
             # One bad request, with an index out of range for example, makes the whole batch fail. So run each request
             # alone now.
             answers = [self._run(batch, [pending])[0] for pending in batch.pendings]
-        batch.finish(answers)
+        batch.answers = answers
 
     def repeat(self, batch: Batch) -> None:
         """Run the inputs of `batch` once more and drop the outputs. Raises what the executable raises."""

@@ -13,7 +13,7 @@ from triune.config.policy import BatchingPolicy
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.core.servable import Call, Servable
+from triune.core.servable import Call, Finisher, Servable
 from triune.core.statistics import ModelStatistics
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.response_cache import CachedServable, ResponseCache
@@ -78,7 +78,8 @@ def call(
     value: float, size: int = 4, *, finish: Callable[[InferenceResponse], InferenceResponse] | None = None
 ) -> Call:
     x = np.full((1, size), value, np.float32)
-    return Call(InferenceRequest("doubler", {"x": x}, id=str(value)), {"x": x}, 1, finish)
+    finisher = None if finish is None else Finisher(finish, frozenset(["y"]))
+    return Call(InferenceRequest("doubler", {"x": x}, id=str(value)), {"x": x}, 1, finisher)
 
 
 def value_of(response: InferenceResponse) -> float:

@@ -20,6 +20,29 @@ def test_equals_keep_the_lower_index_first() -> None:
     assert result.tolist() == [b"5:1:dog", b"5:2:cow"]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int8, np.uint64])
+@pytest.mark.parametrize(
+    ("length", "count"), [(5, 5), (4095, 300), (4096, 7), (5000, 624), (5000, 626), (10000, 10000)]
+)
+def test_the_largest_are_found_whatever_the_size(dtype: type[np.generic], length: int, count: int) -> None:
+    rng = np.random.default_rng(length)
+    values = rng.integers(0, rng.integers(2, 100), (3, length)).astype(dtype)
+    values[1] = values[1, 0]
+    if values.dtype.kind == "f":
+        values[2, rng.integers(0, length, 3)] = (np.nan, np.inf, -np.inf)
+    expected = [
+        sorted(range(length), key=lambda at: (not np.isnan(row[at]), -float(row[at]), at))[:count] for row in values
+    ]
+    found = classify(values, count, TensorConfig("y", DataType.FP32, (-1,)), has_batch=True)
+    assert [[int(text.split(b":")[1]) for text in row] for row in found] == expected
+
+
+def test_many_short_rows() -> None:
+    values = np.arange(3_000_000, dtype=np.float32).reshape(500_000, 6)
+    found = classify(values, 1, TensorConfig("y", DataType.FP32, (-1,)), has_batch=True)
+    assert [found[at, 0] for at in (0, 200_000, 499_999)] == [b"5.000000:5", b"1200005.000000:5", b"2999999.000000:5"]
+
+
 def test_an_empty_label_is_none() -> None:
     labelled = TensorConfig("scores", DataType.FP32, (2,), labels=("", "dog"))
     assert classify(np.array([2.0, 1.0]), 2, labelled, has_batch=False).tolist() == [b"2.000000:0", b"1.000000:1:dog"]

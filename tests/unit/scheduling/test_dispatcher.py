@@ -9,7 +9,7 @@ from triune.config.policy import BatchingPolicy, QueuePolicy, TimeoutAction
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.core.servable import Call
+from triune.core.servable import Call, Finisher
 from triune.core.statistics import FailureReason
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.runner import TensorRunner
@@ -451,7 +451,7 @@ async def test_what_finish_raises_is_the_answer() -> None:
     def finish(response: InferenceResponse) -> InferenceResponse:
         raise InvalidArgumentError("no classes")
 
-    future = bench.dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish))
+    future = bench.dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, Finisher(finish)))
     with pytest.raises(InvalidArgumentError, match="no classes"):
         future.result()
     assert bench.statistics.failures[FailureReason.OTHER] == 1
@@ -465,7 +465,7 @@ async def test_a_defect_in_finish_costs_nobody_else_the_answer() -> None:
     def finish(response: InferenceResponse) -> InferenceResponse:
         raise ZeroDivisionError("a defect")
 
-    spoilt = bench.dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish))
+    spoilt = bench.dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, Finisher(finish)))
     other = bench.send(2)
     bench.finish()
     bench.finish()
@@ -521,9 +521,7 @@ async def test_drain_waits_for_all() -> None:
 async def test_real_threads_answer_everyone_while_clients_come_and_go() -> None:
     bench = Bench()
     workers = [ThreadWorker(TensorRunner(Doubler()), "test") for _ in range(2)]
-    from triune.config.policy import BatchingPolicy
     from triune.core.clock import MonotonicClock
-    from triune.scheduling.dispatcher import Dispatcher
 
     policy = BatchingPolicy(max_batch_size=4, is_dynamic=True, max_queue_delay_us=200)
     bench.dispatcher = Dispatcher("doubler", 1, policy, ["y"], workers, bench.statistics, MonotonicClock())
@@ -547,27 +545,95 @@ async def test_real_threads_answer_everyone_while_clients_come_and_go() -> None:
     assert statistics.success.count + statistics.failures[FailureReason.CANCELED] == 500
 
 
-async def test_an_answer_is_finished_where_the_batch_ran() -> None:
-    """A classification may take a second, which is not the event loop's."""
-    bench = Bench()
-    worker = ThreadWorker(TensorRunner(Doubler()), "finishing")
-    threads: list[int] = []
+class SlowFinish:
+    """A classification that takes until it is released."""
 
-    def finish(response: InferenceResponse) -> InferenceResponse:
-        threads.append(threading.get_ident())
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        self.release = threading.Event()
+
+    async def begun(self) -> None:
+        async with asyncio.timeout(20):
+            while not self.threads:
+                await asyncio.sleep(0.001)
+
+    def __call__(self, response: InferenceResponse) -> InferenceResponse:
+        self.threads.append(threading.get_ident())
+        assert self.release.wait(20)
         return InferenceResponse(response.model, response.version, {"y": response.outputs["y"] + 1}, response.id)
 
-    def fail(response: InferenceResponse) -> InferenceResponse:
+    def send(self, bench: Bench, value: float) -> asyncio.Future[InferenceResponse]:
+        x = np.full((1, 2000), value, np.float32)
+        finish = Finisher(self, frozenset(["y"]))
+        return bench.dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish))
+
+
+@pytest.mark.parametrize("is_inline", [False, True])
+async def test_what_takes_long_to_finish_holds_neither_worker_nor_loop(is_inline: bool) -> None:
+    bench, slow = Bench(is_inline=is_inline), SlowFinish()
+    classified = slow.send(bench, 1)
+    if not is_inline:
+        bench.finish(5 * MS)
+    other = bench.send(2)
+    if not is_inline:
+        bench.finish()
+    assert value_of(other) == 4
+    draining = asyncio.ensure_future(bench.dispatcher.drain())
+    await slow.begun()
+    assert not classified.done()
+    assert not draining.done()
+    bench.clock.advance(1000 * MS)
+    slow.release.set()
+    assert float((await asyncio.wait_for(classified, 20)).outputs["y"][0, 0]) == 3
+    await asyncio.wait_for(draining, 20)
+    assert threading.get_ident() not in slow.threads
+    statistics = bench.statistics
+    assert statistics.success.count == 2
+    assert statistics.success.total_ns < 1000 * MS, "finishing counts nowhere"
+
+
+async def test_a_batch_does_not_wait_for_what_one_of_it_finishes() -> None:
+    bench, slow = Bench(), SlowFinish()
+    bench.send(0, length=2000)
+    classified, other = slow.send(bench, 1), bench.send(2, length=2000)
+    bench.finish()
+    assert bench.rows == [1, 2]
+    bench.finish()
+    assert value_of(other) == 4
+    classified.cancel()
+    next_ = slow.send(bench, 3)
+    bench.finish()
+    slow.release.set()
+    assert float((await asyncio.wait_for(next_, 20)).outputs["y"][0, 0]) == 7
+    await asyncio.wait_for(bench.dispatcher.drain(), 20)
+    assert bench.statistics.failures[FailureReason.CANCELED] == 1
+
+
+async def test_preserved_order_holds_for_what_takes_long_to_finish() -> None:
+    bench, slow = Bench(preserve_ordering=True, is_dynamic=False), SlowFinish()
+    order: list[float] = []
+    answers = [slow.send(bench, 1), bench.send(2), slow.send(bench, 3), bench.send(4)]
+    for value, each in enumerate(answers, 1):
+        each.add_done_callback(lambda _, value=value: order.append(value))
+        bench.finish()
+    await slow.begun()
+    assert order == []
+    slow.release.set()
+    await asyncio.wait_for(asyncio.gather(*answers), 20)
+    assert order == [1, 2, 3, 4]
+
+
+async def test_what_a_slow_finish_raises_is_the_answer() -> None:
+    bench = Bench()
+
+    def fail(_: InferenceResponse) -> InferenceResponse:
         raise InvalidArgumentError("no classes")
 
-    policy = BatchingPolicy(max_batch_size=8)
-    dispatcher = Dispatcher("doubler", 3, policy, ["y"], [worker], bench.statistics, bench.clock)
-    x = np.ones((1, 1), np.float32)
-    good = dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish))
-    bad = dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, fail))
-    assert float((await asyncio.wait_for(good, 20)).outputs["y"][0, 0]) == 3
-    assert threads != [threading.get_ident()]
+    x = np.ones((1, 2000), np.float32)
+    call = Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, Finisher(fail, frozenset(["y"])))
+    bad = bench.dispatcher.submit(call)
+    bench.finish()
     with pytest.raises(InvalidArgumentError, match="no classes"):
         await asyncio.wait_for(bad, 20)
     assert bench.statistics.failures[FailureReason.OTHER] == 1
-    await dispatcher.close()
+    assert bench.statistics.num_pending == 0

@@ -42,7 +42,7 @@ class EncoderRunner:
         answers = self._answers(batch, read, texts)
         batch.ended_ns = self._clock.now_ns()
         batch.infer_ns += batch.ended_ns - read_ns
-        batch.finish(answers)
+        batch.answers = answers
 
     def interrupt(self) -> None:
         """See `Runner`."""

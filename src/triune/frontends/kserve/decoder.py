@@ -80,8 +80,8 @@ class Decoder:
         if json_bytes <= SMALL_BYTES:
             return await self._offload.run(work, memoryview(body))
         before = held.num_bytes
-        async with self._offload.parser_slot(body, json_bytes):
+        async with self._offload.parser_slot(body, json_bytes) as parsers:
             held.grow(factor * json_bytes)
-            result = await self._offload.parse(work, body)
+            result = await self._offload.parse(parsers, work, body)
         held.resize(before)
         return result

@@ -9,7 +9,8 @@ import numpy as np
 from triune.core.datatypes import CHUNK_ELEMENTS, Array, DataType
 from triune.core.requests import InferenceRequest
 from triune.core.sizes import array_bytes, content_bytes
-from triune.frontends.kserve.offload import SMALL_BYTES, freed_gradually, pause
+from triune.core.threads import pause
+from triune.frontends.kserve.offload import SMALL_BYTES, freed_gradually
 from triune.frontends.kserve.tensors import as_bytes, decode_raw, encode_raw
 
 

@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+from triune.core.fair_slots import FairSlots
+from triune.core.threads import pause
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.kserve.compression import Body
-from triune.frontends.kserve.fair_slots import FairSlots
 from triune.frontends.kserve.parser_processes import ParserCall, ParserProcesses
 
 P = ParamSpec("P")
@@ -36,14 +36,7 @@ _KILLED_BYTES = 8 << 20
 _COPIED_BYTES = 16
 _STEP_BYTES = 1 << 20
 _MAX_THREADS = 4
-_PAUSE_SECONDS = 50e-6
 _SWITCH_SECONDS = 0.5e-3
-
-
-def pause() -> None:
-    """Release the GIL for other threads. A thread calls this after each millisecond of work that holds the GIL."""
-    # The pause must be longer than waking a thread takes. Otherwise this thread gets the GIL again before any other.
-    time.sleep(_PAUSE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -92,7 +85,9 @@ class Offload:
         num_processes = num_processes or max(1, min(_MAX_THREADS, cores // 2))
         self._threads = ThreadPoolExecutor(num_threads or max(2, min(_MAX_THREADS, cores)), "wire")
         self._long_thread = ThreadPoolExecutor(1, "wire-long")
-        self._parsers = ParserProcesses(num_processes + 1)
+        # A small body must never wait for the start of a process because a large one took the last that was there.
+        self._quick_parsers = ParserProcesses(num_processes + 1)
+        self._large_parsers = ParserProcesses(num_processes)
         self._slots = FairSlots(num_processes + 1)
         self._large_slots = FairSlots(num_processes)
         self._num_busy = 0
@@ -116,22 +111,22 @@ class Offload:
 
     def warm(self) -> Future[None]:
         """Start the first parser, so that no request waits for its start. See `ParserProcesses.warm`."""
-        return self._parsers.warm()
+        return self._quick_parsers.warm()
 
     @contextlib.asynccontextmanager
-    async def parser_slot(self, body: Body, num_parsed: int) -> AsyncGenerator[None]:
-        """Wait until `parse` may be called with a body of which `num_parsed` bytes are parsed.
+    async def parser_slot(self, body: Body, num_parsed: int) -> AsyncGenerator[ParserProcesses]:
+        """Wait until `num_parsed` bytes of a body may be parsed, and yield the processes to give to `parse`.
 
-        One parser takes no bodies above QUICK_BYTES. The others take large bodies, too; small ones wait for few others.
+        At least one slot is free of bodies above QUICK_BYTES, and small bodies wait for few others.
         """
         cost = num_parsed + len(body) // _COPIED_BYTES
         async with contextlib.AsyncExitStack() as slots:
             if cost > QUICK_BYTES:
                 await slots.enter_async_context(self._large_slots.slot(cost))
             await slots.enter_async_context(self._slots.slot(cost))
-            yield
+            yield self._large_parsers if cost > QUICK_BYTES else self._quick_parsers
 
-    async def parse(self, work: Callable[[memoryview], T], body: Body) -> T:
+    async def parse(self, parsers: ParserProcesses, work: Callable[[memoryview], T], body: Body) -> T:
         """Compute `work(body)` in a process, within a `parser_slot`. Raises as `ParserProcesses.call` does.
 
         If the caller is cancelled, a process that has much to parse is killed.
@@ -140,10 +135,10 @@ class Offload:
 
         def give_up() -> None:
             if len(body) > _KILLED_BYTES:
-                self._parsers.abandon(call)
+                parsers.abandon(call)
 
         with self.busy():
-            future = loop.run_in_executor(self._parsers.threads, self._parsers.call, work, body, call)
+            future = loop.run_in_executor(parsers.threads, parsers.call, work, body, call)
             try:
                 return await until_done(future, give_up)
             finally:
@@ -193,7 +188,8 @@ class Offload:
         """Kill the processes. Threads finish their current step and end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._long_thread.shutdown(wait=False, cancel_futures=True)
-        self._parsers.close()
+        self._quick_parsers.close()
+        self._large_parsers.close()
 
 
 def run_all(work: Generator[int, None, T]) -> T:

@@ -7,8 +7,8 @@ import numpy as np
 import orjson
 
 from triune.core.datatypes import Array
+from triune.core.threads import pause
 from triune.engine.generation import Placement
-from triune.frontends.kserve.offload import pause
 from triune.frontends.openai.requests import EmbeddingRequest
 from triune.frontends.text.fields import FieldError
 

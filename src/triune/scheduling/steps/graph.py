@@ -17,12 +17,11 @@ from triune.config.ensemble.steps import Step
 from triune.config.model_config import ModelConfig
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, TriuneError, UnavailableError
+from triune.core.finishing import Finishing
 from triune.core.requests import InferenceResponse, RequestedOutput
 from triune.core.servable import Call, only_answer
 from triune.core.statistics import FailureReason, ModelStatistics
-from triune.core.threads import in_thread
 from triune.scheduling.models import LoadedVersion, Models
-from triune.scheduling.response_cache import is_small
 from triune.scheduling.steps.plan import plan
 from triune.scheduling.steps.run import Run, Value, request_of, response_of
 from triune.scheduling.steps.slots import Slots
@@ -86,6 +85,7 @@ class StepGraph:
         self._runs: dict[Run, None] = {}
         self._run_limit_seconds = run_limit_seconds
         self._time_limit = TimeLimit(self._runs.keys(), run_limit_seconds, clock, self._end_late)
+        self._finishing = Finishing()
         self._idle: asyncio.Event | None = None
         self._is_pumping = False
         self._is_refusing = False
@@ -244,14 +244,13 @@ class StepGraph:
     def _answer(self, run: Run) -> None:
         call = run.call
         response = response_of(run, self._config, self._version)
-        if call.finish is not None and not is_small(response.outputs.values()):
-            # Finish in a thread: classification sorts, which can be slow.
-            finishing = asyncio.get_running_loop().create_task(in_thread(call.finish, response))
+        if call.finish is not None and not call.finish.is_quick(response.outputs):
+            finishing = asyncio.get_running_loop().create_task(self._finishing.run(call.finish, response))
             run.under_way[_FINISH] = finishing
             finishing.add_done_callback(partial(self._finish, run))
             return
         try:
-            self._succeed(run, call.finish(response) if call.finish else response)
+            self._succeed(run, call.finish.convert(response) if call.finish else response)
         except Exception as error:  # noqa: BLE001 - the client gets the error, and a defect is logged
             self._fail(run, _as_triune_error(error, self._name))
         self._end_if_done(run)

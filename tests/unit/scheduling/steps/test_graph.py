@@ -12,7 +12,7 @@ from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
-from triune.core.servable import Call, ComputeTime
+from triune.core.servable import Call, ComputeTime, Finisher
 from triune.core.statistics import FailureReason
 from triune.scheduling.models import LoadedVersion
 from triune.scheduling.steps.graph import StepGraph
@@ -169,7 +169,7 @@ async def test_an_answer_that_cannot_be_finished(size: int) -> None:
     for value in (1.0, -1.0):
         given = call(value)
         given.inputs = {"x": np.full((1, size), value, np.float32)}
-        given.finish = finish
+        given.finish = Finisher(finish, frozenset(["y"]))
         future = ensemble.submit(given)
         if value > 0:
             assert (await future).outputs["y"].shape == (1, size)

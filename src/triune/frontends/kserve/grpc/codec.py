@@ -142,9 +142,10 @@ def _decode_output(output: ModelInferRequest.InferRequestedOutputTensor) -> Requ
     if "classification" not in output.parameters:
         return RequestedOutput(output.name)
     value = decode_parameter("classification", output.parameters["classification"])
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**31 - 1:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InvalidArgumentError(
-            f"classification of output '{output.name}' is {str(value)[:64]}; send an int64_param of 1 or more"
+            f"classification of output '{output.name}' is {str(value)[:64]}; send an int64_param of 1 or more, or of 0 "
+            "for the tensor itself"
         )
     return RequestedOutput(output.name, value)
 

@@ -178,9 +178,7 @@ def _decode_outputs(document: dict[str, Any], form: OutputForm) -> tuple[Request
         is_binary = parameters.get("binary_data", form.is_binary)
         if type(is_binary) is not bool:
             raise wrong_type(f"'binary_data' of output '{name}'", "true or false", is_binary)
-        num_classes = parameters.get("classification", 0)
-        if num_classes != 0:
-            as_count(num_classes, f"'classification' of output '{name}'")
+        num_classes = as_count(parameters.get("classification", 0), f"'classification' of output '{name}'")
         form.by_name[name] = is_binary
         outputs.append(RequestedOutput(name, num_classes))
     return tuple(outputs)

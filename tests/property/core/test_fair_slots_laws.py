@@ -6,7 +6,7 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triune.frontends.kserve.fair_slots import FairSlots
+from triune.core.fair_slots import FairSlots
 
 ACTIONS = st.lists(
     st.one_of(

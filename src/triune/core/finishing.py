@@ -1,0 +1,34 @@
+"""Finishes responses for which that takes more than a moment, off the event loop and off the model's workers."""
+
+import asyncio
+
+from triune.core.fair_slots import FairSlots
+from triune.core.requests import InferenceResponse
+from triune.core.servable import Finisher
+from triune.core.threads import in_thread
+
+
+class Finishing:
+    """Finishes the responses of a model in threads, one at a time, since formatting holds the GIL.
+
+    Small responses go before large ones.
+    """
+
+    def __init__(self) -> None:
+        self._slots = FairSlots(1)
+
+    async def run(self, finish: Finisher, response: InferenceResponse) -> InferenceResponse:
+        """Finish a response. If the caller is cancelled while a thread works on it, the next one waits for the thread.
+
+        Raises:
+            TriuneError: the finisher raised it, or no thread can be started.
+        """
+        async with self._slots.slot(finish.num_elements(response.outputs)):
+            work = asyncio.ensure_future(in_thread(finish.convert, response))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.wait([work])
+                if not work.cancelled():
+                    work.exception()
+                raise
