@@ -140,16 +140,12 @@ class EncoderServable:
         finally:
             _cancel(futures)
         # Thousands of embeddings are megabytes: copied here, they would hold the event loop.
-        return await in_thread(self._join, call, answers)
+        response = await in_thread(self._join, call, answers)
+        return response if call.finish is None else await self._finishing.run(call.finish, response)
 
     def _join(self, call: Call, answers: Sequence[InferenceResponse]) -> InferenceResponse:
         outputs = {name: np.concatenate([each.outputs[name] for each in answers]) for name in answers[0].outputs}
-        response = InferenceResponse(self._name, self._version, outputs, call.request.id)
-        if call.finish is None:
-            return response
-        if call.finish.is_quick(outputs):
-            return call.finish.convert(response)
-        return await self._finishing.run(call.finish, response)
+        return InferenceResponse(self._name, self._version, outputs, call.request.id)
 
 
 def _cancel(futures: Sequence[asyncio.Future[InferenceResponse]]) -> None:
