@@ -24,12 +24,15 @@ tokens before it), `softcap` (0 for none: scores become softcap * tanh(scores / 
 """
 
 import functools
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, TypeProto, defs
 from onnx.reference.op_run import OpRun
+
+from triune.core.decoder import DecoderStep
 
 DOMAIN = "triune"
 VERSION = 1
@@ -117,6 +120,18 @@ def cache_heads(graph: GraphProto) -> dict[str, tuple[int, int]]:
     inputs = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
     nodes = [node for node in graph.node if node.op_type == OP_TYPE and node.domain == DOMAIN]
     return {name: (inputs[name][1].dim_value, inputs[name][3].dim_value) for node in nodes for name in node.input[3:5]}
+
+
+def memory_widths(graph: GraphProto) -> dict[str, int]:
+    """For each input of a decoder in the paged form that is an encoder's memory (`DecoderStep.memory`), by name, its
+    width. Empty if the decoder reads no encoder.
+    """
+    caches, steps = cache_heads(graph), {each.name for each in fields(DecoderStep)}
+    return {
+        value.name: value.type.tensor_type.shape.dim[-1].dim_value
+        for value in graph.input
+        if value.name not in caches and value.name not in steps
+    }
 
 
 @functools.cache

@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 from contract.architectures.conftest import RUNS, Run, answers, checkpoint_of, models
 from contract.architectures.hugging_face import CASES, NUM_SHORT, NUM_TOKENS, inputs
+from contract.decoders.cases import packed
 from support.decoder_steps import Texts
 from triune.core.decoder import DecoderExecutable
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.engine.models import write_encoder, write_model
 from triune.engine.models.t5 import distance_buckets
+from triune.engine.weights import Checkpoint
 from triune.engine.weights.config import BertConfig
+from triune.engine.weights.tensors import Tensor
 from triune.graph.held import HeldModel
 from triune.runtimes import missing
 from triune.runtimes.reference_decoder import ReferenceDecoder
@@ -94,6 +97,38 @@ def test_decoders_answer_as_transformers_do(run: Run, case: str, tmp_path: Path)
     }
     (logits,) = run(model, {each.name: feed[each.name] for each in model.model.graph.input})
     np.testing.assert_allclose(logits, answers()[f"{case}: logits"], **TOLERANCE)
+
+
+class _Packed:
+    """A checkpoint whose layers' matrices are packed in 4 bits."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+
+    def tensor(self, name: str) -> Tensor:
+        tensor = self._checkpoint.tensor(name)
+        is_matrix = ".layers." in name and len(self._checkpoint.shape(name)) == 2
+        return packed(tensor.dequantize(), 4, "zero points") if is_matrix else tensor
+
+
+def test_a_decoder_with_memory_is_timed_in_two_precisions(tmp_path: Path) -> None:
+    if reason := missing().get("openvino"):
+        pytest.skip(reason)
+    from triune.runtimes.openvino.decoder import OpenVinoDecoder, has_bf16
+
+    if not has_bf16():
+        pytest.skip("OpenVINO does not compute in bf16 on this CPU")
+    checkpoint = checkpoint_of("whisper", tmp_path)
+    model = write_model(checkpoint.config, _Packed(checkpoint), "paged")
+    decoder = OpenVinoDecoder(model, unit=Unit.CPU, num_threads=1, num_blocks=4)
+    assert decoder.precision == "bf16", "both precisions are compiled"
+    encoder = write_encoder(checkpoint.config, checkpoint, "plain", gives_memory=True)
+    names = [each.name for each in encoder.model.graph.output]
+    memory = dict(zip(names, RUNS["numpy"](encoder, feed_of(encoder)), strict=True))
+    texts = Texts(decoder, list(inputs()["decoder_input_ids"]), memory)
+    for got in texts.read({0: 7, 1: 5}):
+        assert np.isfinite(got).all()
+    decoder.close()
 
 
 @pytest.mark.parametrize("runtime", ["reference", "openvino", "mlx"])

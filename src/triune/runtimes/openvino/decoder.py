@@ -14,7 +14,7 @@ from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep, checke
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError, no_memory
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
-from triune.graph.paged_attention import cache_heads
+from triune.graph.paged_attention import cache_heads, memory_widths
 from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of
 from triune.runtimes.openvino.cache import Cache
@@ -104,7 +104,7 @@ class OpenVinoDecoder:
         self.num_few_tokens = 0
         if len(self._programs) > 1:
             self.allocate(_MANY_TOKENS)
-            self.num_few_tokens = self._measured_few_tokens()
+            self.num_few_tokens = self._measured_few_tokens(memory_widths(model.model.graph))
         self.allocate(num_blocks)
 
     @property
@@ -133,14 +133,14 @@ class OpenVinoDecoder:
         step.require_fitting(self.num_blocks, self.block_size)
         return self._programs[0 if len(step.input_ids) <= self.num_few_tokens else -1].run(step)
 
-    def _measured_few_tokens(self) -> int:
+    def _measured_few_tokens(self, widths: Mapping[str, int]) -> int:
         """The most tokens of a step that the first program computes faster than the last one: steps of powers of two
-        are timed, each with as many sequences.
+        are timed, each with as many sequences. `widths` are those of the memory that a step brings.
         """
         fastest = 0
         count = 1
         while count <= _MANY_TOKENS:
-            step = _one_token_each(count)
+            step = _one_token_each(count, widths)
             few, many = _least_seconds([functools.partial(program.run, step) for program in self._programs])
             if few >= many:
                 break
@@ -256,12 +256,21 @@ def compile_decoder(model: HeldModel, properties: Mapping[str, object]) -> Any:
     return core.compile_model(read, "CPU", properties)
 
 
-def _one_token_each(count: int) -> DecoderStep:
-    """A step of `count` new sequences, each with one token and one block."""
+def _one_token_each(count: int, widths: Mapping[str, int]) -> DecoderStep:
+    """A step of `count` new sequences, each with one token, one block, and one source token of an encoder if the model
+    reads one.
+    """
     offsets = np.arange(count + 1, dtype=np.int32)
     zeros = np.zeros(count, np.int64)
     return DecoderStep(
-        zeros, zeros, zeros.astype(np.int32), offsets, offsets[:-1], offsets, offsets[:-1].astype(np.int64)
+        zeros,
+        zeros,
+        zeros.astype(np.int32),
+        offsets,
+        offsets[:-1],
+        offsets,
+        offsets[:-1].astype(np.int64),
+        {name: np.zeros((count, 1, width), np.float32) for name, width in widths.items()},
     )
 
 
