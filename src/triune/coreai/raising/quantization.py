@@ -32,6 +32,10 @@ def _is_zero(parameter: Tensor) -> bool:
     return parameter.constant is not None and not parameter.constant.any()
 
 
+def _is_one(parameter: Tensor) -> bool:
+    return parameter.constant is not None and bool((parameter.constant == 1).all())
+
+
 def _attributes(axis: int | None) -> dict[str, Any]:
     return {} if axis is None else {"axis": axis}
 
@@ -57,9 +61,18 @@ def _quantize(graph: Graph, given: Given) -> Tensor:
 
 
 def _dequantize(graph: Graph, given: Given) -> Tensor:
-    """(input - offset1) * scale + offset2."""
+    """Write (input - offset1) * scale + offset2.
+
+    Weights of scale 1 are integers, whose products are exact, so they are not written as DequantizeLinear: with its
+    default options ONNX Runtime quantizes the other operand of a MatMul with a DequantizeLinear to 8 bits.
+    """
     x, scale, offset1, offset2 = (given[name] for name in ("input", "scale", "offset1", "offset2"))
     axis, dtype = _axis(given, x), given.dtype
+    if x.constant is not None and _is_one(scale) and _is_zero(offset2):
+        whole = graph.cast(x, DType.FP32)
+        if not _is_zero(offset1):
+            whole = graph.op("Sub", whole, graph.cast(_along(graph, offset1, axis, x.rank), DType.FP32))
+        return graph.cast(whole, dtype)
     if is_native(given) and _is_zero(offset2) and dtype in FLOATS:
         zero_point = None if _is_zero(offset1) else offset1
         scale = graph.cast(scale, dtype)
