@@ -33,6 +33,26 @@ def save(path: Path, offset: float) -> Path:
     return path
 
 
+def test_differences_of_bounded_numbers_that_fp16_cancels_are_found(tmp_path: Path) -> None:
+    """Distances to centres, |x|^2 + |c|^2 - 2 x c, are large on noise, and right there."""
+    rng = np.random.default_rng(0)
+    centres = (8 / (1 + np.exp(-3 - 0.1 * rng.standard_normal((5, 32))))).astype(np.float32)
+    nodes = [
+        helper.make_node("Sigmoid", ["z"], ["s"]),
+        helper.make_node("Mul", ["s", "eight"], ["x"]),
+        helper.make_node("ReduceSumSquare", ["x", "axis"], ["xx"]),
+        helper.make_node("Gemm", ["x", "centres"], ["xc"], transB=1, alpha=-2.0),
+        helper.make_node("Add", ["xx", "cc"], ["a"]),
+        helper.make_node("Add", ["a", "xc"], ["d"]),
+        helper.make_node("Relu", ["d"], ["r"]),
+        helper.make_node("Sqrt", ["r"], ["y"]),
+    ]
+    constants = {"eight": np.float32(8), "axis": np.array([1]), "centres": centres, "cc": (centres**2).sum(1)[None]}
+    onnx.save(model_of(nodes, [("z", FLOAT, [4, 32])], [("y", FLOAT, [4, 5])], **constants), tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedError, match="output 'y' is off by .* on generated nearly equal numbers"):
+        triune.convert(tmp_path / "m.onnx", tmp_path / "m.mlpackage", precision="fp16")
+
+
 @pytest.mark.parametrize("target", ["m.mlpackage", "m.aimodel"])
 def test_what_is_wrong_in_fp16_is_not_written_unless_it_is_not_compared(tmp_path: Path, target: str) -> None:
     source, output = save(tmp_path / "m.onnx", 40_000), tmp_path / target

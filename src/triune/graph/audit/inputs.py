@@ -188,6 +188,11 @@ def _noise(scale: float) -> _Fill:
     return lambda rng, shape: rng.standard_normal(shape) * scale
 
 
+def _near(value: float) -> _Fill:
+    """Draw numbers whose differences are small, and for which Sigmoid and Tanh are near their ends: terms cancel."""
+    return lambda rng, shape: value + rng.standard_normal(shape) * 0.1
+
+
 def _whole(low: int, high: int) -> _Fill:
     return lambda rng, shape: rng.integers(low, high, shape).astype(np.float64)
 
@@ -250,4 +255,5 @@ _KINDS: Final[Mapping[str, tuple[_Fill, _Fill, bool]]] = {
     "infinities": (_with_infinities, _whole(-3, 4), True),
     "huge": (_noise(1e38), _among(*_INT32_ENDS), True),
     "next to nothing": (_noise(1e-37), _among(*_INT32_ENDS), True),
+    "nearly equal numbers": (_near(3.0), _whole(0, 4), False),
 }

@@ -9,7 +9,9 @@ from triune.core.datatypes import Array
 from triune.graph.audit import Free, Input, InputSet, inputs_of_model, revealing_inputs
 from triune.graph.conversion.shapes import InputShape
 
-_WITHIN_HALF = frozenset(["noise", "ties", "fractions", "masks", "zeros", "signed zeros", "ends"])
+_WITHIN_HALF = frozenset(
+    ["noise", "ties", "fractions", "masks", "zeros", "signed zeros", "ends", "nearly equal numbers"]
+)
 """The kinds of values with which sums and products stay within fp16 in most models."""
 
 
