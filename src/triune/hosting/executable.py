@@ -1,10 +1,13 @@
 """An executable in a worker process, which is restarted when it dies."""
 
+import contextlib
 import functools
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+
+import psutil
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, UnavailableError
@@ -66,6 +69,16 @@ class HostedExecutable:
         """The process id; None while no process is ready."""
         with self._changed:
             return self._process.pid if self._process is not None else None
+
+    def process_bytes(self) -> int:
+        """The memory that the process, and those that it started, share with no other; 0 while no process is ready."""
+        num_bytes, pid = 0, self.pid
+        # psutil raises an error once a process has ended, which may be at any time.
+        with contextlib.suppress(psutil.Error):
+            if pid is not None:
+                process = psutil.Process(pid)
+                num_bytes = sum(each.memory_full_info().uss for each in (process, *process.children(recursive=True)))
+        return num_bytes
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs in the process; `Executable.run` describes the arguments.

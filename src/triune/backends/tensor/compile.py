@@ -8,12 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from triune.backends.attempt import Attempt
 from triune.backends.tensor.executable import SharedExecutable
 from triune.config.model_config import ModelConfig
 from triune.config.placement import Recipe
 from triune.config.samples import warmup_inputs
-from triune.core.errors import TriuneError
+from triune.core.errors import TriuneError, UnavailableError
 from triune.hosting import HostedExecutable
 from triune.runtimes.machine import Machine
 
@@ -47,6 +49,7 @@ def compile_all(
 
     Raises:
         TriuneError: as `Runtime.load` does, or a warm-up sample failed.
+        UnavailableError: the executables run in processes, for which the memory does not suffice.
     """
     left = list(spare)
     executables: list[SharedExecutable] = []
@@ -61,7 +64,25 @@ def compile_all(
             continue
         attempt.add(executable)
         warmup.run(executable)
+        _check_memory(config, executable, len(recipes) - len(executables) - len(left))
     return executables
+
+
+def _check_memory(config: ModelConfig, executable: SharedExecutable, num_more: int) -> None:
+    """Refuse a model of which `num_more` executables are still to be loaded, if their processes do not fit the memory.
+
+    Raises:
+        UnavailableError: each takes what the process of `executable` takes, and all together more than is left.
+    """
+    if num_more <= 0 or not executable.is_hosted:
+        return
+    each, available = executable.process_bytes(), psutil.virtual_memory().available
+    if num_more * each > available:
+        raise UnavailableError(
+            f"model '{config.name}' asks for {num_more} more worker processes like the one on "
+            f"'{executable.unit.value}', which takes {each} bytes of memory, but only {available} are left: at most "
+            f"{available // each} fit; give a smaller count in instance_group"
+        )
 
 
 def compile_one(path: Path, recipe: Recipe, machine: Machine) -> SharedExecutable:

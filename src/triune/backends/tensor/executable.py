@@ -38,6 +38,10 @@ class SharedExecutable:
             self._num_holders += 1
         return self
 
+    def process_bytes(self) -> int:
+        """The memory of its process, in bytes; 0 if it has none."""
+        return self._executable.process_bytes() if isinstance(self._executable, HostedExecutable) else 0
+
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute outputs, as `Executable.run` does. Concurrent calls run one after the other."""
         with self._lock:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from support.repositories import (
@@ -62,6 +63,23 @@ def test_each_unit_is_served_by_its_runtime(tmp_path: Path) -> None:
     assert bench.openvino.loads == [(path, Unit.AMX, 2, {})] * 2
     built.close()
     assert bench.num_open == 0
+
+
+def test_processes_that_the_memory_does_not_hold_are_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = psutil.virtual_memory()._replace(available=300 << 20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    bench = Bench()
+    bench.runtimes["onnxruntime"] = OnnxRuntime()
+    own = "parameters { key: 'own_process' value { string_value: 'true' } } instance_group { count: %d }"
+    before = {each.pid for each in psutil.Process().children()}
+    with pytest.raises(UnavailableError, match="asks for 1023 more worker processes .* at most [1-9] fit") as error:
+        build(bench, tmp_path, own % 1024, affine())
+    assert "give a smaller count in instance_group" in str(error.value)
+    assert {each.pid for each in psutil.Process().children()} <= before
+    build(bench, tmp_path, own % 2).close()
+    build(bench, tmp_path, "instance_group { count: 20 }").close()
 
 
 def test_openvino_serves_both_of_its_units(tmp_path: Path) -> None:
