@@ -154,3 +154,25 @@ async def test_a_models_error_and_a_compressed_request(wire: Wire, server: HandS
     answer = await wire.ask(generate("defective", stream=stream, INPUT0=[0.0] * 16))
     assert answer.status == 500
     assert "KeyError" in answer.error
+
+
+@pytest.mark.parametrize("headers", [{}, {"Connection": "keep-alive"}])
+async def test_http_1_0_reads_events_until_the_connection_closes(wire: Wire, headers: dict[str, str]) -> None:
+    body = json.dumps({"IN": [1, 2, 3]}).encode()
+    await wire.send(post("/v2/models/repeat/generate_stream", body, headers, version="1.0"))
+    async with asyncio.timeout(20):
+        head, _, rest = (await wire.reader.read()).partition(b"\r\n\r\n")
+    assert b" 200 " in head
+    assert b"transfer-encoding" not in head.lower()
+    assert b"connection: close" in head.lower()
+    assert [each["OUT"] for each in events(rest)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/repeat/generate", "/v2/models/identity/infer"])
+async def test_http_1_0_knows_no_100_continue(wire: Wire, path: str) -> None:
+    head, _, body = post(path, b"[]", {"Expect": "100-continue"}, version="1.0").partition(b"\r\n\r\n")
+    await wire.send(head, b"\r\n\r\n")
+    await asyncio.sleep(0.1)
+    answer = await wire.ask(body)
+    assert answer.status == 400
+    assert await wire.is_closed()

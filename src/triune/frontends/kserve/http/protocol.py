@@ -7,6 +7,7 @@ requests of both kinds are pipelined (`order`), and the limits on size and time.
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, cast
 
 import httptools
@@ -26,6 +27,7 @@ from triune.frontends.kserve.http.infer import (
 from triune.frontends.kserve.http.order import AnswerOrder
 from triune.frontends.kserve.http.receiver import DIRECT_BYTES, BodyReceiver
 from triune.frontends.kserve.http.statuses import status_of
+from triune.frontends.kserve.http.until_close import until_close
 from triune.frontends.kserve.limits import MAX_HEADER_LINES, too_large
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.frontends.send_timeout import SendTimeout
@@ -385,6 +387,8 @@ class KServeProtocol(HttpToolsProtocol):
             super().on_header(name, value)
         super().on_headers_complete()
         self._receiving = self.cycle
+        if self.parser.get_http_version() == "1.0":
+            self.cycle.waiting_for_100_continue = False
 
     def _begin(self, route: Route) -> None:
         parser = self.parser
@@ -395,7 +399,7 @@ class KServeProtocol(HttpToolsProtocol):
             keep_alive = parser.get_http_version() != "1.0"
         self._receiving = cycle = InferCycle(route, headers, keep_alive)
         cycle.can_stream = parser.get_http_version() != "1.0"
-        if b"expect" in headers:
+        if b"expect" in headers and cycle.can_stream:
             cycle.waiting_for_100_continue = headers[b"expect"].lower() == b"100-continue"
         if (rule := self._front_end.rule) is not None:
             try:
@@ -425,7 +429,8 @@ class KServeProtocol(HttpToolsProtocol):
 
     def _begin_cycle(self, cycle: RequestResponseCycle, app: Any) -> None:
         if not isinstance(cycle, InferCycle):
-            super()._start_asgi_task(cycle, app)
+            is_old = cycle.scope["http_version"] == "1.0"
+            super()._start_asgi_task(cycle, partial(until_close, cycle, app) if is_old else app)
         elif cycle.is_received:
             self._answers.answer(cycle)
         elif cycle.waiting_for_100_continue:
