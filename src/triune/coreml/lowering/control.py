@@ -165,12 +165,40 @@ def _while(c: Context, limit: int | None) -> None:
         return [mb.add(x=step, y=np.int32(1)), mb.identity(x=_scalar(results[0])), *own, *kept]
 
     start = mb.const(val=np.int32(0))
-    results = mb.while_loop(_cond=continues, _body=run, loop_vars=(start, going, *carried, *buffers))
+    starts = [
+        value if _is_handed_on(c, body, place) else _without_number(value)
+        for place, value in enumerate([going, *carried])
+    ]
+    results = mb.while_loop(_cond=continues, _body=run, loop_vars=(start, *starts, *buffers))
     for index, value in enumerate(results[2 : 2 + num_carried]):
         c.give(value, index)
     for index, value in enumerate(results[2 + num_carried :], start=num_carried):
         if c.wants(index):
             c.give(_first_rows(value, results[0], is_bool=_is_bool_output(body, index)), index)
+
+
+def _is_handed_on(c: Context, body: Any, place: int) -> bool:
+    """Whether each step hands on what it was given: the condition (0), or a carried value (1, 2, ...)."""
+    name = body.output[place].name
+    makers = {output: node for node in body.node for output in node.output}
+    while name in makers and makers[name].op_type == "Identity":
+        name = makers[name].input[0]
+    if name == body.input[1 + place].name:
+        return True
+    return name not in makers and place == 0 and c.scope.tensor(name) is not None
+
+
+def _without_number(value: Var) -> Var:
+    """A copy of a constant that coremltools takes for computed.
+
+    It computes the first step with the numbers at the start, and finds out in one more round which of them change, but
+    not which change because of these: it then refuses the loop.
+    """
+    if value.val is None:
+        return value
+    copy = mb.identity(x=value)
+    copy._sym_val = None
+    return copy
 
 
 def _is_bool_output(body: Any, index: int) -> bool:

@@ -23,6 +23,11 @@ def _gather(c: Context) -> None:
     axis = positive(int(c.attributes.get("axis", 0)), x.rank)
     if indices.val is not None and np.min(indices.val) < 0:
         indices = negative_from_end(indices, sizes_of(x)[axis])
+    if indices.rank == 0 and x.rank == 1 and x.sym_val is not None:
+        # coremltools follows numbers that are inputs, and fails over a single one that is not an array.
+        one = mb.expand_dims(x=indices, axes=[0])
+        c.give(through_int(x, lambda each: mb.squeeze(x=mb.gather(x=each, indices=one, axis=axis), axes=[0])))
+        return
     # If the indices are computed, a pass of coremltools adds the size to negative ones, for targets that lack these.
     c.give(through_int(x, lambda each: mb.gather(x=each, indices=indices, axis=axis)))
 

@@ -1,10 +1,12 @@
-"""Branches and loops that Core ML does not take are refused in ONNX's words."""
+"""Branches and loops of Core ML, and what it does not take, which is refused in ONNX's words."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from support.graphs import model_of
+from support.lowered import check
 from triune.core.errors import UnsupportedError
 from triune.coreai.lowering import lower as lower_to_core_ai
 from triune.coreml.lowering import lower
@@ -38,3 +40,14 @@ def test_shapes_that_change_are_told_with_the_models_names(body: str, reason: st
 def test_core_ai_tells_ranks_in_words_too(body: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"different types or ranks: float32\[2, 3\] and float32\[6\]"):
         lower_to_core_ai(model_of(text_of(body)), tmp_path / "m.aimodel")
+
+
+@pytest.mark.parametrize("steps", [20, 3])
+def test_what_changes_because_the_step_changes_is_carried(steps: int, tmp_path: Path) -> None:
+    """The flag is true as long as the number is small, which changes in each step; all are constant at the start."""
+    text = f"""agraph (float[3] x) => (float[3] y) <int64 zero = {{0}}, bool yes = {{1}}, int64 one = {{1}},
+            int64 most = {{ {steps - 1} }}> {{
+        a, b, y = Loop (, yes, zero, yes, x) <body = g (int64 i, bool c, int64 n, bool f, float[3] v) => (bool d,
+            int64 m, bool h, float[3] w) {{
+            m = Add (n, one) d = Less (m, most) h = And (d, f) t = Tanh (v) w = Add (t, x) }}> }}"""
+    check(model_of(text), {"x": np.float32([1, 2, 3])}, tmp_path)

@@ -265,6 +265,20 @@ def test_truths_are_gathered_and_chosen(tmp_path: Path) -> None:
     check(model, feeds, tmp_path)
 
 
+def test_one_number_is_gathered_of_inputs_that_are_numbers(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["square"]),
+        helper.make_node("Unsqueeze", ["square", "axis"], ["a"]),
+        helper.make_node("Unsqueeze", ["x", "axis"], ["b"]),
+        helper.make_node("Concat", ["a", "b", "a"], ["c"], axis=0),
+        helper.make_node("Gather", ["c", "second"], ["y"]),
+        helper.make_node("Gather", ["c", "last"], ["z"]),
+    ]
+    constants = {"axis": np.array([0]), "second": np.array(1), "last": np.array(-1)}
+    model = model_of(nodes, [("x", FLOAT, [])], [("y", FLOAT, []), ("z", FLOAT, [])], **constants)
+    check(model, {"x": np.array(2.5, np.float32)}, tmp_path)
+
+
 @pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
 @pytest.mark.parametrize("steps", [3, 40])
 def test_recurrent_layers_go_both_ways(op: str, gates: int, steps: int, tmp_path: Path) -> None:
