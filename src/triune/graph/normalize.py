@@ -25,6 +25,7 @@ from triune.graph.passes.run import GraphPass, run_passes
 from triune.graph.passes.sequences import Sequences
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.upgrade import Upgrade
+from triune.graph.shadows import rename_shadows
 from triune.graph.sparse import make_dense
 from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import WeightFile
@@ -93,6 +94,7 @@ def normalize(
     copy.ir_version = max(copy.ir_version, _INITIALIZERS_ALONE)
     large = Large(file) if check is None else NoneLarge()
     make_dense(copy.graph)
+    rename_shadows(copy.graph)
     if check is None:
         # First, since other passes copy attributes number by number. Not with `check`: ONNX's reference evaluator
         # does not know the operators that `Tabulate` writes.
