@@ -10,11 +10,17 @@ from triune.protos.model_config_pb2 import ModelDynamicBatching, ModelQueuePolic
 
 _log = logging.getLogger(__name__)
 
+_WHY_ONE_BY_ONE = {
+    Rows.BY_VALUES: "the values of its inputs decide how many rows its outputs have",
+    Rows.OTHER: "the first dimension of an output is by its operators a constant, or another dimension of the inputs "
+    "than their first, though the file or the config says otherwise",
+}
+
 
 def translate_batching(message: ModelConfigMessage, rows: Rows) -> BatchingPolicy:
     """Translate a completed config to its batching policy.
 
-    Requests are not batched if the values of the inputs decide how many rows an output has: it would not be known which
+    Requests are not batched if the number of an output's rows is not that of the inputs': it would not be known which
     request a row belongs to.
 
     Args:
@@ -33,16 +39,16 @@ def translate_batching(message: ModelConfigMessage, rows: Rows) -> BatchingPolic
         return BatchingPolicy(max_batch_size=message.max_batch_size, ragged_inputs=ragged)
     batching = message.dynamic_batching
     _check(batching, message.name, message.max_batch_size)
-    if rows is Rows.BY_VALUES and message.max_batch_size > 0:
+    if rows in _WHY_ONE_BY_ONE and message.max_batch_size > 0:
         _log.warning(
-            "model '%s': its requests run one by one, whatever dynamic_batching says: the values of its inputs decide "
-            "how many rows its outputs have",
+            "model '%s': its requests run one by one, whatever dynamic_batching says: %s",
             message.name,
+            _WHY_ONE_BY_ONE[rows],
         )
     return BatchingPolicy(
         max_batch_size=message.max_batch_size,
         # Without a batch dimension, requests cannot be batched. The queue policy still applies.
-        is_dynamic=message.max_batch_size > 0 and rows is not Rows.BY_VALUES,
+        is_dynamic=message.max_batch_size > 0 and rows not in _WHY_ONE_BY_ONE,
         preferred_batch_sizes=tuple(sorted(set(batching.preferred_batch_size))),
         max_queue_delay_us=batching.max_queue_delay_microseconds,
         preserve_ordering=batching.preserve_ordering,

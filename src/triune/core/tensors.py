@@ -38,11 +38,13 @@ class Rows(Enum):
     """Whether the first dimension of a model's tensors is a batch dimension.
 
     SAME: yes, it has the same size in every required input and in every output. BY_VALUES: no, the shape of an output
-    depends on the values of the inputs, as for a detector. UNKNOWN: the file does not say.
+    depends on the values of the inputs, as for a detector. OTHER: no, that of an output is a constant or another
+    dimension of the inputs, whatever the file calls it. UNKNOWN: the file does not say.
     """
 
     SAME = "same"
     BY_VALUES = "by values"
+    OTHER = "other"
     UNKNOWN = "unknown"
 
 

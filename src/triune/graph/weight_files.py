@@ -48,7 +48,8 @@ def array_of(tensor: TensorProto) -> NDArray[Any]:
 def num_bytes(tensor: TensorProto) -> int:
     """The approximate number of bytes of a tensor's elements."""
     if tensor.data_location == TensorProto.EXTERNAL:
-        return int(_entries(tensor)["length"])
+        length = _entries(tensor).get("length")
+        return int(length) if length is not None else size_in_file(tensor) or 0
     return len(tensor.raw_data) or tensor.ByteSize()
 
 

@@ -143,6 +143,25 @@ def test_what_finds_rows_runs_alone_whatever_its_config_says(tmp_path: Path, cap
     assert "its requests run one by one" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("dims", "nodes"),
+    [
+        # Two rows, whatever the batch is: a batch of two would give each client half of the answer of the first.
+        (["b", 2], [node("Transpose", "x", "y")]),
+        (["b", "n"], [node("Transpose", "x", "y")]),
+    ],
+)
+@pytest.mark.parametrize("config", [None, "max_batch_size: 8 dynamic_batching { }"])
+def test_rows_that_are_no_rows_of_the_inputs_are_not_batched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, dims: list[str | int], nodes: list[NodeProto], config: str | None
+) -> None:
+    """Though the file calls the first dimension of its output as it calls that of its input."""
+    found = configured(tmp_path, config, model_of(nodes, {"x": dims}, {"y": ["b", None]}))
+    assert not found.batching.is_dynamic
+    assert found.batching.max_batch_size == (8 if config else 0)
+    assert ("its requests run one by one" in caplog.text) == bool(config)
+
+
 def model_of(
     nodes: list[NodeProto], inputs: dict[str, list[str | int]], outputs: dict[str, list[str | int | None]]
 ) -> bytes:

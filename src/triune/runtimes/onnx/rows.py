@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from onnx import ModelProto, ValueInfoProto
 
 from triune.core.tensors import Rows, TensorSpec
-from triune.graph.bare import infer_bare, own_name
+from triune.graph.bare import NO_NAMES, infer_bare, own_name
 from triune.graph.by_values import by_values
 
 
 def rows_of(model: ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Rows:
     """Whether the first dimension of every required input and output is the same batch dimension.
 
-    If no shape depends on values, the names of dimensions in the file decide, or else those that ONNX's shape inference
-    finds.
+    If no shape depends on values, the names of dimensions in the file decide, unless ONNX's shape inference contradicts
+    them, or else those that it finds.
 
     Args:
         model: the model, which is not changed.
@@ -24,21 +24,34 @@ def rows_of(model: ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[T
     if not required or any(not spec.shape or spec.shape[0] != -1 for spec in (*required, *outputs)):
         return Rows.UNKNOWN
     decided = by_values(model).shapes
+    bare = infer_bare(model)
+    if _is_other(bare):
+        return Rows.OTHER
     names = {spec.axes[0] for spec in (*required, *outputs)}
     if len(names) == 1 and None not in names and not decided:
         return Rows.SAME
-    if len(_inferred_names(model, [spec.name for spec in required])) == 1:
+    if len(_inferred_names(bare, [spec.name for spec in required])) == 1:
         return Rows.SAME
     return Rows.BY_VALUES if decided else Rows.UNKNOWN
 
 
-def _inferred_names(model: ModelProto, required: Sequence[str]) -> set[str]:
+def _is_other(inferred: ModelProto) -> bool:
+    """Whether the inferred first dimension of an output is a number, or a dimension of inputs that is not their
+    first.
+    """
+    shapes = [value.type.tensor_type.shape.dim for value in inferred.graph.input]
+    firsts = {dims[0].dim_param for dims in shapes if dims}
+    others = {dim.dim_param for dims in shapes for dim in dims[1:]} - firsts - NO_NAMES
+    outputs = [value.type.tensor_type.shape.dim for value in inferred.graph.output]
+    return any(dims[0].HasField("dim_value") or dims[0].dim_param in others for dims in outputs if dims)
+
+
+def _inferred_names(inferred: ModelProto, required: Sequence[str]) -> set[str]:
     """The inferred names of the first dimensions of inputs and outputs. A dimension without a name gets a unique
     one.
     """
-    inferred = infer_bare(model)
     first = {value.name: _first_name(value) for value in (*inferred.graph.input, *inferred.graph.output)}
-    wanted = [*required, *(value.name for value in model.graph.output)]
+    wanted = [*required, *(value.name for value in inferred.graph.output)]
     return {first[name] for name in wanted}
 
 
