@@ -16,9 +16,13 @@ class Texts:
         decoder: DecoderExecutable,
         texts: Sequence[NDArray[np.int64]],
         memory: Mapping[str, NDArray[np.float32]] | None = None,
+        adapters: Sequence[int] = (),
     ) -> None:
-        """The decoder needs blocks for all of the texts; `memory` has a row for each of them."""
+        """The decoder needs blocks for all of the texts; `memory` has a row for each of them, and `adapters` the number
+        of each one's adapter.
+        """
         self._memory = memory or {}
+        self._adapters = adapters
         self.decoder = decoder
         self.texts = texts
         self.lengths = [0] * len(texts)
@@ -42,6 +46,7 @@ class Texts:
             np.cumsum([0, *needed]).astype(np.int32),
             np.arange(sum(counts.values())),
             {name: rows[list(counts)] for name, rows in self._memory.items()},
+            np.repeat([self._adapters[which] for which in counts], list(counts.values())) if self._adapters else None,
         )
 
     def read(self, counts: Mapping[int, int]) -> list[NDArray[np.float32]]:

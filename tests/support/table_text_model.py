@@ -37,10 +37,12 @@ class TableTextModel:
         *,
         context_tokens: int = 4096,
         can_chat: bool = True,
+        adapters: Sequence[str] = (),
         tokens_per_delta: int = 1,
     ) -> None:
         self.context_tokens = context_tokens
         self.can_chat = can_chat
+        self.adapters = adapters
         self.placement = PLACEMENT
         self.answers = dict(answers)
         self.requests: list[Generation] = []

@@ -1,7 +1,8 @@
 """Models of the transformer engine: recognised by their files, and completed as Triton's vLLM backend does it."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast, get_args
 
@@ -64,6 +65,7 @@ class TransformerOptions:
         disk_cache_bytes: the most bytes of files for what the cache has no room for; None writes none.
         speculation: what guesses the next tokens of answers: "ngram" guesses that a text goes on as it did after the
             same tokens before, "off" guesses only what a constraint leaves no choice of.
+        adapters: folders of LoRA adapters by name, within the model's folder; those in `VERSION/adapters` need none.
     """
 
     cache_bytes: int | None = None
@@ -74,6 +76,7 @@ class TransformerOptions:
     max_sequences: int = _MAX_SEQUENCES
     disk_cache_bytes: int | None = None
     speculation: Speculation = "off"
+    adapters: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 OPTION_NAMES: Final = frozenset(each.name for each in fields(TransformerOptions)) | {
@@ -120,6 +123,7 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
         max_sequences=_count(given, "max_sequences") or _MAX_SEQUENCES,
         disk_cache_bytes=_count(given, "disk_cache_bytes"),
         speculation=cast("Speculation", _choice(given, "speculation", get_args(Speculation)) or "off"),
+        adapters=_folders(given, "adapters"),
     )
 
 
@@ -209,9 +213,9 @@ def _refuse_batching(message: ModelConfigMessage) -> None:
             f"max_batch_size of model '{message.name}' is {message.max_batch_size}; a request to backend "
             f"'{TRANSFORMER}' holds one prompt, and the engine batches by itself: remove it"
         )
-    for field in ("dynamic_batching", "sequence_batching"):
-        if message.HasField(field):
-            raise UnsupportedError(f"model '{message.name}' has '{field}'; the engine batches by itself: remove it")
+    for name in ("dynamic_batching", "sequence_batching"):
+        if message.HasField(name):
+            raise UnsupportedError(f"model '{message.name}' has '{name}'; the engine batches by itself: remove it")
     if message.response_cache.enable:
         raise UnsupportedError(
             f"model '{message.name}' has 'response_cache', which answers of several responses cannot use: remove it"
@@ -270,6 +274,23 @@ def _count(given: Mapping[str, str], name: str) -> int | None:
     if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 1 << 53):
         raise InvalidArgumentError(f"parameter '{name}' is {text!r}; it must be a whole number of 1 or more")
     return int(text)
+
+
+def _folders(given: Mapping[str, str], name: str) -> Mapping[str, str]:
+    """Paths by names: a JSON object."""
+    text = given.get(name)
+    if text is None:
+        return {}
+    try:
+        value = cast("object", json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"parameter '{name}' is not JSON: {error}") from None
+    entries = cast("dict[str, object]", value) if isinstance(value, dict) else {"": None}
+    if not all(isinstance(path, str) for path in entries.values()):
+        raise InvalidArgumentError(
+            f'parameter \'{name}\' must be a JSON object of names and folders: {{"poet": "adapters/poet"}}'
+        )
+    return cast("dict[str, str]", entries)
 
 
 def _choice(given: Mapping[str, str], name: str, choices: Sequence[str]) -> str | None:

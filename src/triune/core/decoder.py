@@ -32,6 +32,8 @@ class DecoderStep:
         logits_indices: INT64 [n], which of the packed tokens to compute logits for.
         memory: what the graph reads of an encoder, by the names of its inputs: FP32 [sequences, source tokens, width];
             empty for graphs that read no encoder.
+        adapters: INT64 [tokens], the LoRA adapter of each token: 0 for none, else its place among those that the graph
+            was written with, counted from 1. None if no token has one.
     """
 
     input_ids: NDArray[np.int64]
@@ -42,12 +44,15 @@ class DecoderStep:
     block_indices_begins: NDArray[np.int32]
     logits_indices: NDArray[np.int64]
     memory: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+    adapters: NDArray[np.int64] | None = None
 
     def arrays(self) -> dict[str, Array]:
-        """The arrays by the names of the graph's inputs."""
+        """The arrays by the names of the graph's inputs. Graphs without adapters do not read `adapters`."""
+        adapters = np.zeros_like(self.input_ids) if self.adapters is None else self.adapters
         return {
             **{each.name: getattr(self, each.name) for each in fields(self) if each.name != "memory"},
             **self.memory,
+            "adapters": adapters,
         }
 
     def require_fitting(self, num_blocks: int, block_size: int) -> None:
@@ -55,7 +60,8 @@ class DecoderStep:
 
         Raises:
             InvalidArgumentError: offsets do not ascend from 0 to the number of tokens or blocks, a sequence has too few
-                blocks for its tokens, an index is out of range, or the memory is of another number of sequences.
+                blocks for its tokens, an index is out of range, the memory is of another number of sequences, or the
+                adapters are of another number of tokens.
         """
         tokens, begins, block_begins = len(self.input_ids), self.subsequence_begins, self.block_indices_begins
         new, held = np.diff(begins), np.diff(block_begins)
@@ -72,6 +78,10 @@ class DecoderStep:
                 f"a step of {tokens} tokens, {len(self.position_ids)} positions, {len(self.past_lengths)} sequences "
                 f"and {len(self.block_indices)} blocks has the offsets {begins.tolist()} and {block_begins.tolist()}: "
                 "each must ascend from 0 to the number of tokens or blocks, and have one entry more than sequences"
+            )
+        if self.adapters is not None and self.adapters.shape != (tokens,):
+            raise InvalidArgumentError(
+                f"a step of {tokens} tokens has adapters of the shape {list(self.adapters.shape)}: give one for each"
             )
         for name, memory in self.memory.items():
             if len(memory) != len(self.past_lengths):

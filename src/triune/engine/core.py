@@ -1,10 +1,12 @@
 """The engine without threads: it takes sequences, computes steps, and returns the tokens that each step gave."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
+from triune.core.printable import printable
 from triune.engine.choosing import choose
 from triune.engine.counters import EngineState
 from triune.engine.kv.hashes import root_hash
@@ -40,6 +42,7 @@ class EngineCore:
         limits: SchedulerLimits | None = None,
         proposer: Proposer | None = None,
         second_tier: SecondTier | None = None,
+        adapters: Mapping[str, bytes] | None = None,
     ) -> None:
         """Args:
         decoder: computes the steps. The caller closes it.
@@ -48,6 +51,7 @@ class EngineCore:
         limits: what a step may hold; None for the defaults.
         proposer: guesses tokens, so that steps give several; None guesses only what a constraint leaves no choice of.
         second_tier: keeps blocks that the cache has no room for; None loses them. `close` closes it.
+        adapters: the digests of the LoRA adapters that the decoder's graph was written with, by name, in that order.
         """
         self._decoder = decoder
         self.vocab_size = vocab_size
@@ -60,6 +64,11 @@ class EngineCore:
         self.num_planned = 0
         self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits)
         self.speculator = Speculator(proposer)
+        # Keys and values depend on the adapter. So blocks are shared by sequences with the same one, and files are
+        # found again if it is the same after a restart, whatever its place among the others.
+        self._adapters = {"": (0, b"")} | {
+            name: (n, digest) for n, (name, digest) in enumerate((adapters or {}).items(), 1)
+        }
 
     @property
     def is_idle(self) -> bool:
@@ -80,6 +89,11 @@ class EngineCore:
     def pool(self) -> KVBlockPool:
         """The KV blocks. Any thread may ask for their numbers."""
         return self._pool
+
+    @property
+    def adapters(self) -> Seq[str]:
+        """The names of the LoRA adapters. Any thread may ask."""
+        return [name for name in self._adapters if name]
 
     def state(self) -> EngineState:
         """What the engine holds and has counted. Any thread may ask."""
@@ -102,7 +116,7 @@ class EngineCore:
         ending: Ending,
         *,
         priority: int = 0,
-        salt: bytes = b"",
+        adapter: str | None = None,
         index: int = 0,
         matcher: Matcher | None = None,
     ) -> Sequence:
@@ -113,13 +127,15 @@ class EngineCore:
             parameters: how tokens are chosen.
             ending: when the answer ends.
             priority: 0 is the most urgent.
-            salt: see `Sequence`.
+            adapter: the name of the LoRA adapter; None for the model as it is.
             index: which of several answers to one prompt this is; with one seed, they draw different numbers.
             matcher: what the answer keeps to (`structured.compiler.Grammar.matcher`); None leaves it free.
 
         Raises:
-            InvalidArgumentError: a token is not the model's, or the prompt is empty or too long (see `Scheduler.add`).
+            InvalidArgumentError: a token is not the model's, the prompt is empty or too long (see `Scheduler.add`), or
+                the adapter is unknown.
         """
+        number, salt = self._adapter(adapter)
         # A decoder does not check token ids: beyond the embedding, it would read other memory or give zeros.
         if prompt and not 0 <= min(prompt) <= max(prompt) < self.vocab_size:
             worst = min(prompt) if min(prompt) < 0 else max(prompt)
@@ -129,7 +145,7 @@ class EngineCore:
         parameters.check_vocabulary(self.vocab_size)
         table = BlockTable(self._pool, self._decoder.block_size, root_hash(salt))
         state, now_ns = SamplingState(parameters, prompt, index), self._clock.now_ns()
-        sequence = Sequence(prompt, table, state, ending, priority, salt, now_ns, matcher)
+        sequence = Sequence(prompt, table, state, ending, priority, salt, now_ns, matcher, number)
         self._scheduler.add(sequence)
         if self._second_tier is not None:
             self._second_tier.want(self._pool, sequence)
@@ -180,6 +196,16 @@ class EngineCore:
         """Write the prefix cache to its second tier, if there is one. No sequence may be left; no call may follow."""
         if self._second_tier is not None:
             self._second_tier.close(self._pool.cached())
+
+    def _adapter(self, name: str | None) -> tuple[int, bytes]:
+        """The number of an adapter, and the salt of its blocks."""
+        try:
+            return self._adapters[name or ""]
+        except KeyError:
+            known = ", ".join(self.adapters) or "none"
+            raise InvalidArgumentError(
+                f"the LoRA adapter '{printable((name or '')[:128])}' is unknown; this model has {known}"
+            ) from None
 
     def _execute(self, plan: Plan) -> list[list[Sample]]:
         if self._second_tier is not None:

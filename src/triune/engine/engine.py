@@ -102,6 +102,11 @@ class Engine:
         return self._text.chat_template is not None
 
     @property
+    def adapters(self) -> Sequence[str]:
+        """See `TextModel`."""
+        return self._core.adapters
+
+    @property
     def state(self) -> EngineState:
         """What the engine holds at this moment."""
         return self._core.state()

@@ -33,6 +33,7 @@ class Generation:
         num_answers: how many answers to give to the prompt (OpenAI's `n`).
         priority: 0 is the most urgent.
         constraint: the form of the answers; None leaves them free. An answer ends where its form does.
+        adapter: the name of the LoRA adapter that answers (`TextModel.adapters`); None for the model as it is.
     """
 
     prompt: str | Sequence[int]
@@ -48,6 +49,7 @@ class Generation:
     num_answers: int = 1
     priority: int = 0
     constraint: Constraint | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,11 @@ class TextModel(Protocol):
         ...
 
     @property
+    def adapters(self) -> Sequence[str]:
+        """The names of the LoRA adapters that a request may choose."""
+        ...
+
+    @property
     def placement(self) -> Placement:
         """Where the model runs."""
         ...
@@ -183,7 +190,7 @@ class TextModel(Protocol):
 
         Raises:
             InvalidArgumentError: the prompt is empty, longer than the context, or holds an unknown token; a parameter
-                is out of range; or the constraint is wrong, too complex, or cannot be met.
+                is out of range; the adapter is unknown; or the constraint is wrong, too complex, or cannot be met.
             UnavailableError: too many requests wait, or the model is being unloaded.
             InternalError: the model failed; answers that are not finished end with it.
         """

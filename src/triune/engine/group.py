@@ -108,7 +108,15 @@ def start_group(
     ending = Ending(max_tokens, stop_tokens, request.min_tokens)
     prompt = tuple(prompt)
     jobs = [
-        Job(prompt, request.sampling, ending, request.priority, index, grammar.matcher() if grammar else None)
+        Job(
+            prompt,
+            request.sampling,
+            ending,
+            request.priority,
+            index,
+            grammar.matcher() if grammar else None,
+            request.adapter,
+        )
         for index in range(request.num_answers)
     ]
     jobs[0].followers = tuple(jobs[1:])

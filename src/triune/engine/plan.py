@@ -62,6 +62,7 @@ class Plan:
         counts = [piece.num_tokens for piece in self.pieces]
         begins = np.cumsum([0, *counts], dtype=np.int32)
         tables = [piece.sequence.table.blocks for piece in self.pieces]
+        adapters = [piece.sequence.adapter for piece in self.pieces]
         return DecoderStep(
             input_ids=np.fromiter(
                 chain.from_iterable(
@@ -86,4 +87,5 @@ class Plan:
                 ),
                 np.int64,
             ),
+            adapters=np.repeat(np.array(adapters, np.int64), counts) if any(adapters) else None,
         )

@@ -58,6 +58,7 @@ class Sequence:
             `kv.hashes.block_hashes`).
         arrived_ns: when it arrived, on the engine's clock.
         matcher: what its answer keeps to; None if it is free.
+        adapter: the number of its LoRA adapter (`DecoderStep.adapters`); 0 for none.
         started_ns: when its first step was planned; None before that.
         tokens: the prompt and the answer so far.
         hashes: of the full blocks of all tokens but the last, as of when it last waited.
@@ -76,6 +77,7 @@ class Sequence:
     salt: bytes = b""
     arrived_ns: int = 0
     matcher: Matcher | None = None
+    adapter: int = 0
     started_ns: int | None = field(default=None, init=False)
     tokens: list[int] = field(init=False)
     hashes: list[BlockHash] = field(default_factory=list[BlockHash], init=False)

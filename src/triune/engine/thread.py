@@ -35,6 +35,7 @@ class Job:
         priority: 0 is the most urgent.
         index: which of several answers to one prompt this is.
         matcher: what the answer keeps to; None if it is free.
+        adapter: the name of the LoRA adapter; None for the model as it is.
         followers: other answers to the same prompt. They begin when this one has its first token, so that they find the
             prompt's blocks in the prefix cache.
         is_cancelled: set by the event loop. The job does not begin then.
@@ -47,6 +48,7 @@ class Job:
     priority: int = 0
     index: int = 0
     matcher: Matcher | None = None
+    adapter: str | None = None
     followers: tuple["Job", ...] = ()
     is_cancelled: bool = False
     sequence: Sequence | None = field(default=None, init=False)
@@ -184,6 +186,7 @@ class EngineThread:
                 priority=job.priority,
                 index=job.index,
                 matcher=job.matcher,
+                adapter=job.adapter,
             )
         except TriuneError as error:
             self._fail([job, *job.followers], error)

@@ -79,6 +79,12 @@ def _boolean(name: str, value: object) -> bool:
     return value
 
 
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"'{name}' is {str(value)[:64]}; it must be a text")
+    return value
+
+
 def _texts(name: str, value: object) -> tuple[str, ...]:
     texts = cast("list[object]", value if isinstance(value, list) else [value])
     if not all(isinstance(each, str) for each in texts):
@@ -115,6 +121,7 @@ _KNOWN: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "stop_token_ids": _tokens,
     "ignore_eos": _boolean,
     "include_stop_str_in_output": _boolean,
+    "lora_name": _text,
 }
 
 _OF_REQUEST: Final[Mapping[str, str]] = {
@@ -125,5 +132,6 @@ _OF_REQUEST: Final[Mapping[str, str]] = {
     "stop_token_ids": "stop_tokens",
     "ignore_eos": "is_end_ignored",
     "include_stop_str_in_output": "is_stop_included",
+    "lora_name": "adapter",
 }
 """vLLM's names of the fields of `Generation`."""

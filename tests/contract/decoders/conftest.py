@@ -1,5 +1,5 @@
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from triune.core.errors import UnsupportedError
 from triune.core.units import Unit
 from triune.engine.models import write_model
 from triune.engine.models.builder import Weights
+from triune.engine.weights.lora import Adapter
 from triune.runtimes import missing
 from triune.runtimes.reference_decoder import ReferenceDecoder
 
@@ -31,11 +32,17 @@ class Bench:
     _loaded: list[DecoderExecutable] = field(default_factory=list)
 
     def load(
-        self, case: str, weights: Weights | None = None, *, cache_type: CacheType = "fp32", num_blocks: int = NUM_BLOCKS
+        self,
+        case: str,
+        weights: Weights | None = None,
+        *,
+        cache_type: CacheType = "fp32",
+        num_blocks: int = NUM_BLOCKS,
+        adapters: Sequence[Adapter] = (),
     ) -> DecoderExecutable:
         """A decoder of the case in fp32, its weights seeded ones if none are given."""
         config = CONFIGS[case]
-        model = write_model(config, weights or SeededWeights(config), "paged")
+        model = write_model(config, weights or SeededWeights(config), "paged", adapters=adapters)
         if self.name == "reference":
             decoder: DecoderExecutable = ReferenceDecoder(model, num_blocks=num_blocks)
         elif self.name == "mlx":

@@ -121,3 +121,26 @@ def weight(name: str, shape: tuple[int, ...], *, is_gemma: bool) -> NDArray[np.f
 def token_ids() -> NDArray[np.int64]:
     """The sequence, INT64 [NUM_TOKENS]."""
     return np.random.default_rng(7).integers(0, 48, NUM_TOKENS)
+
+
+_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "all-layers": (
+        "llama 3",
+        {
+            "r": 4,
+            "lora_alpha": 6,
+            "target_modules": _LAYERS,
+            "rank_pattern": {"k_proj": 2, r"layers\.1\.self_attn\.q_proj": 7},
+            "alpha_pattern": {"^model.layers.0.mlp.down_proj": 3, "v_proj": 5},
+        },
+    ),
+    "stabilized": ("llama 3", {"r": 3, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "use_rslora": True}),
+    "joined": (
+        "part of a head",
+        {"r": 4, "lora_alpha": 8, "target_modules": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]},
+    ),
+    "gpt-2": ("gpt 2", {"r": 4, "lora_alpha": 8, "target_modules": ["c_attn", "c_proj", "c_fc"]}),
+}
+"""LoRA adapters: the case that each is of, and the arguments of PEFT's LoraConfig."""

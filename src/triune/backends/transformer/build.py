@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -11,6 +12,7 @@ import psutil
 
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
+from triune.backends.transformer.adapters import read_adapters
 from triune.backends.transformer.checkpoint import longest_context, open_decoder_checkpoint
 from triune.config.configure import Source
 from triune.config.metrics import new_statistics
@@ -59,6 +61,7 @@ class TransformerBuild(Build):
         text: tokenizer and chat template.
         vocab_size: the number of rows of the embedding.
         limits: what a step may hold.
+        adapters: the digests of the LoRA adapters of the decoder's graph, by name, in their order.
         options: the config's parameters.
         runtime: the name of the runtime.
         num_threads: CPU threads of a step.
@@ -69,6 +72,7 @@ class TransformerBuild(Build):
     text: TextSide
     vocab_size: int
     limits: SchedulerLimits
+    adapters: Mapping[str, bytes]
     options: TransformerOptions
     runtime: str
     num_threads: int
@@ -90,7 +94,8 @@ class TransformerBuild(Build):
         return (
             f"on {decoder.unit.value} ({'emulated, ' if self.emulated else ''}{self.runtime}, {decoder.precision}, "
             f"{threads}, a cache of {num_tokens} tokens "
-            f"in {decoder.num_blocks * decoder.block_bytes >> 20} MiB) in {self.duration_ns / 1e9:.2f} s"
+            f"in {decoder.num_blocks * decoder.block_bytes >> 20} MiB"
+            f"{_with_adapters(self.adapters)}) in {self.duration_ns / 1e9:.2f} s"
         )
 
 
@@ -104,6 +109,7 @@ def build_transformer(
     attempt: Attempt,
     *,
     is_trial: bool,
+    adapters: Mapping[str, Path] | None = None,
 ) -> TransformerBuild:
     """Do the slow work: see `Backend.build`.
 
@@ -116,6 +122,7 @@ def build_transformer(
         clock: the clock.
         attempt: cancels the build.
         is_trial: whether the cache is the smallest one.
+        adapters: folders of LoRA adapters by name, beside those of the config and of the version's folder.
     """
     started_ns = clock.now_ns()
     options = read_transformer_options(config.message)
@@ -124,7 +131,9 @@ def build_transformer(
     vocab_size = checkpoint.config.vocab_size
     text = TextSide.of(checkpoint.tokenizer(), checkpoint.chat_template, vocab_size)
     attempt.check()
-    graph = write_model(checkpoint.config, checkpoint, "paged", num_positions=context_tokens)
+    read = read_adapters(config, source, version, options, adapters or {}, checkpoint.config)
+    attempt.check()
+    graph = write_model(checkpoint.config, checkpoint, "paged", num_positions=context_tokens, adapters=read)
     attempt.check()
     decoder = load_decoder(runtime)(
         graph,
@@ -153,6 +162,7 @@ def build_transformer(
         text,
         vocab_size,
         limits,
+        {each.name: each.digest for each in read},
         options,
         runtime,
         machine.num_cores,
@@ -165,7 +175,7 @@ def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock
     """Start the engine of a build, which then belongs to it. Raises NoThreadError if there is no thread for it."""
     config, decoder = build.config, build.decoder
     proposer = NgramProposer() if build.options.speculation == "ngram" else None
-    core = EngineCore(decoder, build.vocab_size, clock, build.limits, proposer, _second_tier(build))
+    core = EngineCore(decoder, build.vocab_size, clock, build.limits, proposer, _second_tier(build), build.adapters)
     try:
         engine = Engine(
             core,
@@ -182,6 +192,10 @@ def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock
         core.close()
         raise
     return TextServable(engine, config.name, build.version)
+
+
+def _with_adapters(adapters: Mapping[str, bytes]) -> str:
+    return f", adapters {', '.join(adapters)}" if adapters else ""
 
 
 def _second_tier(build: TransformerBuild) -> SecondTier | None:

@@ -1,5 +1,7 @@
 """Architectures as ONNX graphs, one a file."""
 
+from collections.abc import Sequence
+
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.engine.models.bert import write_bert
 from triune.engine.models.builder import Weights
@@ -10,13 +12,19 @@ from triune.engine.models.llama import write_llama
 from triune.engine.models.t5 import write_t5_decoder, write_t5_encoder
 from triune.engine.models.whisper import write_whisper_decoder, write_whisper_encoder
 from triune.engine.weights.config import BertConfig, Gpt2Config, LlamaConfig, ModelConfig, T5Config, WhisperConfig
+from triune.engine.weights.lora import Adapter
 from triune.graph.held import HeldModel
 
 __all__ = ["EncoderFormName", "FormName", "write_encoder", "write_model"]
 
 
 def write_model(
-    config: ModelConfig, weights: Weights, form: FormName, *, num_positions: int | None = None
+    config: ModelConfig,
+    weights: Weights,
+    form: FormName,
+    *,
+    num_positions: int | None = None,
+    adapters: Sequence[Adapter] = (),
 ) -> HeldModel:
     """Write a decoder as an ONNX graph in a form: `engine.models.forms` describes the inputs and outputs of each.
 
@@ -25,17 +33,20 @@ def write_model(
         weights: the checkpoint.
         form: "paged" for a cache of blocks, "plain" for none.
         num_positions: the longest context in tokens; None takes the model's own.
+        adapters: LoRA adapters, of which each token may have one. Without any, the graph has no trace of them.
 
     Raises:
-        UnsupportedError: the architecture has no decoder.
+        UnsupportedError: the architecture has no decoder, or none with adapters.
         InvalidArgumentError: the model has no positions for such a context.
     """
+    if adapters and not isinstance(config, LlamaConfig | Gpt2Config):
+        raise UnsupportedError(f"{_name(config)} is not written with LoRA adapters; LLaMA's family and GPT-2 are")
     match config:
         case LlamaConfig():
-            return write_llama(config, weights, form, num_positions or config.max_position_embeddings)
+            return write_llama(config, weights, form, num_positions or config.max_position_embeddings, adapters)
         case Gpt2Config():
             _require_positions(config.n_positions, num_positions)
-            return write_gpt2(config, weights, form, num_positions or config.n_positions)
+            return write_gpt2(config, weights, form, num_positions or config.n_positions, adapters)
         case T5Config():
             return write_t5_decoder(config, weights, form, num_positions or 0)
         case WhisperConfig():

@@ -8,7 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from triune.core.datatypes import Array
+from triune.engine.models.adapters import Adapters
 from triune.engine.weights import DenseTensor, PackedTensor, Tensor
+from triune.engine.weights.lora import Adapter
 from triune.engine.weights.tensors import joined_rows
 from triune.graph import paged_attention
 from triune.graph.builder import Builder
@@ -39,10 +41,16 @@ class Weights(Protocol):
 class ModelBuilder(Builder):
     """Collects nodes and weights. Activations are FP32; a weight is in the graph as the checkpoint has it."""
 
-    def __init__(self, name: str, weights: Weights) -> None:
+    def __init__(self, name: str, weights: Weights, adapters: Sequence[Adapter] = ()) -> None:
+        """Args:
+        name: the graph's name.
+        weights: where tensors come from.
+        adapters: LoRA adapters, of which each token may have one.
+        """
         super().__init__(name)
         self._name = name
         self._weights = weights
+        self._adapters = Adapters(self, adapters)
         self._inputs: list[ValueInfoProto] = []
         self._outputs: list[ValueInfoProto] = []
         self._initializers: dict[str, TensorProto] = {}
@@ -92,10 +100,18 @@ class ModelBuilder(Builder):
         """A small tensor of the checkpoint as FP32, with `plus` added: a bias, the weight of a norm or convolution."""
         return self.table(name, self._tensor(name).dequantize() + np.float32(plus))
 
+    def choose_adapters(self, *shape: str) -> None:
+        """Declare the input that says which adapter each token has, of this shape; nothing if there are no adapters."""
+        self._adapters.declare(*shape)
+
     def linear(self, x: str, name: str, *, has_bias: bool = False) -> str:
-        """`x` times the transpose of the matrix `{name}.weight`, plus `{name}.bias`."""
-        y = self.op("MatMul", x, self.op("Transpose", self._matrix(f"{name}.weight"), perm=[1, 0]))
-        return self.op("Add", y, self.vector(f"{name}.bias")) if has_bias else y
+        """`x` times the transpose of the matrix `{name}.weight`, plus `{name}.bias`, plus what adapters add."""
+        y = self._product(x, name, has_bias)
+        return self._adapters.added(y, x, {name: self._tensor(f"{name}.weight").shape[0]})
+
+    def product_with(self, x: str, name: str, matrix: NDArray[np.float32]) -> str:
+        """`x` times the transpose of a matrix [out, in], which is a constant of this name."""
+        return self.op("MatMul", x, self.op("Transpose", self.table(name, matrix), perm=[1, 0]))
 
     def linears(self, x: str, names: Sequence[str], *, has_bias: bool = False) -> list[str]:
         """The products of `x` with several matrices, as `linear` computes each. Matrices of one form are computed as
@@ -104,14 +120,14 @@ class ModelBuilder(Builder):
         joined = joined_rows([self._tensor(f"{name}.weight") for name in names])
         if joined is None:
             return [self.linear(x, name, has_bias=has_bias) for name in names]
-        sizes = [self._read.pop(f"{name}.weight").shape[0] for name in names]
+        sizes = {name: self._read.pop(f"{name}.weight").shape[0] for name in names}
         whole = " + ".join(names)
         self._read[f"{whole}.weight"] = joined
         if has_bias:
             bias = np.concatenate([self._tensor(f"{name}.bias").dequantize() for name in names])
             self._read[f"{whole}.bias"] = DenseTensor(bias, joined.form)
-        y = self.linear(x, whole, has_bias=has_bias)
-        return self.ops("Split", len(names), y, self.ints(*sizes), axis=-1)
+        y = self._adapters.added(self._product(x, whole, has_bias), x, sizes)
+        return self.ops("Split", len(names), y, self.ints(*sizes.values()), axis=-1)
 
     def embedding(self, ids: str, name: str) -> str:
         """The rows `ids` of the matrix `{name}.weight`, as FP32. Of a packed matrix only these rows are unpacked."""
@@ -173,6 +189,10 @@ class ModelBuilder(Builder):
             graph, opset_imports=imports, ir_version=_IR_VERSION, producer_name="triune"
         )
         return HeldModel(model, self._held)
+
+    def _product(self, x: str, name: str, has_bias: bool) -> str:
+        y = self.op("MatMul", x, self.op("Transpose", self._matrix(f"{name}.weight"), perm=[1, 0]))
+        return self.op("Add", y, self.vector(f"{name}.bias")) if has_bias else y
 
     def _tensor(self, name: str) -> Tensor:
         """A tensor of the checkpoint, read once. The checkpoint would read it again at each call, and tied weights are

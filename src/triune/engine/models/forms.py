@@ -91,7 +91,8 @@ class Paged:
 
     Inputs: `input_ids`, `position_ids` INT64 [tokens]; `past_lengths`, `subsequence_begins`, `block_indices`,
     `block_indices_begins` INT32 as `graph.paged_attention` says; `logits_indices` INT64 [n], the packed tokens whose
-    logits are wanted; for each layer N `key_cache.N` and `value_cache.N` FP32 [num_blocks, heads, block_size, size].
+    logits are wanted; if there are adapters, `adapters` INT64 [tokens] (see `engine.models.adapters`); for each layer N
+    `key_cache.N` and `value_cache.N` FP32 [num_blocks, heads, block_size, size].
     Outputs: `logits` FP32 [n, vocabulary]; `key_cache.N.new`, `value_cache.N.new`.
     """
 
@@ -111,6 +112,7 @@ class Paged:
             )
         ]
         self._wanted = graph.input("logits_indices", TensorProto.INT64, "wanted")
+        graph.choose_adapters("tokens")
         self._rows: str | None = None
         self._outputs: list[tuple[str, tuple[int | str, ...]]] = []
 
@@ -193,13 +195,15 @@ class Paged:
 class Plain:
     """Whole sequences of equal length, without a cache.
 
-    Input: `input_ids` INT64 [batch, tokens]. Output: `logits` FP32 [batch, tokens, vocabulary].
+    Inputs: `input_ids` INT64 [batch, tokens]; if there are adapters, `adapters` of the same shape. Output: `logits`
+    FP32 [batch, tokens, vocabulary].
     """
 
     def __init__(self, graph: ModelBuilder, num_positions: int) -> None:
         self._graph = graph
         self._num_positions = num_positions
         self.ids = graph.input("input_ids", TensorProto.INT64, "batch", "tokens")
+        graph.choose_adapters("batch", "tokens")
         self._masks: dict[int, str] = {}
         self._range = steps_of(graph, self.ids)
         self._positions = graph.op("Expand", self._range, graph.op("Shape", self.ids))

@@ -3,15 +3,20 @@
 Radford et al., "Language Models are Unsupervised Multitask Learners" (2019).
 """
 
+from collections.abc import Sequence
+
 from triune.engine.models.builder import ModelBuilder, Weights
 from triune.engine.models.forms import Form, FormName, form_of
 from triune.engine.weights.config import Gpt2Config
+from triune.engine.weights.lora import Adapter
 from triune.graph.held import HeldModel
 
 
-def write_gpt2(config: Gpt2Config, weights: Weights, form_name: FormName, num_positions: int) -> HeldModel:
+def write_gpt2(
+    config: Gpt2Config, weights: Weights, form_name: FormName, num_positions: int, adapters: Sequence[Adapter] = ()
+) -> HeldModel:
     """The graph in this form (`forms` says the inputs and outputs), for contexts of up to `num_positions` tokens."""
-    graph = ModelBuilder("gpt2", weights)
+    graph = ModelBuilder("gpt2", weights, adapters)
     form = form_of(form_name, graph, num_positions)
     tokens, places = graph.embedding(form.ids, "transformer.wte"), graph.embedding(form.positions(), "transformer.wpe")
     x = graph.op("Add", tokens, places)

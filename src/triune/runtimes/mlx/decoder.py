@@ -79,6 +79,7 @@ class MlxDecoder:
         memory = [each.name for each in graph.input if each.name.startswith("cross_")]
         if memory:
             raise UnsupportedError(f"MLX's decoders read no encoder yet; this one reads {', '.join(memory[:2])}, ...")
+        self._has_adapters = any(each.name == "adapters" for each in graph.input)
         self._names = list(heads)
         self._heads = list(heads.values())
         self.cache_form = f"{kind} [{block_size}, heads, size]"
@@ -153,6 +154,7 @@ class MlxDecoder:
             "input_ids": _filled(step.input_ids, num_tokens),
             "position_ids": _filled(step.position_ids, num_tokens),
             "logits_indices": _filled(step.logits_indices, wanted),
+            **({"adapters": _filled(step.arrays()["adapters"], num_tokens)} if self._has_adapters else {}),
             **layout.arrays,
         }
 

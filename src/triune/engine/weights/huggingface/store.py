@@ -12,7 +12,6 @@ from triune.core.files import non_file_kind
 from triune.engine.weights.huggingface.files import read_json
 
 _SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 
 
 class Store:
@@ -23,8 +22,12 @@ class Store:
         dtypes: safetensors' names of the element types, by name.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, single: str = _SINGLE) -> None:
         """Open the files, and compare each size and offset with them.
+
+        Args:
+            folder: the directory.
+            single: the name of the file if there is one; if there are several, their index is called like it.
 
         Raises:
             NotFoundError: there are none.
@@ -34,13 +37,14 @@ class Store:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         self._folder = folder
-        index = read_json(folder / _INDEX)
+        index_name = f"{single}.index.json"
+        index = read_json(folder / index_name)
         if index is None:
-            if not (folder / _SINGLE).exists():
-                raise NotFoundError(f"{folder}: there is neither {_SINGLE} nor {_INDEX} in it")
-            self._open(_SINGLE, None)
+            if not (folder / single).exists():
+                raise NotFoundError(f"{folder}: there is neither {single} nor {index_name} in it")
+            self._open(single, None)
             return
-        parts = _parts(index, f"{folder.name}/{_INDEX}")
+        parts = _parts(index, f"{folder.name}/{index_name}")
         for name, tensors in parts.items():
             self._open(name, tensors)
 
