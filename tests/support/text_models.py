@@ -47,3 +47,19 @@ def write_text_model(folder: Path, *, fill: float | None = None, **changes: obje
     save_file(tensors, folder / "model.safetensors")
     byte_tokenizer().backend.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def write_adapter(folder: Path, seed: int = 1, *, rank: int = 4, **changes: object) -> Path:
+    """Write a LoRA adapter of that model as PEFT does, with random matrices for queries and for the end of MLPs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": ["q_proj", "down_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings | changes))
+    rng = np.random.default_rng(seed)
+    tensors: dict[str, np.ndarray] = {}
+    for layer in range(2):
+        for name, width in (("self_attn.q_proj", 32), ("mlp.down_proj", 48)):
+            prefix = f"base_model.model.model.layers.{layer}.{name}"
+            tensors[f"{prefix}.lora_A.weight"] = rng.normal(size=(rank, width)).astype(np.float32)
+            tensors[f"{prefix}.lora_B.weight"] = rng.normal(size=(32, rank)).astype(np.float32)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder

@@ -154,7 +154,7 @@ def test_parameters(tmp_path: Path) -> None:
         (
             parameter("cache_tipe", "int8"),
             InvalidArgumentError,
-            "'cache_tipe'; backend 'transformer' knows cache_",
+            "'cache_tipe'; backend 'transformer' knows adapters, cache_",
         ),
         (parameter("own_process", "true"), InvalidArgumentError, "'own_process'; backend"),
         (parameter("speculation", "model"), InvalidArgumentError, "must be one of off, ngram"),
