@@ -31,6 +31,9 @@ _MOST_ELEMENTS = 1 << 20
 _STEPS: Mapping[str, int] = {"ReverseSequence": 1, "LSTM": 4, "GRU": 4, "RNN": 4}
 """Operators with an input for the lengths of sequences, and its position."""
 
+_DIVISORS: Mapping[str, int] = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6}
+"""Operators that divide floats by a scale before they round them to integers, and its position."""
+
 
 @dataclass(frozen=True, slots=True)
 class Uses:
@@ -39,7 +42,7 @@ class Uses:
     Attributes:
         kept: for an attention mask, the value that masks nothing: 1 in `(1 - mask) * -3.4e38`. Values other than 0 and
             1 would overflow. None if the input is not a mask.
-        is_divisor: whether integers are divided by the input, so that it must not be 0.
+        is_divisor: whether integers are divided by the input, or floats that become integers, so that it must not be 0.
         is_length: whether the input is a number of steps of a sequence.
     """
 
@@ -87,6 +90,9 @@ class _UseSearch:
     def _note(self, node: NodeProto, operands: list[set[_Source]], values: Values) -> None:
         if node.op_type in ("Div", "Mod"):
             self._use([each for each in operands[1] if each.is_integer], is_divisor=True)
+        position = _DIVISORS.get(node.op_type, len(operands))
+        if position < len(operands):
+            self._use(operands[position], is_divisor=True)
         position = _STEPS.get(node.op_type, len(operands))
         if position < len(operands):
             self._use(operands[position], is_length=True)

@@ -84,3 +84,10 @@ def test_lengths_are_within_the_steps() -> None:
     for each in revealing_inputs(inputs_of_model(model), extremes=False):
         assert (each.arrays["s"] >= 1).all()
         assert (each.arrays["s"] <= len(each.arrays["x"])).all()
+
+
+def test_scales_of_integers_are_never_zero() -> None:
+    nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"])]
+    inputs = [("x", FLOAT, [4]), ("s", FLOAT, [])]
+    model = model_of(nodes, inputs, [("y", TensorProto.UINT8, [4])], z=np.uint8(3))
+    assert uses_of(model.graph) == {"s": Uses(is_divisor=True)}
