@@ -19,6 +19,7 @@ from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload, short_switch_interval
 from triune.frontends.metrics import MetricsServer
 from triune.frontends.openai import openai_routes
+from triune.frontends.playground import playground_routes
 from triune.frontends.short import ShortLimits
 from triune.hosting import kill_all
 from triune.lifetime.descriptors import connections_within, raise_descriptor_limit, share_of
@@ -138,6 +139,7 @@ async def _serve(
                 more_routes=lambda bodies: [
                     *openai_routes(server, bodies, offload),
                     *anthropic_routes(server, bodies),
+                    *(playground_routes(server) if settings.has_playground else ()),
                 ],
             ),
             GrpcServer(

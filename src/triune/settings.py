@@ -69,6 +69,7 @@ class Settings:
             cannot be read. None: only the repository. False: neither.
         exit_timeout_seconds: how long requests under way may take after the server was told to stop.
         name: the server's name in its metadata.
+        has_playground: whether there is a page for browsers at `/` of the HTTP port.
     """
 
     repository: RepositorySettings
@@ -83,3 +84,4 @@ class Settings:
     is_exiting_on_error: bool | None = None
     exit_timeout_seconds: float = 30.0
     name: str = "triune"
+    has_playground: bool = True

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from triune.frontends.kserve.http.server import HttpServer
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
 from triune.frontends.openai import openai_routes
+from triune.frontends.routes import ApiRoute
 
 T = TypeVar("T")
 
@@ -45,9 +46,13 @@ class TextServer:
 
 @contextlib.contextmanager
 def serve_text(
-    make_models: Callable[[], TableTextModels], *, rules: Rules = OPEN, limits: Limits | None = None
+    make_models: Callable[[], TableTextModels],
+    *,
+    rules: Rules = OPEN,
+    limits: Limits | None = None,
+    more_routes: Callable[[Any], Sequence[ApiRoute]] = lambda models: (),
 ) -> Iterator[TextServer]:
-    """Serve in a thread."""
+    """Serve in a thread. `more_routes` makes routes for the models beside those of the APIs for text."""
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -65,6 +70,7 @@ def serve_text(
             more_routes=lambda bodies: [
                 *openai_routes(models, bodies, offload),
                 *anthropic_routes(models, bodies),
+                *more_routes(models),
             ],
         )
         return server, offload, TextServer(await server.start(), models, budget, loop)

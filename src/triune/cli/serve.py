@@ -63,6 +63,7 @@ def serve(
     allow_http: Annotated[bool, typer.Option(help="Serve HTTP.")] = True,
     allow_grpc: Annotated[bool, typer.Option(help="Serve gRPC.")] = True,
     allow_metrics: Annotated[bool, typer.Option(help="Serve metrics.")] = True,
+    playground: Annotated[bool, typer.Option(help="Show a page for browsers at / of the HTTP port.")] = True,
     allow_cpu_metrics: Annotated[bool, typer.Option(help="Export the metrics nv_cpu_*.")] = True,
     metrics_interval_ms: Annotated[float, typer.Option(min=0, help="How often nv_cpu_* are measured, at most.")] = 2000,
     metrics_config: Annotated[
@@ -305,6 +306,7 @@ def serve(
         is_exiting_on_error=exit_on_error,
         exit_timeout_seconds=exit_timeout_secs,
         name=name,
+        has_playground=playground,
         access=Access.of(
             read_keys(api_keys or (), api_key_file, os.environ),
             http_restricted_api or (),

@@ -21,6 +21,7 @@ BOOLEANS = frozenset(
         "allow-grpc",
         "allow-metrics",
         "allow-cpu-metrics",
+        "playground",
         "strict-readiness",
         "exit-on-error",
         "log-info",

@@ -20,7 +20,7 @@ class ApiRoute:
     """A route of an API. Front ends declare these; only `guarded` makes routes that can be served.
 
     Attributes:
-        api: the API that the route belongs to, whose rule callers must satisfy.
+        api: the API that the route belongs to, whose rule callers must satisfy; None for what everybody may read.
         path: the path, in Starlette's notation.
         endpoint: answers a request.
         methods: the allowed HTTP methods.
@@ -30,7 +30,7 @@ class ApiRoute:
             for none.
     """
 
-    api: Api
+    api: Api | None
     path: str
     endpoint: Endpoint
     methods: tuple[str, ...] = ("GET",)
@@ -43,7 +43,7 @@ class ApiRoute:
         A caller without access gets the error of `Rule.check`, as `answer_error` or the app's exception handlers answer
         it.
         """
-        rule = rules.get(self.api)
+        rule = rules.get(self.api) if self.api is not None else None
         endpoint, answer_error = self.endpoint, self.answer_error
         if rule is None and answer_error is None:
             return Route(self.path, endpoint, methods=self.methods)

@@ -1,0 +1,31 @@
+"""The routes of the page."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from triune.frontends.access import Api
+from triune.frontends.kserve.body import JsonResponse
+from triune.frontends.playground.files import PageFiles
+from triune.frontends.playground.overview import PlaygroundModels, overview
+from triune.frontends.routes import ApiRoute
+
+
+def playground_routes(models: PlaygroundModels) -> list[ApiRoute]:
+    """Make the routes.
+
+    The files of the page are open to everybody: they are the same on every server, and a browser that opens a page has
+    no way to send a key. What the page then asks for has the rules of the APIs that it asks.
+
+    Args:
+        models: the server.
+    """
+    page = PageFiles()
+
+    async def show_models(request: Request) -> Response:
+        return JsonResponse(await overview(models), headers={"Cache-Control": "no-store"})
+
+    return [
+        ApiRoute(None, "/", page.page),
+        ApiRoute(Api.STATISTICS, "/playground/models", show_models),
+        ApiRoute(None, "/playground/{file}", page.file),
+    ]

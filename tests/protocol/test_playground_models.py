@@ -1,0 +1,100 @@
+"""Similarity and pictures on the page at `/`, in Chromium, with real models of the zoo."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from support.browser import chromium, fits, opened
+from support.process import Served, serve
+from triune.zoo.packages import PackageCache
+from triune.zoo.repository import build_repository
+from triune.zoo.samples import read_picture
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("zoo")
+    build_repository(folder, models=["efficientnet_lite0", "all-minilm-l6-v2"])
+    with serve(folder) as served:
+        yield served
+
+
+@pytest.fixture
+def page(browser: Browser, zoo: Served) -> Iterator[Page]:
+    with opened(browser, f"http://{zoo.http}/") as made:
+        yield made
+
+
+def test_similar_texts_are_near_each_other(page: Page) -> None:
+    page.get_by_role("link", name="Similarity").click()
+    page.get_by_label("Texts, one a line").fill(
+        "A cat sits on the mat.\n\n  There is a cat on the rug.\n<b>The central bank</b> raised its interest rate.\n"
+    )
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("rowheader")).to_have_text(
+        [
+            "1 A cat sits on the mat.",
+            "2 There is a cat on the rug.",
+            "3 <b>The central bank</b> raised its interest rate.",
+        ]
+    )
+    values = [float(each) for each in page.locator(".cosines td").all_text_contents()]
+    rows = [values[:3], values[3:6], values[6:]]
+    assert [rows[place][place] for place in range(3)] == [1, 1, 1]
+    assert rows[0][1] == rows[1][0] == pytest.approx(0.70, abs=0.011)
+    assert max(rows[0][2], rows[1][2]) < 0.2
+    expect(page.locator("#similarity-result .meta")).to_contain_text("384 dimensions")
+    page.get_by_label("Texts, one a line").fill("alone")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("alert")).to_have_text("Error two texts at least are needed; write one a line")
+
+
+def test_a_picture_is_named(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "chelsea.png").write_bytes(read_picture("chelsea", PackageCache()))
+    (tmp_path / "<img src=x onerror=alert(1)>.png").write_bytes(b"nonsense")
+    page.get_by_role("link", name="Images").click()
+    picture = page.get_by_label("Choose a picture")
+    expect(picture).to_be_enabled()
+    picture.set_input_files(tmp_path / "chelsea.png")
+    labels = page.locator(".labels li")
+    expect(labels.first).to_contain_text("Egyptian cat")
+    expect(labels).to_have_count(5)
+    # As examples/classify_image.py names it, whose bicubic filter gives 38%.
+    share = float(re.findall(r"([\d.]+) %", labels.first.inner_text())[0])
+    assert 30 < share < 45
+    expect(page.get_by_role("img", name="What the model sees")).to_be_visible()
+    page.get_by_label("Values of pixels").select_option("0 to 255")
+    expect(labels.first).not_to_contain_text(f"{share} %")
+    picture.set_input_files(tmp_path / "<img src=x onerror=alert(1)>.png")
+    expect(page.get_by_role("alert")).to_contain_text("is no picture that this browser can read")
+    assert page.locator("main img").count() == 0
+
+
+def test_parts_without_a_model_say_so(page: Page) -> None:
+    expect(page.get_by_role("log")).to_contain_text("No model that is ready can chat")
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+
+
+def test_on_a_phone(browser: Browser, zoo: Served, tmp_path: Path) -> None:
+    (tmp_path / "chelsea.png").write_bytes(read_picture("chelsea", PackageCache()))
+    with opened(browser, f"http://{zoo.http}/", viewport={"width": 360, "height": 640}) as page:
+        page.get_by_role("link", name="Similarity").click()
+        page.get_by_role("button", name="Compare").click()
+        expect(page.locator(".cosines td")).to_have_count(16)
+        assert fits(page)
+        page.get_by_role("link", name="Images").click()
+        page.get_by_label("Choose a picture").set_input_files(tmp_path / "chelsea.png")
+        expect(page.locator(".labels li")).to_have_count(5)
+        assert fits(page)
+        page.get_by_role("link", name="Models").click()
+        expect(page.get_by_role("row").filter(has_text="efficientnet_lite0")).to_contain_text("images")
+        assert fits(page)
