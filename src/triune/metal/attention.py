@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.metal.context import Context, Lowering, builder_of
-from triune.metal.library import mx
+from triune.metal.library import Value, mx
 
 _CLOSE = 1e-4
 """How far a table may be from the angles that are read from it; 16 bits have steps of 5e-4 and more below 1."""
@@ -42,21 +42,35 @@ def _rotary(c: Context) -> None:
     """RotaryEmbedding of [batch, tokens, heads * size] or [batch, heads, tokens, size], in the tables' type."""
     x = c.input(0)
     is_flat = x.ndim == 3
-    lengths = builder_of(c).wavelengths.get(c.node.input[1])
-    if lengths is not None and is_flat and x.shape[1] == 1 and c.has(3):
-        rows = x.reshape((x.shape[0], int(c.attributes["num_heads"]), 1, -1))
-        turned = mx.fast.rope(
-            rows,
-            2 * lengths.shape[0],
-            traditional=bool(c.attributes.get("interleaved", 0)),
-            base=None,
-            scale=1.0,
-            offset=c.input(3).reshape(-1).astype(mx.int32),
-            freqs=lengths,
-        )
-        c.give(turned.reshape(x.shape))
-        return
     rows = x.reshape((*x.shape[:2], int(c.attributes["num_heads"]), -1)) if is_flat else mx.swapaxes(x, 1, 2)
+    if is_flat and x.shape[1] == 1 and c.has(3):
+        c.give(turned(c, rows[:, 0]).reshape(x.shape))
+        return
+    found = _by_tables(c, rows)
+    c.give(found.reshape(x.shape) if is_flat else mx.swapaxes(found, 1, 2))
+
+
+def turned(c: Context, x: Value) -> Value:
+    """Turn heads [tokens, heads, size] by the angles of their positions: inputs 1 to 3 of the node are those of
+    RotaryEmbedding, and so are the attributes `interleaved` and `rotary_embedding_dim`.
+    """
+    lengths = builder_of(c).wavelengths.get(c.node.input[1])
+    if lengths is None:
+        return _by_tables(c, x[:, None])[:, 0]
+    found = mx.fast.rope(
+        x[:, :, None],
+        2 * lengths.shape[0],
+        traditional=bool(c.attributes.get("interleaved", 0)),
+        base=None,
+        scale=1.0,
+        offset=c.input(3).reshape(-1),
+        freqs=lengths,
+    )
+    return found[:, :, 0]
+
+
+def _by_tables(c: Context, rows: Value) -> Value:
+    """Turn [batch, tokens, heads, size] by the angles of tables."""
     cosines, sines = c.input(1), c.input(2)
     if c.has(3):
         positions = mx.clip(c.input(3), 0, cosines.shape[0] - 1)
@@ -64,18 +78,18 @@ def _rotary(c: Context) -> None:
     # The same for all heads: now they are of the shape batch, tokens, 1, half of the size.
     cosines, sines = (mx.expand_dims(each, 2) for each in (cosines, sines))
     part = int(c.attributes.get("rotary_embedding_dim", 0)) or rows.shape[-1]
-    turned, rest = rows[..., :part], rows[..., part:]
+    first, rest = rows[..., :part], rows[..., part:]
     if c.attributes.get("interleaved", 0):
-        one, other = turned[..., 0::2], turned[..., 1::2]
+        one, other = first[..., 0::2], first[..., 1::2]
     else:
-        one, other = turned[..., : part // 2], turned[..., part // 2 :]
+        one, other = first[..., : part // 2], first[..., part // 2 :]
     real, imaginary = one * cosines - other * sines, one * sines + other * cosines
     if c.attributes.get("interleaved", 0):
-        found = mx.stack([real, imaginary], axis=-1).reshape(turned.shape)
+        found = mx.stack([real, imaginary], axis=-1).reshape(first.shape)
     else:
         found = mx.concatenate([real, imaginary], axis=-1)
-    found = mx.concatenate([found.astype(x.dtype), rest], axis=-1) if rest.shape[-1] else found.astype(x.dtype)
-    c.give(found.reshape(x.shape) if is_flat else mx.swapaxes(found, 1, 2))
+    found = found.astype(rows.dtype)
+    return mx.concatenate([found, rest], axis=-1) if rest.shape[-1] else found
 
 
 def fused_attention(c: Context) -> None:

@@ -26,6 +26,7 @@ class MlxBuilder(Builder[Value]):
         is_compiling: whether the values have no elements yet.
         float_type: MLX's type for ONNX's FLOAT.
         quantized: the second operands of products that are packed, by name.
+        checks: whether indices are checked, which is a task of the caller otherwise.
         wavelengths: see `attention.wavelengths`, by the name of the table of cosines, where MLX may compute the angles.
     """
 
@@ -38,7 +39,9 @@ class MlxBuilder(Builder[Value]):
         wavelengths: Mapping[str, Value] = MappingProxyType({}),
         *,
         is_compiling: bool = False,
+        checks: bool = True,
     ) -> None:
+        self.checks = checks
         self.faults: list[tuple[Value, str]] = []
         self.is_compiling = is_compiling
         self.float_type = float_type
@@ -237,7 +240,7 @@ class MlxBuilder(Builder[Value]):
 
     def within(self, indices: Value, size: int, what: str) -> Value:
         """Indices that count from the front. They are checked, and negative ones count from the end of `size`."""
-        if indices.size == 0:
+        if indices.size == 0 or not self.checks:
             return indices
         front = mx.where(indices < 0, indices + size, indices)
         self.faults.append(

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from triune.graph.conversion.problems import Refusal
 from triune.metal.context import Context, Lowering, builder_of
-from triune.metal.library import Value, mx
+from triune.metal.library import Value, fused, mx
 
 
 def _number(number: float, x: Value) -> Value:
@@ -86,13 +86,27 @@ def _hard_sigmoid(x: Value, alpha: float, beta: float) -> Value:
     return mx.clip(_number(alpha, x) * x + _number(beta, x), _number(0, x), _number(1, x))
 
 
-def _gelu(x: Value, approximate: str) -> Value:
+@fused
+def _exact_gelu(x: Value) -> Value:
     wide = x.astype(mx.float32)
-    if approximate == "none":
-        found = wide * 0.5 * (1 + mx.erf(wide * math.sqrt(0.5)))
-    else:
-        found = wide * 0.5 * (1 + mx.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide * wide * wide)))
-    return found.astype(x.dtype)
+    return (wide * 0.5 * (1 + mx.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
+
+
+@fused
+def _tanh_gelu(x: Value) -> Value:
+    wide = x.astype(mx.float32)
+    inner = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide * wide * wide)
+    return (wide * 0.5 * (1 + mx.tanh(inner))).astype(x.dtype)
+
+
+def _gelu(x: Value, approximate: str) -> Value:
+    return _exact_gelu(x) if approximate == "none" else _tanh_gelu(x)
+
+
+@fused
+def swiglu(gate: Value, x: Value) -> Value:
+    """gate * sigmoid(gate) * x."""
+    return gate * mx.sigmoid(gate) * x
 
 
 OPS: Mapping[str, Callable[..., Value]] = {

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, TypeAlias
 
 import ml_dtypes
@@ -60,6 +60,14 @@ def exclusive() -> Generator[None]:
 def is_gpu() -> bool:
     """Whether MLX computes on a GPU, by Metal or CUDA."""
     return mx.default_device().type == mx.gpu
+
+
+def fused(function: Callable[..., Value]) -> Callable[..., Value]:
+    """The function of arrays, which computes element by element, as one operation on a GPU.
+
+    It is compiled when it is first called, and serves all shapes. On a CPU MLX would need a compiler of C++.
+    """
+    return mx.compile(function, shapeless=True) if is_gpu() else function
 
 
 def kind_of(dtype: Any) -> Any:

@@ -1,10 +1,10 @@
-"""`triune::PagedAttention` in MLX, over caches whose blocks are [block size, heads, size].
+"""`triune::PagedAttention` in MLX, over caches of whole layers: [blocks, keys and values, heads, block size, size].
 
-Sequences of a step are computed in groups of about as many new tokens each. Groups are padded, so that a function which
-MLX compiled for their shapes serves many steps. A cache has one more block than are counted: padding is written there.
+Sequences of a step are computed in groups of about as many new tokens each. What a layer needs of a step is computed
+once, for all layers; each layer writes its keys and values by one operation, and reads them by another one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.core.decoder import CacheType, DecoderStep
+from triune.metal.attention import turned
 from triune.metal.context import Context
-from triune.metal.library import Value, mx
-
-Round = Callable[[int], int]
-"""The size to which a size is padded."""
+from triune.metal.library import Value, fused, mx
 
 
 def coarse(size: int) -> int:
@@ -27,17 +25,20 @@ def coarse(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Sequences that are computed together: what is known when a function is compiled.
+    """Sequences that are computed together.
 
     Attributes:
         count: the sequences.
-        tokens: the new tokens of each.
+        tokens: the new tokens of each; of some sequences perhaps fewer.
         blocks: the blocks of each; 0 if none has tokens in the cache, so that only new tokens are seen.
+        length: the tokens of each at the end of the step, if all have as many, and as many new ones; else 0. Such a
+            group needs no mask but the causal one.
     """
 
     count: int
     tokens: int
     blocks: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,11 @@ class Layout:
     """A step in groups.
 
     Attributes:
-        groups: the groups. A function is compiled for equal groups and shapes of `arrays`.
+        groups: the groups.
         arrays: by name: `slots` INT32 [tokens], where the tokens' keys and values are written, counted in tokens from
-            the first block; `back` INT32 [tokens], each token's place among those of all groups; for group N `rows.N`
-            INT32 [count, tokens], the step's tokens, `past.N` INT32 [count], tokens in the cache, and `table.N` INT32
-            [count, blocks].
+            the first block; for group N `past.N` INT32 [count], tokens in the cache, and `table.N` INT32 [count,
+            blocks]. Unless tokens are in order also `rows.N` INT32 [count, tokens], the step's tokens, and `back` INT32
+            [tokens], each token's place among those of all groups.
         is_in_order: whether the tokens of the only group are those of the step.
     """
 
@@ -58,44 +59,39 @@ class Layout:
     is_in_order: bool
 
 
-def layout_of(step: DecoderStep, block_size: int, num_blocks: int, size_of: Round) -> Layout:
-    """Arrange a step, which fits the cache, in groups.
-
-    Args:
-        step: the step.
-        block_size: the tokens of a block.
-        num_blocks: the blocks that are counted.
-        size_of: how sizes are padded.
-    """
+def layout_of(step: DecoderStep, block_size: int) -> Layout:
+    """Arrange a step, which fits the cache, in groups."""
     new, begins = np.diff(step.subsequence_begins), step.subsequence_begins
+    totals = step.past_lengths + new
+    held = -(-totals // block_size)
     members: dict[tuple[int, bool], list[int]] = {}
-    for which in np.flatnonzero(new).tolist():
-        members.setdefault((size_of(int(new[which])), step.past_lengths[which] == 0 < new[which] - 1), []).append(which)
-    num_tokens = len(step.input_ids)
+    for which, (count, past) in enumerate(zip(new.tolist(), step.past_lengths.tolist(), strict=True)):
+        if count:
+            members.setdefault((coarse(count), past == 0 < count - 1), []).append(which)
     groups: list[Group] = []
-    arrays: dict[str, NDArray[np.int32]] = {}
-    back, place = np.zeros(num_tokens, np.int32), 0
-    for index, ((tokens, is_fresh), sequences) in enumerate(members.items()):
-        count = size_of(len(sequences))
-        held = [(int(step.past_lengths[each] + new[each]) + block_size - 1) // block_size for each in sequences]
-        blocks = 0 if is_fresh else size_of(max(held))
-        rows, past = np.zeros((count, tokens), np.int32), np.zeros(count, np.int32)
-        table = np.full((count, blocks), num_blocks, np.int32)
-        for row, (which, used) in enumerate(zip(sequences, held, strict=True)):
-            own = np.arange(begins[which], begins[which + 1], dtype=np.int32)
-            rows[row, : len(own)], past[row] = own, step.past_lengths[which]
-            back[own] = place + row * tokens + np.arange(len(own))
-            if blocks:
-                first = step.block_indices_begins[which]
-                table[row, :used] = step.block_indices[first : first + used]
-        groups.append(Group(count, tokens, blocks))
-        arrays |= {f"rows.{index}": rows, f"past.{index}": past, f"table.{index}": table}
-        place += count * tokens
-    padded = groups[0].count * groups[0].tokens if len(groups) == 1 else size_of(num_tokens)
-    is_in_order = len(groups) == 1 and bool((back == np.arange(num_tokens)).all())
-    slots = np.full(padded, num_blocks * block_size, np.int32)
-    slots[:num_tokens] = _slots(step, new, block_size)
-    arrays |= {"slots": slots, "back": np.concatenate([back, np.zeros(padded - num_tokens, np.int32)])}
+    arrays: dict[str, NDArray[np.int32]] = {"slots": _slots(step, new, block_size)}
+    back, place = np.zeros(len(step.input_ids), np.int32), 0
+    for index, ((_, is_fresh), sequences) in enumerate(members.items()):
+        counts, lengths = new[sequences], totals[sequences]
+        tokens, blocks = int(counts.max()), 0 if is_fresh else int(held[sequences].max())
+        is_even = bool((counts == tokens).all() and (lengths == lengths[0]).all())
+        within = np.arange(tokens, dtype=np.int32)
+        is_token = within < counts[:, None]
+        rows = np.where(is_token, begins[sequences][:, None] + within, 0).astype(np.int32)
+        back[rows[is_token]] = place + np.flatnonzero(is_token)
+        arrays |= {f"rows.{index}": rows, f"past.{index}": step.past_lengths[sequences]}
+        if blocks:
+            places = np.arange(blocks)
+            firsts = step.block_indices_begins[sequences][:, None]
+            is_held = places < held[sequences][:, None]
+            arrays[f"table.{index}"] = np.where(is_held, step.block_indices[np.where(is_held, firsts + places, 0)], 0)
+        groups.append(Group(len(sequences), tokens, blocks, int(lengths[0]) if is_even else 0))
+        place += rows.size
+    is_in_order = len(groups) == 1 and place == len(back) and bool((back == np.arange(place)).all())
+    if is_in_order:
+        del arrays["rows.0"]
+    else:
+        arrays["back"] = back
     return Layout(tuple(groups), arrays, is_in_order)
 
 
@@ -131,102 +127,157 @@ class CacheForm:
         return (x[..., : -self.extra].astype(mx.float32) * scale).astype(kind)
 
 
-class PagedAttention:
-    """Computes the operator for a step whose layout is set before."""
+@fused
+def _joined(key: Value, value: Value, is_key: Value, broken: Value) -> Value:
+    return mx.where(mx.isfinite(value), mx.where(is_key, key, value), broken)
 
-    def __init__(self, form: CacheForm) -> None:
-        self._form = form
+
+def joined(key: Value, value: Value) -> Value:
+    """Keys and values [tokens, heads, size] as one array [tokens, 2, heads, size].
+
+    A value of no number would reach other sequences: in a mask it is multiplied by 0. So it becomes 0, and its key no
+    number, which reaches none.
+    """
+    is_key = mx.array([True, False]).reshape((2, 1, 1))
+    broken = mx.array([mx.nan, 0.0], dtype=value.dtype).reshape((2, 1, 1))
+    return _joined(key[:, None], value[:, None], is_key, broken)
+
+
+class PagedAttention:
+    """Computes the operator, and `RotaryAttention` (see `fusion`), for a step whose layout is set before.
+
+    The values of the graph that are named as caches of keys are the caches of whole layers: [rows, size], a row for
+    each token of each head of the keys, and of the values, of each block.
+    """
+
+    def __init__(self, form: CacheForm, block_size: int) -> None:
+        self._form, self._block_size = form, block_size
         self._layout: Layout | None = None
-        self._seen: dict[tuple[int, int], Value] = {}
+        self._made: dict[tuple[Any, ...], Value] = {}
 
     def begin(self, layout: Layout) -> None:
-        """Set the layout of the step that is computed, or compiled, next."""
-        self._layout, self._seen = layout, {}
+        """Set the layout of the step that is computed next."""
+        self._layout, self._made = layout, {}
 
-    def __call__(self, c: Context) -> None:
-        """Compute a node. The arrays of the layout are values of the graph, by their names."""
-        layout = self._layout
-        assert layout is not None
+    def end(self) -> None:
+        """Drop what belongs to the step."""
+        self._layout, self._made = None, {}
+
+    def attention(self, c: Context) -> None:
+        """Compute a node `PagedAttention`. The arrays of the layout are values of the graph, by their names."""
         heads, kv_heads = int(c.attributes["num_heads"]), int(c.attributes["num_kv_heads"])
         flat = c.input(0), c.input(1), c.input(2)
         query, key, value = (
             each.reshape((each.shape[0], number, -1))
             for each, number in zip(flat, (heads, kv_heads, kv_heads), strict=True)
         )
-        # A value of no number would reach other sequences: in a mask it is multiplied by 0. In a key it reaches none.
-        is_sound = mx.isfinite(value)
-        kept_key = mx.where(is_sound, key, mx.array(mx.nan, dtype=key.dtype))
-        kept_value = mx.where(is_sound, value, mx.array(0, dtype=value.dtype))
-        slots = c.scope.value("slots")
-        caches = [
-            _written(c.input(place), slots, self._form.kept(each)) for place, each in ((3, kept_key), (4, kept_value))
-        ]
-        scale = float(c.attributes.get("scale", 0.0)) or query.shape[-1] ** -0.5
+        self._attend(c, query, key, value, cache=3)
+
+    def rotary_attention(self, c: Context) -> None:
+        """Compute a node `RotaryAttention`."""
+        heads, kv_heads = int(c.attributes["num_heads"]), int(c.attributes["num_kv_heads"])
+        x = c.input(0)
+        x = x.reshape((x.shape[0], heads + 2 * kv_heads, -1))
+        # Values are turned, too, and not read: a part of the heads would have to be copied before.
+        found = turned(c, x)
+        self._attend(c, found[:, :heads], found[:, heads : heads + kv_heads], x[:, heads + kv_heads :], cache=4)
+
+    def _attend(self, c: Context, query: Value, key: Value, value: Value, *, cache: int) -> None:
+        """Write keys and values [tokens, kv heads, size], and let queries [tokens, heads, size] see them."""
+        layout = self._layout
+        assert layout is not None
+        kv_heads, size = key.shape[1:]
+        new = joined(key, value)
+        rows = c.input(cache)
+        rows[self._rows(c, kv_heads)] = self._form.kept(new.reshape((-1, 2 * kv_heads, size)))
+        scale = float(c.attributes.get("scale", 0.0)) or size**-0.5
         found: list[Value] = []
         for index, group in enumerate(layout.groups):
-            rows = None if layout.is_in_order else c.scope.value(f"rows.{index}")
-            queries = _grouped(query, group, rows)
+            tokens = None if layout.is_in_order else c.scope.value(f"rows.{index}")
             if group.blocks:
-                table = c.scope.value(f"table.{index}")
-                keys, values = (
-                    self._form.numbers(mx.take(cache, table, 0), query.dtype).reshape(
-                        (group.count, -1, kv_heads, query.shape[-1])
-                    )
-                    for cache in caches
-                )
+                blocks = rows.reshape((-1, self._block_size, rows.shape[-1]))
+                read = mx.take(blocks, self._blocks(c, index, kv_heads), 0)
+                both = self._form.numbers(read, query.dtype).reshape((2, group.count, kv_heads, -1, size))
+                keys, values = both[0], both[1]
             else:
-                keys, values = (_grouped(each, group, rows) for each in (kept_key, kept_value))
-            mask = self._mask(c, index, group, int(c.attributes.get("sliding_window", 0)))
-            operands = (mx.swapaxes(each, 1, 2) for each in (queries, keys, values))
-            attended = _attended(*operands, scale=scale, mask=mask, cap=float(c.attributes.get("softcap", 0.0)))
+                both = _grouped(new, group, tokens)
+                keys, values = mx.swapaxes(both[:, :, 0], 1, 2), mx.swapaxes(both[:, :, 1], 1, 2)
+            window = int(c.attributes.get("sliding_window", 0))
+            mask: Value | str | None
+            if group.length and (not window or window >= group.length or group.tokens == 1):
+                first = max(group.length - window, 0) if window else 0
+                keys, values = keys[:, :, first : group.length], values[:, :, first : group.length]
+                mask = None if group.tokens == 1 else "causal"
+            else:
+                mask = self._mask(c, index, group, window, keys.shape[2])
+            attended = _attended(
+                mx.swapaxes(_grouped(query, group, tokens), 1, 2),
+                keys,
+                values,
+                scale=scale,
+                mask=mask,
+                cap=float(c.attributes.get("softcap", 0.0)),
+            )
             found.append(mx.swapaxes(attended, 1, 2).reshape((group.count * group.tokens, -1)))
         whole = found[0] if len(found) == 1 else mx.concatenate(found)
         c.give(whole if layout.is_in_order else mx.take(whole, c.scope.value("back"), 0))
-        for index, cache in enumerate(caches, start=1):
-            c.give(cache, index)
+        for place in (1, 2):
+            c.give(rows, place)
 
-    def _mask(self, c: Context, index: int, group: Group, window: int) -> Value | str:
+    def _rows(self, c: Context, kv_heads: int) -> Value:
+        """The rows of a cache that the step writes, INT32 [tokens, 2 * kv heads]."""
+        key = "rows", kv_heads
+        if key not in self._made:
+            slots, size = c.scope.value("slots")[:, None], self._block_size
+            first = slots // size * (2 * kv_heads * size) + slots % size
+            self._made[key] = first + mx.arange(2 * kv_heads, dtype=mx.int32) * size
+        return self._made[key]
+
+    def _blocks(self, c: Context, index: int, kv_heads: int) -> Value:
+        """The blocks of heads that a group reads, INT32 [2, count, kv heads, blocks]."""
+        key = "blocks", index, kv_heads
+        if key not in self._made:
+            table = c.scope.value(f"table.{index}")[:, None] * (2 * kv_heads)
+            self._made[key] = table + mx.arange(2 * kv_heads, dtype=mx.int32).reshape((2, 1, kv_heads, 1))
+        return self._made[key]
+
+    def _mask(self, c: Context, index: int, group: Group, window: int, num_keys: int) -> Value | str:
         """Which keys each new token of a group sees, BOOL [count, 1, tokens, keys]; the same for all layers."""
         if not group.blocks and (not window or window >= group.tokens):
             return "causal"
-        if (index, window) not in self._seen:
+        key = "mask", index, window
+        if key not in self._made:
             past = c.scope.value(f"past.{index}").reshape((-1, 1, 1, 1))
             # The first position of the keys is 0, be they in the cache or new.
             queries = past + mx.arange(group.tokens)[:, None]
-            keys = mx.arange(self._num_keys(c, index, group))
+            keys = mx.arange(num_keys)
             seen = keys <= queries
-            self._seen[index, window] = seen & (keys > queries - window) if window else seen
-        return self._seen[index, window]
-
-    def _num_keys(self, c: Context, index: int, group: Group) -> int:
-        return group.blocks * c.input(3).shape[1] if group.blocks else group.tokens
-
-
-def _written(cache: Value, slots: Value, new: Value) -> Value:
-    """A cache with new tokens; MLX writes them in place if nobody else has the cache."""
-    flat = cache.reshape((-1, *cache.shape[2:]))
-    flat[slots] = new
-    return flat.reshape(cache.shape)
+            self._made[key] = seen & (keys > queries - window) if window else seen
+        return self._made[key]
 
 
 def _grouped(x: Value, group: Group, rows: Value | None) -> Value:
-    """The tokens [tokens, heads, size] of a group: [count, tokens, heads, size]."""
+    """The tokens [tokens, ...] of a group: [count, tokens, ...]."""
     found = x if rows is None else mx.take(x, rows.reshape(-1), 0)
     return found.reshape((group.count, group.tokens, *x.shape[1:]))
 
 
-def _attended(query: Value, key: Value, value: Value, *, scale: float, mask: Value, cap: float) -> Value:
+def _attended(query: Value, key: Value, value: Value, *, scale: float, mask: Value | str | None, cap: float) -> Value:
     """Attention of [count, heads, tokens, size] over [count, kv heads, keys, size].
 
     With a cap, scores become cap * tanh(score / cap), which MLX's own function does not have. `mask` is BOOL [count, 1,
-    tokens, keys] or "causal".
+    tokens, keys], "causal", or None where all keys are seen.
     """
     if not cap:
         return mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=mask)
     count, heads, tokens, size = query.shape
-    seen = mask if isinstance(mask, mx.array) else mx.arange(tokens) <= mx.arange(tokens)[:, None]
     grouped = query.reshape((count, key.shape[1], -1, tokens, size))
     scores = mx.matmul(grouped, mx.swapaxes(key, 2, 3)[:, :, None]).astype(mx.float32) * scale
-    scores = mx.where(mx.expand_dims(seen, -3), cap * mx.tanh(scores / cap), -mx.inf)
+    scores = cap * mx.tanh(scores / cap)
+    if mask is not None:
+        num_keys = key.shape[2]
+        past = num_keys - tokens
+        seen = mx.arange(num_keys) <= past + mx.arange(tokens)[:, None] if isinstance(mask, str) else mask[:, :, None]
+        scores = mx.where(seen, scores, -mx.inf)
     weights = mx.softmax(scores, axis=-1).astype(value.dtype)
     return mx.matmul(weights, value[:, :, None]).reshape((count, heads, tokens, size))

@@ -23,6 +23,7 @@ from triune.metal import (
     control,
     conv,
     elementwise,
+    fusion,
     gathers,
     linear,
     norms,
@@ -58,6 +59,9 @@ _FUSED: Mapping[str, Lowering] = {
     "scaled_dot_product_attention": attention.fused_attention,
 }
 """Patterns of `graph.fused` that are one operation of MLX."""
+
+_ROTARY = ("RotaryEmbedding", fusion.ROTARY)
+"""Operators whose inputs 1 and 2 are tables of angles."""
 
 _BYTES: Mapping[int, Any] = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8}
 
@@ -108,6 +112,7 @@ class Program:
         read: Reader = array_of,
         more: Mapping[str, Lowering] | None = None,
         most_bytes: int | None = None,
+        checks: bool = True,
     ) -> None:
         """Prepare to compute a graph.
 
@@ -117,14 +122,16 @@ class Program:
             read: reads the elements of an initializer.
             more: operators of other domains.
             most_bytes: the largest array that a node may make; None means the machine's memory.
+            checks: see `MlxBuilder`.
 
         Raises:
             UnsupportedError: nodes cannot be computed: one message names each with its reason.
         """
         self._graph, self._read, self._float_type, self._more = graph, read, float_type, more or {}
+        self._checks = checks
         self._most_bytes = most_bytes or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         # Tables of angles stay in fp32: rounded, positions beyond a few hundred would run together.
-        self._wide = {name for node in graph.node if node.op_type == "RotaryEmbedding" for name in node.input[1:3]}
+        self._wide = {name for node in graph.node if node.op_type in _ROTARY for name in node.input[1:3]}
         self._plans: dict[int, _Plan] = {}
         self._problems: list[Problem] = []
         self.is_random = False
@@ -165,7 +172,7 @@ class Program:
         return [scope.value(name) for name in outputs], builder.faults
 
     def _builder(self, *, is_compiling: bool = False) -> MlxBuilder:
-        return MlxBuilder(self._float_type, self._quantized, self._wavelengths, is_compiling=is_compiling)
+        return MlxBuilder(self._float_type, self._quantized, self._wavelengths, is_compiling=is_compiling, checks=self._checks)
 
     def _scope(self, plan: _Plan, outer: conversion.Scope[Value] | None) -> Scope:
         return Scope(plan.graph, outer, plan.constants, self._make)
@@ -256,7 +263,7 @@ class Program:
         In fp32 the tables are used, which are more precise.
         """
         tensors = {tensor.name: tensor for tensor in graph.initializer}
-        pairs = {node.input[1]: node.input[2] for node in graph.node if node.op_type == "RotaryEmbedding"}
+        pairs = {node.input[1]: node.input[2] for node in graph.node if node.op_type in _ROTARY}
         if self._float_type == mx.float32:
             return {}
         found = {

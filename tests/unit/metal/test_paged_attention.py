@@ -40,23 +40,24 @@ def test_few_sizes_stand_for_many() -> None:
 sequences_of = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), min_size=1, max_size=12)
 
 
-@given(sequences_of, st.booleans())
-def test_every_token_is_written_and_read_where_it_belongs(sequences: list[tuple[int, int]], is_padded: bool) -> None:
+@given(sequences_of)
+def test_every_token_is_written_and_read_where_it_belongs(sequences: list[tuple[int, int]]) -> None:
     step = step_of(sequences)
     step.require_fitting(NUM_BLOCKS, BLOCK_SIZE)
-    layout = layout_of(step, BLOCK_SIZE, NUM_BLOCKS, coarse if is_padded else int)
+    layout = layout_of(step, BLOCK_SIZE)
     num_tokens, arrays = len(step.input_ids), layout.arrays
     slots = arrays["slots"]
-    assert len(set(slots[:num_tokens].tolist())) == num_tokens
-    # Padding is written to the last block, which no sequence has.
-    assert (slots[num_tokens:] == NUM_BLOCKS * BLOCK_SIZE).all()
-    places = np.concatenate([arrays[f"rows.{index}"].reshape(-1) for index in range(len(layout.groups))])
-    np.testing.assert_array_equal(places[arrays["back"][:num_tokens]], np.arange(num_tokens))
+    assert len(slots) == len(set(slots.tolist())) == num_tokens
     if layout.is_in_order:
-        np.testing.assert_array_equal(places[:num_tokens], np.arange(num_tokens))
-        assert len(slots) == len(places)
+        (group,) = layout.groups
+        assert group.count * group.tokens == num_tokens
+        arrays = {**arrays, "rows.0": np.arange(num_tokens).reshape(group.count, group.tokens)}
+    else:
+        places = np.concatenate([arrays[f"rows.{index}"].reshape(-1) for index in range(len(layout.groups))])
+        np.testing.assert_array_equal(places[arrays["back"]], np.arange(num_tokens))
     for index, group in enumerate(layout.groups):
-        rows, table, past = (arrays[f"{name}.{index}"] for name in ("rows", "table", "past"))
+        rows, past = (arrays[f"{name}.{index}"] for name in ("rows", "past"))
+        table = arrays.get(f"table.{index}", np.zeros((group.count, 0), np.int32))
         assert rows.shape == (group.count, group.tokens)
         assert table.shape == (group.count, group.blocks)
         for row in range(group.count):
@@ -68,17 +69,22 @@ def test_every_token_is_written_and_read_where_it_belongs(sequences: list[tuple[
 
 
 def test_sequences_without_a_past_see_new_tokens_alone() -> None:
-    layout = layout_of(step_of([(0, 8), (0, 7), (3, 8), (9, 1)]), BLOCK_SIZE, NUM_BLOCKS, coarse)
-    assert [(group.count, group.tokens, group.blocks) for group in layout.groups] == [
-        (1, 8, 0),
-        (1, 7, 0),
-        (1, 8, 3),
-        (1, 1, 3),
+    layout = layout_of(step_of([(0, 8), (0, 7), (3, 8), (9, 1)]), BLOCK_SIZE)
+    assert [(group.count, group.tokens, group.blocks, group.length) for group in layout.groups] == [
+        (1, 8, 0, 8),
+        (1, 7, 0, 7),
+        (1, 8, 3, 11),
+        (1, 1, 3, 10),
     ]
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_a_step_of_single_tokens_is_one_group_in_order(count: int) -> None:
-    layout = layout_of(step_of([(5 + each, 1) for each in range(count)]), BLOCK_SIZE, NUM_BLOCKS, coarse)
+    layout = layout_of(step_of([(5 + each, 1) for each in range(count)]), BLOCK_SIZE)
     assert layout.is_in_order
     assert [(group.count, group.tokens) for group in layout.groups] == [(count, 1)]
+
+
+@pytest.mark.parametrize(("sequences", "length"), [([(5, 1), (5, 1)], 6), ([(5, 1), (6, 1)], 0), ([(5, 9), (5, 10)], 0)])
+def test_only_sequences_of_one_length_need_no_mask(sequences: list[tuple[int, int]], length: int) -> None:
+    assert [group.length for group in layout_of(step_of(sequences), BLOCK_SIZE).groups] == [length]

@@ -1,0 +1,78 @@
+"""Patterns of decoders' graphs that MLX computes by fewer operations than their nodes are.
+
+| operator | inputs | computes |
+| --- | --- | --- |
+| RotaryAttention | queries, keys and values side by side; cosines, sines, positions; both caches | PagedAttention of the \
+queries and keys turned as RotaryEmbedding turns them |
+| SwiGlu | gate, x | gate * sigmoid(gate) * x |
+"""
+
+from collections.abc import Mapping
+
+from onnx import GraphProto, NodeProto, helper
+
+from triune.graph.paged_attention import DOMAIN, OP_TYPE
+from triune.graph.values import attributes_of
+
+ROTARY, SWIGLU = "RotaryAttention", "SwiGlu"
+
+_EITHER_WAY = ("interleaved", "rotary_embedding_dim")
+
+
+def fuse(graph: GraphProto) -> GraphProto:
+    """A copy of a graph in the paged form in which these operators stand for their patterns.
+
+    Nodes that nobody needs any more are left: `Program` does not compute them.
+    """
+    found = GraphProto()
+    found.CopyFrom(graph)
+    makers = {name: node for node in graph.node for name in node.output}
+    del found.node[:]
+    found.node.extend(_rotary_attention(node, makers) or _swiglu(node, makers) or node for node in graph.node)
+    return found
+
+
+def _rotary_attention(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeProto | None:
+    if node.op_type != OP_TYPE or node.domain != DOMAIN:
+        return None
+    turns = [_turn(name, makers) for name in node.input[:2]]
+    query, key = turns
+    if query is None or key is None or list(query.input[1:]) != list(key.input[1:]) or len(query.input) != 4:
+        return None
+    options, others = attributes_of(query), attributes_of(key)
+    if any(options.get(name, 0) != others.get(name, 0) for name in _EITHER_WAY):
+        return None
+    sources = [makers[each.input[0]].input[0] for each in (query, key)]
+    split = makers.get(node.input[2])
+    if split is None or split.op_type != "Split" or list(split.output) != [*sources, node.input[2]]:
+        return None
+    return helper.make_node(
+        ROTARY,
+        [split.input[0], *query.input[1:], *node.input[3:5]],
+        node.output,
+        domain=DOMAIN,
+        **{name: options[name] for name in _EITHER_WAY if name in options},
+        **attributes_of(node),
+    )
+
+
+def _turn(name: str, makers: Mapping[str, NodeProto]) -> NodeProto | None:
+    """The RotaryEmbedding of a Squeeze of it, whose own input is an Unsqueeze: rows of one token each."""
+    squeeze = makers.get(name)
+    turn = makers.get(squeeze.input[0]) if squeeze is not None and squeeze.op_type == "Squeeze" else None
+    if turn is None or turn.op_type != "RotaryEmbedding":
+        return None
+    unsqueeze = makers.get(turn.input[0])
+    return turn if unsqueeze is not None and unsqueeze.op_type == "Unsqueeze" else None
+
+
+def _swiglu(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeProto | None:
+    if node.op_type != "Mul":
+        return None
+    silu = makers.get(node.input[0])
+    if silu is None or silu.op_type != "Mul":
+        return None
+    gate, sigmoid = silu.input[0], makers.get(silu.input[1])
+    if sigmoid is None or sigmoid.op_type != "Sigmoid" or sigmoid.input[0] != gate:
+        return None
+    return helper.make_node(SWIGLU, [gate, node.input[1]], node.output, domain=DOMAIN)
