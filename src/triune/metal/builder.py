@@ -38,15 +38,18 @@ class MlxBuilder(Builder[Value]):
         quantized: Mapping[str, Quantized] = MappingProxyType({}),
         wavelengths: Mapping[str, Value] = MappingProxyType({}),
         *,
-        is_compiling: bool = False,
         checks: bool = True,
     ) -> None:
+        self.begin(is_compiling=False)
         self.checks = checks
-        self.faults: list[tuple[Value, str]] = []
-        self.is_compiling = is_compiling
         self.float_type = float_type
         self.quantized = quantized
         self.wavelengths = wavelengths
+
+    def begin(self, *, is_compiling: bool) -> None:
+        """Begin a run, without faults."""
+        self.faults: list[tuple[Value, str]] = []
+        self.is_compiling = is_compiling
 
     def kind_of(self, elem_type: int) -> Any:
         """MLX's type for an element type of ONNX. Raises KeyError if MLX has none."""

@@ -105,7 +105,7 @@ def _gelu(x: Value, approximate: str) -> Value:
 
 @fused
 def swiglu(gate: Value, x: Value) -> Value:
-    """gate * sigmoid(gate) * x."""
+    """The gate times its sigmoid, times `x`."""
     return gate * mx.sigmoid(gate) * x
 
 

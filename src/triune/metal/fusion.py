@@ -1,10 +1,8 @@
 """Patterns of decoders' graphs that MLX computes by fewer operations than their nodes are.
 
-| operator | inputs | computes |
-| --- | --- | --- |
-| RotaryAttention | queries, keys and values side by side; cosines, sines, positions; both caches | PagedAttention of the \
-queries and keys turned as RotaryEmbedding turns them |
-| SwiGlu | gate, x | gate * sigmoid(gate) * x |
+- RotaryAttention: PagedAttention of queries and keys that RotaryEmbedding turns. Inputs: queries, keys and values side
+  by side; cosines, sines and positions as of RotaryEmbedding; both caches.
+- SwiGlu: the gate times its sigmoid, times x. Inputs: the gate, x.
 """
 
 from collections.abc import Mapping

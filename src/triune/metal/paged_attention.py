@@ -132,17 +132,6 @@ def _joined(key: Value, value: Value, is_key: Value, broken: Value) -> Value:
     return mx.where(mx.isfinite(value), mx.where(is_key, key, value), broken)
 
 
-def joined(key: Value, value: Value) -> Value:
-    """Keys and values [tokens, heads, size] as one array [tokens, 2, heads, size].
-
-    A value of no number would reach other sequences: in a mask it is multiplied by 0. So it becomes 0, and its key no
-    number, which reaches none.
-    """
-    is_key = mx.array([True, False]).reshape((2, 1, 1))
-    broken = mx.array([mx.nan, 0.0], dtype=value.dtype).reshape((2, 1, 1))
-    return _joined(key[:, None], value[:, None], is_key, broken)
-
-
 class PagedAttention:
     """Computes the operator, and `RotaryAttention` (see `fusion`), for a step whose layout is set before.
 
@@ -153,7 +142,7 @@ class PagedAttention:
     def __init__(self, form: CacheForm, block_size: int) -> None:
         self._form, self._block_size = form, block_size
         self._layout: Layout | None = None
-        self._made: dict[tuple[Any, ...], Value] = {}
+        self._made: dict[tuple[Any, ...], Any] = {}
 
     def begin(self, layout: Layout) -> None:
         """Set the layout of the step that is computed next."""
@@ -187,42 +176,46 @@ class PagedAttention:
         layout = self._layout
         assert layout is not None
         kv_heads, size = key.shape[1:]
-        new = joined(key, value)
+        new = self._joined(key, value)
         rows = c.input(cache)
         rows[self._rows(c, kv_heads)] = self._form.kept(new.reshape((-1, 2 * kv_heads, size)))
         scale = float(c.attributes.get("scale", 0.0)) or size**-0.5
+        window, cap = int(c.attributes.get("sliding_window", 0)), float(c.attributes.get("softcap", 0.0))
         found: list[Value] = []
         for index, group in enumerate(layout.groups):
             tokens = None if layout.is_in_order else c.scope.value(f"rows.{index}")
             if group.blocks:
                 blocks = rows.reshape((-1, self._block_size, rows.shape[-1]))
                 read = mx.take(blocks, self._blocks(c, index, kv_heads), 0)
-                both = self._form.numbers(read, query.dtype).reshape((2, group.count, kv_heads, -1, size))
-                keys, values = both[0], both[1]
+                both = self._form.numbers(read, query.dtype).reshape((2 * group.count, kv_heads, -1, size))
+                num_keys = both.shape[2]
             else:
-                both = _grouped(new, group, tokens)
-                keys, values = mx.swapaxes(both[:, :, 0], 1, 2), mx.swapaxes(both[:, :, 1], 1, 2)
-            window = int(c.attributes.get("sliding_window", 0))
-            mask: Value | str | None
-            if group.length and (not window or window >= group.length or group.tokens == 1):
-                first = max(group.length - window, 0) if window else 0
-                keys, values = keys[:, :, first : group.length], values[:, :, first : group.length]
+                own = _grouped(new, group, tokens)
+                both = mx.transpose(own, (2, 0, 3, 1, 4)).reshape((2 * group.count, kv_heads, group.tokens, size))
+                num_keys = group.tokens
+            first, last = 0, num_keys
+            if group.length and (group.tokens == 1 or not 0 < window < group.length):
+                first, last = max(group.length - window, 0) if window else 0, group.length
                 mask = None if group.tokens == 1 else "causal"
             else:
-                mask = self._mask(c, index, group, window, keys.shape[2])
-            attended = _attended(
-                mx.swapaxes(_grouped(query, group, tokens), 1, 2),
-                keys,
-                values,
-                scale=scale,
-                mask=mask,
-                cap=float(c.attributes.get("softcap", 0.0)),
-            )
-            found.append(mx.swapaxes(attended, 1, 2).reshape((group.count * group.tokens, -1)))
+                mask = self._mask(c, index, group, window, num_keys)
+            keys, values = both[: group.count, :, first:last], both[group.count :, :, first:last]
+            found.append(_attended(_grouped(query, group, tokens), keys, values, scale=scale, mask=mask, cap=cap))
         whole = found[0] if len(found) == 1 else mx.concatenate(found)
         c.give(whole if layout.is_in_order else mx.take(whole, c.scope.value("back"), 0))
         for place in (1, 2):
             c.give(rows, place)
+
+    def _joined(self, key: Value, value: Value) -> Value:
+        """Keys and values [tokens, heads, size] as one array [tokens, 2, heads, size].
+
+        A value of no number would reach other sequences: in a mask it is multiplied by 0. So it becomes 0, and its key
+        no number, which reaches none.
+        """
+        if ("joined",) not in self._made:
+            is_key = mx.array([[[True]], [[False]]])
+            self._made["joined",] = is_key, mx.array([[[mx.nan]], [[0.0]]], dtype=value.dtype)
+        return _joined(key[:, None], value[:, None], *self._made["joined",])
 
     def _rows(self, c: Context, kv_heads: int) -> Value:
         """The rows of a cache that the step writes, INT32 [tokens, 2 * kv heads]."""
@@ -263,21 +256,32 @@ def _grouped(x: Value, group: Group, rows: Value | None) -> Value:
 
 
 def _attended(query: Value, key: Value, value: Value, *, scale: float, mask: Value | str | None, cap: float) -> Value:
-    """Attention of [count, heads, tokens, size] over [count, kv heads, keys, size].
+    """Attention of queries [count, tokens, heads, size] over [count, kv heads, keys, size].
 
     With a cap, scores become cap * tanh(score / cap), which MLX's own function does not have. `mask` is BOOL [count, 1,
     tokens, keys], "causal", or None where all keys are seen.
+
+    Returns:
+        [count * tokens, heads * size]
     """
-    if not cap:
-        return mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=mask)
+    count, tokens, heads, size = query.shape
+    # Of one token, heads and tokens have the same order either way.
+    query = query.reshape((count, heads, 1, size)) if tokens == 1 else mx.swapaxes(query, 1, 2)
+    if cap:
+        found = _capped(query, key, value, scale=scale, mask=mask, cap=cap)
+    else:
+        found = mx.fast.scaled_dot_product_attention(query, key, value, scale=scale, mask=mask)
+    return (found if tokens == 1 else mx.swapaxes(found, 1, 2)).reshape((count * tokens, -1))
+
+
+def _capped(query: Value, key: Value, value: Value, *, scale: float, mask: Value | str | None, cap: float) -> Value:
     count, heads, tokens, size = query.shape
     grouped = query.reshape((count, key.shape[1], -1, tokens, size))
     scores = mx.matmul(grouped, mx.swapaxes(key, 2, 3)[:, :, None]).astype(mx.float32) * scale
     scores = cap * mx.tanh(scores / cap)
     if mask is not None:
-        num_keys = key.shape[2]
-        past = num_keys - tokens
-        seen = mx.arange(num_keys) <= past + mx.arange(tokens)[:, None] if isinstance(mask, str) else mask[:, :, None]
+        places = mx.arange(key.shape[2])
+        seen = places <= places[-tokens:, None] if isinstance(mask, str) else mask[:, :, None]
         scores = mx.where(seen, scores, -mx.inf)
     weights = mx.softmax(scores, axis=-1).astype(value.dtype)
     return mx.matmul(weights, value[:, :, None]).reshape((count, heads, tokens, size))

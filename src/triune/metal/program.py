@@ -1,5 +1,6 @@
 """A graph of core ops as a function of MLX's arrays."""
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -11,7 +12,6 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from triune.core.errors import UnsupportedError
 from triune.graph.conversion import scope as conversion
-from triune.graph.conversion.context import NodeContext
 from triune.graph.conversion.left import why_left
 from triune.graph.conversion.lowering.table import SHARED
 from triune.graph.conversion.problems import Problem, called, require_none
@@ -36,7 +36,7 @@ from triune.metal import (
     slices,
 )
 from triune.metal.builder import MlxBuilder
-from triune.metal.context import Lowering
+from triune.metal.context import Context, Lowering, NamedContext
 from triune.metal.library import Value, from_numpy, mx
 from triune.metal.packing import Quantized, Reader, quantized
 from triune.metal.scope import Scope
@@ -163,16 +163,27 @@ class Program:
             Refusal: a node cannot compute these inputs.
             Exception: any of MLX's.
         """
-        builder = self._builder(is_compiling=is_compiling)
-        plan = self._plans[id(self._graph)]
-        scope = self._scope(plan, None)
-        for name, value in inputs.items():
-            scope.put(name, value)
-        self._run(plan, scope, builder)
-        return [scope.value(name) for name in outputs], builder.faults
+        builder, scope, nodes = self._bound
+        builder.begin(is_compiling=is_compiling)
+        try:
+            for name, value in inputs.items():
+                scope.put(name, value)
+            for step, context in nodes:
+                self._compute(step, context)
+            return [scope.value(name) for name in outputs], builder.faults
+        finally:
+            # The program is kept; nothing else of a run is.
+            scope.clear()
 
-    def _builder(self, *, is_compiling: bool = False) -> MlxBuilder:
-        return MlxBuilder(self._float_type, self._quantized, self._wavelengths, is_compiling=is_compiling, checks=self._checks)
+    @functools.cached_property
+    def _bound(self) -> tuple[MlxBuilder, Scope, list[tuple[_Step, Context]]]:
+        """What each run computes with, and the nodes with their contexts: a run makes no other ones."""
+        plan, builder = self._plans[id(self._graph)], self._builder()
+        scope = self._scope(plan, None)
+        return builder, scope, [(step, self._context(step, scope, builder)) for step in plan.steps]
+
+    def _builder(self) -> MlxBuilder:
+        return MlxBuilder(self._float_type, self._quantized, self._wavelengths, checks=self._checks)
 
     def _scope(self, plan: _Plan, outer: conversion.Scope[Value] | None) -> Scope:
         return Scope(plan.graph, outer, plan.constants, self._make)
@@ -195,6 +206,9 @@ class Program:
             self._step(step, scope, builder)
 
     def _step(self, step: _Step, scope: conversion.Scope[Value], builder: MlxBuilder) -> None:
+        self._compute(step, self._context(step, scope, builder))
+
+    def _context(self, step: _Step, scope: conversion.Scope[Value], builder: MlxBuilder) -> Context:
         def write_graph(graph: GraphProto, outer: conversion.Scope[Value], inputs: Mapping[str, Value]) -> list[Value]:
             plan = self._plan(graph)
             inner = self._scope(plan, outer)
@@ -203,7 +217,11 @@ class Program:
             self._run(plan, inner, builder)
             return [inner.value(value.name) for value in graph.output]
 
-        step.lowering(NodeContext(step.node, step.attributes, scope, write_graph, builder))
+        return NamedContext(step.node, step.attributes, scope, write_graph, builder)
+
+    def _compute(self, step: _Step, context: Context) -> None:
+        step.lowering(context)
+        scope = context.scope
         for name, kind in step.kinds.items():
             value = scope.value(name)
             # MLX computes later, and would end the process where there is no memory.
@@ -255,7 +273,10 @@ class Program:
         found = {
             name: quantized(name, makers, tensors.get, self._read, self._float_type) for name in names if name in makers
         }
-        return {name: each for name, each in found.items() if each is not None}
+        packed = {name: each for name, each in found.items() if each is not None}
+        # Else a function that is compiled would make them in each of its calls.
+        mx.eval([(each.scales, each.offsets) for each in packed.values()])
+        return packed
 
     def _find_wavelengths(self, graph: GraphProto) -> dict[str, Value]:
         """For tables of RotaryEmbedding, what MLX needs to compute the angles.

@@ -35,6 +35,18 @@ class Scope(conversion.Scope[Value]):
         super().__init__(graph, outer)
         self._constants = constants
         self._make_constant = make
+        self._narrowed: dict[str, NDArray[Any]] = {}
+
+    def clear(self) -> None:
+        """Forget all values but constants."""
+        self._made.clear()
+
+    def value(self, name: str) -> Value:
+        """See `conversion.Scope`. Most values are found at once."""
+        found = self._made.get(name)
+        if found is None:
+            found = self._constants.get(name)
+        return super().value(name) if found is None else found
 
     def make(self, tensor: TensorProto) -> Value:
         """See `conversion.Scope`."""
@@ -57,7 +69,9 @@ class Scope(conversion.Scope[Value]):
 
     def narrowed(self, tensor: TensorProto) -> NDArray[Any]:
         """See `conversion.Scope`."""
-        return array_of(tensor)
+        if tensor.name not in self._narrowed:
+            self._narrowed[tensor.name] = array_of(tensor)
+        return self._narrowed[tensor.name]
 
     def is_empty(self, name: str) -> bool:
         """Never: an array without elements is like any other."""

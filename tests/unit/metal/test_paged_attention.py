@@ -85,6 +85,8 @@ def test_a_step_of_single_tokens_is_one_group_in_order(count: int) -> None:
     assert [(group.count, group.tokens) for group in layout.groups] == [(count, 1)]
 
 
-@pytest.mark.parametrize(("sequences", "length"), [([(5, 1), (5, 1)], 6), ([(5, 1), (6, 1)], 0), ([(5, 9), (5, 10)], 0)])
+@pytest.mark.parametrize(
+    ("sequences", "length"), [([(5, 1), (5, 1)], 6), ([(5, 1), (6, 1)], 0), ([(5, 9), (5, 10)], 0)]
+)
 def test_only_sequences_of_one_length_need_no_mask(sequences: list[tuple[int, int]], length: int) -> None:
     assert [group.length for group in layout_of(step_of(sequences), BLOCK_SIZE).groups] == [length]

@@ -22,6 +22,7 @@ from triune.core.errors import InternalError, UnsupportedError, no_memory
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
 from triune.graph.paged_attention import OP_TYPE, cache_heads
+from triune.metal.context import Context, Lowering
 from triune.metal.elementwise import swiglu
 from triune.metal.fusion import ROTARY, SWIGLU, fuse
 from triune.metal.library import Value, dtype_of, exclusive, from_numpy, is_gpu, mx, to_numpy
@@ -82,10 +83,10 @@ class MlxDecoder:
         self._heads = list(heads.values())
         self.cache_form = f"{kind} [heads, {block_size}, size]"
         self._num_ids = _num_ids(graph)
-        lowerings = {
+        lowerings: Mapping[str, Lowering] = {
             OP_TYPE: self._attention.attention,
             ROTARY: self._attention.rotary_attention,
-            SWIGLU: lambda c: c.give(swiglu(c.input(0), c.input(1))),
+            SWIGLU: _swiglu,
         }
         with exclusive():
             self._program = Program(
@@ -226,6 +227,10 @@ class MlxDecoder:
             cache[places] = mx.stack(blocks[2 * index : 2 * index + 2], axis=1)
             self._caches.insert(index, cache.reshape(shape))
         mx.eval(self._caches)
+
+
+def _swiglu(c: Context) -> None:
+    c.give(swiglu(c.input(0), c.input(1)))
 
 
 def _num_ids(graph: GraphProto) -> int:
