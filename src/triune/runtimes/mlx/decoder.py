@@ -32,6 +32,8 @@ from triune.runtimes.failures import reason_of
 
 _KINDS: Mapping[DecoderPrecision, Any] = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
 
+_MOST = 2**31 - 1
+
 
 class MlxDecoder:
     """A `core.decoder.DecoderExecutable`, in fp32, bf16 or fp16. Weights stay packed where MLX has their groups."""
@@ -82,7 +84,7 @@ class MlxDecoder:
         self._names = list(heads)[::2]
         self._heads = list(heads.values())
         self.cache_form = f"{kind} [heads, {block_size}, size]"
-        self._num_ids = _num_ids(graph)
+        self._sizes = _sizes(graph)
         lowerings: Mapping[str, Lowering] = {
             OP_TYPE: self._attention.attention,
             ROTARY: self._attention.rotary_attention,
@@ -137,9 +139,11 @@ class MlxDecoder:
             raise InternalError(f"the cache was lost when an earlier step failed: {self._lost}; allocate it anew")
         layout = layout_of(step, self.block_size)
         arrays = {
-            # As an index that is checked would be: MLX itself would read other memory.
-            "input_ids": np.clip(step.input_ids, 0, self._num_ids - 1),
-            "position_ids": step.position_ids,
+            # MLX checks no index, and would read other memory.
+            **{
+                name: np.clip(array, 0, self._sizes.get(name, _MOST) - 1)
+                for name, array in (("input_ids", step.input_ids), ("position_ids", step.position_ids))
+            },
             "logits_indices": step.logits_indices,
             **({"adapters": step.arrays()["adapters"]} if self._has_adapters else {}),
             **layout.arrays,
@@ -233,14 +237,14 @@ def _swiglu(c: Context) -> None:
     c.give(swiglu(c.input(0), c.input(1)))
 
 
-def _num_ids(graph: GraphProto) -> int:
-    """How many tokens the embeddings of a graph have."""
+def _sizes(graph: GraphProto) -> dict[str, int]:
+    """How many rows the smallest table has that a graph reads by an input, by the name of that input."""
     rows = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
-    return min(
-        rows[node.input[0]]
-        for node in graph.node
-        if node.op_type == "Gather" and node.input[1] == "input_ids" and node.input[0] in rows
-    )
+    found: dict[str, int] = {}
+    for node in graph.node:
+        if node.op_type == "Gather" and node.input[0] in rows:
+            found[node.input[1]] = min(rows[node.input[0]], found.get(node.input[1], _MOST))
+    return found
 
 
 def _uploaded(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Value]:
