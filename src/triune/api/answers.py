@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str]
     stop_tokens: frozenset[int]
     is_end_ignored: bool
+    adapter: str | None
 
 
 @dataclass(frozen=True, slots=True)

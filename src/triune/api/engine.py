@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -78,6 +78,7 @@ class Engine:
         path: the file or directory of the checkpoint.
         placement: the unit, the runtime and the precision of the computation.
         context_tokens: the most tokens of prompt and answer together.
+        adapters: the names of the LoRA adapters.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Engine:
         context_tokens: int | None = None,
         cache_bytes: int | None = None,
         cache_type: CacheType | None = None,
+        adapters: Mapping[str, str | Path] | None = None,
     ) -> None:
         """Load a checkpoint.
 
@@ -99,6 +101,8 @@ class Engine:
             context_tokens: the most tokens of prompt and answer; None takes the model's own limit.
             cache_bytes: the memory of the cache of keys and values; None takes a share of the machine's.
             cache_type: the type of keys and values: "fp32", "fp16", "bf16" or "int8"; None leaves it to the runtime.
+            adapters: folders of LoRA adapters, as PEFT saves them, by the name that the option `adapter` has; beside
+                those in the folder `adapters` of the checkpoint's.
 
         Raises:
             NotFoundError: there is no such file or directory.
@@ -130,7 +134,10 @@ class Engine:
         runtime = decoder_runtime(machine)
         config = configure_transformer(message, name, folder, machine, runtime)
         source = Source(name, folder, message, (1,), Stamp())
-        build = build_transformer(config, source, 1, machine, runtime, clock, Attempt(), is_trial=False)
+        folders = {name: Path(each) for name, each in (adapters or {}).items()}
+        build = build_transformer(
+            config, source, 1, machine, runtime, clock, Attempt(), is_trial=False, adapters=folders
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = start_thread(self._loop.run_forever, f"triune-{name}")
         self._is_closed = False
@@ -148,6 +155,7 @@ class Engine:
         self._model: Any = self._servable.model
         self.placement: Final[Placement] = self._model.placement
         self.context_tokens: Final[int] = self._model.context_tokens
+        self.adapters: Final[tuple[str, ...]] = tuple(self._model.adapters)
 
     def __repr__(self) -> str:
         where = self.placement

@@ -12,6 +12,7 @@ from triune.api.answers import Message
 from triune.cli.output import escaped_lines
 from triune.cli.text import (
     MODEL_HELP,
+    AdapterName,
     MaxTokens,
     Seed,
     Temperature,
@@ -36,6 +37,7 @@ def chat(
     top_p: TopP = 0.9,
     top_k: TopK = 0,
     seed: Seed = None,
+    adapter: AdapterName = None,
     unit: UnitName = None,
 ) -> None:
     """Talk with a model. Each line that you write is a message."""
@@ -46,7 +48,8 @@ def chat(
     console = Console(stderr=True)
     options = options_of(max_tokens, temperature, top_p, top_k, seed)
     start: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    with open_engine(model, unit) as engine:
+    engine, options["adapter"] = open_engine(model, unit, adapter)
+    with engine:
         console.print(_HELP, style="dim", highlight=False)
         messages = list(start)
         while (line := _read()) is not None:

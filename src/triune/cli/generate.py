@@ -9,6 +9,7 @@ from rich.console import Console
 from triune.cli.output import print_json
 from triune.cli.text import (
     MODEL_HELP,
+    AdapterName,
     MaxTokens,
     Seed,
     Temperature,
@@ -31,6 +32,7 @@ def generate(
     top_k: TopK = 0,
     seed: Seed = None,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends the answer.")] = None,
+    adapter: AdapterName = None,
     unit: UnitName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print text, tokens and times as JSON, at the end.")] = False,
 ) -> None:
@@ -38,7 +40,8 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt
     options = options_of(max_tokens, temperature, top_p, top_k, seed)
     options["stop"] = tuple(stop or ())
-    with open_engine(model, unit) as engine:
+    engine, options["adapter"] = open_engine(model, unit, adapter)
+    with engine:
         if not as_json:
             answer = show(engine.stream(text, **options))
             tell_rate(answer, engine.placement, Console(stderr=True))

@@ -30,19 +30,28 @@ Temperature = Annotated[float, typer.Option(help="0 always takes the most probab
 TopP = Annotated[float, typer.Option(help="Keep the most probable tokens that reach this sum.")]
 TopK = Annotated[int, typer.Option(help="Keep so many of the most probable tokens; 0 keeps all.")]
 Seed = Annotated[int | None, typer.Option(help="Makes the choice of tokens repeatable.")]
+AdapterName = Annotated[
+    str | None,
+    typer.Option(help="A LoRA adapter of the model's folder 'adapters', or a folder as PEFT saves it."),
+]
 UnitName = Annotated[str | None, typer.Option(help="The unit to run on; the fastest, if not given.")]
 
 
-def open_engine(model: str, unit: str | None) -> Engine:
-    """Load the model.
+def open_engine(model: str, unit: str | None, adapter: str | None = None) -> tuple[Engine, str | None]:
+    """Load the model. Returns it with the name of the adapter.
 
     Raises:
         NotFoundError: there is no such file, folder or model.
     """
     path = _find(model)
+    folder = None if adapter is None else Path(adapter)
+    given: dict[str, Path] = {}
+    if folder is not None and folder.is_dir():
+        adapter = folder.resolve().name
+        given[adapter] = folder
     with progress_bar() as progress:
         progress.add_task(f"loading {path.name}", total=None)
-        return Engine(path, unit)
+        return Engine(path, unit, adapters=given), adapter
 
 
 def options_of(max_tokens: int | None, temperature: float, top_p: float, top_k: int, seed: int | None) -> Options:

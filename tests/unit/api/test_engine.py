@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import triune
-from support.text_models import CONTEXT, write_text_model
+from support.text_models import CONTEXT, write_adapter, write_text_model
 from triune.backends.transformer.backend import missing_for_transformers
 
 if reason := missing_for_transformers():
@@ -46,6 +46,19 @@ def test_several_prompts_together_are_answered_as_each_alone(engine: triune.Engi
         engine.generate(prompt, **GREEDY).tokens for prompt in prompts
     ]
     assert engine.generate([], **GREEDY) == []
+
+
+def test_an_adapter_is_chosen_for_each_answer(tmp_path: Path) -> None:
+    folder = write_text_model(tmp_path / "small")
+    write_adapter(folder / "adapters" / "poet", 1)
+    lawyer = write_adapter(tmp_path / "elsewhere", 2)
+    with triune.Engine(folder, "cpu", precision="fp32", adapters={"lawyer": lawyer}) as engine:
+        assert engine.adapters == ("poet", "lawyer")
+        answers = [engine.generate("abc", **GREEDY, adapter=name).tokens for name in (None, "poet", "lawyer")]
+        assert len(set(answers)) == 3
+        assert engine.generate("abc", **GREEDY).tokens == answers[0]
+        with pytest.raises(triune.InvalidArgumentError, match="'pirate' is unknown; this model has poet, lawyer"):
+            engine.generate("abc", **GREEDY, adapter="pirate")
 
 
 def test_a_stream_is_the_answer_in_pieces(engine: triune.Engine) -> None:

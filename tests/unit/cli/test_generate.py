@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.text_models import write_text_model
+from support.text_models import write_adapter, write_text_model
 from triune import cli
 from triune.backends.transformer.backend import missing_for_transformers
 
@@ -43,6 +43,19 @@ def test_generate_writes_the_answer_and_tells_its_rate(monkeypatch, capsys, fold
     assert shown.out.strip("\n") == printable.strip("\n")
     assert f"{len(report['tokens'])} tokens, " in shown.err
     assert "on cpu (openvino, fp32)" in shown.err
+
+
+def test_an_adapter_is_one_of_the_models_or_a_folder(monkeypatch, capsys, tmp_path) -> None:
+    folder = write_text_model(tmp_path / "small" / "1")
+    write_adapter(folder / "adapters" / "poet", 1)
+    lawyer = write_adapter(tmp_path / "lawyer", 2)
+    answers: list[list[int]] = []
+    for chosen in ([], ["--adapter", "poet"], ["--adapter", lawyer]):
+        assert triune(monkeypatch, "generate", folder, "abc", "--max-tokens", 9, "--json", *chosen) == 0
+        answers.append(json.loads(capsys.readouterr().out)["tokens"])
+    assert answers[0] != answers[1] != answers[2] != answers[0]
+    assert triune(monkeypatch, "generate", folder, "abc", "--adapter", "pirate") == 1
+    assert "the LoRA adapter 'pirate' is unknown; this model has poet" in capsys.readouterr().err
 
 
 def test_generate_stops_at_a_text(monkeypatch, capsys, folder) -> None:

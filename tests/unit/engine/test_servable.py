@@ -116,11 +116,13 @@ def test_names_of_vllm() -> None:
             "stop_token_ids": [9],
             "ignore_eos": True,
             "include_stop_str_in_output": True,
+            "lora_name": "poet",
         }
     )
     read = read_generation("p", text, {}, 3)
     assert (read.prompt, read.num_answers, read.max_tokens, read.min_tokens, read.priority) == ("p", 2, 16, 1, 3)
     assert (read.stop, read.stop_tokens, read.is_end_ignored, read.is_stop_included) == (("end",), {9}, True, True)
+    assert (read.adapter, read_generation("p", None, {"lora_name": "poet"}, 0).adapter) == ("poet", "poet")
     sampling = read.sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 0, 0.1)
     assert (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty) == (1.1, 1, -1)

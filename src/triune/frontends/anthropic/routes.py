@@ -40,10 +40,10 @@ class _Endpoints:
         held = self._bodies.reserve()
         try:
             asked = await read_body(self._bodies, request, read_messages, held)
-            model = text_model_of(self._models, asked.model)
+            model, adapter = text_model_of(self._models, asked.model)
             tokens = await while_connected(request, chat_tokens(model, asked.chat))
             held.grow(TOKEN_BYTES * len(tokens))
-            generation = with_prompt(model, asked.generation, tokens)
+            generation = with_prompt(model, asked.generation, tokens, adapter)
             parts = parts_of(model, [generation], asked.chat.parameters, has_parallel_calls=asked.has_parallel_calls)
             answer = MessageAnswer(asked, model.placement, len(tokens))
             return await respond(request, answer, parts, held, error_event, is_stream=asked.is_stream)
@@ -54,6 +54,6 @@ class _Endpoints:
     async def count(self, request: Request) -> Response:
         with self._bodies.reserve() as held:
             asked = await read_body(self._bodies, request, read_count, held)
-            model = text_model_of(self._models, asked.model)
+            model, _ = text_model_of(self._models, asked.model)
             tokens = await while_connected(request, chat_tokens(model, asked.chat))
         return JsonResponse({"input_tokens": len(tokens)})

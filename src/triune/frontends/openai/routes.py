@@ -68,37 +68,43 @@ class _Endpoints:
 
     async def list_models(self, request: Request) -> Response:
         names = dict.fromkeys(entry.name for entry in self._models.last_index(is_ready_only=True))
-        listed = [self._model(name) for name in names if self._is_for_text(name)]
+        listed = [each for name in names for each in self._served(name)]
         ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
         return JsonResponse({"object": "list", "data": listed, "has_more": False, **ends})
 
     async def show_model(self, request: Request) -> Response:
         name = request.path_params["model"]
-        if not self._is_for_text(name):
-            raise unknown_model(name)
-        return JsonResponse(self._model(name))
+        for each in [*self._served(name), *self._served(name.rpartition(":")[0])]:
+            if each["id"] == name:
+                return JsonResponse(each)
+        raise unknown_model(name)
 
-    def _model(self, name: str) -> dict[str, object]:
-        """A model in both APIs' forms, since both list models at this address."""
+    def _served(self, name: str) -> list[dict[str, object]]:
+        """A model for text and its LoRA adapters in both APIs' forms, since both list models at this address; empty if
+        it is none.
+        """
+        with contextlib.suppress(TriuneError):
+            model = self._models.text_model(name)
+            adapters = [{**self._entry(f"{name}:{adapter}"), "parent": name} for adapter in model.adapters]
+            return [self._entry(name), *adapters]
+        with contextlib.suppress(TriuneError):
+            self._models.embedding_model(name)
+            return [self._entry(name)]
+        return []
+
+    def _entry(self, name: str) -> dict[str, object]:
         openai = {"object": "model", "created": int(self._started.timestamp()), "owned_by": "triune"}
         anthropic = {"type": "model", "display_name": name, "created_at": self._started.isoformat()}
         return {"id": name, **openai, **anthropic}
-
-    def _is_for_text(self, name: str) -> bool:
-        for find in (self._models.text_model, self._models.embedding_model):
-            with contextlib.suppress(TriuneError):
-                find(name)
-                return True
-        return False
 
     async def chat(self, request: Request) -> Response:
         held = self._bodies.reserve()
         try:
             asked = await read_body(self._bodies, request, read_chat, held)
-            model = text_model_of(self._models, asked.text.model)
+            model, adapter = text_model_of(self._models, asked.text.model)
             tokens = await while_connected(request, chat_tokens(model, asked.chat))
             held.grow(TOKEN_BYTES * len(tokens))
-            generation = with_prompt(model, asked.text.generation, tokens)
+            generation = with_prompt(model, asked.text.generation, tokens, adapter)
             parts = parts_of(model, [generation], asked.chat.parameters, has_parallel_calls=asked.has_parallel_calls)
             answer = ChatAnswer(asked.text, model.placement)
             return await respond(request, answer, parts, held, error_event, is_stream=asked.text.is_stream)
@@ -110,8 +116,8 @@ class _Endpoints:
         held = self._bodies.reserve()
         try:
             asked = await read_body(self._bodies, request, read_completion, held)
-            model = text_model_of(self._models, asked.text.model)
-            generations, echoes = await while_connected(request, _prepared(model, asked))
+            model, adapter = text_model_of(self._models, asked.text.model)
+            generations, echoes = await while_connected(request, _prepared(model, asked, adapter))
             held.grow(TOKEN_BYTES * sum(len(each.prompt) for each in generations))
             answer = CompletionAnswer(asked.text, model.placement, echoes)
             parts = parts_of(model, generations)
@@ -124,10 +130,10 @@ class _Endpoints:
         held = self._bodies.reserve()
         try:
             asked = await read_body(self._bodies, request, read_response, held)
-            model = text_model_of(self._models, asked.text.model)
+            model, adapter = text_model_of(self._models, asked.text.model)
             tokens = await while_connected(request, chat_tokens(model, asked.chat))
             held.grow(TOKEN_BYTES * len(tokens))
-            generation = with_prompt(model, asked.text.generation, tokens)
+            generation = with_prompt(model, asked.text.generation, tokens, adapter)
             parts = parts_of(model, [generation], asked.chat.parameters, has_parallel_calls=asked.has_parallel_calls)
             answer = ResponseAnswer(asked, model.placement, held)
             return await respond(request, answer, parts, held, answer.failed_event, is_stream=asked.text.is_stream)
@@ -150,13 +156,15 @@ class _Endpoints:
         return HeldResponse(encoded, held)
 
 
-async def _prepared(model: TextModel, asked: CompletionRequest) -> tuple[list[Generation], Sequence[str]]:
+async def _prepared(
+    model: TextModel, asked: CompletionRequest, adapter: str | None
+) -> tuple[list[Generation], Sequence[str]]:
     """The generation for each prompt, and the texts of the prompts if answers begin with them."""
     generations: list[Generation] = []
     echoes: list[str] = []
     for prompt in asked.prompts:
         tokens = await model.tokenize(prompt) if isinstance(prompt, str) else prompt
-        generations.append(with_prompt(model, asked.text.generation, tokens))
+        generations.append(with_prompt(model, asked.text.generation, tokens, adapter))
         if asked.is_echo:
             echoes.append(prompt if isinstance(prompt, str) else await model.detokenize(prompt))
     return generations, echoes

@@ -58,8 +58,9 @@ async def chat_tokens(model: TextModel, chat: Chat) -> list[int]:
     return await model.tokenize(text + chat.beginning, is_templated=True)
 
 
-def with_prompt(model: TextModel, generation: Generation, tokens: list[int]) -> Generation:
-    """A generation with its prompt. Its answer ends when the context is full, whatever `max_tokens` allows.
+def with_prompt(model: TextModel, generation: Generation, tokens: list[int], adapter: str | None = None) -> Generation:
+    """A generation with its prompt and its LoRA adapter. Its answer ends when the context is full, whatever
+    `max_tokens` allows.
 
     Raises:
         ContextLengthError: the prompt leaves no room for an answer.
@@ -68,4 +69,4 @@ def with_prompt(model: TextModel, generation: Generation, tokens: list[int]) -> 
     if left < 1:
         raise ContextLengthError(len(tokens), model.context_tokens)
     limit = left if generation.max_tokens is None else min(left, generation.max_tokens)
-    return replace(generation, prompt=tokens, max_tokens=limit, is_templated=True)
+    return replace(generation, prompt=tokens, max_tokens=limit, is_templated=True, adapter=adapter)

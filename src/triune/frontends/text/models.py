@@ -34,12 +34,27 @@ class UnknownModelError(NotFoundError):
     """A request names a model that is not there."""
 
 
-def text_model_of(models: TextModels, name: str) -> TextModel:
-    """The newest version of a model that generates text. Raises UnknownModelError, and as `text_model` does."""
+def text_model_of(models: TextModels, name: str) -> tuple[TextModel, str | None]:
+    """The newest version of a model that generates text, and the LoRA adapter that the name chooses: `MODEL:ADAPTER`.
+    None is the model as it is.
+
+    Raises:
+        UnknownModelError: there is no such model or adapter. And as `text_model` raises.
+    """
     try:
-        return models.text_model(name)
+        return models.text_model(name), None
+    except NotFoundError as error:
+        base, _, adapter = name.rpartition(":")
+        if not base:
+            raise unknown_model(name) from error
+    try:
+        model = models.text_model(base)
     except NotFoundError as error:
         raise unknown_model(name) from error
+    if adapter not in model.adapters:
+        known = ", ".join(model.adapters) or "none"
+        raise UnknownModelError(f"The model '{base}' has no LoRA adapter '{adapter[:128]}'; it has {known}")
+    return model, adapter
 
 
 def embedding_model_of(models: TextModels, name: str) -> EmbeddingModel:
