@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from triune.backends.libraries import missing_libraries
+from triune.backends.speech.backend import missing_for_speech
 from triune.backends.transformer.backend import missing_for_transformers
 from triune.cli import serve
 from triune.cli.logs import LogOptions, set_up_logs
 from triune.config.encoder import ENCODER
+from triune.config.speech import SPEECH
 from triune.config.transformer import TRANSFORMER
 from triune.core.errors import UnavailableError
 from triune.core.units import Presence, Unit
@@ -46,7 +48,12 @@ def demo(
 
 
 def _build(repository: Path, models: list[str] | None, console: Console) -> None:
-    lacking = {**missing(), ENCODER: missing_libraries(), TRANSFORMER: missing_for_transformers()}
+    lacking = {
+        **missing(),
+        ENCODER: missing_libraries(),
+        SPEECH: missing_for_speech(),
+        TRANSFORMER: missing_for_transformers(),
+    }
     for name in models or RECIPES:
         if name in RECIPES and (line := lacking.get(RECIPES[name].backend)):
             console.print(f"[yellow]left out[/] {name}: {escape(line)}", highlight=False, soft_wrap=True)

@@ -18,6 +18,7 @@ from triune.config.parameters import has_own_process, parameters_of, read_option
 from triune.config.parse import LARGEST_CONFIG_BYTES, WHY_NO_LARGER, parse_json, parse_text
 from triune.config.samples import translate_warmup
 from triune.config.settings import DEFAULT_COMPLETION, Completion
+from triune.config.speech import SPEECH, is_speech
 from triune.config.stamps import Stamp
 from triune.config.tensors import translate_tensors
 from triune.config.transformer import TRANSFORMER, is_transformer
@@ -89,7 +90,9 @@ def read_source(
     """
     message = parse_json(config_json, "config") if config_json is not None else _read_config(folder, completion)
     present = find_versions(folder)
-    if not completion.is_off and is_transformer(message, folder, present):
+    if not completion.is_off and is_speech(message, folder, present):
+        message.backend = SPEECH
+    elif not completion.is_off and is_transformer(message, folder, present):
         message.backend = message.backend or (ENCODER if is_encoder(folder, present) else TRANSFORMER)
     named = ModelConfigMessage()
     named.CopyFrom(message)

@@ -10,6 +10,7 @@ from itertools import islice
 
 from triune.config.encoder import ENCODER, GRAPH_BACKEND
 from triune.config.parameters import option_names
+from triune.config.speech import SPEECH, SPEECH_OPTION_NAMES
 from triune.config.transformer import OPTION_NAMES, TRANSFORMER
 from triune.core.errors import UnsupportedError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
@@ -109,9 +110,10 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_c
     fields += [
         (f"model_warmup '{sample.name}' with batch_size 0", sample.batch_size == 0) for sample in message.model_warmup
     ]
-    # The transformer backend refuses parameters that it does not know.
+    # These backends refuse parameters that they do not know.
     backend = GRAPH_BACKEND if message.backend == ENCODER else message.backend
-    known = OPTION_NAMES if backend == TRANSFORMER else option_names(backend, machine)
+    own = {TRANSFORMER: OPTION_NAMES, SPEECH: SPEECH_OPTION_NAMES}
+    known = own[backend] if backend in own else option_names(backend, machine)
     names = sorted(islice(message.parameters, _MOST_PARAMETERS))
     fields += [(f"parameter '{name}'", name not in known) for name in names]
     more = len(message.parameters) - len(names)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast, get_args
 
 from triune.config.batching import translate_batching
-from triune.config.instances import read_instances
 from triune.config.layout import inside
 from triune.config.limits import LOAD_SECONDS_PARAMETER
 from triune.config.model_config import ModelConfig
+from triune.config.one_instance import read_choice, read_count, unit_of
 from triune.config.parameters import UNITS_PARAMETER, parameters_of
 from triune.config.tensors import translate_tensors
 from triune.core.datatypes import DataType
@@ -115,14 +115,14 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
             f"{', '.join(sorted(OPTION_NAMES))}"
         )
     return TransformerOptions(
-        cache_bytes=_count(given, "cache_bytes"),
-        cache_type=cast("CacheType | None", _choice(given, "cache_type", get_args(CacheType))),
-        context_tokens=_count(given, "context_tokens"),
-        precision=cast("DecoderPrecision | None", _choice(given, "precision", get_args(DecoderPrecision))),
-        step_tokens=_count(given, "step_tokens") or _STEP_TOKENS,
-        max_sequences=_count(given, "max_sequences") or _MAX_SEQUENCES,
-        disk_cache_bytes=_count(given, "disk_cache_bytes"),
-        speculation=cast("Speculation", _choice(given, "speculation", get_args(Speculation)) or "off"),
+        cache_bytes=read_count(given, "cache_bytes"),
+        cache_type=cast("CacheType | None", read_choice(given, "cache_type", get_args(CacheType))),
+        context_tokens=read_count(given, "context_tokens"),
+        precision=cast("DecoderPrecision | None", read_choice(given, "precision", get_args(DecoderPrecision))),
+        step_tokens=read_count(given, "step_tokens") or _STEP_TOKENS,
+        max_sequences=read_count(given, "max_sequences") or _MAX_SEQUENCES,
+        disk_cache_bytes=read_count(given, "disk_cache_bytes"),
+        speculation=cast("Speculation", read_choice(given, "speculation", get_args(Speculation)) or "off"),
         adapters=_folders(given, "adapters"),
     )
 
@@ -168,7 +168,7 @@ def configure_transformer(
     options = read_transformer_options(message)
     _complete_tensors(message)
     inputs, outputs = translate_tensors(message, _SIGNATURE, {})
-    unit = _unit(message, options, machine, runtime)
+    unit = unit_of(message, options.precision, machine, runtime, TRANSFORMER)
     return ModelConfig(
         message=message,
         name=message.name,
@@ -240,42 +240,6 @@ def _type_of(spec: TensorSpec) -> DataTypeMessage:
     return DataTypeMessage.TYPE_STRING if spec.datatype is DataType.BYTES else DataTypeMessage.TYPE_BOOL
 
 
-def _unit(message: ModelConfigMessage, options: TransformerOptions, machine: Machine, runtime: str) -> Unit:
-    """The one unit of the model. Completes the instance groups."""
-    # A matrix unit computes in bf16.
-    is_fp32 = options.precision == "fp32" and Unit.CPU in machine.runtimes[runtime].units()
-    if is_fp32 and UNITS_PARAMETER not in message.parameters and not message.instance_group:
-        message.parameters[UNITS_PARAMETER].string_value = Unit.CPU.value
-    # The instances are those of the runtime that runs the decoder.
-    of_runtime = ModelConfigMessage()
-    of_runtime.CopyFrom(message)
-    of_runtime.backend = runtime
-    instances = read_instances(of_runtime, machine)
-    if len(instances.units) * instances.num_instances != 1:
-        raise UnsupportedError(
-            f"model '{message.name}' asks for {instances.num_instances} instances on each of "
-            f"{len(instances.units)} units; backend '{TRANSFORMER}' runs one instance: it batches all requests"
-        )
-    (unit,) = instances.units
-    if is_fp32 and unit is Unit.AMX:
-        raise InvalidArgumentError(
-            f"parameter 'precision' of model '{message.name}' is 'fp32', and the config names the unit 'amx', which "
-            "computes in bf16: leave one of them out"
-        )
-    del message.instance_group[:]
-    message.instance_group.extend(instances.groups)
-    return unit
-
-
-def _count(given: Mapping[str, str], name: str) -> int | None:
-    text = given.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 1 << 53):
-        raise InvalidArgumentError(f"parameter '{name}' is {text!r}; it must be a whole number of 1 or more")
-    return int(text)
-
-
 def _folders(given: Mapping[str, str], name: str) -> Mapping[str, str]:
     """Paths by names: a JSON object."""
     text = given.get(name)
@@ -291,10 +255,3 @@ def _folders(given: Mapping[str, str], name: str) -> Mapping[str, str]:
             f'parameter \'{name}\' must be a JSON object of names and folders: {{"poet": "adapters/poet"}}'
         )
     return cast("dict[str, str]", entries)
-
-
-def _choice(given: Mapping[str, str], name: str, choices: Sequence[str]) -> str | None:
-    text = given.get(name)
-    if text is not None and text not in choices:
-        raise InvalidArgumentError(f"parameter '{name}' is {text!r}; it must be one of {', '.join(choices)}")
-    return text

@@ -48,18 +48,20 @@ def _goes_on(piece: Piece, place: int, chosen: Sample) -> bool:
 
 
 def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence], place: int) -> list[Sample]:
-    masks = [_allowed(sequence, place, logits.shape[1]) for sequence in sequences]
+    masks = [_allowed(sequence, place, row) for sequence, row in zip(sequences, logits, strict=True)]
     return sample(logits, [sequence.sampling for sequence in sequences], masks)
 
 
-def _allowed(sequence: Sequence, place: int, vocab_size: int) -> NDArray[np.bool_] | None:
-    """The tokens that a sequence's constraint allows after `place` drafts; none if that cannot be said, which fails the
-    sequence.
+def _allowed(sequence: Sequence, place: int, logits: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+    """The tokens that a sequence's constraint or rules allow after `place` drafts; none if that cannot be said, which
+    fails the sequence.
     """
+    if sequence.rules is not None:
+        return sequence.rules.allowed(logits)
     if sequence.matcher is None:
         return None
     try:
         return sequence.matcher.allowed(may_end=sequence.num_answered + place >= sequence.ending.min_tokens)
     except TriuneError as error:
         sequence.error = error
-        return np.zeros(vocab_size, np.bool_)
+        return np.zeros(len(logits), np.bool_)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable
@@ -13,7 +14,9 @@ from triune.engine.kv.hashes import root_hash
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.kv.second_tier import SecondTier
 from triune.engine.kv.table import BlockTable
+from triune.engine.memory import Memory, MemoryRows
 from triune.engine.plan import Plan
+from triune.engine.rules import TokenRules
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import FAILED, Sample, SamplingState
 from triune.engine.scheduler import Scheduler, SchedulerLimits
@@ -69,6 +72,7 @@ class EngineCore:
         self._adapters = {"": (0, b"")} | {
             name: (n, digest) for n, (name, digest) in enumerate((adapters or {}).items(), 1)
         }
+        self._memory = MemoryRows()
 
     @property
     def is_idle(self) -> bool:
@@ -116,9 +120,12 @@ class EngineCore:
         ending: Ending,
         *,
         priority: int = 0,
+        salt: bytes = b"",
         adapter: str | None = None,
         index: int = 0,
         matcher: Matcher | None = None,
+        rules: TokenRules | None = None,
+        memory: Memory | None = None,
     ) -> Sequence:
         """Take a prompt, whose answer the next steps compute.
 
@@ -127,15 +134,19 @@ class EngineCore:
             parameters: how tokens are chosen.
             ending: when the answer ends.
             priority: 0 is the most urgent.
+            salt: names what keys and values depend on beside tokens and adapter, such as `memory`.
             adapter: the name of the LoRA adapter; None for the model as it is.
             index: which of several answers to one prompt this is; with one seed, they draw different numbers.
             matcher: what the answer keeps to (`structured.compiler.Grammar.matcher`); None leaves it free.
+            rules: what the logits decide about the next token; None if nothing.
+            memory: what the sequence reads of an encoder, which `salt` must name; None if the decoder reads none.
 
         Raises:
             InvalidArgumentError: a token is not the model's, the prompt is empty or too long (see `Scheduler.add`), or
                 the adapter is unknown.
         """
-        number, salt = self._adapter(adapter)
+        number, digest = self._adapter(adapter)
+        salt = digest + salt
         # A decoder does not check token ids: beyond the embedding, it would read other memory or give zeros.
         if prompt and not 0 <= min(prompt) <= max(prompt) < self.vocab_size:
             worst = min(prompt) if min(prompt) < 0 else max(prompt)
@@ -145,7 +156,7 @@ class EngineCore:
         parameters.check_vocabulary(self.vocab_size)
         table = BlockTable(self._pool, self._decoder.block_size, root_hash(salt))
         state, now_ns = SamplingState(parameters, prompt, index), self._clock.now_ns()
-        sequence = Sequence(prompt, table, state, ending, priority, salt, now_ns, matcher, number)
+        sequence = Sequence(prompt, table, state, ending, priority, salt, now_ns, matcher, number, rules, memory or {})
         self._scheduler.add(sequence)
         if self._second_tier is not None:
             self._second_tier.want(self._pool, sequence)
@@ -155,6 +166,8 @@ class EngineCore:
         """End a sequence; its blocks are free before the next step."""
         self._scheduler.cancel(sequence)
         self.speculator.forget(sequence)
+        if self.is_idle:
+            self._memory.forget()
 
     def step(self) -> list[tuple[Sequence, Sample | None]]:
         """Compute one step.
@@ -170,6 +183,7 @@ class EngineCore:
         plan = self._scheduler.schedule()
         self.num_planned = len(plan.pieces)
         if not plan.pieces:
+            self._memory.forget()
             return []
         try:
             plan = self._scheduler.extend(plan, self.speculator.drafts(plan))
@@ -180,7 +194,8 @@ class EngineCore:
             failure = InternalError(f"a step of the model failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             return self._fail(plan, failure)
-        self._scheduler.update(plan, samples)
+        if self._scheduler.update(plan, samples) and self.is_idle:
+            self._memory.forget()
         self.speculator.observe(plan, samples, (self._clock.now_ns() - started_ns) / 1e9)
         return [
             (piece.sequence, None if each.token == FAILED.token else each)
@@ -210,7 +225,10 @@ class EngineCore:
     def _execute(self, plan: Plan) -> list[list[Sample]]:
         if self._second_tier is not None:
             self._second_tier.save()
-        return choose(plan, self._decoder.run(plan.step()))
+        step = plan.step()
+        if plan.pieces[0].sequence.memory:
+            step = replace(step, memory=self._memory.of([piece.sequence for piece in plan.pieces]))
+        return choose(plan, self._decoder.run(step))
 
     def _fail(self, plan: Plan, error: TriuneError) -> list[tuple[Sequence, Sample | None]]:
         """End all sequences of a step with an error. It is not known what their blocks hold, so none is put into the

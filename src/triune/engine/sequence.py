@@ -1,12 +1,17 @@
 """One generation: its tokens, its blocks, and when it ends."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from enum import Enum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.engine.kv.hashes import BlockHash
 from triune.engine.kv.table import BlockTable
+from triune.engine.rules import TokenRules
 from triune.engine.sampling.sampler import SamplingState
 from triune.engine.structured.matcher import Matcher
 
@@ -59,6 +64,8 @@ class Sequence:
         arrived_ns: when it arrived, on the engine's clock.
         matcher: what its answer keeps to; None if it is free.
         adapter: the number of its LoRA adapter (`DecoderStep.adapters`); 0 for none.
+        rules: what its logits decide about the next token; None if nothing. A sequence has a matcher or rules.
+        memory: what it reads of an encoder, by the names of the decoder's inputs: FP32 [1, source tokens, width].
         started_ns: when its first step was planned; None before that.
         tokens: the prompt and the answer so far.
         hashes: of the full blocks of all tokens but the last, as of when it last waited.
@@ -78,6 +85,8 @@ class Sequence:
     arrived_ns: int = 0
     matcher: Matcher | None = None
     adapter: int = 0
+    rules: TokenRules | None = None
+    memory: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
     started_ns: int | None = field(default=None, init=False)
     tokens: list[int] = field(init=False)
     hashes: list[BlockHash] = field(default_factory=list[BlockHash], init=False)
@@ -113,6 +122,8 @@ class Sequence:
         self.sampling.append(token)
         if self.matcher is not None:
             self.matcher.accept(token)
+        if self.rules is not None:
+            self.rules.accept(token)
 
     def append(self, token: int) -> None:
         """Add a token to the answer, and end the sequence if that is due."""

@@ -13,6 +13,8 @@ from triune.core.clock import Clock
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.threads import start_thread
 from triune.engine.core import EngineCore
+from triune.engine.memory import Memory
+from triune.engine.rules import TokenRules
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import Sample
 from triune.engine.sequence import Ending, FinishReason, Sequence
@@ -36,6 +38,9 @@ class Job:
         index: which of several answers to one prompt this is.
         matcher: what the answer keeps to; None if it is free.
         adapter: the name of the LoRA adapter; None for the model as it is.
+        rules: what the logits decide about the next token; None if nothing.
+        memory: what it reads of an encoder; None if the decoder reads none.
+        salt: names the memory.
         followers: other answers to the same prompt. They begin when this one has its first token, so that they find the
             prompt's blocks in the prefix cache.
         is_cancelled: set by the event loop. The job does not begin then.
@@ -49,6 +54,9 @@ class Job:
     index: int = 0
     matcher: Matcher | None = None
     adapter: str | None = None
+    rules: TokenRules | None = None
+    memory: Memory | None = None
+    salt: bytes = b""
     followers: tuple["Job", ...] = ()
     is_cancelled: bool = False
     sequence: Sequence | None = field(default=None, init=False)
@@ -187,6 +195,9 @@ class EngineThread:
                 index=job.index,
                 matcher=job.matcher,
                 adapter=job.adapter,
+                rules=job.rules,
+                memory=job.memory,
+                salt=job.salt,
             )
         except TriuneError as error:
             self._fail([job, *job.followers], error)

@@ -13,11 +13,13 @@ from typing import Any
 from triune.backends.encoder.backend import EncoderBackend
 from triune.backends.ensemble import EnsembleBackend
 from triune.backends.registry import ENSEMBLE, Backends
+from triune.backends.speech.backend import SpeechBackend
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.transformer.backend import TransformerBackend
 from triune.config.encoder import ENCODER
 from triune.config.layout import check_name
 from triune.config.parse import check_size
+from triune.config.speech import SPEECH
 from triune.config.transformer import TRANSFORMER
 from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
@@ -272,6 +274,7 @@ class Repository:
         others = {
             ENSEMBLE: EnsembleBackend(self._clock, models),
             ENCODER: EncoderBackend(self._machine, self._clock, models, try_first=try_first),
+            SPEECH: SpeechBackend(self._machine, self._clock, models, try_first=try_first),
             TRANSFORMER: TransformerBackend(self._machine, self._clock, models, try_first=try_first),
         }
         return Backends(tensor, self._clock, others=others, cache=cache)

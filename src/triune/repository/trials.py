@@ -18,6 +18,7 @@ from pathlib import Path
 from triune.backends.attempt import Attempt
 from triune.backends.encoder.backend import EncoderBackend
 from triune.backends.registry import AnyBackend, typed_failures
+from triune.backends.speech.backend import SpeechBackend
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.transformer.backend import TransformerBackend
 from triune.config.configure import Source
@@ -26,6 +27,7 @@ from triune.config.model_config import ModelConfig
 from triune.config.parameters import has_own_process
 from triune.config.samples import trial_inputs
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
+from triune.config.speech import SPEECH
 from triune.config.stamps import FileStamps, Stamp
 from triune.config.transformer import TRANSFORMER
 from triune.core.clock import MonotonicClock
@@ -40,7 +42,7 @@ from triune.runtimes.registry import ROWS
 _log = logging.getLogger(__name__)
 
 # Libraries that loads use, in addition to those of their runtimes.
-_LIBRARIES = ("numpy", "onnx", "tokenizers", "safetensors", "jinja2", "llguidance")
+_LIBRARIES = ("numpy", "onnx", "tokenizers", "safetensors", "jinja2", "llguidance", "soundfile", "soxr")
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
 # No limit here: the lifecycle limits the time of a load, and then ends this process, too.
@@ -247,6 +249,7 @@ def _load(
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
     checkpoints: dict[str, AnyBackend] = {
         ENCODER: EncoderBackend(machine, MonotonicClock(), settings),
+        SPEECH: SpeechBackend(machine, MonotonicClock(), settings),
         TRANSFORMER: TransformerBackend(machine, MonotonicClock(), settings, is_trial=True),
     }
     if source.message.backend in checkpoints:

@@ -18,6 +18,8 @@ from triune.core.version import VERSION
 from triune.engine.encoder_servable import EncoderServable
 from triune.engine.generation import EmbeddingModel, TextModel
 from triune.engine.servable import TextServable
+from triune.engine.speech.segments import SpeechModel
+from triune.engine.speech.servable import SpeechServable
 from triune.repository.model import IndexEntry
 from triune.repository.repository import Repository
 from triune.scheduling.models import LoadedVersion
@@ -141,6 +143,14 @@ class Server:
         if not isinstance(model.servable, EncoderServable) or not model.servable.is_embedding:
             raise _other_kind(model, "embed texts")
         return model.servable
+
+    def speech_model(self, name: str, version: int | None = None) -> SpeechModel:
+        """A loaded version (None: the newest) of a model that reads speech. See `text_model`."""
+        self._require_open()
+        model = self.model(name, version)
+        if not isinstance(model.servable, SpeechServable):
+            raise _other_kind(model, "read speech")
+        return model.servable.model
 
     def infer(self, request: InferenceRequest) -> asyncio.Future[InferenceResponse]:
         """Start one inference.

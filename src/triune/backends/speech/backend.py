@@ -1,0 +1,110 @@
+"""The backend of checkpoints that read speech: Whisper, a directory of Hugging Face's form or CTranslate2's."""
+
+import importlib.util
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from triune.backends.attempt import Attempt
+from triune.backends.libraries import missing_libraries, require_libraries
+from triune.backends.tensor.backend import TryFirst
+from triune.config.configure import Source
+from triune.config.model_config import ModelConfig
+from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
+from triune.config.speech import configure_speech
+from triune.config.transformer import named_unit
+from triune.core.clock import Clock
+from triune.core.errors import UnsupportedError
+from triune.core.servable import Servable
+from triune.runtimes.decoders import decoder_runtime, missing_decoder
+from triune.runtimes.machine import Machine
+from triune.scheduling.models import Models
+
+if TYPE_CHECKING:
+    from triune.backends.speech.build import SpeechBuild
+
+_LIBRARIES: Final = ("soundfile", "soxr")
+_RUNTIME: Final = "openvino"
+"""The runtime whose decoders read an encoder; it is taken where it is installed and no other unit is named."""
+
+
+class SpeechBackend:
+    """The `Backend` of speech. The libraries of the extra `engine` are imported when a model needs them."""
+
+    honours: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        machine: Machine,
+        clock: Clock,
+        settings: ModelSettings = DEFAULT_SETTINGS,
+        *,
+        try_first: TryFirst | None = None,
+    ) -> None:
+        """Args:
+        machine: the runtimes and units to build for.
+        clock: the clock of all measurements.
+        settings: defaults for all models.
+        try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
+        """
+        self._machine = machine
+        self._clock = clock
+        self._settings = settings
+        self._try_first = try_first
+
+    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
+        """Nothing: see `Backend.needs`."""
+        del source
+        return {}
+
+    def configure(self, source: Source, version: int) -> ModelConfig:
+        """Complete the configuration of a version, and read the checkpoint's head: see `Backend.configure`."""
+        _require_libraries()
+        from triune.backends.speech.build import open_speech_checkpoint
+
+        config = self._configure(source, version)
+        open_speech_checkpoint(config.path)
+        return config
+
+    def build(self, source: Source, version: int, previous: "SpeechBuild | None", attempt: Attempt) -> "SpeechBuild":
+        """Compile encoder and decoder, and run them once: see `Backend.build`. Nothing is shared with `previous`."""
+        del previous
+        _require_libraries()
+        from triune.backends.speech.build import build_speech
+
+        attempt.check()
+        if self._try_first is not None:
+            self._try_first(source, version, attempt)
+        config = self._configure(source, version)
+        return build_speech(config, source, version, self._machine, self._runtime(source), self._clock, attempt)
+
+    def assemble(self, build: "SpeechBuild", models: Models) -> Servable:
+        """Start the engine: see `Backend.assemble`."""
+        del models
+        from triune.backends.speech.build import assemble_speech
+
+        return assemble_speech(build, self._settings, self._clock)
+
+    def _configure(self, source: Source, version: int) -> ModelConfig:
+        folder = source.folder / str(version)
+        return configure_speech(source.message, source.name, folder, self._machine, self._runtime(source))
+
+    def _runtime(self, source: Source) -> str:
+        unit = named_unit(source.message)
+        runtimes = self._machine.runtimes
+        if _RUNTIME in runtimes and (unit is None or unit in runtimes[_RUNTIME].units()):
+            return _RUNTIME
+        return decoder_runtime(self._machine, unit)
+
+
+def missing_for_speech() -> str:
+    """What is not installed of what speech needs, with the command that installs it; empty if all is."""
+    lacking = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+    if lacking:
+        return f"speech needs {', '.join(lacking)}, not installed: pip install 'triune[engine]'"
+    return missing_libraries() or missing_decoder()
+
+
+def _require_libraries() -> None:
+    require_libraries()
+    if reason := missing_for_speech():
+        raise UnsupportedError(reason)

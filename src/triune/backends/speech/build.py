@@ -1,0 +1,225 @@
+"""From Whisper's checkpoint to a servable."""
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from triune.backends.attempt import Attempt
+from triune.backends.backend import Build
+from triune.backends.tensor.compile import compile_one
+from triune.config.configure import Source
+from triune.config.metrics import new_statistics
+from triune.config.model_config import ModelConfig
+from triune.config.parameters import UNITS_PARAMETER
+from triune.config.placement import Recipe
+from triune.config.settings import ModelSettings
+from triune.config.speech import SpeechOptions, read_speech_options
+from triune.core.clock import Clock
+from triune.core.decoder import DecoderExecutable, DecoderStep
+from triune.core.errors import InternalError, UnavailableError, UnsupportedError
+from triune.core.servable import Servable
+from triune.core.threads import NoThreadError
+from triune.core.units import Presence, Unit
+from triune.engine.core import EngineCore
+from triune.engine.generation import Placement
+from triune.engine.memory import Memory
+from triune.engine.models import write_encoder, write_model
+from triune.engine.scheduler import SchedulerLimits
+from triune.engine.speech.encoder import SpeechEncoder
+from triune.engine.speech.engine import SpeechEngine
+from triune.engine.speech.mel import WINDOW_FRAMES
+from triune.engine.speech.servable import SpeechServable
+from triune.engine.speech.tokens import SpeechTokens
+from triune.engine.weights.checkpoint import Checkpoint
+from triune.engine.weights.config import WhisperConfig
+from triune.engine.weights.open import open_checkpoint
+from triune.engine.weights.tokenizer.tokenizer import Tokenizer
+from triune.graph.held import HeldModel
+from triune.runtimes.decoders import load_decoder
+from triune.runtimes.machine import Machine
+
+_SEQUENCES_A_FILE: Final = 2
+"""A window is looked at for its language and silence beside its text."""
+
+_STEP_TOKENS: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechBuild(Build):
+    """A model that is compiled, and does not answer requests yet.
+
+    Attributes:
+        encoder: the compiled encoder.
+        decoder: the compiled decoder with its cache.
+        whisper: the checkpoint's config.
+        tokenizer: its tokenizer.
+        special: its special tokens.
+        options: the config's parameters.
+        runtime: the name of the runtime.
+        duration_ns: how long the build took.
+    """
+
+    encoder: SpeechEncoder
+    decoder: DecoderExecutable
+    whisper: WhisperConfig
+    tokenizer: Tokenizer
+    special: SpeechTokens
+    options: SpeechOptions
+    runtime: str
+    duration_ns: int
+
+    @property
+    def precisions(self) -> Mapping[Unit, str]:
+        """The floating-point format on the unit."""
+        return {self.decoder.unit: self.decoder.precision}
+
+    def close(self) -> None:
+        """Free encoder and decoder."""
+        self.encoder.close()
+        self.decoder.close()
+
+    def __str__(self) -> str:
+        languages = f"{len(self.special.languages)} languages" if self.special.languages else "English"
+        return (
+            f"on {self.decoder.unit.value} ({self.runtime}, {self.decoder.precision}), speech in {languages}, in "
+            f"{self.duration_ns / 1e9:.2f} s"
+        )
+
+
+def open_speech_checkpoint(folder: Path) -> tuple[WhisperConfig, Checkpoint]:
+    """Open a checkpoint.
+
+    Raises:
+        UnsupportedError: it is not Whisper, or reads other windows than those of 30 s; and as `open_checkpoint` raises.
+    """
+    checkpoint = open_checkpoint(folder)
+    config = checkpoint.config
+    if not isinstance(config, WhisperConfig):
+        raise UnsupportedError(
+            f"{folder.name} is {type(config).__name__.removesuffix('Config')}, which reads no speech: its config must "
+            "not name backend 'speech'"
+        )
+    if 2 * config.max_source_positions != WINDOW_FRAMES:
+        raise UnsupportedError(
+            f"{folder.name} reads {2 * config.max_source_positions} frames at once; Whisper reads {WINDOW_FRAMES}"
+        )
+    return config, checkpoint
+
+
+def build_speech(
+    config: ModelConfig, source: Source, version: int, machine: Machine, runtime: str, clock: Clock, attempt: Attempt
+) -> SpeechBuild:
+    """Do the slow work: see `Backend.build`.
+
+    Args:
+        config: the completed config.
+        source: the model on disk.
+        version: its version.
+        machine: the machine.
+        runtime: the runtime that runs encoder and decoder.
+        clock: the clock.
+        attempt: cancels the build.
+    """
+    started_ns = clock.now_ns()
+    options = read_speech_options(config.message)
+    whisper, checkpoint = open_speech_checkpoint(config.path)
+    tokenizer = checkpoint.tokenizer()
+    special = SpeechTokens.of(tokenizer, whisper.vocab_size, config.name)
+    (unit,) = config.units
+    with ExitStack() as undo:
+        attempt.check()
+        decoder = load_decoder(runtime)(
+            write_model(whisper, checkpoint, "paged"),
+            unit=unit,
+            num_threads=machine.num_cores,
+            num_blocks=1,
+            precision=options.precision,
+            cache_type=None,
+        )
+        undo.callback(decoder.close)
+        blocks = -(-whisper.max_target_positions // decoder.block_size)
+        decoder.allocate(blocks * options.max_sequences * _SEQUENCES_A_FILE)
+        attempt.check()
+        graph = write_encoder(whisper, checkpoint, "plain", gives_memory=True)
+        encoder = _compile_encoder(graph, Recipe(runtime, unit, machine.num_cores, ()), machine, whisper.num_mel_bins)
+        undo.callback(encoder.close)
+        del graph
+        attempt.check()
+        _warm_up(decoder, encoder.memory(np.zeros(1, np.float32)), special.start)
+        attempt.check()
+        undo.pop_all()
+    return SpeechBuild(
+        version,
+        config,
+        source,
+        encoder,
+        decoder,
+        whisper,
+        tokenizer,
+        special,
+        options,
+        runtime,
+        clock.now_ns() - started_ns,
+        emulated=frozenset(each for each in config.units if machine.status(each).presence is Presence.EMULATED),
+    )
+
+
+def assemble_speech(build: SpeechBuild, settings: ModelSettings, clock: Clock) -> Servable:
+    """Start the engine of a build, which then belongs to it. Raises NoThreadError if there is no thread for it."""
+    config, decoder, options = build.config, build.decoder, build.options
+    num_sequences = options.max_sequences * _SEQUENCES_A_FILE
+    limits = SchedulerLimits(_STEP_TOKENS, num_sequences, build.whisper.max_target_positions)
+    core = EngineCore(decoder, build.whisper.vocab_size, clock, limits)
+    named = len(build.source.message.instance_group) or UNITS_PARAMETER in build.source.message.parameters
+    why = "the config names this unit" if named else f"'{decoder.unit.value}' is its best unit on this machine"
+    try:
+        engine = SpeechEngine(
+            core,
+            build.encoder,
+            build.whisper,
+            build.tokenizer,
+            build.special,
+            Placement(decoder.unit, build.runtime, decoder.precision, f"{build.runtime} reads speech here, and {why}"),
+            clock,
+            name=config.name,
+            statistics=new_statistics(config.message, has_distributions=settings.has_distributions),
+            max_running=options.max_sequences,
+            max_seconds=options.max_audio_seconds,
+            limits=settings.limits.queue,
+            close_decoder=decoder.close,
+        )
+    except NoThreadError:
+        core.close()
+        raise
+    return SpeechServable(engine, config.name, build.version)
+
+
+def _compile_encoder(graph: HeldModel, recipe: Recipe, machine: Machine, num_bands: int) -> SpeechEncoder:
+    try:
+        with tempfile.TemporaryDirectory(prefix="triune-speech-") as folder:
+            path = Path(folder) / "model.onnx"
+            graph.save(path)
+            return SpeechEncoder(compile_one(path, recipe, machine), num_bands)
+    except OSError as error:
+        raise UnavailableError(
+            f"the graph of {graph.weight_bytes} bytes cannot be written to the temporary folder: "
+            f"{error.strerror or error}; free space there, or set TMPDIR to another folder"
+        ) from error
+
+
+def _warm_up(decoder: DecoderExecutable, memory: Memory, token: int) -> None:
+    """Compute one token, so that the first request does not wait for what the runtime prepares in its first step.
+
+    Raises:
+        InternalError: the model's logits are no numbers.
+    """
+    zero, begins = np.zeros(1, np.int32), np.array([0, 1], np.int32)
+    at = np.zeros(1, np.int64)
+    logits = decoder.run(DecoderStep(np.array([token]), at, zero, begins, zero, begins, at, memory))
+    if not np.isfinite(logits.max()):
+        raise InternalError(f"the model's logits for token {token} are no numbers; its weights are broken")

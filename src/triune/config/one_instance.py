@@ -1,0 +1,67 @@
+"""What the backends share whose models have one instance that batches all requests: their unit and parameters."""
+
+from collections.abc import Mapping, Sequence
+
+from triune.config.instances import read_instances
+from triune.config.parameters import UNITS_PARAMETER
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.units import Unit
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.runtimes.machine import Machine
+
+
+def unit_of(message: ModelConfigMessage, precision: str | None, machine: Machine, runtime: str, backend: str) -> Unit:
+    """The one unit of a model. Completes the instance groups of its config.
+
+    Args:
+        message: the config, which is changed.
+        precision: the floating-point format that it names; None for the runtime's own.
+        machine: the machine.
+        runtime: the runtime that runs the decoder.
+        backend: the backend's name, for errors.
+
+    Raises:
+        InvalidArgumentError: the config contradicts itself.
+        UnsupportedError: it asks for several instances, or for a unit that is not there.
+    """
+    # A matrix unit computes in bf16.
+    is_fp32 = precision == "fp32" and Unit.CPU in machine.runtimes[runtime].units()
+    if is_fp32 and UNITS_PARAMETER not in message.parameters and not message.instance_group:
+        message.parameters[UNITS_PARAMETER].string_value = Unit.CPU.value
+    # The instances are those of the runtime that runs the decoder.
+    of_runtime = ModelConfigMessage()
+    of_runtime.CopyFrom(message)
+    of_runtime.backend = runtime
+    instances = read_instances(of_runtime, machine)
+    if len(instances.units) * instances.num_instances != 1:
+        raise UnsupportedError(
+            f"model '{message.name}' asks for {instances.num_instances} instances on each of "
+            f"{len(instances.units)} units; backend '{backend}' runs one instance: it batches all requests"
+        )
+    (unit,) = instances.units
+    if is_fp32 and unit is Unit.AMX:
+        raise InvalidArgumentError(
+            f"parameter 'precision' of model '{message.name}' is 'fp32', and the config names the unit 'amx', which "
+            "computes in bf16: leave one of them out"
+        )
+    del message.instance_group[:]
+    message.instance_group.extend(instances.groups)
+    return unit
+
+
+def read_count(given: Mapping[str, str], name: str) -> int | None:
+    """A parameter that is a whole number of 1 or more; None if it is absent. Raises InvalidArgumentError."""
+    text = given.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 1 << 53):
+        raise InvalidArgumentError(f"parameter '{name}' is {text!r}; it must be a whole number of 1 or more")
+    return int(text)
+
+
+def read_choice(given: Mapping[str, str], name: str, choices: Sequence[str]) -> str | None:
+    """A parameter that is one of some words; None if it is absent. Raises InvalidArgumentError."""
+    text = given.get(name)
+    if text is not None and text not in choices:
+        raise InvalidArgumentError(f"parameter '{name}' is {text!r}; it must be one of {', '.join(choices)}")
+    return text

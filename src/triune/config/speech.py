@@ -1,0 +1,174 @@
+"""Models that read speech: recognised by their files, and completed with tensors of audio and text."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, cast, get_args
+
+from triune.config.batching import translate_batching
+from triune.config.layout import inside
+from triune.config.limits import LOAD_SECONDS_PARAMETER
+from triune.config.model_config import ModelConfig
+from triune.config.one_instance import read_choice, read_count, unit_of
+from triune.config.parameters import UNITS_PARAMETER, parameters_of
+from triune.config.tensors import translate_tensors
+from triune.core.datatypes import DataType
+from triune.core.decoder import DecoderPrecision
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.files import read_file
+from triune.core.tensors import Rows, Signature, TensorSpec
+from triune.protos.model_config_pb2 import DataType as DataTypeMessage
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.protos.model_config_pb2 import ModelInput, ModelOutput
+from triune.runtimes.machine import Machine
+
+SPEECH: Final = "speech"
+"""The name of the backend in config.pbtxt."""
+
+AUDIO_INPUT: Final = "audio"
+SAMPLES_INPUT: Final = "samples"
+LANGUAGE_INPUT: Final = "language"
+TASK_INPUT: Final = "task"
+PROMPT_INPUT: Final = "prompt"
+TEXT_OUTPUT: Final = "text_output"
+
+_MAX_CONFIG_BYTES: Final = 64 << 20
+_MAX_SEQUENCES: Final = 8
+_MAX_SECONDS: Final = 3600
+_BY_ITSELF: Final = ("max_batch_size", "dynamic_batching", "sequence_batching", "response_cache", "model_warmup")
+_DATATYPES: Final = {DataType.BYTES: DataTypeMessage.TYPE_STRING, DataType.FP32: DataTypeMessage.TYPE_FP32}
+
+_SIGNATURE: Final = Signature(
+    inputs=(
+        TensorSpec(AUDIO_INPUT, DataType.BYTES, (1,), is_optional=True),
+        TensorSpec(SAMPLES_INPUT, DataType.FP32, (-1,), is_optional=True),
+        TensorSpec(LANGUAGE_INPUT, DataType.BYTES, (1,), is_optional=True),
+        TensorSpec(TASK_INPUT, DataType.BYTES, (1,), is_optional=True),
+        TensorSpec(PROMPT_INPUT, DataType.BYTES, (1,), is_optional=True),
+    ),
+    outputs=(TensorSpec(TEXT_OUTPUT, DataType.BYTES, (1,)),),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechOptions:
+    """The backend's parameters in a config.
+
+    Attributes:
+        max_sequences: the most files that are read at the same time.
+        max_audio_seconds: the longest file.
+        precision: the floating-point format of the computation; None leaves it to the runtime.
+    """
+
+    max_sequences: int = _MAX_SEQUENCES
+    max_audio_seconds: int = _MAX_SECONDS
+    precision: DecoderPrecision | None = None
+
+
+SPEECH_OPTION_NAMES: Final = frozenset(each.name for each in fields(SpeechOptions)) | {
+    UNITS_PARAMETER,
+    LOAD_SECONDS_PARAMETER,
+}
+"""All parameters that the backend reads."""
+
+
+def is_speech(message: ModelConfigMessage, folder: Path, versions: Sequence[int]) -> bool:
+    """Whether a model reads speech: its config says so, or names neither a backend nor a file, and the newest version
+    is Whisper in Hugging Face's form or CTranslate2's.
+    """
+    if message.backend or message.platform or message.HasField("ensemble_scheduling"):
+        return message.backend == SPEECH
+    version_folder = folder / str(max(versions, default=0))
+    if message.default_model_filename or not (version_folder / "config.json").exists():
+        return False
+    if next(version_folder.glob("*.safetensors"), None) is None:
+        # The only models of CTranslate2's form that are known here.
+        return (version_folder / "model.bin").exists()
+    try:
+        values = cast("object", json.loads(read_file(version_folder / "config.json", _MAX_CONFIG_BYTES)))
+    except (OSError, ValueError, RecursionError):
+        # The backend of checkpoints says what is wrong with the file.
+        return False
+    return isinstance(values, dict) and cast("dict[str, object]", values).get("model_type") == "whisper"
+
+
+def read_speech_options(message: ModelConfigMessage) -> SpeechOptions:
+    """The backend's parameters. Raises InvalidArgumentError if one is unknown or out of range."""
+    given = {name: value.string_value for name, value in message.parameters.items()}
+    unknown = sorted(given.keys() - SPEECH_OPTION_NAMES)
+    if unknown:
+        raise InvalidArgumentError(
+            f"model '{message.name}' has the parameter '{unknown[0]}'; backend '{SPEECH}' knows "
+            f"{', '.join(sorted(SPEECH_OPTION_NAMES))}"
+        )
+    return SpeechOptions(
+        read_count(given, "max_sequences") or _MAX_SEQUENCES,
+        read_count(given, "max_audio_seconds") or _MAX_SECONDS,
+        cast("DecoderPrecision | None", read_choice(given, "precision", get_args(DecoderPrecision))),
+    )
+
+
+def configure_speech(
+    given: ModelConfigMessage, name: str, version_folder: Path, machine: Machine, runtime: str
+) -> ModelConfig:
+    """Complete the configuration of a version. Reads no weights.
+
+    Args:
+        given: the config as written; not changed.
+        name: the model's folder.
+        version_folder: the version's folder.
+        machine: the machine with the units.
+        runtime: the name of the runtime that will run encoder and decoder.
+
+    Raises:
+        InvalidArgumentError: the config contradicts itself.
+        UnsupportedError: the config asks for something that the backend or this machine does not have.
+    """
+    message = ModelConfigMessage()
+    message.CopyFrom(given)
+    message.name = message.name or name
+    if message.name != name:
+        raise InvalidArgumentError(
+            f"unexpected directory name '{name}' for model '{message.name}', directory name must equal model name"
+        )
+    asked = [field.name for field, _ in message.ListFields() if field.name in _BY_ITSELF]
+    if asked:
+        raise UnsupportedError(
+            f"model '{name}' has '{asked[0]}'; a request to backend '{SPEECH}' holds one audio file, and windows of "
+            "all requests are batched by itself: remove it"
+        )
+    message.backend = SPEECH
+    if not message.HasField("version_policy"):
+        message.version_policy.latest.num_versions = 1
+    options = read_speech_options(message)
+    path = version_folder
+    if message.default_model_filename:
+        path = inside(version_folder, message.default_model_filename, "default_model_filename")
+    if not message.input:
+        message.input.extend(
+            ModelInput(name=spec.name, data_type=_DATATYPES[spec.datatype], dims=spec.shape, optional=True)
+            for spec in _SIGNATURE.inputs
+        )
+    if not message.output:
+        message.output.extend(
+            ModelOutput(name=spec.name, data_type=_DATATYPES[spec.datatype], dims=spec.shape)
+            for spec in _SIGNATURE.outputs
+        )
+    inputs, outputs = translate_tensors(message, _SIGNATURE, {})
+    unit = unit_of(message, options.precision, machine, runtime, SPEECH)
+    return ModelConfig(
+        message=message,
+        name=name,
+        backend=SPEECH,
+        path=path,
+        inputs=inputs,
+        outputs=outputs,
+        units=(unit,),
+        num_instances=1,
+        batching=translate_batching(message, Rows.UNKNOWN),
+        warmup=(),
+        parameters=parameters_of(message),
+        is_decoupled=False,
+        metric_tags=dict(message.metric_tags),
+    )

@@ -1,0 +1,38 @@
+"""What the sequences of a step read of an encoder, put together for the decoder."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.engine.sequence import Sequence
+
+Memory: TypeAlias = Mapping[str, NDArray[np.float32]]
+"""What one sequence reads, by the names of the decoder's inputs: FP32 [1, source tokens, width] each."""
+
+
+class MemoryRows:
+    """Joins the memory of sequences, and keeps it as long as the same ones are computed: it is megabytes for each."""
+
+    def __init__(self) -> None:
+        self._sequences: tuple[Sequence, ...] = ()
+        self._joined: Memory = {}
+
+    def of(self, sequences: Seq[Sequence]) -> Memory:
+        """The memory of a step (`DecoderStep.memory`) for sequences that all have one, or none of them."""
+        now = tuple(sequences)
+        if now != self._sequences:
+            self.forget()
+            memories = [each.memory for each in now]
+            if len(now) == 1:
+                self._joined = memories[0]
+            else:
+                self._joined = {name: np.concatenate([each[name] for each in memories]) for name in memories[0]}
+            self._sequences = now
+        return self._joined
+
+    def forget(self) -> None:
+        """Free it."""
+        self._sequences, self._joined = (), {}

@@ -1,0 +1,20 @@
+"""Rules by which the logits themselves decide what may follow in an answer."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TokenRules(Protocol):
+    """Follows one answer. Used by the engine's thread; other threads may look at it when the answer has ended."""
+
+    def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """The tokens that may come next, bool [vocabulary], by their logits, FP32 [vocabulary], which are not
+        changed.
+        """
+        ...
+
+    def accept(self, token: int) -> None:
+        """Take the token that was chosen of those that were allowed last."""
+        ...

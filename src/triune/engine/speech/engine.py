@@ -1,0 +1,230 @@
+"""The engine of speech: a `SpeechModel` over an encoder and a decoder of Whisper."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.config.policy import QueueLimits
+from triune.core.clock import Clock
+from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.statistics import ModelStatistics
+from triune.core.threads import in_thread, in_thread_or_here
+from triune.engine.admission import Admission, Ticket
+from triune.engine.core import EngineCore
+from triune.engine.generation import Placement, Usage
+from triune.engine.speech.audio import RATE, audio_seconds, checked_samples, decode_audio
+from triune.engine.speech.encoder import SpeechEncoder
+from triune.engine.speech.jobs import Jobs
+from triune.engine.speech.mel import FRAME_SAMPLES, WINDOW_SAMPLES
+from triune.engine.speech.segments import Segment, SpeechRequest, cut
+from triune.engine.speech.tokens import SpeechTokens
+from triune.engine.speech.window import WindowReader, WindowText
+from triune.engine.weights.config import WhisperConfig
+from triune.engine.weights.tokenizer.tokenizer import Tokenizer
+
+_PROMPT_CHARACTERS: Final = 8192
+"""The most characters of a prompt that are looked at, from its end: the model reads 223 tokens of it."""
+
+_FORGETTING_TEMPERATURE: Final = 0.5
+"""What was read at a higher temperature is not told to the next window."""
+
+
+class SpeechEngine:
+    """A `SpeechModel`. Made and used on the event loop's thread.
+
+    The windows of all requests are decoded together. A request has one window at a time, since the next one begins
+    where the times of the last say. At most `max_running` requests are decoded at the same time; others wait, with
+    their files as they came.
+
+    Attributes:
+        placement: where the model runs.
+    """
+
+    def __init__(
+        self,
+        core: EngineCore,
+        encoder: SpeechEncoder,
+        config: WhisperConfig,
+        tokenizer: Tokenizer,
+        special: SpeechTokens,
+        placement: Placement,
+        clock: Clock,
+        *,
+        name: str,
+        statistics: ModelStatistics,
+        max_running: int,
+        max_seconds: float,
+        limits: QueueLimits,
+        close_decoder: Callable[[], None],
+    ) -> None:
+        """Args:
+        core: the engine takes it over.
+        encoder: closed with the engine.
+        config: the model's config.
+        tokenizer: its tokenizer.
+        special: its special tokens.
+        placement: where it runs.
+        clock: the clock of all measurements.
+        name: its name, for errors.
+        statistics: the counters.
+        max_running: the most requests that are computed at the same time.
+        max_seconds: the longest audio file.
+        limits: how many more requests may wait, and how long.
+        close_decoder: frees the decoder; called in a thread by `close`.
+
+        Raises:
+            NoThreadError: the system cannot start a thread. The caller still owns encoder and decoder then.
+        """
+        self.placement = placement
+        self._encoder = encoder
+        self._tokenizer = tokenizer
+        self._special = special
+        self._clock = clock
+        self._name = name
+        self._max_seconds = max_seconds
+        self._close_decoder = close_decoder
+        self._admission = Admission(name, placement.unit, clock, statistics, max_running, limits)
+        self._running = asyncio.Semaphore(max_running)
+        self._jobs = Jobs(core, self._admission, clock, name)
+        self._reader = WindowReader(self._jobs, config, special, tokenizer, core.context_tokens)
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """Triton's counters: a file counts once, a step as a batch of its windows."""
+        return self._admission.statistics
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """See `SpeechModel`."""
+        return tuple(self._special.languages) or ("en",)
+
+    async def seconds_of(self, content: bytes) -> float:
+        """See `SpeechModel`."""
+        return await in_thread(audio_seconds, content, self._max_seconds)
+
+    async def transcribe(self, content: bytes | NDArray[np.float32], request: SpeechRequest) -> AsyncGenerator[Segment]:
+        """See `SpeechModel`. The audio may also be samples, FP32 [samples] at 16 kHz."""
+        self._require_known(request)
+        ticket = self._admission.enter(1)
+        failure: TriuneError | None = None
+        usages: list[Usage] = []
+        try:
+            async with self._running:
+                self._admission.require_open()
+                self._admission.begin(ticket)
+                begun_ns = self._clock.now_ns()
+                samples = await in_thread(self._decode, content)
+                num_read = num_written = 0
+                async with aclosing(self._windows(samples, request)) as windows:
+                    async for text, segments in windows:
+                        num_read += text.num_prompt_tokens
+                        num_written += text.num_tokens
+                        for segment in segments:
+                            yield segment
+                usages.append(self._usage(ticket, begun_ns, num_read, num_written))
+        except TriuneError as error:
+            failure = error
+            raise
+        finally:
+            self._admission.leave(ticket)
+            if usages:
+                self._admission.succeed(ticket, usages)
+            else:
+                self._admission.fail(ticket, failure)
+
+    def refuse(self) -> None:
+        """Refuse waiting and new requests; those that have begun go on."""
+        if not self._admission.refusal:
+            self._admission.refusal = (
+                f"model '{self._name}' is being unloaded and takes no new requests; try again later"
+            )
+
+    async def drain(self) -> None:
+        """Wait until no request waits or runs."""
+        await self._admission.until_empty()
+
+    async def close(self) -> None:
+        """Refuse waiting and new requests, let those that have begun finish, and free everything."""
+        self.refuse()
+        await self.drain()
+        self._jobs.stop()
+        await in_thread_or_here(self._free)
+
+    def _free(self) -> None:
+        self._jobs.join()
+        self._encoder.close()
+        self._close_decoder()
+
+    def _decode(self, content: bytes | NDArray[np.float32]) -> NDArray[np.float32]:
+        if isinstance(content, bytes):
+            return decode_audio(content, self._max_seconds)
+        return checked_samples(content, self._max_seconds)
+
+    def _require_known(self, request: SpeechRequest) -> None:
+        language = request.language
+        if language is not None and language not in self.languages:
+            raise InvalidArgumentError(
+                f"language is '{language[:32]}'; model '{self._name}' knows {', '.join(self.languages)}"
+            )
+        if request.translates and not self._special.languages:
+            raise UnsupportedError(f"model '{self._name}' knows English only, so that it cannot translate")
+
+    async def _windows(
+        self, samples: NDArray[np.float32], request: SpeechRequest
+    ) -> AsyncGenerator[tuple[WindowText, list[Segment]]]:
+        """Read one window after the other."""
+        before = await self._prompt_tokens(request.prompt)
+        language = request.language or ""
+        at = 0
+        while len(samples) - at >= FRAME_SAMPLES or not at:
+            window = samples[at : at + WINDOW_SAMPLES]
+            memory = await in_thread(self._encoder.memory, window)
+            text = await self._reader.read(memory, request, before, language)
+            language = text.language
+            segments, num_samples = ([], len(window)) if text.is_silent else self._cut(text, at, len(window))
+            yield text, segments
+            before = [*before, *(token for segment in segments for token in segment.tokens)]
+            if text.temperature > _FORGETTING_TEMPERATURE:
+                before = []
+            at += num_samples
+
+    def _cut(self, text: WindowText, at: int, num_samples: int) -> tuple[list[Segment], int]:
+        """The segments of a window that begins at sample `at`, and how many samples they read."""
+        pieces, seconds = cut(text.tokens, self._special, num_samples / RATE)
+        segments: list[Segment] = []
+        for piece in pieces:
+            words = self._tokenizer.decode(self._special.text_tokens(piece.tokens))
+            if piece.end > piece.start and words.strip():
+                segments.append(
+                    Segment(
+                        at / RATE + piece.start,
+                        at / RATE + piece.end,
+                        words,
+                        piece.tokens,
+                        at // FRAME_SAMPLES,
+                        text.temperature,
+                        text.mean_logprob,
+                        text.compression_ratio,
+                        text.no_speech,
+                        text.language,
+                    )
+                )
+        num_read = round(seconds * RATE)
+        return segments, min(num_read, num_samples) if num_read > 0 else num_samples
+
+    async def _prompt_tokens(self, prompt: str) -> list[int]:
+        words = prompt.strip()[-_PROMPT_CHARACTERS:]
+        if not words:
+            return []
+        found = await in_thread(partial(self._tokenizer.encode, f" {words}", add_special_tokens=False))
+        return self._special.text_tokens(found)
+
+    def _usage(self, ticket: Ticket, begun_ns: int, num_read: int, num_written: int) -> Usage:
+        total_ns = self._clock.now_ns() - ticket.arrived_ns
+        queue_ns = begun_ns - ticket.arrived_ns
+        return Usage(num_read, 0, num_written, queue_ns, total_ns, total_ns)

@@ -1,0 +1,123 @@
+"""What may follow in a window's text, as openai/whisper's logit filters say it."""
+
+import zlib
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.engine.speech.tokens import SECONDS_A_STAMP, SpeechTokens
+from triune.engine.weights.config import WhisperConfig
+
+_LATEST_START: Final = round(1.0 / SECONDS_A_STAMP)
+"""The first word of a window begins within its first second."""
+
+
+class WindowRules:
+    """The `TokenRules` of a window's text.
+
+    Attributes:
+        logprob: the sum of the logarithms of the probabilities of all tokens, among those that were allowed.
+    """
+
+    def __init__(self, config: WhisperConfig, tokens: SpeechTokens, *, has_stamps: bool) -> None:
+        """Args:
+        config: has the tokens that are suppressed.
+        tokens: the special tokens.
+        has_stamps: whether the text has times.
+        """
+        self._tokens = tokens
+        self._has_stamps = has_stamps
+        self._suppressed = np.array(sorted({*config.suppress_tokens, *tokens.never_chosen}), np.int64)
+        self._at_first = np.array(config.begin_suppress_tokens, np.int64)
+        self._chosen: list[int] = []
+        self._logprobs: NDArray[np.float32] | None = None
+        self.logprob = 0.0
+
+    def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """See `TokenRules`."""
+        row = logits.astype(np.float32)
+        row[self._suppressed] = -np.inf
+        if not self._chosen:
+            row[self._at_first] = -np.inf
+        if self._has_stamps:
+            self._follow_stamps(row)
+        self._logprobs = row = _log_softmax(row)
+        if self._has_stamps:
+            first = self._tokens.first_stamp
+            # If a time is likelier than each single word, it is a time.
+            if np.exp(row[first:]).sum() > np.exp(row[:first].max()):
+                row[:first] = -np.inf
+                self._logprobs = row = _log_softmax(row)
+        return row > -np.inf
+
+    def accept(self, token: int) -> None:
+        """See `TokenRules`."""
+        if self._logprobs is not None:
+            self.logprob += float(self._logprobs[token])
+        self._chosen.append(token)
+        self._logprobs = None
+
+    def _follow_stamps(self, row: NDArray[np.float32]) -> None:
+        """Times come in pairs, except the first one and directly before the end; they never go back."""
+        first, chosen = self._tokens.first_stamp, self._chosen
+        if not chosen:
+            row[:first] = -np.inf
+            row[first + _LATEST_START + 1 :] = -np.inf
+            return
+        is_stamp = chosen[-1] >= first
+        if is_stamp:
+            if len(chosen) < 2 or chosen[-2] >= first:
+                row[first:] = -np.inf
+            else:
+                row[: self._tokens.end] = -np.inf
+        stamps = [each for each in chosen if each >= first]
+        if stamps:
+            # A segment is longer than nothing: only what ends one may be repeated, by what begins the next.
+            is_end = is_stamp and len(chosen) > 1 and chosen[-2] < first
+            row[first : stamps[-1] + (0 if is_end else 1)] = -np.inf
+
+
+class FirstLook:
+    """The `TokenRules` of a window's first look: the logits after the token that begins a transcript say whether
+    somebody speaks, and which language. Nothing is chosen but the end.
+
+    Attributes:
+        no_speech: the probability that nobody speaks.
+        language: the likeliest language; empty for English-only models.
+    """
+
+    def __init__(self, tokens: SpeechTokens) -> None:
+        self._tokens = tokens
+        self.no_speech = 0.0
+        self.language = ""
+
+    def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """See `TokenRules`."""
+        self.no_speech = float(np.exp(_log_softmax(logits)[self._tokens.no_speech]))
+        languages = self._tokens.languages
+        if languages:
+            self.language = max(languages, key=lambda code: float(logits[languages[code]]))
+        is_end = np.zeros(len(logits), np.bool_)
+        is_end[self._tokens.end] = True
+        return is_end
+
+    def accept(self, token: int) -> None:
+        """See `TokenRules`."""
+
+
+def compression_ratio(text: str) -> float:
+    """How much shorter a text gets by compression; one that repeats itself gets much shorter."""
+    content = text.encode()
+    return len(content) / len(zlib.compress(content))
+
+
+def mean_logprob(logprob: float, tokens: Sequence[int]) -> float:
+    """The mean over tokens and the end."""
+    return logprob / (len(tokens) + 1)
+
+
+def _log_softmax(row: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted = row - row.max()
+    return shifted - np.log(np.exp(shifted).sum(dtype=np.float64)).astype(np.float32)

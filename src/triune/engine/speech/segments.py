@@ -1,0 +1,136 @@
+"""What is asked of a model that reads speech, what it answers, and how a window's tokens become segments."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from triune.engine.generation import Placement
+from triune.engine.speech.mel import WINDOW_SECONDS
+from triune.engine.speech.tokens import SECONDS_A_STAMP, SpeechTokens
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """How an audio file is to be read.
+
+    Attributes:
+        language: the code of the language that is spoken, such as "de"; None finds it in the first window.
+        translates: whether the text shall be English, whatever is spoken.
+        prompt: a text that might precede; the model goes on in its style and spelling.
+        temperature: 0 takes the likeliest words, and tries again with higher temperatures where they repeat themselves
+            or are unlikely.
+        has_stamps: whether the model computes times. Without them each segment is a window of 30 s.
+    """
+
+    language: str | None = None
+    translates: bool = False
+    prompt: str = ""
+    temperature: float = 0.0
+    has_stamps: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a transcript.
+
+    Attributes:
+        start: where it begins, in seconds.
+        end: where it ends.
+        text: what is said, with the space before it.
+        tokens: the text's tokens and those of time.
+        seek: where the window begins that it was found in, in frames of 10 ms.
+        temperature: at which the window was read.
+        mean_logprob: the mean logarithm of the probability of the window's tokens.
+        compression_ratio: of the window's text.
+        no_speech: the probability that nobody speaks in the window.
+        language: the code of the language.
+    """
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    seek: int
+    temperature: float
+    mean_logprob: float
+    compression_ratio: float
+    no_speech: float
+    language: str
+
+
+class SpeechModel(Protocol):
+    """A loaded model that reads speech. Used on the event loop's thread; slow work is done in other threads."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where the model runs."""
+        ...
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """The codes of the languages that it knows; only "en" for English-only models, which cannot translate."""
+        ...
+
+    async def seconds_of(self, content: bytes) -> float:
+        """How long an audio file is by its headers.
+
+        Raises:
+            InvalidArgumentError: it is no audio file of a known form.
+            PayloadTooLargeError: it is longer than the model's limit.
+        """
+        ...
+
+    def transcribe(self, content: bytes, request: SpeechRequest) -> AsyncGenerator[Segment]:
+        """Read an audio file, and yield its segments as they are found. Closing the generator cancels it.
+
+        Raises:
+            InvalidArgumentError: the file cannot be decoded, or the request asks for what the model does not know.
+            PayloadTooLargeError: it is longer than the model's limit.
+            UnavailableError: too many requests wait, or the model is being unloaded.
+            InternalError: the model failed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a window's tokens with its times, in seconds after the window's beginning."""
+
+    start: float
+    end: float
+    tokens: tuple[int, ...]
+
+
+def cut(tokens: Sequence[int], special: SpeechTokens, seconds: float) -> tuple[list[Piece], float]:
+    """Cut a window's tokens where its times say so.
+
+    Args:
+        tokens: what the model wrote, without the token that ends it.
+        special: the special tokens.
+        seconds: the sound in the window.
+
+    Returns:
+        the pieces, and how many seconds of the window are read by them: the next window begins there.
+    """
+    first = special.first_stamp
+    is_stamp = [each >= first for each in tokens]
+    ends = [at + 1 for at in range(len(tokens) - 1) if is_stamp[at] and is_stamp[at + 1]]
+    has_single_end = is_stamp[-2:] == [False, True]
+    if not ends:
+        last = next((each for each in reversed(tokens) if each > first), None)
+        end = seconds if last is None else min(_time(last, first), seconds)
+        return [Piece(0.0, end, tuple(tokens))], seconds
+    if has_single_end:
+        ends.append(len(tokens))
+    pieces: list[Piece] = []
+    begin = 0
+    for end in ends:
+        part = tuple(tokens[begin:end])
+        pieces.append(Piece(_time(part[0], first), _time(part[-1], first), part))
+        begin = end
+    # A window that ends with one time says that nothing follows in it.
+    return pieces, seconds if has_single_end else _time(tokens[begin - 1], first)
+
+
+def _time(token: int, first: int) -> float:
+    return min((token - first) * SECONDS_A_STAMP, float(WINDOW_SECONDS))

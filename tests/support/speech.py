@@ -1,0 +1,49 @@
+"""Somebody says "go forward ten meters" in 2.6 seconds, and a folder with Whisper tiny.en without a config.
+
+`goforward.mp3` is `goforward.raw` of pocketsphinx' test data, Copyright 1995-2014 Carnegie Mellon University,
+redistributed under the BSD licence of two clauses: redistributions retain this notice and the following disclaimer.
+THIS SOFTWARE IS PROVIDED BY CARNEGIE MELLON UNIVERSITY "AS IS" AND ANY EXPRESSED OR IMPLIED WARRANTIES ARE DISCLAIMED.
+"""
+
+import io
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from triune.zoo.packages import PackageCache
+from triune.zoo.repository import build_repository
+
+GOFORWARD = Path(__file__).parent / "goforward.mp3"
+
+
+def write_whisper(root: Path, packages: PackageCache) -> Path:
+    """Write model `whisper` with version 1 and no config; returns its folder."""
+    (built,) = build_repository(root / "zoo", models=["whisper-tiny.en"], cache=packages)
+    assert not built.reason
+    folder = root / "models" / "whisper"
+    shutil.copytree(root / "zoo" / "whisper-tiny.en" / "1", folder / "1")
+    return folder
+
+
+def words(text: str) -> list[str]:
+    """The words in small letters; "10" is "ten"."""
+    return re.findall(r"[a-z]+", text.lower().replace("10", "ten"))
+
+
+def as_silence(seconds: float) -> bytes:
+    """Silence as WAV."""
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(int(seconds * 16_000), np.float32), 16_000, format="WAV")
+    return file.getvalue()
+
+
+def as_flac(*, times: int = 1, pause_seconds: float = 0.0) -> bytes:
+    """GOFORWARD as FLAC, several times with pauses after it."""
+    samples, rate = soundfile.read(GOFORWARD, dtype="float32")
+    once = np.concatenate([samples, np.zeros(int(pause_seconds * rate), np.float32)])
+    file = io.BytesIO()
+    soundfile.write(file, np.tile(once, times), rate, format="FLAC")
+    return file.getvalue()

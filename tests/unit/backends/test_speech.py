@@ -1,0 +1,171 @@
+"""From a folder with Whisper to a model that reads speech."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from support.speech import GOFORWARD, as_flac, as_silence, words, write_whisper
+from triune.backends.attempt import Attempt
+from triune.backends.speech.backend import SpeechBackend
+from triune.config.configure import Source, read_source
+from triune.config.stamps import stamp
+from triune.core.clock import MonotonicClock
+from triune.core.errors import (
+    InvalidArgumentError,
+    PayloadTooLargeError,
+    TriuneError,
+    UnavailableError,
+    UnsupportedError,
+)
+from triune.core.requests import InferenceRequest
+from triune.core.servable import Call
+from triune.engine.speech.audio import decode_audio
+from triune.engine.speech.segments import Segment, SpeechRequest
+from triune.engine.speech.servable import SpeechServable
+from triune.runtimes.machine import this_machine
+from triune.zoo.packages import PackageCache
+
+pytest.importorskip("openvino")
+
+SAID = ["go", "forward", "ten", "meters"]
+CONFIG = 'parameters { key: "max_audio_seconds" value { string_value: "120" } }\n'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, packages: PackageCache) -> Path:
+    return write_whisper(tmp_path_factory.mktemp("speech"), packages)
+
+
+def source(folder: Path, config: str = "") -> Source:
+    (folder / "config.pbtxt").write_text(config)
+    return read_source("whisper", folder, stamp(folder), honours=lambda _: SpeechBackend.honours)
+
+
+def backend() -> SpeechBackend:
+    return SpeechBackend(this_machine(), MonotonicClock())
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def served(folder: Path) -> AsyncIterator[SpeechServable]:
+    made = backend()
+    build = made.build(source(folder, CONFIG), 1, None, Attempt())
+    assert "speech in English" in str(build)
+    servable = made.assemble(build, None)  # type: ignore[arg-type]
+    assert isinstance(servable, SpeechServable)
+    yield servable
+    await servable.close()
+
+
+async def transcript(served: SpeechServable, content: bytes, request: SpeechRequest | None = None) -> list[Segment]:
+    async with aclosing(served.model.transcribe(content, request or SpeechRequest())) as segments:
+        return [each async for each in segments]
+
+
+async def infer(served: SpeechServable, **inputs: np.ndarray) -> str:
+    response = await served.submit(Call(InferenceRequest("whisper", inputs, id="7"), inputs, 1))
+    assert response.id == "7"
+    return response.outputs["text_output"][0].decode()
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_it_is_found_by_its_files(folder: Path) -> None:
+    found = source(folder)
+    assert found.message.backend == "speech"
+    config = backend().configure(found, 1)
+    assert (list(config.outputs), config.is_decoupled) == (["text_output"], False)
+
+
+async def test_an_mp3_is_read(served: SpeechServable) -> None:
+    (segment,) = await transcript(served, GOFORWARD.read_bytes())
+    assert words(segment.text) == SAID
+    assert segment.start < 1 < segment.end <= 2.7
+    assert segment.temperature == 0
+    assert segment.no_speech < 0.5
+    assert segment.mean_logprob > -1
+
+
+async def test_files_longer_than_a_window_and_several_at_a_time(served: SpeechServable) -> None:
+    contents = [as_flac(times=3, pause_seconds=20), as_flac(), as_flac(times=2, pause_seconds=1)]
+    found = await asyncio.gather(*(transcript(served, each) for each in contents))
+    alone = [await transcript(served, each) for each in contents]
+    for segments, others in zip(found, alone, strict=True):
+        assert [each.text for each in segments] == [each.text for each in others]
+    assert words("".join(each.text for each in found[2])) == SAID * 2
+    long = found[0]
+    assert words("".join(each.text for each in long)) == SAID * 3
+    # Each begins where it is said, in more than one window.
+    assert [round(each.start / 23) for each in long] == [0, 1, 2]
+    assert len({each.seek for each in long}) > 1
+    assert all(one.end <= other.start for one, other in itertools.pairwise(long))
+
+
+async def test_silence_is_told(served: SpeechServable) -> None:
+    segments = await transcript(served, as_silence(1.0))
+    # The model writes a word nevertheless, of which it is sure, as openai/whisper gives it.
+    assert all(each.no_speech > 0.6 for each in segments)
+
+
+async def test_tensors(served: SpeechServable) -> None:
+    content = GOFORWARD.read_bytes()
+    audio = np.array([content], np.object_)
+    assert words(await infer(served, audio=audio)) == SAID
+    assert words(await infer(served, samples=decode_audio(content, 60))) == SAID
+    prompt = np.array([b"Robot, <|endoftext|> obey:"], np.object_)
+    assert words(await infer(served, audio=audio, prompt=prompt, language=np.array([b"en"], np.object_))) == SAID
+    wrong: dict[str, dict[str, np.ndarray]] = {
+        "give one of": {},
+        "must be one of transcribe, translate": {"audio": audio, "task": np.array([b"sing"], np.object_)},
+        "no finite": {"samples": np.full(9, np.nan, np.float32)},
+        "no audio file": {"audio": np.array([b"text"], np.object_)},
+        "language is 'xx'; model 'whisper' knows en": {"audio": audio, "language": np.array([b"xx"], np.object_)},
+    }
+    for message, inputs in wrong.items():
+        with pytest.raises(InvalidArgumentError, match=message):
+            await infer(served, **inputs)
+
+
+async def test_what_it_cannot_do_is_refused(served: SpeechServable) -> None:
+    with pytest.raises(UnsupportedError, match="knows English only"):
+        await transcript(served, GOFORWARD.read_bytes(), SpeechRequest(translates=True))
+    with pytest.raises(PayloadTooLargeError, match="120 are the limit"):
+        await transcript(served, as_flac(times=2, pause_seconds=60))
+
+
+async def test_a_request_that_is_cancelled_frees_everything(served: SpeechServable) -> None:
+    tasks = [asyncio.ensure_future(transcript(served, as_flac(times=2, pause_seconds=13))) for _ in range(3)]
+    await asyncio.sleep(0.3)
+    for task in tasks:
+        task.cancel()
+    assert {type(each) for each in await asyncio.gather(*tasks, return_exceptions=True)} == {asyncio.CancelledError}
+    assert words("".join(each.text for each in await transcript(served, as_flac()))) == SAID
+    await served.drain()
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ("max_batch_size: 4", UnsupportedError, "'max_batch_size'; a request to backend 'speech'"),
+        (CONFIG.replace("max_audio", "min_audio"), InvalidArgumentError, "'min_audio_seconds'; backend 'speech' knows"),
+        (CONFIG.replace("120", "-1"), InvalidArgumentError, "whole number of 1 or more"),
+    ],
+)
+async def test_wrong_configs_are_refused(folder: Path, config: str, error: type[TriuneError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        backend().configure(source(folder, config), 1)
+
+
+async def test_an_unloaded_model_refuses(folder: Path) -> None:
+    made = backend()
+    servable = made.assemble(made.build(source(folder), 1, None, Attempt()), None)  # type: ignore[arg-type]
+    assert isinstance(servable, SpeechServable)
+    await servable.close()
+    with pytest.raises(UnavailableError, match="is being unloaded"):
+        await transcript(servable, GOFORWARD.read_bytes())
