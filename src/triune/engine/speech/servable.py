@@ -71,7 +71,7 @@ class SpeechServable:
             texts = [segment.text async for segment in segments]
         output = np.array(["".join(texts).strip().encode()], np.object_)
         response = InferenceResponse(self._name, self._version, {TEXT_OUTPUT: output}, call.request.id)
-        return response if call.finish is None else call.finish(response)
+        return response if call.finish is None else call.finish.convert(response)
 
 
 def _content(call: Call) -> bytes | NDArray[np.float32]:
