@@ -537,3 +537,10 @@ async def test_a_connection_dropped_half_way_costs_nothing(wire: Wire, server: H
     await asyncio.sleep(0.05)
     await wire.close()
     assert server.requests == []
+
+
+@pytest.mark.parametrize("path", ["/v2/models/%ff/infer", "/v2/models/a%ff/config", "/v1/models/%c3"])
+async def test_a_name_that_is_not_utf8_is_refused(shared_wire: Wire, path: str) -> None:
+    answer = await shared_wire.ask(post(path, b"{}"))
+    assert answer.status == 400
+    assert "is not UTF-8" in answer.error

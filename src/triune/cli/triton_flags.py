@@ -30,6 +30,7 @@ BOOLEANS = frozenset(
         "reuse-http-port",
         "reuse-grpc-port",
         "grpc-keepalive-permit-without-calls",
+        "grpc-relay",
     }
 )
 """The boolean options of `serve`, which may be given as `--name`, `--no-name`, `--name=false` and `--name false`."""

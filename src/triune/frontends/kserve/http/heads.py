@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
+from urllib.parse import unquote_to_bytes
 
 import httptools
 
@@ -11,6 +12,7 @@ from triune.frontends.kserve.http.infer import Headers, Route
 
 _MAX_HEADS = 1024
 _MAX_HEAD_BYTES = 4096
+_NOT_UTF8 = "the request's target %s is not UTF-8 when its percent signs are decoded; send a name's bytes in UTF-8"
 _END = b"\r\n\r\n"
 _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade", b"connection")
 
@@ -47,9 +49,17 @@ def target_problem(url: bytes) -> tuple[int, str] | None:
         # The type stub lacks that this may be None.
         path = cast("bytes | None", httptools.parse_url(url).path)
         if path is not None and path.isascii():
-            return None
+            return None if _is_utf8(unquote_to_bytes(path)) else (400, _NOT_UTF8 % ascii(url[:64].decode("latin-1")))
     shown = ascii(url[:64].decode("latin-1"))
     return 400, f"the request is not valid HTTP: its target {shown} is not a URL with a path; send a path, such as /v2"
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,10 @@ class Routes:
         if url in self._known:
             return self._known[url]
         path: bytes | None = httptools.parse_url(url).path
-        match = _PATH.fullmatch(unquote((path or b"").decode("latin-1")))
+        try:
+            match = _PATH.fullmatch(unquote((path or b"").decode("latin-1"), errors="strict"))
+        except UnicodeDecodeError:
+            match = None
         if match is None:
             return None
         route = Route(match[1], int(match[2]) if match[2] else None)
