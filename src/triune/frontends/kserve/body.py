@@ -8,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from triune.core.errors import NotFoundError
+from triune.core.errors import NotFoundError, UnavailableError
 from triune.frontends.event_streams import while_connected
 from triune.frontends.json_values import as_object
+from triune.frontends.kserve.arriving import ArrivingBody
 from triune.frontends.kserve.budget import MemoryBudget, Reservation
 from triune.frontends.kserve.compression import Body, pieces
 from triune.frontends.kserve.decoder import PARSED_FACTOR, STRINGS_FACTOR, Decoder
@@ -115,13 +116,18 @@ class BodyReader:
             return parse_object(memoryview(body))
 
     async def _read(self, request: Request, max_bytes: int, held: Reservation) -> Body:
-        body = bytearray()
+        length = int(request.headers.get("content-length", 0))
+        body = ArrivingBody(length if 0 < length <= max_bytes else max_bytes)
         async for piece in request.stream():
-            body += piece
-            if len(body) > max_bytes:
-                raise too_large(len(body), max_bytes, is_json=True)
-            held.resize(len(body))
-        return await self._decoder.decompress(request.headers.get("content-encoding", ""), body, held)
+            num_bytes = body.num_bytes + len(piece)
+            if num_bytes > max_bytes:
+                raise too_large(num_bytes, max_bytes, is_json=True)
+            held.resize(num_bytes)
+            try:
+                body.add(piece)
+            except MemoryError:
+                raise UnavailableError("there is no memory for the request's body: try again later") from None
+        return await self._decoder.decompress(request.headers.get("content-encoding", ""), body.whole(), held)
 
 
 def parse_object(body: memoryview) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from triune.frontends.kserve.arriving import ArrivingBody
 from triune.frontends.kserve.budget import MemoryBudget, Reservation
 from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http.codec import OutputForm
@@ -20,7 +21,8 @@ class InferCycle(RequestResponseCycle):
         route: the model and version in the path; None if the request was refused before its path was known.
         headers: the headers, with names in lower case.
         form: the form of the outputs in the response; set when the request is decoded.
-        received: the body received so far.
+        received: the body received so far, while it is one piece.
+        arriving: the body received so far, once it has several pieces.
         is_received: whether the whole body has been received.
         refusal: the status and message of the error to answer with, if the request was refused.
         future: the future of the response, or the task that handles a large request; None before it is started.
@@ -29,6 +31,7 @@ class InferCycle(RequestResponseCycle):
     """
 
     received: Body = b""
+    arriving: ArrivingBody | None = None
     is_received = False
     refusal: tuple[int, str] | None = None
     future: asyncio.Future[Any] | None = None

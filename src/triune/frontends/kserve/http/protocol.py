@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from triune.core.errors import TriuneError
+from triune.frontends.kserve.arriving import ArrivingBody
 from triune.frontends.kserve.http.answering import Answering, FrontEnd
 from triune.frontends.kserve.http.answers import CONTINUE
 from triune.frontends.kserve.http.cycle import InferCycle
@@ -177,7 +178,7 @@ class KServeProtocol(HttpToolsProtocol):
     def _receive_directly(self) -> None:
         """Receive the rest of a large body with `BodyReceiver`, which reads into one buffer without the parser."""
         cycle = self._receiving
-        if self.is_refused or not isinstance(cycle, InferCycle):
+        if self.is_refused or not isinstance(cycle, InferCycle) or cycle.arriving is not None:
             return
         num_bytes = int(cycle.headers.get(b"content-length", b"0"))
         if num_bytes - len(cycle.received) < DIRECT_BYTES:
@@ -355,16 +356,26 @@ class KServeProtocol(HttpToolsProtocol):
         if not isinstance(cycle, InferCycle):
             super().on_body(body)
             return
-        if not cycle.received:
+        arriving = cycle.arriving
+        num_bytes = len(body) + (len(cycle.received) if arriving is None else arriving.num_bytes)
+        if num_bytes > self._max_bytes:
+            self._refuse_size(num_bytes)
+        elif arriving is None and not cycle.received:
             cycle.received = body
         else:
-            if not isinstance(cycle.received, bytearray):
-                cycle.received = bytearray(cycle.received)
-            cycle.received += body
-        if len(cycle.received) > self._max_bytes:
-            self._refuse_size(len(cycle.received))
-        elif len(cycle.received) > SMALL_BYTES:
-            self.body_grows(len(cycle.received))
+            self._append(cycle, arriving, body)
+        if num_bytes > SMALL_BYTES:
+            self.body_grows(num_bytes)
+
+    def _append(self, cycle: InferCycle, arriving: ArrivingBody | None, body: bytes) -> None:
+        try:
+            if arriving is None:
+                arriving = cycle.arriving = ArrivingBody(self._max_bytes)
+                arriving.add(cycle.received)
+                cycle.received = b""
+            arriving.add(body)
+        except MemoryError:
+            self._refuse(503, "there is no memory for the request's body: try again later")
 
     def on_message_complete(self) -> None:
         """A request has arrived completely."""
@@ -376,6 +387,8 @@ class KServeProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         cycle.is_received = True
+        if cycle.arriving is not None:
+            cycle.received, cycle.arriving = cycle.arriving.whole(), None
         if cycle is self._order.running:
             self._answers.answer(cycle)
 
@@ -466,7 +479,7 @@ class KServeProtocol(HttpToolsProtocol):
             cycle = InferCycle(None, {}, keep_alive=False)
         cycle.refusal = (status, message)
         cycle.keep_alive = False
-        cycle.received = b""
+        cycle.received, cycle.arriving = b"", None
         cycle.release()
         cycle.is_received = True
         if cycle is self._order.running:
