@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast, get_args
 
 from triune.config.batching import translate_batching
+from triune.config.exports import ONNX_FILENAME, is_exported_decoder
 from triune.config.layout import inside
 from triune.config.limits import LOAD_SECONDS_PARAMETER
 from triune.config.model_config import ModelConfig
@@ -88,14 +89,16 @@ OPTION_NAMES: Final = frozenset(each.name for each in fields(TransformerOptions)
 
 def is_transformer(message: ModelConfigMessage, folder: Path, versions: Sequence[int]) -> bool:
     """Whether a model is one of the transformer engine: its config says so, or names no backend and the newest version
-    is a checkpoint.
+    is a checkpoint, or a decoder exported to ONNX with its tokenizer.
     """
     if message.backend or message.platform or message.HasField("ensemble_scheduling"):
         return message.backend == TRANSFORMER
     if message.default_model_filename:
         return message.default_model_filename.endswith(_GGUF_SUFFIX)
     version_folder = folder / str(max(versions, default=0))
-    # An exported model may have its original's weights beside it.
+    if is_exported_decoder(version_folder):
+        return True
+    # Another exported model may have its original's weights beside it.
     if any((version_folder / f"model{suffix}").exists() for row in ROWS for suffix in row.suffixes):
         return False
     return (version_folder / GGUF_FILENAME).exists() or _is_directory_of_weights(version_folder)
@@ -187,9 +190,12 @@ def configure_transformer(
 
 
 def _checkpoint(message: ModelConfigMessage, version_folder: Path) -> Path:
-    """The GGUF file, or the version's folder if that holds the weights. Fills in the file's name."""
-    if not message.default_model_filename and _is_directory_of_weights(version_folder):
-        return version_folder
+    """The GGUF or ONNX file, or the version's folder if that holds the weights. Fills in the file's name."""
+    if not message.default_model_filename:
+        if (version_folder / ONNX_FILENAME).is_file():
+            message.default_model_filename = ONNX_FILENAME
+        elif _is_directory_of_weights(version_folder):
+            return version_folder
     message.default_model_filename = message.default_model_filename or GGUF_FILENAME
     path = inside(version_folder, message.default_model_filename, "default_model_filename")
     if path.is_dir() and _is_directory_of_weights(path):
@@ -197,8 +203,8 @@ def _checkpoint(message: ModelConfigMessage, version_folder: Path) -> Path:
     if not path.is_file():
         raise InvalidArgumentError(
             f"model '{message.name}' has no '{message.default_model_filename}' in its version folder "
-            f"'{version_folder.name}', and not config.json with *.safetensors: put a GGUF file or a directory of "
-            "Hugging Face's form there"
+            f"'{version_folder.name}', and not config.json with *.safetensors: put a GGUF file, a directory of "
+            "Hugging Face's form, or an ONNX decoder with its config and tokenizer.json there"
         )
     return path
 

@@ -8,7 +8,7 @@ from triune.config.configure import Source
 from triune.config.layout import inside
 from triune.config.model_config import ModelConfig as Config
 from triune.config.transformer import TransformerOptions
-from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.engine.weights.config import ModelConfig
 from triune.engine.weights.lora import Adapter, read_adapter
 
@@ -24,7 +24,7 @@ def read_adapters(
     version: int,
     options: TransformerOptions,
     given: Mapping[str, Path],
-    of_model: ModelConfig,
+    of_model: ModelConfig | None,
 ) -> list[Adapter]:
     """Read all adapters: those in the folder `adapters` beside the checkpoint, those that the config names, and others.
 
@@ -34,10 +34,11 @@ def read_adapters(
         version: its version.
         options: the config's parameters.
         given: folders of others by name.
-        of_model: the checkpoint's config.
+        of_model: the checkpoint's config; None for a graph that takes no adapters.
 
     Raises:
         InvalidArgumentError: two adapters have one name, or there are too many; and as `read_adapter` raises.
+        UnsupportedError: there are some, and the graph takes none.
     """
     beside = (config.path if config.path.is_dir() else config.path.parent) / _FOLDER
     found = [(each.name, each) for each in sorted(beside.glob("*")) if each.is_dir() and each.name[0] != "."]
@@ -59,4 +60,11 @@ def read_adapters(
         raise InvalidArgumentError(
             f"version {version} has {len(folders)} adapters; the limit is {MAX_ADAPTERS}: put some into another version"
         )
+    if of_model is None:
+        if folders:
+            raise UnsupportedError(
+                f"version {version} has the adapter '{next(iter(folders))[:128]}', and its graph was exported to ONNX, "
+                "which takes none: serve the checkpoint that it was exported from"
+            )
+        return []
     return [read_adapter(folder, name, of_model) for name, folder in folders.items()]

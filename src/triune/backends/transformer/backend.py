@@ -1,4 +1,6 @@
-"""The backend of checkpoints of transformers: a GGUF file, or a directory of Hugging Face's form."""
+"""The backend of transformers that generate text: a GGUF file, a directory of Hugging Face's form, or a decoder that
+was exported to ONNX.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -53,12 +55,12 @@ class TransformerBackend:
         return {}
 
     def configure(self, source: Source, version: int) -> ModelConfig:
-        """Complete the configuration of a version, and read the checkpoint's head: see `Backend.configure`."""
+        """Complete the configuration of a version, and read the head of its files: see `Backend.configure`."""
         require_libraries()
-        from triune.backends.transformer.checkpoint import open_decoder_checkpoint
+        from triune.backends.transformer.checkpoint import open_decoder_files
 
         config = self._configure(source, version)
-        open_decoder_checkpoint(config.path)
+        open_decoder_files(config.path)
         return config
 
     def build(

@@ -13,7 +13,7 @@ import psutil
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.transformer.adapters import read_adapters
-from triune.backends.transformer.checkpoint import longest_context, open_decoder_checkpoint
+from triune.backends.transformer.checkpoint import DecoderFiles, open_decoder_files
 from triune.config.configure import Source
 from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
@@ -32,12 +32,10 @@ from triune.engine.core import EngineCore
 from triune.engine.engine import Engine
 from triune.engine.generation import Placement
 from triune.engine.kv.second_tier import SecondTier
-from triune.engine.models import write_model
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.servable import TextServable
 from triune.engine.speculation.ngram import NgramProposer
 from triune.engine.text.side import TextSide
-from triune.engine.weights.checkpoint import Checkpoint
 from triune.runtimes.decoders import load_decoder
 from triune.runtimes.machine import Machine
 
@@ -126,14 +124,14 @@ def build_transformer(
     """
     started_ns = clock.now_ns()
     options = read_transformer_options(config.message)
-    checkpoint = open_decoder_checkpoint(config.path)
-    context_tokens = _context_tokens(checkpoint, options)
-    vocab_size = checkpoint.config.vocab_size
-    text = TextSide.of(checkpoint.tokenizer(), checkpoint.chat_template, vocab_size)
+    files = open_decoder_files(config.path)
+    context_tokens = _context_tokens(files, options)
+    vocab_size = files.vocab_size
+    text = TextSide.of(files.tokenizer(), files.chat_template, vocab_size)
     attempt.check()
-    read = read_adapters(config, source, version, options, adapters or {}, checkpoint.config)
+    read = read_adapters(config, source, version, options, adapters or {}, files.architecture)
     attempt.check()
-    graph = write_model(checkpoint.config, checkpoint, "paged", num_positions=context_tokens, adapters=read)
+    graph = files.write(context_tokens, read)
     attempt.check()
     decoder = load_decoder(runtime)(
         graph,
@@ -217,8 +215,8 @@ def _second_tier(build: TransformerBuild) -> SecondTier | None:
     return SecondTier(decoder, folder, max_bytes)
 
 
-def _context_tokens(checkpoint: Checkpoint, options: TransformerOptions) -> int:
-    longest = longest_context(checkpoint.config)
+def _context_tokens(files: DecoderFiles, options: TransformerOptions) -> int:
+    longest = files.context_tokens
     if options.context_tokens is not None and options.context_tokens > longest:
         raise InvalidArgumentError(
             f"parameter 'context_tokens' is {options.context_tokens}; the model was made for {longest} tokens at most"

@@ -75,7 +75,7 @@ class CTranslate2Checkpoint:
 
     def tokenizer(self) -> Tokenizer:
         """See `Checkpoint`."""
-        return read_tokenizer(self._folder, self._config)
+        return read_tokenizer(self._folder, self._config.tokens, self._config.vocab_size)
 
     @property
     def chat_template(self) -> ChatTemplate | None:

@@ -88,7 +88,7 @@ class HuggingFaceCheckpoint:
 
     def tokenizer(self) -> Tokenizer:
         """See `Checkpoint`."""
-        return read_tokenizer(self._folder, self._config)
+        return read_tokenizer(self._folder, self._config.tokens, self._config.vocab_size)
 
     @property
     def chat_template(self) -> ChatTemplate | None:

@@ -62,7 +62,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, object]]:
         inner = {key: each for key, each in inner.items() if key not in _OF_PICTURES}
         model_type = _IN_TEXT_CONFIG[model_type]
         fields = Fields({**inner, "model_type": model_type}, f"{where}: text_config")
-    tokens = _tokens(folder, fields)
+    tokens = read_tokens(folder, fields)
     if model_type in KINDS:
         config: ModelConfig = read_llama(fields, tokens)
     elif model_type == "bert":
@@ -81,8 +81,12 @@ _OF_PICTURES: Final = frozenset(
 )
 
 
-def _tokens(folder: Path, fields: Fields) -> SpecialTokens:
-    """The special tokens. generation_config.json may state more eos tokens than config.json."""
+def read_tokens(folder: Path, fields: Fields) -> SpecialTokens:
+    """The special tokens. generation_config.json may state more eos tokens than config.json.
+
+    Raises:
+        InvalidArgumentError: a file is broken, or names a token by something else than its id.
+    """
     generation = Fields(read_json(folder / "generation_config.json") or {}, f"{folder.name}/generation_config.json")
     eos = (*generation.ids("eos_token_id"), *fields.ids("eos_token_id"))
     return SpecialTokens(

@@ -7,7 +7,7 @@ from typing import cast
 import tokenizers
 
 from triune.core.errors import InvalidArgumentError, NotFoundError
-from triune.engine.weights.config import ModelConfig
+from triune.engine.weights.config import SpecialTokens
 from triune.engine.weights.huggingface.files import read_json, read_text
 from triune.engine.weights.tokenizer.template import ChatTemplate
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
@@ -16,8 +16,8 @@ _FILE = "tokenizer.json"
 _TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
-def read_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
-    """The tokenizer in tokenizer.json.
+def read_tokenizer(folder: Path, tokens: SpecialTokens, vocab_size: int) -> Tokenizer:
+    """The tokenizer in tokenizer.json, for an embedding of `vocab_size` rows.
 
     Raises:
         NotFoundError: there is no such file.
@@ -36,7 +36,7 @@ def read_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
     # The file may state the truncation and padding that were used in training; they must not apply here.
     backend.no_padding()
     backend.no_truncation()
-    return Tokenizer(backend, config.tokens, config.vocab_size, folder.name)
+    return Tokenizer(backend, tokens, vocab_size, folder.name)
 
 
 def read_chat_template(folder: Path) -> ChatTemplate | None:

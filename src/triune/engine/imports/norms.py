@@ -1,0 +1,43 @@
+"""Replaces norms of ONNX Runtime's by the standard's, which runtimes compute as one operation."""
+
+from onnx import ModelProto, NodeProto
+
+from triune.graph.builder import Builder
+from triune.graph.names import Names
+from triune.graph.passes.n_bits import DOMAIN
+from triune.graph.passes.run import GraphPass
+from triune.graph.values import attributes_of
+
+
+class Norms(GraphPass):
+    """Given SimplifiedLayerNormalization and SkipSimplifiedLayerNormalization. Result: RMSNormalization, after Add."""
+
+    name = "norms"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, which must be of a version of ONNX's operators that has RMSNormalization."""
+        build = Builder(Names(model.graph).prefix("norms"))
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            is_plain = node.op_type == "SimplifiedLayerNormalization" and len(node.output) == 1
+            is_skip = node.op_type == "SkipSimplifiedLayerNormalization" and node.domain == DOMAIN
+            # The mean and the deviation, outputs 1 and 2, are left to the general decomposition.
+            if not is_plain and not (is_skip and not any(node.output[1:3])):
+                nodes.append(node)
+                continue
+            flags, x = attributes_of(node), node.input[0]
+            if is_skip:
+                x = build.op("Add", x, node.input[1])
+                if len(node.input) > 3 and node.input[3]:
+                    x = build.op("Add", x, node.input[3])
+                if len(node.output) > 3 and node.output[3]:
+                    build.put("Identity", [x], [node.output[3]])
+            scale = node.input[2 if is_skip else 1]
+            epsilon, axis = float(flags.get("epsilon", 1e-5)), int(flags.get("axis", -1))
+            build.put("RMSNormalization", [x, scale], node.output[:1], axis=axis, epsilon=epsilon)
+            nodes += build.nodes
+            build.nodes = []
+        copies = [NodeProto.FromString(each.SerializeToString()) for each in nodes]
+        del model.graph.node[:]
+        model.graph.node.extend(copies)
+        return model

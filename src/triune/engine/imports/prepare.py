@@ -1,0 +1,80 @@
+"""Brings an exported decoder to standard operators of one version."""
+
+from typing import Final
+
+from onnx import ModelProto, helper
+
+from triune.engine.imports.interface import Interface, fix_branch, read_interface
+from triune.engine.imports.norms import Norms
+from triune.engine.imports.products import Products
+from triune.graph.declared import free_negative_sizes
+from triune.graph.decompose import Decompose
+from triune.graph.load import require_valid
+from triune.graph.passes.adopt import Adopt
+from triune.graph.passes.branches import Branches
+from triune.graph.passes.fold import Fold
+from triune.graph.passes.infer import Infer
+from triune.graph.passes.inline import Inline
+from triune.graph.passes.n_bits import DOMAIN
+from triune.graph.passes.run import run_passes
+from triune.graph.passes.tidy import Tidy
+from triune.graph.passes.upgrade import Upgrade
+from triune.graph.values import attributes_of
+from triune.graph.weights import Large
+
+GROUP_QUERY: Final = "GroupQueryAttention"
+"""The operator that stays: `group_query` finds it."""
+
+_KEPT: Final = ("RMSNormalization", "RotaryEmbedding", "Gelu", "LayerNormalization")
+"""Operators that all runtimes of decoders have."""
+
+_MAX_ROUNDS: Final = 8
+
+
+def prepare(model: ModelProto, large: Large) -> tuple[ModelProto, Interface]:
+    """Bring a decoder to standard operators, and GroupQueryAttention.
+
+    Args:
+        model: a result of `graph.load.load`; changed.
+        large: gets the large weights.
+
+    Returns:
+        the model without large weights, and what its inputs and outputs are.
+
+    Raises:
+        UnsupportedError: it is no decoder with caches, or an operator is of a form that is not known.
+        InvalidArgumentError: the model is not valid ONNX.
+    """
+    model.ir_version = max(model.ir_version, 4)
+    fix_branch(model.graph)
+    interface = read_interface(model.graph)
+    model = Products()(model)
+    large.take(model)
+    free_negative_sizes(model.graph)
+    del model.graph.value_info[:]
+    model = Norms()(model)
+    model = Adopt()(model)
+    model = Upgrade()(model)
+    require_valid(model)
+    _declare_attention(model, interface)
+    for _ in range(_MAX_ROUNDS):
+        before = model.SerializeToString(deterministic=True)
+        passes = [Infer(), Inline(_KEPT), Decompose(_KEPT), Infer(), Fold(), Branches(), Tidy()]
+        model = run_passes(model, passes)
+        large.take(model)
+        if model.SerializeToString(deterministic=True) == before:
+            break
+    return model, interface
+
+
+def _declare_attention(model: ModelProto, interface: Interface) -> None:
+    """Declare the shapes of what GroupQueryAttention computes: ONNX's inference does not know it."""
+    types = {each.name: each.type.tensor_type.elem_type for each in model.graph.input}
+    for node in model.graph.node:
+        if node.op_type == GROUP_QUERY and node.domain == DOMAIN:
+            past = next((each for each in interface.pasts if each.key in node.input), None)
+            if past is not None:
+                width = int(attributes_of(node)["num_heads"]) * past.head_size
+                model.graph.value_info.append(
+                    helper.make_tensor_value_info(node.output[0], types[past.key], [None, None, width])
+                )
