@@ -37,11 +37,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """The addresses of a running server, as `host:port`; None for a protocol that it does not serve."""
+    """The addresses of a running server, as `host:port`; None for a protocol that it does not serve.
+
+    Attributes:
+        http, grpc, metrics: the ports.
+        has_page: whether there is a page for browsers at `/` of the HTTP port.
+    """
 
     http: str | None
     grpc: str | None
     metrics: str | None
+    has_page: bool = False
 
 
 def make_repository(
@@ -185,7 +191,7 @@ async def _serve(
             broken = [printable(f"{entry.name}: {entry.reason}") for entry in repository.index() if entry.reason]
             raise InvalidArgumentError("these models failed to load:\n" + "\n".join(broken))
         offload.warm()
-        on_ready(server, Addresses(*addresses))
+        on_ready(server, Addresses(*addresses, has_page=settings.has_playground))
         await ending.stop.wait()
         logger.info("draining: requests under way finish, new ones are refused; interrupt again to stop at once")
         # Waiting for requests may take forever. `ending` ends the process after the exit timeout.

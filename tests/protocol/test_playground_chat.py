@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -10,6 +11,7 @@ from support.browser import chromium, fits, opened
 from support.page_models import HOSTILE, CountedTable, PageModels
 from support.text_server import TextServer, serve_text
 from triune.core.errors import UnavailableError
+from triune.core.statistics import FailureReason
 from triune.frontends.access import Access
 from triune.frontends.playground import playground_routes
 
@@ -288,3 +290,63 @@ def test_a_key_is_asked_for_and_forgotten(browser: Browser) -> None:
         expect(page.get_by_role("dialog")).to_be_visible()
         page.keyboard.press("Escape")
         expect(page.locator("#server-text")).to_have_text("key needed")
+
+
+def test_who_reads_further_up_is_left_there(page: Page, served: TextServer) -> None:
+    teller(served).answers["long"] = "line\n" * 400
+    say(page, "long")
+    log = page.get_by_role("log")
+    expect(page.locator(".bubble .meta")).to_be_visible()
+    at_end = "each => each.scrollHeight - each.scrollTop - each.clientHeight < 60"
+    assert log.evaluate(at_end)
+    pause(served, is_paused=True)
+    say(page, "another long")
+    expect(page.locator(".bubble.assistant .text").last).to_have_text("lin")
+    assert log.evaluate(at_end)
+    log.evaluate("each => each.scrollTo(0, 0)")
+    # The page learns of it with the next frame.
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    pause(served, is_paused=False)
+    expect(page.locator(".bubble .meta")).to_have_count(2)
+    assert log.evaluate("each => each.scrollTop") == 0
+
+
+def test_escape_stops_an_answer_which_is_no_error(page: Page, served: TextServer) -> None:
+    pause(served, is_paused=True)
+    say(page, "a story")
+    expect(page.locator(".bubble.assistant .text")).to_have_text("Onc")
+    page.get_by_label("Message", exact=True).press("Escape")
+    expect(page.locator(".bubble .meta")).to_contain_text("stopped")
+
+    async def count() -> None:
+        teller(served).statistics.record_failure(FailureReason.CANCELED, 0)
+
+    served.run(count())
+    page.get_by_role("link", name="Models").click()
+    errors = page.get_by_role("row").filter(has_text="teller").locator("[data-label=Errors]")
+    expect(errors).to_have_text("01 canceled")
+    expect(page.locator("#models-totals")).to_contain_text("1errors")
+
+
+def test_a_number_that_is_none_is_not_sent(page: Page, served: TextServer) -> None:
+    field = page.get_by_label("Temperature")
+    field.fill("")
+    field.press_sequentially("1e")
+    say(page, "hello")
+    expect(field).to_be_focused()
+    expect(page.locator(".bubble.assistant")).to_have_count(0)
+    field.fill("")
+    say(page, "hello")
+    expect(page.locator(".bubble.assistant .text")).to_have_text("Yes.")
+    assert teller(served).requests[-1].sampling.temperature == 1
+
+
+def test_a_server_that_is_gone_is_told(browser: Browser) -> None:
+    with ExitStack() as stack:
+        with serve_text(tables, more_routes=playground_routes) as served:
+            url = f"http://127.0.0.1:{served.port}/"
+            page = stack.enter_context(opened(browser, url, allowed=["ERR_CONNECTION_REFUSED"]))
+            expect(page.locator("#server-text")).to_have_text("triune 9.8.7")
+        expect(page.locator("#server-text")).to_have_text("not reachable")
+        say(page, "hello")
+        expect(page.get_by_role("alert")).to_have_text("Error the server cannot be reached: is it still running?")

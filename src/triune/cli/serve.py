@@ -392,7 +392,8 @@ def _describe(console: Console, server: Server, addresses: app.Addresses) -> str
             if address:
                 path = "/metrics" if name == "metrics" else ""
                 text = address if name == "gRPC" else f"http://{address}{path}"
-                console.print(f"{name:8} {text}", highlight=False)
+                hint = "  (open it in a browser for a page to try the models)" if name == "HTTP" else ""
+                console.print(f"{name:8} {text}{hint if addresses.has_page else ''}", highlight=False, soft_wrap=True)
     return said.get()
 
 

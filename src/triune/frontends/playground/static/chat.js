@@ -12,10 +12,11 @@ export class Chat {
   #running = null;
   #log = byId("chat-log");
   #input = byId("chat-input");
-  #greeting = make("p", {});
-  #ideas = make("div", { className: "ideas" }, ...IDEAS.map((text) => this.#idea(text)));
+  #greeting = make("p", {}, "Looking for models that chat.");
+  #ideas = make("div", { className: "ideas", hidden: true }, ...IDEAS.map((text) => this.#idea(text)));
   #empty = make("div", { className: "empty" }, this.#greeting, this.#ideas);
   #isKnown = false;
+  #isAtEnd = true;
 
   constructor() {
     // Wide screens have room for the settings beside the conversation.
@@ -33,8 +34,12 @@ export class Chat {
       this.#send();
     });
     this.#input.addEventListener("input", () => this.#fit());
-    this.#log.addEventListener("keydown", (event) => {
+    byId("part-chat").addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.#running?.abort();
+    });
+    this.#log.addEventListener("scroll", () => {
+      const { scrollHeight, scrollTop, clientHeight } = this.#log;
+      this.#isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PIXELS;
     });
     byId("chat-stop").addEventListener("click", () => this.#running?.abort());
     byId("chat-new").addEventListener("click", () => {
@@ -103,6 +108,13 @@ export class Chat {
   #send() {
     const text = this.#input.value.trim();
     if (!text || this.#running || byId("chat-send").disabled) return;
+    for (const name of NUMBERS) {
+      const field = byId(`chat-${name}`);
+      if (!field.validity.badInput) continue;
+      byId("chat-settings").open = true;
+      field.reportValidity();
+      return;
+    }
     this.#empty.remove();
     this.#input.value = "";
     this.#fit();
@@ -117,8 +129,8 @@ export class Chat {
     const messages = this.#messages;
     const body = this.#body(messages);
     const item = bubble("assistant", body.model, "");
-    const text = item.querySelector(".text").firstChild;
     const meter = new Meter();
+    const writer = new Writer(item, () => this.#toEnd(false));
     item.classList.add("waiting");
     this.#log.append(item);
     this.#toEnd(true);
@@ -131,16 +143,14 @@ export class Chat {
         meter.add(event);
         const added = event.choices?.[0]?.delta?.content;
         if (!added) continue;
-        item.classList.remove("waiting");
         answer += added;
-        text.appendData(added);
-        this.#toEnd(false);
+        writer.add(added);
       }
     } catch (error) {
       if (error.name === "AbortError") meter.isStopped = true;
       else item.append(errorBox(error));
     }
-    item.classList.remove("waiting");
+    writer.end();
     if (!answer && !item.querySelector(".error")) item.querySelector(".text").classList.add("nothing");
     item.append(make("p", { className: "meta" }, meter.text()));
     if (this.#messages === messages) {
@@ -200,8 +210,41 @@ export class Chat {
 
   /** Scroll to the end, unless the user reads further up. */
   #toEnd(isForced) {
-    const { scrollHeight, scrollTop, clientHeight } = this.#log;
-    if (isForced || scrollHeight - scrollTop - clientHeight < NEAR_END_PIXELS) this.#log.scrollTop = scrollHeight;
+    if (isForced) this.#isAtEnd = true;
+    if (this.#isAtEnd) this.#log.scrollTop = this.#log.scrollHeight;
+  }
+}
+
+/** Writes an answer as it comes, at most once a frame: the browser lays out a long text anew each time. */
+class Writer {
+  #item;
+  #text;
+  #written;
+  #waiting = "";
+  #frame = 0;
+
+  constructor(item, written) {
+    this.#item = item;
+    this.#text = item.querySelector(".text").firstChild;
+    this.#written = written;
+  }
+
+  add(text) {
+    this.#waiting += text;
+    this.#frame ||= requestAnimationFrame(() => this.#write());
+  }
+
+  #write() {
+    this.#frame = 0;
+    this.#item.classList.remove("waiting");
+    this.#text.appendData(this.#waiting);
+    this.#waiting = "";
+    this.#written();
+  }
+
+  end() {
+    cancelAnimationFrame(this.#frame);
+    this.#write();
   }
 }
 

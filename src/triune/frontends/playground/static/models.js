@@ -58,7 +58,12 @@ export class Models {
 }
 
 const keyOf = (model) => JSON.stringify([model.name, model.version]);
-const failuresOf = (model) => Object.values(model.failures ?? {}).reduce((sum, each) => sum + each, 0);
+
+/** The requests that failed. Those that their clients gave up are told, but are no errors. */
+function failuresOf(model) {
+  const { CANCELED, ...errors } = model.failures ?? {};
+  return Object.values(errors).reduce((sum, each) => sum + each, 0);
+}
 
 const KINDS = { chat: "chat", text: "text", embeddings: "embeddings", images: "images" };
 
@@ -77,7 +82,7 @@ function row(model, seen) {
       "th",
       { scope: "row" },
       make("span", { className: "name" }, model.name),
-      make("span", { className: "tags" }, ...tags(model)),
+      make("small", {}, tags(model)),
       model.reason ? make("span", { className: "reason" }, model.reason) : null,
     ),
     cell("State", "", state(model)),
@@ -93,7 +98,7 @@ function tags(model) {
   const said = (model.kinds ?? []).map((each) => KINDS[each]).filter(Boolean);
   if (model.version !== null) said.unshift(`version ${model.version}`);
   if (model.context_tokens) said.push(`${readable(model.context_tokens)} tokens of context`);
-  return said.map((each) => make("small", {}, each));
+  return said.join(" · ");
 }
 
 function state(model) {
@@ -125,7 +130,7 @@ function rate(model, seen) {
 
 function errors(model, failures) {
   const reasons = Object.entries(model.failures).map(([reason, count]) => `${count} ${reason.toLowerCase()}`);
-  return [failures.toLocaleString("en"), failures ? make("small", {}, reasons.join(", ")) : null];
+  return [failures.toLocaleString("en"), reasons.length ? make("small", {}, reasons.join(", ")) : null];
 }
 
 function totals(models, seen) {
