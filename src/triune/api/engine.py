@@ -15,7 +15,7 @@ from triune.config.configure import Source
 from triune.config.parameters import UNITS_PARAMETER
 from triune.config.settings import DEFAULT_SETTINGS
 from triune.config.stamps import Stamp
-from triune.config.transformer import TRANSFORMER, configure_transformer
+from triune.config.transformer import TRANSFORMER, configure_transformer, named_unit
 from triune.core.clock import MonotonicClock
 from triune.core.decoder import CacheType
 from triune.core.errors import NotFoundError, UnavailableError
@@ -91,6 +91,7 @@ class Engine:
         cache_bytes: int | None = None,
         cache_type: CacheType | None = None,
         adapters: Mapping[str, str | Path] | None = None,
+        reproducible: bool = False,
     ) -> None:
         """Load a checkpoint.
 
@@ -103,6 +104,7 @@ class Engine:
             cache_type: the type of keys and values: "fp32", "fp16", "bf16" or "int8"; None leaves it to the runtime.
             adapters: folders of LoRA adapters, as PEFT saves them, by the name that the option `adapter` has; beside
                 those in the folder `adapters` of the checkpoint's.
+            reproducible: give the same answers whatever else is computed at the same time, in fp32 on the unit "cpu".
 
         Raises:
             NotFoundError: there is no such file or directory.
@@ -121,6 +123,7 @@ class Engine:
             "context_tokens": context_tokens,
             "cache_bytes": cache_bytes,
             "cache_type": cache_type,
+            "reproducible": "true" if reproducible else None,
         }
         message = ModelConfigMessage(backend=TRANSFORMER)
         for name, value in options.items():
@@ -131,7 +134,7 @@ class Engine:
         folder = self.path if self.path.is_dir() else self.path.parent
         name = self.path.stem
         machine, clock = this_machine(), MonotonicClock()
-        runtime = decoder_runtime(machine)
+        runtime = decoder_runtime(machine, named_unit(message))
         config = configure_transformer(message, name, folder, machine, runtime)
         source = Source(name, folder, message, (1,), Stamp())
         folders = {name: Path(each) for name, each in (adapters or {}).items()}

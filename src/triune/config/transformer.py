@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast, get_args
 
@@ -67,6 +67,7 @@ class TransformerOptions:
         speculation: what guesses the next tokens of answers: "ngram" guesses that a text goes on as it did after the
             same tokens before, "off" guesses only what a constraint leaves no choice of.
         adapters: folders of LoRA adapters by name, within the model's folder; those in `VERSION/adapters` need none.
+        reproducible: whether logits depend on the tokens before them only, and not on what else a step computes.
     """
 
     cache_bytes: int | None = None
@@ -78,6 +79,7 @@ class TransformerOptions:
     disk_cache_bytes: int | None = None
     speculation: Speculation = "off"
     adapters: Mapping[str, str] = field(default_factory=dict[str, str])
+    reproducible: bool = False
 
 
 OPTION_NAMES: Final = frozenset(each.name for each in fields(TransformerOptions)) | {
@@ -117,7 +119,7 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
             f"model '{message.name}' has the parameter '{unknown[0]}'; backend '{TRANSFORMER}' knows "
             f"{', '.join(sorted(OPTION_NAMES))}"
         )
-    return TransformerOptions(
+    options = TransformerOptions(
         cache_bytes=read_count(given, "cache_bytes"),
         cache_type=cast("CacheType | None", read_choice(given, "cache_type", get_args(CacheType))),
         context_tokens=read_count(given, "context_tokens"),
@@ -127,7 +129,24 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
         disk_cache_bytes=read_count(given, "disk_cache_bytes"),
         speculation=cast("Speculation", read_choice(given, "speculation", get_args(Speculation)) or "off"),
         adapters=_folders(given, "adapters"),
+        reproducible=read_choice(given, "reproducible", ("true", "false")) == "true",
     )
+    return _in_fp32(options) if options.reproducible else options
+
+
+def _in_fp32(options: TransformerOptions) -> TransformerOptions:
+    """Options of a model with reproducible answers: it computes in fp32, and its cache rounds each number alone."""
+    if options.precision not in (None, "fp32"):
+        raise InvalidArgumentError(
+            f"parameter 'precision' is '{options.precision}', and 'reproducible' is 'true', which needs 'fp32': remove "
+            "one of them"
+        )
+    if options.cache_type not in (None, "fp32", "fp16"):
+        raise InvalidArgumentError(
+            f"parameter 'cache_type' is '{options.cache_type}', and 'reproducible' is 'true', which needs 'fp32' or "
+            "'fp16': remove one of them"
+        )
+    return replace(options, precision="fp32", cache_type=options.cache_type or "fp32")
 
 
 def named_unit(message: ModelConfigMessage) -> Unit | None:

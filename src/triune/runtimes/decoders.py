@@ -23,9 +23,11 @@ class LoadDecoder(Protocol):
         num_blocks: int,
         precision: DecoderPrecision | None,
         cache_type: CacheType | None,
+        is_reproducible: bool,
     ) -> DecoderExecutable:
         """Compile it, with a cache of `num_blocks` blocks of `cache_type`; None takes the runtime's own type and
-        precision.
+        precision. If it is reproducible, a token's logits are the same bits whatever else is in its step, and however
+        the tokens before it were parted into steps.
         """
         ...
 

@@ -110,6 +110,14 @@ async def test_parameters_reach_the_engine(machine: Machine, tmp_path: Path) -> 
     await servable.close()
 
 
+def test_reproducible_answers_come_from_the_cpu_in_fp32(machine: Machine, tmp_path: Path) -> None:
+    read = source(tmp_path, parameter("reproducible", "true"))
+    build = TransformerBackend(machine, MonotonicClock()).build(read, 1, None, Attempt())
+    assert build.precisions == {Unit.CPU: "fp32"}
+    assert "f32" in build.decoder.cache_form
+    build.close()
+
+
 async def test_the_cache_on_disk_outlives_the_model_and_belongs_to_its_weights(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

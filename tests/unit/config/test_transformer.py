@@ -122,6 +122,7 @@ def test_a_directory_is_the_path(tmp_path: Path) -> None:
         ("", machine(Unit.CPU), Unit.CPU),
         (parameter("units", "cpu"), MACHINE, Unit.CPU),
         (parameter("precision", "fp32"), MACHINE, Unit.CPU),
+        (parameter("reproducible", "true"), MACHINE, Unit.CPU),
         (parameter("precision", "bf16"), MACHINE, Unit.AMX),
         (parameter("precision", "bf16"), machine(Unit.CPU), Unit.CPU),
         (parameter("precision", "bf16") + parameter("units", "cpu"), MACHINE, Unit.CPU),
@@ -163,6 +164,17 @@ def test_parameters(tmp_path: Path) -> None:
         (parameter("cache_bytes", "0"), InvalidArgumentError, "'0'; it must be a whole number of 1 or more"),
         (parameter("step_tokens", "9" * 5000), InvalidArgumentError, "it must be a whole number"),
         (parameter("precision", "fp8"), InvalidArgumentError, "must be one of fp32, bf16"),
+        (parameter("reproducible", "1"), InvalidArgumentError, "must be one of true, false"),
+        (
+            parameter("reproducible", "true") + parameter("precision", "bf16"),
+            InvalidArgumentError,
+            "'precision' is 'bf16', and 'reproducible' is 'true', which needs 'fp32'",
+        ),
+        (
+            parameter("reproducible", "true") + parameter("cache_type", "int8"),
+            InvalidArgumentError,
+            "'cache_type' is 'int8', and 'reproducible' is 'true', which needs 'fp32' or 'fp16'",
+        ),
         (
             parameter("precision", "fp32") + parameter("units", "amx"),
             InvalidArgumentError,

@@ -140,6 +140,7 @@ def build_transformer(
         num_blocks=1,
         precision=options.precision,
         cache_type=options.cache_type,
+        is_reproducible=options.reproducible,
     )
     try:
         attempt.check()
@@ -207,7 +208,7 @@ def _second_tier(build: TransformerBuild) -> SecondTier | None:
         VERSION,
         decoder.cache_form,
         decoder.precision,
-        f"{decoder.block_size} {build.limits.context_tokens}",
+        f"{decoder.block_size} {build.limits.context_tokens} {build.options.reproducible}",
         *(f"{path} {each.num_bytes} {each.digest}" for path, each in sorted(files.items())),
     ]
     key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]

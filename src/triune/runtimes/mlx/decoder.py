@@ -50,6 +50,7 @@ class MlxDecoder:
         block_size: int = 16,
         precision: DecoderPrecision | None = None,
         cache_type: CacheType | None = None,
+        is_reproducible: bool = False,
     ) -> None:
         """Read a graph in the paged form (`engine.models.forms`).
 
@@ -61,6 +62,7 @@ class MlxDecoder:
             block_size: the tokens of a block.
             precision: of the computation. None takes bf16 on a GPU; and fp32 on a CPU, where 16 bits are slower.
             cache_type: of keys and values; None takes the precision.
+            is_reproducible: is refused: what MLX sums up in which order depends on the size of the step.
 
         Raises:
             UnsupportedError: MLX cannot compute an operator of the graph, or the unit is another one.
@@ -69,6 +71,11 @@ class MlxDecoder:
         del num_threads
         if unit is not Unit.GPU:
             raise UnsupportedError(f"MLX runs decoders on unit 'gpu', not on '{unit.value}'")
+        if is_reproducible:
+            raise UnsupportedError(
+                "MLX's sums depend on the size of a step, so that no answer is reproducible; name the unit 'cpu', "
+                "which OpenVINO computes, or remove the parameter 'reproducible'"
+            )
         self.precision: DecoderPrecision = precision or ("bf16" if is_gpu() else "fp32")
         kind = cache_type or self.precision
         self.block_size = block_size

@@ -19,6 +19,7 @@ from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of
 from triune.runtimes.openvino.cache import Cache
 from triune.runtimes.openvino.library import library
+from triune.runtimes.openvino.one_by_one import one_token_each
 from triune.runtimes.openvino.paged_attention import LONGEST, extension, make_paged, require_convertible
 
 _IN_MEMORY: Final = "*/_ORT_MEM_ADDR_/*"
@@ -56,6 +57,7 @@ class OpenVinoDecoder:
         precision: DecoderPrecision | None = None,
         cache_type: CacheType | None = None,
         is_exact: bool = False,
+        is_reproducible: bool = False,
     ) -> None:
         """Compile a graph in the paged form (`engine.models.forms`).
 
@@ -69,6 +71,8 @@ class OpenVinoDecoder:
             cache_type: of keys and values; None takes what the plugin takes on this CPU.
             is_exact: do not round activations to 8 bits where they meet packed weights. In bf16 they are never rounded:
                 with many tokens, that is slower (measured on AMX).
+            is_reproducible: give the same bits for a token whatever else is in its step, and however the tokens before
+                it were parted into steps. It needs fp32, and a cache in floats.
 
         Raises:
             UnsupportedError: OpenVINO cannot compile it, or not with such a cache or precision on this CPU.
@@ -76,6 +80,14 @@ class OpenVinoDecoder:
         """
         if precision == "fp16":
             raise UnsupportedError("OpenVINO computes decoders in fp32 and bf16 on CPUs, not in fp16")
+        self._is_reproducible = is_reproducible
+        if is_reproducible:
+            if precision != "fp32" or cache_type not in ("fp32", "fp16"):
+                raise UnsupportedError(
+                    "OpenVINO's answers are reproducible in fp32 with a cache in fp32 or fp16; precision is "
+                    f"{precision}, and the cache's type {cache_type}"
+                )
+            is_exact = True
         if precision is not None:
             precisions = (precision,)
         elif not is_exact and cache_type in (None, "int8") and has_bf16() and _has_packed_weights(model):
@@ -131,6 +143,8 @@ class OpenVinoDecoder:
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         """See `DecoderExecutable`."""
         step.require_fitting(self.num_blocks, self.block_size)
+        if self._is_reproducible:
+            return self._programs[0].run(one_token_each(step, self.block_size))[: len(step.logits_indices)]
         return self._programs[0 if len(step.input_ids) <= self.num_few_tokens else -1].run(step)
 
     def _measured_few_tokens(self, widths: Mapping[str, int]) -> int:
@@ -140,7 +154,7 @@ class OpenVinoDecoder:
         fastest = 0
         count = 1
         while count <= _MANY_TOKENS:
-            step = _one_token_each(count, widths)
+            step = _new_sequences(count, widths)
             few, many = _least_seconds([functools.partial(program.run, step) for program in self._programs])
             if few >= many:
                 break
@@ -256,7 +270,7 @@ def compile_decoder(model: HeldModel, properties: Mapping[str, object]) -> Any:
     return core.compile_model(read, "CPU", properties)
 
 
-def _one_token_each(count: int, widths: Mapping[str, int]) -> DecoderStep:
+def _new_sequences(count: int, widths: Mapping[str, int]) -> DecoderStep:
     """A step of `count` new sequences, each with one token, one block, and one source token of an encoder if the model
     reads one.
     """
