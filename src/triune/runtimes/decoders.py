@@ -23,7 +23,7 @@ class LoadDecoder(Protocol):
         num_blocks: int,
         precision: DecoderPrecision | None,
         cache_type: CacheType | None,
-        is_reproducible: bool,
+        is_reproducible: bool = False,
     ) -> DecoderExecutable:
         """Compile it, with a cache of `num_blocks` blocks of `cache_type`; None takes the runtime's own type and
         precision. If it is reproducible, a token's logits are the same bits whatever else is in its step, and however
