@@ -1,6 +1,7 @@
 """The commands of `triune`, imported when they are asked for."""
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 
@@ -45,3 +46,28 @@ def test_a_server_imports_at_its_start_what_it_needs_later(name: str) -> None:
     # What is imported later would be another version's, if packages were upgraded meanwhile.
     code = f"import sys, triune.cli.serve; sys.exit({name!r} not in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_stream_imports_nothing() -> None:
+    """The event loop is not held for that, and what is imported later would be another version's after an upgrade."""
+    code = """
+import asyncio, sys
+from support.hand_server import HandServer
+from support.wire import Wire, post
+from triune.frontends.kserve.http.server import HttpServer
+
+async def main():
+    front_end = HttpServer(HandServer(), "127.0.0.1", 0)
+    wire = await Wire.open(await front_end.start())
+    await wire.ask(post("/v2/models/repeat/generate", b'{"IN": [1]}'))
+    before = set(sys.modules)
+    await wire.ask(post("/v2/models/repeat/generate_stream", b'{"IN": [1, 2]}'))
+    await wire.close()
+    print(sorted(set(sys.modules) - before))
+    await front_end.stop(0)
+
+asyncio.run(main())
+"""
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=path)
+    assert done.stdout.strip() == "[]"

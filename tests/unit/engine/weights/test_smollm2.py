@@ -102,6 +102,7 @@ _KNOWN = {
 def test_texts_become_the_known_ids(text: str) -> None:
     tokenizer = open_checkpoint(smollm2_gguf()).tokenizer()
     assert tokenizer.encode(text) == _KNOWN[text]
+    assert tokenizer.encode_all([text, text]) == [_KNOWN[text]] * 2
     assert tokenizer.decode(_KNOWN[text]) == text
     assert b"".join(tokenizer.token_bytes[token] for token in _KNOWN[text]).decode() == text
 

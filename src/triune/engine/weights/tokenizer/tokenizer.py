@@ -53,7 +53,14 @@ class Tokenizer:
         Raises:
             InvalidArgumentError: the text has half a surrogate pair.
         """
-        return self.encode_all([text], add_special_tokens=add_special_tokens)[0]
+        if len(text) > _SHORT_CHARACTERS:
+            return self.encode_all([text], add_special_tokens=add_special_tokens)[0]
+        try:
+            # This holds the GIL for microseconds. `encode_all` would wait for a thread of the library, and for the GIL.
+            return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        except (TypeError, UnicodeEncodeError) as error:
+            _refuse_surrogates([text], error)
+            raise
 
     def encode_all(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
         """The ids of several texts, which are read in parallel: see `encode`."""
@@ -62,12 +69,7 @@ class Tokenizer:
             found = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         # For a text with half a surrogate pair (U+D800 to U+DFFF) the library only says that it expects a text.
         except (TypeError, UnicodeEncodeError) as error:
-            for text in texts:
-                place = next((at for at, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
-                if place is not None:
-                    raise InvalidArgumentError(
-                        f"the text cannot be encoded as UTF-8: character {place} of it is half a surrogate pair"
-                    ) from error
+            _refuse_surrogates(texts, error)
             raise
         return [each.ids for each in found]
 
@@ -103,3 +105,13 @@ class Tokenizer:
         """The ids of the special tokens."""
         added = self.backend.get_added_tokens_decoder()
         return frozenset(token for token, entry in added.items() if entry.special)
+
+
+def _refuse_surrogates(texts: Sequence[str], error: Exception) -> None:
+    """Raise InvalidArgumentError if a text has half a surrogate pair, because of which `error` was raised."""
+    for text in texts:
+        place = next((at for at, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
+        if place is not None:
+            raise InvalidArgumentError(
+                f"the text cannot be encoded as UTF-8: character {place} of it is half a surrogate pair"
+            ) from error
