@@ -1,10 +1,13 @@
 """The MLX decoder without the engine, and mlx-lm where it is installed, in turn: prefill, and decoding of n sequences.
 
-Usage: mlx_decoder.py FILE.gguf [--precision bf16] [--rounds 3] [--tokens 64] [--batches 1,8,32,64]
+Usage: mlx_decoder.py FILE.gguf [--precision bf16] [--rounds 3] [--tokens 64] [--batches 1,8,32,64] [--spread 0]
 
 Rates are tokens a second, medians of the rounds:
 - prefill: 512 tokens of one prompt, until its logits are known;
-- decode n: greedy continuations of n prompts of 64 tokens, without the time of the prompts.
+- decode n: greedy continuations of n prompts of 64 tokens, without the time of the prompts. With --spread S, prompts
+  are up to S tokens shorter, each by another number: MLX then needs a mask.
+
+Each figure is printed as it comes; those of round 0, in which kernels are compiled, are not counted.
 
 mlx-lm has the same weights, quantized anew by its own function, to 4 bits in groups of 32.
 """
@@ -20,8 +23,8 @@ import numpy as np
 
 PREFILL, PROMPT = 512, 64
 
-Peer = Callable[[np.random.Generator, int, int], tuple[float, float]]
-"""Reads n prompts of some length and continues them: the seconds of the prompts, and of the tokens after the first."""
+Peer = Callable[[np.random.Generator, list[int]], tuple[float, float]]
+"""Reads prompts of these lengths and continues them: the seconds of the prompts, and of the tokens after the first."""
 
 
 def triune(checkpoint: Any, precision: str, num_tokens: int, most: int) -> Peer:
@@ -34,30 +37,34 @@ def triune(checkpoint: Any, precision: str, num_tokens: int, most: int) -> Peer:
     model = write_model(checkpoint.config, checkpoint, "paged")
     decoder = MlxDecoder(model, num_blocks=most * per_sequence, precision=precision)
 
-    def step(ids: Any, past: int) -> Any:
-        """The next tokens [n, tokens] of n sequences that have `past` tokens."""
-        count, new = ids.shape
+    def step(ids: list[Any], past: Any) -> Any:
+        """The logits after the next tokens of sequences that have `past` tokens, INT32 [n]."""
+        new = np.array([len(each) for each in ids], np.int32)
         held = -(-(past + new) // decoder.block_size)
-        blocks = np.arange(count)[:, None] * per_sequence + np.arange(held)
+        begins = np.cumsum([0, *new])
         return decoder.run(
             DecoderStep(
-                ids.reshape(-1).astype(np.int64),
-                np.tile(np.arange(past, past + new), count),
-                np.full(count, past, np.int32),
-                (np.arange(count + 1) * new).astype(np.int32),
-                blocks.reshape(-1).astype(np.int32),
-                (np.arange(count + 1) * held).astype(np.int32),
-                np.arange(1, count + 1) * new - 1,
+                np.concatenate(ids).astype(np.int64),
+                np.concatenate([np.arange(each, each + count) for each, count in zip(past, new, strict=True)]),
+                past,
+                begins.astype(np.int32),
+                np.concatenate([place * per_sequence + np.arange(each) for place, each in enumerate(held)]).astype(
+                    np.int32
+                ),
+                np.cumsum([0, *held]).astype(np.int32),
+                begins[1:] - 1,
             )
         )
 
-    def run(rng: np.random.Generator, count: int, length: int) -> tuple[float, float]:
-        ids = rng.integers(100, checkpoint.config.vocab_size - 100, (count, length))
+    def run(rng: np.random.Generator, lengths: list[int]) -> tuple[float, float]:
+        ids = [rng.integers(100, checkpoint.config.vocab_size - 100, length) for length in lengths]
+        past = np.zeros(len(ids), np.int32)
         begin = time.perf_counter()
-        last = step(ids, 0).argmax(axis=1)
+        last = step(ids, past).argmax(axis=1)
         read = time.perf_counter()
+        past = past + np.array(lengths, np.int32)
         for place in range(num_tokens - 1):
-            last = step(last[:, None], length + place).argmax(axis=1)
+            last = step(list(last[:, None]), past + np.int32(place)).argmax(axis=1)
         return read - begin, time.perf_counter() - read
 
     return run
@@ -93,8 +100,9 @@ def mlx_lm(checkpoint: Any, precision: str, num_tokens: int) -> Peer:
     nn.quantize(model, group_size=32, bits=4)
     mx.eval(model.parameters())
 
-    def run(rng: np.random.Generator, count: int, length: int) -> tuple[float, float]:
-        ids = rng.integers(100, config.vocab_size - 100, (count, length)).tolist()
+    def run(rng: np.random.Generator, lengths: list[int]) -> tuple[float, float]:
+        ids = [rng.integers(100, config.vocab_size - 100, length).tolist() for length in lengths]
+        count = len(ids)
         begin = time.perf_counter()
         generator = BatchGenerator(model, max_tokens=num_tokens, completion_batch_size=count, prefill_batch_size=count)
         left = set(generator.insert(ids))
@@ -117,7 +125,7 @@ def peers(checkpoint: Any, precision: str, num_tokens: int, most: int) -> Iterat
     try:
         yield "mlx-lm", mlx_lm(checkpoint, precision, num_tokens)
     except ImportError as error:
-        print(f"without mlx-lm: {error}")
+        print(f"without mlx-lm: {error}", flush=True)
 
 
 def main() -> None:
@@ -128,27 +136,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--batches", default="1,8,32,64")
+    parser.add_argument("--spread", type=int, default=0)
     options = parser.parse_args()
     from triune.engine.weights.open import open_checkpoint
     from triune.metal.library import is_gpu
 
     if not is_gpu():
-        print("MLX has no GPU here: these are figures of its build for CPUs, which is for answers only")
+        print("MLX has no GPU here: these are figures of its build for CPUs, which is for answers only", flush=True)
     batches = [int(each) for each in options.batches.split(",")]
     checkpoint = open_checkpoint(options.file, inexact="offsets")
     both = list(peers(checkpoint, options.precision, options.tokens, max(batches)))
-    found: dict[str, dict[str, list[float]]] = {}
-    # The first round compiles.
+    found: dict[str, dict[str, list[float]]] = {name: {} for name, _ in both}
+
+    def keep(name: str, attempt: int, what: str, rate: float, seconds: float) -> None:
+        print(f"round {attempt}: {name} {what}: {rate:,.0f} tokens a second, {seconds:.2f} s in all", flush=True)
+        if attempt:
+            found[name].setdefault(what, []).append(rate)
+
     for attempt in range(options.rounds + 1):
         for name, run in both:
-            rates = found.setdefault(name, {})
-            seconds, _ = run(np.random.default_rng([attempt, 0]), 1, PREFILL)
-            if attempt:
-                rates.setdefault(f"prefill {PREFILL}", []).append(PREFILL / seconds)
+            read, rest = run(np.random.default_rng([attempt, 0]), [PREFILL])
+            keep(name, attempt, f"prefill {PREFILL}", PREFILL / read, read + rest)
             for count in batches:
-                _, seconds = run(np.random.default_rng([attempt, count]), count, PROMPT)
-                if attempt:
-                    rates.setdefault(f"decode {count}", []).append(count * (options.tokens - 1) / seconds)
+                lengths = [PROMPT - place % (options.spread + 1) for place in range(count)]
+                read, rest = run(np.random.default_rng([attempt, count]), lengths)
+                keep(name, attempt, f"decode {count}", count * (options.tokens - 1) / rest, read + rest)
     names = list(found)
     print("| tokens a second | " + " | ".join(names) + " |\n| --- |" + " ---: |" * len(names))
     for what in found[names[0]]:

@@ -23,6 +23,10 @@ def coarse(size: int) -> int:
     return -(-size // step) * step
 
 
+_PART = 12
+"""After so many layers what is known by then is given to the GPU."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Sequences that are computed together.
@@ -143,10 +147,11 @@ class PagedAttention:
         self._form, self._block_size = form, block_size
         self._layout: Layout | None = None
         self._made: dict[tuple[Any, ...], Any] = {}
+        self._done = 0
 
     def begin(self, layout: Layout) -> None:
         """Set the layout of the step that is computed next."""
-        self._layout, self._made = layout, {}
+        self._layout, self._made, self._done = layout, {}, 0
 
     def end(self) -> None:
         """Drop what belongs to the step."""
@@ -205,6 +210,10 @@ class PagedAttention:
         c.give(whole if layout.is_in_order else mx.take(whole, c.scope.value("back"), 0))
         for place in (1, 2):
             c.give(rows, place)
+        self._done += 1
+        if self._done % _PART == 0:
+            # The GPU begins while this thread still describes the layers that follow.
+            mx.async_eval(rows)
 
     def _joined(self, key: Value, value: Value) -> Value:
         """Keys and values [tokens, heads, size] as one array [tokens, 2, heads, size].

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import psutil
 
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.transformer.adapters import read_adapters
 from triune.backends.transformer.checkpoint import DecoderFiles, open_decoder_files
+from triune.backends.transformer.warm_up import warm_up
 from triune.config.configure import Source
 from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
@@ -22,8 +22,8 @@ from triune.config.settings import ModelSettings
 from triune.config.transformer import TransformerOptions, read_transformer_options
 from triune.core.cache import cache_folder
 from triune.core.clock import Clock
-from triune.core.decoder import DecoderExecutable, DecoderStep
-from triune.core.errors import InternalError, InvalidArgumentError, NoMemoryError
+from triune.core.decoder import DecoderExecutable
+from triune.core.errors import InvalidArgumentError, NoMemoryError
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence, Unit
@@ -146,7 +146,14 @@ def build_transformer(
         attempt.check()
         if not is_trial:
             decoder.allocate(_num_blocks(decoder, options, context_tokens))
-        _warm_up(decoder)
+        is_gpu = decoder.unit is Unit.GPU and machine.status(decoder.unit).presence is Presence.PRESENT
+        warm_up(
+            decoder,
+            clock,
+            name=config.name,
+            num_tokens=min(options.step_tokens, context_tokens) if is_gpu else 1,
+            num_sequences=options.max_sequences,
+        )
         attempt.check()
     except BaseException:
         text.constraints.close()
@@ -243,19 +250,6 @@ def _num_blocks(decoder: DecoderExecutable, options: TransformerOptions, context
     num_tokens = max(context_tokens, options.max_sequences * _SEQUENCE_TOKENS)
     available = psutil.virtual_memory().available // _SHARE_OF_MEMORY
     return max(1, min(-(-num_tokens // decoder.block_size), available // decoder.block_bytes))
-
-
-def _warm_up(decoder: DecoderExecutable) -> None:
-    """Compute one token, so that the first request does not wait for what the runtime prepares in its first step.
-
-    Raises:
-        InternalError: the model's logits are no numbers.
-    """
-    zero, begins = np.zeros(1, np.int32), np.array([0, 1], np.int32)
-    one = np.zeros(1, np.int64)
-    logits = decoder.run(DecoderStep(one, one, zero, begins, zero, begins, one))
-    if not np.isfinite(logits.max()):
-        raise InternalError("the model's logits for token 0 are no numbers; its weights are broken")
 
 
 def _reason(build: TransformerBuild) -> str:

@@ -1,0 +1,78 @@
+"""First steps of a decoder, so that the first requests do not wait for what the runtime prepares in them."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from triune.core.clock import Clock
+from triune.core.decoder import DecoderExecutable, DecoderStep
+from triune.core.errors import InternalError
+
+_log = logging.getLogger(__name__)
+
+_NS = 1_000_000_000
+
+MOST_SECONDS = 30
+"""After so many seconds no further step is begun."""
+
+_PROMPT = 512
+_COUNTS = (1, 8, 32)
+
+
+def warm_up(decoder: DecoderExecutable, clock: Clock, *, name: str, num_tokens: int, num_sequences: int) -> None:
+    """Compute one token, and on a GPU, whose kernels are made when they are first needed, steps as requests need them.
+
+    The blocks of the cache, which must be of no sequence yet, are written.
+
+    Args:
+        decoder: the decoder.
+        clock: the clock.
+        name: the model's, for the log.
+        num_tokens: the most tokens of a step; at most 1 where only one token is computed.
+        num_sequences: the most sequences of a step.
+
+    Raises:
+        InternalError: the model's logits are no numbers.
+    """
+    logits = decoder.run(_step(decoder, [(0, 1)]))
+    if not np.isfinite(logits.max()):
+        raise InternalError("the model's logits for token 0 are no numbers; its weights are broken")
+    began = clock.now_ns()
+    done, steps = 0, list(_ladder(decoder, num_tokens, num_sequences))
+    for step in steps:
+        if clock.now_ns() - began > MOST_SECONDS * _NS:
+            _log.warning("Model '%s': %d of %d first steps took over %d s", name, done, len(steps), MOST_SECONDS)
+            break
+        decoder.run(step)
+        done += 1
+    if done:
+        _log.info("Model '%s': %d first steps took %.1f s", name, done, (clock.now_ns() - began) / _NS)
+
+
+def _ladder(decoder: DecoderExecutable, num_tokens: int, num_sequences: int) -> Iterator[DecoderStep]:
+    """A prompt, and tokens of several sequences, of one length and of two."""
+    if num_tokens <= 1:
+        return
+    yield _step(decoder, [(0, min(_PROMPT, num_tokens, decoder.num_blocks * decoder.block_size))])
+    for count in _COUNTS:
+        if count <= min(num_sequences, num_tokens, decoder.num_blocks):
+            yield _step(decoder, [(1, 1)] * count)
+            if count > 1:
+                yield _step(decoder, [(1 + each % 2, 1) for each in range(count)])
+
+
+def _step(decoder: DecoderExecutable, sequences: Sequence[tuple[int, int]]) -> DecoderStep:
+    """A step of sequences with (past, new) tokens, which are all 0; their last tokens have logits."""
+    past, new = (np.array(each, np.int32) for each in zip(*sequences, strict=True))
+    held = -(-(past + new) // decoder.block_size)
+    begins = np.cumsum([0, *new])
+    return DecoderStep(
+        np.zeros(sum(count for _, count in sequences), np.int64),
+        np.concatenate([first + np.arange(count) for first, count in sequences]),
+        past,
+        begins.astype(np.int32),
+        np.arange(held.sum(), dtype=np.int32),
+        np.cumsum([0, *held]).astype(np.int32),
+        begins[1:] - 1,
+    )
