@@ -1,9 +1,9 @@
 """Time limits of loads and runs, and limits of the request queue."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from triune.config.policy import QueueLimits
 from triune.core.clock import Clock, Timer
@@ -16,6 +16,8 @@ RUN_SECONDS_PARAMETER: Final = "run_timeout_secs"
 """The config parameter for the timeout of one run, which overrides `--run-timeout-secs`."""
 
 _MAX_SECONDS = 1e9
+
+_Run = TypeVar("_Run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,58 @@ def _seconds(parameters: Mapping[str, str], name: str, default: float) -> float:
     if not 0 < seconds <= _MAX_SECONDS:
         raise InvalidArgumentError(f"parameter '{name}' is {text!r}; write a number of seconds above 0, as 600")
     return seconds
+
+
+class RunLimit(Generic[_Run]):
+    """Ends runs that take too long. One timer serves all: it fires when the oldest one will exceed the limit.
+
+    Everything runs on the event loop's thread.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        seconds: float,
+        running: Callable[[], Iterable[tuple[_Run, int]]],
+        end: Callable[[_Run], None],
+    ) -> None:
+        """Args:
+        clock: the clock.
+        seconds: the limit of a run; infinite for none.
+        running: the runs that are not ended or given up, each with the time at which it began.
+        end: is called with each of them that has exceeded the limit. It must end it, or give it up.
+        """
+        self.seconds = seconds
+        self._clock = clock
+        self._running = running
+        self._end = end
+        self._timer: Timer | None = None
+
+    def watch(self) -> None:
+        """Start the timer, if it is not running. Call this after a run has begun."""
+        if self._timer is None and self.seconds < math.inf:
+            self._timer = self._clock.call_at(self._clock.now_ns() + int(self.seconds * 1e9), self._end_late)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _end_late(self) -> None:
+        self._timer = None
+        limit_ns, now_ns = int(self.seconds * 1e9), self._clock.now_ns()
+        next_ns: int | None = None
+        for run, begun_ns in list(self._running()):
+            late_ns = begun_ns + limit_ns
+            if now_ns < late_ns:
+                next_ns = min(next_ns or late_ns, late_ns)
+            else:
+                self._end(run)
+        if next_ns is not None:
+            # A run that has begun meanwhile may have started the timer, for a later time.
+            self.close()
+            self._timer = self._clock.call_at(next_ns, self._end_late)
 
 
 class LoadLimit:

@@ -10,9 +10,10 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from functools import partial
 
+from triune.config.limits import RunLimit
 from triune.config.policy import BatchingPolicy
 from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
@@ -72,8 +73,7 @@ class Dispatcher:
         self._queue = RequestQueue(policy)
         self._batcher = Batcher(policy)
         self._timer: Timer | None = None
-        self._run_limit_seconds = run_limit_seconds
-        self._run_timer: Timer | None = None
+        self._run_limit = RunLimit(clock, run_limit_seconds, self._running, self._give_up)
         self._started: deque[Batch] = deque()
         self._unfinished: set[Batch] = set()
         self._finishing = Finishing()
@@ -182,8 +182,7 @@ class Dispatcher:
         """Refuse waiting and new requests, let running requests finish, and close the workers."""
         self.refuse()
         await self.drain()
-        if self._run_timer is not None:
-            self._run_timer.cancel()
+        self._run_limit.close()
         for lane in self._lanes:
             await in_thread_or_here(lane.worker.close)
 
@@ -234,37 +233,29 @@ class Dispatcher:
             self._started.append(batch)
             self._unfinished.add(batch)
         lane.start(batch, now_ns, len(self._queue))
-        if lane.running is not None and self._run_timer is None and self._run_limit_seconds < math.inf:
-            self._run_timer = self._clock.call_at(now_ns + int(self._run_limit_seconds * 1e9), self._end_late_runs)
+        if lane.running is not None:
+            self._run_limit.watch()
 
-    def _end_late_runs(self) -> None:
-        """Answer the requests of batches that exceed the time limit with an error, and interrupt these batches.
-
-        One timer serves all batches: it fires when the oldest one that is within the limit will exceed it.
-        """
-        self._run_timer = None
-        limit_ns, now_ns = int(self._run_limit_seconds * 1e9), self._clock.now_ns()
-        next_ns: int | None = None
+    def _running(self) -> Iterator[tuple[Lane, int]]:
+        """The lanes with a batch that is not given up, and when it began."""
         for lane in self._lanes:
-            batch = lane.running
-            if batch is None or batch.is_given_up:
-                continue
-            late_ns = lane.begun_ns + limit_ns
-            if now_ns < late_ns:
-                next_ns = min(next_ns or late_ns, late_ns)
-                continue
-            batch.is_given_up = True
-            error = UnavailableError(
-                f"model '{self._name}' did not answer within {self._run_limit_seconds:g} s, and the run was given up; "
-                "allow it more by --run-timeout-secs, or by its parameter 'run_timeout_secs'"
-            )
-            for pending in batch.pendings:
-                if not pending.future.done():
-                    pending.future.set_exception(error)
-            _log.error("%s", error)
-            lane.worker.runner.interrupt()
-        if next_ns is not None:
-            self._run_timer = self._clock.call_at(next_ns, self._end_late_runs)
+            if lane.running is not None and not lane.running.is_given_up:
+                yield lane, lane.begun_ns
+
+    def _give_up(self, lane: Lane) -> None:
+        """Answer the requests of a batch that exceeds the time limit with an error, and interrupt the batch."""
+        batch = lane.running
+        assert batch is not None
+        batch.is_given_up = True
+        error = UnavailableError(
+            f"model '{self._name}' did not answer within {self._run_limit.seconds:g} s, and the run was given up; "
+            "allow it more by --run-timeout-secs, or by its parameter 'run_timeout_secs'"
+        )
+        for pending in batch.pendings:
+            if not pending.future.done():
+                pending.future.set_exception(error)
+        _log.error("%s", error)
+        lane.worker.runner.interrupt()
 
     def _complete(self, lane: Lane, batch: Batch) -> None:
         lane.end(batch)

@@ -10,10 +10,11 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from functools import partial
 
 from triune.config.ensemble.steps import Step
+from triune.config.limits import RunLimit
 from triune.config.model_config import ModelConfig
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, TriuneError, UnavailableError
@@ -25,7 +26,6 @@ from triune.scheduling.models import LoadedVersion, Models
 from triune.scheduling.steps.plan import plan
 from triune.scheduling.steps.run import Run, Value, request_of, response_of
 from triune.scheduling.steps.slots import Slots
-from triune.scheduling.steps.time_limit import TimeLimit
 
 _log = logging.getLogger(__name__)
 
@@ -83,8 +83,7 @@ class StepGraph:
         self._whole_plan = plan(steps, self._outputs)
         self._ready: deque[tuple[Run, int, bool]] = deque()
         self._runs: dict[Run, None] = {}
-        self._run_limit_seconds = run_limit_seconds
-        self._time_limit = TimeLimit(self._runs.keys(), run_limit_seconds, clock, self._end_late)
+        self._run_limit = RunLimit(clock, run_limit_seconds, self._unanswered, self._end_late)
         self._finishing = Finishing()
         self._idle: asyncio.Event | None = None
         self._is_pumping = False
@@ -121,7 +120,7 @@ class StepGraph:
         self._pump()
         if not future.done():
             future.add_done_callback(lambda _: self._withdraw(run))
-            self._time_limit.watch()
+            self._run_limit.watch()
         return future
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
@@ -142,7 +141,7 @@ class StepGraph:
         """Refuse new requests, and let running ones finish."""
         self.refuse()
         await self.drain()
-        self._time_limit.close()
+        self._run_limit.close()
 
     def _hold(self, steps: Mapping[int, Step]) -> Mapping[tuple[str, int | None], LoadedVersion]:
         models: dict[tuple[str, int | None], LoadedVersion] = {}
@@ -287,10 +286,13 @@ class StepGraph:
         run.future.set_exception(error)
         self._cancel_steps(run)
 
+    def _unanswered(self) -> Iterator[tuple[Run, int]]:
+        return ((run, run.started_ns) for run in self._runs if not run.future.done())
+
     def _end_late(self, run: Run) -> None:
         """Fail a request that has exceeded its time limit."""
         error = UnavailableError(
-            f"ensemble '{self._name}' did not answer within {self._run_limit_seconds:g} s, and its steps were "
+            f"ensemble '{self._name}' did not answer within {self._run_limit.seconds:g} s, and its steps were "
             "cancelled; allow it more by --run-timeout-secs, or by its parameter 'run_timeout_secs'"
         )
         _log.error("%s", error)
