@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("openvino")
 
 from support.smollm2 import smollm2_gguf
-from triune.backends.transformer.checkpoint import open_decoder_checkpoint
 from triune.core.clock import MonotonicClock
 from triune.core.decoder import CacheType, DecoderStep
 from triune.core.errors import UnsupportedError
@@ -19,6 +18,7 @@ from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.sequence import Ending, Sequence
 from triune.engine.speculation.ngram import NgramProposer
+from triune.engine.weights.open import open_checkpoint
 from triune.runtimes.openvino.decoder import OpenVinoDecoder
 from triune.runtimes.openvino.one_by_one import one_token_each
 
@@ -65,7 +65,7 @@ def test_what_rounds_by_more_than_one_token_is_refused(options) -> None:
 @pytest.mark.parametrize("cache_type", ["fp32", "fp16"])
 def test_greedy_answers_are_the_same_bits_in_any_company(cache_type: CacheType) -> None:
     """Of SmolLM2: alone, and together; with and without shared prefixes, pieces of prompts, guesses, preemption."""
-    checkpoint = open_decoder_checkpoint(smollm2_gguf())
+    checkpoint = open_checkpoint(smollm2_gguf(), inexact="offsets")
     decoder = OpenVinoDecoder(
         write_model(checkpoint.config, checkpoint, "paged", num_positions=256),
         unit=Unit.CPU,
