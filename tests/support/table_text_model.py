@@ -13,6 +13,7 @@ from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError,
 from triune.core.units import Unit
 from triune.engine.generation import Delta, Generation, Placement, TokenLogprob, Usage
 from triune.engine.sequence import FinishReason
+from triune.engine.speech.segments import Segment, SpeechRequest
 from triune.repository.model import IndexEntry, ModelState
 
 PLACEMENT = Placement(Unit.CPU, "table", "fp32", "it is the only unit of the table")
@@ -136,6 +137,42 @@ class TableEmbeddingModel:
         return np.array(rows, np.float32), sum(len(each) for each in inputs)
 
 
+class TableSpeechModel:
+    """See `SpeechModel`: every byte of a file is a second in which its letter is said.
+
+    Attributes:
+        requests: what it was asked.
+        num_open: the transcripts that run.
+        gate: cleared, transcripts pause after their first segment.
+    """
+
+    languages = ("en",)
+    placement = PLACEMENT
+
+    def __init__(self) -> None:
+        self.requests: list[SpeechRequest] = []
+        self.num_open = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def seconds_of(self, content: bytearray) -> float:
+        if not content:
+            raise InvalidArgumentError("the audio holds no samples")
+        return float(len(content))
+
+    async def transcribe(self, content: bytearray, request: SpeechRequest) -> AsyncGenerator[Segment]:
+        if request.translates:
+            raise UnsupportedError("model 'table' knows English only, so that it cannot translate")
+        self.requests.append(request)
+        self.num_open += 1
+        try:
+            for at, byte in enumerate(bytes(content)):
+                yield Segment(at, at + 1, f" {chr(byte)}", (byte,), 100 * at, 0.0, -0.5, 1.1, 0.25, "en")
+                await self.gate.wait()
+        finally:
+            self.num_open -= 1
+
+
 class TableTextModels:
     """See `frontends.text.models.TextModels`."""
 
@@ -150,6 +187,9 @@ class TableTextModels:
 
     def embedding_model(self, name: str, version: int | None = None) -> Any:
         return self._find(name, TableEmbeddingModel, "embed texts")
+
+    def speech_model(self, name: str, version: int | None = None) -> Any:
+        return self._find(name, TableSpeechModel, "read speech")
 
     def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
         return [IndexEntry(name, 1, ModelState.READY) for name in self.models]

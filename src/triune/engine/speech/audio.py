@@ -5,7 +5,7 @@ A file of a kilobyte may hold hours of silence, so its length is checked before 
 
 import importlib
 import io
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,16 @@ RATE: Final = 16_000
 BYTES_A_SECOND: Final = 4 * RATE
 """The memory of a second of decoded audio."""
 
+Content: TypeAlias = bytes | bytearray | memoryview
+"""The bytes of an audio file."""
+
 _FORMATS: Final = frozenset({"WAV", "WAVEX", "FLAC", "MP3", "MPEG", "OGG", "AIFF"})
 _MAX_CHANNELS: Final = 8
 _MAX_RATE: Final = 384_000
 _MIN_RATE: Final = 1_000
 
 
-def audio_seconds(content: bytes, max_seconds: float) -> float:
+def audio_seconds(content: Content, max_seconds: float) -> float:
     """How long an audio file is by its headers. It is never decoded beyond that.
 
     Raises:
@@ -35,7 +38,7 @@ def audio_seconds(content: bytes, max_seconds: float) -> float:
         return file.frames / file.samplerate
 
 
-def decode_audio(content: bytes, max_seconds: float) -> NDArray[np.float32]:
+def decode_audio(content: Content, max_seconds: float) -> NDArray[np.float32]:
     """Decode an audio file: FP32 [samples] at RATE, one channel (the mean of all), from -1 to 1.
 
     Args:
@@ -77,10 +80,38 @@ def _checked(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.clip(samples, -1, 1)
 
 
-def _open(content: bytes, max_seconds: float) -> Any:
+class _File(io.RawIOBase):
+    """Bytes as a file, which copies none of them but those that are read."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._view)}[whence]
+        self._at = min(max(0, base + offset), len(self._view))
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._view[self._at : self._at + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+
+def _open(content: Content, max_seconds: float) -> Any:
     soundfile: Any = importlib.import_module("soundfile")
     try:
-        file = soundfile.SoundFile(io.BytesIO(content))
+        file = soundfile.SoundFile(_File(memoryview(content)))
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         raise InvalidArgumentError(
             f"the file of {len(content)} bytes is no audio file that can be read ({_reason(error)}): send WAV, FLAC, "

@@ -17,7 +17,7 @@ from triune.core.threads import in_thread, in_thread_or_here
 from triune.engine.admission import Admission, Ticket
 from triune.engine.core import EngineCore
 from triune.engine.generation import Placement, Usage
-from triune.engine.speech.audio import RATE, audio_seconds, checked_samples, decode_audio
+from triune.engine.speech.audio import RATE, Content, audio_seconds, checked_samples, decode_audio
 from triune.engine.speech.encoder import SpeechEncoder
 from triune.engine.speech.jobs import Jobs
 from triune.engine.speech.mel import FRAME_SAMPLES, WINDOW_SAMPLES
@@ -103,11 +103,13 @@ class SpeechEngine:
         """See `SpeechModel`."""
         return tuple(self._special.languages) or ("en",)
 
-    async def seconds_of(self, content: bytes) -> float:
+    async def seconds_of(self, content: Content) -> float:
         """See `SpeechModel`."""
         return await in_thread(audio_seconds, content, self._max_seconds)
 
-    async def transcribe(self, content: bytes | NDArray[np.float32], request: SpeechRequest) -> AsyncGenerator[Segment]:
+    async def transcribe(
+        self, content: Content | NDArray[np.float32], request: SpeechRequest
+    ) -> AsyncGenerator[Segment]:
         """See `SpeechModel`. The audio may also be samples, FP32 [samples] at 16 kHz."""
         self._require_known(request)
         ticket = self._admission.enter(1)
@@ -160,10 +162,10 @@ class SpeechEngine:
         self._encoder.close()
         self._close_decoder()
 
-    def _decode(self, content: bytes | NDArray[np.float32]) -> NDArray[np.float32]:
-        if isinstance(content, bytes):
-            return decode_audio(content, self._max_seconds)
-        return checked_samples(content, self._max_seconds)
+    def _decode(self, content: Content | NDArray[np.float32]) -> NDArray[np.float32]:
+        if isinstance(content, np.ndarray):
+            return checked_samples(content, self._max_seconds)
+        return decode_audio(content, self._max_seconds)
 
     def _require_known(self, request: SpeechRequest) -> None:
         language = request.language

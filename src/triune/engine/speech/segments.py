@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from triune.engine.generation import Placement
+from triune.engine.speech.audio import Content
 from triune.engine.speech.mel import WINDOW_SECONDS
 from triune.engine.speech.tokens import SECONDS_A_STAMP, SpeechTokens
 
@@ -71,7 +72,7 @@ class SpeechModel(Protocol):
         """The codes of the languages that it knows; only "en" for English-only models, which cannot translate."""
         ...
 
-    async def seconds_of(self, content: bytes) -> float:
+    async def seconds_of(self, content: Content) -> float:
         """How long an audio file is by its headers.
 
         Raises:
@@ -80,7 +81,7 @@ class SpeechModel(Protocol):
         """
         ...
 
-    def transcribe(self, content: bytes, request: SpeechRequest) -> AsyncGenerator[Segment]:
+    def transcribe(self, content: Content, request: SpeechRequest) -> AsyncGenerator[Segment]:
         """Read an audio file, and yield its segments as they are found. Closing the generator cancels it.
 
         Raises:

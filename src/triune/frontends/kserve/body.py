@@ -1,6 +1,6 @@
 """Reads and parses the bodies of the app's requests, within limits, and makes JSON responses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -114,6 +114,25 @@ class BodyReader:
             body = await self._read(request, self._limits.request_bytes, held)
             check_small(len(body))
             return parse_object(memoryview(body))
+
+    async def pieces(self, request: Request, held: Reservation) -> AsyncGenerator[bytes]:
+        """The pieces of a request's body as they come, which is not decompressed.
+
+        Args:
+            request: the request.
+            held: the request's reservation, which is changed to the size of what has come.
+
+        Raises:
+            PayloadTooLargeError: the body is larger than the limit.
+            UnavailableError: the memory budget is exceeded.
+        """
+        num_bytes = 0
+        async for piece in request.stream():
+            num_bytes += len(piece)
+            if num_bytes > self._limits.request_bytes:
+                raise too_large(num_bytes, self._limits.request_bytes)
+            held.resize(num_bytes)
+            yield piece
 
     async def _read(self, request: Request, max_bytes: int, held: Reservation) -> Body:
         length = int(request.headers.get("content-length", 0))

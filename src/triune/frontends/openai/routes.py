@@ -9,14 +9,16 @@ from starlette.responses import Response
 
 from triune.core.errors import TriuneError
 from triune.engine.generation import Generation, TextModel
+from triune.engine.speech.audio import BYTES_A_SECOND
 from triune.frontends.access import Api
-from triune.frontends.event_streams import while_connected
+from triune.frontends.event_streams import open_stream, while_connected
 from triune.frontends.kserve.body import BodyReader, HeldResponse, JsonResponse
 from triune.frontends.kserve.offload import Offload
 from triune.frontends.openai.chats import ChatAnswer
 from triune.frontends.openai.completions import CompletionAnswer
 from triune.frontends.openai.embeddings import embedding_bytes, encode_embeddings
 from triune.frontends.openai.errors import answer_error, error_event
+from triune.frontends.openai.forms import read_form
 from triune.frontends.openai.requests import (
     CompletionRequest,
     read_chat,
@@ -25,12 +27,14 @@ from triune.frontends.openai.requests import (
 )
 from triune.frontends.openai.response_requests import read_response
 from triune.frontends.openai.responses import ResponseAnswer
+from triune.frontends.openai.speech_requests import read_transcription
+from triune.frontends.openai.transcripts import Transcript
 from triune.frontends.routes import ApiRoute, Endpoint
 from triune.frontends.text.answers import parts_of
 from triune.frontends.text.bodies import read_body
 from triune.frontends.text.chat import TOKEN_BYTES, chat_tokens, with_prompt
-from triune.frontends.text.models import TextModels, embedding_model_of, text_model_of, unknown_model
-from triune.frontends.text.responding import respond
+from triune.frontends.text.models import TextModels, embedding_model_of, speech_model_of, text_model_of, unknown_model
+from triune.frontends.text.responding import closing, respond
 
 
 def openai_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> list[ApiRoute]:
@@ -56,6 +60,8 @@ def openai_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> l
         post("/v1/completions", ends.complete),
         post("/v1/responses", ends.respond),
         post("/v1/embeddings", ends.embed),
+        post("/v1/audio/transcriptions", ends.transcribe),
+        post("/v1/audio/translations", ends.translate),
     ]
 
 
@@ -89,6 +95,9 @@ class _Endpoints:
             return [self._entry(name), *adapters]
         with contextlib.suppress(TriuneError):
             self._models.embedding_model(name)
+            return [self._entry(name)]
+        with contextlib.suppress(TriuneError):
+            self._models.speech_model(name)
             return [self._entry(name)]
         return []
 
@@ -154,6 +163,29 @@ class _Endpoints:
             held.release()
             raise
         return HeldResponse(encoded, held)
+
+    async def transcribe(self, request: Request) -> Response:
+        return await self._read_speech(request, translates=False)
+
+    async def translate(self, request: Request) -> Response:
+        return await self._read_speech(request, translates=True)
+
+    async def _read_speech(self, request: Request, *, translates: bool) -> Response:
+        held = self._bodies.reserve()
+        try:
+            asked = read_transcription(await read_form(self._bodies, request, held), translates=translates)
+            model = speech_model_of(self._models, asked.model)
+            seconds = await while_connected(request, model.seconds_of(asked.file))
+            held.grow(int(seconds * BYTES_A_SECOND))
+            transcript = Transcript(asked, model.placement, seconds)
+            segments = model.transcribe(asked.file, asked.speech)
+            if asked.is_stream:
+                return await open_stream(request, closing(transcript.events(segments), segments), held, error_event)
+            async with contextlib.aclosing(segments):
+                return await while_connected(request, transcript.whole(segments, held))
+        except BaseException:
+            held.release()
+            raise
 
 
 async def _prepared(

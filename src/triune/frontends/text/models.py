@@ -5,6 +5,7 @@ from typing import Protocol
 
 from triune.core.errors import NotFoundError
 from triune.engine.generation import EmbeddingModel, TextModel
+from triune.engine.speech.segments import SpeechModel
 from triune.repository.model import IndexEntry
 
 
@@ -23,6 +24,10 @@ class TextModels(Protocol):
 
     def embedding_model(self, name: str, version: int | None = None) -> EmbeddingModel:
         """A model that embeds texts. Raises as `text_model` does."""
+        ...
+
+    def speech_model(self, name: str, version: int | None = None) -> SpeechModel:
+        """A model that reads speech. Raises as `text_model` does."""
         ...
 
     def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
@@ -61,6 +66,14 @@ def embedding_model_of(models: TextModels, name: str) -> EmbeddingModel:
     """The newest version of a model that embeds texts. Raises as `text_model_of` does."""
     try:
         return models.embedding_model(name)
+    except NotFoundError as error:
+        raise unknown_model(name) from error
+
+
+def speech_model_of(models: TextModels, name: str) -> SpeechModel:
+    """The newest version of a model that reads speech. Raises as `text_model_of` does."""
+    try:
+        return models.speech_model(name)
     except NotFoundError as error:
         raise unknown_model(name) from error
 

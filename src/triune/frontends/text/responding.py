@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -48,14 +48,14 @@ async def respond(
         TriuneError: the generation failed before the answer began.
     """
     if is_stream:
-        return await open_stream(request, _closing(answer.events(parts), parts), held, failed)
+        return await open_stream(request, closing(answer.events(parts), parts), held, failed)
     async with contextlib.aclosing(parts):
         encoded = await while_connected(request, answer.whole(parts, held))
     held.resize(sum(map(len, encoded)))
     return HeldResponse(encoded, held)
 
 
-async def _closing(events: AsyncGenerator[bytes], parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
+async def closing(events: AsyncGenerator[bytes], parts: AsyncGenerator[Any]) -> AsyncGenerator[bytes]:
     """The events; closing them closes the parts, too."""
     async with contextlib.aclosing(parts), contextlib.aclosing(events):
         async for event in events:
