@@ -1,6 +1,6 @@
 """The engine: a model that generates text for many clients at once. It implements `TextModel`."""
 
-import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
@@ -14,6 +14,7 @@ from triune.core.errors import (
     TriuneError,
     UnsupportedError,
 )
+from triune.core.fair_slots import FairSlots
 from triune.core.statistics import ModelStatistics
 from triune.core.threads import in_thread, in_thread_or_here
 from triune.engine.admission import Admission, Ticket
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 _DEFAULT_LIMITS: Final = QueueLimits()
 
 _INLINE_CHARACTERS: Final = 256
+_LONG_CHARACTERS: Final = 100_000
 """Texts up to this length are tokenized on the event loop's thread, which takes less than 0.1 ms."""
 
 _MAX_THREADS: Final = 4
@@ -81,7 +83,8 @@ class Engine:
         self._name = name
         self._close_decoder = close_decoder
         self._admission = Admission(name, placement.unit, clock, statistics or ModelStatistics(), max_running, limits)
-        self._slots = asyncio.Semaphore(_MAX_THREADS)
+        self._slots = FairSlots(_MAX_THREADS)
+        self._large_slots = FairSlots(max(1, _MAX_THREADS - 1))
         self._longest_token = max(map(len, text.token_bytes), default=1)
         self._groups: dict[Job, Group] = {}
         self._thread = EngineThread(core, self._receive, clock, name)
@@ -128,7 +131,7 @@ class Engine:
         render = partial(
             template.render, messages, tools=tools, add_generation_prompt=add_generation_prompt, **(variables or {})
         )
-        return await self._in_thread(render)
+        return await self._in_thread(render, sum(len(each.get("content") or "") for each in messages))
 
     async def tokenize(self, text: str, *, is_templated: bool = False) -> list[int]:
         """See `TextModel`."""
@@ -140,12 +143,12 @@ class Engine:
                 f"{longest}: shorten it"
             )
         encode = partial(self._text.tokenizer.encode, text, add_special_tokens=not is_templated)
-        return encode() if len(text) <= _INLINE_CHARACTERS else await self._in_thread(encode)
+        return encode() if len(text) <= _INLINE_CHARACTERS else await self._in_thread(encode, len(text))
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         """See `TextModel`."""
         decode = partial(self._text.tokenizer.decode, tokens, skip_special_tokens=False)
-        return decode() if len(tokens) <= _INLINE_CHARACTERS else await self._in_thread(decode)
+        return decode() if len(tokens) <= _INLINE_CHARACTERS else await self._in_thread(decode, len(tokens))
 
     async def generate(self, request: Generation) -> AsyncGenerator[Delta]:
         """See `TextModel`."""
@@ -198,8 +201,12 @@ class Engine:
         self._text.constraints.close()
         self._close_decoder()
 
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        async with self._slots:
+    async def _in_thread(self, work: Callable[[], _T], num_characters: int) -> _T:
+        """Call `work`, which reads so many characters or tokens, in a thread. Short ones do not wait for long ones."""
+        async with contextlib.AsyncExitStack() as slots:
+            if num_characters > _LONG_CHARACTERS:
+                await slots.enter_async_context(self._large_slots.slot(num_characters))
+            await slots.enter_async_context(self._slots.slot(num_characters))
             return await in_thread(work)
 
     def _start(self, request: Generation, prompt: Sequence[int], ticket: Ticket, grammar: Grammar | None) -> Group:

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from triune.engine.sequence import FinishReason
 from triune.engine.speculation.ngram import NgramProposer
 from triune.engine.structured.constraint import Constraint
 from triune.engine.text.answer import Answer
+from triune.engine.weights.tokenizer.template import ChatTemplate
 
 SCRIPT = b"It was the best of times, it was the worst of times. "
 GREEDY = SamplingParameters(temperature=0)
@@ -421,3 +425,22 @@ async def test_several_tokens_of_a_step_reach_the_client_in_order() -> None:
         assert len(decoder.steps) < 2 * len(SCRIPT), "from its second round on, the text is guessed"
         ((text, last),) = await answers_of(engine, asked("It was", count, stop=("worst",)))
         assert (text, last.stop) == (" the best of times, it was the ", "worst")
+
+
+async def test_short_conversations_pass_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    render = ChatTemplate.render
+
+    def slowly(self: ChatTemplate, messages: Sequence[Mapping[str, str]], **given: Any) -> str:
+        assert len(messages[0]["content"]) < 1000 or release.wait(20)
+        return render(self, messages, **given)
+
+    monkeypatch.setattr(ChatTemplate, "render", slowly)
+    async with scripted_engine(ScriptedDecoder(SCRIPT)) as engine:
+        long = [asyncio.ensure_future(engine.render([{"role": "user", "content": "a" * 200_000}])) for _ in range(10)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert await engine.render([{"role": "user", "content": "hello"}]) == "user: hello\n"
+        assert not any(each.done() for each in long)
+        release.set()
+        assert {len(each) for each in await asyncio.gather(*long)} == {200_007}
