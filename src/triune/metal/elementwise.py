@@ -87,20 +87,22 @@ def _hard_sigmoid(x: Value, alpha: float, beta: float) -> Value:
 
 
 @fused
-def _exact_gelu(x: Value) -> Value:
+def exact_gelu(x: Value) -> Value:
+    """GELU, computed in fp32."""
     wide = x.astype(mx.float32)
     return (wide * 0.5 * (1 + mx.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 
 
 @fused
-def _tanh_gelu(x: Value) -> Value:
+def tanh_gelu(x: Value) -> Value:
+    """GELU by its approximation with tanh, computed in fp32."""
     wide = x.astype(mx.float32)
     inner = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide * wide * wide)
     return (wide * 0.5 * (1 + mx.tanh(inner))).astype(x.dtype)
 
 
 def _gelu(x: Value, approximate: str) -> Value:
-    return _exact_gelu(x) if approximate == "none" else _tanh_gelu(x)
+    return exact_gelu(x) if approximate == "none" else tanh_gelu(x)
 
 
 @fused

@@ -132,7 +132,8 @@ class CacheForm:
 
 
 @fused
-def _joined(key: Value, value: Value, is_key: Value, broken: Value) -> Value:
+def joined(key: Value, value: Value, is_key: Value, broken: Value) -> Value:
+    """Keys where `is_key`, else values; where a value is no finite number, both are what `broken` says."""
     return mx.where(mx.isfinite(value), mx.where(is_key, key, value), broken)
 
 
@@ -224,7 +225,7 @@ class PagedAttention:
         if ("joined",) not in self._made:
             is_key = mx.array([[[True]], [[False]]])
             self._made["joined",] = is_key, mx.array([[[mx.nan]], [[0.0]]], dtype=value.dtype)
-        return _joined(key[:, None], value[:, None], *self._made["joined",])
+        return joined(key[:, None], value[:, None], *self._made["joined",])
 
     def _rows(self, c: Context, kv_heads: int) -> Value:
         """The rows of a cache that the step writes, INT32 [tokens, 2 * kv heads]."""

@@ -1,9 +1,15 @@
 import os
+import shutil
 import threading
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 
-from triune.metal.library import exclusive, from_numpy, mx, to_numpy
+from triune.metal import library
+from triune.metal.elementwise import exact_gelu, swiglu, tanh_gelu
+from triune.metal.library import Value, exclusive, from_numpy, mx, to_numpy
+from triune.metal.paged_attention import joined
 
 
 def test_arrays_of_one_thread_are_computed_by_another() -> None:
@@ -54,3 +60,22 @@ def test_products_of_fp32_are_not_rounded_to_tf32() -> None:
     with exclusive():
         found = to_numpy(from_numpy(x) @ from_numpy(np.eye(64, dtype=np.float32)))
     np.testing.assert_array_equal(found, x)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="MLX's build for CPUs compiles with g++")
+@pytest.mark.parametrize("function", [swiglu, exact_gelu, tanh_gelu, joined])
+def test_fused_functions_serve_all_shapes(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Value]) -> None:
+    monkeypatch.setattr(library, "is_gpu", lambda: True)
+    compiled = library.fused(function)
+    assert compiled is not function
+    rng = np.random.default_rng(0)
+    for tokens, heads in ((3, 2), (1, 2), (5, 4), (1, 1)):
+        count = 1 if function in (exact_gelu, tanh_gelu) else 2
+        values = [rng.normal(size=(tokens, 1, heads, 8)).astype(np.float32) for _ in range(count)]
+        values[-1][0, 0, 0, :2] = np.nan, np.inf
+        given = [from_numpy(each).astype(mx.bfloat16) for each in values]
+        if function is joined:
+            given += [mx.array([[[True]], [[False]]]), mx.array([[[mx.nan]], [[0.0]]], dtype=mx.bfloat16)]
+        found, expected = (to_numpy(each(*given).astype(mx.float32)) for each in (compiled, function))
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.02)
