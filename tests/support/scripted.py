@@ -1,5 +1,6 @@
 """An engine whose model recites: each token of an answer is the next byte of a text, chosen by its position."""
 
+import math
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -116,6 +117,7 @@ async def scripted_engine(
     max_seconds: float = 60,
     can_chat: bool = True,
     proposer: Proposer | None = None,
+    run_limit_seconds: float = math.inf,
     **limits: int,
 ) -> AsyncIterator[Engine]:
     """An engine of the decoder, closed at the end, when all blocks must be free or cached."""
@@ -131,6 +133,7 @@ async def scripted_engine(
         max_running=SchedulerLimits(**limits).sequences,
         limits=QueueLimits(max_waiting, max_seconds),
         close_decoder=decoder.close,
+        run_limit_seconds=run_limit_seconds,
     )
     try:
         yield engine

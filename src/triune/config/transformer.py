@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias, cast, get_args
 from triune.config.batching import translate_batching
 from triune.config.exports import ONNX_FILENAME, is_exported_decoder
 from triune.config.layout import inside
-from triune.config.limits import LOAD_SECONDS_PARAMETER
+from triune.config.limits import LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER
 from triune.config.model_config import ModelConfig
 from triune.config.one_instance import read_choice, read_count, unit_of
 from triune.config.parameters import UNITS_PARAMETER, parameters_of
@@ -85,6 +85,7 @@ class TransformerOptions:
 OPTION_NAMES: Final = frozenset(each.name for each in fields(TransformerOptions)) | {
     UNITS_PARAMETER,
     LOAD_SECONDS_PARAMETER,
+    RUN_SECONDS_PARAMETER,
 }
 """All parameters that the backend reads."""
 

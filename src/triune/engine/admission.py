@@ -37,6 +37,7 @@ class Admission:
     Attributes:
         statistics: Triton's counters.
         refusal: why no request is taken any more; empty if requests are taken.
+        stalled: why no request is taken now, which may change; empty if requests are taken.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Admission:
         """
         self.statistics = statistics
         self.refusal = ""
+        self.stalled = ""
         self._name = name
         self._unit = unit
         self._clock = clock
@@ -68,7 +70,7 @@ class Admission:
 
         Raises:
             InvalidArgumentError: the number of answers is out of range.
-            UnavailableError: too many answers are under way, others wait too long, or `refusal` is set.
+            UnavailableError: too many answers are under way, others wait too long, or `refusal` or `stalled` is set.
         """
         now_ns = self._clock.now_ns()
         try:
@@ -101,9 +103,9 @@ class Admission:
             self._is_empty = None
 
     def require_open(self) -> None:
-        """Raise UnavailableError if `refusal` is set."""
-        if self.refusal:
-            raise UnavailableError(self.refusal)
+        """Raise UnavailableError if `refusal` or `stalled` is set."""
+        if why := self.refusal or self.stalled:
+            raise UnavailableError(why)
 
     async def until_empty(self) -> None:
         """Wait until no request is under way."""

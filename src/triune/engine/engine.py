@@ -2,16 +2,19 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+import math
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from triune.config.limits import RunLimit
 from triune.config.policy import QueueLimits
 from triune.core.clock import Clock
 from triune.core.errors import (
     InternalError,
     PayloadTooLargeError,
     TriuneError,
+    UnavailableError,
     UnsupportedError,
 )
 from triune.core.fair_slots import FairSlots
@@ -60,6 +63,7 @@ class Engine:
         max_running: int = 64,
         limits: QueueLimits = _DEFAULT_LIMITS,
         close_decoder: Callable[[], None] = lambda: None,
+        run_limit_seconds: float = math.inf,
     ) -> None:
         """Args:
         core: the engine takes it over.
@@ -71,6 +75,8 @@ class Engine:
         max_running: the most answers that are computed at the same time, as the core's limits say.
         limits: how many more answers may wait or be unread, and how long they may wait.
         close_decoder: frees the decoder; called in a thread by `close`.
+        run_limit_seconds: the time limit of a step. After it, all requests get an error, and new ones are refused until
+            the step has ended.
 
         Raises:
             NoThreadError: the system cannot start a thread. The caller still owns the decoder then.
@@ -88,6 +94,7 @@ class Engine:
         self._longest_token = max(map(len, text.token_bytes), default=1)
         self._groups: dict[Job, Group] = {}
         self._thread = EngineThread(core, self._receive, clock, name)
+        self._run_limit = RunLimit(clock, run_limit_seconds, self._running_step, self._give_up)
 
     @property
     def statistics(self) -> ModelStatistics:
@@ -193,6 +200,7 @@ class Engine:
         """Refuse waiting and new requests, let those that have begun finish, and free everything."""
         self.refuse()
         await self.drain()
+        self._run_limit.close()
         self._thread.stop()
         await in_thread_or_here(self._free)
 
@@ -226,8 +234,27 @@ class Engine:
         )
         for answer in group.answers:
             self._groups[answer.job] = group
+        self._run_limit.watch()
         self._thread.add(group.answers[0].job)
         return group
+
+    def _running_step(self) -> Iterator[tuple[EngineThread, int]]:
+        """The step that runs and when it began; between steps, one that begins now, if any request is under way."""
+        if self._groups and not self._admission.stalled:
+            began_ns = self._thread.step_began_ns
+            yield self._thread, self._clock.now_ns() if began_ns is None else began_ns
+
+    def _give_up(self, _: EngineThread) -> None:
+        """Fail all requests, since a step exceeds its time limit. No library can interrupt it."""
+        why = f"a step of model '{self._name}' did not end within {self._run_limit.seconds:g} s"
+        self._admission.stalled = f"{why}, and runs on; try again later, or load the model again"
+        error = UnavailableError(
+            f"{why}, and its answers were given up; allow it more by --run-timeout-secs, or by the model's parameter "
+            "'run_timeout_secs'"
+        )
+        _log.error("%s", error)
+        for group in dict.fromkeys(self._groups.values()):
+            group.fail(error)
 
     def _cancel_rest(self, group: Group | None) -> None:
         """Forget the answers of a request, and cancel those that are not finished."""
@@ -238,6 +265,7 @@ class Engine:
 
     def _receive(self, outputs: list[Output], times: StepTimes) -> None:
         """Pass the outputs of a step on to their requests. The thread goes on meanwhile."""
+        self._admission.stalled = ""
         for output in outputs:
             # A request that was cancelled is unknown here.
             group = self._groups.get(output.job)

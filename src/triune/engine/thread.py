@@ -91,7 +91,11 @@ Receive: TypeAlias = Callable[[list[Output], StepTimes], None]
 
 
 class EngineThread:
-    """Owns an `EngineCore`. Its methods are called on the event loop's thread, and return at once."""
+    """Owns an `EngineCore`. Its methods are called on the event loop's thread, and return at once.
+
+    Attributes:
+        step_began_ns: when the running step began; None between steps. Any thread may ask.
+    """
 
     def __init__(self, core: EngineCore, receive: Receive, clock: Clock, name: str) -> None:
         """Start the thread.
@@ -111,6 +115,7 @@ class EngineThread:
         self._loop = asyncio.get_running_loop()
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._jobs: dict[Sequence, Job] = {}
+        self.step_began_ns: int | None = None
         self._is_closing = False
         self._failure: TriuneError | None = None
         self._thread = start_thread(self._work, name)
@@ -163,8 +168,11 @@ class EngineThread:
         return True
 
     def _step(self) -> None:
-        started_ns = self._clock.now_ns()
-        results = self._core.step()
+        started_ns = self.step_began_ns = self._clock.now_ns()
+        try:
+            results = self._core.step()
+        finally:
+            self.step_began_ns = None
         ended_ns = self._clock.now_ns()
         outputs: list[Output] = []
         for place, (sequence, sample) in enumerate(results):

@@ -444,3 +444,35 @@ async def test_short_conversations_pass_long_ones(monkeypatch: pytest.MonkeyPatc
         assert not any(each.done() for each in long)
         release.set()
         assert {len(each) for each in await asyncio.gather(*long)} == {200_007}
+
+
+async def test_a_step_that_does_not_end_fails_its_requests_and_the_engine_goes_on_after_it() -> None:
+    decoder = ScriptedDecoder(SCRIPT)
+    async with scripted_engine(decoder, run_limit_seconds=0.05) as engine:
+        assert await text_of(engine, asked()) == recited(3, 10)
+        decoder.gate.clear()
+        tasks = [asyncio.ensure_future(text_of(engine, asked("ask" * count))) for count in (1, 2)]
+        for error in await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20):
+            assert isinstance(error, UnavailableError)
+            assert "did not end within 0.05 s, and its answers were given up; allow it more by" in str(error)
+        with pytest.raises(UnavailableError, match=r"did not end within 0.05 s, and runs on; try again later"):
+            await text_of(engine, asked())
+        assert engine.statistics.num_pending == 0
+        decoder.gate.set()
+        while True:
+            with contextlib.suppress(UnavailableError):
+                assert await text_of(engine, asked()) == recited(3, 10)
+                break
+            await asyncio.sleep(0.01)
+        assert engine.state.num_used_blocks == 0
+
+
+async def test_answers_may_take_longer_than_the_limit_of_a_step() -> None:
+    clock = VirtualClock()
+
+    def token(position: int) -> int:
+        clock.advance(10**9)
+        return SCRIPT[position % len(SCRIPT)]
+
+    async with scripted_engine(ScriptedDecoder(token), clock=clock, run_limit_seconds=5) as engine:
+        assert await text_of(engine, asked("ask", 20)) == recited(3, 20)

@@ -9,7 +9,7 @@ import pytest
 
 from support.scripted import POISON, ScriptedDecoder, scripted_engine
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
-from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
 from triune.core.statistics import FailureReason
 from triune.engine.servable import TextServable
@@ -53,18 +53,6 @@ async def test_a_stream_has_what_is_added() -> None:
         assert "".join(part for (part,) in parts) == ", or not to be, "
         parts = await texts(servable, call(stream=True, sampling={"n": 2, "max_tokens": 6}))
         assert ["".join(each) for each in zip(*parts, strict=True)] == [", or n"] * 2
-
-
-async def test_the_answer_is_finished() -> None:
-    def finish(response: InferenceResponse) -> InferenceResponse:
-        response.parameters = {"finished": True}
-        return response
-
-    async with scripted_engine(ScriptedDecoder(SCRIPT)) as engine:
-        asked = call()
-        asked.finish = finish
-        responses = [each async for each in TextServable(engine, "m", 2).stream(asked)]
-    assert responses[0].parameters == {"finished": True}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from triune.backends.transformer.adapters import read_adapters
 from triune.backends.transformer.checkpoint import DecoderFiles, open_decoder_files
 from triune.backends.transformer.warm_up import warm_up
 from triune.config.configure import Source
+from triune.config.limits import limits_of
 from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import UNITS_PARAMETER
@@ -180,6 +181,7 @@ def build_transformer(
 def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock: Clock) -> Servable:
     """Start the engine of a build, which then belongs to it. Raises NoThreadError if there is no thread for it."""
     config, decoder = build.config, build.decoder
+    limits = limits_of(config.parameters, settings.limits)
     proposer = NgramProposer() if build.options.speculation == "ngram" else None
     core = EngineCore(decoder, build.vocab_size, clock, build.limits, proposer, _second_tier(build), build.adapters)
     try:
@@ -191,8 +193,9 @@ def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock
             name=config.name,
             statistics=new_statistics(config.message, has_distributions=settings.has_distributions),
             max_running=build.limits.sequences,
-            limits=settings.limits.queue,
+            limits=limits.queue,
             close_decoder=decoder.close,
+            run_limit_seconds=limits.run_seconds,
         )
     except NoThreadError:
         core.close()
