@@ -144,6 +144,14 @@ def test_the_attention_is_that_of_the_configs() -> None:
             assert found[3:] == wanted[3:], name
 
 
+def test_no_shape_of_a_layer_is_computed_while_it_runs() -> None:
+    for name in MODELS:
+        kinds = [node.op_type for node in paged(name).model.graph.node]
+        # Optimum computes one for the table of rotary embeddings, and gives logits [tokens, 1, vocabulary].
+        assert kinds.count("Shape") <= 1, name
+        assert "Transpose" not in kinds or name.startswith("genai"), name
+
+
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [

@@ -15,6 +15,7 @@ from triune.engine.imports.interface import Interface
 from triune.engine.imports.paged import Paging
 from triune.engine.imports.prepare import GROUP_QUERY, prepare
 from triune.engine.imports.probe import Probe, Sizes
+from triune.engine.imports.reshapes import Reshapes
 from triune.engine.imports.written_out import find_written_out
 from triune.engine.models.builder import OPSET
 from triune.graph.held import HELD, HeldModel
@@ -53,7 +54,7 @@ def import_decoder(path: Path, num_positions: int) -> HeldModel:
     index = Index(model.graph, "found", large)
     found = [_find(index, interface, layer, probes, num_positions) for layer in range(len(interface.pasts))]
     model = Paging(interface, found, probes)(model)
-    model = run_passes(model, [Infer(), Fold(), Tidy()])
+    model = run_passes(model, [Infer(), Fold(), Infer(), Reshapes(), Infer(), Fold(), Reshapes(), Tidy()])
     large.give_back(model)
     for each in model.opset_import:
         if each.domain in ("", "ai.onnx"):

@@ -82,7 +82,7 @@ def _evaluate(
     is_left = node.op_type in _NOT_FOLDED and not _is_unpacked_from_many_bits(node, values)
     if node.domain not in ("", "ai.onnx") or is_left or any(True for _ in subgraphs_of(node)):
         return None
-    part = _partly_known(node, values, constant, parts)
+    part = partly_known(node, values, constant, parts)
     if part is not None:
         parts[node.output[0]] = part
         if part.is_known:
@@ -184,7 +184,7 @@ class PartlyKnown:
         return array[0] if self.is_scalar else array
 
 
-def _partly_known(
+def partly_known(
     node: NodeProto, values: Values, constant: Any, parts: Mapping[str, PartlyKnown]
 ) -> PartlyKnown | None:
     """The known elements of a node's result, if the node computes on shapes (Shape, Gather, Concat ...); else None."""
