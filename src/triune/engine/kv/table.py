@@ -79,6 +79,9 @@ class BlockTable:
         num_tokens = len(tokens) if num_tokens is None else num_tokens
         if num_tokens > self.capacity:
             raise InternalError(f"{num_tokens} tokens were written to blocks with room for {self.capacity}")
+        for block in self.blocks[self.num_tokens // self._block_size : -(-num_tokens // self._block_size)]:
+            if not self._pool.is_writable(block):
+                raise InternalError(f"KV block {block} was written to, though others read it")
         self.num_tokens = num_tokens
         for index in range(self._num_published, num_tokens // self._block_size):
             begin = index * self._block_size

@@ -101,6 +101,15 @@ def test_a_fork_shares_full_blocks_and_copies_the_rest() -> None:
     pool.check()
 
 
+def test_a_block_that_others_read_is_not_written_to() -> None:
+    pool = KVBlockPool(6)
+    one = table(pool, list(range(6)))
+    pool.hold(one.blocks[1:])
+    with pytest.raises(InternalError, match=f"KV block {one.blocks[1]} was written to, though others read it"):
+        one.write(list(range(7)))
+    assert one.num_tokens == 6
+
+
 def test_guesses_are_taken_back() -> None:
     pool = KVBlockPool(6)
     one = table(pool, list(range(6)))
