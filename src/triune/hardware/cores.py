@@ -2,18 +2,16 @@
 
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
+from triune.hardware.cgroups import CGROUPS, cgroup_folders, own_membership
 
 
 def num_usable_cores() -> int:
     """The number of logical cores that this process may use on Linux, at least 1. A quota is rounded up to an
     integer.
     """
-    membership = Path("/proc/self/cgroup")
-    quota = cgroup_quota(membership.read_text() if membership.exists() else "", CGROUPS)
+    quota = cgroup_quota(own_membership(), CGROUPS)
     num_cores = len(os.sched_getaffinity(0))
     return num_cores if quota >= num_cores else max(1, math.ceil(quota))
 
@@ -25,19 +23,7 @@ def cgroup_quota(membership: str, root: Path) -> float:
         membership: the text of /proc/self/cgroup.
         root: where cgroups are mounted.
     """
-    return min((_read_quota(folder) for folder in _folders(membership, root)), default=math.inf)
-
-
-def _folders(membership: str, root: Path) -> Iterator[Path]:
-    """The process's cgroup and its ancestors, for cgroups v1 and v2: an ancestor's limit applies, too."""
-    for line in membership.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mount = root / "cpu" if controllers else root
-        # In a container the path may be that of the host. Then only the mount itself can be read.
-        group = mount / path.strip("/")
-        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mount))
+    return min((_read_quota(folder) for folder in cgroup_folders(membership, root, "cpu")), default=math.inf)
 
 
 def _read_quota(folder: Path) -> float:

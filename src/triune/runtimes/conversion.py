@@ -3,9 +3,8 @@
 import os
 from collections.abc import Callable
 
-import psutil
-
 from triune.core.errors import InternalError, UnavailableError
+from triune.hardware.memory import usable_memory
 from triune.hosting import Limits, MemoryLimitError, run_in_process
 
 _SPARE_SECONDS = 60
@@ -34,7 +33,7 @@ def convert_within(
     # While a library holds the GIL, the process cannot notice that the server has died. Then the limit of CPU time ends
     # it.
     cpu_seconds = int(seconds * (os.cpu_count() or 1)) + _SPARE_SECONDS
-    limit = int(psutil.virtual_memory().total * _SHARE_OF_MEMORY) if memory_bytes is None else memory_bytes
+    limit = int(usable_memory().total * _SHARE_OF_MEMORY) if memory_bytes is None else memory_bytes
     try:
         run_in_process(work, what, Limits(load_seconds=seconds, memory_bytes=limit, cpu_seconds=cpu_seconds))
     except MemoryLimitError as error:

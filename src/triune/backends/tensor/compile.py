@@ -8,14 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from triune.backends.attempt import Attempt
 from triune.backends.tensor.executable import SharedExecutable
 from triune.config.model_config import ModelConfig
 from triune.config.placement import Recipe
 from triune.config.samples import warmup_inputs
 from triune.core.errors import TriuneError, UnavailableError
+from triune.hardware.memory import usable_memory
 from triune.hosting import HostedExecutable
 from triune.runtimes.machine import Machine
 
@@ -76,7 +75,7 @@ def _check_memory(config: ModelConfig, executable: SharedExecutable, num_more: i
     """
     if num_more <= 0 or not executable.is_hosted:
         return
-    each, available = executable.process_bytes(), psutil.virtual_memory().available
+    each, available = executable.process_bytes(), usable_memory().available
     if num_more * each > available:
         raise UnavailableError(
             f"model '{config.name}' asks for {num_more} more worker processes like the one on "

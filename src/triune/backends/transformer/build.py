@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.transformer.adapters import read_adapters
@@ -37,6 +35,7 @@ from triune.engine.scheduler import SchedulerLimits
 from triune.engine.servable import TextServable
 from triune.engine.speculation.ngram import NgramProposer
 from triune.engine.text.side import TextSide
+from triune.hardware.memory import usable_memory
 from triune.runtimes.decoders import load_decoder
 from triune.runtimes.machine import Machine
 
@@ -244,14 +243,14 @@ def _num_blocks(decoder: DecoderExecutable, options: TransformerOptions, context
                 f"parameter 'cache_bytes' is {options.cache_bytes}; a block of {decoder.block_size} tokens takes "
                 f"{decoder.block_bytes} bytes"
             )
-        if options.cache_bytes > (available := psutil.virtual_memory().available):
+        if options.cache_bytes > (available := usable_memory().available):
             raise NoMemoryError(
                 f"parameter 'cache_bytes' is {options.cache_bytes}; {available} bytes are available: give the "
                 "cache less, or unload other models first"
             )
         return num_blocks
     num_tokens = max(context_tokens, options.max_sequences * _SEQUENCE_TOKENS)
-    available = psutil.virtual_memory().available // _SHARE_OF_MEMORY
+    available = usable_memory().available // _SHARE_OF_MEMORY
     return max(1, min(-(-num_tokens // decoder.block_size), available // decoder.block_bytes))
 
 

@@ -4,10 +4,9 @@ response.
 
 from types import TracebackType
 
-import psutil
-
 from triune.core.errors import PayloadTooLargeError, UnavailableError
 from triune.core.heap import HEAP, LARGE_BYTES
+from triune.hardware.memory import usable_memory
 
 REQUEST_BYTES = 8192
 """The memory of the smallest waiting request: its Python objects and those of its connection."""
@@ -18,7 +17,7 @@ _MIN_BYTES = 256 << 20
 
 def default_limit_bytes() -> int:
     """Return a quarter of the memory of this machine or container. The rest is for models and their runs."""
-    return max(_MIN_BYTES, psutil.virtual_memory().total // _SHARE_OF_MEMORY)
+    return max(_MIN_BYTES, usable_memory().total // _SHARE_OF_MEMORY)
 
 
 class MemoryBudget:

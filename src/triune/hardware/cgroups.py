@@ -1,0 +1,33 @@
+"""The cgroups of this process, which limit it on Linux."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+CGROUPS: Final = Path("/sys/fs/cgroup")
+"""Where cgroups are mounted."""
+
+_MEMBERSHIP: Final = Path("/proc/self/cgroup")
+
+
+def own_membership() -> str:
+    """The text that names the cgroups of this process; empty on systems without any."""
+    return _MEMBERSHIP.read_text() if _MEMBERSHIP.exists() else ""
+
+
+def cgroup_folders(membership: str, root: Path, controller: str) -> Iterator[Path]:
+    """The process's cgroup and its ancestors, for cgroups v1 and v2: an ancestor's limit applies, too.
+
+    Args:
+        membership: the text of /proc/self/cgroup.
+        root: where cgroups are mounted.
+        controller: "cpu" or "memory".
+    """
+    for line in membership.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        mount = root / controller if controllers else root
+        # In a container the path may be that of the host. Then only the mount itself can be read.
+        group = mount / path.strip("/")
+        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mount))
