@@ -2,7 +2,7 @@
 
 - RotaryAttention: PagedAttention of queries and keys that RotaryEmbedding turns. Inputs: queries, keys and values side
   by side; cosines, sines and positions as of RotaryEmbedding; both caches.
-- SwiGlu: the gate times its sigmoid, times x. Inputs: the gate, x.
+- SwiGlu: the gate times its sigmoid, times x. Input: the gate and x side by side.
 """
 
 from collections.abc import Mapping
@@ -73,4 +73,9 @@ def _swiglu(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeProto | Non
     gate, sigmoid = silu.input[0], makers.get(silu.input[1])
     if sigmoid is None or sigmoid.op_type != "Sigmoid" or sigmoid.input[0] != gate:
         return None
-    return helper.make_node(SWIGLU, [gate, node.input[1]], node.output, domain=DOMAIN)
+    split = makers.get(gate)
+    if split is None or split.op_type != "Split" or list(split.output) != [gate, node.input[1]]:
+        return None
+    # They are multiplied, so they are halves; by default of the first dimension, which is another one here.
+    is_last = attributes_of(split).get("axis", 0) == -1
+    return helper.make_node(SWIGLU, split.input[:1], node.output, domain=DOMAIN) if is_last else None

@@ -241,7 +241,7 @@ class MlxDecoder:
 
 
 def _swiglu(c: Context) -> None:
-    c.give(swiglu(c.input(0), c.input(1)))
+    c.give(swiglu(*mx.split(c.input(0), 2, axis=-1)))
 
 
 def _sizes(graph: GraphProto) -> dict[str, int]:
