@@ -238,18 +238,20 @@ def test_rotary_embedding_and_positions_computed_of_the_mask(tmp_path: Path) -> 
     check(tmp_path, Written().model(attend))
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("zeros", [False, True])
-@pytest.mark.parametrize("block", [16, 32])
-def test_packed_products(tmp_path: Path, bits: int, zeros: bool, block: int) -> None:
+@pytest.mark.parametrize(("bits", "zeros"), [(4, ""), (4, "whole"), (4, "float"), (8, ""), (8, "whole")])
+@pytest.mark.parametrize("block", [16, 32, 64])
+def test_packed_products(tmp_path: Path, bits: int, zeros: str, block: int) -> None:
     def attend(m: Written, x: str) -> str:
         parts = []
         for width in (Q, KV, KV):
-            blocks = WIDTH // block
+            # Of 64, the one block is half full.
+            blocks = -(-WIDTH // block)
             codes = m.rng.integers(0, 256, (width, blocks, block * bits // 8), np.uint8)
             scales = m.rng.normal(size=(width, blocks)).astype(np.float32) / 2**bits
             given = [x, m.keep(codes), m.keep(scales.reshape(-1))]
-            if zeros:
+            if zeros == "float":
+                given.append(m.keep(m.rng.normal(8, 1, size=(width, blocks)).astype(np.float32)))
+            if zeros == "whole":
                 given.append(m.keep(m.rng.integers(0, 256, width * -(-blocks * bits // 8), np.uint8)))
             parts.append(m.name())
             sizes = {"K": WIDTH, "N": width, "bits": bits, "block_size": block}
@@ -265,6 +267,38 @@ def test_packed_products(tmp_path: Path, bits: int, zeros: bool, block: int) -> 
         return result
 
     check(tmp_path, Written().model(attend))
+
+
+@pytest.mark.parametrize(
+    "attend",
+    [group_query(tables=SIZE, packed=True), written_out(window=5, masks="add")],
+    ids=["group query", "written"],
+)
+def test_a_decoder_in_fp16(tmp_path: Path, attend: Attend) -> None:
+    expected = runtime_logits(Written().model(attend), texts()[0], (5,))
+    paged = import_decoder(save(tmp_path, halved(Written().model(attend))), POSITIONS)
+    assert all(each.type.tensor_type.elem_type == TensorProto.FLOAT for each in paged.model.graph.output)
+    (found,) = Texts(ReferenceDecoder(paged, num_blocks=8), texts()[:1]).read_all({0: 21})
+    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-2)
+
+
+def halved(model: ModelProto) -> ModelProto:
+    """The model in fp16."""
+
+    def narrow(tensor: TensorProto) -> None:
+        if tensor.data_type == TensorProto.FLOAT:
+            array = np.clip(onnx.numpy_helper.to_array(tensor), -60000, 60000).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+    for tensor in model.graph.initializer:
+        narrow(tensor)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            narrow(attribute.t)
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return model
 
 
 def test_large_weights_of_other_files_are_mapped_and_not_copied(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from triune.core.errors import UnsupportedError
 from triune.graph.builder import Builder
 from triune.graph.names import Names
-from triune.graph.passes.n_bits import DOMAIN
+from triune.graph.passes.n_bits import DOMAIN, replaced
 from triune.graph.passes.run import GraphPass
 from triune.graph.values import attributes_of, constant_tensor
 from triune.graph.weight_files import array_of
@@ -21,7 +21,8 @@ _FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16)
 class Products(GraphPass):
     """Given MatMulNBits with weights of 4 or 8 bits. Result: MatMul with the transpose of DequantizeLinear of blocks.
 
-    The codes stay as they are in the file: [out, in], two of 4 bits in a byte. So they are not copied.
+    The codes stay as they are in the file: [out, in], two of 4 bits in a byte. So they are not copied. Weights whose
+    last block is shorter than the others, or whose zero points are no whole numbers, become floats.
     """
 
     name = "products"
@@ -62,10 +63,11 @@ def _replace(node: NodeProto, tensors: dict[str, TensorProto], build: Builder) -
         raise UnsupportedError(f"{label} has weights of {bits} bits; known are 4 and 8")
     if codes is None or scales is None or scales.data_type not in _FLOATS or (zeros is None and given.get(3)):
         raise UnsupportedError(f"{label} has weights that are computed while the model runs; expected are constants")
-    if width % block:
-        raise UnsupportedError(f"{label} has {width} inputs, which blocks of {block} do not divide")
-    if zeros is not None and zeros.data_type != TensorProto.UINT8:
-        raise UnsupportedError(f"{label} has zero points that are no whole numbers; quantize it with whole ones")
+    if width % block or (zeros is not None and zeros.data_type != TensorProto.UINT8):
+        # DequantizeLinear has no shorter last block, and only whole zero points.
+        floats: list[TensorProto] = []
+        build.nodes += replaced(node, tensors.get, floats.append, build.name()) or []
+        return floats
     kind, shape = _CODES[bits], (rows, width // block)
     constants = [
         _as(codes, build.name(), kind, (rows, width)),
