@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ CacheType: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
 
 DecoderPrecision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 """The floating-point format of a decoder's computation."""
+
+
+_NONE: Final = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,16 @@ class DecoderStep:
     adapters: NDArray[np.int64] | None = None
 
     def arrays(self) -> dict[str, Array]:
-        """The arrays by the names of the graph's inputs. Graphs without adapters do not read `adapters`."""
-        adapters = np.zeros_like(self.input_ids) if self.adapters is None else self.adapters
+        """The arrays by the names of the graph's inputs: also `adapter_rows` INT64 [adapted], the tokens that have an
+        adapter, and `adapters` INT64 [adapted], the adapter of each of those. Graphs without adapters read neither.
+        """
+        adapters = _NONE if self.adapters is None else self.adapters
+        rows = np.flatnonzero(adapters)
         return {
             **{each.name: getattr(self, each.name) for each in fields(self) if each.name != "memory"},
             **self.memory,
-            "adapters": adapters,
+            "adapter_rows": rows,
+            "adapters": adapters[rows],
         }
 
     def require_fitting(self, num_blocks: int, block_size: int) -> None:

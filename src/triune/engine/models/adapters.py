@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class Adapters:
     """The adapters of a graph.
 
-    Input: `adapters` INT64, the adapter of each token: 0 for none, else its place in the list, counted from 1.
+    Inputs: `adapters` INT64, the adapter of each token: 0 for none, else its place in the list, counted from 1. In the
+    paged form these are only the tokens that have one, INT64 [adapted], and `adapter_rows` INT64 [adapted] says which
+    of the packed tokens they are: so a step without any computes nothing more.
 
     The matrices of all adapters are joined, so that a layer has two small products more, whatever adapters the tokens
     of a step have: the first gives [..., sum of the ranks], of which a token keeps what is its own adapter's.
@@ -26,13 +28,20 @@ class Adapters:
         self._graph = graph
         self._adapters = adapters
         self._chosen = ""
+        self._rows = ""
+        self._column = ""
         self._masks: dict[tuple[int, ...], str] = {}
 
     def declare(self, *shape: str) -> None:
-        """Declare the input, of the shape of the token ids; nothing if there are no adapters."""
-        if self._adapters:
-            ids = self._graph.input("adapters", TensorProto.INT64, *shape)
-            self._chosen = self._graph.op("Unsqueeze", ids, self._graph.ints(-1))
+        """Declare the inputs for token ids of this shape; nothing if there are no adapters."""
+        graph = self._graph
+        if not self._adapters:
+            return
+        if len(shape) == 1:
+            shape = ("adapted",)
+            self._rows = graph.input("adapter_rows", TensorProto.INT64, *shape)
+        ids = graph.input("adapters", TensorProto.INT64, *shape)
+        self._chosen = graph.op("Unsqueeze", ids, graph.ints(-1))
 
     def added(self, y: str, x: str, sizes: Mapping[str, int]) -> str:
         """Add to `y` what adapters add.
@@ -62,10 +71,21 @@ class Adapters:
             up[begin : begin + rows, column : column + rank] = matrix
             column += rank
         graph = self._graph
+        if self._rows:
+            x = graph.op("Gather", x, self._rows)
         narrow = graph.product_with(x, f"{whole}.adapters down", np.concatenate(downs))
         # Not a product with 0 and 1: where another adapter's numbers are infinite, that would be no number.
         own = graph.op("Where", self._mask(tuple(owners)), narrow, graph.scalar(0))
-        return graph.op("Add", y, graph.product_with(own, f"{whole}.adapters up", up))
+        added = graph.product_with(own, f"{whole}.adapters up", up)
+        if not self._rows:
+            return graph.op("Add", y, added)
+        return graph.op("ScatterND", y, self._places(), added, reduction="add")
+
+    def _places(self) -> str:
+        """The rows as ScatterND takes them, [adapted, 1], once in a graph."""
+        if not self._column:
+            self._column = self._graph.op("Unsqueeze", self._rows, self._graph.ints(-1))
+        return self._column
 
     def _mask(self, owners: tuple[int, ...]) -> str:
         """BOOL [..., columns]: whether a column belongs to the token's adapter."""

@@ -86,7 +86,7 @@ class MlxDecoder:
         memory = [each.name for each in graph.input if each.name.startswith("cross_")]
         if memory:
             raise UnsupportedError(f"MLX's decoders read no encoder yet; this one reads {', '.join(memory[:2])}, ...")
-        self._has_adapters = any(each.name == "adapters" for each in graph.input)
+        self._adapter_inputs = [each.name for each in graph.input if each.name.startswith("adapter")]
         # A cache holds the keys and the values of a layer, and has the name of that of the keys.
         self._names = list(heads)[::2]
         self._heads = list(heads.values())
@@ -152,7 +152,7 @@ class MlxDecoder:
                 for name, array in (("input_ids", step.input_ids), ("position_ids", step.position_ids))
             },
             "logits_indices": step.logits_indices,
-            **({"adapters": step.arrays()["adapters"]} if self._has_adapters else {}),
+            **{name: step.arrays()[name] for name in self._adapter_inputs},
             **layout.arrays,
         }
         try:
