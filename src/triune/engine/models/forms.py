@@ -91,8 +91,9 @@ class Paged:
 
     Inputs: `input_ids`, `position_ids` INT64 [tokens]; `past_lengths`, `subsequence_begins`, `block_indices`,
     `block_indices_begins` INT32 as `graph.paged_attention` says; `logits_indices` INT64 [n], the packed tokens whose
-    logits are wanted; if there are adapters, `adapters` and `adapter_rows` INT64 [adapted] (see `engine.models.adapters`); for each layer N
-    `key_cache.N` and `value_cache.N` FP32 [num_blocks, heads, block_size, size].
+    logits are wanted; if there are adapters, `adapters` and `adapter_rows` INT64 [adapted] (see
+    `engine.models.adapters`); for each layer N `key_cache.N` and `value_cache.N` FP32 [num_blocks, heads, block_size,
+    size].
     Outputs: `logits` FP32 [n, vocabulary]; `key_cache.N.new`, `value_cache.N.new`.
     """
 
