@@ -137,8 +137,6 @@ class Scheduler:
         """
         if not drafts:
             return plan
-        if not drafts:
-            return plan
         budget = self._limits.step_tokens - plan.num_tokens
         pieces: list[Piece] = []
         for piece in plan.pieces:
