@@ -96,7 +96,8 @@ class Engine:
         """Load a checkpoint.
 
         Args:
-            path: a GGUF file, or a directory of Hugging Face's form.
+            path: a GGUF file, a directory of Hugging Face's form, or a decoder that was exported to ONNX, with its
+                config and tokenizer.json beside it.
             unit: the unit to run on; None takes the fastest one of this machine.
             precision: "fp32" or "bf16"; None takes what is fastest on the unit.
             context_tokens: the most tokens of prompt and answer; None takes the model's own limit.

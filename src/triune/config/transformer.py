@@ -212,10 +212,10 @@ def configure_transformer(
 def _checkpoint(message: ModelConfigMessage, version_folder: Path) -> Path:
     """The GGUF or ONNX file, or the version's folder if that holds the weights. Fills in the file's name."""
     if not message.default_model_filename:
+        if not is_exported_decoder(version_folder) and _is_directory_of_weights(version_folder):
+            return version_folder
         if (version_folder / ONNX_FILENAME).is_file():
             message.default_model_filename = ONNX_FILENAME
-        elif _is_directory_of_weights(version_folder):
-            return version_folder
     message.default_model_filename = message.default_model_filename or GGUF_FILENAME
     path = inside(version_folder, message.default_model_filename, "default_model_filename")
     if path.is_dir() and _is_directory_of_weights(path):

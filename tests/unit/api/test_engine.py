@@ -164,3 +164,14 @@ def test_a_closed_engine_says_so_and_leaves_no_thread(folder: Path) -> None:
     del engine
     gc.collect()
     assert threading.active_count() <= before
+
+
+def test_a_decoder_that_was_exported_to_onnx() -> None:
+    folder = Path(__file__).parents[2] / "contract" / "exports" / "models" / "optimum-llama"
+    answers = []
+    for path in (folder, folder / "model.onnx"):
+        with triune.Engine(path, "cpu", precision="fp32") as engine:
+            assert engine.context_tokens == 128
+            answers.append(engine.generate("abc", **GREEDY).tokens)
+    assert answers[0] == answers[1]
+    assert answers[0]
