@@ -11,6 +11,7 @@ from triune.core.statistics import FailureReason, ModelStatistics
 from triune.core.units import Unit
 from triune.engine.counters import EngineCounters, EngineState
 from triune.engine.servable import TextServable
+from triune.engine.speech.servable import SpeechServable
 from triune.repository.model import IndexEntry, ModelState
 from triune.scheduling.models import LoadedVersion
 
@@ -39,8 +40,13 @@ class PageModels(TableTextModels):
     name = "triune"
     version = "9.8.7"
 
-    def __init__(self, models: dict[str, CountedTable]) -> None:
+    def __init__(self, models: dict[str, CountedTable], *, listener: str = "") -> None:
+        """Args:
+        models: the text models by name.
+        listener: the name of a model that reads speech; "" for none. Whoever serves it answers for it.
+        """
         super().__init__(models)
+        self.listener = listener
         self.adder = LoadedVersion(
             3,
             model_config([VECTOR], [ANSWER], name="adder"),
@@ -60,10 +66,14 @@ class PageModels(TableTextModels):
             )
             for name, model in self.models.items()
         ]
+        if self.listener:
+            servable = SpeechServable(CountedTable({}), self.listener, 1)  # type: ignore[arg-type]
+            texts.append(LoadedVersion(1, model_config([VECTOR], [ANSWER], name=self.listener), servable))
         return [*texts, self.adder]
 
     def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
-        ready = [*super().last_index(), IndexEntry("adder", 3, ModelState.READY)]
+        listeners = [IndexEntry(self.listener, 1, ModelState.READY)] if self.listener else []
+        ready = [*super().last_index(), *listeners, IndexEntry("adder", 3, ModelState.READY)]
         others = [
             IndexEntry(HOSTILE, 1, ModelState.UNAVAILABLE, f"no such file {HOSTILE}"),
             IndexEntry("idle", None, None),

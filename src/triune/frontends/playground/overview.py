@@ -8,6 +8,7 @@ from triune.core.datatypes import DataType
 from triune.core.statistics import ModelStatistics
 from triune.engine.encoder_servable import EncoderServable
 from triune.engine.servable import TextServable
+from triune.engine.speech.servable import SpeechServable
 from triune.protos.model_config_pb2 import ModelInput
 from triune.repository.model import IndexEntry
 from triune.scheduling.models import LoadedVersion
@@ -94,6 +95,8 @@ def _text_kinds(version: LoadedVersion) -> list[str]:
             return ["chat"] if text.model.can_chat else ["text"]
         case EncoderServable() as encoder if encoder.is_embedding:
             return ["embeddings"]
+        case SpeechServable():
+            return ["speech"]
         case _:
             return []
 

@@ -44,6 +44,20 @@ export function fillChoice(select, names) {
   return names.length > 0;
 }
 
+/** Call `choose` with the file that the user chooses in `input`, or drops onto `area`. */
+export function takeFiles(input, area, choose) {
+  // Without this, nothing would happen when the same file is chosen again.
+  input.addEventListener("click", () => (input.value = ""));
+  input.addEventListener("change", () => input.files[0] && choose(input.files[0]));
+  for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
+    area.addEventListener(kind, (event) => {
+      event.preventDefault();
+      area.classList.toggle("over", kind === "dragenter" || kind === "dragover");
+      if (kind === "drop" && event.dataTransfer.files[0] && !input.disabled) choose(event.dataTransfer.files[0]);
+    });
+  }
+}
+
 /** A number for people: three digits, thousands with a separator. */
 export function readable(value) {
   if (value >= 100) return Math.round(value).toLocaleString("en");

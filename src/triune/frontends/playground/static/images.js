@@ -1,7 +1,7 @@
 // Names of pictures, over KServe's infer with Triton's classification extension and a binary tensor.
 
 import { request } from "./api.js";
-import { byId, duration, errorBox, fillChoice, make } from "./dom.js";
+import { byId, duration, errorBox, fillChoice, make, takeFiles } from "./dom.js";
 
 const NUM_LABELS = 5;
 // The shorter side is scaled to this much of the square before the middle is cut, as it was for most models' training.
@@ -22,15 +22,7 @@ export class Images {
   #result = byId("images-result");
 
   constructor() {
-    const drop = byId("images-drop");
-    byId("images-file").addEventListener("change", (event) => this.#choose(event.target.files[0]));
-    for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
-      drop.addEventListener(kind, (event) => {
-        event.preventDefault();
-        drop.classList.toggle("over", kind === "dragenter" || kind === "dragover");
-        if (kind === "drop") this.#choose(event.dataTransfer.files[0]);
-      });
-    }
+    takeFiles(byId("images-file"), byId("images-drop"), (file) => this.#choose(file));
     for (const id of ["images-model", "images-scale"]) byId(id).addEventListener("change", () => this.#classify());
     byId("images-form").addEventListener("submit", (event) => event.preventDefault());
   }
@@ -45,7 +37,6 @@ export class Images {
   }
 
   async #choose(file) {
-    if (!file) return;
     try {
       this.#picture = await createImageBitmap(file);
     } catch {

@@ -6,10 +6,17 @@ import { byId } from "./dom.js";
 import { Images } from "./images.js";
 import { Models } from "./models.js";
 import { Similarity } from "./similarity.js";
+import { Speech } from "./speech.js";
 
 const REFRESH_MS = 2000;
 
-const parts = { chat: new Chat(), similarity: new Similarity(), images: new Images(), models: new Models() };
+const parts = {
+  chat: new Chat(),
+  similarity: new Similarity(),
+  images: new Images(),
+  speech: new Speech(),
+  models: new Models(),
+};
 let timer = 0;
 
 function shown() {

@@ -65,7 +65,7 @@ function failuresOf(model) {
   return Object.values(errors).reduce((sum, each) => sum + each, 0);
 }
 
-const KINDS = { chat: "chat", text: "text", embeddings: "embeddings", images: "images" };
+const KINDS = { chat: "chat", text: "text", embeddings: "embeddings", images: "images", speech: "speech" };
 
 function row(model, seen) {
   const isLoaded = model.units !== undefined;
