@@ -1,4 +1,4 @@
-"""Similarity and pictures on the page at `/`, in Chromium, with real models of the zoo."""
+"""Similarity, pictures and speech on the page at `/`, in Chromium, with real models of the zoo."""
 
 import re
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from support.browser import chromium, fits, opened
 from support.process import Served, serve
+from support.speech import GOFORWARD
 from triune.zoo.packages import PackageCache
 from triune.zoo.repository import build_repository
 from triune.zoo.samples import read_picture
@@ -23,7 +24,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("zoo")
-    build_repository(folder, models=["efficientnet_lite0", "all-minilm-l6-v2"])
+    build_repository(folder, models=["efficientnet_lite0", "all-minilm-l6-v2", "whisper-tiny.en"])
     with serve(folder) as served:
         yield served
 
@@ -77,6 +78,13 @@ def test_a_picture_is_named(page: Page, tmp_path: Path) -> None:
     picture.set_input_files(tmp_path / "<img src=x onerror=alert(1)>.png")
     expect(page.get_by_role("alert")).to_contain_text("is no picture that this browser can read")
     assert page.locator("main img").count() == 0
+
+
+def test_a_recording_is_written_down(page: Page) -> None:
+    page.get_by_role("link", name="Speech").click()
+    page.get_by_label("Choose a recording").set_input_files(GOFORWARD)
+    expect(page.locator(".segments li")).to_contain_text("Go forward 10 meters.", timeout=60_000)
+    expect(page.locator("#speech-result .meta")).to_contain_text("2.79 s of sound")
 
 
 def test_parts_without_a_model_say_so(page: Page) -> None:

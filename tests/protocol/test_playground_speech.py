@@ -95,6 +95,9 @@ def test_a_recording_is_written_down(browser: Browser, url: str, transcriber: Tr
             expect(said).to_contain_text(text)
         assert page.title() == "Speech · Triune"
         assert fits(page)
+        # One line, though the part is one more link.
+        heights = page.locator("nav a").evaluate_all("links => links.map((each) => each.offsetHeight)")
+        assert max(heights) < 45
         audio = page.locator("#speech-audio")
         expect(audio).to_be_visible()
         assert audio.evaluate("each => each.error") is None
