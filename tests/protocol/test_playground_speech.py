@@ -48,7 +48,10 @@ class Transcriber:
         return JSONResponse(self.answer)
 
     def routes(self, models: Any) -> Sequence[ApiRoute]:
-        return [ApiRoute(Api.INFERENCE, "/v1/audio/transcriptions", self.transcribe, ("POST",)), *playground_routes(models)]
+        return [
+            ApiRoute(Api.INFERENCE, "/v1/audio/transcriptions", self.transcribe, ("POST",)),
+            *playground_routes(models),
+        ]
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
+_PATIENCE_MS = 30_000
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """Start the system's Chromium, or Playwright's. Without either, the test is skipped."""
+    # However busy the machine is.
+    expect.set_options(timeout=_PATIENCE_MS)
     found = next((path for path in map(shutil.which, _NAMES) if path), None)
     with sync_playwright() as playwright:
         try:
@@ -39,7 +42,7 @@ def opened(browser: Browser, url: str, *, allowed: Sequence[str] = (), **options
     asked: list[str] = []
     context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, "service_workers": "block", **options})
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(_PATIENCE_MS)
 
     def log(message: ConsoleMessage) -> None:
         said.append(message.text)

@@ -52,7 +52,7 @@ def serve_text(
     limits: Limits | None = None,
     more_routes: Callable[[Any], Sequence[ApiRoute]] = lambda models: (),
 ) -> Iterator[TextServer]:
-    """Serve in a thread. `more_routes` makes routes for the models beside those of the APIs for text."""
+    """Serve in a thread. `more_routes` makes routes for the models, which come before those of the APIs for text."""
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -68,9 +68,9 @@ def serve_text(
             offload=offload,
             rules=rules,
             more_routes=lambda bodies: [
+                *more_routes(models),
                 *openai_routes(models, bodies, offload),
                 *anthropic_routes(models, bodies),
-                *more_routes(models),
             ],
         )
         return server, offload, TextServer(await server.start(), models, budget, loop)
