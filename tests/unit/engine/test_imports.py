@@ -389,3 +389,17 @@ def test_other_inputs_and_outputs_are_refused(tmp_path: Path, change, words: str
     model = Written().model(group_query())
     change(model.graph)
     refused(tmp_path, model, words)
+
+
+def test_caches_that_leave_the_size_of_a_head_to_the_config(tmp_path: Path) -> None:
+    model = Written().model(group_query(tables=SIZE, packed=True))
+    expected = runtime_logits(model, texts()[0], (5,))
+    for value in (*model.graph.input, *model.graph.output):
+        if "key" in value.name or "value" in value.name:
+            value.type.tensor_type.shape.dim[3].dim_param = "size"
+    refused(tmp_path, model, "have the shapes [0, 2, 0, 0]")
+    with pytest.raises(UnsupportedError, match="have 128 features; by the caches they have 64"):
+        import_decoder(tmp_path / "model.onnx", POSITIONS, SIZE // 2)
+    paged = import_decoder(tmp_path / "model.onnx", POSITIONS, SIZE)
+    (found,) = Texts(ReferenceDecoder(paged, num_blocks=8), texts()[:1]).read_all({0: 21})
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

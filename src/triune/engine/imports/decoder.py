@@ -24,6 +24,7 @@ class ExportedDecoder:
         self._path = path
         settings = read_export_settings(path.parent)
         self._tokens = settings.tokens
+        self._head_size = settings.head_size
         self.vocab_size = settings.vocab_size
         self.context_tokens = settings.context_tokens
 
@@ -40,7 +41,7 @@ class ExportedDecoder:
         """The graph in the paged form, for contexts of up to `num_positions` tokens. Raises as `import_decoder`
         does, and InvalidArgumentError if its logits are of another size than the config says.
         """
-        model = import_decoder(self._path, num_positions)
+        model = import_decoder(self._path, num_positions, self._head_size)
         logits = next(each for each in model.model.graph.output if each.name == "logits")
         size = logits.type.tensor_type.shape.dim[-1].dim_value
         if size != self.vocab_size:

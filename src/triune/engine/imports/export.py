@@ -35,12 +35,13 @@ _MOST_TOKENS: Final = 1 << 18
 _ALIGNED: Final = 64
 
 
-def import_decoder(path: Path, num_positions: int) -> HeldModel:
+def import_decoder(path: Path, num_positions: int, head_size: int = 0) -> HeldModel:
     """Read an ONNX decoder with caches, and rewrite it in the paged form (`engine.models.forms`).
 
     Args:
         path: the ONNX file. Its weights stay in their files, mapped into memory.
         num_positions: the longest context in tokens.
+        head_size: the size of a head by the config, for files whose caches do not state it; 0 if it is not known.
 
     Raises:
         InvalidArgumentError: the file is not a valid ONNX model.
@@ -48,7 +49,7 @@ def import_decoder(path: Path, num_positions: int) -> HeldModel:
             the message names the node and what was expected.
     """
     large = Large()
-    model, interface = prepare(load(path), large)
+    model, interface = prepare(load(path), large, head_size)
     longest = Sizes(1, 1, max(min(num_positions, _MOST_TOKENS) - 1, 1))
     probes = [Probe(model, interface, sizes) for sizes in (*_FEW, longest)]
     index = Index(model.graph, "found", large)

@@ -37,6 +37,9 @@ def find_group_query(
     heads, kv_heads = int(flags["num_heads"]), int(flags["kv_num_heads"])
     if kv_heads != past.num_heads:
         raise UnsupportedError(f"it has {kv_heads} heads of keys; its cache has {past.num_heads}")
+    dims, needed = index.dims(given[0]), (heads if 1 in given else heads + 2 * kv_heads) * past.head_size
+    if dims is not None and isinstance(dims[-1], int) and dims[-1] != needed:
+        raise UnsupportedError(f"its queries '{given[0]}' have {dims[-1]} features; by the caches they have {needed}")
     for probe in probes:
         _require_plain_sequences(probe, given)
     rotary = None

@@ -48,8 +48,12 @@ class Interface:
     pasts: tuple[Past, ...]
 
 
-def read_interface(graph: GraphProto) -> Interface:
+def read_interface(graph: GraphProto, head_size: int = 0) -> Interface:
     """Read what a graph's inputs and outputs are, by their names.
+
+    Args:
+        graph: the graph.
+        head_size: the size of a head by the config, where the caches do not state it; 0 if it is not known.
 
     Raises:
         UnsupportedError: an input is not known, or one is missing or has a shape that does not fit.
@@ -88,7 +92,7 @@ def read_interface(graph: GraphProto) -> Interface:
         "attention_mask" if "attention_mask" in inputs else "",
         "position_ids" if "position_ids" in inputs else "",
         "logits",
-        tuple(_past(inputs, pasts[layer]) for layer in range(len(pasts))),
+        tuple(_past(inputs, pasts[layer], head_size) for layer in range(len(pasts))),
     )
 
 
@@ -101,8 +105,11 @@ def fix_branch(graph: GraphProto) -> None:
         graph.initializer.append(TensorProto(name=_BRANCH, data_type=TensorProto.BOOL, dims=[1], raw_data=b"\1"))
 
 
-def _past(inputs: dict[str, ValueInfoProto], names: dict[str, str]) -> Past:
+def _past(inputs: dict[str, ValueInfoProto], names: dict[str, str], head_size: int) -> Past:
     shapes = [_dims(inputs[names[kind]]) for kind in ("key", "value")]
+    for shape in shapes:
+        # Newer versions of onnxruntime-genai leave the size of a head free.
+        shape[3:] = [size or head_size for size in shape[3:]]
     key = shapes[0]
     if len(key) != 4 or not key[1] or not key[3] or key[0] or key[2] or shapes[1] != key:
         raise UnsupportedError(

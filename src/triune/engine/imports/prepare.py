@@ -31,12 +31,13 @@ _KEPT: Final = ("RMSNormalization", "RotaryEmbedding", "Gelu", "LayerNormalizati
 _MAX_ROUNDS: Final = 8
 
 
-def prepare(model: ModelProto, large: Large) -> tuple[ModelProto, Interface]:
+def prepare(model: ModelProto, large: Large, head_size: int = 0) -> tuple[ModelProto, Interface]:
     """Bring a decoder to standard operators, and GroupQueryAttention.
 
     Args:
         model: a result of `graph.load.load`; changed.
         large: gets the large weights.
+        head_size: see `read_interface`.
 
     Returns:
         the model without large weights, and what its inputs and outputs are.
@@ -47,7 +48,7 @@ def prepare(model: ModelProto, large: Large) -> tuple[ModelProto, Interface]:
     """
     model.ir_version = max(model.ir_version, 4)
     fix_branch(model.graph)
-    interface = read_interface(model.graph)
+    interface = read_interface(model.graph, head_size)
     model = Products()(model)
     large.take(model)
     free_negative_sizes(model.graph)

@@ -20,11 +20,13 @@ class ExportSettings:
         tokens: bos, eos and pad.
         vocab_size: the size of the logits.
         context_tokens: the most tokens that it was made for.
+        head_size: the size of a head; 0 if the files do not say it.
     """
 
     tokens: SpecialTokens
     vocab_size: int
     context_tokens: int
+    head_size: int
 
 
 def read_export_settings(folder: Path) -> ExportSettings:
@@ -39,6 +41,7 @@ def read_export_settings(folder: Path) -> ExportSettings:
         where = f"{folder.name}/genai_config.json"
         fields = Fields(values, where).inner("model") or Fields({}, f"{where}: model")
         context = fields.whole("context_length")
+        decoder = fields.inner("decoder")
     else:
         values = read_json(folder / "config.json")
         if values is None:
@@ -46,5 +49,6 @@ def read_export_settings(folder: Path) -> ExportSettings:
         fields = Fields(values, f"{folder.name}/config.json")
         fields = fields.inner("text_config") or fields
         named = next((name for name in _CONTEXTS if name in fields), _CONTEXTS[0])
-        context = fields.whole(named)
-    return ExportSettings(read_tokens(folder, fields), fields.whole("vocab_size"), context)
+        context, decoder = fields.whole(named), None
+    size = 0 if decoder is None else decoder.whole("head_size", 0)
+    return ExportSettings(read_tokens(folder, fields), fields.whole("vocab_size"), context, size)
