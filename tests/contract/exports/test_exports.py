@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_chunks_single_tokens_and_mixed_sequences_change_no_answer(name: str, lo
 def test_only_the_wanted_tokens_have_logits_in_their_order(name: str, load) -> None:
     both = Texts(load(paged(name)), texts())
     step = both.step({0: 12, 1: 7})
-    logits = both.decoder.run(type(step)(**step.arrays() | {"logits_indices": np.array([18, 3, 3])}))
+    logits = both.decoder.run(replace(step, logits_indices=np.array([18, 3, 3])))
     check([logits], [np.stack([truth(name)[1][6], truth(name)[0][3], truth(name)[0][3]])])
 
 
