@@ -3,6 +3,7 @@
 import contextlib
 import os
 import queue
+import random
 import re
 import signal
 import socket
@@ -34,11 +35,14 @@ class Served:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at this moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Ports that nobody listens on at this moment. They are below those that systems give to connections and to port 0,
+    so that another process hardly takes one before the server does.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
     return ports
 
 

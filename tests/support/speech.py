@@ -1,8 +1,6 @@
 """Somebody says "go forward ten meters" in 2.6 seconds, and a folder with Whisper tiny.en without a config.
 
-`goforward.mp3` is `goforward.raw` of pocketsphinx' test data, Copyright 1995-2014 Carnegie Mellon University,
-redistributed under the BSD licence of two clauses: redistributions retain this notice and the following disclaimer.
-THIS SOFTWARE IS PROVIDED BY CARNEGIE MELLON UNIVERSITY "AS IS" AND ANY EXPRESSED OR IMPLIED WARRANTIES ARE DISCLAIMED.
+`goforward.mp3` is `goforward.raw` of pocketsphinx' test data; its licence is in `goforward.txt`.
 """
 
 import io
