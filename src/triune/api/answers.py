@@ -12,6 +12,9 @@ Message = Mapping[str, Any]
 """A message of a conversation, as in OpenAI's API: {"role": "user", "content": "Hello"}."""
 
 
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
 class Options(TypedDict, total=False):
     """How an answer is generated: `SamplingParameters` and `Generation` say what each means. Without `max_tokens` an
     answer may take what is left of the context.
@@ -61,11 +64,17 @@ def request_of(prompt: str, options: Options) -> Generation:
     if unknown:
         known = ", ".join(Options.__annotations__)
         raise InvalidArgumentError(f"the option '{unknown[0]}' is unknown; known are {known}")
+    if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgumentError(f"a prompt is a {type(prompt).__name__}; give a text")
     sampling: dict[str, Any] = {name: given.pop(name) for name in SAMPLING_FIELDS & given.keys()}
     rest: dict[str, Any] = dict(given)
     stop = rest.get("stop", ())
     rest["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-    return Generation(prompt, SamplingParameters(**sampling), **rest)
+    try:
+        return Generation(prompt, SamplingParameters(**sampling), **rest)
+    # A value of another type fails where it is compared with its limits.
+    except TypeError as error:
+        raise InvalidArgumentError(f"an option of the answer has a value of a wrong type: {error}") from error
 
 
 def joined(deltas: Sequence[Delta]) -> Answer:
@@ -79,3 +88,19 @@ def joined(deltas: Sequence[Delta]) -> Answer:
         last.finish_reason.value,
         last.usage,
     )
+
+
+def checked_messages(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return the messages. Raises InvalidArgumentError if they are no conversation."""
+    if isinstance(messages, str) or not messages:
+        raise InvalidArgumentError(
+            'a conversation is a list of messages, such as [{"role": "user", "content": "Hello"}]'
+        )
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgumentError(f"message {index} is a {type(message).__name__}; give a dictionary")
+        if message.get("role") not in _ROLES:
+            raise InvalidArgumentError(
+                f"message {index} has the role {message.get('role')!r}; it must be one of {', '.join(_ROLES)}"
+            )
+    return messages

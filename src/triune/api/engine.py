@@ -8,14 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar, Unpack, cast, overload
 
-from triune.api.answers import Answer, Message, Options, joined, request_of
+from triune.api.answers import Answer, Message, Options, checked_messages, joined, request_of
 from triune.backends.attempt import Attempt
 from triune.backends.libraries import require_libraries
 from triune.config.configure import Source
 from triune.config.parameters import UNITS_PARAMETER
 from triune.config.settings import DEFAULT_SETTINGS
 from triune.config.stamps import Stamp
-from triune.config.transformer import TRANSFORMER, configure_transformer, named_unit
+from triune.config.transformer import GGUF_FILENAME, TRANSFORMER, configure_transformer, named_unit
 from triune.core.clock import MonotonicClock
 from triune.core.decoder import CacheType
 from triune.core.errors import NotFoundError, UnavailableError
@@ -115,7 +115,7 @@ class Engine:
         require_libraries()
         from triune.backends.transformer.build import assemble_transformer, build_transformer
 
-        self.path: Final = Path(path)
+        self.path: Final = checkpoint_in(Path(path))
         if not self.path.exists():
             raise NotFoundError(f"'{path}': there is no such file or directory")
         options = {
@@ -194,11 +194,11 @@ class Engine:
             UnsupportedError: the model has no chat template.
             InvalidArgumentError: the template refuses the messages, or as `generate`.
         """
-        return self.wait(self._whole(request_of("", options), messages))
+        return self.wait(self._whole(request_of("", options), checked_messages(messages)))
 
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> TextStream:
         """Answer a conversation; the iterator yields each piece when it is there. Raises as `chat`, at the first."""
-        return TextStream(self, self._opened(request_of("", options), messages))
+        return TextStream(self, self._opened(request_of("", options), checked_messages(messages)))
 
     async def generate_async(self, prompt: str, **options: Unpack[Options]) -> Answer:
         """Continue a text, in the caller's own event loop. Cancelling the caller cancels the answer."""
@@ -270,6 +270,17 @@ class Engine:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def checkpoint_in(path: Path) -> Path:
+    """The checkpoint that a path stands for: that of the newest version if it is a model's folder in a repository, else
+    itself.
+    """
+    versions = sorted((int(each.name), each) for each in path.glob("*") if each.name.isdigit() and each.is_dir())
+    if not versions:
+        return path
+    _, newest = versions[-1]
+    return newest / GGUF_FILENAME if (newest / GGUF_FILENAME).exists() else newest
 
 
 async def _next(deltas: AsyncGenerator[Delta]) -> Delta | None:

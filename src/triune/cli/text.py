@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from triune.api.answers import Answer, Options
-from triune.api.engine import Engine, TextStream
+from triune.api.engine import Engine, TextStream, checkpoint_in
 from triune.cli.output import progress_bar
 from triune.core.cache import cache_folder
 from triune.core.errors import NotFoundError, UnavailableError
@@ -85,11 +85,7 @@ def tell_rate(answer: Answer, placement: Placement, console: Console) -> None:
 
 
 def _find(model: str) -> Path:
-    path = Path(model)
-    versions = sorted((int(each.name), each) for each in path.glob("*") if each.name.isdigit() and each.is_dir())
-    if versions:
-        path = versions[-1][1]
-        return path / "model.gguf" if (path / "model.gguf").exists() else path
+    path = checkpoint_in(Path(model))
     if path.exists():
         return path
     if model not in RECIPES or RECIPES[model].backend != RECIPE.backend:

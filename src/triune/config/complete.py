@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from triune.config.datatypes import to_config
+from triune.config.encoder import ENCODER
 from triune.config.layout import inside
 from triune.config.settings import Completion
-from triune.config.transformer import GGUF_FILENAME
+from triune.config.speech import SPEECH
+from triune.config.transformer import GGUF_FILENAME, TRANSFORMER
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.files import non_file_kind
 from triune.core.runtime import Runtime
@@ -231,4 +233,4 @@ def _is_there(path: Path) -> bool:
 
 
 def _backends(machine: Machine) -> str:
-    return f"backends here: {', '.join(machine.runtimes) or 'none'}"
+    return f"backends here: {', '.join((*machine.runtimes, TRANSFORMER, ENCODER, SPEECH))}"

@@ -175,3 +175,35 @@ def test_a_decoder_that_was_exported_to_onnx() -> None:
             answers.append(engine.generate("abc", **GREEDY).tokens)
     assert answers[0] == answers[1]
     assert answers[0]
+
+
+@pytest.mark.parametrize(
+    ("messages", "error"),
+    [
+        ([], "a conversation is a list of messages"),
+        ("hi", "a conversation is a list of messages"),
+        (["hi"], "message 0 is a str; give a dictionary"),
+        ([{"role": "usr", "content": "hi"}], "message 0 has the role 'usr'; it must be one of system"),
+    ],
+)
+def test_what_is_no_conversation_is_told(engine: triune.Engine, messages, error: str) -> None:
+    with pytest.raises(triune.InvalidArgumentError, match=error):
+        engine.chat(messages, **GREEDY)
+    with pytest.raises(triune.InvalidArgumentError, match=error):
+        engine.stream_chat(messages, **GREEDY)
+
+
+def test_values_of_wrong_types_are_told(engine: triune.Engine) -> None:
+    with pytest.raises(triune.InvalidArgumentError, match="a prompt is a int; give a text"):
+        engine.generate([3], **GREEDY)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(triune.InvalidArgumentError, match="an option of the answer has a value of a wrong type"):
+        engine.generate("a", temperature="hot")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_models_folder_in_a_repository_stands_for_its_newest_version(folder: Path, tmp_path: Path) -> None:
+    for version in (2, 10):
+        (tmp_path / "model" / f"{version}").parent.mkdir(exist_ok=True)
+        (tmp_path / "model" / f"{version}").symlink_to(folder)
+    with triune.Engine(tmp_path / "model", "cpu", precision="fp32") as engine:
+        assert engine.path == tmp_path / "model" / "10"
+        assert engine.generate("abc", **GREEDY).tokens
