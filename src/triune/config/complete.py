@@ -12,6 +12,7 @@ from pathlib import Path
 from triune.config.datatypes import to_config
 from triune.config.encoder import ENCODER
 from triune.config.layout import inside
+from triune.config.naming import named_copy
 from triune.config.settings import Completion
 from triune.config.speech import SPEECH
 from triune.config.transformer import GGUF_FILENAME, TRANSFORMER
@@ -46,14 +47,7 @@ def complete_backend(
         InvalidArgumentError: the name is not the folder's, platform and backend disagree, or the backend is unknown.
         UnsupportedError: the backend is not available.
     """
-    message = ModelConfigMessage()
-    message.CopyFrom(given)
-    message.name = message.name or folder_name
-    if message.name != folder_name:
-        raise InvalidArgumentError(
-            f"unexpected directory name '{folder_name}' for model '{message.name}', "
-            "directory name must equal model name"
-        )
+    message = named_copy(given, folder_name)
     backend_of_platform = _BACKEND_OF_PLATFORM.get(message.platform, "")
     if message.platform and message.backend and backend_of_platform != message.backend:
         raise InvalidArgumentError(

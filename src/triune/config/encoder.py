@@ -1,24 +1,22 @@
 """Models that encode texts: recognised by their files, and completed with tensors of texts."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
+from triune.config.checkpoints import complete_tensors, model_type_of
 from triune.config.instances import read_instances
 from triune.config.layout import inside
 from triune.config.model_config import ModelConfig
+from triune.config.naming import named_copy
 from triune.config.parameters import parameters_of
 from triune.config.policy import BatchingPolicy
 from triune.config.tensors import translate_tensors
 from triune.core.datatypes import DataType
-from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.core.files import read_file
+from triune.core.errors import UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
-from triune.protos.model_config_pb2 import DataType as DataTypeMessage
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.protos.model_config_pb2 import ModelInput, ModelOutput
 from triune.runtimes.machine import Machine
 
 ENCODER: Final = "encoder"
@@ -36,13 +34,7 @@ PART_TEXTS: Final = 64
 """The most texts that run as one request; longer ones are parted, so that those of other clients need not wait."""
 
 _MODEL_TYPES: Final = frozenset({"bert"})
-_MAX_CONFIG_BYTES: Final = 64 << 20
 _BY_ITSELF: Final = ("max_batch_size", "dynamic_batching", "sequence_batching", "response_cache", "model_warmup")
-_DATATYPES: Final = {
-    DataType.BYTES: DataTypeMessage.TYPE_STRING,
-    DataType.FP32: DataTypeMessage.TYPE_FP32,
-    DataType.INT32: DataTypeMessage.TYPE_INT32,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +54,7 @@ class EncoderOutput:
 
 def is_encoder(folder: Path, versions: Sequence[int]) -> bool:
     """Whether the newest version of a model, which is a checkpoint, encodes texts."""
-    try:
-        content = read_file(folder / str(max(versions, default=0)) / "config.json", _MAX_CONFIG_BYTES)
-        values = cast("object", json.loads(content))
-    except (OSError, ValueError, RecursionError):
-        # The backend of checkpoints says what is wrong with the file.
-        return False
-    return isinstance(values, dict) and cast("dict[str, object]", values).get("model_type") in _MODEL_TYPES
+    return model_type_of(folder / str(max(versions, default=0))) in _MODEL_TYPES
 
 
 def checkpoint_folder(given: ModelConfigMessage, version_folder: Path) -> Path:
@@ -94,13 +80,7 @@ def configure_encoder(
         InvalidArgumentError: the config contradicts itself or the checkpoint.
         UnsupportedError: the config asks for something that the backend or this machine does not have.
     """
-    message = ModelConfigMessage()
-    message.CopyFrom(given)
-    message.name = message.name or name
-    if message.name != name:
-        raise InvalidArgumentError(
-            f"unexpected directory name '{name}' for model '{message.name}', directory name must equal model name"
-        )
+    message = named_copy(given, name)
     asked = [field.name for field, _ in message.ListFields() if field.name in _BY_ITSELF]
     if asked:
         raise UnsupportedError(
@@ -114,7 +94,7 @@ def configure_encoder(
             TensorSpec(COUNT_OUTPUT, DataType.INT32, (-1,)),
         ),
     )
-    _complete_tensors(message, signature)
+    complete_tensors(message, signature)
     inputs, outputs = translate_tensors(message, signature, {output.name: output.labels})
     message.backend = GRAPH_BACKEND
     instances = read_instances(message, machine)
@@ -138,16 +118,3 @@ def configure_encoder(
         is_decoupled=False,
         metric_tags=dict(message.metric_tags),
     )
-
-
-def _complete_tensors(message: ModelConfigMessage, signature: Signature) -> None:
-    if not message.input:
-        message.input.extend(
-            ModelInput(name=spec.name, data_type=_DATATYPES[spec.datatype], dims=spec.shape)
-            for spec in signature.inputs
-        )
-    if not message.output:
-        message.output.extend(
-            ModelOutput(name=spec.name, data_type=_DATATYPES[spec.datatype], dims=spec.shape)
-            for spec in signature.outputs
-        )

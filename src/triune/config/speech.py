@@ -1,26 +1,24 @@
 """Models that read speech: recognised by their files, and completed with tensors of audio and text."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, cast, get_args
 
 from triune.config.batching import translate_batching
+from triune.config.checkpoints import complete_tensors, known_parameters, model_type_of
 from triune.config.layout import inside
 from triune.config.limits import LOAD_SECONDS_PARAMETER
 from triune.config.model_config import ModelConfig
+from triune.config.naming import named_copy
 from triune.config.one_instance import read_choice, read_count, unit_of
 from triune.config.parameters import UNITS_PARAMETER, parameters_of
 from triune.config.tensors import translate_tensors
 from triune.core.datatypes import DataType
 from triune.core.decoder import DecoderPrecision
-from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.core.files import read_file
+from triune.core.errors import UnsupportedError
 from triune.core.tensors import Rows, Signature, TensorSpec
-from triune.protos.model_config_pb2 import DataType as DataTypeMessage
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.protos.model_config_pb2 import ModelInput, ModelOutput
 from triune.runtimes.machine import Machine
 
 SPEECH: Final = "speech"
@@ -33,11 +31,9 @@ TASK_INPUT: Final = "task"
 PROMPT_INPUT: Final = "prompt"
 TEXT_OUTPUT: Final = "text_output"
 
-_MAX_CONFIG_BYTES: Final = 64 << 20
 _MAX_SEQUENCES: Final = 8
 _MAX_SECONDS: Final = 3600
 _BY_ITSELF: Final = ("max_batch_size", "dynamic_batching", "sequence_batching", "response_cache", "model_warmup")
-_DATATYPES: Final = {DataType.BYTES: DataTypeMessage.TYPE_STRING, DataType.FP32: DataTypeMessage.TYPE_FP32}
 
 _SIGNATURE: Final = Signature(
     inputs=(
@@ -85,23 +81,12 @@ def is_speech(message: ModelConfigMessage, folder: Path, versions: Sequence[int]
     if next(version_folder.glob("*.safetensors"), None) is None:
         # The only models of CTranslate2's form that are known here.
         return (version_folder / "model.bin").exists()
-    try:
-        values = cast("object", json.loads(read_file(version_folder / "config.json", _MAX_CONFIG_BYTES)))
-    except (OSError, ValueError, RecursionError):
-        # The backend of checkpoints says what is wrong with the file.
-        return False
-    return isinstance(values, dict) and cast("dict[str, object]", values).get("model_type") == "whisper"
+    return model_type_of(version_folder) == "whisper"
 
 
 def read_speech_options(message: ModelConfigMessage) -> SpeechOptions:
     """The backend's parameters. Raises InvalidArgumentError if one is unknown or out of range."""
-    given = {name: value.string_value for name, value in message.parameters.items()}
-    unknown = sorted(given.keys() - SPEECH_OPTION_NAMES)
-    if unknown:
-        raise InvalidArgumentError(
-            f"model '{message.name}' has the parameter '{unknown[0]}'; backend '{SPEECH}' knows "
-            f"{', '.join(sorted(SPEECH_OPTION_NAMES))}"
-        )
+    given = known_parameters(message, SPEECH_OPTION_NAMES, SPEECH)
     return SpeechOptions(
         read_count(given, "max_sequences") or _MAX_SEQUENCES,
         read_count(given, "max_audio_seconds") or _MAX_SECONDS,
@@ -125,13 +110,7 @@ def configure_speech(
         InvalidArgumentError: the config contradicts itself.
         UnsupportedError: the config asks for something that the backend or this machine does not have.
     """
-    message = ModelConfigMessage()
-    message.CopyFrom(given)
-    message.name = message.name or name
-    if message.name != name:
-        raise InvalidArgumentError(
-            f"unexpected directory name '{name}' for model '{message.name}', directory name must equal model name"
-        )
+    message = named_copy(given, name)
     asked = [field.name for field, _ in message.ListFields() if field.name in _BY_ITSELF]
     if asked:
         raise UnsupportedError(
@@ -145,16 +124,7 @@ def configure_speech(
     path = version_folder
     if message.default_model_filename:
         path = inside(version_folder, message.default_model_filename, "default_model_filename")
-    if not message.input:
-        message.input.extend(
-            ModelInput(name=spec.name, data_type=_DATATYPES[spec.datatype], dims=spec.shape, optional=True)
-            for spec in _SIGNATURE.inputs
-        )
-    if not message.output:
-        message.output.extend(
-            ModelOutput(name=spec.name, data_type=_DATATYPES[spec.datatype], dims=spec.shape)
-            for spec in _SIGNATURE.outputs
-        )
+    complete_tensors(message, _SIGNATURE)
     inputs, outputs = translate_tensors(message, _SIGNATURE, {})
     unit = unit_of(message, options.precision, machine, runtime, SPEECH)
     return ModelConfig(

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast, get_args
 
 from triune.config.batching import translate_batching
+from triune.config.checkpoints import complete_tensors, known_parameters
 from triune.config.exports import ONNX_FILENAME, is_exported_decoder
 from triune.config.layout import inside
 from triune.config.limits import LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER
 from triune.config.model_config import ModelConfig
+from triune.config.naming import named_copy
 from triune.config.one_instance import read_choice, read_count, unit_of
 from triune.config.parameters import UNITS_PARAMETER, parameters_of
 from triune.config.tensors import translate_tensors
@@ -19,9 +21,8 @@ from triune.core.decoder import CacheType, DecoderPrecision
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import Rows, Signature, TensorSpec
 from triune.core.units import Unit
-from triune.protos.model_config_pb2 import DataType as DataTypeMessage
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.protos.model_config_pb2 import ModelInput, ModelInstanceGroup, ModelOutput
+from triune.protos.model_config_pb2 import ModelInstanceGroup
 from triune.runtimes.machine import Machine
 from triune.runtimes.registry import ROWS
 
@@ -113,13 +114,7 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
     Raises:
         InvalidArgumentError: one is unknown or out of range.
     """
-    given = {name: value.string_value for name, value in message.parameters.items()}
-    unknown = sorted(given.keys() - OPTION_NAMES)
-    if unknown:
-        raise InvalidArgumentError(
-            f"model '{message.name}' has the parameter '{unknown[0]}'; backend '{TRANSFORMER}' knows "
-            f"{', '.join(sorted(OPTION_NAMES))}"
-        )
+    given = known_parameters(message, OPTION_NAMES, TRANSFORMER)
     options = TransformerOptions(
         cache_bytes=read_count(given, "cache_bytes"),
         cache_type=cast("CacheType | None", read_choice(given, "cache_type", get_args(CacheType))),
@@ -175,13 +170,7 @@ def configure_transformer(
         InvalidArgumentError: the config contradicts itself or the files.
         UnsupportedError: the config asks for something that the engine or this machine does not have.
     """
-    message = ModelConfigMessage()
-    message.CopyFrom(given)
-    message.name = message.name or name
-    if message.name != name:
-        raise InvalidArgumentError(
-            f"unexpected directory name '{name}' for model '{message.name}', directory name must equal model name"
-        )
+    message = named_copy(given, name)
     _refuse_batching(message)
     message.backend = TRANSFORMER
     message.model_transaction_policy.decoupled = True
@@ -189,7 +178,7 @@ def configure_transformer(
         message.version_policy.latest.num_versions = 1
     path = _checkpoint(message, version_folder)
     options = read_transformer_options(message)
-    _complete_tensors(message)
+    complete_tensors(message, _SIGNATURE)
     inputs, outputs = translate_tensors(message, _SIGNATURE, {})
     unit = unit_of(message, options.precision, machine, runtime, TRANSFORMER)
     return ModelConfig(
@@ -248,22 +237,6 @@ def _refuse_batching(message: ModelConfigMessage) -> None:
         )
     if message.model_warmup:
         raise UnsupportedError(f"model '{message.name}' has 'model_warmup'; the engine warms itself up: remove it")
-
-
-def _complete_tensors(message: ModelConfigMessage) -> None:
-    if not message.input:
-        message.input.extend(
-            ModelInput(name=spec.name, data_type=_type_of(spec), dims=spec.shape, optional=spec.is_optional)
-            for spec in _SIGNATURE.inputs
-        )
-    if not message.output:
-        message.output.extend(
-            ModelOutput(name=spec.name, data_type=_type_of(spec), dims=spec.shape) for spec in _SIGNATURE.outputs
-        )
-
-
-def _type_of(spec: TensorSpec) -> DataTypeMessage:
-    return DataTypeMessage.TYPE_STRING if spec.datatype is DataType.BYTES else DataTypeMessage.TYPE_BOOL
 
 
 def _folders(given: Mapping[str, str], name: str) -> Mapping[str, str]:

@@ -1,22 +1,18 @@
 """The backend of checkpoints that read speech: Whisper, a directory of Hugging Face's form or CTranslate2's."""
 
 import importlib.util
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from triune.backends.attempt import Attempt
 from triune.backends.libraries import missing_libraries, require_libraries
-from triune.backends.tensor.backend import TryFirst
+from triune.backends.machine_backend import MachineBackend
 from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
-from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.config.speech import configure_speech
 from triune.config.transformer import named_unit
-from triune.core.clock import Clock
 from triune.core.errors import UnsupportedError
 from triune.core.servable import Servable
 from triune.runtimes.decoders import decoder_runtime, missing_decoder
-from triune.runtimes.machine import Machine
 from triune.scheduling.models import Models
 
 if TYPE_CHECKING:
@@ -27,34 +23,10 @@ _RUNTIME: Final = "openvino"
 """The runtime whose decoders read an encoder; it is taken where it is installed and no other unit is named."""
 
 
-class SpeechBackend:
+class SpeechBackend(MachineBackend):
     """The `Backend` of speech. The libraries of the extra `engine` are imported when a model needs them."""
 
     honours: frozenset[str] = frozenset()
-
-    def __init__(
-        self,
-        machine: Machine,
-        clock: Clock,
-        settings: ModelSettings = DEFAULT_SETTINGS,
-        *,
-        try_first: TryFirst | None = None,
-    ) -> None:
-        """Args:
-        machine: the runtimes and units to build for.
-        clock: the clock of all measurements.
-        settings: defaults for all models.
-        try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
-        """
-        self._machine = machine
-        self._clock = clock
-        self._settings = settings
-        self._try_first = try_first
-
-    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """Nothing: see `Backend.needs`."""
-        del source
-        return {}
 
     def configure(self, source: Source, version: int) -> ModelConfig:
         """Complete the configuration of a version, and read the checkpoint's head: see `Backend.configure`."""

@@ -1,11 +1,10 @@
 """The backend of tensor models. It configures, places, compiles and measures them, and makes workers and dispatcher."""
 
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TypeAlias
 
 from triune.backends.attempt import Attempt
+from triune.backends.machine_backend import MachineBackend
 from triune.backends.tensor.build import TensorBuild, leave_out
 from triune.backends.tensor.compile import compile_all
 from triune.backends.tensor.measure import UnitError, is_quick, measure
@@ -14,49 +13,19 @@ from triune.config.limits import limits_of
 from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
 from triune.config.placement import place
-from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
-from triune.core.clock import Clock
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence
-from triune.runtimes.machine import Machine
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.models import Models
 from triune.scheduling.runner import TensorRunner
 from triune.scheduling.worker import QuickWorker, ThreadWorker
 
-TryFirst: TypeAlias = Callable[[Source, int, Attempt], None]
-"""Called with a version before it is built. If it raises an error, the version is not built."""
 
-
-class TensorBackend:
+class TensorBackend(MachineBackend):
     """The `Backend` of models that a runtime compiles from a file."""
 
     honours: frozenset[str] = frozenset()
-
-    def __init__(
-        self,
-        machine: Machine,
-        clock: Clock,
-        settings: ModelSettings = DEFAULT_SETTINGS,
-        *,
-        try_first: TryFirst | None = None,
-    ) -> None:
-        """Args:
-        machine: the runtimes and units to build for.
-        clock: the clock of all measurements.
-        settings: defaults for all models.
-        try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
-        """
-        self._machine = machine
-        self._clock = clock
-        self._settings = settings
-        self._try_first = try_first
-
-    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """Nothing: a tensor model needs no other model."""
-        del source
-        return {}
 
     def configure(self, source: Source, version: int) -> ModelConfig:
         """Complete the configuration of a version: see `Backend.configure`."""

@@ -2,12 +2,11 @@
 was exported to ONNX.
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from triune.backends.attempt import Attempt
 from triune.backends.libraries import missing_libraries, require_libraries
-from triune.backends.tensor.backend import TryFirst
+from triune.backends.machine_backend import MachineBackend, TryFirst
 from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from triune.backends.transformer.build import TransformerBuild
 
 
-class TransformerBackend:
+class TransformerBackend(MachineBackend):
     """The `Backend` of transformers. The libraries of the extra `engine` are imported when a model needs them."""
 
     honours: frozenset[str] = frozenset({"model_transaction_policy.decoupled"})
@@ -36,23 +35,9 @@ class TransformerBackend:
         try_first: TryFirst | None = None,
         is_trial: bool = False,
     ) -> None:
-        """Args:
-        machine: the runtimes and units to build for.
-        clock: the clock of all measurements.
-        settings: defaults for all models.
-        try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
-        is_trial: whether builds are only tried, with the smallest cache.
-        """
-        self._machine = machine
-        self._clock = clock
-        self._settings = settings
-        self._try_first = try_first
+        """As `MachineBackend`; `is_trial` says whether builds are only tried, with the smallest cache."""
+        super().__init__(machine, clock, settings, try_first=try_first)
         self._is_trial = is_trial
-
-    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """Nothing: see `Backend.needs`."""
-        del source
-        return {}
 
     def configure(self, source: Source, version: int) -> ModelConfig:
         """Complete the configuration of a version, and read the head of its files: see `Backend.configure`."""

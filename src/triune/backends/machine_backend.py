@@ -1,0 +1,41 @@
+"""What the backends share that build for the machine's runtimes and need no other model."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from triune.backends.attempt import Attempt
+from triune.config.configure import Source
+from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
+from triune.core.clock import Clock
+from triune.runtimes.machine import Machine
+
+TryFirst: TypeAlias = Callable[[Source, int, Attempt], None]
+"""Called with a version before it is built. If it raises an error, the version is not built."""
+
+
+class MachineBackend:
+    """The part of a `Backend` that is the same for all of these."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        clock: Clock,
+        settings: ModelSettings = DEFAULT_SETTINGS,
+        *,
+        try_first: TryFirst | None = None,
+    ) -> None:
+        """Args:
+        machine: the runtimes and units to build for.
+        clock: the clock of all measurements.
+        settings: defaults for all models.
+        try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
+        """
+        self._machine = machine
+        self._clock = clock
+        self._settings = settings
+        self._try_first = try_first
+
+    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
+        """Nothing: see `Backend.needs`."""
+        del source
+        return {}

@@ -1,0 +1,53 @@
+"""What the configs of checkpoints share, whatever the backend: tensors, parameters, and the kind of model."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final, cast
+
+from triune.config.datatypes import to_config
+from triune.core.errors import InvalidArgumentError
+from triune.core.files import read_file
+from triune.core.tensors import Signature
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.protos.model_config_pb2 import ModelInput, ModelOutput
+
+_MAX_CONFIG_BYTES: Final = 64 << 20
+
+
+def complete_tensors(message: ModelConfigMessage, signature: Signature) -> None:
+    """Fill in inputs and outputs where the config has none."""
+    if not message.input:
+        message.input.extend(
+            ModelInput(name=spec.name, data_type=to_config(spec.datatype), dims=spec.shape, optional=spec.is_optional)
+            for spec in signature.inputs
+        )
+    if not message.output:
+        message.output.extend(
+            ModelOutput(name=spec.name, data_type=to_config(spec.datatype), dims=spec.shape)
+            for spec in signature.outputs
+        )
+
+
+def known_parameters(message: ModelConfigMessage, known: Collection[str], backend: str) -> Mapping[str, str]:
+    """The config's parameters. Raises InvalidArgumentError if one is not among `known`, which the backend reads."""
+    given = {name: value.string_value for name, value in message.parameters.items()}
+    unknown = sorted(given.keys() - known)
+    if unknown:
+        raise InvalidArgumentError(
+            f"model '{message.name}' has the parameter '{unknown[0]}'; backend '{backend}' knows "
+            f"{', '.join(sorted(known))}"
+        )
+    return given
+
+
+def model_type_of(folder: Path) -> str | None:
+    """What `config.json` in a folder calls the model's kind; None if it does not say, or cannot be read: the backend of
+    checkpoints says what is wrong with the file.
+    """
+    try:
+        values = cast("object", json.loads(read_file(folder / "config.json", _MAX_CONFIG_BYTES)))
+    except (OSError, ValueError, RecursionError):
+        return None
+    found = cast("dict[str, object]", values).get("model_type") if isinstance(values, dict) else None
+    return found if isinstance(found, str) else None
