@@ -12,11 +12,11 @@ from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.printable import encodable, printable
 from triune.frontends.anthropic import anthropic_routes
-from triune.frontends.kserve.budget import MemoryBudget
+from triune.frontends.bodies.budget import MemoryBudget
+from triune.frontends.bodies.offload import Offload, short_switch_interval
 from triune.frontends.kserve.grpc.server import NUM_DESCRIPTORS, GrpcServer
 from triune.frontends.kserve.http.server import HttpServer
-from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import Offload, short_switch_interval
+from triune.frontends.limits import Limits
 from triune.frontends.metrics import MetricsServer
 from triune.frontends.openai import openai_routes
 from triune.frontends.playground import playground_routes

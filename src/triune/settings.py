@@ -5,7 +5,7 @@ from typing import Final
 
 from triune.frontends.access import Access
 from triune.frontends.kserve.grpc.server import ChannelOptions
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
 from triune.repository.settings import RepositorySettings
 

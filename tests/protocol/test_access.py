@@ -116,7 +116,7 @@ async def test_routes_of_other_front_ends_ask_for_a_key(folder: Path) -> None:
 
     from triune.app import make_repository
     from triune.frontends.access import Access, Api
-    from triune.frontends.kserve.body import BodyReader
+    from triune.frontends.bodies.reader import BodyReader
     from triune.frontends.kserve.http.server import HttpServer
     from triune.frontends.routes import ApiRoute
     from triune.repository.settings import RepositorySettings

@@ -26,7 +26,7 @@ from support.http2 import (
     reset,
 )
 from triune.frontends.kserve.grpc.server import GrpcServer
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 from triune.protos.grpc_service_pb2 import ServerLiveResponse
 
 LIVE = "/inference.GRPCInferenceService/ServerLive"

@@ -17,7 +17,7 @@ from support.hand_server import HandServer
 from triune.core import errors
 from triune.core.errors import UnavailableError
 from triune.frontends.kserve.grpc.server import ChannelOptions, GrpcServer
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"

@@ -12,11 +12,11 @@ import pytest
 from support.hand_server import HandServer
 from support.wire import Wire
 from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.budget import MemoryBudget
+from triune.frontends.bodies.budget import MemoryBudget
+from triune.frontends.bodies.offload import Offload
 from triune.frontends.kserve.grpc import stream as grpc_stream
 from triune.frontends.kserve.grpc.server import GrpcServer
-from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import Offload
+from triune.frontends.limits import Limits
 from triune.protos.grpc_service_pb2 import (
     ModelInferRequest,
     ModelInferResponse,

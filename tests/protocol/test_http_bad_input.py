@@ -17,7 +17,7 @@ from support.http_thread import serve_in_thread
 from support.wire import VECTOR, Wire, binary_infer, get, head, infer, post, tensor
 from triune.core import errors
 from triune.frontends.kserve.http.server import HttpServer
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 
 PATH = "/v2/models/identity/infer"
 NINES = "9" * 4301

@@ -15,7 +15,7 @@ from support.hand_server import HandServer
 from support.http_thread import serve_in_thread
 from support.wire import Answer, Wire, get, head, post
 from triune.core.requests import RequestedOutput
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 
 VECTOR = np.arange(16, dtype=np.float32).reshape(1, 16)
 

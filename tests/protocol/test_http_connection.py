@@ -12,7 +12,7 @@ import pytest
 from support.hand_server import HandServer
 from support.wire import VECTOR, Wire, binary_infer, get, head, infer, post, tensor
 from triune.frontends.kserve.http.server import HttpServer
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 
 BODY = json.dumps({"inputs": [tensor()]}).encode()
 PATH = "/v2/models/identity/infer"

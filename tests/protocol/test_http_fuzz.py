@@ -15,7 +15,7 @@ from support.http_thread import serve_in_thread
 from support.wire import VECTOR, binary_infer, get, infer, post
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 
 REQUESTS = [
     infer(id="i", parameters={"priority": 1}, outputs=[{"name": "OUTPUT0", "parameters": {"binary_data": True}}]),

@@ -14,7 +14,7 @@ from support.hand_server import HandServer
 from support.http_thread import serve_in_thread
 from support.wire import Wire, binary_infer, head, infer, post
 from triune.frontends.kserve.http.receiver import DIRECT_BYTES
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 
 LARGE = np.random.default_rng(0).random((1, 150528), np.float32)
 HUGE = np.random.default_rng(1).random((1, 6 << 20), np.float32)

@@ -13,11 +13,11 @@ import pytest
 
 from support.hand_server import HandServer
 from support.wire import Wire, binary_infer, get, head, infer, post, tensor
-from triune.frontends.kserve.budget import MemoryBudget
+from triune.frontends.bodies.budget import MemoryBudget
+from triune.frontends.bodies.offload import Offload
 from triune.frontends.kserve.http import large_requests as large_requests
 from triune.frontends.kserve.http.server import HttpServer
-from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import Offload
+from triune.frontends.limits import Limits
 
 PATH = "/v2/models/identity/infer"
 LIMIT = 64 << 20

@@ -12,7 +12,7 @@ from support.process import Served, serve
 from support.speech import GOFORWARD, as_flac, words
 from support.table_text_model import TableSpeechModel, TableTextModel, TableTextModels
 from support.text_server import TextServer, serve_text
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 from triune.zoo.repository import build_repository
 
 SRT = "1\n00:00:00,000 --> 00:00:01,000\nH\n\n2\n00:00:01,000 --> 00:00:02,000\ni\n\n"

@@ -15,7 +15,7 @@ import pytest
 from support.table_text_model import TableTextModel, TableTextModels
 from support.text_server import TextServer, serve_text
 from triune.frontends.access import Access
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 
 LONG = "word " * 8_000_000
 BODIES: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ import uvloop
 
 from support.hand_server import HandServer
 from triune.frontends.kserve.http.server import HttpServer
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 
 
 @contextlib.contextmanager

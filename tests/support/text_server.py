@@ -13,10 +13,10 @@ from support.hand_server import HandServer
 from support.table_text_model import TableTextModels
 from triune.frontends.access import OPEN, Rules
 from triune.frontends.anthropic import anthropic_routes
-from triune.frontends.kserve.budget import MemoryBudget
+from triune.frontends.bodies.budget import MemoryBudget
+from triune.frontends.bodies.offload import Offload
 from triune.frontends.kserve.http.server import HttpServer
-from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import Offload
+from triune.frontends.limits import Limits
 from triune.frontends.openai import openai_routes
 from triune.frontends.routes import ApiRoute
 

@@ -29,7 +29,7 @@ from triune.core.scratch import sweep
 from triune.core.threads import is_work_left
 from triune.frontends.access import Access
 from triune.frontends.kserve.grpc.server import ChannelOptions, Compression
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
 from triune.repository.model import ModelState
 from triune.repository.settings import ControlMode, RepositorySettings

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from triune.core.errors import PayloadTooLargeError, UnavailableError
-from triune.frontends.kserve.budget import MemoryBudget, Reservation
+from triune.frontends.bodies.budget import MemoryBudget, Reservation
 
 LIMIT = 1000
 SIZES = st.integers(0, LIMIT + 200)

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.compression import Body, Decompression, accepted_encoding, compress, is_compressed
+from triune.frontends.bodies.compression import Body, Decompression, accepted_encoding, compress, is_compressed
 from triune.frontends.kserve.http.codec import decode_request, encode_response
 from triune.frontends.kserve.http.json_tensors import decode_json, encode_json
 from triune.frontends.kserve.http.request_templates import RequestTemplates

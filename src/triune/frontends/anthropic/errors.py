@@ -6,7 +6,7 @@ import orjson
 from starlette.responses import Response
 
 from triune.core.errors import TriuneError
-from triune.frontends.kserve.body import JsonResponse
+from triune.frontends.bodies.responses import JsonResponse
 from triune.frontends.text.chat import ContextLengthError
 from triune.frontends.text.errors import RETRY_AFTER_SECONDS, message_of, status_of, told
 

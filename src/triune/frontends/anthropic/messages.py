@@ -10,7 +10,7 @@ from triune.engine.generation import Placement
 from triune.engine.sequence import FinishReason
 from triune.engine.tools.pieces import CallArguments, CallBegin, Text
 from triune.frontends.anthropic.requests import MessagesRequest
-from triune.frontends.kserve.budget import Reservation
+from triune.frontends.bodies.budget import Reservation
 from triune.frontends.text.answers import Cost, Part
 from triune.frontends.text.blocks import Block, add_to_blocks, call_id
 

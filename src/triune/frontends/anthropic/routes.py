@@ -7,13 +7,14 @@ from triune.frontends.access import Api
 from triune.frontends.anthropic.errors import answer_error, error_event
 from triune.frontends.anthropic.messages import MessageAnswer
 from triune.frontends.anthropic.requests import read_count, read_messages
-from triune.frontends.event_streams import while_connected
-from triune.frontends.kserve.body import BodyReader, JsonResponse
+from triune.frontends.bodies.event_streams import while_connected
+from triune.frontends.bodies.reader import BodyReader
+from triune.frontends.bodies.responses import JsonResponse
 from triune.frontends.routes import ApiRoute
 from triune.frontends.text.answers import parts_of
-from triune.frontends.text.bodies import read_body
 from triune.frontends.text.chat import TOKEN_BYTES, chat_tokens, with_prompt
 from triune.frontends.text.models import TextModels, text_model_of
+from triune.frontends.text.reading import read_body
 from triune.frontends.text.responding import respond
 
 

@@ -10,7 +10,7 @@ from triune.core.datatypes import CHUNK_ELEMENTS, Array, DataType
 from triune.core.requests import InferenceRequest
 from triune.core.sizes import array_bytes, content_bytes
 from triune.core.threads import pause
-from triune.frontends.kserve.offload import SMALL_BYTES, freed_gradually
+from triune.frontends.bodies.offload import SMALL_BYTES, freed_gradually
 from triune.frontends.kserve.tensors import as_bytes, decode_raw, encode_raw
 
 

@@ -11,7 +11,7 @@ import orjson
 from triune.engine.generation import Placement
 from triune.engine.sequence import FinishReason
 from triune.engine.tools.pieces import CallArguments, CallBegin, Text
-from triune.frontends.kserve.budget import Reservation
+from triune.frontends.bodies.budget import Reservation
 from triune.frontends.openai.logprobs import chat_logprobs
 from triune.frontends.openai.requests import TextRequest
 from triune.frontends.text.answers import Cost, Part

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from triune.engine.generation import Placement
-from triune.frontends.kserve.budget import Reservation
+from triune.frontends.bodies.budget import Reservation
 from triune.frontends.openai.chats import DONE, event, usage_of
 from triune.frontends.openai.logprobs import completion_logprobs
 from triune.frontends.openai.requests import TextRequest

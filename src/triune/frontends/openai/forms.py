@@ -10,8 +10,8 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, UnsupportedError
-from triune.frontends.kserve.body import BodyReader
-from triune.frontends.kserve.budget import Reservation
+from triune.frontends.bodies.budget import Reservation
+from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.text.fields import FieldError
 
 _STEP_BYTES: Final = 1024

@@ -11,9 +11,10 @@ from triune.core.errors import TriuneError
 from triune.engine.generation import Generation, TextModel
 from triune.engine.speech.audio import BYTES_A_SECOND
 from triune.frontends.access import Api
-from triune.frontends.event_streams import open_stream, while_connected
-from triune.frontends.kserve.body import BodyReader, HeldResponse, JsonResponse
-from triune.frontends.kserve.offload import Offload
+from triune.frontends.bodies.event_streams import open_stream, while_connected
+from triune.frontends.bodies.offload import Offload
+from triune.frontends.bodies.reader import BodyReader
+from triune.frontends.bodies.responses import HeldResponse, JsonResponse
 from triune.frontends.openai.chats import ChatAnswer
 from triune.frontends.openai.completions import CompletionAnswer
 from triune.frontends.openai.embeddings import embedding_bytes, encode_embeddings
@@ -31,9 +32,9 @@ from triune.frontends.openai.speech_requests import read_transcription
 from triune.frontends.openai.transcripts import Transcript
 from triune.frontends.routes import ApiRoute, Endpoint
 from triune.frontends.text.answers import parts_of
-from triune.frontends.text.bodies import read_body
 from triune.frontends.text.chat import TOKEN_BYTES, chat_tokens, with_prompt
 from triune.frontends.text.models import TextModels, embedding_model_of, speech_model_of, text_model_of, unknown_model
+from triune.frontends.text.reading import read_body
 from triune.frontends.text.responding import closing, respond
 
 

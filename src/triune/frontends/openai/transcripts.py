@@ -7,8 +7,8 @@ import orjson
 
 from triune.engine.generation import Placement
 from triune.engine.speech.segments import Segment
-from triune.frontends.kserve.body import HeldResponse
-from triune.frontends.kserve.budget import Reservation
+from triune.frontends.bodies.budget import Reservation
+from triune.frontends.bodies.responses import HeldResponse
 from triune.frontends.openai.speech_requests import Transcription
 
 _SEGMENT_BYTES = 1000

@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from triune.frontends.access import Api
-from triune.frontends.kserve.body import JsonResponse
+from triune.frontends.bodies.responses import JsonResponse
 from triune.frontends.playground.files import PageFiles
 from triune.frontends.playground.overview import PlaygroundModels, overview
 from triune.frontends.routes import ApiRoute

@@ -5,7 +5,7 @@ from typing import Any, TypeVar, cast
 
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.engine.sampling.parameters import SAMPLING_FIELDS
-from triune.frontends.json_values import json_name
+from triune.frontends.bodies.json_values import json_name
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from triune.frontends.event_streams import open_stream, while_connected
-from triune.frontends.kserve.body import HeldResponse
-from triune.frontends.kserve.budget import Reservation
+from triune.frontends.bodies.budget import Reservation
+from triune.frontends.bodies.event_streams import open_stream, while_connected
+from triune.frontends.bodies.responses import HeldResponse
 from triune.frontends.text.answers import Part
 
 

@@ -15,8 +15,8 @@ from triune.frontends.kserve.grpc.parameters import (
     decode_parameters,
     encode_parameter,
 )
-from triune.frontends.kserve.limits import MAX_VERSION_DIGITS, shortened
 from triune.frontends.kserve.tensors import check_count, count_objects, decode_raw, encode_raw, num_elements
+from triune.frontends.limits import MAX_VERSION_DIGITS, shortened
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 
 # A protobuf message has at most 2**31 - 1 bytes, of which names and shapes need some.

@@ -12,7 +12,7 @@ from triune.frontends.access import OPEN, Api, Rules
 from triune.frontends.kserve.grpc.guard import guarded
 from triune.frontends.kserve.grpc.service import SERVICE as INFERENCE_SERVICE
 from triune.frontends.kserve.grpc.status import Context, abort, as_triune_error, ended_by_leaving
-from triune.frontends.kserve.limits import check_small
+from triune.frontends.limits import check_small
 from triune.serving.server import Server
 
 SERVICE = "grpc.health.v1.Health"

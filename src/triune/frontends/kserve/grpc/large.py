@@ -13,15 +13,15 @@ from typing import ParamSpec, TypeVar
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.frontends.kserve import compression
-from triune.frontends.kserve.budget import Reservation
-from triune.frontends.kserve.decoder import STRINGS_FACTOR, Decoder
+from triune.frontends.bodies import compression
+from triune.frontends.bodies.budget import Reservation
+from triune.frontends.bodies.decoder import STRINGS_FACTOR, Decoder
+from triune.frontends.bodies.offload import SMALL_BYTES, Offload
 from triune.frontends.kserve.grpc import codec as grpc_codec
 from triune.frontends.kserve.grpc import messages as grpc_messages
 from triune.frontends.kserve.grpc.messages import varint
 from triune.frontends.kserve.grpc.parameters import FINAL_RESPONSE
 from triune.frontends.kserve.large_tensors import encoded_bytes, files_of, memory_bytes, pack, raw_pieces, unpack
-from triune.frontends.kserve.offload import SMALL_BYTES, Offload
 from triune.frontends.kserve.tensors import MAX_TENSORS, as_bytes
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 from triune.serving.server import Server

@@ -10,16 +10,16 @@ import grpc.aio
 from triune.core.addresses import format_address
 from triune.core.errors import UnavailableError
 from triune.frontends.access import OPEN, Rules
-from triune.frontends.kserve.budget import MemoryBudget
-from triune.frontends.kserve.decoder import Decoder
+from triune.frontends.bodies.budget import MemoryBudget
+from triune.frontends.bodies.decoder import Decoder
+from triune.frontends.bodies.offload import Offload
 from triune.frontends.kserve.grpc import health as grpc_health
 from triune.frontends.kserve.grpc import service as grpc_service
 from triune.frontends.kserve.grpc.health import HealthService
 from triune.frontends.kserve.grpc.large import LargeMessages
 from triune.frontends.kserve.grpc.relay import CALL, Relay
 from triune.frontends.kserve.grpc.service import InferenceService
-from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import Offload
+from triune.frontends.limits import Limits
 from triune.serving.server import Server
 
 NUM_DESCRIPTORS = 3

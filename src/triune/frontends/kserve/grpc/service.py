@@ -11,7 +11,8 @@ from google.protobuf.message import DecodeError, Message
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.core.requests import InferenceResponse
 from triune.frontends.access import OPEN, Api, Rules
-from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
+from triune.frontends.bodies.budget import REQUEST_BYTES, MemoryBudget, Reservation
+from triune.frontends.bodies.offload import SMALL_BYTES
 from triune.frontends.kserve.grpc import codec as grpc_codec
 from triune.frontends.kserve.grpc import messages as grpc_messages
 from triune.frontends.kserve.grpc.codec import parse_version
@@ -20,8 +21,7 @@ from triune.frontends.kserve.grpc.large import LargeMessages, decode_small
 from triune.frontends.kserve.grpc.status import Context, abort, as_triune_error
 from triune.frontends.kserve.grpc.stream import StreamSession
 from triune.frontends.kserve.large_tensors import encoded_bytes
-from triune.frontends.kserve.limits import Limits, check_small
-from triune.frontends.kserve.offload import SMALL_BYTES
+from triune.frontends.limits import Limits, check_small
 from triune.protos import grpc_service_pb2 as messages
 from triune.serving.server import Server
 

@@ -18,14 +18,14 @@ import grpc.aio
 
 from triune.core.errors import CancelledError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
+from triune.frontends.bodies.budget import REQUEST_BYTES, MemoryBudget, Reservation
+from triune.frontends.bodies.offload import SMALL_BYTES
 from triune.frontends.kserve.grpc import codec as grpc_codec
 from triune.frontends.kserve.grpc.large import LargeMessages, decode_small
 from triune.frontends.kserve.grpc.parameters import FINAL_RESPONSE
 from triune.frontends.kserve.grpc.status import Context, as_triune_error, details_of
 from triune.frontends.kserve.large_tensors import memory_bytes
-from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import SMALL_BYTES
+from triune.frontends.limits import Limits
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 from triune.serving.server import Server
 

@@ -11,9 +11,11 @@ from uvicorn.server import ServerState
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceResponse
 from triune.frontends.access import Rule
+from triune.frontends.bodies.budget import REQUEST_BYTES, MemoryBudget
+from triune.frontends.bodies.compression import Body, pieces
+from triune.frontends.bodies.offload import NUM_FREED, SMALL_BYTES
+from triune.frontends.bodies.pacing import Pacer
 from triune.frontends.defects import as_internal_error
-from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget
-from triune.frontends.kserve.compression import Body, pieces
 from triune.frontends.kserve.http.answers import LAST_CHUNK, AnswerHeads, error_headers
 from triune.frontends.kserve.http.cycle import InferCycle
 from triune.frontends.kserve.http.heads import KnownHeads
@@ -27,9 +29,7 @@ from triune.frontends.kserve.http.infer import (
 from triune.frontends.kserve.http.large_inferences import LargeInferences
 from triune.frontends.kserve.http.statuses import error_body, status_of
 from triune.frontends.kserve.large_tensors import memory_bytes
-from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import NUM_FREED, SMALL_BYTES
-from triune.frontends.kserve.pacing import Pacer
+from triune.frontends.limits import Limits
 from triune.serving.server import Server
 
 # Below this size, it costs less to concatenate the parts and write them at once than to write each.

@@ -14,15 +14,17 @@ from starlette.responses import Response
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.frontends.access import OPEN, Api, Rules
+from triune.frontends.bodies.json_values import as_bool, as_object, json_name
+from triune.frontends.bodies.offload import Offload
+from triune.frontends.bodies.reader import BodyReader
+from triune.frontends.bodies.responses import JsonResponse
 from triune.frontends.defects import defect
-from triune.frontends.json_values import as_bool, as_object, json_name
 from triune.frontends.kserve import descriptions
-from triune.frontends.kserve.body import BodyReader, JsonResponse, version_of
 from triune.frontends.kserve.http.generate import Generate
 from triune.frontends.kserve.http.load import parse_load
 from triune.frontends.kserve.http.statuses import RETRY_AFTER_SECONDS, error_body, status_of
+from triune.frontends.kserve.http.versions import version_of
 from triune.frontends.kserve.large_tensors import files_of, memory_bytes
-from triune.frontends.kserve.offload import Offload
 from triune.frontends.routes import ApiRoute, Endpoint
 from triune.serving.server import Server
 

@@ -12,11 +12,11 @@ import orjson
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
-from triune.frontends.json_values import as_array, as_object, json_name, wrong_type
-from triune.frontends.kserve.compression import Body
+from triune.frontends.bodies.compression import Body
+from triune.frontends.bodies.json_parsing import parse_repeating, refuse_repeats
+from triune.frontends.bodies.json_values import as_array, as_object, json_name, wrong_type
 from triune.frontends.kserve.http.json_tensors import decode_json, encode_json
 from triune.frontends.kserve.http.parameters import as_count, decode_parameter, tensor_parameters
-from triune.frontends.kserve.json_parsing import parse_repeating, refuse_repeats
 from triune.frontends.kserve.tensors import check_count, count_objects, decode_raw, encode_raw
 
 _DATATYPES = {each.value: each for each in DataType}

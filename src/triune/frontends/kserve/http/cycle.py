@@ -5,9 +5,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from triune.frontends.kserve.arriving import ArrivingBody
-from triune.frontends.kserve.budget import MemoryBudget, Reservation
-from triune.frontends.kserve.compression import Body
+from triune.frontends.bodies.arriving import ArrivingBody
+from triune.frontends.bodies.budget import MemoryBudget, Reservation
+from triune.frontends.bodies.compression import Body
 from triune.frontends.kserve.http.codec import OutputForm
 from triune.frontends.kserve.http.infer import Headers, Route
 

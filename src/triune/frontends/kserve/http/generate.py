@@ -13,14 +13,16 @@ from starlette.responses import Response
 
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.frontends.bodies.budget import Reservation
+from triune.frontends.bodies.event_streams import open_stream, while_connected
+from triune.frontends.bodies.offload import SMALL_BYTES, Offload, run_all
+from triune.frontends.bodies.reader import BodyReader
+from triune.frontends.bodies.responses import HeldResponse
 from triune.frontends.defects import as_internal_error
-from triune.frontends.event_streams import open_stream, while_connected
-from triune.frontends.kserve.body import BodyReader, HeldResponse, version_of
-from triune.frontends.kserve.budget import Reservation
 from triune.frontends.kserve.http.generate_codec import ModelInputs, encode_generate, parse_generate
 from triune.frontends.kserve.http.statuses import error_body
+from triune.frontends.kserve.http.versions import version_of
 from triune.frontends.kserve.large_tensors import encoded_bytes, memory_bytes, unpack
-from triune.frontends.kserve.offload import SMALL_BYTES, Offload, run_all
 from triune.serving.server import Server
 
 T = TypeVar("T")

@@ -14,11 +14,11 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
 from triune.core.tensors import format_shape
-from triune.frontends.json_values import as_object, as_string, json_name
+from triune.frontends.bodies.json_parsing import RepeatedKeyError, parse_json
+from triune.frontends.bodies.json_values import as_object, as_string, json_name
 from triune.frontends.kserve.http.json_tensors import decode_json
 from triune.frontends.kserve.http.large_requests import check_json, json_pieces
 from triune.frontends.kserve.http.parameters import decode_parameter
-from triune.frontends.kserve.json_parsing import RepeatedKeyError, parse_json
 from triune.frontends.kserve.large_tensors import pack
 from triune.frontends.kserve.tensors import check_count
 

@@ -13,13 +13,13 @@ import httptools
 from triune.core.errors import CancelledError as RequestCancelledError
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceResponse
+from triune.frontends.bodies.compression import MIN_COMPRESSED_BYTES, Body, accepted_encoding, compress
+from triune.frontends.bodies.offload import SMALL_BYTES
 from triune.frontends.defects import as_internal_error
-from triune.frontends.kserve.compression import MIN_COMPRESSED_BYTES, Body, accepted_encoding, compress
 from triune.frontends.kserve.http.codec import OutputForm, decode_request, encode_response
 from triune.frontends.kserve.http.raw_request import decode_raw_request
 from triune.frontends.kserve.http.request_templates import RequestTemplates
 from triune.frontends.kserve.large_tensors import encoded_bytes
-from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.serving.server import Server
 
 Headers: TypeAlias = Mapping[bytes, bytes]

@@ -15,7 +15,7 @@ import orjson
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import format_shape
-from triune.frontends.json_values import json_name
+from triune.frontends.bodies.json_values import json_name
 from triune.frontends.kserve.tensors import num_elements, object_array
 
 _NUMBERS: frozenset[type] = frozenset({int, float})

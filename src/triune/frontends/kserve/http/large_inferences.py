@@ -7,9 +7,8 @@ from functools import partial
 from triune.core.datatypes import DataType
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.frontends.defects import as_internal_error
-from triune.frontends.kserve.budget import Reservation
-from triune.frontends.kserve.compression import (
+from triune.frontends.bodies.budget import Reservation
+from triune.frontends.bodies.compression import (
     MIN_COMPRESSED_BYTES,
     Body,
     Compression,
@@ -17,7 +16,9 @@ from triune.frontends.kserve.compression import (
     is_worth_compressing,
     pieces,
 )
-from triune.frontends.kserve.decoder import Decoder
+from triune.frontends.bodies.decoder import Decoder
+from triune.frontends.bodies.offload import SMALL_BYTES, Offload
+from triune.frontends.defects import as_internal_error
 from triune.frontends.kserve.http.codec import OutputForm, decode_request
 from triune.frontends.kserve.http.infer import (
     Headers,
@@ -29,7 +30,6 @@ from triune.frontends.kserve.http.infer import (
 from triune.frontends.kserve.http.large_requests import encode_large_response, parse_infer
 from triune.frontends.kserve.http.raw_request import decode_raw_request
 from triune.frontends.kserve.large_tensors import memory_bytes, unpack
-from triune.frontends.kserve.offload import SMALL_BYTES, Offload
 from triune.serving.server import Server
 
 # Datatypes whose elements must be checked one by one.

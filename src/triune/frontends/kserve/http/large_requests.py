@@ -9,10 +9,10 @@ from triune.core.datatypes import CHUNK_ELEMENTS, Array
 from triune.core.errors import PayloadTooLargeError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.threads import pause
+from triune.frontends.bodies.offload import freed_gradually
 from triune.frontends.kserve.http.codec import OutputForm, decode_request, describe_output, describe_response
 from triune.frontends.kserve.http.json_tensors import encode_json
 from triune.frontends.kserve.large_tensors import pack, raw_pieces
-from triune.frontends.kserve.offload import freed_gradually
 
 MAX_JSON_VALUES = 16 << 20
 """The largest number of JSON values: each becomes a Python object of up to a hundred bytes while it is parsed."""

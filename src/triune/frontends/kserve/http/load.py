@@ -9,8 +9,8 @@ import numpy as np
 from triune.config.parse import check_size
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
-from triune.frontends.json_values import as_object, as_string
-from triune.frontends.kserve.json_parsing import parse_json
+from triune.frontends.bodies.json_parsing import parse_json
+from triune.frontends.bodies.json_values import as_object, as_string
 from triune.frontends.kserve.tensors import check_count
 
 

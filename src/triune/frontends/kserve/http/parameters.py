@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
-from triune.frontends.json_values import as_bool, json_name, wrong_type
+from triune.frontends.bodies.json_values import as_bool, json_name, wrong_type
 from triune.frontends.kserve.tensors import check_count
 
 _MAX_INT64 = 2**63 - 1

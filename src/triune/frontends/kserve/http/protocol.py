@@ -16,7 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from triune.core.errors import TriuneError
-from triune.frontends.kserve.arriving import ArrivingBody
+from triune.frontends.bodies.arriving import ArrivingBody
+from triune.frontends.bodies.offload import SMALL_BYTES
 from triune.frontends.kserve.http.answering import Answering, FrontEnd
 from triune.frontends.kserve.http.answers import CONTINUE
 from triune.frontends.kserve.http.cycle import InferCycle
@@ -29,8 +30,7 @@ from triune.frontends.kserve.http.order import AnswerOrder
 from triune.frontends.kserve.http.receiver import DIRECT_BYTES, BodyReceiver
 from triune.frontends.kserve.http.statuses import status_of
 from triune.frontends.kserve.http.until_close import until_close
-from triune.frontends.kserve.limits import MAX_HEADER_LINES, too_large
-from triune.frontends.kserve.offload import SMALL_BYTES
+from triune.frontends.limits import MAX_HEADER_LINES, too_large
 from triune.frontends.send_timeout import SendTimeout
 
 _PACED_BYTES = 2048

@@ -10,7 +10,7 @@ from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest
 from triune.core.tensors import format_shape
-from triune.frontends.kserve.compression import Body
+from triune.frontends.bodies.compression import Body
 from triune.frontends.kserve.http.codec import OutputForm
 from triune.frontends.kserve.tensors import as_bytes, decode_raw, object_array
 

@@ -5,8 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from triune.frontends.kserve.compression import Body
-from triune.frontends.kserve.pacing import Pacer
+from triune.frontends.bodies.compression import Body
+from triune.frontends.bodies.pacing import Pacer
 
 DIRECT_BYTES = 1 << 17
 """If less than this is missing of a body, it is received normally: switching protocols takes about 10 us."""

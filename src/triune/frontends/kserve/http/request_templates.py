@@ -12,7 +12,7 @@ import numpy as np
 
 from triune.core.datatypes import Array, DataType
 from triune.core.requests import CheckCache, InferenceRequest
-from triune.frontends.kserve.compression import Body
+from triune.frontends.bodies.compression import Body
 from triune.frontends.kserve.http.codec import OutputForm, decode_request
 
 # Matches an id at the beginning: printable ASCII without quotes and backslashes.

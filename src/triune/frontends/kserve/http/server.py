@@ -9,16 +9,16 @@ import uvicorn
 from anyio import connect_tcp, create_memory_object_stream, lowlevel
 
 from triune.frontends.access import OPEN, Api, Rules
+from triune.frontends.bodies.budget import MemoryBudget
+from triune.frontends.bodies.decoder import Decoder
+from triune.frontends.bodies.offload import Offload
+from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.embedded import BACKLOG, EmbeddedServer
-from triune.frontends.kserve.body import BodyReader
-from triune.frontends.kserve.budget import MemoryBudget
-from triune.frontends.kserve.decoder import Decoder
 from triune.frontends.kserve.http.answering import FrontEnd
 from triune.frontends.kserve.http.app import make_app
 from triune.frontends.kserve.http.large_inferences import LargeInferences
 from triune.frontends.kserve.http.protocol import KServeProtocol
-from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import Offload
+from triune.frontends.limits import Limits
 from triune.frontends.routes import ApiRoute
 from triune.serving.server import Server
 

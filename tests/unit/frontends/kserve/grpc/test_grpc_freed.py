@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from support.hand_server import HandServer
-from triune.frontends.kserve.budget import MemoryBudget
-from triune.frontends.kserve.decoder import Decoder
+from triune.frontends.bodies.budget import MemoryBudget
+from triune.frontends.bodies.decoder import Decoder
+from triune.frontends.bodies.offload import Offload
 from triune.frontends.kserve.grpc.health import HealthService
 from triune.frontends.kserve.grpc.large import LargeMessages
 from triune.frontends.kserve.grpc.service import InferenceService
-from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import Offload
+from triune.frontends.limits import Limits
 from triune.protos.grpc_service_pb2 import ModelInferRequest, RepositoryModelLoadRequest
 
 

@@ -11,7 +11,7 @@ from triune.core import errors
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.core.requests import InferenceRequest
-from triune.frontends.kserve.compression import Decompression, accepted_encoding, compress, is_worth_compressing
+from triune.frontends.bodies.compression import Decompression, accepted_encoding, compress, is_worth_compressing
 from triune.frontends.kserve.http.infer import Route, Routes
 from triune.frontends.kserve.http.raw_request import decode_raw_request
 from triune.frontends.kserve.http.statuses import error_body, status_of

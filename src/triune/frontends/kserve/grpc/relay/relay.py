@@ -10,7 +10,7 @@ from triune.core.scratch import HeldFolder
 from triune.frontends.embedded import BACKLOG, listen
 from triune.frontends.kserve.grpc.relay.sides import ClientSide, LibrarySide
 from triune.frontends.kserve.grpc.relay.turns import Turns
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 
 _log = logging.getLogger(__name__)
 

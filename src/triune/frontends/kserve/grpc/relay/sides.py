@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from triune.frontends.kserve.grpc.relay import frames
 from triune.frontends.kserve.grpc.relay.side import Side
 from triune.frontends.kserve.grpc.relay.turns import Turns
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.limits import Limits
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from triune.frontends.kserve.parser_processes import ParserProcesses
+from triune.frontends.bodies.parser_processes import ParserProcesses
 
 
 def test_nothing_is_left_of_a_process_that_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

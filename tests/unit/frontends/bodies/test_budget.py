@@ -4,7 +4,7 @@ import pytest
 
 from triune.core.errors import UnavailableError
 from triune.core.heap import HEAP, LARGE_BYTES
-from triune.frontends.kserve.budget import MemoryBudget
+from triune.frontends.bodies.budget import MemoryBudget
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from triune.core.errors import CancelledError as RequestCancelledError
-from triune.frontends.kserve.budget import Reservation
+from triune.frontends.bodies.budget import Reservation
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from triune.core.fair_slots import FairSlots
 from triune.core.threads import pause
-from triune.frontends.kserve.budget import Reservation
-from triune.frontends.kserve.compression import Body
-from triune.frontends.kserve.parser_processes import ParserCall, ParserProcesses
+from triune.frontends.bodies.budget import Reservation
+from triune.frontends.bodies.compression import Body
+from triune.frontends.bodies.parser_processes import ParserCall, ParserProcesses
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, UnsupportedError
+from triune.frontends.limits import MAX_RATIO
 
 Body: TypeAlias = bytes | bytearray | memoryview
 """A request's body."""
@@ -19,9 +20,6 @@ MIN_COMPRESSED_BYTES = 1024
 
 PIECE_BYTES = 256 << 10
 """How much a thread compresses in one step. That takes a few milliseconds."""
-
-MAX_RATIO = 200
-"""The largest decompression ratio of a large body (zip bomb protection); zlib's maximum is about 1030."""
 
 # Up to this decompressed size, any ratio of decompressed to compressed size is accepted.
 _FREE_BYTES = 8 << 20

@@ -12,7 +12,7 @@ from typing import Any, cast
 import orjson
 
 from triune.core.errors import InvalidArgumentError
-from triune.frontends.kserve.compression import Body
+from triune.frontends.bodies.compression import Body
 
 # Matches a string, which is skipped, or NaN or an infinity. The quantifiers are possessive and the closing quote is
 # optional, so that the match never backtracks. Otherwise a long string would take gigabytes, and a malformed one hours.

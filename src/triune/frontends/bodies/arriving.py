@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from triune.frontends.kserve.compression import Body
+from triune.frontends.bodies.compression import Body
 
 _MOVED_BYTES = 1 << 20
 """Up to this size the memory grows with the body. Moving it then takes a fraction of a millisecond."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from triune.frontends.kserve.arriving import ArrivingBody
+from triune.frontends.bodies.arriving import ArrivingBody
 
 
 @pytest.mark.parametrize("sizes", [[], [5], [0, 7, 0], [1 << 20], [1 << 20, 1], [300_000] * 30, [3 << 20, 2]])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from support.parsing import size_when_released
-from triune.frontends.kserve.budget import MemoryBudget
-from triune.frontends.kserve.decoder import Decoder
-from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import QUICK_BYTES, Offload
+from triune.frontends.bodies.budget import MemoryBudget
+from triune.frontends.bodies.decoder import Decoder
+from triune.frontends.bodies.offload import QUICK_BYTES, Offload
+from triune.frontends.limits import Limits
 
 SMALL, LARGE, HUGE = bytes(40_000), bytes(QUICK_BYTES + 1), bytes(9 << 20)
 

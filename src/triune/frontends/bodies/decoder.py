@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from triune.core.errors import PayloadTooLargeError
-from triune.frontends.kserve.budget import Reservation
-from triune.frontends.kserve.compression import Body, Decompression, is_compressed
-from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import SMALL_BYTES, Offload
+from triune.frontends.bodies.budget import Reservation
+from triune.frontends.bodies.compression import Body, Decompression, is_compressed
+from triune.frontends.bodies.offload import SMALL_BYTES, Offload
+from triune.frontends.limits import Limits
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from triune.frontends.kserve.pacing import ITERATION_BYTES, Pacer
+from triune.frontends.bodies.pacing import ITERATION_BYTES, Pacer
 
 PIECE_BYTES = ITERATION_BYTES // 4
 

@@ -5,8 +5,8 @@ import tracemalloc
 import pytest
 
 from triune.core.errors import InvalidArgumentError
+from triune.frontends.bodies.json_parsing import parse_json
 from triune.frontends.kserve.http.codec import decode_request
-from triune.frontends.kserve.json_parsing import parse_json
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from triune.core.errors import PayloadTooLargeError
-from triune.frontends.kserve.compression import MAX_RATIO
 
 MAX_REQUEST_BYTES = 256 << 20
+
+MAX_RATIO = 200
+"""The largest decompression ratio of a large body (zip bomb protection); zlib's maximum is about 1030."""
 
 MAX_GRPC_REQUEST_BYTES = 128 << 20
 """gRPC's library holds the GIL while it copies a message: for about a third of a second with a message of this size."""

@@ -1,71 +1,22 @@
-"""Reads and parses the bodies of the app's requests, within limits, and makes JSON responses."""
+"""Reads and parses the bodies of requests, within the limits."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
-import orjson
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from triune.core.errors import NotFoundError, UnavailableError
-from triune.frontends.event_streams import while_connected
-from triune.frontends.json_values import as_object
-from triune.frontends.kserve.arriving import ArrivingBody
-from triune.frontends.kserve.budget import MemoryBudget, Reservation
-from triune.frontends.kserve.compression import Body, pieces
-from triune.frontends.kserve.decoder import PARSED_FACTOR, STRINGS_FACTOR, Decoder
-from triune.frontends.kserve.json_parsing import parse_json
-from triune.frontends.kserve.limits import MAX_VERSION_DIGITS, Limits, check_small, shortened, too_large
-from triune.frontends.kserve.offload import SMALL_BYTES
+from triune.core.errors import UnavailableError
+from triune.frontends.bodies.arriving import ArrivingBody
+from triune.frontends.bodies.budget import MemoryBudget, Reservation
+from triune.frontends.bodies.compression import Body
+from triune.frontends.bodies.decoder import PARSED_FACTOR, STRINGS_FACTOR, Decoder
+from triune.frontends.bodies.event_streams import while_connected
+from triune.frontends.bodies.json_parsing import parse_json
+from triune.frontends.bodies.json_values import as_object
+from triune.frontends.bodies.offload import SMALL_BYTES
+from triune.frontends.limits import Limits, check_small, too_large
 
 T = TypeVar("T")
-
-
-class JsonResponse(Response):
-    """A JSON response."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        """Encode the content; bytes are sent as they are, since they are JSON already."""
-        return content if isinstance(content, bytes) else orjson.dumps(content)
-
-
-class HeldResponse(JsonResponse):
-    """A JSON response that releases its reservation of memory when the client has read it or has disconnected."""
-
-    def __init__(self, content: bytes | Sequence[bytes], held: Reservation) -> None:
-        """Args:
-        content: the JSON, whole or in parts.
-        held: a reservation of the content's size, which this response releases.
-        """
-        self._parts = [content] if isinstance(content, bytes) else content
-        super().__init__(b"", headers={"Content-Length": str(sum(map(len, self._parts)))})
-        self._held = held
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response, piece by piece, as fast as the client reads it."""
-        with self._held:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            for piece in pieces(self._parts):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            # Before it sends this last, empty piece, uvicorn waits until the client has read most of the body.
-            await send({"type": "http.response.body", "body": b""})
-
-
-def version_of(request: Request) -> int | None:
-    """The model version in the path; None if there is none.
-
-    Raises:
-        NotFoundError: the version in the path is not a number.
-    """
-    text: str | None = request.path_params.get("version")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= MAX_VERSION_DIGITS):
-        raise NotFoundError(f"model '{request.path_params['model'][:64]}' has no version '{shortened(text)}'")
-    return int(text)
 
 
 class BodyReader:

@@ -7,8 +7,8 @@ from typing import Any, Final, TypeVar, cast
 from starlette.requests import Request
 
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
-from triune.frontends.kserve.body import BodyReader, parse_object
-from triune.frontends.kserve.budget import Reservation
+from triune.frontends.bodies.budget import Reservation
+from triune.frontends.bodies.reader import BodyReader, parse_object
 from triune.frontends.text.fields import FieldError, Fields, field_of
 
 T = TypeVar("T")

@@ -1,0 +1,3 @@
+"""Bodies of requests and responses, for every front end: read, decompressed and parsed within the memory budget, off
+the event loop if they are large.
+"""
