@@ -1,0 +1,60 @@
+"""Figures of hardware: a number with its unit, its source, and who stands for it."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class FigureKind(Enum):
+    """Who stands for a figure. The value is its name in `chips.toml` and in JSON."""
+
+    PUBLISHED = "published"
+    """The maker of the hardware."""
+    MEASURED = "measured"
+    """Someone who measured it: whoever the source names, or this machine."""
+    CLAIMED = "claimed"
+    """Someone who does not say how it was measured, or derived it from other figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number with its unit, and where it is from.
+
+    Attributes:
+        value: the number; of a chip that is sold in several configurations, that of the largest.
+        unit: "TFLOPS" and "TOPS" (10^12 a second), "GB/s" (10^9 bytes), "GB" and "MB" (2^30 and 2^20 bytes), "ms",
+            "W", "cores".
+        kind: who stands for it.
+        source: the page, paper or file that says so, or the machine and date where it was measured.
+        basis: of TFLOPS and TOPS, the datatype that they count, such as "fp16" or "int8"; else empty.
+        smaller: the values of the chip's smaller configurations, ascending.
+        low: the smallest value that was reported, if reports differ.
+        high: the largest value that was reported, if reports differ.
+        note: what to know before using it, such as on which chip of the generation it was measured.
+    """
+
+    value: float
+    unit: str
+    kind: FigureKind
+    source: str
+    basis: str = ""
+    smaller: tuple[float, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What is known of hardware and is no number.
+
+    Attributes:
+        value: one word, such as "SME".
+        kind: who stands for it.
+        source: the page, paper or file that says so.
+        note: what to know before using it.
+    """
+
+    value: str
+    kind: FigureKind
+    source: str
+    note: str = ""
