@@ -15,6 +15,9 @@ from triune.engine.kv.pool import KVBlockPool
 from triune.engine.kv.second_tier import SecondTier
 from triune.engine.kv.table import BlockTable
 from triune.engine.memory import Memory, MemoryRows
+from triune.engine.moving.blocks import put_into_cache
+from triune.engine.moving.moves import replay, state_of
+from triune.engine.moving.state import SequenceState
 from triune.engine.plan import Plan
 from triune.engine.rules import TokenRules
 from triune.engine.sampling.parameters import SamplingParameters
@@ -95,6 +98,11 @@ class EngineCore:
         return self._pool
 
     @property
+    def cache_form(self) -> str:
+        """The name of the layout of blocks: engines of one model with the same form can exchange them."""
+        return self._decoder.cache_form
+
+    @property
     def adapters(self) -> Seq[str]:
         """The names of the LoRA adapters. Any thread may ask."""
         return [name for name in self._adapters if name]
@@ -147,12 +155,7 @@ class EngineCore:
         """
         number, digest = self._adapter(adapter)
         salt = digest + salt
-        # A decoder does not check token ids: beyond the embedding, it would read other memory or give zeros.
-        if prompt and not 0 <= min(prompt) <= max(prompt) < self.vocab_size:
-            worst = min(prompt) if min(prompt) < 0 else max(prompt)
-            raise InvalidArgumentError(
-                f"the prompt has token {worst}; the model's tokens are 0 to {self.vocab_size - 1}"
-            )
+        self._check_tokens(prompt)
         parameters.check_vocabulary(self.vocab_size)
         table = BlockTable(self._pool, self._decoder.block_size, root_hash(salt))
         state, now_ns = SamplingState(parameters, prompt, index), self._clock.now_ns()
@@ -160,6 +163,52 @@ class EngineCore:
         self._scheduler.add(sequence)
         if self._second_tier is not None:
             self._second_tier.want(self._pool, sequence)
+        return sequence
+
+    def export(self, sequence: Sequence, *, form: str = "", max_bytes: int | None = None) -> SequenceState:
+        """Take out a sequence that has not ended, with its keys and values. Its blocks are free then.
+
+        Args:
+            sequence: the sequence.
+            form: the `cache_form` of the decoder that goes on with it: if it is this one's, blocks are copied as they
+                are, else keys and values in FP32.
+            max_bytes: the most bytes of keys and values in FP32; None for any.
+
+        Raises:
+            UnsupportedError: the sequence reads an encoder, or has rules of its own.
+            UnavailableError: it has ended; or its keys and values take more than `max_bytes`, and it goes on here.
+        """
+        names = {number: name for name, (number, _) in self._adapters.items()}
+        state = state_of(sequence, self._decoder, names[sequence.adapter] or None, form, max_bytes)
+        self._scheduler.cancel(sequence, FinishReason.MOVED)
+        self.speculator.forget(sequence)
+        return state
+
+    def resume(self, state: SequenceState, *, salt: bytes = b"", matcher: Matcher | None = None) -> Sequence:
+        """Go on with a sequence that another engine of the same model had.
+
+        What its full blocks do not hold is computed again: all, if this cache has no room for them.
+
+        Args:
+            state: what `export` returned.
+            salt: as in `add`. For keys and values that are not to be trusted, give one that no other sequence has:
+                others with the same tokens would read them.
+            matcher: what the answer keeps to, at its beginning; None leaves it free.
+
+        Raises:
+            InvalidArgumentError: as `add`; the answer breaks its constraint; or keys and values are of another model.
+        """
+        self._check_tokens(state.answer)
+        sequence = self.add(
+            state.prompt, state.parameters, state.ending, priority=state.priority, salt=salt, adapter=state.adapter
+        )
+        try:
+            replay(sequence, state, matcher)
+            save = self._second_tier.save if self._second_tier is not None else lambda: None
+            put_into_cache(self._decoder, self._pool, sequence.tokens, sequence.salt, state.cached, save)
+        except BaseException:
+            self.cancel(sequence)
+            raise
         return sequence
 
     def cancel(self, sequence: Sequence) -> None:
@@ -211,6 +260,14 @@ class EngineCore:
         """Write the prefix cache to its second tier, if there is one. No sequence may be left; no call may follow."""
         if self._second_tier is not None:
             self._second_tier.close(self._pool.cached())
+
+    def _check_tokens(self, tokens: Seq[int]) -> None:
+        # A decoder does not check token ids: beyond the embedding, it would read other memory or give zeros.
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocab_size:
+            worst = min(tokens) if min(tokens) < 0 else max(tokens)
+            raise InvalidArgumentError(
+                f"the prompt has token {worst}; the model's tokens are 0 to {self.vocab_size - 1}"
+            )
 
     def _adapter(self, name: str | None) -> tuple[int, bytes]:
         """The number of an adapter, and the salt of its blocks."""

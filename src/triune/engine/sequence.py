@@ -23,6 +23,8 @@ class FinishReason(Enum):
     LENGTH = "length"
     ERROR = "error"
     CANCELLED = "cancelled"
+    MOVED = "moved"
+    """Another engine goes on with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ for.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triune.core.errors import InvalidArgumentError
 from triune.engine.sampling.parameters import SamplingParameters
 
 _THRESHOLDS = (3e-2, 1e-3, 1e-5, 0.0)
@@ -22,6 +24,16 @@ _GROUP = 256
 """The number of neighbouring token ids in a group. To draw from the whole vocabulary, first a group is drawn by its
 sum.
 """
+
+
+_MOST: Final = (1 << 128) - 1
+
+
+class RandomState(NamedTuple):
+    """The state of a generator of random numbers, PCG64: two whole numbers of 128 bits."""
+
+    state: int
+    increment: int
 
 
 class SamplingState:
@@ -46,6 +58,23 @@ class SamplingState:
             np.fromiter(parameters.logit_bias, np.int64),
             np.fromiter(parameters.logit_bias.values(), np.float32, len(parameters.logit_bias)),
         )
+
+    @property
+    def random_state(self) -> RandomState:
+        """Where the random numbers are. Setting it raises InvalidArgumentError for numbers that no generator has."""
+        inner: dict[str, Any] = self._random.bit_generator.state["state"]
+        return RandomState(int(inner["state"]), int(inner["inc"]))
+
+    @random_state.setter
+    def random_state(self, value: RandomState) -> None:
+        if not (0 <= value.state <= _MOST and 0 < value.increment <= _MOST and value.increment % 2):
+            raise InvalidArgumentError(
+                "the state of random numbers must be two whole numbers of 128 bits, the second one odd; it is "
+                f"{value.state:#x}"[:40]
+                + f" and {value.increment:#x}"[:40]
+            )
+        state = {"state": value.state, "inc": value.increment}
+        self._random.bit_generator.state = {"bit_generator": "PCG64", "state": state, "has_uint32": 0, "uinteger": 0}
 
     def append(self, token: int) -> None:
         """Record a token of the answer. Call this once for each token that was accepted."""

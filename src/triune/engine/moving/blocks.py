@@ -1,0 +1,77 @@
+"""Copies keys and values of one sequence out of a cache, and into another one."""
+
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+
+from triune.core.decoder import DecoderExecutable
+from triune.core.errors import InvalidArgumentError
+from triune.engine.kv.hashes import block_hashes
+from triune.engine.kv.pool import KVBlockPool
+from triune.engine.moving.state import KeysAndValues
+
+
+def copied_out(decoder: DecoderExecutable, blocks: Seq[int], num_tokens: int, form: str) -> KeysAndValues:
+    """Copy the keys and values of a sequence's first tokens.
+
+    Args:
+        decoder: owns the cache.
+        blocks: the sequence's blocks, at least those of the tokens.
+        num_tokens: the number of tokens.
+        form: the `cache_form` of the decoder that they are for. Blocks of that form are copied as they are; keys and
+            values for any other one are read as FP32.
+    """
+    if not num_tokens:
+        return KeysAndValues()
+    held = blocks[: -(-num_tokens // decoder.block_size)]
+    if form == decoder.cache_form:
+        return KeysAndValues(num_tokens, decoder.read_blocks(held), form)
+    return KeysAndValues(num_tokens, decoder.read_tokens(held, num_tokens))
+
+
+def put_into_cache(
+    decoder: DecoderExecutable,
+    pool: KVBlockPool,
+    tokens: Seq[int],
+    salt: bytes,
+    cached: KeysAndValues,
+    before_writing: Callable[[], None],
+) -> None:
+    """Put keys and values into the prefix cache, where a sequence with these tokens and this salt finds them.
+
+    Only full blocks are kept, as many as the pool has room for.
+
+    Args:
+        decoder: owns the cache.
+        pool: its blocks.
+        tokens: the sequence's token ids, at least `cached.num_tokens`.
+        salt: see `kv.hashes.block_hashes`.
+        cached: what `copied_out` returned.
+        before_writing: called when blocks were evicted, and before they are written over.
+
+    Raises:
+        InvalidArgumentError: the keys and values are of another model, or blocks of another form.
+    """
+    size = decoder.block_size
+    if cached.form not in ("", decoder.cache_form):
+        raise InvalidArgumentError(
+            f"blocks of the form '{cached.form}' do not fit a cache of the form '{decoder.cache_form}'; move tokens"
+        )
+    if not cached.form and any(len(each) != cached.num_tokens for each in cached.arrays):
+        raise InvalidArgumentError(f"keys and values are of other lengths than {cached.num_tokens} tokens")
+    hashes = block_hashes(tokens[: cached.num_tokens], size, salt)
+    known = pool.find(hashes)
+    pool.hold(known)
+    missing = hashes[len(known) :][: pool.num_available]
+    blocks = (pool.allocate(len(missing)) or []) if missing else []
+    try:
+        before_writing()
+        if blocks:
+            first, last = len(known), len(known) + len(blocks)
+            if cached.form:
+                decoder.write_blocks(blocks, [each[first:last] for each in cached.arrays])
+            else:
+                decoder.write_tokens(blocks, [each[first * size : last * size] for each in cached.arrays])
+            for block, block_hash in zip(blocks, missing, strict=True):
+                pool.publish(block, block_hash)
+    finally:
+        pool.release([*known, *blocks])
