@@ -1,94 +1,32 @@
 """Predict by rules which compute unit an operation would run on.
 
-The rules for the Neural Engine come from what others observed on Apple's devices; section 9 of the design names the
-sources. An operation that no rule refuses is assumed to run there. The cheapest placement is not searched for: each
-operation gets the first of the requested units that can run it.
+The rules are those of `hardware.rules`. An operation that no rule refuses is assumed to run on a unit. The cheapest
+placement is not searched for: each operation gets the first of the requested units that can run it.
 """
 
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
+from triune.core.units import Unit
 from triune.coreml.mil import Array, Block, Constant, DType, Function, Name, Operation, TensorType, Type
+from triune.hardware.rules import Facts
+from triune.hardware.rules import refusal as hardware_refusal
 
-_LARGEST_KERNEL = 15
-_LARGEST_MAX_POOL = 8
-_LARGEST_INNER = 32768
-_LARGEST_DIMENSION = 65536
-_FLOATS = {DType.FP16, DType.FP32, DType.FP64, DType.BF16}
-
-_INTEGER_ARITHMETIC = {
-    "add",
-    "sub",
-    "mul",
-    "real_div",
-    "floor_div",
-    "mod",
-    "pow",
-    "maximum",
-    "minimum",
-    "abs",
-    "sign",
-    "square",
-    "clip",
-    "threshold",
-    "reduce_sum",
-    "reduce_max",
-    "reduce_min",
-    "reduce_mean",
+_FLOATS: Mapping[DType, str] = {DType.FP16: "fp16", DType.FP32: "fp32", DType.FP64: "fp64", DType.BF16: "bf16"}
+# The constants that index, or that say where a slice begins.
+_INDEX: Mapping[str, str] = {
+    "gather": "indices",
+    "gather_along_axis": "indices",
+    "gather_nd": "indices",
+    "slice_by_index": "begin",
+    "slice_by_size": "begin",
+    "slice_update": "begin",
 }
-_NEVER = {
-    "asin",
-    "acos",
-    "tan",
-    "sinh",
-    "cosh",
-    "atanh",
-    "mod",
-    "reduce_prod",
-    "cumsum",
-    "lstm",
-    "gru",
-    "rnn",
-    "band_part",
-    "one_hot",
-    "non_zero",
-    "range_1d",
-    "random_bernoulli",
-    "random_categorical",
-    "random_normal",
-    "random_uniform",
-    "sliding_windows",
-    "crop_resize",
-}
-_INDEXED = {"gather", "gather_along_axis", "gather_nd", "scatter", "scatter_along_axis", "scatter_nd"}
-_STATES = {"read_state", "write_state", "coreml_update_state"}
-# Operations that do not compute with tensors. The CPU runs them, whatever units are requested.
-_CPU_ONLY = {
-    "cond",
-    "while_loop",
-    "call",
-    "classify",
-    "shape",
-    "make_list",
-    "list_gather",
-    "list_length",
-    "list_read",
-    "list_scatter",
-    "list_write",
-}
+_PRODUCTS = {"conv", "conv_transpose", "matmul", "linear"}
 _LOADED_ONCE = "constexpr_"
-
-
-class Unit(Enum):
-    """A compute unit."""
-
-    CPU = "cpu"
-    GPU = "gpu"
-    ANE = "ane"
 
 
 # The units that each compute unit of coremltools allows, the preferred one first.
@@ -175,75 +113,49 @@ def place(operation: Operation, values: Values, units: str) -> Placement:
         values: the values of its function.
         units: the name of a coremltools compute unit.
     """
-    reason = refusal(operation, values)
-    takes = {
-        Unit.ANE: not reason,
-        Unit.GPU: operation.op not in _CPU_ONLY,
-        Unit.CPU: True,
-    }
-    supported = tuple(unit for unit in ASKED[units] if takes[unit])
-    return Placement(supported[0], supported, reason)
+    facts = facts_of(operation, values)
+    refusals = {unit: hardware_refusal(facts, unit, "mil") for unit in ASKED[units]}
+    # The CPU runs everything.
+    supported = tuple(unit for unit in ASKED[units] if refusals[unit] is None)
+    return Placement(supported[0], supported, refusal(operation, values))
 
 
 def refusal(operation: Operation, values: Values) -> str:
     """The reason why the Neural Engine cannot run an operation; empty if no rule refuses it."""
-    return next((reason for rule in _RULES if (reason := rule(operation, values))), "")
+    found = hardware_refusal(facts_of(operation, values), Unit.ANE, "mil")
+    return found.reason if found else ""
 
 
-def _never(operation: Operation, _: Values) -> str:
-    if operation.op in _CPU_ONLY:
-        return f"{operation.op} does not compute with tensors"
-    if operation.op in _STATES:
-        return "states do not run there"
-    return f"{operation.op} does not run there" if operation.op in _NEVER else ""
-
-
-def _dtype(operation: Operation, _: Values) -> str:
-    for output in operation.outputs:
-        if not isinstance(output.type, TensorType):
-            return f"{output.name} is not a tensor"
-        dtype = output.type.dtype
-        if dtype in _FLOATS - {DType.FP16}:
-            return f"{output.name} is {dtype.value}; it computes in fp16"
-        if dtype not in _FLOATS and operation.op in _INTEGER_ARITHMETIC:
-            return f"{operation.op} of {dtype.value}"
-        if operation.op in ("reduce_argmax", "reduce_argmin"):
-            return f"{operation.op} returns {dtype.value}"
-    return ""
-
-
-def _dynamic(operation: Operation, values: Values) -> str:
-    if operation.op in _INDEXED and not values.is_known(operation, "indices"):
-        return f"{operation.op} with indices that are computed"
-    if operation.op in ("slice_by_index", "slice_by_size", "slice_update") and not values.is_known(operation, "begin"):
-        return f"{operation.op} with a begin that is computed"
-    return ""
-
-
-def _limits(operation: Operation, values: Values) -> str:
-    if operation.op in ("conv", "conv_transpose"):
-        weight = values.tensor(operation, "weight")
-        widest = max((size or 0 for size in (weight.shape or ())[2:]), default=0) if weight else 0
-        if widest > _LARGEST_KERNEL:
-            return f"a kernel of {widest}; {_LARGEST_KERNEL} is the widest"
-    if operation.op == "max_pool":
-        widest = max(values.integers(operation, "kernel_sizes"), default=0)
-        if widest > _LARGEST_MAX_POOL:
-            return f"a window of {widest}; {_LARGEST_MAX_POOL} is the widest"
-    if operation.op in ("matmul", "linear"):
-        x = values.tensor(operation, "x")
-        inner = (x.shape[-1] or 0) if x and x.shape else 0
-        if inner > _LARGEST_INNER:
-            return f"an inner dimension of {inner}; {_LARGEST_INNER} is the largest"
-    for output in operation.outputs:
-        shape = output.type.shape if isinstance(output.type, TensorType) and output.type.shape else ()
-        largest = max((size or 0 for size in shape), default=0)
-        if largest > _LARGEST_DIMENSION:
-            return f"a dimension of {largest}; {_LARGEST_DIMENSION} is the largest"
-    return ""
-
-
-_RULES: tuple[Callable[[Operation, Values], str], ...] = (_never, _dtype, _dynamic, _limits)
+def facts_of(operation: Operation, values: Values) -> Facts:
+    """What rules ask of an operation for which `is_loaded_once` is false."""
+    kinds = [each.type for each in operation.outputs]
+    tensors = [kind for kind in kinds if isinstance(kind, TensorType)]
+    read = [values.types.get(name) for name in argument_names(operation) if name not in values.known]
+    integers = [
+        kind.dtype
+        for kind in (*tensors, *read)
+        if isinstance(kind, TensorType) and kind.dtype not in _FLOATS and kind.dtype is not DType.BOOL
+    ]
+    floats = [_FLOATS[kind.dtype] for kind in tensors if kind.dtype in _FLOATS]
+    # A wide float anywhere decides, not only in the first result.
+    wide = next((dtype for dtype in floats if dtype != "fp16"), "")
+    dtype = integers[0].value if integers else wide or next(iter(floats), "bool")
+    weight = values.tensor(operation, "weight")
+    kernel = values.integers(operation, "kernel_sizes")
+    if operation.op in ("conv", "conv_transpose") and weight and weight.shape:
+        kernel = tuple(size or 0 for size in weight.shape[2:])
+    x = values.tensor(operation, "x") if operation.op in ("matmul", "linear") else None
+    return Facts(
+        op=operation.op,
+        name=operation.outputs[0].name if operation.outputs else operation.name,
+        dtype=dtype,
+        shapes=tuple(tuple(size or 1 for size in kind.shape) for kind in tensors if kind.shape is not None),
+        kernel=kernel,
+        inner=(x.shape[-1] or 0) if x and x.shape else 0,
+        has_integers=bool(integers),
+        has_computed_index=operation.op in _INDEX and not values.is_known(operation, _INDEX[operation.op]),
+        is_product=operation.op in _PRODUCTS,
+    )
 
 
 def _collect(block: Block, types: dict[str, Type], constants: dict[str, Array], known: set[str]) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from triune.core.errors import InvalidArgumentError
+from triune.core.units import Unit
 from triune.coreml.anywhere.cost import work_of
 from triune.coreml.anywhere.devices import cpu_device, gpu_device, neural_engine_device
-from triune.coreml.anywhere.placement import ASKED, Placement, Unit, is_loaded_once, place, values_of
+from triune.coreml.anywhere.placement import ASKED, Placement, is_loaded_once, place, values_of
 from triune.coreml.anywhere.structure import OperationProxy, structure_of
 from triune.coreml.mil import Block, Operation, Program
 

@@ -16,7 +16,8 @@ from coremltools.models.compute_device import (
 )
 from coremltools.models.compute_plan import MLComputePlan, MLModelStructure
 
-from triune.coreml.anywhere.placement import Unit, place, refusal, values_of
+from triune.core.units import Unit
+from triune.coreml.anywhere.placement import place, refusal, values_of
 from triune.coreml.package import read_specification
 
 HALF = np.float16
@@ -115,7 +116,7 @@ REFUSED: dict[str, tuple[str, Callable[..., Any], tuple[Any, ...]]] = {
         lambda x, i: mb.slice_by_size(x=x, begin=i, size=[1, 1, 2, 2]),
         (X, WHOLE),
     ),
-    "conv": ("a kernel of 16", lambda x: mb.conv(x=x, weight=np.ones((2, 8, 16, 1), HALF)), (X,)),
+    "conv": ("a kernel of 16", lambda x: mb.conv(x=x, weight=np.ones((2, 8, 1, 16), HALF)), (X,)),
     "pool": (
         "a window of 9",
         lambda x: mb.max_pool(x=x, kernel_sizes=[9, 9], strides=[1, 1], pad_type="valid"),
