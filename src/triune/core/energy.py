@@ -1,0 +1,202 @@
+"""Energy as models and requests see it: accounts, bills, and the works by which joules find them.
+
+A *work* is a time in which a unit computed something: a batch, or a step of the transformer engine. What a meter
+counted in that time goes to the model's *account*, and to the *bills* of the requests that asked what they cost.
+`hardware.energy` has the meters, and the accountant that divides what they count.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, NamedTuple, Protocol
+
+from triune.core.units import Unit
+
+
+class EnergyKind(Enum):
+    """Where a number of joules comes from. What comes from nowhere is unavailable, and has no number."""
+
+    MEASURED = "measured"
+    """From a counter or a sensor of the system."""
+    ESTIMATED = "estimated"
+    """The time of the computation, times the watts that a table gives the unit under load."""
+
+    # See `Unit`: Enum's own hash is a slow Python function.
+    __hash__ = object.__hash__
+
+
+class Phase(Enum):
+    """What a unit computed."""
+
+    INFER = "infer"
+    """A batch of a tensor model or of an encoder of texts."""
+    PREFILL = "prefill"
+    """Tokens of prompts."""
+    DECODE = "decode"
+    """Tokens of answers, guessed ones included."""
+    ENCODE = "encode"
+    """Speech, before its decoder reads it."""
+
+    __hash__ = object.__hash__
+
+
+class Accountant(Protocol):
+    """Divides what meters count among works."""
+
+    def record(self, work: "Work") -> None:
+        """Take a work that begins. Any thread may call it; it takes less than a microsecond."""
+        ...
+
+    def why_unavailable(self, unit: Unit) -> str:
+        """Why the joules of a unit are unavailable now; empty if they are available."""
+        ...
+
+    async def settle(self) -> bool:
+        """Wait until every work that has ended is charged.
+
+        Returns:
+            False if the meter does not answer.
+        """
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Bill:
+    """What one request costs. The accountant's thread adds to it; read it after `settle`.
+
+    Attributes:
+        joules: by phase and kind; without an entry for what is not known.
+        missing: why a part of the joules is unavailable; empty if none is.
+    """
+
+    joules: dict[tuple[Phase, EnergyKind], float] = field(default_factory=dict[tuple[Phase, EnergyKind], float])
+    missing: str = ""
+    _accountants: dict[Accountant, None] = field(default_factory=dict[Accountant, None])
+
+    def join(self, accountant: Accountant) -> None:
+        """Record that `accountant` charges works to this bill."""
+        self._accountants[accountant] = None
+
+    def add(self, phase: Phase, kind: EnergyKind, joules: float) -> None:
+        """Charge joules."""
+        key = (phase, kind)
+        self.joules[key] = self.joules.get(key, 0.0) + joules
+
+    async def settle(self) -> None:
+        """Wait until all works of the request that have ended are charged: up to the resolution of the meters."""
+        for accountant in self._accountants:
+            if not await accountant.settle():
+                self.missing = "the energy meter does not answer"
+
+
+def report_of(bills: Sequence[Bill]) -> dict[str, Any]:
+    """What bills say together, for an answer that tells its cost: `kind` ("measured", "estimated", "unavailable"), and
+    `joules` with a part for each phase, or the `reason` why they are unavailable.
+    """
+    missing = next((bill.missing for bill in bills if bill.missing), "")
+    entries = [(phase, kind, joules) for bill in bills for (phase, kind), joules in bill.joules.items()]
+    if missing or not entries:
+        return {"kind": "unavailable", "reason": missing or "no metered unit computed for this request"}
+    is_estimated = any(kind is EnergyKind.ESTIMATED for _, kind, _ in entries)
+    kind = EnergyKind.ESTIMATED if is_estimated else EnergyKind.MEASURED
+    report: dict[str, Any] = {"kind": kind.value, "joules": sum(joules for _, _, joules in entries)}
+    phases = dict.fromkeys(phase for phase, _, _ in entries)
+    if len(phases) > 1 or Phase.INFER not in phases:
+        for each in phases:
+            report[f"{each.value}_joules"] = sum(joules for phase, _, joules in entries if phase is each)
+    return report
+
+
+class Share(NamedTuple):
+    """A part of a work.
+
+    Attributes:
+        phase: what was computed.
+        weight: the part, from 0 to 1. The weights of a work add up to 1.
+        bill: whose request it was; None if nobody asked.
+    """
+
+    phase: Phase
+    weight: float
+    bill: Bill | None = None
+
+
+WHOLE_INFERENCE: Final = (Share(Phase.INFER, 1.0),)
+"""A batch in which no request asked for its cost."""
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """A time in which a unit computed for a model.
+
+    Attributes:
+        account: the model's account on the unit.
+        started_ns: when it began, on the accountant's clock.
+        shares: whose it was.
+        ended_ns: when it ended; 0 while it goes on. Whoever began the work sets it.
+    """
+
+    account: "Account"
+    started_ns: int
+    shares: Sequence[Share]
+    ended_ns: int = 0
+
+
+@dataclass(eq=False)
+class Account:
+    """The energy of one version of a model on one unit.
+
+    Attributes:
+        model: the model's name.
+        version: its version.
+        unit: the unit whose energy it is. The work of an emulated unit is the CPU's.
+        accountant: divides the energy.
+        joules: by phase and kind, since the version was loaded. Only the accountant's thread changes it.
+        quick_ns: the time of batches that ran without a work of their own; only grows. It is for models whose batches
+            are too short and too many to be recorded one by one.
+    """
+
+    model: str
+    version: int
+    unit: Unit
+    accountant: Accountant
+    joules: dict[tuple[Phase, EnergyKind], float] = field(default_factory=dict[tuple[Phase, EnergyKind], float])
+    quick_ns: int = 0
+
+    def begin(self, now_ns: int, shares: Sequence[Share] = WHOLE_INFERENCE) -> Work:
+        """Record that a work begins; the caller sets its `ended_ns` when it ends, whatever happens."""
+        for share in shares:
+            if share.bill is not None:
+                share.bill.join(self.accountant)
+        work = Work(self, now_ns, shares)
+        self.accountant.record(work)
+        return work
+
+    def ran(self, started_ns: int, ended_ns: int, bill: Bill) -> None:
+        """Record a quick batch whose request asked for its cost."""
+        self.begin(started_ns, (Share(Phase.INFER, 1.0, bill),)).ended_ns = ended_ns
+
+    def add(self, phase: Phase, kind: EnergyKind, joules: float) -> None:
+        """Charge joules. Called on the accountant's thread."""
+        key = (phase, kind)
+        self.joules[key] = self.joules.get(key, 0.0) + joules
+
+    def why_unavailable(self) -> str:
+        """Why joules are unavailable now; empty if they are available."""
+        return self.accountant.why_unavailable(self.unit)
+
+    def totals(self) -> Mapping[tuple[Phase, EnergyKind], float]:
+        """A copy of `joules`, for other threads."""
+        return self.joules.copy()
+
+
+def batch_shares(rows: Sequence[tuple[int, Bill | None]]) -> Sequence[Share]:
+    """The shares of a batch by rows: each request's number of rows, and its bill if it asked for its cost."""
+    if all(bill is None for _, bill in rows):
+        return WHOLE_INFERENCE
+    total = sum(num_rows for num_rows, _ in rows)
+    return [Share(Phase.INFER, num_rows / total, bill) for num_rows, bill in rows]
+
+
+GetAccount = Callable[[Unit, bool], Account | None]
+"""Gives the account of a model on a unit, and whether the unit is emulated; None where energy is not metered."""

@@ -1,0 +1,115 @@
+"""The accountant: a thread that reads the meter at an interval, and when somebody waits for a bill."""
+
+import asyncio
+import logging
+import threading
+from typing import Final
+
+from triune.core.threads import start_thread
+from triune.hardware.energy.ledger import EnergyLedger
+from triune.hardware.energy.meter import EnergyMeter
+
+_log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS: Final = 0.1
+"""How often the meter is read."""
+
+_IDLE_SECONDS: Final = 1.0
+"""How often it is read while no rail is available."""
+
+_SETTLE_SECONDS: Final = 2.0
+"""How long a bill, or the end of the server, waits for the meter."""
+
+
+class EnergyAccountant:
+    """Owns a meter, its ledger, and the thread that reads the one for the other.
+
+    Attributes:
+        ledger: makes accounts.
+    """
+
+    def __init__(self, meter: EnergyMeter, interval_seconds: float = INTERVAL_SECONDS) -> None:
+        """Start the thread.
+
+        Args:
+            meter: closed by `close`.
+            interval_seconds: the time between two readings, above 0; at least the meter's resolution is taken, and a
+                second while no rail can be read.
+
+        Raises:
+            NoThreadError: the system cannot start a thread. The caller still owns the meter then.
+        """
+        self.ledger = EnergyLedger(meter, self)
+        self._meter = meter
+        self._interval = max(interval_seconds, meter.resolution_seconds)
+        self._wakes = threading.Condition()
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._is_closed = False
+        self._thread = start_thread(self._work, "triune-energy")
+
+    async def settle(self) -> bool:
+        """Wait until every work that has ended is charged: as long as the meter's resolution at most, and a reading.
+
+        Returns:
+            False if the meter does not answer within two seconds, or is closed.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        with self._wakes:
+            if self._is_closed:
+                return False
+            self._waiting.append((loop, future))
+            self._wakes.notify()
+        try:
+            await asyncio.wait_for(future, _SETTLE_SECONDS)
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the thread, and close the meter, unless that hangs. Blocks for two seconds at most; it may be called
+        again.
+        """
+        with self._wakes:
+            self._is_closed = True
+            self._wakes.notify()
+        self._thread.join(_SETTLE_SECONDS)
+        if not self._thread.is_alive():
+            self._meter.close()
+
+    def _work(self) -> None:
+        while True:
+            waiting, is_closed = self._await_turn()
+            try:
+                self.ledger.sample()
+            except Exception:  # noqa: BLE001 - a defect must not end the metering, nor keep requests waiting
+                _log.exception("energy could not be divided; that of this interval is lost")
+            for loop, future in waiting:
+                try:
+                    loop.call_soon_threadsafe(_resolve, future)
+                except RuntimeError:
+                    # The loop is closed: nobody waits any more.
+                    continue
+            if is_closed:
+                return
+
+    def _await_turn(self) -> tuple[list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]], bool]:
+        """Wait until the meter is to be read: after the interval, or earlier, but not before the meter's resolution, if
+        somebody waits.
+
+        Returns:
+            who waits, and whether this is the last reading.
+        """
+        with self._wakes:
+            # Between two readings, there is always the time in which the counters are updated at least once.
+            self._wakes.wait_for(lambda: self._is_closed, timeout=self._meter.resolution_seconds)
+            has_any = any(not each.reason for each in self.ledger.rails)
+            rest = (self._interval if has_any else _IDLE_SECONDS) - self._meter.resolution_seconds
+            self._wakes.wait_for(lambda: self._is_closed or bool(self._waiting), timeout=rest)
+            waiting, self._waiting = self._waiting, []
+            return waiting, self._is_closed
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,229 @@
+"""Charges what a meter counts to the works of the time between two readings."""
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from triune.core.energy import Account, EnergyKind, Phase, Work
+from triune.core.errors import InternalError
+from triune.core.units import Unit
+from triune.hardware.energy.meter import EnergyMeter, Rail, RailRole, Reading
+from triune.hardware.energy.split import Division, divide
+
+_MAX_WORKS: Final = 1 << 17
+"""The most works between two readings, of which a meter that hangs may keep some megabytes. Older ones are forgotten
+then, and their energy counts as idle.
+"""
+
+_TOLERANCE: Final = 1e-9
+"""Rounding errors of sums, relative to the sum."""
+
+
+@dataclass(slots=True)
+class RailTotals:
+    """What a rail counted so far, in joules: `metered == charged + idle`.
+
+    Attributes:
+        metered: what the meter counted while it was available.
+        charged: what went to models; to their accounts, where the rails of their unit are all available.
+        idle: what was counted while none of the rail's units computed for a model: idle power, other programs, and the
+            server's own work.
+        watts: the mean power between the last two readings; None while the rail is unavailable.
+    """
+
+    metered: float = 0.0
+    charged: float = 0.0
+    idle: float = 0.0
+    watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RailStatus:
+    """A rail as of the last reading.
+
+    Attributes:
+        rail: the rail.
+        totals: what it counted.
+        reason: why it is unavailable; empty if it is not.
+    """
+
+    rail: Rail
+    totals: RailTotals
+    reason: str
+
+
+class Settles(Protocol):
+    """What has the ledger sample."""
+
+    async def settle(self) -> bool:
+        """See `Accountant`."""
+        ...
+
+
+class EnergyLedger:
+    """Reads a meter, and charges each work its part.
+
+    `record` may be called by any thread; `sample` by one thread at a time; the others while nothing samples, or for
+    numbers that may be an interval old.
+    """
+
+    def __init__(self, meter: EnergyMeter, settles: Settles | None = None) -> None:
+        """Args:
+        meter: the caller closes it.
+        settles: has this ledger sample, by another thread; None if the caller does, or `settle` here.
+        """
+        self._meter = meter
+        self._settles = settles
+        self._recorded: deque[Work] = deque(maxlen=_MAX_WORKS)
+        self._works: list[Work] = []
+        self._quick_ns: weakref.WeakKeyDictionary[Account, int] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._totals = {rail.name: RailTotals() for rail in meter.rails}
+        self._last = meter.read()
+
+    @property
+    def rails(self) -> Sequence[RailStatus]:
+        """All rails as of the last reading."""
+        reasons = self._last.unavailable
+        return [RailStatus(rail, self._totals[rail.name], reasons.get(rail.name, "")) for rail in self._meter.rails]
+
+    def record(self, work: Work) -> None:
+        """Take a work that begins. Any thread may call it."""
+        self._recorded.append(work)
+
+    async def settle(self) -> bool:
+        """See `Accountant`."""
+        if self._settles is not None:
+            return await self._settles.settle()
+        self.sample()
+        return True
+
+    def account(self, model: str, version: int, unit: Unit, *, is_emulated: bool = False) -> Account:
+        """A new account. Any thread may call it.
+
+        Args:
+            model: the model's name.
+            version: its version.
+            unit: the unit that computes it.
+            is_emulated: whether the unit is emulated, so that the CPU computes it.
+        """
+        account = Account(model, version, Unit.CPU if is_emulated else unit, self)
+        with self._lock:
+            self._quick_ns[account] = 0
+        return account
+
+    def why_unavailable(self, unit: Unit) -> str:
+        """See `Accountant`; as of the last reading."""
+        return self._usable(self._last, self._last)[1].get(unit, "")
+
+    def sample(self) -> None:
+        """Read the meter, and charge what it counted since the last reading. Does nothing if no time has passed."""
+        before, now = self._last, self._meter.read()
+        if now.time_ns <= before.time_ns:
+            return
+        self._last = now
+        while self._recorded:
+            self._works.append(self._recorded.popleft())
+        with self._lock:
+            accounts = list(self._quick_ns.items())
+        grown: dict[Account, int] = {}
+        for account, counted_ns in accounts:
+            if account.quick_ns != counted_ns:
+                quick_ns = account.quick_ns
+                grown[account] = quick_ns - counted_ns
+                self._quick_ns[account] = quick_ns
+        rails, missing = self._usable(before, now)
+        self._charge(before, now, rails, missing, grown)
+        for work in self._works:
+            if (reason := missing.get(work.account.unit)) and work.started_ns < now.time_ns:
+                for share in work.shares:
+                    if share.bill is not None:
+                        share.bill.missing = reason
+        self._works = [work for work in self._works if not work.ended_ns or work.ended_ns > now.time_ns]
+
+    def check(self) -> None:
+        """Verify the law of `RailTotals`. Raises an InternalError that names the rail that breaks it."""
+        for name, totals in self._totals.items():
+            difference = totals.metered - totals.charged - totals.idle
+            if abs(difference) > _TOLERANCE * max(1.0, totals.metered):
+                raise InternalError(
+                    f"rail '{name}' counted {totals.metered} J, but {totals.charged} J are charged and {totals.idle} J "
+                    "are idle"
+                )
+
+    def _usable(self, before: Reading, now: Reading) -> tuple[Sequence[Rail], Mapping[Unit, str]]:
+        """The rails to charge for the time between two readings, and the reason for each unit whose joules are missing.
+
+        A unit is estimated where it is not measured.
+        """
+        both = before.joules.keys() & now.joules.keys()
+        measured: dict[Unit, str] = {}
+        for rail in self._meter.rails:
+            if rail.role is RailRole.COMPUTE and rail.kind is EnergyKind.MEASURED:
+                reason = now.unavailable.get(rail.name) or before.unavailable.get(rail.name, "")
+                for unit in rail.units:
+                    measured[unit] = measured.get(unit) or reason
+        usable: list[Rail] = []
+        missing = {unit: reason for unit, reason in measured.items() if reason}
+        for rail in self._meter.rails:
+            if rail.name not in both:
+                continue
+            if rail.kind is EnergyKind.MEASURED:
+                usable.append(rail)
+            elif all(measured.get(unit, "none") for unit in rail.units):
+                usable.append(rail)
+                for unit in rail.units:
+                    missing.pop(unit, None)
+        return usable, missing
+
+    def _charge(
+        self,
+        before: Reading,
+        now: Reading,
+        rails: Sequence[Rail],
+        missing: Mapping[Unit, str],
+        quick_ns: Mapping[Account, int],
+    ) -> None:
+        seconds = (now.time_ns - before.time_ns) / 1e9
+        divisions: dict[frozenset[Unit], Division] = {}
+        for name, totals in self._totals.items():
+            if name not in now.joules:
+                totals.watts = None
+        for rail in rails:
+            totals, counted = self._totals[rail.name], now.joules[rail.name] - before.joules[rail.name]
+            division = divisions.get(rail.units)
+            if division is None:
+                works = [work for work in self._works if work.account.unit in rail.units]
+                quick = {account: spent for account, spent in quick_ns.items() if account.unit in rail.units}
+                division = divisions[rail.units] = divide(before.time_ns, now.time_ns, works, quick)
+            idle = counted * division.idle
+            joules = counted
+            if rail.is_load_only:
+                joules, idle = counted - idle, 0.0
+            totals.metered += joules
+            totals.idle += idle
+            totals.charged += joules - idle
+            totals.watts = joules / seconds
+            if rail.role is not RailRole.DETAIL and joules:
+                _give(rail, division, counted, missing)
+
+
+def _give(rail: Rail, division: Division, joules: float, missing: Mapping[Unit, str]) -> None:
+    """Charge each account and bill its part of the joules of an interval.
+
+    Units in `missing` are left out: the joules of their memory alone would pass for all of theirs.
+    """
+    for work, part in division.works:
+        if work.account.unit in missing:
+            continue
+        for phase, weight, bill in work.shares:
+            charged = joules * part * weight
+            work.account.add(phase, rail.kind, charged)
+            if bill is not None:
+                bill.add(phase, rail.kind, charged)
+    for account, part in division.quick:
+        if account.unit not in missing:
+            account.add(Phase.INFER, rail.kind, joules * part)

@@ -1,0 +1,115 @@
+"""The EnergyMeter protocol: cumulative joules of a machine's rails."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from triune.core.energy import EnergyKind
+from triune.core.units import Unit
+
+
+class RailRole(Enum):
+    """What part of a unit's energy a rail is."""
+
+    COMPUTE = "compute"
+    """The unit itself. Without it, the unit's joules are unavailable."""
+    MEMORY = "memory"
+    """The memory that the units use, counted beside them."""
+    DETAIL = "detail"
+    """Contained in another rail, or perhaps: it is shown, and charged to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rail:
+    """A part of a machine whose energy is counted by itself.
+
+    Attributes:
+        name: unique on the machine, such as "package-0" or "gpu-0".
+        units: the units whose work it pays for.
+        role: what part of their energy it is.
+        kind: whether its joules are measured or estimated.
+        source: where they come from, for people.
+        is_load_only: whether the joules are those of a unit that is under load all the time. Then only what ran is
+            charged, and nothing is known of idle times.
+    """
+
+    name: str
+    units: frozenset[Unit]
+    role: RailRole
+    kind: EnergyKind
+    source: str
+    is_load_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a meter read at one time. Each rail is either in `joules` or in `unavailable`.
+
+    Attributes:
+        time_ns: when, on the meter's clock.
+        joules: by the rail's name, since an arbitrary start; never decreases.
+        unavailable: the reason for each rail that cannot be read, by the rail's name.
+    """
+
+    time_ns: int
+    joules: Mapping[str, float]
+    unavailable: Mapping[str, str]
+
+
+class EnergyMeter(Protocol):
+    """Counts the energy of some rails. Used by one thread at a time; it owns what it opens, and `close` frees that.
+
+    A rail can become unavailable at any reading, and come back. What it used meanwhile is unknown, and never counted.
+    """
+
+    @property
+    def rails(self) -> Sequence[Rail]:
+        """The rails, those that are unavailable included. Always the same."""
+        ...
+
+    @property
+    def resolution_seconds(self) -> float:
+        """The shortest time between two readings whose difference tells anything: counters are updated so often."""
+        ...
+
+    def read(self) -> Reading:
+        """Read all rails. Never raises: a rail that fails is unavailable, with the reason."""
+        ...
+
+    def close(self) -> None:
+        """Free everything. Later readings have no rail available. It may be called again."""
+        ...
+
+
+CLOSED = "the meter is closed"
+"""Why no rail of a closed meter is available."""
+
+
+class CumulativeCounter:
+    """The joules of a counter that wraps around at its range, or restarts, and that may be lost for a while."""
+
+    def __init__(self, joules_per_count: float, counts: int | None = None) -> None:
+        """Args:
+        joules_per_count: the joules of one count.
+        counts: how many values the counter has before it begins at 0 again; None if it does not wrap around. One that
+            decreases nevertheless was restarted: what it counted between the readings is unknown, and left out.
+        """
+        self._joules_per_count = joules_per_count
+        self._counts = counts
+        self._last: int | None = None
+        self._joules = 0.0
+
+    def read(self, count: int) -> float:
+        """Take the counter's value, and return the joules since the first one."""
+        if self._last is not None:
+            grown = count - self._last
+            if grown < 0:
+                grown = grown % self._counts if self._counts else 0
+            self._joules += grown * self._joules_per_count
+        self._last = count
+        return self._joules
+
+    def lose(self) -> None:
+        """Record that the counter could not be read: counting goes on with its next value."""
+        self._last = None
