@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest import approx
 
 from support.energy_meters import rail
 from triune.core.clock import VirtualClock
@@ -73,10 +73,10 @@ def test_charged_and_idle_add_up_to_what_was_metered(events: Sequence[tuple[str,
     to_accounts = sum(joules for account in accounts for joules in account.joules.values())
     to_bills = sum(joules for bill in bills for joules in bill.joules.values())
     if not any(what == "lose" for what, _ in events):
-        assert to_accounts == approx(charged, abs=1e-9)
+        assert to_accounts == pytest.approx(charged, abs=1e-9)
         assert all(not bill.missing for bill in bills)
     assert to_accounts <= charged + 1e-9
     assert to_bills <= to_accounts + 1e-9
     if not any(what == "quick" for what, _ in events):
-        assert to_bills == approx(to_accounts, abs=1e-9)
+        assert to_bills == pytest.approx(to_accounts, abs=1e-9)
     assert all(joules >= 0 for account in accounts for joules in account.joules.values())

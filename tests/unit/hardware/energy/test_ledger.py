@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.energy_meters import CPU_UNITS, rail
+from support.energy_meters import rail
 from triune.core.clock import VirtualClock
 from triune.core.energy import Bill, EnergyKind, Phase, Share, batch_shares, report_of
 from triune.core.units import Unit
@@ -264,4 +264,3 @@ def test_too_many_quick_batches_fill_the_interval() -> None:
     division = divide(0, 100, [], {account: 250})
     assert division.idle == 0.0
     assert [part for _, part in division.quick] == pytest.approx([1.0])
-    assert CPU_UNITS == {Unit.CPU, Unit.AMX}
