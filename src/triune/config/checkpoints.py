@@ -1,4 +1,4 @@
-"""What the configs of checkpoints share, whatever the backend: tensors, parameters, and the kind of model."""
+"""What the configs of checkpoints share, whatever the backend: tensors, parameters, refusals, and the kind of model."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Final, cast
 
 from triune.config.datatypes import to_config
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.files import read_file
 from triune.core.tensors import Signature
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInput, ModelOutput
 
 _MAX_CONFIG_BYTES: Final = 64 << 20
+_BATCHING: Final = ("max_batch_size", "dynamic_batching", "sequence_batching", "response_cache", "model_warmup")
 
 
 def complete_tensors(message: ModelConfigMessage, signature: Signature) -> None:
@@ -26,6 +27,22 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature) -> None:
         message.output.extend(
             ModelOutput(name=spec.name, data_type=to_config(spec.datatype), dims=spec.shape)
             for spec in signature.outputs
+        )
+
+
+def refuse_batching(message: ModelConfigMessage, why: str) -> None:
+    """Raise UnsupportedError if a config says how to batch, cache or warm up, which these backends do by themselves.
+
+    Args:
+        message: the config.
+        why: the reason, for the error: "a request to backend 'speech' holds one audio file".
+    """
+    asked = [field.name for field, _ in message.ListFields() if field.name in _BATCHING]
+    if not message.response_cache.enable:
+        asked = [each for each in asked if each != "response_cache"]
+    if asked:
+        raise UnsupportedError(
+            f"model '{message.name}' has '{asked[0]}'; {why}, and the backend batches and warms up by itself: remove it"
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from triune.config.checkpoints import complete_tensors, model_type_of
+from triune.config.checkpoints import complete_tensors, model_type_of, refuse_batching
 from triune.config.instances import read_instances
 from triune.config.layout import inside
 from triune.config.model_config import ModelConfig
@@ -14,7 +14,6 @@ from triune.config.parameters import parameters_of
 from triune.config.policy import BatchingPolicy
 from triune.config.tensors import translate_tensors
 from triune.core.datatypes import DataType
-from triune.core.errors import UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
@@ -34,7 +33,6 @@ PART_TEXTS: Final = 64
 """The most texts that run as one request; longer ones are parted, so that those of other clients need not wait."""
 
 _MODEL_TYPES: Final = frozenset({"bert"})
-_BY_ITSELF: Final = ("max_batch_size", "dynamic_batching", "sequence_batching", "response_cache", "model_warmup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +79,7 @@ def configure_encoder(
         UnsupportedError: the config asks for something that the backend or this machine does not have.
     """
     message = named_copy(given, name)
-    asked = [field.name for field, _ in message.ListFields() if field.name in _BY_ITSELF]
-    if asked:
-        raise UnsupportedError(
-            f"model '{name}' has '{asked[0]}'; backend '{ENCODER}' takes any number of texts in a request, and batches "
-            "by itself: remove it"
-        )
+    refuse_batching(message, f"a request to backend '{ENCODER}' holds any number of texts")
     signature = Signature(
         inputs=(TensorSpec(TEXT_INPUT, DataType.BYTES, (-1,)),),
         outputs=(

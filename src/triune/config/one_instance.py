@@ -1,10 +1,16 @@
-"""What the backends share whose models have one instance that batches all requests: their unit and parameters."""
+"""What backends share whose models have one instance, which batches all requests: its unit, parameters and config."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from triune.config.batching import translate_batching
+from triune.config.checkpoints import complete_tensors
 from triune.config.instances import read_instances
-from triune.config.parameters import UNITS_PARAMETER
+from triune.config.model_config import ModelConfig
+from triune.config.parameters import UNITS_PARAMETER, parameters_of
+from triune.config.tensors import translate_tensors
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.tensors import Rows, Signature
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
@@ -65,3 +71,37 @@ def read_choice(given: Mapping[str, str], name: str, choices: Sequence[str]) -> 
     if text is not None and text not in choices:
         raise InvalidArgumentError(f"parameter '{name}' is {text!r}; it must be one of {', '.join(choices)}")
     return text
+
+
+def one_instance_config(
+    message: ModelConfigMessage, path: Path, signature: Signature, unit: Unit, *, is_decoupled: bool
+) -> ModelConfig:
+    """Make the completed config of a version.
+
+    Args:
+        message: the config with its name and backend; its tensors are filled in if it has none.
+        path: the file or folder of the checkpoint.
+        signature: the tensors of the backend's requests and responses.
+        unit: the unit that runs the model.
+        is_decoupled: whether a request may have any number of responses.
+
+    Raises:
+        InvalidArgumentError: the config's tensors are not those of the signature.
+    """
+    complete_tensors(message, signature)
+    inputs, outputs = translate_tensors(message, signature, {})
+    return ModelConfig(
+        message=message,
+        name=message.name,
+        backend=message.backend,
+        path=path,
+        inputs=inputs,
+        outputs=outputs,
+        units=(unit,),
+        num_instances=1,
+        batching=translate_batching(message, Rows.UNKNOWN),
+        warmup=(),
+        parameters=parameters_of(message),
+        is_decoupled=is_decoupled,
+        metric_tags=dict(message.metric_tags),
+    )

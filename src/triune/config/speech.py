@@ -5,19 +5,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, cast, get_args
 
-from triune.config.batching import translate_batching
-from triune.config.checkpoints import complete_tensors, known_parameters, model_type_of
+from triune.config.checkpoints import known_parameters, model_type_of, refuse_batching
 from triune.config.layout import inside
 from triune.config.limits import LOAD_SECONDS_PARAMETER
 from triune.config.model_config import ModelConfig
 from triune.config.naming import named_copy
-from triune.config.one_instance import read_choice, read_count, unit_of
-from triune.config.parameters import UNITS_PARAMETER, parameters_of
-from triune.config.tensors import translate_tensors
+from triune.config.one_instance import one_instance_config, read_choice, read_count, unit_of
+from triune.config.parameters import UNITS_PARAMETER
 from triune.core.datatypes import DataType
 from triune.core.decoder import DecoderPrecision
-from triune.core.errors import UnsupportedError
-from triune.core.tensors import Rows, Signature, TensorSpec
+from triune.core.tensors import Signature, TensorSpec
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
 
@@ -33,7 +30,6 @@ TEXT_OUTPUT: Final = "text_output"
 
 _MAX_SEQUENCES: Final = 8
 _MAX_SECONDS: Final = 3600
-_BY_ITSELF: Final = ("max_batch_size", "dynamic_batching", "sequence_batching", "response_cache", "model_warmup")
 
 _SIGNATURE: Final = Signature(
     inputs=(
@@ -111,12 +107,7 @@ def configure_speech(
         UnsupportedError: the config asks for something that the backend or this machine does not have.
     """
     message = named_copy(given, name)
-    asked = [field.name for field, _ in message.ListFields() if field.name in _BY_ITSELF]
-    if asked:
-        raise UnsupportedError(
-            f"model '{name}' has '{asked[0]}'; a request to backend '{SPEECH}' holds one audio file, and windows of "
-            "all requests are batched by itself: remove it"
-        )
+    refuse_batching(message, f"a request to backend '{SPEECH}' holds one audio file")
     message.backend = SPEECH
     if not message.HasField("version_policy"):
         message.version_policy.latest.num_versions = 1
@@ -124,21 +115,5 @@ def configure_speech(
     path = version_folder
     if message.default_model_filename:
         path = inside(version_folder, message.default_model_filename, "default_model_filename")
-    complete_tensors(message, _SIGNATURE)
-    inputs, outputs = translate_tensors(message, _SIGNATURE, {})
     unit = unit_of(message, options.precision, machine, runtime, SPEECH)
-    return ModelConfig(
-        message=message,
-        name=name,
-        backend=SPEECH,
-        path=path,
-        inputs=inputs,
-        outputs=outputs,
-        units=(unit,),
-        num_instances=1,
-        batching=translate_batching(message, Rows.UNKNOWN),
-        warmup=(),
-        parameters=parameters_of(message),
-        is_decoupled=False,
-        metric_tags=dict(message.metric_tags),
-    )
+    return one_instance_config(message, path, _SIGNATURE, unit, is_decoupled=False)

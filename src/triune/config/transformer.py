@@ -6,20 +6,18 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast, get_args
 
-from triune.config.batching import translate_batching
-from triune.config.checkpoints import complete_tensors, known_parameters
+from triune.config.checkpoints import known_parameters, refuse_batching
 from triune.config.exports import ONNX_FILENAME, is_exported_decoder
 from triune.config.layout import inside
 from triune.config.limits import LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER
 from triune.config.model_config import ModelConfig
 from triune.config.naming import named_copy
-from triune.config.one_instance import read_choice, read_count, unit_of
-from triune.config.parameters import UNITS_PARAMETER, parameters_of
-from triune.config.tensors import translate_tensors
+from triune.config.one_instance import one_instance_config, read_choice, read_count, unit_of
+from triune.config.parameters import UNITS_PARAMETER
 from triune.core.datatypes import DataType
 from triune.core.decoder import CacheType, DecoderPrecision
-from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.core.tensors import Rows, Signature, TensorSpec
+from triune.core.errors import InvalidArgumentError
+from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInstanceGroup
@@ -171,31 +169,15 @@ def configure_transformer(
         UnsupportedError: the config asks for something that the engine or this machine does not have.
     """
     message = named_copy(given, name)
-    _refuse_batching(message)
+    refuse_batching(message, f"a request to backend '{TRANSFORMER}' holds one prompt")
     message.backend = TRANSFORMER
     message.model_transaction_policy.decoupled = True
     if not message.HasField("version_policy"):
         message.version_policy.latest.num_versions = 1
     path = _checkpoint(message, version_folder)
     options = read_transformer_options(message)
-    complete_tensors(message, _SIGNATURE)
-    inputs, outputs = translate_tensors(message, _SIGNATURE, {})
     unit = unit_of(message, options.precision, machine, runtime, TRANSFORMER)
-    return ModelConfig(
-        message=message,
-        name=message.name,
-        backend=TRANSFORMER,
-        path=path,
-        inputs=inputs,
-        outputs=outputs,
-        units=(unit,),
-        num_instances=1,
-        batching=translate_batching(message, Rows.UNKNOWN),
-        warmup=(),
-        parameters=parameters_of(message),
-        is_decoupled=True,
-        metric_tags=dict(message.metric_tags),
-    )
+    return one_instance_config(message, path, _SIGNATURE, unit, is_decoupled=True)
 
 
 def _checkpoint(message: ModelConfigMessage, version_folder: Path) -> Path:
@@ -220,23 +202,6 @@ def _checkpoint(message: ModelConfigMessage, version_folder: Path) -> Path:
 
 def _is_directory_of_weights(folder: Path) -> bool:
     return (folder / "config.json").exists() and next(folder.glob("*.safetensors"), None) is not None
-
-
-def _refuse_batching(message: ModelConfigMessage) -> None:
-    if message.max_batch_size > 0:
-        raise InvalidArgumentError(
-            f"max_batch_size of model '{message.name}' is {message.max_batch_size}; a request to backend "
-            f"'{TRANSFORMER}' holds one prompt, and the engine batches by itself: remove it"
-        )
-    for name in ("dynamic_batching", "sequence_batching"):
-        if message.HasField(name):
-            raise UnsupportedError(f"model '{message.name}' has '{name}'; the engine batches by itself: remove it")
-    if message.response_cache.enable:
-        raise UnsupportedError(
-            f"model '{message.name}' has 'response_cache', which answers of several responses cannot use: remove it"
-        )
-    if message.model_warmup:
-        raise UnsupportedError(f"model '{message.name}' has 'model_warmup'; the engine warms itself up: remove it")
 
 
 def _folders(given: Mapping[str, str], name: str) -> Mapping[str, str]:

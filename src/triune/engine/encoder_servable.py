@@ -12,9 +12,9 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.finishing import Finishing
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable, only_answer
-from triune.core.statistics import ModelStatistics
 from triune.core.threads import in_thread
 from triune.engine.generation import Placement
+from triune.engine.model_servable import ModelServable
 
 if TYPE_CHECKING:
     # It imports the library of tokenizers, which only servers of checkpoints need.
@@ -24,7 +24,7 @@ MAX_INPUTS: Final = 2048
 """The most texts of a request."""
 
 
-class EncoderServable:
+class EncoderServable(ModelServable[Servable]):
     """A `Servable` that answers requests of texts through another one, which computes parts of them.
 
     Input `text_input`: BYTES [texts]. Outputs: `embedding` or `logits` FP32 [texts, width], and `num_tokens` INT32
@@ -50,13 +50,11 @@ class EncoderServable:
         version: its version.
         on_close: is called after `computing` was closed.
         """
+        super().__init__(computing, name, version)
         self._on_close = on_close
-        self._computing = computing
         self._finishing = Finishing()
         self._encoder = encoder
         self._output = output
-        self._name = name
-        self._version = version
         self.placement = placement
 
     @property
@@ -73,11 +71,6 @@ class EncoderServable:
     def width(self) -> int:
         """See `EmbeddingModel`."""
         return self._encoder.width
-
-    @property
-    def statistics(self) -> ModelStatistics:
-        """See `Servable`."""
-        return self._computing.statistics
 
     async def embed(self, inputs: Sequence[str | Sequence[int]]) -> tuple[Array, int]:
         """See `EmbeddingModel`."""
@@ -99,7 +92,7 @@ class EncoderServable:
         if not 1 <= len(texts) <= MAX_INPUTS:
             raise InvalidArgumentError(f"{len(texts)} inputs are given; a request may have 1 to {MAX_INPUTS}: split it")
         if len(texts) <= PART_TEXTS:
-            return self._computing.submit(
+            return self.model.submit(
                 Call(call.request, call.inputs, len(texts), call.finish, compute_time=call.compute_time)
             )
         parts = [texts[begin : begin + PART_TEXTS] for begin in range(0, len(texts), PART_TEXTS)]
@@ -107,9 +100,7 @@ class EncoderServable:
         try:
             for part in parts:
                 inputs = {TEXT_INPUT: part}
-                futures.append(
-                    self._computing.submit(Call(call.request, inputs, len(part), compute_time=call.compute_time))
-                )
+                futures.append(self.model.submit(Call(call.request, inputs, len(part), compute_time=call.compute_time)))
         except BaseException:
             _cancel(futures)
             raise
@@ -119,17 +110,9 @@ class EncoderServable:
         """See `Servable`."""
         return only_answer(self, call)
 
-    def refuse(self) -> None:
-        """See `Servable`."""
-        self._computing.refuse()
-
-    async def drain(self) -> None:
-        """See `Servable`."""
-        await self._computing.drain()
-
     async def close(self) -> None:
         """See `Servable`."""
-        await self._computing.close()
+        await super().close()
         if self._on_close is not None:
             self._on_close()
 

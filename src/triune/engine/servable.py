@@ -8,23 +8,17 @@ from typing import Protocol
 import numpy as np
 
 from triune.config.transformer import EXCLUDE_INPUT, SAMPLING_INPUT, STREAM_INPUT, TEXT_INPUT, TEXT_OUTPUT
-from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import UNIT_PARAMETER, InferenceResponse
 from triune.core.servable import Call
-from triune.core.statistics import ModelStatistics
 from triune.engine.counters import EngineCounters, EngineState
 from triune.engine.generation import Generation, TextModel
+from triune.engine.model_servable import ModelServable, ServedModel, text_of
 from triune.engine.triton import read_generation
 
 
-class ServedTextModel(TextModel, Protocol):
+class ServedTextModel(TextModel, ServedModel, Protocol):
     """A text model with what a server asks of it beside."""
-
-    @property
-    def statistics(self) -> ModelStatistics:
-        """Triton's counters."""
-        ...
 
     @property
     def counters(self) -> EngineCounters:
@@ -36,40 +30,9 @@ class ServedTextModel(TextModel, Protocol):
         """What the engine holds at this moment."""
         ...
 
-    def refuse(self) -> None:
-        """See `Servable`."""
-        ...
 
-    async def drain(self) -> None:
-        """See `Servable`."""
-        ...
-
-    async def close(self) -> None:
-        """See `Servable`."""
-        ...
-
-
-class TextServable:
-    """Answers requests of tensors with a text model. A request is one prompt; see `triton.read_generation`.
-
-    Attributes:
-        model: the text model.
-    """
-
-    def __init__(self, model: ServedTextModel, name: str, version: int) -> None:
-        """Args:
-        model: closed by `close`.
-        name: the model's name, for responses and errors.
-        version: its version.
-        """
-        self.model = model
-        self._name = name
-        self._version = version
-
-    @property
-    def statistics(self) -> ModelStatistics:
-        """See `Servable`."""
-        return self.model.statistics
+class TextServable(ModelServable[ServedTextModel]):
+    """Answers requests of tensors with a text model. A request is one prompt; see `triton.read_generation`."""
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
         """Refuse the request: a client must be ready for any number of responses.
@@ -81,13 +44,12 @@ class TextServable:
 
     async def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
         """See `Servable`. Without the input `stream` there is one response, with whole answers."""
-        prompt = _text(call.inputs[TEXT_INPUT], TEXT_INPUT)
+        prompt = text_of(call, TEXT_INPUT)
         is_streaming = _flag(call, STREAM_INPUT)
         excludes = _flag(call, EXCLUDE_INPUT, is_streaming)
         if is_streaming and not excludes:
             raise InvalidArgumentError(f"'{EXCLUDE_INPUT}' is false, which needs '{STREAM_INPUT}' to be false, too")
-        given = call.inputs.get(SAMPLING_INPUT)
-        text = None if given is None else _text(given, SAMPLING_INPUT)
+        text = text_of(call, SAMPLING_INPUT) if SAMPLING_INPUT in call.inputs else None
         parameters = dict(call.request.parameters)
         unit = parameters.pop(UNIT_PARAMETER, None)
         if unit not in (None, self.model.placement.unit.value):
@@ -99,20 +61,8 @@ class TextServable:
         answers = self._deltas(request) if is_streaming else self._whole(request, "" if excludes else prompt)
         async with aclosing(answers):
             async for texts, is_final in answers:
-                response = self._response(call, texts, is_final=is_final)
-                yield response if call.finish is None else call.finish.convert(response)
-
-    def refuse(self) -> None:
-        """See `Servable`."""
-        self.model.refuse()
-
-    async def drain(self) -> None:
-        """See `Servable`."""
-        await self.model.drain()
-
-    async def close(self) -> None:
-        """See `Servable`."""
-        await self.model.close()
+                output = np.array([text.encode() for text in texts], np.object_)
+                yield self.respond(call, {TEXT_OUTPUT: output}, is_final=is_final)
 
     async def _deltas(self, request: Generation) -> AsyncGenerator[tuple[list[str], bool]]:
         """What each answer grew by, and whether nothing follows."""
@@ -133,22 +83,7 @@ class TextServable:
                 parts[delta.index].append(delta.text)
         yield ["".join(each) for each in parts], True
 
-    def _response(self, call: Call, texts: list[str], *, is_final: bool) -> InferenceResponse:
-        output = np.array([text.encode() for text in texts], np.object_)
-        outputs: dict[str, Array] = {TEXT_OUTPUT: output}
-        return InferenceResponse(self._name, self._version, outputs, call.request.id, is_final=is_final)
-
 
 def _flag(call: Call, name: str, default: bool = False) -> bool:
     given = call.inputs.get(name)
     return default if given is None else bool(given[0])
-
-
-def _text(array: Array, name: str) -> str:
-    value = array[0]
-    try:
-        return value if isinstance(value, str) else bytes(value).decode()
-    except UnicodeDecodeError as error:
-        raise InvalidArgumentError(
-            f"input '{name}' is not UTF-8: {error.reason} at byte {error.start}; encode the text as UTF-8"
-        ) from None

@@ -139,8 +139,8 @@ async def test_other_models_do_not_embed_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("max_batch_size: 4", "has 'max_batch_size'; backend 'encoder' takes any number of texts"),
-        ("dynamic_batching { }", "has 'dynamic_batching'; backend 'encoder' takes"),
+        ("max_batch_size: 4", "has 'max_batch_size'; a request to backend 'encoder' holds any number of texts"),
+        ("dynamic_batching { }", "has 'dynamic_batching'; a request"),
         ('output { name: "embedding" data_type: TYPE_FP32 dims: [ -1, 31 ] }', "31"),
         ('name: "n"', "directory name must equal model name"),
         ("instance_group { kind: KIND_GPU }", "GPU"),

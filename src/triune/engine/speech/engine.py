@@ -110,7 +110,7 @@ class SpeechEngine:
     async def transcribe(
         self, content: Content | NDArray[np.float32], request: SpeechRequest
     ) -> AsyncGenerator[Segment]:
-        """See `SpeechModel`. The audio may also be samples, FP32 [samples] at 16 kHz."""
+        """See `SpeechModel`."""
         self._require_known(request)
         ticket = self._admission.enter(1)
         failure: TriuneError | None = None

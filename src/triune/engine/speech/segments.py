@@ -4,7 +4,11 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from triune.engine.generation import Placement
+from triune.engine.model_servable import ServedModel
 from triune.engine.speech.audio import Content
 from triune.engine.speech.mel import WINDOW_SECONDS
 from triune.engine.speech.tokens import SECONDS_A_STAMP, SpeechTokens
@@ -81,8 +85,9 @@ class SpeechModel(Protocol):
         """
         ...
 
-    def transcribe(self, content: Content, request: SpeechRequest) -> AsyncGenerator[Segment]:
-        """Read an audio file, and yield its segments as they are found. Closing the generator cancels it.
+    def transcribe(self, content: Content | NDArray[np.float32], request: SpeechRequest) -> AsyncGenerator[Segment]:
+        """Read an audio file, or FP32 [samples] at 16 kHz, and yield its segments as they are found. Closing the
+        generator cancels it.
 
         Raises:
             InvalidArgumentError: the file cannot be decoded, or the request asks for what the model does not know.
@@ -91,6 +96,10 @@ class SpeechModel(Protocol):
             InternalError: the model failed.
         """
         ...
+
+
+class ServedSpeechModel(SpeechModel, ServedModel, Protocol):
+    """A speech model with what a server asks of it beside."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,92 @@
+"""What servables share that answer requests of tensors with a model of their own."""
+
+from collections.abc import Mapping
+from typing import Generic, Protocol, TypeVar
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+from triune.core.requests import InferenceResponse
+from triune.core.servable import Call
+from triune.core.statistics import ModelStatistics
+
+
+class ServedModel(Protocol):
+    """What a server asks of a model, whatever it answers."""
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """Triton's counters."""
+        ...
+
+    def refuse(self) -> None:
+        """See `Servable`."""
+        ...
+
+    async def drain(self) -> None:
+        """See `Servable`."""
+        ...
+
+    async def close(self) -> None:
+        """See `Servable`."""
+        ...
+
+
+M = TypeVar("M", bound=ServedModel)
+
+
+class ModelServable(Generic[M]):
+    """The part of a `Servable` that passes on to its model.
+
+    Attributes:
+        model: the model.
+    """
+
+    def __init__(self, model: M, name: str, version: int) -> None:
+        """Args:
+        model: closed by `close`.
+        name: the model's name, for responses and errors.
+        version: its version.
+        """
+        self.model = model
+        self._name = name
+        self._version = version
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """See `Servable`."""
+        return self.model.statistics
+
+    def refuse(self) -> None:
+        """See `Servable`."""
+        self.model.refuse()
+
+    async def drain(self) -> None:
+        """See `Servable`."""
+        await self.model.drain()
+
+    async def close(self) -> None:
+        """See `Servable`."""
+        await self.model.close()
+
+    def respond(self, call: Call, outputs: Mapping[str, Array], *, is_final: bool = True) -> InferenceResponse:
+        """Make a response, converted as the client wants it."""
+        response = InferenceResponse(self._name, self._version, dict(outputs), call.request.id, is_final=is_final)
+        return response if call.finish is None else call.finish.convert(response)
+
+
+def text_of(call: Call, name: str, default: str = "") -> str:
+    """The text in input `name`, BYTES [1]; `default` if the request does not have it.
+
+    Raises:
+        InvalidArgumentError: it is not UTF-8.
+    """
+    array = call.inputs.get(name)
+    if array is None:
+        return default
+    value = array[0]
+    try:
+        return value if isinstance(value, str) else bytes(value).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(
+            f"input '{name}' is not UTF-8: {error.reason} at byte {error.start}; encode the text as UTF-8"
+        ) from None
