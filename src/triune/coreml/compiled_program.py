@@ -10,7 +10,6 @@ metadata.json       the interface again, for people
 import struct
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.files import read_file
@@ -18,7 +17,7 @@ from triune.coreml.compiled import METADATA, read_compiled
 from triune.coreml.description import Description, read_description
 from triune.coreml.mil import Program
 from triune.coreml.mil_text import read_text
-from triune.coreml.protos import model_pb2
+from triune.coreml.protos import model_pb2, parsed
 from triune.coreml.read_program import read_program
 from triune.coreml.weights import FolderWeights, inside
 
@@ -119,22 +118,8 @@ def _read_core_data(folder: Path) -> tuple[int, Description] | None:
         raise InvalidArgumentError(
             f"'{path}' claims a description of {size} bytes at {start}, but has {len(data)}: is it truncated?"
         )
-    proto = _parse(data[start : start + size], str(path))
+    proto = parsed(model_pb2().ModelDescription(), data[start : start + size], str(path), "the description of a model")
     return int(version), read_description(proto, str(path))
-
-
-def _parse(data: bytes, name: str) -> Any:
-    module = model_pb2()
-    from google.protobuf.message import DecodeError
-
-    proto = module.ModelDescription()
-    try:
-        proto.ParseFromString(data)
-    except (DecodeError, ValueError) as error:
-        raise InvalidArgumentError(
-            f"'{name}': {len(data)} bytes that are not the description of a model: {error}"
-        ) from error
-    return proto
 
 
 def _version_of(program: Program) -> int:

@@ -15,7 +15,7 @@ from triune.core.files import read_file
 from triune.coreml.compiled_program import is_of_core_ml, read_compiled_program
 from triune.coreml.description import Description, read_description
 from triune.coreml.mil import Function, Program
-from triune.coreml.protos import model_pb2
+from triune.coreml.protos import model_pb2, parsed
 from triune.coreml.read_program import find_function, read_program
 from triune.coreml.weights import FolderWeights, MemoryWeights, NoWeights, Weights, WeightsFolder, inside
 
@@ -191,18 +191,7 @@ def _size_of(folder: Path) -> int:
 
 
 def _parse(data: bytes, file: str) -> Any:
-    module = model_pb2()
-    # What a parsing error raises depends on the implementation of protobuf: a ValueError, or protobuf's own exception.
-    from google.protobuf.message import DecodeError
-
-    proto = module.Model()
-    try:
-        proto.ParseFromString(data)
-    except (DecodeError, ValueError) as error:
-        raise InvalidArgumentError(
-            f"'{file}': {len(data)} bytes that are not a Core ML specification: {error}"
-        ) from error
-    return proto
+    return parsed(model_pb2().Model(), data, file, "a Core ML specification")
 
 
 def find_model(path: Path) -> Path:

@@ -5,7 +5,7 @@ import importlib
 import logging
 from typing import Any
 
-from triune.core.errors import UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 
 _REMEDY = "Core ML files need coremltools, which is not installed: pip install 'triune[coreml]'"
 
@@ -26,6 +26,28 @@ def model_pb2() -> Any:
         UnsupportedError: coremltools is not installed.
     """
     return _module("coremltools.proto.Model_pb2")
+
+
+def parsed(message: Any, data: bytes, file: str, what: str) -> Any:
+    """Parse a message.
+
+    Args:
+        message: an empty message, which is filled in and returned.
+        data: the bytes.
+        file: the file that they come from, for errors.
+        what: what they should be, for errors: "a Core ML specification".
+
+    Raises:
+        InvalidArgumentError: they are not such a message.
+    """
+    # What a parsing error raises depends on the implementation of protobuf: a ValueError, or protobuf's own exception.
+    from google.protobuf.message import DecodeError
+
+    try:
+        message.ParseFromString(data)
+    except (DecodeError, ValueError) as error:
+        raise InvalidArgumentError(f"'{file}': {len(data)} bytes that are not {what}: {error}") from error
+    return message
 
 
 # The cache makes later calls cheap: every message that is read or written needs the module.

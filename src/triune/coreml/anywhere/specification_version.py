@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.coreml.protos import model_pb2
+from triune.core.errors import UnsupportedError
+from triune.coreml.protos import model_pb2, parsed
 
 # The version of iOS 26 and macOS 26.
 LARGEST_VERSION = 10
@@ -28,12 +28,7 @@ def lowered(specification: Any) -> Any:
     """
     proto = model_pb2().Model()
     if isinstance(specification, bytes):
-        from google.protobuf.message import DecodeError
-
-        try:
-            proto.ParseFromString(specification)
-        except (DecodeError, ValueError) as error:
-            raise InvalidArgumentError(f"{len(specification)} bytes that are not a specification: {error}") from error
+        parsed(proto, specification, "specification", "a Core ML specification")
     else:
         proto.CopyFrom(specification)
     proto.specificationVersion = _version_of(proto)

@@ -1,40 +1,21 @@
 """Writes the answers of `chat/completions`, whole or as events."""
 
-import asyncio
-import secrets
-import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
-
-import orjson
 
 from triune.engine.generation import Placement
 from triune.engine.sequence import FinishReason
 from triune.engine.tools.pieces import CallArguments, CallBegin, Text
 from triune.frontends.bodies.budget import Reservation
+from triune.frontends.openai.choices import Choices
 from triune.frontends.openai.logprobs import chat_logprobs
 from triune.frontends.openai.requests import TextRequest
-from triune.frontends.text.answers import Cost, Part
+from triune.frontends.text.answers import Part
 from triune.frontends.text.blocks import Block, add_to_blocks, call_id
 from triune.frontends.text.json_parts import JsonParts, encoded_elements
 
-DONE = b"data: [DONE]\n\n"
-"""The last event of a stream."""
-
-
-def event(document: dict[str, Any]) -> bytes:
-    """An event without a name."""
-    return b"data: %s\n\n" % orjson.dumps(document)
-
-
-def usage_of(cost: Cost) -> dict[str, Any]:
-    """What answers cost, in the form of chats and completions."""
-    return {
-        "prompt_tokens": cost.num_prompt_tokens,
-        "completion_tokens": cost.num_tokens,
-        "total_tokens": cost.num_prompt_tokens + cost.num_tokens,
-        "prompt_tokens_details": {"cached_tokens": cost.num_cached_tokens},
-    }
+_WHOLE = "chat.completion"
+_CHUNK = "chat.completion.chunk"
 
 
 def finish_reason(part: Part) -> str | None:
@@ -53,16 +34,13 @@ class ChatAnswer:
         request: the request.
         placement: where the model runs.
         """
-        self._request = request
-        self._placement = placement
-        self._cost = Cost(request.generation.num_answers)
-        self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": request.model}
+        self._choices = Choices(request, placement, "chatcmpl")
 
     async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
         """The answer as events. Those of one part are sent at once."""
         begun: set[int] = set()
         async for part in parts:
-            self._cost.add(part)
+            self._choices.cost.add(part)
             chunks: list[bytes] = []
             if part.index not in begun:
                 begun.add(part.index)
@@ -75,42 +53,17 @@ class ChatAnswer:
                 chunks.append(self._chunk(part, {}, reason=finish_reason(part)))
             if chunks:
                 yield b"".join(chunks)
-        if self._request.has_usage or self._request.has_report:
-            yield event({**self._document("chat.completion.chunk"), "choices": []}) + DONE
-        else:
-            yield DONE
+        yield self._choices.end(_CHUNK)
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
         """The answer as one document, in pieces. The reservation grows with it."""
-        choices: dict[int, _Choice] = {}
-        async for part in parts:
-            held.grow(part.num_bytes)
-            self._cost.add(part)
-            choices.setdefault(part.index, _Choice()).add(part)
-        json = JsonParts()
-        json.open_object(self._document("chat.completion"), "choices")
-        json.add(b"[")
-        for number, index in enumerate(sorted(choices)):
-            json.add(b"," if number else b"")
-            choices[index].write(index, json)
-            await asyncio.sleep(0)
-        json.add(b"]}")
-        return json.flush()
+        return await self._choices.whole(_WHOLE, parts, held, lambda _: _Choice())
 
     def _chunk(self, part: Part, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> bytes:
         choice: dict[str, Any] = {"index": part.index, "delta": delta, "logprobs": None, "finish_reason": reason}
         if logprobs is not None:
             choice["logprobs"] = {"content": logprobs}
-        document: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
-        if self._request.has_usage:
-            document["usage"] = None
-        return event(document)
-
-    def _document(self, kind: str) -> dict[str, Any]:
-        document: dict[str, Any] = {**self._head, "object": kind, "usage": usage_of(self._cost)}
-        if self._request.has_report:
-            document["triune"] = self._cost.report(self._placement)
-        return document
+        return self._choices.chunk(_CHUNK, choice)
 
 
 def _deltas(part: Part) -> list[dict[str, Any]]:

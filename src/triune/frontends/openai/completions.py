@@ -1,18 +1,17 @@
 """Writes the answers of `completions`, whole or as events."""
 
-import asyncio
-import secrets
-import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from triune.engine.generation import Placement
 from triune.frontends.bodies.budget import Reservation
-from triune.frontends.openai.chats import DONE, event, usage_of
+from triune.frontends.openai.choices import Choices
 from triune.frontends.openai.logprobs import completion_logprobs
 from triune.frontends.openai.requests import TextRequest
-from triune.frontends.text.answers import Cost, Part
+from triune.frontends.text.answers import Part
 from triune.frontends.text.json_parts import JsonParts, encoded_elements
+
+_KIND = "text_completion"
 
 
 class CompletionAnswer:
@@ -24,22 +23,15 @@ class CompletionAnswer:
         placement: where the model runs.
         echoes: the text of each prompt, with which its answers begin; empty if they do not.
         """
-        self._request = request
-        self._placement = placement
+        self._num_answers = request.generation.num_answers
         self._echoes = echoes
-        self._cost = Cost(request.generation.num_answers)
-        self._head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": request.model,
-        }
+        self._choices = Choices(request, placement, "cmpl")
 
     async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
         """The answer as events."""
         offsets: dict[int, int] = {}
         async for part in parts:
-            self._cost.add(part)
+            self._choices.cost.add(part)
             text, logprobs, reason = part.delta.text, None, part.delta.finish_reason
             if part.index not in offsets:
                 offsets[part.index] = 0
@@ -50,42 +42,15 @@ class CompletionAnswer:
             if text or logprobs or reason is not None:
                 ended = None if reason is None else reason.value
                 choice = {"index": part.index, "text": text, "logprobs": logprobs, "finish_reason": ended}
-                document: dict[str, Any] = {**self._head, "choices": [choice]}
-                if self._request.has_usage:
-                    document["usage"] = None
-                yield event(document)
-        if self._request.has_usage or self._request.has_report:
-            yield event({**self._document(), "choices": []}) + DONE
-        else:
-            yield DONE
+                yield self._choices.chunk(_KIND, choice)
+        yield self._choices.end(_KIND)
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
         """The answer as one document, in pieces. The reservation grows with it."""
-        choices: dict[int, _Choice] = {}
-        async for part in parts:
-            held.grow(part.num_bytes)
-            self._cost.add(part)
-            if part.index not in choices:
-                choices[part.index] = _Choice(self._echo(part.index))
-            choices[part.index].add(part)
-        json = JsonParts()
-        json.open_object(self._document(), "choices")
-        json.add(b"[")
-        for number, index in enumerate(sorted(choices)):
-            json.add(b"," if number else b"")
-            choices[index].write(index, json)
-            await asyncio.sleep(0)
-        json.add(b"]}")
-        return json.flush()
+        return await self._choices.whole(_KIND, parts, held, lambda index: _Choice(self._echo(index)))
 
     def _echo(self, index: int) -> str:
-        return self._echoes[index // self._request.generation.num_answers] if self._echoes else ""
-
-    def _document(self) -> dict[str, Any]:
-        document: dict[str, Any] = {**self._head, "usage": usage_of(self._cost)}
-        if self._request.has_report:
-            document["triune"] = self._cost.report(self._placement)
-        return document
+        return self._echoes[index // self._num_answers] if self._echoes else ""
 
 
 class _Choice:

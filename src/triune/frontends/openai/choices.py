@@ -1,0 +1,114 @@
+"""What the answers of `chat/completions` and `completions` share: a document of choices, and what they cost."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Protocol
+
+import orjson
+
+from triune.engine.generation import Placement
+from triune.frontends.bodies.budget import Reservation
+from triune.frontends.openai.requests import TextRequest
+from triune.frontends.text.answers import Cost, Part
+from triune.frontends.text.json_parts import JsonParts
+
+_DONE = b"data: [DONE]\n\n"
+
+
+def event(document: dict[str, Any]) -> bytes:
+    """An event without a name."""
+    return b"data: %s\n\n" % orjson.dumps(document)
+
+
+class Choice(Protocol):
+    """One of a request's answers, while it is collected."""
+
+    def add(self, part: Part) -> None:
+        """Add what the answer grew by."""
+        ...
+
+    def write(self, index: int, json: JsonParts) -> None:
+        """Write the answer, which is the choice with this index."""
+        ...
+
+
+class Choices:
+    """Writes the documents of a request's answers.
+
+    Attributes:
+        cost: what the answers cost; whoever reads their parts adds to it.
+    """
+
+    def __init__(self, request: TextRequest, placement: Placement, prefix: str) -> None:
+        """Args:
+        request: the request.
+        placement: where the model runs.
+        prefix: what the answer's id begins with.
+        """
+        self.cost = Cost(request.generation.num_answers)
+        self._request = request
+        self._placement = placement
+        self._head = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": request.model}
+
+    def chunk(self, kind: str, choice: dict[str, Any]) -> bytes:
+        """An event with a part of one choice.
+
+        Args:
+            kind: the document's `object`.
+            choice: the part.
+        """
+        document: dict[str, Any] = {**self._head, "object": kind, "choices": [choice]}
+        if self._request.has_usage:
+            document["usage"] = None
+        return event(document)
+
+    def end(self, kind: str) -> bytes:
+        """The last events: what the answers cost if the request asks for it, and the end."""
+        if self._request.has_usage or self._request.has_report:
+            return event({**self._document(kind), "choices": []}) + _DONE
+        return _DONE
+
+    async def whole(
+        self, kind: str, parts: AsyncGenerator[Part], held: Reservation, new_choice: Callable[[int], Choice]
+    ) -> Sequence[bytes]:
+        """All answers as one document, in pieces.
+
+        Args:
+            kind: the document's `object`.
+            parts: what the answers grow by.
+            held: the request's reservation of memory, which grows with them.
+            new_choice: makes an empty answer for an index.
+        """
+        choices: dict[int, Choice] = {}
+        async for part in parts:
+            held.grow(part.num_bytes)
+            self.cost.add(part)
+            if part.index not in choices:
+                choices[part.index] = new_choice(part.index)
+            choices[part.index].add(part)
+        json = JsonParts()
+        json.open_object(self._document(kind), "choices")
+        json.add(b"[")
+        for number, index in enumerate(sorted(choices)):
+            json.add(b"," if number else b"")
+            choices[index].write(index, json)
+            await asyncio.sleep(0)
+        json.add(b"]}")
+        return json.flush()
+
+    def _document(self, kind: str) -> dict[str, Any]:
+        document: dict[str, Any] = {**self._head, "object": kind, "usage": _usage(self.cost)}
+        if self._request.has_report:
+            document["triune"] = self.cost.report(self._placement)
+        return document
+
+
+def _usage(cost: Cost) -> dict[str, Any]:
+    return {
+        "prompt_tokens": cost.num_prompt_tokens,
+        "completion_tokens": cost.num_tokens,
+        "total_tokens": cost.num_prompt_tokens + cost.num_tokens,
+        "prompt_tokens_details": {"cached_tokens": cost.num_cached_tokens},
+    }
