@@ -35,7 +35,7 @@ class ChipCpu:
         matrix_unit: "SME" if programs reach the matrix units by Arm's instructions of that name; "AMX" if only Apple's
             Accelerate reaches them, by instructions that Apple does not publish.
         matrix_fp32_tflops: all matrix units together, in fp32.
-        fp32_tflops: matrix products in fp32 by all that the CPU has, its matrix units among that.
+        matmul_fp32_tflops: the rate that large matrix products in fp32 reach, matrix units among what computes them.
         gb_per_s: the rate at which programs on it read memory.
         watts: under load.
     """
@@ -46,7 +46,7 @@ class ChipCpu:
     matrix_units: Figure | None = field(default=None, metadata=_UNITS)
     matrix_unit: Fact | None = field(default=None, metadata={CHOICES: ("AMX", "SME")})
     matrix_fp32_tflops: Figure | None = field(default=None, metadata=_TFLOPS)
-    fp32_tflops: Figure | None = field(default=None, metadata=_TFLOPS)
+    matmul_fp32_tflops: Figure | None = field(default=None, metadata=_TFLOPS)
     gb_per_s: Figure | None = field(default=None, metadata=_GB_PER_S)
     watts: Figure | None = field(default=None, metadata=_W)
 

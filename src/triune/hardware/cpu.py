@@ -11,12 +11,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from triune.core.errors import UnsupportedError
 from triune.hardware.cores import num_usable_cores
+from triune.hardware.tiles import ask_for_tiles, parse_tiles
 
-_SYSCTL = ("/usr/sbin/sysctl", "machdep.cpu", "hw")
-_ARM_FEATURE = "hw.optional.arm."
+SYSCTL: Final = ("/usr/sbin/sysctl", "machdep.cpu", "hw", "sysctl.proc_translated")
+"""The command whose output `parse_sysctl` reads. Where a name is unknown it prints the others, and fails."""
+
+_ARM_FEATURE: Final = "hw.optional.arm."
+_UNKNOWN: Final = "unknown CPU"
+_MOST_DIGITS: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +47,21 @@ class Cpu:
         num_cores: logical cores that this process may use, at least 1.
         features: instruction set extensions, as the system names them: "amx_tile" on Linux, "FEAT_SME" on macOS.
         levels: the kinds of cores, the fastest first; empty if unknown.
+        is_translated: whether Rosetta translates this process, so that it sees an Intel CPU in place of Apple's.
+        tiles_refused: of a CPU with AMX tiles, why this process may not use them; "" if it may.
     """
 
     name: str
     num_cores: int
     features: frozenset[str]
     levels: tuple[CoreLevel, ...] = ()
+    is_translated: bool = False
+    tiles_refused: str = ""
 
     @property
     def is_apple_silicon(self) -> bool:
-        """Whether it is one of Apple's CPUs."""
-        return self.name.startswith("Apple ")
+        """Whether it is one of Apple's CPUs, and this process runs on it as it is."""
+        return self.name.startswith("Apple ") and not self.is_translated
 
 
 def read_cpu() -> Cpu:
@@ -62,47 +72,62 @@ def read_cpu() -> Cpu:
     """
     if sys.platform == "linux":
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        return parse_cpuinfo(text, machine=platform.machine(), num_cores=num_usable_cores())
+        return parse_cpuinfo(text, machine=platform.machine(), num_cores=num_usable_cores(), tiles=ask_for_tiles())
     if sys.platform == "darwin":
-        return parse_sysctl(subprocess.run(_SYSCTL, check=True, capture_output=True, text=True).stdout)
+        text = subprocess.run(SYSCTL, check=False, capture_output=True, text=True, errors="replace").stdout
+        return parse_sysctl(text, machine=platform.machine())
     raise UnsupportedError(f"Triune runs on macOS and Linux, not on {sys.platform}")
 
 
-def parse_cpuinfo(text: str, *, machine: str, num_cores: int) -> Cpu:
+def parse_cpuinfo(text: str, *, machine: str, num_cores: int, tiles: str | None = None) -> Cpu:
     """Parse Linux's /proc/cpuinfo.
 
     Args:
         text: the whole file.
         machine: the architecture's name, used if the kernel reports no model name (as on Arm).
         num_cores: logical cores that this process may use; the file lists the whole machine's.
+        tiles: what the kernel answered to `ask_for_tiles`; None if it was not asked, which counts as permission.
     """
     processors = list(_processors(text))
     first = processors[0] if processors else dict[str, str]()
     name = first.get("model name") or first.get("Model") or f"{machine} CPU"
     # Cores may differ (big and little ones of Arm): only features that all of them have count.
     features = [frozenset((each.get("flags") or each.get("Features") or "").split()) for each in processors]
-    return Cpu(" ".join(name.split()), num_cores, frozenset[str].intersection(*features) if features else frozenset())
+    common = frozenset[str].intersection(*features) if features else frozenset[str]()
+    refused = parse_tiles(tiles) if "amx_tile" in common and tiles is not None else ""
+    return Cpu(" ".join(name.split()), num_cores, common, tiles_refused=refused)
 
 
-def parse_sysctl(text: str) -> Cpu:
-    """Parse macOS's `sysctl machdep.cpu hw`. macOS has no affinity: every active core is usable."""
+def parse_sysctl(text: str, machine: str = "") -> Cpu:
+    """Parse the output of `SYSCTL` on macOS. macOS has no affinity: every active core is usable.
+
+    Args:
+        text: the output; what is missing or no number is taken as unknown.
+        machine: the architecture for which this process's Python was built, "arm64" or "x86_64".
+    """
     facts = _facts(text.splitlines())
     levels = tuple(_levels(facts))
     total = sum(level.num_cores for level in levels)
-    num_cores = int(facts.get("hw.activecpu") or facts.get("hw.logicalcpu") or total)
+    num_cores = _count(facts.get("hw.activecpu")) or _count(facts.get("hw.logicalcpu")) or total
     features = {
         key.removeprefix(_ARM_FEATURE) for key, value in facts.items() if key.startswith(_ARM_FEATURE) and value == "1"
     }
-    name = facts.get("machdep.cpu.brand_string", "unknown CPU")
-    return Cpu(name, max(1, num_cores), frozenset(features), levels)
+    name = facts.get("machdep.cpu.brand_string") or _UNKNOWN
+    # `sysctl` runs translated or not, as the system likes, so each of these may be the only sign.
+    is_translated = (
+        facts.get("sysctl.proc_translated") == "1"
+        or name.startswith("VirtualApple")
+        or (machine == "x86_64" and facts.get("hw.optional.arm64") == "1")
+    )
+    return Cpu(name, max(1, num_cores), frozenset(features), levels, is_translated)
 
 
 def _levels(facts: Mapping[str, str]) -> Iterator[CoreLevel]:
     for index in itertools.count():
-        num_cores = facts.get(f"hw.perflevel{index}.physicalcpu")
+        num_cores = _count(facts.get(f"hw.perflevel{index}.physicalcpu"))
         if num_cores is None:
             return
-        yield CoreLevel(facts.get(f"hw.perflevel{index}.name", f"level {index}"), int(num_cores))
+        yield CoreLevel(facts.get(f"hw.perflevel{index}.name") or f"level {index}", num_cores)
 
 
 def _processors(text: str) -> Iterator[Mapping[str, str]]:
@@ -111,6 +136,11 @@ def _processors(text: str) -> Iterator[Mapping[str, str]]:
         facts = _facts(paragraph.splitlines())
         if "processor" in facts:
             yield facts
+
+
+def _count(text: str | None) -> int | None:
+    is_number = text is not None and text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    return int(text) if text is not None and is_number else None
 
 
 def _facts(lines: list[str]) -> dict[str, str]:

@@ -11,6 +11,12 @@ AMX_FEATURES = frozenset({"amx_tile", "amx_bf16"})
 """Linux's names for Intel's tile registers and their bf16 products. Source: /proc/cpuinfo's x86 flags."""
 
 
+_ROSETTA = (
+    "Rosetta translates this Python, which was built for Intel, and hides this unit of Apple's: install a Python for "
+    "arm64 (`python -c 'import platform; print(platform.machine())'` prints arm64), and Triune in it"
+)
+
+
 def is_installed(package: str) -> bool:
     """Whether a Python package is installed. Does not import it."""
     return importlib.util.find_spec(package) is not None
@@ -27,8 +33,11 @@ def detect_units(
         nvidia: the NVIDIA GPU of a machine that is not Apple's, "" for none; None reads it.
     """
     cores = f"{cpu.num_cores} core{'s' if cpu.num_cores > 1 else ''}"
-    present = UnitStatus(Unit.CPU, Presence.PRESENT, f"{cpu.name}, {cores}")
+    name = f"{cpu.name} (Apple's CPU behind Rosetta)" if cpu.is_translated else cpu.name
+    present = UnitStatus(Unit.CPU, Presence.PRESENT, f"{name}, {cores}")
     has_core_ml = is_installed("coremltools") or is_installed("coreai")
+    if cpu.is_translated:
+        return (present, *(UnitStatus(unit, Presence.ABSENT, reason=_ROSETTA) for unit in Unit if unit is not Unit.CPU))
     if cpu.is_apple_silicon:
         has_mlx = is_installed("mlx")
         return (
@@ -57,6 +66,8 @@ def _apple(unit: Unit, words: str, cpu: Cpu, *, has_core_ml: bool, has_mlx: bool
 def _amx(cpu: Cpu, *, is_installed: Callable[[str], bool]) -> UnitStatus:
     if missing := sorted(AMX_FEATURES - cpu.features):
         reason = f"{cpu.name} has no AMX tiles: it lacks {' and '.join(missing)} (Intel Xeons have them from 2023 on)"
+    elif cpu.tiles_refused:
+        reason = f"{cpu.name} has AMX tiles, but {cpu.tiles_refused}"
     elif not is_installed("openvino"):
         reason = f"{cpu.name} has AMX tiles, but OpenVINO is not installed: pip install 'triune[openvino]'"
     else:

@@ -1,0 +1,202 @@
+"""Describes each unit of a machine from what its system printed, and from the table of chips."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.hardware.abilities import features, precisions
+from triune.hardware.caches import parse_caches, parse_perflevel_caches
+from triune.hardware.chip import Chip
+from triune.hardware.chips import find_chip
+from triune.hardware.cpu import CoreLevel, Cpu
+from triune.hardware.facts import UnitFacts
+from triune.hardware.figures import Figure, FigureKind
+from triune.hardware.macos import AppleGpu, parse_displays, parse_neural_engine
+from triune.hardware.nvml import NvidiaGpu, parse_nvml
+from triune.hardware.outputs import Outputs
+from triune.hardware.units import detect_units, is_installed
+
+_COUNTS: Final = ("cores", "super_cores", "performance_cores", "efficiency_cores")
+_OF_MATRIX_UNITS: Final = ("matrix_units", "matrix_fp32_tflops")
+_BY_NVML: Final = "derived from what NVML tells"
+
+
+def describe_units(outputs: Outputs, *, is_installed: Callable[[str], bool] = is_installed) -> tuple[UnitFacts, ...]:
+    """What is known of each unit, in the order of `Unit`, without runtimes and without what was measured here.
+
+    Args:
+        outputs: what this machine's system printed. Texts that say nothing make fields unavailable, with the reason.
+        is_installed: returns whether a Python package is installed.
+    """
+    cpu = outputs.cpu()
+    gpus, no_gpu = parse_nvml(outputs.text("nvml"))
+    nvidia = outputs.text("nvidia") or _names(gpus)
+    statuses = detect_units(cpu, is_installed=is_installed, nvidia=nvidia)
+    chip = find_chip(cpu.name) if cpu.is_apple_silicon else None
+    describe = _Describer(outputs, cpu, chip, gpus, no_gpu, nvidia)
+    return tuple(describe.unit(status) for status in statuses)
+
+
+def expected_rate(unit: Unit, *, is_apple: bool) -> str:
+    """The name of the rate that a reader looks for first; where it is missing, the facts say why."""
+    match unit:
+        case Unit.CPU:
+            return "matmul_fp32_tflops"
+        case Unit.AMX:
+            return "matrix_fp32_tflops" if is_apple else "matmul_bf16_tflops"
+        case Unit.GPU:
+            return "fp32_tflops"
+        case Unit.ANE:
+            return "tops"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Describer:
+    outputs: Outputs
+    cpu: Cpu
+    chip: Chip | None
+    gpus: Sequence[NvidiaGpu]
+    no_gpu: str
+    nvidia: str
+
+    def unit(self, status: UnitStatus) -> UnitFacts:
+        if status.presence is Presence.ABSENT:
+            return UnitFacts(status)
+        able = UnitFacts(
+            status,
+            precisions=precisions(status.unit, self.cpu, self.chip),
+            features=features(status.unit, self.cpu, self.chip),
+        )
+        match status.unit:
+            case _ if status.presence is Presence.EMULATED:
+                return able
+            case Unit.CPU:
+                return self._cpu(able)
+            case Unit.AMX:
+                return self._amx(able)
+            case Unit.GPU:
+                return self._apple_gpu(able) if self.cpu.is_apple_silicon else self._nvidia_gpu(able)
+            case Unit.ANE:
+                return self._ane(able)
+
+    def _cpu(self, facts: UnitFacts) -> UnitFacts:
+        is_mac = self.outputs.system == "darwin"
+        caches = (
+            parse_perflevel_caches(self.outputs.text("sysctl")) if is_mac else parse_caches(self.outputs.text("caches"))
+        )
+        unavailable = dict[str, str]() if caches else {"caches": "the system lists none"}
+        cores = self.cpu.levels or (CoreLevel("logical", self.cpu.num_cores),)
+        figures = self._figures("cpu", left_out=(*_COUNTS, *_OF_MATRIX_UNITS))
+        return self._with_memory(facts, cores=cores, caches=caches, figures=figures, unavailable=unavailable)
+
+    def _amx(self, facts: UnitFacts) -> UnitFacts:
+        figures = {name: figure for name, figure in self._figures("cpu").items() if name in _OF_MATRIX_UNITS}
+        return self._with_memory(facts, figures=figures)
+
+    def _apple_gpu(self, facts: UnitFacts) -> UnitFacts:
+        gpu = self._displays()
+        cores = (CoreLevel("gpu", gpu.num_cores),) if gpu.num_cores else ()
+        figures = self._figures("gpu", left_out=("cores",) if cores else ())
+        unavailable = {"cores": gpu.reason} if gpu.reason else {}
+        return self._with_memory(facts, cores=cores, figures=figures, unavailable=unavailable)
+
+    def _ane(self, facts: UnitFacts) -> UnitFacts:
+        ane = parse_neural_engine(self.outputs.text("neural_engine"))
+        cores = (CoreLevel("neural engine", ane.num_cores),) if ane.num_cores else ()
+        figures = self._figures("ane", left_out=("cores",) if cores else ())
+        reason = self.outputs.failures.get("neural_engine") or ane.reason
+        unavailable = {"cores": reason} if reason else {}
+        return self._with_memory(facts, cores=cores, figures=figures, unavailable=unavailable)
+
+    def _nvidia_gpu(self, facts: UnitFacts) -> UnitFacts:
+        if not self.gpus:
+            return dataclasses.replace(facts, name=self.nvidia, unavailable={"cores, memory and rates": self.no_gpu})
+        gpu = self.gpus[0]
+        counts = (("multiprocessors", gpu.num_multiprocessors), ("cuda", gpu.num_cores))
+        figures = dict[str, Figure]()
+        if gpu.gb_per_s:
+            note = f"{gpu.bus_width_bits} bits at {gpu.memory_clock_mhz} MHz, two bits a pin and cycle"
+            figures["memory_gb_per_s"] = Figure(gpu.gb_per_s, "GB/s", FigureKind.CLAIMED, _BY_NVML, note=note)
+        if gpu.fp32_tflops:
+            note = f"{gpu.num_cores} cores at {gpu.core_clock_mhz} MHz, a product and a sum a cycle"
+            figures["fp32_tflops"] = Figure(gpu.fp32_tflops, "TFLOPS", FigureKind.CLAIMED, _BY_NVML, "fp32", note=note)
+        names = {"memory_gb_per_s": gpu.gb_per_s, "fp32_tflops": gpu.fp32_tflops, "memory": gpu.memory_bytes}
+        return dataclasses.replace(
+            facts,
+            name=self.nvidia,
+            cores=tuple(CoreLevel(kind, count) for kind, count in counts if count),
+            features={**facts.features, **_of_driver(gpu)},
+            memory_bytes=gpu.memory_bytes,
+            figures=figures,
+            unavailable={name: "NVML does not tell it of this GPU" for name, value in names.items() if not value},
+        )
+
+    def _with_memory(self, facts: UnitFacts, *, figures: Mapping[str, Figure], **changes: Any) -> UnitFacts:
+        """The facts of a unit that shares the CPU's memory, with what the table says of the memory."""
+        bandwidth = {
+            f"memory_{name}": figure for name, figure in self._figures("memory", left_out=("size_gb",)).items()
+        }
+        unavailable = dict[str, str](changes.pop("unavailable", {}))
+        expected = ("memory_gb_per_s", expected_rate(facts.unit, is_apple=self.cpu.is_apple_silicon))
+        unavailable |= {name: self._why_unknown() for name in expected if name not in {**bandwidth, **figures}}
+        return dataclasses.replace(
+            facts,
+            name=self.cpu.name,
+            memory_bytes=self.outputs.memory_bytes,
+            is_memory_shared=facts.unit is not Unit.CPU,
+            figures={**bandwidth, **figures},
+            unavailable=unavailable,
+            **changes,
+        )
+
+    def _why_unknown(self) -> str:
+        if self.chip:
+            return f"nobody published it of {self.chip.name}, as far as the table of chips knows"
+        if self.cpu.is_apple_silicon:
+            return f"the table of chips has no {self.cpu.name}"
+        return "the system does not tell it; `triune units --measure` measures it"
+
+    def _figures(self, section: str, left_out: Sequence[str] = ()) -> Mapping[str, Figure]:
+        """The known figures of a section of the chip; of GPU and memory, those of this machine's configuration."""
+        if self.chip is None:
+            return dict[str, Figure]()
+        part = getattr(self.chip, section)
+        found = {each.name: getattr(part, each.name) for each in dataclasses.fields(part) if each.name not in left_out}
+        figures = {name: figure for name, figure in found.items() if isinstance(figure, Figure)}
+        if section not in ("gpu", "memory"):
+            return figures
+        return {name: self._of_configuration(self.chip, figure) for name, figure in figures.items()}
+
+    def _of_configuration(self, chip: Chip, figure: Figure) -> Figure:
+        """A figure of the largest configuration, as it is of a chip with fewer GPU cores.
+
+        Where the figure has a value for each smaller configuration of the GPU, it is that; where it is a rate of all
+        cores, a note says whose it is.
+        """
+        cores, num_cores = chip.gpu.cores, self._displays().num_cores
+        if cores is None or num_cores not in cores.smaller:
+            return figure
+        if len(figure.smaller) == len(cores.smaller):
+            value = figure.smaller[cores.smaller.index(num_cores)]
+            return dataclasses.replace(figure, value=value, smaller=(), low=None, high=None)
+        if not figure.basis:
+            return figure
+        own = f"with {cores.value:g} GPU cores; this one has {num_cores}"
+        return dataclasses.replace(figure, note=f"{figure.note}; {own}" if figure.note else own)
+
+    def _displays(self) -> AppleGpu:
+        gpu = parse_displays(self.outputs.text("displays"))
+        failure = self.outputs.failures.get("displays")
+        return dataclasses.replace(gpu, reason=failure) if failure else gpu
+
+
+def _names(gpus: Sequence[NvidiaGpu]) -> str:
+    names = [each.name for each in gpus]
+    kinds = dict.fromkeys(names)
+    return ", ".join(f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in kinds)
+
+
+def _of_driver(gpu: NvidiaGpu) -> Mapping[str, str]:
+    capability = ".".join(map(str, gpu.compute_capability)) if gpu.compute_capability else ""
+    return {name: text for name, text in (("compute_capability", capability), ("driver", gpu.driver)) if text}
