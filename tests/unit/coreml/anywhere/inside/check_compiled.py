@@ -154,7 +154,7 @@ def test_the_lowest_specification_version(layers: Any, counter: Any) -> None:
     empty = type(specification)()
     with pytest.raises(RuntimeError, match="only of an ML Program"):
         PROXY.auto_set_specification_version(empty)
-    with pytest.raises(RuntimeError, match="not a specification"):
+    with pytest.raises(RuntimeError, match="not a Core ML specification"):
         PROXY.auto_set_specification_version(b"\xff\xff")
 
 
