@@ -25,7 +25,6 @@ _INDEX: Mapping[str, str] = {
     "slice_by_size": "begin",
     "slice_update": "begin",
 }
-_PRODUCTS = {"conv", "conv_transpose", "matmul", "linear"}
 _LOADED_ONCE = "constexpr_"
 
 
@@ -154,7 +153,6 @@ def facts_of(operation: Operation, values: Values) -> Facts:
         inner=(x.shape[-1] or 0) if x and x.shape else 0,
         has_integers=bool(integers),
         has_computed_index=operation.op in _INDEX and not values.is_known(operation, _INDEX[operation.op]),
-        is_product=operation.op in _PRODUCTS,
     )
 
 

@@ -36,7 +36,6 @@ class Facts:
         inner: the inner dimension of a matrix product; 0 for others.
         has_integers: whether it reads or writes integers that are computed when the model runs.
         has_computed_index: whether its indices, or where it begins to slice, are computed when the model runs.
-        is_product: whether it is a matrix product or a convolution.
     """
 
     op: str
@@ -47,7 +46,6 @@ class Facts:
     inner: int = 0
     has_integers: bool = False
     has_computed_index: bool = False
-    is_product: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +170,6 @@ CONDITIONS: Final[Mapping[str, Callable[[Facts, int], int]]] = {
     "wide_float": lambda facts, limit: int(facts.dtype in _WIDE_FLOATS),
     "integers": lambda facts, limit: int(facts.has_integers),
     "computed_index": lambda facts, limit: int(facts.has_computed_index),
-    "no_product": lambda facts, limit: int(not facts.is_product),
     "kernel_width": _kernel_width,
     "kernel_height": lambda facts, limit: _over(facts.kernel[:-1], limit),
     "inner": lambda facts, limit: _over((facts.inner,), limit),

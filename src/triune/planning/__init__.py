@@ -1,0 +1,1 @@
+"""Plans: which unit should compute which part of a model, how long it takes and how many joules. All predictions."""

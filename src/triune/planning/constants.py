@@ -1,0 +1,90 @@
+"""The constants of the cost model, which `benchmarks/planner.py` fits to published measurements: `constants.toml`."""
+
+import functools
+import importlib.resources
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from triune.core.errors import NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How far predictions were from measurements that the constants were not fitted to.
+
+    Attributes:
+        kind: "latency" or "joules".
+        group: the class of rows: "all", "network", "decode".
+        num_rows: the number of measurements.
+        median: the median of |predicted - measured| / measured.
+        ninth: nine of ten rows have at most this error.
+        rank: Spearman's rank correlation; None for fewer than three rows.
+    """
+
+    kind: str
+    group: str
+    num_rows: int
+    median: float
+    ninth: float
+    rank: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """Fitted numbers by name ("ane.launch_ms"), and how well they predict.
+
+    Attributes:
+        numbers: the numbers.
+        scores: the errors on the rows that were held out.
+        source: what the numbers were fitted to.
+    """
+
+    numbers: Mapping[str, float]
+    scores: tuple[Score, ...]
+    source: str
+
+    def get(self, name: str) -> float:
+        """The number of this name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        if name not in self.numbers:
+            raise NotFoundError(f"constants.toml has no '{name}'; it has {', '.join(self.numbers)}")
+        return self.numbers[name]
+
+    def score(self, kind: str, group: str) -> Score | None:
+        """The error of predictions for a group of models; that of all if the group has no rows that were held out."""
+        found = [each for each in self.scores if each.kind == kind and each.num_rows]
+        return next((each for name in (group, "all") for each in found if each.group == name), None)
+
+
+@functools.cache
+def constants() -> Constants:
+    """The constants that Triune comes with."""
+    file = importlib.resources.files("triune.planning") / "constants.toml"
+    return parse_constants(file.read_text(encoding="utf-8"))
+
+
+def parse_constants(text: str) -> Constants:
+    """Read constants in the form that `benchmarks/planner.py` writes."""
+    content: Mapping[str, Any] = tomllib.loads(text)
+    numbers = {
+        f"{unit}.{name}": float(number)
+        for unit, table in content["constants"].items()
+        for name, number in table.items()
+    }
+    scores = tuple(
+        Score(
+            each["kind"],
+            each["group"],
+            each["num_rows"],
+            each["median"],
+            each["ninth"],
+            each.get("rank"),
+        )
+        for each in content.get("score", [])
+    )
+    return Constants(numbers, scores, content["source"])

@@ -1,0 +1,306 @@
+"""Published measurements as what the cost model predicts: which model, on which unit of which chip, how long.
+
+Reads the table `published.csv` (columns model, task, device, chip, compute_unit, precision, metric, value, unit,
+source, kind). A row that says no time or energy of a model whose shapes are known is left out, with its reason.
+"""
+
+import csv
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from triune.core.units import Unit
+from triune.hardware.chip import Chip
+from triune.hardware.chips import find_chip
+from triune.planning.op import Op
+from triune.planning.published import diffusion, encoders, kernels, vision
+from triune.planning.published.decoders import DECODERS, decoder_step
+from triune.planning.published.encoders import whisper_encoder
+from triune.planning.published.sketch import Sketch
+
+Part = tuple[Sequence[Op], float]
+"""Operations that run as one segment, and how often."""
+
+_SEED = 31
+"""The first number for which 30 to 37% of all rows are held out, and 15 to 55% of each class. It was chosen before
+anything was fitted.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A published time or energy.
+
+    Attributes:
+        row: the line of the table, the first being 2.
+        label: model, chip, unit and precision, for people.
+        group: "convolution", "encoder", "diffusion", "decode", "prefill" or "kernel".
+        kind: "latency" or "joules".
+        parts: what ran.
+        unit: the unit that ran it; AMX stands for the CPU with Accelerate.
+        chip: the chip.
+        num_gpu_cores: of this machine; None for the chip's largest.
+        gb_per_s: of this machine's memory; None for the chip's largest.
+        weight_bits: of stored weights; None for fp16.
+        activation_bits: 8 or 16.
+        value: milliseconds or joules.
+        key: model and chip, by which rows are held out.
+        source: where it was published.
+    """
+
+    row: int
+    label: str
+    group: str
+    kind: str
+    parts: tuple[Part, ...]
+    unit: Unit
+    chip: Chip
+    num_gpu_cores: float | None
+    gb_per_s: float | None
+    weight_bits: float | None
+    activation_bits: float
+    value: float
+    key: str
+    source: str
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the row is in the third that the constants are not fitted to."""
+        return int(hashlib.sha256(f"triune planner {_SEED}:{self.key}".encode()).hexdigest(), 16) % 3 == 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row that is not compared, and why."""
+
+    row: int
+    label: str
+    reason: str
+
+
+def read_measurements(path: Path) -> tuple[list[Measurement], list[LeftOut]]:
+    """Read the table.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found: list[Measurement] = []
+    left: list[LeftOut] = []
+    for number, row in enumerate(rows, start=2):
+        each = _measurement(number, row, rows)
+        if isinstance(each, str):
+            left.append(LeftOut(number, f"{row['model']}, {row['chip']}, {row['metric']}", each))
+        else:
+            found.append(each)
+    return found, left
+
+
+def _measurement(number: int, row: Mapping[str, str], rows: Sequence[Mapping[str, str]]) -> Measurement | str:
+    if row["kind"] == "claimed":
+        return "a claim, not a measurement"
+    if "ESTIMATE" in row["task"] or row["metric"] == "cost_constant":
+        return "an estimate of Core ML's, not a measurement"
+    if "mlx_lm prefill suspect" in row["source"] and "mlx_lm" in row["compute_unit"] and row["metric"] == "prefill":
+        return "its source calls it suspect"
+    chip, cores, bandwidth = _chip(row["chip"])
+    if chip is None:
+        return "the chip is not one of the table of chips"
+    unit = _unit(row["compute_unit"])
+    if unit is None:
+        return "the unit is not one of the chip's, or several machines computed"
+    if unit is Unit.GPU and chip.memory.gb_per_s is None:
+        return "the chip's GPU has no rated figures"
+    shape = _shape(row)
+    if isinstance(shape, str):
+        return shape
+    group, parts = shape
+    value = _value(row, rows, sum(times * sum(op.flops for op in ops) for ops, times in parts))
+    if isinstance(value, str):
+        return value
+    kind, figure = value
+    return Measurement(
+        number,
+        f"{row['model']} ({row['task']}), {row['chip']}, {row['compute_unit']}, {row['precision']}",
+        group,
+        kind,
+        parts,
+        unit,
+        chip,
+        cores,
+        bandwidth,
+        _weight_bits(row),
+        8 if "A8" in row["precision"] else 16,
+        figure,
+        f"{row['model']}|{chip.name}",
+        row["source"],
+    )
+
+
+def _chip(text: str) -> tuple[Chip | None, float | None, float | None]:
+    """The chip, its GPU cores and its bandwidth, where the row names them."""
+    text = text.replace("M2 (Pro, H14g)", "M2 Pro").replace("M5/H17s (likely M5 Pro)", "M5 Pro")
+    cores, bandwidth = re.search(r"(\d+)c GPU", text), re.search(r"(\d+) GB/s", text)
+    name = re.sub(r"\s*\(.*", "", text)
+    return (
+        find_chip(name),
+        float(cores[1]) if cores else None,
+        float(bandwidth[1]) if bandwidth else None,
+    )
+
+
+def _unit(text: str) -> Unit | None:
+    if text.startswith("GPU (2x"):
+        return None
+    if text.startswith(("ANE+CPU", "as named", "-")):
+        return None
+    if text.startswith(("GPU", "CPU_AND_GPU")):
+        return Unit.GPU
+    if text.startswith("CPU") and not text.startswith("CPU_AND_NE"):
+        return Unit.AMX
+    # Apple's pages run on all units and expect the Neural Engine; Core ML prefers it for these models.
+    return Unit.ANE
+
+
+def _weight_bits(row: Mapping[str, str]) -> float | None:
+    """The bits of a stored weight, with its share of scales and masks."""
+    text = row["precision"]
+    named = {
+        "Q4_0": 4.5,
+        "Q4_K_M": 4.85,
+        "Q8_0": 8.5,
+        "MXFP4": 4.25,
+        "Q4 default": 4.25 if row["model"].startswith("gpt-oss") else 4.85,
+        "4-bit": 4.5 if "mlx" in row["compute_unit"] else 4.85,
+        "Q4": 4.5,
+        "int4": 4.5,
+    }
+    if text in named:
+        return named[text]
+    if sparse := re.search(r"(\d+)% dense", text):
+        return 16 * int(sparse[1]) / 100 + 1
+    if sparse := re.search(r"(?:Sparsity (\d+)%)|(?:(\d+)% sparse)", text):
+        return 16 * (100 - int(sparse[1] or sparse[2])) / 100 + 1
+    if bits := re.match(r"(?:W|LUT)(\d)", text):
+        return float(bits[1])
+    if "Q8_0" in row["model"]:
+        return 8.5
+    return None
+
+
+_VISION: Mapping[str, tuple[str, Callable[[], Sketch]]] = {
+    "ResNet50": ("convolution", vision.resnet_50),
+    "MobileNetv2-1.0": ("convolution", vision.mobilenet_v2),
+    "MobileViTv2-1.0": ("convolution", vision.mobilevit_v2),
+    "CenterNet (ResNet34 backbone)": ("convolution", vision.centernet_resnet_34),
+    "ViT-B/16": ("encoder", vision.vit_base_16),
+    "distilbert-base seq128 b1": ("encoder", lambda: encoders.bert(128, layers=6)),
+    "Parakeet FastConformer encoder 600M L=2885": ("encoder", lambda: encoders.fast_conformer(2885)),
+}
+
+_KERNELS: Mapping[str, Callable[[], Sketch]] = {
+    "llama_lm_head (Llama-3.2-1B head)": lambda: kernels.product(1, 2048, 128256),
+    "matmul 256^3": lambda: kernels.product_of_inputs(256, 256, 256),
+    "matmul 2048^3": lambda: kernels.product_of_inputs(2048, 2048, 2048),
+    "matmul 4096^3": lambda: kernels.product_of_inputs(4096, 4096, 4096),
+    "matvec 2560x2560 const weights": lambda: kernels.product(1, 2560, 2560),
+    # Assumed: one row, "decode-shaped", with 4096 outputs.
+    "matmul inner-4096 (bandwidth-bound)": lambda: kernels.product(1, 4096, 4096),
+    # The guide's part 3, chapter 10 names the sizes of the products.
+    "GEMM K=256 floor": lambda: kernels.product(64, 256, 256),
+    "GEMM K=4096 compute": lambda: kernels.product(256, 4096, 4096),
+    # Assumed: 28x28, where the guide measures this convolution alone.
+    "Conv stack 16x 3x3 256ch": lambda: kernels.conv_stack(16, 256, 28 * 28, 3),
+    # Assumed: ViT-B's width.
+    "Attention ViT S=197": lambda: kernels.attention_block(197, 768, 12),
+    "Attention S=512": lambda: kernels.attention_block(512, 768, 12),
+    # Assumed: large enough to fill the unit.
+    "saturated matmul": lambda: kernels.product_of_inputs(4096, 4096, 4096),
+    "fp32 GEMM/FLOP peak": lambda: kernels.product_of_inputs(4096, 4096, 4096),
+}
+
+
+def _shape(row: Mapping[str, str]) -> tuple[str, tuple[Part, ...]] | str:
+    """The group of a model, and what it computes; or why that is not known."""
+    model, task = row["model"], row["task"]
+    if model in _VISION:
+        group, make = _VISION[model]
+        return group, ((make().ops, 1),)
+    if model in _KERNELS:
+        return "kernel", ((_KERNELS[model]().ops, 1),)
+    if found := re.match(r"(\d+)x conv (\d+)ch (?:sp(\d+)|(\d+)x(\d+))", model):
+        layers, channels = int(found[1]), int(found[2])
+        pixels = int(found[3]) if found[3] else int(found[4]) * int(found[5])
+        return "kernel", ((kernels.conv_stack(layers, channels, pixels).ops, 1),)
+    if found := re.match(r"conv3x3 64ch (\d+)x(\d+)", model):
+        return "kernel", ((kernels.conv_stack(1, 64, int(found[1]) * int(found[2]), 3).ops, 1),)
+    if model.startswith("stable-diffusion"):
+        return "diffusion", _diffusion(row)
+    if model.startswith("whisper-") and task == "encoder":
+        return "encoder", ((whisper_encoder(model.removeprefix("whisper-").removesuffix(" Q8_0")).ops, 1),)
+    return _decoder(model, task)
+
+
+def _diffusion(row: Mapping[str, str]) -> tuple[Part, ...]:
+    step = diffusion.denoiser().ops
+    if row["metric"] == "speed":
+        return ((step, 1),)
+    # Apple's pages: 50 steps on Macs, 20 on phones.
+    steps = 20 if row["device"].startswith("iPhone") else 50
+    return (diffusion.text_encoder().ops, 1), (step, steps), (diffusion.image_decoder().ops, 1)
+
+
+def _decoder(model: str, task: str) -> tuple[str, tuple[Part, ...]] | str:
+    name = re.sub(r" (\(model v1\)|Q4_K_M|4bit)$", "", model)
+    if name not in DECODERS:
+        return "the shapes of the model, or its input, are not known"
+    found = re.search(r"(pp|tg|ctx)(\d+)", task)
+    number = int(found[2]) if found else 0
+    if task.startswith(("pp", "prompt", "prefill")):
+        if task.startswith("prefill TTFT"):
+            return "the length of the prompt is not known"
+        # Where the prompt's length is not said: 300 words are 400 tokens, a window of 512 is computed whole.
+        tokens = number or (400 if "300 words" in task else 512)
+        return "prefill", ((decoder_step(name, tokens, 0).ops, 1),)
+    # The context grows from nothing: half of the tokens on average. Where nothing is said, 256.
+    past = number if found and found[1] == "ctx" else number // 2 or 256
+    return "decode", ((decoder_step(name, 1, past).ops, 1),)
+
+
+def _value(row: Mapping[str, str], rows: Sequence[Mapping[str, str]], flops: float) -> tuple[str, float] | str:
+    """Milliseconds or joules of one call; or why the row says neither."""
+    metric, number, unit = row["metric"], float(row["value"]), row["unit"]
+    if metric.startswith("latency"):
+        return "latency", number * {"s": 1e3, "ms": 1.0, "us": 1e-3}[unit]
+    if metric in ("decode", "speed"):
+        return "latency", 1e3 / number
+    if metric == "prefill":
+        found = re.search(r"(?:pp|S=)(\d+)", row["task"])
+        tokens = int(found[1]) if found else 400 if "300 words" in row["task"] else 512
+        return "latency", 1e3 * tokens / number
+    if metric == "throughput":
+        if any(_is_same(row, each) and each["metric"].startswith("latency") for each in rows):
+            return "the rate that belongs to a time in another row"
+        return "latency", flops / (number * {"GFLOP/s": 1e6, "GFLOPS": 1e6, "TFLOPS": 1e9, "TOPS": 1e9}[unit])
+    if metric == "energy":
+        return "joules", number / 1e3
+    if metric == "efficiency":
+        return "joules", flops / (number * 1e9)
+    if metric in ("power", "ane_power"):
+        if any(_is_same(row, each) and each["metric"] in ("energy", "efficiency") for each in rows):
+            return "the power that belongs to an energy in another row"
+        if at := re.search(r"\(at ([\d.]+) ms\)", row["source"]):
+            return "joules", number * float(at[1]) / 1e3
+        rates = [float(each["value"]) for each in rows if _is_same(row, each) and each["metric"] == "decode"]
+        return ("joules", number / rates[0]) if rates else "a power without the time that belongs to it"
+    return f"{metric} is neither a time nor an energy of a call"
+
+
+def _is_same(row: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    return all(row[key] == other[key] for key in ("model", "task", "device", "chip", "compute_unit", "precision")) or (
+        row["source"] == other["source"]
+        and all(row[key] == other[key] for key in ("model", "chip", "compute_unit", "precision"))
+    )

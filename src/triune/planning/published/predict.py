@@ -1,0 +1,45 @@
+"""Predict a published measurement by the cost model."""
+
+import functools
+from collections.abc import Sequence
+
+from triune.core.errors import UnsupportedError
+from triune.core.units import Unit
+from triune.planning.constants import Constants
+from triune.planning.cost import Rates, Sizes, costs_of, sizes_of
+from triune.planning.published.measurements import Measurement
+from triune.planning.units import amx_rates, ane_rates, gpu_rates
+
+
+class Predictor:
+    """Predicts measurements. Their operations become arrays once."""
+
+    def __init__(self, measurements: Sequence[Measurement]) -> None:
+        self._sizes: dict[int, list[tuple[Sizes, float]]] = {
+            each.row: [(sizes_of(ops, each.weight_bits), times) for ops, times in each.parts] for each in measurements
+        }
+
+    def predict(self, measurement: Measurement, constants: Constants) -> float:
+        """The milliseconds or joules of a measurement."""
+        rates = rates_of(measurement, constants)
+        total = 0.0
+        for sizes, times in self._sizes[measurement.row]:
+            costs = costs_of(sizes, rates)
+            if measurement.kind == "latency":
+                total += times * (rates.launch_ms + float(costs.ms.sum()))
+            else:
+                total += times * (float(costs.joules.sum()) + 1e-3 * rates.watts * rates.launch_ms)
+        return total
+
+
+def rates_of(measurement: Measurement, constants: Constants) -> Rates:
+    """What the unit of a measurement can do."""
+    makers = {
+        Unit.ANE: functools.partial(ane_rates, activation_bits=measurement.activation_bits),
+        Unit.GPU: functools.partial(gpu_rates, num_cores=measurement.num_gpu_cores, gb_per_s=measurement.gb_per_s),
+    }
+    found = makers[measurement.unit](measurement.chip, constants) if measurement.unit in makers else None
+    rates = found[0] if found else amx_rates(measurement.chip, constants)
+    if rates is None:
+        raise UnsupportedError(f"chip '{measurement.chip.name}' has no figures for '{measurement.unit.value}'")
+    return rates

@@ -1,0 +1,220 @@
+"""What the units of a chip can do: rated figures of `hardware.chips`, times the fitted constants of `constants.toml`.
+
+Only figures that the maker rates are read (cores, peaks, bandwidth of the memory), never measured ones: those are among
+the measurements that the constants are fitted to and scored on.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from triune.core.errors import UnsupportedError
+from triune.core.units import Unit
+from triune.hardware.chip import Chip
+from triune.hardware.chips import chips
+from triune.hardware.figures import Figure
+from triune.hardware.rules import tier_of
+from triune.planning.constants import Constants
+from triune.planning.cost import Rates
+from triune.planning.op import OpClass
+
+_FIRST_NEW_TIER = 4
+"""From A16 and M4 on the Neural Engine's launch is shorter."""
+_FIRST_WIDE_TIER = 3
+"""From M3 on the larger chips read weights for the Neural Engine at twice the rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUnit:
+    """A unit of a chip, as the cost model sees it.
+
+    Attributes:
+        unit: the unit.
+        rates: what it can do.
+        notes: where a figure is missing, and what stands for it.
+    """
+
+    unit: Unit
+    rates: Rates
+    notes: tuple[str, ...] = ()
+
+
+def units_of(chip: Chip, constants: Constants, num_gpu_cores: float | None = None) -> dict[Unit, PlannedUnit]:
+    """The units of a chip for which the cost model has what it needs.
+
+    Args:
+        chip: a chip.
+        constants: the fitted constants.
+        num_gpu_cores: of a chip that is sold with fewer GPU cores too; None takes the largest.
+
+    Raises:
+        UnsupportedError: the chip's cores are not known.
+    """
+    makers = {Unit.CPU: _cpu, Unit.AMX: _amx, Unit.GPU: _gpu, Unit.ANE: _ane}
+    found = {unit: make(chip, constants, num_gpu_cores) for unit, make in makers.items()}
+    units = {unit: each for unit, each in found.items() if each is not None}
+    if not units:
+        raise UnsupportedError(f"chip '{chip.name}' has no figures from which a plan can be made")
+    return units
+
+
+def ane_rates(chip: Chip, constants: Constants, *, activation_bits: float = 16) -> tuple[Rates, tuple[str, ...]] | None:
+    """What the chip's Neural Engine can do, and notes; None if no figure of its family is known."""
+    figure, note = _figure(chip, "tops", lambda each: each.ane.tops)
+    if figure is None:
+        return None
+    notes = (note,) if note else ()
+    # Rated in fp16 up to M3, in int8 since; M5 and later chips publish none.
+    tflops = figure.value / (2 if figure.basis == "int8" else 1)
+    if chip.ane.cores is not None and chip.ane.cores.value > 16:
+        # Two engines, of which a call uses one.
+        tflops /= 2
+    tier, is_phone = tier_of(chip.generation), chip.name.startswith("A")
+    is_wide = tier >= _FIRST_WIDE_TIER and not is_phone and chip.name != chip.generation
+    get = constants.get
+    stream = get("ane.weights_gb_per_s_" + ("phone" if is_phone else "wide" if is_wide else "base"))
+    age = "new" if tier >= _FIRST_NEW_TIER else "old"
+    speedup = get("ane.int8_speedup") if activation_bits == 8 else 1.0
+    rates = Rates(
+        tflops=tflops * speedup,
+        efficiency=_efficiency("ane", constants),
+        half_rows=get("ane.half_rows"),
+        half_columns=get("ane.half_columns"),
+        weights_gb_per_s=stream,
+        weights_g_per_s=get("ane.weights_g_per_s"),
+        memory_gb_per_s=get("ane.memory_gb_per_s"),
+        chip_gb_per_s=get("ane.chip_gb_per_s"),
+        knee_mb=get("ane.knee_mb"),
+        has_fused_attention=False,
+        op_ms=get("ane.op_ms"),
+        launch_ms=get(f"ane.launch_ms_{age}"),
+        element_bytes=activation_bits / 8,
+        watts=get("ane.watts"),
+        pj_per_flop=get("ane.pj_per_flop"),
+        pj_per_byte=get("ane.pj_per_byte"),
+    )
+    return rates, notes
+
+
+def gpu_rates(
+    chip: Chip, constants: Constants, num_cores: float | None = None, gb_per_s: float | None = None
+) -> tuple[Rates, tuple[str, ...]] | None:
+    """What the chip's GPU can do, and notes; None if its peak or its memory is not known.
+
+    Args:
+        chip: a chip.
+        constants: the fitted constants.
+        num_cores: the GPU cores of the configuration; None takes the largest.
+        gb_per_s: the memory's bandwidth of the configuration; None takes the largest.
+    """
+    gpu, memory = chip.gpu, chip.memory.gb_per_s
+    figure, note = _figure(chip, "fp32_tflops", lambda each: each.gpu.fp32_tflops if each.gpu.cores else None)
+    if figure is None or gpu.cores is None or memory is None:
+        return None
+    owner = next(each for each in chips() if each.gpu.fp32_tflops is figure)
+    owner_cores = owner.gpu.cores.value if owner.gpu.cores else gpu.cores.value
+    get = constants.get
+    bandwidth = memory.value if gb_per_s is None else gb_per_s
+    # The faster the memory, the smaller the share that one stream reaches.
+    bandwidth = get("gpu.memory_share") * bandwidth / (1 + bandwidth / get("gpu.memory_half_gb_per_s"))
+    matrix = get("gpu.accelerator_speedup") if gpu.neural_accelerators else 1.0
+    rates = Rates(
+        tflops=figure.value / owner_cores * (num_cores or gpu.cores.value) * matrix,
+        efficiency=_efficiency("gpu", constants),
+        half_rows=get("gpu.half_rows"),
+        half_columns=get("gpu.half_columns"),
+        weights_gb_per_s=bandwidth,
+        weights_g_per_s=1e9,
+        memory_gb_per_s=bandwidth,
+        chip_gb_per_s=get("gpu.chip_share") * bandwidth,
+        knee_mb=get("gpu.knee_mb"),
+        has_fused_attention=True,
+        op_ms=get("gpu.op_ms"),
+        launch_ms=get("gpu.launch_ms"),
+        element_bytes=2,
+        watts=get("gpu.watts"),
+        pj_per_flop=get("gpu.pj_per_flop"),
+        pj_per_byte=get("gpu.pj_per_byte"),
+    )
+    return rates, (note,) if note else ()
+
+
+def amx_rates(chip: Chip, constants: Constants) -> Rates | None:
+    """What the chip's CPU does with its matrix units, by Accelerate; None if its cores are not known."""
+    return _cpu_rates(chip, constants, constants.get("amx.tflops_per_core"), "amx")
+
+
+def _cpu_rates(chip: Chip, constants: Constants, tflops_per_core: float, name: str) -> Rates | None:
+    cores = chip.cpu.performance_cores
+    if cores is None:
+        return None
+    get = constants.get
+    memory = chip.memory.gb_per_s
+    bandwidth = min(get("cpu.gb_per_s_per_core") * cores.value, memory.value if memory else float("inf"))
+    return Rates(
+        tflops=tflops_per_core * cores.value,
+        efficiency=_efficiency("cpu", constants),
+        half_rows=get("cpu.half_rows"),
+        half_columns=get("cpu.half_columns"),
+        weights_gb_per_s=bandwidth,
+        weights_g_per_s=1e9,
+        memory_gb_per_s=bandwidth,
+        chip_gb_per_s=2 * bandwidth,
+        knee_mb=get("cpu.knee_mb"),
+        has_fused_attention=False,
+        op_ms=get("cpu.op_ms"),
+        launch_ms=0.0,
+        element_bytes=4,
+        watts=get(f"{name}.watts_per_core") * cores.value,
+        pj_per_flop=0.0,
+        pj_per_byte=get("cpu.pj_per_byte"),
+    )
+
+
+def _cpu(chip: Chip, constants: Constants, num_gpu_cores: float | None) -> PlannedUnit | None:
+    del num_gpu_cores
+    rates = _cpu_rates(chip, constants, constants.get("cpu.tflops_per_core"), "cpu")
+    return None if rates is None else PlannedUnit(Unit.CPU, rates)
+
+
+def _amx(chip: Chip, constants: Constants, num_gpu_cores: float | None) -> PlannedUnit | None:
+    del num_gpu_cores
+    rates = amx_rates(chip, constants)
+    return None if rates is None else PlannedUnit(Unit.AMX, rates)
+
+
+def _gpu(chip: Chip, constants: Constants, num_gpu_cores: float | None) -> PlannedUnit | None:
+    found = gpu_rates(chip, constants, num_gpu_cores)
+    return None if found is None else PlannedUnit(Unit.GPU, *found)
+
+
+def _ane(chip: Chip, constants: Constants, num_gpu_cores: float | None) -> PlannedUnit | None:
+    del num_gpu_cores
+    found = ane_rates(chip, constants)
+    return None if found is None else PlannedUnit(Unit.ANE, *found)
+
+
+def _efficiency(unit: str, constants: Constants) -> Mapping[OpClass, float]:
+    names = {each: f"{unit}.efficiency_{each.value}" for each in OpClass}
+    return {each: constants.numbers[name] for each, name in names.items() if name in constants.numbers}
+
+
+def _figure(chip: Chip, name: str, read: Callable[[Chip], Figure | None]) -> tuple[Figure | None, str]:
+    """A figure of the chip; else that of the newest older chip of its family and size, with a note that says so."""
+    own = read(chip)
+    if own is not None:
+        return own, ""
+    suffix = chip.name.removeprefix(chip.generation)
+    number = int(chip.generation[1:])
+    for is_same_size in (True, False):
+        older = [
+            each
+            for each in chips()
+            if each.generation[0] == chip.generation[0]
+            and int(each.generation[1:]) <= number
+            and (each.name.removeprefix(each.generation) == suffix or not is_same_size)
+            and read(each) is not None
+        ]
+        if older:
+            newest = max(older, key=lambda each: int(each.generation[1:]))
+            return read(newest), f"{name} of {chip.name} is not published: that of {newest.name} stands for it"
+    return None, ""
