@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from triune.api.answers import Answer
     from triune.api.converting import Conversion, convert
     from triune.api.engine import Engine
-    from triune.api.models import UnitModel, load, predict, units
+    from triune.api.models import UnitModel, load, predict
+    from triune.api.units import units
     from triune.core.model import Model
 
 __version__ = VERSION
@@ -62,7 +63,7 @@ _MODULES = {
     "convert": "triune.api.converting",
     "load": "triune.api.models",
     "predict": "triune.api.models",
-    "units": "triune.api.models",
+    "units": "triune.api.units",
 }
 
 

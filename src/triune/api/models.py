@@ -16,13 +16,11 @@ from triune.core.requests import Parameter
 from triune.core.runtime import Executable
 from triune.core.state import State
 from triune.core.tensors import Signature
-from triune.core.units import Presence, Unit, UnitStatus
+from triune.core.units import Presence, Unit
 from triune.coreai.description import describe
 from triune.coreml.feature_values import classes_of
 from triune.coreml.package import read_package
 from triune.graph.state_names import new_state
-from triune.hardware.cpu import read_cpu
-from triune.hardware.units import detect_units
 from triune.runtimes.machine import Machine, this_machine
 from triune.runtimes.registry import ROWS, backend_of, missing
 
@@ -261,11 +259,6 @@ def predict(
     """
     with load(path, unit, function=function) as model:
         return model.predict(inputs, model.make_state())
-
-
-def units() -> Sequence[UnitStatus]:
-    """The status of every compute unit: whether this machine has it, its description, and why it is absent."""
-    return detect_units(read_cpu())
 
 
 def _units(names: Sequence[str]) -> list[Unit]:

@@ -1,37 +1,127 @@
 """`triune units`: this machine's compute units."""
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from triune.cli.output import print_json
+from triune.api.units import measure_units
+from triune.api.units import units as find_units
+from triune.cli.output import escaped, print_json
 from triune.core.units import Presence
-from triune.hardware.cpu import read_cpu
-from triune.hardware.units import detect_units
+from triune.hardware.caches import Cache
+from triune.hardware.cpu import CoreLevel
+from triune.hardware.facts import Support, UnitFacts, units_json
+from triune.hardware.figures import Figure
 
-_COLOURS = {Presence.PRESENT: "green", Presence.EMULATED: "yellow", Presence.ABSENT: "dim"}
+_COLOURS: Final = {Presence.PRESENT: "green", Presence.EMULATED: "yellow", Presence.ABSENT: "dim"}
+_MEMORY_UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+_SUPPORT: Final = {
+    Support.COMPUTES: "{}",
+    Support.CONVERTED: "{} computed in another precision",
+    Support.WEIGHTS: "{} for weights alone",
+    Support.NO: "no {}",
+}
+_WORDS: Final = {"memory_gb_per_s": "bandwidth", "tops": "rated", "compute_capability": "capability"}
+_WIDTH: Final = 16
 
 
-def units(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the compute units: which are present or emulated, and why one is absent."""
-    found = detect_units(read_cpu())
+def units(
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure rates and bandwidth here, and keep them. Takes a minute.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as docs/units.md describes it.")] = False,
+) -> None:
+    """List the compute units: what each is and can do, its figures with their sources, and why one is absent."""
+    found = measure_units() if measure else find_units()
     if as_json:
-        print_json(
-            [
-                {
-                    "unit": status.unit.value,
-                    "presence": status.presence.value,
-                    "description": status.description,
-                    "reason": status.reason,
-                }
-                for status in found
-            ]
-        )
+        print_json(units_json(found))
         return
-    table = Table("unit", "", "what")
-    for status in found:
-        colour = _COLOURS[status.presence]
-        table.add_row(status.unit.value, f"[{colour}]{status.presence.value}[/]", status.description or status.reason)
-    Console().print(table)
+    print_units(found, Console())
+
+
+def print_units(units: Sequence[UnitFacts], console: Console) -> None:
+    """Print a block for each unit, and the sources of all figures with their numbers at the end."""
+    sources: dict[str, int] = {}
+    for facts in units:
+        console.print(_table(facts, sources), highlight=False)
+        console.print()
+    for source, number in sources.items():
+        console.print(f"[{number}] {source}", style="dim", markup=False, highlight=False)
+
+
+def _table(facts: UnitFacts, sources: dict[str, int]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=_WIDTH, overflow="fold")
+    table.add_column(overflow="fold")
+    presence = f"[{_COLOURS[facts.presence]}]{facts.presence.value}[/]"
+    what = facts.description or facts.reason
+    table.add_row(f"[bold]{facts.unit.value}[/]", f"{presence}: {escaped(what)}")
+    for name, text in _lines(facts, sources):
+        table.add_row(f"  {name}", escaped(text))
+    return table
+
+
+def _lines(facts: UnitFacts, sources: dict[str, int]) -> Iterator[tuple[str, str]]:
+    if facts.cores:
+        yield "cores", ", ".join(_cores(each) for each in facts.cores)
+    if facts.caches:
+        yield "caches", ", ".join(_cache(each) for each in facts.caches)
+    if facts.memory_bytes:
+        yield "memory", f"{_size(facts.memory_bytes)}{', shared with the CPU' if facts.is_memory_shared else ''}"
+    if facts.precisions:
+        by_support = {each: [name for name, its in facts.precisions.items() if its is each] for each in Support}
+        yield (
+            "precisions",
+            "; ".join(_SUPPORT[each].format(", ".join(names)) for each, names in by_support.items() if names),
+        )
+    for name, text in facts.features.items():
+        yield _words(name), text
+    for name, figure in facts.figures.items():
+        yield _words(name), _figure(figure, sources)
+    if facts.runtimes:
+        yield "runtimes", ", ".join(f"{each.title} {each.version}".strip() for each in facts.runtimes)
+    for reason, names in _by_reason(facts.unavailable).items():
+        yield "unknown", f"{', '.join(map(_words, names))}: {reason}"
+
+
+def _cores(level: CoreLevel) -> str:
+    if level.name.startswith("level "):
+        return f"{level.num_cores} cores of {level.name}"
+    return f"{level.num_cores} {level.name.lower()}{'' if level.name.endswith('s') else ' cores'}"
+
+
+def _cache(cache: Cache) -> str:
+    kind = "" if cache.kind == "unified" else f" {cache.kind}"
+    return f"L{cache.level}{kind} {_size(cache.size_bytes)}"
+
+
+def _by_reason(unavailable: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
+    return {why: [name for name, each in unavailable.items() if each == why] for why in unavailable.values()}
+
+
+def _words(name: str) -> str:
+    """A name without its unit, which the value has: "matmul_fp32_tflops" is "matmul fp32"."""
+    if name in _WORDS:
+        return _WORDS[name]
+    for ending in ("_tflops", "_tops", "_gb_per_s", "_ms", "_mb"):
+        name = name.replace(ending, "")
+    return name.replace("_", " ")
+
+
+def _figure(figure: Figure, sources: dict[str, int]) -> str:
+    """As in "18.6 TFLOPS fp16, measured [3]", with the least and the most that were reported, and the note."""
+    number = sources.setdefault(figure.source, len(sources) + 1)
+    low, high = figure.low, figure.high
+    spread = f" ({low or figure.value:g} to {high or figure.value:g} reported)" if low or high else ""
+    what = " ".join(part for part in (f"{figure.value:g}", figure.unit, figure.basis) if part)
+    return f"{what}, {figure.kind.value} [{number}]{spread}{f'; {figure.note}' if figure.note else ''}"
+
+
+def _size(num_bytes: int) -> str:
+    for size, unit in _MEMORY_UNITS:
+        if num_bytes >= size:
+            return f"{num_bytes / size:.4g} {unit}"
+    return f"{num_bytes} B"

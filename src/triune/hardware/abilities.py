@@ -13,7 +13,6 @@ from triune.hardware.facts import Support
 
 _YES = "yes"
 _NO = "no"
-_STATE = "through Core ML and Core AI; caches of ONNX models are inputs and outputs"
 
 _FAST_INT8 = ("amx_int8", "avx512_vnni", "avx_vnni", "FEAT_I8MM", "FEAT_DotProd", "i8mm", "asimddp")
 """Instructions for products of 8 bits: of x86 by Linux's names, of Arm by macOS's and by Linux's."""
@@ -59,8 +58,7 @@ def features(unit: Unit, cpu: Cpu, chip: Chip | None) -> Mapping[str, str]:
     The arguments are those of `precisions`.
     """
     shapes = "within limits that the model names" if unit is Unit.ANE else _YES
-    state = "as inputs and outputs: Core ML's states failed there (error -14)" if unit is Unit.ANE else _STATE
-    found = {"dynamic_shapes": shapes, "int8_compute": _int8(unit, cpu, chip), "state": state}
+    found = {"dynamic_shapes": shapes, "int8_compute": _int8(unit, cpu, chip), "state": _state(unit, cpu)}
     names = [name for name in _INSTRUCTIONS.get(unit, ()) if name in cpu.features]
     if unit is Unit.AMX and cpu.is_apple_silicon and not names:
         return {**found, "instructions": "AMX, which only Apple's Accelerate reaches"}
@@ -69,6 +67,13 @@ def features(unit: Unit, cpu: Cpu, chip: Chip | None) -> Mapping[str, str]:
 
 def _named(fp32: Support, fp16: Support, bf16: Support, int8: Support, int4: Support) -> Mapping[str, Support]:
     return {"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8, "int4": int4}
+
+
+def _state(unit: Unit, cpu: Cpu) -> str:
+    if unit is Unit.ANE:
+        return "no: caches are inputs and outputs, since Core ML's states failed there (error -14)"
+    # Off Apple's systems Core ML and Core AI models run through ONNX Runtime and OpenVINO, not through MLX.
+    return _NO if unit is Unit.GPU and not cpu.is_apple_silicon else "of Core ML and Core AI models"
 
 
 def _int8(unit: Unit, cpu: Cpu, chip: Chip | None) -> str:

@@ -139,23 +139,25 @@ class _Describer:
         }
         unavailable = dict[str, str](changes.pop("unavailable", {}))
         expected = ("memory_gb_per_s", expected_rate(facts.unit, is_apple=self.cpu.is_apple_silicon))
-        unavailable |= {name: self._why_unknown() for name in expected if name not in {**bandwidth, **figures}}
+        known = {**bandwidth, **figures}
+        unavailable |= {name: self._why_unknown(facts.unit) for name in expected if name not in known}
         return dataclasses.replace(
             facts,
             name=self.cpu.name,
             memory_bytes=self.outputs.memory_bytes,
             is_memory_shared=facts.unit is not Unit.CPU,
-            figures={**bandwidth, **figures},
+            figures=known,
             unavailable=unavailable,
             **changes,
         )
 
-    def _why_unknown(self) -> str:
+    def _why_unknown(self, unit: Unit) -> str:
+        measure = "" if unit is Unit.ANE else "; `triune units --measure` measures it"
         if self.chip:
-            return f"nobody published it of {self.chip.name}, as far as the table of chips knows"
+            return f"nobody published it of {self.chip.name}, as far as the table of chips knows{measure}"
         if self.cpu.is_apple_silicon:
-            return f"the table of chips has no {self.cpu.name}"
-        return "the system does not tell it; `triune units --measure` measures it"
+            return f"the table of chips has no {self.cpu.name}{measure}"
+        return f"the system does not tell it{measure}"
 
     def _figures(self, section: str, left_out: Sequence[str] = ()) -> Mapping[str, Figure]:
         """The known figures of a section of the chip; of GPU and memory, those of this machine's configuration."""

@@ -16,7 +16,7 @@ SEEN = {
     "triune.predict('m.onnx', {'x': [1]})": "dict[str, Any]",
     "triune.convert('m.onnx', 'm.mlpackage', precision='fp16', shapes={'x': (1, (1, 8))}).path": "Path | None",
     "triune.convert('m.onnx', 'm.mlpackage').verdict": "Verdict | None",
-    "triune.units()": "Sequence[UnitStatus]",
+    "triune.units()": "Sequence[UnitFacts]",
     "triune.coreml.load('m.mlpackage').predict({'x': 1})": "dict[str, Any]",
     "triune.InvalidArgumentError('why')": "InvalidArgumentError",
 }

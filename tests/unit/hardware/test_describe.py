@@ -190,7 +190,7 @@ def test_a_chip_that_is_newer_than_the_table_has_no_figures() -> None:
     for facts in units.values():
         assert facts.presence is Presence.PRESENT
         assert not facts.figures
-        assert facts.unavailable["memory_gb_per_s"] == "the table of chips has no Apple M9 Max"
+        assert facts.unavailable["memory_gb_per_s"].startswith("the table of chips has no Apple M9 Max")
     assert units[Unit.GPU].cores == (CoreLevel("gpu", 32),)
     assert units[Unit.ANE].unavailable["tops"] == "the table of chips has no Apple M9 Max"
 

@@ -1,0 +1,31 @@
+"""Which installed runtimes serve which unit, with the versions of their packages."""
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
+
+from triune.core.units import Unit, UnitStatus
+from triune.hardware.facts import RuntimeVersion
+from triune.runtimes.registry import ROWS, Row, available
+
+
+def runtimes_by_unit(units: Sequence[UnitStatus]) -> Mapping[Unit, Sequence[RuntimeVersion]]:
+    """The installed runtimes of each unit, the default one first. Imports their libraries.
+
+    Args:
+        units: this machine's units, from `hardware.units.detect_units`.
+    """
+    runtimes = available(units)
+    served = {row.name: (_described(row), runtimes[row.name].units()) for row in ROWS if row.name in runtimes}
+    return {unit: [described for described, its in served.values() if unit in its] for unit in Unit}
+
+
+def _described(row: Row) -> RuntimeVersion:
+    return RuntimeVersion(row.name, row.title, next(_versions(row), ""))
+
+
+def _versions(row: Row) -> Iterator[str]:
+    for name in row.distributions:
+        try:
+            yield importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
