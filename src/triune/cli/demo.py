@@ -10,8 +10,8 @@ from rich.markup import escape
 from triune.backends.libraries import missing_libraries
 from triune.backends.speech.backend import missing_for_speech
 from triune.backends.transformer.backend import missing_for_transformers
-from triune.cli import serve
 from triune.cli.logs import LogOptions, set_up_logs
+from triune.cli.serving import run
 from triune.config.encoder import ENCODER
 from triune.config.speech import SPEECH
 from triune.config.transformer import TRANSFORMER
@@ -44,7 +44,7 @@ def demo(
     _build(repository, model, console)
     if not build_only:
         settings = Settings(RepositorySettings([repository]), Ports(host, http_port, grpc_port, metrics_port))
-        serve.run(settings, console, set_up_logs(LogOptions(), console))
+        run(settings, console, set_up_logs(LogOptions(), console))
 
 
 def _build(repository: Path, models: list[str] | None, console: Console) -> None:

@@ -14,10 +14,11 @@ from types import MappingProxyType
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.files import read_file
 from triune.coreml.compiled import METADATA, read_compiled
-from triune.coreml.description import Description, read_description
+from triune.coreml.description import Description
 from triune.coreml.mil import Program
 from triune.coreml.mil_text import read_text
 from triune.coreml.protos import model_pb2, parsed
+from triune.coreml.read_description import read_description
 from triune.coreml.read_program import read_program
 from triune.coreml.weights import FolderWeights, inside
 

@@ -13,9 +13,10 @@ from typing import Any, cast
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.files import read_file
 from triune.coreml.compiled_program import is_of_core_ml, read_compiled_program
-from triune.coreml.description import Description, read_description
+from triune.coreml.description import Description
 from triune.coreml.mil import Function, Program
 from triune.coreml.protos import model_pb2, parsed
+from triune.coreml.read_description import read_description
 from triune.coreml.read_program import find_function, read_program
 from triune.coreml.weights import FolderWeights, MemoryWeights, NoWeights, Weights, WeightsFolder, inside
 

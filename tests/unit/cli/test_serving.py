@@ -1,0 +1,27 @@
+import logging
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from triune import app
+from triune.cli import serving
+from triune.cli.log_writer import LogWriter
+from triune.repository.settings import RepositorySettings
+from triune.serving.server import Server
+
+
+def test_a_table_that_cannot_be_printed_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*given: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    server = Server(app.make_repository(RepositorySettings([tmp_path])))
+    log = LogWriter(logging.NullHandler())
+    console = Console(stderr=True)
+    monkeypatch.setattr(serving, "_print_models", fail)
+    serving.tell(server, app.Addresses("127.0.0.1:1", None, None), console, log)
+    log.close()
+    assert "models are served, but what and where cannot be printed" in caplog.text
+    assert "Too many open files" in caplog.text
