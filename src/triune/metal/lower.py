@@ -15,7 +15,8 @@ from triune.graph.passes.halve import Halve
 from triune.graph.passes.run import run_passes
 from triune.graph.weight_files import WeightFile
 from triune.metal.library import exclusive, mx
-from triune.metal.program import BEYOND_CORE, Program
+from triune.metal.plan import BEYOND_CORE
+from triune.metal.program import Program
 
 Precision: TypeAlias = Literal["source", "bf16", "fp16"]
 """In what the floats of fp32 are computed: in fp32, or in 16 bits."""

@@ -2,87 +2,26 @@
 
 import functools
 import os
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, TensorProto, helper
 
 from triune.core.errors import UnsupportedError
 from triune.graph.conversion import scope as conversion
-from triune.graph.conversion.left import why_left
-from triune.graph.conversion.lowering.table import SHARED
-from triune.graph.conversion.problems import Problem, called, require_none
-from triune.graph.fused.call import DOMAIN
-from triune.graph.values import attributes_of, names_read_by, subgraphs_of
+from triune.graph.conversion.problems import called
+from triune.graph.values import names_read_by, subgraphs_of
 from triune.graph.weight_files import array_of
-from triune.metal import (
-    attention,
-    control,
-    conv,
-    elementwise,
-    fusion,
-    gathers,
-    linear,
-    norms,
-    pools,
-    quantize,
-    random_numbers,
-    reductions,
-    resize,
-    shapes,
-    slices,
-)
+from triune.metal import attention, random_numbers
 from triune.metal.builder import MlxBuilder
 from triune.metal.context import Context, Lowering, NamedContext
 from triune.metal.library import Value, from_numpy, mx
 from triune.metal.packing import Quantized, Reader, quantized
+from triune.metal.plan import ROTARY, STANDARD, Plan, Plans, Step, needed
 from triune.metal.scope import Scope
 
-_OWN = (
-    *(attention, control, conv, elementwise, gathers, linear, norms),
-    *(pools, quantize, random_numbers, reductions, resize, shapes, slices),
-)
-"""Families of operators that MLX has itself."""
-
-TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op, each in family.TABLE.items()}}
-
-BEYOND_CORE = ("BitCast", "RMSNormalization", "RotaryEmbedding")
-"""Operators that are computed as they are, though core ops could say them."""
-
-_STANDARD = ("", "ai.onnx")
-
-_FUSED: Mapping[str, Lowering] = {
-    "rms_norm": norms.fused_rms_norm,
-    "scaled_dot_product_attention": attention.fused_attention,
-}
-"""Patterns of `graph.fused` that are one operation of MLX."""
-
-_ROTARY = ("RotaryEmbedding", fusion.ROTARY)
-"""Operators whose inputs 1 and 2 are tables of angles."""
-
 _BYTES: Mapping[int, Any] = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8}
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A node, ready to be computed. `kinds`: MLX's type of each output; None where the graph does not say it."""
-
-    node: NodeProto
-    lowering: Lowering
-    attributes: Mapping[str, Any]
-    kinds: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A graph or subgraph. `graph` is kept, since plans are found by its identity."""
-
-    graph: GraphProto
-    steps: list[_Step]
-    constants: dict[str, Value]
 
 
 class TooLargeError(MemoryError):
@@ -127,19 +66,16 @@ class Program:
         Raises:
             UnsupportedError: nodes cannot be computed: one message names each with its reason.
         """
-        self._graph, self._read, self._float_type, self._more = graph, read, float_type, more or {}
+        self._graph, self._read, self._float_type = graph, read, float_type
         self._checks = checks
         self._most_bytes = most_bytes or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         # Tables of angles stay in fp32: rounded, positions beyond a few hundred would run together.
-        self._wide = {name for node in graph.node if node.op_type in _ROTARY for name in node.input[1:3]}
-        self._plans: dict[int, _Plan] = {}
-        self._problems: list[Problem] = []
-        self.is_random = False
-        plan = self._plan(graph)
-        require_none(self._problems, "MLX")
+        self._wide = {name for node in graph.node if node.op_type in ROTARY for name in node.input[1:3]}
+        self._plans = Plans(graph, float_type, more or {})
+        self.is_random = self._plans.is_random
         self._quantized = self._pack(graph)
         self._wavelengths = self._find_wavelengths(graph)
-        self._compute_constants(plan)
+        self._compute_constants(self._plans.main)
 
     @property
     def num_packed(self) -> int:
@@ -176,16 +112,16 @@ class Program:
             scope.clear()
 
     @functools.cached_property
-    def _bound(self) -> tuple[MlxBuilder, Scope, list[tuple[_Step, Context]]]:
+    def _bound(self) -> tuple[MlxBuilder, Scope, list[tuple[Step, Context]]]:
         """What each run computes with, and the nodes with their contexts: a run makes no other ones."""
-        plan, builder = self._plans[id(self._graph)], self._builder()
+        plan, builder = self._plans.main, self._builder()
         scope = self._scope(plan, None)
         return builder, scope, [(step, self._context(step, scope, builder)) for step in plan.steps]
 
     def _builder(self) -> MlxBuilder:
         return MlxBuilder(self._float_type, self._quantized, self._wavelengths, checks=self._checks)
 
-    def _scope(self, plan: _Plan, outer: conversion.Scope[Value] | None) -> Scope:
+    def _scope(self, plan: Plan, outer: conversion.Scope[Value] | None) -> Scope:
         return Scope(plan.graph, outer, plan.constants, self._make)
 
     def _make(self, tensor: TensorProto) -> Value:
@@ -201,16 +137,16 @@ class Program:
         is_cast = tensor.data_type == TensorProto.FLOAT and tensor.name not in self._wide
         return value.astype(self._float_type) if is_cast else value
 
-    def _run(self, plan: _Plan, scope: conversion.Scope[Value], builder: MlxBuilder) -> None:
+    def _run(self, plan: Plan, scope: conversion.Scope[Value], builder: MlxBuilder) -> None:
         for step in plan.steps:
             self._step(step, scope, builder)
 
-    def _step(self, step: _Step, scope: conversion.Scope[Value], builder: MlxBuilder) -> None:
+    def _step(self, step: Step, scope: conversion.Scope[Value], builder: MlxBuilder) -> None:
         self._compute(step, self._context(step, scope, builder))
 
-    def _context(self, step: _Step, scope: conversion.Scope[Value], builder: MlxBuilder) -> Context:
+    def _context(self, step: Step, scope: conversion.Scope[Value], builder: MlxBuilder) -> Context:
         def write_graph(graph: GraphProto, outer: conversion.Scope[Value], inputs: Mapping[str, Value]) -> list[Value]:
-            plan = self._plan(graph)
+            plan = self._plans.of(graph)
             inner = self._scope(plan, outer)
             for name, value in inputs.items():
                 inner.put(name, value)
@@ -219,7 +155,7 @@ class Program:
 
         return NamedContext(step.node, step.attributes, scope, write_graph, builder)
 
-    def _compute(self, step: _Step, context: Context) -> None:
+    def _compute(self, step: Step, context: Context) -> None:
         step.lowering(context)
         scope = context.scope
         for name, kind in step.kinds.items():
@@ -230,45 +166,10 @@ class Program:
             if kind is not None and value.dtype != kind:
                 scope.put(name, value.astype(kind))
 
-    def _plan(self, graph: GraphProto) -> _Plan:
-        found = self._plans.get(id(graph))
-        if found is not None:
-            return found
-        builder = MlxBuilder(self._float_type)
-        values = conversion.Values(graph)
-        steps: list[_Step] = []
-        for node in graph.node:
-            attributes = attributes_of(node)
-            if node.domain == DOMAIN:
-                lowering = _FUSED.get(attributes["kind"])
-            else:
-                lowering = (TABLE if node.domain in _STANDARD else self._more).get(node.op_type)
-            self.is_random |= node.op_type in random_numbers.OPS
-            for each in attributes.values():
-                if isinstance(each, GraphProto):
-                    self._plan(each)
-            kinds: dict[str, Any] = dict.fromkeys(filter(None, node.output))
-            for name in kinds:
-                # Operators of other domains give the types that they choose.
-                elem_type = values.elem_type(name) if node.domain in _STANDARD else 0
-                try:
-                    if elem_type:
-                        kinds[name] = builder.kind_of(elem_type)
-                except KeyError:
-                    kind = TensorProto.DataType.Name(elem_type)
-                    self._problems.append(Problem(called(node), f"its result is of {kind}, which MLX does not have"))
-            if lowering is None:
-                self._problems.append(Problem(called(node), why_left(node, "MLX")))
-            else:
-                steps.append(_Step(node, lowering, attributes, kinds))
-        plan = _Plan(graph, steps, {})
-        self._plans[id(graph)] = plan
-        return plan
-
     def _pack(self, graph: GraphProto) -> dict[str, Quantized]:
         """The second operands of products that MLX computes with packed weights."""
         makers = {name: node for node in graph.node for name in node.output}
-        names = {node.input[1] for node in graph.node if node.op_type == "MatMul" and node.domain in _STANDARD}
+        names = {node.input[1] for node in graph.node if node.op_type == "MatMul" and node.domain in STANDARD}
         tensors = {tensor.name: tensor for tensor in graph.initializer}
         found = {
             name: quantized(name, makers, tensors.get, self._read, self._float_type) for name in names if name in makers
@@ -284,7 +185,7 @@ class Program:
         In fp32 the tables are used, which are more precise.
         """
         tensors = {tensor.name: tensor for tensor in graph.initializer}
-        pairs = {node.input[1]: node.input[2] for node in graph.node if node.op_type in _ROTARY}
+        pairs = {node.input[1]: node.input[2] for node in graph.node if node.op_type in ROTARY}
         if self._float_type == mx.float32:
             return {}
         found = {
@@ -294,13 +195,13 @@ class Program:
         }
         return {name: from_numpy(each) for name, each in found.items() if each is not None}
 
-    def _compute_constants(self, plan: _Plan) -> None:
+    def _compute_constants(self, plan: Plan) -> None:
         """Compute the nodes that need no input, and drop those that nobody needs."""
-        steps = _needed(plan, self._quantized)
+        steps = needed(plan, self._quantized)
         given = {value.name for value in self._graph.input}
         known = {tensor.name for tensor in self._graph.initializer} - given
         builder, scope = self._builder(), self._scope(plan, None)
-        left: list[_Step] = []
+        left: list[Step] = []
         made: dict[str, Value] = {}
         for step in steps:
             names = names_read_by(step.node) - {""}
@@ -318,26 +219,13 @@ class Program:
         for name in list(plan.constants):
             if name not in read or name in self._quantized:
                 del plan.constants[name]
-        for each in self._plans.values():
+        for each in self._plans.all.values():
             self._read_files(each, read if each is plan else None)
             mx.eval(list(each.constants.values()))
 
-    def _read_files(self, plan: _Plan, names: Collection[str] | None) -> None:
+    def _read_files(self, plan: Plan, names: Collection[str] | None) -> None:
         """Make the constants whose data are in files, which may change; `names`: those that are needed."""
         for tensor in plan.graph.initializer:
             is_needed = names is None or (tensor.name in names and tensor.name not in self._quantized)
             if is_needed and tensor.data_location == TensorProto.EXTERNAL and tensor.name not in plan.constants:
                 plan.constants[tensor.name] = self._make(tensor)
-
-
-def _needed(plan: _Plan, packed: Mapping[str, Quantized]) -> list[_Step]:
-    """The steps whose results an output needs, without those that make weights which MLX has packed."""
-    wanted = Counter(value.name for value in plan.graph.output)
-    steps: list[_Step] = []
-    for step in reversed(plan.steps):
-        if not any(name in wanted for name in step.node.output):
-            continue
-        steps.append(step)
-        is_packed = step.node.op_type == "MatMul" and step.node.input[1] in packed
-        wanted.update(step.node.input[:1] if is_packed else names_read_by(step.node))
-    return steps[::-1]

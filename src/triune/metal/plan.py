@@ -1,0 +1,168 @@
+"""What computes each node of a graph of core ops: MLX's own operations, or what all lowerings share."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onnx import GraphProto, NodeProto, TensorProto
+
+from triune.graph.conversion import scope as conversion
+from triune.graph.conversion.left import why_left
+from triune.graph.conversion.lowering.table import SHARED
+from triune.graph.conversion.problems import Problem, called, require_none
+from triune.graph.fused.call import DOMAIN
+from triune.graph.values import attributes_of, names_read_by
+from triune.metal import (
+    attention,
+    control,
+    conv,
+    elementwise,
+    fusion,
+    gathers,
+    linear,
+    norms,
+    pools,
+    quantize,
+    random_numbers,
+    reductions,
+    resize,
+    shapes,
+    slices,
+)
+from triune.metal.builder import MlxBuilder
+from triune.metal.context import Lowering
+from triune.metal.library import Value
+from triune.metal.packing import Quantized
+
+_OWN = (
+    *(attention, control, conv, elementwise, gathers, linear, norms),
+    *(pools, quantize, random_numbers, reductions, resize, shapes, slices),
+)
+"""Families of operators that MLX has itself."""
+
+TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op, each in family.TABLE.items()}}
+
+BEYOND_CORE = ("BitCast", "RMSNormalization", "RotaryEmbedding")
+"""Operators that are computed as they are, though core ops could say them."""
+
+STANDARD = ("", "ai.onnx")
+"""The names of ONNX's own domain."""
+
+_FUSED: Mapping[str, Lowering] = {
+    "rms_norm": norms.fused_rms_norm,
+    "scaled_dot_product_attention": attention.fused_attention,
+}
+"""Patterns of `graph.fused` that are one operation of MLX."""
+
+ROTARY = ("RotaryEmbedding", fusion.ROTARY)
+"""Operators whose inputs 1 and 2 are tables of angles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A node, ready to be computed.
+
+    Attributes:
+        node: the node.
+        lowering: computes it.
+        attributes: its attributes.
+        kinds: MLX's type of each output; None where the graph does not say it.
+    """
+
+    node: NodeProto
+    lowering: Lowering
+    attributes: Mapping[str, Any]
+    kinds: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A graph or subgraph, ready to be computed.
+
+    Attributes:
+        graph: the graph; kept, since plans are found by its identity.
+        steps: its nodes in order.
+        constants: the values that were computed, by name.
+    """
+
+    graph: GraphProto
+    steps: list[Step]
+    constants: dict[str, Value]
+
+
+class Plans:
+    """The plans of a graph and of its subgraphs.
+
+    Attributes:
+        main: that of the graph itself.
+        all: each by the identity of its graph.
+        is_random: whether a node draws random numbers.
+    """
+
+    def __init__(self, graph: GraphProto, float_type: Any, more: Mapping[str, Lowering]) -> None:
+        """Plan a graph.
+
+        Args:
+            graph: in core ops and BEYOND_CORE.
+            float_type: MLX's type in which FLOAT is computed.
+            more: operators of other domains.
+
+        Raises:
+            UnsupportedError: nodes cannot be computed: one message names each with its reason.
+        """
+        self._builder = MlxBuilder(float_type)
+        self._more = more
+        self._problems: list[Problem] = []
+        self.all: dict[int, Plan] = {}
+        self.is_random = False
+        self.main = self.of(graph)
+        require_none(self._problems, "MLX")
+
+    def of(self, graph: GraphProto) -> Plan:
+        """The plan of the graph or of a subgraph."""
+        found = self.all.get(id(graph))
+        if found is not None:
+            return found
+        values = conversion.Values(graph)
+        steps: list[Step] = []
+        for node in graph.node:
+            attributes = attributes_of(node)
+            if node.domain == DOMAIN:
+                lowering = _FUSED.get(attributes["kind"])
+            else:
+                lowering = (TABLE if node.domain in STANDARD else self._more).get(node.op_type)
+            self.is_random |= node.op_type in random_numbers.OPS
+            for each in attributes.values():
+                if isinstance(each, GraphProto):
+                    self.of(each)
+            kinds: dict[str, Any] = dict.fromkeys(filter(None, node.output))
+            for name in kinds:
+                # Operators of other domains give the types that they choose.
+                elem_type = values.elem_type(name) if node.domain in STANDARD else 0
+                try:
+                    if elem_type:
+                        kinds[name] = self._builder.kind_of(elem_type)
+                except KeyError:
+                    kind = TensorProto.DataType.Name(elem_type)
+                    self._problems.append(Problem(called(node), f"its result is of {kind}, which MLX does not have"))
+            if lowering is None:
+                self._problems.append(Problem(called(node), why_left(node, "MLX")))
+            else:
+                steps.append(Step(node, lowering, attributes, kinds))
+        plan = Plan(graph, steps, {})
+        self.all[id(graph)] = plan
+        return plan
+
+
+def needed(plan: Plan, packed: Mapping[str, Quantized]) -> list[Step]:
+    """The steps whose results an output needs, without those that make weights which MLX has packed."""
+    wanted = Counter(value.name for value in plan.graph.output)
+    steps: list[Step] = []
+    for step in reversed(plan.steps):
+        if not any(name in wanted for name in step.node.output):
+            continue
+        steps.append(step)
+        is_packed = step.node.op_type == "MatMul" and step.node.input[1] in packed
+        wanted.update(step.node.input[:1] if is_packed else names_read_by(step.node))
+    return steps[::-1]
