@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from triune.core.datatypes import Array
 from triune.core.errors import TriuneError
+from triune.graph.blame import Verified
 from triune.graph.verify import OutputVerdict
 from triune.hosting import Limits, run_in_process
 
@@ -25,7 +26,7 @@ _TIMES = 6
 A conversion takes three times its weights, and a result in fp16 has half of their bytes.
 """
 
-Compare: TypeAlias = Callable[[], Sequence[OutputVerdict]]
+Compare: TypeAlias = Callable[[], Verified]
 """A function that runs source and result; it can be pickled."""
 
 
@@ -42,7 +43,7 @@ class Comparison:
     is_limited: bool = False
 
 
-def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Sequence[OutputVerdict] | None, str]:
+def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Verified | None, str]:
     """Compare, within the limits that are asked for.
 
     Args:
@@ -51,7 +52,7 @@ def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Se
         comparison: how to compare.
 
     Returns:
-        the verdicts, or None and the reason if the comparison was given up.
+        the result, or None and the reason if the comparison was given up.
 
     Raises:
         TriuneError: the error that `compare` raised, if it is not limited.
@@ -71,15 +72,20 @@ def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Se
             run_in_process(partial(_write, compare, path), "the comparison of source and result", limits)
         except TriuneError as error:
             return None, str(error)
-        return [_read(each) for each in json.loads(path.read_text())], ""
+        return _read(json.loads(path.read_text())), ""
 
 
 def _write(compare: Compare, path: Path) -> None:
     # What Apple's interpreter says of itself is not for a user who did not ask for a comparison.
     logging.getLogger().setLevel(logging.WARNING)
-    path.write_text(json.dumps([asdict(each) for each in compare()]))
+    path.write_text(json.dumps(asdict(compare())))
 
 
-def _read(entry: dict[str, Any]) -> OutputVerdict:
+def _read(entry: dict[str, Any]) -> Verified:
+    verdicts: list[dict[str, Any]] = entry.pop("verdicts")
+    return Verified([_read_verdict(each) for each in verdicts], **entry)
+
+
+def _read_verdict(entry: dict[str, Any]) -> OutputVerdict:
     entry["shape"] = tuple(entry["shape"])
     return OutputVerdict(**entry)

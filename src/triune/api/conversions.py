@@ -1,7 +1,7 @@
 """The conversions: each reads a model, writes another, and compares both if asked to."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import onnx
 from onnx import ModelProto
 
-from triune.api.comparing import Comparison, compared
+from triune.api.comparing import Compare, Comparison
+from triune.api.rounds import ConversionResult, Tell, in_rounds
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.coreai import audit as coreai_audit
@@ -24,11 +25,11 @@ from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.coreml.lowering import lower
 from triune.coreml.package import read_package
 from triune.coreml.raising import raise_function
-from triune.graph.ane import Report as LayoutReport
 from triune.graph.audit import Finding
+from triune.graph.blame import Verified
 from triune.graph.conversion.shapes import inputs_of, listed
 from triune.graph.load import load
-from triune.graph.verify import OutputVerdict, Verdict, check_given
+from triune.graph.verify import OutputVerdict, check_given
 
 _MOST_BYTES_INLINE = 2**31 - 2**20
 """Protobuf's limit is 2 GiB; larger weights go into a file beside the model."""
@@ -39,43 +40,11 @@ _NO_REFEREE = (
 
 _T = TypeVar("_T")
 
-Tell = Callable[[str], None]
-"""A function that receives progress messages."""
-
 Given = Mapping[str, Array] | None
 """Inputs for a comparison, by name; None for no comparison."""
 
 Compared = Comparison | None
 """The comparison that is asked for; None for none."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionResult:
-    """The result of a conversion.
-
-    Attributes:
-        renamed: for each name of the source that had to change, the new name.
-        verdicts: the verdict on each output; None if nothing was compared.
-        not_compared: why a comparison was given up; "" if none was.
-        layout: the report of the Neural Engine's layout; None if it was not requested.
-        notes: what differs from the source, and why.
-        findings: the outputs that a compiler pass changed; None if the passes were not checked.
-    """
-
-    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
-    verdicts: Sequence[OutputVerdict] | None = None
-    not_compared: str = ""
-    layout: LayoutReport | None = None
-    notes: Sequence[str] = ()
-    findings: Sequence[Finding] | None = None
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """The worst verdict of all outputs. None if nothing was compared."""
-        if self.verdicts is None:
-            return None
-        found = {each.verdict for each in self.verdicts}
-        return next((each for each in (Verdict.WRONG, Verdict.RIGHT) if each in found), Verdict.UNKNOWN)
 
 
 def onnx_to_coreml(
@@ -87,32 +56,31 @@ def onnx_to_coreml(
     audit: CoreMlAudit | None = None,
 ) -> ConversionResult:
     """Convert ONNX to a Core ML package. `audit` checks the compiler passes that run before it is saved."""
-    model = load(source)
     given: Mapping[str, Array] = comparison.given if comparison is not None else {}
-    check_given(model, given, options.constants)
-    lowered = lower(model, output, options, report=tell, audit=None if audit is None else audit.begin)
-    # A comparison may take as much memory as the conversion did: the model is not held meanwhile.
-    del model
-    if audit is not None:
-        audit.require_answers()
-    names = {**lowered.inputs, **lowered.outputs}
-    done = ConversionResult(
-        renamed={name: other for name, other in names.items() if name != other},
-        layout=lowered.layout,
-        notes=lowered.notes,
-        findings=None if audit is None else audit.findings,
-    )
-    if comparison is None:
-        return done
-    tell("running both")
-    plain = replace(lowered, layout=None, notes=())
-    verdicts, why = compared(partial(_compare_coreml, source, plain, options, given), output, comparison)
-    return replace(done, verdicts=verdicts, not_compared=why)
+
+    def convert(wide: frozenset[str]) -> tuple[ConversionResult, Compare]:
+        own = replace(options, wide=wide)
+        model = load(source)
+        check_given(model, given, options.constants)
+        lowered = lower(model, output, own, report=tell, audit=None if audit is None else audit.begin)
+        if audit is not None:
+            audit.require_answers()
+        names = {**lowered.inputs, **lowered.outputs}
+        done = ConversionResult(
+            renamed={name: other for name, other in names.items() if name != other},
+            layout=lowered.layout,
+            notes=lowered.notes,
+            findings=None if audit is None else audit.findings,
+        )
+        plain = replace(lowered, layout=None, notes=())
+        return done, partial(_compare_coreml, source, plain, own, given)
+
+    return in_rounds(convert, output, comparison, tell)
 
 
 def _compare_coreml(
     source: Path, lowered: CoreMlLowered, options: CoreMlOptions, given: Mapping[str, Array]
-) -> Sequence[OutputVerdict]:
+) -> Verified:
     return coreml_verify.verify_lowered(load(source), lowered, options, given)
 
 
@@ -136,41 +104,52 @@ def onnx_to_coreai(
 
     `checked` has inputs for checking what Apple's compiler changes; None: it is not checked.
     """
-    models = {name: load(path) for name, path in sources.items()}
-    _check_names(models, options)
     given: Mapping[str, Array] = comparison.given if comparison is not None else {}
-    each = {name: _own(model, options) for name, model in models.items()}
-    for name, model in models.items():
-        check_given(model, _own_values(model, given or checked or {}), each[name].constants)
-    functions = {name: Source(model, each[name]) for name, model in models.items()}
-    lowered = lower_functions(functions, output, report=tell)
-    findings: list[Finding] | None = None
-    if checked is not None:
-        tell("checking Apple's rewriting")
-        findings = []
+
+    def convert(wide: frozenset[str]) -> tuple[ConversionResult, Compare]:
+        everyone = replace(options, wide=wide)
+        models = {name: load(path) for name, path in sources.items()}
+        _check_names(models, options)
+        each = {name: _own(model, everyone) for name, model in models.items()}
         for name, model in models.items():
-            findings += coreai_audit.audit(functions[name], output, name, _own_values(model, checked))
-    # A comparison may take as much memory as the conversion did: the models are not held meanwhile.
-    del models, functions
-    done = ConversionResult(layout=lowered.layout, notes=lowered.notes, findings=findings)
-    if comparison is None:
+            check_given(model, _own_values(model, given or checked or {}), each[name].constants)
+        functions = {name: Source(model, each[name]) for name, model in models.items()}
+        lowered = lower_functions(functions, output, report=tell)
+        findings: list[Finding] | None = None
+        if checked is not None:
+            tell("checking Apple's rewriting")
+            findings = []
+            for name, model in models.items():
+                findings += coreai_audit.audit(functions[name], output, name, _own_values(model, checked))
+        done = ConversionResult(layout=lowered.layout, notes=lowered.notes, findings=findings)
+        return done, partial(_compare_coreai, sources, output, everyone, given)
+
+    done = in_rounds(convert, output, comparison, tell)
+    if done.verdicts is None or coreai_verify.is_judged_by_apple(options):
         return done
-    tell("running both")
-    verdicts, why = compared(partial(_compare_coreai, sources, output, options, given), output, comparison)
-    notes = [*lowered.notes, *([] if why or coreai_verify.is_judged_by_apple(options) else [_NO_REFEREE])]
-    return replace(done, verdicts=verdicts, not_compared=why, notes=notes)
+    return replace(done, notes=[*done.notes, _NO_REFEREE])
 
 
 def _compare_coreai(
     sources: Mapping[str, Path], output: Path, options: CoreAiOptions, given: Mapping[str, Array]
-) -> Sequence[OutputVerdict]:
-    verdicts: list[OutputVerdict] = []
-    for name, source in sources.items():
-        model = load(source)
-        own = _own_values(model, given)
-        found = coreai_verify.verify_lowered(model, output, name, _own(model, options), own)
-        verdicts += found if len(sources) == 1 else [replace(one, name=f"{name}: {one.name}") for one in found]
-    return verdicts
+) -> Verified:
+    if len(sources) == 1:
+        ((name, source),) = sources.items()
+        return _compare_function(source, output, name, options, given)
+    found = {name: _compare_function(path, output, name, options, given) for name, path in sources.items()}
+    return Verified(
+        [replace(one, name=f"{name}: {one.name}") for name, each in found.items() for one in each.verdicts],
+        [value for each in found.values() for value in each.wide],
+        [f"{name}: {note}" for name, each in found.items() for note in each.notes],
+        [f"{name}: {doubt}" for name, each in found.items() for doubt in each.doubts],
+    )
+
+
+def _compare_function(
+    source: Path, output: Path, name: str, options: CoreAiOptions, given: Mapping[str, Array]
+) -> Verified:
+    model = load(source)
+    return coreai_verify.verify_lowered(model, output, name, _own(model, options), _own_values(model, given))
 
 
 def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:

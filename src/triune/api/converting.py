@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 
 from triune.api.checkpoints import checkpoint_to_onnx, graph_of, is_checkpoint
 from triune.api.comparing import Comparison
-from triune.api.conversions import ConversionResult, coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
+from triune.api.conversions import coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
+from triune.api.rounds import ConversionResult
 from triune.api.staging import make_folder, publish, staged
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError

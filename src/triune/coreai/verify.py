@@ -21,6 +21,7 @@ from triune.coreai.lowering.image_options import ImageOptions
 from triune.coreai.lowering.options import LowerOptions
 from triune.coreai.model import Model
 from triune.graph.audit import InputSet
+from triune.graph.blame import Gates, Verified, verify_halved
 from triune.graph.conversion.constants import typed_constants
 from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import InputShape, Range
@@ -29,7 +30,7 @@ from triune.graph.half_rounding import with_half_rounding
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import TOLERANCES, precision_of
 from triune.graph.state_names import new_state
-from triune.graph.verify import OnnxModel, OutputVerdict, samples_of, verify
+from triune.graph.verify import OnnxModel, OutputVerdict, narrow_samples_of, samples_of, verify
 
 
 def is_judged_by_apple(options: LowerOptions) -> bool:
@@ -39,7 +40,7 @@ def is_judged_by_apple(options: LowerOptions) -> bool:
 
 def verify_lowered(
     model: ModelProto, path: Path, function: str, options: LowerOptions, given: Mapping[str, Array]
-) -> list[OutputVerdict]:
+) -> Verified:
     """Compare an ONNX model in ONNX Runtime with its lowered function in Apple's interpreter (`is_judged_by_apple`).
 
     Floats that become an image are first rounded to its bytes, for both.
@@ -62,7 +63,11 @@ def verify_lowered(
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
     sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
     sets = [pictured(each, options, given) for each in sets]
-    source = OnnxModel(model, tolerance)
+    # Images have bytes, and are not near any number.
+    is_narrow = precision == "fp16" and not options.images
+    narrow = narrow_samples_of(model, options.shapes, known) if is_narrow else []
+    gates = Gates(model)
+    source = OnnxModel(gates.model, tolerance)
 
     def expected(arrays: Mapping[str, Array]) -> dict[str, Array]:
         outputs = source.run(arrays)
@@ -72,7 +77,7 @@ def verify_lowered(
     executor = "interpreter" if is_judged_by_apple(options) else "onnxruntime"
     with Model(path, function=function, executor=executor) as program:
         result = functools.partial(computed, program, options)
-        return verify(sets, expected, result, source, tolerance)
+        return verify_halved(model, options, sets, narrow, source, expected, gates, result, tolerance)
 
 
 def computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array]) -> dict[str, Array]:

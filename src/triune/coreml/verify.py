@@ -14,6 +14,7 @@ from triune.coreml.mil import Array, StateType
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
 from triune.coreml.raising import new_state
+from triune.graph.blame import Gates, Verified, verify_halved
 from triune.graph.conversion.constants import typed_constants
 from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import Dim, InputShape, Range
@@ -21,14 +22,12 @@ from triune.graph.conversion.text import numbers_of
 from triune.graph.half_rounding import with_half_rounding
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import TOLERANCES, precision_of
-from triune.graph.verify import OnnxModel, OutputVerdict, samples_of, verify
+from triune.graph.verify import OnnxModel, OutputVerdict, narrow_samples_of, samples_of, verify
 
 _LARGEST = 2**31 - 1
 
 
-def verify_lowered(
-    model: ModelProto, lowered: Lowered, options: LowerOptions, given: Mapping[str, Array]
-) -> list[OutputVerdict]:
+def verify_lowered(model: ModelProto, lowered: Lowered, options: LowerOptions, given: Mapping[str, Array]) -> Verified:
     """Compare an ONNX model in ONNX Runtime with its lowered package in Triune's executor.
 
     Args:
@@ -51,7 +50,9 @@ def verify_lowered(
     precision = "fp32" if options.precision is Precision.FP32 else "fp16"
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
     sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
-    source, executor = OnnxModel(model, tolerance), OnnxExecutor(package)
+    narrow = narrow_samples_of(model, options.shapes, known) if precision == "fp16" else []
+    gates = Gates(model)
+    source, executor = OnnxModel(gates.model, tolerance), OnnxExecutor(package)
 
     def result(arrays: Mapping[str, Array]) -> dict[str, Array]:
         taken = {name: array for name, array in arrays.items() if name in lowered.inputs}
@@ -60,7 +61,7 @@ def verify_lowered(
         )
         return {name: outputs[other] for name, other in lowered.outputs.items()}
 
-    return verify(sets, source.run, result, source, tolerance)
+    return verify_halved(model, options, sets, narrow, source, source.run, gates, result, tolerance)
 
 
 def verify_raised(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import triune
 from support.lowered import FLOAT, INT64, model_of
-from triune.api import comparing
+from triune.api import comparing, rounds
 from triune.cli import app
 from triune.core.errors import UnsupportedError
 from triune.graph.verify import Verdict
@@ -33,7 +33,7 @@ def save(path: Path, offset: float) -> Path:
     return path
 
 
-def test_differences_of_bounded_numbers_that_fp16_cancels_are_found(tmp_path: Path) -> None:
+def test_differences_of_bounded_numbers_that_fp16_cancels_compute_in_fp32(tmp_path: Path) -> None:
     """Distances to centres, |x|^2 + |c|^2 - 2 x c, are large on noise, and right there."""
     rng = np.random.default_rng(0)
     centres = (8 / (1 + np.exp(-3 - 0.1 * rng.standard_normal((5, 32))))).astype(np.float32)
@@ -49,12 +49,17 @@ def test_differences_of_bounded_numbers_that_fp16_cancels_are_found(tmp_path: Pa
     ]
     constants = {"eight": np.float32(8), "axis": np.array([1]), "centres": centres, "cc": (centres**2).sum(1)[None]}
     onnx.save(model_of(nodes, [("z", FLOAT, [4, 32])], [("y", FLOAT, [4, 5])], **constants), tmp_path / "m.onnx")
-    with pytest.raises(UnsupportedError, match="output 'y' is off by .* on generated nearly equal numbers"):
-        triune.convert(tmp_path / "m.onnx", tmp_path / "m.mlpackage", precision="fp16")
+    done = triune.convert(tmp_path / "m.onnx", tmp_path / "m.mlpackage", precision="fp16")
+    assert done.verdict is Verdict.RIGHT
+    assert any("not exact enough for nearly equal numbers" in note for note in done.notes)
 
 
 @pytest.mark.parametrize("target", ["m.mlpackage", "m.aimodel"])
-def test_what_is_wrong_in_fp16_is_not_written_unless_it_is_not_compared(tmp_path: Path, target: str) -> None:
+def test_what_is_wrong_in_fp16_is_not_written_unless_it_is_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    # Without a second round nothing is mended.
+    monkeypatch.setattr(rounds, "_ROUNDS", 1)
     source, output = save(tmp_path / "m.onnx", 40_000), tmp_path / target
     with pytest.raises(UnsupportedError, match=r"output 'y' is off by .* --keep-fp32 NODE.* --no-verify"):
         triune.convert(source, output, precision="fp16")

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from triune.graph.audit.uses import Uses
 
 Array: TypeAlias = NDArray[Any]
-_Fill: TypeAlias = Callable[[Generator, tuple[int, ...]], Array]
+Fill: TypeAlias = Callable[[Generator, tuple[int, ...]], Array]
 """A function that draws fp64 values of a shape."""
+
+Kind: TypeAlias = tuple[Fill, Fill, bool]
+"""How floats are drawn, how integers are drawn, and whether the values are extreme (`InputSet.is_extreme`)."""
 
 _SIZES: Final = (3, 1, 2, 5)
 """The sizes of free dimensions in successive sets, each clipped to the dimension's limits."""
@@ -78,11 +81,14 @@ class InputSet:
         arrays: the values, by the name of the input.
         is_extreme: whether values are so large or small that a correct rewriting of a sum or product may overflow
             although the original does not.
+        is_narrow: whether the values are so close to each other, to 0 or to another number that terms cancel, so that
+            outputs may be small beside those for other inputs; they are judged by their own size.
     """
 
     name: str
     arrays: Mapping[str, Array]
     is_extreme: bool = False
+    is_narrow: bool = False
 
     @property
     def largest(self) -> float:
@@ -103,10 +109,20 @@ def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool =
         seed: the seed of the random values.
         extremes: whether to create the extreme sets too.
     """
+    return drawn({name: kind for name, kind in _KINDS.items() if extremes or not kind[2]}, inputs, seed)
+
+
+def drawn(kinds: Mapping[str, Kind], inputs: Sequence[Input], seed: int = 0) -> list[InputSet]:
+    """Create a set of inputs of each kind, as `revealing_inputs` does.
+
+    Args:
+        kinds: for each name of a set, how its values are drawn.
+        inputs: the inputs of the program.
+        seed: the seed of the random values.
+    """
     sets: list[InputSet] = []
-    for number, (name, (floats, integers, is_extreme)) in enumerate(_KINDS.items()):
-        if is_extreme and not extremes:
-            continue
+    for name, (floats, integers, is_extreme) in kinds.items():
+        number = list(_KINDS).index(name) if name in _KINDS else len(_KINDS) + len(sets)
         rng = np.random.default_rng([seed, number])
         size = _SIZES[number % len(_SIZES)]
         arrays: dict[str, Array] = {}
@@ -151,7 +167,7 @@ def _usable(each: Input, values: Array, rng: Generator) -> Array:
     return values
 
 
-def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: _Fill, integers: _Fill) -> Array:
+def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: Fill, integers: Fill) -> Array:
     if each.dtype.kind == "b":
         return np.asarray(rng.integers(0, 2, shape)).astype(np.bool_)
     if each.num_indexed is not None:
@@ -184,24 +200,24 @@ def _at_ends(each: Input, shape: tuple[int, ...], rng: Generator) -> Array:
     return _among(*(ends or range(4)))(rng, shape).clip(limits.min, limits.max).astype(each.dtype)
 
 
-def _noise(scale: float) -> _Fill:
+def _noise(scale: float) -> Fill:
     return lambda rng, shape: rng.standard_normal(shape) * scale
 
 
-def _near(value: float) -> _Fill:
+def _near(value: float) -> Fill:
     """Draw numbers whose differences are small, and for which Sigmoid and Tanh are near their ends: terms cancel."""
     return lambda rng, shape: value + rng.standard_normal(shape) * 0.1
 
 
-def _whole(low: int, high: int) -> _Fill:
+def _whole(low: int, high: int) -> Fill:
     return lambda rng, shape: rng.integers(low, high, shape).astype(np.float64)
 
 
-def _uniform(low: float, high: float) -> _Fill:
+def _uniform(low: float, high: float) -> Fill:
     return lambda rng, shape: rng.uniform(low, high, shape)
 
 
-def _among(*values: float) -> _Fill:
+def _among(*values: float) -> Fill:
     """Draw elements from `values`. Each value occurs if there are enough elements."""
 
     def fill(rng: Generator, shape: tuple[int, ...]) -> Array:
@@ -211,7 +227,7 @@ def _among(*values: float) -> _Fill:
     return fill
 
 
-def _multiples(numbers: Sequence[float]) -> _Fill:
+def _multiples(numbers: Sequence[float]) -> Fill:
     return lambda rng, shape: rng.choice(numbers, shape) * rng.integers(-8, 65, shape)
 
 
@@ -238,8 +254,7 @@ there.
 
 _INT32_ENDS: Final = (-(2.0**31), 2.0**31 - 1, -(2.0**31) + 1, 2.0**24 + 1, -1.0, 0.0, 65_536.0, 46_341.0)
 
-# For each set: how floats are drawn, how integers are drawn, and whether the set is extreme.
-_KINDS: Final[Mapping[str, tuple[_Fill, _Fill, bool]]] = {
+_KINDS: Final[Mapping[str, Kind]] = {
     "noise": (_noise(1.0), _whole(0, 4), False),
     "whole numbers": (_whole(1, 400), _whole(1, 400), False),
     "negative whole numbers": (_whole(-60, 60), _whole(-60, 60), False),

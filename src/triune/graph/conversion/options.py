@@ -39,6 +39,8 @@ class ConversionOptions:
             depend.
         layout: whether to keep the layout of the model's activations, or to change it to the Neural Engine's, (B, C, 1,
             S) (`triune.graph.ane`).
+        wide: for precision fp16 or mixed, the names of the first results of further nodes that compute in fp32, as they
+            are called in the prepared graph, since a comparison found fp16 wrong there (`triune.graph.blame`).
     """
 
     precision: Precision = Precision.FP32
@@ -46,6 +48,7 @@ class ConversionOptions:
     shapes: Mapping[str, InputShape] = field(default_factory=dict[str, InputShape])
     constants: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
     layout: Layout = Layout.SOURCE
+    wide: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.keep_fp32 and self.precision is not Precision.MIXED:

@@ -129,7 +129,8 @@ def _prepared(
     tell("looking for values that fp16 cannot represent")
     fitted = fit_half(narrow, file, is_laid_out=is_laid_out, keep=options.keep_fp32)
     core = half(fitted.model)
-    return Prepared(core, frozenset(half.renamed.get(name, name) for name in fitted.wide), (*notes, *fitted.notes))
+    wide = options.wide.union(half.renamed.get(name, name) for name in fitted.wide)
+    return Prepared(core, wide, (*notes, *fitted.notes))
 
 
 def _notes_of_defaults(model: ModelProto, options: ConversionOptions) -> list[str]:

@@ -2,8 +2,17 @@
 
 from triune.graph.verify.given import check_given
 from triune.graph.verify.onnx_model import OnnxModel
-from triune.graph.verify.samples import samples_of
+from triune.graph.verify.samples import narrow_samples_of, samples_of
 from triune.graph.verify.verdict import OutputVerdict, Verdict
 from triune.graph.verify.verify import Compute, verify
 
-__all__ = ["Compute", "OnnxModel", "OutputVerdict", "Verdict", "check_given", "samples_of", "verify"]
+__all__ = [
+    "Compute",
+    "OnnxModel",
+    "OutputVerdict",
+    "Verdict",
+    "check_given",
+    "narrow_samples_of",
+    "samples_of",
+    "verify",
+]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from onnx import ModelProto
 
 from triune.core.datatypes import Array
-from triune.graph.audit import Free, Input, InputSet, inputs_of_model, revealing_inputs
+from triune.graph.audit import Free, Input, InputSet, inputs_of_model, narrow_inputs, revealing_inputs
 from triune.graph.conversion.shapes import InputShape
 
 _WITHIN_HALF = frozenset(
@@ -42,6 +42,18 @@ def samples_of(
     sets = revealing_inputs(interface, extremes=False)
     chosen = [each for each in sets if not is_half or each.name in _WITHIN_HALF]
     return [replace(each, arrays={**each.arrays, **given}) for each in chosen]
+
+
+def narrow_samples_of(
+    model: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array]
+) -> list[InputSet]:
+    """Create sets of inputs for which terms cancel in fp16; the arguments are those of `samples_of`.
+
+    There are none if no float is left to make up.
+    """
+    sizes = _sizes_of(model, given)
+    sets = narrow_inputs([_with_sizes(each, sizes) for each in inputs_of_model(model, shapes, given.keys())])
+    return [replace(each, arrays={**each.arrays, **given}) for each in sets]
 
 
 def _sizes_of(model: ModelProto, given: Mapping[str, Array]) -> dict[str, int]:

@@ -106,7 +106,7 @@ class Answers:
         expected: Mapping[str, Array],
         actual: Mapping[str, Array],
         uncertainty: Callable[[], Mapping[str, Difference]],
-    ) -> None:
+    ) -> bool:
         """Compare the results of the source and the conversion for a set of inputs.
 
         Args:
@@ -116,10 +116,14 @@ class Answers:
             uncertainty: returns the uncertainty of each output (`OnnxModel.uncertainty`); called only if an output is
                 wrong. An error within it is excused if the mean difference is within it, too.
 
+        Returns:
+            whether an output is wrong for this set.
+
         Raises:
             InternalError: an output has another shape, except that a scalar may be a vector of one element, as in Core
                 ML.
         """
+        is_wrong = False
         for name, array in expected.items():
             if name in self._random and array.shape != actual[name].shape:
                 shape = array.shape or (1,)
@@ -132,10 +136,12 @@ class Answers:
                 found = _excused(
                     found, difference_of(array, actual[name].reshape(array.shape)).mean, uncertainty().get(name)
                 )
+            is_wrong = is_wrong or found.verdict is Verdict.WRONG
             worst = self._worst.get(name)
             if worst is None or _severity(found) > _severity(worst):
                 self._worst[name] = found
             self._values.setdefault(name, []).extend(_two_values(array))
+        return is_wrong
 
     def verdicts(self) -> Iterator[OutputVerdict]:
         """The worst verdict of each output."""

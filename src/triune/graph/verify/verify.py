@@ -26,6 +26,7 @@ def verify(
     tolerance: float,
     *,
     otherwise: Sequence[InputSet] = (),
+    on_wrong: Callable[[InputSet, Mapping[str, Array]], None] | None = None,
 ) -> list[OutputVerdict]:
     """Compare the outputs of a model and of its conversion.
 
@@ -41,6 +42,7 @@ def verify(
         tolerance: the allowed error of floats, relative to an output's largest value; integers and booleans must be
             equal.
         otherwise: further sets, used if the source rejects all of `sets`.
+        on_wrong: called with each set for which an output is wrong, and the conversion's outputs.
 
     Returns:
         a verdict for each output of the source.
@@ -66,7 +68,10 @@ def verify(
         uncertainty = functools.cache(functools.partial(model.uncertainty, each.arrays))
         if model.is_random:
             answers.add_again(each, expected, source(each.arrays))
-        answers.add(each, expected, result(each.arrays), uncertainty)
+        actual = result(each.arrays)
+        is_wrong = answers.add(each, expected, actual, uncertainty)
+        if is_wrong and on_wrong is not None:
+            on_wrong(each, actual)
     if refusal is not None and not num_answered:
         raise refusal
     return list(answers.verdicts())

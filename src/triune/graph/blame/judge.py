@@ -1,0 +1,59 @@
+"""Judge results for inputs of which the outputs may be small: by the size of these outputs themselves."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from triune.core.datatypes import Array
+
+_FLOOR = 2.0**-20
+"""Outputs that are smaller as a whole are rounded to few bits by the fp16 of the interface, so they count as this
+large.
+"""
+
+_FEW = 0.01
+"""The part of integers that fp16 may decide otherwise."""
+
+
+def error_of(expected: Array, actual: Array, tolerance: float, uncertain: Array | None = None) -> float:
+    """The largest error of a result, relative to what is allowed: above 1 it is wrong.
+
+    Args:
+        expected: the right result. Elements that are infinite or NaN there are not compared.
+        actual: the result to judge, of the same number of elements.
+        tolerance: the allowed error, relative to the largest expected element.
+        uncertain: for each element, by how much another result, equally right, may differ.
+
+    Returns:
+        the ratio. For integers and booleans it is 0 if a few differ, else infinite.
+    """
+    one, other = expected.reshape(-1), actual.reshape(-1)
+    if one.size != other.size:
+        return float("inf")
+    if not one.size or one.dtype.kind not in "biufV":
+        return 0.0
+    if one.dtype.kind in "biu":
+        return float("inf") if np.count_nonzero(one != other) > _FEW * one.size else 0.0
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    finite = np.isfinite(one)
+    if not finite.any():
+        return 0.0
+    one, other = one[finite], other[finite]
+    allowed = np.full(one.shape, tolerance * max(float(np.abs(one).max()), _FLOOR))
+    if uncertain is not None:
+        allowed = allowed + uncertain.reshape(-1)[finite]
+    with np.errstate(all="ignore"):
+        ratio = np.abs(one - other) / allowed
+    ratio[np.isnan(ratio)] = np.inf
+    return float(ratio.max())
+
+
+def errors_of(
+    expected: Mapping[str, Array], actual: Mapping[str, Array], tolerance: float, uncertain: Mapping[str, Array]
+) -> dict[str, float]:
+    """`error_of` of each output that both have."""
+    return {
+        name: error_of(array, actual[name], tolerance, uncertain.get(name))
+        for name, array in expected.items()
+        if name in actual
+    }

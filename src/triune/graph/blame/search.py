@@ -1,0 +1,188 @@
+"""Find the nodes that must compute in fp32 so that outputs are right for some inputs."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.graph.blame.judge import errors_of
+from triune.graph.blame.simulation import Node, Simulation
+
+_ROUNDS = 12
+"""In each round, nodes that were found are computed in fp32, and then others may be the first that are wrong."""
+
+_TOO_MUCH = 0.01
+"""The error of a value, relative to its largest element, from which the node that computes it is to blame: 20 rounding
+errors of fp16.
+"""
+
+_FEW_NODES = 48
+"""A graph of at most this many nodes may be in fp32 whole."""
+
+_SHARE = 0.15
+"""Of a larger graph, the share of nodes that may be in fp32 for inputs that are made up to be difficult."""
+
+_MARGIN = 0.6
+"""Compilers order sums in other ways than the simulation does, so outputs must be better by this than they need be."""
+
+_SMALLEST = 2.0**-24
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A set of inputs for which an output was wrong.
+
+    Attributes:
+        name: the name of the kind of inputs.
+        arrays: the inputs.
+        expected: all floats of the graph in fp32, and its outputs.
+        uncertain: by how much each element of an output may differ.
+    """
+
+    name: str
+    arrays: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    uncertain: Mapping[str, Array]
+
+
+def search(
+    simulation: Simulation, samples: Sequence[Sample], wide: Collection[str], tolerance: float, deadline: float
+) -> dict[str, Node]:
+    """Find nodes that compute in fp32 in addition to `wide`.
+
+    Args:
+        simulation: the graph.
+        samples: the inputs for which outputs were wrong.
+        wide: the first results of the nodes that compute in fp32 already.
+        tolerance: the allowed error of outputs.
+        deadline: the time, by `time.monotonic`, at which the search ends.
+
+    Returns:
+        the nodes by their first results; {} if the outputs are not right with any that may be found.
+    """
+    found: dict[str, Node] = {}
+    blamed: set[str] = set()
+    most = len(simulation.nodes) if len(simulation.nodes) <= _FEW_NODES else int(_SHARE * len(simulation.nodes))
+    for _ in range(_ROUNDS):
+        halved = simulation.halved({*wide, *found})
+        suspects: dict[str, None] = {}
+        is_right = True
+        for sample in samples:
+            actual = halved.run(sample.arrays)
+            off = errors(sample, actual, simulation.outputs, tolerance * _MARGIN)
+            wrong = [name for name, error in off.items() if error > 1]
+            is_right = is_right and not wrong
+            suspects |= dict.fromkeys(_first_wrong(simulation, sample, actual, wrong, blamed) if wrong else ())
+        if is_right:
+            return _pruned(simulation, samples, wide, found, tolerance, deadline)
+        before = len(found)
+        for name in suspects:
+            found |= leading_to(simulation, name, is_whole=name in blamed)
+            blamed.add(name)
+        if len(found) == before or len(found) > most or time.monotonic() > deadline:
+            break
+    return _everything(simulation, samples, wide, tolerance)
+
+
+def _everything(
+    simulation: Simulation, samples: Sequence[Sample], wide: Collection[str], tolerance: float
+) -> dict[str, Node]:
+    """All nodes, if the graph is small, and right in fp32."""
+    if len(simulation.nodes) > _FEW_NODES:
+        return {}
+    halved = simulation.halved({*wide, *simulation.nodes}, is_watched=False)
+    is_right = all(
+        error <= 1
+        for sample in samples
+        for error in errors(sample, halved.run(sample.arrays), simulation.outputs, tolerance).values()
+    )
+    return dict(simulation.nodes) if is_right else {}
+
+
+def _pruned(
+    simulation: Simulation,
+    samples: Sequence[Sample],
+    wide: Collection[str],
+    found: dict[str, Node],
+    tolerance: float,
+    deadline: float,
+) -> dict[str, Node]:
+    """The nodes without those that need not be in fp32 for the outputs to be right."""
+    for name in [*found]:
+        if time.monotonic() > deadline or len(found) <= 1:
+            break
+        # A node that only hands numbers on costs nothing, and without it they would be rounded in between.
+        fewer = {each: node for each, node in found.items() if each != name}
+        halved = simulation.halved({*wide, *fewer}, is_watched=False)
+        if all(
+            error <= 1
+            for sample in samples
+            for error in errors(
+                sample, halved.run(sample.arrays), simulation.outputs, tolerance * _MARGIN * _MARGIN
+            ).values()
+        ):
+            found = fewer
+    return found
+
+
+def errors(sample: Sample, actual: Mapping[str, Array], outputs: Sequence[str], tolerance: float) -> dict[str, float]:
+    """The errors of the outputs, relative to what is allowed."""
+    return errors_of({name: sample.expected[name] for name in outputs}, actual, tolerance, sample.uncertain)
+
+
+def _first_wrong(
+    simulation: Simulation, sample: Sample, actual: Mapping[str, Array], outputs: Sequence[str], blamed: Collection[str]
+) -> list[str]:
+    """The nodes that lead to wrong outputs and whose results are wrong although their operands are not."""
+    leading = _ancestors(simulation, outputs)
+    wrong = {name for name in leading if _is_off(sample.expected[name], actual.get(name))}
+    first = [name for name in wrong if not wrong.intersection(simulation.nodes[name].operands)]
+    fresh = [name for name in first if name not in blamed]
+    # What was blamed and is still wrong is computed from operands that are rounded too much.
+    return fresh or first or [name for name in outputs if name in simulation.nodes]
+
+
+def _is_off(expected: Array, actual: Array | None) -> bool:
+    if actual is None or expected.dtype.kind != "f" or actual.size != expected.size:
+        return False
+    one, other = expected.astype(np.float64).reshape(-1), actual.astype(np.float64).reshape(-1)
+    finite = np.isfinite(one)
+    if not finite.any():
+        return False
+    with np.errstate(all="ignore"):
+        error = float(np.max(np.abs(one[finite] - other[finite])))
+    return not error <= _TOO_MUCH * max(float(np.abs(one[finite]).max()), _SMALLEST * _TOO_MUCH)
+
+
+def _ancestors(simulation: Simulation, names: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in simulation.nodes and name not in found:
+            found.add(name)
+            waiting += simulation.nodes[name].operands
+    return found
+
+
+def leading_to(simulation: Simulation, name: str, *, is_whole: bool) -> dict[str, Node]:
+    """A node and those that compute its operands, back to inputs, or to layers of the network unless `is_whole`."""
+    found: dict[str, Node] = {}
+    waiting = [name]
+    while waiting:
+        each = waiting.pop()
+        node = simulation.nodes.get(each)
+        if node is None or each in found:
+            continue
+        found[each] = node
+        if is_whole or not node.is_layer:
+            waiting += [
+                operand for operand in node.operands if is_whole or not _is_layer(simulation.nodes.get(operand))
+            ]
+    return found
+
+
+def _is_layer(node: Node | None) -> bool:
+    return node is not None and node.is_layer

@@ -1,0 +1,227 @@
+"""Compute a prepared graph in fp32, in fp32 with other rounding, and in fp16 as Apple's runtimes round."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from triune.core.datatypes import Array
+from triune.graph.half_rounding import keep_half_rounding
+from triune.graph.names import Names
+from triune.graph.passes.halve import Halve
+from triune.graph.passes.narrow_values import narrow_array
+from triune.graph.session import GraphSession
+from triune.graph.values import Values, names_read_by, subgraphs_of
+from triune.graph.weight_files import WeightFile
+
+_NOISE = 2.0**-22
+"""The relative size of the noise: about four rounding errors of fp32."""
+
+_NUM_NOISY = 4
+
+_OFTEN = 4000.0
+"""The factor of the elements whose sine is the noise."""
+
+_NUM_PHASES = 16
+"""The number of nodes whose noise differs for equal elements."""
+
+_NOISY_RESULTS = 4.0
+"""The difference to the most distant of several results with noise is multiplied by this."""
+
+_INEXACT = frozenset(
+    [
+        *("Exp", "Log", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Erf"),
+        *("Sigmoid", "Tanh", "Softmax", "Softplus", "Gelu", "Elu", "Mish", "Selu", "Celu", "Pow", "Sqrt", "Reciprocal"),
+        *("MatMul", "Gemm", "Conv", "ConvTranspose", "ReduceSum", "ReduceMean", "ReduceProd", "CumSum", "Div"),
+        *("LayerNormalization", "InstanceNormalization", "BatchNormalization", "AveragePool", "Resize", "Einsum"),
+    ]
+)
+"""Operators whose results differ between runtimes in their last bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of the graph's main level whose first result is a float.
+
+    Attributes:
+        value: the name of its first result.
+        node: the node.
+        operands: the float operands that nodes of the main level compute.
+        is_layer: whether it multiplies by constant weights.
+    """
+
+    value: str
+    node: NodeProto
+    operands: tuple[str, ...]
+    is_layer: bool
+
+
+class Simulation:
+    """A prepared graph and its variants.
+
+    Attributes:
+        nodes: the nodes whose results are floats, in order, by the name of the result.
+        outputs: the names of the graph's outputs.
+    """
+
+    def __init__(self, model: ModelProto, keep: Collection[str], file: WeightFile) -> None:
+        """Args:
+        model: in core ops and fp32, as `prepare` returns it; not changed.
+        keep: names of nodes and operators that the user keeps in fp32.
+        file: the scratch file for new large weights.
+
+        Raises:
+            UnsupportedError: ONNX Runtime cannot load the graph.
+        """
+        self._model = model
+        self._keep = keep
+        self._file = file
+        values = Values(model.graph)
+        self.nodes = dict(_nodes(model.graph, values))
+        self.outputs = [value.name for value in model.graph.output]
+        self._reference = GraphSession(self._watched(_copy(model), self.nodes), "the graph in fp32", optimizes=False)
+        self._noisy: GraphSession | None = None
+        self._phase = ""
+
+    def reference(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """All floats of the main level, and the outputs, in fp32."""
+        return self._run(self._reference, inputs)
+
+    def uncertainty(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """For each float output, by how much each element may differ in another runtime that computes in fp32."""
+        if self._noisy is None:
+            model, self._phase = _with_noise(_copy(self._model))
+            self._noisy = GraphSession(model, "the graph with noise", optimizes=False)
+        results = [
+            self._run(self._noisy, {**inputs, self._phase: np.array(1.7 * number, np.float32)})
+            for number in range(_NUM_NOISY)
+        ]
+        first = self.reference(inputs)
+        found: dict[str, Array] = {}
+        with np.errstate(all="ignore"):
+            for name in self.outputs:
+                if first[name].dtype.kind == "f" and all(each[name].shape == first[name].shape for each in results):
+                    spread = np.max([np.abs(each[name] - first[name]) for each in results], axis=0)
+                    found[name] = np.nan_to_num(np.asarray(spread, np.float64), nan=np.inf) * _NOISY_RESULTS
+        return found
+
+    def halved(self, wide: Collection[str], *, is_watched: bool = True) -> "Halved":
+        """The graph in fp16, in which the nodes with these first results compute in fp32."""
+        model = Halve(self._keep, wide, self._file)(_copy(self._model))
+        made = {name for node in model.graph.node for name in node.output}
+        names: dict[str, str] = {}
+        for name in self.nodes if is_watched else ():
+            if name not in self.outputs:
+                found = next((each for each in (f"{name}/fp32", name) if each in made), None)
+                if found is not None:
+                    names[name] = found
+        types = Values(model.graph)
+        listed = {value.name for value in model.graph.output}
+        for each in dict.fromkeys(names.values()):
+            if each not in listed:
+                kind = types.elem_type(each) or TensorProto.FLOAT16
+                model.graph.output.append(helper.make_tensor_value_info(each, kind, None))
+        keep_half_rounding(model)
+        return Halved(self, GraphSession(model, "the graph in fp16", optimizes=False), names)
+
+    def _watched(self, model: ModelProto, names: Collection[str]) -> ModelProto:
+        listed = {value.name for value in model.graph.output}
+        for name in names:
+            if name not in listed:
+                model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+        return model
+
+    def _run(self, session: GraphSession, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        results, _ = session.run({name: narrow_array(name, array) for name, array in inputs.items()}, {})
+        return results
+
+    def run_halved(self, session: GraphSession, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a session of the graph in fp16."""
+        return self._run(session, inputs)
+
+
+class Halved:
+    """A graph in fp16."""
+
+    def __init__(self, simulation: Simulation, session: GraphSession, names: Mapping[str, str]) -> None:
+        """`names` has the names of values of the graph in fp32 and those that they have here."""
+        self._simulation = simulation
+        self._session = session
+        self._names = names
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs, and those floats of the main level that exist in fp16, by their names in fp32."""
+        results = self._simulation.run_halved(self._session, inputs)
+        outputs = {name: results[name] for name in self._simulation.outputs}
+        return {**{name: results[other] for name, other in self._names.items()}, **outputs}
+
+
+def _nodes(graph: GraphProto, values: Values) -> Sequence[tuple[str, Node]]:
+    found: dict[str, Node] = {}
+    for node in graph.node:
+        first = next((name for name in node.output if name), "")
+        if values.elem_type(first) != TensorProto.FLOAT and not any(True for _ in subgraphs_of(node)):
+            continue
+        operands = sorted(names_read_by(node))
+        is_layer = node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN") and any(
+            values.tensor(name) is not None for name in operands
+        )
+        found[first] = Node(first, node, tuple(name for name in operands if values.tensor(name) is None), is_layer)
+    return list(found.items())
+
+
+def _with_noise(model: ModelProto) -> tuple[ModelProto, str]:
+    """Add noise of the size of rounding errors to the float results of operators that runtimes round differently.
+
+    The noise is the sine of large multiples of the elements, since ONNX Runtime lacks random operators in new operator
+    sets.
+
+    Returns:
+        the changed model, and the name of a new input, a number from which the noise follows.
+    """
+    graph = model.graph
+    values, names = Values(graph), Names(graph)
+    phase = names.value("phase")
+    numbers = {
+        "step": _NOISE,
+        "one": 1.0,
+        "often": _OFTEN,
+        "low": -(_OFTEN**2),
+        "high": _OFTEN**2,
+        **{f"phase {number}": 2.39 * number for number in range(_NUM_PHASES)},
+    }
+    constant = {word: names.value(word) for word in numbers}
+    nodes: list[NodeProto] = []
+    for number, node in enumerate(graph.node):
+        nodes.append(node)
+        name = node.output[0] if node.output else ""
+        if node.op_type not in _INEXACT or values.elem_type(name) != TensorProto.FLOAT:
+            continue
+        parts = ("exact", "multiple", "within", "own", "angle", "sine", "noise", "factor")
+        exact, multiple, within, own, angle, sine, noise, factor = (names.value(f"{name}/{part}") for part in parts)
+        node.output[0] = exact
+        nodes += [
+            helper.make_node("Mul", [exact, constant["often"]], [multiple]),
+            helper.make_node("Clip", [multiple, constant["low"], constant["high"]], [within]),
+            helper.make_node("Add", [within, phase], [own]),
+            helper.make_node("Add", [own, constant[f"phase {number % _NUM_PHASES}"]], [angle]),
+            helper.make_node("Sin", [angle], [sine]),
+            helper.make_node("Mul", [sine, constant["step"]], [noise]),
+            helper.make_node("Add", [noise, constant["one"]], [factor]),
+            helper.make_node("Mul", [exact, factor], [name]),
+        ]
+    graph.initializer.extend(
+        helper.make_tensor(constant[word], TensorProto.FLOAT, [], [number]) for word, number in numbers.items()
+    )
+    graph.input.append(helper.make_tensor_value_info(phase, TensorProto.FLOAT, []))
+    kept = list(nodes)
+    del graph.node[:]
+    graph.node.extend(kept)
+    return model, phase
+
+
+def _copy(model: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    return copy

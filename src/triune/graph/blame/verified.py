@@ -1,0 +1,109 @@
+"""Verify a conversion of an ONNX model to fp16, and find which nodes must compute in fp32 if it is wrong."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from triune.core.datatypes import Array
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.graph.audit import InputSet
+from triune.graph.blame.examine import Wrong, examine
+from triune.graph.blame.gates import Gates
+from triune.graph.blame.judge import error_of
+from triune.graph.conversion.options import ConversionOptions, Precision
+from triune.graph.precision import precision_of
+from triune.graph.verify import Compute, OnnxModel, OutputVerdict, verify
+
+_NARROW_SECONDS = 6.0
+"""After this time, in seconds, no further narrow set is run."""
+
+_SEARCH_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The result of a verification.
+
+    Attributes:
+        verdicts: a verdict for each output, on ordinary inputs.
+        wide: the names of the first results of nodes that should compute in fp32; the conversion is then to be done and
+            verified again.
+        notes: why; and what is not known of the conversion.
+        doubts: the kinds of narrow inputs for which outputs are wrong, if no further nodes were found.
+    """
+
+    verdicts: Sequence[OutputVerdict]
+    wide: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    doubts: Sequence[str] = ()
+
+
+def verify_halved(
+    model: ModelProto,
+    options: ConversionOptions,
+    sets: Sequence[InputSet],
+    narrow: Sequence[InputSet],
+    source: OnnxModel,
+    expected: Compute,
+    gates: Gates,
+    result: Compute,
+    tolerance: float,
+) -> Verified:
+    """Compare a model with its conversion, and examine what is wrong.
+
+    Args:
+        model: the source.
+        options: those with which it was converted.
+        sets: ordinary sets of inputs (`samples_of`).
+        narrow: sets for which terms cancel (`narrow_samples_of`); they count if the conversion is to fp16.
+        source: the source in ONNX Runtime, of `gates.model`.
+        expected: computes the right outputs from inputs, by `source`.
+        gates: the conditions of the source.
+        result: computes the conversion's outputs.
+        tolerance: the allowed error of floats, relative to an output's largest element.
+
+    Raises:
+        As `triune.graph.verify.verify`.
+    """
+
+    def right(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return gates.learn(arrays, expected(arrays))
+
+    wrong: list[Wrong] = []
+
+    def note_wrong(inputs: InputSet, actual: Mapping[str, Array]) -> None:
+        wrong.append(Wrong(inputs, actual))
+
+    verdicts = verify(sets, right, result, source, tolerance, on_wrong=note_wrong)
+    if options.precision is Precision.FP32 or precision_of(model) != "fp32" or source.is_random:
+        return Verified(verdicts)
+    wrong += _narrowly_wrong(narrow, right, result, tolerance)
+    untaken = list(gates.untaken())
+    if not wrong and not untaken:
+        return Verified(verdicts)
+    found = examine(model, options, wrong, untaken, tolerance, _SEARCH_SECONDS)
+    fresh = tuple(name for name in found.wide if name not in options.wide)
+    return Verified(verdicts, fresh, found.notes, () if fresh else found.doubts)
+
+
+def _narrowly_wrong(sets: Sequence[InputSet], right: Compute, result: Compute, tolerance: float) -> list[Wrong]:
+    started = time.monotonic()
+    found: list[Wrong] = []
+    for each in sets:
+        if time.monotonic() - started > _NARROW_SECONDS:
+            break
+        try:
+            expected = right(each.arrays)
+            actual = result(each.arrays)
+        except (InvalidArgumentError, UnsupportedError, InternalError):
+            # Sizes or values that one of them does not take say nothing about the other.
+            continue
+        if any(error_of(array, actual[name], tolerance) > 1 for name, array in expected.items() if _is_float(array)):
+            found.append(Wrong(each, actual))
+    return found
+
+
+def _is_float(array: Array) -> bool:
+    return array.dtype.kind in "fV"
