@@ -16,8 +16,11 @@ from triune.graph.conversion.options import ConversionOptions, Precision
 from triune.graph.precision import precision_of
 from triune.graph.verify import Compute, OnnxModel, OutputVerdict, verify
 
-_NARROW_SECONDS = 6.0
+_NARROW_SECONDS = 4.0
 """After this time, in seconds, no further narrow set is run."""
+
+_FEW_NODES = 64
+"""Models of at most this many nodes have five times as long: all sets are run even on a busy machine."""
 
 _SEARCH_SECONDS = 20.0
 
@@ -79,7 +82,8 @@ def verify_halved(
     verdicts = verify(sets, right, result, source, tolerance, on_wrong=note_wrong)
     if options.precision is Precision.FP32 or precision_of(model) != "fp32" or source.is_random:
         return Verified(verdicts)
-    wrong += _narrowly_wrong(narrow, right, result, tolerance)
+    seconds = _NARROW_SECONDS * (5 if len(model.graph.node) <= _FEW_NODES else 1)
+    wrong += _narrowly_wrong(narrow, right, result, tolerance, seconds)
     untaken = list(gates.untaken())
     if not wrong and not untaken:
         return Verified(verdicts)
@@ -88,11 +92,13 @@ def verify_halved(
     return Verified(verdicts, fresh, found.notes, () if fresh else found.doubts)
 
 
-def _narrowly_wrong(sets: Sequence[InputSet], right: Compute, result: Compute, tolerance: float) -> list[Wrong]:
+def _narrowly_wrong(
+    sets: Sequence[InputSet], right: Compute, result: Compute, tolerance: float, seconds: float
+) -> list[Wrong]:
     started = time.monotonic()
     found: list[Wrong] = []
     for each in sets:
-        if time.monotonic() - started > _NARROW_SECONDS:
+        if time.monotonic() - started > seconds:
             break
         try:
             expected = right(each.arrays)

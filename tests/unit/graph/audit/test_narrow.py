@@ -1,0 +1,27 @@
+"""Narrow inputs are near a number or near each other."""
+
+import numpy as np
+
+from triune.graph.audit import Input, narrow_inputs
+
+FLOAT = np.dtype(np.float32)
+
+
+def test_inputs_of_one_shape_are_nearly_equal_in_some_sets() -> None:
+    sets = narrow_inputs([Input("a", FLOAT, ((3, 4),)), Input("b", FLOAT, ((3, 4),))])
+    assert all(each.is_narrow for each in sets)
+    (pair,) = (each for each in sets if each.name == "nearly equal inputs near 50, 0.001 apart")
+    difference = np.abs(pair.arrays["a"] - pair.arrays["b"]).max()
+    assert 0 < difference < 0.01
+    assert np.abs(pair.arrays["a"]).max() > 10
+
+
+def test_inputs_are_on_both_sides_of_a_constant() -> None:
+    sets = {each.name: each.arrays["x"] for each in narrow_inputs([Input("x", FLOAT, ((16,),), numbers=(700.0,))])}
+    above, below = sets["numbers just above 700"], sets["numbers just below 700"]
+    assert above.min() > 700 > below.max()
+    assert above.max() - below.min() < 10
+
+
+def test_there_are_none_without_floats() -> None:
+    assert narrow_inputs([Input("x", np.dtype(np.int64), ((4,),))]) == []
