@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -201,3 +202,30 @@ def test_what_nobody_published_says_so() -> None:
     ane = described(dataclasses.replace(outputs, texts=texts))[Unit.ANE]
     assert "tops" not in ane.figures
     assert ane.unavailable["tops"] == "nobody published it of M5 Pro, as far as the table of chips knows"
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "matrix_unit"),
+    [
+        ("m1", "M1 (reconstructed)", "AMX"),
+        ("m2-pro", "M2 Pro (reconstructed)", "AMX"),
+        ("m3-max", "M3 Max (reconstructed)", "AMX"),
+        ("m4-pro", "M4 Pro (reconstructed)", "SME"),
+        ("m4-max", "M4 Max (reconstructed)", "SME"),
+    ],
+)
+def test_the_documentation_has_the_macs_as_they_are_read(name: str, title: str, matrix_unit: str) -> None:
+    units = described(recorded(name))
+    cpu, memory_bytes = units[Unit.CPU], units[Unit.CPU].memory_bytes
+    assert matrix_unit in units[Unit.AMX].features["instructions"]
+    assert memory_bytes is not None
+    cells = [
+        title,
+        " + ".join(str(each.num_cores) for each in cpu.cores),
+        *(str(units[unit].cores[0].num_cores) for unit in (Unit.GPU, Unit.ANE)),
+        f"{memory_bytes >> 30} GiB",
+        f"{cpu.figures['memory_gb_per_s'].value:g} GB/s",
+        matrix_unit,
+    ]
+    page = Path(__file__).parents[3] / "docs" / "units.md"
+    assert f"| {' | '.join(cells)} |" in page.read_text().splitlines()
