@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Mapping
 
-from triune.core.errors import InternalError, TriuneError, no_memory
+from triune.config.limits import LOAD_SECONDS_PARAMETER
+from triune.core.errors import InternalError, TriuneError, UnavailableError, no_memory
 from triune.repository.record import ModelRecord
 
 _log = logging.getLogger(__name__)
@@ -41,3 +42,23 @@ def failure_of(record: ModelRecord, error: Exception) -> LoadFailedError:
             f"failed to load '{record.name}': unexpected {type(error).__name__} while loading: {error}"
         )
     return LoadFailedError(error, str(error), {version: str(error) for version in record.versions})
+
+
+def give_up_late(record: ModelRecord, seconds: float) -> None:
+    """Give up a load that has exceeded its time limit."""
+    record.give_up(
+        UnavailableError(
+            f"failed to load '{record.name}': it was not loaded within {seconds:g} s; allow it more by "
+            f"--load-timeout-secs, or by its parameter '{LOAD_SECONDS_PARAMETER}'"
+        )
+    )
+
+
+def unloaded_error(name: str) -> UnavailableError:
+    """Make the error of a load that an unload has cancelled."""
+    return UnavailableError(f"failed to load '{name}': it was unloaded meanwhile")
+
+
+def stopping_error(name: str) -> UnavailableError:
+    """Make the error of a load that the end of the server has cancelled."""
+    return UnavailableError(f"failed to load '{name}': the server is stopping")

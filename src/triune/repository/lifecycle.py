@@ -8,19 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.registry import Backends
 from triune.config.configure import Source, parameters_of, read_source
 from triune.config.honour import log_hints
-from triune.config.limits import LOAD_SECONDS_PARAMETER, LoadLimit, limits_of
+from triune.config.limits import LoadLimit, limits_of
 from triune.config.stamps import Stamp
 from triune.core.clock import Clock
-from triune.core.errors import TriuneError, UnavailableError
+from triune.core.errors import TriuneError
 from triune.core.servable import Servable
-from triune.core.threads import NoThreadError, in_thread, in_thread_or, in_thread_or_here
+from triune.core.threads import NoThreadError, in_thread, in_thread_or_here
+from triune.repository.builder import VersionBuilder, free
 from triune.repository.dependencies import Dependencies, Needs
-from triune.repository.failure import LoadFailedError, failure_of
+from triune.repository.failure import LoadFailedError, failure_of, give_up_late, stopping_error, unloaded_error
 from triune.repository.folder_stamps import FolderStamps
 from triune.repository.load_slots import LoadSlots
 from triune.repository.override import Override
@@ -76,7 +76,7 @@ class Lifecycle:
         self._served = models
         self._machine = machine
         self._settings = settings.models
-        self._num_load_retries = settings.num_load_retries
+        self._builder = VersionBuilder(backends, settings.num_load_retries, self.begin)
         self._clock = clock
         self._slots = LoadSlots(settings.num_load_threads, _PATIENCE_NS, clock)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -114,7 +114,7 @@ class Lifecycle:
             async with record.lock:
                 if record.num_unloads != num_unloads:
                     await _remove(override)
-                    raise _unloaded(name)
+                    raise unloaded_error(name)
                 await self._load(record, folder, config_json, override)
         finally:
             record.num_loads -= 1
@@ -122,7 +122,7 @@ class Lifecycle:
     async def unload(self, record: ModelRecord) -> None:
         """Refuse new requests, finish the pending ones, and free the model. A running load is cancelled."""
         record.num_unloads += 1
-        record.give_up(_unloaded(record.name))
+        record.give_up(unloaded_error(record.name))
         async with record.lock:
             servings = list(record.serving().values())
             self.ready.pop(record.name, None)
@@ -159,7 +159,7 @@ class Lifecycle:
         self._is_closing = True
         self.stamps.close()
         for record in self.models.values():
-            record.give_up(_stopping(record.name))
+            record.give_up(stopping_error(record.name))
         for servable in self._retiring:
             servable.refuse()
         while self._tasks:
@@ -203,18 +203,18 @@ class Lifecycle:
     ) -> Sequence[Build | Serving]:
         """Wait for a slot to load in, and build all versions. If this is cancelled, the builds are freed."""
         async with self._slots.slot():
-            limit = LoadLimit(self._clock, self._settings.limits.load_seconds, functools.partial(_be_late, record))
+            limit = LoadLimit(self._clock, self._settings.limits.load_seconds, functools.partial(give_up_late, record))
             try:
                 stamp = record.stamp = await self.stamps.stamp_of(folder, record.stamp)
                 if config_json is None and record.remembered is not None and record.remembered.holds(stamp):
                     config_json = record.remembered.config_json
                 source, needs = await self._read(record, folder, stamp, config_json, limit)
-                built = None if needs else await self._build(record, source)
+                built = None if needs else await self._builder.build(record, source)
             finally:
                 limit.cancel()
         if built is None:
             # An ensemble compiles nothing and needs no slot. The models that it waits for may need all slots.
-            built = await self._build(record, await self._complete(record, source, needs, is_bringing=True))
+            built = await self._builder.build(record, await self._complete(record, source, needs, is_bringing=True))
         else:
             self.dependencies.forget(record.name)
         record.remembered = None
@@ -227,7 +227,7 @@ class Lifecycle:
     ) -> tuple[Source, Needs]:
         """Read the source to load, and the models that it needs. Raises `LoadFailedError`."""
         if self._is_closing:
-            raise _stopping(record.name)
+            raise stopping_error(record.name)
 
         try:
             source = await in_thread(
@@ -267,7 +267,9 @@ class Lifecycle:
                 return
             needs = self.dependencies.needs_of(record.name)
             try:
-                built = await self._build(record, await self._complete(record, source, needs, is_bringing=False))
+                built = await self._builder.build(
+                    record, await self._complete(record, source, needs, is_bringing=False)
+                )
                 self._swap(record, built, record.override)
             except Exception as error:  # noqa: BLE001 - the index and the log show the error
                 failure = failure_of(record, error)
@@ -277,57 +279,6 @@ class Lifecycle:
                 reasons = {version: f"{prefix}{reason}" for version, reason in (failure.reasons or {}).items()}
                 record.lose(f"{prefix}{failure.problem}", reasons)
                 await self._retire(servings, None)
-
-    async def _build(self, record: ModelRecord, source: Source) -> Sequence[Build | Serving]:
-        """Build all versions. Served versions that have not changed are kept. Raises `LoadFailedError`."""
-        serving = record.serving()
-        built: list[Build | Serving] = []
-        errors: dict[int, TriuneError] = {}
-        for version in source.versions:
-            old = serving.get(version)
-            previous = old.build if old is not None else None
-            try:
-                if old is not None and await in_thread(old.build.is_current, source):
-                    built.append(old)
-                    continue
-                built.append(await self._build_version(source, version, previous))
-            except TriuneError as error:
-                errors[version] = error
-            except asyncio.CancelledError:
-                self.begin(_free(built))
-                raise
-        if not errors:
-            return built
-        await _free(built)
-        problem = "; ".join(f"version {version}: {error}" for version, error in errors.items())
-        spoilt = f"not served, because the model failed to load as a whole: {problem}"
-        reasons = {each: str(errors.get(each, spoilt)) for each in source.versions}
-        first = next(iter(errors.values()))
-        error = type(first)(f"load failed for model '{record.name}': {problem}")
-        raise LoadFailedError(error, problem, reasons) from first
-
-    async def _build_version(self, source: Source, version: int, previous: Build | None) -> Build:
-        for attempt in range(1, self._num_load_retries + 1):
-            try:
-                return await self._attempt(source, version, previous)
-            except TriuneError as error:
-                _log.warning(
-                    "model '%s' version %d does not load and is tried again (%d of %d): %s",
-                    source.name,
-                    version,
-                    attempt,
-                    self._num_load_retries,
-                    error,
-                )
-        return await self._attempt(source, version, previous)
-
-    async def _attempt(self, source: Source, version: int, previous: Build | None) -> Build:
-        attempt = Attempt()
-        try:
-            return await in_thread_or(Build.close, self._backends.build, source, version, previous, attempt)
-        except asyncio.CancelledError:
-            self.begin(in_thread_or_here(attempt.give_up))
-            raise
 
     def _swap(self, record: ModelRecord, built: Sequence[Build | Serving], override: Override | None) -> None:
         """Replace the served versions. Nothing is awaited here, so no request sees an intermediate state."""
@@ -361,7 +312,7 @@ class Lifecycle:
                 new.append(Serving(each, self._backends.assemble(each, self._served)))
             except NoThreadError:
                 self.begin(self._retire(new, None))
-                self.begin(_free(built[place:]))
+                self.begin(free(built[place:]))
                 raise
             servings[each.version] = new[-1]
         return servings
@@ -403,29 +354,6 @@ class Lifecycle:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a model operation failed", "exception": error}
             )
-
-
-def _be_late(record: ModelRecord, seconds: float) -> None:
-    record.give_up(
-        UnavailableError(
-            f"failed to load '{record.name}': it was not loaded within {seconds:g} s; allow it more by "
-            f"--load-timeout-secs, or by its parameter '{LOAD_SECONDS_PARAMETER}'"
-        )
-    )
-
-
-def _unloaded(name: str) -> UnavailableError:
-    return UnavailableError(f"failed to load '{name}': it was unloaded meanwhile")
-
-
-def _stopping(name: str) -> UnavailableError:
-    return UnavailableError(f"failed to load '{name}': the server is stopping")
-
-
-async def _free(built: Sequence[Build | Serving]) -> None:
-    for each in built:
-        if isinstance(each, Build):
-            await in_thread_or_here(each.close)
 
 
 async def _remove(override: Override | None) -> None:

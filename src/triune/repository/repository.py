@@ -10,24 +10,17 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from triune.backends.encoder.backend import EncoderBackend
-from triune.backends.ensemble import EnsembleBackend
-from triune.backends.registry import ENSEMBLE, Backends
-from triune.backends.speech.backend import SpeechBackend
-from triune.backends.tensor.backend import TensorBackend
-from triune.backends.transformer.backend import TransformerBackend
-from triune.config.encoder import ENCODER
 from triune.config.layout import check_name
 from triune.config.parse import check_size
-from triune.config.speech import SPEECH
-from triune.config.transformer import TRANSFORMER
 from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.threads import in_thread
 from triune.core.units import UnitStatus
+from triune.repository.backends import make_backends
 from triune.repository.check import ModelCheck, check
-from triune.repository.finding import TWICE, Finder, Found
+from triune.repository.finding import TWICE, Found
 from triune.repository.lifecycle import Lifecycle
+from triune.repository.listing import Listing
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.override import Override
 from triune.repository.record import ModelRecord
@@ -35,7 +28,6 @@ from triune.repository.settings import ControlMode, RepositorySettings
 from triune.repository.trials import Trials
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import LoadedVersion
-from triune.scheduling.response_cache import ResponseCache
 
 _log = logging.getLogger(__name__)
 
@@ -59,19 +51,17 @@ class Repository:
         """
         # A folder that is given twice, perhaps by different paths, is one repository.
         self._folders = tuple({folder.resolve(): folder for folder in reversed(settings.folders)}.values())[::-1]
-        self._finder = Finder(self._folders)
+        self._listing = Listing(self._folders)
         self._settings = settings
         self._machine = machine
         self._clock = clock
         self._trials = Trials(machine, trials, settings.models) if trials is not None else None
-        self._backends = self._make_backends()
+        try_first = self._trials.require if self._trials is not None else None
+        self._backends = make_backends(machine, clock, settings.models, try_first)
         self._lifecycle = Lifecycle(self._backends, self, machine, clock, settings, self._bring)
         # Requests read only this dictionary.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
-        self._found: dict[str, Found] = {}
-        self._looking = asyncio.Lock()
-        self._num_listings = self._last_listing = 0
         self._poll_timer: Timer | None = None
         self._polling: asyncio.Task[None] | None = None
         self._busy: set[str] = set()
@@ -118,6 +108,10 @@ class Repository:
     def units(self) -> Sequence[UnitStatus]:
         """The units of this machine, as given."""
         return self._machine.units
+
+    @property
+    def _found(self) -> Mapping[str, Found]:
+        return self._listing.found
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
         """A version that answers requests; None for the newest.
@@ -172,16 +166,8 @@ class Repository:
         Raises:
             InvalidArgumentError: a repository cannot be read, and never could be.
         """
-        num_listings = self._num_listings
-        async with self._looking:
-            # Of all callers that wait for a running listing, one lists again for the others.
-            if self._last_listing > num_listings:
-                return
-            self._num_listings += 1
-            number = self._num_listings
-            self._found = await in_thread(self._finder.find)
-            self._last_listing = number
-            self._lifecycle.stamps.forget_others({each.folders[0] for each in self._found.values()})
+        await self._listing.list()
+        self._lifecycle.stamps.forget_others({each.folders[0] for each in self._found.values()})
 
     def check(self) -> Sequence[ModelCheck]:
         """Check whether the models would load: reads configs and signatures, compiles nothing.
@@ -265,19 +251,6 @@ class Repository:
             self._lifecycle.begin(self._announced(name, work)).add_done_callback(
                 lambda _, name=name: self._busy.discard(name)
             )
-
-    def _make_backends(self) -> Backends:
-        models = self._settings.models
-        try_first = self._trials.require if self._trials is not None else None
-        cache = ResponseCache(models.cache_bytes) if models.cache_bytes is not None else None
-        tensor = TensorBackend(self._machine, self._clock, models, try_first=try_first)
-        others = {
-            ENSEMBLE: EnsembleBackend(self._clock, models),
-            ENCODER: EncoderBackend(self._machine, self._clock, models, try_first=try_first),
-            SPEECH: SpeechBackend(self._machine, self._clock, models, try_first=try_first),
-            TRANSFORMER: TransformerBackend(self._machine, self._clock, models, try_first=try_first),
-        }
-        return Backends(tensor, self._clock, others=others, cache=cache)
 
     def _check_explicit(self) -> None:
         if self._is_closing:

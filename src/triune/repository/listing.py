@@ -1,0 +1,41 @@
+"""The last listing of the repositories' folders."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from triune.core.threads import in_thread
+from triune.repository.finding import Finder, Found
+
+
+class Listing:
+    """Lists the folders of repositories in threads; callers at the same time share a listing.
+
+    Attributes:
+        found: what the last listing found, by the models' names.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        """Args:
+        folders: the repositories.
+        """
+        self.found: Mapping[str, Found] = {}
+        self._finder = Finder(folders)
+        self._looking = asyncio.Lock()
+        self._num_begun = self._last_ended = 0
+
+    async def list(self) -> None:
+        """List the folders. The listing begins after the call.
+
+        Raises:
+            InvalidArgumentError: a repository cannot be read, and never could be.
+        """
+        num_begun = self._num_begun
+        async with self._looking:
+            # Of all callers that wait for a running listing, one lists again for the others.
+            if self._last_ended > num_begun:
+                return
+            self._num_begun += 1
+            number = self._num_begun
+            self.found = await in_thread(self._finder.find)
+            self._last_ended = number
