@@ -18,6 +18,7 @@ from triune.core.units import Unit
 from triune.engine.core import EngineCore
 from triune.engine.engine import Engine
 from triune.engine.generation import Delta, Generation, Placement
+from triune.engine.moving.transfers import Movable
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.speculation.proposer import Proposer
 from triune.engine.text.side import TextSide
@@ -118,6 +119,7 @@ async def scripted_engine(
     can_chat: bool = True,
     proposer: Proposer | None = None,
     run_limit_seconds: float = math.inf,
+    weights_key: bytes = b"",
     **limits: int,
 ) -> AsyncIterator[Engine]:
     """An engine of the decoder, closed at the end, when all blocks must be free or cached."""
@@ -134,6 +136,7 @@ async def scripted_engine(
         limits=QueueLimits(max_waiting, max_seconds),
         close_decoder=decoder.close,
         run_limit_seconds=run_limit_seconds,
+        movable=Movable.of(weights_key, decoder) if weights_key else None,
     )
     try:
         yield engine

@@ -103,9 +103,9 @@ class EngineCore:
         return self._decoder.cache_form
 
     @property
-    def adapters(self) -> Seq[str]:
-        """The names of the LoRA adapters. Any thread may ask."""
-        return [name for name in self._adapters if name]
+    def adapters(self) -> Mapping[str, bytes]:
+        """The digests of the LoRA adapters by name. Any thread may ask."""
+        return {name: digest for name, (_, digest) in self._adapters.items() if name}
 
     def state(self) -> EngineState:
         """What the engine holds and has counted. Any thread may ask."""
@@ -165,21 +165,21 @@ class EngineCore:
             self._second_tier.want(self._pool, sequence)
         return sequence
 
-    def export(self, sequence: Sequence, *, form: str = "", max_bytes: int | None = None) -> SequenceState:
+    def export(self, sequence: Sequence, *, form: str = "", max_tokens: int | None = None) -> SequenceState:
         """Take out a sequence that has not ended, with its keys and values. Its blocks are free then.
 
         Args:
             sequence: the sequence.
             form: the `cache_form` of the decoder that goes on with it: if it is this one's, blocks are copied as they
                 are, else keys and values in FP32.
-            max_bytes: the most bytes of keys and values in FP32; None for any.
+            max_tokens: the most tokens whose keys and values may be copied; None for any.
 
         Raises:
             UnsupportedError: the sequence reads an encoder, or has rules of its own.
-            UnavailableError: it has ended; or its keys and values take more than `max_bytes`, and it goes on here.
+            UnavailableError: it has ended; or it has keys and values of more tokens, and goes on here.
         """
         names = {number: name for name, (number, _) in self._adapters.items()}
-        state = state_of(sequence, self._decoder, names[sequence.adapter] or None, form, max_bytes)
+        state = state_of(sequence, self._decoder, names[sequence.adapter] or None, form, max_tokens)
         self._scheduler.cancel(sequence, FinishReason.MOVED)
         self.speculator.forget(sequence)
         return state
@@ -193,10 +193,10 @@ class EngineCore:
             state: what `export` returned.
             salt: as in `add`. For keys and values that are not to be trusted, give one that no other sequence has:
                 others with the same tokens would read them.
-            matcher: what the answer keeps to, at its beginning; None leaves it free.
+            matcher: what the answer keeps to, at the place where it goes on; None leaves it free.
 
         Raises:
-            InvalidArgumentError: as `add`; the answer breaks its constraint; or keys and values are of another model.
+            InvalidArgumentError: as `add`; or keys and values are of another model.
         """
         self._check_tokens(state.answer)
         sequence = self.add(

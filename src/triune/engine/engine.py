@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -24,7 +24,10 @@ from triune.engine.admission import Admission, Ticket
 from triune.engine.core import EngineCore
 from triune.engine.counters import EngineCounters, EngineState
 from triune.engine.generation import Delta, Generation, Placement
-from triune.engine.group import Group, start_group
+from triune.engine.group import Group, resume_group, start_group
+from triune.engine.moving.transfers import Movable, Transfers
+from triune.engine.moving.wire import MovedAnswer
+from triune.engine.sequence import FinishReason
 from triune.engine.structured.compiler import Grammar
 from triune.engine.text.side import TextSide
 from triune.engine.thread import EngineThread, Job, Output, StepTimes
@@ -64,6 +67,7 @@ class Engine:
         limits: QueueLimits = _DEFAULT_LIMITS,
         close_decoder: Callable[[], None] = lambda: None,
         run_limit_seconds: float = math.inf,
+        movable: Movable | None = None,
     ) -> None:
         """Args:
         core: the engine takes it over.
@@ -77,6 +81,7 @@ class Engine:
         close_decoder: frees the decoder; called in a thread by `close`.
         run_limit_seconds: the time limit of a step. After it, all requests get an error, and new ones are refused until
             the step has ended.
+        movable: what it takes to move answers to another server; None if none may be.
 
         Raises:
             NoThreadError: the system cannot start a thread. The caller still owns the decoder then.
@@ -94,6 +99,7 @@ class Engine:
         self._longest_token = max(map(len, text.token_bytes), default=1)
         self._groups: dict[Job, Group] = {}
         self._thread = EngineThread(core, self._receive, clock, name)
+        self._transfers = Transfers(name, movable, core, self._thread)
         self._run_limit = RunLimit(clock, run_limit_seconds, self._running_step, self._give_up)
 
     @property
@@ -114,7 +120,7 @@ class Engine:
     @property
     def adapters(self) -> Sequence[str]:
         """See `TextModel`."""
-        return self._core.adapters
+        return [*self._core.adapters]
 
     @property
     def state(self) -> EngineState:
@@ -157,19 +163,30 @@ class Engine:
         decode = partial(self._text.tokenizer.decode, tokens, skip_special_tokens=False)
         return decode() if len(tokens) <= _INLINE_CHARACTERS else await self._in_thread(decode, len(tokens))
 
-    async def generate(self, request: Generation) -> AsyncGenerator[Delta]:
+    def generate(self, request: Generation) -> AsyncGenerator[Delta]:
         """See `TextModel`."""
-        ticket = self._admission.enter(request.num_answers)
+        return self._deltas(request.num_answers, partial(self._begun, request))
+
+    def holds(self, request_id: str) -> bool:
+        """See `MovableTextModel`."""
+        return self._transfers.holds(request_id)
+
+    async def export(self, request_id: str, grant: Callable[[int], object]) -> MovedAnswer:
+        """See `MovableTextModel`."""
+        return await self._transfers.export(request_id, grant)
+
+    def resume(self, moved: MovedAnswer) -> AsyncGenerator[Delta]:
+        """See `MovableTextModel`."""
+        return self._deltas(1, partial(self._resumed, moved))
+
+    async def _deltas(self, num_answers: int, begin: Callable[[Ticket], Awaitable[Group]]) -> AsyncGenerator[Delta]:
+        """What answers grow by, from their admission to their end."""
+        ticket = self._admission.enter(num_answers)
         group: Group | None = None
         failure: TriuneError | None = None
         try:
-            prompt = request.prompt
-            if isinstance(prompt, str):
-                prompt = await self.tokenize(prompt, is_templated=request.is_templated)
-            grammar = None
-            if request.constraint is not None:
-                grammar = await in_thread(self._text.constraints.compile, request.constraint)
-            group = self._start(request, prompt, ticket, grammar)
+            group = await begin(ticket)
+            del begin
             while not group.is_done:
                 await group.until_news()
                 for delta in group.take():
@@ -217,9 +234,12 @@ class Engine:
             await slots.enter_async_context(self._slots.slot(num_characters))
             return await in_thread(work)
 
-    def _start(self, request: Generation, prompt: Sequence[int], ticket: Ticket, grammar: Grammar | None) -> Group:
+    async def _begun(self, request: Generation, ticket: Ticket) -> Group:
         """Hand a request to the thread."""
-        self._admission.require_open()
+        prompt = request.prompt
+        if isinstance(prompt, str):
+            prompt = await self.tokenize(prompt, is_templated=request.is_templated)
+        grammar = await self._grammar(request)
         text = self._text
         group = start_group(
             request,
@@ -232,6 +252,25 @@ class Engine:
             shown=text.tokenizer.special_bytes(request.shown_specials),
             grammar=grammar,
         )
+        return self._start(group)
+
+    async def _resumed(self, moved: MovedAnswer, ticket: Ticket) -> Group:
+        """Hand an answer that another server began to the thread."""
+        self._transfers.check(moved)
+        grammar = await self._grammar(moved.request)
+        text = self._text
+        resume = partial(resume_group, moved, text.token_bytes, ticket, drops_space=text.drops_space, grammar=grammar)
+        group = await self._in_thread(resume, len(moved.state.prompt) + len(moved.state.answer))
+        return self._start(group)
+
+    async def _grammar(self, request: Generation) -> Grammar | None:
+        if request.constraint is None:
+            return None
+        return await in_thread(self._text.constraints.compile, request.constraint)
+
+    def _start(self, group: Group) -> Group:
+        self._admission.require_open()
+        self._transfers.add(group)
         for answer in group.answers:
             self._groups[answer.job] = group
         self._run_limit.watch()
@@ -258,7 +297,10 @@ class Engine:
 
     def _cancel_rest(self, group: Group | None) -> None:
         """Forget the answers of a request, and cancel those that are not finished."""
-        for answer in group.answers if group is not None else ():
+        if group is None:
+            return
+        self._transfers.remove(group)
+        for answer in group.answers:
             del self._groups[answer.job]
             if answer.finish_reason is None:
                 self._thread.cancel(answer.job)
@@ -285,6 +327,10 @@ class Engine:
         if answer.finish_reason is not None:
             return
         self._admission.begin(group.ticket)
+        if output.finish_reason is FinishReason.MOVED:
+            answer.move()
+            group.tell()
+            return
         if output.sample is None:
             group.fail(output.error or InternalError("the engine ended an answer without saying why"))
             return

@@ -34,6 +34,7 @@ class Generation:
         priority: 0 is the most urgent.
         constraint: the form of the answers; None leaves them free. An answer ends where its form does.
         adapter: the name of the LoRA adapter that answers (`TextModel.adapters`); None for the model as it is.
+        id: names the request, so that another server can go on with its answer (`moving.movable`); empty if none may.
     """
 
     prompt: str | Sequence[int]
@@ -50,6 +51,7 @@ class Generation:
     priority: int = 0
     constraint: Constraint | None = None
     adapter: str | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

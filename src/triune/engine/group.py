@@ -1,11 +1,14 @@
 """A request on the event loop: the answers to one prompt, and the client that waits for them."""
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.engine.admission import Ticket
 from triune.engine.generation import Delta, Generation
+from triune.engine.moving.moves import advanced
+from triune.engine.moving.wire import MovedAnswer
 from triune.engine.sequence import Ending
 from triune.engine.structured.compiler import Grammar
 from triune.engine.text.answer import Answer
@@ -16,16 +19,19 @@ class Group:
     """The answers to one prompt.
 
     Attributes:
+        request: what the client asked for.
         answers: the answers, by their index.
         ticket: the request's admission.
         error: why they failed; None if they have not.
     """
 
-    def __init__(self, answers: Sequence[Answer], ticket: Ticket) -> None:
+    def __init__(self, request: Generation, answers: Sequence[Answer], ticket: Ticket) -> None:
         """Args:
+        request: what the client asked for.
         answers: the answers, by their index; the others follow the first one.
         ticket: the request's admission.
         """
+        self.request = request
         self.answers = answers
         self.ticket = ticket
         self.error: TriuneError | None = None
@@ -124,4 +130,44 @@ def start_group(
     answers = [
         Answer(job, request, token_bytes, ticket.arrived_ns, drops_space=not has_text, shown=shown) for job in jobs
     ]
-    return Group(answers, ticket)
+    return Group(request, answers, ticket)
+
+
+def resume_group(
+    moved: MovedAnswer,
+    token_bytes: Sequence[bytes],
+    ticket: Ticket,
+    *,
+    drops_space: bool,
+    grammar: Grammar | None = None,
+) -> Group:
+    """Make the answer that another server began. Takes time that grows with the answer.
+
+    Args:
+        moved: the answer.
+        token_bytes: the bytes of each id of the model.
+        ticket: the request's admission.
+        drops_space: whether a space is left out where it begins a text.
+        grammar: its constraint, compiled; None if it has none.
+
+    Raises:
+        InvalidArgumentError: the answer so far breaks its constraint, has ended, or has a token that the model lacks.
+    """
+    state = moved.state
+    matcher = advanced(grammar.matcher(), state.answer) if grammar else None
+    # Nobody else may read keys and values that a client brought, so they get a salt that nobody else has.
+    salt = os.urandom(16)
+    job = Job(
+        state.prompt,
+        state.parameters,
+        state.ending,
+        state.priority,
+        matcher=matcher,
+        adapter=state.adapter,
+        salt=salt,
+        state=state,
+    )
+    has_text = not drops_space or any(0 <= each < len(token_bytes) and token_bytes[each] for each in state.prompt)
+    answer = Answer(job, moved.request, token_bytes, ticket.arrived_ns, drops_space=not has_text, shown={})
+    answer.go_on_after(state.answer)
+    return Group(moved.request, [answer], ticket)

@@ -235,7 +235,7 @@ class Scheduler:
             return 0
         if sequence.started_ns is None:
             sequence.started_ns = now_ns
-            sequence.num_cached_tokens = num_cached
+            sequence.num_cached_tokens = min(num_cached, len(sequence.prompt))
         self._waiting.remove(sequence)
         self._running.append(sequence)
         return count

@@ -1,19 +1,21 @@
 """The engine's thread: it takes jobs from the event loop, computes steps, and hands the tokens back."""
 
 import asyncio
+import contextlib
 import logging
 import queue
 from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.threads import start_thread
 from triune.engine.core import EngineCore
 from triune.engine.memory import Memory
+from triune.engine.moving.state import SequenceState
 from triune.engine.rules import TokenRules
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import Sample
@@ -22,6 +24,8 @@ from triune.engine.structured.matcher import Matcher
 
 _CHECK_SECONDS: Final = 1.0
 """How long the engine is idle before its laws are checked, so that the check delays no request that follows another."""
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +45,8 @@ class Job:
         rules: what the logits decide about the next token; None if nothing.
         memory: what it reads of an encoder; None if the decoder reads none.
         salt: names the memory.
+        state: where the answer goes on, if another engine began it; forgotten when it has begun here. Its parameters
+            then count, not those above.
         followers: other answers to the same prompt. They begin when this one has its first token, so that they find the
             prompt's blocks in the prefix cache.
         is_cancelled: set by the event loop. The job does not begin then.
@@ -57,6 +63,7 @@ class Job:
     rules: TokenRules | None = None
     memory: Memory | None = None
     salt: bytes = b""
+    state: SequenceState | None = None
     followers: tuple["Job", ...] = ()
     is_cancelled: bool = False
     sequence: Sequence | None = field(default=None, init=False)
@@ -129,6 +136,22 @@ class EngineThread:
         job.is_cancelled = True
         self._commands.put(partial(self._cancel, job))
 
+    async def export(self, job: Job, *, form: str = "", max_tokens: int | None = None) -> SequenceState:
+        """Take a job out between two steps: see `EngineCore.export`. Its last output says that it was moved.
+
+        Raises:
+            UnavailableError: the job has ended. And as `EngineCore.export`.
+        """
+
+        def export() -> SequenceState:
+            state = self._core.export(sequence := self._running(job), form=form, max_tokens=max_tokens)
+            del self._jobs[sequence]
+            now_ns = self._clock.now_ns()
+            self._send([Output(job, None, FinishReason.MOVED)], StepTimes(now_ns, now_ns, 0))
+            return state
+
+        return await self._call(export)
+
     def refuse(self, why: str) -> None:
         """Fail the jobs that have not begun with an UnavailableError. Followers of those that have will be computed."""
         self._commands.put(partial(self._refuse, why))
@@ -195,6 +218,11 @@ class EngineThread:
         try:
             if self._failure is not None:
                 raise self._failure
+            if job.state is not None:
+                state, job.state = job.state, None
+                job.sequence = self._core.resume(state, salt=job.salt, matcher=job.matcher)
+                self._jobs[job.sequence] = job
+                return
             job.sequence = self._core.add(
                 job.prompt,
                 job.sampling,
@@ -211,6 +239,31 @@ class EngineThread:
             self._fail([job, *job.followers], error)
         else:
             self._jobs[job.sequence] = job
+
+    def _running(self, job: Job) -> Sequence:
+        if job.sequence is None or self._jobs.get(job.sequence) is not job:
+            raise UnavailableError("the answer has ended, so that it cannot be moved")
+        return job.sequence
+
+    async def _call(self, work: Callable[[], _T]) -> _T:
+        """The result of `work`, called between two steps."""
+        future: asyncio.Future[_T] = self._loop.create_future()
+
+        def settle(result: _T | None, error: BaseException | None) -> None:
+            if not future.done():
+                future.set_exception(error) if error is not None else future.set_result(cast("_T", result))
+
+        def run() -> None:
+            result, error = None, None
+            try:
+                result = work()
+            except Exception as raised:  # noqa: BLE001 - the caller gets it
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so that nobody waits
+                self._loop.call_soon_threadsafe(settle, result, error)
+
+        self._commands.put(run)
+        return await future
 
     def _cancel(self, job: Job) -> None:
         if job.sequence is not None and self._jobs.pop(job.sequence, None) is not None:

@@ -184,8 +184,8 @@ def test_states_that_do_not_fit_are_refused(load: Load) -> None:
     sequence = source.add(prompts()[0], GREEDY, Ending(NUM_TOKENS))
     while not sequence.num_answered:
         source.step()
-    with pytest.raises(UnavailableError, match="take .* bytes, and 100 are granted"):
-        source.export(sequence, max_bytes=100)
+    with pytest.raises(UnavailableError, match="of 40 tokens, and there is memory for 39"):
+        source.export(sequence, max_tokens=39)
     assert sequence.finish_reason is None
     state = source.export(sequence)
     with pytest.raises(UnavailableError, match="the answer ended before it could be moved"):

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
+import numpy as np
+
 from triune.core.decoder import DecoderExecutable
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
 from triune.engine.kv.hashes import block_hashes
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.moving.state import KeysAndValues
@@ -50,6 +52,7 @@ def put_into_cache(
 
     Raises:
         InvalidArgumentError: the keys and values are of another model, or blocks of another form.
+        InternalError: the decoder failed.
     """
     size = decoder.block_size
     if cached.form not in ("", decoder.cache_form):
@@ -70,8 +73,13 @@ def put_into_cache(
             if cached.form:
                 decoder.write_blocks(blocks, [each[first:last] for each in cached.arrays])
             else:
-                decoder.write_tokens(blocks, [each[first * size : last * size] for each in cached.arrays])
+                part = slice(first * size, last * size)
+                decoder.write_tokens(blocks, [each[part].astype(np.float32) for each in cached.arrays])
             for block, block_hash in zip(blocks, missing, strict=True):
                 pool.publish(block, block_hash)
+    except TriuneError:
+        raise
+    except Exception as error:
+        raise InternalError(f"keys and values cannot be written: {type(error).__name__}: {error}") from error
     finally:
         pool.release([*known, *blocks])

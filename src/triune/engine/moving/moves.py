@@ -1,5 +1,7 @@
 """From a running sequence to its state, and back."""
 
+from collections.abc import Sequence as Seq
+
 from triune.core.decoder import DecoderExecutable
 from triune.core.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.engine.moving.blocks import copied_out
@@ -8,13 +10,8 @@ from triune.engine.sequence import Sequence
 from triune.engine.structured.matcher import Matcher
 
 
-def state_bytes(sequence: Sequence, decoder: DecoderExecutable) -> int:
-    """The bytes of a sequence's keys and values in FP32."""
-    return sequence.table.num_tokens * sum(each.nbytes for each in decoder.read_tokens([0], 1))
-
-
 def state_of(
-    sequence: Sequence, decoder: DecoderExecutable, adapter: str | None, form: str, max_bytes: int | None
+    sequence: Sequence, decoder: DecoderExecutable, adapter: str | None, form: str, max_tokens: int | None
 ) -> SequenceState:
     """The state of a sequence: see `EngineCore.export`. Nothing changes.
 
@@ -23,7 +20,7 @@ def state_of(
         decoder: has its keys and values.
         adapter: the name of its LoRA adapter.
         form: the `cache_form` of the decoder that goes on with it.
-        max_bytes: the most bytes of keys and values in FP32; None for any.
+        max_tokens: the most tokens whose keys and values may be copied; None for any.
 
     Raises:
         UnsupportedError, UnavailableError: as `EngineCore.export`.
@@ -32,10 +29,10 @@ def state_of(
         raise UnsupportedError("a sequence that reads an encoder, or has rules of its own, cannot be moved")
     if sequence.finish_reason is not None:
         raise UnavailableError("the answer ended before it could be moved")
-    if max_bytes is not None and (taken := state_bytes(sequence, decoder)) > max_bytes:
+    if max_tokens is not None and sequence.table.num_tokens > max_tokens:
         raise UnavailableError(
-            f"the keys and values of {sequence.table.num_tokens} tokens take {taken} bytes, and {max_bytes} are "
-            "granted: try again later"
+            f"the answer has keys and values of {sequence.table.num_tokens} tokens, and there is memory for "
+            f"{max_tokens}: try again"
         )
     return SequenceState(
         sequence.prompt,
@@ -50,22 +47,28 @@ def state_of(
 
 
 def replay(sequence: Sequence, state: SequenceState, matcher: Matcher | None) -> None:
-    """Bring a new sequence to where the answer of `state` is.
-
-    Args:
-        sequence: has the prompt only.
-        state: what `state_of` returned.
-        matcher: what the answer keeps to, at its beginning; None leaves it free.
+    """Bring a new sequence, which has the prompt only, to where the answer of `state` is.
 
     Raises:
-        InvalidArgumentError: the answer breaks its constraint, or the state of random numbers is none.
+        InvalidArgumentError: the answer is complete under its constraint; or the state of random numbers is none.
     """
-    sequence.matcher = matcher
-    for place, token in enumerate(state.answer):
-        if matcher is not None and (matcher.is_ended or not matcher.num_fitting([token])):
-            raise InvalidArgumentError(f"token {token}, number {place} of the answer, breaks the answer's constraint")
+    for token in state.answer:
         sequence.go_on(token)
-    if sequence.is_complete:
-        raise InvalidArgumentError("the answer so far is complete under its constraint; nothing can follow")
     sequence.tokens += state.answer
     sequence.sampling.random_state = state.random
+    sequence.matcher = matcher
+    if sequence.is_complete:
+        raise InvalidArgumentError("the answer so far is complete under its constraint; nothing can follow")
+
+
+def advanced(matcher: Matcher, answer: Seq[int]) -> Matcher:
+    """Bring a matcher that is at the beginning of an answer to its end.
+
+    Raises:
+        InvalidArgumentError: the answer breaks its constraint.
+    """
+    for place, token in enumerate(answer):
+        if matcher.is_ended or not matcher.num_fitting([token]):
+            raise InvalidArgumentError(f"token {token}, number {place} of the answer, breaks the answer's constraint")
+        matcher.accept(token)
+    return matcher

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from triune.core.errors import InvalidArgumentError
 from triune.engine.generation import Delta, Generation, TokenLogprob, Usage
 from triune.engine.sampling.sampler import Sample
 from triune.engine.sequence import FinishReason
@@ -57,6 +58,25 @@ class Answer:
         self._text: list[str] = []
         self._tokens: list[int] = []
         self._logprobs: list[TokenLogprob] = []
+        self._is_moved = False
+
+    def go_on_after(self, tokens: Sequence[int]) -> None:
+        """Begin after tokens whose text the client has, from a server that generated them.
+
+        Raises:
+            InvalidArgumentError: a token is not the model's, or a stop text ended the answer.
+        """
+        if tokens and not 0 <= min(tokens) <= max(tokens) < len(self._token_bytes):
+            raise InvalidArgumentError(f"the answer so far has a token beyond 0 to {len(self._token_bytes) - 1}")
+        for token in tokens:
+            self.add(Sample(token), None, self._arrived_ns)
+            if self.finish_reason is not None:
+                raise InvalidArgumentError("the answer so far has a stop text, with which it ended; nothing can follow")
+        self.take()
+
+    def move(self) -> None:
+        """End here: another engine goes on. Text that may begin a stop text, or a character, comes from there."""
+        self.finish_reason, self._is_moved = FinishReason.MOVED, True
 
     def add(self, sample: Sample, reason: FinishReason | None, now_ns: int) -> None:
         """Take a token. If a stop text is complete with it, `finish_reason` is STOP afterwards, whatever `reason` is.
@@ -93,8 +113,9 @@ class Answer:
 
     def take(self) -> Delta | None:
         """What came since the last call; None if that is nothing."""
-        if not self._tokens:
+        if not self._tokens and not self._is_moved:
             return None
+        self._is_moved = False
         delta = Delta(
             self.job.index,
             "".join(self._text),

@@ -1,0 +1,40 @@
+"""What is asked of a text model whose answers can be moved to another server, and back."""
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Protocol, runtime_checkable
+
+from triune.engine.generation import Delta
+from triune.engine.moving.wire import MovedAnswer
+
+
+@runtime_checkable
+class MovableTextModel(Protocol):
+    """A `TextModel` whose answers can be moved. Used on the event loop's thread."""
+
+    def holds(self, request_id: str) -> bool:
+        """Whether an answer with this id (`Generation.id`) is under way."""
+        ...
+
+    async def export(self, request_id: str, grant: Callable[[int], object]) -> MovedAnswer:
+        """Take out an answer that is under way. Its generator ends with the reason MOVED, after all its tokens so far.
+
+        Args:
+            request_id: the request's id.
+            grant: called with the bytes of memory that the export takes; it may raise, and the answer then goes on.
+
+        Raises:
+            NotFoundError: there is no such answer.
+            UnsupportedError: it may call tools, or the model's weights have no key.
+            UnavailableError: it ended meanwhile, or its size is beyond what was granted.
+        """
+        ...
+
+    def resume(self, moved: MovedAnswer) -> AsyncGenerator[Delta]:
+        """Go on with an answer: what comes is what follows the tokens so far. As `TextModel.generate` else.
+
+        Raises:
+            InvalidArgumentError: it is of other weights, does not fit the model, or has ended.
+            AlreadyExistsError: an answer with its id is under way.
+            UnavailableError, InternalError: as `TextModel.generate`.
+        """
+        ...

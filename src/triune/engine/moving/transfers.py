@@ -1,0 +1,117 @@
+"""The answers of one engine that can be moved: those under way by their ids, out and in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from triune.core.decoder import DecoderExecutable
+from triune.core.errors import (
+    AlreadyExistsError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
+from triune.core.printable import printable
+from triune.engine.core import EngineCore
+from triune.engine.group import Group
+from triune.engine.moving.wire import MovedAnswer
+from triune.engine.sequence import FinishReason
+from triune.engine.thread import EngineThread
+
+_MORE_TOKENS: Final = 64
+"""So many tokens may come between the request for an export and the copy of keys and values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Movable:
+    """What an engine knows whose answers can be moved to other servers.
+
+    Attributes:
+        weights_key: names the model's weights (`weights.key`).
+        token_bytes: the bytes of the keys and values of a token in FP32.
+    """
+
+    weights_key: bytes
+    token_bytes: int
+
+    @classmethod
+    def of(cls, weights_key: bytes, decoder: DecoderExecutable) -> "Movable":
+        """Read the size from a decoder's cache."""
+        return cls(weights_key, sum(each.nbytes for each in decoder.read_tokens([0], 1)))
+
+
+class Transfers:
+    """Used on the event loop's thread."""
+
+    def __init__(self, name: str, movable: Movable | None, core: EngineCore, thread: EngineThread) -> None:
+        """Args:
+        name: the model's name.
+        movable: None if no answer may be moved.
+        core: the engine's.
+        thread: the core's.
+        """
+        self._name = name
+        self._movable = movable
+        self._core = core
+        self._thread = thread
+        self._groups: dict[str, Group] = {}
+
+    def holds(self, request_id: str) -> bool:
+        """See `MovableTextModel.holds`."""
+        return request_id in self._groups
+
+    def add(self, group: Group) -> None:
+        """Know a request by its id, if it has one, and one answer. Raises AlreadyExistsError if the id is taken."""
+        name = group.request.id
+        if not name or len(group.answers) > 1:
+            return
+        if name in self._groups:
+            raise AlreadyExistsError(
+                f"an answer '{printable(name[:64])}' is under way; a second one cannot have its id"
+            )
+        self._groups[name] = group
+
+    def remove(self, group: Group) -> None:
+        """Forget a request."""
+        if self._groups.get(group.request.id) is group:
+            del self._groups[group.request.id]
+
+    async def export(self, request_id: str, grant: Callable[[int], object]) -> MovedAnswer:
+        """See `MovableTextModel.export`."""
+        shown = printable(request_id[:64])
+        group = self._groups.get(request_id)
+        if group is None:
+            raise NotFoundError(f"model '{self._name}' has no answer '{shown}' under way")
+        (answer,), request = group.answers, group.request
+        movable = self._movable
+        if request.shown_specials or movable is None:
+            why = "it may call tools" if request.shown_specials else "the model's weights have no key"
+            raise UnsupportedError(f"answer '{shown}' cannot be moved, since {why}")
+        max_tokens = len(answer.job.prompt) + answer.num_tokens + _MORE_TOKENS
+        # Keys and values, and the bytes that are written of them.
+        grant(2 * max_tokens * movable.token_bytes)
+        state = await self._thread.export(answer.job, max_tokens=max_tokens)
+        if answer.finish_reason is not FinishReason.MOVED:
+            raise UnavailableError(f"answer '{shown}' ended while it was being moved")
+        digest = self._core.adapters[state.adapter] if state.adapter is not None else b""
+        return MovedAnswer(self._name, movable.weights_key, digest, request, state)
+
+    def check(self, moved: MovedAnswer) -> None:
+        """Check that an answer is of this model's weights, and of one of its LoRA adapters.
+
+        Raises:
+            InvalidArgumentError: it is not.
+        """
+        key = self._movable.weights_key if self._movable is not None else b""
+        if moved.weights != key or not key:
+            raise InvalidArgumentError(
+                f"the sequence is of weights {moved.weights.hex()[:32]}, and model '{self._name}' has "
+                f"{key.hex() or 'none with a key'}: import it where the same files are served"
+            )
+        name = moved.state.adapter
+        if name is not None and self._core.adapters.get(name) != moved.adapter:
+            raise InvalidArgumentError(
+                f"the sequence is of LoRA adapter '{printable(name[:128])}', which model '{self._name}' does not have "
+                "with the same weights: load the same files"
+            )
