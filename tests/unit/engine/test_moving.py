@@ -206,17 +206,19 @@ async def test_answers_of_other_models_are_refused() -> None:
         with pytest.raises(InvalidArgumentError, match="is of weights 73616d65, and model 'scripted' has 6f74686572"):
             await read(other, state)
         for changes, message in [
-            ({"answer": [VOCAB]}, f"a token beyond 0 to {VOCAB - 1}"),
-            ({"prompt": [-1]}, "the prompt has token -1"),
+            ({"answer": [VOCAB] * 8}, f"a token beyond 0 to {VOCAB - 1}"),
+            ({"prompt": [-1] * 9}, "the prompt has token -1"),
             ({"adapter": "poet"}, "LoRA adapter 'poet', which model 'scripted' does not have"),
             ({"random": RandomState(1, 2)}, "the second one odd"),
             ({"parameters": SamplingParameters(logit_bias={VOCAB: 1})}, f"logit_bias names token {VOCAB}"),
-            ({"ending": Ending(100_000)}, "more than the context of"),
+            ({"ending": Ending(100_000)}, "the cache of 50 blocks holds 400 tokens"),
             ({"cached": KeysAndValues(8, [np.zeros((8, 2, 1))] * 2)}, "of another model"),
         ]:
             with pytest.raises(InvalidArgumentError, match=message):
                 await read(there, replace(state, state=replace(state.state, **changes)))
-        stopped = replace(state, request=replace(state.request, stop=("Gr",)), state=replace(state.state, answer=b"Gr"))
+        stopped = replace(
+            state, request=replace(state.request, stop=("Gr",)), state=replace(state.state, answer=b"   Grrr ")
+        )
         with pytest.raises(InvalidArgumentError, match="has a stop text"):
             await read(there, stopped)
         constrained = replace(state, request=replace(state.request, constraint=Constraint("regex", "[0-9]+")))
@@ -272,10 +274,10 @@ def test_bytes_are_read_as_they_were_written(kind: str, itemsize: int) -> None:
     assert found == given
 
 
-def written(head: dict[str, Any] | bytes, body: bytes, **prefix: Any) -> memoryview:
+def written(document: dict[str, Any] | bytes, body: bytes, **prefix: Any) -> memoryview:
     """Bytes with a right checksum, whatever they say."""
-    text = head if isinstance(head, bytes) else json.dumps(head).encode()
-    fields = {"magic": b"TRIUNESQ", "version": 1, "head": len(text), "body": len(body)} | prefix
+    text = document if isinstance(document, bytes) else json.dumps(document).encode()
+    fields = {"magic": b"TRIUNESQ", "version": 1, "head": len(text), "size": len(body)} | prefix
     first = struct.pack("<8sIIQ", *fields.values())
     digest = blake2b(first + text + body, digest_size=32).digest()
     return memoryview(first + digest + text + body)
@@ -335,7 +337,7 @@ def test_broken_bytes_are_refused() -> None:
         (written(head, body, magic=b"TRIUNEXY"), InvalidArgumentError, "does not begin with 'TRIUNESQ'"),
         (written(head, body, version=2), UnsupportedError, "has version 2 .*; this server reads version 1"),
         (written(head, body, head=1 << 30), PayloadTooLargeError, "a head of 1073741824 bytes; 4194304 may be"),
-        (written(head, body, body=1 << 60), InvalidArgumentError, "by its sizes it should have"),
+        (written(head, body, size=1 << 60), InvalidArgumentError, "by its sizes it should have"),
         (written(head, body)[:-1], InvalidArgumentError, "by its sizes it should have"),
         (written(b"[]", body), InvalidArgumentError, "its head is no JSON object"),
         (written(b"\xff", body), InvalidArgumentError, "its head is no JSON"),

@@ -31,10 +31,12 @@ from triune.engine.core import EngineCore
 from triune.engine.engine import Engine
 from triune.engine.generation import Placement
 from triune.engine.kv.second_tier import SecondTier
+from triune.engine.moving.transfers import Movable
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.servable import TextServable
 from triune.engine.speculation.ngram import NgramProposer
 from triune.engine.text.side import TextSide
+from triune.engine.weights.key import weights_key
 from triune.hardware.memory import usable_memory
 from triune.runtimes.decoders import load_decoder
 from triune.runtimes.machine import Machine
@@ -64,6 +66,7 @@ class TransformerBuild(Build):
         runtime: the name of the runtime.
         num_threads: CPU threads of a step.
         duration_ns: how long the build took.
+        movable: what it takes to move its answers to another server.
     """
 
     decoder: DecoderExecutable
@@ -75,6 +78,7 @@ class TransformerBuild(Build):
     runtime: str
     num_threads: int
     duration_ns: int
+    movable: Movable
 
     @property
     def precisions(self) -> Mapping[Unit, str]:
@@ -173,6 +177,7 @@ def build_transformer(
         runtime,
         machine.num_cores,
         clock.now_ns() - started_ns,
+        Movable.of(weights_key(config.path), decoder),
         emulated=frozenset(unit for unit in config.units if machine.status(unit).presence is Presence.EMULATED),
     )
 
@@ -195,6 +200,7 @@ def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock
             limits=limits.queue,
             close_decoder=decoder.close,
             run_limit_seconds=limits.run_seconds,
+            movable=build.movable,
         )
     except NoThreadError:
         core.close()

@@ -69,9 +69,8 @@ class SamplingState:
     def random_state(self, value: RandomState) -> None:
         if not (0 <= value.state <= _MOST and 0 < value.increment <= _MOST and value.increment % 2):
             raise InvalidArgumentError(
-                "the state of random numbers must be two whole numbers of 128 bits, the second one odd; it is "
-                f"{value.state:#x}"[:40]
-                + f" and {value.increment:#x}"[:40]
+                f"the state of random numbers is {value.state:#x} and {value.increment:#x}; it must be two whole "
+                "numbers of 128 bits, the second one odd"
             )
         state = {"state": value.state, "inc": value.increment}
         self._random.bit_generator.state = {"bit_generator": "PCG64", "state": state, "has_uint32": 0, "uinteger": 0}

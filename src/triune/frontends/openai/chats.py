@@ -1,7 +1,7 @@
 """Writes the answers of `chat/completions`, whole or as events."""
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from triune.engine.generation import Placement
 from triune.engine.sequence import FinishReason
@@ -15,6 +15,9 @@ from triune.frontends.text.blocks import Block, add_to_blocks, call_id
 from triune.frontends.text.json_parts import JsonParts, encoded_elements
 
 _WHOLE = "chat.completion"
+CHAT_PREFIX: Final = "chatcmpl"
+"""What the ids of chats begin with."""
+
 _CHUNK = "chat.completion.chunk"
 
 
@@ -34,7 +37,7 @@ class ChatAnswer:
         request: the request.
         placement: where the model runs.
         """
-        self._choices = Choices(request, placement, "chatcmpl")
+        self._choices = Choices(request, placement, CHAT_PREFIX)
 
     async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
         """The answer as events. Those of one part are sent at once."""

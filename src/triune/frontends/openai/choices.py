@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
@@ -15,6 +16,18 @@ from triune.frontends.text.answers import Cost, Part
 from triune.frontends.text.json_parts import JsonParts
 
 _DONE = b"data: [DONE]\n\n"
+
+
+def new_id(prefix: str) -> str:
+    """An id of an answer, which nobody can guess."""
+    return f"{prefix}-{secrets.token_hex(12)}"
+
+
+def identified(request: TextRequest, prefix: str) -> TextRequest:
+    """A request by whose id its answer can be moved to another server (`sequences`), if it is a stream."""
+    if not request.is_stream:
+        return request
+    return replace(request, generation=replace(request.generation, id=new_id(prefix)))
 
 
 def event(document: dict[str, Any]) -> bytes:
@@ -50,7 +63,8 @@ class Choices:
         self.cost = Cost(request.generation.num_answers)
         self._request = request
         self._placement = placement
-        self._head = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": request.model}
+        name = request.generation.id or new_id(prefix)
+        self._head = {"id": name, "created": int(time.time()), "model": request.model}
 
     def chunk(self, kind: str, choice: dict[str, Any]) -> bytes:
         """An event with a part of one choice.

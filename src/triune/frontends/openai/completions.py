@@ -1,7 +1,7 @@
 """Writes the answers of `completions`, whole or as events."""
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from triune.engine.generation import Placement
 from triune.frontends.bodies.budget import Reservation
@@ -10,6 +10,9 @@ from triune.frontends.openai.logprobs import completion_logprobs
 from triune.frontends.openai.requests import TextRequest
 from triune.frontends.text.answers import Part
 from triune.frontends.text.json_parts import JsonParts, encoded_elements
+
+COMPLETION_PREFIX: Final = "cmpl"
+"""What the ids of completions begin with."""
 
 _KIND = "text_completion"
 
@@ -25,7 +28,7 @@ class CompletionAnswer:
         """
         self._num_answers = request.generation.num_answers
         self._echoes = echoes
-        self._choices = Choices(request, placement, "cmpl")
+        self._choices = Choices(request, placement, COMPLETION_PREFIX)
 
     async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
         """The answer as events."""

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from starlette.requests import Request
@@ -15,8 +16,9 @@ from triune.frontends.bodies.event_streams import open_stream, while_connected
 from triune.frontends.bodies.offload import Offload
 from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.bodies.responses import HeldResponse, JsonResponse
-from triune.frontends.openai.chats import ChatAnswer
-from triune.frontends.openai.completions import CompletionAnswer
+from triune.frontends.openai.chats import CHAT_PREFIX, ChatAnswer
+from triune.frontends.openai.choices import identified
+from triune.frontends.openai.completions import COMPLETION_PREFIX, CompletionAnswer
 from triune.frontends.openai.embeddings import embedding_bytes, encode_embeddings
 from triune.frontends.openai.errors import answer_error, error_event
 from triune.frontends.openai.forms import read_form
@@ -28,6 +30,7 @@ from triune.frontends.openai.requests import (
 )
 from triune.frontends.openai.response_requests import read_response
 from triune.frontends.openai.responses import ResponseAnswer
+from triune.frontends.openai.sequences import sequence_routes
 from triune.frontends.openai.speech_requests import read_transcription
 from triune.frontends.openai.transcripts import Transcript
 from triune.frontends.routes import ApiRoute, Endpoint
@@ -63,6 +66,7 @@ def openai_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> l
         post("/v1/embeddings", ends.embed),
         post("/v1/audio/transcriptions", ends.transcribe),
         post("/v1/audio/translations", ends.translate),
+        *sequence_routes(models, bodies, offload),
     ]
 
 
@@ -111,6 +115,7 @@ class _Endpoints:
         held = self._bodies.reserve()
         try:
             asked = await read_body(self._bodies, request, read_chat, held)
+            asked = replace(asked, text=identified(asked.text, CHAT_PREFIX))
             model, adapter = text_model_of(self._models, asked.text.model)
             tokens = await while_connected(request, chat_tokens(model, asked.chat))
             held.grow(TOKEN_BYTES * len(tokens))
@@ -126,6 +131,8 @@ class _Endpoints:
         held = self._bodies.reserve()
         try:
             asked = await read_body(self._bodies, request, read_completion, held)
+            if len(asked.prompts) == 1:
+                asked = replace(asked, text=identified(asked.text, COMPLETION_PREFIX))
             model, adapter = text_model_of(self._models, asked.text.model)
             generations, echoes = await while_connected(request, _prepared(model, asked, adapter))
             held.grow(TOKEN_BYTES * sum(len(each.prompt) for each in generations))

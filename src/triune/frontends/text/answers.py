@@ -65,7 +65,7 @@ async def parts_of(
         offsets.append(offsets[-1] + generation.num_answers)
     async with contextlib.aclosing(_merged([model.generate(each) for each in generations])) as deltas:
         async for place, delta in deltas:
-            _check_end(delta)
+            check_end(delta)
             index = offsets[place] + delta.index
             if not tools:
                 yield Part(index, [Text(delta.text)] if delta.text else [], delta)
@@ -79,7 +79,8 @@ async def parts_of(
             yield Part(index, pieces, delta, reader.num_calls)
 
 
-def _check_end(delta: Delta) -> None:
+def check_end(delta: Delta) -> None:
+    """Raise UnavailableError or InternalError if an answer ended with this delta since it was cancelled or failed."""
     if delta.finish_reason is FinishReason.CANCELLED:
         raise UnavailableError("the answer was cancelled within the server; send the request again")
     if delta.finish_reason is FinishReason.ERROR:
