@@ -26,6 +26,7 @@ TOLD = {
     "/v1/embeddings": r'"embedding":\[',
     "response_format": r"\w",
     "tool_choice": r"^weather \w",
+    "sequences/import": r"Paris",
     '"triune": true': r'"unit":"\w+".*Paris',
 }
 

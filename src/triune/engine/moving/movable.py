@@ -3,13 +3,18 @@
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol, runtime_checkable
 
-from triune.engine.generation import Delta
+from triune.engine.generation import Delta, Placement
 from triune.engine.moving.wire import MovedAnswer
 
 
 @runtime_checkable
 class MovableTextModel(Protocol):
     """A `TextModel` whose answers can be moved. Used on the event loop's thread."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where the model runs."""
+        ...
 
     def holds(self, request_id: str) -> bool:
         """Whether an answer with this id (`Generation.id`) is under way."""
