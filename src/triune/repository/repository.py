@@ -16,6 +16,7 @@ from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.threads import in_thread
 from triune.core.units import UnitStatus
+from triune.hardware.facts import UnitFacts
 from triune.repository.backends import make_backends
 from triune.repository.check import ModelCheck, check
 from triune.repository.finding import TWICE, Found
@@ -26,6 +27,7 @@ from triune.repository.override import Override
 from triune.repository.record import ModelRecord
 from triune.repository.settings import ControlMode, RepositorySettings
 from triune.repository.trials import Trials
+from triune.runtimes.described import known_units
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import LoadedVersion
 
@@ -112,6 +114,10 @@ class Repository:
     @property
     def _found(self) -> Mapping[str, Found]:
         return self._listing.found
+
+    def describe_units(self) -> Sequence[UnitFacts]:
+        """What this machine's units are and can do. It asks the system, which may take two seconds."""
+        return known_units(self._machine.runtimes)
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
         """A version that answers requests; None for the newest.

@@ -1,20 +1,20 @@
-"""Which installed runtimes serve which unit, with the versions of their packages."""
+"""Which runtimes serve which unit, with the versions of their packages."""
 
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 
-from triune.core.units import Unit, UnitStatus
+from triune.core.runtime import Runtime
+from triune.core.units import Unit
 from triune.hardware.facts import RuntimeVersion
-from triune.runtimes.registry import ROWS, Row, available
+from triune.runtimes.registry import ROWS, Row
 
 
-def runtimes_by_unit(units: Sequence[UnitStatus]) -> Mapping[Unit, Sequence[RuntimeVersion]]:
-    """The installed runtimes of each unit, the default one first. Imports their libraries.
+def runtimes_by_unit(runtimes: Mapping[str, Runtime]) -> Mapping[Unit, Sequence[RuntimeVersion]]:
+    """The runtimes of each unit, the default one first.
 
     Args:
-        units: this machine's units, from `hardware.units.detect_units`.
+        runtimes: the runtimes by backend name, from `runtimes.registry.available`.
     """
-    runtimes = available(units)
     served = {row.name: (_described(row), runtimes[row.name].units()) for row in ROWS if row.name in runtimes}
     return {unit: [described for described, its in served.values() if unit in its] for unit in Unit}
 

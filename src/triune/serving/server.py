@@ -14,12 +14,14 @@ from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
 from triune.core.tensors import format_shape
+from triune.core.threads import in_thread
 from triune.core.version import VERSION
 from triune.engine.encoder_servable import EncoderServable
 from triune.engine.generation import EmbeddingModel, TextModel
 from triune.engine.servable import TextServable
 from triune.engine.speech.segments import SpeechModel
 from triune.engine.speech.servable import SpeechServable
+from triune.hardware.facts import UnitFacts
 from triune.repository.model import IndexEntry
 from triune.repository.repository import Repository
 from triune.scheduling.models import LoadedVersion
@@ -70,6 +72,7 @@ class Server:
         self._is_ready_strict = is_ready_strict
         self._is_draining = False
         self._has_failed = False
+        self._units: asyncio.Task[Sequence[UnitFacts]] | None = None
 
     def is_live(self) -> bool:
         """Whether the server is live, which it is until `fail` is called."""
@@ -93,6 +96,13 @@ class Server:
             NotFoundError: the repository has no such model.
         """
         return not self._is_draining and self._repository.is_ready(name, version)
+
+    async def units(self) -> Sequence[UnitFacts]:
+        """What this machine's units are and can do. The first call asks the system, in a thread; its answer is kept."""
+        if self._units is None or (self._units.done() and self._units.exception() is not None):
+            self._units = asyncio.create_task(in_thread(self._repository.describe_units))
+        # A client that leaves does not take the answer from those who wait with it.
+        return await asyncio.shield(self._units)
 
     def model(self, name: str, version: int | None = None) -> LoadedVersion:
         """Get a loaded version (None: the newest), which has its `config`, `version` and `statistics`.

@@ -6,11 +6,12 @@ import pytest
 import triune
 from support.recorded_machines import recorded
 from triune.api import measuring
-from triune.api.units import measure_units, with_measured
+from triune.api.units import measure_units
 from triune.core.units import Presence, Unit
 from triune.hardware.describe import describe_units
 from triune.hardware.facts import UnitFacts
 from triune.hardware.figures import Figure, FigureKind
+from triune.runtimes.described import with_measured
 
 HERE = "measured here on 2026-12-01"
 

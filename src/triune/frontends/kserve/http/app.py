@@ -26,6 +26,7 @@ from triune.frontends.kserve.http.statuses import RETRY_AFTER_SECONDS, error_bod
 from triune.frontends.kserve.http.versions import version_of
 from triune.frontends.kserve.large_tensors import files_of, memory_bytes
 from triune.frontends.routes import ApiRoute, Endpoint
+from triune.hardware.facts import units_json
 from triune.serving.server import Server
 
 _MODEL = "/v2/models/{model}"
@@ -71,6 +72,7 @@ def make_app(
 
     routes = [
         get(Api.METADATA, "/v2", front.server_metadata),
+        get(Api.METADATA, "/v2/units", front.units),
         get(Api.HEALTH, "/v2/health/live", front.live),
         get(Api.HEALTH, "/v2/health/ready", front.ready),
         get(Api.STATISTICS, "/v2/models/stats", front.statistics),
@@ -114,6 +116,9 @@ class _Endpoints:
 
     async def server_metadata(self, request: Request) -> Response:
         return JsonResponse(descriptions.server_metadata(self._server))
+
+    async def units(self, request: Request) -> Response:
+        return JsonResponse(units_json(await self._server.units()), headers={"Cache-Control": "no-store"})
 
     async def live(self, request: Request) -> Response:
         return Response(status_code=200 if self._server.is_live() else 400)

@@ -1,0 +1,70 @@
+"""This machine's units with the runtimes that serve them, and with what was measured here."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from triune.core.cache import cache_folder
+from triune.core.runtime import Runtime
+from triune.core.units import Unit
+from triune.hardware.describe import describe_units
+from triune.hardware.facts import UnitFacts
+from triune.hardware.figures import Figure
+from triune.hardware.measured import load_measured, machine_key
+from triune.hardware.outputs import read_outputs
+from triune.runtimes.registry import available
+from triune.runtimes.versions import runtimes_by_unit
+
+_MEASURE: Final = "triune units --measure"
+"""What reasons name, where measuring helps."""
+
+
+def described_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[UnitFacts]:
+    """Every unit of this machine, without what was measured here. Takes up to two seconds.
+
+    Args:
+        runtimes: the runtimes by backend name; None takes the installed ones, and imports their libraries.
+    """
+    found = describe_units(read_outputs())
+    by_unit = runtimes_by_unit(available([each.status for each in found]) if runtimes is None else runtimes)
+    return [dataclasses.replace(each, runtimes=by_unit[each.unit]) for each in found]
+
+
+def known_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[UnitFacts]:
+    """Every unit of this machine, with what was measured here. Arguments and time as of `described_units`."""
+    found = described_units(runtimes)
+    kept = load_measured(measured_folder(), machine_key(found))
+    return with_measured(found, kept.figures, kept.reason)
+
+
+def with_measured(
+    units: Sequence[UnitFacts], figures: Mapping[Unit, Mapping[str, Figure]], reason: str = ""
+) -> Sequence[UnitFacts]:
+    """The units with figures that were measured here, which stand beside those of the table of chips.
+
+    Args:
+        units: the units.
+        figures: by unit and name; a name that a unit has already gets "_here".
+        reason: why there are no figures, which missing ones then name; "" if there are.
+    """
+    bandwidth = {name: figure for name, figure in figures.get(Unit.CPU, {}).items() if name.startswith("memory_")}
+    return [
+        _with(each, {**(bandwidth if each.is_memory_shared else {}), **figures.get(each.unit, {})}, reason)
+        for each in units
+    ]
+
+
+def measured_folder() -> Path:
+    """Where figures that were measured here are kept."""
+    return cache_folder() / "units"
+
+
+def _with(facts: UnitFacts, figures: Mapping[str, Figure], reason: str) -> UnitFacts:
+    named = {f"{name}_here" if name in facts.figures else name: figure for name, figure in figures.items()}
+    unavailable = {
+        name: f"{why}: {reason}" if reason and _MEASURE in why else why
+        for name, why in facts.unavailable.items()
+        if name not in figures
+    }
+    return dataclasses.replace(facts, figures={**facts.figures, **named}, unavailable=unavailable)
