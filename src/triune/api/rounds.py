@@ -89,6 +89,6 @@ def _doubts(kinds: Sequence[str]) -> list[str]:
         return []
     more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
     return [
-        f"fp16 answers wrongly on generated {', '.join(kinds[:4])}{more}, and to keep a few nodes in fp32 does not "
-        "help: convert in fp32 if such inputs occur"
+        f"fp16 answers wrongly on generated {', '.join(kinds[:4])}{more}, and no few nodes were found that could "
+        "compute in fp32 instead: convert in fp32 if such inputs occur"
     ]

@@ -99,6 +99,8 @@ _KINDS: Final = _kinds(
         "numbers just above -1": _beside(-1, 1e-3),
         "numbers just below -1": _beside(-1, -1e-3),
         "numbers near 0.5": _near(0.5, 1e-3),
+        "numbers near 2": _near(2, 1e-2),
+        "numbers near -2": _near(-2, 1e-2),
         "numbers near 4": _near(4, 1e-2),
         "numbers near -4": _near(-4, 1e-2),
         "numbers near 12": _beside(12, 1.0),

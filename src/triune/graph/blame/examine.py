@@ -1,7 +1,7 @@
 """Examine a model whose conversion to fp16 was wrong for some inputs, or has branches that no input took."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import ModelProto
@@ -19,6 +19,9 @@ from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import WeightFile
 
 _MOST_SAMPLES = 8
+_MOST_NAMED = 4
+"""The largest number of names in a list of a note."""
+
 _MOST_IN_BRANCH = 64
 """A branch of at most this many nodes is computed in fp32 if it was not compared."""
 
@@ -81,7 +84,7 @@ def examine(
             prepared = prepare(model, options, layout, silent, file)
             simulation = Simulation(prepared.model, keep, file)
             wide = prepared.wide | options.wide
-            certain = _certain(simulation, wrong, tolerance)
+            certain = _certain(simulation, wrong, tolerance, deadline)
             halved = simulation.halved(wide, is_watched=False)
             samples = [each for each in certain if _is_wrong(each, halved.run(each.arrays), simulation, tolerance)]
             found = search(simulation, samples, wide, tolerance, deadline) if samples else {}
@@ -94,7 +97,7 @@ def examine(
         return Examined(notes=tuple(unknown))
     notes: list[str] = []
     if found:
-        kinds = ", ".join(dict.fromkeys(each.name for each in samples))
+        kinds = _some([each.name for each in samples])
         notes.append(f"fp16 is not exact enough for {kinds}: {_listed(found.values())} compute in fp32")
     if branches:
         notes.append(
@@ -108,8 +111,8 @@ def examine(
     return Examined(tuple({**found, **branches}), tuple(notes), doubts)
 
 
-def _certain(simulation: Simulation, wrong: Sequence[Wrong], tolerance: float) -> list[Sample]:
-    """The samples for which the conversion is wrong by more than fp32 itself is uncertain."""
+def _certain(simulation: Simulation, wrong: Sequence[Wrong], tolerance: float, deadline: float) -> list[Sample]:
+    """The samples for which the conversion is wrong by more than fp32 itself is uncertain, as far as time allows."""
     found: list[Sample] = []
     for each in wrong:
         arrays = each.inputs.arrays
@@ -119,7 +122,7 @@ def _certain(simulation: Simulation, wrong: Sequence[Wrong], tolerance: float) -
         sample = Sample(each.inputs.name, arrays, expected, simulation.uncertainty(arrays))
         if not each.inputs.is_narrow or _is_wrong(sample, each.actual, simulation, tolerance):
             found.append(sample)
-        if len(found) == _MOST_SAMPLES:
+        if len(found) == _MOST_SAMPLES or time.monotonic() > deadline:
             break
     return found
 
@@ -153,11 +156,9 @@ def _branches(simulation: Simulation, untaken: Iterable[Untaken]) -> tuple[dict[
 
 
 def _listed(nodes: Iterable[Node]) -> str:
-    names = list(_names(nodes))
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more
+    return _some([f"{each.node.op_type} '{each.node.name or each.value}'" for each in nodes])
 
 
-def _names(nodes: Iterable[Node]) -> Iterator[str]:
-    for each in nodes:
-        yield f"{each.node.op_type} '{each.node.name or each.value}'"
+def _some(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
+    return ", ".join(texts[:_MOST_NAMED]) + more

@@ -10,7 +10,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.audit import InputSet
 from triune.graph.blame.examine import Wrong, examine
-from triune.graph.blame.gates import Gates
+from triune.graph.blame.gates import Gates, described
 from triune.graph.blame.judge import error_of
 from triune.graph.conversion.options import ConversionOptions, Precision
 from triune.graph.precision import precision_of
@@ -22,7 +22,11 @@ _NARROW_SECONDS = 4.0
 _FEW_NODES = 64
 """Models of at most this many nodes have five times as long: all sets are run even on a busy machine."""
 
-_SEARCH_SECONDS = 20.0
+_SECONDS = 40.0
+"""How long a verification with its search may take: a comparison for which nobody asked has a minute."""
+
+_LATEST = 25.0
+"""After this time, in seconds, no search begins, since it could cost the verdicts that are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ def verify_halved(
     def right(arrays: Mapping[str, Array]) -> dict[str, Array]:
         return gates.learn(arrays, expected(arrays))
 
+    started = time.monotonic()
     wrong: list[Wrong] = []
 
     def note_wrong(inputs: InputSet, actual: Mapping[str, Array]) -> None:
@@ -87,7 +92,11 @@ def verify_halved(
     untaken = list(gates.untaken())
     if not wrong and not untaken:
         return Verified(verdicts)
-    found = examine(model, options, wrong, untaken, tolerance, _SEARCH_SECONDS)
+    elapsed = time.monotonic() - started
+    if elapsed > _LATEST:
+        notes = [f"no generated input takes {described(untaken)}, so that was not compared"] if untaken else []
+        return Verified(verdicts, notes=notes, doubts=[each.inputs.name for each in wrong if each.inputs.is_narrow])
+    found = examine(model, options, wrong, untaken, tolerance, _SECONDS - elapsed)
     fresh = tuple(name for name in found.wide if name not in options.wide)
     return Verified(verdicts, fresh, found.notes, () if fresh else found.doubts)
 
