@@ -97,7 +97,7 @@ def examine(
         return Examined(notes=tuple(unknown))
     notes: list[str] = []
     if found:
-        kinds = _some([each.name for each in samples])
+        kinds = _some(list(dict.fromkeys(each.name for each in samples)))
         notes.append(f"fp16 is not exact enough for {kinds}: {_listed(found.values())} compute in fp32")
     if branches:
         notes.append(
