@@ -13,7 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from triune.config.policy import QueueLimits
 from triune.core.clock import Clock, MonotonicClock
 from triune.core.datatypes import Array
-from triune.core.decoder import DecoderStep
+from triune.core.decoder import DecoderStep, LogitsOnHost
 from triune.core.units import Unit
 from triune.engine.core import EngineCore
 from triune.engine.engine import Engine
@@ -37,7 +37,7 @@ VOCAB = 260
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 
 
-class ScriptedDecoder:
+class ScriptedDecoder(LogitsOnHost):
     """A `DecoderExecutable`.
 
     Attributes:

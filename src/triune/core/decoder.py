@@ -167,6 +167,14 @@ class DecoderExecutable(Protocol):
         """
         ...
 
+    def run_greedy(self, step: DecoderStep) -> NDArray[np.int64]:
+        """As `run`, but give the most probable tokens instead of logits, which need not leave the unit's memory.
+
+        Returns:
+            INT64 [n]: for each of `step.logits_indices` what `best_tokens` finds.
+        """
+        ...
+
     def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
         """Copy blocks from the cache.
 
@@ -207,6 +215,33 @@ class DecoderExecutable(Protocol):
     def close(self) -> None:
         """Free all resources. No call may be running, and none may follow."""
         ...
+
+
+class LogitsOnHost:
+    """Gives a decoder whose `run` computes logits in the host's memory the method `run_greedy`."""
+
+    def run(self, step: DecoderStep) -> NDArray[np.float32]:
+        """See `DecoderExecutable`."""
+        raise NotImplementedError
+
+    def run_greedy(self, step: DecoderStep) -> NDArray[np.int64]:
+        """See `DecoderExecutable`."""
+        return best_tokens(self.run(step))
+
+
+NO_TOKEN: Final = -1
+"""Stands for a token where logits leave none to be chosen."""
+
+
+def best_tokens(logits: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The token with the largest logit in each row of [n, vocabulary], of equal ones the first: INT64 [n].
+
+    It is `NO_TOKEN` where a logit of the row is NaN, or the largest one is infinite.
+    """
+    # If a row has a NaN, `argmax` finds it.
+    tokens = logits.argmax(axis=1)
+    tokens[~np.isfinite(logits[np.arange(len(tokens)), tokens])] = NO_TOKEN
+    return tokens
 
 
 def tokens_of(blocks: Array, num_tokens: int) -> NDArray[np.float32]:

@@ -1,10 +1,12 @@
 """Chooses the tokens that follow a step: draws them from the logits, under each answer's constraint."""
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triune.core.decoder import NO_TOKEN
 from triune.core.errors import TriuneError
 from triune.engine.plan import Piece, Plan
 from triune.engine.sampling.sampler import FAILED, Sample, sample
@@ -12,7 +14,7 @@ from triune.engine.sequence import Sequence
 
 
 def choose(plan: Plan, logits: NDArray[np.float32]) -> list[list[Sample]]:
-    """Choose the next tokens of each sequence, and have its sampling state and its matcher go on with them.
+    """Draw the next tokens of each sequence from logits, and have its sampling state and its matcher go on with them.
 
     A token is drawn from each row of a piece in turn, as if each were a step of its own, as long as the token is the
     draft that the next row was computed with.
@@ -25,13 +27,32 @@ def choose(plan: Plan, logits: NDArray[np.float32]) -> list[list[Sample]]:
     Returns:
         for each of `plan.choosing` the tokens chosen, at least one.
     """
+
+    def draw(rows: NDArray[np.int64], sequences: Seq[Sequence], place: int) -> list[Sample]:
+        return _sample(logits if len(rows) == len(logits) else logits[rows], sequences, place)
+
+    return _choose(plan, draw)
+
+
+def take(plan: Plan, tokens: NDArray[np.int64]) -> list[list[Sample]]:
+    """As `choose`, for a plan that takes the best tokens: INT64 [rows], the most probable one of each row."""
+
+    def draw(rows: NDArray[np.int64], sequences: Seq[Sequence], place: int) -> list[Sample]:
+        del sequences, place
+        return [FAILED if token == NO_TOKEN else Sample(token) for token in tokens[rows].tolist()]
+
+    return _choose(plan, draw)
+
+
+def _choose(plan: Plan, draw: Callable[[NDArray[np.int64], Seq[Sequence], int], list[Sample]]) -> list[list[Sample]]:
+    """As `choose`; `draw` gives the tokens of some rows, of these sequences, after so many drafts."""
     pieces = plan.choosing
     firsts = np.cumsum([0, *(1 + len(piece.drafts) for piece in pieces)])[:-1]
     chosen: list[list[Sample]] = [[] for _ in pieces]
     going, place = list(range(len(pieces))), 0
     while going:
-        rows = logits if len(going) == len(logits) else logits[firsts[going] + place]
-        samples = _sample(rows, [pieces[index].sequence for index in going], place)
+        samples = draw(firsts[going] + place, [pieces[index].sequence for index in going], place)
+        samples = [_taken(pieces[index].sequence, each) for index, each in zip(going, samples, strict=True)]
         for index, each in zip(going, samples, strict=True):
             chosen[index].append(each)
         going = [index for index, each in zip(going, samples, strict=True) if _goes_on(pieces[index], place, each)]
@@ -39,12 +60,25 @@ def choose(plan: Plan, logits: NDArray[np.float32]) -> list[list[Sample]]:
     return chosen
 
 
+def _taken(sequence: Sequence, chosen: Sample) -> Sample:
+    """Have the sequence go on with a token. If it cannot, it fails, and no other sequence of the step."""
+    if chosen.token != FAILED.token:
+        try:
+            sequence.go_on(chosen.token)
+        except TriuneError as error:
+            sequence.error = error
+            return FAILED
+    return chosen
+
+
 def _goes_on(piece: Piece, place: int, chosen: Sample) -> bool:
-    """Take a token, and tell whether the next row can be used."""
-    if chosen.token == FAILED.token:
-        return False
-    piece.sequence.go_on(chosen.token)
-    return place < len(piece.drafts) and chosen.token == piece.drafts[place] and not piece.sequence.is_complete
+    """Whether the row after a token that was taken can be used."""
+    return (
+        chosen.token != FAILED.token
+        and place < len(piece.drafts)
+        and chosen.token == piece.drafts[place]
+        and not piece.sequence.is_complete
+    )
 
 
 def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence], place: int) -> list[Sample]:

@@ -8,7 +8,7 @@ from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
 from triune.core.printable import printable
-from triune.engine.choosing import choose
+from triune.engine.choosing import choose, take
 from triune.engine.counters import EngineState
 from triune.engine.kv.hashes import root_hash
 from triune.engine.kv.pool import KVBlockPool
@@ -285,6 +285,8 @@ class EngineCore:
         step = plan.step()
         if plan.pieces[0].sequence.memory:
             step = replace(step, memory=self._memory.of([piece.sequence for piece in plan.pieces]))
+        if plan.takes_best:
+            return take(plan, self._decoder.run_greedy(step))
         return choose(plan, self._decoder.run(step))
 
     def _fail(self, plan: Plan, error: TriuneError) -> list[tuple[Sequence, Sample | None]]:

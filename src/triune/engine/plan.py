@@ -53,6 +53,11 @@ class Plan:
         object.__setattr__(self, "choosing", tuple(piece for piece in self.pieces if piece.has_logits))
 
     @property
+    def takes_best(self) -> bool:
+        """Whether each token to be chosen is the most probable one, so that no logits are needed."""
+        return all(piece.sequence.takes_best for piece in self.choosing)
+
+    @property
     def num_tokens(self) -> int:
         """The tokens of the step."""
         return sum(piece.num_tokens for piece in self.pieces)

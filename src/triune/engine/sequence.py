@@ -119,6 +119,11 @@ class Sequence:
         """Whether the answer's constraint lets nothing follow."""
         return self.matcher is not None and self.matcher.is_ended
 
+    @property
+    def takes_best(self) -> bool:
+        """Whether its next token is the most probable one, whatever the probabilities."""
+        return self.matcher is None and self.rules is None and self.sampling.takes_best
+
     def go_on(self, token: int) -> None:
         """Have what chooses the next token know this one, before it is appended."""
         self.sampling.append(token)

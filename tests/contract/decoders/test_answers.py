@@ -88,3 +88,13 @@ def test_only_the_wanted_tokens_have_logits_in_their_order(bench: Bench) -> None
     wanted = np.array([18, 3, 3])
     logits = texts_.decoder.run(replace(step, logits_indices=wanted))
     check([logits], [np.stack([truth("llama 2")[1][6], truth("llama 2")[0][3], truth("llama 2")[0][3]])])
+
+
+def test_greedy_tokens_are_those_of_the_largest_logits(bench: Bench) -> None:
+    one, other = (Texts(bench.load("llama 2"), texts()) for _ in range(2))
+    for counts in ({0: 12, 1: 6}, {1: 1, 0: 1, 2: 20}, {2: 1}):
+        logits = np.concatenate(one.read(counts))
+        tokens = other.decoder.run_greedy(other.step(counts))
+        other.lengths = list(one.lengths)
+        assert tokens.dtype == np.int64
+        assert tokens.tolist() == logits.argmax(axis=1).tolist()

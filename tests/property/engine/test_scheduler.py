@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from triune.core.clock import VirtualClock
-from triune.core.decoder import DecoderStep
+from triune.core.decoder import DecoderStep, LogitsOnHost
 from triune.engine.choosing import choose
 from triune.engine.kv.hashes import root_hash
 from triune.engine.kv.pool import KVBlockPool
@@ -37,7 +37,7 @@ def answer_alone(prompt: list[int], max_tokens: int) -> list[int]:
     return tokens[len(prompt) :]
 
 
-class Decoder:
+class Decoder(LogitsOnHost):
     """Keeps tokens in blocks, and reads each context out of them, as attention does."""
 
     def __init__(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from triune.core.decoder import NO_TOKEN, best_tokens
 from triune.core.errors import InvalidArgumentError
 from triune.engine.sampling.parameters import SamplingParameters
 
@@ -107,6 +108,11 @@ class SamplingState:
         """Whether `adjust` may change the logits."""
         return bool(len(self._bias[0]) or self._seen or self._counts)
 
+    @property
+    def takes_best(self) -> bool:
+        """Whether the next token is the one with the largest logit, and no probability is wanted."""
+        return self.parameters.is_greedy and self.parameters.num_logprobs is None and not self.changes_logits
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -124,7 +130,7 @@ class Sample:
     top: tuple[tuple[int, float], ...] = ()
 
 
-FAILED = Sample(-1)
+FAILED = Sample(NO_TOKEN)
 """The sample of a sequence whose logits cannot be used."""
 
 
@@ -141,9 +147,8 @@ def sample(
         allowed: for each row the tokens that may be chosen, bool [vocabulary], or None for all; None: all for all rows.
     """
     masks = allowed if allowed is not None else [None] * len(states)
-    # If a row has a NaN, `argmax` finds it. A logit of -inf is a token that is never chosen.
-    tokens = logits.argmax(axis=1)
-    tokens[~np.isfinite(logits[np.arange(len(tokens)), tokens])] = FAILED.token
+    # A logit of -inf is a token that is never chosen.
+    tokens = best_tokens(logits)
     for row, (state, mask) in enumerate(zip(states, masks, strict=True)):
         if tokens[row] != FAILED.token:
             tokens[row] = _choose(logits[row], int(tokens[row]), state, mask)

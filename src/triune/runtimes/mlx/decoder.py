@@ -1,7 +1,7 @@
 """Decoders on MLX, over paged caches that are written in place."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from onnx import GraphProto
 
 from triune.core.datatypes import Array
 from triune.core.decoder import (
+    NO_TOKEN,
     CacheType,
     DecoderPrecision,
     DecoderStep,
@@ -141,6 +142,14 @@ class MlxDecoder:
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         """See `DecoderExecutable`."""
+        return self._run(step, lambda logits: logits.astype(mx.float32))
+
+    def run_greedy(self, step: DecoderStep) -> NDArray[np.int64]:
+        """See `DecoderExecutable`."""
+        return self._run(step, _best_tokens).astype(np.int64)
+
+    def _run(self, step: DecoderStep, finish: Callable[[Value], Value]) -> Array:
+        """Compute a step, and bring to the host what `finish` makes of its logits."""
         step.require_fitting(self.num_blocks, self.block_size)
         if self._lost:
             raise InternalError(f"the cache was lost when an earlier step failed: {self._lost}; allocate it anew")
@@ -157,23 +166,23 @@ class MlxDecoder:
         }
         try:
             with exclusive():
-                return to_numpy(self._compute(layout, _uploaded(arrays)))
+                return to_numpy(self._compute(layout, _uploaded(arrays), finish))
         except Exception as error:
             # Caches are written in place, so those from before the step are gone.
             self._lost = reason_of(error)
             raise InternalError(f"MLX failed in a step of {len(step.input_ids)} tokens: {self._lost}") from error
 
-    def _compute(self, layout: Layout, values: dict[str, Value]) -> Value:
-        """The logits of a step, whose keys and values are in the caches then."""
+    def _compute(self, layout: Layout, values: dict[str, Value], finish: Callable[[Value], Value]) -> Value:
+        """What `finish` makes of a step's logits. The step's keys and values are in the caches then."""
         self._attention.begin(layout)
         try:
             # The program writes to the caches that it is given. Nothing else may hold them: MLX would copy them.
             (found,), _ = self._program(values | dict(zip(self._names, self._caches, strict=True)), ["logits"])
         finally:
             self._attention.end()
-        logits = found.astype(mx.float32)
-        mx.eval(logits, *self._caches)
-        return logits
+        result = finish(found)
+        mx.eval(result, *self._caches)
+        return result
 
     def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
         """See `DecoderExecutable`."""
@@ -238,6 +247,13 @@ class MlxDecoder:
             cache[places] = mx.stack(blocks[2 * index : 2 * index + 2], axis=1)
             self._caches.insert(index, cache.reshape(shape))
         mx.eval(self._caches)
+
+
+def _best_tokens(logits: Value) -> Value:
+    """As `core.decoder.best_tokens`."""
+    # MLX does not say what `argmax` and `max` find where a number is NaN.
+    is_usable = mx.isfinite(mx.max(logits, axis=1)) & ~mx.any(mx.isnan(logits), axis=1)
+    return mx.where(is_usable, mx.argmax(logits, axis=1).astype(mx.int32), NO_TOKEN)
 
 
 def _swiglu(c: Context) -> None:

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from triune.core.datatypes import Array
-from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep, checked_blocks, checked_tokens
+from triune.core.decoder import (
+    CacheType,
+    DecoderPrecision,
+    DecoderStep,
+    LogitsOnHost,
+    checked_blocks,
+    checked_tokens,
+)
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError, no_memory
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
@@ -39,7 +46,7 @@ _PACKED_TYPES: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorPro
 _CACHE_TYPES: Final[Mapping[CacheType, str]] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "u8"}
 
 
-class OpenVinoDecoder:
+class OpenVinoDecoder(LogitsOnHost):
     """A `core.decoder.DecoderExecutable`: fp32 on `cpu`, bf16 on `amx`. Packed weights stay packed.
 
     It may be compiled in both precisions, over one cache. Which one computes a step is decided by the number of its

@@ -9,11 +9,13 @@ from contract.decoders.cases import CONFIGS, SeededWeights
 from contract.decoders.test_answers import check, texts, truth
 from support.decoder_steps import Texts
 from support.smollm2 import smollm2_gguf
+from triune.core.decoder import NO_TOKEN, best_tokens
 from triune.core.errors import InternalError, NoMemoryError, UnsupportedError
 from triune.core.units import Unit
 from triune.engine.models import write_model
 from triune.engine.weights import open_checkpoint
-from triune.runtimes.mlx.decoder import MlxDecoder
+from triune.metal.library import mx
+from triune.runtimes.mlx.decoder import MlxDecoder, _best_tokens
 
 CASE = "llama 2"
 
@@ -123,3 +125,20 @@ def test_smollm2_knows_the_capital_of_france() -> None:
     assert tokenizer.decode(ids) == " Paris.\n\nThe answer is:"
     num_products = sum(node.op_type == "MatMul" for node in model.model.graph.node)
     assert decoder.num_packed == num_products > 30
+
+
+def test_the_best_tokens_are_the_first_of_equal_ones_and_none_where_a_number_is_unusable() -> None:
+    rows = np.random.default_rng(3).normal(size=(8, 5000)).astype(np.float32)
+    rows[1, [70, 4999]] = 9
+    rows[2, 4000] = np.nan
+    rows[3, 0] = np.nan
+    rows[4] = -np.inf
+    rows[5, 17] = np.inf
+    rows[6] = -np.inf
+    rows[6, [33, 2000]] = -1e30
+    rows[7] = 0
+    for kind in (mx.float32, mx.bfloat16):
+        given = mx.array(rows).astype(kind)
+        found = np.array(_best_tokens(given))
+        assert found.tolist() == best_tokens(np.array(given.astype(mx.float32))).tolist()
+        assert found[1:].tolist() == [70, NO_TOKEN, NO_TOKEN, NO_TOKEN, NO_TOKEN, 33, 0]
