@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from support.scripted import EOS, VOCAB, ScriptedDecoder, byte_tokenizer
 from triune.core.clock import VirtualClock
 from triune.core.decoder import DecoderStep
+from triune.core.errors import InvalidArgumentError
 from triune.engine.core import EngineCore
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
+from triune.engine.speculation.ngram import NgramProposer
 from triune.engine.structured.compiler import ConstraintCompiler
 from triune.engine.structured.constraint import Constraint
 
@@ -128,3 +130,24 @@ def test_constrained_answers_keep_to_their_form(
     same = alone.add(PROMPT, free, Ending(40, ends))
     run(alone)
     assert neighbour.tokens == same.tokens
+
+
+@pytest.mark.parametrize("speculates", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_constraint_that_exceeds_a_limit_within_an_answer_fails_no_other_sequence(
+    compiler: ConstraintCompiler, temperature: float, *, speculates: bool
+) -> None:
+    engine = EngineCore(
+        ScriptedDecoder(b"a", num_blocks=200), VOCAB, VirtualClock(), proposer=NgramProposer() if speculates else None
+    )
+    sampling = SamplingParameters(temperature=temperature, seed=1)
+    endless = compiler.compile(Constraint("gbnf", 'root ::= "a" root'))
+    free = [engine.add(PROMPT, SamplingParameters(temperature=0), Ending(30)) for _ in range(2)]
+    engine.step()
+    failing = [engine.add(PROMPT, sampling, Ending(30), matcher=endless.matcher()) for _ in range(2)]
+    run(engine)
+    assert [text(each) for each in free] == ["a" * 30] * 2
+    for each in failing:
+        assert each.finish_reason is FinishReason.ERROR
+        assert isinstance(each.error, InvalidArgumentError)
+        assert "cannot go on under its constraint" in str(each.error)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from triune.core.errors import InternalError, InvalidArgumentError
+from triune.core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -47,7 +47,7 @@ class Matcher:
         """
         packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
-            raise InvalidArgumentError(f"the answer cannot go on under its constraint: {reason_of(self._matcher)}")
+            raise _cannot_go_on(self._matcher)
         mask = np.unpackbits(packed, bitorder="little", count=self._vocab_size).view(np.bool_)
         if not may_end and self._end_tokens:
             ends = mask[self._end_tokens]
@@ -60,10 +60,10 @@ class Matcher:
         """Go on with a token, which `allowed` allowed.
 
         Raises:
-            InternalError: it did not.
+            InvalidArgumentError: the library's limits are exceeded by what follows, or the token is not allowed.
         """
         if not self._matcher.consume_token(token):
-            raise InternalError(f"token {token} does not fit the answer's constraint: {reason_of(self._matcher)}")
+            raise _cannot_go_on(self._matcher)
 
     def forced(self) -> list[int]:
         """The tokens that must come next, as long as there is no choice. Nothing changes."""
@@ -72,6 +72,10 @@ class Matcher:
     def num_fitting(self, tokens: Sequence[int]) -> int:
         """How many of `tokens` may follow one after the other. Nothing changes."""
         return self._matcher.validate_tokens([*tokens])
+
+
+def _cannot_go_on(matcher: LLMatcher) -> InvalidArgumentError:
+    return InvalidArgumentError(f"the answer cannot go on under its constraint: {reason_of(matcher)}")
 
 
 def reason_of(matcher: LLMatcher) -> str:

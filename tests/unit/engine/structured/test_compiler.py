@@ -9,7 +9,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from support.scripted import EOS, VOCAB, ScriptedDecoder, byte_tokenizer
 from triune.core.clock import VirtualClock
-from triune.core.errors import InternalError, InvalidArgumentError, PayloadTooLargeError, UnavailableError
+from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, UnavailableError
 from triune.engine.core import EngineCore
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sequence import Ending, FinishReason
@@ -73,7 +73,7 @@ def test_a_complete_answer_is_ended_and_only_the_end_follows(compiler: Constrain
     matcher.accept(ord("c"))
     assert matcher.is_ended
     assert [*matcher.allowed(may_end=False).nonzero()[0]] == [EOS]
-    with pytest.raises(InternalError, match="token 99 does not fit"):
+    with pytest.raises(InvalidArgumentError, match="cannot go on under its constraint"):
         matcher.accept(ord("c"))
 
 
