@@ -6,10 +6,10 @@ from collections.abc import Sequence as Seq
 import numpy as np
 from numpy.typing import NDArray
 
-from triune.core.decoder import NO_TOKEN
-from triune.core.errors import TriuneError
+from triune.core.decoder import NO_TOKEN, best_tokens
+from triune.core.errors import InternalError, TriuneError
 from triune.engine.plan import Piece, Plan
-from triune.engine.sampling.sampler import FAILED, Sample, sample
+from triune.engine.sampling.sampler import FAILED, Sample, sample_row
 from triune.engine.sequence import Sequence
 
 
@@ -61,13 +61,12 @@ def _choose(plan: Plan, draw: Callable[[NDArray[np.int64], Seq[Sequence], int], 
 
 
 def _taken(sequence: Sequence, chosen: Sample) -> Sample:
-    """Have the sequence go on with a token. If it cannot, it fails, and no other sequence of the step."""
+    """Have the sequence go on with a token, unless it fails by that."""
     if chosen.token != FAILED.token:
         try:
             sequence.go_on(chosen.token)
-        except TriuneError as error:
-            sequence.error = error
-            return FAILED
+        except Exception as error:  # noqa: BLE001 - see `_failed`
+            return _failed(sequence, error)
     return chosen
 
 
@@ -82,20 +81,30 @@ def _goes_on(piece: Piece, place: int, chosen: Sample) -> bool:
 
 
 def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence], place: int) -> list[Sample]:
-    masks = [_allowed(sequence, place, row) for sequence, row in zip(sequences, logits, strict=True)]
-    return sample(logits, [sequence.sampling for sequence in sequences], masks)
+    """Draw a token for each sequence by its row of logits, after `place` drafts."""
+    samples: list[Sample] = []
+    for sequence, row, best in zip(sequences, logits, best_tokens(logits).tolist(), strict=True):
+        try:
+            samples.append(sample_row(row, best, sequence.sampling, _allowed(sequence, place, row)))
+        except Exception as error:  # noqa: BLE001 - see `_failed`
+            samples.append(_failed(sequence, error))
+    return samples
+
+
+def _failed(sequence: Sequence, error: Exception) -> Sample:
+    """Fail one sequence of a step. What a request asks for, and even a defect, costs the other sequences nothing."""
+    if not isinstance(error, TriuneError):
+        failure = InternalError(f"the next token could not be chosen: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        error = failure
+    sequence.error = error
+    return FAILED
 
 
 def _allowed(sequence: Sequence, place: int, logits: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-    """The tokens that a sequence's constraint or rules allow after `place` drafts; none if that cannot be said, which
-    fails the sequence.
-    """
+    """The tokens that a sequence's constraint or rules allow after `place` drafts."""
     if sequence.rules is not None:
         return sequence.rules.allowed(logits)
     if sequence.matcher is None:
         return None
-    try:
-        return sequence.matcher.allowed(may_end=sequence.num_answered + place >= sequence.ending.min_tokens)
-    except TriuneError as error:
-        sequence.error = error
-        return np.zeros(len(logits), np.bool_)
+    return sequence.matcher.allowed(may_end=sequence.num_answered + place >= sequence.ending.min_tokens)

@@ -12,8 +12,10 @@ from support.scripted import EOS, POISON, VOCAB, ScriptedDecoder, answers_of, by
 from triune.core.clock import VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.statistics import FailureReason
+from triune.engine import choosing
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.sampling.sampler import Sample, SamplingState
 from triune.engine.sequence import FinishReason
 from triune.engine.speculation.ngram import NgramProposer
 from triune.engine.structured.constraint import Constraint
@@ -29,7 +31,7 @@ def recited(begin: int, count: int) -> str:
 
 
 def asked(prompt: str | list[int] = "ask", max_tokens: int | None = 10, **fields: object) -> Generation:
-    return Generation(prompt, GREEDY, max_tokens, **fields)  # type: ignore[arg-type]
+    return Generation(prompt, **{"sampling": GREEDY, "max_tokens": max_tokens, **fields})  # type: ignore[arg-type]
 
 
 async def test_an_answer_goes_on_where_the_prompt_ends() -> None:
@@ -184,6 +186,29 @@ async def test_a_sequence_with_nan_fails_alone() -> None:
     assert isinstance(results[1], InternalError)
     assert engine.statistics.failures[FailureReason.BACKEND] == 1
     assert engine.statistics.success.count == 2
+
+
+async def test_a_defect_in_choosing_fails_its_own_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = choosing.sample_row
+
+    def sample_row(logits: Any, best: int, state: SamplingState, allowed: Any) -> Sample:
+        if state.parameters.top_k == 3:
+            raise IndexError("index -1 is out of bounds")
+        return real(logits, best, state, allowed)
+
+    monkeypatch.setattr(choosing, "sample_row", sample_row)
+    sampled = SamplingParameters(temperature=0.1, seed=1)
+    async with scripted_engine(ScriptedDecoder(SCRIPT)) as engine:
+        results = await asyncio.gather(
+            text_of(engine, asked("ab", 30)),
+            text_of(engine, asked("abc", 30, sampling=SamplingParameters(top_k=3))),
+            text_of(engine, asked("abcd", 30, sampling=sampled)),
+            return_exceptions=True,
+        )
+    assert results[0] == recited(2, 30)
+    assert results[2] == recited(4, 30)
+    assert isinstance(results[1], InternalError)
+    assert "the next token could not be chosen: IndexError: index -1" in str(results[1])
 
 
 async def test_a_step_that_fails_ends_its_answers_and_the_next_request_is_answered() -> None:

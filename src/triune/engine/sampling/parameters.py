@@ -13,6 +13,9 @@ MAX_LOGPROBS = 20
 MAX_BIAS = 100.0
 """OpenAI's limit on the absolute value of a logit's bias."""
 
+LEAST_TEMPERATURE = 1e-5
+"""Below this temperature the most probable token is always taken: logits in FP32, divided by less, may overflow."""
+
 _RANGES: Mapping[str, tuple[float, float]] = {
     "temperature": (0.0, 100.0),
     "top_p": (0.0, 1.0),
@@ -88,7 +91,7 @@ class SamplingParameters:
     @property
     def is_greedy(self) -> bool:
         """Whether the most probable token is always taken."""
-        return self.temperature == 0
+        return self.temperature < LEAST_TEMPERATURE
 
     @property
     def has_penalties(self) -> bool:

@@ -134,34 +134,36 @@ FAILED = Sample(NO_TOKEN)
 """The sample of a sequence whose logits cannot be used."""
 
 
-def sample(
-    logits: NDArray[np.float32],
-    states: Sequence[SamplingState],
-    allowed: Sequence[NDArray[np.bool_] | None] | None = None,
-) -> list[Sample]:
+def sample(logits: NDArray[np.float32], states: Sequence[SamplingState]) -> list[Sample]:
     """Choose the next token of each sequence.
 
     Args:
         logits: FP32 [sequences, vocabulary]. They are not changed.
         states: one for each row. Each draws one random number, unless its choice is greedy.
-        allowed: for each row the tokens that may be chosen, bool [vocabulary], or None for all; None: all for all rows.
     """
-    masks = allowed if allowed is not None else [None] * len(states)
-    # A logit of -inf is a token that is never chosen.
-    tokens = best_tokens(logits)
-    for row, (state, mask) in enumerate(zip(states, masks, strict=True)):
-        if tokens[row] != FAILED.token:
-            tokens[row] = _choose(logits[row], int(tokens[row]), state, mask)
     return [
-        _with_logprobs(int(token), values, state.parameters)
-        for token, values, state in zip(tokens, logits, states, strict=True)
+        sample_row(row, best, state)
+        for row, best, state in zip(logits, best_tokens(logits).tolist(), states, strict=True)
     ]
 
 
-def _choose(logits: NDArray[np.float32], best: int, state: SamplingState, allowed: NDArray[np.bool_] | None) -> int:
-    """Choose a token by one row of logits, whose largest one is that of `best`. Row by row, arrays stay in the CPU's
-    caches.
+def sample_row(
+    logits: NDArray[np.float32], best: int, state: SamplingState, allowed: NDArray[np.bool_] | None = None
+) -> Sample:
+    """Choose the next token of one sequence. Row by row, arrays stay in the CPU's caches.
+
+    Args:
+        logits: FP32 [vocabulary]. They are not changed. A logit of -inf is a token that is never chosen.
+        best: what `best_tokens` says of them.
+        state: draws one random number, unless its choice is greedy.
+        allowed: the tokens that may be chosen, bool [vocabulary]; None for all.
     """
+    token = best if best == NO_TOKEN else _choose(logits, best, state, allowed)
+    return _with_logprobs(token, logits, state.parameters)
+
+
+def _choose(logits: NDArray[np.float32], best: int, state: SamplingState, allowed: NDArray[np.bool_] | None) -> int:
+    """Choose a token by one row of logits, whose largest one is that of `best`."""
     parameters = state.parameters
     if allowed is not None or state.changes_logits:
         logits = logits.copy()

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from triune.core.decoder import best_tokens
 from triune.core.errors import InvalidArgumentError
 from triune.engine.sampling.parameters import SamplingParameters
-from triune.engine.sampling.sampler import FAILED, Sample, SamplingState, sample
+from triune.engine.sampling.sampler import FAILED, Sample, SamplingState, sample, sample_row
 
 RNG = np.random.default_rng(0)
 
@@ -110,7 +111,9 @@ def test_only_allowed_tokens_are_chosen() -> None:
     mask = np.zeros(50, np.bool_)
     mask[[4, 9]] = True
     for _ in range(20):
-        found = sample(logits, [state(seed=None), state(temperature=0)], [mask, mask])
+        states = state(seed=None), state(temperature=0)
+        bests = best_tokens(logits).tolist()
+        found = [sample_row(row, best, each, mask) for row, best, each in zip(logits, bests, states, strict=True)]
         assert found[0].token in (4, 9)
         assert found[1].token == max((4, 9), key=lambda token: logits[1, token])
 
@@ -118,11 +121,21 @@ def test_only_allowed_tokens_are_chosen() -> None:
 def test_logits_that_cannot_be_used_fail_their_own_sequence() -> None:
     logits = RNG.standard_normal((5, 8)).astype(np.float32)
     logits[1, 3], logits[2, 0], logits[3] = np.nan, np.inf, -np.inf
-    none = np.zeros(8, np.bool_)
-    found = sample(logits, [state(temperature=0)] * 4 + [state()], [None, None, None, None, none])
-    assert [each == FAILED for each in found] == [False, True, True, True, True]
+    found = sample(logits, [state(temperature=0)] * 5)
+    assert [each == FAILED for each in found] == [False, True, True, True, False]
+    assert sample_row(logits[4], 3, state(), np.zeros(8, np.bool_)) == FAILED
     logits[0, :7] = -np.inf
     assert sample(logits[:1], [state()])[0] == Sample(7)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-46, 1e-38, 1e-20, 1e-7, 2e-5])
+@pytest.mark.parametrize("rest", [{}, {"top_p": 0.5}, {"top_k": 5}, {"min_p": 0.5}, {"num_logprobs": 2}], ids=str)
+def test_a_tiny_temperature_takes_the_most_probable_token(temperature: float, rest: dict[str, Any]) -> None:
+    logits = RNG.standard_normal((4, 1000)).astype(np.float32) * 30
+    logits[3, :999] = -np.inf
+    with np.errstate(all="raise", under="ignore"):
+        found = sample(logits, [state(temperature=temperature, **rest) for _ in logits])
+    assert [each.token for each in found] == logits.argmax(axis=1).tolist()
 
 
 def test_log_probabilities_are_the_models_own() -> None:
