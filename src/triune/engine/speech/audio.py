@@ -26,6 +26,14 @@ _MAX_CHANNELS: Final = 8
 _MAX_RATE: Final = 384_000
 _MIN_RATE: Final = 1_000
 
+_DENSE_RATE: Final = 192_000
+"""The most samples a second, of all channels together, in a file of the greatest length: two channels of 96,000. A
+shorter file may have more.
+"""
+
+_PART_SAMPLES: Final = 1 << 22
+"""About how many samples, of all channels together, are decoded at once."""
+
 
 def audio_seconds(content: Content, max_seconds: float) -> float:
     """How long an audio file is by its headers. It is never decoded beyond that.
@@ -38,32 +46,55 @@ def audio_seconds(content: Content, max_seconds: float) -> float:
         return file.frames / file.samplerate
 
 
-def decode_audio(content: Content, max_seconds: float) -> NDArray[np.float32]:
-    """Decode an audio file: FP32 [samples] at RATE, one channel (the mean of all), from -1 to 1.
+class AudioDecoder:
+    """Decodes an audio file part by part, so that who waits for it may leave in between. Used by one thread at a time.
 
-    Args:
-        content: the file: WAV, FLAC, MP3, Ogg or AIFF.
+    The file (WAV, FLAC, MP3, Ogg or AIFF) is closed when the decoder is freed.
+    """
+
+    def __init__(self, content: Content, max_seconds: float) -> None:
+        """Args:
+        content: the file.
         max_seconds: the longest that is taken.
 
-    Raises:
-        InvalidArgumentError, PayloadTooLargeError: as `audio_seconds`; or the file is damaged.
-    """
-    soxr: Any = importlib.import_module("soxr")
-    parts: list[NDArray[np.float32]] = []
-    with _open(content, max_seconds) as file:
-        rate: int = file.samplerate
-        resampler = None if rate == RATE else soxr.ResampleStream(rate, RATE, 1, dtype="float32")
-        left: int = file.frames
-        while left > 0:
-            block = _read(file, min(left, rate))
-            left = left - len(block) if len(block) else 0
+        Raises:
+            InvalidArgumentError, PayloadTooLargeError: as `audio_seconds`.
+        """
+        soxr: Any = importlib.import_module("soxr")
+        self._file = _open(content, max_seconds)
+        self._rate: int = self._file.samplerate
+        self._left: int = self._file.frames
+        self._resampler = None if self._rate == RATE else soxr.ResampleStream(self._rate, RATE, 1, dtype="float32")
+        self._parts: list[NDArray[np.float32]] = []
+
+    def decode_part(self) -> bool:
+        """Decode some millions of samples more: a fraction of a second of work. Returns whether any are left.
+
+        Raises:
+            InvalidArgumentError: the file is damaged.
+        """
+        num_blocks = max(1, _PART_SAMPLES // (self._rate * self._file.channels))
+        for _ in range(num_blocks):
+            block = _read(self._file, min(self._left, self._rate))
+            self._left = self._left - len(block) if len(block) else 0
             mono = block.mean(axis=1, dtype=np.float32)
-            parts.append(mono if resampler is None else resampler.resample_chunk(mono, last=not left))
-    return _checked(np.concatenate(parts))
+            is_last = not self._left
+            self._parts.append(mono if self._resampler is None else self._resampler.resample_chunk(mono, last=is_last))
+            if is_last:
+                break
+        return self._left > 0
+
+    def samples(self) -> NDArray[np.float32]:
+        """What was decoded: FP32 [samples] at RATE, one channel (the mean of all), from -1 to 1.
+
+        Raises:
+            InvalidArgumentError: it is nothing, or has numbers that are not finite.
+        """
+        return _checked(np.concatenate(self._parts))
 
 
 def checked_samples(samples: NDArray[np.float32], max_seconds: float) -> NDArray[np.float32]:
-    """Samples that a client gave, FP32 [samples] at RATE, as `decode_audio` gives them. Raises as it does."""
+    """Samples that a client gave, FP32 [samples] at RATE, as `AudioDecoder` gives them. Raises as it does."""
     seconds = len(samples) / RATE
     if seconds > max_seconds:
         raise PayloadTooLargeError(
@@ -139,6 +170,12 @@ def _check(file: Any, max_seconds: float) -> None:
     if seconds > max_seconds:
         raise PayloadTooLargeError(
             f"the audio is {seconds:.0f} seconds long; {max_seconds:.0f} are the limit: send it in parts"
+        )
+    num_samples, most = file.frames * file.channels, int(max_seconds * _DENSE_RATE)
+    if num_samples > most:
+        raise PayloadTooLargeError(
+            f"the audio has {num_samples} samples in {file.channels} channels; {most} are the limit: convert it to one "
+            f"channel of {RATE} samples a second, or send it in parts"
         )
 
 

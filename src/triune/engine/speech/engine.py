@@ -17,7 +17,7 @@ from triune.core.threads import in_thread, in_thread_or_here
 from triune.engine.admission import Admission, Ticket
 from triune.engine.core import EngineCore
 from triune.engine.generation import Placement, Usage
-from triune.engine.speech.audio import RATE, Content, audio_seconds, checked_samples, decode_audio
+from triune.engine.speech.audio import RATE, AudioDecoder, Content, audio_seconds, checked_samples
 from triune.engine.speech.encoder import SpeechEncoder
 from triune.engine.speech.jobs import Jobs
 from triune.engine.speech.mel import FRAME_SAMPLES, WINDOW_SAMPLES
@@ -120,7 +120,7 @@ class SpeechEngine:
                 self._admission.require_open()
                 self._admission.begin(ticket)
                 begun_ns = self._clock.now_ns()
-                samples = await in_thread(self._decode, content)
+                samples = await self._decode(content)
                 num_read = num_written = 0
                 async with aclosing(self._windows(samples, request)) as windows:
                     async for text, segments in windows:
@@ -162,10 +162,14 @@ class SpeechEngine:
         self._encoder.close()
         self._close_decoder()
 
-    def _decode(self, content: Content | NDArray[np.float32]) -> NDArray[np.float32]:
+    async def _decode(self, content: Content | NDArray[np.float32]) -> NDArray[np.float32]:
         if isinstance(content, np.ndarray):
-            return checked_samples(content, self._max_seconds)
-        return decode_audio(content, self._max_seconds)
+            return await in_thread(checked_samples, content, self._max_seconds)
+        decoder = await in_thread(AudioDecoder, content, self._max_seconds)
+        # If the client leaves, the part that is being decoded is the last one.
+        while await in_thread(decoder.decode_part):
+            pass
+        return await in_thread(decoder.samples)
 
     def _require_known(self, request: SpeechRequest) -> None:
         language = request.language

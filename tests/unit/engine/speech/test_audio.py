@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
-from triune.engine.speech.audio import RATE, audio_seconds, decode_audio
+from triune.engine.speech.audio import RATE, AudioDecoder, audio_seconds
 
 
 def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
@@ -18,6 +18,13 @@ def encoded(samples: np.ndarray, rate: int, form: str, subtype: str | None = Non
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format=form, subtype=subtype)
     return file.getvalue()
+
+
+def decode_audio(content: bytes, max_seconds: float) -> np.ndarray:
+    decoder = AudioDecoder(content, max_seconds)
+    while decoder.decode_part():
+        pass
+    return decoder.samples()
 
 
 def pitch(samples: np.ndarray) -> float:
@@ -41,6 +48,22 @@ def test_an_hour_of_silence_in_a_small_file_is_refused_undecoded() -> None:
     assert len(content) < 500_000
     with pytest.raises(PayloadTooLargeError, match="3600 seconds long; 60 are the limit"):
         decode_audio(content, 60)
+
+
+def test_more_samples_than_fit_the_length_are_refused_undecoded() -> None:
+    content = encoded(np.zeros((60 * 48_000, 8), np.int16), 48_000, "FLAC", "PCM_16")
+    with pytest.raises(PayloadTooLargeError, match="23040000 samples in 8 channels; 11520000 are the limit"):
+        audio_seconds(content, 60)
+    assert audio_seconds(content, 120) == 60
+
+
+def test_a_dense_file_is_decoded_in_parts() -> None:
+    decoder = AudioDecoder(encoded(tone(6, 96_000, 8), 96_000, "FLAC"), 60)
+    num_parts = 1
+    while decoder.decode_part():
+        num_parts += 1
+    assert num_parts == 2
+    assert pitch(decoder.samples()) == pytest.approx(440, abs=2)
 
 
 @pytest.mark.parametrize(
