@@ -98,3 +98,5 @@ def test_greedy_tokens_are_those_of_the_largest_logits(bench: Bench) -> None:
         other.lengths = list(one.lengths)
         assert tokens.dtype == np.int64
         assert tokens.tolist() == logits.argmax(axis=1).tolist()
+    unread = replace(other.step({2: 1}), logits_indices=np.zeros(0, np.int64))
+    assert other.decoder.run_greedy(unread).tolist() == []

@@ -251,6 +251,8 @@ class MlxDecoder:
 
 def _best_tokens(logits: Value) -> Value:
     """As `core.decoder.best_tokens`."""
+    if not logits.shape[0]:
+        return mx.zeros(0, dtype=mx.int32)
     # MLX does not say what `argmax` and `max` find where a number is NaN.
     is_usable = mx.isfinite(mx.max(logits, axis=1)) & ~mx.any(mx.isnan(logits), axis=1)
     return mx.where(is_usable, mx.argmax(logits, axis=1).astype(mx.int32), NO_TOKEN)
