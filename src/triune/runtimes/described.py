@@ -7,7 +7,8 @@ from typing import Final
 
 from triune.core.cache import cache_folder
 from triune.core.runtime import Runtime
-from triune.core.units import Unit
+from triune.core.units import Presence, Unit
+from triune.hardware.cpu import CoreLevel
 from triune.hardware.describe import describe_units
 from triune.hardware.facts import UnitFacts
 from triune.hardware.figures import Figure
@@ -28,7 +29,7 @@ def described_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[U
     """
     found = describe_units(read_outputs())
     by_unit = runtimes_by_unit(available([each.status for each in found]) if runtimes is None else runtimes)
-    return [dataclasses.replace(each, runtimes=by_unit[each.unit]) for each in found]
+    return [_asked_core_ml(dataclasses.replace(each, runtimes=by_unit[each.unit])) for each in found]
 
 
 def known_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[UnitFacts]:
@@ -58,6 +59,26 @@ def with_measured(
 def measured_folder() -> Path:
     """Where figures that were measured here are kept."""
     return cache_folder() / "units"
+
+
+def _asked_core_ml(facts: UnitFacts) -> UnitFacts:
+    """A Neural Engine whose cores the system does not print: Core ML tells them, too."""
+    has_core_ml = any(each.name == "coreml" for each in facts.runtimes)
+    if facts.unit is not Unit.ANE or facts.presence is not Presence.PRESENT or facts.cores or not has_core_ml:
+        return facts
+    from triune.runtimes.coreml.devices import core_ml_devices, neural_engine_cores
+
+    return with_neural_engine_cores(facts, neural_engine_cores(core_ml_devices()))
+
+
+def with_neural_engine_cores(facts: UnitFacts, num_cores: int | None) -> UnitFacts:
+    """The facts with the number of cores that Core ML tells; unchanged if that is None."""
+    if num_cores is None:
+        return facts
+    unavailable = {name: why for name, why in facts.unavailable.items() if name != "cores"}
+    figures = {name: figure for name, figure in facts.figures.items() if name != "cores"}
+    cores = (CoreLevel("neural engine", num_cores),)
+    return dataclasses.replace(facts, cores=cores, figures=figures, unavailable=unavailable)
 
 
 def _with(facts: UnitFacts, figures: Mapping[str, Figure], reason: str) -> UnitFacts:
