@@ -21,6 +21,8 @@ from triune.frontends.metrics import MetricsServer
 from triune.frontends.openai import openai_routes
 from triune.frontends.playground import playground_routes
 from triune.frontends.short import ShortLimits
+from triune.hardware.energy.ledger import EnergyLedger
+from triune.hardware.energy.metering import metered
 from triune.hosting import kill_all
 from triune.lifetime.descriptors import connections_within, raise_descriptor_limit, share_of
 from triune.lifetime.ending import Ending
@@ -51,7 +53,11 @@ class Addresses:
 
 
 def make_repository(
-    settings: RepositorySettings, machine: Machine | None = None, *, is_missing_allowed: bool = False
+    settings: RepositorySettings,
+    machine: Machine | None = None,
+    *,
+    is_missing_allowed: bool = False,
+    energy: EnergyLedger | None = None,
 ) -> Repository:
     """Make a repository without opening it.
 
@@ -59,6 +65,7 @@ def make_repository(
         settings: the folders of the models, and which models are served.
         machine: the machine that models are loaded on; None takes this machine.
         is_missing_allowed: if True, a missing folder is reported by `Repository.open` and not here.
+        energy: charges models with their energy; None does not meter it.
 
     Raises:
         InvalidArgumentError: a folder does not exist.
@@ -68,7 +75,8 @@ def make_repository(
             raise InvalidArgumentError(f"the model repository '{folder}' is not a folder; give one that exists")
         if (shown := encodable(f"{folder}")) != f"{folder}":
             raise InvalidArgumentError(f"the name of the model repository '{shown}' is not UTF-8; rename it")
-    return Repository(settings, machine or this_machine(), MonotonicClock(), trials=cache_folder() / "loaded")
+    machine = machine or this_machine()
+    return Repository(settings, machine, MonotonicClock(), trials=cache_folder() / "loaded", energy=energy)
 
 
 @contextlib.asynccontextmanager
@@ -100,15 +108,16 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
     run_bytes = memory.run_bytes or max(1 << 30, budget.limit_bytes)
     machine = this_machine(conversion_bytes=memory.conversion_bytes, run_bytes=run_bytes)
     is_missing_allowed = settings.is_exiting_on_error is False
-    repository = make_repository(settings.repository, machine, is_missing_allowed=is_missing_allowed)
-    server = Server(repository, name=settings.name, is_ready_strict=settings.is_ready_strict)
-    with (
-        Ending(settings.exit_timeout_seconds, kill_all) as ending,
-        Watchdog(),
-        short_switch_interval(),
-        existing_objects_kept(),
-    ):
-        await _serve(settings, server, repository, budget, ending, on_ready)
+    with metered(machine.units, settings.energy_interval_seconds) as energy:
+        repository = make_repository(settings.repository, machine, is_missing_allowed=is_missing_allowed, energy=energy)
+        server = Server(repository, name=settings.name, is_ready_strict=settings.is_ready_strict)
+        with (
+            Ending(settings.exit_timeout_seconds, kill_all) as ending,
+            Watchdog(),
+            short_switch_interval(),
+            existing_objects_kept(),
+        ):
+            await _serve(settings, server, repository, budget, energy, ending, on_ready)
 
 
 async def _serve(
@@ -116,6 +125,7 @@ async def _serve(
     server: Server,
     repository: Repository,
     budget: MemoryBudget,
+    energy: EnergyLedger | None,
     ending: Ending,
     on_ready: Callable[[Server, Addresses], None],
 ) -> None:
@@ -164,6 +174,7 @@ async def _serve(
                 ports[2] or 0,
                 units=repository.units,
                 options=settings.metrics,
+                ledger=energy,
                 limits=short,
                 rules=settings.access.http,
             ),

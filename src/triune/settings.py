@@ -7,6 +7,7 @@ from triune.frontends.access import Access
 from triune.frontends.kserve.grpc.server import ChannelOptions
 from triune.frontends.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
+from triune.hardware.energy.accountant import INTERVAL_SECONDS
 from triune.repository.settings import RepositorySettings
 
 DEFAULT_LIMITS: Final = Limits()
@@ -69,6 +70,7 @@ class Settings:
             cannot be read. None: only the repository. False: neither.
         exit_timeout_seconds: how long requests under way may take after the server was told to stop.
         name: the server's name in its metadata.
+        energy_interval_seconds: how often the meters of energy are read; 0 does not meter energy.
         has_playground: whether there is a page for browsers at `/` of the HTTP port.
     """
 
@@ -84,4 +86,5 @@ class Settings:
     is_exiting_on_error: bool | None = None
     exit_timeout_seconds: float = 30.0
     name: str = "triune"
+    energy_interval_seconds: float = INTERVAL_SECONDS
     has_playground: bool = True

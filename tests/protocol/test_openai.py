@@ -385,6 +385,7 @@ def test_report(client: openai.OpenAI) -> None:
         "queue_ms": 1.0,
         "first_token_ms": 2.0,
         "total_ms": 3.0,
+        "energy": {"kind": "unavailable", "reason": "no metered unit computed for this request"},
     }
     extra = {"triune": True}
     answer = client.chat.completions.create(model="table", messages=ask("capital"), extra_body=extra)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from triune.core.datatypes import Array
+from triune.core.energy import Bill
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.core.units import Unit
 from triune.engine.generation import Delta, Generation, Placement, TokenLogprob, Usage
@@ -132,7 +133,7 @@ class TableEmbeddingModel:
     width = 4
     placement = PLACEMENT
 
-    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> tuple[Array, int]:
+    async def embed(self, inputs: Sequence[str | Sequence[int]], bill: Bill | None = None) -> tuple[Array, int]:
         rows = [[len(each), 1, 2, 3] for each in inputs]
         return np.array(rows, np.float32), sum(len(each) for each in inputs)
 

@@ -1,6 +1,7 @@
 """`triune.Engine`: a model that generates text, without a server."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,9 +19,12 @@ from triune.config.stamps import Stamp
 from triune.config.transformer import GGUF_FILENAME, TRANSFORMER, configure_transformer, named_unit
 from triune.core.clock import MonotonicClock
 from triune.core.decoder import CacheType
+from triune.core.energy import Account, report_of
 from triune.core.errors import NotFoundError, UnavailableError
 from triune.core.threads import start_thread
+from triune.core.units import Unit
 from triune.engine.generation import Delta, Generation, Placement
+from triune.hardware.energy.metering import metered
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.decoders import decoder_runtime
 from triune.runtimes.machine import this_machine
@@ -147,8 +151,15 @@ class Engine:
         self._is_closed = False
         self._lock = threading.Lock()
 
+        self._metering = contextlib.ExitStack()
+        ledger = self._metering.enter_context(metered(machine.units))
+        accounts: dict[Unit, Account] = {}
+        if ledger is not None:
+            found = build.decoder.unit
+            accounts[found] = ledger.account(name, 1, found, is_emulated=found in build.emulated)
+
         async def assemble() -> Any:
-            return assemble_transformer(build, DEFAULT_SETTINGS, clock)
+            return assemble_transformer(build, DEFAULT_SETTINGS, clock, accounts)
 
         try:
             self._servable = self.wait(assemble())
@@ -199,6 +210,13 @@ class Engine:
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> TextStream:
         """Answer a conversation; the iterator yields each piece when it is there. Raises as `chat`, at the first."""
         return TextStream(self, self._opened(request_of("", options), checked_messages(messages)))
+
+    def energy(self, answer: Answer) -> Mapping[str, Any]:
+        """What an answer of this engine cost: `kind` is "measured", "estimated" or "unavailable"; then `joules`,
+        `prefill_joules` and `decode_joules`, or the `reason`.
+        """
+        bill = answer.usage.bill
+        return self.wait(report_of([bill] if bill is not None else []))
 
     async def generate_async(self, prompt: str, **options: Unpack[Options]) -> Answer:
         """Continue a text, in the caller's own event loop. Cancelling the caller cancels the answer."""
@@ -270,6 +288,7 @@ class Engine:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._metering.close()
 
 
 def checkpoint_in(path: Path) -> Path:

@@ -1,12 +1,16 @@
 """What the backends share that build for the machine's runtimes and need no other model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from triune.backends.attempt import Attempt
+from triune.backends.backend import Build
 from triune.config.configure import Source
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.clock import Clock
+from triune.core.energy import Account
+from triune.core.units import Unit
+from triune.hardware.energy.ledger import EnergyLedger
 from triune.runtimes.machine import Machine
 
 TryFirst: TypeAlias = Callable[[Source, int, Attempt], None]
@@ -23,19 +27,32 @@ class MachineBackend:
         settings: ModelSettings = DEFAULT_SETTINGS,
         *,
         try_first: TryFirst | None = None,
+        energy: EnergyLedger | None = None,
     ) -> None:
         """Args:
         machine: the runtimes and units to build for.
         clock: the clock of all measurements.
         settings: defaults for all models.
         try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
+        energy: charges models with their energy; None does not meter it.
         """
         self._machine = machine
         self._clock = clock
         self._settings = settings
         self._try_first = try_first
+        self._energy = energy
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
         """Nothing: see `Backend.needs`."""
         del source
         return {}
+
+    def _accounts(self, build: Build, units: Iterable[Unit]) -> Mapping[Unit, Account]:
+        """The accounts of a version on the units that it runs on; empty where energy is not metered."""
+        if self._energy is None:
+            return {}
+        name, emulated = build.config.name, build.emulated
+        return {
+            unit: self._energy.account(name, build.version, unit, is_emulated=unit in emulated)
+            for unit in dict.fromkeys(units)
+        }

@@ -70,7 +70,7 @@ def chat(
                     console.print(f"[bold red]error:[/] {escaped_lines(str(error))}", highlight=False, soft_wrap=True)
                 else:
                     messages = [*asked, {"role": "assistant", "content": answer.text}]
-                    tell_rate(answer, engine.placement, console)
+                    tell_rate(answer, engine, console)
 
 
 def _read() -> str | None:

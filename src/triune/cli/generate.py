@@ -44,10 +44,10 @@ def generate(
     with engine:
         if not as_json:
             answer = show(engine.stream(text, **options))
-            tell_rate(answer, engine.placement, Console(stderr=True))
+            tell_rate(answer, engine, Console(stderr=True))
             return
         answer = engine.generate(text, **options)
-        usage, placement = answer.usage, engine.placement
+        usage, placement, energy = answer.usage, engine.placement, engine.energy(answer)
     print_json(
         {
             "text": answer.text,
@@ -59,5 +59,6 @@ def generate(
             "unit": placement.unit.value,
             "runtime": placement.runtime,
             "precision": placement.precision,
+            "energy": dict(energy),
         }
     )

@@ -22,6 +22,7 @@ from triune.frontends.access import Access
 from triune.frontends.kserve.grpc.server import ChannelOptions, Compression
 from triune.frontends.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
+from triune.hardware.energy.accountant import INTERVAL_SECONDS
 from triune.repository.settings import ControlMode, RepositorySettings
 from triune.settings import DEFAULT_LIMITS, Memory, Ports, Settings
 
@@ -55,6 +56,9 @@ def serve(
     playground: Annotated[bool, typer.Option(help="Show a page for browsers at / of the HTTP port.")] = True,
     allow_cpu_metrics: Annotated[bool, typer.Option(help="Export the metrics nv_cpu_*.")] = True,
     metrics_interval_ms: Annotated[float, typer.Option(min=0, help="How often nv_cpu_* are measured, at most.")] = 2000,
+    energy_interval_ms: Annotated[
+        float, typer.Option(min=0, help="How often meters of energy are read; 0 does not meter energy.")
+    ] = INTERVAL_SECONDS * 1000,
     metrics_config: Annotated[
         list[str] | None, typer.Option(help="SETTING=VALUE, summary_latencies=true for example.")
     ] = None,
@@ -290,6 +294,7 @@ def serve(
             has_relay=grpc_relay,
         ),
         metrics=metrics,
+        energy_interval_seconds=energy_interval_ms / 1000,
         num_http_threads=http_thread_count,
         is_ready_strict=strict_readiness,
         is_exiting_on_error=exit_on_error,

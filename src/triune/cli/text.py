@@ -13,7 +13,6 @@ from triune.cli.output import progress_bar
 from triune.core.cache import cache_folder
 from triune.core.errors import NotFoundError, UnavailableError
 from triune.core.printable import UNPRINTABLE
-from triune.engine.generation import Placement
 from triune.zoo.progress import Outcome, RichProgress
 from triune.zoo.repository import RECIPES, build_repository
 from triune.zoo.smollm2 import RECIPE
@@ -71,17 +70,28 @@ def show(stream: TextStream) -> Answer:
     return stream.answer
 
 
-def tell_rate(answer: Answer, placement: Placement, console: Console) -> None:
-    """Print how fast an answer came: "37 tokens, 41.2 a second, the first after 0.12 s; on cpu (openvino, bf16)"."""
+def tell_rate(answer: Answer, engine: Engine, console: Console) -> None:
+    """Print how fast an answer came: "37 tokens, 41.2 a second, the first after 0.12 s; on cpu (openvino, bf16)". Where
+    joules are known, how many tokens came for one follows: "; 3.1 tokens a joule (measured)".
+    """
+    placement = engine.placement
     usage = answer.usage
     after_first = (usage.total_ns - usage.first_token_ns) / 1e9
     rate = f"{(usage.num_tokens - 1) / after_first:.1f} a second, " if usage.num_tokens > 1 and after_first > 0 else ""
     console.print(
         f"{usage.num_tokens} token{'s' if usage.num_tokens != 1 else ''}, {rate}the first after "
-        f"{usage.first_token_ns / 1e9:.2f} s; on {placement.unit.value} ({placement.runtime}, {placement.precision})",
+        f"{usage.first_token_ns / 1e9:.2f} s; on {placement.unit.value} ({placement.runtime}, {placement.precision})"
+        f"{_per_joule(answer, engine)}",
         style="dim",
         highlight=False,
     )
+
+
+def _per_joule(answer: Answer, engine: Engine) -> str:
+    energy = engine.energy(answer)
+    if not energy.get("joules"):
+        return ""
+    return f"; {answer.usage.num_tokens / energy['joules']:.3g} tokens a joule ({energy['kind']})"
 
 
 def _find(model: str) -> Path:

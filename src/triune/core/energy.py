@@ -5,7 +5,8 @@ counted in that time goes to the model's *account*, and to the *bills* of the re
 `hardware.energy` has the meters, and the accountant that divides what they count.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol
@@ -82,21 +83,28 @@ class Bill:
         key = (phase, kind)
         self.joules[key] = self.joules.get(key, 0.0) + joules
 
-    async def settle(self) -> None:
-        """Wait until all works of the request that have ended are charged: up to the resolution of the meters."""
-        for accountant in self._accountants:
-            if not await accountant.settle():
-                self.missing = "the energy meter does not answer"
+    @property
+    def accountants(self) -> Collection[Accountant]:
+        """Who charges to this bill."""
+        return self._accountants
 
 
-def report_of(bills: Sequence[Bill]) -> dict[str, Any]:
-    """What bills say together, for an answer that tells its cost: `kind` ("measured", "estimated", "unavailable"), and
-    `joules` with a part for each phase, or the `reason` why they are unavailable.
+async def report_of(bills: Sequence[Bill]) -> dict[str, Any]:
+    """What bills say together, for an answer that tells its cost.
+
+    It waits until all works that have ended are charged: as long as the meters' resolution at most.
+
+    Returns:
+        `kind`: "measured", "estimated" or "unavailable"; and `joules`, with those of each phase beside, as
+        `prefill_joules`, if there are several; or the `reason` why they are unavailable.
     """
+    accountants = {each for bill in bills for each in bill.accountants}
+    if not all(await asyncio.gather(*(each.settle() for each in accountants))):
+        return {"kind": "unavailable", "reason": "the energy meter does not answer"}
     missing = next((bill.missing for bill in bills if bill.missing), "")
     entries = [(phase, kind, joules) for bill in bills for (phase, kind), joules in bill.joules.items()]
     if missing or not entries:
-        return {"kind": "unavailable", "reason": missing or "no metered unit computed for this request"}
+        return {"kind": "unavailable", "reason": missing or _NOTHING}
     is_estimated = any(kind is EnergyKind.ESTIMATED for _, kind, _ in entries)
     kind = EnergyKind.ESTIMATED if is_estimated else EnergyKind.MEASURED
     report: dict[str, Any] = {"kind": kind.value, "joules": sum(joules for _, _, joules in entries)}
@@ -121,6 +129,8 @@ class Share(NamedTuple):
     bill: Bill | None = None
 
 
+_NOTHING: Final = "no metered unit computed for this request"
+
 WHOLE_INFERENCE: Final = (Share(Phase.INFER, 1.0),)
 """A batch in which no request asked for its cost."""
 
@@ -132,14 +142,21 @@ class Work:
     Attributes:
         account: the model's account on the unit.
         started_ns: when it began, on the accountant's clock.
-        shares: whose it was.
+        shares: whose it was; or what tells that, which the accountant's thread calls once, so that whoever computes
+            does not wait for it.
         ended_ns: when it ended; 0 while it goes on. Whoever began the work sets it.
     """
 
     account: "Account"
     started_ns: int
-    shares: Sequence[Share]
+    shares: Sequence[Share] | Callable[[], Sequence[Share]]
     ended_ns: int = 0
+
+    def parts(self) -> Sequence[Share]:
+        """Whose it was. Called on the accountant's thread."""
+        shares = self.shares() if callable(self.shares) else self.shares
+        self.shares = shares
+        return shares
 
 
 @dataclass(eq=False)
@@ -163,18 +180,42 @@ class Account:
     joules: dict[tuple[Phase, EnergyKind], float] = field(default_factory=dict[tuple[Phase, EnergyKind], float])
     quick_ns: int = 0
 
-    def begin(self, now_ns: int, shares: Sequence[Share] = WHOLE_INFERENCE) -> Work:
-        """Record that a work begins; the caller sets its `ended_ns` when it ends, whatever happens."""
-        for share in shares:
-            if share.bill is not None:
-                share.bill.join(self.accountant)
+    def begin(self, now_ns: int, shares: Sequence[Share] | Callable[[], Sequence[Share]] = WHOLE_INFERENCE) -> Work:
+        """Record that a work begins; the caller sets its `ended_ns` when it ends, whatever happens.
+
+        Args:
+            now_ns: the time, on the accountant's clock.
+            shares: whose it is, or what tells that later. Bills must have joined the accountant, as those of `new_bill`
+                have.
+        """
         work = Work(self, now_ns, shares)
         self.accountant.record(work)
         return work
 
+    def new_bill(self) -> Bill:
+        """A bill for what works of this account cost."""
+        bill = Bill()
+        bill.join(self.accountant)
+        return bill
+
+    def begin_batch(self, now_ns: int, rows: Sequence[tuple[int, Bill | None]]) -> Work:
+        """Record that a batch begins, as `begin` does. Requests share it by rows.
+
+        Args:
+            now_ns: the time, on the accountant's clock.
+            rows: the number of rows of each request, and its bill if it asked for its cost.
+        """
+        if all(bill is None for _, bill in rows):
+            return self.begin(now_ns)
+        total = sum(num_rows for num_rows, _ in rows)
+        for _, bill in rows:
+            if bill is not None:
+                bill.join(self.accountant)
+        return self.begin(now_ns, [Share(Phase.INFER, num_rows / total, bill) for num_rows, bill in rows])
+
     def ran(self, started_ns: int, ended_ns: int, bill: Bill) -> None:
         """Record a quick batch whose request asked for its cost."""
-        self.begin(started_ns, (Share(Phase.INFER, 1.0, bill),)).ended_ns = ended_ns
+        self.begin_batch(started_ns, [(1, bill)]).ended_ns = ended_ns
 
     def add(self, phase: Phase, kind: EnergyKind, joules: float) -> None:
         """Charge joules. Called on the accountant's thread."""
@@ -188,15 +229,3 @@ class Account:
     def totals(self) -> Mapping[tuple[Phase, EnergyKind], float]:
         """A copy of `joules`, for other threads."""
         return self.joules.copy()
-
-
-def batch_shares(rows: Sequence[tuple[int, Bill | None]]) -> Sequence[Share]:
-    """The shares of a batch by rows: each request's number of rows, and its bill if it asked for its cost."""
-    if all(bill is None for _, bill in rows):
-        return WHOLE_INFERENCE
-    total = sum(num_rows for num_rows, _ in rows)
-    return [Share(Phase.INFER, num_rows / total, bill) for num_rows, bill in rows]
-
-
-GetAccount = Callable[[Unit, bool], Account | None]
-"""Gives the account of a model on a unit, and whether the unit is emulated; None where energy is not metered."""

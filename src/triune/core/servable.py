@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from triune.core.datatypes import Array
+from triune.core.energy import Bill
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.statistics import ModelStatistics
 
@@ -58,6 +59,7 @@ class Call:
         batch_size: the number of rows; 1 without a batch dimension.
         finish: converts the model's response to the client's (classification, reshape). None: it is not converted.
         compute_time: before it answers, the servable adds its compute time here; None if it is not needed.
+        bill: where its joules are charged; None if nobody asked for them.
     """
 
     request: InferenceRequest
@@ -65,6 +67,7 @@ class Call:
     batch_size: int
     finish: Finisher | None = None
     compute_time: ComputeTime | None = None
+    bill: Bill | None = None
 
 
 class Servable(Protocol):

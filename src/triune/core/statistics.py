@@ -1,9 +1,11 @@
 """The counters of one version of a model, named as in Triton. They are changed on the event loop's thread only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from triune.core.distributions import Distributions
+from triune.core.energy import Account
 from triune.core.units import Unit
 
 
@@ -56,6 +58,7 @@ class ModelStatistics:
         has_cache: whether the model has a response cache.
         cache_hit: requests that the cache answered, and the time of the look-up.
         cache_miss: requests that the cache could not answer, and the time of look-up and insertion.
+        accounts: the energy on each unit; empty where it is not metered.
         unit_errors: the largest absolute difference from the `cpu` unit's answer, measured on sample input at load.
     """
 
@@ -75,6 +78,7 @@ class ModelStatistics:
     unit_inferences: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_busy_ns: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_errors: dict[Unit, float] = field(default_factory=dict[Unit, float])
+    accounts: Mapping[Unit, Account] = field(default_factory=dict[Unit, Account])
     distributions: Distributions | None = None
     has_cache: bool = False
     cache_hit: Duration = field(default_factory=Duration)

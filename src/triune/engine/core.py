@@ -5,7 +5,8 @@ from collections.abc import Sequence as Seq
 from dataclasses import replace
 
 from triune.core.clock import Clock
-from triune.core.decoder import DecoderExecutable
+from triune.core.decoder import DecoderExecutable, DecoderStep
+from triune.core.energy import Account
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
 from triune.core.printable import printable
 from triune.engine.choosing import choose, take
@@ -49,6 +50,7 @@ class EngineCore:
         proposer: Proposer | None = None,
         second_tier: SecondTier | None = None,
         adapters: Mapping[str, bytes] | None = None,
+        account: Account | None = None,
     ) -> None:
         """Args:
         decoder: computes the steps. The caller closes it.
@@ -58,8 +60,10 @@ class EngineCore:
         proposer: guesses tokens, so that steps give several; None guesses only what a constraint leaves no choice of.
         second_tier: keeps blocks that the cache has no room for; None loses them. `close` closes it.
         adapters: the digests of the LoRA adapters that the decoder's graph was written with, by name, in that order.
+        account: is charged with the energy of the steps; None where it is not metered.
         """
         self._decoder = decoder
+        self._account = account
         self.vocab_size = vocab_size
         self._clock = clock
         self._second_tier = second_tier
@@ -160,6 +164,7 @@ class EngineCore:
         table = BlockTable(self._pool, self._decoder.block_size, root_hash(salt))
         state, now_ns = SamplingState(parameters, prompt, index), self._clock.now_ns()
         sequence = Sequence(prompt, table, state, ending, priority, salt, now_ns, matcher, number, rules, memory or {})
+        sequence.bill = self._account.new_bill() if self._account is not None else None
         self._scheduler.add(sequence)
         if self._second_tier is not None:
             self._second_tier.want(self._pool, sequence)
@@ -285,6 +290,15 @@ class EngineCore:
         step = plan.step()
         if plan.pieces[0].sequence.memory:
             step = replace(step, memory=self._memory.of([piece.sequence for piece in plan.pieces]))
+        if self._account is None:
+            return self._compute(plan, step)
+        work = self._account.begin(self._clock.now_ns(), plan.shares)
+        try:
+            return self._compute(plan, step)
+        finally:
+            work.ended_ns = self._clock.now_ns()
+
+    def _compute(self, plan: Plan, step: DecoderStep) -> list[list[Sample]]:
         if plan.takes_best:
             return take(plan, self._decoder.run_greedy(step))
         return choose(plan, self._decoder.run(step))

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from triune.config.encoder import COUNT_OUTPUT, EMBEDDING_OUTPUT, PART_TEXTS, TEXT_INPUT
 from triune.core.datatypes import Array
+from triune.core.energy import Bill
 from triune.core.errors import InvalidArgumentError
 from triune.core.finishing import Finishing
 from triune.core.requests import InferenceRequest, InferenceResponse
@@ -72,13 +74,13 @@ class EncoderServable(ModelServable[Servable]):
         """See `EmbeddingModel`."""
         return self._encoder.width
 
-    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> tuple[Array, int]:
+    async def embed(self, inputs: Sequence[str | Sequence[int]], bill: Bill | None = None) -> tuple[Array, int]:
         """See `EmbeddingModel`."""
         texts = np.empty(len(inputs), np.object_)
         for at, each in enumerate(inputs):
             texts[at] = each
         request = InferenceRequest(self._name, {TEXT_INPUT: texts})
-        outputs = (await self.submit(Call(request, request.inputs, 1))).outputs
+        outputs = (await self.submit(Call(request, request.inputs, 1, bill=bill))).outputs
         return outputs[self._output], int(outputs[COUNT_OUTPUT].sum())
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
@@ -92,15 +94,13 @@ class EncoderServable(ModelServable[Servable]):
         if not 1 <= len(texts) <= MAX_INPUTS:
             raise InvalidArgumentError(f"{len(texts)} inputs are given; a request may have 1 to {MAX_INPUTS}: split it")
         if len(texts) <= PART_TEXTS:
-            return self.model.submit(
-                Call(call.request, call.inputs, len(texts), call.finish, compute_time=call.compute_time)
-            )
+            return self.model.submit(replace(call, batch_size=len(texts)))
         parts = [texts[begin : begin + PART_TEXTS] for begin in range(0, len(texts), PART_TEXTS)]
         futures: list[asyncio.Future[InferenceResponse]] = []
         try:
             for part in parts:
                 inputs = {TEXT_INPUT: part}
-                futures.append(self.model.submit(Call(call.request, inputs, len(part), compute_time=call.compute_time)))
+                futures.append(self.model.submit(replace(call, inputs=inputs, batch_size=len(part), finish=None)))
         except BaseException:
             _cancel(futures)
             raise

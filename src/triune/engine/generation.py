@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from triune.core.datatypes import Array
+from triune.core.energy import Bill
 from triune.core.units import Unit
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sequence import FinishReason
@@ -82,6 +83,7 @@ class Usage:
         queue_ns: from the request's arrival to its first step.
         first_token_ns: from the request's arrival to its first token.
         total_ns: from the request's arrival to its last token.
+        bill: its joules; None where energy is not metered.
     """
 
     num_prompt_tokens: int
@@ -90,6 +92,7 @@ class Usage:
     queue_ns: int = 0
     first_token_ns: int = 0
     total_ns: int = 0
+    bill: Bill | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +220,12 @@ class EmbeddingModel(Protocol):
         """Where the model runs."""
         ...
 
-    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> tuple[Array, int]:
+    async def embed(self, inputs: Sequence[str | Sequence[int]], bill: Bill | None = None) -> tuple[Array, int]:
         """Embed texts, together with those of other calls that wait. Cancelling it withdraws what has not begun.
 
         Args:
             inputs: each a text, or the ids of tokens. Special tokens are added to texts, but not to ids.
+            bill: where the joules are charged; None if nobody asked for them.
 
         Returns:
             The embeddings, FP32 [number of inputs, width], and the tokens that were read for them, special tokens

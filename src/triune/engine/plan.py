@@ -6,6 +6,7 @@ from itertools import chain
 import numpy as np
 
 from triune.core.decoder import DecoderStep
+from triune.core.energy import Phase, Share
 from triune.engine.sequence import Sequence
 
 
@@ -61,6 +62,22 @@ class Plan:
     def num_tokens(self) -> int:
         """The tokens of the step."""
         return sum(piece.num_tokens for piece in self.pieces)
+
+    def shares(self) -> list[Share]:
+        """Whose the energy of the step is: sequences share it by tokens, those of prompts and of answers apart.
+
+        A token of a prompt that is computed again, after a preemption, counts as one of the prompt.
+        """
+        total = self.num_tokens
+        shares: list[Share] = []
+        for piece in self.pieces:
+            sequence = piece.sequence
+            num_prompt = max(0, min(piece.end, len(sequence.prompt)) - piece.begin)
+            if num_prompt:
+                shares.append(Share(Phase.PREFILL, num_prompt / total, sequence.bill))
+            if piece.num_tokens > num_prompt:
+                shares.append(Share(Phase.DECODE, (piece.num_tokens - num_prompt) / total, sequence.bill))
+        return shares
 
     def step(self) -> DecoderStep:
         """The arrays for the decoder."""

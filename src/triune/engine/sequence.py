@@ -8,6 +8,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from triune.core.energy import Bill
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.engine.kv.hashes import BlockHash
 from triune.engine.kv.table import BlockTable
@@ -68,6 +69,7 @@ class Sequence:
         adapter: the number of its LoRA adapter (`DecoderStep.adapters`); 0 for none.
         rules: what its logits decide about the next token; None if nothing. A sequence has a matcher or rules.
         memory: what it reads of an encoder, by the names of the decoder's inputs: FP32 [1, source tokens, width].
+        bill: where its joules are charged; None where energy is not metered.
         started_ns: when its first step was planned; None before that.
         tokens: the prompt and the answer so far.
         hashes: of the full blocks of all tokens but the last, as of when it last waited.
@@ -89,6 +91,7 @@ class Sequence:
     adapter: int = 0
     rules: TokenRules | None = None
     memory: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+    bill: Bill | None = field(default=None, init=False)
     started_ns: int | None = field(default=None, init=False)
     tokens: list[int] = field(init=False)
     hashes: list[BlockHash] = field(default_factory=list[BlockHash], init=False)

@@ -12,11 +12,18 @@ from triune.config.settings import ModelSettings
 from triune.config.speech import SPEECH
 from triune.config.transformer import TRANSFORMER
 from triune.core.clock import Clock
+from triune.hardware.energy.ledger import EnergyLedger
 from triune.runtimes.machine import Machine
 from triune.scheduling.response_cache import ResponseCache
 
 
-def make_backends(machine: Machine, clock: Clock, settings: ModelSettings, try_first: TryFirst | None) -> Backends:
+def make_backends(
+    machine: Machine,
+    clock: Clock,
+    settings: ModelSettings,
+    try_first: TryFirst | None,
+    energy: EnergyLedger | None = None,
+) -> Backends:
     """Make all backends, and the response cache if the settings give it a size.
 
     Args:
@@ -24,13 +31,14 @@ def make_backends(machine: Machine, clock: Clock, settings: ModelSettings, try_f
         clock: the clock.
         settings: defaults for all models.
         try_first: is called before a version is compiled; None compiles directly.
+        energy: charges models with their energy; None does not meter it.
     """
     cache = ResponseCache(settings.cache_bytes) if settings.cache_bytes is not None else None
     others = {
         ENSEMBLE: EnsembleBackend(clock, settings),
-        ENCODER: EncoderBackend(machine, clock, settings, try_first=try_first),
-        SPEECH: SpeechBackend(machine, clock, settings, try_first=try_first),
-        TRANSFORMER: TransformerBackend(machine, clock, settings, try_first=try_first),
+        ENCODER: EncoderBackend(machine, clock, settings, try_first=try_first, energy=energy),
+        SPEECH: SpeechBackend(machine, clock, settings, try_first=try_first, energy=energy),
+        TRANSFORMER: TransformerBackend(machine, clock, settings, try_first=try_first, energy=energy),
     }
-    tensor = TensorBackend(machine, clock, settings, try_first=try_first)
+    tensor = TensorBackend(machine, clock, settings, try_first=try_first, energy=energy)
     return Backends(tensor, clock, others=others, cache=cache)

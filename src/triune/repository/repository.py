@@ -16,6 +16,7 @@ from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.threads import in_thread
 from triune.core.units import UnitStatus
+from triune.hardware.energy.ledger import EnergyLedger
 from triune.hardware.facts import UnitFacts
 from triune.repository.backends import make_backends
 from triune.repository.check import ModelCheck, check
@@ -42,7 +43,13 @@ class Repository:
     """
 
     def __init__(
-        self, settings: RepositorySettings, machine: Machine, clock: Clock, *, trials: Path | None = None
+        self,
+        settings: RepositorySettings,
+        machine: Machine,
+        clock: Clock,
+        *,
+        trials: Path | None = None,
+        energy: EnergyLedger | None = None,
     ) -> None:
         """Args:
         settings: the folders of models, and which models are served.
@@ -50,6 +57,7 @@ class Repository:
         clock: the clock.
         trials: the folder of records of trial loads: a version that is new on this machine is first loaded in a
             separate process. None: all versions are loaded directly.
+        energy: charges models with their energy; None does not meter it.
         """
         # A folder that is given twice, perhaps by different paths, is one repository.
         self._folders = tuple({folder.resolve(): folder for folder in reversed(settings.folders)}.values())[::-1]
@@ -59,7 +67,7 @@ class Repository:
         self._clock = clock
         self._trials = Trials(machine, trials, settings.models) if trials is not None else None
         try_first = self._trials.require if self._trials is not None else None
-        self._backends = make_backends(machine, clock, settings.models, try_first)
+        self._backends = make_backends(machine, clock, settings.models, try_first, energy)
         self._lifecycle = Lifecycle(self._backends, self, machine, clock, settings, self._bring)
         # Requests read only this dictionary.
         self._ready = self._lifecycle.ready

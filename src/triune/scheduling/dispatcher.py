@@ -10,13 +10,14 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from triune.config.limits import RunLimit
 from triune.config.policy import BatchingPolicy
 from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
+from triune.core.energy import Account
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.finishing import Finishing
 from triune.core.requests import InferenceResponse
@@ -50,6 +51,7 @@ class Dispatcher:
         clock: Clock,
         emulated: Collection[Unit] = (),
         run_limit_seconds: float = math.inf,
+        accounts: Mapping[Unit, Account] | None = None,
     ) -> None:
         """Args:
         name: the model's name, for answers and messages.
@@ -61,14 +63,17 @@ class Dispatcher:
         clock: the clock.
         emulated: units whose workers take only requests that name them, unless all units are emulated.
         run_limit_seconds: the time limit of a batch; after it, its requests get an error and its run is interrupted.
+        accounts: are charged with the energy of each unit; None where it is not metered.
         """
         self._name = name
         self._version = version
         self._policy = policy
         self._outputs = tuple(outputs)
-        self._lanes = [Lane(worker, self._complete) for worker in workers]
+        accounts = accounts or {}
+        self._lanes = [Lane(worker, self._complete, accounts.get(worker.runner.unit)) for worker in workers]
         self._eligible = EligibleLanes(self._lanes, emulated)
         self.statistics = statistics
+        statistics.accounts = accounts
         self._clock = clock
         self._queue = RequestQueue(policy)
         self._batcher = Batcher(policy)
@@ -83,6 +88,7 @@ class Dispatcher:
         # If the only worker runs batches on this thread, requests run at once, without queue and batcher.
         lone = workers[0] if len(workers) == 1 and policy.max_queue_delay_us == 0 else None
         self._direct = lone if isinstance(lone, (InlineWorker, QuickWorker)) else None
+        self._direct_account = accounts.get(workers[0].runner.unit)
 
     @property
     def workers(self) -> Sequence[Worker]:
@@ -147,6 +153,11 @@ class Dispatcher:
         elapsed_ns = ended_ns - arrived_ns
         if worker.charge(elapsed_ns):
             worker.leave(elapsed_ns, partial(executable.run, call.inputs, names))
+        if (account := self._direct_account) is not None:
+            if call.bill is None:
+                account.quick_ns += elapsed_ns
+            else:
+                account.ran(arrived_ns, ended_ns, call.bill)
         statistics = self.statistics
         statistics.record_alone(executable.unit, call.batch_size, elapsed_ns)
         if statistics.distributions is not None:

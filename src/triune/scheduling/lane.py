@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from triune.config.policy import MIN_WAITING
+from triune.core.energy import Account, Work
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest
 from triune.core.units import Unit
@@ -27,8 +28,14 @@ class Lane:
         begun_ns: the time at which the running batch started.
     """
 
-    def __init__(self, worker: Worker, complete: "Callable[[Lane, Batch], None]") -> None:
-        """`complete` is called on the event loop's thread with the lane and the finished batch."""
+    def __init__(
+        self, worker: Worker, complete: "Callable[[Lane, Batch], None]", account: Account | None = None
+    ) -> None:
+        """Args:
+        worker: the worker.
+        complete: is called on the event loop's thread with the lane and the finished batch.
+        account: is charged with the energy of its batches; None where energy is not metered.
+        """
         self.worker = worker
         self.done = functools.partial(complete, self)
         self.cost = CostEstimate()
@@ -36,6 +43,8 @@ class Lane:
         self.sizer = BatchSizer()
         self.running: Batch | None = None
         self.begun_ns = 0
+        self._account = account
+        self._work: Work | None = None
         self._busy_ns = 0
         self._is_loaded = False
 
@@ -44,11 +53,16 @@ class Lane:
         self._is_loaded = num_waiting >= MIN_WAITING
         self.sizer.record_start(batch.num_rows, now_ns, self._busy_ns)
         self.running, self.begun_ns = batch, now_ns
+        if self._account is not None:
+            rows = [(each.call.batch_size, each.call.bill) for each in batch.pendings]
+            self._work = self._account.begin_batch(now_ns, rows)
         self.worker.start(batch, self.done)
 
     def end(self, batch: Batch) -> None:
         """Record that the worker has finished `batch`."""
         self.running = None
+        if self._work is not None:
+            self._work.ended_ns = max(batch.ended_ns, self._work.started_ns)
         self._busy_ns = batch.ended_ns - batch.started_ns
         self.cost.record(num_elements(batch.pendings), self._busy_ns)
         # If few requests wait, batches are small, and slower per request than under load.

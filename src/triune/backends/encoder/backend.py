@@ -45,4 +45,5 @@ class EncoderBackend(MachineBackend):
         del models
         from triune.backends.encoder.build import assemble_encoder
 
-        return assemble_encoder(build, self._settings, self._clock)
+        accounts = self._accounts(build, (each.unit for each in build.executables))
+        return assemble_encoder(build, self._settings, self._clock, accounts)

@@ -23,6 +23,7 @@ from triune.config.placement import place, recipe_on
 from triune.config.policy import BatchingPolicy
 from triune.config.settings import ModelSettings
 from triune.core.clock import Clock
+from triune.core.energy import Account
 from triune.core.errors import UnavailableError
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
@@ -136,8 +137,20 @@ def build_encoder(
     )
 
 
-def assemble_encoder(build: EncoderBuild, settings: ModelSettings, clock: Clock) -> Servable:
-    """Make the servable of a build, which then belongs to it. Raises NoThreadError if there is no thread for it."""
+def assemble_encoder(
+    build: EncoderBuild, settings: ModelSettings, clock: Clock, accounts: Mapping[Unit, Account]
+) -> Servable:
+    """Make the servable of a build, which then belongs to it.
+
+    Args:
+        build: the build.
+        settings: defaults for all models.
+        clock: the clock of all measurements.
+        accounts: are charged with the energy of each unit; empty where it is not metered.
+
+    Raises:
+        NoThreadError: the system cannot start a thread. The caller still owns the build then.
+    """
     config, (output, *_) = build.config, build.config.outputs
     statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
     statistics.unit_errors.update(build.unit_errors)
@@ -161,6 +174,7 @@ def assemble_encoder(build: EncoderBuild, settings: ModelSettings, clock: Clock)
         clock,
         build.emulated,
         run_limit_seconds=limits.run_seconds,
+        accounts=accounts,
     )
     first = build.executables[0]
     reason = f"'{first.unit.value}' is the first unit of its config" if len(config.units) > 1 else _reason(build)

@@ -54,7 +54,8 @@ class SpeechBackend(MachineBackend):
         del models
         from triune.backends.speech.build import assemble_speech
 
-        return assemble_speech(build, self._settings, self._clock)
+        accounts = self._accounts(build, [build.decoder.unit, build.encoder.unit])
+        return assemble_speech(build, self._settings, self._clock, accounts)
 
     def _configure(self, source: Source, version: int) -> ModelConfig:
         folder = source.folder / str(version)

@@ -21,6 +21,7 @@ from triune.config.settings import ModelSettings
 from triune.config.speech import SpeechOptions, read_speech_options
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
+from triune.core.energy import Account
 from triune.core.errors import InternalError, UnavailableError, UnsupportedError
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
@@ -169,12 +170,28 @@ def build_speech(
     )
 
 
-def assemble_speech(build: SpeechBuild, settings: ModelSettings, clock: Clock) -> Servable:
-    """Start the engine of a build, which then belongs to it. Raises NoThreadError if there is no thread for it."""
+def assemble_speech(
+    build: SpeechBuild, settings: ModelSettings, clock: Clock, accounts: Mapping[Unit, Account]
+) -> Servable:
+    """Start the engine of a build, which then belongs to it.
+
+    Args:
+        build: the build.
+        settings: defaults for all models.
+        clock: the clock of all measurements.
+        accounts: are charged with the energy of each unit; empty where it is not metered.
+
+    Raises:
+        NoThreadError: the system cannot start a thread. The caller still owns the build then.
+    """
     config, decoder, options = build.config, build.decoder, build.options
     num_sequences = options.max_sequences * _SEQUENCES_A_FILE
     limits = SchedulerLimits(_STEP_TOKENS, num_sequences, build.whisper.max_target_positions)
-    core = EngineCore(decoder, build.whisper.vocab_size, clock, limits)
+    core = EngineCore(decoder, build.whisper.vocab_size, clock, limits, account=accounts.get(decoder.unit))
+    if (account := accounts.get(build.encoder.unit)) is not None:
+        build.encoder.charge(account, clock)
+    statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
+    statistics.accounts = accounts
     named = len(build.source.message.instance_group) or UNITS_PARAMETER in build.source.message.parameters
     why = "the config names this unit" if named else f"'{decoder.unit.value}' is its best unit on this machine"
     try:
@@ -187,7 +204,7 @@ def assemble_speech(build: SpeechBuild, settings: ModelSettings, clock: Clock) -
             Placement(decoder.unit, build.runtime, decoder.precision, f"{build.runtime} reads speech here, and {why}"),
             clock,
             name=config.name,
-            statistics=new_statistics(config.message, has_distributions=settings.has_distributions),
+            statistics=statistics,
             max_running=options.max_sequences,
             max_seconds=options.max_audio_seconds,
             limits=settings.limits.queue,

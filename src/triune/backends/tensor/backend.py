@@ -99,4 +99,5 @@ class TensorBackend(MachineBackend):
             self._clock,
             build.emulated,
             run_limit_seconds=limits.run_seconds,
+            accounts=self._accounts(build, (each.unit for each in build.executables)),
         )

@@ -13,6 +13,7 @@ from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.config.transformer import configure_transformer, named_unit
 from triune.core.clock import Clock
 from triune.core.servable import Servable
+from triune.hardware.energy.ledger import EnergyLedger
 from triune.runtimes.decoders import decoder_runtime, missing_decoder
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import Models
@@ -34,9 +35,10 @@ class TransformerBackend(MachineBackend):
         *,
         try_first: TryFirst | None = None,
         is_trial: bool = False,
+        energy: EnergyLedger | None = None,
     ) -> None:
         """As `MachineBackend`; `is_trial` says whether builds are only tried, with the smallest cache."""
-        super().__init__(machine, clock, settings, try_first=try_first)
+        super().__init__(machine, clock, settings, try_first=try_first, energy=energy)
         self._is_trial = is_trial
 
     def configure(self, source: Source, version: int) -> ModelConfig:
@@ -78,7 +80,8 @@ class TransformerBackend(MachineBackend):
         del models
         from triune.backends.transformer.build import assemble_transformer
 
-        return assemble_transformer(build, self._settings, self._clock)
+        accounts = self._accounts(build, [build.decoder.unit])
+        return assemble_transformer(build, self._settings, self._clock, accounts)
 
     def _configure(self, source: Source, version: int) -> ModelConfig:
         folder = source.folder / str(version)

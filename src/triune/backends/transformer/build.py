@@ -22,6 +22,7 @@ from triune.config.transformer import TransformerOptions, read_transformer_optio
 from triune.core.cache import cache_folder
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable
+from triune.core.energy import Account
 from triune.core.errors import InvalidArgumentError, NoMemoryError
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
@@ -182,12 +183,29 @@ def build_transformer(
     )
 
 
-def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock: Clock) -> Servable:
-    """Start the engine of a build, which then belongs to it. Raises NoThreadError if there is no thread for it."""
+def assemble_transformer(
+    build: TransformerBuild, settings: ModelSettings, clock: Clock, accounts: Mapping[Unit, Account]
+) -> Servable:
+    """Start the engine of a build, which then belongs to it.
+
+    Args:
+        build: the build.
+        settings: defaults for all models.
+        clock: the clock of all measurements.
+        accounts: are charged with the energy of each unit; empty where it is not metered.
+
+    Raises:
+        NoThreadError: the system cannot start a thread. The caller still owns the build then.
+    """
     config, decoder = build.config, build.decoder
     limits = limits_of(config.parameters, settings.limits)
     proposer = NgramProposer() if build.options.speculation == "ngram" else None
-    core = EngineCore(decoder, build.vocab_size, clock, build.limits, proposer, _second_tier(build), build.adapters)
+    account = accounts.get(decoder.unit)
+    statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
+    statistics.accounts = accounts
+    core = EngineCore(
+        decoder, build.vocab_size, clock, build.limits, proposer, _second_tier(build), build.adapters, account
+    )
     try:
         engine = Engine(
             core,
@@ -195,7 +213,7 @@ def assemble_transformer(build: TransformerBuild, settings: ModelSettings, clock
             Placement(decoder.unit, build.runtime, decoder.precision, _reason(build)),
             clock,
             name=config.name,
-            statistics=new_statistics(config.message, has_distributions=settings.has_distributions),
+            statistics=statistics,
             max_running=build.limits.sequences,
             limits=limits.queue,
             close_decoder=decoder.close,

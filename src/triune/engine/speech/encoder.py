@@ -1,14 +1,20 @@
 """The encoder: from a window's samples to what the decoder reads."""
 
 import threading
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triune.core.clock import Clock
+from triune.core.energy import Account, Phase, Share
 from triune.core.errors import InternalError
 from triune.core.runtime import Executable
+from triune.core.units import Unit
 from triune.engine.memory import Memory
 from triune.engine.speech.mel import log_mel
+
+_SHARES: Final = (Share(Phase.ENCODE, 1.0),)
 
 
 class SpeechEncoder:
@@ -23,6 +29,17 @@ class SpeechEncoder:
         self._num_bands = num_bands
         self._names = [spec.name for spec in executable.signature.outputs]
         self._lock = threading.Lock()
+        self._account: Account | None = None
+        self._clock: Clock | None = None
+
+    @property
+    def unit(self) -> Unit:
+        """The unit that computes."""
+        return self._executable.unit
+
+    def charge(self, account: Account, clock: Clock) -> None:
+        """Charge the energy of all windows from now on to `account`."""
+        self._account, self._clock = account, clock
 
     def memory(self, samples: NDArray[np.float32]) -> Memory:
         """What a sequence reads of a window, FP32 [samples] at 16 kHz and at most 30 s.
@@ -32,7 +49,14 @@ class SpeechEncoder:
         """
         features = log_mel(samples, self._num_bands)[np.newaxis]
         with self._lock:
-            found = self._executable.run({"input_features": features}, self._names)
+            if self._account is None or self._clock is None:
+                found = self._executable.run({"input_features": features}, self._names)
+            else:
+                work = self._account.begin(self._clock.now_ns(), _SHARES)
+                try:
+                    found = self._executable.run({"input_features": features}, self._names)
+                finally:
+                    work.ended_ns = self._clock.now_ns()
         if not all(np.isfinite(each).all() for each in found.values()):
             raise InternalError("the encoder gave numbers that are not finite; its weights or precision do not suit")
         return found

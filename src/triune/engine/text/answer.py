@@ -141,6 +141,7 @@ class Answer:
             started_ns - self._arrived_ns,
             self._first_ns - self._arrived_ns,
             self.last_ns - self._arrived_ns,
+            sequence.bill,
         )
 
     def _logprob(self, sample: Sample) -> TokenLogprob:

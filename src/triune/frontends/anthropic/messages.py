@@ -56,7 +56,7 @@ class MessageAnswer:
             yield _event("content_block_stop", index=num_blocks - 1)
         end: dict[str, Any] = {"delta": self._ending(), "usage": self._usage()}
         if self._request.has_report:
-            end["triune"] = self._cost.report(self._placement)
+            end["triune"] = await self._cost.report(self._placement)
         yield _event("message_delta", **end)
         yield _event("message_stop")
 
@@ -70,7 +70,7 @@ class MessageAnswer:
             self._part = part
         document = self._document([_encoded(block) for block in blocks], self._ending())
         if self._request.has_report:
-            document["triune"] = self._cost.report(self._placement)
+            document["triune"] = await self._cost.report(self._placement)
         return [orjson.dumps(document)]
 
     def _document(self, content: list[Any], ending: dict[str, Any]) -> dict[str, Any]:

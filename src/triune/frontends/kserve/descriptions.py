@@ -42,6 +42,25 @@ def statistics(models: Sequence[LoadedVersion]) -> Json:
     return {"model_stats": [_model_statistics(each) for each in models]}
 
 
+def statistics_with_energy(models: Sequence[LoadedVersion]) -> Json:
+    """The same with the field `triune` for each version: its joules on each unit, or why they are unavailable. Triton's
+    protocol message has no place for them, so that they are in JSON only.
+    """
+    document = statistics(models)
+    for entry, model in zip(document["model_stats"], models, strict=True):
+        energy: list[Json] = []
+        for account in model.statistics.accounts.values():
+            unit = {"unit": account.unit.value}
+            energy += (
+                {**unit, "phase": phase.value, "kind": kind.value, "joules": joules}
+                for (phase, kind), joules in account.totals().items()
+            )
+            if reason := account.why_unavailable():
+                energy.append({**unit, "kind": "unavailable", "reason": reason})
+        entry["triune"] = {"energy": energy}
+    return document
+
+
 def _model_statistics(model: LoadedVersion) -> Json:
     counted = model.statistics
     return {

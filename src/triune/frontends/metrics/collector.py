@@ -1,8 +1,8 @@
 """Collect metrics from the models' statistics when /metrics is requested, so that inference costs no more time.
 
 Names, labels and units of nv_* are Triton's (`metrics.cc`, `metric_model_reporter.cc`); durations are those of
-successful requests, in microseconds. There are no metrics for energy and GPUs: what cannot be measured is absent, not
-0.
+successful requests, in microseconds. There are no metrics nv_gpu_*: those of energy are `energy`'s. What cannot
+be measured is absent, not 0.
 """
 
 import re
@@ -15,9 +15,11 @@ from triune.core.statistics import ModelStatistics
 from triune.core.units import Presence, UnitStatus
 from triune.engine.servable import TextServable
 from triune.frontends.metrics.distributions import distributions
+from triune.frontends.metrics.energy import energy
 from triune.frontends.metrics.generation import generation
 from triune.frontends.metrics.machine import MachineMeter
 from triune.frontends.metrics.options import MetricsOptions
+from triune.hardware.energy.ledger import EnergyLedger
 from triune.scheduling.models import LoadedVersion
 from triune.serving.server import Server
 
@@ -88,12 +90,20 @@ _NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_]")
 class MetricsCollector(Collector):
     """Collects every metric of a server. Not thread-safe: call it on the event loop's thread."""
 
-    def __init__(self, server: Server, units: Sequence[UnitStatus], options: MetricsOptions | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        units: Sequence[UnitStatus],
+        options: MetricsOptions | None = None,
+        ledger: EnergyLedger | None = None,
+    ) -> None:
         """Args:
         server: the server with the models.
         units: the machine's compute units.
         options: which metrics are exported.
+        ledger: the machine's rails; None where energy is not metered.
         """
+        self._ledger = ledger
         self._server = server
         self._units = units
         self._options = options or MetricsOptions()
@@ -114,6 +124,7 @@ class MetricsCollector(Collector):
             *generation(text_models),
             *machine,
             *self._by_unit(models),
+            *energy(models, self._ledger.rails if self._ledger is not None else ()),
             self._presence(),
         ]
         return [family for family in families if family.samples]

@@ -19,6 +19,7 @@ from triune.frontends.metrics.collector import MetricsCollector
 from triune.frontends.metrics.options import MetricsOptions
 from triune.frontends.metrics.text import CONTENT_TYPE, write_text
 from triune.frontends.short import ShortLimits, ShortProtocol
+from triune.hardware.energy.ledger import EnergyLedger
 from triune.serving.server import Server
 
 
@@ -49,6 +50,7 @@ class MetricsServer:
         *,
         units: Sequence[UnitStatus] = (),
         options: MetricsOptions | None = None,
+        ledger: EnergyLedger | None = None,
         limits: ShortLimits | None = None,
         rules: Rules = OPEN,
     ) -> None:
@@ -58,13 +60,14 @@ class MetricsServer:
         port: the port to listen on; 0 takes a free one.
         units: the machine's compute units; if empty, triune_unit_present is left out.
         options: which metrics are exported.
+        ledger: the machine's rails; None where energy is not metered.
         limits: the limits on requests and connections.
         rules: the access rules.
         """
         self._host = host
         self._port = port
         config = uvicorn.Config(
-            make_app(MetricsCollector(server, units, options or MetricsOptions()), rules.get(Api.METRICS)),
+            make_app(MetricsCollector(server, units, options or MetricsOptions(), ledger), rules.get(Api.METRICS)),
             # uvicorn calls it with keyword arguments, and needs no class.
             http=cast("type[asyncio.Protocol]", partial(ShortProtocol, limits=limits or ShortLimits())),
             ws="none",

@@ -56,7 +56,7 @@ class ChatAnswer:
                 chunks.append(self._chunk(part, {}, reason=finish_reason(part)))
             if chunks:
                 yield b"".join(chunks)
-        yield self._choices.end(_CHUNK)
+        yield await self._choices.end(_CHUNK)
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
         """The answer as one document, in pieces. The reservation grows with it."""

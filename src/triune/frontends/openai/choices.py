@@ -78,10 +78,10 @@ class Choices:
             document["usage"] = None
         return event(document)
 
-    def end(self, kind: str) -> bytes:
+    async def end(self, kind: str) -> bytes:
         """The last events: what the answers cost if the request asks for it, and the end."""
         if self._request.has_usage or self._request.has_report:
-            return event({**self._document(kind), "choices": []}) + _DONE
+            return event({**await self._document(kind), "choices": []}) + _DONE
         return _DONE
 
     async def whole(
@@ -103,7 +103,7 @@ class Choices:
                 choices[part.index] = new_choice(part.index)
             choices[part.index].add(part)
         json = JsonParts()
-        json.open_object(self._document(kind), "choices")
+        json.open_object(await self._document(kind), "choices")
         json.add(b"[")
         for number, index in enumerate(sorted(choices)):
             json.add(b"," if number else b"")
@@ -112,10 +112,10 @@ class Choices:
         json.add(b"]}")
         return json.flush()
 
-    def _document(self, kind: str) -> dict[str, Any]:
+    async def _document(self, kind: str) -> dict[str, Any]:
         document: dict[str, Any] = {**self._head, "object": kind, "usage": _usage(self.cost)}
         if self._request.has_report:
-            document["triune"] = self.cost.report(self._placement)
+            document["triune"] = await self.cost.report(self._placement)
         return document
 
 

@@ -46,7 +46,7 @@ class CompletionAnswer:
                 ended = None if reason is None else reason.value
                 choice = {"index": part.index, "text": text, "logprobs": logprobs, "finish_reason": ended}
                 yield self._choices.chunk(_KIND, choice)
-        yield self._choices.end(_KIND)
+        yield await self._choices.end(_KIND)
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
         """The answer as one document, in pieces. The reservation grows with it."""

@@ -1,12 +1,14 @@
 """Writes the answers of `embeddings`."""
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 
 from triune.core.datatypes import Array
+from triune.core.energy import Bill, report_of
 from triune.core.threads import pause
 from triune.engine.generation import Placement
 from triune.frontends.openai.requests import EmbeddingRequest
@@ -21,14 +23,32 @@ def embedding_bytes(request: EmbeddingRequest, width: int) -> int:
     return len(request.inputs) * width * _BYTES_PER_NUMBER
 
 
-def encode_embeddings(request: EmbeddingRequest, embeddings: Array, num_tokens: int, placement: Placement) -> bytes:
+async def embedding_report(placement: Placement, bill: Bill) -> dict[str, Any]:
+    """What `triune: true` adds to an answer. It waits for the meter of energy.
+
+    Args:
+        placement: where the model runs.
+        bill: the joules of the request.
+    """
+    return {
+        "unit": placement.unit.value,
+        "runtime": placement.runtime,
+        "precision": placement.precision,
+        "reason": placement.reason,
+        "energy": await report_of([bill]),
+    }
+
+
+def encode_embeddings(
+    request: EmbeddingRequest, embeddings: Array, num_tokens: int, report: Mapping[str, Any] | None
+) -> bytes:
     """Encode the answer. Runs in a thread, and pauses so that the event loop goes on.
 
     Args:
         request: the request.
         embeddings: FP32 [inputs, width].
         num_tokens: the tokens that were read.
-        placement: where the model runs.
+        report: what `triune: true` adds to the answer; None if nobody asked.
 
     Raises:
         FieldError: `dimensions` is more than the model's width.
@@ -58,13 +78,8 @@ def encode_embeddings(request: EmbeddingRequest, embeddings: Array, num_tokens: 
         "model": request.model,
         "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
     }
-    if request.has_report:
-        document["triune"] = {
-            "unit": placement.unit.value,
-            "runtime": placement.runtime,
-            "precision": placement.precision,
-            "reason": placement.reason,
-        }
+    if report is not None:
+        document["triune"] = report
     return orjson.dumps(document)
 
 

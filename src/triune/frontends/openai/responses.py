@@ -58,7 +58,7 @@ class ResponseAnswer:
         name = f"response.{status}"
         json.add(b"event: %s\ndata: " % name.encode())
         json.open_object({"type": name, "sequence_number": self._number}, "response")
-        self._write(json, status)
+        await self._write(json, status)
         json.add(b"}\n\n")
         for each in json.flush():
             yield each
@@ -75,7 +75,7 @@ class ResponseAnswer:
         if not self._items:
             self._items.append(_Item(Block(None)))
         json = JsonParts()
-        self._write(json, _status(reason))
+        await self._write(json, _status(reason))
         return json.flush()
 
     def failed_event(self, error: Exception) -> bytes:
@@ -147,13 +147,13 @@ class ResponseAnswer:
         self._number += 1
         return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(document))
 
-    def _write(self, json: JsonParts, status: str) -> None:
+    async def _write(self, json: JsonParts, status: str) -> None:
         """Write the response when it is done."""
         document = self._document(status)
         del document["output"]
         document["usage"] = self._usage()
         if self._request.text.has_report:
-            document["triune"] = self._cost.report(self._placement)
+            document["triune"] = await self._cost.report(self._placement)
         json.open_object(document, "output")
         json.add(b"[")
         for number, item in enumerate(self._items):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from starlette.requests import Request
 from starlette.responses import Response
 
+from triune.core.energy import Bill
 from triune.core.errors import TriuneError
 from triune.engine.generation import Generation, TextModel
 from triune.engine.speech.audio import BYTES_A_SECOND
@@ -19,7 +20,7 @@ from triune.frontends.bodies.responses import HeldResponse, JsonResponse
 from triune.frontends.openai.chats import CHAT_PREFIX, ChatAnswer
 from triune.frontends.openai.choices import identified
 from triune.frontends.openai.completions import COMPLETION_PREFIX, CompletionAnswer
-from triune.frontends.openai.embeddings import embedding_bytes, encode_embeddings
+from triune.frontends.openai.embeddings import embedding_bytes, embedding_report, encode_embeddings
 from triune.frontends.openai.errors import answer_error, error_event
 from triune.frontends.openai.forms import read_form
 from triune.frontends.openai.requests import (
@@ -164,8 +165,10 @@ class _Endpoints:
             asked = await read_body(self._bodies, request, read_embedding, held)
             model = embedding_model_of(self._models, asked.model)
             held.grow(embedding_bytes(asked, model.width))
-            embeddings, num_tokens = await while_connected(request, model.embed(asked.inputs))
-            encoded = await self._offload.run(encode_embeddings, asked, embeddings, num_tokens, model.placement)
+            bill = Bill() if asked.has_report else None
+            embeddings, num_tokens = await while_connected(request, model.embed(asked.inputs, bill))
+            report = None if bill is None else await embedding_report(model.placement, bill)
+            encoded = await self._offload.run(encode_embeddings, asked, embeddings, num_tokens, report)
             held.resize(len(encoded))
         except BaseException:
             held.release()

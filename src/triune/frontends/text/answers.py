@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from triune.core.energy import report_of
 from triune.core.errors import InternalError, UnavailableError
 from triune.engine.generation import Delta, Generation, Placement, TextModel, Usage
 from triune.engine.sequence import FinishReason
@@ -151,8 +152,11 @@ class Cost:
     def _first_answers(self) -> list[Usage]:
         return [usage for index, usage in self.usages.items() if index % self.num_answers_per_prompt == 0]
 
-    def report(self, placement: Placement) -> dict[str, Any]:
-        """What `triune: true` adds to an answer. With several answers, the times are the longest ones."""
+    async def report(self, placement: Placement) -> dict[str, Any]:
+        """What `triune: true` adds to an answer. With several answers, the times are the longest ones.
+
+        It waits for the meter of energy: a tenth of a second at most, unless the meter hangs.
+        """
         usages = self.usages.values()
         return {
             "unit": placement.unit.value,
@@ -163,4 +167,5 @@ class Cost:
             "first_token_ms": max((usage.first_token_ns for usage in usages), default=0) / _NS_PER_MS,
             "total_ms": max((usage.total_ns for usage in usages), default=0) / _NS_PER_MS,
             "cached_tokens": self.num_cached_tokens,
+            "energy": await report_of([usage.bill for usage in usages if usage.bill is not None]),
         }

@@ -14,6 +14,9 @@ _log = logging.getLogger(__name__)
 INTERVAL_SECONDS: Final = 0.1
 """How often the meter is read."""
 
+_SHORTEST_SECONDS: Final = 0.001
+"""The shortest interval, so that the thread leaves time to others."""
+
 _IDLE_SECONDS: Final = 1.0
 """How often it is read while no rail is available."""
 
@@ -41,7 +44,7 @@ class EnergyAccountant:
         """
         self.ledger = EnergyLedger(meter, self)
         self._meter = meter
-        self._interval = max(interval_seconds, meter.resolution_seconds)
+        self._interval = max(interval_seconds, meter.resolution_seconds, _SHORTEST_SECONDS)
         self._wakes = threading.Condition()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._is_closed = False

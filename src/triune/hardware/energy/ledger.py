@@ -139,7 +139,7 @@ class EnergyLedger:
         self._charge(before, now, rails, missing, grown)
         for work in self._works:
             if (reason := missing.get(work.account.unit)) and work.started_ns < now.time_ns:
-                for share in work.shares:
+                for share in work.parts():
                     if share.bill is not None:
                         share.bill.missing = reason
         self._works = [work for work in self._works if not work.ended_ns or work.ended_ns > now.time_ns]
@@ -219,7 +219,7 @@ def _give(rail: Rail, division: Division, joules: float, missing: Mapping[Unit, 
     for work, part in division.works:
         if work.account.unit in missing:
             continue
-        for phase, weight, bill in work.shares:
+        for phase, weight, bill in work.parts():
             charged = joules * part * weight
             work.account.add(phase, rail.kind, charged)
             if bill is not None:

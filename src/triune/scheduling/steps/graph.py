@@ -208,6 +208,7 @@ class StepGraph:
         request = request_of(run, step, self._asked[step.number], model.config)
         call = model.check(request)
         call.compute_time = run.compute_time
+        call.bill = run.call.bill
         return model.servable.submit(call)
 
     def _on_answer(self, run: Run, number: int, future: asyncio.Future[InferenceResponse]) -> None:

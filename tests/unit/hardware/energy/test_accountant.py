@@ -7,7 +7,7 @@ import pytest
 
 from support.energy_meters import rail
 from triune.core.clock import MonotonicClock
-from triune.core.energy import Bill, Phase, batch_shares, report_of
+from triune.core.energy import Bill, Phase, report_of
 from triune.core.units import Unit
 from triune.hardware.energy import accountant as module
 from triune.hardware.energy.accountant import EnergyAccountant
@@ -35,12 +35,11 @@ async def test_a_bill_is_complete_once_it_is_settled() -> None:
     try:
         account, bill = accountant.ledger.account("m", 1, Unit.CPU), Bill()
         began_ns = CLOCK.now_ns()
-        work = account.begin(began_ns, batch_shares([(1, bill)]))
+        work = account.begin_batch(began_ns, [(1, bill)])
         await asyncio.sleep(0.02)
         work.ended_ns = CLOCK.now_ns()
-        await bill.settle()
         joules = (work.ended_ns - began_ns) / 1e8
-        assert report_of([bill]) == {"kind": "measured", "joules": pytest.approx(joules)}
+        assert await report_of([bill]) == {"kind": "measured", "joules": pytest.approx(joules)}
         assert account.joules[Phase.INFER, next(iter(bill.joules))[1]] == pytest.approx(joules)
     finally:
         accountant.close()
@@ -83,9 +82,8 @@ async def test_a_meter_that_hangs_keeps_nobody_waiting(monkeypatch: pytest.Monke
     read = meter.read
     meter.read = lambda: (go_on.wait(), read())[1]  # type: ignore[method-assign]
     account, bill = accountant.ledger.account("m", 1, Unit.CPU), Bill()
-    account.begin(CLOCK.now_ns(), batch_shares([(1, bill)])).ended_ns = CLOCK.now_ns()
-    await bill.settle()
-    assert report_of([bill]) == {"kind": "unavailable", "reason": "the energy meter does not answer"}
+    account.begin_batch(CLOCK.now_ns(), [(1, bill)]).ended_ns = CLOCK.now_ns()
+    assert await report_of([bill]) == {"kind": "unavailable", "reason": "the energy meter does not answer"}
     accountant.close()
     go_on.set()
 

@@ -4,7 +4,7 @@ import pytest
 
 from support.energy_meters import rail
 from triune.core.clock import VirtualClock
-from triune.core.energy import Bill, EnergyKind, Phase, Share, batch_shares, report_of
+from triune.core.energy import Bill, EnergyKind, Phase, Share, report_of
 from triune.core.units import Unit
 from triune.hardware.energy.combined import AbsentMeter, CombinedMeter
 from triune.hardware.energy.hand import HandMeter
@@ -124,14 +124,14 @@ def test_a_batch_is_charged_by_rows() -> None:
     world = World()
     account = world.ledger.account("m", 1, Unit.CPU)
     bill = Bill()
-    account.begin(0, batch_shares([(3, bill), (1, None)]))
+    account.begin_batch(0, [(3, bill), (1, None)])
     world.clock.advance(100 * MS)
     world.sample(cpu=4.0)
     assert bill.joules == {(Phase.INFER, MEASURED): pytest.approx(3.0)}
     assert account.joules == {(Phase.INFER, MEASURED): pytest.approx(4.0)}
 
 
-def test_prefill_and_decode_are_apart() -> None:
+async def test_prefill_and_decode_are_apart() -> None:
     world = World()
     account = world.ledger.account("m", 1, Unit.CPU)
     bill = Bill()
@@ -142,7 +142,11 @@ def test_prefill_and_decode_are_apart() -> None:
         (Phase.PREFILL, MEASURED): pytest.approx(3.0),
         (Phase.DECODE, MEASURED): pytest.approx(1.0),
     }
-    assert report_of([bill]) == {"kind": "measured", "joules": pytest.approx(3.0), "prefill_joules": pytest.approx(3.0)}
+    assert await report_of([bill]) == {
+        "kind": "measured",
+        "joules": pytest.approx(3.0),
+        "prefill_joules": pytest.approx(3.0),
+    }
 
 
 def test_a_detail_is_shown_and_charged_to_nobody() -> None:
@@ -164,25 +168,25 @@ def test_memory_is_charged_to_all_units_that_use_it() -> None:
     assert account.joules == {(Phase.INFER, MEASURED): pytest.approx(5.0)}
 
 
-def test_a_unit_without_its_rail_has_no_joules_though_its_memory_has() -> None:
+async def test_a_unit_without_its_rail_has_no_joules_though_its_memory_has() -> None:
     clock = VirtualClock()
     memory = HandMeter([rail("dram", frozenset(Unit), RailRole.MEMORY)], clock)
     ledger = EnergyLedger(CombinedMeter([memory, AbsentMeter({Unit.ANE: "no such rail"}, clock)], clock))
     account, bill = ledger.account("m", 1, Unit.ANE), Bill()
-    account.begin(0, batch_shares([(1, bill)]))
+    account.begin_batch(0, [(1, bill)])
     clock.advance(100 * MS)
     memory.feed("dram", 2.0)
     ledger.sample()
     ledger.check()
     assert account.joules == {}
     assert account.why_unavailable() == "no such rail"
-    assert report_of([bill]) == {"kind": "unavailable", "reason": "no such rail"}
+    assert await report_of([bill]) == {"kind": "unavailable", "reason": "no such rail"}
 
 
-def test_a_rail_that_vanishes_costs_no_joules_and_its_requests_say_so() -> None:
+async def test_a_rail_that_vanishes_costs_no_joules_and_its_requests_say_so() -> None:
     world = World()
     account, bill, later = world.ledger.account("m", 1, Unit.CPU), Bill(), Bill()
-    work = account.begin(0, batch_shares([(1, bill)]))
+    work = account.begin_batch(0, [(1, bill)])
     world.clock.advance(100 * MS)
     world.sample(cpu=1.0)
     world.meter.lose("cpu", "the file is gone")
@@ -190,29 +194,29 @@ def test_a_rail_that_vanishes_costs_no_joules_and_its_requests_say_so() -> None:
     world.sample()
     work.ended_ns = world.clock.now_ns()
     assert account.joules == {(Phase.INFER, MEASURED): pytest.approx(1.0)}
-    assert report_of([bill]) == {"kind": "unavailable", "reason": "the file is gone"}
+    assert await report_of([bill]) == {"kind": "unavailable", "reason": "the file is gone"}
     assert world.totals("cpu").watts is None
     world.meter.find("cpu")
     world.clock.advance(100 * MS)
     world.sample(cpu=1.0)
     # Nobody knows what it used between the last reading with it and the first one.
     assert world.totals("cpu").metered == pytest.approx(1.0)
-    account.begin(world.clock.now_ns(), batch_shares([(1, later)])).ended_ns = world.clock.now_ns() + 100 * MS
+    account.begin_batch(world.clock.now_ns(), [(1, later)]).ended_ns = world.clock.now_ns() + 100 * MS
     world.clock.advance(100 * MS)
     world.sample(cpu=1.0)
-    assert report_of([later])["joules"] == pytest.approx(1.0)
+    assert (await report_of([later]))["joules"] == pytest.approx(1.0)
 
 
-def test_an_estimate_charges_the_time_of_works_only() -> None:
+async def test_an_estimate_charges_the_time_of_works_only() -> None:
     world = World(rail("ane-estimate", frozenset({Unit.ANE}), kind=ESTIMATED, is_load_only=True))
     account, bill = world.ledger.account("m", 1, Unit.ANE), Bill()
-    account.begin(0, batch_shares([(1, bill)])).ended_ns = 25 * MS
+    account.begin_batch(0, [(1, bill)]).ended_ns = 25 * MS
     world.clock.advance(100 * MS)
     world.sample(**{"ane-estimate": 0.5})
     assert account.joules == {(Phase.INFER, ESTIMATED): pytest.approx(0.125)}
     totals = world.totals("ane-estimate")
     assert (totals.metered, totals.idle) == pytest.approx((0.125, 0.0))
-    assert report_of([bill]) == {"kind": "estimated", "joules": pytest.approx(0.125)}
+    assert await report_of([bill]) == {"kind": "estimated", "joules": pytest.approx(0.125)}
 
 
 def test_a_unit_is_estimated_only_where_it_is_not_measured() -> None:
@@ -240,18 +244,17 @@ def test_an_account_that_nobody_has_any_more_is_forgotten() -> None:
     assert world.totals("cpu").idle == pytest.approx(1.0)
 
 
-def test_a_request_that_no_unit_computed_has_no_joules_rather_than_none() -> None:
-    assert report_of([Bill()])["kind"] == "unavailable"
+async def test_a_request_that_no_unit_computed_has_no_joules_rather_than_none() -> None:
+    assert (await report_of([Bill()]))["kind"] == "unavailable"
 
 
 async def test_a_bill_settles_by_a_reading() -> None:
     world = World()
     account, bill = world.ledger.account("m", 1, Unit.CPU), Bill()
-    account.begin(0, batch_shares([(1, bill)])).ended_ns = 10 * MS
+    account.begin_batch(0, [(1, bill)]).ended_ns = 10 * MS
     world.clock.advance(10 * MS)
     world.meter.feed("cpu", 1.0)
-    await bill.settle()
-    assert report_of([bill]) == {"kind": "measured", "joules": pytest.approx(1.0)}
+    assert await report_of([bill]) == {"kind": "measured", "joules": pytest.approx(1.0)}
 
 
 def test_the_parts_of_an_interval_without_works_are_idle() -> None:

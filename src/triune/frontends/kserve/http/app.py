@@ -143,7 +143,7 @@ class _Endpoints:
     async def statistics(self, request: Request) -> Response:
         name = request.path_params.get("model", "")
         models = self._server.statistics(name, version_of(request))
-        return JsonResponse(descriptions.statistics(models))
+        return JsonResponse(descriptions.statistics_with_energy(models))
 
     async def index(self, request: Request) -> Response:
         document = await self._bodies.small_object(request)

@@ -1,0 +1,142 @@
+"""Every kind of model that a repository serves is charged with the energy of its unit."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.encoder_models import write_encoder_model
+from support.energy_meters import rail
+from support.repositories import affine, write_model
+from support.text_models import write_text_model
+from triune.core.clock import MonotonicClock
+from triune.core.energy import Bill, EnergyKind, Phase, report_of
+from triune.core.requests import InferenceRequest
+from triune.core.units import Unit
+from triune.engine.generation import Generation, Usage
+from triune.frontends.kserve.descriptions import statistics, statistics_with_energy
+from triune.frontends.metrics.collector import MetricsCollector
+from triune.frontends.metrics.text import write_text
+from triune.hardware.energy.combined import AbsentMeter
+from triune.hardware.energy.hand import HandMeter
+from triune.hardware.energy.ledger import EnergyLedger
+from triune.hardware.energy.meter import EnergyMeter
+from triune.repository.repository import Repository
+from triune.repository.settings import RepositorySettings
+from triune.runtimes.machine import this_machine
+from triune.serving.server import Server
+
+CLOCK = MonotonicClock()
+MEASURED = EnergyKind.MEASURED
+
+
+class Served:
+    def __init__(self, server: Server, meter: Any, ledger: EnergyLedger) -> None:
+        self.server, self.meter, self.ledger = server, meter, ledger
+
+    def sample(self) -> None:
+        """Read 100 J."""
+        self.meter.feed("cpu", 100.0)
+        self.ledger.sample()
+        self.ledger.check()
+
+    def joules(self, model: str) -> dict[tuple[Phase, EnergyKind], float]:
+        (account,) = self.server.model(model).statistics.accounts.values()
+        assert (account.model, account.version) == (model, 1)
+        assert account.unit in (Unit.CPU, Unit.AMX)
+        return dict(account.totals())
+
+
+@asynccontextmanager
+async def serving(root: Path, meter: EnergyMeter | None = None) -> AsyncIterator[Served]:
+    meter = meter or HandMeter([rail("cpu")], CLOCK)
+    ledger = EnergyLedger(meter)
+    repository = Repository(RepositorySettings(folders=(root,)), this_machine(), CLOCK, energy=ledger)
+    await repository.open()
+    yield Served(Server(repository), meter, ledger)
+    await repository.close()
+
+
+def tensors(model: str = "m") -> InferenceRequest:
+    return InferenceRequest(model, {"x": np.ones((1, 4), np.float32)})
+
+
+async def test_a_tensor_model(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine(2.0))
+    async with serving(tmp_path) as served:
+        await served.server.infer(tensors())
+        served.sample()
+        assert 0 < served.joules("m")[Phase.INFER, MEASURED] < 100
+
+
+async def test_an_encoder_whose_request_asks(tmp_path: Path) -> None:
+    write_encoder_model(tmp_path / "m" / "1", pooling="mean")
+    async with serving(tmp_path) as served:
+        bill = Bill()
+        await served.server.embedding_model("m").embed(["some text"] * 40, bill)
+        served.sample()
+        joules = served.joules("m")[Phase.INFER, MEASURED]
+        assert await report_of([bill]) == {"kind": "measured", "joules": pytest.approx(joules)}
+
+
+async def test_a_text_model_tells_what_each_answer_cost(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    write_text_model(tmp_path / "m" / "1")
+    async with serving(tmp_path) as served:
+        request = Generation("hello", max_tokens=5, is_end_ignored=True)
+
+        async def usage() -> Usage:
+            deltas = [delta async for delta in served.server.text_model("m").generate(request)]
+            assert deltas[-1].usage is not None
+            return deltas[-1].usage
+
+        usages = await asyncio.gather(usage(), usage())
+        served.sample()
+        bills = [each.bill for each in usages if each.bill is not None]
+        reports = [await report_of([bill]) for bill in bills]
+        joules = served.joules("m")
+        assert len(bills) == 2
+        assert all(each["decode_joules"] > 0 for each in reports)
+        assert sum(each["joules"] for each in reports) == pytest.approx(sum(joules.values()))
+        assert set(joules) == {(Phase.PREFILL, MEASURED), (Phase.DECODE, MEASURED)}
+
+
+async def test_statistics_and_metrics_tell_joules(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine(2.0))
+    async with serving(tmp_path) as served:
+        await served.server.infer(tensors())
+        served.sample()
+        joules = served.joules("m")[Phase.INFER, MEASURED]
+        (entry,) = statistics_with_energy(served.server.statistics())["model_stats"]
+        assert entry["triune"] == {"energy": [{"unit": "cpu", "phase": "infer", "kind": "measured", "joules": joules}]}
+        (plain,) = statistics(served.server.statistics())["model_stats"]
+        assert entry == {**plain, "triune": entry["triune"]}
+        lines = write_text(MetricsCollector(served.server, (), ledger=served.ledger).collect()).splitlines()
+        labels = 'kind="measured",model="m",phase="infer",unit="cpu",version="1"'
+        assert f"triune_energy_joules_total{{{labels}}} {joules!r}" in lines
+        (status,) = served.ledger.rails
+        labels = 'kind="measured",rail="cpu",unit="cpu"'
+        assert f"triune_rail_energy_joules_total{{{labels}}} 100.0" in lines
+        assert f"triune_rail_idle_joules_total{{{labels}}} {status.totals.idle!r}" in lines
+        assert f"triune_power_watts{{{labels}}} {status.totals.watts!r}" in lines
+        served.meter.lose("cpu", "the file is gone")
+        served.ledger.sample()
+        (entry,) = statistics_with_energy(served.server.statistics())["model_stats"]
+        assert entry["triune"]["energy"][1:] == [{"unit": "cpu", "kind": "unavailable", "reason": "the file is gone"}]
+        text = write_text(MetricsCollector(served.server, (), ledger=served.ledger).collect())
+        assert "triune_power_watts{" not in text
+
+
+async def test_what_no_meter_counts_has_a_reason_and_no_sample(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine(2.0))
+    async with serving(tmp_path, AbsentMeter({Unit.CPU: "no counters here"}, CLOCK)) as served:
+        await served.server.infer(tensors())
+        served.ledger.sample()
+        (entry,) = statistics_with_energy(served.server.statistics())["model_stats"]
+        assert entry["triune"]["energy"] == [{"unit": "cpu", "kind": "unavailable", "reason": "no counters here"}]
+        text = write_text(MetricsCollector(served.server, (), ledger=served.ledger).collect())
+        assert "joules" not in text
