@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from triune.api.converting import Conversion, convert
     from triune.api.engine import Engine
     from triune.api.models import UnitModel, load, predict
+    from triune.api.planning import plan
     from triune.api.units import units
     from triune.core.model import Model
+    from triune.planning.plan import Plan
 
 __version__ = VERSION
 
@@ -44,12 +46,14 @@ __all__ = [
     "InvalidArgumentError",
     "Model",
     "NotFoundError",
+    "Plan",
     "TriuneError",
     "UnavailableError",
     "UnitModel",
     "UnsupportedError",
     "convert",
     "load",
+    "plan",
     "predict",
     "units",
 ]
@@ -59,9 +63,11 @@ _MODULES = {
     "Conversion": "triune.api.converting",
     "Engine": "triune.api.engine",
     "Model": "triune.core.model",
+    "Plan": "triune.planning.plan",
     "UnitModel": "triune.api.models",
     "convert": "triune.api.converting",
     "load": "triune.api.models",
+    "plan": "triune.api.planning",
     "predict": "triune.api.models",
     "units": "triune.api.units",
 }

@@ -47,6 +47,12 @@ def _convert() -> Loaded:
     return convert, None
 
 
+def _plan() -> Loaded:
+    from triune.cli.plan import plan
+
+    return plan, None
+
+
 def _predict() -> Loaded:
     from triune.cli.predict import predict
 
@@ -73,6 +79,7 @@ _LOADERS: dict[str, Callable[[], Loaded]] = {
     "infer": _infer,
     "chat": _chat,
     "generate": _generate,
+    "plan": _plan,
     "convert": _convert,
     "predict": _predict,
 }

@@ -81,7 +81,8 @@ _BITS: Final[Mapping[int, int]] = {
     TensorProto.INT16: 16,
     TensorProto.UINT16: 16,
 }
-_GATES: Final[Mapping[str, int]] = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_FUSING: Final = PRODUCTS | {OpClass.ELEMENTWISE, OpClass.REDUCE}
+"""The classes of operations that units compute together with an elementwise one behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +122,12 @@ class _Reader:
 
     def ops(self) -> list[Op]:
         found: list[Op] = []
-        classes: dict[str, OpClass] = {}
         for node in self._graph.node:
             if self._is_weight(node):
                 continue
             op = self._op(node)
             if op.op_class is OpClass.ELEMENTWISE:
-                op = self._fused(op, classes)
-            classes.update(dict.fromkeys(op.outputs, op.op_class))
+                op = self._fused(op, found[-1] if found else None)
             found.append(op)
         return found
 
@@ -161,11 +160,13 @@ class _Reader:
         computed = [name for name in node.input if name and self._weight(name) is None]
         shapes = [self._shape(name, node) for name in node.output if name]
         kind = node.op_type
+        op_class = _class_of(kind)
+        computes = op_class not in (OpClass.VIEW, OpClass.MOVE)
         op = Op(
             name=node.name or node.output[0],
             op_type=kind,
-            op_class=_class_of(kind),
-            flops=sum(prod(shape) for shape in shapes),
+            op_class=op_class,
+            flops=sum(prod(shape) for shape in shapes) if computes else 0,
             read=sum(prod(self._shape(name, node)) for name in computed),
             written=sum(prod(shape) for shape in shapes),
             inputs=tuple(computed),
@@ -257,10 +258,11 @@ class _Reader:
             columns=seen,
         )
 
-    def _fused(self, op: Op, classes: Mapping[str, OpClass]) -> Op:
-        """An elementwise operation as units compute it: with the one before, if nothing else reads that's result."""
-        kinds = PRODUCTS | {OpClass.ELEMENTWISE, OpClass.REDUCE}
-        own = next((name for name in op.inputs if classes.get(name) in kinds and self._readers.get(name) == 1), None)
+    def _fused(self, op: Op, previous: Op | None) -> Op:
+        """An elementwise operation as units compute it: with the one before it, if nothing else reads its result."""
+        if previous is None or previous.op_class not in _FUSING:
+            return op
+        own = next((name for name in op.inputs if name in previous.outputs and self._readers.get(name) == 1), None)
         if own is None:
             return op
         read = prod(self._values.static_shape(own) or ())

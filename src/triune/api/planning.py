@@ -1,0 +1,219 @@
+"""`triune.plan`: which unit should compute which part of a model, in what time and with how many joules. Predicted."""
+
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from onnx import ModelProto
+
+from triune.api.checkpoints import graph_of, is_checkpoint
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.units import Unit
+from triune.graph.conversion.prepare import translated_failures
+from triune.graph.conversion.shapes import InputShape, apply_shapes, inputs_of, parse_shapes
+from triune.graph.load import load
+from triune.graph.normalize import normalize
+from triune.graph.values import Values
+from triune.graph.weight_files import WeightFile
+from triune.hardware.chip import Chip
+from triune.hardware.chips import chip as chip_of
+from triune.hardware.chips import chips, find_chip
+from triune.hardware.cpu import read_cpu
+from triune.planning.constants import constants
+from triune.planning.graph_ops import KEPT, ops_of
+from triune.planning.op import Op, OpClass
+from triune.planning.plan import Goal, Plan
+from triune.planning.planner import Request
+from triune.planning.planner import plan as plan_request
+
+GoalName: TypeAlias = Literal["latency", "throughput", "energy"]
+
+DEFAULT_TOKENS = 512
+"""The tokens of a prompt, and of the context of a step that generates, where nothing is said."""
+
+
+def plan(
+    source: Path | str,
+    *,
+    chip: str | None = None,
+    goal: GoalName | Goal = Goal.LATENCY,
+    units: Sequence[str | Unit] = (),
+    shapes: Mapping[str, str] | None = None,
+    tokens: int = DEFAULT_TOKENS,
+    latency_limit_ms: float | None = None,
+    function: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> list[Plan]:
+    """Plan a model for a chip. All times and energies are predictions; each plan has their error.
+
+    Args:
+        source: a .onnx, .mlpackage, .mlmodelc or .aimodel; or a transformer's checkpoint: a .gguf, or a directory.
+        chip: "m2-pro", "M4 Max"; None for this machine.
+        goal: "latency", "throughput" or "energy".
+        units: the units that the plan may use; empty for all.
+        shapes: the shapes of inputs with free dimensions, such as {"input_ids": "1,128"}; a free first dimension
+            is 1.
+        tokens: of a checkpoint: the tokens of the prompt, and of the context of a step that generates.
+        latency_limit_ms: for the goal "energy", the longest time of a call.
+        function: the function of a package, asset or checkpoint that has several.
+        report: called with a message at each step.
+
+    Returns:
+        the plan; of a checkpoint that generates text two: of the prompt, and of a step that generates.
+
+    Raises:
+        NotFoundError: there is no such file, function or chip.
+        InvalidArgumentError: an option is wrong, or a shape is not known.
+        UnsupportedError: an operation has no unit, no plan keeps the limit, or this machine cannot be planned for.
+    """
+    found = this_chip() if chip is None else chip_of(chip)
+    tell = report or _tell_nobody
+    try:
+        wanted = Goal(goal)
+    except ValueError:
+        raise InvalidArgumentError(
+            f"there is no goal {goal!r}; there are {', '.join(each.value for each in Goal)}"
+        ) from None
+    if tokens < 1:
+        raise InvalidArgumentError(f"{tokens} tokens cannot be planned for; give 1 or more")
+    path = Path(source)
+    named = tuple(each if isinstance(each, Unit) else _unit(each) for each in units)
+    plans: list[Plan] = []
+    for title, ops, group in _steps(path, shapes or {}, tokens, function, tell):
+        tell("planning")
+        request = Request(title, ops, group, wanted, named, latency_limit_ms)
+        plans.append(plan_request(request, found, constants()))
+    return plans
+
+
+def _unit(name: str) -> Unit:
+    try:
+        return Unit(name)
+    except ValueError:
+        raise InvalidArgumentError(f"there is no unit '{name}'; there are {', '.join(u.value for u in Unit)}") from None
+
+
+def this_chip() -> Chip:
+    """The chip of this machine.
+
+    Raises:
+        UnsupportedError: it is not in the table of chips.
+    """
+    cpu = read_cpu()
+    found = find_chip(cpu.name)
+    if found is None:
+        raise UnsupportedError(
+            f"this machine's {cpu.name} cannot be planned for: the cost model knows Apple's chips only, and nothing "
+            f"was measured here; name a chip (--chip): {', '.join(each.name for each in chips())}"
+        )
+    return found
+
+
+_Step: TypeAlias = tuple[str, list[Op], str]
+
+
+def _steps(
+    source: Path, shapes: Mapping[str, str], tokens: int, function: str | None, tell: Callable[[str], None]
+) -> Generator[_Step]:
+    """What to plan of a source: a title, operations, and the class of models."""
+    name = str(source)
+    if not is_checkpoint(source):
+        with _graph(source, function, tell) as model:
+            yield _whole(name, model, shapes, {})
+        return
+    with graph_of(source, function, tell) as path:
+        model = load(path)
+        inputs = {value.name for value in inputs_of(model.graph)}
+        is_decoder = inputs == {"input_ids"} and any(value.name == "logits" for value in model.graph.output)
+        if not is_decoder:
+            yield _whole(f"{name}, {tokens} tokens", model, shapes, {"batch": 1, "tokens": tokens, "source": tokens})
+            return
+        prompt = _core(model, shapes, {"batch": 1, "tokens": tokens})
+        yield f"{name}, prompt of {tokens} tokens", [_of_last(op, tokens) for op in ops_of(prompt)], "prefill"
+        step = _core(model, shapes, {"batch": 1, "tokens": 1})
+        yield f"{name}, one token after {tokens}", ops_of(step, past_tokens=tokens), "decode"
+
+
+def _whole(title: str, model: ModelProto, shapes: Mapping[str, str], sizes: Mapping[str, int]) -> _Step:
+    ops = ops_of(_core(model, shapes, sizes))
+    flops = sum(op.flops for op in ops)
+    convolved = sum(op.flops for op in ops if op.op_class in (OpClass.CONV, OpClass.DEPTHWISE))
+    return title, ops, "convolution" if convolved > flops / 2 else "encoder"
+
+
+def _of_last(op: Op, tokens: int) -> Op:
+    """The operation as the engine computes it: logits are wanted of the last token alone."""
+    if "logits" not in op.outputs or not op.is_product:
+        return op
+    return replace(op, flops=op.flops / tokens, rows=1, read=op.read / tokens, written=op.written / tokens)
+
+
+@contextmanager
+def _graph(source: Path, function: str | None, tell: Callable[[str], None]) -> Generator[ModelProto]:
+    """The ONNX model of a file."""
+    match source.suffix:
+        case ".onnx":
+            if function is not None:
+                raise InvalidArgumentError("an ONNX model has one function: leave --function out")
+            yield load(source)
+        case ".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel":
+            # These import the libraries of conversions.
+            from triune.api.conversions import coreai_to_onnx, coreml_to_onnx
+
+            raised = coreai_to_onnx if source.suffix == ".aimodel" else coreml_to_onnx
+            with tempfile.TemporaryDirectory(prefix="triune-plan-") as folder:
+                path = Path(folder) / "model.onnx"
+                raised(source, path, function, tell, None)
+                yield load(path)
+        case _:
+            raise InvalidArgumentError(
+                f"'{source.name}' cannot be planned; a plan is made of .onnx, .mlpackage, .mlmodelc, .aimodel, .gguf, "
+                "or of a directory with config.json"
+            )
+
+
+def _core(model: ModelProto, shapes: Mapping[str, str], sizes: Mapping[str, int]) -> ModelProto:
+    """The model in core operators, with fixed shapes."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    apply_shapes(copy, _fixed(copy, shapes, sizes))
+    with WeightFile() as file, translated_failures(copy):
+        return normalize(copy, keep=KEPT, file=file)
+
+
+def _fixed(model: ModelProto, shapes: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, InputShape]:
+    """Fixed shapes of all inputs: those given, and for free dimensions of others those of `sizes`, or 1 for the first.
+
+    Raises:
+        InvalidArgumentError: a dimension is free, or a given shape is no fixed one.
+    """
+    found = parse_shapes([f"{name}={shape}" for name, shape in shapes.items()])
+    for name, shape in found.items():
+        if shape.is_enumerated or not all(isinstance(dim, int) for dim in shape.choices[0]):
+            raise InvalidArgumentError(f"the shape of '{name}' must be one fixed shape for a plan, such as 1,128")
+    values = Values(model.graph)
+    for value in inputs_of(model.graph):
+        shape = values.shape(value.name)
+        if value.name in found or shape is None or None not in shape:
+            continue
+        dims = value.type.tensor_type.shape.dim
+        given = [
+            size if size is not None else sizes.get(dims[axis].dim_param, 0 if axis else 1)
+            for axis, size in enumerate(shape)
+        ]
+        if not prod(given):
+            free = [dims[axis].dim_param or f"axis {axis}" for axis, size in enumerate(given) if not size]
+            raise InvalidArgumentError(
+                f"input '{value.name}' has the free dimension{'s' if len(free) > 1 else ''} {', '.join(free)}: a plan "
+                f"needs its sizes, such as --shape {value.name}={','.join(str(size or 128) for size in given)}"
+            )
+        found[value.name] = InputShape((tuple(given),))
+    return found
+
+
+def _tell_nobody(what: str) -> None:
+    del what

@@ -1,0 +1,72 @@
+"""A plan as text."""
+
+from rich.console import Console
+from rich.table import Table
+
+from triune.cli.output import escaped
+from triune.core.units import Unit
+from triune.planning.constants import Score
+from triune.planning.plan import Advice, Goal, Plan
+
+COLOURS = {Unit.CPU: "white", Unit.AMX: "cyan", Unit.GPU: "magenta", Unit.ANE: "green"}
+"""The colours of units, in the terminal."""
+
+_MOST_ROWS = 40
+_MOST_ADVICE = 5
+
+
+def print_plan(plan: Plan) -> None:
+    """Print a plan on standard output. Figures say that they are predicted, and how far such predictions were off."""
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    say(f"[bold]{escaped(plan.title)}[/] on {plan.chip}, for {plan.goal.value}: predicted, not measured")
+    table = Table("", "unit", "operations", "ms", "joules", "why")
+    for index, each in enumerate(plan.segments[:_MOST_ROWS]):
+        first, last = each.ops[0], each.ops[-1]
+        names = f"{len(each.ops)}: {first.op_type} {first.name}"
+        names = names if len(each.ops) == 1 else f"{names} to {last.op_type} {last.name}"
+        unit = f"[{COLOURS[each.unit]}]{each.unit.value}[/]"
+        table.add_row(str(index + 1), unit, escaped(names), f"{each.ms:.3g}", f"{each.joules:.2g}", escaped(each.why))
+    console.print(table)
+    if len(plan.segments) > _MOST_ROWS:
+        say(f"and {len(plan.segments) - _MOST_ROWS} segments more: --json and --html have them all")
+    say(f"one call: {plan.ms:.3g} ms{described(plan.latency_error)}")
+    say(f"          {plan.joules:.2g} J{described(plan.joules_error)}")
+    if plan.goal is Goal.THROUGHPUT:
+        say(f"one call every {plan.period_ms:.3g} ms: {1e3 / plan.period_ms:.4g} a second (predicted)")
+        apart = plan.apart_per_second
+        better = "more than the pipeline" if apart > 1e3 / plan.period_ms else "less than the pipeline"
+        say(f"whole calls side by side, one on each unit: {apart:.4g} a second (predicted): {better}")
+    for whole in plan.wholes:
+        if whole.ms is None or whole.joules is None:
+            say(f"all on {whole.unit.value}: impossible, it refuses {whole.num_refused} operations")
+        else:
+            say(f"all on {whole.unit.value}: {whole.ms:.3g} ms, {whole.joules:.2g} J (predicted)")
+    if plan.core_ml is not None:
+        core = plan.core_ml
+        say(
+            f"Core ML, asked for CPU and Neural Engine, would put {core.num_on_ane} of {len(plan.ops)} operations on "
+            f"the Neural Engine; runs of operations on one unit: {core.num_segments} (predicted from its published "
+            "estimates)"
+        )
+    for advice in plan.advice[:_MOST_ADVICE]:
+        say(f"[yellow]faster[/] {escaped(text_of(advice))}")
+    for note in plan.notes:
+        say(f"[yellow]note[/] {escaped(note)}")
+
+
+def described(error: Score | None) -> str:
+    """How far predictions of this kind were from measurements, as text."""
+    if error is None:
+        return " (predicted; no measurement was held out to tell how well)"
+    rows = f"{error.num_rows} measurements of {'all models' if error.group == 'all' else error.group} held out"
+    return f" (predicted; of {rows}, half were within {error.median:.0%}, nine of ten within {error.ninth:.0%})"
+
+
+def text_of(advice: Advice) -> str:
+    """An advice as text, with what it saves."""
+    saved = "" if advice.saves_ms is None else f" (saves {advice.saves_ms:.2g} ms, predicted)"
+    return f"{advice.what}{saved}"

@@ -1,0 +1,100 @@
+"""What would make a plan faster: operations to replace, shapes to pad."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Final
+
+import numpy as np
+
+from triune.core.units import Unit
+from triune.hardware.rules import Refusal, Rule
+from triune.planning.op import Op
+from triune.planning.placement import PathCosts, place_fastest
+from triune.planning.plan import Advice
+
+_ALIGNED: Final = 32
+"""The Neural Engine's memory has last axes of multiples of 64 bytes: 32 elements of fp16 (Apple, "Deploying
+Transformers on the Apple Neural Engine", 2022).
+"""
+_WORTH_SAYING: Final = 0.01
+"""A change that saves less than this share of the time is not named."""
+_WASTED_BYTES: Final = 1e6
+"""Padding of less than this in a call is not named."""
+_MOST_NAMED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Lifted:
+    """What a unit would take if one of its rules did not hold."""
+
+    rule: Rule
+    names: list[str]
+    positions: list[int]
+
+
+def advice_of(
+    ops: Sequence[Op],
+    units: Sequence[Unit],
+    time: PathCosts,
+    refusals: Sequence[Mapping[Unit, Refusal]],
+    path: Sequence[int],
+) -> list[Advice]:
+    """What would make a plan faster, the largest saving first.
+
+    For each rule that refuses operations: the time of the fastest plan if the operations were replaced by such as the
+    unit takes, and cost there what the fastest of the other units needs for them.
+    """
+    now = time.total(place_fastest(time))
+    found: list[Advice] = []
+    for each in _lifted(ops, refusals):
+        column = units.index(each.rule.unit)
+        costs = time.ops.copy()
+        costs[each.positions, column] = np.where(np.isinf(costs), np.inf, costs).min(axis=1)[each.positions]
+        tried = replace(time, ops=costs)
+        saved = now - tried.total(place_fastest(tried))
+        if saved > _WORTH_SAYING * now:
+            unit, remedy = each.rule.unit, each.rule.remedy
+            reason = refusals[each.positions[0]][unit].reason
+            what = f"{unit.value} refuses {_some(each.names)}: {reason}. {remedy[:1].upper()}{remedy[1:]}"
+            found.append(Advice(what, saved, each.rule.source))
+    found.sort(key=lambda each: -(each.saves_ms or 0))
+    return [*found, *_padding(ops, units, path)]
+
+
+def _lifted(ops: Sequence[Op], refusals: Sequence[Mapping[Unit, Refusal]]) -> list[_Lifted]:
+    """The operations that each rule refuses."""
+    found: dict[tuple[str, Unit], _Lifted] = {}
+    for position, refused in enumerate(refusals):
+        for unit, each in refused.items():
+            lifted = found.setdefault((each.rule.name, unit), _Lifted(each.rule, [], []))
+            lifted.names.append(f"{ops[position].op_type} {ops[position].name}")
+            lifted.positions.append(position)
+    return [each for each in found.values() if each.rule.remedy]
+
+
+def _padding(ops: Sequence[Op], units: Sequence[Unit], path: Sequence[int]) -> list[Advice]:
+    """The last axis on the Neural Engine that wastes most memory, if it is not a multiple of 64 bytes."""
+    wasted: dict[int, float] = {}
+    for op, unit in zip(ops, path, strict=True):
+        if units[unit] is Unit.ANE and op.facts.shapes and op.facts.shapes[0]:
+            size = op.facts.shapes[0][-1]
+            wasted[size] = wasted.get(size, 0.0) + 2 * op.written * (_padded(size) - size) / max(1, size)
+    size = max(wasted, key=lambda each: wasted[each], default=0)
+    if not size or wasted[size] < _WASTED_BYTES:
+        return []
+    padded = _padded(size)
+    what = (
+        f"on the ane a last axis of {size} takes the memory of {padded}, since rows there are multiples of 64 bytes: "
+        f"pad it to {padded}, or put a longer axis last"
+    )
+    return [Advice(what, None, "Apple, Deploying Transformers on the Apple Neural Engine, 2022")]
+
+
+def _padded(size: int) -> int:
+    return _ALIGNED * ceil(size / _ALIGNED)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{', '.join(names[:_MOST_NAMED])}{more}"

@@ -1,0 +1,147 @@
+"""Plans: the segments of a model on the units of a chip, with predicted times and energies, and why each is there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from triune.core.units import Unit
+from triune.hardware.rules import Refusal
+from triune.planning.constants import Score
+from triune.planning.core_ml import CoreMlChoice
+
+
+class Goal(Enum):
+    """What a plan is for."""
+
+    LATENCY = "latency"
+    """The shortest time of one call."""
+    THROUGHPUT = "throughput"
+    """The most calls a second: a pipeline, in which each unit has one segment."""
+    ENERGY = "energy"
+    """The least energy of a call, within a limit of time."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedOp:
+    """An operation of a plan.
+
+    Attributes:
+        name: its node's name.
+        op_type: ONNX's operator.
+        unit: the unit that is to compute it.
+        ms: the predicted time.
+        joules: the predicted energy.
+        bound: what that time is: "arithmetic", "memory", or "launch" if its launch is most of it.
+        unit_ms: the predicted time on each unit that takes it.
+        refusals: why other units do not take it.
+        inputs: the names of the operations whose results it reads.
+    """
+
+    name: str
+    op_type: str
+    unit: Unit
+    ms: float
+    joules: float
+    bound: str
+    unit_ms: Mapping[Unit, float]
+    refusals: Mapping[Unit, Refusal]
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of operations on one unit.
+
+    Attributes:
+        unit: the unit.
+        ops: its operations.
+        launch_ms: the time of its launch and of what passes to it; it is part of `ms`.
+        ms: the predicted time.
+        joules: the predicted energy.
+        why: why it is on this unit.
+    """
+
+    unit: Unit
+    ops: Sequence[PlannedOp]
+    launch_ms: float
+    ms: float
+    joules: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What would make a plan faster.
+
+    Attributes:
+        what: what to change, with the names of operations.
+        saves_ms: the predicted time that it saves; None if the cost model does not tell.
+        source: who observed the rule behind it.
+    """
+
+    what: str
+    saves_ms: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole model on one unit.
+
+    Attributes:
+        unit: the unit.
+        ms: the predicted time; None if the unit refuses an operation.
+        joules: the predicted energy; None likewise.
+        num_refused: how many operations the unit refuses.
+    """
+
+    unit: Unit
+    ms: float | None
+    joules: float | None
+    num_refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan. Every time and energy is a prediction of the cost model.
+
+    Attributes:
+        title: what is planned: the model, or a step of it.
+        chip: the name of the chip.
+        goal: what the plan is for.
+        segments: in the order in which they run.
+        ms: the predicted time of one call: the sum of the segments'.
+        joules: the predicted energy of one call, of the units that compute.
+        period_ms: the time between two calls that come through: `ms`, or that of the slowest segment of a pipeline, or
+            what the memory takes for all, whichever is longer.
+        wholes: the whole model on each unit alone, to compare with.
+        core_ml: what Core ML would choose under `cpuAndNeuralEngine`; None if the plan may not use the Neural Engine.
+        advice: what would make it faster, the most first.
+        latency_error: the error of predicted times of such models, on measurements that were held out; None if unknown.
+        joules_error: the error of predicted energies; None if unknown.
+        notes: what was assumed.
+    """
+
+    title: str
+    chip: str
+    goal: Goal
+    segments: Sequence[Segment]
+    ms: float
+    joules: float
+    period_ms: float
+    wholes: Sequence[Whole]
+    core_ml: CoreMlChoice | None
+    advice: Sequence[Advice]
+    latency_error: Score | None
+    joules_error: Score | None
+    notes: Sequence[str]
+
+    @property
+    def apart_per_second(self) -> float:
+        """The predicted calls a second if each unit that can computes whole calls by itself, next to the others."""
+        return sum(1e3 / each.ms for each in self.wholes if each.ms)
+
+    @property
+    def ops(self) -> list[PlannedOp]:
+        """All operations, in their order."""
+        return [op for segment in self.segments for op in segment.ops]

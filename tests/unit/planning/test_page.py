@@ -1,0 +1,69 @@
+"""The page of a plan, in Chromium: it opens by clicks, asks nobody, and shows names as they are."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from support.browser import chromium, opened
+from triune.hardware.chips import chip
+from triune.hardware.rules import Facts
+from triune.planning.constants import constants
+from triune.planning.op import Op, OpClass
+from triune.planning.page import page_of
+from triune.planning.plan import Goal
+from triune.planning.planner import Request, plan
+from triune.planning.published import decoders, vision
+
+HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+def saved(tmp_path: Path, ops: list[Op], title: str = "model", goal: Goal = Goal.LATENCY) -> str:
+    path = tmp_path / "plan.html"
+    path.write_text(page_of([plan(Request(title, ops, "convolution", goal), chip("M2 Pro"), constants())]), "utf-8")
+    return path.as_uri()
+
+
+def test_segments_open_by_a_click(browser: Browser, tmp_path: Path) -> None:
+    ops = vision.resnet_50().ops
+    with opened(browser, saved(tmp_path, ops, goal=Goal.THROUGHPUT)) as page:
+        boxes = page.locator(".segment")
+        assert boxes.count() > 1
+        expect(page.locator("g.op")).to_have_count(0)
+        boxes.first.locator("button").click()
+        expect(page.locator("g.op").first).to_be_visible()
+        page.locator("g.op").first.click()
+        expect(page.locator(".detail")).to_contain_text("predicted; bound by")
+        boxes.first.locator("button").click()
+        expect(page.locator("g.op").first).to_be_hidden()
+        assert "predicted, not measured" in page.locator("main").inner_text()
+        assert "side by side" in page.locator("main").inner_text()
+
+
+def test_a_thousand_operations(browser: Browser, tmp_path: Path) -> None:
+    step = decoders.decoder_step("Llama-2-70B", 1, 512).ops
+    ops = [*step, *(replace(op, name=f"{op.name}_again", inputs=(), outputs=()) for op in step[:200])]
+    with opened(browser, saved(tmp_path, ops)) as page:
+        for box in page.locator(".segment > button").all():
+            box.click()
+        expect(page.locator("g.op")).to_have_count(len(ops))
+        assert len(ops) > 1000
+
+
+def test_names_are_shown_as_they_are(browser: Browser, tmp_path: Path) -> None:
+    facts = Facts(op="CumSum")
+    op = Op(name=HOSTILE, op_type="CumSum", op_class=OpClass.REDUCE, read=1e6, written=1e6, facts=facts)
+    with opened(browser, saved(tmp_path, [op], title=HOSTILE)) as page:
+        page.locator(".segment > button").click()
+        page.locator("g.op").click()
+        assert HOSTILE in page.locator(".detail").inner_text()
+        assert HOSTILE in page.locator("h1").inner_text()
+        assert page.title() == f"Plan of {HOSTILE} on M2 Pro"
+        assert page.locator("img").count() == 0
