@@ -24,7 +24,13 @@ _SUPPORT: Final = {
     Support.WEIGHTS: "{} for weights alone",
     Support.NO: "no {}",
 }
-_WORDS: Final = {"memory_gb_per_s": "bandwidth", "tops": "rated", "compute_capability": "capability"}
+_WORDS: Final = {
+    "memory_gb_per_s": "bandwidth",
+    "memory_gb_per_s_here": "bandwidth here",
+    "gb_per_s": "reads",
+    "tops": "rated",
+    "compute_capability": "capability",
+}
 _WIDTH: Final = 16
 
 

@@ -126,10 +126,15 @@ class _Describer:
             facts,
             name=self.nvidia,
             cores=tuple(CoreLevel(kind, count) for kind, count in counts if count),
-            features={**facts.features, **_of_driver(gpu)},
+            features={**facts.features, **_of_driver(gpu), **self._devices()},
             memory_bytes=gpu.memory_bytes,
             figures=figures,
             unavailable={name: "NVML does not tell it of this GPU" for name, value in names.items() if not value},
+        )
+
+    def _devices(self) -> Mapping[str, str]:
+        return (
+            {"devices": f"{len(self.gpus)}; what is told is of the first"} if len(self.gpus) > 1 else dict[str, str]()
         )
 
     def _with_memory(self, facts: UnitFacts, *, figures: Mapping[str, Figure], **changes: Any) -> UnitFacts:

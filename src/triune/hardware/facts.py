@@ -59,7 +59,7 @@ class UnitFacts:
         is_memory_shared: whether that is the memory of the CPU.
         precisions: how it handles each of `PRECISIONS`; empty if it is absent.
         features: "dynamic_shapes", "int8_compute" and "state", each with "yes", "no" or what holds; "instructions" of a
-            CPU, "compute_capability" and "driver" of NVIDIA's GPUs; empty if it is absent.
+            CPU; "compute_capability", "driver" and, of several, "devices" of NVIDIA's GPUs; empty if it is absent.
         figures: rates, bandwidths, times and watts by the names of `chip.py`, each with its source.
         runtimes: the installed runtimes that serve it.
         unavailable: what could not be read, by the name of the field or figure, with the reason.

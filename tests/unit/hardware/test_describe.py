@@ -163,6 +163,16 @@ def test_an_h200() -> None:
     assert (gpu.features["compute_capability"], gpu.features["driver"]) == ("9.0", "580.159.04")
 
 
+def test_of_two_gpus_the_first_is_told() -> None:
+    outputs = recorded("h200")
+    one = json.loads(outputs.text("nvml"))["gpus"][0]
+    both = json.dumps({"gpus": [one, {**one, "memory_bytes": 1}]})
+    gpu = described(dataclasses.replace(outputs, texts={**outputs.texts, "nvml": both, "nvidia": ""}))[Unit.GPU]
+    assert gpu.name == "2 x NVIDIA H200"
+    assert gpu.memory_bytes == 150754820096
+    assert gpu.features["devices"].startswith("2; ")
+
+
 def test_a_gpu_that_only_the_driver_knows_says_what_is_missing() -> None:
     outputs = recorded("h200")
     gpu = described(dataclasses.replace(outputs, texts={**outputs.texts, "nvml": '{"reason": "no NVML"}'}))[Unit.GPU]
