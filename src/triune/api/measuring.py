@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from triune.api.models import load
+from triune.core.errors import TriuneError
 from triune.core.units import Presence, Unit
 from triune.hardware.cpu import read_cpu
 from triune.hardware.facts import UnitFacts
@@ -35,23 +37,36 @@ _DATATYPES: Final = {Unit.GPU: ("fp32", "fp16")}
 """The datatypes of the models; the other units compute fp32 models in a precision of their own."""
 
 
-def measure(units: Sequence[UnitFacts]) -> Mapping[Unit, Mapping[str, Figure]]:
-    """Measure each unit that is present and has a runtime: the rate of products, and the CPU's memory bandwidth.
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was measured of a machine.
 
-    Raises:
-        TriuneError: a unit that is present could not run the product.
+    Attributes:
+        figures: by unit and name.
+        failures: by unit, why its products could not be measured.
     """
+
+    figures: Mapping[Unit, Mapping[str, Figure]]
+    failures: Mapping[Unit, str]
+
+
+def measure(units: Sequence[UnitFacts]) -> Measurement:
+    """Measure each unit that is present and has a runtime: the rate of products, and the CPU's memory bandwidth."""
     source = today()
-    figures: dict[Unit, dict[str, Figure]] = {}
+    figures: dict[Unit, dict[str, Figure]] = {Unit.CPU: {}}
+    failures: dict[Unit, str] = {}
     with tempfile.TemporaryDirectory(prefix="triune-") as folder:
         for facts in units:
-            if facts.presence is Presence.PRESENT and facts.runtimes:
-                figures[facts.unit] = dict(
-                    _product_rate(Path(folder), facts, datatype, source)
-                    for datatype in _DATATYPES.get(facts.unit, ("fp32",))
-                )
-    figures.setdefault(Unit.CPU, {})["memory_gb_per_s"] = copy_rate(source)
-    return figures
+            if facts.presence is not Presence.PRESENT or not facts.runtimes:
+                continue
+            try:
+                for datatype in _DATATYPES.get(facts.unit, ("fp32",)):
+                    name, figure = _product_rate(Path(folder), facts, datatype, source)
+                    figures.setdefault(facts.unit, {})[name] = figure
+            except TriuneError as error:
+                failures[facts.unit] = str(error)
+    figures[Unit.CPU]["memory_gb_per_s"] = copy_rate(source)
+    return Measurement(figures, failures)
 
 
 def copy_rate(source: str, num_bytes: int | None = None) -> Figure:

@@ -1,8 +1,10 @@
 """`triune.units`: what this machine has, and what was measured of it."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 from triune.api.measuring import measure
+from triune.core.units import Unit
 from triune.hardware.facts import UnitFacts
 from triune.hardware.measured import machine_key, save_measured
 from triune.runtimes.described import described_units, known_units, measured_folder, with_measured
@@ -21,9 +23,14 @@ def measure_units() -> Sequence[UnitFacts]:
 
     Raises:
         OSError: the cache folder cannot be written to.
-        TriuneError: a unit that is present could not run the product.
     """
     found = described_units()
-    figures = measure(found)
-    save_measured(measured_folder(), machine_key(found), figures)
-    return with_measured(found, figures)
+    measured = measure(found)
+    save_measured(measured_folder(), machine_key(found), measured.figures)
+    return [_with_failure(each, measured.failures) for each in with_measured(found, measured.figures)]
+
+
+def _with_failure(facts: UnitFacts, failures: Mapping[Unit, str]) -> UnitFacts:
+    if facts.unit not in failures:
+        return facts
+    return dataclasses.replace(facts, unavailable={**facts.unavailable, "products": failures[facts.unit]})

@@ -77,6 +77,21 @@ def test_measuring_keeps_what_it_finds(tmp_path: Path, monkeypatch: pytest.Monke
             assert not facts.figures
 
 
+def test_a_unit_that_cannot_be_measured_says_so_and_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(measuring, "_MOST_COPIED_BYTES", 1 << 16)
+
+    def refuse(*_: object) -> None:
+        raise triune.UnavailableError("there is not the memory for it")
+
+    monkeypatch.setattr(measuring, "load", refuse)
+    cpu = measure_units()[0]
+    assert cpu.unavailable["products"] == "there is not the memory for it"
+    assert list(cpu.figures) == ["memory_gb_per_s"]
+
+
 def test_a_busy_machine_is_named_in_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getloadavg", lambda: (1000.0, 0.0, 0.0))
     assert ", busy: a load of 1000.0 on" in measuring.today()
