@@ -2,17 +2,19 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Final
 
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.hardware.abilities import features, precisions
-from triune.hardware.caches import parse_caches, parse_perflevel_caches
+from triune.hardware.caches import Cache, parse_caches, parse_perflevel_caches
 from triune.hardware.chip import Chip
 from triune.hardware.chips import find_chip
 from triune.hardware.cpu import CoreLevel, Cpu
 from triune.hardware.facts import UnitFacts
 from triune.hardware.figures import Figure, FigureKind
 from triune.hardware.macos import AppleGpu, parse_displays, parse_neural_engine
+from triune.hardware.nvidia import gpu_names
 from triune.hardware.nvml import NvidiaGpu, parse_nvml
 from triune.hardware.outputs import Outputs
 from triune.hardware.units import detect_units, is_installed
@@ -31,7 +33,7 @@ def describe_units(outputs: Outputs, *, is_installed: Callable[[str], bool] = is
     """
     cpu = outputs.cpu()
     gpus, no_gpu = parse_nvml(outputs.text("nvml"))
-    nvidia = outputs.text("nvidia") or _names(gpus)
+    nvidia = outputs.text("nvidia") or gpu_names([each.name for each in gpus])
     statuses = detect_units(cpu, is_installed=is_installed, nvidia=nvidia)
     chip = find_chip(cpu.name) if cpu.is_apple_silicon else None
     describe = _Describer(outputs, cpu, chip, gpus, no_gpu, nvidia)
@@ -88,18 +90,18 @@ class _Describer:
         unavailable = dict[str, str]() if caches else {"caches": "the system lists none"}
         cores = self.cpu.levels or (CoreLevel("logical", self.cpu.num_cores),)
         figures = self._figures("cpu", left_out=(*_COUNTS, *_OF_MATRIX_UNITS))
-        return self._with_memory(facts, cores=cores, caches=caches, figures=figures, unavailable=unavailable)
+        return self._with_memory(facts, figures, cores=cores, caches=caches, unavailable=unavailable)
 
     def _amx(self, facts: UnitFacts) -> UnitFacts:
         figures = {name: figure for name, figure in self._figures("cpu").items() if name in _OF_MATRIX_UNITS}
-        return self._with_memory(facts, figures=figures)
+        return self._with_memory(facts, figures)
 
     def _apple_gpu(self, facts: UnitFacts) -> UnitFacts:
         gpu = self._displays()
         cores = (CoreLevel("gpu", gpu.num_cores),) if gpu.num_cores else ()
         figures = self._figures("gpu", left_out=("cores",) if cores else ())
         unavailable = {"cores": gpu.reason} if gpu.reason else {}
-        return self._with_memory(facts, cores=cores, figures=figures, unavailable=unavailable)
+        return self._with_memory(facts, figures, cores=cores, unavailable=unavailable)
 
     def _ane(self, facts: UnitFacts) -> UnitFacts:
         ane = parse_neural_engine(self.outputs.text("neural_engine"))
@@ -107,7 +109,7 @@ class _Describer:
         figures = self._figures("ane", left_out=("cores",) if cores else ())
         reason = self.outputs.failures.get("neural_engine") or ane.reason
         unavailable = {"cores": reason} if reason else {}
-        return self._with_memory(facts, cores=cores, figures=figures, unavailable=unavailable)
+        return self._with_memory(facts, figures, cores=cores, unavailable=unavailable)
 
     def _nvidia_gpu(self, facts: UnitFacts) -> UnitFacts:
         if not self.gpus:
@@ -137,23 +139,29 @@ class _Describer:
             {"devices": f"{len(self.gpus)}; what is told is of the first"} if len(self.gpus) > 1 else dict[str, str]()
         )
 
-    def _with_memory(self, facts: UnitFacts, *, figures: Mapping[str, Figure], **changes: Any) -> UnitFacts:
+    def _with_memory(
+        self,
+        facts: UnitFacts,
+        figures: Mapping[str, Figure],
+        *,
+        cores: Sequence[CoreLevel] = (),
+        caches: Sequence[Cache] = (),
+        unavailable: Mapping[str, str] = MappingProxyType({}),
+    ) -> UnitFacts:
         """The facts of a unit that shares the CPU's memory, with what the table says of the memory."""
-        bandwidth = {
-            f"memory_{name}": figure for name, figure in self._figures("memory", left_out=("size_gb",)).items()
-        }
-        unavailable = dict[str, str](changes.pop("unavailable", {}))
+        memory = self._figures("memory", left_out=("size_gb",))
+        known = {**{f"memory_{name}": figure for name, figure in memory.items()}, **figures}
         expected = ("memory_gb_per_s", expected_rate(facts.unit, is_apple=self.cpu.is_apple_silicon))
-        known = {**bandwidth, **figures}
-        unavailable |= {name: self._why_unknown(facts.unit) for name in expected if name not in known}
+        missing = {name: self._why_unknown(facts.unit) for name in expected if name not in known}
         return dataclasses.replace(
             facts,
             name=self.cpu.name,
+            cores=cores,
+            caches=caches,
             memory_bytes=self.outputs.memory_bytes,
             is_memory_shared=facts.unit is not Unit.CPU,
             figures=known,
-            unavailable=unavailable,
-            **changes,
+            unavailable={**unavailable, **missing},
         )
 
     def _why_unknown(self, unit: Unit) -> str:
@@ -196,12 +204,6 @@ class _Describer:
         gpu = parse_displays(self.outputs.text("displays"))
         failure = self.outputs.failures.get("displays")
         return dataclasses.replace(gpu, reason=failure) if failure else gpu
-
-
-def _names(gpus: Sequence[NvidiaGpu]) -> str:
-    names = [each.name for each in gpus]
-    kinds = dict.fromkeys(names)
-    return ", ".join(f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in kinds)
 
 
 def _of_driver(gpu: NvidiaGpu) -> Mapping[str, str]:

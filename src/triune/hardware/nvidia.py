@@ -1,6 +1,7 @@
 """Detects NVIDIA's GPUs on Linux, from what the driver tells."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 CUDA_LIBRARIES = "nvidia"
@@ -19,6 +20,10 @@ def read_nvidia(folder: Path = _DRIVER) -> str:
         texts = [path.read_text() for path in sorted(folder.glob("*/information"))]
     except OSError:
         return ""
-    names = [found[1] for text in texts if (found := re.search(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE))]
+    return gpu_names([found[1] for text in texts if (found := re.search(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE))])
+
+
+def gpu_names(names: Sequence[str]) -> str:
+    """GPUs in words, "2 x NVIDIA H200"; "" for none."""
     kinds = dict.fromkeys(names)
     return ", ".join(f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in kinds)
