@@ -153,8 +153,8 @@ async def _serve(
                 is_port_shared=at.is_http_shared,
                 rules=settings.access.http,
                 more_routes=lambda bodies: [
-                    *openai_routes(server, bodies, offload),
                     *anthropic_routes(server, bodies),
+                    *openai_routes(server, bodies, offload),
                     *(playground_routes(server) if settings.has_playground else ()),
                 ],
             ),

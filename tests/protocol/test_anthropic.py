@@ -242,6 +242,14 @@ def test_wrong_fields_are_named(client: anthropic.Anthropic, fields: dict[str, A
     assert caught.value.body["error"]["type"] == "invalid_request_error"  # type: ignore[index]
 
 
+def test_unknown_paths_and_methods_have_the_same_form(client: anthropic.Anthropic) -> None:
+    with pytest.raises(anthropic.NotFoundError, match="there is no GET /v1/messages/batches") as unknown:
+        client.messages.batches.list()
+    assert unknown.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
+    with pytest.raises(anthropic.APIStatusError, match="GET /v1/messages is not allowed; use POST"):
+        client.get("/v1/messages", cast_to=object)
+
+
 def test_errors(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError):
         client.messages.create(model="nobody", max_tokens=9, messages=ask("x"))

@@ -367,6 +367,15 @@ def test_errors(client: openai.OpenAI) -> None:
         client.post("/chat/completions", content=b"{", cast_to=object)
 
 
+def test_unknown_paths_and_methods_have_the_same_form(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="there is no POST /v1/images/generations") as unknown:
+        client.images.generate(prompt="x")
+    assert unknown.value.type == "invalid_request_error"
+    with pytest.raises(openai.APIStatusError, match="GET /v1/completions is not allowed; use POST") as wrong:
+        client.get("/completions", cast_to=object)
+    assert (wrong.value.status_code, wrong.value.response.headers["allow"]) == (405, "POST")
+
+
 def test_a_failure_within_a_stream_is_raised(client: openai.OpenAI) -> None:
     texts: list[str] = []
     chunks = client.chat.completions.create(model="table", messages=ask("half"), stream=True)

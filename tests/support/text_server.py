@@ -69,8 +69,8 @@ def serve_text(
             rules=rules,
             more_routes=lambda bodies: [
                 *more_routes(models),
-                *openai_routes(models, bodies, offload),
                 *anthropic_routes(models, bodies),
+                *openai_routes(models, bodies, offload),
             ],
         )
         return server, offload, TextServer(await server.start(), models, budget, loop)

@@ -1,14 +1,19 @@
 """HTTP routes, each guarded by the access rule of the API that it belongs to."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
+from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.frontends.access import Api, Rule, Rules
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+_SHOWN_CHARACTERS = 64
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 ErrorAnswer = Callable[[Exception], Response]
@@ -67,3 +72,30 @@ class ApiRoute:
         if self.key_header and rule.scheme:
             keys += [rule.scheme + key for key in request.headers.getlist(self.key_header)]
         return keys
+
+
+def otherwise(path: str, routes: Sequence[ApiRoute], answer_error: ErrorAnswer) -> ApiRoute:
+    """Make the route for what an API does not have: 404 for unknown paths, 405 for wrong methods.
+
+    Without it, the app would answer these in KServe's form, which clients of other APIs cannot read.
+
+    Args:
+        path: the paths of the API, `/v1/{rest:path}` for example. The route must come after `routes`.
+        routes: the API's routes.
+        answer_error: makes the response.
+    """
+    known = [Route(each.path, each.endpoint, methods=each.methods) for each in routes]
+
+    async def endpoint(request: Request) -> Response:
+        asked = f"{request.method} {request.url.path[:_SHOWN_CHARACTERS]}"
+        methods = [each.methods or set[str]() for each in known if each.matches(request.scope)[0] is not Match.NONE]
+        allowed = ", ".join(sorted(set[str]().union(*methods)))
+        if not allowed:
+            paths = ", ".join(dict.fromkeys(each.path for each in routes))
+            return answer_error(NotFoundError(f"there is no {asked}; the paths are {paths}"))
+        response = answer_error(InvalidArgumentError(f"{asked} is not allowed; use {allowed}"))
+        response.status_code = 405
+        response.headers["Allow"] = allowed
+        return response
+
+    return ApiRoute(None, path, endpoint, _METHODS)

@@ -10,7 +10,7 @@ from triune.frontends.anthropic.requests import read_count, read_messages
 from triune.frontends.bodies.event_streams import while_connected
 from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.bodies.responses import JsonResponse
-from triune.frontends.routes import ApiRoute
+from triune.frontends.routes import ApiRoute, otherwise
 from triune.frontends.text.answers import parts_of
 from triune.frontends.text.chat import TOKEN_BYTES, chat_tokens, with_prompt
 from triune.frontends.text.models import TextModels, text_model_of
@@ -26,10 +26,12 @@ def anthropic_routes(models: TextModels, bodies: BodyReader) -> list[ApiRoute]:
         bodies: reads and parses request bodies.
     """
     ends = _Endpoints(models, bodies)
-    return [
+    routes = [
         ApiRoute(Api.INFERENCE, path, endpoint, ("POST",), answer_error, "x-api-key")
         for path, endpoint in (("/v1/messages", ends.create), ("/v1/messages/count_tokens", ends.count))
     ]
+    others = [otherwise(path, routes, answer_error) for path in ("/v1/messages", "/v1/messages/{rest:path}")]
+    return [*routes, *others]
 
 
 class _Endpoints:

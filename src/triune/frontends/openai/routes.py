@@ -34,7 +34,7 @@ from triune.frontends.openai.responses import ResponseAnswer
 from triune.frontends.openai.sequences import sequence_routes
 from triune.frontends.openai.speech_requests import read_transcription
 from triune.frontends.openai.transcripts import Transcript
-from triune.frontends.routes import ApiRoute, Endpoint
+from triune.frontends.routes import ApiRoute, Endpoint, otherwise
 from triune.frontends.text.answers import parts_of
 from triune.frontends.text.chat import TOKEN_BYTES, chat_tokens, with_prompt
 from triune.frontends.text.models import TextModels, embedding_model_of, speech_model_of, text_model_of, unknown_model
@@ -43,7 +43,7 @@ from triune.frontends.text.responding import closing, respond
 
 
 def openai_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> list[ApiRoute]:
-    """Make the routes.
+    """Make the routes. They answer every path below `/v1`: routes of other APIs there must come before them.
 
     Args:
         models: the server.
@@ -58,7 +58,7 @@ def openai_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> l
     def post(path: str, endpoint: Endpoint) -> ApiRoute:
         return ApiRoute(Api.INFERENCE, path, endpoint, ("POST",), answer_error)
 
-    return [
+    routes = [
         get("/v1/models", ends.list_models),
         get("/v1/models/{model}", ends.show_model),
         post("/v1/chat/completions", ends.chat),
@@ -69,6 +69,7 @@ def openai_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> l
         post("/v1/audio/translations", ends.translate),
         *sequence_routes(models, bodies, offload),
     ]
+    return [*routes, *(otherwise(path, routes, answer_error) for path in ("/v1", "/v1/{rest:path}"))]
 
 
 class _Endpoints:
