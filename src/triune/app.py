@@ -14,12 +14,14 @@ from triune.core.printable import encodable, printable
 from triune.frontends.anthropic import anthropic_routes
 from triune.frontends.bodies.budget import MemoryBudget
 from triune.frontends.bodies.offload import Offload, short_switch_interval
+from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.kserve.grpc.server import NUM_DESCRIPTORS, GrpcServer
 from triune.frontends.kserve.http.server import HttpServer
 from triune.frontends.limits import Limits
 from triune.frontends.metrics import MetricsServer
 from triune.frontends.openai import openai_routes
 from triune.frontends.playground import playground_routes
+from triune.frontends.routes import ApiRoute
 from triune.frontends.short import ShortLimits
 from triune.hardware.energy.ledger import EnergyLedger
 from triune.hardware.energy.metering import metered
@@ -152,11 +154,7 @@ async def _serve(
                 offload=offload,
                 is_port_shared=at.is_http_shared,
                 rules=settings.access.http,
-                more_routes=lambda bodies: [
-                    *anthropic_routes(server, bodies),
-                    *openai_routes(server, bodies, offload),
-                    *(playground_routes(server) if settings.has_playground else ()),
-                ],
+                more_routes=lambda bodies: routes_beside(server, bodies, offload, settings.has_playground),
             ),
             GrpcServer(
                 server,
@@ -209,6 +207,20 @@ async def _serve(
         await server.drain()
         await offload.until_idle()
         ending.drained()
+
+
+def routes_beside(server: Server, bodies: BodyReader, offload: Offload, has_page: bool) -> list[ApiRoute]:
+    """Make the routes of the HTTP port beside KServe's: Anthropic's and OpenAI's APIs, and the page.
+
+    Args:
+        server: the server.
+        bodies: reads and parses request bodies.
+        offload: the threads that encode large answers.
+        has_page: whether the server has the page for browsers.
+    """
+    # OpenAI's routes answer every path below /v1, so they come last.
+    apis = [*anthropic_routes(server, bodies), *openai_routes(server, bodies, offload)]
+    return [*apis, *(playground_routes(server) if has_page else ())]
 
 
 def _within_descriptors(limits: Limits, ports: Sequence[int | None]) -> tuple[Limits, Limits]:
