@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from onnx import ModelProto
 
 from triune.api.checkpoints import graph_of, is_checkpoint
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError
 from triune.core.units import Unit
 from triune.graph.conversion.prepare import translated_failures
 from triune.graph.conversion.shapes import InputShape, apply_shapes, inputs_of, parse_shapes
@@ -19,16 +19,16 @@ from triune.graph.load import load
 from triune.graph.normalize import normalize
 from triune.graph.values import Values
 from triune.graph.weight_files import WeightFile
-from triune.hardware.chip import Chip
 from triune.hardware.chips import chip as chip_of
-from triune.hardware.chips import chips, find_chip
-from triune.hardware.cpu import read_cpu
+from triune.planning.candidates import Request
 from triune.planning.constants import constants
 from triune.planning.graph_ops import KEPT, ops_of
+from triune.planning.machine import target_here
 from triune.planning.op import Op, OpClass
 from triune.planning.plan import Goal, Plan
-from triune.planning.planner import Request
 from triune.planning.planner import plan as plan_request
+from triune.planning.units import target_of
+from triune.runtimes.described import known_units
 
 GoalName: TypeAlias = Literal["latency", "throughput", "energy"]
 
@@ -52,7 +52,7 @@ def plan(
 
     Args:
         source: a .onnx, .mlpackage, .mlmodelc or .aimodel; or a transformer's checkpoint: a .gguf, or a directory.
-        chip: "m2-pro", "M4 Max"; None for this machine.
+        chip: "m2-pro", "M4 Max"; None for this machine, with the peaks that `triune units --measure` measured on it.
         goal: "latency", "throughput" or "energy".
         units: the units that the plan may use; empty for all.
         shapes: the shapes of inputs with free dimensions, such as {"input_ids": "1,128"}; a free first dimension
@@ -68,9 +68,9 @@ def plan(
     Raises:
         NotFoundError: there is no such file, function or chip.
         InvalidArgumentError: an option is wrong, or a shape is not known.
-        UnsupportedError: an operation has no unit, no plan keeps the limit, or this machine cannot be planned for.
+        UnsupportedError: an operation has no unit, no plan keeps the limit, or this machine was not measured.
     """
-    found = this_chip() if chip is None else chip_of(chip)
+    target = target_here(known_units(), constants()) if chip is None else target_of(chip_of(chip), constants())
     tell = report or _tell_nobody
     try:
         wanted = Goal(goal)
@@ -86,7 +86,7 @@ def plan(
     for title, ops, group in _steps(path, shapes or {}, tokens, function, tell):
         tell("planning")
         request = Request(title, ops, group, wanted, named, latency_limit_ms)
-        plans.append(plan_request(request, found, constants()))
+        plans.append(plan_request(request, target, constants()))
     return plans
 
 
@@ -95,22 +95,6 @@ def _unit(name: str) -> Unit:
         return Unit(name)
     except ValueError:
         raise InvalidArgumentError(f"there is no unit '{name}'; there are {', '.join(u.value for u in Unit)}") from None
-
-
-def this_chip() -> Chip:
-    """The chip of this machine.
-
-    Raises:
-        UnsupportedError: it is not in the table of chips.
-    """
-    cpu = read_cpu()
-    found = find_chip(cpu.name)
-    if found is None:
-        raise UnsupportedError(
-            f"this machine's {cpu.name} cannot be planned for: the cost model knows Apple's chips only, and nothing "
-            f"was measured here; name a chip (--chip): {', '.join(each.name for each in chips())}"
-        )
-    return found
 
 
 _Step: TypeAlias = tuple[str, list[Op], str]

@@ -1,5 +1,7 @@
 """A plan as text."""
 
+import math
+
 from rich.console import Console
 from rich.table import Table
 
@@ -29,12 +31,17 @@ def print_plan(plan: Plan) -> None:
         names = f"{len(each.ops)}: {first.op_type} {first.name}"
         names = names if len(each.ops) == 1 else f"{names} to {last.op_type} {last.name}"
         unit = f"[{COLOURS[each.unit]}]{each.unit.value}[/]"
-        table.add_row(str(index + 1), unit, escaped(names), f"{each.ms:.3g}", f"{each.joules:.2g}", escaped(each.why))
+        table.add_row(
+            str(index + 1), unit, escaped(names), f"{each.ms:.3g}", _joules(each.joules, ""), escaped(each.why)
+        )
     console.print(table)
     if len(plan.segments) > _MOST_ROWS:
         say(f"and {len(plan.segments) - _MOST_ROWS} segments more: --json and --html have them all")
     say(f"one call: {plan.ms:.3g} ms{described(plan.latency_error)}")
-    say(f"          {plan.joules:.2g} J{described(plan.joules_error)}")
+    if math.isnan(plan.joules):
+        say("          energy unavailable: the power of the units is not known")
+    else:
+        say(f"          {plan.joules:.2g} J{described(plan.joules_error)}")
     if plan.goal is Goal.THROUGHPUT:
         say(f"one call every {plan.period_ms:.3g} ms: {1e3 / plan.period_ms:.4g} a second (predicted)")
         apart = plan.apart_per_second
@@ -44,7 +51,7 @@ def print_plan(plan: Plan) -> None:
         if whole.ms is None or whole.joules is None:
             say(f"all on {whole.unit.value}: impossible, it refuses {whole.num_refused} operations")
         else:
-            say(f"all on {whole.unit.value}: {whole.ms:.3g} ms, {whole.joules:.2g} J (predicted)")
+            say(f"all on {whole.unit.value}: {whole.ms:.3g} ms, {_joules(whole.joules, ' J')} (predicted)")
     if plan.core_ml is not None:
         core = plan.core_ml
         say(
@@ -56,6 +63,10 @@ def print_plan(plan: Plan) -> None:
         say(f"[yellow]faster[/] {escaped(text_of(advice))}")
     for note in plan.notes:
         say(f"[yellow]note[/] {escaped(note)}")
+
+
+def _joules(joules: float, unit: str) -> str:
+    return "unavailable" if math.isnan(joules) else f"{joules:.2g}{unit}"
 
 
 def described(error: Score | None) -> str:

@@ -1,5 +1,6 @@
 """Plans as values that JSON can express. The names are stable: new ones may come, none changes its meaning."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,14 +23,14 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "chip": plan.chip,
         "for": plan.goal.value,
         "ms": plan.ms,
-        "joules": plan.joules,
+        "joules": _known(plan.joules),
         "period_ms": plan.period_ms,
         "apart_per_second": plan.apart_per_second,
         "ms_error": _error(plan.latency_error),
         "joules_error": _error(plan.joules_error),
         "segments": [_segment(each) for each in plan.segments],
         "whole_model_on_one_unit": [
-            {"unit": each.unit.value, "ms": each.ms, "joules": each.joules, "num_refused": each.num_refused}
+            {"unit": each.unit.value, "ms": each.ms, "joules": _known(each.joules), "num_refused": each.num_refused}
             for each in plan.wholes
         ],
         "core_ml_cpu_and_ne": None
@@ -50,7 +51,7 @@ def _segment(segment: Segment) -> dict[str, Any]:
         "unit": segment.unit.value,
         "ms": segment.ms,
         "launch_ms": segment.launch_ms,
-        "joules": segment.joules,
+        "joules": _known(segment.joules),
         "why": segment.why,
         "ops": [_op(each) for each in segment.ops],
     }
@@ -61,7 +62,7 @@ def _op(op: PlannedOp) -> dict[str, Any]:
         "name": op.name,
         "op": op.op_type,
         "ms": op.ms,
-        "joules": op.joules,
+        "joules": _known(op.joules),
         "bound": op.bound,
         "unit_ms": {unit.value: ms for unit, ms in op.unit_ms.items()},
         "refused": {
@@ -75,6 +76,11 @@ def _op(op: PlannedOp) -> dict[str, Any]:
         },
         "inputs": list(op.inputs),
     }
+
+
+def _known(joules: float | None) -> float | None:
+    """Energy; None if it is not known, which is NaN in plans."""
+    return None if joules is None or math.isnan(joules) else joules
 
 
 def _error(error: Score | None) -> dict[str, Any] | None:

@@ -12,57 +12,11 @@ from triune.graph.index import label
 from triune.graph.values import Values, attributes_of, subgraphs_of
 from triune.hardware.rules import Facts
 from triune.planning.op import PRODUCTS, Op, OpClass
+from triune.planning.op_classes import class_of
 
 KEPT: Final = ("Attention", "RMSNormalization", "RotaryEmbedding")
 """Operators that are no core operators, but that units compute as one."""
 
-_VIEWS: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Shape"})
-_MOVES: Final = frozenset(
-    {
-        "Transpose",
-        "Concat",
-        "Split",
-        "Slice",
-        "Expand",
-        "Tile",
-        "Pad",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "ScatterElements",
-        "ScatterND",
-        "Range",
-        "ConstantOfShape",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "Resize",
-        "GridSample",
-        "ReverseSequence",
-        "OneHot",
-        "Trilu",
-    }
-)
-_REDUCTIONS: Final = frozenset(
-    {
-        "Softmax",
-        "BatchNormalization",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "RMSNormalization",
-        "AveragePool",
-        "MaxPool",
-        "ReduceSum",
-        "ReduceMean",
-        "ReduceMax",
-        "ReduceMin",
-        "ReduceProd",
-        "ArgMax",
-        "ArgMin",
-        "CumSum",
-        "TopK",
-    }
-)
-_SERIAL: Final = frozenset({"LSTM", "GRU", "RNN", "If", "Loop", "NonZero", "NonMaxSuppression"})
 _INTEGERS: Final[Mapping[int, str]] = {
     TensorProto.INT8: "int8",
     TensorProto.INT16: "int16",
@@ -160,7 +114,7 @@ class _Reader:
         computed = [name for name in node.input if name and self._weight(name) is None]
         shapes = [self._shape(name, node) for name in node.output if name]
         kind = node.op_type
-        op_class = _class_of(kind)
+        op_class = class_of(kind)
         computes = op_class not in (OpClass.VIEW, OpClass.MOVE)
         op = Op(
             name=node.name or node.output[0],
@@ -310,21 +264,3 @@ class _Reader:
 
 def _is_tensor(kind: Any) -> bool:
     return kind.WhichOneof("value") == "tensor_type"
-
-
-def _class_of(op_type: str) -> OpClass:
-    if op_type in ("MatMul", "Gemm"):
-        return OpClass.MATMUL
-    if op_type in ("Conv", "ConvTranspose"):
-        return OpClass.CONV
-    if op_type == "Attention":
-        return OpClass.PRODUCT
-    for names, found in (
-        (_VIEWS, OpClass.VIEW),
-        (_MOVES, OpClass.MOVE),
-        (_REDUCTIONS, OpClass.REDUCE),
-        (_SERIAL, OpClass.SERIAL),
-    ):
-        if op_type in names:
-            return found
-    return OpClass.ELEMENTWISE

@@ -103,7 +103,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan. Every time and energy is a prediction of the cost model.
+    """A plan. Every time and energy is a prediction of the cost model; energy is NaN where the power is not known.
 
     Attributes:
         title: what is planned: the model, or a step of it.

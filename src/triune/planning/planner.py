@@ -1,171 +1,68 @@
 """Make a plan: rules and costs of each operation on each unit, then the path that serves the goal."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
-from triune.hardware.chip import Chip
-from triune.hardware.rules import Refusal, refusal, tier_of
 from triune.planning.advice import advice_of
+from triune.planning.candidates import Candidates, Request, candidates
 from triune.planning.constants import Constants
-from triune.planning.core_ml import LAUNCH_MS, core_ml_choice
-from triune.planning.cost import Costs, costs_of, sizes_of
-from triune.planning.op import Op, OpClass
+from triune.planning.core_ml import core_ml_choice
+from triune.planning.op import OpClass
 from triune.planning.placement import (
-    PathCosts,
     place_cheapest,
     place_fastest,
     place_pipeline,
     require_possible,
 )
 from triune.planning.plan import Goal, Plan, PlannedOp, Segment, Whole
-from triune.planning.units import PlannedUnit, units_of
-
-_SAME_CORES = {Unit.CPU, Unit.AMX}
-_PASSED_TWICE = 2
-"""What passes from unit to unit is written and read once more, as each has its own layout."""
+from triune.planning.units import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to plan.
-
-    Attributes:
-        title: what messages call it.
-        ops: its operations, in the order in which they run.
-        group: the class of models whose predictions it shares the error with: "convolution", "encoder", "decode",
-            "prefill".
-        goal: what the plan is for.
-        units: the units that it may use; empty for all.
-        latency_limit_ms: for the goal energy, the longest time of a call; None for that of the fastest plan, twice.
-    """
-
-    title: str
-    ops: Sequence[Op]
-    group: str
-    goal: Goal = Goal.LATENCY
-    units: tuple[Unit, ...] = ()
-    latency_limit_ms: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """The operations of a model on the units of a chip.
-
-    Attributes:
-        ops: the operations.
-        units: the units, in the order of the columns.
-        time: the costs in milliseconds.
-        energy: the costs in joules.
-        costs: the parts of each unit's costs.
-        refusals: for each operation, why units refuse it.
-    """
-
-    ops: Sequence[Op]
-    units: Sequence[PlannedUnit]
-    time: PathCosts
-    energy: PathCosts
-    costs: Sequence[Costs]
-    refusals: Sequence[Mapping[Unit, Refusal]]
-
-
-def plan(request: Request, chip: Chip, constants: Constants) -> Plan:
-    """Plan a model for a chip.
+def plan(request: Request, target: Target, constants: Constants) -> Plan:
+    """Plan a model for a chip or this machine.
 
     Raises:
-        InvalidArgumentError: the chip has no such unit, or a limit is given for another goal than energy.
+        InvalidArgumentError: the target has no such unit, or a limit is given for another goal than energy.
         UnsupportedError: an operation has no unit, or no plan keeps the limit.
     """
     if request.latency_limit_ms is not None and request.goal is not Goal.ENERGY:
         raise InvalidArgumentError("a limit of latency (--latency-limit) is for plans of least energy (--for energy)")
+    if request.goal is Goal.ENERGY and any(np.isnan(each.rates.watts) for each in target.units.values()):
+        raise UnsupportedError(
+            f"a plan of least energy needs the power of each unit, which is not known of {target.name}; name one of "
+            "Apple's chips (--chip)"
+        )
     if not request.ops:
         raise InvalidArgumentError(f"{request.title} computes nothing: there is nothing to plan")
-    found = candidates(request, chip, constants)
+    found = candidates(request, target)
     path = _path(request, found)
     segments = _segments(found, path)
     ms = sum(each.ms for each in segments)
     # All units share the memory, so that a pipeline is no faster than what passes through it.
     period = ms
     if request.goal is Goal.THROUGHPUT:
-        memory_ms = _weight_bytes(found, path) / chip.memory.gb_per_s.value / 1e6 if chip.memory.gb_per_s else 0.0
-        period = max(*(each.ms for each in segments), memory_ms)
+        bandwidth = target.memory_gb_per_s or np.inf
+        period = max(*(each.ms for each in segments), _weight_bytes(found, path) / bandwidth / 1e6)
     ane = next((each for each in found.units if each.unit is Unit.ANE), None)
     return Plan(
         title=request.title,
-        chip=chip.name,
+        chip=target.name,
         goal=request.goal,
         segments=segments,
         ms=ms,
         joules=sum(each.joules for each in segments),
         period_ms=period,
         wholes=[_whole(found, column) for column in range(len(found.units))],
-        core_ml=None if ane is None else core_ml_choice(request.ops, tier_of(chip.generation)),
+        core_ml=None if ane is None else core_ml_choice(request.ops, target.tier),
         advice=advice_of(found.ops, [each.unit for each in found.units], found.time, found.refusals, path),
-        latency_error=constants.score("latency", request.group),
-        joules_error=constants.score("joules", request.group),
-        notes=_notes(found, path, chip),
+        latency_error=constants.score("latency", request.group) if target.is_scored else None,
+        joules_error=constants.score("joules", request.group) if target.is_scored else None,
+        notes=_notes(found, path, target),
     )
-
-
-def candidates(request: Request, chip: Chip, constants: Constants) -> Candidates:
-    """Rules and costs of a request's operations on the units of a chip.
-
-    Raises:
-        InvalidArgumentError: the chip has no such unit.
-    """
-    present = units_of(chip, constants)
-    if lacking := [unit.value for unit in request.units if unit not in present]:
-        raise InvalidArgumentError(
-            f"a plan for {chip.name} cannot use {', '.join(lacking)}: nothing is known of it; it has "
-            f"{', '.join(unit.value for unit in present)}"
-        )
-    # The CPU computes products by its matrix units, through Accelerate: "cpu" alone, without them, is never better.
-    wanted = request.units or tuple(unit for unit in present if unit is not Unit.CPU or Unit.AMX not in present)
-    units = [present[unit] for unit in wanted]
-    sizes = sizes_of(request.ops)
-    tier = tier_of(chip.generation)
-    refusals: list[Mapping[Unit, Refusal]] = [
-        {each.unit: refused for each in units if (refused := refusal(op.facts, each.unit, "onnx", tier)) is not None}
-        for op in request.ops
-    ]
-    costs = [costs_of(sizes, each.rates) for each in units]
-    is_refused = np.array([[each.unit in refused for each in units] for refused in refusals])
-    passed = _PASSED_TWICE * _live_bytes(request.ops)
-    memory = chip.memory.gb_per_s.value if chip.memory.gb_per_s else min(each.rates.memory_gb_per_s for each in units)
-    launch = np.array([each.rates.launch_ms for each in units])
-    switch = np.array(
-        [
-            [0.0 if one is other or {one.unit, other.unit} == _SAME_CORES else LAUNCH_MS for other in units]
-            for one in units
-        ]
-    )
-    transfer = passed / memory / 1e6
-    # What is fused with the operation before stays with it, unless a rule parts them.
-    for index in range(1, len(request.ops)):
-        if request.ops[index].is_fused and refusals[index].keys() == refusals[index - 1].keys():
-            transfer[index] = np.inf
-    time = PathCosts(
-        np.where(is_refused, np.inf, np.stack([each.ms for each in costs], 1)),
-        launch,
-        switch,
-        transfer,
-        np.zeros(len(units)),
-    )
-    # While a segment is launched its unit draws the power that it draws at the least.
-    watts = np.array([each.rates.watts for each in units])
-    energy = PathCosts(
-        np.where(is_refused, np.inf, np.stack([each.joules for each in costs], 1)),
-        1e-3 * watts * launch,
-        1e-3 * watts[None, :] * switch,
-        1e-3 * float(watts.min()) * time.transfer,
-        np.zeros(len(units)),
-    )
-    return Candidates(request.ops, units, time, energy, costs, refusals)
 
 
 def _path(request: Request, found: Candidates) -> list[int]:
@@ -265,23 +162,6 @@ def _whole(found: Candidates, column: int) -> Whole:
     return Whole(found.units[column].unit, found.time.total(path), found.energy.total(path), 0)
 
 
-def _live_bytes(ops: Sequence[Op]) -> NDArray[np.float64]:
-    """For each operation the bytes, in fp16, of earlier results that it or a later one reads."""
-    made: dict[str, tuple[int, float]] = {}
-    change = np.zeros(len(ops) + 1)
-    last: dict[str, int] = {}
-    for index, op in enumerate(ops):
-        # A fused operation writes in the place of the one before.
-        size = max(op.written, 0.0) / max(1, len(op.outputs))
-        made.update(dict.fromkeys(op.outputs, (index, size)))
-        last.update({name: index for name in op.inputs if name in made})
-    for name, reader in last.items():
-        index, size = made[name]
-        change[index + 1] += 2 * size
-        change[reader + 1] -= 2 * size
-    return np.cumsum(change)[: len(ops)]
-
-
 def _weight_bytes(found: Candidates, path: Sequence[int]) -> float:
     """The bytes of all weights, as the units of a path hold them."""
     return sum(
@@ -290,12 +170,12 @@ def _weight_bytes(found: Candidates, path: Sequence[int]) -> float:
     )
 
 
-def _notes(found: Candidates, path: Sequence[int], chip: Chip) -> list[str]:
-    notes = [note for each in found.units for note in each.notes]
-    size, weights = chip.memory.size_gb, _weight_bytes(found, path) / 2**30
-    if size is not None and weights > size.value:
+def _notes(found: Candidates, path: Sequence[int], target: Target) -> list[str]:
+    notes = [*target.notes, *(note for each in found.units for note in each.notes)]
+    weights = _weight_bytes(found, path) / 2**30
+    if target.memory_gb is not None and weights > target.memory_gb:
         notes.append(
-            f"the weights take {weights:.3g} GB, and {chip.name} is sold with {size.value:g} GB at most: it would not "
+            f"the weights take {weights:.3g} GB, and {target.name} has {target.memory_gb:.3g} GB at most: it would not "
             "run"
         )
     return notes

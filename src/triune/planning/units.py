@@ -24,6 +24,29 @@ _FIRST_WIDE_TIER = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """What a plan is made for: a chip, or this machine.
+
+    Attributes:
+        name: "M2 Pro".
+        units: its units.
+        tier: the tier of its Neural Engine, for the rules.
+        memory_gb_per_s: the bandwidth of the memory that its units share; None if unknown.
+        memory_gb: the most memory that it has; None if unknown.
+        is_scored: whether the errors on published measurements hold for it: they are of Apple's chips.
+        notes: what was assumed.
+    """
+
+    name: str
+    units: Mapping[Unit, "PlannedUnit"]
+    tier: int
+    memory_gb_per_s: float | None
+    memory_gb: float | None
+    is_scored: bool = True
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedUnit:
     """A unit of a chip, as the cost model sees it.
 
@@ -36,6 +59,18 @@ class PlannedUnit:
     unit: Unit
     rates: Rates
     notes: tuple[str, ...] = ()
+
+
+def target_of(chip: Chip, constants: Constants) -> Target:
+    """A chip as the target of plans. Raises UnsupportedError as `units_of`."""
+    memory = chip.memory
+    return Target(
+        chip.name,
+        units_of(chip, constants),
+        tier_of(chip.generation),
+        memory.gb_per_s.value if memory.gb_per_s else None,
+        memory.size_gb.value if memory.size_gb else None,
+    )
 
 
 def units_of(chip: Chip, constants: Constants, num_gpu_cores: float | None = None) -> dict[Unit, PlannedUnit]:
@@ -143,30 +178,48 @@ def amx_rates(chip: Chip, constants: Constants) -> Rates | None:
     return _cpu_rates(chip, constants, constants.get("amx.tflops_per_core"), "amx")
 
 
+def cpu_like_rates(
+    constants: Constants,
+    curve: str,
+    *,
+    tflops: float,
+    gb_per_s: float,
+    element_bytes: float = 4,
+    watts: float = 0.0,
+) -> Rates:
+    """What a unit with this peak and bandwidth can do, with the efficiency curves of "cpu" or "gpu"."""
+    get = constants.get
+    return Rates(
+        tflops=tflops,
+        efficiency=_efficiency(curve, constants),
+        half_rows=get(f"{curve}.half_rows"),
+        half_columns=get(f"{curve}.half_columns"),
+        weights_gb_per_s=gb_per_s,
+        weights_g_per_s=1e9,
+        memory_gb_per_s=gb_per_s,
+        chip_gb_per_s=2 * gb_per_s,
+        knee_mb=get(f"{curve}.knee_mb"),
+        has_fused_attention=curve == "gpu",
+        op_ms=get(f"{curve}.op_ms"),
+        launch_ms=0.0,
+        element_bytes=element_bytes,
+        watts=watts,
+        pj_per_flop=0.0,
+        pj_per_byte=get("cpu.pj_per_byte"),
+    )
+
+
 def _cpu_rates(chip: Chip, constants: Constants, tflops_per_core: float, name: str) -> Rates | None:
     cores = chip.cpu.performance_cores
     if cores is None:
         return None
-    get = constants.get
     memory = chip.memory.gb_per_s
-    bandwidth = min(get("cpu.gb_per_s_per_core") * cores.value, memory.value if memory else float("inf"))
-    return Rates(
+    return cpu_like_rates(
+        constants,
+        "cpu",
         tflops=tflops_per_core * cores.value,
-        efficiency=_efficiency("cpu", constants),
-        half_rows=get("cpu.half_rows"),
-        half_columns=get("cpu.half_columns"),
-        weights_gb_per_s=bandwidth,
-        weights_g_per_s=1e9,
-        memory_gb_per_s=bandwidth,
-        chip_gb_per_s=2 * bandwidth,
-        knee_mb=get("cpu.knee_mb"),
-        has_fused_attention=False,
-        op_ms=get("cpu.op_ms"),
-        launch_ms=0.0,
-        element_bytes=4,
-        watts=get(f"{name}.watts_per_core") * cores.value,
-        pj_per_flop=0.0,
-        pj_per_byte=get("cpu.pj_per_byte"),
+        gb_per_s=min(constants.get("cpu.gb_per_s_per_core") * cores.value, memory.value if memory else float("inf")),
+        watts=constants.get(f"{name}.watts_per_core") * cores.value,
     )
 
 

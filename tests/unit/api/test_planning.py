@@ -1,5 +1,6 @@
 """Plans of models of every form, by `triune.plan`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import triune
 from support.smollm2 import smollm2_gguf
 from triune.api import planning
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
-from triune.core.units import Unit
-from triune.hardware.cpu import Cpu
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.hardware.facts import UnitFacts
 from triune.planning.plan import Goal
 
 
@@ -77,12 +78,14 @@ def test_unknown_chips_list_the_known(tmp_path: Path) -> None:
         triune.plan(saved(tmp_path, NET, w=WEIGHT), chip="m99")
 
 
-def test_a_machine_that_is_not_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "read_cpu", lambda: Cpu("Abacus 3000", 4, frozenset()))
-    with pytest.raises(UnsupportedError, match=r"this machine's Abacus 3000 .* \(--chip\): M1,"):
-        triune.plan(saved(tmp_path, NET, w=WEIGHT))
-    monkeypatch.setattr(planning, "read_cpu", lambda: Cpu("Apple M3 Max", 16, frozenset()))
-    (plan,) = triune.plan(saved(tmp_path, NET, w=WEIGHT))
+def test_without_a_chip_this_machine_is_planned_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path, NET, w=WEIGHT)
+    cpu = UnitFacts(UnitStatus(Unit.CPU, Presence.PRESENT), "Abacus 3000")
+    monkeypatch.setattr(planning, "known_units", lambda: [cpu])
+    with pytest.raises(UnsupportedError, match=r"Abacus 3000 .* `triune units --measure`"):
+        triune.plan(path)
+    monkeypatch.setattr(planning, "known_units", lambda: [replace(cpu, name="Apple M3 Max")])
+    (plan,) = triune.plan(path)
     assert plan.chip == "M3 Max"
 
 

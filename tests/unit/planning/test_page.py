@@ -9,12 +9,14 @@ from playwright.sync_api import Browser, expect
 from support.browser import chromium, opened
 from triune.hardware.chips import chip
 from triune.hardware.rules import Facts
+from triune.planning.candidates import Request
 from triune.planning.constants import constants
 from triune.planning.op import Op, OpClass
 from triune.planning.page import page_of
 from triune.planning.plan import Goal
-from triune.planning.planner import Request, plan
+from triune.planning.planner import plan
 from triune.planning.published import decoders, vision
+from triune.planning.units import target_of
 
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=alert(1)>"
 
@@ -27,7 +29,10 @@ def browser():
 
 def saved(tmp_path: Path, ops: list[Op], title: str = "model", goal: Goal = Goal.LATENCY) -> str:
     path = tmp_path / "plan.html"
-    path.write_text(page_of([plan(Request(title, ops, "convolution", goal), chip("M2 Pro"), constants())]), "utf-8")
+    path.write_text(
+        page_of([plan(Request(title, ops, "convolution", goal), target_of(chip("M2 Pro"), constants()), constants())]),
+        "utf-8",
+    )
     return path.as_uri()
 
 

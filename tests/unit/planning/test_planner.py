@@ -9,15 +9,17 @@ from triune.core.units import Unit
 from triune.hardware.chips import chip
 from triune.hardware.rules import Facts
 from triune.planning.as_json import as_json
+from triune.planning.candidates import Request
 from triune.planning.constants import constants
 from triune.planning.op import Op, OpClass
 from triune.planning.plan import Goal, Plan
-from triune.planning.planner import Request, plan
+from triune.planning.planner import plan
 from triune.planning.published import decoders, vision
+from triune.planning.units import target_of
 
 
 def plan_of(ops: list[Op], name: str = "M2 Pro", **options: object) -> Plan:
-    return plan(Request("model", ops, "convolution", **options), chip(name), constants())  # type: ignore[arg-type]
+    return plan(Request("model", ops, "convolution", **options), target_of(chip(name), constants()), constants())  # type: ignore[arg-type]
 
 
 def resnet() -> list[Op]:
@@ -174,7 +176,7 @@ def test_what_is_fused_stays_with_the_operation_before() -> None:
 def test_weights_larger_than_the_memory_are_told() -> None:
     ops = decoders.decoder_step("Llama-2-70B", 1, 512).ops
     (note,) = plan_of(ops).notes
-    assert note == "the weights take 128 GB, and M2 Pro is sold with 32 GB at most: it would not run"
+    assert note == "the weights take 128 GB, and M2 Pro has 32 GB at most: it would not run"
     assert plan_of(ops, "M2 Ultra").notes == []
 
 

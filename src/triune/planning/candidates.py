@@ -1,0 +1,140 @@
+"""The operations of a model on the units of a target: what each costs, and what each unit refuses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.errors import InvalidArgumentError
+from triune.core.units import Unit
+from triune.hardware.rules import Refusal, refusal
+from triune.planning.core_ml import LAUNCH_MS
+from triune.planning.cost import Costs, costs_of, sizes_of
+from triune.planning.op import Op
+from triune.planning.placement import PathCosts
+from triune.planning.plan import Goal
+from triune.planning.units import PlannedUnit, Target
+
+_SAME_CORES = {Unit.CPU, Unit.AMX}
+_PASSED_TWICE = 2
+"""What passes from unit to unit is written and read once more, as each has its own layout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to plan.
+
+    Attributes:
+        title: what messages call it.
+        ops: its operations, in the order in which they run.
+        group: the class of models whose predictions it shares the error with: "convolution", "encoder", "decode",
+            "prefill".
+        goal: what the plan is for.
+        units: the units that it may use; empty for all.
+        latency_limit_ms: for the goal energy, the longest time of a call; None for that of the fastest plan, twice.
+    """
+
+    title: str
+    ops: Sequence[Op]
+    group: str
+    goal: Goal = Goal.LATENCY
+    units: tuple[Unit, ...] = ()
+    latency_limit_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The operations of a model on the units of a chip.
+
+    Attributes:
+        ops: the operations.
+        units: the units, in the order of the columns.
+        time: the costs in milliseconds.
+        energy: the costs in joules.
+        costs: the parts of each unit's costs.
+        refusals: for each operation, why units refuse it.
+    """
+
+    ops: Sequence[Op]
+    units: Sequence[PlannedUnit]
+    time: PathCosts
+    energy: PathCosts
+    costs: Sequence[Costs]
+    refusals: Sequence[Mapping[Unit, Refusal]]
+
+
+def candidates(request: Request, target: Target) -> Candidates:
+    """Rules and costs of a request's operations on the units of a target.
+
+    Raises:
+        InvalidArgumentError: the target has no such unit.
+    """
+    present = target.units
+    if lacking := [unit.value for unit in request.units if unit not in present]:
+        raise InvalidArgumentError(
+            f"a plan for {target.name} cannot use {', '.join(lacking)}: nothing is known of it; it has "
+            f"{', '.join(unit.value for unit in present)}"
+        )
+    # The CPU computes products by its matrix units, through Accelerate: "cpu" alone, without them, is never better.
+    wanted = request.units or tuple(unit for unit in present if unit is not Unit.CPU or Unit.AMX not in present)
+    units = [present[unit] for unit in wanted]
+    sizes = sizes_of(request.ops)
+    refusals: list[Mapping[Unit, Refusal]] = [
+        {
+            each.unit: refused
+            for each in units
+            if (refused := refusal(op.facts, each.unit, "onnx", target.tier)) is not None
+        }
+        for op in request.ops
+    ]
+    costs = [costs_of(sizes, each.rates) for each in units]
+    is_refused = np.array([[each.unit in refused for each in units] for refused in refusals])
+    passed = _PASSED_TWICE * _live_bytes(request.ops)
+    memory = target.memory_gb_per_s or min(each.rates.memory_gb_per_s for each in units)
+    launch = np.array([each.rates.launch_ms for each in units])
+    switch = np.array(
+        [
+            [0.0 if one is other or {one.unit, other.unit} == _SAME_CORES else LAUNCH_MS for other in units]
+            for one in units
+        ]
+    )
+    transfer = passed / memory / 1e6
+    # What is fused with the operation before stays with it, unless a rule parts them.
+    for index in range(1, len(request.ops)):
+        if request.ops[index].is_fused and refusals[index].keys() == refusals[index - 1].keys():
+            transfer[index] = np.inf
+    time = PathCosts(
+        np.where(is_refused, np.inf, np.stack([each.ms for each in costs], 1)),
+        launch,
+        switch,
+        transfer,
+        np.zeros(len(units)),
+    )
+    # While a segment is launched its unit draws the power that it draws at the least.
+    watts = np.array([each.rates.watts for each in units])
+    energy = PathCosts(
+        np.where(is_refused, np.inf, np.stack([each.joules for each in costs], 1)),
+        1e-3 * watts * launch,
+        1e-3 * watts[None, :] * switch,
+        1e-3 * float(watts.min()) * time.transfer,
+        np.zeros(len(units)),
+    )
+    return Candidates(request.ops, units, time, energy, costs, refusals)
+
+
+def _live_bytes(ops: Sequence[Op]) -> NDArray[np.float64]:
+    """For each operation the bytes, in fp16, of earlier results that it or a later one reads."""
+    made: dict[str, tuple[int, float]] = {}
+    change = np.zeros(len(ops) + 1)
+    last: dict[str, int] = {}
+    for index, op in enumerate(ops):
+        # A fused operation writes in the place of the one before.
+        size = max(op.written, 0.0) / max(1, len(op.outputs))
+        made.update(dict.fromkeys(op.outputs, (index, size)))
+        last.update({name: index for name in op.inputs if name in made})
+    for name, reader in last.items():
+        index, size = made[name]
+        change[index + 1] += 2 * size
+        change[reader + 1] -= 2 * size
+    return np.cumsum(change)[: len(ops)]
