@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from triune.core.clock import Clock
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.hardware.energy.chip_powers import chip_powers
 from triune.hardware.energy.combined import AbsentMeter, CombinedMeter
 from triune.hardware.energy.estimate import EstimatedMeter, LoadPower
 from triune.hardware.energy.ioreport import IOReportMeter
@@ -28,19 +29,16 @@ def import_installed(name: str) -> Any:
     return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
 
 
-def this_machines_meter(
-    units: Sequence[UnitStatus], cpu_name: str, clock: Clock, powers: Sequence[LoadPower] = ()
-) -> EnergyMeter:
+def this_machines_meter(units: Sequence[UnitStatus], cpu_name: str, clock: Clock) -> EnergyMeter:
     """The meter of everything that this machine can meter. Opening the driver of a GPU takes up to a second.
 
     Args:
         units: the machine's units.
         cpu_name: the name of its CPU.
         clock: the clock of the readings.
-        powers: the power under load of units that have no meter.
     """
     if sys.platform == "darwin":
-        return apple_meter(units, cpu_name, clock, powers, import_installed)
+        return apple_meter(units, cpu_name, clock, chip_powers(cpu_name), import_installed)
     return linux_meter(units, clock, import_installed)
 
 

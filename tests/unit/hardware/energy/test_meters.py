@@ -8,6 +8,7 @@ import pytest
 from support.energy_meters import FakeNvml, FakeZeus, Zones
 from triune.core.clock import VirtualClock
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.hardware.energy.chip_powers import chip_powers
 from triune.hardware.energy.detect import apple_meter, import_installed, linux_meter
 from triune.hardware.energy.estimate import LoadPower
 from triune.hardware.energy.ioreport import IOReportMeter
@@ -200,3 +201,16 @@ def test_a_mac_with_the_library_reads_its_rails() -> None:
 def test_a_module_that_is_not_installed_is_none() -> None:
     assert import_installed("a_module_that_nobody_installs") is None
     assert import_installed("json") is not None
+
+
+def test_the_table_of_chips_gives_watts_with_their_sources() -> None:
+    powers = {power.name: power for power in chip_powers("Apple M1")}
+    assert powers["cpu"].units == {Unit.CPU, Unit.AMX}
+    assert powers["ane"].watts > 0
+    assert "measured" in powers["ane"].source
+    assert "claimed" in powers["cpu"].source
+
+
+def test_a_chip_that_the_table_does_not_have_has_no_watts() -> None:
+    assert list(chip_powers("Apple M99 Ultra")) == []
+    assert list(chip_powers("Intel(R) Xeon(R)")) == []

@@ -1,0 +1,29 @@
+"""The power under load of the parts of Apple's chips, from the table of chips."""
+
+from collections.abc import Sequence
+
+from triune.core.units import Unit
+from triune.hardware.chips import find_chip
+from triune.hardware.energy.estimate import LoadPower
+
+
+def chip_powers(name: str) -> Sequence[LoadPower]:
+    """The parts of a chip for which `chips.toml` has watts; none for a chip that it does not have.
+
+    The CPU's watts are those of its matrix unit, too: both are one rail.
+    """
+    chip = find_chip(name)
+    if chip is None:
+        return ()
+    parts = (
+        ("cpu", frozenset({Unit.CPU, Unit.AMX}), chip.cpu.watts),
+        ("gpu", frozenset({Unit.GPU}), chip.gpu.watts),
+        ("ane", frozenset({Unit.ANE}), chip.ane.watts),
+    )
+    return [
+        LoadPower(
+            name, units, watts.value, "; ".join(filter(None, (f"{watts.kind.value}, {watts.source}", watts.note)))
+        )
+        for name, units, watts in parts
+        if watts is not None
+    ]
