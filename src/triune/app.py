@@ -10,6 +10,7 @@ from triune.core.addresses import format_address
 from triune.core.cache import cache_folder
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
+from triune.core.power import Power
 from triune.core.printable import encodable, printable
 from triune.frontends.anthropic import anthropic_routes
 from triune.frontends.bodies.budget import MemoryBudget
@@ -60,6 +61,7 @@ def make_repository(
     *,
     is_missing_allowed: bool = False,
     energy: EnergyLedger | None = None,
+    power: Power | None = None,
 ) -> Repository:
     """Make a repository without opening it.
 
@@ -68,6 +70,7 @@ def make_repository(
         machine: the machine that models are loaded on; None takes this machine.
         is_missing_allowed: if True, a missing folder is reported by `Repository.open` and not here.
         energy: charges models with their energy; None does not meter it.
+        power: the power mode that models obey; None for `balanced`.
 
     Raises:
         InvalidArgumentError: a folder does not exist.
@@ -78,7 +81,7 @@ def make_repository(
         if (shown := encodable(f"{folder}")) != f"{folder}":
             raise InvalidArgumentError(f"the name of the model repository '{shown}' is not UTF-8; rename it")
     machine = machine or this_machine()
-    return Repository(settings, machine, MonotonicClock(), trials=cache_folder() / "loaded", energy=energy)
+    return Repository(settings, machine, MonotonicClock(), trials=cache_folder() / "loaded", energy=energy, power=power)
 
 
 @contextlib.asynccontextmanager
@@ -111,7 +114,10 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
     machine = this_machine(conversion_bytes=memory.conversion_bytes, run_bytes=run_bytes)
     is_missing_allowed = settings.is_exiting_on_error is False
     with metered(machine.units, settings.energy_interval_seconds) as energy:
-        repository = make_repository(settings.repository, machine, is_missing_allowed=is_missing_allowed, energy=energy)
+        power = Power(settings.power_mode)
+        repository = make_repository(
+            settings.repository, machine, is_missing_allowed=is_missing_allowed, energy=energy, power=power
+        )
         server = Server(repository, name=settings.name, is_ready_strict=settings.is_ready_strict)
         with (
             Ending(settings.exit_timeout_seconds, kill_all) as ending,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+from triune.core.power import PowerMode
 from triune.frontends.access import Access
 from triune.frontends.kserve.grpc.server import ChannelOptions
 from triune.frontends.limits import Limits
@@ -71,6 +72,7 @@ class Settings:
         exit_timeout_seconds: how long requests under way may take after the server was told to stop.
         name: the server's name in its metadata.
         energy_interval_seconds: how often the meters of energy are read; 0 does not meter energy.
+        power_mode: what is done for speed, and what without, at the start.
         has_playground: whether there is a page for browsers at `/` of the HTTP port.
     """
 
@@ -87,4 +89,5 @@ class Settings:
     exit_timeout_seconds: float = 30.0
     name: str = "triune"
     energy_interval_seconds: float = INTERVAL_SECONDS
+    power_mode: PowerMode = PowerMode.BALANCED
     has_playground: bool = True

@@ -66,6 +66,8 @@ PATHS = [
     ("GET", "/v2/models/affine/config", 200),
     ("GET", "/v2/models/affine/stats", 200),
     ("GET", "/v2/models/stats", 200),
+    ("GET", "/v2/power", 200),
+    ("POST", "/v2/power", 400),
     ("POST", "/v2/repository/index", 200),
     ("POST", "/v2/repository/models/affine/load", 200),
     ("POST", "/v2/models/affine/generate", 400),

@@ -9,6 +9,7 @@ from triune.config.configure import Source
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.clock import Clock
 from triune.core.energy import Account
+from triune.core.power import Power
 from triune.core.units import Unit
 from triune.hardware.energy.ledger import EnergyLedger
 from triune.runtimes.machine import Machine
@@ -28,6 +29,7 @@ class MachineBackend:
         *,
         try_first: TryFirst | None = None,
         energy: EnergyLedger | None = None,
+        power: Power | None = None,
     ) -> None:
         """Args:
         machine: the runtimes and units to build for.
@@ -35,12 +37,14 @@ class MachineBackend:
         settings: defaults for all models.
         try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
         energy: charges models with their energy; None does not meter it.
+        power: the server's power mode; None for full power.
         """
         self._machine = machine
         self._clock = clock
         self._settings = settings
         self._try_first = try_first
         self._energy = energy
+        self._power = power
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
         """Nothing: see `Backend.needs`."""

@@ -18,6 +18,7 @@ from triune.config.limits import DEFAULT_LIMITS as DEFAULT_MODEL_LIMITS
 from triune.config.limits import ModelLimits
 from triune.config.policy import QueueLimits
 from triune.config.settings import Completion, ModelSettings
+from triune.core.power import PowerMode
 from triune.frontends.access import Access
 from triune.frontends.kserve.grpc.server import ChannelOptions, Compression
 from triune.frontends.limits import Limits
@@ -56,6 +57,9 @@ def serve(
     playground: Annotated[bool, typer.Option(help="Show a page for browsers at / of the HTTP port.")] = True,
     allow_cpu_metrics: Annotated[bool, typer.Option(help="Export the metrics nv_cpu_*.")] = True,
     metrics_interval_ms: Annotated[float, typer.Option(min=0, help="How often nv_cpu_* are measured, at most.")] = 2000,
+    power_mode: Annotated[
+        PowerMode, typer.Option(help="What is done for speed, and what without; docs/energy.md has the table.")
+    ] = PowerMode.BALANCED,
     energy_interval_ms: Annotated[
         float, typer.Option(min=0, help="How often meters of energy are read; 0 does not meter energy.")
     ] = INTERVAL_SECONDS * 1000,
@@ -294,6 +298,7 @@ def serve(
             has_relay=grpc_relay,
         ),
         metrics=metrics,
+        power_mode=power_mode,
         energy_interval_seconds=energy_interval_ms / 1000,
         num_http_threads=http_thread_count,
         is_ready_strict=strict_readiness,

@@ -8,6 +8,7 @@ from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.energy import Account
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
+from triune.core.power import Power
 from triune.core.printable import printable
 from triune.engine.choosing import choose, take
 from triune.engine.counters import EngineState
@@ -51,6 +52,7 @@ class EngineCore:
         second_tier: SecondTier | None = None,
         adapters: Mapping[str, bytes] | None = None,
         account: Account | None = None,
+        power: Power | None = None,
     ) -> None:
         """Args:
         decoder: computes the steps. The caller closes it.
@@ -61,6 +63,7 @@ class EngineCore:
         second_tier: keeps blocks that the cache has no room for; None loses them. `close` closes it.
         adapters: the digests of the LoRA adapters that the decoder's graph was written with, by name, in that order.
         account: is charged with the energy of the steps; None where it is not metered.
+        power: the server's power mode; None for full power.
         """
         self._decoder = decoder
         self._account = account
@@ -72,7 +75,7 @@ class EngineCore:
         # The keys and values of an answer's last token are never needed.
         self.context_tokens = min(limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
         self.num_planned = 0
-        self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits)
+        self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits, power)
         self.speculator = Speculator(proposer)
         # Keys and values depend on the adapter. So blocks are shared by sequences with the same one, and files are
         # found again if it is the same after a restart, whatever its place among the others.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, InvalidArgumentError
+from triune.core.power import EFFECTS, Power
 from triune.engine.kv.hashes import block_hashes
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.plan import Piece, Plan
@@ -38,13 +39,22 @@ class SchedulerLimits:
 class Scheduler:
     """Plans steps over the sequences that it was given. Used from one thread."""
 
-    def __init__(self, pool: KVBlockPool, block_size: int, clock: Clock, limits: SchedulerLimits) -> None:
+    def __init__(
+        self,
+        pool: KVBlockPool,
+        block_size: int,
+        clock: Clock,
+        limits: SchedulerLimits,
+        power: Power | None = None,
+    ) -> None:
         """Args:
         pool: the blocks.
         block_size: tokens in a block.
         clock: tells how long sequences have waited.
         limits: what a step may hold.
+        power: the server's power mode, which may lower `step_tokens`; None for full power.
         """
+        self._power = power
         self._pool = pool
         self._block_size = block_size
         self._clock = clock
@@ -61,6 +71,12 @@ class Scheduler:
     def num_running(self) -> int:
         """Sequences with blocks."""
         return len(self._running)
+
+    @property
+    def _step_tokens(self) -> int:
+        """The most tokens of a step in the power mode of this moment."""
+        share = 1.0 if self._power is None else EFFECTS[self._power.mode].step_share
+        return max(1, int(self._limits.step_tokens * share))
 
     def add(self, sequence: Sequence) -> None:
         """Take a new sequence.
@@ -98,7 +114,7 @@ class Scheduler:
         Sequences that decode come first, then those that read their prompts, then those that wait; each in the order of
         urgency.
         """
-        now_ns, budget = self._clock.now_ns(), self._limits.step_tokens
+        now_ns, budget = self._clock.now_ns(), self._step_tokens
         pieces: list[Piece] = []
         planned: set[int] = set()
         running = self._by_urgency(self._running, now_ns)
@@ -137,7 +153,7 @@ class Scheduler:
         """
         if not drafts:
             return plan
-        budget = self._limits.step_tokens - plan.num_tokens
+        budget = max(0, self._step_tokens - plan.num_tokens)
         pieces: list[Piece] = []
         for piece in plan.pieces:
             fitting = self._fitting(piece, drafts.get(piece, ()), budget)

@@ -17,7 +17,7 @@ from triune.core.errors import InvalidArgumentError, RestrictedError, TriuneErro
 
 
 class Api(Enum):
-    """The APIs that can be restricted, with Triton's names; only `metrics` is Triune's."""
+    """The APIs that can be restricted, with Triton's names; only `metrics` and `power` are Triune's."""
 
     HEALTH = "health"
     METADATA = "metadata"
@@ -29,6 +29,7 @@ class Api(Enum):
     TRACE = "trace"
     LOGGING = "logging"
     METRICS = "metrics"
+    POWER = "power"
 
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -136,7 +137,7 @@ def _key_rules(keys: Sequence[str]) -> dict[Api, Rule]:
 def _restrictions(texts: Sequence[str], kind: str) -> dict[Api, Rule]:
     """Parse restrictions. `kind` is "api" for HTTP or "protocol" for gRPC, as in Triton's error messages."""
     option = "--http-restricted-api" if kind == "api" else "--grpc-restricted-protocol"
-    known = {each.value: each for each in Api if kind == "api" or each is not Api.METRICS}
+    known = {each.value: each for each in Api if kind == "api" or each not in (Api.METRICS, Api.POWER)}
     rules: dict[Api, Rule] = {}
     for text in texts:
         names, colon, pair = text.partition(":")

@@ -12,6 +12,7 @@ from triune.config.settings import ModelSettings
 from triune.config.speech import SPEECH
 from triune.config.transformer import TRANSFORMER
 from triune.core.clock import Clock
+from triune.core.power import Power
 from triune.hardware.energy.ledger import EnergyLedger
 from triune.runtimes.machine import Machine
 from triune.scheduling.response_cache import ResponseCache
@@ -23,6 +24,7 @@ def make_backends(
     settings: ModelSettings,
     try_first: TryFirst | None,
     energy: EnergyLedger | None = None,
+    power: Power | None = None,
 ) -> Backends:
     """Make all backends, and the response cache if the settings give it a size.
 
@@ -32,13 +34,14 @@ def make_backends(
         settings: defaults for all models.
         try_first: is called before a version is compiled; None compiles directly.
         energy: charges models with their energy; None does not meter it.
+        power: the server's power mode; None for full power.
     """
     cache = ResponseCache(settings.cache_bytes) if settings.cache_bytes is not None else None
     others = {
         ENSEMBLE: EnsembleBackend(clock, settings),
-        ENCODER: EncoderBackend(machine, clock, settings, try_first=try_first, energy=energy),
-        SPEECH: SpeechBackend(machine, clock, settings, try_first=try_first, energy=energy),
-        TRANSFORMER: TransformerBackend(machine, clock, settings, try_first=try_first, energy=energy),
+        ENCODER: EncoderBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power),
+        SPEECH: SpeechBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power),
+        TRANSFORMER: TransformerBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power),
     }
-    tensor = TensorBackend(machine, clock, settings, try_first=try_first, energy=energy)
+    tensor = TensorBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power)
     return Backends(tensor, clock, others=others, cache=cache)

@@ -14,6 +14,7 @@ from triune.config.layout import check_name
 from triune.config.parse import check_size
 from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
+from triune.core.power import Power
 from triune.core.threads import in_thread
 from triune.core.units import UnitStatus
 from triune.hardware.energy.ledger import EnergyLedger
@@ -39,6 +40,7 @@ class Repository:
     """The models of one or more folders in Triton's layout.
 
     Attributes:
+        power: the power mode that models obey.
         is_open: the initial models are loaded or have failed, and `close` was not called.
     """
 
@@ -50,6 +52,7 @@ class Repository:
         *,
         trials: Path | None = None,
         energy: EnergyLedger | None = None,
+        power: Power | None = None,
     ) -> None:
         """Args:
         settings: the folders of models, and which models are served.
@@ -58,7 +61,9 @@ class Repository:
         trials: the folder of records of trial loads: a version that is new on this machine is first loaded in a
             separate process. None: all versions are loaded directly.
         energy: charges models with their energy; None does not meter it.
+        power: the power mode that models obey; None for one that stays as it is.
         """
+        self.power = power if power is not None else Power()
         # A folder that is given twice, perhaps by different paths, is one repository.
         self._folders = tuple({folder.resolve(): folder for folder in reversed(settings.folders)}.values())[::-1]
         self._listing = Listing(self._folders)
@@ -67,7 +72,7 @@ class Repository:
         self._clock = clock
         self._trials = Trials(machine, trials, settings.models) if trials is not None else None
         try_first = self._trials.require if self._trials is not None else None
-        self._backends = make_backends(machine, clock, settings.models, try_first, energy)
+        self._backends = make_backends(machine, clock, settings.models, try_first, energy, self.power)
         self._lifecycle = Lifecycle(self._backends, self, machine, clock, settings, self._bring)
         # Requests read only this dictionary.
         self._ready = self._lifecycle.ready

@@ -1,10 +1,11 @@
 """The batcher chooses the waiting requests that run next as a batch. It does not remove them from the queue."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from triune.config.policy import BatchingPolicy
 from triune.core.datatypes import Array
+from triune.core.power import PowerMode
 from triune.scheduling.queue import Pending
 
 
@@ -49,8 +50,13 @@ class Batcher:
             wait for nothing.
     """
 
-    def __init__(self, policy: BatchingPolicy) -> None:
+    def __init__(self, policy: BatchingPolicy, min_delay_us: Callable[[PowerMode | None], int] | None = None) -> None:
+        """Args:
+        policy: the rules of the config.
+        min_delay_us: how long the oldest request waits at least, by its power mode; None for no time.
+        """
         self._policy = policy
+        self._min_delay_us = min_delay_us
         self.is_batching = policy.is_dynamic
         self.is_ending = False
         self.may_split = policy.is_dynamic and not policy.preferred_batch_sizes and not policy.max_queue_delay_us
@@ -128,10 +134,13 @@ class Batcher:
                 break
         if not chosen:
             return None
-        goes_at_ns = oldest_ns + policy.max_queue_delay_us * 1000
-        is_late = policy.max_queue_delay_us > 0 and (self.is_ending or now_ns >= goes_at_ns)
+        delay_us = policy.max_queue_delay_us
+        if self._min_delay_us is not None:
+            delay_us = max(delay_us, self._min_delay_us(chosen[0].mode))
+        goes_at_ns = oldest_ns + delay_us * 1000
+        is_late = delay_us > 0 and (self.is_ending or now_ns >= goes_at_ns)
         if best_length and not is_late:
             return FormedBatch(tuple(chosen[:best_length]), best_rows)
-        if is_late or not can_grow or policy.max_queue_delay_us == 0 or num_rows >= self._largest_preferred:
+        if is_late or not can_grow or delay_us == 0 or num_rows >= self._largest_preferred:
             return FormedBatch(tuple(chosen), num_rows)
         return WaitUntil(goes_at_ns)

@@ -20,6 +20,7 @@ from triune.core.datatypes import Array
 from triune.core.energy import Account
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.finishing import Finishing
+from triune.core.power import Power
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call, only_answer
 from triune.core.statistics import FailureReason, ModelStatistics
@@ -28,6 +29,7 @@ from triune.core.units import Unit
 from triune.scheduling.batch import Answer, Batch
 from triune.scheduling.batcher import Batcher, WaitUntil
 from triune.scheduling.lane import EligibleLanes, Lane, choose_lane, request_ns
+from triune.scheduling.preference import UnitPreference
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.worker import InlineWorker, QuickWorker, Worker
 
@@ -52,6 +54,7 @@ class Dispatcher:
         emulated: Collection[Unit] = (),
         run_limit_seconds: float = math.inf,
         accounts: Mapping[Unit, Account] | None = None,
+        power: Power | None = None,
     ) -> None:
         """Args:
         name: the model's name, for answers and messages.
@@ -64,6 +67,7 @@ class Dispatcher:
         emulated: units whose workers take only requests that name them, unless all units are emulated.
         run_limit_seconds: the time limit of a batch; after it, its requests get an error and its run is interrupted.
         accounts: are charged with the energy of each unit; None where it is not metered.
+        power: the server's power mode; None for full power.
         """
         self._name = name
         self._version = version
@@ -71,12 +75,13 @@ class Dispatcher:
         self._outputs = tuple(outputs)
         accounts = accounts or {}
         self._lanes = [Lane(worker, self._complete, accounts.get(worker.runner.unit)) for worker in workers]
-        self._eligible = EligibleLanes(self._lanes, emulated)
+        preference = UnitPreference(power, statistics) if power is not None else None
+        self._eligible = EligibleLanes(self._lanes, emulated, preference)
         self.statistics = statistics
         statistics.accounts = accounts
         self._clock = clock
         self._queue = RequestQueue(policy)
-        self._batcher = Batcher(policy)
+        self._batcher = Batcher(policy, preference.min_delay_us if preference is not None else None)
         self._timer: Timer | None = None
         self._run_limit = RunLimit(clock, run_limit_seconds, self._running, self._give_up)
         self._started: deque[Batch] = deque()
@@ -107,6 +112,7 @@ class Dispatcher:
             self.statistics.record_failure(FailureReason.REJECTED, 0)
             raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
         unit = self._eligible.unit_of(call.request) if call.request.parameters else None
+        mode = self._eligible.mode_of(call.request) if call.request.parameters else None
         future = asyncio.get_running_loop().create_future()
         now_ns = self._clock.now_ns()
         if self._direct is not None and self._direct.is_inline:
@@ -115,7 +121,9 @@ class Dispatcher:
                 future.set_result(response)
                 return future
         group = self._batcher.group_of(call.inputs)
-        pending = Pending(call, future, now_ns, group=group if unit is None else (unit, group), unit=unit)
+        if unit is not None or mode is not None:
+            group = (unit, mode, group)
+        pending = Pending(call, future, now_ns, group=group, unit=unit, mode=mode)
         try:
             self._queue.push(pending, lambda: request_ns(self._eligible.lanes_of(pending)))
         except UnavailableError:

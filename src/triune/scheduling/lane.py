@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from triune.config.policy import MIN_WAITING
 from triune.core.energy import Account, Work
 from triune.core.errors import InvalidArgumentError
+from triune.core.power import POWER_PARAMETER, PowerMode, mode_of
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest
 from triune.core.units import Unit
 from triune.scheduling.batch import Batch, num_elements
 from triune.scheduling.cost import CostEstimate, Pace
+from triune.scheduling.preference import UnitPreference
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.sizer import BatchSizer
 from triune.scheduling.worker import Worker
@@ -80,20 +82,27 @@ class EligibleLanes:
     """The lanes that a request may use: those of the unit that it names, else all that are not emulated.
 
     If all of a model's units are emulated, its config named them, so that any request may use them.
-
-    Attributes:
-        is_restricted: whether some requests may not use every lane.
     """
 
-    def __init__(self, lanes: Sequence[Lane], emulated: Collection[Unit]) -> None:
+    def __init__(
+        self, lanes: Sequence[Lane], emulated: Collection[Unit], preference: UnitPreference | None = None
+    ) -> None:
         """Args:
         lanes: all lanes of the model.
         emulated: the emulated units.
+        preference: leaves out units by the power mode; None leaves out none.
         """
+        self._preference = preference
         self._lanes = lanes
         self._units = {lane.worker.runner.unit for lane in lanes}
         self._usual = self._units.difference(emulated) or self._units
-        self.is_restricted = self._usual != self._units
+        self._is_restricted = self._usual != self._units
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether some requests may not use every lane."""
+        preference = self._preference
+        return self._is_restricted or (len(self._usual) > 1 and preference is not None and preference.is_restricting)
 
     def unit_of(self, request: InferenceRequest) -> Unit | None:
         """The unit that a request names; None if it names none.
@@ -106,18 +115,32 @@ class EligibleLanes:
             return None
         for unit in self._units:
             if unit.value == name:
-                self.is_restricted = self.is_restricted or len(self._units) > 1
+                self._is_restricted = self._is_restricted or len(self._units) > 1
                 return unit
         raise InvalidArgumentError(
             f"the request's parameter '{UNIT_PARAMETER}' is {name!r}, but model '{request.model}' is served on "
             f"{', '.join(sorted(unit.value for unit in self._units))}; name one of these, or none"
         )
 
+    def mode_of(self, request: InferenceRequest) -> PowerMode | None:
+        """The mode that a request names; None if it names none. Raises InvalidArgumentError for an unknown one."""
+        name = request.parameters.get(POWER_PARAMETER)
+        if name is None:
+            return None
+        mode = mode_of(name)
+        self._is_restricted = self._is_restricted or len(self._usual) > 1
+        return mode
+
     def lanes_of(self, pending: Pending) -> Sequence[Lane]:
         """The lanes that a request may use."""
         if not self.is_restricted:
             return self._lanes
-        units = self._usual if pending.unit is None else (pending.unit,)
+        if pending.unit is not None:
+            units: Collection[Unit] = (pending.unit,)
+        elif self._preference is not None:
+            units = self._preference.units(self._usual, pending.mode)
+        else:
+            units = self._usual
         return [lane for lane in self._lanes if lane.worker.runner.unit in units]
 
     def waiting(self, queue: RequestQueue) -> Iterable[Pending]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from triune.config.policy import MIN_WAITING, BatchingPolicy, TimeoutAction
 from triune.core.errors import UnavailableError
+from triune.core.power import PowerMode
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call
 from triune.core.units import Unit
@@ -24,6 +25,7 @@ class Pending:
         level: its priority level.
         group: requests of equal groups may share a batch.
         unit: the unit that the client asked for; None leaves the choice to the dispatcher.
+        mode: the power mode that the client asked for; None for the server's.
     """
 
     call: Call
@@ -33,6 +35,7 @@ class Pending:
     level: int = 0
     group: object = None
     unit: Unit | None = None
+    mode: PowerMode | None = None
 
 
 class RequestQueue:

@@ -55,6 +55,7 @@ class Server:
     Attributes:
         name: the server's name in its metadata.
         version: Triune's version.
+        power: the power mode of all models.
         extensions: the protocol extensions that it supports.
     """
 
@@ -69,6 +70,7 @@ class Server:
         """
         self.name = name
         self._repository = repository
+        self.power = repository.power
         self._is_ready_strict = is_ready_strict
         self._is_draining = False
         self._has_failed = False

@@ -25,6 +25,7 @@ from triune.config.settings import ModelSettings
 from triune.core.clock import Clock
 from triune.core.energy import Account
 from triune.core.errors import UnavailableError
+from triune.core.power import Power
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence, Unit
@@ -138,7 +139,11 @@ def build_encoder(
 
 
 def assemble_encoder(
-    build: EncoderBuild, settings: ModelSettings, clock: Clock, accounts: Mapping[Unit, Account]
+    build: EncoderBuild,
+    settings: ModelSettings,
+    clock: Clock,
+    accounts: Mapping[Unit, Account],
+    power: Power | None = None,
 ) -> Servable:
     """Make the servable of a build, which then belongs to it.
 
@@ -147,6 +152,7 @@ def assemble_encoder(
         settings: defaults for all models.
         clock: the clock of all measurements.
         accounts: are charged with the energy of each unit; empty where it is not metered.
+        power: the server's power mode; None for full power.
 
     Raises:
         NoThreadError: the system cannot start a thread. The caller still owns the build then.
@@ -175,6 +181,7 @@ def assemble_encoder(
         build.emulated,
         run_limit_seconds=limits.run_seconds,
         accounts=accounts,
+        power=power,
     )
     first = build.executables[0]
     reason = f"'{first.unit.value}' is the first unit of its config" if len(config.units) > 1 else _reason(build)

@@ -23,6 +23,7 @@ from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.energy import Account
 from triune.core.errors import InternalError, UnavailableError, UnsupportedError
+from triune.core.power import Power
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence, Unit
@@ -171,7 +172,11 @@ def build_speech(
 
 
 def assemble_speech(
-    build: SpeechBuild, settings: ModelSettings, clock: Clock, accounts: Mapping[Unit, Account]
+    build: SpeechBuild,
+    settings: ModelSettings,
+    clock: Clock,
+    accounts: Mapping[Unit, Account],
+    power: Power | None = None,
 ) -> Servable:
     """Start the engine of a build, which then belongs to it.
 
@@ -180,6 +185,7 @@ def assemble_speech(
         settings: defaults for all models.
         clock: the clock of all measurements.
         accounts: are charged with the energy of each unit; empty where it is not metered.
+        power: the server's power mode; None for full power.
 
     Raises:
         NoThreadError: the system cannot start a thread. The caller still owns the build then.
@@ -187,7 +193,7 @@ def assemble_speech(
     config, decoder, options = build.config, build.decoder, build.options
     num_sequences = options.max_sequences * _SEQUENCES_A_FILE
     limits = SchedulerLimits(_STEP_TOKENS, num_sequences, build.whisper.max_target_positions)
-    core = EngineCore(decoder, build.whisper.vocab_size, clock, limits, account=accounts.get(decoder.unit))
+    core = EngineCore(decoder, build.whisper.vocab_size, clock, limits, account=accounts.get(decoder.unit), power=power)
     if (account := accounts.get(build.encoder.unit)) is not None:
         build.encoder.charge(account, clock)
     statistics = new_statistics(config.message, has_distributions=settings.has_distributions)

@@ -100,4 +100,5 @@ class TensorBackend(MachineBackend):
             build.emulated,
             run_limit_seconds=limits.run_seconds,
             accounts=self._accounts(build, (each.unit for each in build.executables)),
+            power=self._power,
         )

@@ -12,6 +12,7 @@ from triune.config.model_config import ModelConfig
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.config.transformer import configure_transformer, named_unit
 from triune.core.clock import Clock
+from triune.core.power import Power
 from triune.core.servable import Servable
 from triune.hardware.energy.ledger import EnergyLedger
 from triune.runtimes.decoders import decoder_runtime, missing_decoder
@@ -36,9 +37,10 @@ class TransformerBackend(MachineBackend):
         try_first: TryFirst | None = None,
         is_trial: bool = False,
         energy: EnergyLedger | None = None,
+        power: Power | None = None,
     ) -> None:
         """As `MachineBackend`; `is_trial` says whether builds are only tried, with the smallest cache."""
-        super().__init__(machine, clock, settings, try_first=try_first, energy=energy)
+        super().__init__(machine, clock, settings, try_first=try_first, energy=energy, power=power)
         self._is_trial = is_trial
 
     def configure(self, source: Source, version: int) -> ModelConfig:
@@ -81,7 +83,7 @@ class TransformerBackend(MachineBackend):
         from triune.backends.transformer.build import assemble_transformer
 
         accounts = self._accounts(build, [build.decoder.unit])
-        return assemble_transformer(build, self._settings, self._clock, accounts)
+        return assemble_transformer(build, self._settings, self._clock, accounts, self._power)
 
     def _configure(self, source: Source, version: int) -> ModelConfig:
         folder = source.folder / str(version)

@@ -24,6 +24,7 @@ from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable
 from triune.core.energy import Account
 from triune.core.errors import InvalidArgumentError, NoMemoryError
+from triune.core.power import Power
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence, Unit
@@ -184,7 +185,11 @@ def build_transformer(
 
 
 def assemble_transformer(
-    build: TransformerBuild, settings: ModelSettings, clock: Clock, accounts: Mapping[Unit, Account]
+    build: TransformerBuild,
+    settings: ModelSettings,
+    clock: Clock,
+    accounts: Mapping[Unit, Account],
+    power: Power | None = None,
 ) -> Servable:
     """Start the engine of a build, which then belongs to it.
 
@@ -193,6 +198,7 @@ def assemble_transformer(
         settings: defaults for all models.
         clock: the clock of all measurements.
         accounts: are charged with the energy of each unit; empty where it is not metered.
+        power: the server's power mode; None for full power.
 
     Raises:
         NoThreadError: the system cannot start a thread. The caller still owns the build then.
@@ -204,7 +210,7 @@ def assemble_transformer(
     statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
     statistics.accounts = accounts
     core = EngineCore(
-        decoder, build.vocab_size, clock, build.limits, proposer, _second_tier(build), build.adapters, account
+        decoder, build.vocab_size, clock, build.limits, proposer, _second_tier(build), build.adapters, account, power
     )
     try:
         engine = Engine(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from triune.config.model_config import ModelConfig, TensorConfig
+from triune.core.power import EFFECTS, Power
 from triune.core.statistics import Duration
 from triune.repository.model import IndexEntry
 from triune.scheduling.models import LoadedVersion
@@ -35,6 +36,25 @@ def model_metadata(config: ModelConfig, versions: Sequence[int]) -> Json:
 def _tensor_metadata(tensor: TensorConfig, *, has_batch: bool) -> Json:
     shape = [-1, *tensor.dims] if has_batch else list(tensor.dims)
     return {"name": tensor.name, "datatype": tensor.datatype.value, "shape": shape}
+
+
+def power(mode: Power) -> Json:
+    """The server's power mode: what was asked for, what is obeyed and why, what it changes, and what there is."""
+    return {
+        "mode": mode.mode.value,
+        "asked": mode.asked.value,
+        "reason": mode.reason,
+        "hot_units": {unit.value: reason for unit, reason in mode.hot.items()},
+        "effects": {
+            each.value: {
+                "one_unit": effects.is_one_unit,
+                "min_delay_us": effects.min_delay_us,
+                "step_share": effects.step_share,
+                "overruled": effects.is_overruled,
+            }
+            for each, effects in EFFECTS.items()
+        },
+    }
 
 
 def statistics(models: Sequence[LoadedVersion]) -> Json:

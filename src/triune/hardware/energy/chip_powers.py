@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from triune.core.units import Unit
 from triune.hardware.chips import find_chip
 from triune.hardware.energy.estimate import LoadPower
+from triune.hardware.figures import Figure
 
 
 def chip_powers(name: str) -> Sequence[LoadPower]:
@@ -21,9 +22,9 @@ def chip_powers(name: str) -> Sequence[LoadPower]:
         ("ane", frozenset({Unit.ANE}), chip.ane.watts),
     )
     return [
-        LoadPower(
-            name, units, watts.value, "; ".join(filter(None, (f"{watts.kind.value}, {watts.source}", watts.note)))
-        )
-        for name, units, watts in parts
-        if watts is not None
+        LoadPower(part, units, figure.value, _source(figure)) for part, units, figure in parts if figure is not None
     ]
+
+
+def _source(figure: Figure) -> str:
+    return f"{figure.kind.value}, {figure.source}" + (f"; {figure.note}" if figure.note else "")

@@ -13,6 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.core.power import mode_of
+from triune.core.printable import printable
 from triune.frontends.access import OPEN, Api, Rules
 from triune.frontends.bodies.json_values import as_bool, as_object, json_name
 from triune.frontends.bodies.offload import Offload
@@ -73,6 +75,8 @@ def make_app(
     routes = [
         get(Api.METADATA, "/v2", front.server_metadata),
         get(Api.METADATA, "/v2/units", front.units),
+        get(Api.POWER, "/v2/power", front.power),
+        post(Api.POWER, "/v2/power", front.ask_power),
         get(Api.HEALTH, "/v2/health/live", front.live),
         get(Api.HEALTH, "/v2/health/ready", front.ready),
         get(Api.STATISTICS, "/v2/models/stats", front.statistics),
@@ -116,6 +120,16 @@ class _Endpoints:
 
     async def server_metadata(self, request: Request) -> Response:
         return JsonResponse(descriptions.server_metadata(self._server))
+
+    async def power(self, request: Request) -> Response:
+        return JsonResponse(descriptions.power(self._server.power), headers={"Cache-Control": "no-store"})
+
+    async def ask_power(self, request: Request) -> Response:
+        document = await self._bodies.small_object(request)
+        if unknown := sorted(document.keys() - {"mode"}):
+            raise InvalidArgumentError(f"the field '{printable(unknown[0][:64])}' is unknown; there is 'mode'")
+        self._server.power.ask(mode_of(document.get("mode")))
+        return await self.power(request)
 
     async def units(self, request: Request) -> Response:
         return JsonResponse(units_json(await self._server.units()), headers={"Cache-Control": "no-store"})

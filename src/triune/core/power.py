@@ -1,0 +1,110 @@
+"""Power modes: what a server does for speed, and what it does without."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+from triune.core.errors import InvalidArgumentError
+from triune.core.units import Unit
+
+POWER_PARAMETER: Final = "triune_power_mode"
+"""The request parameter, HTTP header (with hyphens) and gRPC metadata that name the mode for one request."""
+
+
+class PowerMode(Enum):
+    """A power mode. The value is its name in flags, requests and messages."""
+
+    HIGH_PERFORMANCE = "high_performance"
+    BALANCED = "balanced"
+    LOW_POWER = "low_power"
+
+    __hash__ = object.__hash__
+
+
+@dataclass(frozen=True, slots=True)
+class ModeEffects:
+    """What a mode changes. `docs/energy.md` has the table of all modes.
+
+    Attributes:
+        is_one_unit: whether a model uses one of its units only, the one that needs the fewest joules; else the one that
+            is ready first.
+        min_delay_us: how long the oldest request waits at least for others to share a batch with, on a worker's thread.
+        step_share: the part of the engine's `step_tokens` that a step may have.
+        is_overruled: whether a low battery or heat changes what is done.
+    """
+
+    is_one_unit: bool = False
+    min_delay_us: int = 0
+    step_share: float = 1.0
+    is_overruled: bool = True
+
+
+EFFECTS: Final[Mapping[PowerMode, ModeEffects]] = MappingProxyType(
+    {
+        PowerMode.HIGH_PERFORMANCE: ModeEffects(is_overruled=False),
+        PowerMode.BALANCED: ModeEffects(),
+        PowerMode.LOW_POWER: ModeEffects(is_one_unit=True, min_delay_us=5000, step_share=0.25),
+    }
+)
+"""What each mode changes."""
+
+FRUGAL_ORDER: Final = (Unit.ANE, Unit.AMX, Unit.CPU, Unit.GPU)
+"""The units by the watts that they draw under load where they were measured on Apple's chips, the least first (see
+`hardware/chips.toml`); AMX before the CPU, whose rail it shares and whose products it does in less time. It counts
+where a model's own joules are not known on all of its units.
+"""
+
+
+def mode_of(name: object) -> PowerMode:
+    """The mode of that name.
+
+    Raises:
+        InvalidArgumentError: there is none.
+    """
+    for mode in PowerMode:
+        if mode.value == name:
+            return mode
+    known = ", ".join(mode.value for mode in PowerMode)
+    raise InvalidArgumentError(f"there is no power mode {str(name)[:64]!r}; there are {known}")
+
+
+class Power:
+    """The mode of a server. Changed on the event loop's thread; any thread may read it.
+
+    Attributes:
+        asked: the mode that was asked for.
+        mode: the mode that is obeyed: another one if a policy overrules it.
+        reason: why another mode is obeyed; empty if it is the one asked for.
+        hot: units that are too hot, by unit with the reason; work leaves them where the model has others.
+    """
+
+    def __init__(self, asked: PowerMode = PowerMode.BALANCED) -> None:
+        self.asked = self.mode = asked
+        self.reason = ""
+        self.hot: Mapping[Unit, str] = MappingProxyType({})
+        self._low_reason = ""
+        self._seen_hot: Mapping[Unit, str] = MappingProxyType({})
+
+    def ask(self, mode: PowerMode) -> None:
+        """Change the mode that is asked for."""
+        self.asked = mode
+        self._decide()
+
+    def overrule(self, low_reason: str, hot: Mapping[Unit, str]) -> None:
+        """Tell what the machine says.
+
+        Args:
+            low_reason: why only `low_power` is to be used; empty for no reason.
+            hot: units that are too hot, with the reason.
+        """
+        self._low_reason, self._seen_hot = low_reason, hot
+        self._decide()
+
+    def _decide(self) -> None:
+        is_overruled = EFFECTS[self.asked].is_overruled
+        is_low = bool(is_overruled and self._low_reason and self.asked is not PowerMode.LOW_POWER)
+        self.mode = PowerMode.LOW_POWER if is_low else self.asked
+        self.reason = self._low_reason if is_low else ""
+        self.hot = self._seen_hot if is_overruled else MappingProxyType({})
