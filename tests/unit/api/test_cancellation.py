@@ -39,6 +39,10 @@ MODELS = {
         w=Gather<axis=1>(q,last) a=Abs(w) m=Min(a,one) c=Acos(m) y=Mul(c,two) }""",
         {"q": [[0.001, 0.002, 0, 0.9999], [0, 0.001, 0, 0.99995]]},
     ),
+    "softplus(x) - x": (
+        "g (float[4] x) => (float[4] y) { p=Softplus(x) y=Sub(p,x) }",
+        {"x": [8, 8.1, 8.2, 8.3]},
+    ),
     "a branch for large inputs": (
         """g (float[4] x) => (float[4] y) <float limit={700}, float one={1}> {
         m=ReduceMax<keepdims=0>(x) b=Greater(m,limit) y=If(b)<

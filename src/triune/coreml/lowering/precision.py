@@ -44,7 +44,10 @@ def marked_for_fp32(node: NodeProto, options: LowerOptions, wide: Collection[str
     """
     marks: list[str] = []
     is_wide = node.op_type in ALWAYS_FP32 or any(name in wide for name in node.output if name)
-    if options.keep_fp32 & {node.name, node.op_type} or carries_state(node) or (is_wide and node.op_type in _NORMS):
+    # What a comparison found wrong in fp16 is wrong by the operation itself, and not only by its operands.
+    is_blamed = not options.wide.isdisjoint(node.output)
+    is_named = bool(options.keep_fp32 & {node.name, node.op_type})
+    if is_blamed or is_named or carries_state(node) or (is_wide and node.op_type in _NORMS):
         marks.append(_KEPT)
     if is_wide:
         marks.append(_WIDE)

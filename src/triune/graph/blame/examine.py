@@ -89,12 +89,11 @@ def examine(
             samples = [each for each in certain if _is_wrong(each, halved.run(each.arrays), simulation, tolerance)]
             found = search(simulation, samples, wide, tolerance, deadline) if samples else {}
             branches, left = _branches(simulation, untaken)
-    except TriuneError:
+    except TriuneError as error:
         # The runtime lacks an operator in one of the variants: the comparison's own verdict stands.
-        import traceback
-
-        traceback.print_exc()
-        return Examined(notes=tuple(unknown))
+        kinds = _some(list(dict.fromkeys(each.inputs.name for each in wrong)))
+        doubt = f"fp16 differs from the source for {kinds}, and why could not be found: {error}"
+        return Examined(notes=(*unknown, doubt) if wrong else tuple(unknown))
     notes: list[str] = []
     if found:
         kinds = _some(list(dict.fromkeys(each.name for each in samples)))

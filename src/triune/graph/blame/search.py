@@ -113,6 +113,9 @@ def _pruned(
     for name in [*found]:
         if time.monotonic() > deadline or len(found) <= 1:
             break
+        # Leaving out what is in `wide` shows nothing. Core ML computes some of these in fp16 unless they are named.
+        if name in wide:
+            continue
         # A node that only hands numbers on costs nothing, and without it they would be rounded in between.
         fewer = {each: node for each, node in found.items() if each != name}
         halved = simulation.halved({*wide, *fewer}, is_watched=False)
