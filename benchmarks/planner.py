@@ -10,14 +10,21 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from triune.core.units import Unit
+from triune.hardware.chips import chip
+from triune.planning.candidates import Request
 from triune.planning.constants import Constants, Score, constants, parse_constants
+from triune.planning.planner import plan
+from triune.planning.published.decoders import decoder_step
+from triune.planning.published.encoders import bert, whisper_encoder
 from triune.planning.published.measurements import LeftOut, Measurement, read_measurements
 from triune.planning.published.predict import Predictor
+from triune.planning.published.vision import resnet_50
+from triune.planning.units import target_of
 
 BEST_PUBLISHED = 0.31
 """The median error of the best published analytic model (arXiv:2606.22283, chapter 18: 68 graphs on one M1)."""
@@ -100,6 +107,8 @@ def fit(rows: Sequence[Measurement], predictor: Predictor) -> dict[str, float]:
                 for factor in (math.exp(step), math.exp(-step)):
                     while True:
                         tried = {**numbers, name: numbers[name] * factor}
+                        if "efficiency" in name and tried[name] > 1:
+                            break
                         found = loss(tried)
                         if found >= best - 1e-9:
                             break
@@ -159,6 +168,25 @@ def show_left_out(left: Sequence[LeftOut]) -> None:
         print(f"{count:4}  {reason}")
 
 
+def show_table(given: Constants, name: str = "M2 Pro") -> None:
+    """Models that people ask for, on each unit of a chip alone: predicted, from published shapes."""
+    models = {
+        "BERT base, 128 tokens": ("encoder", bert(128)),
+        "GPT-2, prompt of 512": ("prefill", decoder_step("GPT-2", 512, 0)),
+        "GPT-2, a token after 512": ("decode", decoder_step("GPT-2", 1, 512)),
+        "ResNet-50, 224x224": ("convolution", resnet_50()),
+        "Whisper base, encoder, 30 s": ("encoder", whisper_encoder("base")),
+    }
+    print(f"\nPredicted for {name}, fp16 (fp32 on cpu and amx), ms a call on each unit alone; no figure is measured")
+    print(f"{'':30}{''.join(f'{unit.value:>9}' for unit in Unit)}   half within, nine of ten within")
+    for title, (group, net) in models.items():
+        request = Request(title, net.ops, group, units=tuple(Unit))
+        found = {each.unit: each.ms for each in plan(request, target_of(chip(name), given), given).wholes}
+        error = given.score("latency", group)
+        known = f"{error.median:.0%}, {error.ninth:.0%}" if error else "not scored"
+        print(f"{title:30}{''.join(f'{found[unit]:9.3g}' for unit in Unit)}   {known}")
+
+
 def write(path: Path, numbers: Mapping[str, float], found: Sequence[Score], num_fitted: int) -> None:
     lines = [
         "# The constants of the cost model. Written by benchmarks/planner.py: do not edit.",
@@ -191,11 +219,13 @@ def main() -> None:
         write(target, numbers, found, len(others))
         given = parse_constants(target.read_text(encoding="utf-8"))
     else:
-        given = replace(constants(), scores=())
+        given = constants()
     show("Fitted to:", scores(others, predictor, given))
     show(f"Held out (the best published analytic model: {BEST_PUBLISHED:.0%}):", scores(held_out, predictor, given))
+    show("Held out, by the constants where the search begins:", scores(held_out, predictor, Constants(PRIOR, (), "")))
     show_worst(held_out, predictor, given)
     show_left_out(left)
+    show_table(given)
 
 
 if __name__ == "__main__":

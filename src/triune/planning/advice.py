@@ -9,14 +9,16 @@ import numpy as np
 
 from triune.core.units import Unit
 from triune.hardware.rules import Refusal, Rule
-from triune.planning.op import Op
+from triune.planning.cost import costs_of, sizes_of
+from triune.planning.op import Op, OpClass
 from triune.planning.placement import PathCosts, place_fastest
 from triune.planning.plan import Advice
+from triune.planning.units import PlannedUnit
+
+_APPLE: Final = "Apple, Deploying Transformers on the Apple Neural Engine, 2022"
 
 _ALIGNED: Final = 32
-"""The Neural Engine's memory has last axes of multiples of 64 bytes: 32 elements of fp16 (Apple, "Deploying
-Transformers on the Apple Neural Engine", 2022).
-"""
+"""The Neural Engine's memory has last axes of multiples of 64 bytes: 32 elements of fp16 (the same article)."""
 _WORTH_SAYING: Final = 0.01
 """A change that saves less than this share of the time is not named."""
 _WASTED_BYTES: Final = 1e6
@@ -35,7 +37,7 @@ class _Lifted:
 
 def advice_of(
     ops: Sequence[Op],
-    units: Sequence[Unit],
+    planned: Sequence[PlannedUnit],
     time: PathCosts,
     refusals: Sequence[Mapping[Unit, Refusal]],
     path: Sequence[int],
@@ -45,8 +47,9 @@ def advice_of(
     For each rule that refuses operations: the time of the fastest plan if the operations were replaced by such as the
     unit takes, and cost there what the fastest of the other units needs for them.
     """
+    units = [each.unit for each in planned]
     now = time.total(place_fastest(time))
-    found: list[Advice] = []
+    found = _layout(ops, planned, path, now)
     for each in _lifted(ops, refusals):
         column = units.index(each.rule.unit)
         costs = time.ops.copy()
@@ -60,6 +63,27 @@ def advice_of(
             found.append(Advice(what, saved, each.rule.source))
     found.sort(key=lambda each: -(each.saves_ms or 0))
     return [*found, *_padding(ops, units, path)]
+
+
+def _layout(ops: Sequence[Op], planned: Sequence[PlannedUnit], path: Sequence[int], now: float) -> list[Advice]:
+    """Products with weights on the Neural Engine are faster as 1x1 convolutions."""
+    products = [
+        op
+        for op, column in zip(ops, path, strict=True)
+        if planned[column].unit is Unit.ANE and op.op_class is OpClass.MATMUL
+    ]
+    if not products:
+        return []
+    rates = next(each.rates for each in planned if each.unit is Unit.ANE)
+    convolutions = [replace(op, op_class=OpClass.CONV) for op in products]
+    before, after = (float(costs_of(sizes_of(some), rates).ms.sum()) for some in (products, convolutions))
+    if before - after <= _WORTH_SAYING * now:
+        return []
+    what = (
+        f"on the ane the products with weights ({len(products)} of them, {_some([op.name for op in products])}) are "
+        "faster as 1x1 convolutions of (batch, channels, 1, positions): convert with --layout ane"
+    )
+    return [Advice(what, before - after, _APPLE)]
 
 
 def _lifted(ops: Sequence[Op], refusals: Sequence[Mapping[Unit, Refusal]]) -> list[_Lifted]:
@@ -88,7 +112,7 @@ def _padding(ops: Sequence[Op], units: Sequence[Unit], path: Sequence[int]) -> l
         f"on the ane a last axis of {size} takes the memory of {padded}, since rows there are multiples of 64 bytes: "
         f"pad it to {padded}, or put a longer axis last"
     )
-    return [Advice(what, None, "Apple, Deploying Transformers on the Apple Neural Engine, 2022")]
+    return [Advice(what, None, _APPLE)]
 
 
 def _padded(size: int) -> int:

@@ -58,7 +58,7 @@ def plan(request: Request, target: Target, constants: Constants) -> Plan:
         period_ms=period,
         wholes=[_whole(found, column) for column in range(len(found.units))],
         core_ml=None if ane is None else core_ml_choice(request.ops, target.tier),
-        advice=advice_of(found.ops, [each.unit for each in found.units], found.time, found.refusals, path),
+        advice=advice_of(found.ops, found.units, found.time, found.refusals, path),
         latency_error=constants.score("latency", request.group) if target.is_scored else None,
         joules_error=constants.score("joules", request.group) if target.is_scored else None,
         notes=_notes(found, path, target),

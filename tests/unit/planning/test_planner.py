@@ -14,7 +14,7 @@ from triune.planning.constants import constants
 from triune.planning.op import Op, OpClass
 from triune.planning.plan import Goal, Plan
 from triune.planning.planner import plan
-from triune.planning.published import decoders, vision
+from triune.planning.published import decoders, encoders, vision
 from triune.planning.units import target_of
 
 
@@ -131,6 +131,15 @@ def test_refusals_split_segments_and_say_what_to_replace() -> None:
     assert advice.saves_ms is not None
     # What it saves is at most what the model is slower with it.
     assert 0 < advice.saves_ms < found.ms - plan_of(resnet()).ms + 0.5
+
+
+def test_products_on_the_neural_engine_are_faster_as_convolutions() -> None:
+    products = encoders.bert(128, layers=6).ops
+    found = plan_of(products, units=(Unit.ANE,))
+    advice = next(each for each in found.advice if "--layout ane" in each.what)
+    convolutions = plan_of(encoders.bert(128, layers=6, has_convolutions=True).ops, units=(Unit.ANE,))
+    assert advice.saves_ms == pytest.approx(found.ms - convolutions.ms)
+    assert not any("--layout ane" in each.what for each in convolutions.advice)
 
 
 def test_long_rows_are_to_be_padded() -> None:

@@ -83,21 +83,22 @@ def _residual(net: Sketch, channels: int, width: int, batch: int, side: int) -> 
 
 
 def _transformer(net: Sketch, width: int, batch: int, side: int) -> None:
+    """Attention to pixels and to the text. Apple's conversion writes its products as 1x1 convolutions."""
     pixels, heads = side * side, 8
-    rows = batch * pixels
+    rows, high = batch * pixels, batch * side
     net.norm(rows * width)
-    net.conv(width, width, 1, batch * side, side)
+    net.conv(width, width, 1, high, side)
     net.norm(rows * width)
-    net.linear(rows, width, 3 * width)
+    net.conv(width, 3 * width, 1, high, side)
     net.attention(pixels, pixels, batch * heads, width // heads)
-    net.linear(rows, width, width)
+    net.conv(width, width, 1, high, side)
     net.norm(rows * width)
-    net.linear(rows, width, width)
-    net.linear(batch * 77, 768, 2 * width)
+    net.conv(width, width, 1, high, side)
+    net.conv(768, 2 * width, 1, batch, 77)
     net.attention(pixels, 77, batch * heads, width // heads)
-    net.linear(rows, width, width)
+    net.conv(width, width, 1, high, side)
     net.norm(rows * width)
-    net.linear(rows, width, 8 * width)
+    net.conv(width, 8 * width, 1, high, side)
     net.pointwise(rows * 4 * width, 2)
-    net.linear(rows, 4 * width, width)
-    net.conv(width, width, 1, batch * side, side)
+    net.conv(4 * width, width, 1, high, side)
+    net.conv(width, width, 1, high, side)

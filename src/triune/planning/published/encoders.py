@@ -6,13 +6,16 @@ from triune.planning.published.sketch import Sketch
 from triune.planning.published.vision import transformer_block
 
 
-def bert(tokens: int, width: int = 768, layers: int = 12, hidden: int = 3072) -> Sketch:
+def bert(
+    tokens: int, width: int = 768, layers: int = 12, hidden: int = 3072, *, has_convolutions: bool = False
+) -> Sketch:
     """BERT (arXiv:1810.04805): base has 12 layers of 768; DistilBERT (arXiv:1910.01108) 6 of them; MiniLM 6 of 384."""
     net = Sketch()
     net.move(tokens * width)
     net.norm(tokens * width)
     for _ in range(layers):
-        transformer_block(net, tokens, width, width // 64 if width >= 768 else 12, hidden)
+        heads = width // 64 if width >= 768 else 12
+        transformer_block(net, tokens, width, heads, hidden, has_convolutions=has_convolutions)
     return net
 
 

@@ -18,13 +18,6 @@ def product(rows: int, inner: int, columns: int) -> Sketch:
     return net
 
 
-def product_of_inputs(rows: int, inner: int, columns: int) -> Sketch:
-    """A product of two inputs."""
-    net = Sketch()
-    net.product(1, rows, inner, columns)
-    return net
-
-
 def attention_block(tokens: int, width: int, heads: int) -> Sketch:
     """Self-attention with its projections."""
     net = Sketch()

@@ -197,15 +197,16 @@ _VISION: Mapping[str, tuple[str, Callable[[], Sketch]]] = {
     "MobileViTv2-1.0": ("convolution", vision.mobilevit_v2),
     "CenterNet (ResNet34 backbone)": ("convolution", vision.centernet_resnet_34),
     "ViT-B/16": ("encoder", vision.vit_base_16),
-    "distilbert-base seq128 b1": ("encoder", lambda: encoders.bert(128, layers=6)),
+    # Apple's article is about its own form of the model, with 1x1 convolutions.
+    "distilbert-base seq128 b1": ("encoder", lambda: encoders.bert(128, layers=6, has_convolutions=True)),
     "Parakeet FastConformer encoder 600M L=2885": ("encoder", lambda: encoders.fast_conformer(2885)),
 }
 
 _KERNELS: Mapping[str, Callable[[], Sketch]] = {
     "llama_lm_head (Llama-3.2-1B head)": lambda: kernels.product(1, 2048, 128256),
-    "matmul 256^3": lambda: kernels.product_of_inputs(256, 256, 256),
-    "matmul 2048^3": lambda: kernels.product_of_inputs(2048, 2048, 2048),
-    "matmul 4096^3": lambda: kernels.product_of_inputs(4096, 4096, 4096),
+    "matmul 256^3": lambda: kernels.product(256, 256, 256),
+    "matmul 2048^3": lambda: kernels.product(2048, 2048, 2048),
+    "matmul 4096^3": lambda: kernels.product(4096, 4096, 4096),
     "matvec 2560x2560 const weights": lambda: kernels.product(1, 2560, 2560),
     # Assumed: one row, "decode-shaped", with 4096 outputs.
     "matmul inner-4096 (bandwidth-bound)": lambda: kernels.product(1, 4096, 4096),
@@ -218,8 +219,8 @@ _KERNELS: Mapping[str, Callable[[], Sketch]] = {
     "Attention ViT S=197": lambda: kernels.attention_block(197, 768, 12),
     "Attention S=512": lambda: kernels.attention_block(512, 768, 12),
     # Assumed: large enough to fill the unit.
-    "saturated matmul": lambda: kernels.product_of_inputs(4096, 4096, 4096),
-    "fp32 GEMM/FLOP peak": lambda: kernels.product_of_inputs(4096, 4096, 4096),
+    "saturated matmul": lambda: kernels.product(4096, 4096, 4096),
+    "fp32 GEMM/FLOP peak": lambda: kernels.product(4096, 4096, 4096),
 }
 
 

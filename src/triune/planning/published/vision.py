@@ -133,16 +133,28 @@ def vit_base_16(size: int = 224) -> Sketch:
     return net
 
 
-def transformer_block(net: Sketch, tokens: int, width: int, heads: int, hidden: int) -> None:
-    """One layer of an encoder: attention and a feed-forward network, with norms and residuals."""
+def transformer_block(
+    net: Sketch, tokens: int, width: int, heads: int, hidden: int, *, has_convolutions: bool = False
+) -> None:
+    """One layer of an encoder: attention and a feed-forward network, with norms and residuals.
+
+    `has_convolutions`: products with weights are 1x1 convolutions, as in the Neural Engine's layout.
+    """
+
+    def linear(inner: int, columns: int) -> None:
+        if has_convolutions:
+            net.conv(inner, columns, 1, 1, tokens)
+        else:
+            net.linear(tokens, inner, columns)
+
     net.norm(tokens * width)
-    net.linear(tokens, width, 3 * width)
+    linear(width, 3 * width)
     net.attention(tokens, tokens, heads, width // heads)
-    net.linear(tokens, width, width)
+    linear(width, width)
     net.pointwise(tokens * width, 2)
     net.norm(tokens * width)
-    net.linear(tokens, width, hidden)
-    net.linear(tokens, hidden, width)
+    linear(width, hidden)
+    linear(hidden, width)
     net.pointwise(tokens * width, 2)
 
 
