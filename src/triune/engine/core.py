@@ -263,6 +263,7 @@ class EngineCore:
     def check(self) -> None:
         """Verify the laws of queues and blocks. Raises an InternalError that names the broken one."""
         self._scheduler.check()
+        self.speculator.check()
 
     def close(self) -> None:
         """Write the prefix cache to its second tier, if there is one. No sequence may be left; no call may follow."""

@@ -1,10 +1,12 @@
 """Guesses change no answer: neither its tokens, nor their probabilities, whatever is asked and whatever is guessed."""
 
 import math
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import Sample
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
+from triune.engine.speculation.draft import DraftModel
 from triune.engine.speculation.proposer import Proposer
 from triune.engine.structured.compiler import ConstraintCompiler
 from triune.engine.structured.constraint import Constraint
@@ -34,7 +37,13 @@ class Knowing:
         self._errors = errors
         self.forgotten: list[Sequence] = []
 
-    def propose(self, sequence: Sequence, count: int) -> Seq[int]:
+    def propose(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, Seq[int]]:
+        return {sequence: self._drafts(sequence, count) for sequence, count in wanted.items()}
+
+    def check(self) -> None:
+        pass
+
+    def _drafts(self, sequence: Sequence, count: int) -> Seq[int]:
         begin = len(sequence.tokens)
         (answer,) = (each for each in self._answers if each[: len(sequence.prompt)] == list(sequence.prompt))
         return [
@@ -121,12 +130,109 @@ def test_right_guesses_save_steps(compiler: ConstraintCompiler) -> None:
     assert num_right < num_plain / 3
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    asked=st.lists(
+        st.tuples(
+            parameters,
+            st.one_of(st.none(), constraints),
+            st.integers(0, 10),
+            st.frozensets(st.integers(0, VOCAB - 1), max_size=20),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    seed=st.integers(0, 1000),
+    num_blocks=st.integers(8, 40),
+    draft_blocks=st.integers(1, 40),
+    step_tokens=st.integers(1, 64),
+)
+def test_a_draft_model_that_is_the_model_is_always_right(
+    compiler: ConstraintCompiler, asked: list[Asked], seed: int, num_blocks: int, draft_blocks: int, step_tokens: int
+) -> None:
+    """Whatever its cache has room for: sampled and constrained answers, too, since it draws the same numbers."""
+    plain, plain_samples, num_plain = answers(compiler, asked, seed, num_blocks, None)
+    decoder = RandomDecoder(seed)
+    decoder.num_blocks, decoder.block_size = draft_blocks, 3
+    draft = DraftModel(decoder, 100, step_tokens)
+    guessed, samples, num_steps = answers(compiler, asked, seed, num_blocks, draft)
+    for one, other in zip(plain, guessed, strict=True):
+        assert (one.tokens, one.finish_reason) == (other.tokens, other.finish_reason)
+        assert plain_samples[one] == samples[other]
+    assert not draft.is_broken
+    assert draft.pool.num_used == 0
+    if draft_blocks == 40 and num_plain > 60:
+        assert num_steps < num_plain
+
+
+class Reciting(ScriptedDecoder):
+    """Its logits follow from all tokens in its cache."""
+
+    def __init__(self, errors: frozenset[int]) -> None:
+        super().__init__(b"-", num_blocks=30, block_size=3)
+        self._errors = errors
+        self._memory = np.full((30, 3), -1)
+
+    def run(self, step: DecoderStep) -> NDArray[np.float32]:
+        logits = np.zeros((len(step.input_ids), VOCAB), np.float32)
+        for which, past in enumerate(step.past_lengths):
+            begin, end = step.subsequence_begins[which : which + 2]
+            blocks = step.block_indices[slice(*step.block_indices_begins[which : which + 2])]
+            for row in range(begin, end):
+                at = past + row - begin
+                self._memory[blocks[at // 3], at % 3] = step.input_ids[row]
+                context = self._memory[blocks].reshape(-1)[: at + 1]
+                assert (context >= 0).all()
+                logits[row, (zlib.crc32(bytes(context.tolist())) + (int(at) in self._errors)) % 5] = 9
+        return logits[step.logits_indices]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    prompts=st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=20), min_size=1, max_size=3),
+    errors=st.frozensets(st.integers(0, 50), max_size=1),
+)
+def test_after_a_wrong_guess_the_draft_model_reads_the_right_tokens(
+    prompts: list[list[int]], errors: frozenset[int]
+) -> None:
+    draft = DraftModel(Reciting(errors), 100)
+    engine = EngineCore(Reciting(frozenset()), VOCAB, VirtualClock(), proposer=draft)
+    sequences = [engine.add(prompt, SamplingParameters(temperature=0), Ending(30)) for prompt in prompts]
+    run(engine)
+    assert not draft.is_broken
+    # Guesses after a wrong one were never checked. So each place has one wrong guess at most, and only where it errs.
+    num_wrong = engine.speculator.num_checked - engine.speculator.num_right
+    assert num_wrong <= len(errors) * len(sequences)
+    assert engine.speculator.num_right > 0
+
+
+class Failing(ScriptedDecoder):
+    def run(self, step: DecoderStep) -> NDArray[np.float32]:
+        raise RuntimeError("no more power")
+
+
+def test_a_draft_model_that_fails_costs_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    draft = DraftModel(Failing(b"-"), 100)
+    engine = EngineCore(ScriptedDecoder(b"abc"), VOCAB, VirtualClock(), proposer=draft)
+    sequence = engine.add([1], SamplingParameters(temperature=0), Ending(6))
+    run(engine)
+    assert sequence.tokens[1:] == list(b"bcabca")
+    assert draft.is_broken
+    assert [each.message for each in caplog.records] == [
+        "the draft model failed; no tokens are guessed any more until the model is loaded again"
+    ]
+
+
 class TinyDecoder(ScriptedDecoder):
     """Three tokens, whose probabilities depend on the token before: `LAW`."""
 
+    def __init__(self, *args: Any, law: NDArray[np.float64] | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._law = LAW if law is None else law
+
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         logits = np.full((len(step.logits_indices), VOCAB), -np.inf, np.float32)
-        logits[:, :3] = np.log(LAW)[step.input_ids[step.logits_indices]]
+        logits[:, :3] = np.log(self._law)[step.input_ids[step.logits_indices]]
         return logits
 
 
@@ -139,17 +245,31 @@ class Stubborn:
     def __init__(self, drafts: list[int]) -> None:
         self._drafts = drafts
 
-    def propose(self, sequence: Sequence, count: int) -> Seq[int]:
-        return self._drafts[:count]
+    def propose(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, Seq[int]]:
+        return {sequence: self._drafts[:count] for sequence, count in wanted.items()}
+
+    def check(self) -> None:
+        pass
 
     def forget(self, sequence: Sequence) -> None:
         pass
 
 
-@pytest.mark.parametrize("drafts", [[0, 0, 0], [2, 1, 2], [1, 2, 0]], ids=str)
-def test_the_law_of_the_answers_is_the_models(drafts: list[int]) -> None:
+def near(law: NDArray[np.float64]) -> Proposer:
+    """A draft model whose probabilities are near those of the model, and not equal."""
+    return DraftModel(TinyDecoder(b"-", num_blocks=4096, law=(law + 0.2) / 1.6), 100)
+
+
+PROPOSERS = {
+    **{str(drafts): Stubborn(drafts) for drafts in ([0, 0, 0], [2, 1, 2], [1, 2, 0])},
+    "draft model": near(LAW),
+}
+
+
+@pytest.mark.parametrize("name", PROPOSERS)
+def test_the_law_of_the_answers_is_the_models(name: str) -> None:
     number = 4000
-    engine = EngineCore(TinyDecoder(b"-", num_blocks=4096), VOCAB, VirtualClock(), proposer=Stubborn(drafts))
+    engine = EngineCore(TinyDecoder(b"-", num_blocks=4096), VOCAB, VirtualClock(), proposer=PROPOSERS[name])
     sequences = [engine.add([0], SamplingParameters(seed=seed), Ending(3)) for seed in range(number)]
     run(engine)
     assert engine.speculator.num_guessed > number

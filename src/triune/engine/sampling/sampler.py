@@ -6,7 +6,8 @@ for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -75,6 +76,16 @@ class SamplingState:
             )
         state = {"state": value.state, "inc": value.increment}
         self._random.bit_generator.state = {"bit_generator": "PCG64", "state": state, "has_uint32": 0, "uinteger": 0}
+
+    def fork(self) -> "SamplingState":
+        """A second state at the same place, which reports no probabilities."""
+        other = copy(self)
+        other.parameters = replace(self.parameters, num_logprobs=None)
+        if not self.parameters.is_greedy:
+            other._random = np.random.Generator(np.random.PCG64(0))
+            other.random_state = self.random_state
+        other._seen, other._counts = dict(self._seen), dict(self._counts)
+        return other
 
     def append(self, token: int) -> None:
         """Record a token of the answer. Call this once for each token that was accepted."""

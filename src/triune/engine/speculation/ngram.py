@@ -1,5 +1,6 @@
 """Guesses that a sequence goes on as it did after the same tokens before (prompt lookup)."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import Final
 
@@ -20,16 +21,23 @@ class NgramProposer:
     def __init__(self) -> None:
         self._histories: dict[Sequence, _History] = {}
 
-    def propose(self, sequence: Sequence, count: int) -> Seq[int]:
+    def propose(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, Seq[int]]:
         """See `Proposer`."""
-        history = self._histories.get(sequence)
-        if history is None:
-            history = self._histories[sequence] = _History()
-        return continuation(history.latest(sequence.tokens), count)
+        found = {sequence: self._continuation(sequence, count) for sequence, count in wanted.items()}
+        return {sequence: tokens for sequence, tokens in found.items() if tokens}
 
     def forget(self, sequence: Sequence) -> None:
         """See `Proposer`."""
         self._histories.pop(sequence, None)
+
+    def check(self) -> None:
+        """See `Proposer`. Nothing is held that could break."""
+
+    def _continuation(self, sequence: Sequence, count: int) -> Seq[int]:
+        history = self._histories.get(sequence)
+        if history is None:
+            history = self._histories[sequence] = _History()
+        return continuation(history.latest(sequence.tokens), count)
 
 
 class _History:

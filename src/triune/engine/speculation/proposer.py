@@ -1,5 +1,6 @@
 """The seam of what guesses tokens."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import Protocol
 
@@ -9,10 +10,21 @@ from triune.engine.sequence import Sequence
 class Proposer(Protocol):
     """Guesses how sequences go on. Used from the engine's thread."""
 
-    def propose(self, sequence: Sequence, count: int) -> Seq[int]:
-        """Guess the next tokens of a sequence: at most `count` of them, or none."""
+    def propose(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, Seq[int]]:
+        """Guess the next tokens of sequences.
+
+        Args:
+            wanted: how many tokens to guess at most, for each sequence.
+
+        Returns:
+            the tokens, where there are any.
+        """
         ...
 
     def forget(self, sequence: Sequence) -> None:
         """Free what is held for a sequence that has ended. Does nothing if that is nothing."""
+        ...
+
+    def check(self) -> None:
+        """Verify the laws of what is held. Raises an InternalError that names the broken one."""
         ...

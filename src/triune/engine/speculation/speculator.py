@@ -13,14 +13,16 @@ from triune.engine.speculation.proposer import Proposer
 class Speculator:
     """Guesses tokens that follow those of a step.
 
-    Guesses are tokens, not distributions. The tokens of an answer are drawn as without guesses, one after the other; a
-    guess only saves the step in which its token would have been computed. This is rejection sampling (Leviathan et
-    al., 2023, arXiv:2211.17192) for a proposal that has all its probability on one token: it is accepted with the
-    probability that the model gives it, and else another token is drawn from the rest.
+    Guesses are tokens, not distributions. The tokens of an answer are drawn as without guesses, one after the other, by
+    the same random numbers; a guess only saves the step in which its token would have been computed. So answers are the
+    same, however guesses are made. With guesses that know nothing of the random numbers this is rejection sampling
+    (Leviathan et al., 2023, arXiv:2211.17192) for a proposal that has all its probability on one token: it is accepted
+    with the probability that the model gives it, and else another token is drawn from the rest.
 
     Attributes:
         num_guessed: the guesses that were computed so far.
         num_right: those of them that became part of an answer.
+        num_checked: those of them that were compared with an answer's token: guesses after a wrong one are not.
     """
 
     def __init__(self, proposer: Proposer | None) -> None:
@@ -32,18 +34,27 @@ class Speculator:
         self._accuracies: dict[Sequence, Accuracy] = {}
         self.num_guessed = 0
         self.num_right = 0
+        self.num_checked = 0
 
     def drafts(self, plan: Plan) -> Mapping[Piece, Seq[int]]:
         """Guesses of the tokens that follow the pieces of a step."""
         choosing = plan.choosing
         least_rate = self._cost.least_rate(len(choosing), plan.num_tokens) if self._proposer is not None else 1.0
         found: dict[Piece, Seq[int]] = {}
+        wanted: dict[Sequence, int] = {}
         for piece in choosing:
             # A sequence that reads its prompt has waited for this step long enough.
             if piece.end - piece.begin > 1:
                 continue
-            drafts = self._forced(piece.sequence) or self._proposed(piece.sequence, least_rate)
-            if drafts:
+            if drafts := self._forced(piece.sequence):
+                found[piece] = drafts
+            elif count := self._num_worth(piece.sequence, least_rate):
+                wanted[piece.sequence] = count
+        if self._proposer is None or not wanted:
+            return found
+        proposed = self._proposer.propose(wanted)
+        for piece in choosing:
+            if drafts := _fitting(piece.sequence, proposed.get(piece.sequence, ())):
                 found[piece] = drafts
         return found
 
@@ -64,6 +75,7 @@ class Speculator:
                 # Where the last guess completes an answer, no token follows it.
                 num_right = sum(each.token == draft for each, draft in zip(chosen, piece.drafts, strict=False))
                 self.num_right += num_right
+                self.num_checked += min(num_right + 1, len(piece.drafts), len(chosen))
                 accuracy = self._accuracies.get(piece.sequence)
                 if accuracy is not None:
                     accuracy.observe(num_right, len(piece.drafts))
@@ -76,20 +88,28 @@ class Speculator:
         if self._proposer is not None:
             self._proposer.forget(sequence)
 
+    def check(self) -> None:
+        """Verify the laws of what guesses. Raises an InternalError that names the broken one."""
+        if self._proposer is not None:
+            self._proposer.check()
+
     def _forced(self, sequence: Sequence) -> Seq[int]:
         return sequence.matcher.forced()[:MAX_DRAFTS] if sequence.matcher is not None else ()
 
-    def _proposed(self, sequence: Sequence, least_rate: float) -> Seq[int]:
-        if self._proposer is None:
-            return ()
+    def _num_worth(self, sequence: Sequence, least_rate: float) -> int:
+        """How many tokens to guess for a sequence."""
+        left = sequence.ending.max_tokens - sequence.num_answered - 1
+        if self._proposer is None or left < 1:
+            return 0
         accuracy = self._accuracies.get(sequence)
         if accuracy is None:
             accuracy = self._accuracies[sequence] = Accuracy()
         count = accuracy.num_worth(least_rate)
         if not count:
             accuracy.rest()
-            return ()
-        drafts = self._proposer.propose(sequence, count)
-        if drafts and sequence.matcher is not None:
-            drafts = drafts[: sequence.matcher.num_fitting(drafts)]
-        return drafts
+        return min(count, left)
+
+
+def _fitting(sequence: Sequence, drafts: Seq[int]) -> Seq[int]:
+    """The first of some guesses, as far as the constraint allows them."""
+    return drafts[: sequence.matcher.num_fitting(drafts)] if drafts and sequence.matcher is not None else drafts

@@ -29,6 +29,10 @@ class Matcher:
         self._vocab_size = vocab_size
         self._end_tokens = [*end_tokens]
 
+    def fork(self) -> Matcher:
+        """A second matcher at the same place."""
+        return Matcher(self._grammar, self._matcher.deep_copy(), self._vocab_size, self._end_tokens)
+
     @property
     def is_ended(self) -> bool:
         """Whether the answer is complete and nothing may follow, or the model has ended it."""

@@ -44,10 +44,10 @@ def test_a_long_text_is_searched_in_its_latest_part() -> None:
     for token in tokens[100:]:
         sequence.tokens.append(token)
         if len(sequence.tokens) % 7 == 0:
-            proposer.propose(sequence, 2)
+            proposer.propose({sequence: 2})
     sequence.tokens += sequence.tokens[-_WINDOW + 4 : -_WINDOW + 6]
-    assert proposer.propose(sequence, 2) == sequence.tokens[-_WINDOW + 4 :][:2]
+    assert proposer.propose({sequence: 2}) == {sequence: sequence.tokens[-_WINDOW + 4 :][:2]}
     sequence.tokens += sequence.tokens[100:102]
-    assert proposer.propose(sequence, 2) == [], "it is not remembered"
+    assert proposer.propose({sequence: 2}) == {}, "it is not remembered"
     proposer.forget(sequence)
     proposer.forget(sequence)

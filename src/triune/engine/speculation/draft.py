@@ -1,0 +1,217 @@
+"""Guesses of a small model, which reads the same tokens as the large one and has KV blocks of its own."""
+
+import logging
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.decoder import DecoderExecutable, DecoderStep
+from triune.core.errors import InternalError
+from triune.engine.kv.hashes import block_hashes, root_hash
+from triune.engine.kv.pool import KVBlockPool
+from triune.engine.kv.table import BlockTable
+from triune.engine.sampling.sampler import FAILED, SamplingState, sample
+from triune.engine.sequence import Sequence
+from triune.engine.structured.matcher import Matcher
+
+_STEP_TOKENS: Final = 512
+
+_log = logging.getLogger(__name__)
+
+
+class DraftModel:
+    """A `Proposer`.
+
+    A guess is the token that the small model's logits give for the sequence's own parameters and its next random
+    number. The large model draws with the same number, so that the two agree the more often, the closer their
+    distributions are; with greedy choice, when both prefer the same token. LoRA adapters do not change the small model.
+
+    Attributes:
+        is_broken: whether the small model has failed; it guesses nothing more then.
+    """
+
+    def __init__(self, decoder: DecoderExecutable, context_tokens: int, step_tokens: int = _STEP_TOKENS) -> None:
+        """Args:
+        decoder: the small model, with the vocabulary of the large one. The caller closes it.
+        context_tokens: the most tokens that it reads of a sequence; none is guessed for longer ones.
+        step_tokens: the most tokens that it reads before it guesses. A sequence that has more new ones waits for its
+            first guess.
+        """
+        self._decoder = decoder
+        self._context_tokens = context_tokens
+        self._step_tokens = step_tokens
+        self._pool = KVBlockPool(decoder.num_blocks)
+        self._cursors: dict[Sequence, _Cursor] = {}
+        self.is_broken = False
+
+    @property
+    def pool(self) -> KVBlockPool:
+        """The small model's KV blocks."""
+        return self._pool
+
+    def propose(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, Seq[int]]:
+        """See `Proposer`. A failure of the small model is logged, and costs no answer."""
+        if self.is_broken:
+            return {}
+        try:
+            return self._propose(wanted)
+        except Exception:  # noqa: BLE001 - a defect costs guesses, and no answer
+            _log.exception("the draft model failed; no tokens are guessed any more until the model is loaded again")
+            self.is_broken = True
+            for sequence in list(self._cursors):
+                self.forget(sequence)
+            return {}
+
+    def forget(self, sequence: Sequence) -> None:
+        """See `Proposer`. Full blocks stay in the small model's prefix cache."""
+        cursor = self._cursors.pop(sequence, None)
+        if cursor is not None:
+            cursor.table.free()
+
+    def check(self) -> None:
+        """See `Proposer`."""
+        self._pool.check()
+        held = {block for cursor in self._cursors.values() for block in cursor.table.blocks}
+        if len(held) != self._pool.num_used:
+            raise InternalError(f"{self._pool.num_used} KV blocks of the draft model are used; {len(held)} are held")
+
+    def _propose(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, Seq[int]]:
+        guesses: list[_Guess] = []
+        rows: list[_Row] = []
+        budget = self._step_tokens
+        for sequence, count in wanted.items():
+            cursor = self._cursor(sequence)
+            first, last = cursor.num_tokens, min(len(sequence.tokens), cursor.num_tokens + budget)
+            is_complete = last == len(sequence.tokens)
+            if (
+                first == last
+                or len(sequence.tokens) + count > self._context_tokens
+                or not self._has_room(cursor, last + (count - 1 if is_complete else 0), wanted)
+            ):
+                continue
+            budget -= last - first
+            rows.append(_Row(sequence.tokens[first:last], first, cursor.table.blocks, is_complete))
+            cursor.num_tokens = last
+            if is_complete:
+                guesses.append(_Guess(sequence, cursor, count))
+        going = guesses
+        while rows:
+            logits = self._decoder.run(_step(rows))
+            going = _drawn(going, logits)
+            rows = [
+                _Row(each.tokens[-1:], len(each.sequence.tokens) + len(each.tokens) - 1, each.cursor.table.blocks)
+                for each in going
+            ]
+        for each in guesses:
+            # Keys and values of the last guess are not computed.
+            each.cursor.guessed = each.tokens[: len(each.tokens) - 1]
+        return {each.sequence: each.tokens for each in guesses if each.tokens}
+
+    def _cursor(self, sequence: Sequence) -> "_Cursor":
+        """What is held for a sequence, without guesses that were wrong."""
+        size = self._decoder.block_size
+        cursor = self._cursors.get(sequence)
+        if cursor is None:
+            cursor = self._cursors[sequence] = _Cursor(BlockTable(self._pool, size, root_hash()))
+        if not cursor.table.blocks:
+            cursor.guessed = []
+            cursor.num_tokens = cursor.table.share(block_hashes(sequence.tokens[:-1], size))
+            return cursor
+        came = sequence.tokens[cursor.num_tokens :]
+        wrong = (at for at, pair in enumerate(zip(cursor.guessed, came, strict=False)) if pair[0] != pair[1])
+        num_right = next(wrong, min(len(cursor.guessed), len(came)))
+        cursor.num_tokens = min(cursor.num_tokens + num_right, len(sequence.tokens) - 1)
+        cursor.guessed = []
+        cursor.table.write(sequence.tokens, cursor.num_tokens)
+        cursor.table.truncate(cursor.num_tokens)
+        return cursor
+
+    def _has_room(self, cursor: "_Cursor", num_tokens: int, wanted: Mapping[Sequence, int]) -> bool:
+        """Allocate blocks; if there are not enough, those of sequences that are not guessed for now are given up."""
+        if cursor.table.grow(num_tokens):
+            return True
+        for other in self._cursors.keys() - wanted.keys():
+            self.forget(other)
+        return cursor.table.grow(num_tokens)
+
+
+@dataclass(eq=False, slots=True)
+class _Cursor:
+    """How far the small model has read a sequence.
+
+    Attributes:
+        table: its blocks.
+        num_tokens: the sequence's tokens whose keys and values are in the blocks.
+        guessed: the guesses whose keys and values are behind them.
+    """
+
+    table: BlockTable
+    num_tokens: int = 0
+    guessed: list[int] = field(default_factory=list[int])
+
+
+class _Row(NamedTuple):
+    """The tokens of one sequence in a step."""
+
+    tokens: Seq[int]
+    past: int
+    blocks: Seq[int]
+    has_logits: bool = True
+
+
+class _Guess:
+    """One sequence while tokens are guessed for it."""
+
+    def __init__(self, sequence: Sequence, cursor: _Cursor, count: int) -> None:
+        self.sequence = sequence
+        self.cursor = cursor
+        self.tokens: list[int] = []
+        self.state: SamplingState = sequence.sampling.fork()
+        self._matcher: Matcher | None = sequence.matcher.fork() if sequence.matcher is not None else None
+        self._count = count
+
+    def allowed(self) -> NDArray[np.bool_] | None:
+        """The tokens that the answer's constraint allows next."""
+        if self._matcher is None:
+            return None
+        place = self.sequence.num_answered + len(self.tokens)
+        return self._matcher.allowed(may_end=place >= self.sequence.ending.min_tokens)
+
+    def take(self, token: int) -> bool:
+        """Take a guess. Returns whether another one follows."""
+        if token == FAILED.token:
+            return False
+        self.tokens.append(token)
+        if len(self.tokens) == self._count or token in self.sequence.ending.stop_tokens:
+            return False
+        self.state.append(token)
+        if self._matcher is not None:
+            self._matcher.accept(token)
+            return not self._matcher.is_ended
+        return True
+
+
+def _drawn(going: Seq[_Guess], logits: NDArray[np.float32]) -> list[_Guess]:
+    """Draw a guess for each of `going` from its row of logits. Returns those for which another one follows."""
+    samples = sample(logits, [each.state for each in going], [each.allowed() for each in going])
+    return [each for each, found in zip(going, samples, strict=True) if each.take(found.token)]
+
+
+def _step(rows: Seq[_Row]) -> DecoderStep:
+    counts = [len(row.tokens) for row in rows]
+    begins = np.cumsum([0, *counts], dtype=np.int32)
+    ends = zip(rows, begins[1:].tolist(), strict=True)
+    return DecoderStep(
+        input_ids=np.fromiter(chain.from_iterable(row.tokens for row in rows), np.int64),
+        position_ids=np.concatenate([np.arange(row.past, row.past + len(row.tokens)) for row in rows]),
+        past_lengths=np.array([row.past for row in rows], np.int32),
+        subsequence_begins=begins,
+        block_indices=np.fromiter(chain.from_iterable(row.blocks for row in rows), np.int32),
+        block_indices_begins=np.cumsum([0, *(len(row.blocks) for row in rows)], dtype=np.int32),
+        logits_indices=np.array([end - 1 for row, end in ends if row.has_logits], np.int64),
+    )
