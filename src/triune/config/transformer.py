@@ -24,7 +24,7 @@ from triune.protos.model_config_pb2 import ModelInstanceGroup
 from triune.runtimes.machine import Machine
 from triune.runtimes.registry import ROWS
 
-Speculation: TypeAlias = Literal["off", "ngram"]
+Speculation: TypeAlias = Literal["off", "ngram", "draft"]
 
 TRANSFORMER: Final = "transformer"
 """The name of the backend in config.pbtxt."""
@@ -64,7 +64,9 @@ class TransformerOptions:
         max_sequences: the most sequences that run at the same time.
         disk_cache_bytes: the most bytes of files for what the cache has no room for; None writes none.
         speculation: what guesses the next tokens of answers: "ngram" guesses that a text goes on as it did after the
-            same tokens before, "off" guesses only what a constraint leaves no choice of.
+            same tokens before, "draft" asks the draft model, "off" guesses only what a constraint leaves no choice of.
+        draft_model: the small model that guesses: the path of a checkpoint within the model's folder, or the name of
+            another model of the repository, whose newest version is loaded once more; None for none.
         adapters: folders of LoRA adapters by name, within the model's folder; those in `VERSION/adapters` need none.
         reproducible: whether logits depend on the tokens before them only, and not on what else a step computes.
     """
@@ -77,6 +79,7 @@ class TransformerOptions:
     max_sequences: int = _MAX_SEQUENCES
     disk_cache_bytes: int | None = None
     speculation: Speculation = "off"
+    draft_model: str | None = None
     adapters: Mapping[str, str] = field(default_factory=dict[str, str])
     reproducible: bool = False
 
@@ -121,11 +124,24 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
         step_tokens=read_count(given, "step_tokens") or _STEP_TOKENS,
         max_sequences=read_count(given, "max_sequences") or _MAX_SEQUENCES,
         disk_cache_bytes=read_count(given, "disk_cache_bytes"),
-        speculation=cast("Speculation", read_choice(given, "speculation", get_args(Speculation)) or "off"),
+        speculation=_speculation(given),
+        draft_model=given.get("draft_model"),
         adapters=_folders(given, "adapters"),
         reproducible=read_choice(given, "reproducible", ("true", "false")) == "true",
     )
     return _in_fp32(options) if options.reproducible else options
+
+
+def _speculation(given: Mapping[str, str]) -> Speculation:
+    """What guesses tokens: a draft model if there is one, and nothing else is named."""
+    has_draft = "draft_model" in given
+    chosen = read_choice(given, "speculation", get_args(Speculation)) or ("draft" if has_draft else "off")
+    if has_draft != (chosen == "draft"):
+        raise InvalidArgumentError(
+            f"parameter 'speculation' is '{chosen}', and 'draft_model' is "
+            f"{'given' if has_draft else 'missing'}: 'draft' needs it, and nothing else takes it"
+        )
+    return cast("Speculation", chosen)
 
 
 def _in_fp32(options: TransformerOptions) -> TransformerOptions:

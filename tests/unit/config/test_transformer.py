@@ -142,7 +142,8 @@ def test_parameters(tmp_path: Path) -> None:
         "step_tokens": "128",
         "max_sequences": "3",
         "disk_cache_bytes": "2000000",
-        "speculation": "ngram",
+        "speculation": "draft",
+        "draft_model": "small",
     }
     folder = model(tmp_path, "model.gguf", config="".join(parameter(*each) for each in given.items()))
     options = read_transformer_options(configured(folder).message)
@@ -158,7 +159,13 @@ def test_parameters(tmp_path: Path) -> None:
             "'cache_tipe'; backend 'transformer' knows adapters, cache_",
         ),
         (parameter("own_process", "true"), InvalidArgumentError, "'own_process'; backend"),
-        (parameter("speculation", "model"), InvalidArgumentError, "must be one of off, ngram"),
+        (parameter("speculation", "model"), InvalidArgumentError, "must be one of off, ngram, draft"),
+        (parameter("speculation", "draft"), InvalidArgumentError, "'draft', and 'draft_model' is missing"),
+        (
+            parameter("speculation", "ngram") + parameter("draft_model", "small"),
+            InvalidArgumentError,
+            "'ngram', and 'draft_model' is given",
+        ),
         (parameter("cache_type", "int7"), InvalidArgumentError, "must be one of fp32, fp16, bf16, int8"),
         (parameter("cache_bytes", "1e9"), InvalidArgumentError, "'1e9'; it must be a whole number"),
         (parameter("cache_bytes", "0"), InvalidArgumentError, "'0'; it must be a whole number of 1 or more"),

@@ -11,6 +11,7 @@ from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.transformer.adapters import read_adapters
 from triune.backends.transformer.checkpoint import DecoderFiles, open_decoder_files
+from triune.backends.transformer.draft import Draft, load_draft, open_draft
 from triune.backends.transformer.warm_up import warm_up
 from triune.config.configure import Source
 from triune.config.limits import limits_of
@@ -25,6 +26,7 @@ from triune.core.decoder import DecoderExecutable
 from triune.core.energy import Account
 from triune.core.errors import InvalidArgumentError, NoMemoryError
 from triune.core.power import Power
+from triune.core.printable import printable
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence, Unit
@@ -36,7 +38,9 @@ from triune.engine.kv.second_tier import SecondTier
 from triune.engine.moving.transfers import Movable
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.servable import TextServable
+from triune.engine.speculation.draft import DraftModel
 from triune.engine.speculation.ngram import NgramProposer
+from triune.engine.speculation.proposer import Proposer
 from triune.engine.text.side import TextSide
 from triune.engine.weights.key import weights_key
 from triune.hardware.memory import usable_memory
@@ -69,6 +73,7 @@ class TransformerBuild(Build):
         num_threads: CPU threads of a step.
         duration_ns: how long the build took.
         movable: what it takes to move its answers to another server.
+        draft: the small model that guesses tokens; None without one.
     """
 
     decoder: DecoderExecutable
@@ -81,6 +86,7 @@ class TransformerBuild(Build):
     num_threads: int
     duration_ns: int
     movable: Movable
+    draft: Draft | None
 
     @property
     def precisions(self) -> Mapping[Unit, str]:
@@ -88,9 +94,15 @@ class TransformerBuild(Build):
         return {self.decoder.unit: self.decoder.precision}
 
     def close(self) -> None:
-        """Free the decoder, and what compiles constraints."""
+        """Free the decoders, and what compiles constraints."""
         self.text.constraints.close()
+        self.close_decoders()
+
+    def close_decoders(self) -> None:
+        """Free the decoder, and that of the draft model."""
         self.decoder.close()
+        if self.draft is not None:
+            self.draft.decoder.close()
 
     def __str__(self) -> str:
         decoder, threads = self.decoder, f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
@@ -99,7 +111,7 @@ class TransformerBuild(Build):
             f"on {decoder.unit.value} ({'emulated, ' if self.emulated else ''}{self.runtime}, {decoder.precision}, "
             f"{threads}, a cache of {num_tokens} tokens "
             f"in {decoder.num_blocks * decoder.block_bytes >> 20} MiB"
-            f"{_with_adapters(self.adapters)}) in {self.duration_ns / 1e9:.2f} s"
+            f"{_with_adapters(self.adapters)}{_with_draft(self.draft)}) in {self.duration_ns / 1e9:.2f} s"
         )
 
 
@@ -135,6 +147,7 @@ def build_transformer(
     vocab_size = files.vocab_size
     text = TextSide.of(files.tokenizer(), files.chat_template, vocab_size)
     attempt.check()
+    draft_files = open_draft(options, source, vocab_size, text.tokenizer)
     read = read_adapters(config, source, version, options, adapters or {}, files.architecture)
     attempt.check()
     graph = files.write(context_tokens, read)
@@ -148,22 +161,38 @@ def build_transformer(
         cache_type=options.cache_type,
         is_reproducible=options.reproducible,
     )
+    draft: Draft | None = None
     try:
         attempt.check()
+        if draft_files is not None:
+            draft = load_draft(
+                draft_files,
+                load_decoder(runtime),
+                options,
+                unit=config.units[0],
+                context_tokens=context_tokens,
+                num_threads=machine.num_cores,
+            )
+            attempt.check()
         if not is_trial:
-            decoder.allocate(_num_blocks(decoder, options, context_tokens))
+            decoder.allocate(_num_blocks(decoder, options, context_tokens, draft))
+            if draft is not None:
+                draft.allocate(decoder)
         is_gpu = decoder.unit is Unit.GPU and machine.status(decoder.unit).presence is Presence.PRESENT
-        warm_up(
-            decoder,
-            clock,
-            name=config.name,
-            num_tokens=min(options.step_tokens, context_tokens) if is_gpu else 1,
-            num_sequences=options.max_sequences,
-        )
-        attempt.check()
+        for each in (decoder,) if draft is None else (decoder, draft.decoder):
+            warm_up(
+                each,
+                clock,
+                name=config.name,
+                num_tokens=min(options.step_tokens, context_tokens) if is_gpu else 1,
+                num_sequences=options.max_sequences,
+            )
+            attempt.check()
     except BaseException:
         text.constraints.close()
         decoder.close()
+        if draft is not None:
+            draft.decoder.close()
         raise
     limits = SchedulerLimits(options.step_tokens, options.max_sequences, context_tokens)
     return TransformerBuild(
@@ -180,6 +209,7 @@ def build_transformer(
         machine.num_cores,
         clock.now_ns() - started_ns,
         Movable.of(weights_key(config.path), decoder),
+        draft,
         emulated=frozenset(unit for unit in config.units if machine.status(unit).presence is Presence.EMULATED),
     )
 
@@ -205,7 +235,9 @@ def assemble_transformer(
     """
     config, decoder = build.config, build.decoder
     limits = limits_of(config.parameters, settings.limits)
-    proposer = NgramProposer() if build.options.speculation == "ngram" else None
+    proposer: Proposer | None = NgramProposer() if build.options.speculation == "ngram" else None
+    if build.draft is not None:
+        proposer = DraftModel(build.draft.decoder, build.draft.context_tokens, build.limits.step_tokens)
     account = accounts.get(decoder.unit)
     statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
     statistics.accounts = accounts
@@ -222,7 +254,7 @@ def assemble_transformer(
             statistics=statistics,
             max_running=build.limits.sequences,
             limits=limits.queue,
-            close_decoder=decoder.close,
+            close_decoder=build.close_decoders,
             run_limit_seconds=limits.run_seconds,
             movable=build.movable,
         )
@@ -234,6 +266,10 @@ def assemble_transformer(
 
 def _with_adapters(adapters: Mapping[str, bytes]) -> str:
     return f", adapters {', '.join(adapters)}" if adapters else ""
+
+
+def _with_draft(draft: Draft | None) -> str:
+    return f", draft model {printable(draft.name)}" if draft is not None else ""
 
 
 def _second_tier(build: TransformerBuild) -> SecondTier | None:
@@ -264,14 +300,17 @@ def _context_tokens(files: DecoderFiles, options: TransformerOptions) -> int:
     return options.context_tokens or longest
 
 
-def _num_blocks(decoder: DecoderExecutable, options: TransformerOptions, context_tokens: int) -> int:
-    """The blocks of the cache, at least 1."""
+def _num_blocks(
+    decoder: DecoderExecutable, options: TransformerOptions, context_tokens: int, draft: Draft | None
+) -> int:
+    """The blocks of the cache, at least 1. Memory for it holds the cache of the draft model, too."""
+    block_bytes = decoder.block_bytes + (draft.block_bytes(decoder) if draft is not None else 0)
     if options.cache_bytes is not None:
-        num_blocks = options.cache_bytes // decoder.block_bytes
+        num_blocks = options.cache_bytes // block_bytes
         if not num_blocks:
             raise InvalidArgumentError(
                 f"parameter 'cache_bytes' is {options.cache_bytes}; a block of {decoder.block_size} tokens takes "
-                f"{decoder.block_bytes} bytes"
+                f"{block_bytes} bytes"
             )
         if options.cache_bytes > (available := usable_memory().available):
             raise NoMemoryError(
@@ -281,7 +320,7 @@ def _num_blocks(decoder: DecoderExecutable, options: TransformerOptions, context
         return num_blocks
     num_tokens = max(context_tokens, options.max_sequences * _SEQUENCE_TOKENS)
     available = usable_memory().available // _SHARE_OF_MEMORY
-    return max(1, min(-(-num_tokens // decoder.block_size), available // decoder.block_bytes))
+    return max(1, min(-(-num_tokens // decoder.block_size), available // block_bytes))
 
 
 def _reason(build: TransformerBuild) -> str:

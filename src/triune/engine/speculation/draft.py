@@ -10,12 +10,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from triune.core.decoder import DecoderExecutable, DecoderStep
+from triune.core.decoder import DecoderExecutable, DecoderStep, best_tokens
 from triune.core.errors import InternalError
 from triune.engine.kv.hashes import block_hashes, root_hash
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.kv.table import BlockTable
-from triune.engine.sampling.sampler import FAILED, SamplingState, sample
+from triune.engine.sampling.sampler import FAILED, SamplingState, sample_row
 from triune.engine.sequence import Sequence
 from triune.engine.structured.matcher import Matcher
 
@@ -101,8 +101,12 @@ class DraftModel:
                 guesses.append(_Guess(sequence, cursor, count))
         going = guesses
         while rows:
-            logits = self._decoder.run(_step(rows))
-            going = _drawn(going, logits)
+            step = _step(rows)
+            if all(each.takes_best for each in going):
+                tokens = self._decoder.run_greedy(step).tolist()
+            else:
+                tokens = _drawn(going, self._decoder.run(step))
+            going = [each for each, token in zip(going, tokens, strict=True) if each.take(token)]
             rows = [
                 _Row(each.tokens[-1:], len(each.sequence.tokens) + len(each.tokens) - 1, each.cursor.table.blocks)
                 for each in going
@@ -175,6 +179,11 @@ class _Guess:
         self._matcher: Matcher | None = sequence.matcher.fork() if sequence.matcher is not None else None
         self._count = count
 
+    @property
+    def takes_best(self) -> bool:
+        """Whether the next token is the one with the largest logit."""
+        return self._matcher is None and self.state.takes_best
+
     def allowed(self) -> NDArray[np.bool_] | None:
         """The tokens that the answer's constraint allows next."""
         if self._matcher is None:
@@ -196,10 +205,10 @@ class _Guess:
         return True
 
 
-def _drawn(going: Seq[_Guess], logits: NDArray[np.float32]) -> list[_Guess]:
-    """Draw a guess for each of `going` from its row of logits. Returns those for which another one follows."""
-    samples = sample(logits, [each.state for each in going], [each.allowed() for each in going])
-    return [each for each, found in zip(going, samples, strict=True) if each.take(found.token)]
+def _drawn(guesses: Seq[_Guess], logits: NDArray[np.float32]) -> list[int]:
+    """Draw a token for each guess from its row of logits."""
+    rows = zip(guesses, logits, best_tokens(logits).tolist(), strict=True)
+    return [sample_row(row, best, each.state, each.allowed()).token for each, row, best in rows]
 
 
 def _step(rows: Seq[_Row]) -> DecoderStep:

@@ -1,0 +1,120 @@
+"""The small model that guesses tokens for a large one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from triune.backends.transformer.checkpoint import DecoderFiles, open_decoder_files
+from triune.config.configure import Source
+from triune.config.layout import inside, is_version
+from triune.config.transformer import GGUF_FILENAME, TransformerOptions
+from triune.core.decoder import DecoderExecutable
+from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.core.printable import printable
+from triune.core.units import Unit
+from triune.engine.weights.tokenizer.tokenizer import Tokenizer
+from triune.runtimes.decoders import LoadDecoder
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A draft model that is compiled.
+
+    Attributes:
+        name: as the config has it.
+        decoder: the decoder with its cache.
+        context_tokens: the most tokens of a sequence that it guesses for.
+    """
+
+    name: str
+    decoder: DecoderExecutable
+    context_tokens: int
+
+    def block_bytes(self, model: DecoderExecutable) -> int:
+        """The memory that it takes for the tokens of one block of the model that it guesses for."""
+        return -(-model.block_size * self.decoder.block_bytes // self.decoder.block_size)
+
+    def allocate(self, model: DecoderExecutable) -> None:
+        """Give it a cache of as many tokens as that of the model. Raises NoMemoryError."""
+        self.decoder.allocate(-(-model.num_blocks * model.block_size // self.decoder.block_size))
+
+
+def open_draft(
+    options: TransformerOptions, source: Source, vocab_size: int, tokenizer: Tokenizer
+) -> DecoderFiles | None:
+    """Open the draft model of a model, which must have the same vocabulary; None if the config names none.
+
+    Args:
+        options: the config's parameters.
+        source: the model.
+        vocab_size: the rows of its embedding.
+        tokenizer: its tokenizer.
+
+    Raises:
+        NotFoundError: there is no such checkpoint.
+        InvalidArgumentError: the draft model has another vocabulary. And as `open_decoder_files` raises.
+    """
+    name = options.draft_model
+    if name is None:
+        return None
+    files = open_decoder_files(_path_of(name, source))
+    shown = printable(name[:128])
+    if files.vocab_size != vocab_size:
+        raise InvalidArgumentError(
+            f"the draft model '{shown}' has a vocabulary of {files.vocab_size} tokens, and model '{source.name}' has "
+            f"one of {vocab_size}: name a draft model with the same tokenizer"
+        )
+    pairs = zip(files.tokenizer().token_bytes, tokenizer.token_bytes, strict=False)
+    other = next((token for token, (one, another) in enumerate(pairs) if one != another), None)
+    if other is not None:
+        raise InvalidArgumentError(
+            f"the draft model '{shown}' and model '{source.name}' both have {vocab_size} tokens, and token {other} "
+            "differs: name a draft model with the same tokenizer"
+        )
+    return files
+
+
+def load_draft(
+    files: DecoderFiles,
+    load: LoadDecoder,
+    options: TransformerOptions,
+    *,
+    unit: Unit,
+    context_tokens: int,
+    num_threads: int,
+) -> Draft:
+    """Compile a draft model, with a cache of one block.
+
+    Args:
+        files: the draft model.
+        load: the runtime's function.
+        options: those of the model that it guesses for, whose precision and type of cache it has.
+        unit: that of the model.
+        context_tokens: the most tokens of a sequence.
+        num_threads: CPU threads of a step.
+    """
+    context_tokens = min(context_tokens, files.context_tokens)
+    decoder = load(
+        files.write(context_tokens, ()),
+        unit=unit,
+        num_threads=num_threads,
+        num_blocks=1,
+        precision=options.precision,
+        cache_type=options.cache_type,
+    )
+    return Draft(options.draft_model or "", decoder, context_tokens)
+
+
+def _path_of(name: str, source: Source) -> Path:
+    path = inside(source.folder, name, "parameter 'draft_model'")
+    if path.exists():
+        return path
+    other = source.folder.parent / name
+    if "/" not in name and other.is_dir():
+        versions = [each for each in other.iterdir() if each.is_dir() and is_version(each.name)]
+        if versions:
+            newest = max(versions, key=lambda each: int(each.name))
+            return newest / GGUF_FILENAME if (newest / GGUF_FILENAME).exists() else newest
+    raise NotFoundError(
+        f"parameter 'draft_model' of model '{source.name}' is '{printable(name[:128])}': that is no checkpoint in its "
+        "folder, and no model beside it"
+    )
