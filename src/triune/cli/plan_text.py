@@ -51,7 +51,8 @@ def print_plan(plan: Plan) -> None:
         if whole.ms is None or whole.joules is None:
             say(f"all on {whole.unit.value}: impossible, it refuses {whole.num_refused} operations")
         else:
-            say(f"all on {whole.unit.value}: {whole.ms:.3g} ms, {_joules(whole.joules, ' J')} (predicted)")
+            close = ", which the error does not tell from this plan" if plan.is_close(whole) else ""
+            say(f"all on {whole.unit.value}: {whole.ms:.3g} ms, {_joules(whole.joules, ' J')} (predicted){close}")
     if plan.core_ml is not None:
         core = plan.core_ml
         say(

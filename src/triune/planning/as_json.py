@@ -30,7 +30,13 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "joules_error": _error(plan.joules_error),
         "segments": [_segment(each) for each in plan.segments],
         "whole_model_on_one_unit": [
-            {"unit": each.unit.value, "ms": each.ms, "joules": _known(each.joules), "num_refused": each.num_refused}
+            {
+                "unit": each.unit.value,
+                "ms": each.ms,
+                "joules": _known(each.joules),
+                "num_refused": each.num_refused,
+                "is_within_error": plan.is_close(each),
+            }
             for each in plan.wholes
         ],
         "core_ml_cpu_and_ne": None

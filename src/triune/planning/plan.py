@@ -141,6 +141,12 @@ class Plan:
         """The predicted calls a second if each unit that can computes whole calls by itself, next to the others."""
         return sum(1e3 / each.ms for each in self.wholes if each.ms)
 
+    def is_close(self, whole: Whole) -> bool:
+        """Whether a whole model on one unit is another plan, whose time differs by less than the median error."""
+        if self.latency_error is None or whole.ms is None or {each.unit for each in self.segments} == {whole.unit}:
+            return False
+        return abs(whole.ms - self.ms) < self.latency_error.median * self.ms
+
     @property
     def ops(self) -> list[PlannedOp]:
         """All operations, in their order."""

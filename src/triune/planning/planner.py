@@ -141,7 +141,8 @@ def _why(found: Candidates, indices: Sequence[int], unit: int, launch_ms: float)
     def own(column: int) -> str:
         return f"{float(found.time.ops[indices, column].sum()):.3g} ms"
 
-    texts = [f"its operations take {own(unit)} here, its launch {launch_ms:.3g} ms"]
+    launch = f", its launch {launch_ms:.3g} ms" if launch_ms else ""
+    texts = [f"its operations take {own(unit)} here{launch}"]
     for column, other in enumerate(found.units):
         refused = [index for index in indices if other.unit in found.refusals[index]]
         if refused:

@@ -1,6 +1,7 @@
 """Plans of small models: goals, reasons, advice, and what is impossible."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -187,6 +188,15 @@ def test_weights_larger_than_the_memory_are_told() -> None:
     (note,) = plan_of(ops).notes
     assert note == "the weights take 128 GB, and M2 Pro has 32 GB at most: it would not run"
     assert plan_of(ops, "M2 Ultra").notes == []
+
+
+def test_units_that_the_error_does_not_tell_apart() -> None:
+    found = plan_of(resnet())
+    assert found.latency_error is not None
+    assert [found.is_close(each) for each in found.wholes] == [False, False, False]
+    (gpu,) = (each for each in found.wholes if each.unit is Unit.GPU)
+    assert found.is_close(replace(gpu, ms=found.ms * (1 + 0.9 * found.latency_error.median)))
+    assert not found.is_close(replace(gpu, ms=found.ms * (1 + 1.1 * found.latency_error.median)))
 
 
 def test_every_plan_says_how_well_it_predicts() -> None:
