@@ -24,8 +24,10 @@ from triune.frontends.openai import openai_routes
 from triune.frontends.playground import playground_routes
 from triune.frontends.routes import ApiRoute
 from triune.frontends.short import ShortLimits
+from triune.hardware.battery import read_battery
 from triune.hardware.energy.ledger import EnergyLedger
 from triune.hardware.energy.metering import metered
+from triune.hardware.heat.machine import read_heat
 from triune.hosting import kill_all
 from triune.lifetime.descriptors import connections_within, raise_descriptor_limit, share_of
 from triune.lifetime.ending import Ending
@@ -34,6 +36,7 @@ from triune.lifetime.watchdog import Watchdog
 from triune.repository.repository import Repository
 from triune.repository.settings import RepositorySettings
 from triune.runtimes.machine import Machine, this_machine
+from triune.serving.power_policy import PowerPolicy, watch
 from triune.serving.server import Server
 from triune.settings import Settings
 
@@ -206,6 +209,8 @@ async def _serve(
             broken = [printable(f"{entry.name}: {entry.reason}") for entry in repository.index() if entry.reason]
             raise InvalidArgumentError("these models failed to load:\n" + "\n".join(broken))
         offload.warm()
+        watching = asyncio.create_task(watch(PowerPolicy(server.power), read_battery, read_heat))
+        stack.callback(watching.cancel)
         on_ready(server, Addresses(*addresses, has_page=settings.has_playground))
         await ending.stop.wait()
         logger.info("draining: requests under way finish, new ones are refused; interrupt again to stop at once")

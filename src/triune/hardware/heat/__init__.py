@@ -1,0 +1,1 @@
+"""How hot the machine is: what its sensors and its system say."""

@@ -1,0 +1,37 @@
+"""What was read about heat."""
+
+from dataclasses import dataclass, field
+
+from triune.core.units import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """A sensor of temperature.
+
+    Attributes:
+        name: what it is, for people.
+        celsius: the temperature.
+        limit_celsius: where the hardware begins to slow down or to stop; None if the system does not tell.
+        units: the units whose temperature it is; empty for others, such as a disk.
+    """
+
+    name: str
+    celsius: float
+    limit_celsius: float | None = None
+    units: frozenset[Unit] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """What the machine says about heat.
+
+    Attributes:
+        sensors: its sensors of temperature; empty where it shows none.
+        pressure: why the system as a whole is too hot, in words; empty if it is not, or does not tell.
+        slowed: units that the hardware has slowed down because of heat, with the reason.
+    """
+
+    sensors: tuple[Sensor, ...] = ()
+    pressure: str = ""
+    slowed: tuple[tuple[Unit, str], ...] = field(default=())
