@@ -1,4 +1,4 @@
-# make demo   install what this machine can use, and serve real models
+# make demo   install what this machine can use, and serve real models; ARGS="--http-port 9000" has flags of triune demo
 # make test   install, check and test everything
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,7 +14,7 @@ DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 .PHONY: demo test check lint docs pictures conformance torch bench clean
 
 demo: .venv/demo
-	$(BIN)/triune demo
+	$(BIN)/triune demo $(ARGS)
 
 # One process of tests more than there are cores: a third of the time a test waits, for a timeout or what it started.
 # Those of a file may run in several, since files differ much in how long they take. pyright and mkdocs, which use one

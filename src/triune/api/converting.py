@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from triune.api.checkpoints import checkpoint_to_onnx, graph_of, is_checkpoint
 from triune.api.comparing import Comparison
 from triune.api.conversions import coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
+from triune.api.model_folders import model_in
 from triune.api.rounds import ConversionResult
 from triune.api.staging import make_folder, publish, staged
 from triune.core.datatypes import Array
@@ -89,7 +90,8 @@ def convert(
     """Convert ONNX to Core ML or Core AI, or either of them to ONNX, or a transformer's checkpoint to any of the three.
 
     Args:
-        source: a .onnx, .mlpackage, .mlmodelc or .aimodel; or a .gguf, or a directory in Hugging Face's form.
+        source: a .onnx, .mlpackage, .mlmodelc or .aimodel; or a .gguf, or a directory in Hugging Face's form; or a
+            model's folder in a repository, of which the newest version is converted.
         target: a .mlpackage, .aimodel or .onnx; an existing one is replaced.
         precision: the floating-point format that the program computes in.
         keep_fp32: names of nodes or operators that precision "mixed" keeps in fp32.
@@ -116,7 +118,7 @@ def convert(
         UnsupportedError: the model cannot be converted (the message lists every node with the reason), or a library is
             missing; or `verify` is None, and the target would answer wrongly in fp16.
     """
-    source, target = Path(source), Path(target)
+    source, target = model_in(Path(source)), Path(target)
     tell = report or _tell_nobody
     precision = _chosen(Precision, precision, "precision")
     is_default = verify is None and precision is not Precision.FP32 and target.suffix != ".onnx"

@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Any, Final, TypeVar, Unpack, cast, overload
 
 from triune.api.answers import Answer, Message, Options, checked_messages, joined, request_of
+from triune.api.model_folders import newest_version
+from triune.api.unit_names import named_units
 from triune.backends.attempt import Attempt
 from triune.backends.libraries import require_libraries
 from triune.config.configure import Source
@@ -140,6 +142,9 @@ class Engine:
         name = self.path.stem
         machine, clock = this_machine(), MonotonicClock()
         runtime = decoder_runtime(machine, named_unit(message))
+        if unit is not None:
+            (named,) = named_units([unit])
+            machine.runtime_for(runtime, named)
         config = configure_transformer(message, name, folder, machine, runtime)
         source = Source(name, folder, message, (1,), Stamp())
         folders = {name: Path(each) for name, each in (adapters or {}).items()}
@@ -295,10 +300,9 @@ def checkpoint_in(path: Path) -> Path:
     """The checkpoint that a path stands for: that of the newest version if it is a model's folder in a repository, else
     itself.
     """
-    versions = sorted((int(each.name), each) for each in path.glob("*") if each.name.isdigit() and each.is_dir())
-    if not versions:
+    newest = newest_version(path)
+    if newest is None:
         return path
-    _, newest = versions[-1]
     return newest / GGUF_FILENAME if (newest / GGUF_FILENAME).exists() else newest
 
 

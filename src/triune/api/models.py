@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from triune.api.unit_names import named_units
 from triune.api.values import as_array
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, NotFoundError
@@ -191,7 +192,7 @@ def _load(
         own = machine.runtimes[backend].units()
         chosen = [next(each for each in own if machine.status(each).presence is Presence.PRESENT)]
     else:
-        chosen = _units([unit] if isinstance(unit, str) else unit)
+        chosen = named_units([unit] if isinstance(unit, str) else unit)
     name, classes = _read_program(path, backend, function, options)
     taken = next((each for each in chosen if _can_run(backend, each, machine)), chosen[0])
     runtime = machine.runtime_for(backend, taken)
@@ -259,14 +260,6 @@ def predict(
     """
     with load(path, unit, function=function) as model:
         return model.predict(inputs, model.make_state())
-
-
-def _units(names: Sequence[str]) -> list[Unit]:
-    known = {unit.value: unit for unit in Unit}
-    wrong = [name for name in names if name not in known]
-    if wrong or not names:
-        raise InvalidArgumentError(f"there is no unit {wrong[0]!r}" if wrong else "no unit is named; name one or more")
-    return [known[name] for name in names]
 
 
 def _can_run(backend: str, unit: Unit, machine: Machine) -> bool:

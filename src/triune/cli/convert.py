@@ -26,7 +26,11 @@ from triune.graph.verify import Verdict
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="model.onnx, .mlpackage, .mlmodelc, .aimodel or .gguf, or a Hugging Face directory.")
+        Path,
+        typer.Argument(
+            help="model.onnx, .mlpackage, .mlmodelc, .aimodel or .gguf, a Hugging Face directory, or a model's folder "
+            "in a repository."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="model.mlpackage, .aimodel or .onnx; overwritten.")],
     shapes: Annotated[

@@ -12,6 +12,7 @@ from pathlib import Path
 from triune.config.datatypes import to_config
 from triune.config.encoder import ENCODER
 from triune.config.layout import inside
+from triune.config.misplaced import misnamed
 from triune.config.naming import named_copy
 from triune.config.settings import Completion
 from triune.config.speech import SPEECH
@@ -93,6 +94,7 @@ def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
         raise InvalidArgumentError(
             f"unable to find '{message.default_model_filename}' of model '{message.name}' in its version folder "
             f"'{version_folder.name}'{problem}; put the model file there, or name it in 'default_model_filename'"
+            f"{misnamed(version_folder)}"
         )
     return path
 
@@ -211,7 +213,7 @@ def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: M
     raise InvalidArgumentError(
         f"could not determine backend for model '{message.name}': its config names none, and version folder "
         f"'{version_folder.name}' has no {' or '.join(names)}, and for a transformer no {GGUF_FILENAME}, or "
-        "config.json with *.safetensors"
+        f"config.json with *.safetensors{misnamed(version_folder)}"
     )
 
 

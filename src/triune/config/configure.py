@@ -4,6 +4,7 @@ import errno
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from triune.config.batching import translate_batching
@@ -13,6 +14,7 @@ from triune.config.honour import refuse_unsupported
 from triune.config.instances import read_instances
 from triune.config.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_versions, find_versions, inside
 from triune.config.links import require_data_near, require_near
+from triune.config.misplaced import misplaced
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import has_own_process, parameters_of, read_options
 from triune.config.parse import LARGEST_CONFIG_BYTES, WHY_NO_LARGER, parse_json, parse_text
@@ -100,7 +102,7 @@ def read_source(
     refuse_unsupported(named, honours(named))
     if completion.is_off:
         refuse_incomplete(named)
-    versions = choose_versions(message.version_policy, present, name)
+    versions = choose_versions(message.version_policy, present, name, partial(misplaced, folder))
     return Source(name, folder, message, tuple(versions), before)
 
 

@@ -50,7 +50,7 @@ def read_instances(message: ModelConfigMessage, machine: Machine) -> Instances:
         group.kind = _kind_of(unit)
         counts[unit] = counts.get(unit, 0) + group.count
     for unit in counts:
-        machine.runtime_for(message.backend, unit)
+        machine.runtime_for(message.backend, unit, " in parameters 'units'")
     num_instances = set(counts.values())
     if len(num_instances) > 1:
         shown = ", ".join(f"{unit.value}: {count}" for unit, count in counts.items())

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from triune.core.errors import InvalidArgumentError
@@ -89,8 +89,16 @@ def _why_no_version(name: str) -> str:
     return f"ignore version directory '{name}' which {why}; rename it if it is a version"
 
 
-def choose_versions(policy: ModelVersionPolicy, present: Iterable[int], name: str) -> list[int]:
+def choose_versions(
+    policy: ModelVersionPolicy, present: Iterable[int], name: str, hint: Callable[[], str] = lambda: ""
+) -> list[int]:
     """The versions that the policy selects, in ascending order. Without a policy: the newest (Triton's `latest {1}`).
+
+    Args:
+        policy: the policy.
+        present: the versions that there are.
+        name: the model's name.
+        hint: what the error adds where there is no version.
 
     Raises:
         InvalidArgumentError: the policy selects none.
@@ -110,7 +118,7 @@ def choose_versions(policy: ModelVersionPolicy, present: Iterable[int], name: st
     if not chosen:
         raise InvalidArgumentError(
             f"at least one version must be available under the version policy of model '{name}': its folder has "
-            f"{'versions ' + ', '.join(map(str, sorted(newest_first))) if newest_first else 'no version'}"
+            f"{'versions ' + ', '.join(map(str, sorted(newest_first))) if newest_first else 'no version' + hint()}"
         )
     return sorted(chosen)
 

@@ -47,8 +47,8 @@ def unit_of(message: ModelConfigMessage, precision: str | None, machine: Machine
     (unit,) = instances.units
     if is_fp32 and unit is Unit.AMX:
         raise InvalidArgumentError(
-            f"parameter 'precision' of model '{message.name}' is 'fp32', and the config names the unit 'amx', which "
-            "computes in bf16: leave one of them out"
+            f"'precision' of model '{message.name}' is 'fp32', and the unit 'amx' computes in bf16: leave one of them "
+            "out"
         )
     del message.instance_group[:]
     message.instance_group.extend(instances.groups)

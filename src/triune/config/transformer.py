@@ -10,6 +10,7 @@ from triune.config.checkpoints import known_parameters, refuse_batching
 from triune.config.exports import ONNX_FILENAME, is_exported_decoder
 from triune.config.layout import inside
 from triune.config.limits import LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER
+from triune.config.misplaced import misnamed
 from triune.config.model_config import ModelConfig
 from triune.config.naming import named_copy
 from triune.config.one_instance import one_instance_config, read_choice, read_count, unit_of
@@ -212,6 +213,7 @@ def _checkpoint(message: ModelConfigMessage, version_folder: Path) -> Path:
             f"model '{message.name}' has no '{message.default_model_filename}' in its version folder "
             f"'{version_folder.name}', and not config.json with *.safetensors: put a GGUF file, a directory of "
             "Hugging Face's form, or an ONNX decoder with its config and tokenizer.json there"
+            f"{misnamed(version_folder)}"
         )
     return path
 

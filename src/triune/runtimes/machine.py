@@ -36,11 +36,16 @@ class Machine:
         """The units that are present or emulated, for messages."""
         return ", ".join(each.unit.value for each in self.units if each.presence is not Presence.ABSENT) or "none"
 
-    def runtime_for(self, backend: str, unit: Unit) -> Runtime:
+    def runtime_for(self, backend: str, unit: Unit, where: str = "") -> Runtime:
         """The runtime that runs models of `backend` on `unit`.
 
         It is the backend's own runtime, if that supports the unit, else one that reads the same files. For example,
         with an ONNX file of the backend `onnxruntime`, ONNX Runtime serves cpu and OpenVINO serves amx.
+
+        Args:
+            backend: the backend.
+            unit: the unit.
+            where: where another unit can be named, at the end of an error: " in parameters 'units'" for configs.
 
         Raises:
             UnsupportedError: no installed runtime supports the unit.
@@ -58,7 +63,7 @@ class Machine:
         if status.presence is Presence.ABSENT:
             raise UnsupportedError(
                 f"unit '{unit.value}' is absent on this machine ({status.reason}); "
-                f"present are {self.present()}: name one of these in parameters 'units'"
+                f"choose one of {self.present()}{where}"
             )
         missing = [name for name in names if name not in self.runtimes]
         if missing:
@@ -68,7 +73,8 @@ class Machine:
                 f"not installed: {remedies}"
             )
         raise UnsupportedError(
-            f"backend '{backend}' does not run on unit '{unit.value}' here; name another unit in parameters 'units'"
+            f"backend '{backend}' does not run on unit '{unit.value}' here; choose another one of "
+            f"{self.present()}{where}"
         )
 
 

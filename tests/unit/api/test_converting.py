@@ -38,6 +38,14 @@ def test_there_and_back(source: Path, target: str, shape: Any) -> None:
     np.testing.assert_allclose(answers[1:], [answers[0]] * 2, rtol=1e-5)
 
 
+def test_a_models_folder_in_a_repository_stands_for_its_newest_version(source: Path, tmp_path: Path) -> None:
+    version = tmp_path / "softmax" / "3"
+    version.mkdir(parents=True)
+    source.rename(version / "model.onnx")
+    done = triune.convert(version.parent, tmp_path / "m.aimodel", shapes={"x": "2,4"}, verify=True)
+    assert (done.path, done.verdict) == (tmp_path / "m.aimodel", Verdict.RIGHT)
+
+
 def test_nothing_is_compared_if_that_is_asked_for(source: Path) -> None:
     package = source.with_name("m.mlpackage")
     done = triune.convert(source, package, precision="fp16", shapes={"x": "2,4"}, layout="ane", verify=False)

@@ -41,6 +41,18 @@ def test_an_answer_has_its_text_its_tokens_and_its_times(engine: triune.Engine) 
     assert repr(engine) == "<triune.Engine 'small' on cpu (openvino, fp32)>"
 
 
+@pytest.mark.parametrize(
+    ("unit", "message"),
+    [
+        ("npu", "there is no unit 'npu'; choose one of cpu, amx, gpu, ane"),
+        ("ane", "choose (one|another one) of [^']*$"),
+    ],
+)
+def test_a_unit_that_cannot_be_had_is_told_in_the_callers_words(folder: Path, unit: str, message: str) -> None:
+    with pytest.raises(triune.TriuneError, match=message):
+        triune.Engine(folder, unit)
+
+
 def test_several_prompts_together_are_answered_as_each_alone(engine: triune.Engine) -> None:
     prompts = ["abc", "x", "the quick brown fox"]
     assert [each.tokens for each in engine.generate(prompts, **GREEDY)] == [

@@ -185,7 +185,7 @@ def test_parameters(tmp_path: Path) -> None:
         (
             parameter("precision", "fp32") + parameter("units", "amx"),
             InvalidArgumentError,
-            "'fp32', and the config names the unit 'amx', which computes in bf16",
+            "'fp32', and the unit 'amx' computes in bf16",
         ),
         (parameter("units", "cpu,amx"), UnsupportedError, "on each of 2 units"),
         (parameter("units", "gpu"), UnsupportedError, "'gpu' is absent"),

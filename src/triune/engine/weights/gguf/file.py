@@ -159,6 +159,7 @@ def _checked(reader: Reader, places: Mapping[str, Place], data_start: int, file_
 
     Returns the places, with starts that count from the file's start.
     """
+    needed = max((data_start + place.start + place.size_bytes for place in places.values()), default=0)
     end = data_start
     owner = "the head"
     checked = dict(places)
@@ -167,7 +168,8 @@ def _checked(reader: Reader, places: Mapping[str, Place], data_start: int, file_
         if start + place.size_bytes > file_bytes:
             raise reader.error(
                 f"the tensor {name!r}, {place.form.name}{list(place.shape)}, lies at bytes {start} to "
-                f"{start + place.size_bytes}; the file has {file_bytes}"
+                f"{start + place.size_bytes}, and the file is cut short: it has {file_bytes} of {needed} bytes; copy "
+                "or download it again"
             )
         if start < end:
             raise reader.error(f"the tensor {name!r} starts at byte {start}, within {owner}, which ends at {end}")

@@ -154,7 +154,8 @@ class Reader:
         """Pass over `size` bytes, and return where they start."""
         if size > self.bytes_left:
             raise self.error(
-                f"{what} needs {size} bytes at byte {self.position}; the file ends {self.bytes_left} bytes later"
+                f"{what} needs {size} bytes at byte {self.position}; the file ends {self.bytes_left} bytes later: it "
+                "is cut short or broken; copy or download it again"
             )
         start = self.position
         self.position += size

@@ -63,6 +63,10 @@ _WRONG = {
     "half a block": (_head(1, 0) + _tensor("t", [33, 2], 2, 0) + bytes(64), "the first a multiple of Q4_0's 32"),
     "a form that is none": (_head(1, 0) + _tensor("t", [32], 99, 0) + bytes(64), "has ggml's type 99"),
     "huge sizes": (_head(1, 0) + _tensor("t", [1 << 40, 1 << 40], 0, 0) + bytes(64), "lies at bytes 96 to"),
+    "a file that is cut short": (
+        _head(2, 0) + _tensor("t", [8], 0, 0) + _tensor("u", [64], 0, 32) + bytes(64),
+        "cut short: it has 154 of 384 bytes; copy or download it again",
+    ),
     "an offset past the end": (_head(1, 0) + _tensor("t", [8], 0, 1 << 50) + bytes(64), "lies at bytes"),
     "an odd offset": (
         _head(1, 0) + _tensor("t", [8], 0, 4) + bytes(64),

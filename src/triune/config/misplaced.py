@@ -1,0 +1,42 @@
+"""Model files with another name or in another place than those that are read, for errors."""
+
+from pathlib import Path
+from typing import Final
+
+from triune.runtimes.registry import ROWS
+
+_SUFFIXES: Final = (*(suffix for row in ROWS for suffix in row.suffixes), ".gguf")
+_WEIGHTS: Final = ".safetensors"
+
+
+def misnamed(version_folder: Path) -> str:
+    """What an error adds about a model file of another name in a version's folder; empty if there is none."""
+    found = _model_file(version_folder)
+    if not found:
+        return ""
+    return f"; it has '{found}': rename it to '{_usual(found)}', or name it in 'default_model_filename'"
+
+
+def misplaced(folder: Path) -> str:
+    """What an error adds about a model file that is beside the version folders; empty if there is none."""
+    found = _model_file(folder)
+    if found:
+        return f"; '{found}' belongs in a version folder: move it to '{folder.name}/1/{_usual(found)}'"
+    if any(name.endswith(_WEIGHTS) for name in _names(folder)):
+        return f"; the files of a checkpoint belong in a version folder: move them to '{folder.name}/1'"
+    return ""
+
+
+def _model_file(folder: Path) -> str:
+    return next((name for name in _names(folder) if name.endswith(_SUFFIXES)), "")
+
+
+def _usual(name: str) -> str:
+    return f"model{Path(name).suffix}"
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
+    except OSError:
+        return []
