@@ -73,7 +73,7 @@ def parse_json(content: str, source: str) -> ModelConfigMessage:
             name), or a value of the wrong type.
     """
     try:
-        value = cast(object, json.loads(content, object_pairs_hook=_without_duplicates))
+        value = cast(object, json.loads(content, object_pairs_hook=without_duplicates))
     except json.JSONDecodeError as error:
         raise InvalidArgumentError(f"{source}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
     except RecursionError:
@@ -142,7 +142,8 @@ def _values(type_name: str) -> list[str]:
     return [value.name for value in enum.values]
 
 
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make an object of JSON, as an `object_pairs_hook` of `json.loads`. Raises ValueError if a name is there twice."""
     result = dict(pairs)
     if len(result) < len(pairs):
         names = [name for name, _ in pairs]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
+from triune.config.parse import without_duplicates
 from triune.core.errors import InvalidArgumentError
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
@@ -44,7 +45,7 @@ def read_generation(
 
 def _parse(text: str) -> dict[str, Any]:
     try:
-        value = cast("object", json.loads(text))
+        value = cast("object", json.loads(text, object_pairs_hook=without_duplicates))
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(f"'sampling_parameters' is not JSON: {error}") from None
     if not isinstance(value, dict):

@@ -62,6 +62,7 @@ async def test_a_stream_has_what_is_added() -> None:
         (call(b"\xff\xfe"), "'text_input' is not UTF-8: .* at byte 0"),
         (call(""), "the prompt has no token"),
         (call(sampling="{"), "'sampling_parameters' is not JSON"),
+        (call(sampling='{"max_tokens": 1, "max_tokens": 2}'), 'not JSON: the field "max_tokens" is given twice'),
         (call(sampling="[1]"), "holds a list"),
         (call(sampling={"temprature": 1}), "'temprature' is unknown; known are n, max_tokens"),
         (call(sampling={"max_tokens": 1.5}), "'max_tokens' is 1.5; it must be a whole number"),

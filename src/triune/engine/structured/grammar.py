@@ -1,11 +1,14 @@
 """Writes constraints as grammars of llguidance."""
 
 import json
+import re
+import sys
 from typing import Any, Final, cast
 
 from llguidance import regex_to_lark
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
+from triune.config.parse import without_duplicates
 from triune.core.errors import InvalidArgumentError
 from triune.engine.structured.constraint import MAX_GRAMMAR_CHARACTERS, Constraint
 
@@ -40,7 +43,7 @@ def grammar_of(constraint: Constraint) -> str:
 
 def _parsed(constraint: Constraint) -> object:
     try:
-        return json.loads(constraint.text, parse_constant=_refuse_constant)
+        return json.loads(constraint.text, parse_constant=_refuse_constant, object_pairs_hook=without_duplicates)
     except RecursionError:
         raise InvalidArgumentError(f"the {constraint.kind} is nested too deeply") from None
     except ValueError as error:
@@ -61,12 +64,27 @@ def _of_schema(schema: object) -> dict[str, object]:
     return {"json_schema": cast("dict[str, Any]", schema) | {"x-guidance": _WHITESPACE}}
 
 
+_ESCAPE: Final = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.DOTALL)
+
+
 def _lark_of_gbnf(text: str) -> str:
     try:
-        return gbnf_to_lark(text)
+        # The library drops the leading zeros of escapes, so that \u0041b becomes \u41b.
+        return gbnf_to_lark(_ESCAPE.sub(_character, text))
     # The library raises plain exceptions, RecursionError for groups nested too deeply, and IndexError at some ends.
     except Exception as error:
         raise InvalidArgumentError(f"the gbnf cannot be read: {error or type(error).__name__}") from error
+
+
+def _character(escape: re.Match[str]) -> str:
+    """The character that an escape names, or one of ASCII as an escape that the library reads rightly."""
+    digits = next((each for each in escape.groups() if each), None)
+    if digits is None:
+        return escape[0]
+    number = int(digits, 16)
+    if not (number <= sys.maxunicode and not 0xD800 <= number <= 0xDFFF):
+        raise ValueError(f"{escape[0]} names no character")
+    return f"\\x{number:02x}" if number < 128 else chr(number)
 
 
 def _lark_of_choice(choices: object) -> str:
