@@ -303,6 +303,14 @@ async def test_a_claim_beyond_the_limit_is_refused_at_once(wire: Wire, claim: in
     assert answer.headers["connection"] == "close"
 
 
+@pytest.mark.parametrize("path", ["/v2/repository/index", "/v2/models/identity/generate"])
+async def test_no_path_asks_for_a_body_beyond_the_limit(wire: Wire, path: str) -> None:
+    size = str(LIMITS.request_bytes + 1)
+    answer = await wire.ask(head("POST", path, {"Host": "x", "Content-Length": size, "Expect": "100-continue"}))
+    assert answer.status == 413
+    assert size.encode() in answer.body
+
+
 @pytest.mark.parametrize("limits", [replace(LIMITS, linger_seconds=60)])
 async def test_a_client_that_sends_too_much_can_still_read_why(wire: Wire) -> None:
     # More than the buffers of both sockets hold.

@@ -1,6 +1,7 @@
 """The unmodified `openai` client reads speech: from a table, and with Whisper tiny.en."""
 
 import http.client
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -135,6 +136,15 @@ def test_bodies_that_are_no_such_forms(served: TextServer, kind: str, body: byte
     assert response.status in (400, 413), response.read()
     connection.close()
     assert served.budget.reserved_bytes == 0
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "responses", "embeddings", "messages", "audio/transcriptions"])
+def test_no_body_beyond_the_limit_is_asked_for(served: TextServer, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
+        kind = "multipart/form-data; boundary=x" if "audio" in path else "application/json"
+        head = f"POST /v1/{path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {1 << 40}"
+        connection.sendall(f"{head}\r\nContent-Type: {kind}\r\n\r\n".encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_client_that_leaves_ends_its_transcript(client: openai.OpenAI, served: TextServer) -> None:

@@ -77,6 +77,9 @@ class BodyReader:
             PayloadTooLargeError: the body is larger than the limit.
             UnavailableError: the memory budget is exceeded.
         """
+        num_bytes = _announced_bytes(request)
+        if num_bytes > self._limits.request_bytes:
+            raise too_large(num_bytes, self._limits.request_bytes)
         num_bytes = 0
         async for piece in request.stream():
             num_bytes += len(piece)
@@ -86,8 +89,10 @@ class BodyReader:
             yield piece
 
     async def _read(self, request: Request, max_bytes: int, held: Reservation) -> Body:
-        length = int(request.headers.get("content-length", 0))
-        body = ArrivingBody(length if 0 < length <= max_bytes else max_bytes)
+        length = _announced_bytes(request)
+        if length > max_bytes:
+            raise too_large(length, max_bytes, is_json=True)
+        body = ArrivingBody(length or max_bytes)
         async for piece in request.stream():
             num_bytes = body.num_bytes + len(piece)
             if num_bytes > max_bytes:
@@ -98,6 +103,11 @@ class BodyReader:
             except MemoryError:
                 raise UnavailableError("there is no memory for the request's body: try again later") from None
         return await self._decoder.decompress(request.headers.get("content-encoding", ""), body.whole(), held)
+
+
+def _announced_bytes(request: Request) -> int:
+    """The size of the body by the head of the request; 0 if it does not tell."""
+    return int(request.headers.get("content-length", 0))
 
 
 def parse_object(body: memoryview) -> dict[str, Any]:
