@@ -59,6 +59,8 @@ class ModelStatistics:
         cache_hit: requests that the cache answered, and the time of the look-up.
         cache_miss: requests that the cache could not answer, and the time of look-up and insertion.
         accounts: the energy on each unit; empty where it is not metered.
+        slowdowns: the time of recent batches as a multiple of the best since the load, by unit, where it is known.
+        slowed: the units that have slowed down so much that it was logged.
         unit_errors: the largest absolute difference from the `cpu` unit's answer, measured on sample input at load.
     """
 
@@ -78,6 +80,8 @@ class ModelStatistics:
     unit_inferences: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_busy_ns: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_errors: dict[Unit, float] = field(default_factory=dict[Unit, float])
+    slowdowns: dict[Unit, float] = field(default_factory=dict[Unit, float])
+    slowed: set[Unit] = field(default_factory=set[Unit])
     accounts: Mapping[Unit, Account] = field(default_factory=dict[Unit, Account])
     distributions: Distributions | None = None
     has_cache: bool = False

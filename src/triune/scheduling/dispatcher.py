@@ -26,11 +26,12 @@ from triune.core.servable import Call, only_answer
 from triune.core.statistics import FailureReason, ModelStatistics
 from triune.core.threads import in_thread_or_here
 from triune.core.units import Unit
-from triune.scheduling.batch import Answer, Batch
+from triune.scheduling.batch import Answer, Batch, num_elements
 from triune.scheduling.batcher import Batcher, WaitUntil
 from triune.scheduling.lane import EligibleLanes, Lane, choose_lane, request_ns
 from triune.scheduling.preference import UnitPreference
 from triune.scheduling.queue import Pending, RequestQueue
+from triune.scheduling.slowing import SpeedWatch
 from triune.scheduling.worker import InlineWorker, QuickWorker, Worker
 
 _log = logging.getLogger(__name__)
@@ -278,6 +279,8 @@ class Dispatcher:
 
     def _complete(self, lane: Lane, batch: Batch) -> None:
         lane.end(batch)
+        if lane.speed is not None and batch.num_executions == 1:
+            self._watch_speed(lane, lane.speed, batch)
         self.statistics.record_execution(
             lane.worker.runner.unit,
             batch.num_rows,
@@ -302,6 +305,26 @@ class Dispatcher:
         for task in tasks:
             task.add_done_callback(lambda _: self._answer_in_order(batch, tasks))
         self._answer_in_order(batch, tasks)
+
+    def _watch_speed(self, lane: Lane, speed: SpeedWatch, batch: Batch) -> None:
+        unit, statistics = lane.worker.runner.unit, self.statistics
+        has_changed = speed.record(num_elements(batch.pendings), batch.infer_ns, batch.ended_ns)
+        if speed.ratio:
+            statistics.slowdowns[unit] = speed.ratio
+        if not has_changed:
+            return
+        if speed.is_slowed:
+            statistics.slowed.add(unit)
+            _log.warning(
+                "model '%s': '%s' has slowed down: batches take %.1f times their best time since the load. Heat lowers "
+                "clocks, or other programs use the unit",
+                self._name,
+                unit.value,
+                speed.ratio,
+            )
+        else:
+            statistics.slowed.discard(unit)
+            _log.info("model '%s': '%s' is as fast as before", self._name, unit.value)
 
     def _answer_in_order(self, batch: Batch, tasks: Sequence[asyncio.Task[InferenceResponse]]) -> None:
         """Answer a batch, with those after it, once its answers are finished and all batches before it are answered."""

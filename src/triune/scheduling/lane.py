@@ -14,6 +14,7 @@ from triune.scheduling.cost import CostEstimate, Pace
 from triune.scheduling.preference import UnitPreference
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.sizer import BatchSizer
+from triune.scheduling.slowing import SpeedWatch
 from triune.scheduling.worker import Worker
 
 
@@ -26,6 +27,7 @@ class Lane:
         cost: the estimated run time by batch size.
         pace: the time per request under load.
         sizer: chooses the batch size with the highest throughput.
+        speed: notices that the unit slows down; None if the time of a batch depends on its values.
         running: the running batch; None if the worker is free.
         begun_ns: the time at which the running batch started.
     """
@@ -43,6 +45,7 @@ class Lane:
         self.cost = CostEstimate()
         self.pace = Pace()
         self.sizer = BatchSizer()
+        self.speed = SpeedWatch() if worker.runner.is_steady else None
         self.running: Batch | None = None
         self.begun_ns = 0
         self._account = account

@@ -23,6 +23,11 @@ class Runner(Protocol):
         """The unit that the batches run on."""
         ...
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the time of a batch depends only on the shapes of its inputs. False if unknown."""
+        ...
+
     def run(self, batch: Batch) -> None:
         """Run `batch`, and set its `answers` and times. Never raises: an error becomes the answer."""
         ...
@@ -42,6 +47,7 @@ class TensorRunner:
     Attributes:
         executable: the compiled model; closed with the runner.
         unit: the unit that the batches run on.
+        is_steady: whether the time of a batch depends only on the shapes of its inputs.
         clock: measures the runs.
     """
 
@@ -49,6 +55,7 @@ class TensorRunner:
         """`clock` measures the runs; None takes the monotonic clock."""
         self.executable = executable
         self.unit = executable.unit
+        self.is_steady = executable.is_steady
         self.clock = clock or MonotonicClock()
 
     def run(self, batch: Batch) -> None:

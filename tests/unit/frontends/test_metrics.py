@@ -78,12 +78,16 @@ def test_metrics_by_unit(server: HandServer) -> None:
     counted.record_execution(Unit.CPU, 8, 1, 0, 1_500_000_000, 0)
     counted.record_execution(Unit.AMX, 3, 1, 0, 500_000_000, 0)
     counted.unit_errors[Unit.AMX] = 0.0078125
+    counted.slowdowns.update({Unit.CPU: 1.0625, Unit.AMX: 2.5})
+    counted.slowed.add(Unit.AMX)
     lines = scrape(server, UNITS)
     for line in (
         'triune_unit_inference_count{model="identity",unit="cpu",version="2"} 8',
         'triune_unit_inference_count{model="identity",unit="amx",version="2"} 3',
         'triune_unit_busy_seconds{model="identity",unit="cpu",version="2"} 1.5',
         'triune_unit_error_max{model="identity",unit="amx",version="2"} 0.0078125',
+        'triune_unit_slowdown_ratio{model="identity",unit="amx",version="2"} 2.5',
+        'triune_unit_slowed{model="identity",unit="amx",version="2"} 1',
         'triune_unit_present{presence="present",unit="cpu"} 1',
         'triune_unit_present{presence="emulated",unit="ane"} 0',
         'triune_unit_present{presence="absent",unit="gpu"} 0',

@@ -17,7 +17,10 @@ class EncoderRunner:
 
     Attributes:
         unit: the unit that the batches run on.
+        is_steady: False, since the time of a batch depends on the lengths of its texts.
     """
+
+    is_steady = False
 
     def __init__(self, executable: Executable, encoder: TextEncoder, output: str, clock: Clock) -> None:
         """Args:

@@ -63,8 +63,8 @@ def statistics(models: Sequence[LoadedVersion]) -> Json:
 
 
 def statistics_with_energy(models: Sequence[LoadedVersion]) -> Json:
-    """The same with the field `triune` for each version: its joules on each unit, or why they are unavailable. Triton's
-    protocol message has no place for them, so that they are in JSON only.
+    """The same with the field `triune` for each version, which Triton's protocol message has no place for: joules on
+    each unit, or why they are unavailable; and units that have slowed down, if any.
     """
     document = statistics(models)
     for entry, model in zip(document["model_stats"], models, strict=True):
@@ -77,7 +77,8 @@ def statistics_with_energy(models: Sequence[LoadedVersion]) -> Json:
             )
             if reason := account.why_unavailable():
                 energy.append({**unit, "kind": "unavailable", "reason": reason})
-        entry["triune"] = {"energy": energy}
+        slowed = sorted(unit.value for unit in model.statistics.slowed)
+        entry["triune"] = {"energy": energy, **({"slowed_units": slowed} if slowed else {})}
     return document
 
 

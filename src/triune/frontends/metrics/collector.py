@@ -173,14 +173,21 @@ class MetricsCollector(Collector):
         error = Metric(
             "triune_unit_error_max", "Largest difference from the cpu unit's answer, measured at load", "gauge"
         )
+        slowdown = Metric(
+            "triune_unit_slowdown_ratio", "Time of recent batches, as a multiple of the best since the load", "gauge"
+        )
+        slowed = Metric("triune_unit_slowed", "1 if the unit has slowed down for this model, else 0", "gauge")
         for labels, counted in models:
+            for unit, ratio in counted.slowdowns.items():
+                slowdown.add_sample(slowdown.name, {**labels, "unit": unit.value}, ratio)
+                slowed.add_sample(slowed.name, {**labels, "unit": unit.value}, int(unit in counted.slowed))
             for unit, rows in counted.unit_inferences.items():
                 count.add_sample(count.name, {**labels, "unit": unit.value}, rows)
             for unit, busy_ns in counted.unit_busy_ns.items():
                 busy.add_sample(busy.name, {**labels, "unit": unit.value}, busy_ns / 1e9)
             for unit, largest in counted.unit_errors.items():
                 error.add_sample(error.name, {**labels, "unit": unit.value}, largest)
-        return count, busy, error
+        return count, busy, error, slowdown, slowed
 
     def _presence(self) -> Metric:
         family = Metric("triune_unit_present", "1 if the machine has the unit; 0 if it is emulated or absent", "gauge")

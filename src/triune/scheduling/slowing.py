@@ -1,0 +1,85 @@
+"""Notices that a unit computes a model slower than it did, whatever the sensors say.
+
+Hot hardware lowers its clocks, and many systems do not tell: batches of the same size only take longer. So the mean
+time of recent batches is compared with the best mean since the model was loaded, for each size by itself.
+"""
+
+from typing import Final
+
+_WEIGHT: Final = 0.05
+_NUM_SETTLED: Final = 40
+"""A mean of recent batches counts after this number of them; then the first one weighs about an eighth."""
+
+SLOW_RATIO: Final = 1.5
+"""A unit has slowed down if batches take this times their best mean..."""
+
+RECOVERED_RATIO: Final = 1.2
+"""... until they take less than this."""
+
+LASTING_NS: Final = 10_000_000_000
+"""A ratio counts once it has lasted for this long: other programs and other models may take a unit for some seconds."""
+
+_MAX_SIZES: Final = 64
+"""The most sizes that are watched: clients choose them."""
+
+
+class _Size:
+    """Batches of one size class."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean_ns = 0.0
+        self.best_ns = 0.0
+
+    def record(self, duration_ns: int) -> float:
+        """Take a batch. Returns the ratio of the recent mean to the best one; 0 while that is not known."""
+        self.count += 1
+        self.mean_ns += max(_WEIGHT, 1 / self.count) * (duration_ns - self.mean_ns)
+        if self.count < _NUM_SETTLED:
+            return 0.0
+        self.best_ns = min(self.best_ns or self.mean_ns, self.mean_ns)
+        return self.mean_ns / self.best_ns if self.best_ns else 0.0
+
+
+class SpeedWatch:
+    """Watches the batches of one worker.
+
+    Attributes:
+        ratio: the mean time of recent batches, as a multiple of the best one; 0 while it is not known.
+        is_slowed: whether the unit has slowed down.
+    """
+
+    def __init__(self) -> None:
+        self.ratio = 0.0
+        self.is_slowed = False
+        self._sizes: dict[int, _Size] = {}
+        self._since_ns: int | None = None
+
+    def record(self, num_elements: int, duration_ns: int, now_ns: int) -> bool:
+        """Take a batch.
+
+        Args:
+            num_elements: of its inputs.
+            duration_ns: how long it took.
+            now_ns: when it ended.
+
+        Returns:
+            whether `is_slowed` has changed.
+        """
+        ratio = self._sizes.setdefault(num_elements, _Size()).record(duration_ns)
+        if len(self._sizes) > _MAX_SIZES:
+            # Sizes that are seldom seen are never settled. So forget the one that was seen least.
+            del self._sizes[min(self._sizes, key=lambda size: self._sizes[size].count)]
+        if not ratio:
+            return False
+        self.ratio = ratio
+        is_beyond = ratio < RECOVERED_RATIO if self.is_slowed else ratio > SLOW_RATIO
+        if not is_beyond:
+            self._since_ns = None
+            return False
+        if self._since_ns is None:
+            self._since_ns = now_ns
+        if now_ns - self._since_ns < LASTING_NS:
+            return False
+        self.is_slowed, self._since_ns = not self.is_slowed, None
+        return True
