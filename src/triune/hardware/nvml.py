@@ -74,7 +74,7 @@ def read_nvml() -> str:
     except nvml.NVMLError as error:
         return json.dumps({"reason": f"NVML does not list the GPUs: {error}"})
     finally:
-        nvml.nvmlShutdown()
+        _tell(nvml, nvml.nvmlShutdown)
 
 
 def parse_nvml(text: str) -> tuple[tuple[NvidiaGpu, ...], str]:
