@@ -3,16 +3,20 @@
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import ArrayLike
 from onnx import ModelProto
 
 from triune.api.checkpoints import graph_of, is_checkpoint
+from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.units import Unit
+from triune.graph.conversion.constants import bind_constants, typed_constants
 from triune.graph.conversion.prepare import translated_failures
 from triune.graph.conversion.shapes import InputShape, apply_shapes, inputs_of, parse_shapes
 from triune.graph.load import load
@@ -21,7 +25,7 @@ from triune.graph.values import Values
 from triune.graph.weight_files import WeightFile
 from triune.hardware.chips import chip as chip_of
 from triune.planning.candidates import Request
-from triune.planning.constants import constants
+from triune.planning.constants import constants as fitted
 from triune.planning.graph_ops import KEPT, ops_of
 from triune.planning.machine import target_here
 from triune.planning.op import Op, OpClass
@@ -43,6 +47,7 @@ def plan(
     goal: GoalName | Goal = Goal.LATENCY,
     units: Sequence[str | Unit] = (),
     shapes: Mapping[str, str] | None = None,
+    constants: Mapping[str, ArrayLike] | None = None,
     tokens: int = DEFAULT_TOKENS,
     latency_limit_ms: float | None = None,
     function: str | None = None,
@@ -57,6 +62,7 @@ def plan(
         units: the units that the plan may use; empty for all.
         shapes: the shapes of inputs with free dimensions, such as {"input_ids": "1,128"}; a free first dimension
             is 1.
+        constants: values for inputs that become constants, such as those on which branches depend.
         tokens: of a checkpoint: the tokens of the prompt, and of the context of a step that generates.
         latency_limit_ms: for the goal "energy", the longest time of a call.
         function: the function of a package, asset or checkpoint that has several.
@@ -70,7 +76,7 @@ def plan(
         InvalidArgumentError: an option is wrong, or a shape is not known.
         UnsupportedError: an operation has no unit, no plan keeps the limit, or this machine was not measured.
     """
-    target = target_here(known_units(), constants()) if chip is None else target_of(chip_of(chip), constants())
+    target = target_here(known_units(), fitted()) if chip is None else target_of(chip_of(chip), fitted())
     tell = report or _tell_nobody
     try:
         wanted = Goal(goal)
@@ -83,10 +89,11 @@ def plan(
     path = Path(source)
     named = tuple(each if isinstance(each, Unit) else _unit(each) for each in units)
     plans: list[Plan] = []
-    for title, ops, group in _steps(path, shapes or {}, tokens, function, tell):
+    bound = _Bound(shapes or {}, {name: np.asarray(value) for name, value in (constants or {}).items()})
+    for title, ops, group in _steps(path, bound, tokens, function, tell):
         tell("planning")
         request = Request(title, ops, group, wanted, named, latency_limit_ms)
-        plans.append(plan_request(request, target, constants()))
+        plans.append(plan_request(request, target, fitted()))
     return plans
 
 
@@ -97,33 +104,41 @@ def _unit(name: str) -> Unit:
         raise InvalidArgumentError(f"there is no unit '{name}'; there are {', '.join(u.value for u in Unit)}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """What the user says of inputs: shapes, and values of those that become constants."""
+
+    shapes: Mapping[str, str]
+    constants: Mapping[str, Array]
+
+
 _Step: TypeAlias = tuple[str, list[Op], str]
 
 
 def _steps(
-    source: Path, shapes: Mapping[str, str], tokens: int, function: str | None, tell: Callable[[str], None]
+    source: Path, bound: _Bound, tokens: int, function: str | None, tell: Callable[[str], None]
 ) -> Generator[_Step]:
     """What to plan of a source: a title, operations, and the class of models."""
     name = str(source)
     if not is_checkpoint(source):
         with _graph(source, function, tell) as model:
-            yield _whole(name, model, shapes, {})
+            yield _whole(name, model, bound, {})
         return
     with graph_of(source, function, tell) as path:
         model = load(path)
         inputs = {value.name for value in inputs_of(model.graph)}
         is_decoder = inputs == {"input_ids"} and any(value.name == "logits" for value in model.graph.output)
         if not is_decoder:
-            yield _whole(f"{name}, {tokens} tokens", model, shapes, {"batch": 1, "tokens": tokens, "source": tokens})
+            yield _whole(f"{name}, {tokens} tokens", model, bound, {"batch": 1, "tokens": tokens, "source": tokens})
             return
-        prompt = _core(model, shapes, {"batch": 1, "tokens": tokens})
+        prompt = _core(model, bound, {"batch": 1, "tokens": tokens})
         yield f"{name}, prompt of {tokens} tokens", [_of_last(op, tokens) for op in ops_of(prompt)], "prefill"
-        step = _core(model, shapes, {"batch": 1, "tokens": 1})
+        step = _core(model, bound, {"batch": 1, "tokens": 1})
         yield f"{name}, one token after {tokens}", ops_of(step, past_tokens=tokens), "decode"
 
 
-def _whole(title: str, model: ModelProto, shapes: Mapping[str, str], sizes: Mapping[str, int]) -> _Step:
-    ops = ops_of(_core(model, shapes, sizes))
+def _whole(title: str, model: ModelProto, bound: _Bound, sizes: Mapping[str, int]) -> _Step:
+    ops = ops_of(_core(model, bound, sizes))
     flops = sum(op.flops for op in ops)
     convolved = sum(op.flops for op in ops if op.op_class in (OpClass.CONV, OpClass.DEPTHWISE))
     return title, ops, "convolution" if convolved > flops / 2 else "encoder"
@@ -160,11 +175,12 @@ def _graph(source: Path, function: str | None, tell: Callable[[str], None]) -> G
             )
 
 
-def _core(model: ModelProto, shapes: Mapping[str, str], sizes: Mapping[str, int]) -> ModelProto:
+def _core(model: ModelProto, bound: _Bound, sizes: Mapping[str, int]) -> ModelProto:
     """The model in core operators, with fixed shapes."""
     copy = ModelProto()
     copy.CopyFrom(model)
-    apply_shapes(copy, _fixed(copy, shapes, sizes))
+    bind_constants(copy, typed_constants(copy, bound.constants))
+    apply_shapes(copy, _fixed(copy, bound.shapes, sizes))
     with WeightFile() as file, translated_failures(copy):
         return normalize(copy, keep=KEPT, file=file)
 
@@ -180,6 +196,8 @@ def _fixed(model: ModelProto, shapes: Mapping[str, str], sizes: Mapping[str, int
         if shape.is_enumerated or not all(isinstance(dim, int) for dim in shape.choices[0]):
             raise InvalidArgumentError(f"the shape of '{name}' must be one fixed shape for a plan, such as 1,128")
     values = Values(model.graph)
+    free: list[str] = []
+    options: list[str] = []
     for value in inputs_of(model.graph):
         shape = values.shape(value.name)
         if value.name in found or shape is None or None not in shape:
@@ -190,12 +208,15 @@ def _fixed(model: ModelProto, shapes: Mapping[str, str], sizes: Mapping[str, int
             for axis, size in enumerate(shape)
         ]
         if not prod(given):
-            free = [dims[axis].dim_param or f"axis {axis}" for axis, size in enumerate(given) if not size]
-            raise InvalidArgumentError(
-                f"input '{value.name}' has the free dimension{'s' if len(free) > 1 else ''} {', '.join(free)}: a plan "
-                f"needs its sizes, such as --shape {value.name}={','.join(str(size or 128) for size in given)}"
-            )
+            names = [dims[axis].dim_param or f"axis {axis}" for axis, size in enumerate(given) if not size]
+            free.append(f"'{value.name}' ({', '.join(names)})")
+            options.append(f"--shape {value.name}={','.join(str(size or 128) for size in given)}")
         found[value.name] = InputShape((tuple(given),))
+    if free:
+        raise InvalidArgumentError(
+            f"a plan needs the sizes of all dimensions, and these inputs have free ones: {', '.join(free)}; give them, "
+            f"such as {' '.join(options)}"
+        )
     return found
 
 

@@ -61,3 +61,22 @@ def as_numbers(array: Array) -> list[object]:
 def preview(array: Array) -> str:
     """Format the first and the last numbers."""
     return np.array2string(array.ravel(), threshold=6, precision=4)
+
+
+def read_constants(texts: Sequence[str]) -> dict[str, Array]:
+    """Read options of the form input=3, input=1,2 or input=file.npy. Raises InvalidArgumentError for other forms."""
+    pairs = split_pairs(texts, option="--constant", form="input=1,2 or input=file.npy")
+    return {name: _constant(name, body) for name, body in pairs.items()}
+
+
+def _constant(name: str, body: str) -> Array:
+    """Parse a constant: one number is a scalar, several are a vector, and a .npy file is its array."""
+    if body.endswith(".npy"):
+        return read_array(name, body)
+    try:
+        numbers = [float(each) if "." in each or "e" in each else int(each) for each in body.split(",")]
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"the constant for input '{name}' cannot be read: {error}; write 3, 1,2 or a .npy file"
+        ) from error
+    return np.array(numbers[0] if len(numbers) == 1 else numbers)

@@ -2,21 +2,17 @@
 
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from triune.api import converting
 from triune.api.converting import DEFAULT_SYSTEM, Conversion
-from triune.cli.arrays import read_array, split_pairs
+from triune.cli.arrays import read_array, read_constants, split_pairs
 from triune.cli.output import escaped, escaped_lines, print_json, progress_bar
-from triune.core.datatypes import Array
-from triune.core.errors import InvalidArgumentError
 from triune.core.scratch import own_temporary_folder
 from triune.graph.audit import Finding
 from triune.graph.conversion.options import Layout, Precision
@@ -115,7 +111,7 @@ def convert(
             precision=precision,
             keep_fp32=keep_fp32 or (),
             shapes=parse_shapes(shapes or []),
-            constants=_constants(constants or []),
+            constants=read_constants(constants or []),
             layout=layout,
             system=target,
             function=function,
@@ -138,24 +134,6 @@ def convert(
             Console().print(text, highlight=False, soft_wrap=True)
     if done.path is None:
         raise typer.Exit(1)
-
-
-def _constants(texts: Sequence[str]) -> dict[str, Array]:
-    pairs = split_pairs(texts, option="--constant", form="input=1,2 or input=file.npy")
-    return {name: _constant(name, body) for name, body in pairs.items()}
-
-
-def _constant(name: str, body: str) -> Array:
-    """Parse a constant: one number is a scalar, several are a vector, and a .npy file is its array."""
-    if body.endswith(".npy"):
-        return read_array(name, body)
-    try:
-        numbers = [float(each) if "." in each or "e" in each else int(each) for each in body.split(",")]
-    except ValueError as error:
-        raise InvalidArgumentError(
-            f"the constant for input '{name}' cannot be read: {error}; write 3, 1,2 or a .npy file"
-        ) from error
-    return np.array(numbers[0] if len(numbers) == 1 else numbers)
 
 
 def _print_json(output: Path, seconds: float, done: Conversion) -> None:

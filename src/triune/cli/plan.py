@@ -9,7 +9,7 @@ import typer
 
 from triune.api import planning
 from triune.api.planning import DEFAULT_TOKENS
-from triune.cli.arrays import split_pairs
+from triune.cli.arrays import read_constants, split_pairs
 from triune.cli.output import print_json, progress_bar
 from triune.cli.plan_text import print_plan
 from triune.core.errors import InvalidArgumentError
@@ -37,6 +37,10 @@ def plan(
     shapes: Annotated[
         list[str] | None, typer.Option("--shape", help="input=1,128: the shape of an input with free dimensions.")
     ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option("--constant", help="input=3 or input=1,2 or input=file.npy: the input becomes a constant."),
+    ] = None,
     tokens: Annotated[
         int, typer.Option(help="Of a transformer's checkpoint: the tokens of the prompt, and of the context.")
     ] = DEFAULT_TOKENS,
@@ -62,6 +66,7 @@ def plan(
             goal=goal,
             units=units or (),
             shapes=split_pairs(shapes or [], option="--shape", form="input=1,128"),
+            constants=read_constants(constants or []),
             tokens=tokens,
             latency_limit_ms=limit,
             function=function,

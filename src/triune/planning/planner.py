@@ -21,6 +21,9 @@ from triune.planning.placement import (
 from triune.planning.plan import Goal, Plan, PlannedOp, Segment, Whole
 from triune.planning.units import Target
 
+_MUCH = 0.2
+"""From this share of a plan's time on a CPU, a note says how little is known of it."""
+
 
 def plan(request: Request, target: Target, constants: Constants) -> Plan:
     """Plan a model for a chip or this machine.
@@ -61,7 +64,7 @@ def plan(request: Request, target: Target, constants: Constants) -> Plan:
         advice=advice_of(found.ops, found.units, found.time, found.refusals, path),
         latency_error=constants.score("latency", request.group) if target.is_scored else None,
         joules_error=constants.score("joules", request.group) if target.is_scored else None,
-        notes=_notes(found, path, target),
+        notes=_notes(found, path, target, segments),
     )
 
 
@@ -171,8 +174,13 @@ def _weight_bytes(found: Candidates, path: Sequence[int]) -> float:
     )
 
 
-def _notes(found: Candidates, path: Sequence[int], target: Target) -> list[str]:
+def _notes(found: Candidates, path: Sequence[int], target: Target, segments: Sequence[Segment]) -> list[str]:
     notes = [*target.notes, *(note for each in found.units for note in each.notes)]
+    on_cpu = sum(each.ms for each in segments if each.unit in (Unit.CPU, Unit.AMX))
+    if target.is_scored and on_cpu > _MUCH * sum(each.ms for each in segments):
+        notes.append(
+            "few measurements of CPUs are published: times on cpu and amx are less certain than the error says"
+        )
     weights = _weight_bytes(found, path) / 2**30
     if target.memory_gb is not None and weights > target.memory_gb:
         notes.append(

@@ -44,12 +44,25 @@ def test_a_plan_of_an_onnx_file(tmp_path: Path) -> None:
 
 def test_a_free_first_dimension_is_one_and_others_must_be_given(tmp_path: Path) -> None:
     path = saved(tmp_path, "g (float[batch, length] x) => (float[batch, length] y) { y = Relu(x) }")
-    with pytest.raises(InvalidArgumentError, match=r"input 'x' has the free dimension length: .* --shape x=1,128"):
+    with pytest.raises(InvalidArgumentError, match=r"have free ones: 'x' \(length\); .* --shape x=1,128"):
         triune.plan(path, chip="m1")
     (plan,) = triune.plan(path, chip="m1", shapes={"x": "4,16"})
     assert len(plan.ops) == 1
     with pytest.raises(InvalidArgumentError, match="one fixed shape"):
         triune.plan(path, chip="m1", shapes={"x": "1,1..16"})
+
+
+def test_branches_on_constants_are_decided(tmp_path: Path) -> None:
+    text = """g (bool c, float[1, 4] x) => (float[1, 4] y) {
+        y = If(c) <then_branch = yes () => (float[1, 4] a) { a = Relu(x) },
+                   else_branch = no () => (float[1, 4] b) { b = Exp(x) }>
+    }"""
+    path = saved(tmp_path, text)
+    (plan,) = triune.plan(path, chip="m1", constants={"c": False})
+    assert [op.op_type for op in plan.ops if op.bound != "nothing"] == ["Exp"]
+    (plan,) = triune.plan(path, chip="m1")
+    assert [op.op_type for op in plan.ops] == ["If"]
+    assert {each.unit for each in plan.segments} == {Unit.AMX}
 
 
 def test_a_package_is_planned_like_its_source(tmp_path: Path) -> None:

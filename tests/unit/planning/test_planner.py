@@ -190,6 +190,11 @@ def test_weights_larger_than_the_memory_are_told() -> None:
     assert plan_of(ops, "M2 Ultra").notes == []
 
 
+def test_little_is_known_of_cpus() -> None:
+    (note,) = plan_of(resnet(), units=(Unit.AMX,)).notes
+    assert "few measurements of CPUs are published" in note
+
+
 def test_units_that_the_error_does_not_tell_apart() -> None:
     found = plan_of(resnet())
     assert found.latency_error is not None
