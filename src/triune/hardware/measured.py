@@ -23,7 +23,7 @@ class Measured:
 
     Attributes:
         figures: by unit and name.
-        reason: why there are none; "" if there are.
+        reason: why what was kept cannot be read; "" if it can, or if nothing was measured yet.
     """
 
     figures: Mapping[Unit, Mapping[str, Figure]] = field(default_factory=dict[Unit, Mapping[str, Figure]])
@@ -44,12 +44,12 @@ def load_measured(folder: Path, key: str) -> Measured:
     """Read what `save_measured` kept; a file that cannot be read gives no figures, and the reason."""
     path = folder / f"{key}.json"
     if not path.exists():
-        return Measured(reason="not measured here yet; `triune units --measure` does it")
+        return Measured()
     try:
         content = json.loads(read_file(path, _MOST_BYTES))
         return Measured({Unit(unit): _figures(figures) for unit, figures in content["units"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return Measured(reason=f"'{path}' is broken ({error}); `triune units --measure` writes it anew")
+        return Measured(reason=f"'{path}' is broken ({error})")
 
 
 def save_measured(folder: Path, key: str, figures: Mapping[Unit, Mapping[str, Figure]]) -> Path:

@@ -47,7 +47,7 @@ def with_measured(
     Args:
         units: the units.
         figures: by unit and name; a name that a unit has already gets "_here".
-        reason: why there are no figures, which missing ones then name; "" if there are.
+        reason: why what was measured cannot be read, which missing figures then name; "" for no such reason.
     """
     bandwidth = {name: figure for name, figure in figures.get(Unit.CPU, {}).items() if name.startswith("memory_")}
     return [
