@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 import timeit
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -204,7 +205,7 @@ class _Power(threading.Thread):
 
 def gpu(seconds: float, size: int) -> dict[str, Any]:
     """Meter the GPU under load."""
-    mx = importlib.import_module("mlx.core")
+    multiply, device = _products(size)
     nvml = import_installed("pynvml")
     if nvml is None:
         sys.exit("nvidia-ml-py is not installed: pip install 'triune[energy]'")
@@ -215,19 +216,17 @@ def gpu(seconds: float, size: int) -> dict[str, Any]:
     ledger = accountant.ledger
     result: dict[str, Any] = {
         "rails": {each.rail.name: each.reason or each.rail.source for each in ledger.rails},
-        "device": str(mx.default_device()),
+        "load": device,
     }
     accounts = [ledger.account(name, 1, Unit.GPU) for name in ("one", "other")]
-    matrix = mx.random.normal((size, size)).astype(mx.bfloat16)
-    mx.eval(matrix @ matrix)
-    _load(mx, matrix, accounts, 0.5)
+    _load(multiply, accounts, 0.5)
     asyncio.run(accountant.settle())
     before = {each.model: sum(each.totals().values()) for each in accounts}
     (start,) = [each.totals for each in ledger.rails if each.rail.name == "gpu-0"]
     metered, charged, idle = start.metered, start.charged, start.idle
     power.start()
     began = time.perf_counter()
-    busy = _load(mx, matrix, accounts, seconds)
+    busy = _load(multiply, accounts, seconds)
     elapsed = time.perf_counter() - began
     asyncio.run(accountant.settle())
     power.end()
@@ -258,7 +257,29 @@ def gpu(seconds: float, size: int) -> dict[str, Any]:
     return result
 
 
-def _load(mx: Any, matrix: Any, accounts: list[Account], seconds: float) -> dict[str, float]:
+def _products(size: int) -> tuple[Callable[[int], None], str]:
+    """What computes so many bf16 products of matrices, through MLX, or torch where that is not installed; and where."""
+    mx = import_installed("mlx.core") if import_installed("mlx") is not None else None
+    if mx is not None:
+        matrix = mx.random.normal((size, size)).astype(mx.bfloat16)
+        mx.eval(matrix)
+
+        def by_mlx(count: int) -> None:
+            mx.eval([matrix @ matrix for _ in range(count)])
+
+        return by_mlx, f"MLX, {mx.default_device()}"
+    torch = importlib.import_module("torch")
+    square = torch.randn(size, size, dtype=torch.bfloat16, device="cuda")
+
+    def by_torch(count: int) -> None:
+        for _ in range(count):
+            square @ square
+        torch.cuda.synchronize()
+
+    return by_torch, f"torch, {torch.cuda.get_device_name()}"
+
+
+def _load(multiply: Callable[[int], None], accounts: list[Account], seconds: float) -> dict[str, float]:
     """Compute by turns for both accounts, 2:1, with pauses. Returns each one's busy seconds."""
     busy = {account.model: 0.0 for account in accounts}
     end = time.perf_counter() + seconds
@@ -267,7 +288,7 @@ def _load(mx: Any, matrix: Any, accounts: list[Account], seconds: float) -> dict
             work = account.begin(CLOCK.now_ns())
             try:
                 for _ in range(num_products // 10):
-                    mx.eval([matrix @ matrix for _ in range(10)])
+                    multiply(10)
             finally:
                 work.ended_ns = CLOCK.now_ns()
             busy[account.model] += (work.ended_ns - work.started_ns) / 1e9

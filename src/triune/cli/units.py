@@ -1,6 +1,7 @@
 """`triune units`: this machine's compute units."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Annotated, Final
 
 import typer
@@ -10,9 +11,12 @@ from rich.table import Table
 from triune.api.units import measure_units
 from triune.api.units import units as find_units
 from triune.cli.output import escaped, print_json
+from triune.cli.power import print_power
+from triune.core.clock import MonotonicClock
 from triune.core.units import Presence
 from triune.hardware.caches import Cache
-from triune.hardware.cpu import CoreLevel
+from triune.hardware.cpu import CoreLevel, read_cpu
+from triune.hardware.energy.detect import this_machines_meter
 from triune.hardware.facts import Support, UnitFacts, units_json
 from triune.hardware.figures import Figure
 
@@ -45,7 +49,10 @@ def units(
     if as_json:
         print_json(units_json(found))
         return
-    print_units(found, Console())
+    console = Console()
+    print_units(found, console)
+    with closing(this_machines_meter(found, read_cpu().name, MonotonicClock())) as meter:
+        print_power(meter, console)
 
 
 def print_units(units: Sequence[UnitFacts], console: Console) -> None:

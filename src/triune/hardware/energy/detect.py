@@ -6,10 +6,10 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from triune.core.clock import Clock
-from triune.core.units import Presence, Unit, UnitStatus
+from triune.core.units import Presence, Unit
 from triune.hardware.energy.chip_powers import chip_powers
 from triune.hardware.energy.combined import AbsentMeter, CombinedMeter
 from triune.hardware.energy.estimate import EstimatedMeter, LoadPower
@@ -17,6 +17,21 @@ from triune.hardware.energy.ioreport import IOReportMeter
 from triune.hardware.energy.meter import EnergyMeter, RailRole
 from triune.hardware.energy.nvml import NvmlMeter
 from triune.hardware.energy.rapl import RaplMeter
+
+
+class HasPresence(Protocol):
+    """What is asked of a unit of the machine: `UnitStatus` and `UnitFacts` have it."""
+
+    @property
+    def unit(self) -> Unit:
+        """The unit."""
+        ...
+
+    @property
+    def presence(self) -> Presence:
+        """Whether the machine has it."""
+        ...
+
 
 Import = Callable[[str], Any]
 """Imports a module, or returns None if it is not installed."""
@@ -29,7 +44,7 @@ def import_installed(name: str) -> Any:
     return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
 
 
-def this_machines_meter(units: Sequence[UnitStatus], cpu_name: str, clock: Clock) -> EnergyMeter:
+def this_machines_meter(units: Sequence[HasPresence], cpu_name: str, clock: Clock) -> EnergyMeter:
     """The meter of everything that this machine can meter. Opening the driver of a GPU takes up to a second.
 
     Args:
@@ -43,7 +58,7 @@ def this_machines_meter(units: Sequence[UnitStatus], cpu_name: str, clock: Clock
 
 
 def apple_meter(
-    units: Sequence[UnitStatus], cpu_name: str, clock: Clock, powers: Sequence[LoadPower], load: Import
+    units: Sequence[HasPresence], cpu_name: str, clock: Clock, powers: Sequence[LoadPower], load: Import
 ) -> EnergyMeter:
     """The meter of a Mac: IOReport where `zeus-apple-silicon` is installed, and estimates for what it does not tell."""
     meters: list[EnergyMeter] = []
@@ -56,7 +71,7 @@ def apple_meter(
     return _with_reasons(meters, units, dict.fromkeys(Unit, reason), clock)
 
 
-def linux_meter(units: Sequence[UnitStatus], clock: Clock, load: Import) -> EnergyMeter:
+def linux_meter(units: Sequence[HasPresence], clock: Clock, load: Import) -> EnergyMeter:
     """The meter of a Linux machine: RAPL for the CPU, NVML for an NVIDIA GPU."""
     meters: list[EnergyMeter] = []
     reasons = dict.fromkeys(Unit, "no library tells this unit's energy here")
@@ -77,7 +92,7 @@ def linux_meter(units: Sequence[UnitStatus], clock: Clock, load: Import) -> Ener
 
 
 def _with_reasons(
-    meters: Sequence[EnergyMeter], units: Sequence[UnitStatus], reasons: dict[Unit, str], clock: Clock
+    meters: Sequence[EnergyMeter], units: Sequence[HasPresence], reasons: dict[Unit, str], clock: Clock
 ) -> EnergyMeter:
     """Add the reason of each unit that the machine has and no meter counts."""
     counted = {unit for meter in meters for rail in meter.rails if rail.role is RailRole.COMPUTE for unit in rail.units}

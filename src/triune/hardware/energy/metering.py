@@ -4,15 +4,14 @@ import contextlib
 from collections.abc import Generator, Sequence
 
 from triune.core.clock import MonotonicClock
-from triune.core.units import UnitStatus
 from triune.hardware.cpu import read_cpu
 from triune.hardware.energy.accountant import INTERVAL_SECONDS, EnergyAccountant
-from triune.hardware.energy.detect import this_machines_meter
+from triune.hardware.energy.detect import HasPresence, this_machines_meter
 from triune.hardware.energy.ledger import EnergyLedger
 
 
 @contextlib.contextmanager
-def metered(units: Sequence[UnitStatus], interval_seconds: float = INTERVAL_SECONDS) -> Generator[EnergyLedger | None]:
+def metered(units: Sequence[HasPresence], interval_seconds: float = INTERVAL_SECONDS) -> Generator[EnergyLedger | None]:
     """A context in which a thread reads the machine's meters of energy.
 
     Args:
