@@ -38,6 +38,23 @@ def test_there_and_back(source: Path, target: str, shape: Any) -> None:
     np.testing.assert_allclose(answers[1:], [answers[0]] * 2, rtol=1e-5)
 
 
+@pytest.mark.parametrize("target", ["out.mlpackage", "out.aimodel"])
+def test_a_factor_of_a_reciprocal_is_no_quotient(tmp_path: Path, target: str) -> None:
+    nodes = [
+        helper.make_node("Reciprocal", ["q"], ["r"]),
+        helper.make_node("Mul", ["x", "r"], ["m"]),
+        helper.make_node("Floor", ["m"], ["y"]),
+    ]
+    onnx.save(model_of(nodes, [("x", FLOAT, [2]), ("q", FLOAT, [2])], [("y", FLOAT, [2])]), tmp_path / "model.onnx")
+    given = {"x": np.float32([41, 3]), "q": np.float32([41, 3])}
+    done = triune.convert(tmp_path / "model.onnx", tmp_path / target, verify=True, inputs=given)
+    back = triune.convert(done.path, tmp_path / "back.onnx", verify=True, inputs=given)
+    assert (done.verdict, back.verdict) == (Verdict.RIGHT, Verdict.RIGHT)
+    for path in (done.path, back.path):
+        # 1 / 41 in fp32 is a little too small, 1 / 3 too large.
+        assert triune.load(path, "cpu").run(given)["y"].tolist() == [0, 1]
+
+
 def test_a_models_folder_in_a_repository_stands_for_its_newest_version(source: Path, tmp_path: Path) -> None:
     version = tmp_path / "softmax" / "3"
     version.mkdir(parents=True)

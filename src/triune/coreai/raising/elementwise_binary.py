@@ -7,7 +7,7 @@ from types import MappingProxyType
 from triune.coreai.raising.given import Given
 from triune.coreai.raising.kernels import computed, is_float, where
 from triune.coreai.raising.region import Raise
-from triune.graph.raising.division import floor_quotient, truncated_quotient, truncated_remainder
+from triune.graph.raising.division import floor_quotient, quotient, truncated_quotient, truncated_remainder
 from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
@@ -87,7 +87,7 @@ def _not_equal(graph: Graph, given: Given) -> Tensor:
 def _divide(graph: Graph, given: Given) -> Tensor:
     """Write a quotient. For integers it is rounded toward zero, as in ONNX."""
     x, y = _operands(given)
-    return graph.op("Div", x, y) if is_float(x) else truncated_quotient(graph, x, y)
+    return quotient(graph, x, y) if is_float(x) else truncated_quotient(graph, x, y)
 
 
 def _floor_divide(graph: Graph, given: Given) -> Tensor:

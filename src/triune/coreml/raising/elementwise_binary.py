@@ -12,6 +12,7 @@ from triune.graph.raising.division import (
     floor_quotient_of_floats,
     floor_remainder,
     floor_remainder_of_floats,
+    quotient,
     truncated_quotient,
 )
 from triune.graph.raising.graph import Graph, Tensor
@@ -61,7 +62,7 @@ def _floor_div(graph: Graph, given: Given) -> Tensor:
 
 def _real_div(graph: Graph, given: Given) -> Tensor:
     x, y = _operands(graph, given)
-    return graph.op("Div", x, y) if x.dtype in FLOATS else truncated_quotient(graph, x, y)
+    return quotient(graph, x, y) if x.dtype in FLOATS else truncated_quotient(graph, x, y)
 
 
 def _select(graph: Graph, given: Given) -> Tensor:

@@ -8,6 +8,19 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
 
+def quotient(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
+    """`x / y` of floats.
+
+    1 / y is written as Reciprocal. Of Div, ONNX Runtime would make x / y of (1 / y) * x, which may differ in the last
+    bit: 41 * (1 / 41) is below 1, and a Floor behind it makes 0 of that.
+    """
+    one = x.constant
+    is_one = one is not None and one.size == 1 and float(one.reshape(-1)[0]) == 1
+    if is_one and (x.rank == 0 or (y.shape is not None and x.rank <= y.rank)):
+        return graph.op("Reciprocal", y)
+    return graph.op("Div", x, y)
+
+
 def truncated_quotient(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     """`x / y` rounded towards zero, in the type of `x`."""
     a, b = _operands(graph, x, y)
