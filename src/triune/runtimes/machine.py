@@ -63,7 +63,7 @@ class Machine:
         if status.presence is Presence.ABSENT:
             raise UnsupportedError(
                 f"unit '{unit.value}' is absent on this machine ({status.reason}); "
-                f"choose one of {self.present()}{where}"
+                f"choose one of {self._choices(backend)}{where}"
             )
         missing = [name for name in names if name not in self.runtimes]
         if missing:
@@ -73,9 +73,20 @@ class Machine:
                 f"not installed: {remedies}"
             )
         raise UnsupportedError(
-            f"backend '{backend}' does not run on unit '{unit.value}' here; choose another one of "
-            f"{self.present()}{where}"
+            f"backend '{backend}' does not run on unit '{unit.value}' here; choose one of "
+            f"{self._choices(backend)}{where}"
         )
+
+    def _choices(self, backend: str) -> str:
+        """The units that models of `backend` can run on here, for messages."""
+        own = self.runtimes.get(backend)
+        runs = set(own.units()) if own is not None else set[Unit]()
+        for each in self.units:
+            others = [self.runtimes[name] for name in stand_ins(backend, each.unit) if name in self.runtimes]
+            if any(each.unit in other.units() for other in others):
+                runs.add(each.unit)
+        found = [each.unit.value for each in self.units if each.presence is not Presence.ABSENT and each.unit in runs]
+        return ", ".join(found) or "none"
 
 
 def this_machine(*, conversion_bytes: int | None = None, run_bytes: int | None = None) -> Machine:
