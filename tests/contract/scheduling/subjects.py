@@ -7,6 +7,7 @@ from typing import cast
 import numpy as np
 
 from support.hand import POISON, Doubler
+from support.listening import listening_servable, sound_of
 from support.scripted import EOS, VOCAB, ScriptedDecoder, byte_tokenizer
 from support.steps import Shelf, fp32, graph, on_shelf, step, table_model
 from support.table_servable import TableServable
@@ -216,10 +217,24 @@ def _length(responses: Sequence[InferenceResponse]) -> float:
     return value
 
 
+# Speech: for how long something is heard.
+
+
+def _heard(responses: Sequence[InferenceResponse]) -> float:
+    (response,) = responses
+    return int(response.outputs["text_output"][0])
+
+
 SUBJECTS: Mapping[str, Subject] = {
     **{name: Subject(make, row, row(POISON), half_of) for name, make in TENSOR_SERVABLES.items()},
     "text model": _generating(is_streamed=False),
     "text model, streamed": _generating(is_streamed=True),
     "encoder": Subject(encoder, lambda value: _texts(b"a" * value), _texts(b""), _length),
+    "speech": Subject(
+        lambda: listening_servable("doubler"),
+        lambda value: {"samples": sound_of(value)},
+        {"audio": np.array([b"no audio file"], np.object_)},
+        _heard,
+    ),
     "encoder, two texts": Subject(encoder, lambda value: _texts(*[b"a" * value] * 2), _texts(b"a", b""), _length),
 }
