@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from triune.engine.speech.audio import AudioDecoder
 from triune.zoo.packages import PackageCache
 from triune.zoo.repository import build_repository
 
@@ -45,3 +46,10 @@ def as_flac(*, times: int = 1, pause_seconds: float = 0.0) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, np.tile(once, times), rate, format="FLAC")
     return file.getvalue()
+
+
+def decode_audio(content: bytes, max_seconds: float) -> np.ndarray:
+    decoder = AudioDecoder(content, max_seconds)
+    while decoder.decode_part():
+        pass
+    return decoder.samples()

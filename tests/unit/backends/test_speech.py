@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from support.speech import GOFORWARD, as_flac, as_silence, words, write_whisper
+from support.speech import GOFORWARD, as_flac, as_silence, decode_audio, words, write_whisper
 from triune.backends.attempt import Attempt
 from triune.backends.speech.backend import SpeechBackend
 from triune.config.configure import Source, read_source
@@ -25,7 +25,6 @@ from triune.core.errors import (
 )
 from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
-from triune.engine.speech.audio import decode_audio
 from triune.engine.speech.segments import Segment, SpeechRequest
 from triune.engine.speech.servable import SpeechServable
 from triune.runtimes.machine import this_machine

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from support.speech import decode_audio
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.engine.speech.audio import RATE, AudioDecoder, audio_seconds
 
@@ -18,13 +19,6 @@ def encoded(samples: np.ndarray, rate: int, form: str, subtype: str | None = Non
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format=form, subtype=subtype)
     return file.getvalue()
-
-
-def decode_audio(content: bytes, max_seconds: float) -> np.ndarray:
-    decoder = AudioDecoder(content, max_seconds)
-    while decoder.decode_part():
-        pass
-    return decoder.samples()
 
 
 def pitch(samples: np.ndarray) -> float:
