@@ -1,9 +1,14 @@
 """A speech engine whose model tells for how long it hears something: a digit for each fifth of a second."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from support.scripted import EOS, ScriptedDecoder, byte_tokenizer
 from triune.config.policy import QueueLimits
@@ -20,6 +25,7 @@ from triune.engine.speech.encoder import SpeechEncoder
 from triune.engine.speech.engine import SpeechEngine
 from triune.engine.speech.servable import SpeechServable
 from triune.engine.speech.tokens import SpeechTokens
+from triune.engine.weights.agree import tensor_shapes
 from triune.engine.weights.config import WhisperConfig
 
 SAMPLES_A_DIGIT = 3200
@@ -40,16 +46,39 @@ VOCAB = SPECIAL.first_stamp + NUM_STAMPS
 CONFIG = WhisperConfig(
     vocab_size=VOCAB,
     num_mel_bins=80,
-    d_model=1,
+    d_model=8,
     encoder_layers=1,
     encoder_attention_heads=1,
-    encoder_ffn_dim=1,
+    encoder_ffn_dim=8,
     decoder_layers=1,
     decoder_attention_heads=1,
-    decoder_ffn_dim=1,
+    decoder_ffn_dim=8,
     max_source_positions=1500,
     max_target_positions=64,
 )
+
+
+NAMES = ("startoftranscript", "translate", "transcribe", "startofprev", "startoflm", "nospeech", "notimestamps")
+
+
+def write_listening_checkpoint(folder: Path) -> None:
+    """Write a small Whisper of that config in Hugging Face's form. Its weights are zeros: the decoder below does not
+    read them.
+    """
+    folder.mkdir(parents=True)
+    config = {each.name: getattr(CONFIG, each.name) for each in fields(CONFIG) if each.name != "tokens"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "whisper", **config}))
+    save_file(
+        {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(CONFIG).items()},
+        folder / "model.safetensors",
+    )
+    backend = byte_tokenizer().backend
+    vocabulary = json.loads(backend.to_str())
+    for token in vocabulary["added_tokens"]:
+        token["content"] = "<|endoftext|>"
+    backend = tokenizers.Tokenizer.from_str(json.dumps(vocabulary))
+    backend.add_special_tokens([f"<|{name}|>" for name in NAMES])
+    backend.save(str(folder / "tokenizer.json"))
 
 
 def sound_of(digit: int) -> NDArray[np.float32]:
@@ -68,6 +97,9 @@ class LoudFrames:
         (TensorSpec("num_loud", DataType.FP32, (1, 1, 1)),),
     )
 
+    def __init__(self) -> None:
+        self.is_closed = False
+
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         loudest = inputs["input_features"][0].max(axis=0)
         num_loud = int((loudest > loudest.min() + 0.5).sum())
@@ -77,7 +109,7 @@ class LoudFrames:
         pass
 
     def close(self) -> None:
-        pass
+        self.is_closed = True
 
 
 class ListeningDecoder(ScriptedDecoder):

@@ -21,6 +21,7 @@ from triune.backends.tensor.backend import TensorBackend
 from triune.backends.transformer.backend import TransformerBackend
 from triune.config.configure import Source, read_source
 from triune.config.model_config import ModelConfig
+from triune.config.placement import Recipe
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array
@@ -28,7 +29,7 @@ from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable
 from triune.graph.held import HeldModel
-from triune.runtimes.machine import this_machine
+from triune.runtimes.machine import Machine, this_machine
 
 Part = tuple[str, int | None]
 
@@ -241,6 +242,60 @@ def transformer(root: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
     )
 
 
+def speech(root: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """Its answers tell for how long something is heard. Weights are read and written as graphs, but not compiled."""
+    for library in ("tokenizers", "openvino", "soundfile", "soxr"):
+        pytest.importorskip(library)
+    from support.listening import ListeningDecoder, LoudFrames, sound_of, write_listening_checkpoint
+    from triune.backends.speech import build as building
+    from triune.backends.speech.backend import SpeechBackend
+    from triune.engine.speech.encoder import SpeechEncoder
+
+    loads: list[ListeningDecoder | LoudFrames] = []
+    works: list[Callable[[], None]] = []
+
+    def load(model: HeldModel, **options: Any) -> ListeningDecoder:
+        decoder = ListeningDecoder()
+        loads.append(decoder)
+        return decoder
+
+    def compile_encoder(graph: HeldModel, recipe: Recipe, machine: Machine, num_bands: int) -> SpeechEncoder:
+        for work in works:
+            work()
+        frames = LoudFrames()
+        loads.append(frames)
+        return SpeechEncoder(frames, num_bands)
+
+    def heard(responses: Sequence[InferenceResponse]) -> float:
+        (response,) = responses
+        return int(response.outputs["text_output"][0])
+
+    monkeypatch.setattr(building, "load_decoder", lambda _: load)
+    monkeypatch.setattr(building, "_compile_encoder", compile_encoder)
+    write_listening_checkpoint(root / "m" / "1")
+    inputs = {"audio": [1], "samples": [-1], "language": [1], "task": [1], "prompt": [1]}
+    return Kind(
+        SpeechBackend(this_machine(), MonotonicClock()),
+        lambda: loads,
+        lambda: sum(not each.is_closed for each in loads),
+        'backend: "speech" parameters { key: "units" value { string_value: "cpu" } }',
+        root / "m",
+        {},
+        Shelf(),
+        {},
+        works.append,
+        ask=lambda value: {"samples": sound_of(value)},
+        value_of=heard,
+        tensors=(inputs, {"text_output": [1]}),
+        input='input { name: "audio" data_type: TYPE_STRING dims: 1 }',
+        contradictions={
+            "datatype": ("STRING", "INT64"),
+            "shape": ("dims:", "dims: 5 dims:"),
+            "name": ("audio", "sound"),
+        },
+    )
+
+
 def of_bench(
     bench: Bench,
     backend: Backend[Any],
@@ -261,4 +316,5 @@ KINDS: Mapping[str, Callable[[Path, pytest.MonkeyPatch], Kind]] = {
     "ensemble": lambda root, _: ensemble(root),
     "encoder": lambda root, _: encoder(root),
     "transformer": transformer,
+    "speech": speech,
 }
