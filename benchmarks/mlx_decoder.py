@@ -38,11 +38,11 @@ def triune(checkpoint: Any, precision: str, num_tokens: int, most: int) -> Peer:
     decoder = MlxDecoder(model, num_blocks=most * per_sequence, precision=precision)
 
     def step(ids: list[Any], past: Any) -> Any:
-        """The logits after the next tokens of sequences that have `past` tokens, INT32 [n]."""
+        """The most probable tokens after the next ones of sequences that have `past` tokens, INT32 [n]."""
         new = np.array([len(each) for each in ids], np.int32)
         held = -(-(past + new) // decoder.block_size)
         begins = np.cumsum([0, *new])
-        return decoder.run(
+        return decoder.run_greedy(
             DecoderStep(
                 np.concatenate(ids).astype(np.int64),
                 np.concatenate([np.arange(each, each + count) for each, count in zip(past, new, strict=True)]),
@@ -60,11 +60,11 @@ def triune(checkpoint: Any, precision: str, num_tokens: int, most: int) -> Peer:
         ids = [rng.integers(100, checkpoint.config.vocab_size - 100, length) for length in lengths]
         past = np.zeros(len(ids), np.int32)
         begin = time.perf_counter()
-        last = step(ids, past).argmax(axis=1)
+        last = step(ids, past)
         read = time.perf_counter()
         past = past + np.array(lengths, np.int32)
         for place in range(num_tokens - 1):
-            last = step(list(last[:, None]), past + np.int32(place)).argmax(axis=1)
+            last = step(list(last[:, None]), past + np.int32(place))
         return read - begin, time.perf_counter() - read
 
     return run
