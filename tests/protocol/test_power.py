@@ -1,12 +1,16 @@
 """Power modes and joules over HTTP, from a real server."""
 
 import json
+import queue
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
 
 from support.process import Served, serve
 from support.repositories import affine, write_model
@@ -69,6 +73,32 @@ def test_one_request_names_its_mode(served: Served) -> None:
     code, message = ask(served, path, {"inputs": INPUTS, "parameters": {"triune_power_mode": "turbo"}})
     assert code == 400
     assert "there is no power mode 'turbo'" in message
+
+
+def test_one_request_names_its_mode_in_a_header(served: Served) -> None:
+    path = "/v2/models/affine/infer"
+    for body in ({"inputs": INPUTS}, {"inputs": INPUTS, "id": "x" * 100_000}):
+        assert ask(served, path, body, {"Triune-Power-Mode": "low_power"})["model_name"] == "affine"
+        code, message = ask(served, path, body, {"Triune-Power-Mode": "turbo"})
+        assert code == 400
+        assert "there is no power mode 'turbo'" in message
+    own = {"inputs": INPUTS, "parameters": {"triune_power_mode": "balanced"}}
+    assert ask(served, path, own, {"Triune-Power-Mode": "turbo"})["model_name"] == "affine"
+
+
+def test_one_call_names_its_mode_in_metadata(served: Served) -> None:
+    x = grpcclient.InferInput("x", [1, 4], "FP32")
+    x.set_data_from_numpy(np.ones((1, 4), np.float32))
+    with grpcclient.InferenceServerClient(served.grpc) as client:
+        answer = client.infer("affine", [x], headers={"triune-power-mode": "low_power"})
+        assert answer.as_numpy("y") is not None
+        with pytest.raises(InferenceServerException, match="there is no power mode 'turbo'"):
+            client.infer("affine", [x], headers={"triune-power-mode": "turbo"})
+        outcomes: queue.Queue[Any] = queue.Queue()
+        client.start_stream(lambda result, error: outcomes.put(error or result), headers={"triune-power-mode": "turbo"})
+        client.async_stream_infer("affine", [x])
+        assert "there is no power mode 'turbo'" in str(outcomes.get(timeout=30))
+        client.stop_stream()
 
 
 def test_statistics_say_joules_or_why_there_are_none(served: Served) -> None:

@@ -21,6 +21,7 @@ from triune.frontends.kserve.grpc.large import LargeMessages, decode_small
 from triune.frontends.kserve.grpc.status import Context, abort, as_triune_error
 from triune.frontends.kserve.grpc.stream import StreamSession
 from triune.frontends.kserve.large_tensors import encoded_bytes
+from triune.frontends.kserve.power import in_mode, mode_in
 from triune.frontends.limits import Limits, check_small
 from triune.protos import grpc_service_pb2 as messages
 from triune.serving.server import Server
@@ -131,7 +132,7 @@ class InferenceService:
                 _, request = await self._large.decode(data, held)
             else:
                 request = decode_small(grpc_codec.parse_request(data), self._server)
-            future = self._server.infer(request)
+            future = self._server.infer(in_mode(request, mode_in(context.invocation_metadata())))
             if not future.done():
                 held = held or self._budget.reserve()
                 response = await self._wait(future, held, len(data))

@@ -25,6 +25,7 @@ from triune.frontends.kserve.grpc.large import LargeMessages, decode_small
 from triune.frontends.kserve.grpc.parameters import FINAL_RESPONSE
 from triune.frontends.kserve.grpc.status import Context, as_triune_error, details_of
 from triune.frontends.kserve.large_tensors import memory_bytes
+from triune.frontends.kserve.power import in_mode, mode_in
 from triune.frontends.limits import Limits
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 from triune.serving.server import Server
@@ -83,6 +84,7 @@ class StreamSession:
         self._budget = budget
         self._large = large
         self._held: set[Reservation] = set()
+        self._mode = mode_in(context.invocation_metadata())
         self._ends_on_error = ("triton_grpc_error", "true") in (context.invocation_metadata() or ())
         self._pending: deque[_Pending] = deque()
         self._decoupled: set[asyncio.Task[None]] = set()
@@ -164,7 +166,7 @@ class StreamSession:
                 self._decoupled.add(task)
                 task.add_done_callback(functools.partial(self._end_decoupled, len(data), held))
                 return
-            future = self._server.infer(request)
+            future = self._server.infer(in_mode(request, self._mode))
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
             self._pending.append(_Pending(message, held, len(data), outcome=as_triune_error(error, METHOD)))
             self._progress.set()

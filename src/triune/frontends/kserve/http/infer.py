@@ -20,6 +20,7 @@ from triune.frontends.kserve.http.codec import OutputForm, decode_request, encod
 from triune.frontends.kserve.http.raw_request import decode_raw_request
 from triune.frontends.kserve.http.request_templates import RequestTemplates
 from triune.frontends.kserve.large_tensors import encoded_bytes
+from triune.frontends.kserve.power import HEADER_BYTES, in_mode
 from triune.serving.server import Server
 
 Headers: TypeAlias = Mapping[bytes, bytes]
@@ -104,6 +105,8 @@ class InferEndpoint:
             else:
                 config = self._server.config(route.model, route.version)
                 request, form = decode_raw_request(route.model, route.version, body, config)
+            if HEADER_BYTES in headers:
+                request = in_mode(request, headers[HEADER_BYTES])
             return self._server.infer(request), form
         except Exception as error:  # noqa: BLE001 - it is raised, as what a client may see
             raise_failure(error, route, self._server)

@@ -30,6 +30,7 @@ from triune.frontends.kserve.http.infer import (
 from triune.frontends.kserve.http.large_requests import encode_large_response, parse_infer
 from triune.frontends.kserve.http.raw_request import decode_raw_request
 from triune.frontends.kserve.large_tensors import memory_bytes, unpack
+from triune.frontends.kserve.power import HEADER_BYTES, in_mode
 from triune.serving.server import Server
 
 # Datatypes whose elements must be checked one by one.
@@ -65,7 +66,7 @@ class LargeInferences:
             body = await self._decoder.decompress(encoding, body, held)
             request, form = await self._decode(route, headers, body, held)
             held.resize(max(len(body), memory_bytes(request.inputs)))
-            return self._server.infer(request), form
+            return self._server.infer(in_mode(request, headers.get(HEADER_BYTES))), form
         except Exception as error:  # noqa: BLE001 - it is raised, as what a client may see
             raise_failure(error, route, self._server)
 
