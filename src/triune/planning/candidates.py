@@ -76,8 +76,9 @@ def candidates(request: Request, target: Target) -> Candidates:
             f"a plan for {target.name} cannot use {', '.join(lacking)}: nothing is known of it; it has "
             f"{', '.join(unit.value for unit in present)}"
         )
-    # The CPU computes products by its matrix units, through Accelerate: "cpu" alone, without them, is never better.
-    wanted = request.units or tuple(unit for unit in present if unit is not Unit.CPU or Unit.AMX not in present)
+    # Apple's CPUs compute products by their matrix units, through Accelerate: without them "cpu" is never better.
+    has_accelerate = target.is_scored and Unit.AMX in present
+    wanted = request.units or tuple(unit for unit in present if unit is not Unit.CPU or not has_accelerate)
     units = [present[unit] for unit in wanted]
     sizes = sizes_of(request.ops)
     refusals: list[Mapping[Unit, Refusal]] = [

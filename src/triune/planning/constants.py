@@ -12,7 +12,8 @@ from triune.core.errors import NotFoundError
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How far predictions were from measurements that the constants were not fitted to.
+    """How far predictions were from measurements that were held out: each is predicted by constants that were fitted to
+    the two thirds of rows in which it is not.
 
     Attributes:
         kind: "latency" or "joules".
@@ -37,7 +38,7 @@ class Constants:
 
     Attributes:
         numbers: the numbers.
-        scores: the errors on the rows that were held out.
+        scores: the errors on rows that were held out, each third in turn.
         source: what the numbers were fitted to.
     """
 

@@ -3,7 +3,7 @@
 Core ML's placement counts 0.125 ms for each segment on the Neural Engine, for each change of units, and for an output
 on the Neural Engine; with its estimate of each operation that gives its choice in 481 of 482 published models, 41 of
 them ties (751K/Apple-Neural-Engine-Microarchitecture-Study-M6, notes/coreml_dispatch.md: M4, macOS 27.0.1). Its
-estimates of operations are decision trees that nobody published; the rates here are those of the nine operations whose
+estimates of operations are decision trees that nobody published; the rates here are those of the ten operations whose
 estimates were.
 """
 
@@ -37,9 +37,11 @@ class _Rate:
 # From the published estimates: the work of the operation divided by its estimated time. A 3x3 convolution of 64
 # channels over 32x32 takes 100.06 and 4.67 us, a 1x1 one 21.62 and 1.17; a product 128x256x128 11.12 and 2.24;
 # attention of 8 heads, 128 tokens and 64 elements 8.62 and 7.18; of 64x32x32 elements relu 2.62 and 2.62, softmax 4.31
-# and 3.59, transpose 3.00 and 3.81, concat 22.79 and 2.62; bilinear upsampling by 2 499.64 and 3.31.
+# and 3.59, transpose 3.00 and 3.81, concat 22.79 and 2.62; bilinear upsampling by 2 499.64 and 3.31. A linear layer of
+# 128x512x512 takes 400.04 and 12.68; smaller ones are estimated at lower rates still.
 _CONV: Final = _Rate(0.755, 16.2, is_arithmetic=True)
 _POINTWISE_CONV: Final = _Rate(0.388, 7.17, is_arithmetic=True)
+_LINEAR: Final = _Rate(0.168, 5.29, is_arithmetic=True)
 _PRODUCT: Final = _Rate(0.754, 3.74, is_arithmetic=True)
 _ATTENTION: Final = _Rate(3.89, 4.67, is_arithmetic=True)
 _TRAFFIC: Final = _Rate(100, 100)
@@ -117,5 +119,5 @@ def _rate_of(op: Op) -> _Rate:
     if op.op_type in by_type:
         return by_type[op.op_type]
     if op.is_product:
-        return _PRODUCT
+        return _LINEAR if op.op_class is OpClass.MATMUL else _PRODUCT
     return _REDUCE if op.op_class is OpClass.REDUCE else _TRAFFIC

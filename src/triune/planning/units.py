@@ -6,6 +6,7 @@ the measurements that the constants are fitted to and scored on.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from triune.core.errors import UnsupportedError
 from triune.core.units import Unit
@@ -16,6 +17,9 @@ from triune.hardware.rules import tier_of
 from triune.planning.constants import Constants
 from triune.planning.cost import Rates
 from triune.planning.op import OpClass
+
+Made: TypeAlias = tuple[Rates, tuple[str, ...]]
+"""What a unit can do, and notes of what stands for figures that are missing."""
 
 _FIRST_NEW_TIER = 4
 """From A16 and M4 on the Neural Engine's launch is shorter."""
@@ -73,26 +77,25 @@ def target_of(chip: Chip, constants: Constants) -> Target:
     )
 
 
-def units_of(chip: Chip, constants: Constants, num_gpu_cores: float | None = None) -> dict[Unit, PlannedUnit]:
+def units_of(chip: Chip, constants: Constants) -> dict[Unit, PlannedUnit]:
     """The units of a chip for which the cost model has what it needs.
 
-    Args:
-        chip: a chip.
-        constants: the fitted constants.
-        num_gpu_cores: of a chip that is sold with fewer GPU cores too; None takes the largest.
-
     Raises:
-        UnsupportedError: the chip's cores are not known.
+        UnsupportedError: there is none.
     """
-    makers = {Unit.CPU: _cpu, Unit.AMX: _amx, Unit.GPU: _gpu, Unit.ANE: _ane}
-    found = {unit: make(chip, constants, num_gpu_cores) for unit, make in makers.items()}
-    units = {unit: each for unit, each in found.items() if each is not None}
+    found = {
+        Unit.CPU: _cpu_rates(chip, constants, "cpu"),
+        Unit.AMX: amx_rates(chip, constants),
+        Unit.GPU: gpu_rates(chip, constants),
+        Unit.ANE: ane_rates(chip, constants),
+    }
+    units = {unit: PlannedUnit(unit, *each) for unit, each in found.items() if each is not None}
     if not units:
         raise UnsupportedError(f"chip '{chip.name}' has no figures from which a plan can be made")
     return units
 
 
-def ane_rates(chip: Chip, constants: Constants, *, activation_bits: float = 16) -> tuple[Rates, tuple[str, ...]] | None:
+def ane_rates(chip: Chip, constants: Constants, *, activation_bits: float = 16) -> Made | None:
     """What the chip's Neural Engine can do, and notes; None if no figure of its family is known."""
     figure, note = _figure(chip, "tops", lambda each: each.ane.tops)
     if figure is None:
@@ -132,7 +135,7 @@ def ane_rates(chip: Chip, constants: Constants, *, activation_bits: float = 16) 
 
 def gpu_rates(
     chip: Chip, constants: Constants, num_cores: float | None = None, gb_per_s: float | None = None
-) -> tuple[Rates, tuple[str, ...]] | None:
+) -> Made | None:
     """What the chip's GPU can do, and notes; None if its peak or its memory is not known.
 
     Args:
@@ -173,9 +176,9 @@ def gpu_rates(
     return rates, (note,) if note else ()
 
 
-def amx_rates(chip: Chip, constants: Constants) -> Rates | None:
+def amx_rates(chip: Chip, constants: Constants) -> Made | None:
     """What the chip's CPU does with its matrix units, by Accelerate; None if its cores are not known."""
-    return _cpu_rates(chip, constants, constants.get("amx.tflops_per_core"), "amx")
+    return _cpu_rates(chip, constants, "amx")
 
 
 def cpu_like_rates(
@@ -209,41 +212,19 @@ def cpu_like_rates(
     )
 
 
-def _cpu_rates(chip: Chip, constants: Constants, tflops_per_core: float, name: str) -> Rates | None:
+def _cpu_rates(chip: Chip, constants: Constants, name: str) -> Made | None:
     cores = chip.cpu.performance_cores
     if cores is None:
         return None
     memory = chip.memory.gb_per_s
-    return cpu_like_rates(
+    rates = cpu_like_rates(
         constants,
         "cpu",
-        tflops=tflops_per_core * cores.value,
+        tflops=constants.get(f"{name}.tflops_per_core") * cores.value,
         gb_per_s=min(constants.get("cpu.gb_per_s_per_core") * cores.value, memory.value if memory else float("inf")),
         watts=constants.get(f"{name}.watts_per_core") * cores.value,
     )
-
-
-def _cpu(chip: Chip, constants: Constants, num_gpu_cores: float | None) -> PlannedUnit | None:
-    del num_gpu_cores
-    rates = _cpu_rates(chip, constants, constants.get("cpu.tflops_per_core"), "cpu")
-    return None if rates is None else PlannedUnit(Unit.CPU, rates)
-
-
-def _amx(chip: Chip, constants: Constants, num_gpu_cores: float | None) -> PlannedUnit | None:
-    del num_gpu_cores
-    rates = amx_rates(chip, constants)
-    return None if rates is None else PlannedUnit(Unit.AMX, rates)
-
-
-def _gpu(chip: Chip, constants: Constants, num_gpu_cores: float | None) -> PlannedUnit | None:
-    found = gpu_rates(chip, constants, num_gpu_cores)
-    return None if found is None else PlannedUnit(Unit.GPU, *found)
-
-
-def _ane(chip: Chip, constants: Constants, num_gpu_cores: float | None) -> PlannedUnit | None:
-    del num_gpu_cores
-    found = ane_rates(chip, constants)
-    return None if found is None else PlannedUnit(Unit.ANE, *found)
+    return rates, ()
 
 
 def _efficiency(unit: str, constants: Constants) -> Mapping[OpClass, float]:

@@ -45,6 +45,7 @@ def simple(op_type: str, op_class: OpClass, read: float = 65536, written: float 
         (conv(3), 4.67, 100.06),
         (conv(1), 1.17, 21.62),
         (simple("MatMul", OpClass.PRODUCT, flops=2 * 128 * 256 * 128), 2.24, 11.12),
+        (simple("MatMul", OpClass.MATMUL, flops=2 * 128 * 512 * 512), 12.68, 400.04),
         (simple("Resize", OpClass.MOVE, 65536, 4 * 65536), 3.31, 499.64),
         (simple("Concat", OpClass.MOVE), 2.62, 22.79),
         (simple("Attention", OpClass.PRODUCT, flops=4 * 8 * 128 * 128 * 64), 7.18, 8.62),
@@ -97,3 +98,29 @@ def test_rules_hold_for_the_choice_too() -> None:
     choice = core_ml_choice([*[conv()] * 9, refused, *[conv()] * 9], tier=4)
     assert list(choice.units) == [*[A] * 9, C, *[A] * 9]
     assert (choice.num_on_ane, choice.num_segments) == (18, 3)
+
+
+# What Core ML estimated of whole published models, in microseconds on the CPU and on the Neural Engine, and what it
+# chose (the same source, data/03_compile/opdispatch/ana/ctx). Where the last operation costs the same on both, and its
+# output on the Neural Engine as much as a change of units, Core ML took this one time and that one another: None.
+_CONV, _RELU = (100.0639, 4.6743), (2.6214, 2.6214)
+_BODY = [_CONV, _RELU, _CONV, _RELU]
+_LINEAR_256, _LINEAR_512 = (744.195, 28.9042), (400.0361, 12.6842)
+
+
+@pytest.mark.parametrize(
+    ("estimates", "units"),
+    [
+        ([*_BODY, (4.3084, 3.5903), *_BODY], [*[A] * 8, None]),
+        ([*_BODY, (4.3085, np.inf), *_BODY], [C] * 9),
+        ([*_BODY, (3213.162, np.inf), *_BODY], [C] * 9),
+        (
+            [_LINEAR_256, (1.3107, 1.3107)] * 2 + [(44.4699, 6.283)] + [_LINEAR_512, _RELU] * 2,
+            [*[A] * 8, None],
+        ),
+    ],
+    ids=["abs", "cumsum", "conv of 17x17", "linear"],
+)
+def test_choices_of_whole_published_models(estimates: list[tuple[float, float]], units: list[Unit | None]) -> None:
+    found = choice_of(np.array(estimates) / 1e3).units
+    assert [unit if wanted else None for unit, wanted in zip(found, units, strict=True)] == units

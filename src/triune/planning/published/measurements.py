@@ -66,9 +66,14 @@ class Measurement:
     source: str
 
     @property
+    def third(self) -> int:
+        """The third of the rows that it is in, 0 to 2: rows of one model and chip are in the same."""
+        return int(hashlib.sha256(f"triune planner {_SEED}:{self.key}".encode()).hexdigest(), 16) % 3
+
+    @property
     def is_held_out(self) -> bool:
-        """Whether the row is in the third that the constants are not fitted to."""
-        return int(hashlib.sha256(f"triune planner {_SEED}:{self.key}".encode()).hexdigest(), 16) % 3 == 0
+        """Whether it is in the third that Triune's constants are not fitted to."""
+        return self.third == 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """Predict a published measurement by the cost model."""
 
-import functools
 from collections.abc import Sequence
 
 from triune.core.errors import UnsupportedError
@@ -34,12 +33,14 @@ class Predictor:
 
 def rates_of(measurement: Measurement, constants: Constants) -> Rates:
     """What the unit of a measurement can do."""
-    makers = {
-        Unit.ANE: functools.partial(ane_rates, activation_bits=measurement.activation_bits),
-        Unit.GPU: functools.partial(gpu_rates, num_cores=measurement.num_gpu_cores, gb_per_s=measurement.gb_per_s),
-    }
-    found = makers[measurement.unit](measurement.chip, constants) if measurement.unit in makers else None
-    rates = found[0] if found else amx_rates(measurement.chip, constants)
-    if rates is None:
-        raise UnsupportedError(f"chip '{measurement.chip.name}' has no figures for '{measurement.unit.value}'")
-    return rates
+    chip = measurement.chip
+    match measurement.unit:
+        case Unit.ANE:
+            found = ane_rates(chip, constants, activation_bits=measurement.activation_bits)
+        case Unit.GPU:
+            found = gpu_rates(chip, constants, measurement.num_gpu_cores, measurement.gb_per_s)
+        case _:
+            found = amx_rates(chip, constants)
+    if found is None:
+        raise UnsupportedError(f"chip '{chip.name}' has no figures for '{measurement.unit.value}'")
+    return found[0]
