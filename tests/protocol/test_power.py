@@ -101,6 +101,18 @@ def test_one_call_names_its_mode_in_metadata(served: Served) -> None:
         client.stop_stream()
 
 
+def test_an_answer_says_joules_if_asked(served: Served) -> None:
+    body = {"inputs": INPUTS, "parameters": {"triune_energy": True}}
+    parameters = ask(served, "/v2/models/affine/infer", body)["parameters"]
+    assert parameters["triune_energy"] in ("measured", "estimated", "unavailable")
+    assert ("triune_joules" in parameters) != ("triune_energy_reason" in parameters)
+    x = grpcclient.InferInput("x", [1, 4], "FP32")
+    x.set_data_from_numpy(np.ones((1, 4), np.float32))
+    with grpcclient.InferenceServerClient(served.grpc) as client:
+        answer = client.infer("affine", [x], parameters={"triune_energy": True}).get_response()
+    assert answer.parameters["triune_energy"].string_param == parameters["triune_energy"]
+
+
 def test_statistics_say_joules_or_why_there_are_none(served: Served) -> None:
     ask(served, "/v2/models/affine/infer", {"inputs": INPUTS})
     (entry,) = ask(served, "/v2/models/affine/stats")["model_stats"]

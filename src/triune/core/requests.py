@@ -12,6 +12,12 @@ UNIT_PARAMETER = "triune_unit"
 """The request parameter that names the unit to compute on. Emulated units serve only requests that name them."""
 
 
+ENERGY_PARAMETER = "triune_energy"
+"""The request parameter that, if true, has the answer tell its joules: in the response's parameters of that name,
+"measured", "estimated" or "unavailable", and `triune_joules` or `triune_energy_reason` beside it.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
     """An output that the client asked for by name.

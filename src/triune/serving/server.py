@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from triune.config.model_config import ModelConfig
+from triune.core.energy import Bill, report_of
 from triune.core.errors import InvalidArgumentError, UnavailableError
-from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.requests import ENERGY_PARAMETER, InferenceRequest, InferenceResponse, Parameter
 from triune.core.servable import Call
 from triune.core.tensors import format_shape
 from triune.core.threads import in_thread
@@ -180,7 +181,17 @@ class Server:
         """
         model, call = self._admit(request)
         model.require_one_answer()
-        return model.servable.submit(call)
+        if request.parameters and (asked := request.parameters.get(ENERGY_PARAMETER)) is not None:
+            if not isinstance(asked, bool):
+                raise InvalidArgumentError(f"the request's parameter '{ENERGY_PARAMETER}' must be true or false")
+            call.bill = Bill() if asked else None
+        future = model.servable.submit(call)
+        if call.bill is None:
+            return future
+        task = asyncio.ensure_future(_with_energy(future, call.bill))
+        # A task that is cancelled before it begins cancels nothing by itself.
+        task.add_done_callback(lambda _: future.cancel())
+        return task
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """Iterate over the responses to one request; the last has `is_final`. Raises as `infer` does.
@@ -255,6 +266,17 @@ class Server:
         """Refuse new requests, and wait until the requests under way are answered."""
         self._is_draining = True
         await self._repository.drain()
+
+
+async def _with_energy(future: asyncio.Future[InferenceResponse], bill: Bill) -> InferenceResponse:
+    """The response with its joules, as soon as the meter has counted them. Cancelling it cancels `future`."""
+    response = await future
+    report = await report_of([bill])
+    parameters: dict[str, Parameter] = {**response.parameters, ENERGY_PARAMETER: report["kind"]}
+    for name, key in (("triune_joules", "joules"), ("triune_energy_reason", "reason")):
+        if key in report:
+            parameters[name] = report[key]
+    return replace(response, parameters=parameters)
 
 
 def _other_kind(model: LoadedVersion, wanted: str) -> InvalidArgumentError:

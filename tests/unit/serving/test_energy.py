@@ -3,19 +3,26 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support.configs import model_config
 from support.encoder_models import write_encoder_model
 from support.energy_meters import rail
 from support.repositories import affine, write_model
 from support.text_models import write_text_model
+from triune.config.model_config import TensorConfig
 from triune.core.clock import MonotonicClock
+from triune.core.datatypes import DataType
 from triune.core.energy import Bill, EnergyKind, Phase, report_of
+from triune.core.errors import InvalidArgumentError
+from triune.core.power import Power
 from triune.core.requests import InferenceRequest
+from triune.core.servable import Call
 from triune.core.units import Unit
 from triune.engine.generation import Generation, Usage
 from triune.frontends.kserve.descriptions import statistics, statistics_with_energy
@@ -28,10 +35,33 @@ from triune.hardware.energy.meter import EnergyMeter
 from triune.repository.repository import Repository
 from triune.repository.settings import RepositorySettings
 from triune.runtimes.machine import this_machine
+from triune.scheduling.models import LoadedVersion
 from triune.serving.server import Server
 
 CLOCK = MonotonicClock()
 MEASURED = EnergyKind.MEASURED
+
+
+class HandServable:
+    """Answers nothing."""
+
+    def __init__(self) -> None:
+        self.futures: list[asyncio.Future[Any]] = []
+
+    def submit(self, call: Call) -> asyncio.Future[Any]:
+        assert call.bill is not None
+        self.futures.append(asyncio.get_running_loop().create_future())
+        return self.futures[-1]
+
+
+class HandRepository:
+    def __init__(self, servable: HandServable) -> None:
+        self.power = Power()
+        config = model_config([TensorConfig("x", DataType.FP32, (1, 4))], [], name="m")
+        self.loaded = LoadedVersion(1, config, servable)  # type: ignore[arg-type]
+
+    def get(self, name: str, version: int | None) -> LoadedVersion:
+        return self.loaded
 
 
 class Served:
@@ -71,6 +101,35 @@ async def test_a_tensor_model(tmp_path: Path) -> None:
         await served.server.infer(tensors())
         served.sample()
         assert 0 < served.joules("m")[Phase.INFER, MEASURED] < 100
+
+
+async def test_an_answer_tells_its_joules_if_asked(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine(2.0))
+    async with serving(tmp_path) as served:
+        served.meter.feed("cpu", 100.0)
+        request = replace(tensors(), parameters={"triune_energy": True})
+        response = await served.server.infer(request)
+        assert response.parameters["triune_energy"] == "measured"
+        assert response.parameters["triune_joules"] == pytest.approx(served.joules("m")[Phase.INFER, MEASURED])
+        for parameters in ({}, {"triune_energy": False}):
+            assert (await served.server.infer(replace(tensors(), parameters=parameters))).parameters == {}
+        with pytest.raises(InvalidArgumentError, match="'triune_energy' must be true or false"):
+            served.server.infer(replace(tensors(), parameters={"triune_energy": "yes"}))
+        served.meter.lose("cpu", "the file is gone")
+        response = await served.server.infer(request)
+        assert response.parameters == {"triune_energy": "unavailable", "triune_energy_reason": "the file is gone"}
+
+
+async def test_a_request_that_waits_for_its_joules_can_be_cancelled() -> None:
+    hand = HandServable()
+    server = Server(HandRepository(hand))  # type: ignore[arg-type]
+    asked = InferenceRequest("m", {"x": np.ones((1, 4), np.float32)}, parameters={"triune_energy": True})
+    at_once, later = server.infer(asked), server.infer(asked)
+    at_once.cancel()
+    await asyncio.sleep(0)
+    later.cancel()
+    await asyncio.gather(at_once, later, return_exceptions=True)
+    assert [future.cancelled() for future in hand.futures] == [True, True]
 
 
 async def test_an_encoder_whose_request_asks(tmp_path: Path) -> None:
