@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +18,14 @@ from triune.core.decoder import (
     checked_blocks,
     checked_tokens,
 )
-from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError, no_memory
+from triune.core.errors import UnsupportedError, no_memory
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
 from triune.graph.paged_attention import cache_heads, memory_widths
-from triune.runtimes.arrays import packed
-from triune.runtimes.failures import reason_of
 from triune.runtimes.openvino.cache import Cache
 from triune.runtimes.openvino.library import library
 from triune.runtimes.openvino.one_by_one import one_token_each
-from triune.runtimes.openvino.paged_attention import LONGEST, extension, make_paged, require_convertible
-
-_IN_MEMORY: Final = "*/_ORT_MEM_ADDR_/*"
-"""The location of external data whose offsets are addresses, for OpenVINO's ONNX front end."""
+from triune.runtimes.openvino.program import CACHE_TYPES, Program
 
 _NUM_TIMED: Final = 12
 """How often each program computes a step to be timed."""
@@ -42,8 +37,6 @@ _BOTH: Final[Sequence[DecoderPrecision]] = ("fp32", "bf16")
 """The precision for few tokens, and that for many."""
 
 _PACKED_TYPES: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8})
-
-_CACHE_TYPES: Final[Mapping[CacheType, str]] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "u8"}
 
 
 class OpenVinoDecoder(LogitsOnHost):
@@ -108,11 +101,11 @@ class OpenVinoDecoder(LogitsOnHost):
             "ENABLE_CPU_PINNING": False,
         }
         if cache_type is not None:
-            properties["KV_CACHE_PRECISION"] = _CACHE_TYPES[cache_type]
+            properties["KV_CACHE_PRECISION"] = CACHE_TYPES[cache_type]
         self.unit = unit
         self.precision = "bf16" if "bf16" in precisions else "fp32"
         self._programs = [
-            _Program(model, each, properties, is_rounding=each == "fp32" and not is_exact) for each in precisions
+            Program(model, each, properties, is_rounding=each == "fp32" and not is_exact) for each in precisions
         ]
         heads = cache_heads(model.model.graph)
         # All programs have the same caches: in 8 bits their layout does not depend on the precision.
@@ -198,61 +191,6 @@ class OpenVinoDecoder(LogitsOnHost):
         del self._programs, self._caches
 
 
-class _Program:
-    """The graph, compiled in one precision."""
-
-    def __init__(
-        self, model: HeldModel, precision: DecoderPrecision, properties: Mapping[str, object], *, is_rounding: bool
-    ) -> None:
-        """`is_rounding`: round activations to 8 bits where they meet packed weights."""
-        properties = {**properties, "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
-        if not is_rounding:
-            properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
-        try:
-            compiled = compile_decoder(model, properties)
-        except RuntimeError as error:
-            kind = properties.get("KV_CACHE_PRECISION")
-            cache = (
-                f" with a cache in {next(name for name, each in _CACHE_TYPES.items() if each == kind)}" if kind else ""
-            )
-            raise UnsupportedError(f"OpenVINO cannot compile the decoder{cache}: {reason_of(error)}") from error
-        if precision == "bf16" and compiled.get_property("INFERENCE_PRECISION_HINT") != library.Type.bf16:
-            raise UnsupportedError(
-                "OpenVINO does not compute in bf16 on this CPU: run the decoder in fp32, on unit 'cpu'"
-            )
-        self._compiled = compiled
-        self._request = compiled.create_infer_request()
-        self._ports = {name: index for index, port in enumerate(compiled.inputs) for name in port.get_names()}
-        steps = {each.name for each in model.model.graph.input} - cache_heads(model.model.graph).keys() | {LONGEST}
-        self._step_ports = {name: at for name, at in self._ports.items() if name in steps}
-
-    def port(self, name: str) -> Any:
-        """The input of this name."""
-        return self._compiled.input(name)
-
-    def give(self, name: str, tensor: Any) -> None:
-        """Set an input that stays the same for all steps."""
-        self._request.set_input_tensor(self._ports[name], tensor)
-
-    def run(self, step: DecoderStep) -> NDArray[np.float32]:
-        """Compute a step that fits the caches."""
-        arrays = step.arrays()
-        arrays[LONGEST] = np.array((step.past_lengths + np.diff(step.subsequence_begins)).max(), np.int32)
-        if missing := self._step_ports.keys() - arrays.keys():
-            raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
-        # The request does not own the arrays, so they must live until it has run.
-        given = {index: packed(arrays[name]) for name, index in self._step_ports.items()}
-        try:
-            for index, array in given.items():
-                self._request.set_input_tensor(index, library.Tensor(array, shared_memory=True))
-            self._request.infer()
-        except Exception as error:
-            raise InternalError(
-                f"OpenVINO failed in a step of {len(step.input_ids)} tokens: {reason_of(error)}"
-            ) from error
-        return self._request.get_output_tensor(0).data
-
-
 def has_bf16() -> bool:
     """Whether OpenVINO computes in bf16 on this CPU."""
     return "BF16" in library.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -260,21 +198,6 @@ def has_bf16() -> bool:
 
 def _has_packed_weights(model: HeldModel) -> bool:
     return any(each.data_type in _PACKED_TYPES for each in model.model.graph.initializer)
-
-
-def compile_decoder(model: HeldModel, properties: Mapping[str, object]) -> Any:
-    """OpenVINO's compiled model of a graph in the paged form.
-
-    Raises:
-        UnsupportedError: OpenVINO's attention lacks what the graph asks for.
-        RuntimeError: OpenVINO's own error.
-    """
-    require_convertible(model.model.graph)
-    core = library.Core()
-    core.add_extension(extension())
-    read = core.read_model(model.referring(_IN_MEMORY).SerializeToString())
-    make_paged(read, model.model.graph)
-    return core.compile_model(read, "CPU", properties)
 
 
 def _new_sequences(count: int, widths: Mapping[str, int]) -> DecoderStep:

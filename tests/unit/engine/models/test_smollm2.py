@@ -15,7 +15,8 @@ from triune.graph.held import HeldModel
 
 pytest.importorskip("openvino")
 
-from triune.runtimes.openvino.decoder import OpenVinoDecoder, compile_decoder
+from triune.runtimes.openvino.decoder import OpenVinoDecoder
+from triune.runtimes.openvino.program import compile_decoder
 
 PROMPT = "The capital of France is"
 
@@ -60,8 +61,19 @@ def test_the_capital_of_france(packed: HeldModel) -> None:
 def test_packed_weights_stay_packed(packed: HeldModel) -> None:
     # 135 million weights: 4 bits, 2 numbers in fp32 a block of 32, and the embedding in 8 bits.
     assert packed.weight_bytes < 125e6
-    compiled = compile_decoder(packed, {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 2})
+    assert products(packed, is_rounding=False) == {"u4": 30 * 4, "i8": 1}
+
+
+@pytest.mark.timeout(600)
+def test_zero_points_are_made_whole_where_activations_are_rounded(packed: HeldModel) -> None:
+    # Each product has a small one beside it, for what is missing of its zero points.
+    assert products(packed, is_rounding=True) == {"u4": 30 * 4, "i8": 1, "f32": 30 * 4}
+
+
+def products(model: HeldModel, *, is_rounding: bool) -> Counter[str]:
+    """How many products OpenVINO computes with weights of each type."""
+    properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 2}
+    compiled = compile_decoder(model, properties, is_rounding=is_rounding)
     nodes = compiled.get_runtime_model().get_ordered_ops()
-    products = [node for node in nodes if node.get_rt_info()["layerType"].astype(str) == "FullyConnected"]
-    kinds = Counter(node.input(1).get_element_type().get_type_name() for node in products)
-    assert kinds == {"u4": 30 * 4, "i8": 1}
+    found = [node for node in nodes if node.get_rt_info()["layerType"].astype(str) == "FullyConnected"]
+    return Counter(node.input(1).get_element_type().get_type_name() for node in found)

@@ -1,0 +1,110 @@
+"""A decoder's graph, compiled by OpenVINO in one precision."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.graph.held import HeldModel
+from triune.graph.paged_attention import cache_heads
+from triune.runtimes.arrays import packed
+from triune.runtimes.failures import reason_of
+from triune.runtimes.openvino.library import library
+from triune.runtimes.openvino.paged_attention import LONGEST, extension, make_paged, require_convertible
+from triune.runtimes.openvino.whole_zero_points import make_zero_points_whole
+
+CACHE_TYPES: Final[Mapping[CacheType, str]] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "u8"}
+"""OpenVINO's names of the types of caches."""
+
+_IN_MEMORY: Final = "*/_ORT_MEM_ADDR_/*"
+"""The location of external data whose offsets are addresses, for OpenVINO's ONNX front end."""
+
+
+class Program:
+    """The graph, compiled in one precision."""
+
+    def __init__(
+        self, model: HeldModel, precision: DecoderPrecision, properties: Mapping[str, object], *, is_rounding: bool
+    ) -> None:
+        """Compile a graph in the paged form.
+
+        Args:
+            model: the graph.
+            precision: fp32 or bf16.
+            properties: OpenVINO's, beside those that follow from the other arguments.
+            is_rounding: round activations to 8 bits where they meet packed weights.
+
+        Raises:
+            UnsupportedError: OpenVINO cannot compile it, or not with such a cache or precision on this CPU.
+        """
+        properties = {**properties, "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+        try:
+            compiled = compile_decoder(model, properties, is_rounding=is_rounding)
+        except RuntimeError as error:
+            kind = properties.get("KV_CACHE_PRECISION")
+            cache = (
+                f" with a cache in {next(name for name, each in CACHE_TYPES.items() if each == kind)}" if kind else ""
+            )
+            raise UnsupportedError(f"OpenVINO cannot compile the decoder{cache}: {reason_of(error)}") from error
+        if precision == "bf16" and compiled.get_property("INFERENCE_PRECISION_HINT") != library.Type.bf16:
+            raise UnsupportedError(
+                "OpenVINO does not compute in bf16 on this CPU: run the decoder in fp32, on unit 'cpu'"
+            )
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._ports = {name: index for index, port in enumerate(compiled.inputs) for name in port.get_names()}
+        steps = {each.name for each in model.model.graph.input} - cache_heads(model.model.graph).keys() | {LONGEST}
+        self._step_ports = {name: at for name, at in self._ports.items() if name in steps}
+
+    def port(self, name: str) -> Any:
+        """The input of this name."""
+        return self._compiled.input(name)
+
+    def give(self, name: str, tensor: Any) -> None:
+        """Set an input that stays the same for all steps."""
+        self._request.set_input_tensor(self._ports[name], tensor)
+
+    def run(self, step: DecoderStep) -> NDArray[np.float32]:
+        """Compute a step that fits the caches."""
+        arrays = step.arrays()
+        arrays[LONGEST] = np.array((step.past_lengths + np.diff(step.subsequence_begins)).max(), np.int32)
+        if missing := self._step_ports.keys() - arrays.keys():
+            raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
+        # The request does not own the arrays, so they must live until it has run.
+        given = {index: packed(arrays[name]) for name, index in self._step_ports.items()}
+        try:
+            for index, array in given.items():
+                self._request.set_input_tensor(index, library.Tensor(array, shared_memory=True))
+            self._request.infer()
+        except Exception as error:
+            raise InternalError(
+                f"OpenVINO failed in a step of {len(step.input_ids)} tokens: {reason_of(error)}"
+            ) from error
+        return self._request.get_output_tensor(0).data
+
+
+def compile_decoder(model: HeldModel, properties: Mapping[str, object], *, is_rounding: bool) -> Any:
+    """OpenVINO's compiled model of a graph in the paged form.
+
+    Args:
+        model: the graph.
+        properties: OpenVINO's.
+        is_rounding: round activations to 8 bits where they meet packed weights.
+
+    Raises:
+        UnsupportedError: OpenVINO's attention lacks what the graph asks for.
+        RuntimeError: OpenVINO's own error.
+    """
+    require_convertible(model.model.graph)
+    core = library.Core()
+    core.add_extension(extension())
+    read = core.read_model(model.referring(_IN_MEMORY).SerializeToString())
+    make_paged(read, model.model.graph)
+    if is_rounding:
+        make_zero_points_whole(read)
+    else:
+        properties = {**properties, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+    return core.compile_model(read, "CPU", properties)
