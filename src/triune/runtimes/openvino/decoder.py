@@ -1,8 +1,6 @@
 """Decoders on OpenVINO's CPU plugin, over paged caches that Triune owns and the plugin writes in place."""
 
-import functools
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -23,15 +21,10 @@ from triune.core.units import Unit
 from triune.graph.held import HeldModel
 from triune.graph.paged_attention import cache_heads, memory_widths
 from triune.runtimes.openvino.cache import Cache
+from triune.runtimes.openvino.few_tokens import MOST_SEQUENCES, most_few_tokens
 from triune.runtimes.openvino.library import library
 from triune.runtimes.openvino.one_by_one import one_token_each
 from triune.runtimes.openvino.program import CACHE_TYPES, Program
-
-_NUM_TIMED: Final = 12
-"""How often each program computes a step to be timed."""
-
-_MANY_TOKENS: Final = 64
-"""Steps of more tokens are always computed by the program for many."""
 
 _BOTH: Final[Sequence[DecoderPrecision]] = ("fp32", "bf16")
 """The precision for few tokens, and that for many."""
@@ -44,7 +37,15 @@ class OpenVinoDecoder(LogitsOnHost):
 
     It may be compiled in both precisions, over one cache. Which one computes a step is decided by the number of its
     tokens: with few tokens products in whole numbers are faster (fp32, whose activations are rounded to 8 bits where
-    they meet packed weights), with many those in bf16, on AMX above all. From how many on is measured when it is made.
+    they meet packed weights), with many those in bf16 if the CPU has AMX. From how many on is measured when it is made.
+
+    Attributes:
+        unit: `cpu` or `amx`.
+        precision: that of steps of many tokens.
+        block_size: the tokens of a block of the cache.
+        cache_form: see `DecoderExecutable`.
+        num_few_tokens: steps of up to this many tokens are computed in fp32, longer ones in bf16, where it is compiled
+            in both; else 0.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class OpenVinoDecoder(LogitsOnHost):
         num_blocks: int,
         precision: DecoderPrecision | None = None,
         cache_type: CacheType | None = None,
+        num_few_tokens: int | None = None,
         is_exact: bool = False,
         is_reproducible: bool = False,
     ) -> None:
@@ -67,8 +69,9 @@ class OpenVinoDecoder(LogitsOnHost):
             num_threads: CPU threads of a step.
             num_blocks: the blocks of the cache.
             precision: None takes bf16 on `amx` and fp32 on `cpu`; and both, if the CPU has bf16 and the weights are
-                packed. They are then in memory twice.
+                packed. They are then in memory twice, unless one of both is measured to be faster for every step.
             cache_type: of keys and values; None takes what the plugin takes on this CPU.
+            num_few_tokens: the attribute; None measures it. Without effect where one precision computes all steps.
             is_exact: do not round activations to 8 bits where they meet packed weights. In bf16 they are never rounded:
                 with many tokens, that is slower (measured on AMX).
             is_reproducible: give the same bits for a token whatever else is in its step, and however the tokens before
@@ -103,7 +106,6 @@ class OpenVinoDecoder(LogitsOnHost):
         if cache_type is not None:
             properties["KV_CACHE_PRECISION"] = CACHE_TYPES[cache_type]
         self.unit = unit
-        self.precision = "bf16" if "bf16" in precisions else "fp32"
         self._programs = [
             Program(model, each, properties, is_rounding=each == "fp32" and not is_exact) for each in precisions
         ]
@@ -115,8 +117,8 @@ class OpenVinoDecoder(LogitsOnHost):
         self.cache_form = f"openvino {library.__version__} {self._caches[0].form} {self._caches[1].form}"
         self.num_few_tokens = 0
         if len(self._programs) > 1:
-            self.allocate(_MANY_TOKENS)
-            self.num_few_tokens = self._measured_few_tokens(memory_widths(model.model.graph))
+            self._choose(num_few_tokens, memory_widths(model.model.graph))
+        self.precision = self._programs[-1].precision
         self.allocate(num_blocks)
 
     @property
@@ -147,19 +149,23 @@ class OpenVinoDecoder(LogitsOnHost):
             return self._programs[0].run(one_token_each(step, self.block_size))[: len(step.logits_indices)]
         return self._programs[0 if len(step.input_ids) <= self.num_few_tokens else -1].run(step)
 
-    def _measured_few_tokens(self, widths: Mapping[str, int]) -> int:
-        """The most tokens of a step that the first program computes faster than the last one: steps of powers of two
-        are timed, each with as many sequences. `widths` are those of the memory that a step brings.
+    def _choose(self, num_few_tokens: int | None, widths: Mapping[str, int]) -> None:
+        """Decide which program computes which steps, and drop one that computes none.
+
+        Args:
+            num_few_tokens: see `__init__`.
+            widths: those of the memory that a step brings, by name.
         """
-        fastest = 0
-        count = 1
-        while count <= _MANY_TOKENS:
-            step = _new_sequences(count, widths)
-            few, many = _least_seconds([functools.partial(program.run, step) for program in self._programs])
-            if few >= many:
-                break
-            fastest, count = count, count * 2
-        return fastest
+        if num_few_tokens is not None:
+            self.num_few_tokens = num_few_tokens
+            return
+        self.allocate(MOST_SEQUENCES)
+        few, many = self._programs
+        most = most_few_tokens(few.run, many.run, widths)
+        if most:
+            self.num_few_tokens = most
+        else:
+            self._programs = [few if most is None else many]
 
     def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
         """See `DecoderExecutable`."""
@@ -198,34 +204,3 @@ def has_bf16() -> bool:
 
 def _has_packed_weights(model: HeldModel) -> bool:
     return any(each.data_type in _PACKED_TYPES for each in model.model.graph.initializer)
-
-
-def _new_sequences(count: int, widths: Mapping[str, int]) -> DecoderStep:
-    """A step of `count` new sequences, each with one token, one block, and one source token of an encoder if the model
-    reads one.
-    """
-    offsets = np.arange(count + 1, dtype=np.int32)
-    zeros = np.zeros(count, np.int64)
-    return DecoderStep(
-        zeros,
-        zeros,
-        zeros.astype(np.int32),
-        offsets,
-        offsets[:-1],
-        offsets,
-        offsets[:-1].astype(np.int64),
-        {name: np.zeros((count, 1, width), np.float32) for name, width in widths.items()},
-    )
-
-
-def _least_seconds(runs: Sequence[Callable[[], object]]) -> list[float]:
-    """The shortest time of each. They run in turn, since other work of the machine then slows all of them; the first
-    runs, which make kernels, are not counted.
-    """
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(_NUM_TIMED):
-        for run, its_times in zip(runs, times, strict=True):
-            begin = time.perf_counter()
-            run()
-            its_times.append(time.perf_counter() - begin)
-    return [min(each[2:]) for each in times]

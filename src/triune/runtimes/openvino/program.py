@@ -24,7 +24,11 @@ _IN_MEMORY: Final = "*/_ORT_MEM_ADDR_/*"
 
 
 class Program:
-    """The graph, compiled in one precision."""
+    """The graph, compiled in one precision.
+
+    Attributes:
+        precision: fp32 or bf16.
+    """
 
     def __init__(
         self, model: HeldModel, precision: DecoderPrecision, properties: Mapping[str, object], *, is_rounding: bool
@@ -53,6 +57,7 @@ class Program:
             raise UnsupportedError(
                 "OpenVINO does not compute in bf16 on this CPU: run the decoder in fp32, on unit 'cpu'"
             )
+        self.precision = precision
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._ports = {name: index for index, port in enumerate(compiled.inputs) for name in port.get_names()}

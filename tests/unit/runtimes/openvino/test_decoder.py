@@ -1,11 +1,13 @@
 """What is OpenVINO's own in its decoders: the types of caches. The rest is held by tests/contract/decoders."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from contract.decoders.cases import CONFIGS, SeededWeights
-from contract.decoders.test_answers import texts, truth
+from contract.decoders.cases import CONFIGS, PackedForm, SeededWeights, Unpacked
+from contract.decoders.test_answers import plain, texts, truth
 from support.decoder_steps import Texts
 from triune.core.decoder import CacheType
 from triune.core.errors import UnsupportedError
@@ -83,16 +85,16 @@ def test_bf16_is_computed_or_refused() -> None:
 
 @pytest.mark.skipif(not has_bf16(), reason="OpenVINO does not compute in bf16 on this CPU")
 @pytest.mark.parametrize("cache_type", [None, "int8"])
-def test_steps_of_few_and_many_tokens_in_two_precisions_share_a_cache(cache_type: CacheType | None) -> None:
+@pytest.mark.parametrize("form", ["zero points", "offsets"])
+def test_steps_of_few_and_many_tokens_in_two_precisions_share_a_cache(form, cache_type: CacheType | None) -> None:
     config = CONFIGS[CASE]
-    model = write_model(config, SeededWeights(config, 4, "zero points"), "paged")
-    decoder = OpenVinoDecoder(model, unit=Unit.CPU, num_threads=1, num_blocks=8, cache_type=cache_type)
-    assert decoder.precision == "bf16"
-    assert decoder.num_few_tokens in (0, 1, 2, 4, 8, 16, 32, 64)
-    assert decoder.num_blocks == 8
+    model = write_model(config, SeededWeights(config, 4, form), "paged")
+    options = {"unit": Unit.CPU, "num_threads": 1, "num_blocks": 8, "cache_type": cache_type}
 
     def logits(num_few_tokens: int, *counts: int) -> list[NDArray[np.float32]]:
-        decoder.num_few_tokens = num_few_tokens
+        decoder = OpenVinoDecoder(model, num_few_tokens=num_few_tokens, **options)
+        assert decoder.num_few_tokens == num_few_tokens
+        assert decoder.precision == "bf16"
         texts_ = Texts(decoder, texts()[:1])
         return [texts_.read({0: count})[0].copy() for count in counts]
 
@@ -100,6 +102,29 @@ def test_steps_of_few_and_many_tokens_in_two_precisions_share_a_cache(cache_type
     np.testing.assert_array_equal(mixed[0], many[0])
     for one, other in zip(mixed[1:], many[1:], strict=True):
         assert 1e-4 < np.abs(one - other).max() < 0.5, "fp32, over keys and values that bf16 wrote"
+
+
+@pytest.mark.skipif(not has_bf16(), reason="OpenVINO does not compute in bf16 on this CPU")
+def test_which_precision_computes_a_step_is_measured() -> None:
+    config = CONFIGS[CASE]
+    model = write_model(config, SeededWeights(config, 4, "zero points"), "paged")
+    decoder = OpenVinoDecoder(model, unit=Unit.CPU, num_threads=1, num_blocks=8)
+    assert decoder.num_few_tokens in (0, 1, 2, 4, 8, 16, 32, 64)
+    assert decoder.precision == "bf16" or not decoder.num_few_tokens, "one program computes all steps"
+    assert decoder.num_blocks == 8
+    found = Texts(decoder, texts()).read_all({0: 33, 1: 3}, {1: 4, 0: 1, 2: 20}, {0: 6, 2: 5})
+    for got, wanted in zip(found, plain(CASE, Unpacked(SeededWeights(config, 4, "zero points"))), strict=True):
+        assert np.abs(got - wanted).max() < 0.5
+
+
+@pytest.mark.parametrize("form", get_args(PackedForm))
+def test_activations_are_rounded_where_they_meet_packed_weights(form: PackedForm) -> None:
+    weights = SeededWeights(CONFIGS[CASE], 4, form)
+    model = write_model(CONFIGS[CASE], weights, "paged")
+    options = {"unit": Unit.CPU, "num_threads": 1, "num_blocks": 8, "precision": "fp32", "cache_type": "fp32"}
+    found = Texts(OpenVinoDecoder(model, **options), texts()).read_all({0: 30, 2: 25}, {1: 7, 0: 10})
+    for got, wanted in zip(found, plain(CASE, Unpacked(weights)), strict=True):
+        assert np.abs(got - wanted).max() < 0.2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""Up to how many tokens of a step one of two programs of a decoder is the faster one. It is measured."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from triune.core.decoder import DecoderStep
+
+MOST_SEQUENCES: Final = 64
+"""The most sequences of a step that is measured: the blocks that the cache must have, if a block holds 16 tokens."""
+
+_PROMPT_TOKENS: Final = 512
+"""The tokens of a prompt that is measured."""
+
+_NUM_TIMED: Final = 12
+"""How often each program computes a step of up to 8 tokens."""
+
+_NUM_TIMED_LONG: Final = 5
+"""How often each computes a longer one. The first two times, which make kernels, are not counted."""
+
+Run: TypeAlias = Callable[[DecoderStep], object]
+
+
+def most_few_tokens(few: Run, many: Run, widths: Mapping[str, int]) -> int | None:
+    """The most tokens of a step that `few` computes faster than `many`; 0 if there are none, None if it computes steps
+    of any number faster.
+
+    Steps of 1, 2, 4 to 64 sequences are timed, each with one token, as they are decoded; and then one of a prompt.
+
+    Args:
+        few: computes a step.
+        many: computes it, too.
+        widths: those of the memory that a step brings, by name.
+    """
+    fastest = 0
+    count = 1
+    while count <= MOST_SEQUENCES:
+        if not _is_faster(few, many, _new_sequences(count, 1, widths)):
+            return fastest
+        fastest, count = count, count * 2
+    return None if _is_faster(few, many, _new_sequences(1, _PROMPT_TOKENS, widths)) else fastest
+
+
+def _is_faster(few: Run, many: Run, step: DecoderStep) -> bool:
+    """Whether `few` computes the step faster. Both run in turn, since other work of the machine then slows both, and
+    their least times are compared.
+    """
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_NUM_TIMED if len(step.input_ids) <= 8 else _NUM_TIMED_LONG):
+        for run, its_times in zip((few, many), times, strict=True):
+            begin = time.perf_counter()
+            run(step)
+            its_times.append(time.perf_counter() - begin)
+    least, least_of_many = (min(each[2:]) for each in times)
+    return least < least_of_many
+
+
+def _new_sequences(count: int, length: int, widths: Mapping[str, int]) -> DecoderStep:
+    """A step of `count` new sequences of `length` tokens, each with one source token of an encoder if the model reads
+    one. Logits are wanted of each sequence's last token. Blocks are taken to hold 16 tokens or more.
+    """
+    per_sequence = -(-length // 16)
+    begins = np.arange(count + 1, dtype=np.int32)
+    num_tokens = count * length
+    # A position past the model's last would be read outside of its tables, so all are 0.
+    zeros = np.zeros(num_tokens, np.int64)
+    return DecoderStep(
+        zeros,
+        zeros,
+        np.zeros(count, np.int32),
+        begins * np.int32(length),
+        np.arange(count * per_sequence, dtype=np.int32),
+        begins * np.int32(per_sequence),
+        begins[1:].astype(np.int64) * length - 1,
+        {name: np.zeros((count, 1, width), np.float32) for name, width in widths.items()},
+    )
