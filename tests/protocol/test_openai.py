@@ -428,6 +428,22 @@ def test_completions(client: openai.OpenAI) -> None:
     assert default.choices[0].text == "Paris, of course"
 
 
+def test_the_best_of_several_completions(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "table", "prompt": ["capital", "accent"], "n": 2, "best_of": 4, "max_tokens": 5}
+    found = client.completions.create(**asked, logprobs=1)
+    assert [choice.index for choice in found.choices] == [0, 1, 2, 3]
+    assert [choice.text for choice in found.choices] == ["Paris", "Paris", "déjà ", "déjà "]
+    logprobs = [choice.logprobs.token_logprobs for choice in found.choices if choice.logprobs is not None]
+    assert logprobs == [[-0.5 + index / 16] * 5 for index in (3, 2, 3, 2)]
+    assert found.usage is not None
+    assert found.usage.completion_tokens == 2 * 4 * 5, "those that are not returned were computed, too"
+    plain = client.completions.create(**asked | {"n": 1}, echo=True)
+    assert [(choice.text, choice.logprobs) for choice in plain.choices] == [
+        ("capitalParis", None),
+        ("accentdéjà ", None),
+    ]
+
+
 def test_completions_in_a_stream(client: openai.OpenAI) -> None:
     texts = ["", ""]
     reasons: list[str] = []
@@ -441,7 +457,17 @@ def test_completions_in_a_stream(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"suffix": "x"}, {"best_of": 2}, {"prompt": []}, {"prompt": [[]], "echo": True}, {"prompt": ["a", 1]}]
+    "fields",
+    [
+        {"suffix": "x"},
+        {"best_of": 2, "n": 3},
+        {"best_of": 2, "stream": True},
+        {"best_of": 129},
+        {"best_of": 128, "prompt": ["a", "b", "c"]},
+        {"prompt": []},
+        {"prompt": [[]], "echo": True},
+        {"prompt": ["a", 1]},
+    ],
 )
 def test_refused_completions(client: openai.OpenAI, fields: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError):

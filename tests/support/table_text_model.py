@@ -113,17 +113,18 @@ class TableTextModel:
         for start in range(0, len(text), self._size):
             added = text[start : start + self._size]
             self.num_written += len(added)
-            yield Delta(index, added, tuple(ord(letter) for letter in added), self._logprobs(request, added))
+            yield Delta(index, added, tuple(ord(letter) for letter in added), self._logprobs(request, added, index))
         yield Delta(index, "", (), (), reason, stop, usage)
 
-    def _logprobs(self, request: Generation, letters: str) -> tuple[TokenLogprob, ...]:
+    def _logprobs(self, request: Generation, letters: str, index: int) -> tuple[TokenLogprob, ...]:
+        """Later answers are the more probable ones."""
         if request.sampling.num_logprobs is None:
             return ()
         top = tuple(
             TokenLogprob(97 + place, bytes([97 + place]), -1.0 - place)
             for place in range(request.sampling.num_logprobs)
         )
-        return tuple(TokenLogprob(ord(letter), letter.encode(), -0.5, top) for letter in letters)
+        return tuple(TokenLogprob(ord(letter), letter.encode(), -0.5 + index / 16, top) for letter in letters)
 
 
 class TableEmbeddingModel:

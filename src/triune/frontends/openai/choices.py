@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -47,6 +47,9 @@ class Choice(Protocol):
         ...
 
 
+T = TypeVar("T", bound=Choice)
+
+
 class Choices:
     """Writes the documents of a request's answers.
 
@@ -85,7 +88,12 @@ class Choices:
         return _DONE
 
     async def whole(
-        self, kind: str, parts: AsyncGenerator[Part], held: Reservation, new_choice: Callable[[int], Choice]
+        self,
+        kind: str,
+        parts: AsyncGenerator[Part],
+        held: Reservation,
+        new_choice: Callable[[int], T],
+        chosen: Callable[[Sequence[T]], Sequence[T]] = lambda choices: choices,
     ) -> Sequence[bytes]:
         """All answers as one document, in pieces.
 
@@ -94,8 +102,9 @@ class Choices:
             parts: what the answers grow by.
             held: the request's reservation of memory, which grows with them.
             new_choice: makes an empty answer for an index.
+            chosen: which of all answers, in the order of their indices, to return.
         """
-        choices: dict[int, Choice] = {}
+        choices: dict[int, T] = {}
         async for part in parts:
             held.grow(part.num_bytes)
             self.cost.add(part)
@@ -105,9 +114,9 @@ class Choices:
         json = JsonParts()
         json.open_object(await self._document(kind), "choices")
         json.add(b"[")
-        for number, index in enumerate(sorted(choices)):
-            json.add(b"," if number else b"")
-            choices[index].write(index, json)
+        for index, choice in enumerate(chosen([choices[index] for index in sorted(choices)])):
+            json.add(b"," if index else b"")
+            choice.write(index, json)
             await asyncio.sleep(0)
         json.add(b"]}")
         return json.flush()

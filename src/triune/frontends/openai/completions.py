@@ -3,11 +3,13 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from triune.engine.generation import Placement
 from triune.frontends.bodies.budget import Reservation
 from triune.frontends.openai.choices import Choices
 from triune.frontends.openai.logprobs import completion_logprobs
-from triune.frontends.openai.requests import TextRequest
+from triune.frontends.openai.requests import Best, TextRequest
 from triune.frontends.text.answers import Part
 from triune.frontends.text.json_parts import JsonParts, encoded_elements
 
@@ -20,12 +22,16 @@ _KIND = "text_completion"
 class CompletionAnswer:
     """The answers to one request."""
 
-    def __init__(self, request: TextRequest, placement: Placement, echoes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, request: TextRequest, placement: Placement, echoes: Sequence[str] = (), best: Best | None = None
+    ) -> None:
         """Args:
         request: the request.
         placement: where the model runs.
         echoes: the text of each prompt, with which its answers begin; empty if they do not.
+        best: which of the answers to return; None for all.
         """
+        self._best = best
         self._num_answers = request.generation.num_answers
         self._echoes = echoes
         self._choices = Choices(request, placement, COMPLETION_PREFIX)
@@ -50,7 +56,20 @@ class CompletionAnswer:
 
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
         """The answer as one document, in pieces. The reservation grows with it."""
-        return await self._choices.whole(_KIND, parts, held, lambda index: _Choice(self._echo(index)))
+        has_logprobs = self._best is None or self._best.has_logprobs
+        return await self._choices.whole(
+            _KIND, parts, held, lambda index: _Choice(self._echo(index), has_logprobs=has_logprobs), self._chosen
+        )
+
+    def _chosen(self, choices: "Sequence[_Choice]") -> "Sequence[_Choice]":
+        """The best answers to each prompt, the best first."""
+        if self._best is None:
+            return choices
+        found: list[_Choice] = []
+        for begin in range(0, len(choices), self._num_answers):
+            answers = sorted(choices[begin : begin + self._num_answers], key=lambda each: each.mean_logprob)
+            found += reversed(answers[-self._best.num_answers :])
+        return found
 
     def _echo(self, index: int) -> str:
         return self._echoes[index // self._num_answers] if self._echoes else ""
@@ -59,8 +78,9 @@ class CompletionAnswer:
 class _Choice:
     """One answer, while it is collected."""
 
-    def __init__(self, echo: str) -> None:
+    def __init__(self, echo: str, *, has_logprobs: bool) -> None:
         self._texts = [echo]
+        self._has_logprobs = has_logprobs
         self._logprobs: dict[str, list[Any]] = {}
         self._top: list[bytes] = []
         self._reason: str | None = None
@@ -76,10 +96,15 @@ class _Choice:
         if part.delta.finish_reason is not None:
             self._reason = part.delta.finish_reason.value
 
+    @property
+    def mean_logprob(self) -> float:
+        """The mean of the logarithms of its tokens' probabilities."""
+        return float(np.mean(self._logprobs["token_logprobs"])) if self._logprobs else 0.0
+
     def write(self, index: int, json: JsonParts) -> None:
         document = {"index": index, "text": "".join(self._texts), "finish_reason": self._reason}
         json.open_object(document, "logprobs")
-        if self._logprobs:
+        if self._logprobs and self._has_logprobs:
             json.open_object(self._logprobs, "top_logprobs")
             json.add_array(self._top)
             json.add(b"}}")

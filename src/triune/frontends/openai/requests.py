@@ -2,7 +2,7 @@
 since large bodies are read in another process.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from triune.engine.generation import Generation
@@ -12,7 +12,7 @@ from triune.frontends.openai.messages import read_messages, read_tools
 from triune.frontends.text.chat import Chat
 from triune.frontends.text.fields import FieldError, Fields, are_tokens, unsupported
 from triune.frontends.text.forms import combined, read_format
-from triune.frontends.text.sampling import read_generation
+from triune.frontends.text.sampling import MAX_ANSWERS, read_generation
 
 MAX_PROMPTS: Final = 256
 """The most prompts of one request for completions."""
@@ -71,6 +71,19 @@ class ChatRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Best:
+    """Of the answers to each prompt, those are returned whose tokens are the most probable in the mean.
+
+    Attributes:
+        num_answers: how many (OpenAI's `n`); `best_of` is `Generation.num_answers`.
+        has_logprobs: whether the request asks for probabilities, which are computed in any case.
+    """
+
+    num_answers: int
+    has_logprobs: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CompletionRequest:
     """A request of `completions`.
 
@@ -78,11 +91,13 @@ class CompletionRequest:
         text: what all requests for text say.
         prompts: each a text, or token ids.
         is_echo: whether answers begin with their prompt.
+        best: which of the answers are returned; None for all.
     """
 
     text: TextRequest
     prompts: tuple[str | list[int], ...]
     is_echo: bool = False
+    best: Best | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +154,32 @@ def read_completion(fields: Fields) -> CompletionRequest:
     if is_echo and num_logprobs is not None:
         raise unsupported("logprobs", "with 'echo' it would need the probabilities of the prompt's tokens")
     fields.refuse("suffix", "the model continues a text; it cannot fill a gap", "")
-    best_of = fields.integer("best_of", 1)
+    best_of = fields.integer("best_of", 1, MAX_ANSWERS)
     text = read_text(fields, fields.integer("max_tokens", 1) or _COMPLETION_TOKENS, num_logprobs)
-    if best_of is not None and best_of != text.generation.num_answers:
-        raise unsupported("best_of", "the server returns every answer that it generates: ask for them by 'n'")
+    text, best = _with_best(text, best_of)
     if len(prompts) * text.generation.num_answers > MAX_PROMPTS:
         raise FieldError(
             f"the request asks for {len(prompts)} times {text.generation.num_answers} answers; {MAX_PROMPTS} are the "
             "limit: send fewer prompts at once",
             "prompt",
         )
-    return CompletionRequest(text, prompts, is_echo)
+    return CompletionRequest(text, prompts, is_echo, best)
+
+
+def _with_best(text: TextRequest, best_of: int | None) -> tuple[TextRequest, Best | None]:
+    """A request for as many answers as are generated, and which of them are returned."""
+    generation = text.generation
+    if best_of is None or best_of == generation.num_answers:
+        return text, None
+    if best_of < generation.num_answers:
+        raise FieldError(
+            f"'best_of' is {best_of}, and 'n' {generation.num_answers}: it must be as many or more", "best_of"
+        )
+    if text.is_stream:
+        raise FieldError("'best_of' above 'n' needs whole answers to choose from: send 'stream': false", "best_of")
+    best = Best(generation.num_answers, generation.sampling.num_logprobs is not None)
+    sampling = replace(generation.sampling, num_logprobs=generation.sampling.num_logprobs or 0)
+    return replace(text, generation=replace(generation, num_answers=best_of, sampling=sampling)), best
 
 
 def read_embedding(fields: Fields) -> EmbeddingRequest:

@@ -138,7 +138,7 @@ class _Endpoints:
             model, adapter = text_model_of(self._models, asked.text.model)
             generations, echoes = await while_connected(request, _prepared(model, asked, adapter))
             held.grow(TOKEN_BYTES * sum(len(each.prompt) for each in generations))
-            answer = CompletionAnswer(asked.text, model.placement, echoes)
+            answer = CompletionAnswer(asked.text, model.placement, echoes, asked.best)
             parts = parts_of(model, generations)
             return await respond(request, answer, parts, held, error_event, is_stream=asked.text.is_stream)
         except BaseException:
