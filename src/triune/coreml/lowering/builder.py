@@ -165,12 +165,15 @@ class MilBuilder(Builder[Var]):
         return mb.reverse_sequence(x=x, lengths=lengths, seq_axis=time, batch_axis=batch)
 
     def top_k(self, x: Var, count: Any, axis: int, *, is_largest: bool) -> tuple[Var, Var]:
-        if not isinstance(count, int):
-            raise Refusal(
-                "the number of elements that TopK picks is computed while the model runs; fix the shapes or inputs "
-                "that it depends on"
-            )
-        return mb.topk(x=x, k=count, axis=axis, ascending=not is_largest)
+        if isinstance(count, int):
+            return mb.topk(x=x, k=count, axis=axis, ascending=not is_largest)
+        # `topk` takes no number that is computed, so all are sorted, and the first of them taken.
+        order = mb.argsort(x=x, axis=axis, ascending=not is_largest)
+        ends = [np.int32(0)] * x.rank
+        ends[axis] = count
+        rest = [place != axis for place in range(x.rank)]
+        indices = mb.slice_by_index(x=order, begin=[0] * x.rank, end=as_vector(ends), end_mask=rest)
+        return mb.gather_along_axis(x=x, indices=indices, axis=axis), indices
 
     def nonzero_indices(self, x: Var) -> Var:
         return mb.non_zero(x=self.cast(x, np.int32) if is_bool(x) else x)

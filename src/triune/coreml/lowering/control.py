@@ -13,7 +13,7 @@ from triune.coreml.lowering.context import (
     Refusal,
     is_bool,
 )
-from triune.coreml.lowering.mb import Var, mb
+from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.precision import in_fp32
 
 _DTYPES: Mapping[int, Any] = {
@@ -51,15 +51,36 @@ def _if(c: Context) -> None:
 
     results = mb.cond(pred=condition, _true_fn=branch(graphs[0]), _false_fn=branch(graphs[1]))
     outputs: list[Var] = [results] if len(graphs[0].output) == 1 else list(results)
-    for index, value in enumerate(outputs):
-        c.give(value, index)
+    for index, (value, *values) in enumerate(zip(outputs, *given, strict=True)):
+        c.give(value if _have_one_shape(values) else _with_own_sizes(value), index)
+
+
+def _with_own_sizes(value: Var) -> Var:
+    """A copy of an If's result whose unknown sizes are equal to no other sizes of the program.
+
+    coremltools gives the result the sizes of the first branch, and would compute with these; the second branch may have
+    others.
+    """
+    sizes = mb.shape(x=value)
+    sizes._sym_val = None
+    ends = [is_fixed(size) for size in value.shape]
+    return mb.slice_by_index(x=value, begin=[0] * value.rank, end=sizes, end_mask=ends)
+
+
+def _have_one_shape(values: Sequence[Var]) -> bool:
+    """Whether the sizes of all values are equal, known or not."""
+    return len({tuple(str(size) for size in value.shape) for value in values}) == 1
 
 
 def _require_one_shape(name: str, values: Sequence[Var]) -> None:
-    """Raise Refusal if the branches of an If have different shapes for an output."""
+    """Raise Refusal if the branches of an If have different ranks for an output, or different known sizes."""
     first = values[0]
     for value in values[1:]:
-        if value.rank != first.rank or any(bool(a != b) for a, b in zip(value.shape, first.shape, strict=True)):
+        pairs = [] if value.rank != first.rank else list(zip(value.shape, first.shape, strict=True))
+        # Sizes that are not known may differ: MIL writes ? for both.
+        if value.rank != first.rank or any(
+            bool(one != other) and (is_fixed(one) or is_fixed(other)) for one, other in pairs
+        ):
             raise Refusal(
                 f"its branches give '{name}' different shapes, {_shown(first)} and {_shown(value)}; Core ML "
                 "needs the same shape from both: pad or reshape one of them"
@@ -69,7 +90,7 @@ def _require_one_shape(name: str, values: Sequence[Var]) -> None:
 def _shown(value: Var) -> str:
     """The shape of `value` for error messages, such as `[2, ?]`; ? is a size that is not known."""
     sizes: Sequence[object] = value.shape
-    return f"[{', '.join(str(size) if str(size).isdecimal() else '?' for size in sizes)}]"
+    return f"[{', '.join(str(size) if is_fixed(size) else '?' for size in sizes)}]"
 
 
 def _scalar(value: Var) -> Var:

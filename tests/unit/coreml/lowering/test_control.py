@@ -9,7 +9,8 @@ from support.graphs import model_of
 from support.lowered import check
 from triune.core.errors import UnsupportedError
 from triune.coreai.lowering import lower as lower_to_core_ai
-from triune.coreml.lowering import lower
+from triune.coreml.lowering import LowerOptions, lower
+from triune.graph.conversion.shapes import InputShape, Range
 
 TRANSPOSED = "float[3,2] q) { q = Transpose (x) }"
 SUM = "float q) { q = ReduceSum <keepdims = 0> (x) }"
@@ -51,3 +52,26 @@ def test_what_changes_because_the_step_changes_is_carried(steps: int, tmp_path: 
             int64 m, bool h, float[3] w) {{
             m = Add (n, one) d = Less (m, most) h = And (d, f) t = Tanh (v) w = Add (t, x) }}> }}"""
     check(model_of(text), {"x": np.float32([1, 2, 3])}, tmp_path)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_branches_return_different_numbers_of_rows(is_first: bool, tmp_path: Path) -> None:
+    """What follows computes with the rows that the If returns, not with those of its first branch."""
+    text = """agraph (bool c, float[n,4] x) => (float[m,4] z, int64[2] s)
+            <int64[1] one = {1}, int64[1] end = {1000}, int64[1] zero = {0}> {
+        y = If (c) <then_branch = a () => (float[n,4] p) { p = Relu (x) }, else_branch = b () => (float[k,4] q) {
+            q = Slice (x, one, end, zero) }>
+        s = Shape (y) k = Expand (one, s) f = Cast <to = 1> (k) z = Add (f, y) }"""
+    options = LowerOptions(shapes={"x": InputShape(((Range(1, 8), 4),))})
+    x = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
+    check(model_of(text), {"c": np.array(is_first), "x": x}, tmp_path, options)
+
+
+@pytest.mark.parametrize("largest", [0, 1])
+@pytest.mark.parametrize("count", ["k = Identity (n)", "s = Shape <start = 1> (x) k = Sub (s, n)"])
+def test_top_k_of_a_number_that_is_computed(count: str, largest: int, tmp_path: Path) -> None:
+    text = f"""agraph (float[b,m] x, int64[1] n) => (float[b,k] v, int64[b,k] i) {{
+        {count} v, i = TopK <largest = {largest}> (x, k) }}"""
+    options = LowerOptions(shapes={"x": InputShape(((Range(1, 8), Range(2, 8)),))})
+    given = {"x": np.float32([[3, 1, 1, 2, 0, 3], [1, 2, 3, 4, 5, 5]]), "n": np.array([3])}
+    check(model_of(text), given, tmp_path, options)
