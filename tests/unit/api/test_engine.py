@@ -41,6 +41,11 @@ def test_an_answer_has_its_text_its_tokens_and_its_times(engine: triune.Engine) 
     assert repr(engine) == "<triune.Engine 'small' on cpu (openvino, fp32)>"
 
 
+def test_an_answer_has_its_joules_or_why_there_are_none(engine: triune.Engine) -> None:
+    energy = engine.energy(engine.generate("hello", max_tokens=3))
+    assert energy["reason"] if energy["kind"] == "unavailable" else energy["joules"] > 0
+
+
 @pytest.mark.parametrize(
     ("unit", "message"),
     [

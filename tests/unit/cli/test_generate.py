@@ -82,7 +82,7 @@ def test_a_conversation_remembers_until_it_is_begun_anew(monkeypatch, capsys, fo
     assert first == third
     assert second != first, "the second answer knows the first"
     assert shown.err.count("/new begins a new conversation") == 2
-    assert shown.err.count("on cpu") == 3
+    assert shown.err.count("; on ") == 3
 
 
 def test_a_conversation_longer_than_the_context_is_told_and_goes_on(monkeypatch, capsys, folder) -> None:
@@ -90,4 +90,4 @@ def test_a_conversation_longer_than_the_context_is_told_and_goes_on(monkeypatch,
     assert triune(monkeypatch, "chat", folder, "--max-tokens", 4, given=given) == 0
     shown = capsys.readouterr()
     assert "context of 96" in shown.err
-    assert shown.err.count("on cpu") == 1
+    assert shown.err.count("; on ") == 1
