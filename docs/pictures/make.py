@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from triune.zoo.repository import build_repository
+
 HERE = Path(__file__).parent
 COLUMNS = 96
 THEME = TerminalTheme(
@@ -48,7 +50,7 @@ FORMAT = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="htt
 
 def main() -> None:
     """Draw all of them, or those that are named."""
-    wanted = sys.argv[1:] or ["units", "convert", "demo"]
+    wanted = sys.argv[1:] or ["units", "convert", "plan", "demo"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_model(folder / "model.onnx")
@@ -57,6 +59,12 @@ def main() -> None:
         if "convert" in wanted:
             command = "convert model.onnx -o model.mlpackage --shape x=1..16,64 --precision fp16 --verify"
             draw("convert", f"triune {command}", printed(folder, *command.split()))
+        if "plan" in wanted:
+            build_repository(folder, models=["minilm"])
+            inputs = ("input_ids", "attention_mask", "token_type_ids")
+            shapes = " ".join(f"--shape {name}=1,128" for name in inputs)
+            command = f"plan minilm/1/model.onnx --chip m2-pro {shapes}"
+            draw("plan", f"triune {command}", printed(folder, *command.split()), is_wrapped=True)
         if "demo" in wanted:
             with demo() as lines:
                 draw("demo", "make demo", "".join(lines))
@@ -117,10 +125,10 @@ def ports_shown(lines: list[str]) -> int:
     return sum("127.0.0.1:" in line for line in lines)
 
 
-def draw(name: str, title: str, text: str) -> None:
-    """Text with terminal colours as a picture."""
+def draw(name: str, title: str, text: str, is_wrapped: bool = False) -> None:
+    """Text with terminal colours as a picture. `is_wrapped`: lines that are too long continue on the next."""
     console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(Text.from_ansi(f"$ {title}\n{text.rstrip()}"), soft_wrap=True)
+    console.print(Text.from_ansi(f"$ {title}\n{text.rstrip()}"), soft_wrap=not is_wrapped)
     svg = console.export_svg(title="", theme=THEME, code_format=FORMAT, unique_id=name)
     (HERE / f"{name}.svg").write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n")
 

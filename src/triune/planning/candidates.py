@@ -1,7 +1,7 @@
 """The operations of a model on the units of a target: what each costs, and what each unit refuses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from triune.planning.plan import Goal
 from triune.planning.units import PlannedUnit, Target
 
 _SAME_CORES = {Unit.CPU, Unit.AMX}
+_FIRST_INT8, _FIRST_BLOCKS = 2, 3
+"""The tiers from which the Neural Engine reads weights of 8 bits, and weights in blocks, as they are stored."""
+
 _PASSED_TWICE = 2
 """What passes from unit to unit is written and read once more, as each has its own layout."""
 
@@ -80,7 +83,6 @@ def candidates(request: Request, target: Target) -> Candidates:
     has_accelerate = target.is_scored and Unit.AMX in present
     wanted = request.units or tuple(unit for unit in present if unit is not Unit.CPU or not has_accelerate)
     units = [present[unit] for unit in wanted]
-    sizes = sizes_of(request.ops)
     refusals: list[Mapping[Unit, Refusal]] = [
         {
             each.unit: refused
@@ -89,7 +91,7 @@ def candidates(request: Request, target: Target) -> Candidates:
         }
         for op in request.ops
     ]
-    costs = [costs_of(sizes, each.rates) for each in units]
+    costs = [costs_of(sizes_of(_held(request.ops, each.unit, target.tier)), each.rates) for each in units]
     is_refused = np.array([[each.unit in refused for each in units] for refused in refusals])
     passed = _PASSED_TWICE * _live_bytes(request.ops)
     memory = target.memory_gb_per_s or min(each.rates.memory_gb_per_s for each in units)
@@ -122,6 +124,18 @@ def candidates(request: Request, target: Target) -> Candidates:
         np.zeros(len(units)),
     )
     return Candidates(request.ops, units, time, energy, costs, refusals)
+
+
+def _held(ops: Sequence[Op], unit: Unit, tier: int) -> Sequence[Op]:
+    """The operations with their weights as a unit reads them.
+
+    The Neural Engine reads integers of 8 bits as they are from M2 on, those in blocks of a scale from M3 and A15 on;
+    before, Core ML unpacks them to fp16 when it loads the model (sbryngelson/ane-guide, appendix A).
+    """
+    if unit is not Unit.ANE or tier >= _FIRST_BLOCKS:
+        return ops
+    least = 8 if tier >= _FIRST_INT8 else float("inf")
+    return [replace(op, weight_bits=None) if (op.weight_bits or least) < least else op for op in ops]
 
 
 def _live_bytes(ops: Sequence[Op]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from triune.planning.constants import constants
 from triune.planning.op import Op, OpClass
 from triune.planning.plan import Goal, Plan
 from triune.planning.planner import plan
-from triune.planning.published import decoders, encoders, vision
+from triune.planning.published import decoders, encoders, kernels, vision
 from triune.planning.units import target_of
 
 
@@ -160,6 +160,19 @@ def test_long_rows_are_to_be_padded() -> None:
     (advice,) = plan_of(ops).advice
     assert "a last axis of 197 takes the memory of 224" in advice.what
     assert advice.saves_ms is None
+
+
+@pytest.mark.parametrize(("bits", "first"), [(8.0, 2), (4.5, 3)])
+def test_packed_weights_stream_to_newer_neural_engines(bits: float, first: int) -> None:
+    def ms(name: str, weight_bits: float | None) -> float:
+        op = kernels.product(1, 4096, 4096).ops[0]
+        return plan_of([replace(op, weight_bits=weight_bits)], name, units=(Unit.ANE,)).ms
+
+    for tier, name in enumerate(("M1", "M2", "M3", "M4"), start=1):
+        if tier >= first:
+            assert ms(name, bits) < ms(name, None)
+        else:
+            assert ms(name, bits) == ms(name, None)
 
 
 def test_what_is_fused_stays_with_the_operation_before() -> None:
