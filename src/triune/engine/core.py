@@ -76,7 +76,7 @@ class EngineCore:
         self.context_tokens = min(limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
         self.num_planned = 0
         self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits, power)
-        self.speculator = Speculator(proposer)
+        self.speculator = Speculator(proposer, clock)
         # Keys and values depend on the adapter. So blocks are shared by sequences with the same one, and files are
         # found again if it is the same after a restart, whatever its place among the others.
         self._adapters = {"": (0, b"")} | {

@@ -206,6 +206,28 @@ def test_after_a_wrong_guess_the_draft_model_reads_the_right_tokens(
     assert engine.speculator.num_right > 0
 
 
+class Timed(ScriptedDecoder):
+    """Recites; each step takes some milliseconds."""
+
+    def __init__(self, clock: VirtualClock, milliseconds: float) -> None:
+        super().__init__(b"recited")
+        self._clock, self._ns = clock, int(milliseconds * 1e6)
+
+    def run(self, step: DecoderStep) -> NDArray[np.float32]:
+        self._clock.advance(self._ns)
+        return super().run(step)
+
+
+@pytest.mark.parametrize(("milliseconds", "most", "least"), [(1, 2.5, 0), (5, 8, 0), (9.5, 11, 9.5), (20, 11, 9.5)])
+def test_guesses_are_made_if_they_save_time(milliseconds: float, most: float, least: float) -> None:
+    """A step takes 10 ms, a guess less or more; all guesses are right. So many milliseconds a token takes."""
+    clock = VirtualClock()
+    engine = EngineCore(Timed(clock, 10), VOCAB, clock, proposer=DraftModel(Timed(clock, milliseconds), 1000))
+    engine.add([1], SamplingParameters(temperature=0), Ending(200))
+    run(engine)
+    assert least * 200 * 1e6 <= clock.now_ns() <= most * 200 * 1e6
+
+
 class Failing(ScriptedDecoder):
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         raise RuntimeError("no more power")

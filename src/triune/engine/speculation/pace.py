@@ -22,6 +22,12 @@ _KEPT_STEP: Final = 0.98
 _FORGOTTEN: Final = 1.01
 """By how much the shortest time of a step grows with each step of as many tokens, so that slower times count later."""
 
+_NEW_GUESS: Final = 0.25
+"""What the latest guesses weigh in the mean of what a guess takes to be made."""
+
+_KEPT_GUESS: Final = 0.99
+"""By how much guesses are taken to be cheaper after each step without any, so that they are tried again."""
+
 _MAX_TOKENS: Final = 128
 """Only steps of so many tokens at most are looked at."""
 
@@ -76,6 +82,7 @@ class StepCost:
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
         self._weights: dict[int, float] = {}
+        self._guess_seconds: float | None = None
 
     def observe(self, num_tokens: int, seconds: float) -> None:
         """Count a step in which each sequence had one token and its guesses."""
@@ -87,11 +94,20 @@ class StepCost:
         known = self._seconds.get(num_tokens, seconds)
         self._seconds[num_tokens] = min(seconds, known * _FORGOTTEN)
 
+    def observe_guesses(self, num_guesses: int, seconds: float) -> None:
+        """Count what making guesses took, apart from the step that computes them; 0 guesses for a step without any."""
+        if not num_guesses:
+            self._guess_seconds = self._guess_seconds and self._guess_seconds * _KEPT_GUESS
+            return
+        each = seconds / num_guesses
+        known = each if self._guess_seconds is None else self._guess_seconds
+        self._guess_seconds = known + _NEW_GUESS * (each - known)
+
     def least_rate(self, num_sequences: int, num_tokens: int) -> float:
         """How probable a guess must be to be worth its cost.
 
         A guess is worth it if a step gives more tokens a second with it than without it: if its probability is above
-        sequences x cost of a token / cost of the step. A margin is added.
+        sequences x cost of a token and of its guess / cost of the step. A margin is added.
 
         Args:
             num_sequences: the sequences that get a token in the step.
@@ -101,7 +117,10 @@ class StepCost:
             return min(_MARGIN * num_sequences / (5 + num_tokens), 1.0)
         slope, seconds = self._line(num_tokens)
         # Noise can make the line fall, or start below 0.
-        return min(max(_MARGIN * num_sequences * slope / seconds, _LEAST_RATE), 1.0) if seconds > 0 else _LEAST_RATE
+        if seconds <= 0:
+            return _LEAST_RATE
+        cost = max(slope, 0.0) + (self._guess_seconds or 0.0)
+        return min(max(_MARGIN * num_sequences * cost / seconds, _LEAST_RATE), 1.0)
 
     def _line(self, num_tokens: int) -> tuple[float, float]:
         """The line's slope, and its seconds at a number of tokens."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 
+from triune.core.clock import Clock
 from triune.engine.plan import Piece, Plan
 from triune.engine.sampling.sampler import Sample
 from triune.engine.sequence import Sequence
@@ -25,11 +26,14 @@ class Speculator:
         num_checked: those of them that were compared with an answer's token: guesses after a wrong one are not.
     """
 
-    def __init__(self, proposer: Proposer | None) -> None:
+    def __init__(self, proposer: Proposer | None, clock: Clock) -> None:
         """Args:
         proposer: what guesses; None guesses only what a constraint leaves no choice of.
+        clock: tells how long guesses take.
         """
         self._proposer = proposer
+        self._clock = clock
+        self._seconds = 0.0
         self._cost = StepCost()
         self._accuracies: dict[Sequence, Accuracy] = {}
         self.num_guessed = 0
@@ -50,9 +54,13 @@ class Speculator:
                 found[piece] = drafts
             elif count := self._num_worth(piece.sequence, least_rate):
                 wanted[piece.sequence] = count
-        if self._proposer is None or not wanted:
+        self._seconds = 0.0
+        if self._proposer is None or not choosing:
             return found
-        proposed = self._proposer.propose(wanted)
+        started_ns = self._clock.now_ns()
+        proposed: Mapping[Sequence, Seq[int]] = self._proposer.propose(wanted) if wanted else {}
+        self._seconds = (self._clock.now_ns() - started_ns) / 1e9
+        self._cost.observe_guesses(sum(map(len, proposed.values())), self._seconds)
         for piece in choosing:
             if drafts := _fitting(piece.sequence, proposed.get(piece.sequence, ())):
                 found[piece] = drafts
@@ -64,11 +72,11 @@ class Speculator:
         Args:
             plan: the step.
             samples: the tokens chosen after each of `plan.choosing`.
-            seconds: how long it took.
+            seconds: how long it took, with its guesses.
         """
         is_decoding = all(piece.has_logits and piece.end - piece.begin == 1 for piece in plan.pieces)
         if self._proposer is not None and is_decoding:
-            self._cost.observe(plan.num_tokens, seconds)
+            self._cost.observe(plan.num_tokens, seconds - self._seconds)
         for piece, chosen in zip(plan.choosing, samples, strict=True):
             if piece.drafts:
                 self.num_guessed += len(piece.drafts)

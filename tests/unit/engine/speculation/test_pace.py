@@ -48,6 +48,21 @@ def test_the_cost_of_a_step_is_found_through_noise(constant: float, token: float
         assert cost.least_rate(number, number) == pytest.approx(min(max(expected, 0.1), 1.0), rel=0.25)
 
 
+def test_guesses_that_take_long_to_make_are_not_worth_it() -> None:
+    cost = StepCost()
+    for number in (1, 5, 9) * 20:
+        cost.observe(number, 0.01 + 0.0001 * number)
+    assert cost.least_rate(1, 1) < 0.2
+    cost.observe_guesses(4, 4 * 0.001)
+    assert 0.1 < cost.least_rate(1, 1) < 0.2
+    for _ in range(20):
+        cost.observe_guesses(4, 4 * 0.009)
+    assert cost.least_rate(1, 1) > 0.9
+    for _ in range(400):
+        cost.observe_guesses(0, 0.0)
+    assert cost.least_rate(1, 1) < 0.2, "they are tried again, since the machine may have been busy"
+
+
 def test_without_knowledge_guesses_are_worth_it_for_few_sequences_only() -> None:
     cost = StepCost()
     assert cost.least_rate(1, 1) < 0.25
