@@ -34,6 +34,7 @@ class Timed:
     [
         (lambda tokens: 5.5 + tokens, 0),
         (lambda tokens: 1 + 0.9 * tokens, 8),
+        (lambda tokens: 1 + 0.9 * tokens if tokens != 2 else 100, 8),
         (lambda tokens: 0.9 * (5 + tokens / 2), None),
         (lambda tokens: 1.0 if tokens <= 64 else 1000.0, 64),
     ],
