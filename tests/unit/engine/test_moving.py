@@ -341,6 +341,10 @@ def test_broken_bytes_are_refused() -> None:
         (written(head, body)[:-1], InvalidArgumentError, "by its sizes it should have"),
         (written(b"[]", body), InvalidArgumentError, "its head is no JSON object"),
         (written(b"\xff", body), InvalidArgumentError, "its head is no JSON"),
+        (written(b'{"id": "\\ud800"}', body), InvalidArgumentError, "its head is no JSON"),
+        (written(b"\xef\xbb\xbf{}", body), InvalidArgumentError, "its head is no JSON"),
+        (written(b'{"stop": ["a\\udc00"], "id": ""}', body), InvalidArgumentError, "its head is no JSON"),
+        (written(b'{"model": "a", "model": "b"}', body), InvalidArgumentError, '"model" is given twice'),
         (written(b"[" * 200_000, body), InvalidArgumentError, "its head is no JSON"),
         (written(b'{"priority": ' + b"9" * 5000 + b"}", body), InvalidArgumentError, "its head is no JSON"),
     ]:

@@ -25,6 +25,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from triune.config.parse import without_duplicates
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, UnsupportedError
 from triune.engine.generation import Generation
@@ -118,7 +119,9 @@ def decode(data: memoryview) -> MovedAnswer:
     """
     head, body = _parts(data)
     try:
-        document = cast("object", json.loads(bytes(head)))
+        document = cast("object", json.loads(str(head, "utf-8"), object_pairs_hook=without_duplicates))
+        # Python's parser takes escapes of lone surrogates, which no text can hold.
+        json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise _broken(f"its head is no JSON: {error}") from None
     if not isinstance(document, dict):

@@ -1,6 +1,7 @@
 """The statuses of errors in the HTTP APIs for text, and how much of a message is shown."""
 
 from triune.core.errors import (
+    AlreadyExistsError,
     InvalidArgumentError,
     NotFoundError,
     PayloadTooLargeError,
@@ -25,6 +26,7 @@ _STATUSES: dict[type[Exception], int] = {
     UnauthenticatedError: 401,
     RestrictedError: 403,
     NotFoundError: 404,
+    AlreadyExistsError: 409,
     UnavailableError: 503,
 }
 
