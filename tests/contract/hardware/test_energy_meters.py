@@ -63,7 +63,8 @@ def _rapl(tmp_path: Path) -> Subject:
 
     def spend(joules: int) -> None:
         # The counter wraps around in the first test already.
-        file.write_text(f"{(int(file.read_text()) + joules * 1_000_000) % (Zones.RANGE_UJ + 1)}\n")
+        path = file if file.exists() else hidden
+        path.write_text(f"{(int(path.read_text()) + joules * 1_000_000) % (Zones.RANGE_UJ + 1)}\n")
         clock.advance(SECOND_NS)
 
     meter = RaplMeter(clock, zones.root)
@@ -190,6 +191,7 @@ def test_a_rail_that_vanishes_is_unavailable_and_what_it_used_meanwhile_is_not_c
     lost = subject.meter.read()
     assert name not in lost.joules
     assert lost.unavailable[name]
+    subject.spend(5)
     subject.find()
     found = subject.meter.read()
     assert found.joules[name] == pytest.approx(before.joules[name])
