@@ -74,7 +74,7 @@ def described(error: Score | None) -> str:
     """How far predictions of this kind were from measurements, as text."""
     if error is None:
         return " (predicted; no measurement was held out to tell how well)"
-    rows = f"{error.num_rows} measurements of {'all models' if error.group == 'all' else error.group} held out"
+    rows = f"{error.num_rows} measurements of {error.models} held out"
     return f" (predicted; of {rows}, half were within {error.median:.0%}, nine of ten within {error.ninth:.0%})"
 
 

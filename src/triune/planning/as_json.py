@@ -93,7 +93,8 @@ def _error(error: Score | None) -> dict[str, Any] | None:
     if error is None:
         return None
     return {
-        "models": error.group,
+        "models": error.models,
+        "group": error.group,
         "num_held_out": error.num_rows,
         "median": error.median,
         "nine_of_ten": error.ninth,

@@ -5,9 +5,22 @@ import importlib.resources
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from triune.core.errors import NotFoundError
+
+_FEWEST_ROWS: Final = 8
+"""Fewer rows of a group do not tell its error."""
+
+_GROUPS: Final[Mapping[str, str]] = {
+    "all": "all models",
+    "convolution": "convolutional networks",
+    "encoder": "encoders",
+    "diffusion": "diffusion models",
+    "decode": "tokens of decoders",
+    "prefill": "prompts of decoders",
+    "kernel": "single operations",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,11 @@ class Score:
     median: float
     ninth: float
     rank: float | None
+
+    @property
+    def models(self) -> str:
+        """The class of rows in words, such as "encoders"."""
+        return _GROUPS.get(self.group, self.group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +75,10 @@ class Constants:
         return self.numbers[name]
 
     def score(self, kind: str, group: str) -> Score | None:
-        """The error of predictions for a group of models; that of all if the group has no rows that were held out."""
-        found = [each for each in self.scores if each.kind == kind and each.num_rows]
-        return next((each for name in (group, "all") for each in found if each.group == name), None)
+        """The error of predictions for a group of models: that of all if the group has few rows; None without any."""
+        found = {each.group: each for each in self.scores if each.kind == kind}
+        own = found.get(group)
+        return own if own is not None and own.num_rows >= _FEWEST_ROWS else found.get("all")
 
 
 @functools.cache

@@ -37,7 +37,7 @@ def run(*options: str) -> str:
 def test_text_says_that_all_is_predicted(path: str) -> None:
     text = run(path, "--chip", "m2-pro")
     assert f"{path} on M2 Pro, for latency: predicted, not measured" in text
-    assert "measurements of convolution held out, half were within" in text
+    assert "measurements of convolutional networks held out, half were within" in text
     assert "all on ane: impossible, it refuses 1 operation" in text
     assert "Core ML, asked for CPU and Neural Engine, would put 0 of 3 operations" in text
 

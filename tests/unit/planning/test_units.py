@@ -63,6 +63,10 @@ def test_scores_are_of_rows_that_were_held_out() -> None:
     assert found is not None
     assert found.group == "convolution"
     assert found.num_rows > 0
+    # Few rows tell nothing: the error of all stands for it.
+    few = constants().score("joules", "encoder")
+    assert few is not None
+    assert few.models == "all models"
     other = constants().score("latency", "unheard of")
     assert other is not None
     assert other.group == "all"
