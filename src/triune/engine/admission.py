@@ -62,7 +62,7 @@ class Admission:
         self._num_answers = 0
         self._num_requests = 0
         self._waiting: dict[Ticket, None] = {}
-        """Those that have not begun, in the order of their arrival."""
+        """The requests that have not begun, in the order of their arrival."""
         self._is_empty: asyncio.Event | None = None
 
     def enter(self, num_answers: int) -> Ticket:

@@ -64,7 +64,7 @@ class Plan:
         return sum(piece.num_tokens for piece in self.pieces)
 
     def shares(self) -> list[Share]:
-        """Whose the energy of the step is: sequences share it by tokens, those of prompts and of answers apart.
+        """Which sequences the energy of the step is charged to: by their tokens, prompts and answers apart.
 
         A token of a prompt that is computed again, after a preemption, counts as one of the prompt.
         """

@@ -217,7 +217,8 @@ class MlxBuilder(Builder[Value]):
         if self.number(count) > size:
             raise ValueError(f"the first {self.number(count)} of a dimension of {size} elements")
         if is_largest:
-            # Sorting is stable, so the reverse of the sorted reverse has equal elements in their order.
+            # argsort is stable and ascending. Reversing before and after it sorts in descending order, and keeps the
+            # order of equal elements.
             order = self.reverse(size - 1 - mx.argsort(self.reverse(x, axis), axis).astype(mx.int32), axis)
         else:
             order = mx.argsort(x, axis).astype(mx.int32)

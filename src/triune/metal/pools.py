@@ -24,7 +24,7 @@ def _average_pool(c: Context) -> None:
 
 
 def _elements(window: Window, axis: int, size: int, count: int, is_padding: bool) -> NDArray[np.int64]:
-    """How many elements each window covers along an axis: of the image, or with its padding."""
+    """How many elements each window covers along an axis; elements of the padding count if `is_padding`."""
     begin, end = window.padding(axis, size) or (0, 0)
     starts = np.arange(count) * window.strides[axis] - begin
     places = starts[:, np.newaxis] + np.arange(window.kernel[axis]) * window.dilations[axis]

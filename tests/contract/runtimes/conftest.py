@@ -14,7 +14,7 @@ from triune.core.units import Presence, Unit
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
 from triune.hosting import HostedExecutable
-from triune.runtimes import missing
+from triune.runtimes import available, missing
 from triune.runtimes.mlx import Mlx
 from triune.runtimes.onnxruntime import OnnxRuntime
 from triune.runtimes.reference import Reference
@@ -55,13 +55,31 @@ class Bench:
 
     def load(self, model: ModelProto | Path, *, num_threads: int = 1, **options: Parameter) -> Executable:
         path = model if isinstance(model, Path) else self.save(model)
+        if isinstance(model, ModelProto):
+            options = {**self.options(model), **options}
         executable = self.runtime.load(path, unit=self.unit, num_threads=num_threads, options=options)
         self._loaded.append(executable)
         return executable
 
+    def options(self, model: ModelProto) -> dict[str, Parameter]:
+        """The options that the runtime needs for a model."""
+        return bounded(model, self.name) if self.name in CONVERTING else {}
+
     def close(self) -> None:
         for executable in self._loaded:
             executable.close()
+
+
+def bounded(model: ModelProto, name: str) -> dict[str, Parameter]:
+    """The option that limits the free dimensions of a model's inputs, which Apple's formats need."""
+    given = {each.name for each in model.graph.initializer}
+    shapes: list[str] = []
+    for each in model.graph.input:
+        sizes = each.type.tensor_type.shape.dim
+        if each.name not in given and any(not size.HasField("dim_value") for size in sizes):
+            dims = [str(size.dim_value) if size.HasField("dim_value") else "1..64" for size in sizes]
+            shapes.append(f"{each.name}={','.join(dims)}")
+    return {f"{name}.shapes": ";".join(shapes)} if shapes else {}
 
 
 def _make(name: str) -> tuple[Runtime, Unit]:
@@ -75,6 +93,10 @@ def _make(name: str) -> tuple[Runtime, Unit]:
         if reason := missing().get("mlx"):
             pytest.skip(reason)
         return Mlx(detect_units(read_cpu())), Unit.GPU
+    if name in ("coreml", "coreai"):
+        if reason := missing().get(name):
+            pytest.skip(reason)
+        return available(detect_units(read_cpu()))[name], Unit.CPU
     if reason := missing().get("openvino"):
         pytest.skip(reason)
     from triune.runtimes.openvino import OpenVino
@@ -86,6 +108,9 @@ def _make(name: str) -> tuple[Runtime, Unit]:
         pytest.skip(status.reason)
     return OpenVino(units), unit
 
+
+CONVERTING = frozenset({"coreml", "coreai"})
+"""Runtimes that convert a model first. Here they compute as they do on systems that are not Apple's."""
 
 HOSTED = frozenset(
     {
@@ -109,11 +134,26 @@ HOSTED = frozenset(
 )
 """A process takes a second to start, so it runs those tests that its transport could fail."""
 
+CONVERTED = frozenset(
+    {
+        "test_some_of_the_outputs_in_any_order",
+        "test_a_missing_input",
+        "test_unknown_options",
+        "test_outputs_outlive_the_executable",
+        "test_inputs_and_outputs_are_apart",
+        "test_arrays_that_are_not_contiguous",
+        "test_files_that_are_no_models",
+        "test_units_that_it_cannot_use",
+    }
+)
+"""A conversion takes seconds, so they run those tests that a conversion or a program could fail."""
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "bench" in metafunc.fixturenames:
         names = ["reference", "onnxruntime", "openvino-cpu", "openvino-amx", "mlx"]
         names += ["hosted"] * (metafunc.function.__name__ in HOSTED)
+        names += sorted(CONVERTING) * (metafunc.function.__name__ in CONVERTED)
         metafunc.parametrize("bench", names, indirect=True)
 
 

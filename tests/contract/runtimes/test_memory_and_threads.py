@@ -59,7 +59,8 @@ def test_no_later_call_writes_to_an_output(bench: Bench, datatype: DataType) -> 
 
 
 def test_outputs_outlive_the_executable(bench: Bench) -> None:
-    executable = bench.runtime.load(bench.save(add_sub(DataType.FP32)), unit=bench.unit, num_threads=1, options={})
+    built = add_sub(DataType.FP32)
+    executable = bench.runtime.load(bench.save(built), unit=bench.unit, num_threads=1, options=bench.options(built))
     ones = np.ones((8, 16), np.float32)
     found = executable.run({"INPUT0": ones, "INPUT1": ones}, ["OUTPUT0"])["OUTPUT0"]
     executable.close()

@@ -123,9 +123,9 @@ def _bits(dtype: np.dtype[Any]) -> int:
 
 
 def _reassociates(known: Known, operation: Any, place: int) -> bool:
-    """Whether the compiler moves the constant of the operation before into this one's, and the result changes.
+    """Whether the compiler merges the constants of this operation and of the one before it, and so changes the result.
 
-    For instance (x * a) / b, where `operation` is the division and `place` is 0, becomes x * (a / b).
+    For example, it computes (x * a) / b as x * (a / b). There `operation` is the division, and `place` is 0.
 
     Args:
         known: the constants of the module.

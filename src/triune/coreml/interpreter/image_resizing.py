@@ -111,7 +111,8 @@ def affine(
 ) -> Array:
     """Sample each image at x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, where x, y go from -1 to 1 over the output.
 
-    `transform_matrix` has a row (a0, a1, a2, b0, b1, b2) for each image. `coordinates_mode` says what x' and y' count.
+    `transform_matrix` has a row (a0, a1, a2, b0, b1, b2) for each image. `coordinates_mode` is
+    the unit of x' and y': pixels, or fractions of the image's size.
     """
     across, down = np.linspace(-1, 1, int(output_width)), np.linspace(-1, 1, int(output_height))
     column, row = np.meshgrid(across, down)

@@ -108,7 +108,7 @@ class FirstLook:
 
 
 def compression_ratio(text: str) -> float:
-    """How much shorter a text gets by compression; one that repeats itself gets much shorter."""
+    """The size of a text divided by its size when it is compressed. It is high if the text repeats itself."""
     content = text.encode()
     return len(content) / len(zlib.compress(content))
 

@@ -112,5 +112,5 @@ class SpeechTokens:
         return prompt if has_stamps else [*prompt, self.no_stamps]
 
     def text_tokens(self, tokens: Sequence[int]) -> list[int]:
-        """Those that are text."""
+        """The tokens that are text: neither special tokens nor times."""
         return [each for each in tokens if each < self.end]

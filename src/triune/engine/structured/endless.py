@@ -22,7 +22,7 @@ def require_end(schema: object) -> None:
     """
     targets = {reference: _target(schema, reference) for reference in _references(schema)}
     ending = {reference for reference, target in targets.items() if target is None}
-    # What needs only references that are known to end has an end, too, and so on.
+    # Repeat until nothing changes: a schema that needs only references with an end has an end itself.
     while found := [each for each in targets if each not in ending and _can_end(targets[each], ending)]:
         ending.update(found)
     if not _can_end(schema, ending):

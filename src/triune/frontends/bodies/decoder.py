@@ -17,7 +17,7 @@ PARSED_FACTOR = 10
 """Memory for each byte of JSON while a process parses it: two copies of the JSON, and its values as objects."""
 
 STRINGS_FACTOR = 4
-"""The same for JSON that consists of a few long strings."""
+"""Memory for each byte of JSON that consists of a few long strings, while a process parses it."""
 
 
 class Decoder:

@@ -106,7 +106,7 @@ class BodyReader:
 
 
 def _announced_bytes(request: Request) -> int:
-    """The size of the body by the head of the request; 0 if it does not tell."""
+    """The size of the body according to Content-Length; 0 if the request does not have this header."""
     return int(request.headers.get("content-length", 0))
 
 

@@ -140,7 +140,7 @@ class Cost:
 
     @property
     def num_cached_tokens(self) -> int:
-        """Those of them that were in the prefix cache before the request."""
+        """The tokens of prompts that were in the prefix cache before the request."""
         return sum(usage.num_cached_tokens for usage in self._first_answers)
 
     @property

@@ -85,7 +85,7 @@ class Simulation:
         self._phase = ""
 
     def reference(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """All floats of the main level, and the outputs, in fp32."""
+        """Compute in fp32: return the outputs, and all float values of the graph that are not within a subgraph."""
         return self._run(self._reference, inputs)
 
     def uncertainty(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -155,6 +155,9 @@ class FunctionExecutable:
         self._inner = inner
         self._given = {spec.name: spec for spec in function.inputs}
         self._wanted = {spec.name: spec for spec in signature.outputs}
+        # A raised function has another name for an output that has the name of an input (`coreai.raising.function`).
+        inner_outputs = {spec.name for spec in inner.signature.outputs}
+        self._inner_names = {name: name if name in inner_outputs else f"{name}/output" for name in self._wanted}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute outputs: see `Executable.run`."""
@@ -169,8 +172,9 @@ class FunctionExecutable:
                 given[name] = np.zeros(spec.shape, spec.datatype.dtype)
             else:
                 raise InvalidArgumentError(f"input '{name}' is missing")
-        found = self._inner.run(given, outputs)
-        return {name: found[name].astype(self._wanted[name].datatype.dtype, copy=False) for name in outputs}
+        names = self._inner_names
+        found = self._inner.run(given, [names[name] for name in outputs])
+        return {name: found[names[name]].astype(self._wanted[name].datatype.dtype, copy=False) for name in outputs}
 
     def interrupt(self) -> None:
         """Ask the running `run` to end soon, if the library can."""
