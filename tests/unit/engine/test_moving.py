@@ -1,6 +1,7 @@
 """An answer that moves from one engine to another, as bytes: the client reads what it would have read from one."""
 
 import asyncio
+import contextlib
 import json
 import struct
 from collections.abc import AsyncIterator
@@ -294,7 +295,7 @@ def parts() -> tuple[dict[str, Any], bytes]:
         ({"cached_tokens": 1 << 27}, "its body has 664 bytes; 17179869208 are needed"),
         ({"cached_tokens": 7}, "its body has 664 bytes; 920 are needed"),
         ({"prompt_tokens": 0}, "prompt_tokens is 0"),
-        ({"prompt_tokens": 1 << 40}, "prompt_tokens is 1099511627776"),
+        ({"prompt_tokens": (1 << 20) + 1}, "prompt_tokens is 1048577; expected a whole number from 1 to 1048576"),
         ({"answer_tokens": -1}, "answer_tokens is -1"),
         ({"cache": {"type": "fp64", "shapes": []}}, "type is 'fp64'"),
         ({"cache": {"type": "fp32", "shapes": [[2, 0]]}}, "pairs of heads and their size"),
@@ -336,7 +337,7 @@ def test_broken_bytes_are_refused() -> None:
         (memoryview(b""), InvalidArgumentError, "it has 0 bytes; its first part alone has 56"),
         (written(head, body, magic=b"TRIUNEXY"), InvalidArgumentError, "does not begin with 'TRIUNESQ'"),
         (written(head, body, version=2), UnsupportedError, "has version 2 .*; this server reads version 1"),
-        (written(head, body, head=1 << 30), PayloadTooLargeError, "a head of 1073741824 bytes; 4194304 may be"),
+        (written(head, body, head=1 << 30), PayloadTooLargeError, "a head of 1073741824 bytes; 1048576 may be"),
         (written(head, body, size=1 << 60), InvalidArgumentError, "by its sizes it should have"),
         (written(head, body)[:-1], InvalidArgumentError, "by its sizes it should have"),
         (written(b"[]", body), InvalidArgumentError, "its head is no JSON object"),
@@ -345,11 +346,35 @@ def test_broken_bytes_are_refused() -> None:
         (written(b"\xef\xbb\xbf{}", body), InvalidArgumentError, "its head is no JSON"),
         (written(b'{"stop": ["a\\udc00"], "id": ""}', body), InvalidArgumentError, "its head is no JSON"),
         (written(b'{"model": "a", "model": "b"}', body), InvalidArgumentError, '"model" is given twice'),
-        (written(b"[" * 200_000, body), InvalidArgumentError, "its head is no JSON"),
+        (written(b"[" * 60_000, body), InvalidArgumentError, "its head is no JSON"),
+        (written(b"[" + b"1," * 70_000 + b"1]", body), PayloadTooLargeError, "has 70001 values; 65536 may be"),
         (written(b'{"priority": ' + b"9" * 5000 + b"}", body), InvalidArgumentError, "its head is no JSON"),
     ]:
         with pytest.raises(kind, match=message):
             decode(data)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(sorted(parts()[0])),
+    st.none() | st.sampled_from(["type", "shapes", "seed", "top_k", "logit_bias"]),
+    VALUES,
+)
+def test_heads_of_any_values_are_read_or_refused(name: str, inner: str | None, value: Any) -> None:
+    head, body = parts()
+    if inner is not None and isinstance(head[name], dict):
+        head[name][inner] = value
+    else:
+        head[name] = value
+    with contextlib.suppress(TriuneError):
+        decode(written(head, body))
 
 
 @settings(max_examples=200, deadline=None)

@@ -18,40 +18,45 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, fields
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import numpy as np
 
 from triune.config.parse import without_duplicates
-from triune.core.datatypes import Array, DataType
+from triune.core.datatypes import CHUNK_ELEMENTS, Array
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, UnsupportedError
 from triune.engine.generation import Generation
+from triune.engine.moving.head import (
+    DTYPES,
+    read_adapter_name,
+    read_cache,
+    read_constraint,
+    read_digits,
+    read_name,
+    read_parameters,
+    read_random,
+    read_stops,
+)
 from triune.engine.moving.state import KeysAndValues, SequenceState
 from triune.engine.sampling.parameters import SamplingParameters
-from triune.engine.sampling.sampler import RandomState
 from triune.engine.sequence import Ending
-from triune.engine.structured.constraint import Constraint, ConstraintKind
 from triune.engine.weights.fields import Fields
 
 MAGIC: Final = b"TRIUNESQ"
 VERSION: Final = 1
 _PREFIX: Final = struct.Struct("<8sIIQ")
 _CHECKSUM_BYTES: Final = 32
-_MAX_HEAD_BYTES: Final = 4 << 20
-_MAX_ARRAYS: Final = 8192
+_MAX_HEAD_BYTES: Final = 1 << 20
+_MAX_MARKS: Final = 1 << 16
+"""The most commas, brackets and braces of the head. JSON is parsed in one call, which holds all other threads."""
 
-_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
-    "fp32": np.dtype("<f4"),
-    "fp16": np.dtype("<f2"),
-    "bf16": DataType.BF16.dtype,
-}
-_KINDS: Final[Mapping[str, ConstraintKind]] = {
-    each: each for each in ("json_schema", "json_object", "regex", "lark", "gbnf", "choice")
-}
-_NUMBERS: Final = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+MAX_TOKENS: Final = 1 << 20
+"""The most tokens of a sequence."""
+
+_VALUE_BYTES: Final = 64
+"""At least the memory of a token, or of a value in the head, as an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +108,18 @@ def encode(answer: MovedAnswer) -> list[bytes]:
             "constraint": None if constraint is None else [constraint.kind, constraint.text],
         }
     ).encode()
-    tokens = np.array([*state.prompt, *state.answer], "<i4").tobytes()
-    body = [tokens, *(each.tobytes() for each in arrays)]
+    tokens = [*state.prompt, *state.answer]
+    parts = (np.array(tokens[at : at + CHUNK_ELEMENTS], "<i4") for at in range(0, len(tokens), CHUNK_ELEMENTS))
+    body = [b"".join(each.tobytes() for each in parts), *(each.tobytes() for each in arrays)]
     prefix = _PREFIX.pack(MAGIC, VERSION, len(head), sum(map(len, body)))
     return [prefix + _checksum(prefix, head, *body), head, *body]
+
+
+def memory_of(num_bytes: int) -> int:
+    """The most memory that an answer of so many bytes takes while it is read and its keys and values are written."""
+    # Keys and values of 16 bits become FP32. A token is an object of its own.
+    values = min(_MAX_MARKS, num_bytes) + min(2 * MAX_TOKENS, num_bytes // 4)
+    return 3 * num_bytes + _VALUE_BYTES * values
 
 
 def decode(data: memoryview) -> MovedAnswer:
@@ -118,8 +131,11 @@ def decode(data: memoryview) -> MovedAnswer:
         PayloadTooLargeError: the head is too long.
     """
     head, body = _parts(data)
+    text = bytes(head)
+    if (num_marks := sum(map(text.count, (b",", b"[", b"{")))) > _MAX_MARKS:
+        raise PayloadTooLargeError(f"the head of the exported sequence has {num_marks} values; {_MAX_MARKS} may be")
     try:
-        document = cast("object", json.loads(str(head, "utf-8"), object_pairs_hook=without_duplicates))
+        document = cast("object", json.loads(str(text, "utf-8"), object_pairs_hook=without_duplicates))
         # Python's parser takes escapes of lone surrogates, which no text can hold.
         json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -127,47 +143,48 @@ def decode(data: memoryview) -> MovedAnswer:
     if not isinstance(document, dict):
         raise _broken("its head is no JSON object")
     head_fields = Fields(cast("dict[str, object]", document), "the exported sequence")
-    num_prompt = head_fields.whole("prompt_tokens")
-    num_answer = head_fields.whole("answer_tokens", least=0)
+    num_prompt = head_fields.whole("prompt_tokens", most=MAX_TOKENS)
+    num_answer = head_fields.whole("answer_tokens", least=0, most=MAX_TOKENS)
     num_cached = head_fields.whole("cached_tokens", least=0)
-    dtype, shapes = _cache(head_fields)
+    dtype, shapes = read_cache(head_fields)
     sizes = [num_cached * math.prod(shape) * dtype.itemsize for shape in shapes]
     expected = 4 * (num_prompt + num_answer) + sum(sizes)
     if len(body) != expected or (num_cached and not shapes):
         raise _broken(f"its body has {len(body)} bytes; {expected} are needed by its head")
-    tokens = np.frombuffer(body[: 4 * (num_prompt + num_answer)], "<i4").tolist()
+    ids = np.frombuffer(body[: 4 * (num_prompt + num_answer)], "<i4")
+    tokens = [each for at in range(0, len(ids), CHUNK_ELEMENTS) for each in ids[at : at + CHUNK_ELEMENTS].tolist()]
     arrays: list[Array] = []
     at = 4 * len(tokens)
     for shape, size in zip(shapes, sizes, strict=True):
         arrays.append(np.frombuffer(body[at : at + size], dtype).reshape(num_cached, *shape))
         at += size
-    name, adapter = _adapter(head_fields)
+    name, adapter = read_adapter_name(head_fields)
     stop_tokens = frozenset(head_fields.ids("stop_tokens"))
     request = Generation(
         (),
-        stop=_stops(head_fields),
+        stop=read_stops(head_fields),
         stop_tokens=stop_tokens,
         is_stop_included=head_fields.flag("is_stop_included"),
         is_end_ignored=head_fields.flag("is_end_ignored"),
-        constraint=_constraint(head_fields),
-        sampling=_parameters(head_fields),
+        constraint=read_constraint(head_fields),
+        sampling=read_parameters(head_fields),
         max_tokens=head_fields.whole("max_tokens"),
         min_tokens=head_fields.whole("min_tokens", least=0),
         priority=head_fields.whole("priority", least=-(1 << 63), most=(1 << 63) - 1),
         adapter=name,
-        id=_name(head_fields, "id"),
+        id=read_name(head_fields, "id"),
     )
     state = SequenceState(
         tokens[:num_prompt],
         tokens[num_prompt:],
         request.sampling,
-        _random(head_fields),
+        read_random(head_fields),
         Ending(head_fields.whole("max_tokens"), frozenset(head_fields.ids("ends")), request.min_tokens),
         request.priority,
         name,
         KeysAndValues(num_cached, arrays),
     )
-    answer = MovedAnswer(_name(head_fields, "model"), _hex(head_fields, "weights"), adapter, request, state)
+    answer = MovedAnswer(read_name(head_fields, "model"), read_digits(head_fields, "weights"), adapter, request, state)
     head_fields.refuse_unread()
     return answer
 
@@ -206,7 +223,7 @@ def _narrowed(arrays: Seq[Array]) -> tuple[str, Seq[Array]]:
     if not arrays:
         return "fp32", arrays
     if not any((each.view(np.uint32) & 0xFFFF).any() for each in arrays):
-        return "bf16", [each.astype(_DTYPES["bf16"]) for each in arrays]
+        return "bf16", [each.astype(DTYPES["bf16"]) for each in arrays]
     halves: list[Array] = []
     for each in arrays:
         with np.errstate(over="ignore"):
@@ -215,103 +232,6 @@ def _narrowed(arrays: Seq[Array]) -> tuple[str, Seq[Array]]:
             return "fp32", arrays
         halves.append(half)
     return "fp16", halves
-
-
-def _cache(head: Fields) -> tuple[np.dtype[Any], list[tuple[int, int]]]:
-    cache = head.inner("cache")
-    if cache is None:
-        raise head.wrong("cache", "an object")
-    dtype = _DTYPES[cache.choice("type", {name: name for name in _DTYPES})]
-    given = cache.items("shapes")
-    if given is None or len(given) > _MAX_ARRAYS:
-        raise cache.wrong("shapes", f"at most {_MAX_ARRAYS} pairs of heads and their size")
-    shapes: list[tuple[int, int]] = []
-    for each in given:
-        pair = cast("list[object]", each) if isinstance(each, list) else []
-        if len(pair) != 2 or not all(type(size) is int and 0 < size <= 1 << 16 for size in pair):
-            raise cache.wrong("shapes", "pairs of heads and their size, each from 1 to 65536")
-        shapes.append(cast("tuple[int, int]", tuple(pair)))
-    cache.refuse_unread()
-    return dtype, shapes
-
-
-def _parameters(head: Fields) -> SamplingParameters:
-    given = head.inner("sampling")
-    if given is None:
-        raise head.wrong("sampling", "an object")
-    bias: dict[int, float] = {}
-    for each in given.items("logit_bias") or ():
-        pair = cast("list[object]", each) if isinstance(each, list) else []
-        if len(pair) != 2 or type(pair[0]) is not int or type(pair[1]) not in (int, float):
-            raise given.wrong("logit_bias", "pairs of a token and a number")
-        bias[pair[0]] = float(cast("float", pair[1]))
-    parameters = SamplingParameters(
-        **{name: given.number(name) for name in _NUMBERS},
-        top_k=given.whole("top_k", least=0),
-        seed=given.whole_or_none("seed", least=-(1 << 63), most=(1 << 64) - 1),
-        num_logprobs=given.whole_or_none("num_logprobs"),
-        logit_bias=bias,
-    )
-    given.refuse_unread()
-    return parameters
-
-
-def _random(head: Fields) -> RandomState:
-    given = head.items("random") or []
-    texts = [each for each in given if isinstance(each, str) and 0 < len(each) <= 32]
-    try:
-        state, increment = (int(each, 16) for each in texts)
-    except ValueError:
-        raise head.wrong("random", "two whole numbers of 128 bits, as digits of base 16") from None
-    return RandomState(state, increment)
-
-
-def _adapter(head: Fields) -> tuple[str | None, bytes]:
-    given = head.items("adapter")
-    if given is None:
-        if head.get("adapter") is not None:
-            raise head.wrong("adapter", "null, or a name and a digest")
-        return None, b""
-    if len(given) != 2 or not all(isinstance(each, str) for each in given):
-        raise head.wrong("adapter", "a name and a digest")
-    name, digest = cast("list[str]", given)
-    return name, _bytes_of(head, "adapter", digest)
-
-
-def _constraint(head: Fields) -> Constraint | None:
-    given = head.items("constraint")
-    if given is None:
-        if head.get("constraint") is not None:
-            raise head.wrong("constraint", "null, or a kind and a text")
-        return None
-    if len(given) != 2 or given[0] not in _KINDS or not isinstance(given[1], str):
-        raise head.wrong("constraint", f"one of {', '.join(_KINDS)}, and a text")
-    return Constraint(_KINDS[cast("str", given[0])], given[1])
-
-
-def _stops(head: Fields) -> tuple[str, ...]:
-    given = head.items("stop")
-    if given is None or not all(isinstance(each, str) for each in given):
-        raise head.wrong("stop", "texts")
-    return tuple(cast("list[str]", given))
-
-
-def _name(head: Fields, name: str) -> str:
-    text = head.text(name)
-    if not 0 < len(text) <= 1024:
-        raise head.wrong(name, "a text of 1 to 1024 characters")
-    return text
-
-
-def _hex(head: Fields, name: str) -> bytes:
-    return _bytes_of(head, name, head.text(name))
-
-
-def _bytes_of(head: Fields, name: str, text: str) -> bytes:
-    try:
-        return bytes.fromhex(text[:256])
-    except ValueError:
-        raise head.wrong(name, "digits of base 16") from None
 
 
 def _broken(why: str) -> InvalidArgumentError:

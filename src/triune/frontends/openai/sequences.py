@@ -14,7 +14,7 @@ from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError,
 from triune.core.printable import printable
 from triune.engine.generation import Delta
 from triune.engine.moving.movable import MovableTextModel
-from triune.engine.moving.wire import MovedAnswer, decode, encode
+from triune.engine.moving.wire import MovedAnswer, decode, encode, memory_of
 from triune.engine.tools.pieces import Text
 from triune.frontends.access import Api
 from triune.frontends.bodies.budget import Reservation
@@ -119,8 +119,7 @@ class _Endpoints:
         body = bytearray()
         async for piece in self._bodies.pieces(request, held):
             body += piece
-        # Keys and values of 16 bits become FP32 when they are written.
-        held.resize(3 * len(body))
+        held.resize(memory_of(len(body)))
         return await while_connected(request, self._offload.run_sized(len(body), decode, memoryview(body)))
 
 
