@@ -1,7 +1,7 @@
 """Check request heads (the request line and headers), and cache known ones, so that each is parsed only once."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import unquote_to_bytes
@@ -104,3 +104,19 @@ class KnownHeads:
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()
         self._heads[data[:num_bytes]] = Head(route, dict(headers), num_bytes, body_bytes)
+
+
+def without_upgrade(method: bytes, url: bytes, version: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Write a head again without its header `Upgrade`, which the server supports for no protocol."""
+    lines = [b"%s %s HTTP/%s" % (method, url, version)]
+    for name, value in headers:
+        if name == b"connection":
+            value = b"close" if b"close" in value.lower() else b"keep-alive"
+        if name != b"upgrade":
+            lines.append(b"%s: %s" % (name, value))
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def num_head_bytes(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """The size of the request line, without the method, and of the headers."""
+    return len(url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)

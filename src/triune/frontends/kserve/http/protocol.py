@@ -6,7 +6,6 @@ requests of both kinds are pipelined (`order`), and the limits on size and time.
 """
 
 import asyncio
-from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
 
@@ -21,11 +20,8 @@ from triune.frontends.bodies.offload import SMALL_BYTES
 from triune.frontends.kserve.http.answering import Answering, FrontEnd
 from triune.frontends.kserve.http.answers import CONTINUE
 from triune.frontends.kserve.http.cycle import InferCycle
-from triune.frontends.kserve.http.heads import Head, head_problem, target_problem
-from triune.frontends.kserve.http.infer import (
-    Route,
-    json_bytes,
-)
+from triune.frontends.kserve.http.heads import Head, head_problem, num_head_bytes, target_problem, without_upgrade
+from triune.frontends.kserve.http.infer import Route, json_bytes
 from triune.frontends.kserve.http.order import AnswerOrder
 from triune.frontends.kserve.http.receiver import DIRECT_BYTES, BodyReceiver
 from triune.frontends.kserve.http.statuses import status_of
@@ -166,14 +162,8 @@ class KServeProtocol(HttpToolsProtocol):
         if method == b"CONNECT":
             self._refuse(501, "this server is not a proxy: CONNECT is not supported")
             return b""
-        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
-        for name, value in self.headers:
-            if name == b"connection":
-                value = b"close" if b"close" in value.lower() else b"keep-alive"
-            if name != b"upgrade":
-                lines.append(b"%s: %s" % (name, value))
         self.parser = httptools.HttpRequestParser(self)
-        return b"\r\n".join(lines) + b"\r\n\r\n"
+        return without_upgrade(method, self.url, version, self.headers)
 
     def _receive_directly(self) -> None:
         """Receive the rest of a large body with `BodyReceiver`, which reads into one buffer without the parser."""
@@ -319,7 +309,7 @@ class KServeProtocol(HttpToolsProtocol):
         self._is_in_head = False
         limit = self._front_end.limits.head_bytes
         # If the head arrived in several reads, `_watch` has checked its size.
-        if self._num_read_bytes > limit and _head_bytes(self.url, self.headers) > limit:
+        if self._num_read_bytes > limit and num_head_bytes(self.url, self.headers) > limit:
             self._refuse_head()
             return
         if (problem := head_problem(self.headers, parser.get_http_version())) is not None:
@@ -495,8 +485,3 @@ class KServeProtocol(HttpToolsProtocol):
         cycle.disconnected = True
         cycle.message_event.set()
         self.transport.close()
-
-
-def _head_bytes(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """The size of the request line, without the method, and of the headers."""
-    return len(url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)

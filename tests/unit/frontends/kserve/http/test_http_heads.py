@@ -1,6 +1,6 @@
 import pytest
 
-from triune.frontends.kserve.http.heads import KnownHeads
+from triune.frontends.kserve.http.heads import KnownHeads, num_head_bytes, without_upgrade
 from triune.frontends.kserve.http.infer import Route
 
 ROUTE = Route("m", None)
@@ -53,3 +53,12 @@ def test_memory_is_bounded() -> None:
         heads.learn(data, ROUTE, {b"content-length": b"4"})
     assert len(heads._heads) <= 1024
     assert heads.find(b"POST /2999 HTTP/1.1\r\nContent-Length: 4\r\n\r\nefgh") is not None
+
+
+def test_a_head_is_written_again_without_its_upgrade() -> None:
+    headers = [(b"host", b"x"), (b"upgrade", b"h2c"), (b"connection", b"Upgrade, HTTP2-Settings"), (b"a", b"1")]
+    head = without_upgrade(b"POST", b"/v2", b"1.1", headers)
+    assert head == b"POST /v2 HTTP/1.1\r\nhost: x\r\nconnection: keep-alive\r\na: 1\r\n\r\n"
+    closing = without_upgrade(b"GET", b"/", b"1.1", [(b"connection", b"Upgrade, Close")])
+    assert closing == b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n"
+    assert num_head_bytes(b"/v2", headers) == len(b"/v2") + sum(len(n) + len(v) + 4 for n, v in headers)
