@@ -17,6 +17,11 @@ from triune.scheduling.sizer import BatchSizer
 from triune.scheduling.slowing import SpeedWatch
 from triune.scheduling.worker import Worker
 
+_QUICK_NS = 2_000_000
+"""If the batch before took less, a batch is charged by its time alone (`Account.quick_ns`), since recording each of
+thousands a second would cost some percent of them.
+"""
+
 
 class Lane:
     """A worker, with its running batch and its measured speed.
@@ -58,16 +63,23 @@ class Lane:
         self._is_loaded = num_waiting >= MIN_WAITING
         self.sizer.record_start(batch.num_rows, now_ns, self._busy_ns)
         self.running, self.begun_ns = batch, now_ns
-        if self._account is not None:
+        if self._account is not None and not self._is_quick(batch):
             rows = [(each.call.batch_size, each.call.bill) for each in batch.pendings]
             self._work = self._account.begin_batch(now_ns, rows)
         self.worker.start(batch, self.done)
+
+    def _is_quick(self, batch: Batch) -> bool:
+        """Whether the batch is likely short, and no request of it asks for its cost."""
+        return 0 < self._busy_ns < _QUICK_NS and all(each.call.bill is None for each in batch.pendings)
 
     def end(self, batch: Batch) -> None:
         """Record that the worker has finished `batch`."""
         self.running = None
         if self._work is not None:
             self._work.ended_ns = max(batch.ended_ns, self._work.started_ns)
+            self._work = None
+        elif self._account is not None:
+            self._account.quick_ns += batch.ended_ns - batch.started_ns
         self._busy_ns = batch.ended_ns - batch.started_ns
         self.cost.record(num_elements(batch.pendings), self._busy_ns)
         # If few requests wait, batches are small, and slower per request than under load.

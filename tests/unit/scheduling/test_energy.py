@@ -96,6 +96,33 @@ async def test_a_batch_is_charged_for_its_time_and_the_rest_is_idle() -> None:
     assert bench.statistics.accounts is bench.accounts
 
 
+async def test_many_quick_batches_are_charged_by_their_time() -> None:
+    bench = Bench(Unit.CPU)
+    for _ in range(100):
+        bench.send()
+        bench.workers[0].finish(MS // 2)  # type: ignore[attr-defined]
+        bench.clock.advance(MS // 2)
+    bench.sample()
+    assert bench.accounts[Unit.CPU].joules == {INFER: pytest.approx(0.05, rel=0.02)}
+    bill = Bill()
+    bench.send(bill=bill)
+    bench.workers[0].finish(MS // 2)  # type: ignore[attr-defined]
+    bench.clock.advance(MS // 2)
+    bench.sample()
+    assert (await report_of([bill]))["joules"] == pytest.approx(0.0005)
+    assert bench.accounts[Unit.CPU].joules == {INFER: pytest.approx(0.0505, rel=0.02)}
+
+
+async def test_a_long_batch_after_quick_ones_is_charged_once() -> None:
+    bench = Bench(Unit.CPU)
+    for milliseconds in (1, 1, 60, 60):
+        bench.send()
+        bench.workers[0].finish(milliseconds * MS)  # type: ignore[attr-defined]
+    bench.clock.advance(78 * MS)
+    bench.sample()
+    assert bench.accounts[Unit.CPU].joules == {INFER: pytest.approx(0.122, rel=0.2)}
+
+
 async def test_each_unit_is_charged_with_its_own_energy() -> None:
     bench = Bench(Unit.CPU, Unit.GPU)
     bench.send()
