@@ -78,9 +78,7 @@ def _write(source: Path, function: str | None, tell: Tell) -> HeldModel:
     if not isinstance(config, BertConfig):
         parts["decoder"] = lambda: write_model(config, checkpoint, "plain")
     if function is None and len(parts) > 1:
-        raise InvalidArgumentError(
-            f"{source.name} has the functions {' and '.join(parts)}; choose one (--function), and convert twice"
-        )
+        raise InvalidArgumentError(f"{source.name} has the functions {' and '.join(parts)}; choose one (--function)")
     if function is not None and function not in parts:
         raise InvalidArgumentError(f"{source.name} has no function '{function}'; it has {' and '.join(parts)}")
     tell("writing the graph")

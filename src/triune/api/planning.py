@@ -40,6 +40,10 @@ DEFAULT_TOKENS = 512
 """The tokens of a prompt, and of the context of a step that generates, where nothing is said."""
 
 
+_WHISPER_FRAMES = 3000
+"""The frames of 30 seconds of sound, which Whisper's encoder reads at once."""
+
+
 def plan(
     source: Path | str,
     *,
@@ -129,10 +133,13 @@ def _steps(
         inputs = {value.name for value in inputs_of(model.graph)}
         is_decoder = inputs == {"input_ids"} and any(value.name == "logits" for value in model.graph.output)
         if not is_decoder:
-            yield _whole(f"{name}, {tokens} tokens", model, bound, {"batch": 1, "tokens": tokens, "source": tokens})
+            # A decoder that reads an encoder computes the whole sequence here, without a cache.
+            part = "" if function is None else f" {function},"
+            sizes = {"batch": 1, "tokens": tokens, "source": tokens, "twice the frames": _WHISPER_FRAMES}
+            yield _whole(f"{name},{part} {tokens} tokens", model, bound, sizes)
             return
         prompt = _core(model, bound, {"batch": 1, "tokens": tokens})
-        yield f"{name}, prompt of {tokens} tokens", [_of_last(op, tokens) for op in ops_of(prompt)], "prefill"
+        yield f"{name}, prompt of {tokens} tokens", _with_last_logits(ops_of(prompt), tokens), "prefill"
         step = _core(model, bound, {"batch": 1, "tokens": 1})
         yield f"{name}, one token after {tokens}", ops_of(step, past_tokens=tokens), "decode"
 
@@ -144,11 +151,15 @@ def _whole(title: str, model: ModelProto, bound: _Bound, sizes: Mapping[str, int
     return title, ops, "convolution" if convolved > flops / 2 else "encoder"
 
 
-def _of_last(op: Op, tokens: int) -> Op:
-    """The operation as the engine computes it: logits are wanted of the last token alone."""
-    if "logits" not in op.outputs or not op.is_product:
-        return op
-    return replace(op, flops=op.flops / tokens, rows=1, read=op.read / tokens, written=op.written / tokens)
+def _with_last_logits(ops: list[Op], tokens: int) -> list[Op]:
+    """The operations as the engine computes them: logits are wanted of the last token alone.
+
+    The product that gives the logits is the last one.
+    """
+    last = max(index for index, op in enumerate(ops) if op.is_product)
+    op = ops[last]
+    one = replace(op, flops=op.flops / tokens, rows=1, read=op.read / tokens, written=op.written / tokens)
+    return [*ops[:last], one, *ops[last + 1 :]]
 
 
 @contextmanager

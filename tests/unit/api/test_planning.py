@@ -82,6 +82,9 @@ def test_a_decoder_has_a_plan_of_its_prompt_and_one_of_a_token() -> None:
     assert prompt.latency_error.group == "prefill"
     assert token.latency_error is not None
     assert token.latency_error.group == "decode"
+    # Of a prompt the logits of one token are computed, too.
+    heads = [[op for op in each.ops if op.op_type == "MatMul"][-1].unit_ms[Unit.GPU] for each in (prompt, token)]
+    assert heads[0] == pytest.approx(heads[1])
     assert token.ms < prompt.ms
     assert prompt.ms < 64 * token.ms
 
