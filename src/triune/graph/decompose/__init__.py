@@ -89,7 +89,7 @@ class Decompose(GraphPass):
             for subgraph in subgraphs_of(node):
                 found = self._decompose(subgraph, values, names)
                 is_changed, is_waiting = is_changed or found[0], is_waiting or found[1]
-            written = self._replacement(node, values, read, names)
+            written = self._replacement(node, values, read, graph, names)
             is_waiting |= written is None
             nodes += written if written else [node]
             is_changed |= bool(written)
@@ -100,7 +100,7 @@ class Decompose(GraphPass):
         return is_changed, is_waiting
 
     def _replacement(
-        self, node: NodeProto, values: Values, read: Collection[str], names: Names
+        self, node: NodeProto, values: Values, read: Collection[str], graph: GraphProto, names: Names
     ) -> list[NodeProto] | None:
         """The nodes that replace a node: [] if it stays, None if it needs a type or shape that is not known."""
         table = self._table if node.domain in ("", "ai.onnx") else OTHERS.get(node.domain, {})
@@ -114,7 +114,7 @@ class Decompose(GraphPass):
         name = next((each for each in node.output if each), node.op_type)
         build = Builder(names.prefix(f"{name}/{node.op_type}{self._count}"))
         try:
-            is_done = decomposition(Context(node, values, attributes_of(node), build, read))
+            is_done = decomposition(Context(node, values, attributes_of(node), build, read, graph))
         except Refusal as refusal:
             note_why(node, str(refusal))
             return []

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from onnx import NodeProto
+from onnx import GraphProto, NodeProto
 
 from triune.graph.builder import Builder
 from triune.graph.values import Values
@@ -20,6 +20,7 @@ class Context:
         attributes: the attributes that the node has, without defaults.
         build: collects the nodes that replace the node.
         read: the names of all values that are read by nodes of the graph or are its outputs.
+        graph: the graph that the node is in.
     """
 
     node: NodeProto
@@ -27,6 +28,7 @@ class Context:
     attributes: Mapping[str, Any]
     build: Builder
     read: Collection[str]
+    graph: GraphProto
 
     def input(self, index: int) -> str:
         """The name of an input; "" if it is omitted."""

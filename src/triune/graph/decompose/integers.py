@@ -1,10 +1,17 @@
-"""Matrix products and convolutions of quantized tensors, in fp32, which is exact for integers up to 2**24."""
+"""Matrix products and convolutions of quantized tensors, in fp32, which is exact for integers up to 2**24.
+
+If sums may be larger, and do not become floats anyway, one operand is split into digits: x = 16 * high + low. The
+products of the digits are exact in fp32, and are added in int32.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 from onnx import TensorProto
 
 from triune.graph.builder import Builder
 from triune.graph.decompose.context import Context, Decomposition
+from triune.graph.decompose.whole_sums import digits_of, largest_sum, num_bits, of_digits
 
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
@@ -75,8 +82,8 @@ def mat_mul_integer(c: Context) -> bool:
     if rank is None:
         return False
     rows = minus_zero_point(c, c.input(0), c.input(2), rank - 2 if rank > 1 else None)
-    product = c.build.op("MatMul", rows, weight_minus_zero_point(c, c.input(1), c.input(3), -1))
-    c.give(c.build.cast(c.build.op("Round", product), TensorProto.INT32))
+    columns = weight_minus_zero_point(c, c.input(1), c.input(3), -1)
+    _give_whole(c, rows, (-2,), lambda x: c.build.op("MatMul", x, columns))
     return True
 
 
@@ -84,9 +91,26 @@ def conv_integer(c: Context) -> bool:
     """ConvInteger: the convolution of (x - x_zero) with (w - w_zero)."""
     rest = {name: c.attributes[name] for name in _CONV if name in c.attributes}
     kernel = weight_minus_zero_point(c, c.input(1), c.input(3), 0)
-    product = c.build.op("Conv", minus_zero_point(c, c.input(0), c.input(2)), kernel, **rest)
-    c.give(c.build.cast(c.build.op("Round", product), TensorProto.INT32))
+    rank = c.values.rank(c.input(1)) or 0
+    image = minus_zero_point(c, c.input(0), c.input(2))
+    _give_whole(c, image, tuple(range(1, rank)), lambda x: c.build.op("Conv", x, kernel, **rest))
     return True
+
+
+def _give_whole(c: Context, x: str, axes: tuple[int, ...], multiply: Callable[[str], str]) -> None:
+    """Give `multiply(x)`, a sum over the axes of the node's second operand, in int32.
+
+    Args:
+        c: the node.
+        x: integers in fp32, at most 255.
+        axes: the axes of the second operand over which it is summed.
+        multiply: builds the product of its argument, which is linear in it.
+    """
+    b = c.build
+    bits = num_bits(c, largest_sum(c, axes))
+    parts = [x] if bits is None else digits_of(b, x, bits)
+    sums = [b.cast(b.op("Round", multiply(part)), TensorProto.INT32) for part in parts]
+    c.give(sums[0] if bits is None else of_digits(b, sums, bits))
 
 
 def _scale(c: Context, index: int) -> str:

@@ -94,6 +94,8 @@ def is_integral(name: str, producers: Producers) -> bool:
         match producer.op_type:
             case "Round":
                 return bool(level_producers(producer, producers))
+            case "Floor":
+                return True
             case "Cast":
                 kind = producers.values.elem_type(producer.input[0])
                 if kind in (TensorProto.UINT8, TensorProto.INT8):

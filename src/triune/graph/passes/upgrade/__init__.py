@@ -114,7 +114,7 @@ def _upgrade(graph: GraphProto, version: int, outer: Values | None, names: Names
         name = node.name or next(filter(None, node.output), "")
         build = Builder(names.prefix(f"{name}/{node.op_type}"))
         try:
-            rule(Context(node, values, attributes_of(node), build, read))
+            rule(Context(node, values, attributes_of(node), build, read, graph))
         except (InvalidArgumentError, UnsupportedError) as error:
             raise type(error)(f"{node.op_type} '{name}' of operator set {version}: {error}") from error
         nodes.extend(build.nodes)

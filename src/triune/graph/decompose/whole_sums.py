@@ -1,0 +1,91 @@
+"""Sums of products of 8-bit integers beyond 2**24, of which fp32 has not all: by the digits of one operand."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import TensorProto
+
+from triune.graph.builder import Builder
+from triune.graph.decompose.context import Context
+from triune.graph.values import names_read_by
+
+_MOST_EXACT = 1 << 24
+"""fp32 has all integers up to this."""
+
+_LARGEST = 255
+"""The largest difference of an 8-bit integer and a zero point."""
+
+_UNKNOWN = 4096
+"""The number of products in a sum, if it is not known at conversion time."""
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_HAND_ON = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Add", "Sub")
+"""Operators after which sums may still become floats."""
+
+_DEEPEST = 4
+"""The number of such operators after another that are looked through."""
+
+
+def largest_sum(c: Context, axes: Sequence[int]) -> int:
+    """The largest sum of |w - zero point| over the axes of w, input 1 of a MatMulInteger or ConvInteger (zero point:
+    input 3).
+    """
+    weights = c.values.constant(c.input(1))
+    points = c.values.constant(c.input(3)) if c.input(3) else np.zeros((), np.int16)
+    if weights is not None and points is not None and weights.ndim >= len(axes):
+        points = points.astype(np.int16)
+        if points.ndim == 1 and points.size > 1:
+            # One for each column of a matrix, or for each channel of a kernel.
+            points = points if axes == (-2,) else points.reshape(-1, *[1] * (weights.ndim - 1))
+        used = tuple(axes) if weights.ndim > 1 else None
+        return int(np.abs(weights.astype(np.int16) - points).sum(axis=used, dtype=np.int64).max(initial=0))
+    shape = c.values.shape(c.input(1)) or ()
+    sizes = [shape[axis] if -len(shape) <= axis < len(shape) else None for axis in axes]
+    known = [size for size in sizes if size is not None]
+    return _LARGEST * (math.prod(known) if len(known) == len(sizes) else max(_UNKNOWN, math.prod(known)))
+
+
+def num_bits(c: Context, largest: int) -> int | None:
+    """The number of bits of a digit with which sums are exact; None if whole numbers in fp32 are exact enough.
+
+    Args:
+        c: the node.
+        largest: the largest sum of the other operand (`largest_sum`).
+    """
+    if _LARGEST * largest <= _MOST_EXACT or _become_floats(c, c.output(0)):
+        return None
+    return next((bits for bits in (4, 2) if (1 << bits) * largest <= _MOST_EXACT), 1)
+
+
+def _become_floats(c: Context, name: str, depth: int = _DEEPEST) -> bool:
+    """Whether all that is computed of a value is computed of it as floats, which have no more than 24 bits."""
+    if not depth or any(value.name == name for value in c.graph.output):
+        return False
+    for node in c.graph.node:
+        if name not in names_read_by(node):
+            continue
+        kinds = [each.i for each in node.attribute if each.name == "to"]
+        is_float = node.op_type == "Cast" and kinds[0] in _FLOATS
+        if not is_float and (node.op_type not in _HAND_ON or not _become_floats(c, node.output[0], depth - 1)):
+            return False
+    return True
+
+
+def digits_of(b: Builder, x: str, bits: int) -> list[str]:
+    """Build the digits of whole numbers from -255 to 255 in fp32, the lowest first; the last one has the sign."""
+    base = 1 << bits
+    found: list[str] = []
+    for _ in range(8 // bits - 1):
+        rest = b.op("Floor", b.op("Mul", x, b.constant(1 / base, np.float32)))
+        found.append(b.op("Sub", x, b.op("Mul", rest, b.constant(base, np.float32))))
+        x = rest
+    return [*found, x]
+
+
+def of_digits(b: Builder, digits: Sequence[str], bits: int) -> str:
+    """Build the int32 numbers of the digits, the lowest first, which may be larger than the base."""
+    total = digits[-1]
+    for digit in reversed(digits[:-1]):
+        total = b.op("Add", b.op("Mul", total, b.constant(1 << bits, np.int32)), digit)
+    return total
