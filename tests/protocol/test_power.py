@@ -104,6 +104,7 @@ def test_one_call_names_its_mode_in_metadata(served: Served) -> None:
 def test_an_answer_says_joules_if_asked(served: Served) -> None:
     body = {"inputs": INPUTS, "parameters": {"triune_energy": True}}
     parameters = ask(served, "/v2/models/affine/infer", body)["parameters"]
+    assert parameters["triune_unit"] == "cpu"
     assert parameters["triune_energy"] in ("measured", "estimated", "unavailable")
     assert ("triune_joules" in parameters) != ("triune_energy_reason" in parameters)
     x = grpcclient.InferInput("x", [1, 4], "FP32")

@@ -132,7 +132,7 @@ class TableEmbeddingModel:
 
     max_tokens = 512
     width = 4
-    placement = PLACEMENT
+    placements = (PLACEMENT,)
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], bill: Bill | None = None) -> tuple[Array, int]:
         rows = [[len(each), 1, 2, 3] for each in inputs]

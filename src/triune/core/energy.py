@@ -63,20 +63,26 @@ class Accountant(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Bill:
-    """What one request costs. The accountant's thread adds to it; read it after `settle`.
+    """Where one request was computed, and what it costs. The accountant's thread adds joules; read them after `settle`.
 
     Attributes:
         joules: by phase and kind; without an entry for what is not known.
         missing: why a part of the joules is unavailable; empty if none is.
+        units: for each unit the number of rows that it computed. The event loop's thread adds to it.
     """
 
     joules: dict[tuple[Phase, EnergyKind], float] = field(default_factory=dict[tuple[Phase, EnergyKind], float])
     missing: str = ""
+    units: dict[Unit, int] = field(default_factory=dict[Unit, int])
     _accountants: dict[Accountant, None] = field(default_factory=dict[Accountant, None])
 
     def join(self, accountant: Accountant) -> None:
         """Record that `accountant` charges works to this bill."""
         self._accountants[accountant] = None
+
+    def ran_on(self, unit: Unit, num_rows: int) -> None:
+        """Record that a unit computes rows of the request."""
+        self.units[unit] = self.units.get(unit, 0) + num_rows
 
     def add(self, phase: Phase, kind: EnergyKind, joules: float) -> None:
         """Charge joules."""

@@ -9,7 +9,9 @@ from triune.core.datatypes import Array
 Parameter: TypeAlias = bool | int | float | str
 
 UNIT_PARAMETER = "triune_unit"
-"""The request parameter that names the unit to compute on. Emulated units serve only requests that name them."""
+"""The request parameter that names the unit to compute on. Emulated units serve only requests that name them. In the
+response to a request that asks for its joules, it names the units that computed it, the one with the most rows first.
+"""
 
 
 ENERGY_PARAMETER = "triune_energy"

@@ -37,7 +37,7 @@ class EncoderServable(ModelServable[Servable]):
         self,
         computing: Servable,
         encoder: "TextEncoder",
-        placement: Placement,
+        placements: Sequence[Placement],
         output: str,
         name: str,
         version: int,
@@ -46,7 +46,7 @@ class EncoderServable(ModelServable[Servable]):
         """Args:
         computing: computes parts, of at most PART_TEXTS texts; closed by `close`.
         encoder: what it computes.
-        placement: where it runs.
+        placements: where it runs: on each unit once, the first of its config first.
         output: the name of the output.
         name: the model's name.
         version: its version.
@@ -57,7 +57,7 @@ class EncoderServable(ModelServable[Servable]):
         self._finishing = Finishing()
         self._encoder = encoder
         self._output = output
-        self.placement = placement
+        self.placements = placements
 
     @property
     def is_embedding(self) -> bool:

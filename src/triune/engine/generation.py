@@ -216,8 +216,8 @@ class EmbeddingModel(Protocol):
         ...
 
     @property
-    def placement(self) -> Placement:
-        """Where the model runs."""
+    def placements(self) -> Sequence[Placement]:
+        """Where the model runs: on each unit once, the first of its config first."""
         ...
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], bill: Bill | None = None) -> tuple[Array, int]:
@@ -225,7 +225,7 @@ class EmbeddingModel(Protocol):
 
         Args:
             inputs: each a text, or the ids of tokens. Special tokens are added to texts, but not to ids.
-            bill: where the joules are charged; None if nobody asked for them.
+            bill: where the units are noted and the joules charged; None if nobody asked for them.
 
         Returns:
             The embeddings, FP32 [number of inputs, width], and the tokens that were read for them, special tokens

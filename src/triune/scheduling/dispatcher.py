@@ -162,6 +162,8 @@ class Dispatcher:
         elapsed_ns = ended_ns - arrived_ns
         if worker.charge(elapsed_ns):
             worker.leave(elapsed_ns, partial(executable.run, call.inputs, names))
+        if call.bill is not None:
+            call.bill.ran_on(executable.unit, call.batch_size)
         if (account := self._direct_account) is not None:
             if call.bill is None:
                 account.quick_ns += elapsed_ns
@@ -252,6 +254,9 @@ class Dispatcher:
         if self._policy.preserve_ordering:
             self._started.append(batch)
             self._unfinished.add(batch)
+        for pending in pendings:
+            if pending.call.bill is not None:
+                pending.call.bill.ran_on(lane.worker.runner.unit, pending.call.batch_size)
         lane.start(batch, now_ns, len(self._queue))
         if lane.running is not None:
             self._run_limit.watch()

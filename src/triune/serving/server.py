@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from triune.config.model_config import ModelConfig
 from triune.core.energy import Bill, report_of
 from triune.core.errors import InvalidArgumentError, UnavailableError
-from triune.core.requests import ENERGY_PARAMETER, InferenceRequest, InferenceResponse, Parameter
+from triune.core.requests import ENERGY_PARAMETER, UNIT_PARAMETER, InferenceRequest, InferenceResponse, Parameter
 from triune.core.servable import Call
 from triune.core.tensors import format_shape
 from triune.core.threads import in_thread
@@ -269,13 +269,16 @@ class Server:
 
 
 async def _with_energy(future: asyncio.Future[InferenceResponse], bill: Bill) -> InferenceResponse:
-    """The response with its joules, as soon as the meter has counted them. Cancelling it cancels `future`."""
+    """The response with its joules and units, as soon as the meter has counted them. Cancelling it cancels `future`."""
     response = await future
     report = await report_of([bill])
     parameters: dict[str, Parameter] = {**response.parameters, ENERGY_PARAMETER: report["kind"]}
     for name, key in (("triune_joules", "joules"), ("triune_energy_reason", "reason")):
         if key in report:
             parameters[name] = report[key]
+    if bill.units:
+        most_first = sorted(bill.units, key=lambda unit: -bill.units[unit])
+        parameters[UNIT_PARAMETER] = ",".join(unit.value for unit in most_first)
     return replace(response, parameters=parameters)
 
 

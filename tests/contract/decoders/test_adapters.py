@@ -108,7 +108,7 @@ def test_the_engine_gives_each_sequence_what_it_gets_alone(bench: Bench) -> None
     decoder = bench.load(CASE, num_blocks=max(6, 90 // bench.load(CASE).block_size), adapters=both())
     limits = SchedulerLimits(step_tokens=16)
     engine = EngineCore(decoder, CONFIGS[CASE].vocab_size, VirtualClock(), limits, NgramProposer(), adapters=digests())
-    assert engine.adapters == ["all-layers", "stabilized"]
+    assert engine.adapters == digests()
     for _ in range(2):
         sequences: list[Sequence] = []
         for prompt, name in requests():

@@ -45,7 +45,8 @@ async def test_a_directory_is_a_model_that_embeds_texts(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         model = server.embedding_model("m")
         assert (model.max_tokens, model.width) == (MAX_TOKENS, WIDTH)
-        assert (model.placement.unit, model.placement.runtime, model.placement.precision) == (
+        (placement,) = model.placements
+        assert (placement.unit, placement.runtime, placement.precision) == (
             Unit.CPU,
             "onnxruntime",
             "fp32",

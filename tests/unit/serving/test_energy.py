@@ -117,7 +117,11 @@ async def test_an_answer_tells_its_joules_if_asked(tmp_path: Path) -> None:
             served.server.infer(replace(tensors(), parameters={"triune_energy": "yes"}))
         served.meter.lose("cpu", "the file is gone")
         response = await served.server.infer(request)
-        assert response.parameters == {"triune_energy": "unavailable", "triune_energy_reason": "the file is gone"}
+        assert response.parameters == {
+            "triune_energy": "unavailable",
+            "triune_energy_reason": "the file is gone",
+            "triune_unit": "cpu",
+        }
 
 
 async def test_a_request_that_waits_for_its_joules_can_be_cancelled() -> None:
@@ -140,6 +144,7 @@ async def test_an_encoder_whose_request_asks(tmp_path: Path) -> None:
         served.sample()
         joules = served.joules("m")[Phase.INFER, MEASURED]
         assert await report_of([bill]) == {"kind": "measured", "joules": pytest.approx(joules)}
+        assert sum(bill.units.values()) == 40
 
 
 async def test_a_text_model_tells_what_each_answer_cost(tmp_path: Path) -> None:

@@ -183,11 +183,11 @@ def assemble_encoder(
         accounts=accounts,
         power=power,
     )
-    first = build.executables[0]
-    reason = f"'{first.unit.value}' is the first unit of its config" if len(config.units) > 1 else _reason(build)
-    placement = Placement(first.unit, first.recipe.runtime, first.precision, reason)
+    first = {each.unit: each for each in reversed(build.executables)}
+    reason = "of its config's units, it was expected to answer first" if len(first) > 1 else _reason(build)
+    placements = [Placement(unit, first[unit].recipe.runtime, first[unit].precision, reason) for unit in config.units]
     return EncoderServable(
-        computing, build.encoder, placement, output, config.name, build.version, build.graph and build.graph.cleanup
+        computing, build.encoder, placements, output, config.name, build.version, build.graph and build.graph.cleanup
     )
 
 

@@ -1,7 +1,7 @@
 """Writes the answers of `embeddings`."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,18 +23,25 @@ def embedding_bytes(request: EmbeddingRequest, width: int) -> int:
     return len(request.inputs) * width * _BYTES_PER_NUMBER
 
 
-async def embedding_report(placement: Placement, bill: Bill) -> dict[str, Any]:
+async def embedding_report(placements: Sequence[Placement], bill: Bill) -> dict[str, Any]:
     """What `triune: true` adds to an answer. It waits for the meter of energy.
 
     Args:
-        placement: where the model runs.
-        bill: the joules of the request.
+        placements: where the model runs.
+        bill: the units and the joules of the request.
+
+    Returns:
+        the unit that computed the most inputs, its runtime and precision; `units` with the number of inputs of each
+        unit, if there are several; and the energy.
     """
+    placement = max(placements, key=lambda each: bill.units.get(each.unit, 0))
+    units = {each.unit.value: bill.units[each.unit] for each in placements if each.unit in bill.units}
     return {
         "unit": placement.unit.value,
         "runtime": placement.runtime,
         "precision": placement.precision,
         "reason": placement.reason,
+        **({"units": units} if len(units) > 1 else {}),
         "energy": await report_of([bill]),
     }
 

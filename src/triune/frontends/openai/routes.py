@@ -168,7 +168,7 @@ class _Endpoints:
             held.grow(embedding_bytes(asked, model.width))
             bill = Bill() if asked.has_report else None
             embeddings, num_tokens = await while_connected(request, model.embed(asked.inputs, bill))
-            report = None if bill is None else await embedding_report(model.placement, bill)
+            report = None if bill is None else await embedding_report(model.placements, bill)
             encoded = await self._offload.run(encode_embeddings, asked, embeddings, num_tokens, report)
             held.resize(len(encoded))
         except BaseException:
