@@ -23,6 +23,8 @@ class Values:
         # An initializer that is also an input is only the default of that input, not a constant.
         inputs = {value.name for value in graph.input}
         self._constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs}
+        own = (dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim if dim.dim_param)
+        self._input_sizes: frozenset[str] = frozenset(own) if outer is None else outer._input_sizes
         for node in graph.node:
             if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.output:
                 tensor = constant_tensor(node)
@@ -61,6 +63,15 @@ class Values:
         """The number of dimensions of a value; None if it is not known."""
         shape = self.shape(name)
         return None if shape is None else len(shape)
+
+    def may_be_empty(self, name: str, axis: int) -> bool:
+        """Whether a size of a value may be 0: it is not known, and is not the size of an input by its name."""
+        shape = self.shape(name)
+        if shape is None or axis >= len(shape):
+            return True
+        found = self._type(name)
+        dim = None if found is None else found.tensor_type.shape.dim[axis].dim_param
+        return shape[axis] is None and dim not in self._input_sizes
 
     def type(self, name: str) -> TypeProto | None:
         """The TypeProto of a value; None if it is not known."""

@@ -18,6 +18,7 @@ from triune.coreai.lowering import (
     quantize,
     random_numbers,
     recurrent,
+    reductions,
     resize,
     running_sums,
     shapes,
@@ -41,7 +42,7 @@ from triune.graph.values import attributes_of
 
 _OWN = (
     *(control, conv, gathers, linear, pools, quantize, random_numbers),
-    *(recurrent, resize, running_sums, shapes, slices, unary),
+    *(recurrent, reductions, resize, running_sums, shapes, slices, unary),
 )
 """Families of operators that Core AI lowers in its own way, or with limits of its own."""
 

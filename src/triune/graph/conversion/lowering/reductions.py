@@ -9,7 +9,7 @@ from triune.graph.conversion.scope import V
 _SUMS = ("ReduceSum", "ReduceMean")
 
 
-def _axes(c: NodeContext[V], x: V) -> list[int]:
+def reduced_axes(c: NodeContext[V], x: V) -> list[int]:
     """The axes to reduce; [] if the node reduces none."""
     rank = c.builder.rank(x)
     if c.has(1):
@@ -19,9 +19,10 @@ def _axes(c: NodeContext[V], x: V) -> list[int]:
     return [] if c.attributes.get("noop_with_empty_axes", 0) else list(range(rank))
 
 
-def _reduce(c: NodeContext[V]) -> None:
+def reduce(c: NodeContext[V]) -> None:
+    """Lower ReduceSum, ReduceMean, ReduceMax, ReduceMin or ReduceProd."""
     b, op, x = c.builder, c.node.op_type, c.input(0)
-    axes = _axes(c, x)
+    axes = reduced_axes(c, x)
     keepdims = bool(c.attributes.get("keepdims", 1))
     if not axes:
         c.give(x)
@@ -50,6 +51,6 @@ def _arg(c: NodeContext[V]) -> None:
 
 
 TABLE: Mapping[str, Lowering] = {
-    **dict.fromkeys(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"], _reduce),
+    **dict.fromkeys(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"], reduce),
     **dict.fromkeys(["ArgMax", "ArgMin"], _arg),
 }
