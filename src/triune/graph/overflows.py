@@ -1,6 +1,7 @@
 """Find nodes whose integer results may not fit into int32, the widest integer type of Apple's runtimes."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnx import GraphProto, NodeProto, TensorProto
@@ -10,13 +11,11 @@ from triune.graph.half.bounds import Bounds
 from triune.graph.ranges import ANY, WHOLE, WIDE, Interval, of_constant, of_type, results_of
 from triune.graph.values import Values, names_read_by, subgraphs_of
 
-_NOTED = 1 << 34
-"""Only results that may be larger than this are reported. Less, such as the sum of two int32, rarely overflows in
-practice.
-"""
+_NOTED = (1 << 31) + (1 << 20)
+"""Only results that may be larger than this are reported: an input and a small constant rarely overflow in practice."""
 
-_NEAR_END = 1 << 30
-"""A sum with a constant as large as this is always reported."""
+_FAR = 1 << 34
+"""Casts of floats are reported if the floats may be larger than this."""
 
 _UNSIGNED = (TensorProto.UINT32, TensorProto.UINT64)
 
@@ -29,6 +28,9 @@ _ADDRESSES: Mapping[str, tuple[int, ...]] = {
 """The positions of operands that are indices or sizes, which always fit into int32."""
 
 _VIEWS = frozenset(["Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Concat"])
+
+_WRAPPING = _VIEWS | {"Add", "Sub", "Mul", "Where"}
+"""Operators after which a number that wrapped around on the way is right again if it is within int32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,8 @@ def find_overflows(graph: GraphProto) -> list[Overflow]:
         graph: a graph of core operators with inferred shapes, before `Narrow`, and whose constants are initializers.
 
     Returns:
-        the nodes, in order. Only results that may be far beyond int32 are reported, and unsigned ones that would be
-        negative in int32.
+        the nodes, in order. Reported are results that may be beyond int32 by more than a million and are not only
+        used as indices or sizes, and unsigned ones that would be negative in int32.
 
     Raises:
         UnsupportedError: all possible results of a node are beyond int32.
@@ -92,12 +94,14 @@ def _follow(
             elem_type = values.elem_type(name)
             called = f"{node.op_type} '{node.name or node.output[0]}'"
             is_cast = _is_cast_of_floats(node, values)
+            if is_cast and elem_type in WHOLE:
+                result = _within(result, bounds.of(node.input[0]))
             if elem_type not in WIDE:
                 pass
             elif is_cast:
                 if not result.is_size and _is_far_beyond(bounds, node) and not _is_address(graph, name):
                     found.append(Overflow(called, elem_type, is_cast=True))
-            elif _leaves(node, called, elem_type, result, given):
+            elif _leaves(node, called, elem_type, result, given) and not _is_address(graph, name, _WRAPPING):
                 found.append(Overflow(called, elem_type, is_cast=False))
             # A result beyond int32 wraps around, so it may be any int32.
             is_within = ANY.low <= result.low and result.high <= ANY.high
@@ -107,7 +111,7 @@ def _follow(
 
 
 def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, given: Sequence[Interval]) -> bool:
-    """Whether a result may be far beyond int32, or is unsigned and may be negative in int32.
+    """Whether a result may be beyond int32 by more than a little, or is unsigned and may be negative in int32.
 
     Raises:
         UnsupportedError: it is certainly beyond int32.
@@ -124,8 +128,7 @@ def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, give
         return True
     if ANY.low <= result.low and result.high <= ANY.high:
         return False
-    is_near_end = any(each.low == each.high and each.largest >= _NEAR_END for each in given)
-    return result.largest >= _NOTED or (node.op_type in ("Add", "Sub") and is_near_end)
+    return result.largest >= _NOTED
 
 
 def _is_high(node: NodeProto, result: Interval, given: Sequence[Interval]) -> bool:
@@ -142,19 +145,27 @@ def _is_cast_of_floats(node: NodeProto, values: Values) -> bool:
     return node.op_type == "Cast" and values.elem_type(node.input[0]) not in (*WHOLE, TensorProto.BOOL)
 
 
+def _within(result: Interval, ends: tuple[float, float]) -> Interval:
+    """The interval of floats between `ends` that are cast to integers."""
+    low, high = (max(-_FAR, min(end, _FAR)) for end in ends)
+    if not low <= high:
+        return result
+    return replace(result, low=max(result.low, math.floor(low)), high=min(result.high, math.ceil(high)))
+
+
 def _is_far_beyond(bounds: Bounds, node: NodeProto) -> bool:
-    return max(abs(end) for end in bounds.of(node.input[0])) >= _NOTED
+    return max(abs(end) for end in bounds.of(node.input[0])) >= _FAR
 
 
-def _is_address(graph: GraphProto, name: str) -> bool:
-    """Whether all nodes that read a value use it as indices or sizes."""
+def _is_address(graph: GraphProto, name: str, views: Collection[str] = _VIEWS) -> bool:
+    """Whether all nodes that read a value use it as indices or sizes, perhaps after some of `views`."""
     if any(value.name == name for value in graph.output):
         return False
     for node in graph.node:
         if name not in names_read_by(node):
             continue
         positions = {position for position, read in enumerate(node.input) if read == name}
-        is_passed = node.op_type in _VIEWS and _is_address(graph, node.output[0])
+        is_passed = node.op_type in views and _is_address(graph, node.output[0], views)
         if not is_passed and not (positions and positions.issubset(_ADDRESSES.get(node.op_type, ()))):
             return False
     return True

@@ -23,7 +23,12 @@ def found(body: str, constants: str = "", inputs: str = "int64[4] x, int64[4] z,
     ("body", "nodes"),
     [
         ("y = Mul (x, z)", ["Mul 'y'"]),
-        ("a = Mul (x, big)  y = Add (a, z)", ["Mul 'a'"]),
+        ("a = Mul (x, big)  y = Add (a, z)", ["Mul 'a'", "Add 'y'"]),
+        ("y = Add (x, z)", ["Add 'y'"]),
+        ("n = Neg (z)  y = Sub (x, n)", ["Sub 'y'"]),
+        ("b = Cast <to = 9> (x)  c = Cast <to = 7> (b)  m = Mul (c, most)  y = Sub (m, z)", ["Sub 'y'"]),
+        ("y = Add (x, thousand_thousands)", ["Add 'y'"]),
+        ("y = Mul (x, two)", ["Mul 'y'"]),
         ("y = Pow (x, z)", ["Pow 'y'"]),
         ("y = CumSum (x, zero)", ["CumSum 'y'"]),
         ("y = Add (x, most)", ["Add 'y'"]),
@@ -31,7 +36,7 @@ def found(body: str, constants: str = "", inputs: str = "int64[4] x, int64[4] z,
     ],
 )
 def test_what_may_grow_far_beyond_is_named(body: str, nodes: list[str]) -> None:
-    constants = ", int64 two = {2}, int64 zero = {0}, int64 most = {2147483647}"
+    constants = ", int64 two = {2}, int64 zero = {0}, int64 most = {2147483647}, int64 thousand_thousands = {2000000}"
     size = 4 if "Reduce" not in body and "CumSum" not in body else 16
     assert found(body, constants, f"int64[{size}] x, int64[{size}] z") == nodes
 
@@ -39,7 +44,8 @@ def test_what_may_grow_far_beyond_is_named(body: str, nodes: list[str]) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        "y = Add (x, z)",
+        "y = Add (x, thousand)",
+        "r = Mul (x, thousand)  i = Add (r, z)  y = Gather (numbers, i)",
         "c = Clip (x, zero, big)  d = Mod (z, thousand)  y = Mul (c, d)",
         "b = Less (x, z)  i = Cast <to = 7> (b)  s = CumSum (i, zero)  y = Mul (s, i)",
         "u = Cast <to = 2> (x)  v = Cast <to = 7> (u)  y = Mul (v, thousand)",
@@ -50,7 +56,7 @@ def test_what_may_grow_far_beyond_is_named(body: str, nodes: list[str]) -> None:
     ],
 )
 def test_what_surely_fits_and_sizes_are_not(body: str) -> None:
-    assert found(body, ", int64 zero = {0}, int64 thousand = {1000}") == []
+    assert found(body, ", int64 zero = {0}, int64 thousand = {1000}, int64[3] numbers = {1, 2, 3}") == []
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,7 @@ def test_the_notes_say_which_type_and_what_becomes_of_it() -> None:
 def test_a_conversion_tells_of_them_and_of_inputs_with_defaults() -> None:
     model = model_of(
         "agraph (int64[4] x, int64[4] z, int64[4] d) => (int64[?] y) <int64[4] d = {1, 2, 3, 4}> "
-        "{ [product] p = Mul (x, z)  y = Add (p, d) }"
+        "{ [product] p = Mul (x, z)  y = Mod (p, d) }"
     )
     with WeightFile() as file:
         prepared = prepare(model, ConversionOptions(), None, print, file)
