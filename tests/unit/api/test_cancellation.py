@@ -117,3 +117,16 @@ def test_a_branch_that_no_input_takes_computes_in_fp32(tmp_path: Path) -> None:
     inputs = {"x": np.array([0.01, 0.012, 54321.3, 0.008], np.float32)}
     (expected,) = ort.InferenceSession(source).run(None, inputs)
     np.testing.assert_allclose(answer(tmp_path / "m.aimodel", inputs)[:2], expected[:2], rtol=0.02)
+
+
+def test_a_norm_that_core_ml_fuses_is_not_rounded_before(tmp_path: Path) -> None:
+    """The rules name its parts, which may be large, but the fused operation would round its operand to fp16."""
+    text = """g (float[1,64] x) => (float[1,64] y) <int64[1] last = {1}, float e = {1e-5}> {
+        m = ReduceMean (x, last) d = Sub (x, m) q = Mul (d, d) v = ReduceMean (q, last) ve = Add (v, e)
+        r = Sqrt (ve) y = Div (d, r) }"""
+    source = saved(tmp_path / "m.onnx", text)
+    done = triune.convert(source, tmp_path / "m.mlpackage", precision="fp16", verify=True)
+    assert not any("answers wrongly" in note for note in done.notes)
+    inputs = {"x": np.random.default_rng(0).standard_normal((1, 64)).astype(np.float32) * np.float32(0.01) + 3}
+    (expected,) = ort.InferenceSession(source).run(None, inputs)
+    np.testing.assert_allclose(answer(tmp_path / "m.mlpackage", inputs), expected, atol=0.02)

@@ -11,7 +11,7 @@ from triune.core.errors import TriuneError
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.audit import InputSet
 from triune.graph.blame.gates import Untaken, described
-from triune.graph.blame.search import Sample, errors, leading_to, search
+from triune.graph.blame.search import Sample, errors, leading_to, search, wide_nodes
 from triune.graph.blame.simulation import Node, Simulation
 from triune.graph.conversion.options import ConversionOptions, Layout, Precision
 from triune.graph.conversion.prepare import prepare, silent
@@ -88,6 +88,10 @@ def examine(
             halved = simulation.halved(wide, is_watched=False)
             samples = [each for each in certain if _is_wrong(each, halved.run(each.arrays), simulation, tolerance)]
             found = search(simulation, samples, wide, tolerance, deadline) if samples else {}
+            # Where the simulation is right, the compiler fuses what should be in fp32 with what need not be.
+            fused = [each for each in certain if each.name not in {sample.name for sample in samples}]
+            fresh = wide_nodes(simulation, prepared.wide - options.wide) if fused else {}
+            found = {**found, **fresh}
             branches, left = _branches(simulation, untaken)
     except TriuneError as error:
         # The runtime lacks an operator in one of the variants: the comparison's own verdict stands.
@@ -96,7 +100,7 @@ def examine(
         return Examined(notes=(*unknown, doubt) if wrong else tuple(unknown))
     notes: list[str] = []
     if found:
-        kinds = _some(list(dict.fromkeys(each.name for each in samples)))
+        kinds = _some(list(dict.fromkeys(each.name for each in (*samples, *(fused if fresh else ())))))
         notes.append(f"fp16 is not exact enough for {kinds}: {_listed(found.values())} compute in fp32")
     if branches:
         notes.append(

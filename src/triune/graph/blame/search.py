@@ -64,7 +64,7 @@ def search(
     """
     found: dict[str, Node] = {}
     blamed: set[str] = set()
-    most = len(simulation.nodes) if len(simulation.nodes) <= _FEW_NODES else int(_SHARE * len(simulation.nodes))
+    most = _most(simulation)
     for _ in range(_ROUNDS):
         halved = simulation.halved({*wide, *found})
         suspects: dict[str, None] = {}
@@ -84,6 +84,18 @@ def search(
         if len(found) == before or len(found) > most or time.monotonic() > deadline:
             break
     return _everything(simulation, samples, wide, tolerance)
+
+
+def wide_nodes(simulation: Simulation, wide: Collection[str]) -> dict[str, Node]:
+    """The nodes with these first results, by these, if so many may be named; else {}."""
+    found = {name: node for name, node in simulation.nodes.items() if name in wide}
+    return found if len(found) <= _most(simulation) else {}
+
+
+def _most(simulation: Simulation) -> int:
+    """The number of nodes that may be in fp32."""
+    num_nodes = len(simulation.nodes)
+    return num_nodes if num_nodes <= _FEW_NODES else int(_SHARE * num_nodes)
 
 
 def _everything(
