@@ -192,6 +192,26 @@ class EngineCore:
         self.speculator.forget(sequence)
         return state
 
+    def prepare(self, state: SequenceState, *, salt: bytes = b"", most_tokens: int) -> bool:
+        """Put a part of the keys and values of `state` into the prefix cache, where `resume` finds them.
+
+        Args:
+            state: what `export` returned.
+            salt: as in `resume`.
+            most_tokens: about how many tokens to write, at least one block.
+
+        Returns:
+            whether more can be written.
+
+        Raises:
+            InvalidArgumentError: keys and values are of another model, or the adapter is unknown.
+        """
+        _, digest = self._adapter(state.adapter)
+        tokens = [*state.prompt, *state.answer]
+        return put_into_cache(
+            self._decoder, self._pool, tokens, digest + salt, state.cached, self._save_evicted, most_tokens
+        )
+
     def resume(self, state: SequenceState, *, salt: bytes = b"", matcher: Matcher | None = None) -> Sequence:
         """Go on with a sequence that another engine of the same model had.
 
@@ -212,8 +232,7 @@ class EngineCore:
         )
         try:
             replay(sequence, state, matcher)
-            save = self._second_tier.save if self._second_tier is not None else lambda: None
-            put_into_cache(self._decoder, self._pool, sequence.tokens, sequence.salt, state.cached, save)
+            put_into_cache(self._decoder, self._pool, sequence.tokens, sequence.salt, state.cached, self._save_evicted)
         except BaseException:
             self.cancel(sequence)
             raise
@@ -270,6 +289,10 @@ class EngineCore:
         if self._second_tier is not None:
             self._second_tier.close(self._pool.cached())
 
+    def _save_evicted(self) -> None:
+        if self._second_tier is not None:
+            self._second_tier.save()
+
     def _check_tokens(self, tokens: Seq[int]) -> None:
         # A decoder does not check token ids: beyond the embedding, it would read other memory or give zeros.
         if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocab_size:
@@ -289,8 +312,7 @@ class EngineCore:
             ) from None
 
     def _execute(self, plan: Plan) -> list[list[Sample]]:
-        if self._second_tier is not None:
-            self._second_tier.save()
+        self._save_evicted()
         step = plan.step()
         if plan.pieces[0].sequence.memory:
             step = replace(step, memory=self._memory.of([piece.sequence for piece in plan.pieces]))

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import logging
 import queue
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -15,7 +16,7 @@ from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.threads import start_thread
 from triune.engine.core import EngineCore
 from triune.engine.memory import Memory
-from triune.engine.moving.state import SequenceState
+from triune.engine.moving.state import KeysAndValues, SequenceState
 from triune.engine.rules import TokenRules
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import Sample
@@ -28,6 +29,9 @@ _CHECK_SECONDS: Final = 1.0
 _T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
+
+_PART_TOKENS = 64
+"""Before a step, keys and values of so many tokens are written that another engine computed: tens of milliseconds."""
 
 
 @dataclass(eq=False, slots=True)
@@ -122,6 +126,8 @@ class EngineThread:
         self._loop = asyncio.get_running_loop()
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._jobs: dict[Sequence, Job] = {}
+        self._moving: deque[Job] = deque()
+        """Jobs of other engines, whose keys and values are being written to the cache, a part before each step."""
         self.step_began_ns: int | None = None
         self._is_closing = False
         self._failure: TriuneError | None = None
@@ -168,12 +174,15 @@ class EngineThread:
         has_checked = True
         while not self._is_closing:
             try:
-                is_idle = self._core.is_idle or self._failure is not None
+                is_idle = (self._core.is_idle and not self._moving) or self._failure is not None
                 if is_idle and not self._wait(has_checked):
                     has_checked = True
                     self._core.check()
                 while not self._commands.empty():
                     self._commands.get()()
+                if self._moving and self._failure is None:
+                    has_checked = False
+                    self._move_part()
                 if not self._core.is_idle and self._failure is None:
                     has_checked = False
                     self._step()
@@ -219,9 +228,7 @@ class EngineThread:
             if self._failure is not None:
                 raise self._failure
             if job.state is not None:
-                state, job.state = job.state, None
-                job.sequence = self._core.resume(state, salt=job.salt, matcher=job.matcher)
-                self._jobs[job.sequence] = job
+                self._moving.append(job)
                 return
             job.sequence = self._core.add(
                 job.prompt,
@@ -237,6 +244,25 @@ class EngineThread:
             )
         except TriuneError as error:
             self._fail([job, *job.followers], error)
+        else:
+            self._jobs[job.sequence] = job
+
+    def _move_part(self) -> None:
+        """Write a part of the keys and values of the job that has waited longest, which goes on after the last one."""
+        job = self._moving.popleft()
+        state = job.state
+        if job.is_cancelled or state is None:
+            return
+        try:
+            if self._core.prepare(state, salt=job.salt, most_tokens=_PART_TOKENS):
+                # The others wait: they would evict what was written.
+                self._moving.appendleft(job)
+                return
+            job.state = None
+            # What did not fit the cache is computed, as prompts are.
+            job.sequence = self._core.resume(replace(state, cached=KeysAndValues()), salt=job.salt, matcher=job.matcher)
+        except TriuneError as error:
+            self._fail([job], error)
         else:
             self._jobs[job.sequence] = job
 
@@ -274,6 +300,10 @@ class EngineThread:
             if sequence.started_ns is None and not job.index:
                 self._cancel(job)
                 self._fail([job, *job.followers], UnavailableError(why))
+        moving = [job for job in self._moving if not job.is_cancelled]
+        self._moving.clear()
+        if moving:
+            self._fail(moving, UnavailableError(why))
 
     def _close(self) -> None:
         self._is_closing = True
@@ -289,8 +319,9 @@ class EngineThread:
             f"the engine's bookkeeping failed: {type(error).__name__}: {error}; load the model again"
         )
         self._failure.__cause__ = error
-        jobs = list(self._jobs.values())
+        jobs = [*self._jobs.values(), *self._moving]
         self._jobs.clear()
+        self._moving.clear()
         self._fail([each for job in jobs for each in (job, *job.followers)], self._failure)
 
     def _fail(self, jobs: list[Job], error: TriuneError) -> None:

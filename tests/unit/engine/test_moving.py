@@ -384,3 +384,33 @@ def test_a_changed_byte_is_found(place: int, mask: int) -> None:
     data[place % len(data)] ^= mask
     with pytest.raises(TriuneError):
         decode(memoryview(data))
+
+
+async def test_a_long_answer_comes_in_parts_with_steps_of_others_between() -> None:
+    decoder, target = CopyingDecoder(num_blocks=300), CopyingDecoder(num_blocks=300)
+    writes: list[tuple[int, int]] = []
+    write_tokens = target.write_tokens
+
+    def written(blocks: Any, tokens: Any) -> None:
+        writes.append((len(target.steps), len(blocks) * target.block_size))
+        write_tokens(blocks, tokens)
+
+    target.write_tokens = written  # type: ignore[method-assign]
+    async with (
+        scripted_engine(decoder, weights_key=b"same") as here,
+        scripted_engine(target, weights_key=b"same") as there,
+    ):
+        asked = request(prompt="x" * 400, max_tokens=60)
+        text, _, taken = await moved(here, decoder, asked, 2)
+        neighbour = asyncio.ensure_future(read(there, request(id="cmpl-2", max_tokens=200)))
+        while not target.steps:
+            await asyncio.sleep(0)
+        rest, deltas = await read(there, taken)
+        await neighbour
+    assert text + rest == bytes(SCRIPT[at % len(SCRIPT)] for at in range(400, 460)).decode()
+    assert deltas[-1].usage is not None
+    assert [count for _, count in writes] == [64] * 6 + [16]
+    steps = [step for step, _ in writes]
+    assert steps == list(range(steps[0], steps[0] + 7)), "each part is followed by a step"
+    # Of the moved answer, only what is in no full block is computed.
+    assert max(len(step.input_ids) for step in target.steps[steps[0] :]) <= 1 + target.block_size

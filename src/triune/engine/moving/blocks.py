@@ -37,7 +37,8 @@ def put_into_cache(
     salt: bytes,
     cached: KeysAndValues,
     before_writing: Callable[[], None],
-) -> None:
+    most_tokens: int | None = None,
+) -> bool:
     """Put keys and values into the prefix cache, where a sequence with these tokens and this salt finds them.
 
     Only full blocks are kept, as many as the pool has room for.
@@ -49,6 +50,10 @@ def put_into_cache(
         salt: see `kv.hashes.block_hashes`.
         cached: what `copied_out` returned.
         before_writing: called when blocks were evicted, and before they are written over.
+        most_tokens: about how many tokens to write at once, at least one block; None for all.
+
+    Returns:
+        whether more can be written.
 
     Raises:
         InvalidArgumentError: the keys and values are of another model, or blocks of another form.
@@ -65,6 +70,9 @@ def put_into_cache(
     known = pool.find(hashes)
     pool.hold(known)
     missing = hashes[len(known) :][: pool.num_available]
+    num_most = len(missing) if most_tokens is None else max(1, most_tokens // size)
+    is_part = len(missing) > num_most
+    missing = missing[:num_most]
     blocks = (pool.allocate(len(missing)) or []) if missing else []
     try:
         before_writing()
@@ -83,3 +91,4 @@ def put_into_cache(
         raise InternalError(f"keys and values cannot be written: {type(error).__name__}: {error}") from error
     finally:
         pool.release([*known, *blocks])
+    return is_part
