@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 from triune.api.comparing import Compare, Comparison, compared
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.audit import Finding
+from triune.graph.blame import Verified
 from triune.graph.verify import OutputVerdict, Verdict
 
 _ROUNDS: Final = 3
@@ -78,10 +79,19 @@ def in_rounds(convert: Convert, output: Path, comparison: Comparison | None, tel
         notes |= dict.fromkeys(verified.notes)
         done = replace(done, verdicts=verified.verdicts)
         if not verified.wide or num_rounds == _ROUNDS:
-            doubts = _doubts(verified.doubts)
+            doubts = [*_doubts(verified.doubts), *_left_out(verified)]
             return replace(done, notes=[*done.notes, *notes, *doubts])
         tell(f"converting again with {len(verified.wide)} more nodes in fp32")
         wide |= frozenset(verified.wide)
+
+
+def _left_out(verified: Verified) -> list[str]:
+    if verified.num_tried >= verified.num_sets:
+        return []
+    return [
+        f"{verified.num_tried} of {verified.num_sets} kinds of generated inputs were compared, since the time for that "
+        "was over: give inputs that matter with --input"
+    ]
 
 
 def _doubts(kinds: Sequence[str]) -> list[str]:

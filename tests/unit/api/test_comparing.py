@@ -1,5 +1,6 @@
 """What computes in fp16 is compared by default, for a while: wrong answers are not written."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from support.lowered import FLOAT, INT64, model_of
 from triune.api import comparing, rounds
 from triune.cli import app
 from triune.core.errors import UnsupportedError
+from triune.graph.blame import verified
 from triune.graph.verify import Verdict
 
 
@@ -114,3 +116,12 @@ def test_given_inputs_are_what_is_compared(tmp_path: Path) -> None:
     given = {"x": np.full((3, 4), np.inf, np.float32)}
     done = triune.convert(source, tmp_path / "m.mlpackage", precision="fp16", inputs=given)
     assert [each.inputs for each in done.outputs] == ["yours"]
+
+
+def test_a_note_tells_how_many_kinds_of_inputs_were_compared_in_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, package = save(tmp_path / "m.onnx", 1), tmp_path / "m.mlpackage"
+    monkeypatch.setattr(verified, "_NARROW_SECONDS", -1.0)
+    (*_, note) = triune.convert(source, package, precision="fp16", verify=True).notes
+    assert re.match(r"8 of \d\d kinds of generated inputs were compared, since the time for that was over", note)

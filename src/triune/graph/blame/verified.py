@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx import ModelProto
 
@@ -17,10 +17,12 @@ from triune.graph.precision import precision_of
 from triune.graph.verify import Compute, OnnxModel, OutputVerdict, verify
 
 _NARROW_SECONDS = 4.0
-"""After this time, in seconds, no further narrow set is run."""
+"""After this time, in seconds, no further narrow set is run, nor after the time that the ordinary sets took."""
 
 _FEW_NODES = 64
-"""Models of at most this many nodes have five times as long: all sets are run even on a busy machine."""
+"""Models of at most this many nodes have five times as long, whatever the ordinary sets took: all sets are run even on
+a busy machine.
+"""
 
 _SECONDS = 40.0
 """How long a verification with its search may take: a comparison for which nobody asked has a minute."""
@@ -39,12 +41,16 @@ class Verified:
             verified again.
         notes: why; and what is not known of the conversion.
         doubts: the kinds of narrow inputs for which outputs are wrong, if no further nodes were found.
+        num_tried: the number of sets of inputs that were tried until the time for that was over.
+        num_sets: the number of sets that there are.
     """
 
     verdicts: Sequence[OutputVerdict]
     wide: Sequence[str] = ()
     notes: Sequence[str] = ()
     doubts: Sequence[str] = ()
+    num_tried: int = 0
+    num_sets: int = 0
 
 
 def verify_halved(
@@ -74,8 +80,11 @@ def verify_halved(
     Raises:
         As `triune.graph.verify.verify`.
     """
+    num_tried = 0
 
     def right(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        nonlocal num_tried
+        num_tried += 1
         return gates.learn(arrays, expected(arrays))
 
     started = time.monotonic()
@@ -85,20 +94,25 @@ def verify_halved(
         wrong.append(Wrong(inputs, actual))
 
     verdicts = verify(sets, right, result, source, tolerance, on_wrong=note_wrong)
-    if options.precision is Precision.FP32 or precision_of(model) != "fp32" or source.is_random:
+    if source.is_random:
+        # It ran twice on each set.
         return Verified(verdicts)
-    seconds = _NARROW_SECONDS * (5 if len(model.graph.node) <= _FEW_NODES else 1)
+    if options.precision is Precision.FP32 or precision_of(model) != "fp32":
+        return Verified(verdicts, num_tried=num_tried, num_sets=len(sets))
+    is_small = len(model.graph.node) <= _FEW_NODES
+    seconds = 5 * _NARROW_SECONDS if is_small else min(_NARROW_SECONDS, time.monotonic() - started)
     wrong += _narrowly_wrong(narrow, right, result, tolerance, seconds)
+    known = Verified(verdicts, num_tried=num_tried, num_sets=len(sets) + len(narrow))
     untaken = list(gates.untaken())
     if not wrong and not untaken:
-        return Verified(verdicts)
+        return known
     elapsed = time.monotonic() - started
     if elapsed > _LATEST:
         notes = [f"no generated input takes {described(untaken)}, so that was not compared"] if untaken else []
-        return Verified(verdicts, notes=notes, doubts=[each.inputs.name for each in wrong if each.inputs.is_narrow])
+        return replace(known, notes=notes, doubts=[each.inputs.name for each in wrong if each.inputs.is_narrow])
     found = examine(model, options, wrong, untaken, tolerance, _SECONDS - elapsed)
     fresh = tuple(name for name in found.wide if name not in options.wide)
-    return Verified(verdicts, fresh, found.notes, () if fresh else found.doubts)
+    return replace(known, wide=fresh, notes=found.notes, doubts=() if fresh else found.doubts)
 
 
 def _narrowly_wrong(

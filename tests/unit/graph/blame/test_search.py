@@ -1,0 +1,63 @@
+"""What is found in a graph whose terms cancel, and what the simulation rounds."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from support.graphs import model_of
+from triune.graph.audit import InputSet
+from triune.graph.blame.examine import Wrong, examine
+from triune.graph.blame.gates import Untaken
+from triune.graph.blame.search import Sample, leading_to, search
+from triune.graph.blame.simulation import Simulation
+from triune.graph.conversion.options import ConversionOptions, Precision
+from triune.graph.conversion.prepare import prepare, silent
+from triune.graph.weight_files import WeightFile
+
+TEXT = """g (float[4] x) => (float[4] y, float[4] z) <float one = {1}, float k = {3}> {
+    c = Cos (x) d = Sub (one, c) y = Mul (d, k) z = Relu (x) }"""
+OPTIONS = ConversionOptions(precision=Precision.FP16)
+X = {"x": np.array([0.01, 0.012, 0.008, 0.009], np.float32)}
+
+
+@pytest.fixture
+def simulation() -> Iterator[Simulation]:
+    with WeightFile() as file:
+        prepared = prepare(model_of(TEXT, opset=18), OPTIONS, None, silent, file)
+        yield Simulation(prepared.model, [], file)
+
+
+def test_the_simulation_rounds_each_result(simulation: Simulation) -> None:
+    exact = simulation.reference(X)
+    halved = simulation.halved([]).run(X)
+    assert halved["d"].max() == 0
+    np.testing.assert_allclose(exact["y"], 3 * (1 - np.cos(X["x"].astype(np.float64))), rtol=0.01)
+    np.testing.assert_allclose(simulation.halved(["c", "d", "y"]).run(X)["y"], exact["y"], rtol=0.01)
+
+
+def test_another_runtime_may_differ_where_fp32_cancels(simulation: Simulation) -> None:
+    uncertain = simulation.uncertainty(X)
+    # 1 - cos(x) has the rounding error of 1; x itself has none.
+    assert 1e-8 < uncertain["y"].max() < 1e-5
+    assert uncertain["z"].max() == 0
+
+
+def test_the_search_finds_what_cancels_and_nothing_else(simulation: Simulation) -> None:
+    sample = Sample("near 0", X, simulation.reference(X), simulation.uncertainty(X))
+    found = search(simulation, [sample], [], 0.05, time.monotonic() + 60)
+    assert {"c", "d"} <= set(found)
+    assert "z" not in found
+    assert list(leading_to(simulation, "d", is_whole=False)) == ["d", "c"]
+
+
+def test_what_is_examined_is_named_in_notes() -> None:
+    wrong = Wrong(InputSet("numbers near 0.01", X, is_narrow=True), {"y": np.zeros(4), "z": X["x"]})
+    found = examine(model_of(TEXT, opset=18), OPTIONS, [wrong], [Untaken("y", "Where", side=True)], 0.05, 60)
+    assert {"c", "d"} <= set(found.wide)
+    assert found.doubts == ("numbers near 0.01",)
+    first, second = found.notes
+    assert first.startswith("fp16 is not exact enough for numbers near 0.01")
+    # There is no such Where, so its side is told of alone.
+    assert second == "no generated input takes the first side of Where 'y', so that was not compared"
