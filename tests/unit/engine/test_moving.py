@@ -298,6 +298,7 @@ def parts() -> tuple[dict[str, Any], bytes]:
         ({"prompt_tokens": (1 << 20) + 1}, "prompt_tokens is 1048577; expected a whole number from 1 to 1048576"),
         ({"answer_tokens": -1}, "answer_tokens is -1"),
         ({"cache": {"type": "fp64", "shapes": []}}, "type is 'fp64'"),
+        ({"priority": -1}, "priority"),
         ({"cache": {"type": "fp32", "shapes": [[2, 0]]}}, "pairs of heads and their size"),
         ({"cache": {"type": "fp32", "shapes": [[1, 1]] * 9000}}, "at most 8192 pairs"),
         ({"cache": {"type": "fp32", "shapes": []}}, "its body has 664 bytes; 24 are needed"),

@@ -170,7 +170,7 @@ def decode(data: memoryview) -> MovedAnswer:
         sampling=read_parameters(head_fields),
         max_tokens=head_fields.whole("max_tokens"),
         min_tokens=head_fields.whole("min_tokens", least=0),
-        priority=head_fields.whole("priority", least=-(1 << 63), most=(1 << 63) - 1),
+        priority=head_fields.whole("priority", least=0, most=(1 << 63) - 1),
         adapter=name,
         id=read_name(head_fields, "id"),
     )
