@@ -116,6 +116,7 @@ HEAD = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ntable\r\n'
         ("application/json", b"{}"),
         ("multipart/form-data", HEAD),
         ("multipart/form-data; boundary=b", b"no form"),
+        ("multipart/form-data; boundary=" + "b" * 6000, b"--" + b"b" * 6000 + HEAD[3:]),
         ("multipart/form-data; boundary=b", HEAD),
         ("multipart/form-data; boundary=b", HEAD + b"--b--\r\n"),
         ("multipart/form-data; boundary=b", HEAD * 2 + b"--b--\r\n"),

@@ -86,7 +86,10 @@ def _parser(request: Request, parts: "_Parts") -> tuple[Any, type[Exception]]:
     parts.parse_options = library.parse_options_header
     names = ("part_begin", "header_field", "header_value", "header_end", "headers_finished", "part_data", "part_end")
     callbacks = {f"on_{name}": getattr(parts, name) for name in (*names, "end")}
-    return library.MultipartParser(boundary, callbacks), errors.FormParserError
+    try:
+        return library.MultipartParser(boundary, callbacks), errors.FormParserError
+    except errors.FormParserError as error:
+        raise InvalidArgumentError(f"the form cannot be read: {error}") from error
 
 
 class _Parts:
