@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
@@ -19,12 +20,14 @@ from support.http2 import (
     HEADERS,
     PING,
     RESET,
+    SETTINGS,
     Http2,
     frame,
     head_of,
     literal,
     reset,
 )
+from triune.frontends.kserve.grpc.relay.turns import NUM_ORPHANS
 from triune.frontends.kserve.grpc.server import GrpcServer
 from triune.frontends.limits import Limits
 from triune.protos.grpc_service_pb2 import ServerLiveResponse
@@ -205,3 +208,33 @@ async def test_a_call_that_is_ended_early_takes_no_one_elses_turn(start: Start) 
     await connection.wire.send(call(101), message(101))
     assert await connection.answer(101) == ANSWER
     await connection.wire.close()
+
+
+async def test_who_opens_connections_and_leaves_cancels_no_ones_calls(start: Start) -> None:
+    port = await start()
+    asking = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, b"") + call(1) + message(1)
+
+    def leave() -> None:
+        for _ in range(1500):
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(asking)
+
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        live = channel.unary_unary(LIVE)
+        assert ServerLiveResponse.FromString(await live(b"", timeout=30)).live
+        leaving = asyncio.create_task(asyncio.to_thread(leave))
+        num_answered = 0
+        while not leaving.done() or num_answered < 20:
+            assert ServerLiveResponse.FromString(await live(b"", timeout=30)).live
+            num_answered += 1
+        await leaving
+
+
+async def test_a_new_client_is_answered_after_many_have_left(start: Start) -> None:
+    port = await start()
+    left = [await Http2.open(port) for _ in range(NUM_ORPHANS + 20)]
+    for each in left:
+        await each.wire.send(call(1))
+        each.wire.writer.transport.abort()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert await channel.unary_unary(LIVE)(b"", timeout=60)

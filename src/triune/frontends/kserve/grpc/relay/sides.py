@@ -127,6 +127,7 @@ class ClientSide(Side):
         self._calls: dict[int, int] = {}
         self._last_stream = 0
         self._num_abandoned = 0
+        self.is_known = False
         self._is_waiting = False
         self._is_blocked = False
         self._is_expelled = False
@@ -156,12 +157,12 @@ class ClientSide(Side):
         if library is not None and not library.is_closed and not self._num_skipped:
             for stream in tuple(itertools.islice(self._calls, _ENDED_AT_ONCE)):
                 library.transport.write(frames.reset(stream, frames.CANCEL))
-                self.end_call(stream)
+                self._orphan(stream)
             if self._calls:
                 self._loop.call_later(_ENDING_SECONDS, self.connection_lost, None)
                 return
         for stream in tuple(self._calls):
-            self.end_call(stream)
+            self._orphan(stream)
         super().connection_lost(exc)
         self._shared.left(self)
 
@@ -178,6 +179,7 @@ class ClientSide(Side):
     def answered(self, stream: int) -> None:
         """Remove a call that ended with an answer, and take back a strike."""
         self.end_call(stream)
+        self.is_known = True
         self._num_strikes = max(0, self._num_strikes - 1)
 
     def abandoned_arrived(self) -> None:
@@ -295,6 +297,14 @@ class ClientSide(Side):
             self._num_strikes += 1
             turns = self._shared.turns
             turns.abandon(call, self)
+            self._loop.call_later(_ABANDONED_SECONDS, turns.arrive, call)
+
+    def _orphan(self, stream: int) -> None:
+        """Remove a call of a client that has disconnected."""
+        call = self._calls.pop(stream, 0)
+        self._shared.num_calls -= call > 0
+        turns = self._shared.turns
+        if turns.orphan(call):
             self._loop.call_later(_ABANDONED_SECONDS, turns.arrive, call)
 
     def _count_allowed(self) -> float:

@@ -11,6 +11,11 @@ from typing import Protocol
 NUM_AHEAD = 8
 """How many calls may be on their way through gRPC's library: enough that it never waits for the next one."""
 
+NUM_ORPHANS = 256
+"""How many calls of connections that have ended may be in gRPC's library before connections wait that have had no answer
+so far. The library drops calls of any connection when a thousand are in its queue.
+"""
+
 
 class Waiting(Protocol):
     """A connection that wants to open a call."""
@@ -18,6 +23,11 @@ class Waiting(Protocol):
     @property
     def is_closed(self) -> bool:
         """Whether the connection has ended."""
+        ...
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a call of the connection was answered. Known connections come before others."""
         ...
 
     def take_turn(self, call: int) -> None:
@@ -32,26 +42,36 @@ class Waiting(Protocol):
 class Turns:
     """Lets connections open calls one after the other, so that at most NUM_AHEAD calls are under way.
 
-    A call that ends before it arrives at its handler is not under way any more.
+    A call that ends before it arrives at its handler is not under way any more. If its connection has ended, too, the
+    call is an orphan until it arrives: who opens connections, calls and leaves, would fill the library's queue with
+    these.
     """
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._under_way: set[int] = set()
+        self._orphans: set[int] = set()
         self._abandoned: dict[int, Waiting] = {}
-        self._waiting: deque[Waiting] = deque()
+        self._known: deque[Waiting] = deque()
+        self._others: deque[Waiting] = deque()
 
     def take(self, connection: Waiting) -> int:
         """The number for a call that `connection` may open now; 0 if it must wait until its `take_turn` is called."""
-        if len(self._under_way) < NUM_AHEAD and not self._waiting:
+        is_known = connection.is_known
+        queue = self._known if is_known else self._others
+        has_place = len(self._under_way) < NUM_AHEAD and (is_known or len(self._orphans) < NUM_ORPHANS)
+        if has_place and not self._known and not queue:
             return self._next()
-        self._waiting.append(connection)
+        queue.append(connection)
         return 0
 
     def arrive(self, call: int) -> None:
         """Record that a call has arrived at its handler. May be called more than once."""
         if call in self._abandoned:
             self._abandoned.pop(call).abandoned_arrived()
+        elif call in self._orphans:
+            self._orphans.remove(call)
+            self._go_on()
         else:
             self.leave(call)
 
@@ -62,6 +82,17 @@ class Turns:
         """
         self._abandoned[call] = connection
 
+    def orphan(self, call: int) -> bool:
+        """Record that a call's connection has ended. Call `arrive` some time later, since the library need not.
+
+        Returns:
+            whether the call was under way, and is an orphan now.
+        """
+        if call not in self._under_way:
+            return False
+        self._orphans.add(call)
+        return self.leave(call)
+
     def leave(self, call: int) -> bool:
         """Stop counting a call as on its way to its handler, because it has arrived there or has ended.
 
@@ -71,11 +102,20 @@ class Turns:
         if call not in self._under_way:
             return False
         self._under_way.remove(call)
-        while self._waiting and len(self._under_way) < NUM_AHEAD:
-            connection = self._waiting.popleft()
+        self._go_on()
+        return True
+
+    def _go_on(self) -> None:
+        """Let connections that wait open calls, as many as there is room for."""
+        while len(self._under_way) < NUM_AHEAD:
+            if self._known:
+                connection = self._known.popleft()
+            elif self._others and len(self._orphans) < NUM_ORPHANS:
+                connection = self._others.popleft()
+            else:
+                break
             if not connection.is_closed:
                 connection.take_turn(self._next())
-        return True
 
     def _next(self) -> int:
         call = next(self._numbers)

@@ -1,6 +1,6 @@
 from dataclasses import dataclass, field
 
-from triune.frontends.kserve.grpc.relay.turns import NUM_AHEAD, Turns
+from triune.frontends.kserve.grpc.relay.turns import NUM_AHEAD, NUM_ORPHANS, Turns
 
 
 @dataclass(eq=False)
@@ -10,6 +10,7 @@ class Connection:
     turns: Turns
     wanted: int
     is_closed: bool = False
+    is_known: bool = False
     opened: list[int] = field(default_factory=list)
     num_arrived_late: int = 0
 
@@ -80,3 +81,46 @@ def test_closed_connections_lose_their_turn() -> None:
     turns.arrive(first.opened[0])
     turns.arrive(first.opened[1])
     assert (len(first.opened), second.opened, len(third.opened)) == (NUM_AHEAD + 1, [], 1)
+
+
+def test_known_connections_come_before_others() -> None:
+    turns = Turns()
+    first, other = Connection(turns, 1000), Connection(turns, 1)
+    first.open()
+    other.open()
+    known = Connection(turns, 2, is_known=True)
+    known.open()
+    turns.arrive(first.opened[0])
+    turns.arrive(first.opened[1])
+    assert (len(known.opened), len(other.opened), len(first.opened)) == (2, 0, NUM_AHEAD)
+    turns.arrive(first.opened[2])
+    assert len(first.opened) == NUM_AHEAD + 1
+
+
+def test_calls_of_connections_that_left_fill_the_librarys_queue_only_so_far() -> None:
+    turns = Turns()
+    orphans: list[int] = []
+    for _ in range(NUM_ORPHANS):
+        leaving = Connection(turns, 1)
+        leaving.open()
+        orphans += leaving.opened
+        assert turns.orphan(orphans[-1])
+        assert not turns.orphan(orphans[-1])
+    stranger, known = Connection(turns, 1), Connection(turns, 1, is_known=True)
+    stranger.open()
+    known.open()
+    assert (len(stranger.opened), len(known.opened)) == (0, 1)
+    turns.arrive(orphans[0])
+    assert len(stranger.opened) == 1
+    turns.arrive(orphans[0])
+    late = Connection(turns, 1)
+    late.open()
+    assert late.opened
+
+
+def test_a_call_that_arrived_is_no_orphan() -> None:
+    turns = Turns()
+    connection = Connection(turns, 1)
+    connection.open()
+    turns.arrive(connection.opened[0])
+    assert not turns.orphan(connection.opened[0])
