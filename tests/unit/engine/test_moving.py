@@ -244,7 +244,7 @@ def answer() -> MovedAnswer:
         constraint=Constraint("regex", "x*"),
         adapter="poet",
         id="cmpl-7",
-        priority=-3,
+        priority=3,
     )
     state = SequenceState(
         [1, 2, 3],

@@ -12,8 +12,8 @@ NUM_AHEAD = 8
 """How many calls may be on their way through gRPC's library: enough that it never waits for the next one."""
 
 NUM_ORPHANS = 256
-"""How many calls of connections that have ended may be in gRPC's library before connections wait that have had no answer
-so far. The library drops calls of any connection when a thousand are in its queue.
+"""How many calls of connections that have ended may be in gRPC's library. Beyond it, connections wait that have had no
+answer so far. The library drops calls of any connection when a thousand are in its queue.
 """
 
 
