@@ -252,7 +252,7 @@ def answer() -> MovedAnswer:
         sampling,
         RandomState(1 << 127, 3),
         Ending(40, frozenset({7, EOS}), 2),
-        -3,
+        3,
         "poet",
         KeysAndValues(5, arrays),
     )
