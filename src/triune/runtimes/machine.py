@@ -1,6 +1,6 @@
 """The machine: its units, and the installed runtimes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from triune.core.errors import UnsupportedError
@@ -31,6 +31,10 @@ class Machine:
             if each.unit is unit:
                 return each
         return UnitStatus(unit, Presence.ABSENT, reason="this system has no such unit")
+
+    def emulated(self, units: Iterable[Unit]) -> frozenset[Unit]:
+        """Those of `units` that are emulated."""
+        return frozenset(unit for unit in units if self.status(unit).presence is Presence.EMULATED)
 
     def present(self) -> str:
         """The units that are present or emulated, for messages."""

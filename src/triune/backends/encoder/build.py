@@ -28,7 +28,7 @@ from triune.core.errors import UnavailableError
 from triune.core.power import Power
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
-from triune.core.units import Presence, Unit
+from triune.core.units import Unit
 from triune.engine.encoder import TextEncoder
 from triune.engine.encoder_servable import EncoderServable
 from triune.engine.generation import Placement
@@ -134,7 +134,7 @@ def build_encoder(
         errors,
         folder if is_hosted else None,
         clock.now_ns() - started_ns,
-        emulated=frozenset(unit for unit in config.units if machine.status(unit).presence is Presence.EMULATED),
+        emulated=machine.emulated(config.units),
     )
 
 

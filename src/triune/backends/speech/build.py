@@ -26,7 +26,7 @@ from triune.core.errors import InternalError, UnavailableError, UnsupportedError
 from triune.core.power import Power
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
-from triune.core.units import Presence, Unit
+from triune.core.units import Unit
 from triune.engine.core import EngineCore
 from triune.engine.generation import Placement
 from triune.engine.memory import Memory
@@ -167,7 +167,7 @@ def build_speech(
         options,
         runtime,
         clock.now_ns() - started_ns,
-        emulated=frozenset(each for each in config.units if machine.status(each).presence is Presence.EMULATED),
+        emulated=machine.emulated(config.units),
     )
 
 

@@ -15,7 +15,6 @@ from triune.config.model_config import ModelConfig
 from triune.config.placement import place
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
-from triune.core.units import Presence
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.models import Models
 from triune.scheduling.runner import TensorRunner
@@ -60,7 +59,7 @@ class TensorBackend(MachineBackend):
         for each in executables:
             if each not in kept:
                 each.close()
-        emulated = frozenset(unit for unit in config.units if self._machine.status(unit).presence is Presence.EMULATED)
+        emulated = self._machine.emulated(config.units)
         return TensorBuild(
             version,
             config,

@@ -210,7 +210,7 @@ def build_transformer(
         clock.now_ns() - started_ns,
         Movable.of(weights_key(config.path), decoder),
         draft,
-        emulated=frozenset(unit for unit in config.units if machine.status(unit).presence is Presence.EMULATED),
+        emulated=machine.emulated(config.units),
     )
 
 
