@@ -43,6 +43,13 @@ class InternalError(TriuneError):
     """A defect of Triune, a runtime or a model, which the client did not cause."""
 
 
+def defect_of(what: str, error: BaseException) -> InternalError:
+    """Make the error for an unexpected exception, which is its cause. `what` says what failed: "the model failed"."""
+    defect = InternalError(f"{what}: {type(error).__name__}: {error}")
+    defect.__cause__ = error
+    return defect
+
+
 class PayloadTooLargeError(InvalidArgumentError):
     """A request, or what it claims to hold, is larger than the server's limit."""
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.core.decoder import NO_TOKEN, best_tokens
-from triune.core.errors import InternalError, TriuneError
+from triune.core.errors import TriuneError, defect_of
 from triune.engine.plan import Piece, Plan
 from triune.engine.sampling.sampler import FAILED, Sample, sample_row
 from triune.engine.sequence import Sequence
@@ -94,9 +94,7 @@ def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence], place: int) -
 def _failed(sequence: Sequence, error: Exception) -> Sample:
     """Fail one sequence of a step. What a request asks for, and even a defect, costs the other sequences nothing."""
     if not isinstance(error, TriuneError):
-        failure = InternalError(f"the next token could not be chosen: {type(error).__name__}: {error}")
-        failure.__cause__ = error
-        error = failure
+        error = defect_of("the next token could not be chosen", error)
     sequence.error = error
     return FAILED
 

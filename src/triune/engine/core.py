@@ -7,7 +7,7 @@ from dataclasses import replace
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.energy import Account
-from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
+from triune.core.errors import InvalidArgumentError, TriuneError, defect_of
 from triune.core.power import Power
 from triune.core.printable import printable
 from triune.engine.choosing import choose, take
@@ -267,9 +267,7 @@ class EngineCore:
         except TriuneError as error:
             return self._fail(plan, error)
         except Exception as error:  # noqa: BLE001 - a defect fails the sequences of this step, and no other
-            failure = InternalError(f"a step of the model failed: {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            return self._fail(plan, failure)
+            return self._fail(plan, defect_of("a step of the model failed", error))
         if self._scheduler.update(plan, samples) and self.is_idle:
             self._memory.forget()
         self.speculator.observe(plan, samples, (self._clock.now_ns() - started_ns) / 1e9)

@@ -18,7 +18,7 @@ from triune.config.policy import BatchingPolicy
 from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
 from triune.core.energy import Account
-from triune.core.errors import InternalError, TriuneError, UnavailableError
+from triune.core.errors import TriuneError, UnavailableError, defect_of
 from triune.core.finishing import Finishing
 from triune.core.power import Power
 from triune.core.requests import InferenceResponse
@@ -376,8 +376,7 @@ class Dispatcher:
             return
         except Exception as error:  # noqa: BLE001 - a defect in one answer must not fail the other requests of the batch
             _log.exception("an answer of model '%s' could not be finished", self._name)
-            failure = InternalError(f"the answer of model '{self._name}' failed: {type(error).__name__}: {error}")
-            failure.__cause__ = error
+            failure = defect_of(f"the answer of model '{self._name}' failed", error)
             self._fail(pending, failure, FailureReason.OTHER)
             return
         total_ns, queue_ns = computed_ns - pending.arrived_ns, batch.started_ns - pending.arrived_ns

@@ -7,7 +7,7 @@ import numpy as np
 
 from triune.core.clock import Clock, MonotonicClock
 from triune.core.datatypes import Array
-from triune.core.errors import InternalError, TriuneError, no_memory
+from triune.core.errors import InternalError, TriuneError, defect_of, no_memory
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature, format_shape
 from triune.core.units import Unit
@@ -107,9 +107,7 @@ class TensorRunner:
             return [no_memory(f"a request to model '{pendings[0].call.request.model}'")] * len(pendings)
         except Exception as error:  # noqa: BLE001 - an unexpected error of a runtime must not end the worker: it becomes the answer
             batch.ended_ns = self.clock.now_ns()
-            failure = InternalError(f"model '{pendings[0].call.request.model}' failed: {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            return [failure] * len(pendings)
+            return [defect_of(f"model '{pendings[0].call.request.model}' failed", error)] * len(pendings)
         return answers
 
 

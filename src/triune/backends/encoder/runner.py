@@ -5,7 +5,7 @@ import numpy as np
 from triune.config.encoder import COUNT_OUTPUT, TEXT_INPUT
 from triune.core.clock import Clock
 from triune.core.datatypes import Array
-from triune.core.errors import InternalError, TriuneError, no_memory
+from triune.core.errors import TriuneError, defect_of, no_memory
 from triune.core.runtime import Executable
 from triune.engine.encoder import Ids, TextEncoder
 from triune.scheduling.batch import Batch
@@ -89,6 +89,4 @@ def _typed(error: Exception) -> TriuneError:
         return error
     if isinstance(error, MemoryError):
         return no_memory("a batch of texts")
-    failure = InternalError(f"the model failed: {type(error).__name__}: {error}")
-    failure.__cause__ = error
-    return failure
+    return defect_of("the model failed", error)

@@ -17,7 +17,7 @@ from triune.config.ensemble.steps import Step
 from triune.config.limits import RunLimit
 from triune.config.model_config import ModelConfig
 from triune.core.clock import Clock
-from triune.core.errors import InternalError, TriuneError, UnavailableError
+from triune.core.errors import InternalError, TriuneError, UnavailableError, defect_of
 from triune.core.finishing import Finishing
 from triune.core.requests import InferenceResponse, RequestedOutput
 from triune.core.servable import Call, only_answer
@@ -336,4 +336,4 @@ def _as_triune_error(error: BaseException, model: str) -> TriuneError:
     if isinstance(error, TriuneError):
         return error
     _log.error("an answer of model '%s' could not be finished", model, exc_info=error)
-    return InternalError(f"the answer of model '{model}' failed: {type(error).__name__}: {error}")
+    return defect_of(f"the answer of model '{model}' failed", error)
