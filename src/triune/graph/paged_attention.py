@@ -24,6 +24,7 @@ tokens before it), `softcap` (0 for none: scores become softcap * tanh(scores / 
 """
 
 import functools
+import threading
 from dataclasses import fields
 from typing import Any
 
@@ -134,9 +135,20 @@ def memory_widths(graph: GraphProto) -> dict[str, int]:
     }
 
 
-@functools.cache
+_registering = threading.Lock()
+
+
 def register() -> None:
-    """Register the operator with ONNX, so that its checker accepts it and its inference finds types and shapes."""
+    """Register the operator with ONNX, so that its checker accepts it and its inference finds types and shapes.
+
+    Models load in several threads, and ONNX refuses a second registration: whoever comes second waits for the first.
+    """
+    with _registering:
+        _register_once()
+
+
+@functools.cache
+def _register_once() -> None:
     tensor, index, attribute = defs.OpSchema.FormalParameter, "tensor(int32)", defs.OpSchema.Attribute
     kind = defs.OpSchema.AttrType
     schema = defs.OpSchema(

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -177,3 +180,19 @@ def test_the_evaluator_runs_it() -> None:
     expected = causal(*(each.reshape(3, -1, HEAD) for each in (query, key, value)))
     np.testing.assert_allclose(output, expected.reshape(3, -1), atol=1e-5)
     np.testing.assert_array_equal(keys[1, :, :3], key.reshape(3, KV_HEADS, HEAD).transpose(1, 0, 2))
+
+
+def test_models_that_load_at_once_register_the_operator_once() -> None:
+    program = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from triune.graph.paged_attention import register
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(16)
+def load(_):
+    barrier.wait()
+    register()
+with ThreadPoolExecutor(16) as threads:
+    list(threads.map(load, range(16)))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
