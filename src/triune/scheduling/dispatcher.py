@@ -21,17 +21,17 @@ from triune.core.energy import Account
 from triune.core.errors import TriuneError, UnavailableError, defect_of
 from triune.core.finishing import Finishing
 from triune.core.power import Power
+from triune.core.preference import UnitPreference
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call, only_answer
 from triune.core.statistics import FailureReason, ModelStatistics
 from triune.core.threads import in_thread_or_here
 from triune.core.units import Unit
+from triune.hardware.heat.slowing import SpeedWatch
 from triune.scheduling.batch import Answer, Batch, num_elements
 from triune.scheduling.batcher import Batcher, WaitUntil
 from triune.scheduling.lane import EligibleLanes, Lane, choose_lane, request_ns
-from triune.scheduling.preference import UnitPreference
 from triune.scheduling.queue import Pending, RequestQueue
-from triune.scheduling.slowing import SpeedWatch
 from triune.scheduling.worker import InlineWorker, QuickWorker, Worker
 
 _log = logging.getLogger(__name__)

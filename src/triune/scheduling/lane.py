@@ -7,14 +7,14 @@ from triune.config.policy import MIN_WAITING
 from triune.core.energy import Account, Work
 from triune.core.errors import InvalidArgumentError
 from triune.core.power import POWER_PARAMETER, PowerMode, mode_of
+from triune.core.preference import UnitPreference
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest
 from triune.core.units import Unit
+from triune.hardware.heat.slowing import SpeedWatch
 from triune.scheduling.batch import Batch, num_elements
 from triune.scheduling.cost import CostEstimate, Pace
-from triune.scheduling.preference import UnitPreference
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.sizer import BatchSizer
-from triune.scheduling.slowing import SpeedWatch
 from triune.scheduling.worker import Worker
 
 _QUICK_NS = 2_000_000

@@ -287,8 +287,9 @@ def _second_tier(build: TransformerBuild) -> SecondTier | None:
         *(f"{path} {each.num_bytes} {each.digest}" for path, each in sorted(files.items())),
     ]
     key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
-    folder = cache_folder() / "kv" / build.config.name / str(build.version) / key
-    return SecondTier(decoder, folder, max_bytes)
+    folder = cache_folder() / "kv" / build.config.name / str(build.version) / f"{decoder.unit.value}-{key}"
+    others = tuple(f"{unit.value}-" for unit in build.config.units if unit is not decoder.unit)
+    return SecondTier(decoder, folder, max_bytes, others)
 
 
 def _context_tokens(files: DecoderFiles, options: TransformerOptions) -> int:

@@ -47,16 +47,18 @@ class DiskTier:
         num_dropped: blocks that were not written since too many waited.
     """
 
-    def __init__(self, folder: Path, max_bytes: int, layout: Layout) -> None:
+    def __init__(self, folder: Path, max_bytes: int, layout: Layout, others: tuple[str, ...] = ()) -> None:
         """Args:
-        folder: made if it is missing. Other folders beside it are deleted: they are of other weights.
+        folder: made if it is missing. Folders beside it are deleted: they are of other weights.
         max_bytes: the most bytes of all files. The least recently used are deleted.
         layout: of the blocks.
+        others: what the names of folders begin with that stay beside it, such as those of the model's other units.
 
         Raises:
             NoThreadError: the system cannot start a thread.
         """
         self._folder = folder
+        self._others = others
         self._layout = layout
         self._file_bytes = _CHECKSUM_BYTES + sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
         self._max_files = max_bytes // self._file_bytes
@@ -169,7 +171,9 @@ class DiskTier:
         """Find the files of earlier runs."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for other in self._folder.parent.iterdir():
-            if other != self._folder and other.is_dir() and not other.is_symlink():
+            if other == self._folder or other.name.startswith(self._others):
+                continue
+            if other.is_dir() and not other.is_symlink():
                 shutil.rmtree(other)
         found: list[tuple[int, BlockHash]] = []
         with os.scandir(self._folder) as entries:

@@ -24,18 +24,19 @@ class SecondTier:
         disk: the files.
     """
 
-    def __init__(self, decoder: DecoderExecutable, folder: Path, max_bytes: int) -> None:
+    def __init__(self, decoder: DecoderExecutable, folder: Path, max_bytes: int, others: tuple[str, ...] = ()) -> None:
         """Args:
         decoder: owns the cache.
         folder: for files of this model's weights, this decoder's form of cache and its block size alone.
         max_bytes: the most bytes of all files.
+        others: what the names of folders begin with that stay beside it.
 
         Raises:
             NoThreadError: the system cannot start a thread.
         """
         self._decoder = decoder
         layout = [(each.shape[1:], each.dtype) for each in decoder.read_blocks([0])]
-        self.disk = DiskTier(folder, max_bytes, layout)
+        self.disk = DiskTier(folder, max_bytes, layout, others)
         self._evicted: list[tuple[int, BlockHash]] = []
         self._missing: dict[BlockHash, list[Sequence]] = {}
         """What is being read, and who waits for it."""

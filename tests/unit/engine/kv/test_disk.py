@@ -118,6 +118,21 @@ def test_the_least_recently_used_files_make_room(tmp_path: Path) -> None:
     assert [each.name for each in (tmp_path / "key").iterdir()] == [path(tmp_path, 2).name]
 
 
+def test_folders_of_other_weights_are_deleted_and_those_of_other_units_stay(tmp_path: Path) -> None:
+    def unit(name: str, others: tuple[str, ...]) -> DiskTier:
+        return DiskTier(tmp_path / name, 100 * FILE_BYTES, LAYOUT, others)
+
+    for folder, others in (("cpu-old", ()), ("amx-old", ("cpu-",)), ("cpu-new", ("amx-",))):
+        disk = unit(folder, others)
+        disk.store(name(1), block(1))
+        disk.close()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["amx-old", "cpu-new"]
+    both = unit("cpu-new", ("amx-",)), unit("amx-old", ("cpu-",))
+    assert [each.has(name(1)) for each in both] == [True, True]
+    for each in both:
+        each.close()
+
+
 def test_no_room_at_all_stores_nothing(tmp_path: Path) -> None:
     disk = tier(tmp_path, 0)
     disk.store(name(0), block(0))

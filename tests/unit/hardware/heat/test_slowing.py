@@ -6,7 +6,7 @@ import pytest
 
 from support.hand import Bench
 from triune.core.units import Unit
-from triune.scheduling.slowing import LASTING_NS, SpeedWatch
+from triune.hardware.heat.slowing import LASTING_NS, SpeedWatch
 
 MS = 1_000_000
 SECOND = 1_000 * MS
