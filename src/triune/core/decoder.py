@@ -213,7 +213,7 @@ class DecoderExecutable(Protocol):
         ...
 
     def close(self) -> None:
-        """Free all resources. No call may be running, and none may follow."""
+        """Free all resources. No call may be running, and only `close` may follow, which then does nothing."""
         ...
 
 

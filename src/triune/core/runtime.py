@@ -61,7 +61,7 @@ class Executable(Protocol):
         ...
 
     def close(self) -> None:
-        """Free all resources. No `run` may be running or follow."""
+        """Free all resources. No `run` may be running or follow. Closed again, it does nothing."""
         ...
 
 

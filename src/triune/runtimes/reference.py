@@ -100,7 +100,7 @@ class _ReferenceExecutable:
         """Do nothing: the evaluator cannot interrupt a run."""
 
     def close(self) -> None:
-        del self._evaluator
+        vars(self).pop("_evaluator", None)
 
 
 def _own(spec: TensorSpec, value: object) -> Array:

@@ -83,4 +83,5 @@ class ReferenceDecoder(LogitsOnHost):
 
     def close(self) -> None:
         """See `DecoderExecutable`."""
-        del self._evaluator, self._caches
+        vars(self).pop("_evaluator", None)
+        self._caches.clear()

@@ -146,3 +146,9 @@ def test_blocks_that_do_not_fit_are_refused(bench: Bench) -> None:
         decoder.write_blocks([0, 1], [*blocks[:3], blocks[3].astype(np.float64)])
     with pytest.raises(InvalidArgumentError, match="are 3 arrays; there are 4 caches"):
         decoder.write_blocks([0, 1], blocks[:3])
+
+
+def test_closed_again_it_does_nothing(bench: Bench) -> None:
+    decoder = bench.load(CASE)
+    decoder.close()
+    decoder.close()

@@ -69,6 +69,13 @@ def test_outputs_outlive_the_executable(bench: Bench) -> None:
     assert set(found.ravel().tolist()) == {2.0}
 
 
+def test_closed_again_it_does_nothing(bench: Bench) -> None:
+    executable = bench.load(identity())
+    assert executable.run({"x": np.ones(3, np.float32)}, ["y"])["y"].tolist() == [1, 1, 1]
+    executable.close()
+    executable.close()
+
+
 def test_inputs_and_outputs_are_apart(bench: Bench) -> None:
     # Identity, and an output that is an input itself: the graphs in which a runtime may hand memory through.
     built = model([node("Identity", "x", "y")], [tensor("x", ("n",))], [tensor("y", ("n",)), tensor("x", ("n",))])

@@ -86,8 +86,8 @@ class PackageExecutable:
         """Do nothing: the library cannot interrupt a run."""
 
     def close(self) -> None:
-        """Free the executable."""
-        del self._model
+        """See `Executable.close`."""
+        vars(self).pop("_model", None)
 
 
 class CompiledExecutable:
@@ -121,4 +121,4 @@ class CompiledExecutable:
 
     def close(self) -> None:
         """See `Executable.close`."""
-        del self._model
+        vars(self).pop("_model", None)

@@ -234,7 +234,8 @@ class MlxDecoder:
 
     def close(self) -> None:
         """See `DecoderExecutable`."""
-        del self._program, self._caches
+        vars(self).pop("_program", None)
+        self._caches.clear()
 
     def _write(self, indices: Sequence[int], blocks: Sequence[Value]) -> None:
         """Write blocks, which `_taken` says, in place."""

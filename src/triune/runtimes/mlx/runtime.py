@@ -147,4 +147,4 @@ class _MlxExecutable:
         """Do nothing: MLX cannot interrupt a run."""
 
     def close(self) -> None:
-        del self._function
+        vars(self).pop("_function", None)

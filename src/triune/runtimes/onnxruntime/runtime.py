@@ -239,7 +239,8 @@ class _OnnxRuntimeExecutable:
 
     def close(self) -> None:
         self._memory.close()
-        del self._session, self._run
+        vars(self).pop("_session", None)
+        vars(self).pop("_run", None)
 
     def _run_arrays(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         arrays = ordered(outputs, self._run(outputs, feed, self._run_options))

@@ -194,7 +194,8 @@ class OpenVinoDecoder(LogitsOnHost):
 
     def close(self) -> None:
         """See `DecoderExecutable`."""
-        del self._programs, self._caches
+        self._programs.clear()
+        self._caches.clear()
 
 
 def has_bf16() -> bool:

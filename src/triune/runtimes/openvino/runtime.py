@@ -181,7 +181,8 @@ class _OpenVinoExecutable:
         """Do nothing: the CPU plugin cannot interrupt a run."""
 
     def close(self) -> None:
-        del self._request, self._compile_again
+        vars(self).pop("_request", None)
+        vars(self).pop("_compile_again", None)
 
     def _copy(self, port: int, dtype: np.dtype[Any]) -> Array:
         # Copy: the infer request writes its next outputs to the same memory.
