@@ -57,6 +57,14 @@ class Doubler:
         self.is_closed = True
 
 
+class Ticking(VirtualClock):
+    """Each look at it takes 0.1 ms."""
+
+    def now_ns(self) -> int:
+        self.advance(100_000)
+        return super().now_ns()
+
+
 class HandWorker:
     """Runs a batch when the test says so."""
 
@@ -89,7 +97,9 @@ class HandWorker:
         return [float(value) for pending in self.current[0].pendings for value in pending.call.inputs["x"][:, 0]]
 
     def close(self) -> None:
-        self.executable.close()
+        if self.current is not None:
+            self.finish()
+        self.runner.close()
 
 
 class Bench:

@@ -36,8 +36,33 @@ class MonotonicClock:
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
         """Schedule the call on the running event loop. Raises RuntimeError if none runs."""
-        delay_seconds = max(0, when_ns - self.now_ns()) / 1e9
-        return asyncio.get_running_loop().call_later(delay_seconds, callback)
+        return _LoopTimer(when_ns, callback)
+
+
+class _LoopTimer:
+    """A call by the running event loop. uvloop counts whole milliseconds, so that it may call up to 1.5 ms too early;
+    the rest is then waited for.
+    """
+
+    __slots__ = ("_callback", "_handle", "_when_ns")
+
+    def __init__(self, when_ns: int, callback: Callable[[], None]) -> None:
+        self._when_ns = when_ns
+        self._callback = callback
+        self._handle = self._wait(time.monotonic_ns())
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _wait(self, now_ns: int) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(max(0, self._when_ns - now_ns) / 1e9, self._fire)
+
+    def _fire(self) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns < self._when_ns:
+            self._handle = self._wait(now_ns)
+        else:
+            self._callback()
 
 
 class VirtualClock:

@@ -1,6 +1,4 @@
-import asyncio
-
-from triune.core.clock import MonotonicClock, VirtualClock
+from triune.core.clock import VirtualClock
 
 
 def test_virtual_time_makes_calls_in_order_at_their_time() -> None:
@@ -14,13 +12,3 @@ def test_virtual_time_makes_calls_in_order_at_their_time() -> None:
     clock.advance(1)
     assert calls == [("nested", 15), ("late", 20)]
     assert clock.now_ns() == 20
-
-
-async def test_monotonic_clock_calls_on_the_loop() -> None:
-    clock = MonotonicClock()
-    called = asyncio.Event()
-    when_ns = clock.now_ns() + 1_000_000
-    clock.call_at(when_ns, called.set)
-    await asyncio.wait_for(called.wait(), 5)
-    # uvloop and asyncio round timers to their own resolution.
-    assert clock.now_ns() >= when_ns - 1_000_000

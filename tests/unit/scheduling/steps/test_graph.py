@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from support.hand import Ticking
 from support.steps import Shelf, fp32, graph, on_shelf, step, table_model
 from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array
@@ -131,14 +132,6 @@ class Inline:
         future: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
         future.set_result(InferenceResponse("m", 1, {"y": asked.inputs["x"] + 1}))
         return future
-
-
-class Ticking(VirtualClock):
-    """Each look takes 0.1 ms."""
-
-    def now_ns(self) -> int:
-        self.advance(100_000)
-        return super().now_ns()
 
 
 async def test_many_small_models_in_a_row_neither_recurse_nor_hold_the_loop() -> None:
