@@ -9,9 +9,9 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
-from support.hand import POISON, Doubler
+from support.hand import POISON, Doubler, HandWorker
 from triune.config.policy import BatchingPolicy
-from triune.core.clock import MonotonicClock
+from triune.core.clock import MonotonicClock, VirtualClock
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest
@@ -20,7 +20,7 @@ from triune.hosting import HostedExecutable
 from triune.scheduling.batch import Batch
 from triune.scheduling.queue import Pending
 from triune.scheduling.runner import TensorRunner
-from triune.scheduling.worker import InlineWorker, QuickWorker, ThreadWorker, Worker
+from triune.scheduling.worker import BatchCallback, InlineWorker, QuickWorker, ThreadWorker, Worker
 
 
 class HostedDoubler(HostedExecutable):
@@ -32,6 +32,29 @@ class HostedDoubler(HostedExecutable):
     @property
     def is_closed(self) -> bool:
         return self.pid is None
+
+
+class TurnedWorker(HandWorker):
+    """A HandWorker that finishes its batch in the loop's next turn."""
+
+    def start(self, batch: Batch, done: BatchCallback) -> None:
+        super().start(batch, done)
+        asyncio.get_running_loop().call_soon(self.finish)
+
+
+def by_hand() -> tuple[Worker, Doubler]:
+    clock, executable = VirtualClock(), Doubler()
+    clock.advance(1)
+    return TurnedWorker(executable, clock), executable
+
+
+def slow() -> tuple[Worker, Doubler]:
+    """A QuickWorker that has left the loop's thread for good, since a repetition took 2 ms."""
+    clock, executable = VirtualClock(), Doubler()
+    clock.advance(1)
+    worker = QuickWorker(TensorRunner(executable, clock), "test")
+    worker.leave(2_000_000, lambda: clock.advance(2_000_000))
+    return worker, executable
 
 
 Maker: TypeAlias = Callable[[], tuple[Worker, Doubler | HostedDoubler]]
@@ -49,6 +72,8 @@ MAKERS: dict[str, Maker] = {
     "inline": with_worker(InlineWorker, Doubler),
     "thread": with_worker(lambda runner: ThreadWorker(runner, "test"), Doubler),
     "quick": with_worker(lambda runner: QuickWorker(runner, "test"), Doubler),
+    "quick, that is slow": slow,
+    "by hand": by_hand,
     "process": with_worker(lambda runner: ThreadWorker(runner, "test"), HostedDoubler),
 }
 
@@ -114,6 +139,16 @@ async def test_close_frees_the_executable(maker: Maker) -> None:
     assert not executable.is_closed
     await asyncio.to_thread(worker.close)
     assert executable.is_closed
+
+
+async def test_close_waits_for_the_running_batch_and_may_come_again(maker: Maker) -> None:
+    worker, executable = maker()
+    batch = batch_of(3.0)
+    worker.start(batch, lambda _: None)
+    await asyncio.to_thread(worker.close)
+    assert batch.answers[0]["y"].tolist() == [[6.0, 6.0]]  # type: ignore[index]
+    assert executable.is_closed
+    await asyncio.to_thread(worker.close)
 
 
 async def test_nothing_holds_what_a_batch_gave(maker: Maker) -> None:
