@@ -19,6 +19,8 @@ from triune.engine.core import EngineCore
 from triune.engine.engine import Engine
 from triune.engine.generation import Delta, Generation, Placement
 from triune.engine.moving.transfers import Movable
+from triune.engine.replicas.rates import Rates
+from triune.engine.replicas.replica import Replica
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.speculation.proposer import Proposer
 from triune.engine.text.side import TextSide
@@ -126,13 +128,12 @@ async def scripted_engine(
     clock = clock or MonotonicClock()
     core = EngineCore(decoder, VOCAB, clock, SchedulerLimits(**limits), proposer)
     template = ChatTemplate(TEMPLATE, {}) if can_chat else None
+    placement = Placement(Unit.CPU, "scripted", "fp32", "the test wants it")
     engine = Engine(
-        core,
+        [Replica(core, placement, Rates(512), max_answers=SchedulerLimits(**limits).sequences)],
         TextSide.of(byte_tokenizer(), template, VOCAB),
-        Placement(Unit.CPU, "scripted", "fp32", "the test wants it"),
         clock,
         name="scripted",
-        max_running=SchedulerLimits(**limits).sequences,
         limits=QueueLimits(max_waiting, max_seconds),
         close_decoder=decoder.close,
         run_limit_seconds=run_limit_seconds,

@@ -41,11 +41,10 @@ class Admission:
     """
 
     def __init__(
-        self, name: str, unit: Unit, clock: Clock, statistics: ModelStatistics, max_running: int, limits: QueueLimits
+        self, name: str, clock: Clock, statistics: ModelStatistics, max_running: int, limits: QueueLimits
     ) -> None:
         """Args:
         name: the model's name, for errors.
-        unit: where it runs, for the statistics.
         clock: the clock.
         statistics: the counters to change.
         max_running: the most answers that are computed at the same time.
@@ -55,7 +54,6 @@ class Admission:
         self.refusal = ""
         self.stalled = ""
         self._name = name
-        self._unit = unit
         self._clock = clock
         self._max_answers = max_running + limits.max_requests if limits.max_requests else None
         self._max_ns = limits.max_seconds * 1e9
@@ -114,15 +112,15 @@ class Admission:
                 self._is_empty = asyncio.Event()
             await self._is_empty.wait()
 
-    def succeed(self, ticket: Ticket, usages: list[Usage]) -> None:
-        """Count a request whose answers are complete."""
+    def succeed(self, ticket: Ticket, usages: list[Usage], unit: Unit) -> None:
+        """Count a request whose answers are complete, as one of the unit that gave the last token."""
         statistics = self.statistics
         total_ns = self._clock.now_ns() - ticket.arrived_ns
         queue_ns = min(each.queue_ns for each in usages)
         latencies_ns = (total_ns, queue_ns, 0, total_ns - queue_ns, 0)
         statistics.record_success(1, *latencies_ns)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
-        statistics.unit_inferences[self._unit] = statistics.unit_inferences.get(self._unit, 0) + 1
+        statistics.unit_inferences[unit] = statistics.unit_inferences.get(unit, 0) + 1
         if statistics.distributions is not None:
             first_ns = min(each.first_token_ns for each in usages)
             statistics.distributions.record(latencies_ns, (), (), first_response_ns=first_ns)
@@ -132,11 +130,11 @@ class Admission:
         self.statistics.num_pending -= 1
         self.statistics.record_failure(_reason_of(error), self._clock.now_ns() - ticket.arrived_ns)
 
-    def record_step(self, num_sequences: int, elapsed_ns: int) -> None:
-        """Count a step, as a batch of its sequences."""
+    def record_step(self, num_sequences: int, elapsed_ns: int, unit: Unit) -> None:
+        """Count a step of a unit, as a batch of its sequences."""
         self.statistics.record_batch(num_sequences, 1, 0, elapsed_ns, 0)
         busy = self.statistics.unit_busy_ns
-        busy[self._unit] = busy.get(self._unit, 0) + elapsed_ns
+        busy[unit] = busy.get(unit, 0) + elapsed_ns
 
     def _require_room(self, num_answers: int, now_ns: int) -> None:
         if not 1 <= num_answers <= MAX_ANSWERS:

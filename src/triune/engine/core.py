@@ -37,6 +37,9 @@ class EngineCore:
     Attributes:
         vocab_size: the number of token ids that the model's embedding has.
         num_planned: the sequences that the last step computed.
+        num_read: the tokens of prompts that it read.
+        num_going: the sequences of which it computed nothing but the next token.
+        failure: why it failed as a whole; None if it did not.
         context_tokens: the most tokens of a sequence, prompt and answer together: as many as `limits` and the cache
             allow.
         speculator: guesses tokens, and counts how many of them were right.
@@ -74,7 +77,8 @@ class EngineCore:
         limits = limits or SchedulerLimits()
         # The keys and values of an answer's last token are never needed.
         self.context_tokens = min(limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
-        self.num_planned = 0
+        self.num_planned = self.num_read = self.num_going = 0
+        self.failure: TriuneError | None = None
         self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits, power)
         self.speculator = Speculator(proposer, clock)
         # Keys and values depend on the adapter. So blocks are shared by sequences with the same one, and files are
@@ -103,6 +107,11 @@ class EngineCore:
     def pool(self) -> KVBlockPool:
         """The KV blocks. Any thread may ask for their numbers."""
         return self._pool
+
+    @property
+    def block_size(self) -> int:
+        """The tokens of a KV block."""
+        return self._decoder.block_size
 
     @property
     def cache_form(self) -> str:
@@ -212,7 +221,14 @@ class EngineCore:
             self._decoder, self._pool, tokens, digest + salt, state.cached, self._save_evicted, most_tokens
         )
 
-    def resume(self, state: SequenceState, *, salt: bytes = b"", matcher: Matcher | None = None) -> Sequence:
+    def resume(
+        self,
+        state: SequenceState,
+        *,
+        salt: bytes = b"",
+        matcher: Matcher | None = None,
+        before: Sequence | None = None,
+    ) -> Sequence:
         """Go on with a sequence that another engine of the same model had.
 
         What its full blocks do not hold is computed again: all, if this cache has no room for them.
@@ -222,6 +238,8 @@ class EngineCore:
             salt: as in `add`. For keys and values that are not to be trusted, give one that no other sequence has:
                 others with the same tokens would read them.
             matcher: what the answer keeps to, at the place where it goes on; None leaves it free.
+            before: the sequence that another unit computed: its times and its bill go on, too. None for another
+                server's.
 
         Raises:
             InvalidArgumentError: as `add`; or keys and values are of another model.
@@ -236,6 +254,8 @@ class EngineCore:
         except BaseException:
             self.cancel(sequence)
             raise
+        if before is not None:
+            sequence.follow(before)
         return sequence
 
     def cancel(self, sequence: Sequence) -> None:
@@ -257,7 +277,8 @@ class EngineCore:
         if self._second_tier is not None:
             self._second_tier.restore(self._pool, can_wait=not self._scheduler.num_running)
         plan = self._scheduler.schedule()
-        self.num_planned = len(plan.pieces)
+        self.failure = None
+        self.num_planned, self.num_read, self.num_going = len(plan.pieces), plan.num_read, plan.num_going
         if not plan.pieces:
             self._memory.forget()
             return []
@@ -331,6 +352,7 @@ class EngineCore:
         """End all sequences of a step with an error. It is not known what their blocks hold, so none is put into the
         prefix cache.
         """
+        self.failure = error
         for piece in plan.pieces:
             piece.sequence.error = error
             self._scheduler.cancel(piece.sequence, FinishReason.ERROR)

@@ -74,3 +74,17 @@ class EngineState:
     num_guessed: int
     num_right: int
     disk_blocks: Mapping[str, int]
+
+    def __add__(self, other: "EngineState") -> "EngineState":
+        """What two replicas of a model hold together."""
+        words = dict.fromkeys([*self.disk_blocks, *other.disk_blocks])
+        return EngineState(
+            self.num_running + other.num_running,
+            self.num_waiting + other.num_waiting,
+            self.num_free_blocks + other.num_free_blocks,
+            self.num_used_blocks + other.num_used_blocks,
+            self.num_cached_blocks + other.num_cached_blocks,
+            self.num_guessed + other.num_guessed,
+            self.num_right + other.num_right,
+            {word: self.disk_blocks.get(word, 0) + other.disk_blocks.get(word, 0) for word in words},
+        )

@@ -1,4 +1,6 @@
-"""The engine: a model that generates text for many clients at once. It implements `TextModel`."""
+"""The engine: a model that generates text for many clients at once, on one unit or on several. It implements
+`TextModel`.
+"""
 
 import contextlib
 import logging
@@ -18,19 +20,21 @@ from triune.core.errors import (
     UnsupportedError,
 )
 from triune.core.fair_slots import FairSlots
+from triune.core.power import Power
 from triune.core.statistics import ModelStatistics
 from triune.core.threads import in_thread, in_thread_or_here
+from triune.core.units import Unit
 from triune.engine.admission import Admission, Ticket
-from triune.engine.core import EngineCore
 from triune.engine.counters import EngineCounters, EngineState
 from triune.engine.generation import Delta, Generation, Placement
 from triune.engine.group import Group, resume_group, start_group
 from triune.engine.moving.transfers import Movable, Transfers
 from triune.engine.moving.wire import MovedAnswer
-from triune.engine.sequence import FinishReason
+from triune.engine.replicas.replica import Replica
+from triune.engine.replicas.replicas import Replicas
 from triune.engine.structured.compiler import Grammar
 from triune.engine.text.side import TextSide
-from triune.engine.thread import EngineThread, Job, Output, StepTimes
+from triune.engine.thread import Job, Output, StepTimes
 
 _T = TypeVar("_T")
 
@@ -47,59 +51,57 @@ _MAX_THREADS: Final = 4
 
 
 class Engine:
-    """A `TextModel`. Made and used on the event loop's thread; steps run on a thread of its own.
+    """A `TextModel`. Made and used on the event loop's thread; steps run on a thread of each unit.
 
     Attributes:
-        placement: where the model runs.
         counters: the counts of tokens.
+        replicas: the units that compute it.
     """
 
     def __init__(
         self,
-        core: EngineCore,
+        replicas: Sequence[Replica],
         text: TextSide,
-        placement: Placement,
         clock: Clock,
         *,
         name: str,
         statistics: ModelStatistics | None = None,
-        max_running: int = 64,
         limits: QueueLimits = _DEFAULT_LIMITS,
         close_decoder: Callable[[], None] = lambda: None,
         run_limit_seconds: float = math.inf,
         movable: Movable | None = None,
+        power: Power | None = None,
     ) -> None:
         """Args:
-        core: the engine takes it over.
+        replicas: the units that compute it, the preferred one first; the engine takes them over.
         text: tokenizer and chat template.
-        placement: where the model runs.
         clock: the clock of all measurements.
-        name: the model's name, for errors and for the name of the thread.
+        name: the model's name, for errors and for the names of the threads.
         statistics: the counters; None makes new ones.
-        max_running: the most answers that are computed at the same time, as the core's limits say.
         limits: how many more answers may wait or be unread, and how long they may wait.
-        close_decoder: frees the decoder; called in a thread by `close`.
-        run_limit_seconds: the time limit of a step. After it, all requests get an error, and new ones are refused until
-            the step has ended.
+        close_decoder: frees the decoders; called in a thread by `close`.
+        run_limit_seconds: the time limit of a step. After it, another unit computes its answers, and where there is
+            none, requests get an error, and new ones are refused until the step has ended.
         movable: what it takes to move answers to another server; None if none may be.
+        power: the server's power mode; None for full power.
 
         Raises:
-            NoThreadError: the system cannot start a thread. The caller still owns the decoder then.
+            NoThreadError: the system cannot start a thread. The caller still owns the decoders then.
         """
-        self.placement = placement
         self.counters = EngineCounters()
-        self._core = core
         self._text = text
         self._clock = clock
         self._name = name
         self._close_decoder = close_decoder
-        self._admission = Admission(name, placement.unit, clock, statistics or ModelStatistics(), max_running, limits)
+        statistics = statistics or ModelStatistics()
+        max_running = sum(each.max_answers for each in replicas)
+        self._admission = Admission(name, clock, statistics, max_running, limits)
         self._slots = FairSlots(_MAX_THREADS)
         self._large_slots = FairSlots(max(1, _MAX_THREADS - 1))
         self._longest_token = max(map(len, text.token_bytes), default=1)
         self._groups: dict[Job, Group] = {}
-        self._thread = EngineThread(core, self._receive, clock, name)
-        self._transfers = Transfers(name, movable, core, self._thread)
+        self.replicas = Replicas(replicas, self._receive, clock, name, statistics, power)
+        self._transfers = Transfers(name, movable, self.replicas)
         self._run_limit = RunLimit(clock, run_limit_seconds, self._running_step, self._give_up)
 
     @property
@@ -108,9 +110,14 @@ class Engine:
         return self._admission.statistics
 
     @property
-    def context_tokens(self) -> int:
+    def placement(self) -> Placement:
         """See `TextModel`."""
-        return self._core.context_tokens
+        return self.replicas.all[0].placement
+
+    @property
+    def context_tokens(self) -> int:
+        """See `TextModel`. As many as fit the cache of each unit."""
+        return min(each.core.context_tokens for each in self.replicas.all)
 
     @property
     def can_chat(self) -> bool:
@@ -120,12 +127,18 @@ class Engine:
     @property
     def adapters(self) -> Sequence[str]:
         """See `TextModel`."""
-        return [*self._core.adapters]
+        return [*self.replicas.all[0].core.adapters]
 
     @property
     def state(self) -> EngineState:
-        """What the engine holds at this moment."""
-        return self._core.state()
+        """What all units hold at this moment."""
+        first, *others = self.states.values()
+        return sum(others, first)
+
+    @property
+    def states(self) -> Mapping[Unit, EngineState]:
+        """What each unit holds at this moment."""
+        return {each.placement.unit: each.core.state() for each in self.replicas.all}
 
     async def render(
         self,
@@ -175,6 +188,10 @@ class Engine:
         """See `MovableTextModel`."""
         return await self._transfers.export(request_id, grant)
 
+    async def move(self, request_id: str, unit: Unit) -> None:
+        """See `MovableTextModel`."""
+        await self._transfers.move(request_id, unit)
+
     def resume(self, moved: MovedAnswer) -> AsyncGenerator[Delta]:
         """See `MovableTextModel`."""
         return self._deltas(1, partial(self._resumed, moved))
@@ -198,7 +215,8 @@ class Engine:
             self._cancel_rest(group)
             self._admission.leave(ticket)
             if group is not None and group.is_done:
-                self._admission.succeed(ticket, [answer.usage for answer in group.answers])
+                usages = [answer.usage for answer in group.answers]
+                self._admission.succeed(ticket, usages, usages[0].placements[-1].unit)
             else:
                 self._admission.fail(ticket, failure)
 
@@ -207,7 +225,7 @@ class Engine:
         if not self._admission.refusal:
             why = f"model '{self._name}' is being unloaded and takes no new requests; try again later"
             self._admission.refusal = why
-            self._thread.refuse(why)
+            self.replicas.refuse(why)
 
     async def drain(self) -> None:
         """Wait until no request waits or runs."""
@@ -218,11 +236,11 @@ class Engine:
         self.refuse()
         await self.drain()
         self._run_limit.close()
-        self._thread.stop()
+        self.replicas.stop()
         await in_thread_or_here(self._free)
 
     def _free(self) -> None:
-        self._thread.join()
+        self.replicas.join()
         self._text.constraints.close()
         self._close_decoder()
 
@@ -252,7 +270,7 @@ class Engine:
             shown=text.tokenizer.special_bytes(request.shown_specials),
             grammar=grammar,
         )
-        return self._start(group)
+        return await self._start(group)
 
     async def _resumed(self, moved: MovedAnswer, ticket: Ticket) -> Group:
         """Hand an answer that another server began to the thread."""
@@ -261,39 +279,64 @@ class Engine:
         text = self._text
         resume = partial(resume_group, moved, text.token_bytes, ticket, drops_space=text.drops_space, grammar=grammar)
         group = await self._in_thread(resume, len(moved.state.prompt) + len(moved.state.answer))
-        return self._start(group)
+        return await self._start(group)
 
     async def _grammar(self, request: Generation) -> Grammar | None:
         if request.constraint is None:
             return None
         return await in_thread(self._text.constraints.compile, request.constraint)
 
-    def _start(self, group: Group) -> Group:
+    async def _start(self, group: Group) -> Group:
+        jobs = [answer.job for answer in group.answers]
+        choice = await self.replicas.choose(jobs[0], len(jobs), group.request.unit)
         self._admission.require_open()
         self._transfers.add(group)
-        for answer in group.answers:
-            self._groups[answer.job] = group
+        for job in jobs:
+            self._groups[job] = group
         self._run_limit.watch()
-        self._thread.add(group.answers[0].job)
+        self.replicas.add(jobs, choice)
         return group
 
-    def _running_step(self) -> Iterator[tuple[EngineThread, int]]:
-        """The step that runs and when it began; between steps, one that begins now, if any request is under way."""
-        if self._groups and not self._admission.stalled:
-            began_ns = self._thread.step_began_ns
-            yield self._thread, self._clock.now_ns() if began_ns is None else began_ns
+    def _running_step(self) -> Iterator[tuple[Replica, int]]:
+        """The steps that run and when they began; between steps, one that begins now, if any request is under way."""
+        for each in self.replicas.all:
+            if each.jobs and not each.stalled:
+                began_ns = each.thread.step_began_ns
+                yield each, self._clock.now_ns() if began_ns is None else began_ns
 
-    def _give_up(self, _: EngineThread) -> None:
-        """Fail all requests, since a step exceeds its time limit. No library can interrupt it."""
-        why = f"a step of model '{self._name}' did not end within {self._run_limit.seconds:g} s"
-        self._admission.stalled = f"{why}, and runs on; try again later, or load the model again"
+    def _give_up(self, replica: Replica) -> None:
+        """Give up a step that exceeds its time limit. No library can interrupt it. Other units compute its answers, as
+        far as there are others; else their requests fail.
+        """
+        where = f" on '{replica.placement.unit.value}'" if len(self.replicas.all) > 1 else ""
+        why = f"a step of model '{self._name}'{where} did not end within {self._run_limit.seconds:g} s"
+        replica.stalled = f"{why}, and runs on; try again later, or load the model again"
+        if all(each.stalled for each in self.replicas.all):
+            self._admission.stalled = replica.stalled
         error = UnavailableError(
             f"{why}, and its answers were given up; allow it more by --run-timeout-secs, or by the model's parameter "
             "'run_timeout_secs'"
         )
         _log.error("%s", error)
-        for group in dict.fromkeys(self._groups.values()):
-            group.fail(error)
+        for job in list(replica.jobs):
+            # Those that follow another one go on with it.
+            if job in replica.jobs and not self._retry(job, str(error)):
+                self._groups[job].fail(error)
+
+    def _retry(self, job: Job, why: str) -> bool:
+        """Have another unit compute a job whose unit failed. Returns whether one does."""
+        group = self._groups.get(job)
+        if group is None:
+            return False
+        answer = group.answers[job.index]
+        other = self.replicas.retried(job, answer.num_tokens, why)
+        if other is None:
+            return False
+        del self._groups[job]
+        self._groups[other] = group
+        answer.job = other
+        self._run_limit.watch()
+        return True
 
     def _cancel_rest(self, group: Group | None) -> None:
         """Forget the answers of a request, and cancel those that are not finished."""
@@ -303,34 +346,33 @@ class Engine:
         for answer in group.answers:
             del self._groups[answer.job]
             if answer.finish_reason is None:
-                self._thread.cancel(answer.job)
+                self.replicas.cancel(answer.job)
+            self.replicas.forget(answer.job, answer.num_tokens)
 
-    def _receive(self, outputs: list[Output], times: StepTimes) -> None:
-        """Pass the outputs of a step on to their requests. The thread goes on meanwhile."""
+    def _receive(self, replica: Replica, outputs: list[Output], times: StepTimes) -> None:
+        """Pass the outputs of a unit's step on to their requests. Its thread goes on meanwhile."""
         self._admission.stalled = ""
+        self.replicas.count(replica, outputs, times)
+        unit = replica.placement.unit
         for output in outputs:
             # A request that was cancelled is unknown here.
             group = self._groups.get(output.job)
-            if group is None:
+            if group is None or (output.can_retry and self._retry(output.job, str(output.error))):
                 continue
             try:
-                self._pass_on(group, output, times.ended_ns)
+                self._pass_on(group, output, times.ended_ns, unit)
             except Exception as error:  # noqa: BLE001 - a defect fails this request, and no other
                 _log.exception("model '%s': a token could not be passed on", self._name)
                 group.fail(InternalError(f"a token could not be passed on: {type(error).__name__}: {error}"))
         if times.num_sequences:
-            self._admission.record_step(times.num_sequences, times.ended_ns - times.started_ns)
+            self._admission.record_step(times.num_sequences, times.ended_ns - times.started_ns, unit)
 
-    def _pass_on(self, group: Group, output: Output, now_ns: int) -> None:
+    def _pass_on(self, group: Group, output: Output, now_ns: int, unit: Unit) -> None:
         answer = group.answers[output.job.index]
         # The thread may have computed one more token before it heard of a stop text.
         if answer.finish_reason is not None:
             return
         self._admission.begin(group.ticket)
-        if output.finish_reason is FinishReason.MOVED:
-            answer.move()
-            group.tell()
-            return
         if output.sample is None:
             group.fail(output.error or InternalError("the engine ended an answer without saying why"))
             return
@@ -340,7 +382,8 @@ class Engine:
         else:
             num_cached = output.job.sequence.num_cached_tokens if output.job.sequence is not None else 0
             self.counters.count_first(seconds, len(output.job.prompt), num_cached)
+        answer.units[unit] = answer.units.get(unit, 0) + 1
         answer.add(output.sample, output.finish_reason, now_ns)
         if answer.finish_reason is not None and output.finish_reason is None:
-            self._thread.cancel(answer.job)
+            self.replicas.cancel(answer.job)
         group.tell()

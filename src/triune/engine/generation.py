@@ -36,6 +36,7 @@ class Generation:
         constraint: the form of the answers; None leaves them free. An answer ends where its form does.
         adapter: the name of the LoRA adapter that answers (`TextModel.adapters`); None for the model as it is.
         id: names the request, so that another server can go on with its answer (`moving.movable`); empty if none may.
+        unit: the unit that computes it; None leaves the choice to the model.
     """
 
     prompt: str | Sequence[int]
@@ -53,6 +54,7 @@ class Generation:
     constraint: Constraint | None = None
     adapter: str | None = None
     id: str = ""
+    unit: Unit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Usage:
         first_token_ns: from the request's arrival to its first token.
         total_ns: from the request's arrival to its last token.
         bill: its joules; None where energy is not metered.
+        placements: where it was computed, in that order, each with the reason.
+        units: for each unit the tokens of the answer that it gave.
     """
 
     num_prompt_tokens: int
@@ -93,6 +97,8 @@ class Usage:
     first_token_ns: int = 0
     total_ns: int = 0
     bill: Bill | None = None
+    placements: tuple["Placement", ...] = ()
+    units: Mapping[Unit, int] = field(default_factory=dict[Unit, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,9 @@ class TextModel(Protocol):
 
     @property
     def placement(self) -> Placement:
-        """Where the model runs."""
+        """Where the model runs: on the first of its units, if it has several. `Usage.placements` says where an answer
+        was computed.
+        """
         ...
 
     async def render(

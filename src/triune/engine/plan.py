@@ -59,6 +59,16 @@ class Plan:
         return all(piece.sequence.takes_best for piece in self.choosing)
 
     @property
+    def num_going(self) -> int:
+        """The sequences of which nothing but the next token is computed, with guesses of those that follow it."""
+        return sum(piece.end - piece.begin == 1 for piece in self.pieces)
+
+    @property
+    def num_read(self) -> int:
+        """The tokens of all other sequences: prompts, and answers that are computed again."""
+        return sum(piece.num_tokens for piece in self.pieces if piece.end - piece.begin > 1)
+
+    @property
     def num_tokens(self) -> int:
         """The tokens of the step."""
         return sum(piece.num_tokens for piece in self.pieces)

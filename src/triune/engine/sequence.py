@@ -105,6 +105,16 @@ class Sequence:
         """Begin with the prompt."""
         self.tokens = list(self.prompt)
 
+    def follow(self, other: "Sequence") -> None:
+        """Take over the times and the bill of the sequence that another unit computed before this one goes on."""
+        if other.started_ns is not None:
+            self.started_ns, self.num_cached_tokens = other.started_ns, other.num_cached_tokens
+        self.arrived_ns = other.arrived_ns
+        if self.bill is not None and other.bill is not None:
+            for accountant in self.bill.accountants:
+                other.bill.join(accountant)
+            self.bill = other.bill
+
     @property
     def num_answered(self) -> int:
         """The number of tokens in the answer so far."""

@@ -15,6 +15,7 @@ from triune.core.clock import Clock
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.threads import start_thread
 from triune.engine.core import EngineCore
+from triune.engine.generation import Placement
 from triune.engine.memory import Memory
 from triune.engine.moving.state import KeysAndValues, SequenceState
 from triune.engine.rules import TokenRules
@@ -51,9 +52,12 @@ class Job:
         salt: names the memory.
         state: where the answer goes on, if another engine began it; forgotten when it has begun here. Its parameters
             then count, not those above.
+        before: what another unit of the same model computed of it; None if none did.
         followers: other answers to the same prompt. They begin when this one has its first token, so that they find the
             prompt's blocks in the prefix cache.
         is_cancelled: set by the event loop. The job does not begin then.
+        is_retried: whether another unit failed at it.
+        placements: where it was computed, in that order. Used on the event loop's thread.
         sequence: what the engine computes; None before it begins.
     """
 
@@ -68,8 +72,11 @@ class Job:
     memory: Memory | None = None
     salt: bytes = b""
     state: SequenceState | None = None
+    before: Sequence | None = None
     followers: tuple["Job", ...] = ()
     is_cancelled: bool = False
+    is_retried: bool = False
+    placements: list[Placement] = field(default_factory=list[Placement])
     sequence: Sequence | None = field(default=None, init=False)
 
 
@@ -81,20 +88,34 @@ class Output(NamedTuple):
         sample: the token; None if the job failed.
         finish_reason: why the job ended with this step; None if it goes on.
         error: why the job failed; else None.
+        can_retry: whether it failed with the unit, and not by itself, so that another unit may compute it.
     """
 
     job: Job
     sample: Sample | None
     finish_reason: FinishReason | None
     error: TriuneError | None = None
+    can_retry: bool = False
 
 
 class StepTimes(NamedTuple):
-    """When a step ran, on the engine's clock, and how many sequences it computed."""
+    """When a step ran, and what it computed.
+
+    Attributes:
+        started_ns: when it began, on the engine's clock.
+        ended_ns: when it ended.
+        num_sequences: the sequences that it computed.
+        num_read: the tokens of prompts that it read.
+        num_answers: the sequences that it computed nothing but the next token of.
+        failure: why the whole step failed; None if it did not.
+    """
 
     started_ns: int
     ended_ns: int
     num_sequences: int
+    num_read: int = 0
+    num_answers: int = 0
+    failure: TriuneError | None = None
 
 
 Receive: TypeAlias = Callable[[list[Output], StepTimes], None]
@@ -106,6 +127,7 @@ class EngineThread:
 
     Attributes:
         step_began_ns: when the running step began; None between steps. Any thread may ask.
+        failure: why it computes no more; None while it does. Any thread may ask.
     """
 
     def __init__(self, core: EngineCore, receive: Receive, clock: Clock, name: str) -> None:
@@ -130,7 +152,7 @@ class EngineThread:
         """Jobs of other engines, whose keys and values are being written to the cache, a part before each step."""
         self.step_began_ns: int | None = None
         self._is_closing = False
-        self._failure: TriuneError | None = None
+        self.failure: TriuneError | None = None
         self._thread = start_thread(self._work, name)
 
     def add(self, job: Job) -> None:
@@ -143,7 +165,7 @@ class EngineThread:
         self._commands.put(partial(self._cancel, job))
 
     async def export(self, job: Job, *, form: str = "", max_tokens: int | None = None) -> SequenceState:
-        """Take a job out between two steps: see `EngineCore.export`. Its last output says that it was moved.
+        """Take a job out between two steps: see `EngineCore.export`. All its outputs are received before this returns.
 
         Raises:
             UnavailableError: the job has ended. And as `EngineCore.export`.
@@ -152,8 +174,6 @@ class EngineThread:
         def export() -> SequenceState:
             state = self._core.export(sequence := self._running(job), form=form, max_tokens=max_tokens)
             del self._jobs[sequence]
-            now_ns = self._clock.now_ns()
-            self._send([Output(job, None, FinishReason.MOVED)], StepTimes(now_ns, now_ns, 0))
             return state
 
         return await self._call(export)
@@ -174,16 +194,16 @@ class EngineThread:
         has_checked = True
         while not self._is_closing:
             try:
-                is_idle = (self._core.is_idle and not self._moving) or self._failure is not None
+                is_idle = (self._core.is_idle and not self._moving) or self.failure is not None
                 if is_idle and not self._wait(has_checked):
                     has_checked = True
                     self._core.check()
                 while not self._commands.empty():
                     self._commands.get()()
-                if self._moving and self._failure is None:
+                if self._moving and self.failure is None:
                     has_checked = False
                     self._move_part()
-                if not self._core.is_idle and self._failure is None:
+                if not self._core.is_idle and self.failure is None:
                     has_checked = False
                     self._step()
             except Exception as error:  # noqa: BLE001 - a defect fails the jobs, and the thread goes on
@@ -207,26 +227,30 @@ class EngineThread:
             self.step_began_ns = None
         ended_ns = self._clock.now_ns()
         outputs: list[Output] = []
+        failure = self._core.failure
         for place, (sequence, sample) in enumerate(results):
             job = self._jobs[sequence]
             if place + 1 < len(results) and results[place + 1][0] is sequence:
                 outputs.append(Output(job, sample, None))
                 continue
-            outputs.append(Output(job, sample, sequence.finish_reason, sequence.error))
+            can_retry = failure is not None and sequence.error is failure
+            outputs.append(Output(job, sample, sequence.finish_reason, sequence.error, can_retry))
             if sequence.finish_reason is not None:
                 del self._jobs[sequence]
             if job.followers:
                 followers, job.followers = job.followers, ()
                 for follower in followers:
                     self._add(follower)
-        self._send(outputs, StepTimes(started_ns, ended_ns, self._core.num_planned))
+        core = self._core
+        self._send(outputs, StepTimes(started_ns, ended_ns, core.num_planned, core.num_read, core.num_going, failure))
 
     def _add(self, job: Job) -> None:
         if job.is_cancelled:
             return
         try:
-            if self._failure is not None:
-                raise self._failure
+            if self.failure is not None:
+                self._fail([job], self.failure, can_retry=True)
+                return
             if job.state is not None:
                 self._moving.append(job)
                 return
@@ -260,15 +284,16 @@ class EngineThread:
                 return
             job.state = None
             # What did not fit the cache is computed, as prompts are.
-            job.sequence = self._core.resume(replace(state, cached=KeysAndValues()), salt=job.salt, matcher=job.matcher)
+            state = replace(state, cached=KeysAndValues())
+            job.sequence = self._core.resume(state, salt=job.salt, matcher=job.matcher, before=job.before)
         except TriuneError as error:
-            self._fail([job], error)
+            self._fail([job], error, can_retry=job.before is not None)
         else:
             self._jobs[job.sequence] = job
 
     def _running(self, job: Job) -> Sequence:
         if job.sequence is None or self._jobs.get(job.sequence) is not job:
-            raise UnavailableError("the answer has ended, so that it cannot be moved")
+            raise UnavailableError("the answer has ended, or is just being moved, so that it cannot be moved")
         return job.sequence
 
     async def _call(self, work: Callable[[], _T]) -> _T:
@@ -300,8 +325,9 @@ class EngineThread:
             if sequence.started_ns is None and not job.index:
                 self._cancel(job)
                 self._fail([job, *job.followers], UnavailableError(why))
-        moving = [job for job in self._moving if not job.is_cancelled]
-        self._moving.clear()
+        moving = [job for job in self._moving if not job.is_cancelled and job.before is None]
+        for job in moving:
+            self._moving.remove(job)
         if moving:
             self._fail(moving, UnavailableError(why))
 
@@ -309,24 +335,24 @@ class EngineThread:
         self._is_closing = True
         for job in list(self._jobs.values()):
             self._cancel(job)
-        if self._failure is None:
+        if self.failure is None:
             self._core.check()
         self._core.close()
 
     def _break(self, error: Exception) -> None:
         """Fail all jobs, and those that come."""
-        self._failure = InternalError(
+        self.failure = InternalError(
             f"the engine's bookkeeping failed: {type(error).__name__}: {error}; load the model again"
         )
-        self._failure.__cause__ = error
+        self.failure.__cause__ = error
         jobs = [*self._jobs.values(), *self._moving]
         self._jobs.clear()
         self._moving.clear()
-        self._fail([each for job in jobs for each in (job, *job.followers)], self._failure)
+        self._fail(jobs, self.failure, can_retry=True)
 
-    def _fail(self, jobs: list[Job], error: TriuneError) -> None:
+    def _fail(self, jobs: list[Job], error: TriuneError, *, can_retry: bool = False) -> None:
         now_ns = self._clock.now_ns()
-        outputs = [Output(job, None, FinishReason.ERROR, error) for job in jobs]
+        outputs = [Output(job, None, FinishReason.ERROR, error, can_retry) for job in jobs]
         self._send(outputs, StepTimes(now_ns, now_ns, 0))
 
     def _send(self, outputs: list[Output], times: StepTimes) -> None:

@@ -27,6 +27,8 @@ from triune.engine.encoder import TextEncoder
 from triune.engine.encoder_servable import EncoderServable
 from triune.engine.engine import Engine
 from triune.engine.generation import Placement
+from triune.engine.replicas.rates import Rates
+from triune.engine.replicas.replica import Replica
 from triune.engine.servable import TextServable
 from triune.engine.text.side import TextSide
 from triune.scheduling.dispatcher import Dispatcher
@@ -138,9 +140,8 @@ TENSOR_SERVABLES: Mapping[str, Callable[[], Servable]] = {
 def text_model() -> Servable:
     clock, decoder = MonotonicClock(), ScriptedDecoder(lambda position: ord("0") + position % 10)
     engine = Engine(
-        EngineCore(decoder, VOCAB, clock),
+        [Replica(EngineCore(decoder, VOCAB, clock), _PLACEMENT, Rates(512))],
         TextSide.of(byte_tokenizer(), None, VOCAB),
-        _PLACEMENT,
         clock,
         name="doubler",
         close_decoder=decoder.close,

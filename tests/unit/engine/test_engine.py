@@ -411,7 +411,7 @@ async def test_broken_bookkeeping_fails_all_and_is_told(
     engine = None
     with contextlib.suppress(AssertionError):
         async with scripted_engine(decoder) as engine:
-            core = engine._core
+            core = engine.replicas.all[0].core
             monkeypatch.setattr(core._scheduler, "update", lambda *_: 1 / 0)
             with pytest.raises(InternalError, match="bookkeeping failed: ZeroDivisionError"):
                 await asyncio.wait_for(text_of(engine, asked()), 10)

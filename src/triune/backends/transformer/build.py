@@ -36,6 +36,8 @@ from triune.engine.engine import Engine
 from triune.engine.generation import Placement
 from triune.engine.kv.second_tier import SecondTier
 from triune.engine.moving.transfers import Movable
+from triune.engine.replicas.rates import Rates
+from triune.engine.replicas.replica import Replica
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.servable import TextServable
 from triune.engine.speculation.draft import DraftModel
@@ -245,18 +247,18 @@ def assemble_transformer(
         decoder, build.vocab_size, clock, build.limits, proposer, _second_tier(build), build.adapters, account, power
     )
     try:
+        placement = Placement(decoder.unit, build.runtime, decoder.precision, _reason(build))
         engine = Engine(
-            core,
+            [Replica(core, placement, Rates(build.limits.step_tokens), max_answers=build.limits.sequences)],
             build.text,
-            Placement(decoder.unit, build.runtime, decoder.precision, _reason(build)),
             clock,
             name=config.name,
             statistics=statistics,
-            max_running=build.limits.sequences,
             limits=limits.queue,
             close_decoder=build.close_decoders,
             run_limit_seconds=limits.run_seconds,
             movable=build.movable,
+            power=power,
         )
     except NoThreadError:
         core.close()

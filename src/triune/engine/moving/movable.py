@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol, runtime_checkable
 
+from triune.core.units import Unit
 from triune.engine.generation import Delta, Placement
 from triune.engine.moving.wire import MovedAnswer
 
@@ -31,6 +32,16 @@ class MovableTextModel(Protocol):
             NotFoundError: there is no such answer.
             UnsupportedError: it may call tools, or the model's weights have no key.
             UnavailableError: it ended meanwhile, or its size is beyond what was granted.
+        """
+        ...
+
+    async def move(self, request_id: str, unit: Unit) -> None:
+        """Have another unit of this model go on with an answer; its generator goes on.
+
+        Raises:
+            NotFoundError: there is no such answer.
+            InvalidArgumentError: the model does not run on the unit.
+            UnavailableError: it ended meanwhile.
         """
         ...
 

@@ -13,11 +13,10 @@ from triune.core.errors import (
     UnsupportedError,
 )
 from triune.core.printable import printable
-from triune.engine.core import EngineCore
+from triune.core.units import Unit
 from triune.engine.group import Group
 from triune.engine.moving.wire import MovedAnswer
-from triune.engine.sequence import FinishReason
-from triune.engine.thread import EngineThread
+from triune.engine.replicas.replicas import Replicas
 
 _MORE_TOKENS: Final = 64
 """So many tokens may come between the request for an export and the copy of keys and values."""
@@ -44,17 +43,16 @@ class Movable:
 class Transfers:
     """Used on the event loop's thread."""
 
-    def __init__(self, name: str, movable: Movable | None, core: EngineCore, thread: EngineThread) -> None:
+    def __init__(self, name: str, movable: Movable | None, replicas: Replicas) -> None:
         """Args:
         name: the model's name.
-        movable: None if no answer may be moved.
-        core: the engine's.
-        thread: the core's.
+        movable: None if no answer may be moved to another server.
+        replicas: compute the answers.
         """
         self._name = name
         self._movable = movable
-        self._core = core
-        self._thread = thread
+        self._replicas = replicas
+        self._adapters = replicas.all[0].core.adapters
         self._groups: dict[str, Group] = {}
 
     def holds(self, request_id: str) -> bool:
@@ -79,10 +77,7 @@ class Transfers:
 
     async def export(self, request_id: str, grant: Callable[[int], object]) -> MovedAnswer:
         """See `MovableTextModel.export`."""
-        shown = printable(request_id[:64])
-        group = self._groups.get(request_id)
-        if group is None:
-            raise NotFoundError(f"model '{self._name}' has no answer '{shown}' under way")
+        group, shown = self._group(request_id), printable(request_id[:64])
         (answer,), request = group.answers, group.request
         movable = self._movable
         if request.shown_specials or movable is None:
@@ -91,11 +86,24 @@ class Transfers:
         max_tokens = len(answer.job.prompt) + answer.num_tokens + _MORE_TOKENS
         # Keys and values, and the bytes that are written of them.
         grant(2 * max_tokens * movable.token_bytes)
-        state = await self._thread.export(answer.job, max_tokens=max_tokens)
-        if answer.finish_reason is not FinishReason.MOVED:
+        state = await self._replicas.of(answer.job).thread.export(answer.job, max_tokens=max_tokens)
+        if answer.finish_reason is not None:
             raise UnavailableError(f"answer '{shown}' ended while it was being moved")
-        digest = self._core.adapters[state.adapter] if state.adapter is not None else b""
+        answer.move()
+        group.tell()
+        digest = self._adapters[state.adapter] if state.adapter is not None else b""
         return MovedAnswer(self._name, movable.weights_key, digest, request, state)
+
+    async def move(self, request_id: str, unit: Unit) -> None:
+        """See `MovableTextModel.move`."""
+        (answer,) = self._group(request_id).answers
+        await self._replicas.move(answer.job, self._replicas.on(unit), "asked", "it was asked for")
+
+    def _group(self, request_id: str) -> Group:
+        group = self._groups.get(request_id)
+        if group is None:
+            raise NotFoundError(f"model '{self._name}' has no answer '{printable(request_id[:64])}' under way")
+        return group
 
     def check(self, moved: MovedAnswer) -> None:
         """Check that an answer is of this model's weights, and of one of its LoRA adapters.
@@ -110,7 +118,7 @@ class Transfers:
                 f"{key.hex() or 'none with a key'}: import it where the same files are served"
             )
         name = moved.state.adapter
-        if name is not None and self._core.adapters.get(name) != moved.adapter:
+        if name is not None and self._adapters.get(name) != moved.adapter:
             raise InvalidArgumentError(
                 f"the sequence is of LoRA adapter '{printable(name[:128])}', which model '{self._name}' does not have "
                 "with the same weights: load the same files"

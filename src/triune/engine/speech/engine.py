@@ -88,9 +88,9 @@ class SpeechEngine:
         self._name = name
         self._max_seconds = max_seconds
         self._close_decoder = close_decoder
-        self._admission = Admission(name, placement.unit, clock, statistics, max_running, limits)
+        self._admission = Admission(name, clock, statistics, max_running, limits)
         self._running = asyncio.Semaphore(max_running)
-        self._jobs = Jobs(core, self._admission, clock, name)
+        self._jobs = Jobs(core, self._admission, placement.unit, clock, name)
         self._reader = WindowReader(self._jobs, config, special, tokenizer, core.context_tokens)
 
     @property
@@ -135,7 +135,7 @@ class SpeechEngine:
         finally:
             self._admission.leave(ticket)
             if usages:
-                self._admission.succeed(ticket, usages)
+                self._admission.succeed(ticket, usages, self.placement.unit)
             else:
                 self._admission.fail(ticket, failure)
 

@@ -4,6 +4,7 @@ import asyncio
 
 from triune.core.clock import Clock
 from triune.core.errors import InternalError
+from triune.core.units import Unit
 from triune.engine.admission import Admission
 from triune.engine.core import EngineCore
 from triune.engine.sequence import Sequence
@@ -13,10 +14,11 @@ from triune.engine.thread import EngineThread, Job, Output, StepTimes
 class Jobs:
     """Hands jobs to the engine's thread, which computes all of them together. Used on the event loop's thread."""
 
-    def __init__(self, core: EngineCore, admission: Admission, clock: Clock, name: str) -> None:
+    def __init__(self, core: EngineCore, admission: Admission, unit: Unit, clock: Clock, name: str) -> None:
         """Args:
         core: the thread takes it over.
         admission: counts the steps.
+        unit: where the steps run.
         clock: the clock of the steps.
         name: the thread's name.
 
@@ -24,6 +26,7 @@ class Jobs:
             NoThreadError: the system cannot start a thread.
         """
         self._admission = admission
+        self._unit = unit
         self._waiting: dict[Job, asyncio.Future[Sequence]] = {}
         self._thread = EngineThread(core, self._receive, clock, name)
 
@@ -62,4 +65,4 @@ class Jobs:
             else:
                 future.set_result(sequence)
         if times.num_sequences:
-            self._admission.record_step(times.num_sequences, times.ended_ns - times.started_ns)
+            self._admission.record_step(times.num_sequences, times.ended_ns - times.started_ns, self._unit)

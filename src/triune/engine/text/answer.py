@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from triune.core.errors import InvalidArgumentError
+from triune.core.units import Unit
 from triune.engine.generation import Delta, Generation, TokenLogprob, Usage
 from triune.engine.sampling.sampler import Sample
 from triune.engine.sequence import FinishReason
@@ -21,6 +22,7 @@ class Answer:
         num_tokens: the tokens so far.
         last_ns: when its last token was computed; at first, when the request arrived.
         finish_reason: why it has ended; None while it goes on.
+        units: for each unit the tokens that it gave.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Answer:
         self.num_tokens = 0
         self.last_ns = arrived_ns
         self.finish_reason: FinishReason | None = None
+        self.units: dict[Unit, int] = {}
         self._request = request
         self._token_bytes = token_bytes
         self._arrived_ns = arrived_ns
@@ -131,7 +134,7 @@ class Answer:
     @property
     def usage(self) -> Usage:
         """What it has cost so far; it must have begun."""
-        sequence = self.job.sequence
+        sequence = self.job.sequence or self.job.before
         assert sequence is not None
         started_ns = self.last_ns if sequence.started_ns is None else sequence.started_ns
         return Usage(
@@ -142,6 +145,8 @@ class Answer:
             self._first_ns - self._arrived_ns,
             self.last_ns - self._arrived_ns,
             sequence.bill,
+            tuple(self.job.placements),
+            self.units,
         )
 
     def _logprob(self, sample: Sample) -> TokenLogprob:

@@ -1,0 +1,100 @@
+"""How long the steps of a replica take, as measured: when it was loaded, and by each step since."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+_WEIGHT: Final = 0.2
+"""What a new measurement counts for against the mean of those before it."""
+
+
+class Curve:
+    """Durations by size: a moving mean for each power of two, with lines between them."""
+
+    def __init__(self) -> None:
+        self._points: dict[int, tuple[float, float]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything was measured."""
+        return bool(self._points)
+
+    def record(self, size: int, duration_ns: float) -> None:
+        """Take a measurement; `size` is 1 or more."""
+        key = size.bit_length()
+        known = self._points.get(key)
+        if known is None:
+            self._points[key] = (size, duration_ns)
+            return
+        self._points[key] = (known[0] + _WEIGHT * (size - known[0]), known[1] + _WEIGHT * (duration_ns - known[1]))
+
+    def of(self, size: float) -> float:
+        """The expected duration in nanoseconds; 0 if nothing was measured.
+
+        Below the smallest size that was measured it is that one's. Above the largest it grows in proportion.
+        """
+        points = sorted(self._points.values())
+        if not points:
+            return 0.0
+        if size <= points[0][0]:
+            return points[0][1]
+        for (low, low_ns), (high, high_ns) in pairwise(points):
+            if size <= high:
+                return low_ns + (high_ns - low_ns) * (size - low) / (high - low)
+        return points[-1][1] * size / points[-1][0]
+
+
+@dataclass(slots=True)
+class Speeds:
+    """What steps take in one situation.
+
+    Attributes:
+        prompts: by the tokens of prompts that a step reads; the time for answers in the same step is taken off.
+        answers: by the answers that a step gives a token to.
+    """
+
+    prompts: Curve = field(default_factory=Curve)
+    answers: Curve = field(default_factory=Curve)
+
+    def record(self, num_prompt_tokens: int, num_answers: int, duration_ns: int) -> None:
+        """Take a step with so many tokens of prompts, and so many answers that go on."""
+        if not num_prompt_tokens:
+            if num_answers:
+                self.answers.record(num_answers, duration_ns)
+            return
+        least = duration_ns * num_prompt_tokens / (num_prompt_tokens + num_answers)
+        rest = duration_ns - (self.answers.of(num_answers) if num_answers else 0.0)
+        self.prompts.record(num_prompt_tokens, max(rest, least))
+
+
+class Rates:
+    """The measured speeds of one replica.
+
+    Attributes:
+        alone: while no other replica of the model computes.
+        beside: while another one does: units share cores and memory.
+        out_ns: what it takes to copy the keys and values of a token out of its cache.
+        in_ns: what it takes to write those of a token to its cache.
+    """
+
+    def __init__(self, step_tokens: int) -> None:
+        """`step_tokens` is the most tokens of a step."""
+        self.alone = Speeds()
+        self.beside = Speeds()
+        self.out_ns = 0.0
+        self.in_ns = 0.0
+        self._step_tokens = step_tokens
+
+    def record(self, num_prompt_tokens: int, num_answers: int, duration_ns: int, *, is_beside: bool) -> None:
+        """Take a step: see `Speeds.record`."""
+        (self.beside if is_beside else self.alone).record(num_prompt_tokens, num_answers, duration_ns)
+
+    def prompt_ns(self, num_tokens: int, *, is_beside: bool) -> float:
+        """The time to read so many tokens of prompts, in as many steps as they need."""
+        curve = self.beside.prompts if is_beside and self.beside.prompts else self.alone.prompts
+        whole, rest = divmod(num_tokens, self._step_tokens)
+        return whole * curve.of(self._step_tokens) + (curve.of(rest) if rest else 0.0)
+
+    def answer_ns(self, num_answers: int, *, is_beside: bool) -> float:
+        """The time of a step that gives a token to so many answers."""
+        curve = self.beside.answers if is_beside and self.beside.answers else self.alone.answers
+        return curve.of(num_answers)

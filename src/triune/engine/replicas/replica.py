@@ -1,0 +1,172 @@
+"""One of the units that compute a text model: its decoder, cache and thread, and what it has to do."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from triune.core.clock import Clock
+from triune.core.errors import InternalError
+from triune.engine.core import EngineCore
+from triune.engine.generation import Placement
+from triune.engine.kv.hashes import block_hashes
+from triune.engine.replicas.rates import Rates
+from triune.engine.replicas.router import Outlook
+from triune.engine.thread import EngineThread, Job, Output, StepTimes
+from triune.hardware.heat.slowing import SpeedWatch
+
+_AGAIN_NS: Final = 10_000_000_000
+"""After a step that failed, a unit gets no new answers for so long, and twice as long after each further failure."""
+
+_MOST_DOUBLINGS: Final = 5
+
+Received: TypeAlias = Callable[["Replica", list[Output], StepTimes], None]
+"""Called on the event loop's thread after each step of a replica that gave something."""
+
+
+@dataclass(slots=True)
+class Left:
+    """What is left of an answer.
+
+    Attributes:
+        num_prompt_tokens: tokens of its prompt to read; 0 after its first token.
+        num_tokens: the tokens that it is still expected to get, at least 1.
+        then: the replica that goes on with it after its first token; None for this one.
+        is_stuck: whether it could not be moved.
+    """
+
+    num_prompt_tokens: int
+    num_tokens: int
+    then: "Replica | None" = None
+    is_stuck: bool = False
+
+
+class Replica:
+    """Used on the event loop's thread.
+
+    Attributes:
+        core: used by its thread, but for what any thread may ask.
+        placement: its unit, runtime and precision.
+        rates: how long its steps take.
+        max_answers: the most answers that it computes at the same time.
+        is_emulated: whether its unit is.
+        speed: notices that it slows down.
+        stalled: why its running step counts as given up; empty if it does not.
+        drained: why it gets no new answers; empty if it does.
+        jobs: the answers that it computes, with what is left of each.
+    """
+
+    def __init__(
+        self, core: EngineCore, placement: Placement, rates: Rates, *, max_answers: int = 64, is_emulated: bool = False
+    ) -> None:
+        """Args:
+        core: the replica takes it over.
+        placement: where it runs.
+        rates: what was measured of it so far.
+        max_answers: the most sequences of its steps.
+        is_emulated: whether its unit is emulated: it then computes only what names it, or what no other unit can.
+        """
+        self.core = core
+        self.placement = placement
+        self.rates = rates
+        self.max_answers = max_answers
+        self.is_emulated = is_emulated
+        self.speed = SpeedWatch()
+        self.stalled = ""
+        self.drained = ""
+        self.jobs: dict[Job, Left] = {}
+        self._num_prompt_tokens = 0
+        self._num_left = 0
+        self._num_failures = 0
+        self._failed_ns = 0
+        self._failure = ""
+        self._thread: EngineThread | None = None
+
+    @property
+    def thread(self) -> EngineThread:
+        """Its thread, once it was started."""
+        if self._thread is None:
+            raise InternalError("a replica was not started")
+        return self._thread
+
+    def start(self, receive: Received, clock: Clock, name: str) -> None:
+        """Start its thread. Raises NoThreadError."""
+        self._thread = EngineThread(self.core, lambda outputs, times: receive(self, outputs, times), clock, name)
+
+    def add(self, job: Job, left: Left) -> None:
+        """Count a job as one that it computes."""
+        self.jobs[job] = left
+        self._num_prompt_tokens += left.num_prompt_tokens
+        self._num_left += left.num_tokens
+
+    def forget(self, job: Job) -> Left | None:
+        """Count a job no more; None if it does not compute it."""
+        left = self.jobs.pop(job, None)
+        if left is not None:
+            self._num_prompt_tokens -= left.num_prompt_tokens
+            self._num_left -= left.num_tokens
+        return left
+
+    def gave(self, job: Job) -> None:
+        """Count a token of a job."""
+        left = self.jobs.get(job)
+        if left is None:
+            return
+        self._num_prompt_tokens -= left.num_prompt_tokens
+        left.num_prompt_tokens = 0
+        if left.num_tokens > 1:
+            left.num_tokens -= 1
+            self._num_left -= 1
+
+    def count_step(self, times: StepTimes) -> None:
+        """Count a step, which may have failed."""
+        if times.failure is not None:
+            self._failure, self._failed_ns = str(times.failure), times.ended_ns
+            self._num_failures += 1
+        elif times.num_sequences:
+            self._num_failures = 0
+
+    def refusal(self, now_ns: int) -> str:
+        """Why it gets no new answers now; empty if it does."""
+        if self.thread.failure is not None:
+            return f"'{self.placement.unit.value}' is lost: {self.thread.failure}"
+        if self.stalled or self.drained:
+            return self.stalled or self.drained
+        waiting_ns = _AGAIN_NS << min(self._num_failures - 1, _MOST_DOUBLINGS) if self._num_failures else 0
+        if now_ns < self._failed_ns + waiting_ns:
+            return f"a step failed on '{self.placement.unit.value}': {self._failure}"
+        return ""
+
+    def num_cached(self, tokens: Sequence[int], adapter: str | None) -> int:
+        """How many of a prompt's tokens are in its prefix cache. Any thread may ask; it takes time with the prompt."""
+        size = self.core.block_size
+        salt = self.core.adapters.get(adapter, b"") if adapter is not None else b""
+        return len(self.core.pool.find(block_hashes(tokens[:-1], size, salt))) * size
+
+    def outlook(self, num_cached: int = 0, without: Collection[Job] = ()) -> Outlook:
+        """How the router sees it.
+
+        Args:
+            num_cached: tokens of the new prompt in its prefix cache.
+            without: jobs that do not count.
+        """
+        outlook = Outlook(
+            self.placement.unit,
+            self.rates,
+            self._num_prompt_tokens,
+            len(self.jobs),
+            self._num_left,
+            self.max_answers,
+            num_cached,
+        )
+        if not without:
+            return outlook
+        left = [self.jobs[job] for job in without if job in self.jobs]
+        return Outlook(
+            outlook.unit,
+            outlook.rates,
+            outlook.num_prompt_tokens - sum(each.num_prompt_tokens for each in left),
+            outlook.num_answers - len(left),
+            outlook.num_left - sum(each.num_tokens for each in left),
+            outlook.max_answers,
+            num_cached,
+        )

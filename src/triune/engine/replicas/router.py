@@ -1,0 +1,176 @@
+"""Which replica of a model takes an answer: a decision by figures, without a clock and without side effects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from triune.core.units import Unit
+from triune.engine.replicas.rates import Rates
+
+_NS: Final = 1e9
+
+_PAYS: Final = 0.9
+"""To read a prompt on one unit and to go on at another one must take at most this part of the time on the best unit
+alone: the figures are expectations, and a move costs both units time that is not in them.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A replica as the router sees it.
+
+    Attributes:
+        unit: its unit.
+        rates: how long its steps take.
+        num_prompt_tokens: tokens of prompts that it is to read.
+        num_answers: answers that it computes, those that wait included.
+        num_left: tokens that these answers are expected to get, in all.
+        max_answers: the most answers that it computes at a time; others wait.
+        num_cached: tokens of the new prompt that are in its prefix cache.
+    """
+
+    unit: Unit
+    rates: Rates
+    num_prompt_tokens: int = 0
+    num_answers: int = 0
+    num_left: int = 0
+    max_answers: int = 64
+    num_cached: int = 0
+
+    def reading_ns(self, num_tokens: int, *, is_beside: bool) -> float:
+        """From now until a prompt of so many tokens is read, after those that wait before it."""
+        missing = max(num_tokens - self.num_cached, 1) if num_tokens else 0
+        wait_ns = 0.0
+        if self.num_answers >= self.max_answers:
+            # It begins when one of those before it ends.
+            first = 1 + self.num_answers - self.max_answers
+            each_ns = self.num_left / self.num_answers * self.rates.answer_ns(self.max_answers, is_beside=is_beside)
+            wait_ns = each_ns * first / self.max_answers
+        return wait_ns + self.rates.prompt_ns(self.num_prompt_tokens + missing, is_beside=is_beside)
+
+    def answering_ns(self, num_answers: int, num_tokens: int, *, is_beside: bool) -> float:
+        """The time of so many more answers of so many tokens each, beside those that it has."""
+        together = min(self.num_answers + num_answers, self.max_answers)
+        return num_tokens * self.rates.answer_ns(together, is_beside=is_beside)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be computed.
+
+    Attributes:
+        num_tokens: the prompt's tokens; 0 if keys and values come along.
+        num_answers: the answers to it.
+        num_expected: the tokens that each answer is expected to have.
+    """
+
+    num_tokens: int
+    num_answers: int = 1
+    num_expected: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where an answer is computed.
+
+    Attributes:
+        place: which replica reads the prompt.
+        then: which one goes on after the first token.
+        reason: why, in one sentence without its end.
+    """
+
+    place: int
+    then: int
+    reason: str
+
+
+def choose(outlooks: Sequence[Outlook], asked: Asked, *, can_part: bool = False) -> Choice:
+    """Choose the replica that is expected to finish soonest, with what that delays the answers of other units.
+
+    Units may share cores and memory. So a unit that is idle begins only if it gains more than the answers on the others
+    lose, by the speeds that were measured alone and together.
+
+    Args:
+        outlooks: the replicas, at least one.
+        asked: what is to be computed.
+        can_part: whether one unit may read the prompt and another one go on.
+    """
+    finish = [_finish_ns(outlooks, place, asked) for place in range(len(outlooks))]
+    delays = [_delay_ns(outlooks, place, each) for place, each in enumerate(finish)]
+    costs = [one + other for one, other in zip(finish, delays, strict=True)]
+    best = min(range(len(outlooks)), key=costs.__getitem__)
+    if can_part and (parted := _parted(outlooks, asked, costs[best])) is not None:
+        return parted
+    return Choice(best, best, _reason(outlooks, best, finish, delays))
+
+
+def _is_beside(outlooks: Sequence[Outlook], place: int) -> bool:
+    return any(each.num_answers for other, each in enumerate(outlooks) if other != place)
+
+
+def _finish_ns(outlooks: Sequence[Outlook], place: int, asked: Asked) -> float:
+    one, is_beside = outlooks[place], _is_beside(outlooks, place)
+    return one.reading_ns(asked.num_tokens, is_beside=is_beside) + one.answering_ns(
+        asked.num_answers, asked.num_expected, is_beside=is_beside
+    )
+
+
+def _delay_ns(outlooks: Sequence[Outlook], place: int, finish_ns: float) -> float:
+    """What it costs the answers of the one other replica that computes, if this one begins beside it."""
+    busy = [other for other, each in enumerate(outlooks) if each.num_answers]
+    if len(busy) != 1 or busy[0] == place:
+        return 0.0
+    other = outlooks[busy[0]]
+    count = min(other.num_answers, other.max_answers)
+    alone_ns = other.rates.answer_ns(count, is_beside=False)
+    beside_ns = other.rates.answer_ns(count, is_beside=True)
+    if not 0 < alone_ns < beside_ns:
+        return 0.0
+    left_ns = other.num_left / other.num_answers * beside_ns
+    return min(finish_ns, left_ns) * (1 - alone_ns / beside_ns) * other.num_answers
+
+
+def _parted(outlooks: Sequence[Outlook], asked: Asked, best_ns: float) -> Choice | None:
+    """One unit reads the prompt, and another one goes on; None if that does not pay."""
+    found: Choice | None = None
+    limit_ns = _PAYS * best_ns
+    for place, one in enumerate(outlooks):
+        for then, other in enumerate(outlooks):
+            if place == then or one.num_answers or not asked.num_tokens:
+                continue
+            is_beside = bool(other.num_answers) or _is_beside(outlooks, place)
+            reading_ns = one.reading_ns(asked.num_tokens, is_beside=is_beside)
+            moving_ns = asked.num_tokens * (one.rates.out_ns + other.rates.in_ns)
+            answering_ns = other.answering_ns(asked.num_answers, asked.num_expected, is_beside=is_beside)
+            # What moves in is written between steps, so that the answers there wait for it.
+            delay_ns = other.num_answers * asked.num_tokens * other.rates.in_ns
+            delay_ns += _delay_ns(outlooks, place, reading_ns)
+            total_ns = reading_ns + moving_ns + answering_ns + delay_ns
+            if total_ns < limit_ns:
+                limit_ns = total_ns
+                found = Choice(
+                    place,
+                    then,
+                    f"'{one.unit.value}' reads the prompt and '{other.unit.value}' goes on: that was expected to take "
+                    f"{total_ns / _NS:.3g} s, and {best_ns / _NS:.3g} s on one unit",
+                )
+    return found
+
+
+def _reason(outlooks: Sequence[Outlook], best: int, finish: Sequence[float], delays: Sequence[float]) -> str:
+    chosen = outlooks[best]
+    words = f"'{chosen.unit.value}' was expected to finish it first, in {finish[best] / _NS:.3g} s"
+    if chosen.num_cached:
+        words += f" with {chosen.num_cached} tokens of the prompt in its cache"
+    others = [place for place in range(len(outlooks)) if place != best]
+    if not others:
+        return f"'{chosen.unit.value}' is the only unit that can take it now"
+    told: list[str] = []
+    for place in others:
+        each = f"'{outlooks[place].unit.value}' in {finish[place] / _NS:.3g} s"
+        if delays[place] > 0:
+            each += f", which delays answers of another unit by {delays[place] / _NS:.3g} s"
+        told.append(each)
+    if finish[best] > min(finish):
+        words = f"'{chosen.unit.value}' was expected to finish it in {finish[best] / _NS:.3g} s"
+    return f"{words}; {'; '.join(told)}"
