@@ -84,7 +84,16 @@ def make_repository(
         if (shown := encodable(f"{folder}")) != f"{folder}":
             raise InvalidArgumentError(f"the name of the model repository '{shown}' is not UTF-8; rename it")
     machine = machine or this_machine()
-    return Repository(settings, machine, MonotonicClock(), trials=cache_folder() / "loaded", energy=energy, power=power)
+    kept = cache_folder()
+    return Repository(
+        settings,
+        machine,
+        MonotonicClock(),
+        trials=kept / "loaded",
+        energy=energy,
+        power=power,
+        verdicts=kept / "gates",
+    )
 
 
 @contextlib.asynccontextmanager

@@ -1,11 +1,15 @@
 """What the backends share that build for the machine's runtimes and need no other model."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TypeAlias
 
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
+from triune.backends.gate.gate import Gate
+from triune.backends.gate.kept import KeptVerdicts
 from triune.config.configure import Source
+from triune.config.load_key import LoadKeys
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.clock import Clock
 from triune.core.energy import Account
@@ -30,6 +34,7 @@ class MachineBackend:
         try_first: TryFirst | None = None,
         energy: EnergyLedger | None = None,
         power: Power | None = None,
+        verdicts: Path | None = None,
     ) -> None:
         """Args:
         machine: the runtimes and units to build for.
@@ -38,8 +43,11 @@ class MachineBackend:
         try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
         energy: charges models with their energy; None does not meter it.
         power: the server's power mode; None for full power.
+        verdicts: the folder in which verdicts on units are kept; None keeps none.
         """
         self._machine = machine
+        self._keys = LoadKeys(machine, settings.completion)
+        self._gate = Gate(machine, KeptVerdicts(verdicts) if verdicts is not None else None)
         self._clock = clock
         self._settings = settings
         self._try_first = try_first

@@ -9,9 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from triune import app
+from triune.backends.gate.gate import describe_excess
 from triune.cli.output import escaped, print_json
 from triune.config.model_config import TensorConfig
 from triune.core.tensors import format_shape
+from triune.core.units import Unit
+from triune.frontends.kserve.descriptions import verdict_json
 from triune.repository.check import ModelCheck
 from triune.repository.settings import RepositorySettings
 
@@ -24,7 +27,8 @@ def models(
 ) -> None:
     """List the models of a repository: versions, units, tensors, and errors that prevent loading.
 
-    Reads configs and model files, and compiles nothing. Exits with 1 if a model would not load.
+    Reads configs and model files, and compiles nothing. Where a server compared a unit's answers with those of cpu, the
+    result is shown. Exits with 1 if a model would not load.
     """
     checks = app.make_repository(RepositorySettings(repository)).check()
     if as_json:
@@ -44,7 +48,7 @@ def _print_table(checks: Sequence[ModelCheck]) -> None:
             escaped(check.name) if not check.problems else f"[red]{escaped(check.name)}[/]",
             ", ".join(map(str, check.versions)),
             check.backend,
-            ", ".join(unit.value for unit in check.units),
+            "\n".join(_unit(unit, check) for unit in check.units),
             "\n".join(_describe(each) for each in config.inputs.values()) if config else "",
             "\n".join(_describe(each) for each in config.outputs.values()) if config else "",
             str(config.batching.max_batch_size) if config else "",
@@ -53,8 +57,24 @@ def _print_table(checks: Sequence[ModelCheck]) -> None:
     for check in checks:
         for problem in check.problems:
             console.print(f"[red]{escaped(check.name)}[/] would not load: {escaped(problem)}", soft_wrap=True)
+        for unit, verdict in check.verdicts.items():
+            if verdict.excess:
+                told = escaped(describe_excess(unit, verdict.reason))
+                console.print(f"[yellow]{escaped(check.name)}[/] is not served on {unit.value}: {told}", soft_wrap=True)
         for hint in check.hints:
             console.print(f"[dim]{escaped(check.name)}: {escaped(hint)}[/]", soft_wrap=True)
+
+
+def _unit(unit: Unit, check: ModelCheck) -> str:
+    """A unit, with what an earlier start found of its answers."""
+    verdict = check.verdicts.get(unit)
+    if verdict is None:
+        return unit.value
+    return (
+        f"{unit.value} (refused)"
+        if verdict.excess
+        else f"{unit.value} (error {verdict.largest:.2g} in {verdict.precision})"
+    )
 
 
 def _describe(tensor: TensorConfig) -> str:
@@ -71,6 +91,7 @@ def _as_json(check: ModelCheck) -> dict[str, object]:
         "would_load": not check.problems,
         "problems": list(check.problems),
         "hints": list(check.hints),
+        "gate": [verdict_json(unit, verdict) for unit, verdict in check.verdicts.items()],
         "max_batch_size": config.batching.max_batch_size if config else None,
         "inputs": [_tensor_json(each) for each in config.inputs.values()] if config else [],
         "outputs": [_tensor_json(each) for each in config.outputs.values()] if config else [],

@@ -86,7 +86,7 @@ def _print_models(console: Console, server: Server) -> None:
             f"{unit.value} ({'emulated, ' if unit in model.emulated else ''}{precision})"
             for unit, precision in model.precisions.items()
         )
-        errors = ", ".join(f"{unit.value} {error:.2g}" for unit, error in model.statistics.unit_errors.items())
+        errors = ", ".join(f"{unit.value} {each.largest:.2g}" for unit, each in model.statistics.verdicts.items())
         table.add_row(escaped(entry.name), str(entry.version), units, errors)
         if entry.reason:
             others.append(f"[yellow]{escaped(entry.name)} version {entry.version}[/] is {escaped(entry.reason)}")

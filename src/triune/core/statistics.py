@@ -7,6 +7,7 @@ from enum import Enum
 from triune.core.distributions import Distributions
 from triune.core.energy import Account
 from triune.core.units import Unit
+from triune.core.verdict import Verdict
 
 
 @dataclass(slots=True)
@@ -61,7 +62,8 @@ class ModelStatistics:
         accounts: the energy on each unit; empty where it is not metered.
         slowdowns: the time of recent batches as a multiple of the best since the load, by unit, where it is known.
         slowed: the units that have slowed down so much that it was logged.
-        unit_errors: the largest absolute difference from the `cpu` unit's answer, measured on sample input at load.
+        verdicts: how far each unit's answers are from those of `cpu` on sample input, also of units that do not serve
+            the model because of that.
     """
 
     num_inferences: int = 0
@@ -79,7 +81,7 @@ class ModelStatistics:
     batches: dict[int, BatchStatistics] = field(default_factory=dict[int, BatchStatistics])
     unit_inferences: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_busy_ns: dict[Unit, int] = field(default_factory=dict[Unit, int])
-    unit_errors: dict[Unit, float] = field(default_factory=dict[Unit, float])
+    verdicts: dict[Unit, Verdict] = field(default_factory=dict[Unit, Verdict])
     slowdowns: dict[Unit, float] = field(default_factory=dict[Unit, float])
     slowed: set[Unit] = field(default_factory=set[Unit])
     accounts: Mapping[Unit, Account] = field(default_factory=dict[Unit, Account])

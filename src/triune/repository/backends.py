@@ -1,5 +1,7 @@
 """Which backends there are, by the names that configs give in `backend`."""
 
+from pathlib import Path
+
 from triune.backends.encoder.backend import EncoderBackend
 from triune.backends.ensemble import EnsembleBackend
 from triune.backends.machine_backend import TryFirst
@@ -25,6 +27,7 @@ def make_backends(
     try_first: TryFirst | None,
     energy: EnergyLedger | None = None,
     power: Power | None = None,
+    verdicts: Path | None = None,
 ) -> Backends:
     """Make all backends, and the response cache if the settings give it a size.
 
@@ -35,13 +38,16 @@ def make_backends(
         try_first: is called before a version is compiled; None compiles directly.
         energy: charges models with their energy; None does not meter it.
         power: the server's power mode; None for full power.
+        verdicts: the folder in which verdicts on units are kept; None keeps none.
     """
     cache = ResponseCache(settings.cache_bytes) if settings.cache_bytes is not None else None
     others = {
         ENSEMBLE: EnsembleBackend(clock, settings),
-        ENCODER: EncoderBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power),
+        ENCODER: EncoderBackend(
+            machine, clock, settings, try_first=try_first, energy=energy, power=power, verdicts=verdicts
+        ),
         SPEECH: SpeechBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power),
         TRANSFORMER: TransformerBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power),
     }
-    tensor = TensorBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power)
+    tensor = TensorBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power, verdicts=verdicts)
     return Backends(tensor, clock, others=others, cache=cache)

@@ -1,18 +1,23 @@
 """Check whether the models of a repository would load, without loading them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from triune.backends.gate.kept import KeptVerdicts
 from triune.backends.registry import Backends
-from triune.config.configure import read_source
+from triune.config.configure import Source, read_source
+from triune.config.encoder import ENCODER, GRAPH_BACKEND
 from triune.config.honour import hints_without_effect
 from triune.config.layout import check_name
+from triune.config.load_key import LoadKeys
 from triune.config.model_config import ModelConfig
+from triune.config.placement import place
 from triune.config.settings import ModelSettings
 from triune.config.stamps import Stamp
 from triune.core.errors import InvalidArgumentError, TriuneError, no_memory
 from triune.core.units import Unit
+from triune.core.verdict import Verdict
 from triune.repository.finding import TWICE, Found, find_models
 from triune.runtimes.machine import Machine
 
@@ -29,6 +34,7 @@ class ModelCheck:
         problems: why it would not load; empty if it would.
         hints: fields of its config that have no effect.
         config: the completed configuration of the newest version without a problem.
+        verdicts: what an earlier start found of each unit of that version, where that is kept.
     """
 
     name: str
@@ -38,25 +44,44 @@ class ModelCheck:
     problems: tuple[str, ...]
     hints: tuple[str, ...]
     config: ModelConfig | None
+    verdicts: Mapping[Unit, Verdict] = field(default_factory=dict[Unit, Verdict])
 
 
 def check(
-    repositories: Sequence[Path], backends: Backends, machine: Machine, settings: ModelSettings
+    repositories: Sequence[Path],
+    backends: Backends,
+    machine: Machine,
+    settings: ModelSettings,
+    verdicts: KeptVerdicts | None = None,
 ) -> Sequence[ModelCheck]:
     """Check all models of the repositories, sorted by name. It reads configs and signatures, and compiles nothing.
+
+    Args:
+        repositories: the folders of models.
+        backends: configure them.
+        machine: the machine on which they would run.
+        settings: defaults for all models.
+        verdicts: where verdicts on units are kept; None if they are not.
 
     Raises:
         InvalidArgumentError: a repository cannot be read.
     """
-    return _Checker(find_models(repositories), backends, machine, settings).check_all()
+    return _Checker(find_models(repositories), backends, machine, settings, verdicts).check_all()
 
 
 class _Checker:
     """Checks models. The models that an ensemble needs are checked before it."""
 
     def __init__(
-        self, found: Mapping[str, Found], backends: Backends, machine: Machine, settings: ModelSettings
+        self,
+        found: Mapping[str, Found],
+        backends: Backends,
+        machine: Machine,
+        settings: ModelSettings,
+        verdicts: KeptVerdicts | None,
     ) -> None:
+        self._verdicts = verdicts
+        self._keys = LoadKeys(machine, settings.completion)
         self._found = found
         self._backends = backends
         self._machine = machine
@@ -94,10 +119,12 @@ class _Checker:
         source = read_source(name, folder, Stamp(), completion=completion, honours=honours)
         source = replace(source, parts=self._parts(name, self._backends.needs(source)))
         config: ModelConfig | None = None
+        verdicts: Mapping[Unit, Verdict] = {}
         problems: list[str] = []
         for version in source.versions:
             try:
                 config = self._backends.configure(source, version)
+                verdicts = self._kept(source, version, config)
             except TriuneError as error:
                 problems.append(f"version {version}: {error}")
         message = config.message if config else source.message
@@ -110,7 +137,18 @@ class _Checker:
             problems=tuple(problems),
             hints=tuple(hints_without_effect(message, self._machine, has_cache=has_cache)),
             config=config,
+            verdicts=verdicts,
         )
+
+    def _kept(self, source: Source, version: int, config: ModelConfig) -> Mapping[Unit, Verdict]:
+        """The verdicts that are kept on a version's units."""
+        placed = replace(config, backend=GRAPH_BACKEND) if config.backend == ENCODER else config
+        if self._verdicts is None or placed.backend not in self._machine.runtimes or set(config.units) == {Unit.CPU}:
+            return {}
+        key = self._keys.of(source, version)
+        recipes = {recipe.unit: recipe for recipe in place(placed, self._machine)}
+        found = {unit: self._verdicts.find(key, recipe) for unit, recipe in recipes.items()}
+        return {unit: verdict for unit, verdict in found.items() if verdict is not None}
 
     def _parts(
         self, name: str, needs: Mapping[str, frozenset[int | None]]

@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from triune.backends.gate.kept import KeptVerdicts
 from triune.config.layout import check_name
 from triune.config.parse import check_size
 from triune.core.clock import Clock, Timer
@@ -53,6 +54,7 @@ class Repository:
         trials: Path | None = None,
         energy: EnergyLedger | None = None,
         power: Power | None = None,
+        verdicts: Path | None = None,
     ) -> None:
         """Args:
         settings: the folders of models, and which models are served.
@@ -62,6 +64,7 @@ class Repository:
             separate process. None: all versions are loaded directly.
         energy: charges models with their energy; None does not meter it.
         power: the power mode that models obey; None for one that stays as it is.
+        verdicts: the folder in which verdicts on units are kept; None keeps none.
         """
         self.power = power if power is not None else Power()
         # A folder that is given twice, perhaps by different paths, is one repository.
@@ -70,9 +73,10 @@ class Repository:
         self._settings = settings
         self._machine = machine
         self._clock = clock
-        self._trials = Trials(machine, trials, settings.models) if trials is not None else None
+        self._verdicts = KeptVerdicts(verdicts) if verdicts is not None else None
+        self._trials = Trials(machine, trials, settings.models, verdicts) if trials is not None else None
         try_first = self._trials.require if self._trials is not None else None
-        self._backends = make_backends(machine, clock, settings.models, try_first, energy, self.power)
+        self._backends = make_backends(machine, clock, settings.models, try_first, energy, self.power, verdicts)
         self._lifecycle = Lifecycle(self._backends, self, machine, clock, settings, self._bring)
         # Requests read only this dictionary.
         self._ready = self._lifecycle.ready
@@ -196,7 +200,7 @@ class Repository:
         Raises:
             InvalidArgumentError: a repository cannot be read.
         """
-        return check(self._folders, self._backends, self._machine, self._settings.models)
+        return check(self._folders, self._backends, self._machine, self._settings.models, self._verdicts)
 
     async def load(
         self, name: str, *, config_json: str | None = None, files: Mapping[str, bytes] | None = None

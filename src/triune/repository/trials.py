@@ -5,14 +5,11 @@ a hash of the files, the config and the libraries, so that later starts need no 
 """
 
 import functools
-import hashlib
-import importlib.metadata
 import logging
 import os
-import platform
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from triune.backends.attempt import Attempt
@@ -23,26 +20,23 @@ from triune.backends.tensor.backend import TensorBackend
 from triune.backends.transformer.backend import TransformerBackend
 from triune.config.configure import Source
 from triune.config.encoder import ENCODER
+from triune.config.load_key import LoadKeys
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import has_own_process
 from triune.config.samples import trial_inputs
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.config.speech import SPEECH
-from triune.config.stamps import FileStamps, Stamp
+from triune.config.stamps import Stamp
 from triune.config.transformer import TRANSFORMER
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InternalError, TriuneError
 from triune.core.runtime import Executable
-from triune.core.version import VERSION
 from triune.hosting import Limits, WorkerEndedError, WorkerProcess, restrict_memory
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
-from triune.runtimes.registry import ROWS
 
 _log = logging.getLogger(__name__)
 
-# Libraries that loads use, in addition to those of their runtimes.
-_LIBRARIES = ("numpy", "onnx", "tokenizers", "safetensors", "jinja2", "llguidance", "soundfile", "soxr")
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
 # No limit here: the lifecycle limits the time of a load, and then ends this process, too.
@@ -52,15 +46,24 @@ _LIMITS = Limits(load_seconds=1e6)
 class Trials:
     """Runs trial loads in processes, and records which ones succeeded. May be called from any thread."""
 
-    def __init__(self, machine: Machine, folder: Path, settings: ModelSettings = DEFAULT_SETTINGS) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        folder: Path,
+        settings: ModelSettings = DEFAULT_SETTINGS,
+        verdicts: Path | None = None,
+    ) -> None:
         """Args:
         machine: the machine to load versions on.
         folder: the folder with an empty file for each version whose trial succeeded; created when needed.
         settings: defaults for all models.
+        verdicts: the folder in which verdicts on units are kept; None keeps none.
         """
+        self._verdicts = verdicts
         self._machine = machine
         self._settings = settings
         self._folder = folder
+        self._keys = LoadKeys(machine, settings.completion)
         self._lock = threading.Lock()
         self._idle: list[WorkerProcess] = []
         self._is_closed = False
@@ -73,7 +76,7 @@ class Trials:
             InternalError: the trial's process crashed.
             UnavailableError: the build was cancelled.
         """
-        name = self._name(source, version)
+        name = self._keys.of(source, version)
         path = self._folder / name
         if path.exists():
             self._touch(path)
@@ -82,6 +85,7 @@ class Trials:
             _load,
             self._machine,
             self._settings,
+            self._verdicts,
             source.name,
             source.folder,
             source.message.SerializeToString(),
@@ -111,36 +115,6 @@ class Trials:
         with self._lock:
             self._is_closed = True
         self._end_idle()
-
-    @functools.cached_property
-    def _versions(self) -> Sequence[str]:
-        """The versions of Triune, the system, and every library that loads models."""
-        found = [VERSION, platform.platform(), platform.machine()]
-        for name in sorted({*_LIBRARIES, *(each for row in ROWS for each in row.distributions)}):
-            try:
-                found.append(f"{name} {importlib.metadata.version(name)}")
-            except importlib.metadata.PackageNotFoundError:
-                found.append(name)
-        return found
-
-    def _name(self, source: Source, version: int) -> str:
-        """A hash of everything that affects the load of a version: the name of its file."""
-        config = ModelConfigMessage()
-        config.CopyFrom(source.message)
-        config.ClearField("version_policy")
-        words = [
-            *self._versions,
-            repr(self._machine.units),
-            repr((self._machine.num_cores, self._settings.completion, sorted(self._machine.runtimes))),
-            config.SerializeToString(deterministic=True).hex(),
-            *_words(source.stamp.versions.get(version, {})),
-            "",
-            *_words(source.stamp.companions()),
-        ]
-        digest = hashlib.sha256()
-        for word in words:
-            digest.update(f"{len(word)} {word}".encode())
-        return digest.hexdigest()
 
     def _work(self, work: Callable[[], None], attempt: Attempt) -> None:
         """Run work in an idle process, or in a new one.
@@ -228,13 +202,10 @@ class Trials:
             Path(path).unlink(missing_ok=True)
 
 
-def _words(files: FileStamps) -> list[str]:
-    return [word for path, each in sorted(files.items()) for word in (path, f"{each.num_bytes}", each.digest)]
-
-
 def _load(
     machine: Machine,
     settings: ModelSettings,
+    verdicts: Path | None,
     name: str,
     folder: Path,
     config: bytes,
@@ -248,7 +219,7 @@ def _load(
     logging.disable(logging.WARNING)
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
     checkpoints: dict[str, AnyBackend] = {
-        ENCODER: EncoderBackend(machine, MonotonicClock(), settings),
+        ENCODER: EncoderBackend(machine, MonotonicClock(), settings, verdicts=verdicts),
         SPEECH: SpeechBackend(machine, MonotonicClock(), settings),
         TRANSFORMER: TransformerBackend(machine, MonotonicClock(), settings, is_trial=True),
     }
@@ -256,7 +227,7 @@ def _load(
         with typed_failures(name, version):
             checkpoints[source.message.backend].build(source, version, None, Attempt()).close()
         return
-    backend = TensorBackend(machine, MonotonicClock(), settings)
+    backend = TensorBackend(machine, MonotonicClock(), settings, verdicts=verdicts)
     if has_own_process(source.message):
         backend.configure(source, version)
         return

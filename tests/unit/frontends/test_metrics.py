@@ -14,6 +14,7 @@ from triune.core.distributions import FIRST_RESPONSE_BUCKETS_MS, Distributions, 
 from triune.core.errors import InvalidArgumentError
 from triune.core.statistics import FailureReason
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.core.verdict import Verdict
 from triune.frontends.metrics import machine
 from triune.frontends.metrics.collector import MetricsCollector
 from triune.frontends.metrics.machine import MachineMeter
@@ -77,7 +78,9 @@ def test_metrics_by_unit(server: HandServer) -> None:
     counted = server.models["identity"].statistics
     counted.record_execution(Unit.CPU, 8, 1, 0, 1_500_000_000, 0)
     counted.record_execution(Unit.AMX, 3, 1, 0, 500_000_000, 0)
-    counted.unit_errors[Unit.AMX] = 0.0078125
+    wrong = Verdict(precision="fp16", tolerance=0.05, largest=3.5, relative=1.0, excess="output 'y' is off by 3.5")
+    counted.verdicts[Unit.AMX] = Verdict(precision="bf16", tolerance=0.25, largest=0.0078125, relative=0.01)
+    counted.verdicts[Unit.GPU] = wrong
     counted.slowdowns.update({Unit.CPU: 1.0625, Unit.AMX: 2.5})
     counted.slowed.add(Unit.AMX)
     lines = scrape(server, UNITS)
@@ -86,6 +89,9 @@ def test_metrics_by_unit(server: HandServer) -> None:
         'triune_unit_inference_count{model="identity",unit="amx",version="2"} 3',
         'triune_unit_busy_seconds{model="identity",unit="cpu",version="2"} 1.5',
         'triune_unit_error_max{model="identity",unit="amx",version="2"} 0.0078125',
+        'triune_unit_error_max{model="identity",unit="gpu",version="2"} 3.5',
+        'triune_unit_refused{model="identity",unit="amx",version="2"} 0',
+        'triune_unit_refused{model="identity",unit="gpu",version="2"} 1',
         'triune_unit_slowdown_ratio{model="identity",unit="amx",version="2"} 2.5',
         'triune_unit_slowed{model="identity",unit="amx",version="2"} 1',
         'triune_unit_present{presence="present",unit="cpu"} 1',

@@ -584,7 +584,7 @@ async def test_warmed_up_before_ready_on_both_units(tmp_path: Path) -> None:
     async with opened(bench, tmp_path) as repository:
         for runtime in (bench.onnxruntime, bench.openvino):
             assert runtime.executables[0].runs[0]["x"].shape == (4, 4)
-        assert repository.get("m").statistics.unit_errors[Unit.AMX] > 0
+        assert repository.get("m").statistics.verdicts[Unit.AMX].largest > 0
         assert repository.get("m").config.units == (Unit.CPU, Unit.AMX)
         assert len(dispatcher_of(repository.get("m")).workers) == 2
 

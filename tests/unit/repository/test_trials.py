@@ -13,6 +13,7 @@ from support.graphs import model_of
 from support.repositories import affine, ending_itself, turning, write_model
 from triune.backends.attempt import Attempt
 from triune.backends.tensor.backend import TensorBackend
+from triune.config import load_key
 from triune.config.configure import Source, read_source
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
@@ -107,7 +108,7 @@ def test_another_version_of_a_runtimes_library_is_new(tmp_path: Path, monkeypatc
     version_of = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: installed.get(name) or version_of(name))
     row = replace(ROWS[0], name="one-more", distributions=("one-more",))
-    monkeypatch.setattr(room, "ROWS", [*ROWS, row])
+    monkeypatch.setattr(load_key, "ROWS", [*ROWS, row])
     source = source_of(tmp_path, affine())
     counts: list[int] = []
     for number in ("1.0", "1.0", "1.1"):

@@ -38,7 +38,8 @@ class EncoderBackend(MachineBackend):
         attempt.check()
         if self._try_first is not None:
             self._try_first(source, version, attempt)
-        return build_encoder(config, source, version, self._machine, self._clock, attempt)
+        key = self._keys.of(source, version)
+        return build_encoder(config, source, version, self._machine, self._clock, attempt, self._gate, key)
 
     def assemble(self, build: "EncoderBuild", models: Models) -> Servable:
         """Make workers, dispatcher and what parts requests: see `Backend.assemble`."""

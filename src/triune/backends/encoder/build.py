@@ -12,6 +12,7 @@ from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.encoder.checkpoint import graph_output_of, open_encoder_checkpoint, output_of
 from triune.backends.encoder.runner import EncoderRunner
+from triune.backends.gate.gate import Gate, Judged, describe_shortfall, leave_out
 from triune.backends.tensor.compile import compile_one
 from triune.backends.tensor.executable import SharedExecutable
 from triune.config.configure import Source
@@ -19,17 +20,20 @@ from triune.config.encoder import COUNT_OUTPUT, GRAPH_BACKEND, PART_TEXTS
 from triune.config.limits import limits_of
 from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
-from triune.config.placement import place, recipe_on
+from triune.config.placement import place
 from triune.config.policy import BatchingPolicy
 from triune.config.settings import ModelSettings
 from triune.core.clock import Clock
+from triune.core.datatypes import Array
 from triune.core.energy import Account
 from triune.core.errors import UnavailableError
 from triune.core.power import Power
+from triune.core.runtime import Executable
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Unit
-from triune.engine.encoder import TextEncoder
+from triune.core.verdict import Verdict
+from triune.engine.encoder import Ids, TextEncoder
 from triune.engine.encoder_servable import EncoderServable
 from triune.engine.generation import Placement
 from triune.engine.models import write_encoder
@@ -45,14 +49,14 @@ class EncoderBuild(Build):
     Attributes:
         executables: the executables, ordered by unit, then by instance.
         encoder: the tokenizer, and what the graph gives.
-        unit_errors: the largest difference from the cpu unit's answers, for each other unit.
+        verdicts: how far the answers of each other unit are from those of cpu, also of units that were left out.
         graph: the folder with the graph, which worker processes read again; None if there are none.
         duration_ns: how long the build took.
     """
 
     executables: tuple[SharedExecutable, ...]
     encoder: TextEncoder
-    unit_errors: dict[Unit, float]
+    verdicts: Mapping[Unit, Verdict]
     graph: "tempfile.TemporaryDirectory[str] | None"
     duration_ns: int
 
@@ -60,6 +64,11 @@ class EncoderBuild(Build):
     def precisions(self) -> Mapping[Unit, str]:
         """The floating-point format on each unit."""
         return {each.unit: each.precision for each in self.executables}
+
+    @property
+    def shortfall(self) -> str:
+        """Why units of the config were left out; usually empty."""
+        return describe_shortfall(self.verdicts)
 
     def close(self) -> None:
         """Free the executables."""
@@ -76,8 +85,32 @@ class EncoderBuild(Build):
         return f"on {units}, texts of up to {self.encoder.max_tokens} tokens, in {self.duration_ns / 1e9:.2f} s"
 
 
+@dataclass(frozen=True, slots=True)
+class _TextSample:
+    """Some texts.
+
+    Attributes:
+        encoder: the tokenizer, and what the graph gives.
+        texts: the tokens of each.
+    """
+
+    encoder: TextEncoder
+    texts: Sequence[Ids]
+
+    def __call__(self, executable: Executable, /) -> Mapping[str, Array]:
+        """Compute the rows. Raises InternalError if they are no numbers."""
+        return {self.encoder.output: self.encoder.compute(executable, self.texts)}
+
+
 def build_encoder(
-    config: ModelConfig, source: Source, version: int, machine: Machine, clock: Clock, attempt: Attempt
+    config: ModelConfig,
+    source: Source,
+    version: int,
+    machine: Machine,
+    clock: Clock,
+    attempt: Attempt,
+    gate: Gate,
+    load_key: str,
 ) -> EncoderBuild:
     """Do the slow work: see `Backend.build`.
 
@@ -88,6 +121,11 @@ def build_encoder(
         machine: the machine.
         clock: the clock.
         attempt: cancels the build.
+        gate: judges the units.
+        load_key: the name under which its verdicts are kept.
+
+    Raises:
+        UnsupportedError: the answers of all units are wrong.
     """
     started_ns = clock.now_ns()
     bert, checkpoint = open_encoder_checkpoint(config.path)
@@ -119,19 +157,28 @@ def build_encoder(
             executables.append(compile_one(path, recipe, machine))
             undo.callback(executables[-1].close)
             attempt.add(executables[-1])
-        errors = _measure(encoder, executables, placed, path, machine)
+        sample = _sample(encoder)
+        for executable in {each.unit: each for each in executables}.values():
+            sample(executable)
+        scores = () if bert.head is None else (encoder.output,)
+        verdicts = gate.judge(Judged(placed, path, [sample], load_key, scores), executables)
+        units, kept = leave_out(verdicts, config, executables)
         attempt.check()
         undo.pop_all()
-    is_hosted = any(each.is_hosted for each in executables)
+    for executable in executables:
+        if executable not in kept:
+            executable.close()
+    config = replace(config, units=units) if units != config.units else config
+    is_hosted = any(each.is_hosted for each in kept)
     if not is_hosted:
         folder.cleanup()
     return EncoderBuild(
         version,
         config,
         source,
-        tuple(executables),
+        tuple(kept),
         encoder,
-        errors,
+        verdicts,
         folder if is_hosted else None,
         clock.now_ns() - started_ns,
         emulated=machine.emulated(config.units),
@@ -159,7 +206,7 @@ def assemble_encoder(
     """
     config, (output, *_) = build.config, build.config.outputs
     statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
-    statistics.unit_errors.update(build.unit_errors)
+    statistics.verdicts.update(build.verdicts)
     limits = limits_of(config.parameters, settings.limits)
     workers: list[ThreadWorker] = []
     try:
@@ -198,24 +245,10 @@ def _reason(build: EncoderBuild) -> str:
     return f"{build.executables[0].recipe.runtime} computes encoders on '{unit}', and {why}"
 
 
-def _measure(
-    encoder: TextEncoder, executables: Sequence[SharedExecutable], config: ModelConfig, path: Path, machine: Machine
-) -> dict[Unit, float]:
-    """Run each unit's executable, and compare it with one on `cpu`: the largest difference, for each other unit.
-
-    Raises:
-        InternalError: the model's answers are no numbers.
-    """
+def _sample(encoder: TextEncoder) -> _TextSample:
+    """Texts of one token, of a few, and of some more, the same in each call."""
     rng = np.random.default_rng(0)
     longest = min(encoder.max_tokens, 24)
-    texts = [rng.integers(0, encoder.vocab_size, length) for length in (1, longest // 2 + 1, longest)]
-    found = {each.unit: encoder.compute(each, texts) for each in executables}
-    if set(found) == {Unit.CPU}:
-        return {}
-    if Unit.CPU not in found:
-        truth = compile_one(path, recipe_on(Unit.CPU, machine.num_cores, config, machine), machine)
-        try:
-            found[Unit.CPU] = encoder.compute(truth, texts)
-        finally:
-            truth.close()
-    return {unit: float(np.abs(rows - found[Unit.CPU]).max()) for unit, rows in found.items() if unit is not Unit.CPU}
+    return _TextSample(
+        encoder, [rng.integers(0, encoder.vocab_size, length) for length in (1, longest // 2 + 1, longest)]
+    )

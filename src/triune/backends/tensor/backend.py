@@ -4,10 +4,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from triune.backends.attempt import Attempt
+from triune.backends.gate.gate import Judged, leave_out
 from triune.backends.machine_backend import MachineBackend
-from triune.backends.tensor.build import TensorBuild, leave_out
+from triune.backends.tensor.build import TensorBuild
 from triune.backends.tensor.compile import compile_all
-from triune.backends.tensor.measure import UnitError, is_quick, measure
+from triune.backends.tensor.quick import is_quick
+from triune.backends.tensor.samples import samples_of, scores_of
 from triune.config.configure import Source, configure
 from triune.config.limits import limits_of
 from triune.config.metrics import new_statistics
@@ -15,6 +17,8 @@ from triune.config.model_config import ModelConfig
 from triune.config.placement import place
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
+from triune.core.units import Unit
+from triune.core.verdict import Verdict
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.models import Models
 from triune.scheduling.runner import TensorRunner
@@ -39,7 +43,6 @@ class TensorBackend(MachineBackend):
         attempt.check()
         started_ns = self._clock.now_ns()
         spare = previous.executables if previous is not None and previous.has_files_of(source) else ()
-        before = previous.unit_errors if previous is not None else {}
         if self._try_first is not None:
             self._try_first(source, version, attempt)
         with ExitStack() as undo:
@@ -49,10 +52,18 @@ class TensorBackend(MachineBackend):
                 config, source.folder, recipes, self._machine, spare=spare, attempt=attempt, undo=undo
             )
             taken_over = {each.unit for each in executables if each in spare}
-            known = {unit: UnitError(error) for unit, error in before.items() if unit in taken_over}
-            errors = measure(config, source.folder, executables, self._machine, known=known)
-            left_out = {unit: each.excess for unit, each in errors.items() if each.excess}
-            config, kept = leave_out(left_out, config, executables)
+            before = previous.verdicts if previous is not None else dict[Unit, Verdict]()
+            judged = Judged(
+                config,
+                config.path,
+                samples_of(config, source.folder),
+                self._keys.of(source, version),
+                scores_of(config),
+                {unit: verdict for unit, verdict in before.items() if unit in taken_over},
+            )
+            verdicts = self._gate.judge(judged, executables)
+            units, kept = leave_out(verdicts, config, executables)
+            config = replace(config, units=units) if units != config.units else config
             is_inline = is_quick(config, kept[0], self._clock)
             attempt.check()
             undo.pop_all()
@@ -65,10 +76,9 @@ class TensorBackend(MachineBackend):
             config,
             source,
             tuple(kept),
-            {unit: each.largest for unit, each in errors.items()},
+            verdicts,
             is_inline,
             self._clock.now_ns() - started_ns,
-            left_out,
             emulated=emulated,
         )
 
@@ -76,7 +86,7 @@ class TensorBackend(MachineBackend):
         """Make workers and dispatcher: see `Backend.assemble`. A tensor model calls no other model."""
         config = build.config
         statistics = new_statistics(config.message, has_distributions=self._settings.has_distributions)
-        statistics.unit_errors.update(build.unit_errors)
+        statistics.verdicts.update(build.verdicts)
         kind = QuickWorker if build.is_inline else ThreadWorker
         limits = limits_of(config.parameters, self._settings.limits)
         workers: list[QuickWorker | ThreadWorker] = []

@@ -3,12 +3,15 @@
 Sources: Triton's metadata, statistics and repository protocol extensions.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from triune.config.model_config import ModelConfig, TensorConfig
 from triune.core.power import EFFECTS, Power
 from triune.core.statistics import Duration
+from triune.core.units import Unit
+from triune.core.verdict import Verdict
 from triune.repository.model import IndexEntry
 from triune.scheduling.models import LoadedVersion
 from triune.serving.server import Server
@@ -64,7 +67,7 @@ def statistics(models: Sequence[LoadedVersion]) -> Json:
 
 def statistics_with_energy(models: Sequence[LoadedVersion]) -> Json:
     """The same with the field `triune` for each version, which Triton's protocol message has no place for: joules on
-    each unit, or why they are unavailable; and units that have slowed down, if any.
+    each unit, or why they are unavailable; units that have slowed down, if any; and how far units are from `cpu`.
     """
     document = statistics(models)
     for entry, model in zip(document["model_stats"], models, strict=True):
@@ -79,7 +82,24 @@ def statistics_with_energy(models: Sequence[LoadedVersion]) -> Json:
                 energy.append({**unit, "kind": "unavailable", "reason": reason})
         slowed = sorted(unit.value for unit in model.statistics.slowed)
         entry["triune"] = {"energy": energy, **({"slowed_units": slowed} if slowed else {})}
+        if model.statistics.verdicts:
+            entry["triune"]["gate"] = [verdict_json(unit, each) for unit, each in model.statistics.verdicts.items()]
     return document
+
+
+def verdict_json(unit: Unit, verdict: Verdict) -> Json:
+    """How far a unit's answers are from those of `cpu`. An error that is infinite or unknown is null."""
+    return {
+        "unit": unit.value,
+        "is_served": not verdict.excess,
+        "precision": verdict.precision,
+        "tolerance": verdict.tolerance,
+        "largest_error": verdict.largest if math.isfinite(verdict.largest) else None,
+        "relative_error": verdict.relative if math.isfinite(verdict.relative) else None,
+        "argmax_agreement": verdict.agreement,
+        "reason": verdict.reason,
+        "is_kept": verdict.is_kept,
+    }
 
 
 def _model_statistics(model: LoadedVersion) -> Json:

@@ -173,6 +173,9 @@ class MetricsCollector(Collector):
         error = Metric(
             "triune_unit_error_max", "Largest difference from the cpu unit's answer, measured at load", "gauge"
         )
+        refused = Metric(
+            "triune_unit_refused", "1 if the unit does not serve the model since its answers are wrong, else 0", "gauge"
+        )
         slowdown = Metric(
             "triune_unit_slowdown_ratio", "Time of recent batches, as a multiple of the best since the load", "gauge"
         )
@@ -185,9 +188,10 @@ class MetricsCollector(Collector):
                 count.add_sample(count.name, {**labels, "unit": unit.value}, rows)
             for unit, busy_ns in counted.unit_busy_ns.items():
                 busy.add_sample(busy.name, {**labels, "unit": unit.value}, busy_ns / 1e9)
-            for unit, largest in counted.unit_errors.items():
-                error.add_sample(error.name, {**labels, "unit": unit.value}, largest)
-        return count, busy, error, slowdown, slowed
+            for unit, verdict in counted.verdicts.items():
+                error.add_sample(error.name, {**labels, "unit": unit.value}, verdict.largest)
+                refused.add_sample(refused.name, {**labels, "unit": unit.value}, int(bool(verdict.excess)))
+        return count, busy, error, refused, slowdown, slowed
 
     def _presence(self) -> Metric:
         family = Metric("triune_unit_present", "1 if the machine has the unit; 0 if it is emulated or absent", "gauge")

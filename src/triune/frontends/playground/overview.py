@@ -110,7 +110,7 @@ def _units(version: LoadedVersion, counted: ModelStatistics) -> list[Json]:
             "is_emulated": unit in version.emulated,
             "inferences": counted.unit_inferences.get(unit, 0),
             "busy_seconds": counted.unit_busy_ns.get(unit, 0) / _NS,
-            "error": counted.unit_errors.get(unit),
+            "error": verdict.largest if (verdict := counted.verdicts.get(unit)) is not None else None,
         }
         for unit, precision in version.precisions.items()
     ]

@@ -21,7 +21,7 @@ from triune.backends.attempt import Attempt
 from triune.backends.registry import Backends, typed_failures
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.tensor.build import TensorBuild
-from triune.backends.tensor.measure import is_quick
+from triune.backends.tensor.quick import is_quick
 from triune.config.configure import configure, read_source
 from triune.config.honour import hints_without_effect
 from triune.config.stamps import stamp
@@ -92,18 +92,18 @@ def test_openvino_serves_both_of_its_units(tmp_path: Path) -> None:
 def test_the_error_against_cpu_is_measured(tmp_path: Path) -> None:
     bench = Bench()
     built = build(bench, tmp_path, UNITS.format("cpu,amx"), affine(1.37))
-    assert set(built.unit_errors) == {Unit.AMX}
+    assert set(built.verdicts) == {Unit.AMX}
     config = built.config
     inputs = bench.onnxruntime.executables[0].runs[0]
     cpu, amx = (each.run(inputs, list(config.outputs))["y"] for each in built.executables)
-    assert built.unit_errors[Unit.AMX] == np.abs(cpu.astype(np.float64) - amx).max() > 0
+    assert built.verdicts[Unit.AMX].largest == np.abs(cpu.astype(np.float64) - amx).max() > 0
     assert "error" in str(built)
 
 
 def test_the_error_is_measured_without_cpu_too_and_the_spare_executable_goes(tmp_path: Path) -> None:
     bench = Bench()
     built = build(bench, tmp_path, UNITS.format("amx"), affine(1.37))
-    assert built.unit_errors[Unit.AMX] > 0
+    assert built.verdicts[Unit.AMX].largest > 0
     assert [each[1] for each in bench.onnxruntime.loads] == [Unit.CPU]
     assert bench.onnxruntime.num_open == 0
     assert bench.openvino.num_open == 1
@@ -125,7 +125,7 @@ def test_a_model_that_takes_no_sample_says_that_its_error_is_unavailable(
 
     bench.onnxruntime.load = load_refusing
     built = build(bench, tmp_path, UNITS.format("cpu,amx"), affine(shape=["b", "n"]))
-    assert built.unit_errors == {}
+    assert built.verdicts == {}
     assert "error of amx against cpu is unavailable" in caplog.text
     assert "511 columns" in caplog.text
 
@@ -133,7 +133,7 @@ def test_a_model_that_takes_no_sample_says_that_its_error_is_unavailable(
 @pytest.mark.parametrize("model", [identity(STRING, ["b", 2]), scaled_by_scalar()])
 def test_errors_of_strings_and_scalars(tmp_path: Path, model: bytes) -> None:
     built = build(Bench(), tmp_path, UNITS.format("cpu,amx"), model)
-    assert built.unit_errors[Unit.AMX] < 0.1
+    assert built.verdicts[Unit.AMX].largest < 0.1
 
 
 def break_openvino(bench: Bench, factor: float) -> None:
@@ -159,8 +159,8 @@ def test_a_unit_that_answers_wrongly_is_left_out(
     assert built.config.units == (Unit.CPU,)
     assert [each.unit for each in built.executables] == [Unit.CPU]
     assert bench.openvino.num_open == 0
-    assert built.unit_errors[Unit.AMX] > 0.1
-    assert "output 'y' is off by" in built.left_out[Unit.AMX]
+    assert built.verdicts[Unit.AMX].largest > 0.1
+    assert "output 'y' is off by" in built.verdicts[Unit.AMX].excess
     assert "is not served on amx" in caplog.text
     record = ModelRecord("m")
     backends = Backends(TensorBackend(bench.machine, MonotonicClock()), MonotonicClock())
@@ -255,7 +255,7 @@ def test_executables_of_the_same_recipe_are_taken_over(tmp_path: Path) -> None:
     new = build(bench, tmp_path, UNITS.format("amx,cpu") + " instance_group { count: 3 }", previous=old)
     assert len(set(new.executables) & set(old.executables)) == 4
     assert len(bench.onnxruntime.loads) + len(bench.openvino.loads) == 6
-    assert new.unit_errors == old.unit_errors
+    assert new.verdicts == old.verdicts
     old.close()
     assert bench.num_open == 6
     fewer = build(bench, tmp_path, UNITS.format("amx"), previous=new)

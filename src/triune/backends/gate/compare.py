@@ -1,0 +1,130 @@
+"""Compare a unit's outputs with those of `cpu`."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.verdict import Verdict
+
+_SMALLEST = 1e-3
+"""The lower bound of an output's largest value in the relative error, since sums that cancel leave rounding errors."""
+
+_CLEAR = 0.5
+"""A row of scores is clear if its best class leads by more than this part of what the tolerance allows."""
+
+
+def compare(
+    expected: Mapping[str, Array],
+    found: Mapping[str, Array],
+    *,
+    precision: str,
+    tolerance: float,
+    scores: Collection[str] = (),
+) -> Verdict:
+    """Compare outputs.
+
+    Args:
+        expected: the outputs of `cpu`.
+        found: those of the unit, with the same names.
+        precision: the unit's precision.
+        tolerance: for an output of floats, the allowed difference divided by the output's largest value; for an
+            output of integers, booleans or strings, the fraction of elements that may differ; of rows of scores, the
+            fraction that may choose another class.
+        scores: the outputs whose last axis has a score for each class.
+    """
+    largest, relative, excess = 0.0, 0.0, ""
+    agreements: list[float] = []
+    for name, array in expected.items():
+        absolute, error, text = _errors(name, array, found[name], tolerance)
+        largest, relative = max(largest, absolute), max(relative, error)
+        excess = excess or text
+        agreement = _agreement(array, found[name], tolerance) if name in scores else None
+        if agreement is not None:
+            agreements.append(agreement)
+            if not excess and agreement < 1 - tolerance:
+                excess = f"output '{name}' chooses another class in {1 - agreement:.0%} of the clear rows"
+    return Verdict(
+        precision=precision,
+        tolerance=tolerance,
+        largest=largest,
+        relative=relative,
+        agreement=min(agreements, default=None),
+        excess=excess,
+    )
+
+
+def joined(verdicts: Collection[Verdict]) -> Verdict:
+    """The worst of the verdicts on several samples, at least one: the first excess, and the largest errors."""
+    first = next((each for each in verdicts if each.excess), next(iter(verdicts)))
+    return Verdict(
+        precision=first.precision,
+        tolerance=first.tolerance,
+        largest=max(each.largest for each in verdicts),
+        relative=max(each.relative for each in verdicts),
+        agreement=min((each.agreement for each in verdicts if each.agreement is not None), default=None),
+        excess=first.excess,
+        cause=first.cause,
+    )
+
+
+def relative_error(expected: Array, found: Array) -> float:
+    """The largest difference of two arrays of floats divided by the largest expected value; infinite if shapes or NaNs
+    differ.
+    """
+    return _difference(expected, found) / max(_largest(expected), _SMALLEST)
+
+
+def _errors(name: str, expected: Array, found: Array, tolerance: float) -> tuple[float, float, str]:
+    """The absolute error of an output, its relative error, and why it is too large."""
+    difference = _difference(expected, found)
+    if _is_float(expected) and expected.shape == found.shape:
+        largest = _largest(expected)
+        error = difference / max(largest, _SMALLEST)
+        text = f"output '{name}' is off by {difference:.3g}, where its largest value is {largest:.3g}"
+        return difference, error, text if error > tolerance else ""
+    if expected.shape != found.shape:
+        return difference, difference, f"output '{name}' has shape {list(found.shape)}, not {list(expected.shape)}"
+    part = float(np.count_nonzero(np.asarray(expected != found))) / expected.size if difference > 0 else 0.0
+    is_wrong = difference == np.inf or part > tolerance
+    return difference, part, f"output '{name}' has other values" if is_wrong else ""
+
+
+def _is_float(array: Array) -> bool:
+    # numpy has no kind for bf16: ml_dtypes declares it as "V".
+    return array.dtype.kind in "fV"
+
+
+def _largest(array: Array) -> float:
+    wide = array.astype(np.float64)
+    return float(np.max(np.abs(wide), where=np.isfinite(wide), initial=0.0))
+
+
+def _agreement(expected: Array, found: Array, tolerance: float) -> float | None:
+    """Of the rows whose best class is clear, the part in which both choose the same; None if no row is clear."""
+    if expected.shape != found.shape or expected.ndim == 0 or expected.shape[-1] < 2 or not _is_float(expected):
+        return None
+    rows = expected.astype(np.float64).reshape(-1, expected.shape[-1])
+    others = found.astype(np.float64).reshape(rows.shape)
+    best_two = np.partition(rows, -2, axis=-1)[:, -2:]
+    is_clear = best_two[:, 1] - best_two[:, 0] > _CLEAR * tolerance * max(_largest(expected), _SMALLEST)
+    if not is_clear.any():
+        return None
+    is_same = rows[is_clear].argmax(axis=-1) == others[is_clear].argmax(axis=-1)
+    return int(np.count_nonzero(is_same)) / len(is_same)
+
+
+def _difference(expected: Array, found: Array) -> float:
+    if expected.shape != found.shape:
+        return float("inf")
+    if expected.size == 0:
+        return 0.0
+    if expected.dtype == np.object_:
+        return 0.0 if bool(np.all(expected == found)) else float("inf")
+    theirs, ours = expected.astype(np.float64), found.astype(np.float64)
+    # Equal values, including infinities, and NaN on both sides have difference 0. NaN on one side has difference
+    # infinity.
+    is_same = (theirs == ours) | (np.isnan(theirs) & np.isnan(ours))
+    with np.errstate(invalid="ignore"):
+        differences = np.where(is_same, 0.0, np.abs(theirs - ours))
+    return float(np.nan_to_num(differences, nan=np.inf, posinf=np.inf).max())

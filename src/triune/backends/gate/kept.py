@@ -1,0 +1,97 @@
+"""Verdicts kept on disk, so that a later start need not compare again."""
+
+import dataclasses
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final, cast
+
+from triune.config.load_key import digest_of
+from triune.config.placement import Recipe
+from triune.core.files import read_file
+from triune.core.verdict import Verdict
+
+_log = logging.getLogger(__name__)
+
+_MOST: Final = 4096
+"""The number of verdicts that are kept; the oldest go first."""
+
+_MOST_BYTES: Final = 1 << 16
+
+
+class KeptVerdicts:
+    """A folder with a file for each verdict. May be used from any thread, and by several processes."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is created when needed."""
+        self._folder = folder
+
+    def find(self, load_key: str, recipe: Recipe) -> Verdict | None:
+        """The verdict on a load (`config.load_key`) by a recipe; None if none is kept, or it cannot be read."""
+        path = self._path(load_key, recipe)
+        try:
+            content = json.loads(read_file(path, _MOST_BYTES))
+            return _verdict(content)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            _log.warning("what is kept of a unit's answers in %s cannot be read, and is found again: %s", path, error)
+            return None
+
+    def keep(self, load_key: str, recipe: Recipe, verdict: Verdict) -> None:
+        """Keep a verdict, in place of an older one. If the folder cannot be written to, the log says so."""
+        path = self._path(load_key, recipe)
+        content = dataclasses.asdict(verdict)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=".gate-")
+            try:
+                with os.fdopen(descriptor, "w") as file:
+                    json.dump(content, file)
+                Path(temporary).replace(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            self._forget_oldest()
+        except OSError as error:
+            _log.warning(
+                "cannot write to %s: %s; each start compares the units of every model: set TRIUNE_CACHE to a folder "
+                "that can be written",
+                self._folder,
+                error.strerror or error,
+            )
+
+    def _path(self, load_key: str, recipe: Recipe) -> Path:
+        return self._folder / f"{digest_of([load_key, repr(recipe)])}.json"
+
+    def _forget_oldest(self) -> None:
+        with os.scandir(self._folder) as entries:
+            found = sorted((entry.stat().st_mtime_ns, entry.path) for entry in entries)
+        for _, path in found[: max(0, len(found) - _MOST)]:
+            # Another server may remove the file at the same time.
+            Path(path).unlink(missing_ok=True)
+
+
+def _verdict(content: Any) -> Verdict:
+    if not isinstance(content, dict):
+        raise TypeError(f"it is not an object but {content!r:.100}")
+    table = cast("dict[str, Any]", content)
+    agreement = table["agreement"]
+    return Verdict(
+        precision=_text(table["precision"]),
+        tolerance=float(table["tolerance"]),
+        largest=float(table["largest"]),
+        relative=float(table["relative"]),
+        agreement=None if agreement is None else float(agreement),
+        excess=_text(table["excess"]),
+        cause=_text(table["cause"]),
+        is_kept=True,
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.100} is no text")
+    return value

@@ -1,0 +1,19 @@
+"""Input for a model, and how it is given to an executable."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from triune.core.datatypes import Array
+from triune.core.runtime import Executable
+
+
+class Sample(Protocol):
+    """One sample."""
+
+    def __call__(self, executable: Executable, /) -> Mapping[str, Array]:
+        """Compute the model's outputs.
+
+        Raises:
+            InvalidArgumentError: the model does not accept this input.
+        """
+        ...
