@@ -275,8 +275,9 @@ class Bench:
         mode: ControlMode = ControlMode.NONE,
         clock: Clock | None = None,
         trials: Path | None = None,
+        verdicts: Path | None = None,
         models: ModelSettings = DEFAULT_SETTINGS,
         **options: Any,
     ) -> Repository:
         settings = RepositorySettings(folders, control_mode=mode, models=models, **options)
-        return Repository(settings, self.machine, clock or MonotonicClock(), trials=trials)
+        return Repository(settings, self.machine, clock or MonotonicClock(), trials=trials, verdicts=verdicts)

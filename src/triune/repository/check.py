@@ -14,7 +14,7 @@ from triune.config.load_key import LoadKeys
 from triune.config.model_config import ModelConfig
 from triune.config.placement import place
 from triune.config.settings import ModelSettings
-from triune.config.stamps import Stamp
+from triune.config.stamps import Stamp, stamp
 from triune.core.errors import InvalidArgumentError, TriuneError, no_memory
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
@@ -145,7 +145,7 @@ class _Checker:
         placed = replace(config, backend=GRAPH_BACKEND) if config.backend == ENCODER else config
         if self._verdicts is None or placed.backend not in self._machine.runtimes or set(config.units) == {Unit.CPU}:
             return {}
-        key = self._keys.of(source, version)
+        key = self._keys.of(replace(source, stamp=stamp(source.folder)), version)
         recipes = {recipe.unit: recipe for recipe in place(placed, self._machine)}
         found = {unit: self._verdicts.find(key, recipe) for unit, recipe in recipes.items()}
         return {unit: verdict for unit, verdict in found.items() if verdict is not None}

@@ -29,6 +29,7 @@ from triune.core.runtime import NO_OPTIONS
 from triune.core.servable import Call
 from triune.core.threads import is_work_left
 from triune.core.units import Unit
+from triune.frontends.kserve.descriptions import statistics_with_energy
 from triune.repository.finding import Finder
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.repository import Repository
@@ -587,6 +588,30 @@ async def test_warmed_up_before_ready_on_both_units(tmp_path: Path) -> None:
         assert repository.get("m").statistics.verdicts[Unit.AMX].largest > 0
         assert repository.get("m").config.units == (Unit.CPU, Unit.AMX)
         assert len(dispatcher_of(repository.get("m")).workers) == 2
+
+
+async def test_what_the_gate_found_is_in_statistics_and_in_the_check_of_a_later_start(tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "m", 'parameters { key: "units" value { string_value: "cpu,amx" } }', v1=affine())
+    bench = Bench()
+    folders = {"verdicts": tmp_path / "gates"}
+    (before,) = bench.repository(tmp_path / "models", **folders).check()
+    assert before.verdicts == {}
+    for is_kept in (False, True):
+        async with opened(bench, tmp_path / "models", **folders) as repository:
+            (gate,) = statistics_with_energy([repository.get("m")])["model_stats"][0]["triune"]["gate"]
+            assert 0 < gate.pop("largest_error") < 0.1
+            assert 0 < gate.pop("relative_error") < 0.01
+            assert gate == {
+                "unit": "amx",
+                "is_served": True,
+                "precision": "bf16",
+                "tolerance": 0.25,
+                "argmax_agreement": None,
+                "reason": "",
+                "is_kept": is_kept,
+            }
+    (after,) = bench.repository(tmp_path / "models", **folders).check()
+    assert set(after.verdicts) == {Unit.AMX}
 
 
 async def test_small_models_run_inline_and_others_in_threads(tmp_path: Path) -> None:
