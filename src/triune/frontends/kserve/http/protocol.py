@@ -1,33 +1,30 @@
 """The HTTP connection. It answers inference requests itself, without an ASGI framework between socket and tensors.
 
 It extends uvicorn's protocol class, which passes every other request to the ASGI app on the same port. uvicorn does
-parsing, TLS, the requests to the app, and graceful shutdown. This module does inference, the order of responses if
-requests of both kinds are pipelined (`order`), and the limits on size and time.
+parsing, TLS, the requests to the app, and graceful shutdown. This module receives requests and holds them to the limits
+on size and time (`progress`); `ordered` answers them in their order if requests of both kinds are pipelined.
 """
 
 import asyncio
-from functools import partial
 from typing import Any, cast
 
 import httptools
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from triune.core.errors import TriuneError
 from triune.frontends.bodies.arriving import ArrivingBody
 from triune.frontends.bodies.offload import SMALL_BYTES
-from triune.frontends.kserve.http.answering import Answering, FrontEnd
-from triune.frontends.kserve.http.answers import CONTINUE
+from triune.frontends.kserve.http.answering import FrontEnd
 from triune.frontends.kserve.http.cycle import InferCycle
 from triune.frontends.kserve.http.heads import Head, head_problem, num_head_bytes, target_problem, without_upgrade
 from triune.frontends.kserve.http.infer import Route, json_bytes
-from triune.frontends.kserve.http.order import AnswerOrder
+from triune.frontends.kserve.http.ordered import OrderedProtocol
+from triune.frontends.kserve.http.progress import Progress
 from triune.frontends.kserve.http.receiver import DIRECT_BYTES, BodyReceiver
 from triune.frontends.kserve.http.statuses import status_of
-from triune.frontends.kserve.http.until_close import until_close
 from triune.frontends.limits import MAX_HEADER_LINES, too_large
-from triune.frontends.send_timeout import SendTimeout
 
 _PACED_BYTES = 2048
 """Larger pieces of data that may belong to a head wait for their turn before they are parsed."""
@@ -39,7 +36,7 @@ class _TooManyHeadersError(Exception):
     """A request has too many headers. Raised in a callback of the parser, so that it stops amid the received data."""
 
 
-class KServeProtocol(HttpToolsProtocol):
+class KServeProtocol(OrderedProtocol):
     """One HTTP connection."""
 
     def __init__(
@@ -51,42 +48,16 @@ class KServeProtocol(HttpToolsProtocol):
         *,
         front_end: FrontEnd,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._app: Any = cast(Any, config).loaded_app
-        self._front_end = front_end
+        super().__init__(config, server_state, app_state, _loop, front_end=front_end)
         self._inferences = front_end.inferences
         self._max_bytes = front_end.limits.request_bytes
-        self._order = AnswerOrder(self.pipeline, self._begin_cycle)
-        self._receiving: RequestResponseCycle | None = None
-        self._receiver: BodyReceiver | None = None
+        self._progress = Progress(front_end.limits)
         self._is_receiving = False
-        self._is_in_head = False
-        self._has_progressed = False
-        self._num_silent_bytes = 0
         self._num_read_bytes = 0
-        self._num_chunks = 0
-        self._num_pieces = 0
-        self._num_received: int = 0
-        self._receive_deadline = 0.0
-        self._send_timeout = SendTimeout(front_end.limits.send_seconds)
-        self._deadline = self.loop.time() + front_end.limits.idle_seconds
-        self.is_refused = False
-        self._answers = Answering(self, front_end)
         self._num_begun = 0
         self._unparsed = b""
 
     # Callbacks for events of the socket.
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept a connection; beyond the limit, answer 503 and close it."""
-        super().connection_made(transport)
-        limit = self._front_end.limits.connections
-        if len(self.connections) > limit:
-            self.is_refused = True
-            common = self.server_state.default_headers
-            message = f"the server has {limit} connections, its limit; close some, or raise --max-connections"
-            transport.write(self._front_end.heads.error(503, common, message))
-            transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Handle input: look the head up in the cache, or call the parser.
@@ -98,7 +69,7 @@ class KServeProtocol(HttpToolsProtocol):
         if head is not None:
             self._repeat(head, data)
             return
-        if len(data) > _PACED_BYTES and (is_between or self._is_in_head):
+        if len(data) > _PACED_BYTES and (is_between or self._progress.is_in_head):
             cost, pacer = _PARSE_COST * len(data), self._front_end.pacer
             if pacer.is_spent:
                 self._unparsed = data
@@ -136,7 +107,9 @@ class KServeProtocol(HttpToolsProtocol):
         if self._is_receiving and not self.is_refused:
             # Bytes of requests that ended in this piece of data do not count for the last one, which began in it.
             has_ended = self._num_begun > num_begun + is_between
-            self._watch(len(data) - (data.rfind(b"\r\n\r\n") + 4 if has_ended else 0))
+            num_bytes = len(data) - (data.rfind(b"\r\n\r\n") + 4 if has_ended else 0)
+            if not self._progress.read(num_bytes, self.loop.time()):
+                self._refuse_head()
             self._receive_directly()
         elif is_between and self._num_begun == num_begun + 1:
             self._learn(whole)
@@ -182,16 +155,6 @@ class KServeProtocol(HttpToolsProtocol):
         cycle.received = b""
         self._switch(self._receiver)
 
-    def pause_body(self) -> None:
-        """Stop reading, so that other large bodies can be read first."""
-        if not self.flow.read_paused:
-            self.transport.pause_reading()
-
-    def resume_body(self) -> None:
-        """Continue to read after `pause_body`."""
-        if not self.flow.read_paused and not self.transport.is_closing():
-            self.transport.resume_reading()
-
     def body_grows(self, num_bytes: int) -> None:
         """Reserve memory for `num_bytes` of a body that have arrived, or refuse the request."""
         cycle = self._receiving
@@ -219,48 +182,9 @@ class KServeProtocol(HttpToolsProtocol):
         if not self.flow.read_paused:
             self.transport.resume_reading()
 
-    def _watch(self, num_bytes: int) -> None:
-        limits = self._front_end.limits
-        if not self._receive_deadline:
-            self._receive_deadline = self.loop.time() + limits.receive_seconds
-        if self._has_progressed:
-            self._has_progressed = False
-            return
-        self._num_silent_bytes += num_bytes
-        if self._num_silent_bytes > limits.head_bytes:
-            self._refuse_head()
-
     def _refuse_head(self) -> None:
         limit = self._front_end.limits.head_bytes
         self._refuse(431, f"the request's headers take more than {limit} bytes, the server's limit")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the request that is being answered.
-
-        If it is a request to the app, the app is told, even if later requests are queued.
-        """
-        running = self._order.running
-        for cycle in (self._receiving, *(waiting for waiting, _ in self.pipeline)):
-            if isinstance(cycle, InferCycle) and cycle is not running:
-                cycle.release()
-        self.pipeline.clear()
-        if isinstance(running, InferCycle):
-            running.disconnected = True
-            if running.future is not None:
-                running.future.cancel()
-            if not isinstance(running.future, asyncio.Task) or running.future.done():
-                # A running task uses the memory until it ends, and releases it then.
-                running.release()
-            running = None
-        self.cycle = running  # pyright: ignore[reportAttributeAccessIssue]: None before the first, in uvicorn too
-        super().connection_lost(exc)
-
-    def resume_writing(self) -> None:
-        """Finish a response that waited until the transport's write buffer had room."""
-        super().resume_writing()
-        running = self._order.running
-        if isinstance(running, InferCycle):
-            self._answers.go_on(running)
 
     def check_deadline(self, now: float) -> None:
         """Close the connection if a timeout has passed. Called several times a second with the loop's time."""
@@ -270,13 +194,10 @@ class KServeProtocol(HttpToolsProtocol):
         elif self.flow.write_paused:
             return
         elif self._is_receiving and not self.is_refused:
-            num_received = self._num_pieces if self._receiver is None else self._receiver.num_received
-            if num_received != self._num_received or self.flow.read_paused:
-                # While the server itself has paused reading, the client is not late.
-                self._num_received = num_received
-                self._receive_deadline = now + limits.receive_seconds
-            elif now >= self._receive_deadline:
-                what = "the request's head took more than" if self._is_in_head else "nothing of the request came for"
+            num_direct = None if self._receiver is None else self._receiver.num_received
+            if self._progress.is_late(now, num_direct, is_paused=self.flow.read_paused):
+                is_in_head = self._progress.is_in_head
+                what = "the request's head took more than" if is_in_head else "nothing of the request came for"
                 self._refuse(408, f"{what} {limits.receive_seconds:g} s, the server's limit")
         elif self._order.is_idle and now >= self._deadline:
             self.transport.close()
@@ -289,14 +210,11 @@ class KServeProtocol(HttpToolsProtocol):
         self.headers = []
         self._is_receiving = True
         self._num_begun += 1
-        self._is_in_head = True
-        self._num_silent_bytes = 0
-        self._num_chunks = -1  # the last is empty
-        self._receive_deadline = 0.0
+        self._progress.begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header was parsed; trailers are dropped."""
-        if self._is_in_head:
+        if self._progress.is_in_head:
             self.headers.append((name.lower(), value))
             if len(self.headers) > MAX_HEADER_LINES:
                 raise _TooManyHeadersError
@@ -306,9 +224,9 @@ class KServeProtocol(HttpToolsProtocol):
         parser = self.parser
         if self.is_refused or parser.should_upgrade():
             return
-        self._is_in_head = False
+        self._progress.is_in_head = False
         limit = self._front_end.limits.head_bytes
-        # If the head arrived in several reads, `_watch` has checked its size.
+        # If the head arrived in several reads, `Progress.read` has checked its size.
         if self._num_read_bytes > limit and num_head_bytes(self.url, self.headers) > limit:
             self._refuse_head()
             return
@@ -327,8 +245,7 @@ class KServeProtocol(HttpToolsProtocol):
         """A chunk of a body begins. Each chunk costs as much time as kilobytes of data, so that their number is
         limited.
         """
-        self._num_chunks += 1
-        if self._num_chunks > self._front_end.limits.chunks and not self.is_refused:
+        if not self._progress.begin_chunk() and not self.is_refused:
             limit = self._front_end.limits.chunks
             self._refuse(
                 413,
@@ -339,9 +256,7 @@ class KServeProtocol(HttpToolsProtocol):
         """A piece of a body was parsed."""
         if self.is_refused:
             return
-        self._has_progressed = True
-        self._num_pieces += 1
-        self._num_silent_bytes = 0
+        self._progress.grow()
         cycle = self._receiving
         if not isinstance(cycle, InferCycle):
             super().on_body(body)
@@ -419,69 +334,3 @@ class KServeProtocol(HttpToolsProtocol):
     def _refuse_size(self, num_bytes: int) -> None:
         error = too_large(num_bytes, self._max_bytes)
         self._refuse(status_of(error), str(error))
-
-    # The order of requests.
-
-    def _queue(self, cycle: InferCycle) -> None:
-        self.cycle = cycle
-        if self._order.add(cycle, self._app):
-            self.flow.pause_reading()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._order.start(cycle, app)
-
-    def _begin_cycle(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if not isinstance(cycle, InferCycle):
-            is_old = cycle.scope["http_version"] == "1.0"
-            super()._start_asgi_task(cycle, partial(until_close, cycle, app) if is_old else app)
-        elif cycle.is_received:
-            self._answers.answer(cycle)
-        elif cycle.waiting_for_100_continue:
-            self.transport.write(CONTINUE)
-
-    def on_response_complete(self) -> None:
-        """A response was sent: start the next queued request, or start the idle timeout."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing() or not self._order.go_on():
-            return
-        if self.flow.read_paused and not self.pipeline:
-            self.flow.resume_reading()
-        limits = self._front_end.limits
-        self._deadline = self.loop.time() + (limits.linger_seconds if self.is_refused else limits.idle_seconds)
-
-    # Refusals.
-
-    def _refuse(self, status: int, message: str) -> None:
-        """Answer with an error, after the requests before it, then close the connection. Further input is discarded."""
-        if self.is_refused:
-            return
-        self.is_refused = True
-        if self._receiver is not None:
-            self._receiver.drop()
-        cycle = self._receiving
-        if not isinstance(cycle, InferCycle):
-            if cycle is not None and cycle is self._order.running:
-                self._take_from_app(cycle, status, message)
-                return
-            if cycle is not None:
-                # The request is still queued, so that the app has not seen it.
-                self.pipeline.popleft()
-            cycle = InferCycle(None, {}, keep_alive=False)
-        cycle.refusal = (status, message)
-        cycle.keep_alive = False
-        cycle.received, cycle.arriving = b"", None
-        cycle.release()
-        cycle.is_received = True
-        if cycle is self._order.running:
-            self._answers.answer(cycle)
-        elif cycle is not self.cycle:
-            self._queue(cycle)
-
-    def _take_from_app(self, cycle: RequestResponseCycle, status: int, message: str) -> None:
-        """Refuse a request that the app has started to answer. The app is told that the client has disconnected."""
-        if not cycle.response_started:
-            common = self.server_state.default_headers
-            self.transport.write(self._front_end.heads.error(status, common, message))
-        cycle.disconnected = True
-        cycle.message_event.set()
-        self.transport.close()
