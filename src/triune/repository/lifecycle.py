@@ -3,10 +3,10 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from triune.backends.backend import Build
 from triune.backends.registry import Backends
@@ -16,8 +16,7 @@ from triune.config.limits import LoadLimit, limits_of
 from triune.config.stamps import Stamp
 from triune.core.clock import Clock
 from triune.core.errors import TriuneError
-from triune.core.servable import Servable
-from triune.core.threads import NoThreadError, in_thread, in_thread_or_here
+from triune.core.threads import NoThreadError, in_thread
 from triune.repository.builder import VersionBuilder, free
 from triune.repository.dependencies import Dependencies, Needs
 from triune.repository.failure import LoadFailedError, failure_of, give_up_late, stopping_error, unloaded_error
@@ -25,7 +24,9 @@ from triune.repository.folder_stamps import FolderStamps
 from triune.repository.load_slots import LoadSlots
 from triune.repository.override import Override
 from triune.repository.record import UNLOADED, ModelRecord, Remembered, Serving
+from triune.repository.retiring import Retiring, remove
 from triune.repository.settings import RepositorySettings
+from triune.repository.tasks import Tasks
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import LoadedVersion, Models
 
@@ -49,6 +50,7 @@ class Lifecycle:
         stamps: computes the fingerprints of their folders.
         dependencies: the dependencies between them.
         ready: exactly the versions whose state is READY, by name and version; the key None is the newest version.
+        tasks: the operations on models, for which `close` waits.
     """
 
     def __init__(
@@ -76,20 +78,16 @@ class Lifecycle:
         self._served = models
         self._machine = machine
         self._settings = settings.models
-        self._builder = VersionBuilder(backends, settings.num_load_retries, self.begin)
+        self.tasks = Tasks()
+        self._builder = VersionBuilder(backends, settings.num_load_retries, self.tasks.begin)
         self._clock = clock
         self._slots = LoadSlots(settings.num_load_threads, _PATIENCE_NS, clock)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._retiring: set[Servable] = set()
+        self._retiring = Retiring()
         self._is_closing = False
 
     def record(self, name: str) -> ModelRecord:
         """The record of a model; created if there is none."""
         return self.models.setdefault(name, ModelRecord(name))
-
-    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Wait for `work`. It goes on if the caller is cancelled, so that no model is left in an intermediate state."""
-        return await asyncio.shield(self.begin(work))
 
     async def load(
         self, name: str, folder: Path, config_json: str | None = None, override: Override | None = None
@@ -113,7 +111,7 @@ class Lifecycle:
         try:
             async with record.lock:
                 if record.num_unloads != num_unloads:
-                    await _remove(override)
+                    await remove(override)
                     raise unloaded_error(name)
                 await self._load(record, folder, config_json, override)
         finally:
@@ -128,9 +126,9 @@ class Lifecycle:
             self.ready.pop(record.name, None)
             record.begin_unload()
             # Start this as a task: dependent models must refuse requests now, not after the pending ones have finished.
-            following = self.begin(self.settle(record.name))
+            following = self.tasks.begin(self.settle(record.name))
             override, record.override = record.override, None
-            await self._retire(servings, override)
+            await self._retiring.retire(servings, override)
             record.end_unload()
         await following
 
@@ -152,7 +150,7 @@ class Lifecycle:
     async def drain(self) -> None:
         """Wait until no version has requests, including replaced and unloaded ones."""
         serving = {loaded.servable for versions in self.ready.values() for loaded in versions.values()}
-        await asyncio.gather(*(servable.drain() for servable in serving | self._retiring))
+        await asyncio.gather(*(servable.drain() for servable in serving | self._retiring.servables))
 
     async def close(self) -> None:
         """Cancel loads, refuse queued requests, finish running ones, and free everything."""
@@ -160,10 +158,8 @@ class Lifecycle:
         self.stamps.close()
         for record in self.models.values():
             record.give_up(stopping_error(record.name))
-        for servable in self._retiring:
-            servable.refuse()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        self._retiring.refuse()
+        await self.tasks.end()
         self.ready.clear()
         for record in self.models.values():
             for each in record.serving().values():
@@ -176,7 +172,7 @@ class Lifecycle:
             for result in await asyncio.gather(*closing, return_exceptions=True):
                 if isinstance(result, Exception):
                     _log.error("model '%s' could not be closed", record.name, exc_info=result)
-            await _remove(override)
+            await remove(override)
             record.end_unload()
 
     async def _load(
@@ -190,12 +186,12 @@ class Lifecycle:
             failure = failure_of(record, error)
             if record.is_loading() or not self._is_closing:
                 record.fail(failure.problem, failure.reasons)
-            await _remove(override)
+            await remove(override)
             if failure.error is error:
                 raise
             raise failure.error from error
         except BaseException:
-            await _remove(override)
+            await remove(override)
             raise
 
     async def _prepare(
@@ -278,7 +274,7 @@ class Lifecycle:
                 prefix = f"{UNLOADED}: " if self.dependencies.is_without_unloaded(record.name) else ""
                 reasons = {version: f"{prefix}{reason}" for version, reason in (failure.reasons or {}).items()}
                 record.lose(f"{prefix}{failure.problem}", reasons)
-                await self._retire(servings, None)
+                await self._retiring.retire(servings, None)
 
     def _swap(self, record: ModelRecord, built: Sequence[Build | Serving], override: Override | None) -> None:
         """Replace the served versions. Nothing is awaited here, so no request sees an intermediate state."""
@@ -294,11 +290,11 @@ class Lifecycle:
         record.succeed(servings)
         record.override = override
         # Register the old versions now, so that `drain` waits for them from here on.
-        self._retiring.update(each.loaded.servable for each in old_servings)
+        self._retiring.add(old_servings)
         if old_override is override:
             old_override = None
         if old_servings or old_override:
-            self.begin(self._retire(old_servings, old_override))
+            self.tasks.begin(self._retiring.retire(old_servings, old_override))
 
     def _assemble(self, built: Sequence[Build | Serving]) -> dict[int, Serving]:
         """Make the servables by version. If a thread cannot be started, free them all and raise NoThreadError."""
@@ -311,51 +307,8 @@ class Lifecycle:
             try:
                 new.append(Serving(each, self._backends.assemble(each, self._served)))
             except NoThreadError:
-                self.begin(self._retire(new, None))
-                self.begin(free(built[place:]))
+                self.tasks.begin(self._retiring.retire(new, None))
+                self.tasks.begin(free(built[place:]))
                 raise
             servings[each.version] = new[-1]
         return servings
-
-    async def _retire(self, servings: Sequence[Serving], override: Override | None) -> None:
-        """Let versions that get no new requests finish the old ones, and free them."""
-        servables = [each.loaded.servable for each in servings]
-        self._retiring.update(servables)
-        for ended in await asyncio.gather(*map(self._end, servings), return_exceptions=True):
-            if isinstance(ended, BaseException):
-                raise ended
-        await _remove(override)
-
-    async def _end(self, serving: Serving) -> None:
-        """Let one version finish its requests, and those of the ensembles that hold it, and free it."""
-        servable = serving.loaded.servable
-        if self._is_closing:
-            servable.refuse()
-        else:
-            # The ensembles' requests, too, wait for no others: drain first.
-            await servable.drain()
-            await serving.loaded.holds.until_free()
-        await servable.drain()
-        await servable.close()
-        self._retiring.discard(servable)
-
-    def begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Start `work` as a task. `close` waits for it."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
-        return task
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, TriuneError):
-            # A TriuneError is in the record. Any other error is a defect, and must be logged.
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a model operation failed", "exception": error}
-            )
-
-
-async def _remove(override: Override | None) -> None:
-    if override is not None:
-        await in_thread_or_here(override.remove)

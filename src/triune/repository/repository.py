@@ -3,17 +3,15 @@
 All state belongs to the event loop's thread; only reading folders and building versions run in worker threads.
 """
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from triune.backends.gate.kept import KeptVerdicts
 from triune.config.layout import check_name
 from triune.config.parse import check_size
-from triune.core.clock import Clock, Timer
+from triune.core.clock import Clock
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.power import Power
 from triune.core.threads import in_thread
@@ -27,7 +25,7 @@ from triune.repository.lifecycle import Lifecycle
 from triune.repository.listing import Listing
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.override import Override
-from triune.repository.record import ModelRecord
+from triune.repository.polling import Polling, not_found
 from triune.repository.settings import ControlMode, RepositorySettings
 from triune.repository.trials import Trials
 from triune.runtimes.described import known_units
@@ -69,10 +67,8 @@ class Repository:
         self.power = power if power is not None else Power()
         # A folder that is given twice, perhaps by different paths, is one repository.
         self._folders = tuple({folder.resolve(): folder for folder in reversed(settings.folders)}.values())[::-1]
-        self._listing = Listing(self._folders)
         self._settings = settings
         self._machine = machine
-        self._clock = clock
         self._verdicts = KeptVerdicts(verdicts) if verdicts is not None else None
         self._trials = Trials(machine, trials, settings.models, verdicts) if trials is not None else None
         try_first = self._trials.require if self._trials is not None else None
@@ -81,9 +77,7 @@ class Repository:
         # Requests read only this dictionary.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
-        self._poll_timer: Timer | None = None
-        self._polling: asyncio.Task[None] | None = None
-        self._busy: set[str] = set()
+        self._polling = Polling(Listing(self._folders), self._lifecycle, clock)
         # The models that a client requested by name. Others are loaded because a model needs them.
         self._asked: set[str] = set(self._settings.startup_models)
         self._is_closing = False
@@ -98,13 +92,12 @@ class Repository:
         await self.list_folders()
         names = list(self._found) if self._settings.loads_all() else list(dict.fromkeys(self._settings.startup_models))
         self._asked.update(names)
-        work = [self._announced(name, self._try_load(name)) for name in names]
-        # Unexpected errors are logged; they stop neither the other loads nor the server.
-        await asyncio.gather(*map(self._lifecycle.run, work), return_exceptions=True)
+        await self._polling.load(names)
         if self._is_closing:
             return
         self.is_open = True
-        self._schedule_poll()
+        if self._settings.control_mode is ControlMode.POLL:
+            self._polling.repeat(self._settings.poll_seconds)
 
     async def drain(self) -> None:
         """Wait until no request waits or runs, including requests of replaced and unloaded versions."""
@@ -114,11 +107,7 @@ class Repository:
         """Stop serving: waiting requests are refused, running ones finish, loads are cancelled."""
         self._is_closing = True
         self.is_open = False
-        if self._poll_timer is not None:
-            self._poll_timer.cancel()
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.wait([self._polling])
+        await self._polling.close()
         await self._lifecycle.close()
         if self._trials is not None:
             self._trials.close()
@@ -130,7 +119,7 @@ class Repository:
 
     @property
     def _found(self) -> Mapping[str, Found]:
-        return self._listing.found
+        return self._polling.found
 
     def describe_units(self) -> Sequence[UnitFacts]:
         """What this machine's units are and can do. It asks the system, which may take two seconds."""
@@ -189,8 +178,7 @@ class Repository:
         Raises:
             InvalidArgumentError: a repository cannot be read, and never could be.
         """
-        await self._listing.list()
-        self._lifecycle.stamps.forget_others({each.folders[0] for each in self._found.values()})
+        await self._polling.list_folders()
 
     def check(self) -> Sequence[ModelCheck]:
         """Check whether the models would load: reads configs and signatures, compiles nothing.
@@ -231,7 +219,7 @@ class Repository:
                 "specified for model file override"
             )
         self._asked.add(name)
-        await self._lifecycle.run(self._load(name, config_json, files))
+        await self._lifecycle.tasks.run(self._load(name, config_json, files))
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Refuse new requests for a model, finish the pending ones, and free it. Goes on if the caller is cancelled.
@@ -248,7 +236,7 @@ class Repository:
         """
         self._check_explicit()
         if name in self._models:
-            await self._lifecycle.run(self._unload(name, with_parts=unload_dependents))
+            await self._lifecycle.tasks.run(self._unload(name, with_parts=unload_dependents))
 
     async def poll(self) -> None:
         """Poll the folders once: load new and changed models, unload removed ones. Mode POLL calls this periodically.
@@ -256,24 +244,7 @@ class Repository:
         Raises:
             InvalidArgumentError: a repository cannot be read; all models are served as before.
         """
-        await self.list_folders()
-        gone = [record for name, record in self._models.items() if name not in self._found]
-        work = [self._announced(record.name, self._forget(record)) for record in gone]
-        work += [self._announced(name, self._reload_if_changed(name)) for name in self._found]
-        await asyncio.gather(*(self._lifecycle.run(each) for each in work), return_exceptions=True)
-
-    async def _poll_idle(self) -> None:
-        """Poll once, but without models that an earlier poll is still loading."""
-        await self.list_folders()
-        gone = [name for name in self._models if name not in self._found]
-        for name in [*gone, *self._found]:
-            if name in self._busy:
-                continue
-            self._busy.add(name)
-            work = self._forget(self._models[name]) if name in gone else self._reload_if_changed(name)
-            self._lifecycle.begin(self._announced(name, work)).add_done_callback(
-                lambda _, name=name: self._busy.discard(name)
-            )
+        await self._polling.poll()
 
     def _check_explicit(self) -> None:
         if self._is_closing:
@@ -296,20 +267,6 @@ class Repository:
             )
         return NotFoundError(f"Request for unknown model: '{name}' is not found")
 
-    def _announced(self, name: str, work: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
-        """Wrap work on a model: the models that need it wait until the work is done, and are updated then."""
-        dependencies = self._lifecycle.dependencies
-        dependencies.announce(name)
-
-        async def announced() -> None:
-            try:
-                await work
-            finally:
-                dependencies.done(name)
-            await self._lifecycle.settle(name)
-
-        return announced()
-
     async def _bring(self, name: str) -> None:
         """Load a model that another needs, in mode EXPLICIT, unless it serves its present files."""
         is_tried = not self.is_open and name in self._asked
@@ -321,9 +278,9 @@ class Repository:
                 now = await self._lifecycle.stamps.stamp_for_polling(found.folders[0], record.stamp)
                 if record.override is not None or record.stamp == now:
                     return
-        await self._try_load(name)
+        await self._polling.try_load(name)
         # Start this as a task: the caller must not wait for other models that need this one.
-        self._lifecycle.begin(self._lifecycle.settle(name))
+        self._lifecycle.tasks.begin(self._lifecycle.settle(name))
 
     async def _unload(self, name: str, *, with_parts: bool) -> None:
         dependencies = self._lifecycle.dependencies
@@ -353,7 +310,7 @@ class Repository:
         await self.list_folders()
         found = self._found.get(name)
         if found is None:
-            raise NotFoundError(_not_found(name))
+            raise NotFoundError(not_found(name))
         if found.problem:
             problem = "not unique across all model repositories" if found.problem == TWICE else found.problem
             raise InvalidArgumentError(f"failed to load '{name}', failed to poll from model repository: {problem}")
@@ -364,62 +321,3 @@ class Repository:
         record = self._models.get(name)
         if record is not None and name not in self._found and not record.serving() and not record.num_loads:
             del self._models[name]
-
-    async def _try_load(self, name: str) -> None:
-        """Load a model. If that fails, the record has the reason, which is in the log."""
-        found = self._found.get(name)
-        if found is None or found.problem:
-            await self._lifecycle.withdraw(name, found.problem if found else _not_found(name))
-            return
-        with contextlib.suppress(TriuneError):
-            await self._lifecycle.load(name, found.folders[0])
-
-    async def _forget(self, record: ModelRecord) -> None:
-        await self._lifecycle.unload(record)
-        if record.name not in self._found:
-            self._models.pop(record.name, None)
-            self._lifecycle.dependencies.forget(record.name)
-
-    async def _reload_if_changed(self, name: str) -> None:
-        record = self._models.get(name)
-        # Meanwhile another task may have listed the folders, and the model may be gone.
-        found = self._found.get(name)
-        if found is None or found.is_remembered:
-            return
-        if record is None or found.problem:
-            if record is None or record.problem != found.problem:
-                await self._try_load(name)
-            return
-        try:
-            now = await self._lifecycle.stamps.stamp_for_polling(found.folders[0], record.stamp)
-        except InvalidArgumentError as error:
-            if record.problem != str(error):
-                await self._try_load(name)
-            return
-        if record.stamp != now:
-            await self._try_load(name)
-        else:
-            # Keep the new times of files that were rewritten with the same bytes, so that these are not read again.
-            record.stamp = now
-
-    def _schedule_poll(self) -> None:
-        if self._settings.control_mode is ControlMode.POLL and not self._is_closing:
-            when_ns = self._clock.now_ns() + int(self._settings.poll_seconds * 1e9)
-            self._poll_timer = self._clock.call_at(when_ns, self._start_poll)
-
-    def _start_poll(self) -> None:
-        self._polling = asyncio.get_running_loop().create_task(self._poll_and_go_on())
-
-    async def _poll_and_go_on(self) -> None:
-        try:
-            await self._poll_idle()
-        except TriuneError as error:
-            _log.error("polling the repositories failed; everything is served as before: %s", error)
-        except Exception:  # noqa: BLE001 - the next poll may succeed
-            _log.exception("polling the repositories failed; everything is served as before")
-        finally:
-            self._schedule_poll()
-
-
-def _not_found(name: str) -> str:
-    return f"failed to load '{name}', failed to poll from model repository: no repository has a folder of this name"

@@ -1,0 +1,58 @@
+"""Versions that get no new requests: they finish those that they have, and are freed."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from triune.core.servable import Servable
+from triune.core.threads import in_thread_or_here
+from triune.repository.override import Override
+from triune.repository.record import Serving
+
+
+class Retiring:
+    """Replaced and unloaded versions, until they are freed.
+
+    Attributes:
+        servables: their servables.
+    """
+
+    def __init__(self) -> None:
+        self.servables: set[Servable] = set()
+        self._is_refusing = False
+
+    def add(self, servings: Iterable[Serving]) -> None:
+        """Register versions that `retire` will be called with, so that whoever drains waits for them from here on."""
+        self.servables.update(each.loaded.servable for each in servings)
+
+    def refuse(self) -> None:
+        """Refuse the requests that have not begun, now and of versions that retire later."""
+        self._is_refusing = True
+        for servable in self.servables:
+            servable.refuse()
+
+    async def retire(self, servings: Sequence[Serving], override: Override | None) -> None:
+        """Let versions finish their requests, free them, and remove the files of the request that loaded them."""
+        self.add(servings)
+        for ended in await asyncio.gather(*map(self._end, servings), return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
+        await remove(override)
+
+    async def _end(self, serving: Serving) -> None:
+        """Let one version finish its requests, and those of the ensembles that hold it, and free it."""
+        servable = serving.loaded.servable
+        if self._is_refusing:
+            servable.refuse()
+        else:
+            # The ensembles' requests, too, wait for no others: drain first.
+            await servable.drain()
+            await serving.loaded.holds.until_free()
+        await servable.drain()
+        await servable.close()
+        self.servables.discard(servable)
+
+
+async def remove(override: Override | None) -> None:
+    """Remove the files of a request, if there are any."""
+    if override is not None:
+        await in_thread_or_here(override.remove)
