@@ -8,7 +8,6 @@ from step to step without a copy.
 import asyncio
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from functools import partial
@@ -17,12 +16,14 @@ from triune.config.ensemble.steps import Step
 from triune.config.limits import RunLimit
 from triune.config.model_config import ModelConfig
 from triune.core.clock import Clock
-from triune.core.errors import InternalError, TriuneError, UnavailableError, defect_of
+from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.finishing import Finishing
 from triune.core.requests import InferenceResponse, RequestedOutput
 from triune.core.servable import Call, only_answer
 from triune.core.statistics import FailureReason, ModelStatistics
 from triune.scheduling.models import LoadedVersion, Models
+from triune.scheduling.steps.counting import Counting
+from triune.scheduling.steps.failure import typed, with_step
 from triune.scheduling.steps.plan import plan
 from triune.scheduling.steps.run import Run, Value, request_of, response_of
 from triune.scheduling.steps.slots import Slots
@@ -75,6 +76,7 @@ class StepGraph:
         self._steps = steps
         self._models = models
         self.statistics = statistics
+        self._counting = Counting(statistics, clock)
         self._clock = clock
         self._slots = [Slots(max_under_way, max_waiting) for _ in steps]
         self._asked = [tuple(map(RequestedOutput, step.outputs)) for step in steps]
@@ -97,7 +99,7 @@ class StepGraph:
             NotFoundError: the model of a step does not exist any more.
         """
         if self._is_refusing:
-            self.statistics.record_failure(FailureReason.REJECTED, 0)
+            self._counting.reject()
             raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
         outputs = [output.name for output in call.request.outputs] or self._outputs
         is_whole = len(outputs) == len(self._outputs)
@@ -106,12 +108,12 @@ class StepGraph:
         try:
             models = self._hold(needed.steps)
         except TriuneError:
-            self.statistics.record_failure(FailureReason.REJECTED, 0)
+            self._counting.reject()
             raise
         future = asyncio.get_running_loop().create_future()
         run = Run(call, future, needed, models, outputs, started_ns)
         self._runs[run] = None
-        self.statistics.num_pending += 1
+        self._counting.begin()
         rows = call.batch_size if self._has_batch else 0
         for name in self._config.inputs:
             self._put(run, name, Value(call.inputs.get(name), rows))
@@ -150,7 +152,7 @@ class StepGraph:
                 try:
                     models[step.model, step.version] = self._models.get(step.model, step.version)
                 except TriuneError as error:
-                    raise self._with_step(error, step) from error
+                    raise with_step(error, step, self._name) from error
         for model in models.values():
             model.holds.hold()
         return models
@@ -184,18 +186,19 @@ class StepGraph:
             if not has_slot and not self._slots[number].enter(run):
                 return
         except UnavailableError as error:
-            self._fail(run, self._with_step(error, step))
+            self._fail(run, with_step(error, step, self._name))
             return
         try:
             future = self._submit(run, step)
         except TriuneError as error:
             self._free_slot(number)
-            self._fail(run, self._with_step(error, step))
+            self._fail(run, with_step(error, step, self._name))
             return
         except Exception as error:  # noqa: BLE001 - a defect fails this request, and no other
             _log.exception("a step of ensemble '%s' could not be begun", self._name)
             self._free_slot(number)
-            self._fail(run, self._with_step(InternalError(f"unexpected {type(error).__name__}: {error}"), step))
+            defect = InternalError(f"unexpected {type(error).__name__}: {error}")
+            self._fail(run, with_step(defect, step, self._name))
             return
         run.under_way[number] = future
         if future.done():
@@ -219,7 +222,7 @@ class StepGraph:
         error = UnavailableError("the request was withdrawn") if future.cancelled() else future.exception()
         if not run.future.done():
             if error is not None:
-                self._fail(run, self._with_step(error, step))
+                self._fail(run, with_step(error, step, self._name))
             else:
                 self._put_outputs(run, step, future.result())
         self._end_if_done(run)
@@ -252,7 +255,7 @@ class StepGraph:
         try:
             self._succeed(run, call.finish.convert(response) if call.finish else response)
         except Exception as error:  # noqa: BLE001 - the client gets the error, and a defect is logged
-            self._fail(run, _as_triune_error(error, self._name))
+            self._fail(run, typed(error, self._name))
         self._end_if_done(run)
 
     def _finish(self, run: Run, finishing: asyncio.Future[InferenceResponse]) -> None:
@@ -262,28 +265,17 @@ class StepGraph:
             if error is None:
                 self._succeed(run, finishing.result())
             else:
-                self._fail(run, _as_triune_error(error, self._name))
+                self._fail(run, typed(error, self._name))
         self._end_if_done(run)
 
     def _succeed(self, run: Run, response: InferenceResponse) -> None:
-        statistics, computed = self.statistics, run.compute_time
-        total_ns = self._clock.now_ns() - run.started_ns
-        rows = run.call.batch_size
-        statistics.record_success(rows, total_ns, 0, computed.input_ns, computed.infer_ns, computed.output_ns)
-        statistics.record_batch(rows, 1, computed.input_ns, computed.infer_ns, computed.output_ns)
-        if statistics.distributions is not None:
-            latencies_ns = (total_ns, 0, computed.input_ns, computed.infer_ns, computed.output_ns)
-            statistics.distributions.record(latencies_ns, run.call.inputs.values(), response.outputs.values())
-        if run.call.compute_time is not None:
-            run.call.compute_time.add(computed.input_ns, computed.infer_ns, computed.output_ns)
-        statistics.last_inference_ms = time.time_ns() // 1_000_000
+        self._counting.succeed(run, response)
         run.future.set_result(response)
 
     def _fail(self, run: Run, error: TriuneError) -> None:
         if run.future.done():
             return
-        self.statistics.num_pending -= 1
-        self.statistics.record_failure(FailureReason.OTHER, self._clock.now_ns() - run.started_ns)
+        self._counting.fail(run, FailureReason.OTHER)
         run.future.set_exception(error)
         self._cancel_steps(run)
 
@@ -302,8 +294,7 @@ class StepGraph:
     def _withdraw(self, run: Run) -> None:
         """Cancel the steps of a request that the client cancelled. Called when the future of the request is done."""
         if run.future.cancelled():
-            self.statistics.num_pending -= 1
-            self.statistics.record_failure(FailureReason.CANCELED, self._clock.now_ns() - run.started_ns)
+            self._counting.fail(run, FailureReason.CANCELED)
             self._cancel_steps(run)
 
     def _cancel_steps(self, run: Run) -> None:
@@ -323,17 +314,3 @@ class StepGraph:
         if self._idle is not None and not self._runs:
             self._idle.set()
             self._idle = None
-
-    def _with_step(self, error: BaseException, step: Step) -> TriuneError:
-        """Append the name of the step to the message of its error. Triton puts the ensemble's name first."""
-        typed = _as_triune_error(error, step.model)
-        named = type(typed)(f"in ensemble '{self._name}', {typed} ({step})")
-        named.__cause__ = error
-        return named
-
-
-def _as_triune_error(error: BaseException, model: str) -> TriuneError:
-    if isinstance(error, TriuneError):
-        return error
-    _log.error("an answer of model '%s' could not be finished", model, exc_info=error)
-    return defect_of(f"the answer of model '{model}' failed", error)

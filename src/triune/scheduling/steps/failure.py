@@ -1,0 +1,24 @@
+"""The errors of an ensemble's steps, as the client gets them."""
+
+import logging
+
+from triune.config.ensemble.steps import Step
+from triune.core.errors import TriuneError, defect_of
+
+_log = logging.getLogger(__name__)
+
+
+def typed(error: BaseException, model: str) -> TriuneError:
+    """An error of Triune's own: `error` if it is one, else a logged defect of `model`'s answer."""
+    if isinstance(error, TriuneError):
+        return error
+    _log.error("an answer of model '%s' could not be finished", model, exc_info=error)
+    return defect_of(f"the answer of model '{model}' failed", error)
+
+
+def with_step(error: BaseException, step: Step, ensemble: str) -> TriuneError:
+    """Append the name of the step to the message of its error. Triton puts the ensemble's name first."""
+    own = typed(error, step.model)
+    named = type(own)(f"in ensemble '{ensemble}', {own} ({step})")
+    named.__cause__ = error
+    return named
