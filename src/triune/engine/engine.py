@@ -28,13 +28,13 @@ from triune.engine.admission import Admission, Ticket
 from triune.engine.counters import EngineCounters, EngineState
 from triune.engine.generation import Delta, Generation, Placement
 from triune.engine.group import Group, resume_group, start_group
+from triune.engine.job import Job, Output, StepTimes
 from triune.engine.moving.transfers import Movable, Transfers
 from triune.engine.moving.wire import MovedAnswer
 from triune.engine.replicas.replica import Replica
 from triune.engine.replicas.replicas import Replicas
 from triune.engine.structured.compiler import Grammar
 from triune.engine.text.side import TextSide
-from triune.engine.thread import Job, Output, StepTimes
 
 _T = TypeVar("_T")
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.engine.admission import Ticket
 from triune.engine.generation import Delta, Generation
+from triune.engine.job import Job
 from triune.engine.moving.moves import advanced
 from triune.engine.moving.wire import MovedAnswer
 from triune.engine.sequence import Ending
 from triune.engine.structured.compiler import Grammar
 from triune.engine.text.answer import Answer
-from triune.engine.thread import Job
 
 
 class Group:

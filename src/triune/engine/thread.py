@@ -6,23 +6,17 @@ import logging
 import queue
 from collections import deque
 from collections.abc import Callable
-from collections.abc import Sequence as Tokens
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.threads import start_thread
 from triune.engine.core import EngineCore
-from triune.engine.generation import Placement
-from triune.engine.memory import Memory
+from triune.engine.job import Job, Output, Receive, StepTimes
 from triune.engine.moving.state import KeysAndValues, SequenceState
-from triune.engine.rules import TokenRules
-from triune.engine.sampling.parameters import SamplingParameters
-from triune.engine.sampling.sampler import Sample
-from triune.engine.sequence import Ending, FinishReason, Sequence
-from triune.engine.structured.matcher import Matcher
+from triune.engine.sequence import FinishReason, Sequence
 
 _CHECK_SECONDS: Final = 1.0
 """How long the engine is idle before its laws are checked, so that the check delays no request that follows another."""
@@ -33,93 +27,6 @@ _log = logging.getLogger(__name__)
 
 _PART_TOKENS = 64
 """Before a step, keys and values of so many tokens are written that another engine computed: tens of milliseconds."""
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """One answer that the thread is to compute.
-
-    Attributes:
-        prompt: token ids.
-        sampling: how tokens are chosen.
-        ending: when the answer ends.
-        priority: 0 is the most urgent.
-        index: which of several answers to one prompt this is.
-        matcher: what the answer keeps to; None if it is free.
-        adapter: the name of the LoRA adapter; None for the model as it is.
-        rules: what the logits decide about the next token; None if nothing.
-        memory: what it reads of an encoder; None if the decoder reads none.
-        salt: names the memory.
-        state: where the answer goes on, if another engine began it; forgotten when it has begun here. Its parameters
-            then count, not those above.
-        before: what another unit of the same model computed of it; None if none did.
-        followers: other answers to the same prompt. They begin when this one has its first token, so that they find the
-            prompt's blocks in the prefix cache.
-        is_cancelled: set by the event loop. The job does not begin then.
-        is_retried: whether another unit failed at it.
-        placements: where it was computed, in that order. Used on the event loop's thread.
-        sequence: what the engine computes; None before it begins.
-    """
-
-    prompt: Tokens[int]
-    sampling: SamplingParameters
-    ending: Ending
-    priority: int = 0
-    index: int = 0
-    matcher: Matcher | None = None
-    adapter: str | None = None
-    rules: TokenRules | None = None
-    memory: Memory | None = None
-    salt: bytes = b""
-    state: SequenceState | None = None
-    before: Sequence | None = None
-    followers: tuple["Job", ...] = ()
-    is_cancelled: bool = False
-    is_retried: bool = False
-    placements: list[Placement] = field(default_factory=list[Placement])
-    sequence: Sequence | None = field(default=None, init=False)
-
-
-class Output(NamedTuple):
-    """What a step gave to one job.
-
-    Attributes:
-        job: the job.
-        sample: the token; None if the job failed.
-        finish_reason: why the job ended with this step; None if it goes on.
-        error: why the job failed; else None.
-        can_retry: whether it failed with the unit, and not by itself, so that another unit may compute it.
-    """
-
-    job: Job
-    sample: Sample | None
-    finish_reason: FinishReason | None
-    error: TriuneError | None = None
-    can_retry: bool = False
-
-
-class StepTimes(NamedTuple):
-    """When a step ran, and what it computed.
-
-    Attributes:
-        started_ns: when it began, on the engine's clock.
-        ended_ns: when it ended.
-        num_sequences: the sequences that it computed.
-        num_read: the tokens of prompts that it read.
-        num_answers: the sequences that it computed nothing but the next token of.
-        failure: why the whole step failed; None if it did not.
-    """
-
-    started_ns: int
-    ended_ns: int
-    num_sequences: int
-    num_read: int = 0
-    num_answers: int = 0
-    failure: TriuneError | None = None
-
-
-Receive: TypeAlias = Callable[[list[Output], StepTimes], None]
-"""Called on the event loop's thread after each step that gave something."""
 
 
 class EngineThread:

@@ -8,10 +8,11 @@ from triune.core.clock import Clock
 from triune.core.errors import InternalError
 from triune.engine.core import EngineCore
 from triune.engine.generation import Placement
+from triune.engine.job import Job, Output, StepTimes
 from triune.engine.kv.hashes import block_hashes
 from triune.engine.replicas.rates import Rates
 from triune.engine.replicas.router import Outlook
-from triune.engine.thread import EngineThread, Job, Output, StepTimes
+from triune.engine.thread import EngineThread
 from triune.hardware.heat.slowing import SpeedWatch
 
 _AGAIN_NS: Final = 10_000_000_000

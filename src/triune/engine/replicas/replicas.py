@@ -13,10 +13,10 @@ from triune.core.preference import UnitPreference
 from triune.core.statistics import ModelStatistics
 from triune.core.threads import NoThreadError, in_thread
 from triune.core.units import Unit
+from triune.engine.job import Job, Output, StepTimes
 from triune.engine.moving.state import KeysAndValues, SequenceState
 from triune.engine.replicas.replica import Left, Received, Replica
 from triune.engine.replicas.router import Asked, Choice, choose
-from triune.engine.thread import Job, Output, StepTimes
 
 _log = logging.getLogger(__name__)
 

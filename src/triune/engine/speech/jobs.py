@@ -7,8 +7,9 @@ from triune.core.errors import InternalError
 from triune.core.units import Unit
 from triune.engine.admission import Admission
 from triune.engine.core import EngineCore
+from triune.engine.job import Job, Output, StepTimes
 from triune.engine.sequence import Sequence
-from triune.engine.thread import EngineThread, Job, Output, StepTimes
+from triune.engine.thread import EngineThread
 
 
 class Jobs:

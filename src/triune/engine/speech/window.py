@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from triune.engine.job import Job
 from triune.engine.memory import Memory
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sequence import Ending
@@ -13,7 +14,6 @@ from triune.engine.speech.jobs import Jobs
 from triune.engine.speech.rules import FirstLook, WindowRules, compression_ratio, mean_logprob
 from triune.engine.speech.segments import SpeechRequest
 from triune.engine.speech.tokens import SpeechTokens
-from triune.engine.thread import Job
 from triune.engine.weights.config import WhisperConfig
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 

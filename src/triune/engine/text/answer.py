@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from triune.core.errors import InvalidArgumentError
 from triune.core.units import Unit
 from triune.engine.generation import Delta, Generation, TokenLogprob, Usage
+from triune.engine.job import Job
 from triune.engine.sampling.sampler import Sample
 from triune.engine.sequence import FinishReason
 from triune.engine.text.detokenizer import Detokenizer
 from triune.engine.text.stops import StopFinder
-from triune.engine.thread import Job
 
 
 class Answer:

@@ -1,0 +1,103 @@
+"""What the event loop and the engine's thread hand each other: answers to compute, and what each step gave."""
+
+from collections.abc import Callable
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from triune.core.errors import TriuneError
+from triune.engine.generation import Placement
+from triune.engine.memory import Memory
+from triune.engine.moving.state import SequenceState
+from triune.engine.rules import TokenRules
+from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.sampling.sampler import Sample
+from triune.engine.sequence import Ending, FinishReason, Sequence
+from triune.engine.structured.matcher import Matcher
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One answer that the thread is to compute.
+
+    Attributes:
+        prompt: token ids.
+        sampling: how tokens are chosen.
+        ending: when the answer ends.
+        priority: 0 is the most urgent.
+        index: which of several answers to one prompt this is.
+        matcher: what the answer keeps to; None if it is free.
+        adapter: the name of the LoRA adapter; None for the model as it is.
+        rules: what the logits decide about the next token; None if nothing.
+        memory: what it reads of an encoder; None if the decoder reads none.
+        salt: names the memory.
+        state: where the answer goes on, if another engine began it; forgotten when it has begun here. Its parameters
+            then count, not those above.
+        before: what another unit of the same model computed of it; None if none did.
+        followers: other answers to the same prompt. They begin when this one has its first token, so that they find the
+            prompt's blocks in the prefix cache.
+        is_cancelled: set by the event loop. The job does not begin then.
+        is_retried: whether another unit failed at it.
+        placements: where it was computed, in that order. Used on the event loop's thread.
+        sequence: what the engine computes; None before it begins.
+    """
+
+    prompt: Tokens[int]
+    sampling: SamplingParameters
+    ending: Ending
+    priority: int = 0
+    index: int = 0
+    matcher: Matcher | None = None
+    adapter: str | None = None
+    rules: TokenRules | None = None
+    memory: Memory | None = None
+    salt: bytes = b""
+    state: SequenceState | None = None
+    before: Sequence | None = None
+    followers: tuple["Job", ...] = ()
+    is_cancelled: bool = False
+    is_retried: bool = False
+    placements: list[Placement] = field(default_factory=list[Placement])
+    sequence: Sequence | None = field(default=None, init=False)
+
+
+class Output(NamedTuple):
+    """What a step gave to one job.
+
+    Attributes:
+        job: the job.
+        sample: the token; None if the job failed.
+        finish_reason: why the job ended with this step; None if it goes on.
+        error: why the job failed; else None.
+        can_retry: whether it failed with the unit, and not by itself, so that another unit may compute it.
+    """
+
+    job: Job
+    sample: Sample | None
+    finish_reason: FinishReason | None
+    error: TriuneError | None = None
+    can_retry: bool = False
+
+
+class StepTimes(NamedTuple):
+    """When a step ran, and what it computed.
+
+    Attributes:
+        started_ns: when it began, on the engine's clock.
+        ended_ns: when it ended.
+        num_sequences: the sequences that it computed.
+        num_read: the tokens of prompts that it read.
+        num_answers: the sequences that it computed nothing but the next token of.
+        failure: why the whole step failed; None if it did not.
+    """
+
+    started_ns: int
+    ended_ns: int
+    num_sequences: int
+    num_read: int = 0
+    num_answers: int = 0
+    failure: TriuneError | None = None
+
+
+Receive: TypeAlias = Callable[[list[Output], StepTimes], None]
+"""Called on the event loop's thread after each step that gave something."""
