@@ -4,15 +4,29 @@ The inference is C++ code that reads beyond its arrays if a node does not follow
 the process. Such nodes were found by running ONNX's node tests with changed attributes, inputs, outputs and types.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import onnx.checker
+import onnx.defs
 import onnx.shape_inference
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from triune.graph import paged_attention
+from triune.graph.core_ops import OPSET
 from triune.graph.listed import too_long
 from triune.graph.values import Values, subgraphs_of
+
+# onnx's stubs lack most of a schema's members.
+_schemas: Any = onnx.defs
+
+_NOISE = re.compile(r"Inference error\(s\): |\[(Type|Shape)InferenceError\] |\(op_type:[^)]*\):? ?")
+
+_MOST_BYTES = 1 << 10
+"""Constants of more bytes are not given to the inference of one node, since only small ones affect shapes."""
+
+_IMPORTS = [helper.make_opsetid("", OPSET)]
 
 _MOST_DIMENSIONS = 64
 """The largest absolute value of an axis. For RMSNormalization, inference would loop over a larger axis until memory is
@@ -51,6 +65,36 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
         _restore(fragile)
     _restore(_nodes(inferred))
     return inferred
+
+
+def infer_node(node: NodeProto, values: Values) -> None:
+    """Do what inference does, strictly, at one node of operator set `core_ops.OPSET`; nothing if a type is not known.
+
+    Raises:
+        onnx.shape_inference.InferenceError: the node's attributes, constants and shapes contradict each other.
+    """
+    if node.domain not in ("", "ai.onnx") or any(True for _ in subgraphs_of(node)):
+        return
+    if found := _problem(node):
+        raise onnx.shape_inference.InferenceError(found)
+    types = {name: values.type(name) for name in node.input if name}
+    known = {name: kind for name, kind in types.items() if kind is not None}
+    if len(known) < len(types) or not _schemas.has(node.op_type, OPSET, ""):
+        return
+    if node.op_type in _FRAGILE and not _FRAGILE[node.op_type](node, values):
+        return
+    tensors = {name: values.tensor(name) for name in types}
+    data = {name: each for name, each in tensors.items() if each is not None and len(each.raw_data) <= _MOST_BYTES}
+    schema = _schemas.get_schema(node.op_type, OPSET, "")
+    try:
+        onnx.shape_inference.infer_node_outputs(schema, node, known, data, opset_imports=_IMPORTS)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError, IndexError) as error:
+        raise onnx.shape_inference.InferenceError(str(error)) from error
+
+
+def plain_words(error: Exception) -> str:
+    """The message of an error of ONNX's inference or checker in one line, without the names of its parts."""
+    return " ".join(_NOISE.sub("", str(error)).split()) or repr(error)
 
 
 def _restore(nodes: Iterable[NodeProto]) -> None:

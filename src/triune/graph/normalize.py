@@ -15,6 +15,7 @@ from triune.graph.decompose.classical.tables import Tabulate
 from triune.graph.load import require_valid
 from triune.graph.passes.adopt import Adopt
 from triune.graph.passes.branches import Branches
+from triune.graph.passes.consistent import Consistent
 from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.inline import Inline
@@ -43,6 +44,7 @@ def _round(keep: Collection[str], large: Large) -> Sequence[GraphPass]:
     return (
         # Decompose needs types and ranks.
         Infer(),
+        Consistent(in_bodies=False),
         # Before Decompose, which also replaces nodes in the bodies of functions.
         Inline(keep),
         Sequences(),
@@ -113,7 +115,7 @@ def normalize(
         large.take(copy)
         if copy.SerializeToString(deterministic=True) == before:
             break
-    copy = run_passes(copy, [Infer()], watch)
+    copy = run_passes(copy, [Infer(), Consistent(in_bodies=True)], watch)
     _name_nodes(copy.graph)
     give_output_shapes(copy, declared)
     large.give_back(copy)

@@ -9,7 +9,6 @@ from typing import Generic
 from onnx import GraphProto, NodeProto
 
 from triune.core.errors import UnsupportedError
-from triune.graph.conversion.contradiction import contradiction
 from triune.graph.conversion.problems import MissingError, Problem, called
 from triune.graph.conversion.scope import Scope, V
 
@@ -89,20 +88,14 @@ class GraphWriter(ABC, Generic[V]):
             self._refuse(node, scope, str(error))
         # Vendors' libraries raise exceptions of any class.
         except Exception as error:  # noqa: BLE001
-            self._refuse(node, scope, self._reason(node, scope, error))
+            text = self.message_of(error) or repr(error)
+            self._refuse(node, scope, f"{self.library} refuses it: {text}; look at the types and sizes of its inputs")
 
     def message_of(self, error: Exception) -> str:
         """The message of an exception of the vendor's library, in one line."""
         text = " ".join(str(error).split())
         # A message such as KeyError's says little without the name of the class.
         return f"{type(error).__name__} {text}" if isinstance(error, (LookupError, AssertionError)) else text
-
-    def _reason(self, node: NodeProto, scope: Scope[V], error: Exception) -> str:
-        why = contradiction(node, scope.values)
-        if why is not None:
-            return f"it is not valid ONNX: {why}"
-        text = self.message_of(error) or repr(error)
-        return f"{self.library} refuses it: {text}; look at the types and sizes of its inputs"
 
     def _refuse(self, node: NodeProto, scope: Scope[V], reason: str) -> None:
         """Record a problem, and put placeholders for the node's outputs, so that further problems are found."""

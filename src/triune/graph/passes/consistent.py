@@ -1,0 +1,45 @@
+"""Refuse models that contradict themselves."""
+
+import itertools
+
+from onnx import ModelProto, NodeProto
+
+from triune.core.errors import InvalidArgumentError
+from triune.graph.contradictions import contradictions
+from triune.graph.passes.run import GraphPass
+
+_MOST_NAMED = 8
+"""The largest number of nodes in a message."""
+
+
+class Consistent(GraphPass):
+    """Given nodes whose attributes, constants and shapes contradict each other. Result: an error that names them.
+
+    Later passes need not look for invalid nodes, of which they would make valid ones with another meaning.
+    """
+
+    name = "consistent"
+
+    def __init__(self, *, in_bodies: bool) -> None:
+        """`in_bodies` is whether to look into the bodies of If, Loop and Scan as well, after `Branches`."""
+        self._in_bodies = in_bodies
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Returns `model`.
+
+        Raises:
+            InvalidArgumentError: no runtime can compute some nodes; the message names each and says why.
+        """
+        found = itertools.islice(contradictions(model.graph, in_bodies=self._in_bodies), _MOST_NAMED)
+        told = [f"{_called(node)}: {why}" for node, why in found]
+        if told:
+            text = told[0] if len(told) == 1 else "".join(f"\n  {each}" for each in told) + "\n"
+            raise InvalidArgumentError(
+                f"the model is not valid ONNX, and no runtime can compute it: {text}; correct it, or the shapes and "
+                "constants that are given for its inputs"
+            )
+        return model
+
+
+def _called(node: NodeProto) -> str:
+    return f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
