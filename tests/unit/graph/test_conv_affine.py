@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from support.lowered import model_of, plain_answers
 from triune.graph.passes.conv_affine import ConvAffine
@@ -85,6 +85,15 @@ def test_what_is_no_scale_of_channels_stays(op, operands, k):
 
     with WeightFile() as file:
         assert [node.op_type for node in ConvAffine(file)(model).graph.node] == ["ConvTranspose", op]
+
+
+@pytest.mark.parametrize(("weight", "factor"), [(1e30, 1e-30), (1.0, 1e-12)])
+def test_what_overflows_between_still_does(weight, factor):
+    model = _after_conv("Conv", 1, 1, [helper.make_node("Mul", ["c", "k"], ["y"])], k=np.float32(factor))
+    (kernel,) = (each for each in model.graph.initializer if each.name == "w")
+    kernel.CopyFrom(numpy_helper.from_array(np.full((6, 4, 2), weight, np.float32), "w"))
+
+    assert _fused(model) == ["Conv", "Mul"]
 
 
 def test_a_result_that_is_read_elsewhere_stays():

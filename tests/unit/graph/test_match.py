@@ -4,7 +4,7 @@ import pytest
 
 from support.graphs import model_of
 from triune.graph.index import Index
-from triune.graph.match.attention import match_attention
+from triune.graph.match.attention import constant_factor, match_attention
 from triune.graph.match.gather_matmul import match_gather_matmul
 from triune.graph.match.linear import match_linear
 from triune.graph.match.mean_square import match_mean_square, uncentered
@@ -47,6 +47,14 @@ def test_each_product_that_may_be_the_scores_is_one_reading() -> None:
     assert sorted(each.scores.queries for each in found) == sorted(["q", index.graph.node[1].output[0]])
 
 
+@pytest.mark.parametrize("queries", ["float[1,2,4,8] q", "float[4,8] q"])
+def test_a_factor_that_lifts_the_rank_is_none(queries: str) -> None:
+    text = ATTENTION.replace("float[1,2,4,8] q", queries).replace("float c = {0.5}", "float[1,1,1,1] c = {0.5}")
+    index = index_of(text.replace("STEPS", "r = Mul (c, q) s = MatMul (r, k)"))
+    is_lifted = queries == "float[4,8] q"
+    assert constant_factor(index, "r") == ((1.0, "r") if is_lifted else (0.5, "q"))
+
+
 def test_a_softmax_of_other_things_is_no_attention() -> None:
     index = index_of("(float[2,3] x, float[3,3] w) => (float[2,3] y) { p = Softmax (x) y = MatMul (p, w) }")
     assert [each for node in index.graph.node for each in match_attention(index, node)] == []
@@ -66,6 +74,13 @@ def test_rotary_embeddings_are_found() -> None:
     assert [node.op_type for node in found.nodes] == ["Neg", "Concat", "Mul", "Mul", "Add"]
     assert has_equal_halves(index, "cos", 8)
     assert not has_equal_halves(index, "x", 8)
+
+
+def test_a_gather_of_single_elements_keeps_no_halves() -> None:
+    text = """(int64[3,8] i) => (float[3,8] y) <float[8] t = {1, 2, 3, 4, 1, 2, 3, 4}> { y = Gather (t, i) }"""
+    assert not has_equal_halves(index_of(text), "y", 8)
+    rows = text.replace("float[8] t = {", "float[2,8] t = {1, 2, 3, 4, 1, 2, 3, 4, ").replace("[3,8]", "[3]")
+    assert has_equal_halves(index_of(rows), "y", 8)
 
 
 def test_other_parts_than_halves_are_no_rotary_embedding() -> None:

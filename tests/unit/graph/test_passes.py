@@ -283,6 +283,12 @@ def test_narrow_array_checks_the_range() -> None:
             True,
         ),
         ("{ s = Add (x, half)  c = Clip (s, low, high)  y = Mul (x, c) }", False),
+        # Nearly three, and a sum of another shape than x.
+        ("{ a = Add (x, far)  s = Add (x, further)  c = Clip (s, low, high)  y = Mul (a, c) }", False),
+        (
+            "{ s = Add (x, rows)  c = Clip (s, low, high)  m = Mul (x, c)  y = ReduceMax <keepdims = 0> (m, first) }",
+            False,
+        ),
         ("{ s = Add (x, three)  c = Clip (s, low, three)  y = Mul (x, c) }", False),
         ("{ s = Add (z, three)  c = Clip (s, low, high)  y = Mul (x, c) }", False),
         # What is read twice keeps its value.
@@ -291,7 +297,8 @@ def test_narrow_array_checks_the_range() -> None:
 )
 def test_hard_swish_is_one_operator(written: str, is_whole: bool) -> None:
     constants = "float three = {3}, float low = {0}, float high = {6}, float sixth = {0.16666667}, "
-    constants += "float[1] half = {0.5}, float[1] more = {3.5000002}"
+    constants += "float[1] half = {0.5}, float[1] more = {3.5000002}, float far = {-1}, float further = {2.00001}, "
+    constants += "float[2,1] rows = {3, 3}, int64[1] first = {0}"
     text = f"agraph (float[N] x, float[N] z) => (float[N] y) <{constants}> {written}"
     inputs = {"x": np.linspace(-5, 5, 41, dtype=np.float32), "z": np.ones(41, np.float32)}
     (expected,) = evaluate(model_of(text, opset=21), inputs)

@@ -124,6 +124,8 @@ def _products(index: Index, name: str, depth: int = 0) -> Iterator[tuple[NodePro
 def _steps(index: Index, node: NodeProto) -> Iterator[ScoreStep]:
     """Yield all readings of a node as a step: one for each operand that may be the scores."""
     for operand in {"Add": (0, 1), "Mul": (0, 1), "Where": (1, 2)}.get(node.op_type, (0,)):
+        if not _keeps_rank(index, node, operand):
+            continue
         if node.op_type in ("Add", "Where"):
             yield ScoreStep(node, operand)
             continue
@@ -133,12 +135,19 @@ def _steps(index: Index, node: NodeProto) -> Iterator[ScoreStep]:
             yield ScoreStep(node, operand, factor or None)
 
 
+def _keeps_rank(index: Index, node: NodeProto, operand: int) -> bool:
+    """Whether the result of a node has the rank of an operand: a constant of shape [1, 1, 1, 1] may lift it."""
+    return index.rank(node.output[0]) == index.rank(node.input[operand])
+
+
 def constant_factor(index: Index, name: str) -> tuple[float, str]:
-    """Read a value as factor * other value, looking back through each Mul and Div by a constant of one element."""
+    """Read a value as factor * other value, looking back through each Mul and Div by a constant of one element that
+    does not change the rank.
+    """
     node = index.producer(name, "Mul", "Div")
     for operand in (0, 1) if node is not None and node.op_type == "Mul" else (1,):
         number = index.scalar(node.input[operand]) if node is not None else None
-        if node is not None and number:
+        if node is not None and number and _keeps_rank(index, node, 1 - operand):
             factor, value = constant_factor(index, node.input[1 - operand])
             return (number if node.op_type == "Mul" else 1 / number) * factor, value
     return 1.0, name

@@ -85,8 +85,9 @@ def has_equal_halves(index: Index, table: str, width: int) -> bool:
             is_complete = axes is not None and all(positive(each, rank) != rank - 1 for each in axes)
             return is_complete and has_equal_halves(index, node.input[0], width)
         case "Gather":
-            # A Gather along axis 0 selects rows.
-            return not int(attributes_of(node).get("axis", 0)) and has_equal_halves(index, node.input[0], width)
+            # A Gather along axis 0 selects rows; of a table of rank 1, elements.
+            is_of_rows = not int(attributes_of(node).get("axis", 0)) and (index.rank(node.input[0]) or 0) > 1
+            return is_of_rows and has_equal_halves(index, node.input[0], width)
         case _:
             return node.op_type in _KEEPS_HALVES and has_equal_halves(index, node.input[0], width)
 

@@ -15,6 +15,11 @@ from triune.graph.weight_files import WeightFile
 
 _Array = NDArray[Any]
 
+_LARGEST = 2.0**32
+"""The largest absolute value of a weight, and of a factor's reciprocal: with these, sums that overflow come of inputs
+beyond 1e28.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
@@ -29,8 +34,9 @@ class ConvAffine(GraphPass):
     constants.
 
     The constants have one element, or one for each channel. Result: the convolution alone, with new weights and a new
-    bias. Nothing is changed if a weight would overflow or become 0. A Div stays, too: a quotient of integers may be
-    exact, while the product with the reciprocal is not.
+    bias. Nothing is changed if a weight would overflow or become 0, or if factors are so large that what overflows in
+    the model would not do so any more: x * 1e30 * 1e-30 is infinite for x = 1e10. A Div stays, too: a quotient of
+    integers may be exact, while the product with the reciprocal is not.
     """
 
     name = "conv_affine"
@@ -117,6 +123,8 @@ def _folded(
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         new_weight = (weight * factors).astype(np.float32)
         new_bias = (bias * factor + affine.shift).astype(np.float32)
+    if np.abs(weight).max(initial=0) > _LARGEST or np.abs(factor[factor != 0]).min(initial=1) < 1 / _LARGEST:
+        return None
     is_lost = (np.abs(new_weight) < np.finfo(np.float32).tiny) & (weight != 0) & (factors != 0)
     if is_lost.any() or not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
         return None

@@ -11,12 +11,14 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, names_read, subgraphs_of
 from triune.graph.weight_files import array_of
 
-_NEAR = 1e-5
-"""The allowed relative error of b - a = 3 for constants a and b that compilers have rounded."""
+_NEAR = float(np.finfo(np.float32).eps)
+"""The allowed error of b - a = 3, relative to the larger constant: compilers have rounded both a and b to fp32."""
 
 
 class HardSwish(GraphPass):
     """Given x * clip(x + 3, 0, 6) in fp32, or (z + a) * clip(z + b, 0, 6) with b - a = 3. Result: 6 * HardSwish(x).
+
+    The constants leave the shape of x as it is.
 
     Compilers such as Core AI's fold constants into the activation, so that runtimes no longer recognize it and do not
     use their fast kernel. A constant factor after the activation is multiplied by the 6.
@@ -66,9 +68,13 @@ class _Search:
             base, shift = self._sum_with_constant(x)
             other, further = self._sum_with_constant(clip.input[0])
             # The Clip reads x + 3; or x is z + a, and the Clip reads z + b.
-            if other == x and _is_three(further, np.zeros((), np.float32)):
+            if other == x and _is_three(further, np.zeros((), np.float32)) and self._is_within(further, x):
                 return x
-            if base == other and _is_three(further, shift):
+            if (
+                base == other
+                and _is_three(further, shift)
+                and (further.shape == shift.shape or self._is_within(further, x))
+            ):
                 return x
         return None
 
@@ -81,6 +87,14 @@ class _Search:
                 if constant is not None and constant.dtype == np.float32:
                     return value, constant
         return name, np.zeros((), np.float32)
+
+    def _is_within(self, constant: NDArray[Any], x: str) -> bool:
+        """Whether a sum of a value and a constant has the value's shape."""
+        shape = self._values.shape(x)
+        if not constant.ndim or shape is None:
+            return not constant.ndim
+        sizes = zip(reversed(constant.shape), reversed(shape), strict=False)
+        return constant.ndim <= len(shape) and all(own in (1, size) for own, size in sizes)
 
     def _replacement(self, node: NodeProto, x: str) -> list[NodeProto]:
         (result,) = node.output
@@ -119,5 +133,7 @@ class _Search:
 
 
 def _is_three(further: NDArray[Any], shift: NDArray[Any]) -> bool:
+    if further.ndim and shift.ndim and further.shape != shift.shape:
+        return False
     difference = further.astype(np.float64) - shift.astype(np.float64)
-    return bool(np.all(np.abs(difference - 3) <= _NEAR * np.maximum(1, np.abs(shift))))
+    return bool(np.all(np.abs(difference - 3) <= _NEAR * np.maximum(np.abs(further), np.abs(shift))))

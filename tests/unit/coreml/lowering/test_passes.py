@@ -160,6 +160,16 @@ def test_a_layer_normalization_that_is_written_out_is_one_operation(tmp_path):
     assert _ops(tmp_path) == {"layer_norm": 1}
 
 
+def test_a_shift_before_a_scale_is_the_normalizations_without_one(tmp_path):
+    model = _layer_norm()
+    scale, shift = model.graph.node[-2:]
+    scale.op_type, shift.op_type = shift.op_type, scale.op_type
+
+    check(model, {"x": _noise(2, 4, 6)}, tmp_path)
+
+    assert _ops(tmp_path) == {"layer_norm": 1, "mul": 1}
+
+
 def test_a_scale_of_another_form_stays_outside_of_the_normalization(tmp_path):
     check(_layer_norm(gamma=_noise(4, 1)), {"x": _noise(2, 4, 6)}, tmp_path)
 
