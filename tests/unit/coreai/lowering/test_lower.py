@@ -185,14 +185,15 @@ def test_names_are_those_of_the_source(apart: Any, tmp_path: Path) -> None:
 
 def test_all_that_cannot_be_converted_is_told_at_once(tmp_path: Path) -> None:
     nodes = [
-        helper.make_node("StringNormalizer", ["x"], ["a"], name="first"),
+        helper.make_node("BitCast", ["x"], ["a"], name="first", to=TensorProto.INT32),
         helper.make_node("Unknown", ["x"], ["b"], name="second", domain="com.example"),
     ]
-    model = model_of(nodes, [("x", FLOAT, [2])], [("a", FLOAT, [2]), ("b", FLOAT, [2])])
+    model = model_of(nodes, [("x", FLOAT, [2])], [("a", TensorProto.INT32, [2]), ("b", FLOAT, [2])])
+    model.opset_import[0].version = 26
     model.opset_import.append(helper.make_opsetid("com.example", 1))
     with pytest.raises(UnsupportedError) as caught:
         lower(model, tmp_path / "m.aimodel")
-    assert "StringNormalizer 'first'" in str(caught.value)
+    assert "BitCast 'first'" in str(caught.value)
     assert "com.example:Unknown 'second'" in str(caught.value)
     assert not (tmp_path / "m.aimodel").exists()
 
