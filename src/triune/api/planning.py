@@ -28,7 +28,7 @@ from triune.planning.candidates import Request
 from triune.planning.constants import constants as fitted
 from triune.planning.graph_ops import KEPT, ops_of
 from triune.planning.machine import target_here
-from triune.planning.op import Op, OpClass
+from triune.planning.op import Op, group_of
 from triune.planning.plan import Goal, Plan
 from triune.planning.planner import plan as plan_request
 from triune.planning.units import target_of
@@ -146,9 +146,7 @@ def _steps(
 
 def _whole(title: str, model: ModelProto, bound: _Bound, sizes: Mapping[str, int]) -> _Step:
     ops = ops_of(_core(model, bound, sizes))
-    flops = sum(op.flops for op in ops)
-    convolved = sum(op.flops for op in ops if op.op_class in (OpClass.CONV, OpClass.DEPTHWISE))
-    return title, ops, "convolution" if convolved > flops / 2 else "encoder"
+    return title, ops, group_of(ops)
 
 
 def _with_last_logits(ops: list[Op], tokens: int) -> list[Op]:

@@ -16,8 +16,9 @@ from triune.config.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_version
 from triune.config.links import require_data_near, require_near
 from triune.config.misplaced import misplaced
 from triune.config.model_config import ModelConfig
-from triune.config.parameters import has_own_process, parameters_of, read_options
+from triune.config.parameters import UNITS_PARAMETER, has_own_process, parameters_of, read_options
 from triune.config.parse import LARGEST_CONFIG_BYTES, WHY_NO_LARGER, parse_json, parse_text
+from triune.config.plan import read_plan
 from triune.config.samples import translate_warmup
 from triune.config.settings import DEFAULT_COMPLETION, Completion
 from triune.config.speech import SPEECH, is_speech
@@ -132,6 +133,8 @@ def configure(
     inputs, outputs = translate_tensors(message, signature, labels)
     _warn_of_false_options(message, signature)
     instances = read_instances(message, machine)
+    named = instances.units if UNITS_PARAMETER in message.parameters else ()
+    plan = read_plan(parameters, message.backend, path.suffix, instances.num_instances, named, machine)
     del message.instance_group[:]
     message.instance_group.extend(instances.groups)
     return ModelConfig(
@@ -141,7 +144,8 @@ def configure(
         path=path,
         inputs=inputs,
         outputs=outputs,
-        units=instances.units,
+        units=(plan.named_units if plan is not None else ()) or instances.units,
+        plan=plan,
         has_own_process=has_own_process(message),
         num_instances=instances.num_instances,
         batching=batching,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from triune.config.plan import PlanRequest
 from triune.config.policy import BatchingPolicy
 from triune.config.write import write_json
 from triune.core.datatypes import DataType
@@ -71,6 +72,7 @@ class ModelConfig:
         is_decoupled: whether a request may have any number of responses.
         metric_tags: labels to add to its metrics.
         has_own_process: whether each executable runs in a separate process.
+        plan: how it is to be cut into segments; None if it is not.
         num_runs: how many models run for one request: 1; for an ensemble, itself and all models of its steps, and of
             the steps of ensembles among them.
     """
@@ -89,6 +91,7 @@ class ModelConfig:
     is_decoupled: bool
     metric_tags: Mapping[str, str]
     has_own_process: bool = False
+    plan: PlanRequest | None = None
     num_runs: int = 1
     encoded: bytes = field(init=False, repr=False, compare=False)
     json: bytes = field(init=False, repr=False, compare=False)

@@ -1,6 +1,6 @@
 """The counters of one version of a model, named as in Triton. They are changed on the event loop's thread only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -53,6 +53,7 @@ class ModelStatistics:
         num_waiting: pending requests that wait in the queue.
         failures: the number of failed requests for each reason.
         batches: the executions of each batch size, in rows.
+        segments: of a model that is cut, the runs of each segment, by its number.
         unit_inferences: rows computed by each unit.
         unit_busy_ns: compute time of each unit.
         distributions: histograms of latencies and sizes; None if they are turned off.
@@ -79,6 +80,7 @@ class ModelStatistics:
     compute_output: Duration = field(default_factory=Duration)
     failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
     batches: dict[int, BatchStatistics] = field(default_factory=dict[int, BatchStatistics])
+    segments: dict[int, Duration] = field(default_factory=dict[int, Duration])
     unit_inferences: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_busy_ns: dict[Unit, int] = field(default_factory=dict[Unit, int])
     verdicts: dict[Unit, Verdict] = field(default_factory=dict[Unit, Verdict])
@@ -143,11 +145,35 @@ class ModelStatistics:
         batch.compute_output.count += 1
 
     def record_execution(
-        self, unit: Unit, num_rows: int, num_executions: int, input_ns: int, infer_ns: int, output_ns: int
+        self,
+        unit: Unit,
+        num_rows: int,
+        num_executions: int,
+        input_ns: int,
+        infer_ns: int,
+        output_ns: int,
+        parts: Sequence[tuple[int, Unit, int]] = (),
     ) -> None:
-        """Count a batch of `num_rows` that `unit` computed in `num_executions` runs of the model."""
-        self.unit_inferences[unit] = self.unit_inferences.get(unit, 0) + num_rows
-        self.unit_busy_ns[unit] = self.unit_busy_ns.get(unit, 0) + input_ns + infer_ns + output_ns
+        """Count a batch of `num_rows` that `unit` computed in `num_executions` runs of the model.
+
+        Args:
+            unit: the unit.
+            num_rows: the rows of the batch.
+            num_executions: the runs of the model.
+            input_ns: the time to join inputs.
+            infer_ns: the time to run.
+            output_ns: the time to part outputs.
+            parts: of a model that is cut, the number, unit and time of each run of a segment. They count in the place
+                of `unit`, each unit once.
+        """
+        if not parts:
+            self.unit_inferences[unit] = self.unit_inferences.get(unit, 0) + num_rows
+            self.unit_busy_ns[unit] = self.unit_busy_ns.get(unit, 0) + input_ns + infer_ns + output_ns
+        for segment, each, elapsed_ns in parts:
+            self.segments.setdefault(segment, Duration()).add(elapsed_ns)
+            self.unit_busy_ns[each] = self.unit_busy_ns.get(each, 0) + elapsed_ns
+        for each in {part[1] for part in parts}:
+            self.unit_inferences[each] = self.unit_inferences.get(each, 0) + num_rows
         self.record_batch(num_rows, num_executions, input_ns, infer_ns, output_ns)
 
     def record_batch(self, num_rows: int, num_executions: int, input_ns: int, infer_ns: int, output_ns: int) -> None:

@@ -50,6 +50,8 @@ class _Weight:
 def ops_of(model: ModelProto, past_tokens: int = 0) -> list[Op]:
     """The operations of a model that run on each call, in the graph's order.
 
+    What follows from constants and from the shapes of inputs alone is left out.
+
     Args:
         model: a model of core operators and those of `KEPT`, whose shapes are known.
         past_tokens: for a step of a decoder in the plain form: the tokens before those of the input, which attention
@@ -87,6 +89,11 @@ class _Reader:
 
     def _is_weight(self, node: NodeProto) -> bool:
         """Whether a node computes a weight when the model is loaded, which is then noted."""
+        if node.op_type in ("Shape", "Size"):
+            # A shape is known before the values are. What is computed from shapes alone is, too.
+            shape = self._values.static_shape(node.output[0])
+            self._weights[node.output[0]] = _Weight(prod(shape) if shape is not None else 1, None)
+            return True
         inputs = [self._weight(name) for name in node.input if name]
         if not inputs or any(each is None for each in inputs) or node.op_type.startswith("Random"):
             return False

@@ -1,5 +1,6 @@
 """An operation as the cost model sees it: what it computes, what it reads and writes, and its shape."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -75,6 +76,13 @@ class Op:
     def is_product(self) -> bool:
         """Whether it multiplies matrices or convolves."""
         return self.op_class in PRODUCTS
+
+
+def group_of(ops: Sequence[Op]) -> str:
+    """The class of models whose predictions a model's operations share the error with: "convolution", "encoder"."""
+    flops = sum(op.flops for op in ops)
+    convolved = sum(op.flops for op in ops if op.op_class in (OpClass.CONV, OpClass.DEPTHWISE))
+    return "convolution" if convolved > flops / 2 else "encoder"
 
 
 PRODUCTS = frozenset({OpClass.CONV, OpClass.DEPTHWISE, OpClass.MATMUL, OpClass.PRODUCT})

@@ -2,16 +2,32 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from triune.config.policy import BatchingPolicy
 from triune.core.datatypes import Array
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceResponse
+from triune.core.units import Unit
 from triune.scheduling.queue import Pending
 
 Answer: TypeAlias = dict[str, Array] | TriuneError | asyncio.Task[InferenceResponse]
 """A request's outputs by name, or an error; or the task that finishes the response, on the event loop's thread only."""
+
+
+class Part(NamedTuple):
+    """The run of one segment of a model that is cut.
+
+    Attributes:
+        segment: its number.
+        unit: the unit that ran it.
+        started_ns, ended_ns: when the run began and ended, on the clock.
+    """
+
+    segment: int
+    unit: Unit
+    started_ns: int
+    ended_ns: int
 
 
 class Batch:
@@ -28,6 +44,7 @@ class Batch:
         num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone.
         started_ns, ended_ns: when the run began and ended, on the clock.
         input_ns, infer_ns, output_ns: the time to concatenate inputs, to run the model, and to split outputs.
+        parts: of a model that is cut into segments, the runs of its segments.
         is_given_up: whether the batch exceeded its time limit, so that its requests were answered with an error. It is
             set on the event loop's thread.
         is_indivisible: whether an output of several requests did not have one row for each row of the inputs.
@@ -35,7 +52,7 @@ class Batch:
 
     __slots__ = (
         "answers", "ended_ns", "has_rows", "infer_ns", "input_ns", "is_given_up", "is_indivisible", "num_executions",
-        "num_rows", "output_ns", "outputs", "pendings", "ragged", "started_ns",
+        "num_rows", "output_ns", "outputs", "parts", "pendings", "ragged", "started_ns",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +74,7 @@ class Batch:
         self.num_executions = 0
         self.started_ns = self.ended_ns = 0
         self.input_ns = self.infer_ns = self.output_ns = 0
+        self.parts: Sequence[Part] = ()
         self.is_given_up = False
         self.is_indivisible = False
         self.outputs = outputs

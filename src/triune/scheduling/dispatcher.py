@@ -75,7 +75,10 @@ class Dispatcher:
         self._policy = policy
         self._outputs = tuple(outputs)
         accounts = accounts or {}
-        self._lanes = [Lane(worker, self._complete, accounts.get(worker.runner.unit)) for worker in workers]
+        self._lanes = [
+            Lane(worker, self._complete, None if worker.runner.is_charging else accounts.get(worker.runner.unit))
+            for worker in workers
+        ]
         preference = UnitPreference(power, statistics) if power is not None else None
         self._eligible = EligibleLanes(self._lanes, emulated, preference)
         self.statistics = statistics
@@ -256,7 +259,8 @@ class Dispatcher:
             self._unfinished.add(batch)
         for pending in pendings:
             if pending.call.bill is not None:
-                pending.call.bill.ran_on(lane.worker.runner.unit, pending.call.batch_size)
+                for unit in lane.worker.runner.units:
+                    pending.call.bill.ran_on(unit, pending.call.batch_size)
         lane.start(batch, now_ns, len(self._queue))
         if lane.running is not None:
             self._run_limit.watch()
@@ -293,6 +297,7 @@ class Dispatcher:
             batch.input_ns,
             batch.infer_ns,
             batch.output_ns,
+            [(part.segment, part.unit, part.ended_ns - part.started_ns) for part in batch.parts],
         )
         if batch.is_indivisible and self._batcher.is_batching:
             self._batcher.is_batching = False

@@ -128,6 +128,12 @@ class EligibleLanes:
         name = request.parameters.get(UNIT_PARAMETER)
         if name is None:
             return None
+        if cut := next((each for each in self._lanes if len(each.worker.runner.units) > 1), None):
+            units = ", ".join(unit.value for unit in cut.worker.runner.units)
+            raise InvalidArgumentError(
+                f"the request's parameter '{UNIT_PARAMETER}' is {name!r}, but model '{request.model}' is cut into "
+                f"segments on {units}, and each request passes through all of them; name no unit"
+            )
         for unit in self._units:
             if unit.value == name:
                 self._is_restricted = self._is_restricted or len(self._units) > 1

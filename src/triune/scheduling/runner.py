@@ -24,6 +24,16 @@ class Runner(Protocol):
         ...
 
     @property
+    def units(self) -> tuple[Unit, ...]:
+        """All units that a batch runs on: several if the model is cut into segments."""
+        ...
+
+    @property
+    def is_charging(self) -> bool:
+        """Whether the runner charges the energy of its batches itself."""
+        ...
+
+    @property
     def is_steady(self) -> bool:
         """Whether the time of a batch depends only on the shapes of its inputs. False if unknown."""
         ...
@@ -47,14 +57,19 @@ class TensorRunner:
     Attributes:
         executable: the compiled model; closed with the runner.
         unit: the unit that the batches run on.
+        units: the same, as all units that they run on.
+        is_charging: whether the runner charges the energy of its batches itself: no, the dispatcher does.
         is_steady: whether the time of a batch depends only on the shapes of its inputs.
         clock: measures the runs.
     """
+
+    is_charging = False
 
     def __init__(self, executable: Executable, clock: Clock | None = None) -> None:
         """`clock` measures the runs; None takes the monotonic clock."""
         self.executable = executable
         self.unit = executable.unit
+        self.units: tuple[Unit, ...] = (executable.unit,)
         self.is_steady = executable.is_steady
         self.clock = clock or MonotonicClock()
 
@@ -80,6 +95,13 @@ class TensorRunner:
         """Close the executable."""
         self.executable.close()
 
+    def _compute(
+        self, batch: Batch, pendings: Sequence[Pending], inputs: Mapping[str, Array], outputs: Sequence[str]
+    ) -> dict[str, Array]:
+        """Compute the joined inputs of some requests of a batch. Raises what the executable raises."""
+        del batch, pendings
+        return self.executable.run(inputs, outputs)
+
     def _run(self, batch: Batch, pendings: Sequence[Pending]) -> Sequence[dict[str, Array] | TriuneError]:
         batch.num_executions += 1
         is_joined = len(pendings) > 1
@@ -88,7 +110,7 @@ class TensorRunner:
             inputs = _inputs(batch, pendings)
             if is_joined:
                 joined_ns = self.clock.now_ns()
-            results = self.executable.run(inputs, _requested_outputs(batch, pendings))
+            results = self._compute(batch, pendings, inputs, _requested_outputs(batch, pendings))
             ran_ns = batch.ended_ns = self.clock.now_ns()
             answers: Sequence[dict[str, Array] | TriuneError] = (results,)
             if batch.has_rows:

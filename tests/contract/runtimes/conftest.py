@@ -131,6 +131,7 @@ HOSTED = frozenset(
         "test_inputs_are_not_kept",
         "test_any_thread_may_call",
         "test_other_threads_go_on_while_it_computes",
+        "test_segments_of_floats",
     }
 )
 """A process takes a second to start, so it runs those tests that its transport could fail."""
@@ -146,6 +147,7 @@ CONVERTED = frozenset(
         "test_arrays_that_are_not_contiguous",
         "test_files_that_are_no_models",
         "test_units_that_it_cannot_use",
+        "test_segments_of_floats",
     }
 )
 """A conversion takes seconds, so they run those tests that a conversion or a program could fail."""

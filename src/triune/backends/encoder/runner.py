@@ -17,9 +17,12 @@ class EncoderRunner:
 
     Attributes:
         unit: the unit that the batches run on.
+        units: the same, as all units that they run on.
+        is_charging: False, since the dispatcher charges the energy of its batches.
         is_steady: False, since the time of a batch depends on the lengths of its texts.
     """
 
+    is_charging = False
     is_steady = False
 
     def __init__(self, executable: Executable, encoder: TextEncoder, output: str, clock: Clock) -> None:
@@ -30,6 +33,7 @@ class EncoderRunner:
         clock: measures the runs.
         """
         self.unit = executable.unit
+        self.units = (executable.unit,)
         self._executable = executable
         self._encoder = encoder
         self._output = output

@@ -1,5 +1,6 @@
 """The backend of tensor models. It configures, places, compiles and measures them, and makes workers and dispatcher."""
 
+import logging
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -7,7 +8,9 @@ from triune.backends.attempt import Attempt
 from triune.backends.gate.gate import Judged, leave_out
 from triune.backends.machine_backend import MachineBackend
 from triune.backends.tensor.build import TensorBuild
-from triune.backends.tensor.compile import compile_all
+from triune.backends.tensor.compile import WarmUp, compile_all
+from triune.backends.tensor.cut.cut import Cut
+from triune.backends.tensor.cut.make import Made, make_cut
 from triune.backends.tensor.quick import is_quick
 from triune.backends.tensor.samples import samples_of, scores_of
 from triune.config.configure import Source, configure
@@ -22,7 +25,10 @@ from triune.core.verdict import Verdict
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.models import Models
 from triune.scheduling.runner import TensorRunner
+from triune.scheduling.segments.runner import SegmentsRunner
 from triune.scheduling.worker import QuickWorker, ThreadWorker
+
+_log = logging.getLogger(__name__)
 
 
 class TensorBackend(MachineBackend):
@@ -47,6 +53,17 @@ class TensorBackend(MachineBackend):
             self._try_first(source, version, attempt)
         with ExitStack() as undo:
             config = self.configure(source, version)
+            made = Made(config)
+            if config.plan is not None:
+                made = make_cut(config, config.plan, source.folder, self._machine, attempt, undo)
+                config, spare = made.config, (*made.spare, *spare)
+                for note in made.notes:
+                    _log.info("model '%s': %s", config.name, note)
+            if made.cut is not None:
+                WarmUp(config, source.folder, attempt).run(made.cut.lend()[0])
+                attempt.check()
+                undo.pop_all()
+                return self._cut_build(made, made.cut, source, version, started_ns)
             recipes = place(config, self._machine)
             executables = compile_all(
                 config, source.folder, recipes, self._machine, spare=spare, attempt=attempt, undo=undo
@@ -67,9 +84,9 @@ class TensorBackend(MachineBackend):
             is_inline = is_quick(config, kept[0], self._clock)
             attempt.check()
             undo.pop_all()
-        for each in executables:
-            if each not in kept:
-                each.close()
+        # What was measured for the plan's sake is held by the executables where they share it.
+        for each in (*made.spare, *(each for each in executables if each not in kept)):
+            each.close()
         emulated = self._machine.emulated(config.units)
         return TensorBuild(
             version,
@@ -79,7 +96,24 @@ class TensorBackend(MachineBackend):
             verdicts,
             is_inline,
             self._clock.now_ns() - started_ns,
+            notes=made.notes,
             emulated=emulated,
+        )
+
+    def _cut_build(self, made: Made, cut: Cut, source: Source, version: int, started_ns: int) -> TensorBuild:
+        error = {} if made.error is None else {unit: made.error for unit in cut.units if unit is not Unit.CPU}
+        return TensorBuild(
+            version,
+            made.config,
+            source,
+            (),
+            error,
+            False,
+            self._clock.now_ns() - started_ns,
+            cut=cut,
+            placed=made.segments,
+            notes=made.notes,
+            emulated=self._machine.emulated(cut.units),
         )
 
     def assemble(self, build: TensorBuild, models: Models) -> Servable:
@@ -89,11 +123,15 @@ class TensorBackend(MachineBackend):
         statistics.verdicts.update(build.verdicts)
         kind = QuickWorker if build.is_inline else ThreadWorker
         limits = limits_of(config.parameters, self._settings.limits)
+        accounts = self._accounts(build, config.units if build.cut else (each.unit for each in build.executables))
+        runners: list[TensorRunner] = [TensorRunner(each, self._clock) for each in build.executables]
+        if build.cut is not None:
+            runners += [SegmentsRunner(each, self._clock, accounts) for each in build.cut.open()]
         workers: list[QuickWorker | ThreadWorker] = []
         try:
-            for index, executable in enumerate(build.executables):
-                name = f"{config.name}-{build.version}-{executable.unit.value}-{index}"
-                workers.append(kind(TensorRunner(executable, self._clock), name))
+            for index, runner in enumerate(runners):
+                name = f"{config.name}-{build.version}-{runner.unit.value}-{index}"
+                workers.append(kind(runner, name))
         except NoThreadError:
             for worker in workers:
                 worker.stop()
@@ -108,6 +146,6 @@ class TensorBackend(MachineBackend):
             self._clock,
             build.emulated,
             run_limit_seconds=limits.run_seconds,
-            accounts=self._accounts(build, (each.unit for each in build.executables)),
+            accounts=accounts,
             power=self._power,
         )

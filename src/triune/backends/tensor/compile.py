@@ -14,6 +14,7 @@ from triune.config.model_config import ModelConfig
 from triune.config.placement import Recipe
 from triune.config.samples import warmup_inputs
 from triune.core.errors import TriuneError, UnavailableError
+from triune.core.runtime import Executable
 from triune.hardware.memory import usable_memory
 from triune.hosting import HostedExecutable
 from triune.runtimes.machine import Machine
@@ -52,7 +53,7 @@ def compile_all(
     """
     left = list(spare)
     executables: list[SharedExecutable] = []
-    warmup = _WarmUp(config, folder, attempt)
+    warmup = WarmUp(config, folder, attempt)
     for recipe in recipes:
         old = next((each for each in left if each.recipe == recipe), None)
         executable = old.hold() if old is not None else compile_one(config.path, recipe, machine)
@@ -98,17 +99,27 @@ def compile_one(path: Path, recipe: Recipe, machine: Machine) -> SharedExecutabl
     return SharedExecutable(HostedExecutable(load, f"'{path}' on '{recipe.unit.value}'"), recipe)
 
 
-class _WarmUp:
+class WarmUp:
     """The warm-up of a model's executables, one after the other."""
 
     def __init__(self, config: ModelConfig, folder: Path, attempt: Attempt) -> None:
+        """Args:
+        config: the model's configuration.
+        folder: the model's folder, for its warm-up files.
+        attempt: cancels the build.
+        """
         self._config = config
         self._folder = folder
         self._attempt = attempt
         self._seconds = 0.0
 
-    def run(self, executable: SharedExecutable) -> None:
-        """Run all samples. Beyond WARMUP_SECONDS, the others are left out, which the log says."""
+    def run(self, executable: Executable) -> None:
+        """Run all samples. Beyond WARMUP_SECONDS, the others are left out, which the log says.
+
+        Raises:
+            TriuneError: a sample failed.
+            UnavailableError: the build was cancelled.
+        """
         start = time.monotonic()
         num_done, num_runs = 0, sum(sample.num_runs for sample in self._config.warmup)
         for sample in self._config.warmup:

@@ -1,0 +1,203 @@
+"""Compile the stretches of a model, and move those that their units refuse or compute wrongly."""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from triune.backends.attempt import Attempt
+from triune.backends.tensor.compile import compile_one
+from triune.backends.tensor.cut.graph import CutGraph
+from triune.backends.tensor.cut.recipe import segment_recipe
+from triune.backends.tensor.cut.stretches import Rung, Stretch
+from triune.backends.tensor.executable import SharedExecutable
+from triune.backends.tensor.measure import UnitError, error_of
+from triune.config.model_config import ModelConfig
+from triune.config.parameters import tolerance_of
+from triune.core.errors import TriuneError
+from triune.core.units import Unit
+from triune.graph.piece_folder import PieceFolder
+from triune.graph.split import Piece, split
+from triune.runtimes.machine import Machine
+
+_log = logging.getLogger(__name__)
+
+MAX_DEPTH: Final = 3
+"""How often a stretch that its unit refuses or computes wrongly is halved, to move only what must move."""
+
+_NUM_RUNS: Final = 5
+_MAX_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled stretch.
+
+    Attributes:
+        stretch: the stretch.
+        piece: its piece of the graph.
+        executable: the piece, compiled. It counts as held by whoever holds this.
+        error: how far its results are from the true ones, on true inputs; None on `cpu`, or if they are random.
+        ms: the time of a run on sample input.
+    """
+
+    stretch: Stretch
+    piece: Piece
+    executable: SharedExecutable
+    error: UnitError | None
+    ms: float
+
+
+class StretchCompiler:
+    """Compiles stretches of one graph. What was compiled is kept for the next try, until `close`."""
+
+    def __init__(
+        self, graph: CutGraph, config: ModelConfig, folder: Path, num_threads: int, machine: Machine, attempt: Attempt
+    ) -> None:
+        """Args:
+        graph: the graph.
+        config: the model's configuration.
+        folder: an existing, empty folder for the pieces' files; kept as long as the executables.
+        num_threads: the CPU threads of one run of a segment.
+        machine: the machine with the runtimes.
+        attempt: cancels the build.
+        """
+        self._graph = graph
+        self._config = config
+        self._folder = PieceFolder(folder)
+        self._num_threads = num_threads
+        self._machine = machine
+        self._attempt = attempt
+        self._kept: dict[tuple[int, int, Rung], Compiled] = {}
+
+    def close(self) -> None:
+        """Free the executables that `take` has not taken."""
+        for each in self._kept.values():
+            each.executable.close()
+        self._kept.clear()
+
+    def take(self, compiled: Sequence[Compiled]) -> None:
+        """Hand these over to the caller, and free all others."""
+        for each in compiled:
+            each.executable.hold()
+        self.close()
+
+    def compile(self, stretches: Sequence[Stretch]) -> list[Compiled]:
+        """Compile stretches, each on the first of its rungs that takes it and computes it within the tolerance.
+
+        A stretch that is refused or wrong is halved, `MAX_DEPTH` times at most, so that only what must move does.
+        Neighbours that end on the same rung become one.
+
+        Returns:
+            the compiled stretches in order; one alone if the whole graph belongs on one rung.
+
+        Raises:
+            TriuneError: `cpu` refuses a stretch, too.
+            UnavailableError: the build was cancelled.
+        """
+        waiting = joined(stretches)
+        while True:
+            found: list[Compiled] = []
+            for at, (stretch, piece) in enumerate(self._pieces(waiting)):
+                compiled, why = self._compiled(stretch, piece)
+                if compiled is None:
+                    waiting = joined([*waiting[:at], *self._instead(stretch, piece, why), *waiting[at + 1 :]])
+                    break
+                found.append(compiled)
+            else:
+                return found
+
+    def _pieces(self, stretches: Sequence[Stretch]) -> list[tuple[Stretch, Piece]]:
+        pieces = split(self._graph.model, [each.begin for each in stretches[1:]])
+        by_begin = {each.begin: each for each in stretches}
+        return [(by_begin[piece.begin], piece) for piece in pieces]
+
+    def _instead(self, stretch: Stretch, piece: Piece, why: str) -> Sequence[Stretch]:
+        """What takes the place of a stretch that its unit refuses or computes wrongly: parts, of which some moved."""
+        if stretch.depth >= MAX_DEPTH or len(piece.nodes) < 2:
+            return [stretch.moved(why)]
+        _log.info("model '%s': %s; its halves are tried", self._config.name, why)
+        found: list[Stretch] = []
+        for half in stretch.halves(piece.nodes[len(piece.nodes) // 2]):
+            ends = [at for at in (half.begin, half.end) if 0 < at < len(self._graph.model.graph.node)]
+            own = next((each for each in split(self._graph.model, ends) if each.begin == half.begin), None)
+            compiled, cause = (None, "") if own is None else self._compiled(half, own)
+            found += [half] if own is None or compiled is not None else self._instead(half, own, cause)
+        return found
+
+    def _compiled(self, stretch: Stretch, piece: Piece) -> tuple[Compiled | None, str]:
+        """A stretch compiled on its rung; or None, and why that is not possible."""
+        rung, is_last = stretch.rung, len(stretch.rungs) == 1
+        key = (stretch.begin, stretch.end, rung)
+        if (kept := self._kept.get(key)) is not None:
+            return replace(kept, stretch=stretch, piece=piece), ""
+        self._attempt.check()
+        path = self._folder.save(piece)
+        first = self._graph.model.graph.node[piece.nodes[0] if piece.nodes else piece.begin].name
+        name = f"{len(piece.nodes)} operations from '{first}' on"
+        with ExitStack() as undo:
+            try:
+                recipe = segment_recipe(piece, rung, self._num_threads, self._config, self._graph.model, self._machine)
+                executable = compile_one(path, recipe, self._machine)
+                undo.callback(executable.close)
+                with self._attempt.holding(executable):
+                    error, ms = self._measured(piece, executable)
+            except TriuneError as refusal:
+                if is_last or self._attempt.is_given_up:
+                    raise
+                return None, f"{rung} refuses {name}: {refusal}"
+            if error is not None and error.excess and not is_last:
+                return None, f"{rung} ({executable.precision}) computes {name} wrongly: {error.excess}"
+            undo.pop_all()
+        self._kept[key] = Compiled(stretch, piece, executable, error, ms)
+        return self._kept[key], ""
+
+    def _measured(self, piece: Piece, executable: SharedExecutable) -> tuple[UnitError | None, float]:
+        """The error of a piece on true inputs, and its time in milliseconds."""
+        values = self._graph.values
+        given = {spec.name: values[spec.name] for spec in executable.signature.inputs if spec.name in values}
+        outputs = list(piece.outputs)
+        found = executable.run(given, outputs)
+        error = None
+        if executable.unit is not Unit.CPU and not self._graph.is_random:
+            tolerance = tolerance_of(self._config.parameters, executable.precision)
+            known = {name: values[name] for name in outputs if name in values}
+            error = error_of(known, found, tolerance)
+        times: list[float] = []
+        begun = time.perf_counter()
+        while len(times) < _NUM_RUNS and (not times or time.perf_counter() - begun < _MAX_SECONDS):
+            started = time.perf_counter()
+            executable.run(given, outputs)
+            times.append(1e3 * (time.perf_counter() - started))
+        return error, median(times)
+
+
+def joined(stretches: Sequence[Stretch]) -> list[Stretch]:
+    """The same, with neighbours on the same rung as one stretch."""
+    found: list[Stretch] = []
+    for each in stretches:
+        if found and found[-1].rung == each.rung:
+            found[-1] = _join(found[-1], each)
+        else:
+            found.append(each)
+    return found
+
+
+def _join(one: Stretch, other: Stretch) -> Stretch:
+    predicted = None
+    if one.predicted_ms is not None and other.predicted_ms is not None and one.planned is other.planned:
+        predicted = one.predicted_ms + other.predicted_ms
+    return Stretch(
+        one.begin,
+        other.end,
+        min(one.rungs, other.rungs, key=len),
+        one.requested if one.requested is other.requested else None,
+        one.planned,
+        predicted,
+        max(one.depth, other.depth),
+        tuple(dict.fromkeys((*one.notes, *other.notes))),
+    )

@@ -1,0 +1,202 @@
+"""Cut a model as its config asks: plan, compile, check, compare, and say what became of it."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from triune.backends.attempt import Attempt
+from triune.backends.tensor.cut.compiled import Compiled, StretchCompiler, joined
+from triune.backends.tensor.cut.cut import Cut
+from triune.backends.tensor.cut.graph import CutGraph, cut_graph
+from triune.backends.tensor.cut.pays import Comparison, compare
+from triune.backends.tensor.cut.stretches import Stretch, stretches_of
+from triune.backends.tensor.executable import SharedExecutable
+from triune.backends.tensor.measure import UnitError, error_of
+from triune.config.model_config import ModelConfig
+from triune.config.parameters import read_options, tolerance_of
+from triune.config.plan import PlanRequest
+from triune.core.errors import UnsupportedError
+from triune.core.placement import PlacedSegment
+from triune.core.scratch import HeldFolder
+from triune.core.units import Presence, Unit
+from triune.planning.plan import Goal
+from triune.runtimes.machine import Machine
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a plan.
+
+    Attributes:
+        config: the configuration, with the units that the model runs on.
+        cut: the segments; None if the whole model runs on one unit.
+        spare: the whole model as it was measured, for the executables of the build; the caller owns it.
+        segments: where each segment is; empty if the model is not cut.
+        error: how far the answers of the cut are from the true ones; None if they are not compared.
+        notes: why the model is or is not cut, with the figures.
+    """
+
+    config: ModelConfig
+    cut: Cut | None = None
+    spare: tuple[SharedExecutable, ...] = ()
+    segments: tuple[PlacedSegment, ...] = ()
+    error: UnitError | None = None
+    notes: tuple[str, ...] = ()
+
+
+def make_cut(
+    config: ModelConfig, request: PlanRequest, folder: Path, machine: Machine, attempt: Attempt, undo: ExitStack
+) -> Made:
+    """Cut a model as its plan says, unless that does not pay.
+
+    Args:
+        config: the model's configuration.
+        request: its plan.
+        folder: the model's folder, for its warm-up files.
+        machine: the machine with the runtimes.
+        attempt: cancels the build.
+        undo: gets what is to be freed if the build fails.
+
+    Raises:
+        TriuneError: the plan is impossible, or no unit runs a part of the model.
+        UnavailableError: the build was cancelled.
+    """
+    runtime = machine.runtimes[config.backend]
+    signature = runtime.inspect(config.path, read_options(config.parameters, runtime, config.backend))
+    with cut_graph(config, folder, machine) as graph, ExitStack() as mine:
+        attempt.check()
+        stretches = joined(stretches_of(graph, config, request, machine))
+        is_pipeline = request.goal is Goal.THROUGHPUT
+        held = HeldFolder()
+        mine.callback(held.remove)
+        # Segments of a pipeline compute at the same time, and share the cores.
+        num_threads = max(1, machine.num_cores // (len(stretches) if is_pipeline else 1))
+        compiler = StretchCompiler(graph, config, held.path, num_threads, machine, attempt)
+        mine.callback(compiler.close)
+        maker = _Maker(graph, config, machine, compiler)
+        compiled = maker.settled(stretches)
+        if len(compiled) == 1:
+            return _whole(config, compiled[0])
+        compiler.take(compiled)
+        mine.pop_all()
+    cut = Cut(signature, compiled, held, is_pipeline=is_pipeline)
+    made = undo.enter_context(ExitStack())
+    made.callback(cut.close)
+    comparison, notes = _compared(cut, graph, config, request, machine, attempt)
+    if comparison is not None:
+        if not comparison.is_worth_it and not request.stretches:
+            best, _ = comparison.wholes[0]
+            comparison.close(but=best)
+            made.pop_all().close()
+            undo.callback(best.close)
+            notes = (*notes, f"not cut, since '{best.unit.value}' alone is faster; {_plan_of(compiled)}")
+            return Made(replace(config, units=(best.unit,)), spare=(best,), notes=notes)
+        comparison.close()
+    rows = tuple(_row(each, graph) for each in compiled)
+    return Made(replace(config, units=cut.units), cut, segments=rows, error=maker.error, notes=notes)
+
+
+class _Maker:
+    """Compiles stretches until the answers of all together are right, too.
+
+    Attributes:
+        error: how far the last answers are from the true ones; None if they are not compared.
+    """
+
+    def __init__(self, graph: CutGraph, config: ModelConfig, machine: Machine, compiler: StretchCompiler) -> None:
+        self._graph = graph
+        self._config = config
+        self._machine = machine
+        self._compiler = compiler
+        self.error: UnitError | None = None
+
+    def settled(self, stretches: Sequence[Stretch]) -> list[Compiled]:
+        waiting = list(stretches)
+        while True:
+            compiled = self._compiler.compile(waiting)
+            movable = [each for each in compiled if each.error is not None and len(each.stretch.rungs) > 1]
+            excess = self._excess(compiled)
+            if len(compiled) == 1 or not excess or not movable:
+                return compiled
+            worst = max(movable, key=lambda each: each.error.largest if each.error is not None else 0.0)
+            why = f"together {excess}, and the segment on {worst.stretch.rung} has the largest error"
+            _log.info("model '%s': %s", self._config.name, why)
+            waiting = joined([each.stretch.moved(why) if each is worst else each.stretch for each in compiled])
+
+    def _excess(self, compiled: Sequence[Compiled]) -> str:
+        """What is wrong with the answers of the segments together; empty if nothing is, or if they are random."""
+        if self._graph.is_random:
+            return ""
+        values = dict(self._graph.sample)
+        for each in compiled:
+            names = [spec.name for spec in each.executable.signature.inputs if spec.name in values]
+            values.update(each.executable.run({name: values[name] for name in names}, list(each.piece.outputs)))
+        expected = {name: self._graph.values[name] for name in self._config.outputs}
+        tolerance = max(tolerance_of(self._config.parameters, each.executable.precision) for each in compiled)
+        self.error = error_of(expected, values, tolerance)
+        return self.error.excess
+
+
+def _whole(config: ModelConfig, compiled: Compiled) -> Made:
+    """The whole model on one unit, which is what the plan came to."""
+    stretch = compiled.stretch
+    # A unit in another precision than its own is not what the config's units mean.
+    unit = Unit.CPU if stretch.rung.is_fp32 else stretch.rung.unit
+    predicted = "" if stretch.predicted_ms is None else f", predicted {stretch.predicted_ms:.3g} ms"
+    note = f"not cut, since the whole belongs on '{unit.value}'{predicted}"
+    return Made(replace(config, units=(unit,)), notes=(*stretch.notes, note))
+
+
+def _compared(
+    cut: Cut, graph: CutGraph, config: ModelConfig, request: PlanRequest, machine: Machine, attempt: Attempt
+) -> tuple[Comparison | None, tuple[str, ...]]:
+    if emulated := machine.emulated(cut.units):
+        names = ", ".join(sorted(unit.value for unit in emulated))
+        return None, (f"not compared with single units: {names} is emulated here, and its time says nothing",)
+    if request.goal is Goal.ENERGY:
+        return None, ("not compared with single units: the plan is for energy, which a load does not measure",)
+    units = request.units or tuple(unit for unit in Unit if _can_run(unit, config, machine))
+    comparison = compare(cut, units, graph, config, machine, attempt)
+    note = str(comparison)
+    if request.stretches and not comparison.is_worth_it:
+        note = f"{note}; the cut is kept, since the config names its stretches"
+    return comparison, (note,)
+
+
+def _can_run(unit: Unit, config: ModelConfig, machine: Machine) -> bool:
+    if machine.status(unit).presence is not Presence.PRESENT:
+        return False
+    try:
+        machine.runtime_for(config.backend, unit)
+    except UnsupportedError:
+        return False
+    return True
+
+
+def _plan_of(compiled: Sequence[Compiled]) -> str:
+    parts = ", ".join(f"{len(each.piece.nodes)} on {each.executable.unit.value} {each.ms:.3g} ms" for each in compiled)
+    return f"operations of the cut: {parts}"
+
+
+def _row(compiled: Compiled, graph: CutGraph) -> PlacedSegment:
+    stretch, nodes, executable = compiled.stretch, compiled.piece.nodes, compiled.executable
+    names = [graph.model.graph.node[at].name for at in nodes]
+    return PlacedSegment(
+        executable.unit,
+        executable.recipe.runtime,
+        executable.precision,
+        requested=stretch.requested,
+        planned=stretch.planned,
+        num_ops=len(nodes),
+        first=names[0] if names else "",
+        last=names[-1] if names else "",
+        predicted_ms=stretch.predicted_ms,
+        measured_ms=compiled.ms,
+        error=None if compiled.error is None else compiled.error.largest,
+        passed_bytes=sum(graph.values[name].nbytes for name in compiled.piece.outputs if name in graph.values),
+        notes=stretch.notes,
+    )

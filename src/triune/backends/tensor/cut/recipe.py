@@ -1,0 +1,83 @@
+"""The recipe of a segment: that of the whole model on the unit, with limits of its own free dimensions."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from onnx import ModelProto, ValueInfoProto
+
+from triune.backends.tensor.cut.stretches import Rung
+from triune.config.model_config import ModelConfig
+from triune.config.placement import Recipe, recipe_on
+from triune.graph.conversion.shapes import Dim, InputShape, Range, parse_shapes
+from triune.graph.split import Piece
+from triune.runtimes.machine import Machine
+
+
+def segment_recipe(
+    piece: Piece, rung: Rung, num_threads: int, config: ModelConfig, model: ModelProto, machine: Machine
+) -> Recipe:
+    """Make the recipe of a piece.
+
+    Runtimes that convert models want limits for free dimensions (`coreml.shapes`). A dimension of a piece has those of
+    the model's inputs that have a dimension of the same name, and of the batch.
+
+    Args:
+        piece: the piece.
+        rung: how it is computed.
+        num_threads: the CPU threads of one run.
+        config: the model's configuration.
+        model: the whole model in core operators, whose inputs have names for free dimensions.
+        machine: the machine with the runtimes.
+
+    Raises:
+        InvalidArgumentError: the config's limits cannot be read.
+        UnsupportedError: no runtime serves the unit.
+    """
+    recipe = recipe_on(rung.unit, num_threads, config, machine)
+    options = dict(recipe.options)
+    if rung.is_fp32:
+        options[f"{recipe.runtime}.precision"] = "fp32"
+    name = f"{recipe.runtime}.shapes"
+    if name in machine.runtimes[recipe.runtime].option_names:
+        limits = _texts(
+            piece, parse_shapes([each for each in options.pop(name, "").split(";") if each.strip()]), config, model
+        )
+        if limits:
+            options[name] = limits
+    return replace(recipe, options=tuple(sorted(options.items())))
+
+
+def _texts(piece: Piece, given: Mapping[str, InputShape], config: ModelConfig, model: ModelProto) -> str:
+    """The limits of a piece's inputs, in the form of the option."""
+    named: dict[str, Dim] = {}
+    rows = config.batching.max_batch_size
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        shape = given.get(value.name)
+        for axis, dim in enumerate(dims):
+            if not dim.dim_param:
+                continue
+            if shape is not None and not shape.is_enumerated and len(shape.choices[0]) == len(dims):
+                named[dim.dim_param] = shape.choices[0][axis]
+            elif axis == 0 and rows:
+                named.setdefault(dim.dim_param, 1 if rows == 1 else Range(1, rows))
+    texts: list[str] = []
+    for value in piece.model.graph.input:
+        shape = given.get(value.name) or _limited(value, named)
+        if shape is not None:
+            texts.append(f"{value.name}={'|'.join(_text(each) for each in shape.choices)}")
+    return ";".join(texts)
+
+
+def _limited(value: ValueInfoProto, named: Mapping[str, Dim]) -> InputShape | None:
+    """The shape of an input whose free dimensions all have limits; None if none is free, or if one has no limits."""
+    dims = value.type.tensor_type.shape.dim
+    found = [dim.dim_value if dim.HasField("dim_value") else named.get(dim.dim_param) for dim in dims]
+    if all(dim.HasField("dim_value") for dim in dims):
+        return None
+    known = tuple(each for each in found if each is not None)
+    return InputShape((known,)) if len(known) == len(found) else None
+
+
+def _text(dims: tuple[Dim, ...]) -> str:
+    return ",".join(f"{dim.low}..{dim.high}" if isinstance(dim, Range) else str(dim) for dim in dims)

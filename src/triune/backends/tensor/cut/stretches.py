@@ -1,0 +1,179 @@
+"""Stretches of operations, each for a unit: as the config names them, or as the planner chooses them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from triune.backends.tensor.cut.graph import CutGraph
+from triune.config.model_config import ModelConfig
+from triune.config.plan import PlanRequest
+from triune.core.errors import NotFoundError, UnsupportedError
+from triune.core.units import Presence, Unit
+from triune.hardware.chips import chip as chip_of
+from triune.planning.candidates import Request
+from triune.planning.constants import constants
+from triune.planning.graph_ops import ops_of
+from triune.planning.machine import target_here
+from triune.planning.op import group_of
+from triune.planning.planner import plan
+from triune.planning.units import Target, target_of
+from triune.runtimes.described import known_units
+from triune.runtimes.machine import Machine
+
+_NUM_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A way to compute a stretch.
+
+    Attributes:
+        unit: the unit.
+        is_fp32: whether it computes in fp32 there, although the unit has a less precise format of its own.
+    """
+
+    unit: Unit
+    is_fp32: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.unit.value} in fp32" if self.is_fp32 else self.unit.value
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of nodes for one unit.
+
+    Attributes:
+        begin, end: the positions of its first node and of the node after its last one.
+        rungs: the ways to compute it that are left, the wanted one first, `cpu` last.
+        requested: the unit that the config names; None if the planner chose.
+        planned: the unit of the plan.
+        predicted_ms: the predicted time; None if nothing was predicted.
+        depth: how often it was halved.
+        notes: why it is not where it was planned.
+    """
+
+    begin: int
+    end: int
+    rungs: tuple[Rung, ...]
+    requested: Unit | None
+    planned: Unit
+    predicted_ms: float | None = None
+    depth: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rung(self) -> Rung:
+        """How it is computed."""
+        return self.rungs[0]
+
+    def moved(self, why: str) -> "Stretch":
+        """The same on the next rung. There must be one."""
+        left = self.rungs[1:]
+        return replace(self, rungs=left, notes=(*self.notes, f"{why}; it moved to {left[0]}"))
+
+    def halves(self, middle: int) -> tuple["Stretch", "Stretch"]:
+        """The two parts of a stretch before and after a node."""
+        part = replace(self, depth=self.depth + 1, predicted_ms=None)
+        return replace(part, end=middle), replace(part, begin=middle)
+
+
+def stretches_of(graph: CutGraph, config: ModelConfig, request: PlanRequest, machine: Machine) -> list[Stretch]:
+    """The stretches that a config names, or that the planner chooses.
+
+    Raises:
+        NotFoundError: an operation or the chip does not exist.
+        InvalidArgumentError: operations are not in the graph's order, or a shape is not known.
+        UnsupportedError: no plan is possible, or this machine's units were not measured.
+    """
+    if not request.stretches:
+        return _planned(graph, config, request, machine)
+    positions = {node.name: at for at, node in enumerate(graph.model.graph.node)}
+    count = len(positions)
+    found: list[Stretch] = []
+    begin = 0
+    for unit, last in request.stretches:
+        if last is not None and last not in positions:
+            some = ", ".join(list(positions)[:_NUM_NAMED])
+            raise NotFoundError(
+                f"the plan of model '{config.name}' names the operation '{last}', and there is none; there are {some} "
+                f"and {max(0, count - _NUM_NAMED)} more: `triune plan --json` lists them"
+            )
+        end = count if last is None else positions[last] + 1
+        if end <= begin:
+            what = f"'{last}' is not behind" if last is not None else "nothing is left behind"
+            raise UnsupportedError(
+                f"the plan of model '{config.name}' goes on after its end: {what} the stretch before; operations run "
+                "in the order in which `triune plan --json` lists them"
+            )
+        found.append(Stretch(begin, end, _rungs(unit, (), config, machine), unit, unit))
+        begin = end
+    return found
+
+
+def _planned(graph: CutGraph, config: ModelConfig, request: PlanRequest, machine: Machine) -> list[Stretch]:
+    if request.chip is None:
+        target = target_here(known_units(machine.runtimes), constants())
+    else:
+        target = target_of(chip_of(request.chip), constants())
+    ops = ops_of(graph.with_sizes())
+    units = request.units or _usable(target, config, machine)
+    made = plan(Request(config.name, ops, group_of(ops), request.goal, units), target, constants())
+    positions = {node.name: at for at, node in enumerate(graph.model.graph.node)}
+    begins = [positions[segment.ops[0].name] for segment in made.segments]
+    ends = [*begins[1:], len(positions)]
+    found: list[Stretch] = []
+    for segment, begin, end in zip(made.segments, [0, *begins[1:]], ends, strict=True):
+        times = {
+            unit: sum(op.unit_ms[unit] for op in segment.ops)
+            for unit in segment.ops[0].unit_ms
+            if all(unit in op.unit_ms for op in segment.ops)
+        }
+        others = sorted((unit for unit in times if unit is not segment.unit), key=lambda unit: times[unit])
+        rungs = _rungs(segment.unit, others, config, machine)
+        found.append(Stretch(begin, end, rungs, None, segment.unit, segment.ms))
+    return found
+
+
+def _usable(target: Target, config: ModelConfig, machine: Machine) -> tuple[Unit, ...]:
+    """The units of a target that this machine has for the model, too; empty if these are all.
+
+    Raises:
+        UnsupportedError: there is none.
+    """
+    able = [unit for unit in target.units if _can_run(unit, config, machine)]
+    if not able:
+        raise UnsupportedError(
+            f"this machine has none of the units of {target.name}, {', '.join(unit.value for unit in target.units)}"
+        )
+    if len(able) == len(target.units):
+        return ()
+    # As the planner's own choice of all units: Apple's CPU is never better than its matrix unit.
+    has_matrix_unit = target.is_scored and Unit.AMX in able
+    return tuple(unit for unit in able if unit is not Unit.CPU or not has_matrix_unit)
+
+
+def _can_run(unit: Unit, config: ModelConfig, machine: Machine) -> bool:
+    try:
+        machine.runtime_for(config.backend, unit)
+    except UnsupportedError:
+        return False
+    return True
+
+
+def _rungs(unit: Unit, others: Sequence[Unit], config: ModelConfig, machine: Machine) -> tuple[Rung, ...]:
+    """The ways to compute a stretch: on its unit, there in fp32 if the runtime can, on other units, and on `cpu`.
+
+    An emulated unit is taken only if the plan chose it.
+    """
+    found = [Rung(unit)]
+    runtime = machine.runtime_for(config.backend, unit)
+    # The Neural Engine computes in fp16 alone.
+    if runtime.name in ("coreml", "coreai") and unit not in (Unit.ANE, Unit.CPU):
+        found.append(Rung(unit, is_fp32=True))
+    for other in others or (Unit.GPU, Unit.AMX):
+        is_present = machine.status(other).presence is Presence.PRESENT
+        if other not in (unit, Unit.CPU) and is_present and _can_run(other, config, machine):
+            found.append(Rung(other))
+    if unit is not Unit.CPU:
+        found.append(Rung(Unit.CPU))
+    return tuple(found)

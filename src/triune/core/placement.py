@@ -1,0 +1,61 @@
+"""Where a loaded model computes: what was requested, what was planned, and what was observed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from triune.core.units import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSegment:
+    """A segment of a model, or a whole model, on a unit.
+
+    Attributes:
+        unit: the unit that runs it.
+        runtime: the runtime that compiled it.
+        precision: the floating-point format in which it computes.
+        report: what the runtime itself says of where it computes; empty if it says nothing.
+        requested: the unit that the config names for it; None if the plan was to choose.
+        planned: the unit of the plan; None if nothing was planned.
+        num_ops: the number of its operations; None for a whole model, whose operations were not counted.
+        first: the name of its first operation; empty for a whole model.
+        last: the name of its last operation; likewise.
+        predicted_ms: the time of a call that the plan predicted; None if it predicted none.
+        measured_ms: the time of a call on sample input, measured when the model was loaded; None if it was not.
+        error: the largest difference from `cpu` in fp32 on sample input; None on `cpu`, and where it is not known.
+        passed_bytes: the bytes of the results that it passes on for sample input, to other segments or as outputs.
+        notes: why it is not where it was planned, with the figures.
+    """
+
+    unit: Unit
+    runtime: str
+    precision: str
+    report: str = ""
+    requested: Unit | None = None
+    planned: Unit | None = None
+    num_ops: int | None = None
+    first: str = ""
+    last: str = ""
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+    error: float | None = None
+    passed_bytes: int | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a loaded model computes.
+
+    Attributes:
+        requested: what the config asks for, in its own words: "latency", "cpu,amx", "cpu to clip_40, amx".
+        is_cut: whether each call passes through all segments, one after the other. If not, each segment is the whole
+            model on another unit.
+        segments: the segments in their order.
+        notes: why the model is or is not cut, with the figures.
+    """
+
+    requested: str
+    is_cut: bool
+    segments: Sequence[PlacedSegment]
+    notes: Sequence[str] = ()
