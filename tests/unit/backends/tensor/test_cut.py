@@ -104,6 +104,17 @@ def test_a_model_is_cut_where_its_config_says(tmp_path: Path) -> None:
     assert bench.num_open == 0
 
 
+def test_the_files_of_the_segments_go_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    built = build(Bench(), tmp_path, "cpu to n2, amx")
+    (folder,) = temporary.iterdir()
+    assert sorted(each.name for each in folder.iterdir()) == ["piece-0.onnx", "piece-1.onnx"]
+    built.close()
+    assert list(temporary.iterdir()) == []
+
+
 def test_the_cut_is_kept_although_it_does_not_pay_and_the_figures_say_so(tmp_path: Path) -> None:
     built = build(Bench(), tmp_path, "cpu to n2, amx")
     (note,) = built.placement.notes
@@ -180,7 +191,7 @@ def test_errors_that_add_up_move_the_worst_segment(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("plan", "error", "words"),
     [
-        ("cpu to nowhere, amx", NotFoundError, "the operation 'nowhere', and there is none; there are n0, n1"),
+        ("cpu to nowhere, amx", NotFoundError, "the operation 'nowhere', and there is none; there are .*more"),
         ("cpu to n5, amx to n2, cpu", UnsupportedError, "'n2' is not behind the stretch before"),
         ("cpu to n7, amx", UnsupportedError, "nothing is left behind the stretch before"),
     ],

@@ -10,7 +10,7 @@ from triune.backends.attempt import Attempt
 from triune.backends.tensor.cut.compiled import Compiled, StretchCompiler, joined
 from triune.backends.tensor.cut.cut import Cut
 from triune.backends.tensor.cut.graph import CutGraph, cut_graph
-from triune.backends.tensor.cut.pays import Comparison, compare
+from triune.backends.tensor.cut.pays import Comparison, compare, whole_on
 from triune.backends.tensor.cut.stretches import Stretch, stretches_of
 from triune.backends.tensor.executable import SharedExecutable
 from triune.backends.tensor.measure import UnitError, error_of
@@ -70,6 +70,12 @@ def make_cut(
     with cut_graph(config, folder, machine) as graph, ExitStack() as mine:
         attempt.check()
         stretches = joined(stretches_of(graph, config, request, machine))
+        if len(stretches) == 1:
+            whole = whole_on(stretches[0].rung.unit, graph, config, machine, attempt)
+            if isinstance(whole, SharedExecutable):
+                undo.callback(whole.close)
+                return replace(_whole(config, stretches[0]), spare=(whole,))
+            _log.info("model '%s': %s", config.name, whole)
         is_pipeline = request.goal is Goal.THROUGHPUT
         held = HeldFolder()
         mine.callback(held.remove)
@@ -80,7 +86,7 @@ def make_cut(
         maker = _Maker(graph, config, machine, compiler)
         compiled = maker.settled(stretches)
         if len(compiled) == 1:
-            return _whole(config, compiled[0])
+            return _whole(config, compiled[0].stretch)
         compiler.take(compiled)
         mine.pop_all()
     cut = Cut(signature, compiled, held, is_pipeline=is_pipeline)
@@ -141,9 +147,8 @@ class _Maker:
         return self.error.excess
 
 
-def _whole(config: ModelConfig, compiled: Compiled) -> Made:
+def _whole(config: ModelConfig, stretch: Stretch) -> Made:
     """The whole model on one unit, which is what the plan came to."""
-    stretch = compiled.stretch
     # A unit in another precision than its own is not what the config's units mean.
     unit = Unit.CPU if stretch.rung.is_fp32 else stretch.rung.unit
     predicted = "" if stretch.predicted_ms is None else f", predicted {stretch.predicted_ms:.3g} ms"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
@@ -77,35 +78,41 @@ def compare(
     wholes: list[tuple[SharedExecutable, float]] = []
     refusals: list[str] = []
     for unit in units:
-        attempt.check()
-        try:
-            whole = compile_one(config.path, recipe_on(unit, machine.num_cores, config, machine), machine)
-        except TriuneError as error:
-            refusals.append(f"{unit.value} refuses the whole: {error}")
-            continue
-        try:
-            with attempt.holding(whole):
-                excess = _excess(whole, graph, config)
-                if not excess:
-                    wholes.append((whole, period_ms([whole], graph.sample, outputs)))
-                    continue
-            refusals.append(f"{unit.value} computes the whole wrongly: {excess}")
-        except TriuneError as error:
-            if attempt.is_given_up:
-                whole.close()
-                raise
-            refusals.append(f"{unit.value} refuses the whole: {error}")
-        whole.close()
+        whole = whole_on(unit, graph, config, machine, attempt)
+        if isinstance(whole, str):
+            refusals.append(whole)
+        else:
+            wholes.append((whole, period_ms([whole], graph.sample, outputs)))
     ms = period_ms(cut.lend(), graph.sample, outputs)
     return Comparison(ms, sorted(wholes, key=lambda each: each[1]), refusals)
 
 
-def _excess(whole: SharedExecutable, graph: CutGraph, config: ModelConfig) -> str:
-    found = whole.run(graph.sample, list(config.outputs))
-    if whole.unit is Unit.CPU or graph.is_random:
-        return ""
-    expected = {name: graph.values[name] for name in config.outputs}
-    return error_of(expected, found, tolerance_of(config.parameters, whole.precision)).excess
+def whole_on(
+    unit: Unit, graph: CutGraph, config: ModelConfig, machine: Machine, attempt: Attempt
+) -> SharedExecutable | str:
+    """The whole model on a unit; or why the unit does not run it, or computes it wrongly.
+
+    Raises:
+        UnavailableError: the build was cancelled.
+    """
+    attempt.check()
+    with ExitStack() as undo:
+        try:
+            whole = compile_one(config.path, recipe_on(unit, machine.num_cores, config, machine), machine)
+            undo.callback(whole.close)
+            with attempt.holding(whole):
+                found = whole.run(graph.sample, list(config.outputs))
+        except TriuneError as error:
+            if attempt.is_given_up:
+                raise
+            return f"{unit.value} refuses the whole: {error}"
+        if unit is not Unit.CPU and not graph.is_random:
+            expected = {name: graph.values[name] for name in config.outputs}
+            error = error_of(expected, found, tolerance_of(config.parameters, whole.precision))
+            if error.excess:
+                return f"{unit.value} computes the whole wrongly: {error.excess}"
+        undo.pop_all()
+        return whole
 
 
 def period_ms(executables: Sequence[Executable], inputs: Mapping[str, Array], outputs: Sequence[str]) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from triune.backends.tensor.cut.graph import CutGraph
 from triune.config.model_config import ModelConfig
@@ -93,10 +94,10 @@ def stretches_of(graph: CutGraph, config: ModelConfig, request: PlanRequest, mac
     begin = 0
     for unit, last in request.stretches:
         if last is not None and last not in positions:
-            some = ", ".join(list(positions)[:_NUM_NAMED])
+            near = get_close_matches(last, positions, _NUM_NAMED) or list(positions)[:_NUM_NAMED]
             raise NotFoundError(
-                f"the plan of model '{config.name}' names the operation '{last}', and there is none; there are {some} "
-                f"and {max(0, count - _NUM_NAMED)} more: `triune plan --json` lists them"
+                f"the plan of model '{config.name}' names the operation '{last}', and there is none; there are "
+                f"{', '.join(near)} and {count - len(near)} more: `triune plan --json` lists them"
             )
         end = count if last is None else positions[last] + 1
         if end <= begin:
