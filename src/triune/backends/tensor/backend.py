@@ -101,13 +101,14 @@ class TensorBackend(MachineBackend):
         )
 
     def _cut_build(self, made: Made, cut: Cut, source: Source, version: int, started_ns: int) -> TensorBuild:
-        error = {} if made.error is None else {unit: made.error for unit in cut.units if unit is not Unit.CPU}
+        verdict = made.verdict
+        verdicts = {} if verdict is None else {unit: verdict for unit in cut.units if unit is not Unit.CPU}
         return TensorBuild(
             version,
             made.config,
             source,
             (),
-            error,
+            verdicts,
             False,
             self._clock.now_ns() - started_ns,
             cut=cut,

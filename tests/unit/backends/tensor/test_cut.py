@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def test_a_model_is_cut_where_its_config_says(tmp_path: Path) -> None:
     assert one.error is None
     assert two.error is not None
     assert one.passed_bytes == 16
-    assert built.unit_errors == {Unit.AMX: pytest.approx(two.error)}
+    assert set(built.verdicts) == {Unit.AMX}
+    assert built.verdicts[Unit.AMX].largest == pytest.approx(two.error)
     assert "cut into 2 segments on cpu (3 operations, onnxruntime, fp32), amx (5 operations, openvino, bf16)" in str(
         built
     )
@@ -172,15 +174,15 @@ def test_a_unit_that_refuses_everything_leaves_one_unit_for_the_whole(tmp_path: 
 def test_errors_that_add_up_move_the_worst_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each segment is within the tolerance, and all together are not."""
     bench = Bench()
-    compare = make.error_of
+    compare = make.compare_answers
     calls: list[bool] = []
 
-    def once_wrong(*given: Any) -> Any:
+    def once_wrong(*given: Any, **options: Any) -> Any:
         calls.append(True)
-        found = compare(*given)
-        return make.UnitError(found.largest, "output 'n7' is off by 7") if len(calls) == 1 else found
+        found = compare(*given, **options)
+        return replace(found, excess="output 'n7' is off by 7") if len(calls) == 1 else found
 
-    monkeypatch.setattr(make, "error_of", once_wrong)
+    monkeypatch.setattr(make, "compare_answers", once_wrong)
     built = build(bench, tmp_path, "amx to n2, cpu to n3, amx")
     assert len(calls) == 2
     moved = [note for each in built.placement.segments for note in each.notes]

@@ -10,16 +10,17 @@ from statistics import median
 from typing import Final
 
 from triune.backends.attempt import Attempt
+from triune.backends.gate.compare import compare
 from triune.backends.tensor.compile import compile_one
 from triune.backends.tensor.cut.graph import CutGraph
 from triune.backends.tensor.cut.recipe import segment_recipe
 from triune.backends.tensor.cut.stretches import Rung, Stretch
 from triune.backends.tensor.executable import SharedExecutable
-from triune.backends.tensor.measure import UnitError, error_of
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import tolerance_of
 from triune.core.errors import TriuneError
 from triune.core.units import Unit
+from triune.core.verdict import Verdict
 from triune.graph.piece_folder import PieceFolder
 from triune.graph.split import Piece, split
 from triune.runtimes.machine import Machine
@@ -41,14 +42,14 @@ class Compiled:
         stretch: the stretch.
         piece: its piece of the graph.
         executable: the piece, compiled. It counts as held by whoever holds this.
-        error: how far its results are from the true ones, on true inputs; None on `cpu`, or if they are random.
+        verdict: how far its results are from the true ones, on true inputs; None on `cpu`, or if they are random.
         ms: the time of a run on sample input.
     """
 
     stretch: Stretch
     piece: Piece
     executable: SharedExecutable
-    error: UnitError | None
+    verdict: Verdict | None
     ms: float
 
 
@@ -145,35 +146,35 @@ class StretchCompiler:
                 executable = compile_one(path, recipe, self._machine)
                 undo.callback(executable.close)
                 with self._attempt.holding(executable):
-                    error, ms = self._measured(piece, executable)
+                    verdict, ms = self._measured(piece, executable)
             except TriuneError as refusal:
                 if is_last or self._attempt.is_given_up:
                     raise
                 return None, f"{rung} refuses {name}: {refusal}"
-            if error is not None and error.excess and not is_last:
-                return None, f"{rung} ({executable.precision}) computes {name} wrongly: {error.excess}"
+            if verdict is not None and verdict.excess and not is_last:
+                return None, f"{rung} ({executable.precision}) computes {name} wrongly: {verdict.excess}"
             undo.pop_all()
-        self._kept[key] = Compiled(stretch, piece, executable, error, ms)
+        self._kept[key] = Compiled(stretch, piece, executable, verdict, ms)
         return self._kept[key], ""
 
-    def _measured(self, piece: Piece, executable: SharedExecutable) -> tuple[UnitError | None, float]:
-        """The error of a piece on true inputs, and its time in milliseconds."""
+    def _measured(self, piece: Piece, executable: SharedExecutable) -> tuple[Verdict | None, float]:
+        """The verdict on a piece on true inputs, and its time in milliseconds."""
         values = self._graph.values
         given = {spec.name: values[spec.name] for spec in executable.signature.inputs if spec.name in values}
         outputs = list(piece.outputs)
         found = executable.run(given, outputs)
-        error = None
+        verdict = None
         if executable.unit is not Unit.CPU and not self._graph.is_random:
             tolerance = tolerance_of(self._config.parameters, executable.precision)
             known = {name: values[name] for name in outputs if name in values}
-            error = error_of(known, found, tolerance)
+            verdict = compare(known, found, precision=executable.precision, tolerance=tolerance)
         times: list[float] = []
         begun = time.perf_counter()
         while len(times) < _NUM_RUNS and (not times or time.perf_counter() - begun < _MAX_SECONDS):
             started = time.perf_counter()
             executable.run(given, outputs)
             times.append(1e3 * (time.perf_counter() - started))
-        return error, median(times)
+        return verdict, median(times)
 
 
 def joined(stretches: Sequence[Stretch]) -> list[Stretch]:

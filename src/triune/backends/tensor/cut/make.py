@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from triune.backends.attempt import Attempt
+from triune.backends.gate.compare import compare as compare_answers
 from triune.backends.tensor.cut.compiled import Compiled, StretchCompiler, joined
 from triune.backends.tensor.cut.cut import Cut
 from triune.backends.tensor.cut.graph import CutGraph, cut_graph
 from triune.backends.tensor.cut.pays import Comparison, compare, whole_on
 from triune.backends.tensor.cut.stretches import Stretch, stretches_of
 from triune.backends.tensor.executable import SharedExecutable
-from triune.backends.tensor.measure import UnitError, error_of
+from triune.backends.tensor.samples import scores_of
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import read_options, tolerance_of
 from triune.config.plan import PlanRequest
@@ -21,6 +22,7 @@ from triune.core.errors import UnsupportedError
 from triune.core.placement import PlacedSegment
 from triune.core.scratch import HeldFolder
 from triune.core.units import Presence, Unit
+from triune.core.verdict import Verdict
 from triune.planning.plan import Goal
 from triune.runtimes.machine import Machine
 
@@ -36,7 +38,7 @@ class Made:
         cut: the segments; None if the whole model runs on one unit.
         spare: the whole model as it was measured, for the executables of the build; the caller owns it.
         segments: where each segment is; empty if the model is not cut.
-        error: how far the answers of the cut are from the true ones; None if they are not compared.
+        verdict: how far the answers of the cut are from the true ones; None if they are not compared.
         notes: why the model is or is not cut, with the figures.
     """
 
@@ -44,7 +46,7 @@ class Made:
     cut: Cut | None = None
     spare: tuple[SharedExecutable, ...] = ()
     segments: tuple[PlacedSegment, ...] = ()
-    error: UnitError | None = None
+    verdict: Verdict | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -103,14 +105,14 @@ def make_cut(
             return Made(replace(config, units=(best.unit,)), spare=(best,), notes=notes)
         comparison.close()
     rows = tuple(_row(each, graph) for each in compiled)
-    return Made(replace(config, units=cut.units), cut, segments=rows, error=maker.error, notes=notes)
+    return Made(replace(config, units=cut.units), cut, segments=rows, verdict=maker.verdict, notes=notes)
 
 
 class _Maker:
     """Compiles stretches until the answers of all together are right, too.
 
     Attributes:
-        error: how far the last answers are from the true ones; None if they are not compared.
+        verdict: how far the last answers are from the true ones; None if they are not compared.
     """
 
     def __init__(self, graph: CutGraph, config: ModelConfig, machine: Machine, compiler: StretchCompiler) -> None:
@@ -118,17 +120,17 @@ class _Maker:
         self._config = config
         self._machine = machine
         self._compiler = compiler
-        self.error: UnitError | None = None
+        self.verdict: Verdict | None = None
 
     def settled(self, stretches: Sequence[Stretch]) -> list[Compiled]:
         waiting = list(stretches)
         while True:
             compiled = self._compiler.compile(waiting)
-            movable = [each for each in compiled if each.error is not None and len(each.stretch.rungs) > 1]
+            movable = [each for each in compiled if each.verdict is not None and len(each.stretch.rungs) > 1]
             excess = self._excess(compiled)
             if len(compiled) == 1 or not excess or not movable:
                 return compiled
-            worst = max(movable, key=lambda each: each.error.largest if each.error is not None else 0.0)
+            worst = max(movable, key=lambda each: each.verdict.relative if each.verdict is not None else 0.0)
             why = f"together {excess}, and the segment on {worst.stretch.rung} has the largest error"
             _log.info("model '%s': %s", self._config.name, why)
             waiting = joined([each.stretch.moved(why) if each is worst else each.stretch for each in compiled])
@@ -142,9 +144,19 @@ class _Maker:
             names = [spec.name for spec in each.executable.signature.inputs if spec.name in values]
             values.update(each.executable.run({name: values[name] for name in names}, list(each.piece.outputs)))
         expected = {name: self._graph.values[name] for name in self._config.outputs}
-        tolerance = max(tolerance_of(self._config.parameters, each.executable.precision) for each in compiled)
-        self.error = error_of(expected, values, tolerance)
-        return self.error.excess
+        tolerances = {each.executable.precision: self._tolerance(each) for each in compiled}
+        precision = max(tolerances, key=lambda each: tolerances[each])
+        self.verdict = compare_answers(
+            expected,
+            values,
+            precision=precision,
+            tolerance=tolerances[precision],
+            scores=scores_of(self._config),
+        )
+        return self.verdict.excess
+
+    def _tolerance(self, compiled: Compiled) -> float:
+        return tolerance_of(self._config.parameters, compiled.executable.precision)
 
 
 def _whole(config: ModelConfig, stretch: Stretch) -> Made:
@@ -201,7 +213,7 @@ def _row(compiled: Compiled, graph: CutGraph) -> PlacedSegment:
         last=names[-1] if names else "",
         predicted_ms=stretch.predicted_ms,
         measured_ms=compiled.ms,
-        error=None if compiled.error is None else compiled.error.largest,
+        error=None if compiled.verdict is None else compiled.verdict.largest,
         passed_bytes=sum(graph.values[name].nbytes for name in compiled.piece.outputs if name in graph.values),
         notes=stretch.notes,
     )

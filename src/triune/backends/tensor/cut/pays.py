@@ -9,11 +9,12 @@ from statistics import median
 from typing import Final
 
 from triune.backends.attempt import Attempt
+from triune.backends.gate.compare import compare as compare_answers
 from triune.backends.tensor.compile import compile_one
 from triune.backends.tensor.cut.cut import Cut
 from triune.backends.tensor.cut.graph import CutGraph
 from triune.backends.tensor.executable import SharedExecutable
-from triune.backends.tensor.measure import error_of
+from triune.backends.tensor.samples import scores_of
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import tolerance_of
 from triune.config.placement import recipe_on
@@ -108,9 +109,12 @@ def whole_on(
             return f"{unit.value} refuses the whole: {error}"
         if unit is not Unit.CPU and not graph.is_random:
             expected = {name: graph.values[name] for name in config.outputs}
-            error = error_of(expected, found, tolerance_of(config.parameters, whole.precision))
-            if error.excess:
-                return f"{unit.value} computes the whole wrongly: {error.excess}"
+            tolerance = tolerance_of(config.parameters, whole.precision)
+            verdict = compare_answers(
+                expected, found, precision=whole.precision, tolerance=tolerance, scores=scores_of(config)
+            )
+            if verdict.excess:
+                return f"{unit.value} computes the whole wrongly: {verdict.excess}"
         undo.pop_all()
         return whole
 
