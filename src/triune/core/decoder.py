@@ -1,7 +1,7 @@
 """What the transformer engine requires of runtimes: a compiled decoder with a paged cache of keys and values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
+from triune.core.pending_tokens import KnownTokens, PendingTokens
 from triune.core.units import Unit
 
 CacheType: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
@@ -37,6 +38,8 @@ class DecoderStep:
             empty for graphs that read no encoder.
         adapters: INT64 [tokens], the LoRA adapter of each token: 0 for none, else its place among those that the graph
             was written with, counted from 1. None if no token has one.
+        sources: INT64 [tokens], for a token that is not known yet its row among the tokens of the step before, else -1,
+            and `input_ids` has the token. None if all are known.
     """
 
     input_ids: NDArray[np.int64]
@@ -48,6 +51,19 @@ class DecoderStep:
     logits_indices: NDArray[np.int64]
     memory: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
     adapters: NDArray[np.int64] | None = None
+    sources: NDArray[np.int64] | None = None
+
+    def with_tokens(self, before: NDArray[np.int64]) -> "DecoderStep":
+        """The step with all tokens known.
+
+        Args:
+            before: INT64 [rows], the tokens of the step before. `NO_TOKEN` becomes 0: its sequence has failed.
+        """
+        if self.sources is None:
+            return self
+        is_known = self.sources < 0
+        ids = self.input_ids if not len(before) else np.maximum(before[np.where(is_known, 0, self.sources)], 0)
+        return replace(self, input_ids=np.where(is_known, self.input_ids, ids), sources=None)
 
     def arrays(self) -> dict[str, Array]:
         """The arrays by the names of the graph's inputs: also `adapter_rows` INT64 [adapted], the tokens that have an
@@ -56,7 +72,7 @@ class DecoderStep:
         adapters = _NONE if self.adapters is None else self.adapters
         rows = np.flatnonzero(adapters)
         return {
-            **{each.name: getattr(self, each.name) for each in fields(self) if each.name != "memory"},
+            **{each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("memory", "sources")},
             **self.memory,
             "adapter_rows": rows,
             "adapters": adapters[rows],
@@ -68,7 +84,7 @@ class DecoderStep:
         Raises:
             InvalidArgumentError: offsets do not ascend from 0 to the number of tokens or blocks, a sequence has too few
                 blocks for its tokens, an index is out of range, the memory is of another number of sequences, or the
-                adapters are of another number of tokens.
+                adapters or sources are of another number of tokens.
         """
         tokens, begins, block_begins = len(self.input_ids), self.subsequence_begins, self.block_indices_begins
         new, held = np.diff(begins), np.diff(block_begins)
@@ -89,6 +105,10 @@ class DecoderStep:
         if self.adapters is not None and self.adapters.shape != (tokens,):
             raise InvalidArgumentError(
                 f"a step of {tokens} tokens has adapters of the shape {list(self.adapters.shape)}: give one for each"
+            )
+        if self.sources is not None and self.sources.shape != (tokens,):
+            raise InvalidArgumentError(
+                f"a step of {tokens} tokens has sources of the shape {list(self.sources.shape)}: give one for each"
             )
         for name, memory in self.memory.items():
             if len(memory) != len(self.past_lengths):
@@ -113,7 +133,8 @@ class DecoderStep:
 class DecoderExecutable(Protocol):
     """A decoder compiled for a unit, with its paged cache, which it owns.
 
-    Only one call may run at a time, on any thread. `run` releases the GIL while it computes.
+    Only one call may run at a time, on any thread. `run` releases the GIL while it computes. All calls see the cache as
+    the steps that were begun before leave it.
     """
 
     @property
@@ -146,6 +167,11 @@ class DecoderExecutable(Protocol):
         """The number of blocks of the cache."""
         ...
 
+    @property
+    def can_run_ahead(self) -> bool:
+        """Whether `begin` returns while the step is computed, so that the next one can be prepared meanwhile."""
+        ...
+
     def allocate(self, num_blocks: int) -> None:
         """Replace the cache by an empty one of `num_blocks` blocks, at least 1.
 
@@ -167,11 +193,17 @@ class DecoderExecutable(Protocol):
         """
         ...
 
-    def run_greedy(self, step: DecoderStep) -> NDArray[np.int64]:
-        """As `run`, but give the most probable tokens instead of logits, which need not leave the unit's memory.
+    def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
+        """As `run`, but give the most probable tokens instead of logits, which need not leave the unit's memory. If
+        `can_run_ahead`, the step may still be computed when this returns.
 
-        Returns:
-            INT64 [n]: for each of `step.logits_indices` what `best_tokens` finds.
+        Args:
+            step: the step.
+            before: the tokens of the step before, where `step.sources` names some of them.
+
+        Raises:
+            InvalidArgumentError: the step does not fit the cache.
+            InternalError: the runtime failed, in this step or in the one before. Nothing is computed then.
         """
         ...
 
@@ -218,15 +250,17 @@ class DecoderExecutable(Protocol):
 
 
 class LogitsOnHost:
-    """Gives a decoder whose `run` computes logits in the host's memory the method `run_greedy`."""
+    """Gives a decoder whose `run` computes logits in the host's memory the method `begin`, which waits for them."""
+
+    can_run_ahead = False
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         """See `DecoderExecutable`."""
         raise NotImplementedError
 
-    def run_greedy(self, step: DecoderStep) -> NDArray[np.int64]:
+    def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
         """See `DecoderExecutable`."""
-        return best_tokens(self.run(step))
+        return KnownTokens(best_tokens(self.run(step if before is None else step.with_tokens(before.read()))))
 
 
 NO_TOKEN: Final = -1

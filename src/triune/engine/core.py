@@ -2,32 +2,31 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import replace
 
 from triune.core.clock import Clock
-from triune.core.decoder import DecoderExecutable, DecoderStep
+from triune.core.decoder import DecoderExecutable
 from triune.core.energy import Account
-from triune.core.errors import InvalidArgumentError, TriuneError, defect_of
+from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.power import Power
 from triune.core.printable import printable
-from triune.engine.choosing import choose, take
 from triune.engine.counters import EngineState
 from triune.engine.kv.hashes import root_hash
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.kv.second_tier import SecondTier
 from triune.engine.kv.table import BlockTable
-from triune.engine.memory import Memory, MemoryRows
+from triune.engine.memory import Memory
 from triune.engine.moving.blocks import put_into_cache
 from triune.engine.moving.moves import replay, state_of
 from triune.engine.moving.state import SequenceState
 from triune.engine.plan import Plan
 from triune.engine.rules import TokenRules
 from triune.engine.sampling.parameters import SamplingParameters
-from triune.engine.sampling.sampler import FAILED, Sample, SamplingState
+from triune.engine.sampling.sampler import Sample, SamplingState
 from triune.engine.scheduler import Scheduler, SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
 from triune.engine.speculation.proposer import Proposer
 from triune.engine.speculation.speculator import Speculator
+from triune.engine.steps import Steps
 from triune.engine.structured.matcher import Matcher
 
 
@@ -36,10 +35,6 @@ class EngineCore:
 
     Attributes:
         vocab_size: the number of token ids that the model's embedding has.
-        num_planned: the sequences that the last step computed.
-        num_read: the tokens of prompts that it read.
-        num_going: the sequences of which it computed nothing but the next token.
-        failure: why it failed as a whole; None if it did not.
         context_tokens: the most tokens of a sequence, prompt and answer together: as many as `limits` and the cache
             allow.
         speculator: guesses tokens, and counts how many of them were right.
@@ -77,8 +72,6 @@ class EngineCore:
         limits = limits or SchedulerLimits()
         # The keys and values of an answer's last token are never needed.
         self.context_tokens = min(limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
-        self.num_planned = self.num_read = self.num_going = 0
-        self.failure: TriuneError | None = None
         self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits, power)
         self.speculator = Speculator(proposer, clock)
         # Keys and values depend on the adapter. So blocks are shared by sequences with the same one, and files are
@@ -86,12 +79,22 @@ class EngineCore:
         self._adapters = {"": (0, b"")} | {
             name: (n, digest) for n, (name, digest) in enumerate((adapters or {}).items(), 1)
         }
-        self._memory = MemoryRows()
+        self._steps = Steps(decoder, self._scheduler, self.speculator, clock, self._save_evicted, account)
 
     @property
     def is_idle(self) -> bool:
         """Whether no sequence waits or runs."""
         return not (self._scheduler.num_waiting or self._scheduler.num_running)
+
+    @property
+    def last_plan(self) -> Plan:
+        """What the last step computed."""
+        return self._steps.last_plan
+
+    @property
+    def failure(self) -> TriuneError | None:
+        """Why the last step failed as a whole; None if it did not."""
+        return self._steps.failure
 
     @property
     def num_waiting(self) -> int:
@@ -199,6 +202,7 @@ class EngineCore:
         state = state_of(sequence, self._decoder, names[sequence.adapter] or None, form, max_tokens)
         self._scheduler.cancel(sequence, FinishReason.MOVED)
         self.speculator.forget(sequence)
+        self._steps.forget()
         return state
 
     def prepare(self, state: SequenceState, *, salt: bytes = b"", most_tokens: int) -> bool:
@@ -262,41 +266,13 @@ class EngineCore:
         """End a sequence; its blocks are free before the next step."""
         self._scheduler.cancel(sequence)
         self.speculator.forget(sequence)
-        if self.is_idle:
-            self._memory.forget()
+        self._steps.forget()
 
     def step(self) -> list[tuple[Sequence, Sample | None]]:
-        """Compute one step.
-
-        Returns:
-            the sequences that got a token, each with it, and those that ended by an error, each with None. A sequence
-            that got several tokens is there several times, in their order; its `finish_reason` is that after the last
-            one. The list is empty if the step only read parts of prompts, or if there is nothing to do.
-        """
-        started_ns = self._clock.now_ns()
+        """Compute one step: see `Steps.step`."""
         if self._second_tier is not None:
             self._second_tier.restore(self._pool, can_wait=not self._scheduler.num_running)
-        plan = self._scheduler.schedule()
-        self.failure = None
-        self.num_planned, self.num_read, self.num_going = len(plan.pieces), plan.num_read, plan.num_going
-        if not plan.pieces:
-            self._memory.forget()
-            return []
-        try:
-            plan = self._scheduler.extend(plan, self.speculator.drafts(plan))
-            samples = self._execute(plan)
-        except TriuneError as error:
-            return self._fail(plan, error)
-        except Exception as error:  # noqa: BLE001 - a defect fails the sequences of this step, and no other
-            return self._fail(plan, defect_of("a step of the model failed", error))
-        if self._scheduler.update(plan, samples) and self.is_idle:
-            self._memory.forget()
-        self.speculator.observe(plan, samples, (self._clock.now_ns() - started_ns) / 1e9)
-        return [
-            (piece.sequence, None if each.token == FAILED.token else each)
-            for piece, chosen in zip(plan.choosing, samples, strict=True)
-            for each in chosen
-        ]
+        return self._steps.step()
 
     def check(self) -> None:
         """Verify the laws of queues and blocks. Raises an InternalError that names the broken one."""
@@ -329,32 +305,3 @@ class EngineCore:
             raise InvalidArgumentError(
                 f"the LoRA adapter '{printable((name or '')[:128])}' is unknown; this model has {known}"
             ) from None
-
-    def _execute(self, plan: Plan) -> list[list[Sample]]:
-        self._save_evicted()
-        step = plan.step()
-        if plan.pieces[0].sequence.memory:
-            step = replace(step, memory=self._memory.of([piece.sequence for piece in plan.pieces]))
-        if self._account is None:
-            return self._compute(plan, step)
-        work = self._account.begin(self._clock.now_ns(), plan.shares)
-        try:
-            return self._compute(plan, step)
-        finally:
-            work.ended_ns = self._clock.now_ns()
-
-    def _compute(self, plan: Plan, step: DecoderStep) -> list[list[Sample]]:
-        if plan.takes_best:
-            return take(plan, self._decoder.run_greedy(step))
-        return choose(plan, self._decoder.run(step))
-
-    def _fail(self, plan: Plan, error: TriuneError) -> list[tuple[Sequence, Sample | None]]:
-        """End all sequences of a step with an error. It is not known what their blocks hold, so none is put into the
-        prefix cache.
-        """
-        self.failure = error
-        for piece in plan.pieces:
-            piece.sequence.error = error
-            self._scheduler.cancel(piece.sequence, FinishReason.ERROR)
-            self.speculator.forget(piece.sequence)
-        return [(piece.sequence, None) for piece in plan.pieces]

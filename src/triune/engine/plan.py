@@ -1,5 +1,6 @@
 """What a step computes: pieces of sequences, packed one after another."""
 
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -23,6 +24,8 @@ class Piece:
         end: the number of them that are in the cache after the step.
         has_logits: whether the piece ends with the sequence's last token, so that the next token can be chosen.
         drafts: guesses of the tokens that follow.
+        source: the row of its only token among the tokens of the step before, if that step still computes it; None if
+            its tokens are known.
     """
 
     sequence: Sequence
@@ -30,11 +33,21 @@ class Piece:
     end: int
     has_logits: bool
     drafts: tuple[int, ...] = ()
+    source: int | None = None
 
     @property
     def num_tokens(self) -> int:
         """The tokens that the step computes of it."""
         return self.end - self.begin + len(self.drafts)
+
+    @property
+    def token_ids(self) -> Seq[int]:
+        """The tokens; 0 for one that is not known yet."""
+        return (0,) if self.source is not None else (*self.sequence.tokens[self.begin : self.end], *self.drafts)
+
+    def first(self, count: int) -> "Piece":
+        """The first `count` tokens of it, which has no drafts."""
+        return self if count == self.num_tokens else Piece(self.sequence, self.begin, self.begin + count, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,15 @@ class Plan:
         """The tokens of the step."""
         return sum(piece.num_tokens for piece in self.pieces)
 
+    @property
+    def gives_one_token_each(self) -> bool:
+        """Whether it is known how many tokens the step gives: one for each sequence whose prompt it has read."""
+        return self.takes_best and not any(piece.drafts for piece in self.pieces)
+
+    def going(self) -> "Plan":
+        """The plan without sequences that have ended."""
+        return Plan(tuple(piece for piece in self.pieces if piece.sequence.finish_reason is None))
+
     def shares(self) -> list[Share]:
         """Which sequences the energy of the step is charged to: by their tokens, prompts and answers apart.
 
@@ -95,11 +117,10 @@ class Plan:
         begins = np.cumsum([0, *counts], dtype=np.int32)
         tables = [piece.sequence.table.blocks for piece in self.pieces]
         adapters = [piece.sequence.adapter for piece in self.pieces]
+        sources = [-1 if piece.source is None else piece.source for piece in self.pieces]
         return DecoderStep(
             input_ids=np.fromiter(
-                chain.from_iterable(
-                    (*piece.sequence.tokens[piece.begin : piece.end], *piece.drafts) for piece in self.pieces
-                ),
+                chain.from_iterable(piece.token_ids for piece in self.pieces),
                 np.int64,
             ),
             position_ids=np.fromiter(
@@ -120,4 +141,5 @@ class Plan:
                 np.int64,
             ),
             adapters=np.repeat(np.array(adapters, np.int64), counts) if any(adapters) else None,
+            sources=np.repeat(np.array(sources, np.int64), counts) if max(sources, default=-1) >= 0 else None,
         )

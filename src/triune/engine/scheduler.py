@@ -112,19 +112,44 @@ class Scheduler:
         """Plan the next step. The plan is empty if no sequence can be computed on.
 
         Sequences that decode come first, then those that read their prompts, then those that wait; each in the order of
-        urgency.
+        urgency. Where blocks run out, less urgent sequences give up theirs.
+        """
+        plan = self._plan({})
+        assert plan is not None  # blocks are made room for
+        return plan
+
+    def follow(self, running: Plan) -> Plan | None:
+        """Plan the step after one whose tokens are not known yet, as `schedule` does.
+
+        A sequence that may end with such a token is planned as if it went on: the token after its end is left out of
+        the plan when the first one is known (`Plan.going`). One that will reach its most tokens is not planned.
+
+        Args:
+            running: the step that is being computed (see `Plan.gives_one_token_each`).
+
+        Returns:
+            None if blocks run out: which sequence gives up its own is decided when the tokens are known.
+        """
+        rows = {id(piece): row for row, piece in enumerate(running.choosing)}
+        return self._plan({id(piece.sequence): (piece, rows.get(id(piece))) for piece in running.pieces})
+
+    def _plan(self, running: Mapping[int, tuple[Piece, int | None]]) -> Plan | None:
+        """A step. Keys of `running` are the ids of sequences that are being computed, each with its piece and with the
+        row of the token that this gives.
         """
         now_ns, budget = self._clock.now_ns(), self._step_tokens
         pieces: list[Piece] = []
         planned: set[int] = set()
-        running = self._by_urgency(self._running, now_ns)
-        for sequence in sorted(running, key=lambda each: each.num_to_compute > 1):
+        going = [_piece(each, *running.get(id(each), (None, None))) for each in self._by_urgency(self._running, now_ns)]
+        for piece in sorted((each for each in going if each is not None), key=lambda each: each.num_tokens > 1):
+            sequence, count = piece.sequence, min(budget, piece.num_tokens)
             if budget == 0 or sequence not in self._running:
                 continue
-            count = min(budget, sequence.num_to_compute)
-            if not self._make_room(sequence, sequence.table.num_tokens + count, planned, now_ns):
+            if running and not sequence.table.grow(piece.begin + count):
+                return None
+            if not self._make_room(sequence, piece.begin + count, planned, now_ns):
                 continue
-            pieces.append(self._piece(sequence, count))
+            pieces.append(piece.first(count))
             planned.add(id(sequence))
             budget -= count
         for sequence in self._by_urgency(self._waiting, now_ns):
@@ -137,8 +162,8 @@ class Scheduler:
                 # Do not plan those that wait behind it: with fewer tokens they might always find room, and overtake it
                 # for ever.
                 break
-            pieces.append(self._piece(sequence, count))
-            planned.add(id(sequence))
+            begin = sequence.table.num_tokens
+            pieces.append(Piece(sequence, begin, len(sequence.tokens), has_logits=True).first(count))
             budget -= count
         return Plan(tuple(pieces))
 
@@ -225,10 +250,6 @@ class Scheduler:
 
         return sorted(sequences, key=urgency)
 
-    def _piece(self, sequence: Sequence, count: int) -> Piece:
-        begin = sequence.table.num_tokens
-        return Piece(sequence, begin, begin + count, begin + count == len(sequence.tokens))
-
     def _begin(self, sequence: Sequence, budget: int, now_ns: int) -> int:
         """Give a waiting sequence the blocks that the prefix cache has for it, and new ones for its first piece.
 
@@ -281,3 +302,20 @@ class Scheduler:
             if sequence in queue:
                 queue.remove(sequence)
         sequence.table.free()
+
+
+def _piece(sequence: Sequence, running: Piece | None, row: int | None) -> Piece | None:
+    """All of a sequence that can be computed next; None if nothing can.
+
+    Args:
+        sequence: one that has blocks.
+        running: what is being computed of it.
+        row: that of the token that this gives, among those of its step; None if it gives none.
+    """
+    if running is None:
+        return Piece(sequence, sequence.table.num_tokens, len(sequence.tokens), has_logits=True)
+    if row is None:
+        return Piece(sequence, running.end, len(sequence.tokens), has_logits=True)
+    if sequence.num_answered + 1 >= sequence.ending.max_tokens:
+        return None
+    return Piece(sequence, running.end, running.end + 1, has_logits=True, source=row)

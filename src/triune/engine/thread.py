@@ -148,8 +148,9 @@ class EngineThread:
                 followers, job.followers = job.followers, ()
                 for follower in followers:
                     self._add(follower)
-        core = self._core
-        self._send(outputs, StepTimes(started_ns, ended_ns, core.num_planned, core.num_read, core.num_going, failure))
+        plan = self._core.last_plan
+        times = StepTimes(started_ns, ended_ns, len(plan.pieces), plan.num_read, plan.num_going, failure)
+        self._send(outputs, times)
 
     def _add(self, job: Job) -> None:
         if job.is_cancelled:

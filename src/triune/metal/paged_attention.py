@@ -23,8 +23,8 @@ def coarse(size: int) -> int:
     return -(-size // step) * step
 
 
-_PART = 12
-"""After so many layers what is known by then is given to the GPU."""
+_PART = 6
+"""After so many layers what is described by then is given to the GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +149,25 @@ class PagedAttention:
         self._layout: Layout | None = None
         self._made: dict[tuple[Any, ...], Any] = {}
         self._done = 0
+        self._parts: list[Value] = []
+        self._parts_before: list[Value] = []
 
     def begin(self, layout: Layout) -> None:
-        """Set the layout of the step that is computed next."""
+        """Set the layout of the step that is described next."""
         self._layout, self._made, self._done = layout, {}, 0
+        self._parts_before, self._parts = self._parts, []
+
+    def compute(self, result: Value, *caches: Value) -> None:
+        """Have the GPU begin with what is described so far: a part of the step, of which `result` is the last value.
+
+        A cache is written in place only while nothing else holds its memory, and MLX holds what it reads until it has
+        read it. So this waits until the step before has come further than this part: else MLX would copy whole caches.
+        """
+        place = len(self._parts)
+        if self._parts_before:
+            mx.eval(self._parts_before[min(place + 1, len(self._parts_before) - 1)])
+        mx.async_eval(result, *caches)
+        self._parts.append(result)
 
     def end(self) -> None:
         """Drop what belongs to the step."""
@@ -214,7 +229,7 @@ class PagedAttention:
         self._done += 1
         if self._done % _PART == 0:
             # The GPU begins while this thread still describes the layers that follow.
-            mx.async_eval(rows)
+            self.compute(whole)
 
     def _joined(self, key: Value, value: Value) -> Value:
         """Keys and values [tokens, heads, size] as one array [tokens, 2, heads, size].

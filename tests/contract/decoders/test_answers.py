@@ -13,6 +13,7 @@ from contract.decoders.cases import CONFIGS, PackedForm, SeededWeights, Unpacked
 from contract.decoders.conftest import Bench, answers
 from contract.decoders.hugging_face import CASES, NUM_TOKENS, STORED, token_ids
 from support.decoder_steps import Texts
+from triune.core.errors import InvalidArgumentError
 from triune.engine.models import write_model
 from triune.engine.models.builder import Weights
 
@@ -94,9 +95,38 @@ def test_greedy_tokens_are_those_of_the_largest_logits(bench: Bench) -> None:
     one, other = (Texts(bench.load("llama 2"), texts()) for _ in range(2))
     for counts in ({0: 12, 1: 6}, {1: 1, 0: 1, 2: 20}, {2: 1}):
         logits = np.concatenate(one.read(counts))
-        tokens = other.decoder.run_greedy(other.step(counts))
+        tokens = other.decoder.begin(other.step(counts)).read()
         other.lengths = list(one.lengths)
         assert tokens.dtype == np.int64
         assert tokens.tolist() == logits.argmax(axis=1).tolist()
     unread = replace(other.step({2: 1}), logits_indices=np.zeros(0, np.int64))
-    assert other.decoder.run_greedy(unread).tolist() == []
+    assert other.decoder.begin(unread).read().tolist() == []
+
+
+def test_a_step_may_begin_with_tokens_of_the_one_before(bench: Bench) -> None:
+    one, other = (Texts(bench.load("llama 2"), texts()) for _ in range(2))
+    first = {0: 12, 1: 6, 2: 3}
+    plain = [each[-1].argmax() for each in one.read(first)]
+    step = other.step(first)
+    begun = other.decoder.begin(replace(step, logits_indices=step.subsequence_begins[1:].astype(np.int64) - 1))
+    for texts_ in (one, other):
+        texts_.lengths = [12, 6, 3]
+        texts_.texts = [each.copy() for each in texts_.texts]
+    # The third has a known token, the others those that come of the step before, in another order.
+    one.texts[0][12], one.texts[1][6] = plain[0], plain[1]
+    expected = [each[-1].argmax() for each in one.read({1: 1, 2: 1, 0: 1})]
+    following = replace(other.step({1: 1, 2: 1, 0: 1}), sources=np.array([1, -1, 0]))
+    following.input_ids[[0, 2]] = 0
+    found = other.decoder.begin(following, begun)
+    assert found.read().tolist() == expected
+    assert begun.read().tolist() == plain
+    kept = [texts_.decoder.read_tokens(texts_.blocks[0], 13) for texts_ in (one, other)]
+    for got, wanted in zip(*kept, strict=True):
+        np.testing.assert_allclose(got, wanted, **TOLERANCE)
+
+
+def test_sources_are_one_for_each_token(bench: Bench) -> None:
+    texts_ = Texts(bench.load("llama 2"), texts())
+    step = replace(texts_.step({0: 3}), sources=np.array([-1, 0]))
+    with pytest.raises(InvalidArgumentError, match=r"3 tokens has sources of the shape \[2\]"):
+        texts_.decoder.begin(step)

@@ -156,7 +156,7 @@ def test_a_step_that_fails_fails_its_own_sequences(bench: Bench, monkeypatch: py
         raise RuntimeError("no more power")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(decoder), "run_greedy", lambda self, step: fail(step))
+        patch.setattr(type(decoder), "begin", lambda self, step, before=None: fail(step))
         assert engine.step() == [(broken, None)]
     assert broken.finish_reason is FinishReason.ERROR
     assert isinstance(broken.error, InternalError)

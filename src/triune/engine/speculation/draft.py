@@ -103,7 +103,7 @@ class DraftModel:
         while rows:
             step = _step(rows)
             if all(each.takes_best for each in going):
-                tokens = self._decoder.run_greedy(step).tolist()
+                tokens = self._decoder.begin(step).read().tolist()
             else:
                 tokens = _drawn(going, self._decoder.run(step))
             going = [each for each, token in zip(going, tokens, strict=True) if each.take(token)]

@@ -40,6 +40,11 @@ class Speculator:
         self.num_right = 0
         self.num_checked = 0
 
+    @property
+    def is_guessing(self) -> bool:
+        """Whether guesses are made by the tokens of answers, which must be known before a step is planned."""
+        return self._proposer is not None
+
     def drafts(self, plan: Plan) -> Mapping[Piece, Seq[int]]:
         """Guesses of the tokens that follow the pieces of a step."""
         choosing = plan.choosing

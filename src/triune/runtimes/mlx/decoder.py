@@ -1,7 +1,8 @@
 """Decoders on MLX, over paged caches that are written in place."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,14 @@ from triune.core.decoder import (
     tokens_of,
 )
 from triune.core.errors import InternalError, UnsupportedError, no_memory
+from triune.core.pending_tokens import PendingTokens
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
 from triune.graph.paged_attention import OP_TYPE, cache_heads
 from triune.metal.context import Context, Lowering
 from triune.metal.elementwise import swiglu
 from triune.metal.fusion import ROTARY, SWIGLU, fuse
-from triune.metal.library import Value, dtype_of, exclusive, from_numpy, is_gpu, mx, to_numpy
+from triune.metal.library import Value, dtype_of, exclusive, from_numpy, fused, is_gpu, mx, to_numpy
 from triune.metal.paged_attention import CacheForm, Layout, PagedAttention, layout_of
 from triune.metal.program import Program
 from triune.runtimes.failures import reason_of
@@ -40,6 +42,7 @@ class MlxDecoder:
     """A `core.decoder.DecoderExecutable`, in fp32, bf16 or fp16. Weights stay packed where MLX has their groups."""
 
     unit = Unit.GPU
+    can_run_ahead = True
 
     def __init__(
         self,
@@ -142,17 +145,17 @@ class MlxDecoder:
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         """See `DecoderExecutable`."""
-        return self._run(step, lambda logits: logits.astype(mx.float32))
+        return self.read(self._begin(step, None, lambda logits: logits.astype(mx.float32)))
 
-    def run_greedy(self, step: DecoderStep) -> NDArray[np.int64]:
-        """See `DecoderExecutable`."""
-        return self._run(step, _best_tokens).astype(np.int64)
+    def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
+        """See `DecoderExecutable`. `before` is of this decoder."""
+        assert before is None or isinstance(before, _Tokens)
+        return _Tokens(self, self._begin(step, before, _best_tokens))
 
-    def _run(self, step: DecoderStep, finish: Callable[[Value], Value]) -> Array:
-        """Compute a step, and bring to the host what `finish` makes of its logits."""
+    def _begin(self, step: DecoderStep, before: "_Tokens | None", finish: Callable[[Value], Value]) -> Value:
+        """Have MLX begin to compute what `finish` makes of a step's logits."""
         step.require_fitting(self.num_blocks, self.block_size)
-        if self._lost:
-            raise InternalError(f"the cache was lost when an earlier step failed: {self._lost}; allocate it anew")
+        self._require_cache()
         layout = layout_of(step, self.block_size)
         arrays = {
             # MLX checks no index, and would read other memory.
@@ -164,13 +167,14 @@ class MlxDecoder:
             **{name: step.arrays()[name] for name in self._adapter_inputs},
             **layout.arrays,
         }
-        try:
-            with exclusive():
-                return to_numpy(self._compute(layout, _uploaded(arrays), finish))
-        except Exception as error:
-            # Caches are written in place, so those from before the step are gone.
-            self._lost = reason_of(error)
-            raise InternalError(f"MLX failed in a step of {len(step.input_ids)} tokens: {self._lost}") from error
+        if step.sources is not None:
+            arrays["sources"] = step.sources
+        with exclusive(), self._failures(len(step.input_ids)):
+            values = _uploaded(arrays)
+            sources = values.pop("sources", None)
+            if sources is not None and before is not None:
+                values["input_ids"] = _picked(values["input_ids"], sources, before.value)
+            return self._compute(layout, values, finish)
 
     def _compute(self, layout: Layout, values: dict[str, Value], finish: Callable[[Value], Value]) -> Value:
         """What `finish` makes of a step's logits. The step's keys and values are in the caches then."""
@@ -181,8 +185,27 @@ class MlxDecoder:
         finally:
             self._attention.end()
         result = finish(found)
-        mx.eval(result, *self._caches)
+        self._attention.compute(result, *self._caches)
         return result
+
+    def read(self, value: Value) -> Array:
+        """Wait for what a step gives, and copy it."""
+        self._require_cache()
+        with exclusive(), self._failures(len(value)):
+            return to_numpy(value)
+
+    def _require_cache(self) -> None:
+        if self._lost:
+            raise InternalError(f"the cache was lost when an earlier step failed: {self._lost}; allocate it anew")
+
+    @contextlib.contextmanager
+    def _failures(self, count: int) -> Generator[None]:
+        try:
+            yield
+        except Exception as error:
+            # Caches are written in place, so those from before the step are gone.
+            self._lost = reason_of(error)
+            raise InternalError(f"MLX failed in a step of {count} tokens: {self._lost}") from error
 
     def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
         """See `DecoderExecutable`."""
@@ -250,6 +273,25 @@ class MlxDecoder:
         mx.eval(self._caches)
 
 
+class _Tokens:
+    """The tokens of a step (`PendingTokens`).
+
+    Attributes:
+        value: INT32 [n], which MLX may still compute.
+    """
+
+    def __init__(self, decoder: MlxDecoder, value: Value) -> None:
+        self._decoder = decoder
+        self._tokens: NDArray[np.int64] | None = None
+        self.value = value
+
+    def read(self) -> NDArray[np.int64]:
+        """See `PendingTokens`."""
+        if self._tokens is None:
+            self._tokens = self._decoder.read(self.value).astype(np.int64)
+        return self._tokens
+
+
 def _best_tokens(logits: Value) -> Value:
     """As `core.decoder.best_tokens`."""
     if not logits.shape[0]:
@@ -257,6 +299,17 @@ def _best_tokens(logits: Value) -> Value:
     # MLX does not say what `argmax` and `max` find where a number is NaN.
     is_usable = mx.isfinite(mx.max(logits, axis=1)) & ~mx.any(mx.isnan(logits), axis=1)
     return mx.where(is_usable, mx.argmax(logits, axis=1).astype(mx.int32), NO_TOKEN)
+
+
+@fused
+def _chosen(ids: Value, sources: Value, tokens: Value) -> Value:
+    """The token ids where `sources` is negative, else the tokens, of which those that are none become 0."""
+    return mx.where(sources < 0, ids, mx.maximum(tokens, 0))
+
+
+def _picked(ids: Value, sources: Value, before: Value) -> Value:
+    """Token ids INT32 [tokens], some of them those rows of `before` that `sources` says: see `DecoderStep.sources`."""
+    return _chosen(ids, sources, mx.take(before, mx.maximum(sources, 0), 0))
 
 
 def _swiglu(c: Context) -> None:

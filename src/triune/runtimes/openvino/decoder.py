@@ -12,11 +12,12 @@ from triune.core.decoder import (
     CacheType,
     DecoderPrecision,
     DecoderStep,
-    LogitsOnHost,
+    best_tokens,
     checked_blocks,
     checked_tokens,
 )
-from triune.core.errors import UnsupportedError, no_memory
+from triune.core.errors import TriuneError, UnsupportedError, no_memory
+from triune.core.pending_tokens import PendingTokens
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
 from triune.graph.paged_attention import cache_heads, memory_widths
@@ -32,7 +33,7 @@ _BOTH: Final[Sequence[DecoderPrecision]] = ("fp32", "bf16")
 _PACKED_TYPES: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8})
 
 
-class OpenVinoDecoder(LogitsOnHost):
+class OpenVinoDecoder:
     """A `core.decoder.DecoderExecutable`: fp32 on `cpu`, bf16 on `amx`. Packed weights stay packed.
 
     It may be compiled in both precisions, over one cache. Which one computes a step is decided by the number of its
@@ -47,6 +48,8 @@ class OpenVinoDecoder(LogitsOnHost):
         num_few_tokens: steps of up to this many tokens are computed in fp32, longer ones in bf16, where it is compiled
             in both; else 0.
     """
+
+    can_run_ahead = True
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class OpenVinoDecoder(LogitsOnHost):
         if precision == "fp16":
             raise UnsupportedError("OpenVINO computes decoders in fp32 and bf16 on CPUs, not in fp16")
         self._is_reproducible = is_reproducible
+        self._running: _Running | None = None
         if is_reproducible:
             if precision != "fp32" or cache_type not in ("fp32", "fp16"):
                 raise UnsupportedError(
@@ -133,6 +137,7 @@ class OpenVinoDecoder(LogitsOnHost):
 
     def allocate(self, num_blocks: int) -> None:
         """See `DecoderExecutable`."""
+        self._wait()
         try:
             for name, cache in zip(self._names, self._caches, strict=True):
                 tensor = cache.allocate(num_blocks)
@@ -144,10 +149,29 @@ class OpenVinoDecoder(LogitsOnHost):
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         """See `DecoderExecutable`."""
+        return self._begin(step).logits()
+
+    def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
+        """See `DecoderExecutable`. It waits for the step before, which must have ended for its tokens to be chosen."""
+        self._running = self._begin(step if before is None else step.with_tokens(before.read()))
+        return self._running
+
+    def _begin(self, step: DecoderStep) -> "_Running":
         step.require_fitting(self.num_blocks, self.block_size)
+        self._wait()
         if self._is_reproducible:
-            return self._programs[0].run(one_token_each(step, self.block_size))[: len(step.logits_indices)]
-        return self._programs[0 if len(step.input_ids) <= self.num_few_tokens else -1].run(step)
+            program, num_rows = self._programs[0], len(step.logits_indices)
+            program.begin(one_token_each(step, self.block_size))
+            return _Running(program, num_rows)
+        program = self._programs[0 if len(step.input_ids) <= self.num_few_tokens else -1]
+        program.begin(step)
+        return _Running(program, len(step.logits_indices))
+
+    def _wait(self) -> None:
+        """Wait for the step that runs. If it fails, it says so to whoever reads its tokens."""
+        if self._running is not None:
+            self._running.wait()
+            self._running = None
 
     def _choose(self, num_few_tokens: int | None, widths: Mapping[str, int]) -> None:
         """Decide which program computes which steps, and drop one that computes none.
@@ -169,33 +193,71 @@ class OpenVinoDecoder(LogitsOnHost):
 
     def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
         """See `DecoderExecutable`."""
+        self._wait()
         return [cache.blocks[list(indices)] for cache in self._caches]
 
     def write_blocks(self, indices: Sequence[int], blocks: Sequence[Array]) -> None:
         """See `DecoderExecutable`."""
+        self._wait()
         caches = [cache.blocks for cache in self._caches]
         for cache, new in zip(caches, checked_blocks(indices, blocks, caches), strict=True):
             cache[list(indices)] = new
 
     def read_tokens(self, blocks: Sequence[int], num_tokens: int) -> Sequence[NDArray[np.float32]]:
         """See `DecoderExecutable`."""
+        self._wait()
         return [cache.tokens(blocks, num_tokens) for cache in self._caches]
 
     def write_tokens(self, blocks: Sequence[int], tokens: Sequence[NDArray[np.float32]]) -> None:
         """See `DecoderExecutable`."""
+        self._wait()
         heads = [(cache.heads, cache.head_size) for cache in self._caches]
         for cache, new in zip(self._caches, checked_tokens(tokens, heads), strict=True):
             cache.put_tokens(blocks, new)
 
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """See `DecoderExecutable`."""
+        self._wait()
         for cache in self._caches:
             cache.blocks[list(targets)] = cache.blocks[list(sources)]
 
     def close(self) -> None:
         """See `DecoderExecutable`."""
+        self._wait()
         self._programs.clear()
         self._caches.clear()
+
+
+class _Running:
+    """A step that a program computes (`PendingTokens`)."""
+
+    def __init__(self, program: Program, num_rows: int) -> None:
+        self._program: Program | None = program
+        self._num_rows = num_rows
+        self._tokens = np.zeros(0, np.int64)
+        self._error: TriuneError | None = None
+
+    def logits(self) -> NDArray[np.float32]:
+        """Wait for the logits, in the program's memory."""
+        assert self._program is not None
+        return self._program.finish()[: self._num_rows]
+
+    def wait(self) -> None:
+        """Wait for the tokens, or for the error."""
+        if self._program is None:
+            return
+        try:
+            self._tokens = best_tokens(self.logits())
+        except TriuneError as error:
+            self._error = error
+        self._program = None
+
+    def read(self) -> NDArray[np.int64]:
+        """See `PendingTokens`."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        return self._tokens
 
 
 def has_bf16() -> bool:

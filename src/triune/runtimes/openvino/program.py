@@ -1,11 +1,13 @@
 """A decoder's graph, compiled by OpenVINO in one precision."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Generator, Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triune.core.datatypes import Array
 from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.held import HeldModel
@@ -62,6 +64,8 @@ class Program:
         self._request = compiled.create_infer_request()
         self._ports = {name: index for index, port in enumerate(compiled.inputs) for name in port.get_names()}
         steps = {each.name for each in model.model.graph.input} - cache_heads(model.model.graph).keys() | {LONGEST}
+        self._given: dict[int, Array] = {}
+        self._num_tokens = 0
         self._step_ports = {name: at for name, at in self._ports.items() if name in steps}
 
     def port(self, name: str) -> Any:
@@ -72,23 +76,39 @@ class Program:
         """Set an input that stays the same for all steps."""
         self._request.set_input_tensor(self._ports[name], tensor)
 
-    def run(self, step: DecoderStep) -> NDArray[np.float32]:
-        """Compute a step that fits the caches."""
+    def begin(self, step: DecoderStep) -> None:
+        """Begin to compute a step that fits the caches. Call `finish` before the next one begins."""
         arrays = step.arrays()
         arrays[LONGEST] = np.array((step.past_lengths + np.diff(step.subsequence_begins)).max(), np.int32)
         if missing := self._step_ports.keys() - arrays.keys():
             raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
         # The request does not own the arrays, so they must live until it has run.
-        given = {index: packed(arrays[name]) for name, index in self._step_ports.items()}
-        try:
-            for index, array in given.items():
+        self._given = {index: packed(arrays[name]) for name, index in self._step_ports.items()}
+        self._num_tokens = len(step.input_ids)
+        with self._failures():
+            for index, array in self._given.items():
                 self._request.set_input_tensor(index, library.Tensor(array, shared_memory=True))
-            self._request.infer()
+            self._request.start_async()
+
+    def finish(self) -> NDArray[np.float32]:
+        """Wait for the step that began. Returns its logits, which the next step writes over."""
+        with self._failures():
+            self._request.wait()
+        return self._request.get_output_tensor(0).data
+
+    def run(self, step: DecoderStep) -> NDArray[np.float32]:
+        """Compute a step that fits the caches, and return its logits as `finish` does."""
+        self.begin(step)
+        return self.finish()
+
+    @contextlib.contextmanager
+    def _failures(self) -> Generator[None]:
+        try:
+            yield
         except Exception as error:
             raise InternalError(
-                f"OpenVINO failed in a step of {len(step.input_ids)} tokens: {reason_of(error)}"
+                f"OpenVINO failed in a step of {self._num_tokens} tokens: {reason_of(error)}"
             ) from error
-        return self._request.get_output_tensor(0).data
 
 
 def compile_decoder(model: HeldModel, properties: Mapping[str, object], *, is_rounding: bool) -> Any:

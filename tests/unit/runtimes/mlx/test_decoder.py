@@ -1,5 +1,6 @@
 """What is MLX's own in its decoders: types, compiled steps, failures. The rest is held by tests/contract/decoders."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -142,3 +143,20 @@ def test_the_best_tokens_are_the_first_of_equal_ones_and_none_where_a_number_is_
         found = np.array(_best_tokens(given))
         assert found.tolist() == best_tokens(np.array(given.astype(mx.float32))).tolist()
         assert found[1:].tolist() == [70, NO_TOKEN, NO_TOKEN, NO_TOKEN, NO_TOKEN, 33, 0]
+
+
+def test_steps_that_run_ahead_write_the_cache_in_place() -> None:
+    decoder = load(num_blocks=4000)
+    cache_bytes = 4000 * decoder.block_bytes
+    texts_ = Texts(decoder, texts())
+    before = decoder.begin(texts_.step({0: 1, 2: 1}))
+    before.read()
+    mx.reset_peak_memory()
+    held_bytes = mx.get_active_memory()
+    for place in range(1, 25):
+        texts_.lengths = [place] * 3
+        now = decoder.begin(replace(texts_.step({0: 1, 2: 1}), sources=np.array([0, 1])), before)
+        before.read()
+        before = now
+    before.read()
+    assert mx.get_peak_memory() - held_bytes < cache_bytes / 4

@@ -1,0 +1,203 @@
+"""Steps: scheduled, executed, and recorded; where the decoder can run ahead, each begins before the last one ends.
+
+A step needs nothing of the one before but its tokens, if all sequences take the most probable ones, and nobody guesses.
+Then the decoder begins it with tokens that it still computes, and meanwhile the host reads those of the step before,
+records them, and passes them on. A sequence that is found to have ended has been computed for one token too many: that
+token is dropped. Its keys and values are behind those that count, in blocks that are free by then; whoever gets these
+blocks writes to them later, since the decoder computes steps in their order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.clock import Clock
+from triune.core.decoder import DecoderExecutable
+from triune.core.energy import Account, Work
+from triune.core.errors import TriuneError, defect_of
+from triune.core.pending_tokens import PendingTokens
+from triune.engine.choosing import choose, take
+from triune.engine.memory import MemoryRows
+from triune.engine.plan import Plan
+from triune.engine.sampling.sampler import FAILED, Sample
+from triune.engine.scheduler import Scheduler
+from triune.engine.sequence import FinishReason, Sequence
+from triune.engine.speculation.speculator import Speculator
+
+Results: TypeAlias = list[tuple[Sequence, Sample | None]]
+
+
+@dataclass(eq=False, slots=True)
+class _Running:
+    """A step that the decoder computes, or is about to.
+
+    Attributes:
+        plan: what it computes.
+        began_ns: when it was planned.
+        tokens: those that it gives, if its plan takes the most probable ones; None before it begins.
+        logits: FP32 [rows, vocabulary], those that it gave, if its plan chooses by them.
+        work: what its energy is charged to; None where energy is not metered, and before the step before has ended.
+    """
+
+    plan: Plan
+    began_ns: int
+    tokens: PendingTokens | None = None
+    logits: NDArray[np.float32] | None = None
+    work: Work | None = None
+
+
+class Steps:
+    """Computes the steps of a scheduler's sequences with one decoder. Used from one thread.
+
+    Attributes:
+        last_plan: what the last step computed.
+        failure: why it failed as a whole; None if it did not.
+    """
+
+    def __init__(
+        self,
+        decoder: DecoderExecutable,
+        scheduler: Scheduler,
+        speculator: Speculator,
+        clock: Clock,
+        before_writing: Callable[[], None],
+        account: Account | None,
+    ) -> None:
+        """Args:
+        decoder: computes the steps.
+        scheduler: plans them.
+        speculator: guesses tokens.
+        clock: tells how long steps take.
+        before_writing: called before a step begins to write to the cache.
+        account: is charged with the energy of the steps; None where it is not metered.
+        """
+        self._decoder = decoder
+        self._scheduler = scheduler
+        self._speculator = speculator
+        self._clock = clock
+        self._before_writing = before_writing
+        self._account = account
+        self._memory = MemoryRows()
+        self._ahead: _Running | None = None
+        """A step that began before the last one had ended."""
+        self.last_plan = Plan(())
+        self.failure: TriuneError | None = None
+
+    def step(self) -> Results:
+        """Compute one step. Where the decoder can run ahead, the step after it begins before its tokens are read.
+
+        Returns:
+            the sequences that got a token, each with it, and those that ended by an error, each with None. A sequence
+            that got several tokens is there several times, in their order; its `finish_reason` is that after the last
+            one. The list is empty if the step only read parts of prompts, or if there is nothing to do.
+        """
+        running, self._ahead = self._ahead or self._new(self._scheduler.schedule()), None
+        self.last_plan, self.failure = running.plan, None
+        if not running.plan.pieces:
+            self._memory.forget()
+            return []
+        try:
+            if running.tokens is None:
+                running.plan = self._scheduler.extend(running.plan, self._speculator.drafts(running.plan))
+                self._bill(running)
+                self._begin(running)
+            following = self._follow(running)
+            samples = self._samples(running)
+        except TriuneError as error:
+            return self._fail(running, error)
+        except Exception as error:  # noqa: BLE001 - a defect fails the sequences of this step, and no other
+            return self._fail(running, defect_of("a step of the model failed", error))
+        return self._update(running, samples, following)
+
+    def forget(self) -> None:
+        """Free what is held for sequences that have ended. Call this after a sequence ended without a step."""
+        if self._scheduler.num_waiting or self._scheduler.num_running:
+            return
+        if self._ahead is not None:
+            self._end(self._ahead)
+        self._ahead = None
+        self._memory.forget()
+
+    def _new(self, plan: Plan) -> _Running:
+        return _Running(plan, self._clock.now_ns())
+
+    def _begin(self, running: _Running, before: PendingTokens | None = None) -> None:
+        """Have the decoder begin a step; `before` are the tokens of the step before, if it still computes that."""
+        self._before_writing()
+        step = running.plan.step()
+        if running.plan.pieces[0].sequence.memory:
+            step = replace(step, memory=self._memory.of([piece.sequence for piece in running.plan.pieces]))
+        if running.plan.takes_best:
+            running.tokens = self._decoder.begin(step, before)
+        else:
+            running.logits = self._decoder.run(step)
+
+    def _follow(self, running: _Running) -> _Running | None:
+        """Begin the step after one that is being computed, if it needs nothing but that one's tokens."""
+        if not (self._decoder.can_run_ahead and running.plan.gives_one_token_each) or self._speculator.is_guessing:
+            return None
+        plan = self._scheduler.follow(running.plan)
+        if plan is None or not plan.pieces or not plan.gives_one_token_each:
+            return None
+        following = self._new(plan)
+        try:
+            self._begin(following, running.tokens)
+        except TriuneError:
+            # It will be planned again. If the fault is its own, and not that of the step before, it comes again then.
+            return None
+        return following
+
+    def _samples(self, running: _Running) -> list[list[Sample]]:
+        """Wait for a step, and choose the next tokens of those of its sequences that have not ended."""
+        if running.logits is not None:
+            samples = choose(running.plan, running.logits)
+        else:
+            assert running.tokens is not None
+            tokens = running.tokens.read()
+            if any(piece.sequence.finish_reason is not None for piece in running.plan.pieces):
+                tokens = tokens[[piece.sequence.finish_reason is None for piece in running.plan.choosing]]
+                running.plan = running.plan.going()
+            samples = take(running.plan, tokens)
+        self._end(running)
+        return samples
+
+    def _update(self, running: _Running, samples: list[list[Sample]], following: _Running | None) -> Results:
+        """Record what a step gave, and go on with the one that follows it."""
+        plan = self.last_plan = running.plan
+        self._scheduler.update(plan, samples)
+        self._speculator.observe(plan, samples, (self._clock.now_ns() - running.began_ns) / 1e9)
+        if following is not None and following.plan.going().pieces:
+            self._bill(following)
+            self._ahead = following
+        self.forget()
+        return [
+            (piece.sequence, None if each.token == FAILED.token else each)
+            for piece, chosen in zip(plan.choosing, samples, strict=True)
+            for each in chosen
+        ]
+
+    def _bill(self, running: _Running) -> None:
+        """Have the energy that is used from now on charged to those of a step's sequences that have not ended."""
+        if self._account is not None:
+            running.work = self._account.begin(self._clock.now_ns(), running.plan.going().shares)
+
+    def _end(self, running: _Running) -> None:
+        """Have no more energy charged to a step."""
+        if running.work is not None:
+            running.work.ended_ns = self._clock.now_ns()
+
+    def _fail(self, running: _Running, error: TriuneError) -> Results:
+        """End all sequences of a step with an error. It is not known what their blocks hold, so none is put into the
+        prefix cache.
+        """
+        self._end(running)
+        self.failure = error
+        pieces = running.plan.going().pieces
+        for piece in pieces:
+            piece.sequence.error = error
+            self._scheduler.cancel(piece.sequence, FinishReason.ERROR)
+            self._speculator.forget(piece.sequence)
+        return [(piece.sequence, None) for piece in pieces]
