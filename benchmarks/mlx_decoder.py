@@ -1,18 +1,22 @@
-"""The MLX decoder without the engine, and mlx-lm where it is installed, in turn: prefill, and decoding of n sequences.
+"""The engine over MLX's decoder, and mlx-lm where it is installed, in turn: prefill, and decoding of n sequences.
 
-Usage: mlx_decoder.py FILE.gguf [--precision bf16] [--rounds 3] [--tokens 64] [--batches 1,8,32,64] [--spread 0]
+Usage: mlx_decoder.py FILE.gguf [--precision bf16] [--rounds 3] [--tokens 64] [--batches 64,32,8,1] [--spread 0]
+                      [--seconds S] [--no-prefill] [--plain]
 
 Rates are tokens a second, medians of the rounds:
-- prefill: 512 tokens of one prompt, until its logits are known;
+- prefill: 512 tokens of one prompt, until its first token is known;
 - decode n: greedy continuations of n prompts of 64 tokens, without the time of the prompts. With --spread S, prompts
   are up to S tokens shorter, each by another number: MLX then needs a mask.
 
-Each figure is printed as it comes; those of round 0, in which kernels are compiled, are not counted.
+Each figure is printed as it comes; those of round 0, in which kernels are compiled, are not counted. With --seconds no
+further round begins when that time is over: for machines that are lent for minutes. With --plain the engine reads each
+step's tokens before it begins the next one.
 
 mlx-lm has the same weights, quantized anew by its own function, to 4 bits in groups of 32.
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -27,44 +31,34 @@ Peer = Callable[[np.random.Generator, list[int]], tuple[float, float]]
 """Reads prompts of these lengths and continues them: the seconds of the prompts, and of the tokens after the first."""
 
 
-def triune(checkpoint: Any, precision: str, num_tokens: int, most: int) -> Peer:
-    """The decoder over a cache that holds all sequences."""
-    from triune.core.decoder import DecoderStep
+def triune(checkpoint: Any, precision: str, num_tokens: int, most: int, *, runs_ahead: bool) -> Peer:
+    """The engine, over a cache that holds all sequences."""
+    from triune.core.clock import MonotonicClock
+    from triune.engine.core import EngineCore
     from triune.engine.models import write_model
+    from triune.engine.sampling.parameters import SamplingParameters
+    from triune.engine.scheduler import SchedulerLimits
+    from triune.engine.sequence import Ending
     from triune.runtimes.mlx.decoder import MlxDecoder
 
-    per_sequence = -(-(max(PREFILL, PROMPT) + num_tokens) // 16)
-    model = write_model(checkpoint.config, checkpoint, "paged")
-    decoder = MlxDecoder(model, num_blocks=most * per_sequence, precision=precision)
-
-    def step(ids: list[Any], past: Any) -> Any:
-        """The most probable tokens after the next ones of sequences that have `past` tokens, INT32 [n]."""
-        new = np.array([len(each) for each in ids], np.int32)
-        held = -(-(past + new) // decoder.block_size)
-        begins = np.cumsum([0, *new])
-        return decoder.run_greedy(
-            DecoderStep(
-                np.concatenate(ids).astype(np.int64),
-                np.concatenate([np.arange(each, each + count) for each, count in zip(past, new, strict=True)]),
-                past,
-                begins.astype(np.int32),
-                np.concatenate([place * per_sequence + np.arange(each) for place, each in enumerate(held)]).astype(
-                    np.int32
-                ),
-                np.cumsum([0, *held]).astype(np.int32),
-                begins[1:] - 1,
-            )
-        )
+    num_blocks = most * -(-(max(PREFILL, PROMPT) + num_tokens) // 16)
+    decoder = MlxDecoder(
+        write_model(checkpoint.config, checkpoint, "paged"), num_blocks=num_blocks, precision=precision
+    )
+    decoder.can_run_ahead = runs_ahead
+    limits = SchedulerLimits(step_tokens=max(PREFILL, most * PROMPT), sequences=most)
 
     def run(rng: np.random.Generator, lengths: list[int]) -> tuple[float, float]:
-        ids = [rng.integers(100, checkpoint.config.vocab_size - 100, length) for length in lengths]
-        past = np.zeros(len(ids), np.int32)
+        vocab_size = checkpoint.config.vocab_size
+        engine = EngineCore(decoder, vocab_size, MonotonicClock(), limits)
+        prompts = [rng.integers(100, vocab_size - 100, length).tolist() for length in lengths]
         begin = time.perf_counter()
-        last = step(ids, past)
+        for prompt in prompts:
+            engine.add(prompt, SamplingParameters(temperature=0), Ending(num_tokens))
+        engine.step()
         read = time.perf_counter()
-        past = past + np.array(lengths, np.int32)
-        for place in range(num_tokens - 1):
-            last = step(list(last[:, None]), past + np.int32(place))
+        while not engine.is_idle:
+            engine.step()
         return read - begin, time.perf_counter() - read
 
     return run
@@ -119,11 +113,11 @@ def mlx_lm(checkpoint: Any, precision: str, num_tokens: int) -> Peer:
     return run
 
 
-def peers(checkpoint: Any, precision: str, num_tokens: int, most: int) -> Iterator[tuple[str, Peer]]:
-    """Triune's decoder, and mlx-lm where it is installed."""
-    yield "triune", triune(checkpoint, precision, num_tokens, most)
+def peers(checkpoint: Any, options: argparse.Namespace, most: int) -> Iterator[tuple[str, Peer]]:
+    """Triune's engine, and mlx-lm where it is installed."""
+    yield "triune", triune(checkpoint, options.precision, options.tokens, most, runs_ahead=not options.plain)
     try:
-        yield "mlx-lm", mlx_lm(checkpoint, precision, num_tokens)
+        yield "mlx-lm", mlx_lm(checkpoint, options.precision, options.tokens)
     except ImportError as error:
         print(f"without mlx-lm: {error}", flush=True)
 
@@ -135,9 +129,13 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--batches", default="1,8,32,64")
+    parser.add_argument("--batches", default="64,32,8,1")
     parser.add_argument("--spread", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=math.inf)
+    parser.add_argument("--no-prefill", action="store_true")
+    parser.add_argument("--plain", action="store_true")
     options = parser.parse_args()
+    began = time.perf_counter()
     from triune.engine.weights.open import open_checkpoint
     from triune.metal.library import is_gpu
 
@@ -145,26 +143,26 @@ def main() -> None:
         print("MLX has no GPU here: these are figures of its build for CPUs, which is for answers only", flush=True)
     batches = [int(each) for each in options.batches.split(",")]
     checkpoint = open_checkpoint(options.file, inexact="offsets")
-    both = list(peers(checkpoint, options.precision, options.tokens, max(batches)))
+    both = list(peers(checkpoint, options, max(batches)))
     found: dict[str, dict[str, list[float]]] = {name: {} for name, _ in both}
-
-    def keep(name: str, attempt: int, what: str, rate: float, seconds: float) -> None:
-        print(f"round {attempt}: {name} {what}: {rate:,.0f} tokens a second, {seconds:.2f} s in all", flush=True)
-        if attempt:
-            found[name].setdefault(what, []).append(rate)
-
-    for attempt in range(options.rounds + 1):
-        for name, run in both:
-            read, rest = run(np.random.default_rng([attempt, 0]), [PREFILL])
-            keep(name, attempt, f"prefill {PREFILL}", PREFILL / read, read + rest)
-            for count in batches:
-                lengths = [PROMPT - place % (options.spread + 1) for place in range(count)]
+    kinds = [(f"decode {count}", count) for count in batches] + [(f"prefill {PREFILL}", 0)] * (not options.no_prefill)
+    for what, count in kinds:
+        lengths = [PROMPT - place % (options.spread + 1) for place in range(count)] or [PREFILL]
+        for attempt in range(options.rounds + 1):
+            for name, run in both:
+                if time.perf_counter() - began > options.seconds:
+                    continue
                 read, rest = run(np.random.default_rng([attempt, count]), lengths)
-                keep(name, attempt, f"decode {count}", count * (options.tokens - 1) / rest, read + rest)
+                rate = count * (options.tokens - 1) / rest if count else PREFILL / read
+                spent = time.perf_counter() - began
+                print(f"{spent:.0f} s, round {attempt}: {name} {what}: {rate:,.0f} tokens a second", flush=True)
+                if attempt:
+                    found[name].setdefault(what, []).append(rate)
     names = list(found)
     print("| tokens a second | " + " | ".join(names) + " |\n| --- |" + " ---: |" * len(names))
-    for what in found[names[0]]:
-        print(f"| {what} | " + " | ".join(f"{statistics.median(found[name][what]):,.0f}" for name in names) + " |")
+    for what, _ in kinds:
+        rates = [found[name].get(what) for name in names]
+        print(f"| {what} | " + " | ".join(f"{statistics.median(each):,.0f}" if each else "" for each in rates) + " |")
 
 
 if __name__ == "__main__":
