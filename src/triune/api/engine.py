@@ -148,9 +148,7 @@ class Engine:
         config = configure_transformer(message, name, folder, machine, runtime)
         source = Source(name, folder, message, (1,), Stamp())
         folders = {name: Path(each) for name, each in (adapters or {}).items()}
-        build = build_transformer(
-            config, source, 1, machine, runtime, clock, Attempt(), is_trial=False, adapters=folders
-        )
+        build = build_transformer(config, source, 1, machine, clock, Attempt(), is_trial=False, adapters=folders)
         self._loop = asyncio.new_event_loop()
         self._thread = start_thread(self._loop.run_forever, f"triune-{name}")
         self._is_closed = False
@@ -160,8 +158,8 @@ class Engine:
         ledger = self._metering.enter_context(metered(machine.units))
         accounts: dict[Unit, Account] = {}
         if ledger is not None:
-            found = build.decoder.unit
-            accounts[found] = ledger.account(name, 1, found, is_emulated=found in build.emulated)
+            for found in build.units:
+                accounts[found] = ledger.account(name, 1, found, is_emulated=found in build.emulated)
 
         async def assemble() -> Any:
             return assemble_transformer(build, DEFAULT_SETTINGS, clock, accounts)

@@ -39,7 +39,7 @@ def read_instances(message: ModelConfigMessage, machine: Machine) -> Instances:
         groups = [ModelInstanceGroup(name=message.name, kind=ModelInstanceGroup.KIND_AUTO, count=1)]
     counts: dict[Unit, int] = {}
     if UNITS_PARAMETER in message.parameters:
-        units = _parse_units(message.parameters[UNITS_PARAMETER].string_value)
+        units = parse_units(message.parameters[UNITS_PARAMETER].string_value)
         counts = dict.fromkeys(units, sum(group.count for group in groups))
     for group in groups:
         if UNITS_PARAMETER in message.parameters:
@@ -82,7 +82,8 @@ def _complete_group(given: ModelInstanceGroup, index: int, message: ModelConfigM
     return group
 
 
-def _parse_units(text: str) -> list[Unit]:
+def parse_units(text: str) -> list[Unit]:
+    """The units that a parameter names, as in "cpu,amx". Raises InvalidArgumentError for an unknown or repeated one."""
     units: list[Unit] = []
     for word in text.split(","):
         try:

@@ -1,4 +1,4 @@
-"""What backends share whose models have one instance, which batches all requests: its unit, parameters and config."""
+"""What backends share whose models have one instance on a unit, which batches all requests: units and parameters."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +74,7 @@ def read_choice(given: Mapping[str, str], name: str, choices: Sequence[str]) -> 
 
 
 def one_instance_config(
-    message: ModelConfigMessage, path: Path, signature: Signature, unit: Unit, *, is_decoupled: bool
+    message: ModelConfigMessage, path: Path, signature: Signature, units: tuple[Unit, ...], *, is_decoupled: bool
 ) -> ModelConfig:
     """Make the completed config of a version.
 
@@ -82,7 +82,7 @@ def one_instance_config(
         message: the config with its name and backend; its tensors are filled in if it has none.
         path: the file or folder of the checkpoint.
         signature: the tensors of the backend's requests and responses.
-        unit: the unit that runs the model.
+        units: the units that run the model, the preferred one first.
         is_decoupled: whether a request may have any number of responses.
 
     Raises:
@@ -97,7 +97,7 @@ def one_instance_config(
         path=path,
         inputs=inputs,
         outputs=outputs,
-        units=(unit,),
+        units=units,
         num_instances=1,
         batching=translate_batching(message, Rows.UNKNOWN),
         warmup=(),

@@ -116,4 +116,4 @@ def configure_speech(
     if message.default_model_filename:
         path = inside(version_folder, message.default_model_filename, "default_model_filename")
     unit = unit_of(message, options.precision, machine, runtime, SPEECH)
-    return one_instance_config(message, path, _SIGNATURE, unit, is_decoupled=False)
+    return one_instance_config(message, path, _SIGNATURE, (unit,), is_decoupled=False)

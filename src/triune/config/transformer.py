@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeAlias, cast, get_args
 
 from triune.config.checkpoints import known_parameters, refuse_batching
 from triune.config.exports import ONNX_FILENAME, is_exported_decoder
+from triune.config.instances import parse_units
 from triune.config.layout import inside
 from triune.config.limits import LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER
 from triune.config.misplaced import misnamed
@@ -17,11 +18,13 @@ from triune.config.one_instance import one_instance_config, read_choice, read_co
 from triune.config.parameters import UNITS_PARAMETER
 from triune.core.datatypes import DataType
 from triune.core.decoder import CacheType, DecoderPrecision
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.printable import printable
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInstanceGroup
+from triune.runtimes.decoders import decoder_runtime
 from triune.runtimes.machine import Machine
 from triune.runtimes.registry import ROWS
 
@@ -193,8 +196,42 @@ def configure_transformer(
         message.version_policy.latest.num_versions = 1
     path = _checkpoint(message, version_folder)
     options = read_transformer_options(message)
-    unit = unit_of(message, options.precision, machine, runtime, TRANSFORMER)
-    return one_instance_config(message, path, _SIGNATURE, unit, is_decoupled=True)
+    units = _several_units(message, options, machine) or (
+        unit_of(message, options.precision, machine, runtime, TRANSFORMER),
+    )
+    return one_instance_config(message, path, _SIGNATURE, units, is_decoupled=True)
+
+
+def _several_units(message: ModelConfigMessage, options: TransformerOptions, machine: Machine) -> tuple[Unit, ...]:
+    """The units of a config that names several; empty for any other. Completes the instance groups."""
+    word = message.parameters[UNITS_PARAMETER].string_value if UNITS_PARAMETER in message.parameters else ""
+    units = parse_units(word) if "," in word else []
+    if len(units) < 2:
+        return ()
+    if options.reproducible:
+        raise InvalidArgumentError(
+            f"parameter 'units' of model '{message.name}' is '{printable(word)}', and 'reproducible' is 'true': what "
+            "two units compute differs by rounding; name one unit"
+        )
+    for unit in units:
+        runtime = decoder_runtime(machine, unit)
+        # For an error that says why, if the unit is absent.
+        machine.runtime_for(runtime, unit, " in parameter 'units'")
+        if unit not in machine.runtimes[runtime].units():
+            raise UnsupportedError(f"no runtime computes transformers on '{unit.value}' here; leave it out of 'units'")
+    # One of each: the engine batches all requests of a unit.
+    alone = ModelConfigMessage()
+    alone.CopyFrom(message)
+    alone.parameters[UNITS_PARAMETER].string_value = units[0].value
+    unit_of(alone, options.precision, machine, decoder_runtime(machine, units[0]), TRANSFORMER)
+    if options.precision == "fp32" and Unit.AMX in units:
+        raise InvalidArgumentError(
+            f"'precision' of model '{message.name}' is 'fp32', and the unit 'amx' computes in bf16: leave one of them "
+            "out"
+        )
+    del message.instance_group[:]
+    message.instance_group.extend(alone.instance_group)
+    return tuple(units)
 
 
 def _checkpoint(message: ModelConfigMessage, version_folder: Path) -> Path:

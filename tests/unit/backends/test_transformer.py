@@ -103,7 +103,7 @@ async def test_parameters_reach_the_engine(machine: Machine, tmp_path: Path) -> 
     build = backend.build(source(tmp_path, config), 1, None, Attempt())
     assert build.limits.sequences == 3
     assert build.options.speculation == "ngram"
-    assert build.decoder.num_blocks == (1 << 20) // build.decoder.block_bytes
+    assert build.decoders[0].decoder.num_blocks == (1 << 20) // build.decoders[0].decoder.block_bytes
     servable = backend.assemble(build, NO_MODELS)
     assert isinstance(servable, TextServable)
     assert servable.model.context_tokens == 40
@@ -114,7 +114,7 @@ def test_reproducible_answers_come_from_the_cpu_in_fp32(machine: Machine, tmp_pa
     read = source(tmp_path, parameter("reproducible", "true"))
     build = TransformerBackend(machine, MonotonicClock()).build(read, 1, None, Attempt())
     assert build.precisions == {Unit.CPU: "fp32"}
-    assert "f32" in build.decoder.cache_form
+    assert "f32" in build.decoders[0].decoder.cache_form
     build.close()
 
 
@@ -147,7 +147,7 @@ async def test_the_cache_on_disk_outlives_the_model_and_belongs_to_its_weights(
 
 def test_a_trial_has_the_smallest_cache(machine: Machine, tmp_path: Path) -> None:
     build = TransformerBackend(machine, MonotonicClock(), is_trial=True).build(source(tmp_path), 1, None, Attempt())
-    assert build.decoder.num_blocks == 1
+    assert build.decoders[0].decoder.num_blocks == 1
     build.close()
 
 

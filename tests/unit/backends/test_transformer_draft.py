@@ -80,11 +80,12 @@ def test_both_caches_are_within_the_memory(machine: Machine, tmp_path: Path) -> 
     write_text_model(tmp_path / "small" / "1", max_position_embeddings=CONTEXT // 2)
     given = source(tmp_path, draft_model="small", cache_bytes=str(1 << 20))
     build = TransformerBackend(machine, MonotonicClock()).build(given, 1, None, Attempt())
-    assert build.draft is not None
-    draft, model = build.draft.decoder, build.decoder
+    small = build.decoders[0].draft
+    assert small is not None
+    draft, model = small.decoder, build.decoders[0].decoder
     assert draft.num_blocks * draft.block_bytes + model.num_blocks * model.block_bytes <= 1 << 20
     assert draft.num_blocks * draft.block_size >= model.num_blocks * model.block_size
-    assert build.draft.context_tokens == CONTEXT // 2
+    assert small.context_tokens == CONTEXT // 2
     assert ", draft model small" in str(build)
     build.close()
 

@@ -187,7 +187,19 @@ def test_parameters(tmp_path: Path) -> None:
             InvalidArgumentError,
             "'fp32', and the unit 'amx' computes in bf16",
         ),
-        (parameter("units", "cpu,amx"), UnsupportedError, "on each of 2 units"),
+        (parameter("units", "cpu,cpu"), InvalidArgumentError, "'cpu' is named twice"),
+        (parameter("units", "cpu,gpu"), UnsupportedError, "'gpu' is absent"),
+        (
+            parameter("units", "cpu,amx") + parameter("reproducible", "true"),
+            InvalidArgumentError,
+            "'cpu,amx', and 'reproducible' is 'true': what two units compute differs by rounding",
+        ),
+        (
+            parameter("units", "cpu,amx") + parameter("precision", "fp32"),
+            InvalidArgumentError,
+            "'fp32', and the unit 'amx' computes in bf16",
+        ),
+        (parameter("units", "cpu,amx") + "instance_group { count: 2 }", UnsupportedError, "2 instances"),
         (parameter("units", "gpu"), UnsupportedError, "'gpu' is absent"),
         ("instance_group { count: 2 }", UnsupportedError, "2 instances"),
         ("max_batch_size: 8", UnsupportedError, "holds one prompt, and the backend batches and warms up by"),
@@ -203,6 +215,12 @@ def test_parameters(tmp_path: Path) -> None:
 def test_wrong_configs(tmp_path: Path, config: str, error: type[TriuneError], message: str) -> None:
     with pytest.raises(error, match=message):
         read_transformer_options(configured(model(tmp_path, "model.gguf", config=config)).message)
+
+
+def test_a_model_may_have_several_units(tmp_path: Path) -> None:
+    config = configured(model(tmp_path, "model.gguf", config=parameter("units", "amx, CPU")))
+    assert (config.units, config.num_instances) == ((Unit.AMX, Unit.CPU), 1)
+    assert len(config.message.instance_group) == 1
 
 
 def test_a_message_is_not_changed(tmp_path: Path) -> None:

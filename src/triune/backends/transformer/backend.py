@@ -71,7 +71,6 @@ class TransformerBackend(MachineBackend):
             source,
             version,
             self._machine,
-            self._runtime(source),
             self._clock,
             attempt,
             is_trial=self._is_trial,
@@ -82,7 +81,7 @@ class TransformerBackend(MachineBackend):
         del models
         from triune.backends.transformer.build import assemble_transformer
 
-        accounts = self._accounts(build, [build.decoder.unit])
+        accounts = self._accounts(build, build.units)
         return assemble_transformer(build, self._settings, self._clock, accounts, self._power)
 
     def _configure(self, source: Source, version: int) -> ModelConfig:

@@ -1,7 +1,6 @@
 """From a checkpoint to an engine."""
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.transformer.adapters import read_adapters
 from triune.backends.transformer.checkpoint import DecoderFiles, open_decoder_files
-from triune.backends.transformer.draft import Draft, load_draft, open_draft
-from triune.backends.transformer.warm_up import warm_up
+from triune.backends.transformer.draft import Draft, open_draft
+from triune.backends.transformer.trials import measure
+from triune.backends.transformer.units import Loading, UnitDecoder, load_units, warm_up_unit
 from triune.config.configure import Source
 from triune.config.limits import limits_of
 from triune.config.metrics import new_statistics
@@ -29,14 +29,13 @@ from triune.core.power import Power
 from triune.core.printable import printable
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
-from triune.core.units import Presence, Unit
+from triune.core.units import Unit
 from triune.core.version import VERSION
 from triune.engine.core import EngineCore
 from triune.engine.engine import Engine
 from triune.engine.generation import Placement
 from triune.engine.kv.second_tier import SecondTier
 from triune.engine.moving.transfers import Movable
-from triune.engine.replicas.rates import Rates
 from triune.engine.replicas.replica import Replica
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.servable import TextServable
@@ -55,9 +54,7 @@ that is more.
 """
 
 _SHARE_OF_MEMORY: Final = 4
-"""Without `cache_bytes`, the cache takes at most one part in so many of the memory that is available."""
-
-_log = logging.getLogger(__name__)
+"""Without `cache_bytes`, the caches take at most one part in so many of the memory that is available."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +62,43 @@ class TransformerBuild(Build):
     """A transformer that is compiled, and does not answer requests yet.
 
     Attributes:
-        decoder: the compiled decoder with its cache.
+        decoders: the compiled decoder on each of its units, the preferred one first.
+        left_out: why units of its config are left out, by unit.
         text: tokenizer and chat template.
         vocab_size: the number of rows of the embedding.
         limits: what a step may hold.
         adapters: the digests of the LoRA adapters of the decoder's graph, by name, in their order.
         options: the config's parameters.
-        runtime: the name of the runtime.
         num_threads: CPU threads of a step.
         duration_ns: how long the build took.
         movable: what it takes to move its answers to another server.
-        draft: the small model that guesses tokens; None without one.
     """
 
-    decoder: DecoderExecutable
+    decoders: tuple[UnitDecoder, ...]
+    left_out: Mapping[Unit, str]
     text: TextSide
     vocab_size: int
     limits: SchedulerLimits
     adapters: Mapping[str, bytes]
     options: TransformerOptions
-    runtime: str
     num_threads: int
     duration_ns: int
     movable: Movable
-    draft: Draft | None
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The units that it is compiled for."""
+        return tuple(each.unit for each in self.decoders)
 
     @property
     def precisions(self) -> Mapping[Unit, str]:
-        """The floating-point format on the unit."""
-        return {self.decoder.unit: self.decoder.precision}
+        """The floating-point format on each unit."""
+        return {each.unit: each.decoder.precision for each in self.decoders}
+
+    @property
+    def shortfall(self) -> str:
+        """See `Build.shortfall`."""
+        return "; ".join(f"served without '{unit.value}': {reason}" for unit, reason in self.left_out.items())
 
     def close(self) -> None:
         """Free the decoders, and what compiles constraints."""
@@ -101,20 +106,23 @@ class TransformerBuild(Build):
         self.close_decoders()
 
     def close_decoders(self) -> None:
-        """Free the decoder, and that of the draft model."""
-        self.decoder.close()
-        if self.draft is not None:
-            self.draft.decoder.close()
+        """Free the decoders, and those of the draft model."""
+        for each in self.decoders:
+            each.close()
 
     def __str__(self) -> str:
-        decoder, threads = self.decoder, f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
-        num_tokens = decoder.num_blocks * decoder.block_size
-        return (
-            f"on {decoder.unit.value} ({'emulated, ' if self.emulated else ''}{self.runtime}, {decoder.precision}, "
-            f"{threads}, a cache of {num_tokens} tokens "
-            f"in {decoder.num_blocks * decoder.block_bytes >> 20} MiB"
-            f"{_with_adapters(self.adapters)}{_with_draft(self.draft)}) in {self.duration_ns / 1e9:.2f} s"
-        )
+        threads = f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
+        places: list[str] = []
+        for each in self.decoders:
+            decoder = each.decoder
+            emulated = "emulated, " if each.unit in self.emulated else ""
+            places.append(
+                f"{each.unit.value} ({emulated}{each.runtime}, {decoder.precision}, {threads}, a cache of "
+                f"{decoder.num_blocks * decoder.block_size} tokens in "
+                f"{decoder.num_blocks * decoder.block_bytes >> 20} MiB"
+                f"{_with_adapters(self.adapters)}{_with_draft(each.draft)})"
+            )
+        return f"on {' and on '.join(places)} in {self.duration_ns / 1e9:.2f} s"
 
 
 def build_transformer(
@@ -122,7 +130,6 @@ def build_transformer(
     source: Source,
     version: int,
     machine: Machine,
-    runtime: str,
     clock: Clock,
     attempt: Attempt,
     *,
@@ -136,10 +143,9 @@ def build_transformer(
         source: the model on disk.
         version: its version.
         machine: the machine.
-        runtime: the runtime that runs the decoder.
         clock: the clock.
         attempt: cancels the build.
-        is_trial: whether the cache is the smallest one.
+        is_trial: whether the caches are the smallest ones.
         adapters: folders of LoRA adapters by name, beside those of the config and of the version's folder.
     """
     started_ns = clock.now_ns()
@@ -153,65 +159,36 @@ def build_transformer(
     read = read_adapters(config, source, version, options, adapters or {}, files.architecture)
     attempt.check()
     graph = files.write(context_tokens, read)
-    attempt.check()
-    decoder = load_decoder(runtime)(
-        graph,
-        unit=config.units[0],
-        num_threads=machine.num_cores,
-        num_blocks=1,
-        precision=options.precision,
-        cache_type=options.cache_type,
-        is_reproducible=options.reproducible,
-    )
-    draft: Draft | None = None
+    loading = Loading(config.name, graph, draft_files, options, context_tokens, machine, clock, attempt, load_decoder)
+    decoders, left_out = load_units(loading, config.units)
     try:
         attempt.check()
-        if draft_files is not None:
-            draft = load_draft(
-                draft_files,
-                load_decoder(runtime),
-                options,
-                unit=config.units[0],
-                context_tokens=context_tokens,
-                num_threads=machine.num_cores,
-            )
-            attempt.check()
         if not is_trial:
-            decoder.allocate(_num_blocks(decoder, options, context_tokens, draft))
-            if draft is not None:
-                draft.allocate(decoder)
-        is_gpu = decoder.unit is Unit.GPU and machine.status(decoder.unit).presence is Presence.PRESENT
-        for each in (decoder,) if draft is None else (decoder, draft.decoder):
-            warm_up(
-                each,
-                clock,
-                name=config.name,
-                num_tokens=min(options.step_tokens, context_tokens) if is_gpu else 1,
-                num_sequences=options.max_sequences,
-            )
-            attempt.check()
+            for each in decoders:
+                each.allocate(_num_blocks(each, options, context_tokens, len(decoders)))
+        for each in decoders:
+            warm_up_unit(loading, each)
+        if len(decoders) > 1 and not is_trial:
+            measure(decoders, clock, attempt, name=config.name, step_tokens=options.step_tokens)
     except BaseException:
         text.constraints.close()
-        decoder.close()
-        if draft is not None:
-            draft.decoder.close()
+        for each in decoders:
+            each.close()
         raise
-    limits = SchedulerLimits(options.step_tokens, options.max_sequences, context_tokens)
     return TransformerBuild(
         version,
         config,
         source,
-        decoder,
+        tuple(decoders),
+        left_out,
         text,
         vocab_size,
-        limits,
+        SchedulerLimits(options.step_tokens, options.max_sequences, context_tokens),
         {each.name: each.digest for each in read},
         options,
-        runtime,
         machine.num_cores,
         clock.now_ns() - started_ns,
-        Movable.of(weights_key(config.path), decoder),
-        draft,
+        Movable.of(weights_key(config.path), decoders[0].decoder),
         emulated=machine.emulated(config.units),
     )
 
@@ -235,21 +212,16 @@ def assemble_transformer(
     Raises:
         NoThreadError: the system cannot start a thread. The caller still owns the build then.
     """
-    config, decoder = build.config, build.decoder
+    config = build.config
     limits = limits_of(config.parameters, settings.limits)
-    proposer: Proposer | None = NgramProposer() if build.options.speculation == "ngram" else None
-    if build.draft is not None:
-        proposer = DraftModel(build.draft.decoder, build.draft.context_tokens, build.limits.step_tokens)
-    account = accounts.get(decoder.unit)
     statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
     statistics.accounts = accounts
-    core = EngineCore(
-        decoder, build.vocab_size, clock, build.limits, proposer, _second_tier(build), build.adapters, account, power
-    )
+    replicas: list[Replica] = []
     try:
-        placement = Placement(decoder.unit, build.runtime, decoder.precision, _reason(build))
+        for each in build.decoders:
+            replicas.append(_replica(build, each, clock, accounts.get(each.unit), power))  # noqa: PERF401 - see below
         engine = Engine(
-            [Replica(core, placement, Rates(build.limits.step_tokens), max_answers=build.limits.sequences)],
+            replicas,
             build.text,
             clock,
             name=config.name,
@@ -261,9 +233,25 @@ def assemble_transformer(
             power=power,
         )
     except NoThreadError:
-        core.close()
+        # Those that were made have files and threads of their own.
+        for each in replicas:
+            each.core.close()
         raise
     return TextServable(engine, config.name, build.version)
+
+
+def _replica(
+    build: TransformerBuild, each: UnitDecoder, clock: Clock, account: Account | None, power: Power | None
+) -> Replica:
+    """A replica of the model over one decoder."""
+    proposer: Proposer | None = NgramProposer() if build.options.speculation == "ngram" else None
+    if each.draft is not None:
+        proposer = DraftModel(each.draft.decoder, each.draft.context_tokens, build.limits.step_tokens)
+    tier = _second_tier(build, each.decoder)
+    decoder, limits = each.decoder, build.limits
+    core = EngineCore(decoder, build.vocab_size, clock, limits, proposer, tier, build.adapters, account, power)
+    placement = Placement(each.unit, each.runtime, decoder.precision, _reason(build, each))
+    return Replica(core, placement, each.rates, max_answers=limits.sequences, is_emulated=each.unit in build.emulated)
 
 
 def _with_adapters(adapters: Mapping[str, bytes]) -> str:
@@ -274,11 +262,11 @@ def _with_draft(draft: Draft | None) -> str:
     return f", draft model {printable(draft.name)}" if draft is not None else ""
 
 
-def _second_tier(build: TransformerBuild) -> SecondTier | None:
-    """The files for what the cache has no room for, if the config allows any."""
-    max_bytes, decoder = build.options.disk_cache_bytes, build.decoder
-    if max_bytes is None:
+def _second_tier(build: TransformerBuild, decoder: DecoderExecutable) -> SecondTier | None:
+    """The files for what a cache has no room for, if the config allows any: each unit has its part of the bytes."""
+    if build.options.disk_cache_bytes is None:
         return None
+    max_bytes = build.options.disk_cache_bytes // len(build.config.units)
     # Keys and values depend on all of these.
     files = {**build.source.stamp.companions(), **build.source.stamp.versions.get(build.version, {})}
     words = [
@@ -303,32 +291,33 @@ def _context_tokens(files: DecoderFiles, options: TransformerOptions) -> int:
     return options.context_tokens or longest
 
 
-def _num_blocks(
-    decoder: DecoderExecutable, options: TransformerOptions, context_tokens: int, draft: Draft | None
-) -> int:
-    """The blocks of the cache, at least 1. Memory for it holds the cache of the draft model, too."""
-    block_bytes = decoder.block_bytes + (draft.block_bytes(decoder) if draft is not None else 0)
+def _num_blocks(each: UnitDecoder, options: TransformerOptions, context_tokens: int, num_units: int) -> int:
+    """The blocks of a cache, at least 1. Memory for it holds the cache of the draft model, too.
+
+    The caches of all units have the same part of the bytes that the config gives, or that are available.
+    """
+    block_bytes, decoder = each.block_bytes, each.decoder
     if options.cache_bytes is not None:
-        num_blocks = options.cache_bytes // block_bytes
+        num_blocks = options.cache_bytes // num_units // block_bytes
         if not num_blocks:
             raise InvalidArgumentError(
                 f"parameter 'cache_bytes' is {options.cache_bytes}; a block of {decoder.block_size} tokens takes "
-                f"{block_bytes} bytes"
+                f"{block_bytes} bytes{f' on each of {num_units} units' if num_units > 1 else ''}"
             )
-        if options.cache_bytes > (available := usable_memory().available):
+        if options.cache_bytes // num_units > (available := usable_memory().available):
             raise NoMemoryError(
                 f"parameter 'cache_bytes' is {options.cache_bytes}; {available} bytes are available: give the "
                 "cache less, or unload other models first"
             )
         return num_blocks
     num_tokens = max(context_tokens, options.max_sequences * _SEQUENCE_TOKENS)
-    available = usable_memory().available // _SHARE_OF_MEMORY
+    available = usable_memory().available // _SHARE_OF_MEMORY // num_units
     return max(1, min(-(-num_tokens // decoder.block_size), available // block_bytes))
 
 
-def _reason(build: TransformerBuild) -> str:
+def _reason(build: TransformerBuild, each: UnitDecoder) -> str:
     """Why the model runs where it does."""
-    given, unit = build.source.message, build.decoder.unit.value
+    given, unit = build.source.message, each.unit.value
     is_named = len(given.instance_group) or given.parameters.keys() & {UNITS_PARAMETER, "precision"}
     why = "the config names this unit" if is_named else f"'{unit}' is its best unit on this machine"
-    return f"{build.runtime} runs transformers here, and {why}"
+    return f"{each.runtime} runs transformers here, and {why}"

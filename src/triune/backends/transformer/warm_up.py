@@ -35,7 +35,7 @@ def warm_up(decoder: DecoderExecutable, clock: Clock, *, name: str, num_tokens: 
     Raises:
         InternalError: the model's logits are no numbers.
     """
-    logits = decoder.run(_step(decoder, [(0, 1)]))
+    logits = decoder.run(step_of(decoder, [(0, 1)]))
     if not np.isfinite(logits.max()):
         raise InternalError("the model's logits for token 0 are no numbers; its weights are broken")
     began = clock.now_ns()
@@ -54,15 +54,15 @@ def _ladder(decoder: DecoderExecutable, num_tokens: int, num_sequences: int) -> 
     """A prompt, and tokens of several sequences, of one length and of two."""
     if num_tokens <= 1:
         return
-    yield _step(decoder, [(0, min(_PROMPT, num_tokens, decoder.num_blocks * decoder.block_size))])
+    yield step_of(decoder, [(0, min(_PROMPT, num_tokens, decoder.num_blocks * decoder.block_size))])
     for count in _COUNTS:
         if count <= min(num_sequences, num_tokens, decoder.num_blocks):
-            yield _step(decoder, [(1, 1)] * count)
+            yield step_of(decoder, [(1, 1)] * count)
             if count > 1:
-                yield _step(decoder, [(1 + each % 2, 1) for each in range(count)])
+                yield step_of(decoder, [(1 + each % 2, 1) for each in range(count)])
 
 
-def _step(decoder: DecoderExecutable, sequences: Sequence[tuple[int, int]]) -> DecoderStep:
+def step_of(decoder: DecoderExecutable, sequences: Sequence[tuple[int, int]]) -> DecoderStep:
     """A step of sequences with (past, new) tokens, which are all 0; their last tokens have logits."""
     past, new = (np.array(each, np.int32) for each in zip(*sequences, strict=True))
     held = -(-(past + new) // decoder.block_size)

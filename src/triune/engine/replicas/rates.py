@@ -61,9 +61,9 @@ class Speeds:
             if num_answers:
                 self.answers.record(num_answers, duration_ns)
             return
-        least = duration_ns * num_prompt_tokens / (num_prompt_tokens + num_answers)
         rest = duration_ns - (self.answers.of(num_answers) if num_answers else 0.0)
-        self.prompts.record(num_prompt_tokens, max(rest, least))
+        share = duration_ns * num_prompt_tokens / (num_prompt_tokens + num_answers)
+        self.prompts.record(num_prompt_tokens, rest if rest > 0 else share)
 
 
 class Rates:

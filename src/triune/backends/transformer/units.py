@@ -1,0 +1,162 @@
+"""The decoders of a model: one on each of its units."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from triune.backends.attempt import Attempt
+from triune.backends.transformer.checkpoint import DecoderFiles
+from triune.backends.transformer.draft import Draft, load_draft
+from triune.backends.transformer.warm_up import warm_up
+from triune.config.transformer import TransformerOptions
+from triune.core.clock import Clock
+from triune.core.decoder import DecoderExecutable
+from triune.core.errors import TriuneError
+from triune.core.units import Presence, Unit
+from triune.engine.replicas.rates import Rates
+from triune.graph.held import HeldModel
+from triune.runtimes.decoders import LoadDecoder, decoder_runtime
+from triune.runtimes.machine import Machine
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitDecoder:
+    """A decoder that is compiled for a unit.
+
+    Attributes:
+        decoder: the decoder with its cache.
+        runtime: the name of its runtime.
+        draft: the small model that guesses tokens, on the same unit; None without one.
+        rates: how long its steps take, as far as that was measured.
+    """
+
+    decoder: DecoderExecutable
+    runtime: str
+    draft: Draft | None
+    rates: Rates
+
+    @property
+    def unit(self) -> Unit:
+        """The unit."""
+        return self.decoder.unit
+
+    @property
+    def block_bytes(self) -> int:
+        """The memory of a block, with that of the draft model for as many tokens."""
+        return self.decoder.block_bytes + (self.draft.block_bytes(self.decoder) if self.draft is not None else 0)
+
+    def allocate(self, num_blocks: int) -> None:
+        """Give it a cache of so many blocks, and its draft model one of as many tokens. Raises NoMemoryError."""
+        self.decoder.allocate(num_blocks)
+        if self.draft is not None:
+            self.draft.allocate(self.decoder)
+
+    def close(self) -> None:
+        """Free the decoder, and that of the draft model."""
+        self.decoder.close()
+        if self.draft is not None:
+            self.draft.decoder.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What decoders are loaded from.
+
+    Attributes:
+        name: the model's name, for the log.
+        graph: its graph in the paged form.
+        draft_files: the draft model; None without one.
+        options: the config's parameters.
+        context_tokens: the most tokens of a sequence.
+        machine: the machine.
+        clock: the clock.
+        attempt: cancels the build.
+        load: gives a runtime's function that compiles decoders.
+    """
+
+    name: str
+    graph: HeldModel
+    draft_files: DecoderFiles | None
+    options: TransformerOptions
+    context_tokens: int
+    machine: Machine
+    clock: Clock
+    attempt: Attempt
+    load: Callable[[str], LoadDecoder]
+
+
+def load_units(loading: Loading, units: Sequence[Unit]) -> tuple[list[UnitDecoder], dict[Unit, str]]:
+    """Compile the model for each unit, with caches of one block.
+
+    Returns:
+        those that could be compiled, at least one, and why the others could not.
+
+    Raises:
+        TriuneError: it could be compiled for no unit; the reason of the first one.
+    """
+    found: list[UnitDecoder] = []
+    errors: dict[Unit, TriuneError] = {}
+    try:
+        for unit in units:
+            loading.attempt.check()
+            try:
+                found.append(_load(loading, unit))
+            except TriuneError as error:
+                loading.attempt.check()
+                errors[unit] = error
+    except BaseException:
+        for each in found:
+            each.close()
+        raise
+    if not found:
+        raise next(iter(errors.values()))
+    for unit, error in errors.items():
+        _log.warning("model '%s' is served without '%s', which cannot load it: %s", loading.name, unit.value, error)
+    return found, {unit: str(error) for unit, error in errors.items()}
+
+
+def warm_up_unit(loading: Loading, each: UnitDecoder) -> None:
+    """Compute first steps, so that no request waits for what the runtime prepares in them."""
+    is_gpu = each.unit is Unit.GPU and loading.machine.status(each.unit).presence is Presence.PRESENT
+    options = loading.options
+    for decoder in (each.decoder,) if each.draft is None else (each.decoder, each.draft.decoder):
+        warm_up(
+            decoder,
+            loading.clock,
+            name=loading.name,
+            num_tokens=min(options.step_tokens, loading.context_tokens) if is_gpu else 1,
+            num_sequences=options.max_sequences,
+        )
+        loading.attempt.check()
+
+
+def _load(loading: Loading, unit: Unit) -> UnitDecoder:
+    runtime, options = decoder_runtime(loading.machine, unit), loading.options
+    load = loading.load(runtime)
+    decoder = load(
+        loading.graph,
+        unit=unit,
+        num_threads=loading.machine.num_cores,
+        num_blocks=1,
+        precision=options.precision,
+        cache_type=options.cache_type,
+        is_reproducible=options.reproducible,
+    )
+    try:
+        loading.attempt.check()
+        draft: Draft | None = None
+        if loading.draft_files is not None:
+            draft = load_draft(
+                loading.draft_files,
+                load,
+                options,
+                unit=unit,
+                context_tokens=loading.context_tokens,
+                num_threads=loading.machine.num_cores,
+            )
+    except BaseException:
+        decoder.close()
+        raise
+    return UnitDecoder(decoder, runtime, draft, Rates(options.step_tokens))
