@@ -22,7 +22,10 @@ def outlook(unit: Unit, prompt_ms: float, answer_ms: float, *, beside: float = 1
     return Outlook(unit, rates, **fields)
 
 
-def place(outlooks: list[Outlook], asked: Asked = Asked(100, 1, 50)) -> int:
+ASKED = Asked(100, 1, 50)
+
+
+def place(outlooks: list[Outlook], asked: Asked = ASKED) -> int:
     choice = choose(outlooks, asked)
     assert choice.place == choice.then
     return choice.place
@@ -33,9 +36,7 @@ CPU, AMX = outlook(Unit.CPU, 100, 10), outlook(Unit.AMX, 20, 10)
 
 def test_the_faster_one_takes_it() -> None:
     assert place([CPU, AMX]) == 1
-    assert choose([CPU, AMX], Asked(100, 1, 50)).reason == (
-        "'amx' was expected to finish it first, in 0.52 s; 'cpu' in 0.6 s"
-    )
+    assert choose([CPU, AMX], ASKED).reason == ("'amx' was expected to finish it first, in 0.52 s; 'cpu' in 0.6 s")
 
 
 def test_tokens_that_wait_before_it_count() -> None:
