@@ -48,7 +48,7 @@ def measure(units: Sequence[UnitDecoder], clock: Clock, attempt: Attempt, *, nam
                     for shape, count in _steps(each.decoder, step_tokens):
                         begun_ns = clock.now_ns()
                         if begun_ns < end_ns:
-                            each.decoder.run_greedy(step_of(each.decoder, [shape] * count))
+                            each.decoder.begin(step_of(each.decoder, [shape] * count)).read()
                             key = (place, is_beside, shape, count)
                             found.setdefault(key, []).append(clock.now_ns() - begun_ns)
                 attempt.check()
@@ -83,7 +83,7 @@ def _busy(decoders: Sequence[DecoderExecutable]) -> Generator[None]:
     def compute(decoder: DecoderExecutable) -> None:
         step = step_of(decoder, [(0, 1)] * min(_ANSWERS[-1], decoder.num_blocks))
         while not is_over.is_set():
-            decoder.run_greedy(step)
+            decoder.begin(step).read()
 
     threads = [start_thread(lambda decoder=decoder: compute(decoder), "trial") for decoder in decoders]
     try:
