@@ -61,6 +61,12 @@ def pinned(cores: str) -> list[str]:
     return ["taskset", "--cpu-list", cores] if cores else []
 
 
+def program_of(root: Path) -> tuple[str, ...]:
+    """The interpreter's arguments that serve with the checkout at `root`, wherever its package is installed from."""
+    code = f"import sys; sys.path.insert(0, {str(root / 'src')!r}); from triune.cli import main; sys.exit(main())"
+    return ("-c", code, "serve")
+
+
 @contextlib.contextmanager
 def triune(
     repository: Path,

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from load import encode, run
-from servers import Running, heading, triune
+from servers import Running, heading, program_of, triune
 from triune.zoo.repository import build_repository
 
 MODEL = "identity_fp32"
@@ -51,7 +51,7 @@ def main() -> None:
             with ExitStack() as servers:
                 running = {
                     name: servers.enter_context(
-                        triune(Path(folder), label=name, port=19000 + 10 * number, program=_program(root))
+                        triune(Path(folder), label=name, port=19000 + 10 * number, program=program_of(root))
                     )
                     for number, (name, root) in enumerate(checkouts.items())
                 }
@@ -61,12 +61,6 @@ def main() -> None:
                         rounds.setdefault(connections, {}).setdefault(name, []).append(found)
         for connections, found_by_name in rounds.items():
             report(connections, found_by_name)
-
-
-def _program(root: Path) -> tuple[str, ...]:
-    """The interpreter's arguments that serve with the checkout at `root`, wherever its package is installed from."""
-    code = f"import sys; sys.path.insert(0, {str(root / 'src')!r}); from triune.cli import main; sys.exit(main())"
-    return ("-c", code, "serve")
 
 
 def measure(server: Running, connections: int, seconds: float) -> Round:

@@ -6,12 +6,15 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from triune.arbiter.arbiter import Arbiter
+from triune.backends.machine_backend import ALONE, Shared
 from triune.core.addresses import format_address
 from triune.core.cache import cache_folder
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.power import Power
 from triune.core.printable import encodable, printable
+from triune.core.units import Unit
 from triune.frontends.anthropic import anthropic_routes
 from triune.frontends.bodies.budget import MemoryBudget
 from triune.frontends.bodies.offload import Offload, short_switch_interval
@@ -63,8 +66,7 @@ def make_repository(
     machine: Machine | None = None,
     *,
     is_missing_allowed: bool = False,
-    energy: EnergyLedger | None = None,
-    power: Power | None = None,
+    shared: Shared = ALONE,
 ) -> Repository:
     """Make a repository without opening it.
 
@@ -72,8 +74,7 @@ def make_repository(
         settings: the folders of the models, and which models are served.
         machine: the machine that models are loaded on; None takes this machine.
         is_missing_allowed: if True, a missing folder is reported by `Repository.open` and not here.
-        energy: charges models with their energy; None does not meter it.
-        power: the power mode that models obey; None for `balanced`.
+        shared: what all models share: see `Repository`.
 
     Raises:
         InvalidArgumentError: a folder does not exist.
@@ -85,15 +86,8 @@ def make_repository(
             raise InvalidArgumentError(f"the name of the model repository '{shown}' is not UTF-8; rename it")
     machine = machine or this_machine()
     kept = cache_folder()
-    return Repository(
-        settings,
-        machine,
-        MonotonicClock(),
-        trials=kept / "loaded",
-        energy=energy,
-        power=power,
-        verdicts=kept / "gates",
-    )
+    shared = replace(shared, verdicts=kept / "gates")
+    return Repository(settings, machine, MonotonicClock(), trials=kept / "loaded", shared=shared)
 
 
 @contextlib.asynccontextmanager
@@ -126,10 +120,9 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
     machine = this_machine(conversion_bytes=memory.conversion_bytes, run_bytes=run_bytes)
     is_missing_allowed = settings.is_exiting_on_error is False
     with metered(machine.units, settings.energy_interval_seconds) as energy:
-        power = Power(settings.power_mode)
-        repository = make_repository(
-            settings.repository, machine, is_missing_allowed=is_missing_allowed, energy=energy, power=power
-        )
+        arbiter = Arbiter(MonotonicClock(), machine.emulated(Unit))
+        shared = Shared(energy, Power(settings.power_mode), arbiter)
+        repository = make_repository(settings.repository, machine, is_missing_allowed=is_missing_allowed, shared=shared)
         server = Server(repository, name=settings.name, is_ready_strict=settings.is_ready_strict)
         with (
             Ending(settings.exit_timeout_seconds, kill_all) as ending,

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from support.graphs import model_of
+from triune.backends.machine_backend import Shared
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.clock import Clock, MonotonicClock
 from triune.core.datatypes import Array, DataType
@@ -280,4 +281,6 @@ class Bench:
         **options: Any,
     ) -> Repository:
         settings = RepositorySettings(folders, control_mode=mode, models=models, **options)
-        return Repository(settings, self.machine, clock or MonotonicClock(), trials=trials, verdicts=verdicts)
+        return Repository(
+            settings, self.machine, clock or MonotonicClock(), trials=trials, shared=Shared(verdicts=verdicts)
+        )

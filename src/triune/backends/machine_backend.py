@@ -1,9 +1,11 @@
 """What the backends share that build for the machine's runtimes and need no other model."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+from triune.arbiter.arbiter import Arbiter
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.gate.gate import Gate
@@ -22,6 +24,26 @@ TryFirst: TypeAlias = Callable[[Source, int, Attempt], None]
 """Called with a version before it is built. If it raises an error, the version is not built."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all models of a server share.
+
+    Attributes:
+        energy: charges models with their energy; None does not meter it.
+        power: the server's power mode; None for full power.
+        arbiter: gives turns to models that compete for hardware; None gives none.
+        verdicts: the folder in which verdicts on units are kept; None keeps none.
+    """
+
+    energy: EnergyLedger | None = None
+    power: Power | None = None
+    arbiter: Arbiter | None = None
+    verdicts: Path | None = None
+
+
+ALONE: Final = Shared()
+
+
 class MachineBackend:
     """The part of a `Backend` that is the same for all of these."""
 
@@ -32,27 +54,24 @@ class MachineBackend:
         settings: ModelSettings = DEFAULT_SETTINGS,
         *,
         try_first: TryFirst | None = None,
-        energy: EnergyLedger | None = None,
-        power: Power | None = None,
-        verdicts: Path | None = None,
+        shared: Shared = ALONE,
     ) -> None:
         """Args:
         machine: the runtimes and units to build for.
         clock: the clock of all measurements.
         settings: defaults for all models.
         try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
-        energy: charges models with their energy; None does not meter it.
-        power: the server's power mode; None for full power.
-        verdicts: the folder in which verdicts on units are kept; None keeps none.
+        shared: what all models of a server share; by default nothing, as for a model that is alone.
         """
         self._machine = machine
         self._keys = LoadKeys(machine, settings.completion)
-        self._gate = Gate(machine, KeptVerdicts(verdicts) if verdicts is not None else None)
+        self._gate = Gate(machine, KeptVerdicts(shared.verdicts) if shared.verdicts is not None else None)
         self._clock = clock
         self._settings = settings
         self._try_first = try_first
-        self._energy = energy
-        self._power = power
+        self._energy = shared.energy
+        self._power = shared.power
+        self._arbiter = shared.arbiter
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
         """Nothing: see `Backend.needs`."""

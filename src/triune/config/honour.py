@@ -102,7 +102,10 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_c
         ("optimization.output_pinned_memory", optimization.HasField("output_pinned_memory")),
         ("optimization.gather_kernel_buffer_threshold", optimization.gather_kernel_buffer_threshold != 0),
         ("optimization.eager_batching", optimization.eager_batching),
-        ("instance_group.rate_limiter", any(group.HasField("rate_limiter") for group in message.instance_group)),
+        (
+            "instance_group.rate_limiter.resources",
+            any(group.rate_limiter.resources for group in message.instance_group),
+        ),
         ("instance_group.host_policy", any(group.host_policy for group in message.instance_group)),
     ]
     steps = message.ensemble_scheduling.step

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 
+from triune.arbiter.blocking import BlockingShare
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable
 from triune.core.energy import Account
@@ -38,6 +39,7 @@ class EngineCore:
         context_tokens: the most tokens of a sequence, prompt and answer together: as many as `limits` and the cache
             allow.
         speculator: guesses tokens, and counts how many of them were right.
+        share: of hardware that other models use too; None if no other does. The caller of `step` takes the turns.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class EngineCore:
         adapters: Mapping[str, bytes] | None = None,
         account: Account | None = None,
         power: Power | None = None,
+        share: BlockingShare | None = None,
     ) -> None:
         """Args:
         decoder: computes the steps. The caller closes it.
@@ -62,9 +65,11 @@ class EngineCore:
         adapters: the digests of the LoRA adapters that the decoder's graph was written with, by name, in that order.
         account: is charged with the energy of the steps; None where it is not metered.
         power: the server's power mode; None for full power.
+        share: of hardware that other models use too; None if no other does. `close` closes it.
         """
         self._decoder = decoder
         self._account = account
+        self.share = share
         self.vocab_size = vocab_size
         self._clock = clock
         self._second_tier = second_tier
@@ -283,6 +288,8 @@ class EngineCore:
         """Write the prefix cache to its second tier, if there is one. No sequence may be left; no call may follow."""
         if self._second_tier is not None:
             self._second_tier.close(self._pool.cached())
+        if self.share is not None:
+            self.share.close()
 
     def _save_evicted(self) -> None:
         if self._second_tier is not None:

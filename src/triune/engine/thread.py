@@ -102,6 +102,8 @@ class EngineThread:
         while not self._is_closing:
             try:
                 is_idle = (self._core.is_idle and not self._moving) or self.failure is not None
+                if is_idle and self._core.share is not None:
+                    self._core.share.withdraw()
                 if is_idle and not self._wait(has_checked):
                     has_checked = True
                     self._core.check()
@@ -127,11 +129,15 @@ class EngineThread:
         return True
 
     def _step(self) -> None:
+        if self._core.share is not None:
+            self._core.share.begin()
         started_ns = self.step_began_ns = self._clock.now_ns()
         try:
             results = self._core.step()
         finally:
             self.step_began_ns = None
+            if self._core.share is not None:
+                self._core.share.end(self._core.last_plan.num_tokens, has_more=not self._core.is_idle)
         ended_ns = self._clock.now_ns()
         outputs: list[Output] = []
         failure = self._core.failure

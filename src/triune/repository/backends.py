@@ -1,10 +1,8 @@
 """Which backends there are, by the names that configs give in `backend`."""
 
-from pathlib import Path
-
 from triune.backends.encoder.backend import EncoderBackend
 from triune.backends.ensemble import EnsembleBackend
-from triune.backends.machine_backend import TryFirst
+from triune.backends.machine_backend import Shared, TryFirst
 from triune.backends.registry import ENSEMBLE, Backends
 from triune.backends.speech.backend import SpeechBackend
 from triune.backends.tensor.backend import TensorBackend
@@ -14,8 +12,6 @@ from triune.config.settings import ModelSettings
 from triune.config.speech import SPEECH
 from triune.config.transformer import TRANSFORMER
 from triune.core.clock import Clock
-from triune.core.power import Power
-from triune.hardware.energy.ledger import EnergyLedger
 from triune.runtimes.machine import Machine
 from triune.scheduling.response_cache import ResponseCache
 
@@ -25,9 +21,7 @@ def make_backends(
     clock: Clock,
     settings: ModelSettings,
     try_first: TryFirst | None,
-    energy: EnergyLedger | None = None,
-    power: Power | None = None,
-    verdicts: Path | None = None,
+    shared: Shared,
 ) -> Backends:
     """Make all backends, and the response cache if the settings give it a size.
 
@@ -36,18 +30,14 @@ def make_backends(
         clock: the clock.
         settings: defaults for all models.
         try_first: is called before a version is compiled; None compiles directly.
-        energy: charges models with their energy; None does not meter it.
-        power: the server's power mode; None for full power.
-        verdicts: the folder in which verdicts on units are kept; None keeps none.
+        shared: what all models share.
     """
     cache = ResponseCache(settings.cache_bytes) if settings.cache_bytes is not None else None
     others = {
         ENSEMBLE: EnsembleBackend(clock, settings),
-        ENCODER: EncoderBackend(
-            machine, clock, settings, try_first=try_first, energy=energy, power=power, verdicts=verdicts
-        ),
-        SPEECH: SpeechBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power),
-        TRANSFORMER: TransformerBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power),
+        ENCODER: EncoderBackend(machine, clock, settings, try_first=try_first, shared=shared),
+        SPEECH: SpeechBackend(machine, clock, settings, try_first=try_first, shared=shared),
+        TRANSFORMER: TransformerBackend(machine, clock, settings, try_first=try_first, shared=shared),
     }
-    tensor = TensorBackend(machine, clock, settings, try_first=try_first, energy=energy, power=power, verdicts=verdicts)
+    tensor = TensorBackend(machine, clock, settings, try_first=try_first, shared=shared)
     return Backends(tensor, clock, others=others, cache=cache)

@@ -6,9 +6,11 @@ All state belongs to the event loop's thread; only reading folders and building 
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from triune.backends.gate.kept import KeptVerdicts
+from triune.backends.machine_backend import ALONE, Shared
 from triune.config.layout import check_name
 from triune.config.parse import check_size
 from triune.core.clock import Clock
@@ -16,7 +18,6 @@ from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError,
 from triune.core.power import Power
 from triune.core.threads import in_thread
 from triune.core.units import UnitStatus
-from triune.hardware.energy.ledger import EnergyLedger
 from triune.hardware.facts import UnitFacts
 from triune.repository.backends import make_backends
 from triune.repository.check import ModelCheck, check
@@ -50,9 +51,7 @@ class Repository:
         clock: Clock,
         *,
         trials: Path | None = None,
-        energy: EnergyLedger | None = None,
-        power: Power | None = None,
-        verdicts: Path | None = None,
+        shared: Shared = ALONE,
     ) -> None:
         """Args:
         settings: the folders of models, and which models are served.
@@ -60,19 +59,18 @@ class Repository:
         clock: the clock.
         trials: the folder of records of trial loads: a version that is new on this machine is first loaded in a
             separate process. None: all versions are loaded directly.
-        energy: charges models with their energy; None does not meter it.
-        power: the power mode that models obey; None for one that stays as it is.
-        verdicts: the folder in which verdicts on units are kept; None keeps none.
+        shared: what the models share; without a power mode, they have one that stays as it is.
         """
-        self.power = power if power is not None else Power()
+        self.power = shared.power if shared.power is not None else Power()
         # A folder that is given twice, perhaps by different paths, is one repository.
         self._folders = tuple({folder.resolve(): folder for folder in reversed(settings.folders)}.values())[::-1]
         self._settings = settings
         self._machine = machine
+        verdicts = shared.verdicts
         self._verdicts = KeptVerdicts(verdicts) if verdicts is not None else None
         self._trials = Trials(machine, trials, settings.models, verdicts) if trials is not None else None
         try_first = self._trials.require if self._trials is not None else None
-        self._backends = make_backends(machine, clock, settings.models, try_first, energy, self.power, verdicts)
+        self._backends = make_backends(machine, clock, settings.models, try_first, replace(shared, power=self.power))
         self._lifecycle = Lifecycle(self._backends, self, machine, clock, settings, self._bring)
         # Requests read only this dictionary.
         self._ready = self._lifecycle.ready

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from triune.backends.attempt import Attempt
 from triune.backends.encoder.backend import EncoderBackend
+from triune.backends.machine_backend import Shared
 from triune.backends.registry import AnyBackend, typed_failures
 from triune.backends.speech.backend import SpeechBackend
 from triune.backends.tensor.backend import TensorBackend
@@ -219,7 +220,7 @@ def _load(
     logging.disable(logging.WARNING)
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
     checkpoints: dict[str, AnyBackend] = {
-        ENCODER: EncoderBackend(machine, MonotonicClock(), settings, verdicts=verdicts),
+        ENCODER: EncoderBackend(machine, MonotonicClock(), settings, shared=Shared(verdicts=verdicts)),
         SPEECH: SpeechBackend(machine, MonotonicClock(), settings),
         TRANSFORMER: TransformerBackend(machine, MonotonicClock(), settings, is_trial=True),
     }
@@ -227,7 +228,7 @@ def _load(
         with typed_failures(name, version):
             checkpoints[source.message.backend].build(source, version, None, Attempt()).close()
         return
-    backend = TensorBackend(machine, MonotonicClock(), settings, verdicts=verdicts)
+    backend = TensorBackend(machine, MonotonicClock(), settings, shared=Shared(verdicts=verdicts))
     if has_own_process(source.message):
         backend.configure(source, version)
         return

@@ -6,6 +6,7 @@ arrives, when a batch ends, and when a timer fires.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -13,6 +14,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
+from triune.arbiter.arbiter import Arbiter
+from triune.arbiter.pool import Share
 from triune.config.limits import RunLimit
 from triune.config.policy import BatchingPolicy
 from triune.core.clock import Clock, Timer
@@ -56,6 +59,8 @@ class Dispatcher:
         run_limit_seconds: float = math.inf,
         accounts: Mapping[Unit, Account] | None = None,
         power: Power | None = None,
+        arbiter: Arbiter | None = None,
+        weight: float = 1.0,
     ) -> None:
         """Args:
         name: the model's name, for answers and messages.
@@ -69,14 +74,26 @@ class Dispatcher:
         run_limit_seconds: the time limit of a batch; after it, its requests get an error and its run is interrupted.
         accounts: are charged with the energy of each unit; None where it is not metered.
         power: the server's power mode; None for full power.
+        arbiter: gives turns to models that compete for hardware; None if this is the only one. Then the dispatcher is
+            made on the event loop's thread.
+        weight: the model's part of the hardware, in relation to that of others.
         """
         self._name = name
         self._version = version
         self._policy = policy
         self._outputs = tuple(outputs)
         accounts = accounts or {}
+        units = {worker.runner.unit for worker in workers}
+        shares: Mapping[Unit, Share] = arbiter.join(name, units, self._on_turn, weight) if arbiter is not None else {}
+        self._shares = list(dict.fromkeys(shares.values()))
+        self._loop = asyncio.get_running_loop() if shares else None
         self._lanes = [
-            Lane(worker, self._complete, None if worker.runner.is_charging else accounts.get(worker.runner.unit))
+            Lane(
+                worker,
+                self._complete,
+                None if worker.runner.is_charging else accounts.get(worker.runner.unit),
+                shares.get(worker.runner.unit),
+            )
             for worker in workers
         ]
         preference = UnitPreference(power, statistics) if power is not None else None
@@ -200,6 +217,7 @@ class Dispatcher:
         for pending in list(self._queue):
             self._queue.remove(pending)
             self._fail(pending, UnavailableError(f"model '{self._name}' was unloaded"), FailureReason.REJECTED)
+        self._return_turns()
         self._set_timer(0)
         self.statistics.num_waiting = 0
 
@@ -210,6 +228,8 @@ class Dispatcher:
         self._run_limit.close()
         for lane in self._lanes:
             await in_thread_or_here(lane.worker.close)
+        for share in self._shares:
+            share.close()
 
     def _pump(self) -> None:
         # A worker on this thread ends its batch within `_start`, which calls `_pump` again. Return then: the loop goes
@@ -232,7 +252,7 @@ class Dispatcher:
             )
             self._fail(pending, error, FailureReason.REJECTED)
         when_ns = 0
-        while self._queue and any(lane.running is None for lane in self._lanes):
+        while self._queue and any(lane.is_free for lane in self._lanes):
             decision = self._batcher.form(self._eligible.waiting(self._queue), now_ns)
             if isinstance(decision, WaitUntil):
                 when_ns = decision.when_ns
@@ -245,12 +265,28 @@ class Dispatcher:
                 break
             if self._batcher.may_split and not lane.worker.is_inline:
                 decision = decision.first(lane.sizer.choose(decision.num_rows))
+            if not lane.take_turn(decision.pendings):
+                continue
             for pending in decision.pendings:
                 self._queue.remove(pending)
             self._start(lane, decision.pendings, decision.num_rows, now_ns)
+        self._return_turns()
         deadline_ns = self._queue.next_deadline_ns() if self._queue else 0
-        self._set_timer(min(filter(None, (when_ns, deadline_ns)), default=0))
+        patience_ns = min((share.patience_ends_ns for share in self._shares if share.is_waiting), default=0)
+        self._set_timer(min(filter(None, (when_ns, deadline_ns, patience_ns)), default=0))
         self.statistics.num_waiting = len(self._queue)
+
+    def _on_turn(self) -> None:
+        """Go on, since the model's turn has come. Called in any thread."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, so that nobody waits for answers
+            self._loop.call_soon_threadsafe(self._pump)
+
+    def _return_turns(self) -> None:
+        """Give back the turns that no batch was started in, and wait for none if no request waits."""
+        for share in self._shares:
+            if share.has_turn or (share.is_waiting and not self._queue):
+                share.withdraw()
 
     def _start(self, lane: Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
         batch = Batch(pendings, num_rows, self._outputs, self._policy)
@@ -287,7 +323,7 @@ class Dispatcher:
         lane.worker.runner.interrupt()
 
     def _complete(self, lane: Lane, batch: Batch) -> None:
-        lane.end(batch)
+        lane.end(batch, self._lanes, has_more=bool(self._queue))
         if lane.speed is not None and batch.num_executions == 1:
             self._watch_speed(lane, lane.speed, batch)
         self.statistics.record_execution(

@@ -3,6 +3,8 @@
 import functools
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from triune.arbiter.cost import CostEstimate
+from triune.arbiter.pool import Share, Turn
 from triune.config.policy import MIN_WAITING
 from triune.core.energy import Account, Work
 from triune.core.errors import InvalidArgumentError
@@ -12,7 +14,7 @@ from triune.core.requests import UNIT_PARAMETER, InferenceRequest
 from triune.core.units import Unit
 from triune.hardware.heat.slowing import SpeedWatch
 from triune.scheduling.batch import Batch, num_elements
-from triune.scheduling.cost import CostEstimate, Pace
+from triune.scheduling.pace import Pace
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.sizer import BatchSizer
 from triune.scheduling.worker import Worker
@@ -29,7 +31,9 @@ class Lane:
     Attributes:
         worker: runs one batch at a time.
         done: is called with each batch that has ended.
+        share: the model's share of the hardware; None if no other model competes for it.
         cost: the estimated run time by batch size.
+        alone: the same of the batches that nothing else ran beside.
         pace: the time per request under load.
         sizer: chooses the batch size with the highest throughput.
         speed: notices that the unit slows down; None if the time of a batch depends on its values.
@@ -38,25 +42,48 @@ class Lane:
     """
 
     def __init__(
-        self, worker: Worker, complete: "Callable[[Lane, Batch], None]", account: Account | None = None
+        self,
+        worker: Worker,
+        complete: "Callable[[Lane, Batch], None]",
+        account: Account | None = None,
+        share: Share | None = None,
     ) -> None:
         """Args:
         worker: the worker.
         complete: is called on the event loop's thread with the lane and the finished batch.
         account: is charged with the energy of its batches; None where energy is not metered.
+        share: the model's share of the hardware; None if no other model competes for it.
         """
         self.worker = worker
+        self.share = share
         self.done = functools.partial(complete, self)
         self.cost = CostEstimate()
+        self.alone = CostEstimate()
         self.pace = Pace()
         self.sizer = BatchSizer()
         self.speed = SpeedWatch() if worker.runner.is_steady else None
         self.running: Batch | None = None
         self.begun_ns = 0
         self._account = account
+        self._turn: Turn | None = None
         self._work: Work | None = None
         self._busy_ns = 0
         self._is_loaded = False
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a batch may start, as far as is known: the worker is free, and the model does not wait for a turn."""
+        return self.running is None and (self.share is None or not self.share.is_blocked)
+
+    def take_turn(self, pendings: Sequence[Pending]) -> bool:
+        """Whether a batch of these requests may start now. If not, the lane is not free until the model is woken.
+
+        Batches on the event loop's thread are so short that they take no turn.
+        """
+        if self.share is None or self.worker.is_inline:
+            return True
+        self._turn = self.share.start(self.worker.runner.unit, self.cost.of(num_elements(pendings)))
+        return self._turn is not None
 
     def start(self, batch: Batch, now_ns: int, num_waiting: int) -> None:
         """Start a batch while `num_waiting` other requests wait. The worker must be free."""
@@ -72,8 +99,14 @@ class Lane:
         """Whether the batch is likely short, and no request of it asks for its cost."""
         return 0 < self._busy_ns < _QUICK_NS and all(each.call.bill is None for each in batch.pendings)
 
-    def end(self, batch: Batch) -> None:
-        """Record that the worker has finished `batch`."""
+    def end(self, batch: Batch, lanes: "Sequence[Lane]", *, has_more: bool = False) -> None:
+        """Record that the worker has finished `batch`.
+
+        Args:
+            batch: the batch.
+            lanes: all lanes of the model.
+            has_more: whether more requests wait.
+        """
         self.running = None
         if self._work is not None:
             self._work.ended_ns = max(batch.ended_ns, self._work.started_ns)
@@ -81,7 +114,14 @@ class Lane:
         elif self._account is not None:
             self._account.quick_ns += batch.ended_ns - batch.started_ns
         self._busy_ns = batch.ended_ns - batch.started_ns
-        self.cost.record(num_elements(batch.pendings), self._busy_ns)
+        size = num_elements(batch.pendings)
+        self.cost.record(size, self._busy_ns)
+        if self.share is not None and self._turn is not None:
+            if self.share.was_alone(self._turn):
+                self.alone.record(size, self._busy_ns)
+            known = [each for each in (lane.alone.of(size) for lane in lanes) if each]
+            self.share.end(self._turn, min(known, default=self._busy_ns), self.cost.of(size) if has_more else None)
+            self._turn = None
         # If few requests wait, batches are small, and slower per request than under load.
         if self._is_loaded:
             self.pace.record(len(batch.pendings), self._busy_ns)
@@ -89,7 +129,7 @@ class Lane:
     def remaining_ns(self, now_ns: int) -> float:
         """The estimated time until the worker is free."""
         if self.running is None:
-            return 0.0
+            return 0.0 if self.share is None else self.share.wait_ns(now_ns)
         return max(0.0, self.begun_ns + self.cost.of(num_elements(self.running.pendings)) - now_ns)
 
 
@@ -168,7 +208,7 @@ class EligibleLanes:
         """The requests of the queue that could start now, since one of their lanes is free."""
         if not self.is_restricted:
             return queue
-        return [each for each in queue if any(lane.running is None for lane in self.lanes_of(each))]
+        return [each for each in queue if any(lane.is_free for lane in self.lanes_of(each))]
 
 
 def request_ns(lanes: Sequence[Lane]) -> float:
@@ -191,10 +231,10 @@ def choose_lane(lanes: Sequence[Lane], pendings: Sequence[Pending], num_waiting:
     if len(lanes) == 1:
         return lanes[0]
     size = num_elements(pendings)
-    free = min((lane for lane in lanes if lane.running is None), key=lambda lane: lane.cost.of(size))
+    free = min((lane for lane in lanes if lane.is_free), key=lambda lane: lane.cost.of(size))
     finish_ns = free.cost.of(size)
     num_batches = -(-num_waiting // len(pendings))
     for lane in lanes:
-        if lane.running is not None and lane.remaining_ns(now_ns) + num_batches * lane.cost.of(size) < finish_ns:
+        if not lane.is_free and lane.remaining_ns(now_ns) + num_batches * lane.cost.of(size) < finish_ns:
             return None
     return free

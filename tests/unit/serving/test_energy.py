@@ -15,6 +15,7 @@ from support.encoder_models import write_encoder_model
 from support.energy_meters import rail
 from support.repositories import affine, write_model
 from support.text_models import write_text_model
+from triune.backends.machine_backend import Shared
 from triune.config.model_config import TensorConfig
 from triune.core.clock import MonotonicClock
 from triune.core.datatypes import DataType
@@ -85,7 +86,7 @@ class Served:
 async def serving(root: Path, meter: EnergyMeter | None = None) -> AsyncIterator[Served]:
     meter = meter or HandMeter([rail("cpu")], CLOCK)
     ledger = EnergyLedger(meter)
-    repository = Repository(RepositorySettings(folders=(root,)), this_machine(), CLOCK, energy=ledger)
+    repository = Repository(RepositorySettings(folders=(root,)), this_machine(), CLOCK, shared=Shared(energy=ledger))
     await repository.open()
     yield Served(Server(repository), meter, ledger)
     await repository.close()

@@ -47,4 +47,4 @@ class EncoderBackend(MachineBackend):
         from triune.backends.encoder.build import assemble_encoder
 
         accounts = self._accounts(build, (each.unit for each in build.executables))
-        return assemble_encoder(build, self._settings, self._clock, accounts, self._power)
+        return assemble_encoder(build, self._settings, self._clock, accounts, self._power, self._arbiter)

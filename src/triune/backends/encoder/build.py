@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from triune.arbiter.arbiter import Arbiter
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.encoder.checkpoint import graph_output_of, open_encoder_checkpoint, output_of
@@ -23,6 +24,7 @@ from triune.config.model_config import ModelConfig
 from triune.config.placement import place
 from triune.config.policy import BatchingPolicy
 from triune.config.settings import ModelSettings
+from triune.config.turns import weight_of
 from triune.core.clock import Clock
 from triune.core.datatypes import Array
 from triune.core.energy import Account
@@ -191,6 +193,7 @@ def assemble_encoder(
     clock: Clock,
     accounts: Mapping[Unit, Account],
     power: Power | None = None,
+    arbiter: Arbiter | None = None,
 ) -> Servable:
     """Make the servable of a build, which then belongs to it.
 
@@ -200,6 +203,7 @@ def assemble_encoder(
         clock: the clock of all measurements.
         accounts: are charged with the energy of each unit; empty where it is not metered.
         power: the server's power mode; None for full power.
+        arbiter: gives turns to models that compete for hardware; None gives none.
 
     Raises:
         NoThreadError: the system cannot start a thread. The caller still owns the build then.
@@ -229,6 +233,8 @@ def assemble_encoder(
         run_limit_seconds=limits.run_seconds,
         accounts=accounts,
         power=power,
+        arbiter=arbiter,
+        weight=weight_of(config.message),
     )
     first = {each.unit: each for each in reversed(build.executables)}
     reason = "of its config's units, it was expected to answer first" if len(first) > 1 else _reason(build)

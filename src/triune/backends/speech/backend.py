@@ -55,7 +55,7 @@ class SpeechBackend(MachineBackend):
         from triune.backends.speech.build import assemble_speech
 
         accounts = self._accounts(build, [build.decoder.unit, build.encoder.unit])
-        return assemble_speech(build, self._settings, self._clock, accounts, self._power)
+        return assemble_speech(build, self._settings, self._clock, accounts, self._power, self._arbiter)
 
     def _configure(self, source: Source, version: int) -> ModelConfig:
         folder = source.folder / str(version)

@@ -9,8 +9,10 @@ from typing import Final
 
 import numpy as np
 
+from triune.arbiter.arbiter import Arbiter
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
+from triune.backends.share import share_of
 from triune.backends.tensor.compile import compile_one
 from triune.config.configure import Source
 from triune.config.metrics import new_statistics
@@ -177,6 +179,7 @@ def assemble_speech(
     clock: Clock,
     accounts: Mapping[Unit, Account],
     power: Power | None = None,
+    arbiter: Arbiter | None = None,
 ) -> Servable:
     """Start the engine of a build, which then belongs to it.
 
@@ -186,6 +189,7 @@ def assemble_speech(
         clock: the clock of all measurements.
         accounts: are charged with the energy of each unit; empty where it is not metered.
         power: the server's power mode; None for full power.
+        arbiter: gives turns to models that compete for hardware; None gives none.
 
     Raises:
         NoThreadError: the system cannot start a thread. The caller still owns the build then.
@@ -193,7 +197,15 @@ def assemble_speech(
     config, decoder, options = build.config, build.decoder, build.options
     num_sequences = options.max_sequences * _SEQUENCES_A_FILE
     limits = SchedulerLimits(_STEP_TOKENS, num_sequences, build.whisper.max_target_positions)
-    core = EngineCore(decoder, build.whisper.vocab_size, clock, limits, account=accounts.get(decoder.unit), power=power)
+    core = EngineCore(
+        decoder,
+        build.whisper.vocab_size,
+        clock,
+        limits,
+        account=accounts.get(decoder.unit),
+        power=power,
+        share=share_of(config, decoder.unit, clock, arbiter),
+    )
     if (account := accounts.get(build.encoder.unit)) is not None:
         build.encoder.charge(account, clock)
     statistics = new_statistics(config.message, has_distributions=settings.has_distributions)

@@ -18,6 +18,7 @@ from triune.config.limits import limits_of
 from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
 from triune.config.placement import place
+from triune.config.turns import weight_of
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Unit
@@ -149,4 +150,6 @@ class TensorBackend(MachineBackend):
             run_limit_seconds=limits.run_seconds,
             accounts=accounts,
             power=self._power,
+            arbiter=self._arbiter,
+            weight=weight_of(config.message),
         )

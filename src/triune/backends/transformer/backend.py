@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 from triune.backends.attempt import Attempt
 from triune.backends.libraries import missing_libraries, require_libraries
-from triune.backends.machine_backend import MachineBackend, TryFirst
+from triune.backends.machine_backend import ALONE, MachineBackend, Shared, TryFirst
 from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.config.transformer import configure_transformer, named_unit
 from triune.core.clock import Clock
-from triune.core.power import Power
 from triune.core.servable import Servable
-from triune.hardware.energy.ledger import EnergyLedger
 from triune.runtimes.decoders import decoder_runtime, missing_decoder
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import Models
@@ -36,11 +34,10 @@ class TransformerBackend(MachineBackend):
         *,
         try_first: TryFirst | None = None,
         is_trial: bool = False,
-        energy: EnergyLedger | None = None,
-        power: Power | None = None,
+        shared: Shared = ALONE,
     ) -> None:
         """As `MachineBackend`; `is_trial` says whether builds are only tried, with the smallest cache."""
-        super().__init__(machine, clock, settings, try_first=try_first, energy=energy, power=power)
+        super().__init__(machine, clock, settings, try_first=try_first, shared=shared)
         self._is_trial = is_trial
 
     def configure(self, source: Source, version: int) -> ModelConfig:
@@ -82,7 +79,7 @@ class TransformerBackend(MachineBackend):
         from triune.backends.transformer.build import assemble_transformer
 
         accounts = self._accounts(build, build.units)
-        return assemble_transformer(build, self._settings, self._clock, accounts, self._power)
+        return assemble_transformer(build, self._settings, self._clock, accounts, self._power, self._arbiter)
 
     def _configure(self, source: Source, version: int) -> ModelConfig:
         folder = source.folder / str(version)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from triune.arbiter.arbiter import Arbiter
+from triune.arbiter.blocking import BlockingShare
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
+from triune.backends.share import share_of
 from triune.backends.transformer.adapters import read_adapters
 from triune.backends.transformer.checkpoint import DecoderFiles, open_decoder_files
 from triune.backends.transformer.draft import Draft, open_draft
@@ -199,6 +202,7 @@ def assemble_transformer(
     clock: Clock,
     accounts: Mapping[Unit, Account],
     power: Power | None = None,
+    arbiter: Arbiter | None = None,
 ) -> Servable:
     """Start the engine of a build, which then belongs to it.
 
@@ -208,6 +212,7 @@ def assemble_transformer(
         clock: the clock of all measurements.
         accounts: are charged with the energy of each unit; empty where it is not metered.
         power: the server's power mode; None for full power.
+        arbiter: gives turns to models that compete for hardware; None gives none.
 
     Raises:
         NoThreadError: the system cannot start a thread. The caller still owns the build then.
@@ -219,7 +224,8 @@ def assemble_transformer(
     replicas: list[Replica] = []
     try:
         for each in build.decoders:
-            replicas.append(_replica(build, each, clock, accounts.get(each.unit), power))  # noqa: PERF401 - see below
+            share = share_of(config, each.unit, clock, arbiter)
+            replicas.append(_replica(build, each, clock, accounts.get(each.unit), power, share))
         engine = Engine(
             replicas,
             build.text,
@@ -241,7 +247,12 @@ def assemble_transformer(
 
 
 def _replica(
-    build: TransformerBuild, each: UnitDecoder, clock: Clock, account: Account | None, power: Power | None
+    build: TransformerBuild,
+    each: UnitDecoder,
+    clock: Clock,
+    account: Account | None,
+    power: Power | None,
+    share: BlockingShare | None,
 ) -> Replica:
     """A replica of the model over one decoder."""
     proposer: Proposer | None = NgramProposer() if build.options.speculation == "ngram" else None
@@ -249,7 +260,7 @@ def _replica(
         proposer = DraftModel(each.draft.decoder, each.draft.context_tokens, build.limits.step_tokens)
     tier = _second_tier(build, each.decoder)
     decoder, limits = each.decoder, build.limits
-    core = EngineCore(decoder, build.vocab_size, clock, limits, proposer, tier, build.adapters, account, power)
+    core = EngineCore(decoder, build.vocab_size, clock, limits, proposer, tier, build.adapters, account, power, share)
     placement = Placement(each.unit, each.runtime, decoder.precision, _reason(build, each))
     return Replica(core, placement, each.rates, max_answers=limits.sequences, is_emulated=each.unit in build.emulated)
 

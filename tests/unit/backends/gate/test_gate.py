@@ -7,6 +7,7 @@ from onnx import TensorProto, helper
 
 from support.repositories import Bench, write_model
 from triune.backends.attempt import Attempt
+from triune.backends.machine_backend import Shared
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.tensor.build import TensorBuild
 from triune.config.configure import read_source
@@ -56,7 +57,7 @@ def with_mlx() -> Machine:
 def build(machine: Machine, path: Path, config: str, model: bytes, verdicts: Path | None = None) -> TensorBuild:
     write_model(path, "m", config, v1=model)
     source = read_source("m", path / "m", stamp(path / "m"))
-    return TensorBackend(machine, MonotonicClock(), verdicts=verdicts).build(source, 1, None, Attempt())
+    return TensorBackend(machine, MonotonicClock(), shared=Shared(verdicts=verdicts)).build(source, 1, None, Attempt())
 
 
 # Of more operations than are watched at once, some are looked at first.

@@ -1,0 +1,1 @@
+"""Who may use the machine's hardware when the batches of several models compete for it."""

@@ -1,0 +1,68 @@
+"""The arbiter of a machine: models ask it before they compute a batch on hardware that others use too.
+
+Units that compute with the same hardware form a pool: `cpu`, `amx` and all emulated units share the cores; each other
+unit is a pool of its own. In a pool as many models compute at once as get the most done (`Concurrency`). Where fewer
+may than want to, they take turns by start-time fair queueing (Goyal, Vin and Cheng, "Start-time fair queueing: a
+scheduling algorithm for integrated services packet switching networks", 1996): each model has a clock of its own, which
+advances by the time that it computes, divided by its weight, and the model whose clock is behind goes first. So none
+starves, and a model that was idle has saved nothing up. A model's own units take turns too, if they share hardware.
+
+Two rules bound how long a model waits. A batch that is much shorter than the wait for its turn goes beside the others,
+one such batch at a time: short requests are not stuck behind long ones. And who has waited for PATIENCE_NS computes in
+any case: a model that hangs stops no other.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+
+from triune.arbiter.pool import Pool, Share
+from triune.core.clock import Clock
+from triune.core.units import Unit
+
+CORES = (Unit.CPU, Unit.AMX)
+"""The units that share the cores. On Apple's chips the AMX units belong to the clusters of CPU cores too."""
+
+
+class Arbiter:
+    """Owns the hardware of a machine. Any thread may call its methods and those of its shares."""
+
+    def __init__(self, clock: Clock, emulated: Collection[Unit] = ()) -> None:
+        """Args:
+        clock: measures how long models compute.
+        emulated: the units that are computed by the cores.
+        """
+        self._clock = clock
+        self._on_cores = {*CORES, *emulated}
+        self._pools: dict[Unit, Pool] = {}
+        self._lock = threading.Lock()
+
+    def join(
+        self, name: str, units: Collection[Unit], wake: Callable[[], None], weight: float = 1.0
+    ) -> Mapping[Unit, Share]:
+        """A model's shares by unit, one for each pool. The model closes them.
+
+        Args:
+            name: the model's name, for metrics.
+            units: the units that it is served on.
+            wake: is called, in any thread, when the model's turn has come after it had to wait. It must not call the
+                share itself.
+            weight: a model with twice the weight computes for twice the time while both have work.
+        """
+        counts = Counter(self.pool_of(unit) for unit in units)
+        shares: dict[Unit, Share] = {}
+        with self._lock:
+            for key, num_units in counts.items():
+                pool = self._pools.get(key) or self._pools.setdefault(key, Pool(self._clock, self._lock))
+                shares[key] = Share(name, pool, wake, weight, num_units)
+                pool.join(shares[key])
+        return {unit: shares[self.pool_of(unit)] for unit in units}
+
+    def pool_of(self, unit: Unit) -> Unit:
+        """The pool of a unit, by the first of its units: two units with the same pool compete."""
+        return Unit.CPU if unit in self._on_cores else unit
+
+    @property
+    def pools(self) -> Mapping[Unit, Pool]:
+        """The pools in which models have shares, by their first unit."""
+        return self._pools

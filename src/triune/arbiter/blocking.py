@@ -1,0 +1,58 @@
+"""The share of a model that computes in a thread of its own, and waits there for its turn."""
+
+import threading
+
+from triune.arbiter.arbiter import Arbiter
+from triune.arbiter.cost import CostEstimate
+from triune.arbiter.pool import PATIENCE_NS, Turn
+from triune.core.clock import Clock
+from triune.core.units import Unit
+
+
+class BlockingShare:
+    """A share for a loop of steps, each between `begin` and `end`. One thread uses it."""
+
+    def __init__(self, arbiter: Arbiter, clock: Clock, name: str, unit: Unit, weight: float = 1.0) -> None:
+        """Args:
+        arbiter: gives the turns.
+        clock: measures the steps.
+        name: the model's name, for metrics.
+        unit: what it computes with.
+        weight: see `Arbiter.join`.
+        """
+        self._woken = threading.Event()
+        self._share = arbiter.join(name, [unit], self._woken.set, weight)[unit]
+        self._clock = clock
+        self._unit = unit
+        self._turn: Turn | None = None
+        self._last_ns = 0.0
+        self._alone = CostEstimate()
+
+    def begin(self) -> None:
+        """Wait for the model's turn, for PATIENCE_NS at most."""
+        while (turn := self._share.start(self._unit, self._last_ns)) is None:
+            self._woken.wait(PATIENCE_NS / 1e9)
+            self._woken.clear()
+        self._turn = turn
+
+    def end(self, size: int, *, has_more: bool) -> None:
+        """End the step that `begin` began.
+
+        Args:
+            size: what its time depends on most, such as its tokens.
+            has_more: whether another step follows, or else `withdraw`.
+        """
+        turn, self._turn = self._turn, None
+        assert turn is not None
+        self._last_ns = self._clock.now_ns() - turn.started_ns
+        if self._share.was_alone(turn):
+            self._alone.record(size, int(self._last_ns))
+        self._share.end(turn, self._alone.of(size) or self._last_ns, self._last_ns if has_more else None)
+
+    def withdraw(self) -> None:
+        """Do not wait for a turn: there is no next step."""
+        self._share.withdraw()
+
+    def close(self) -> None:
+        """Leave the pool. No step may be running."""
+        self._share.close()

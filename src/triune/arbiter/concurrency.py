@@ -1,0 +1,94 @@
+"""How many models should compute at once on the same hardware: measured, not assumed.
+
+Two models that share cores are slower together than each alone. Whether they get more done together depends on both:
+one that leaves cores idle gains by company, two that fill them only evict each other's data from the caches. So the
+pool measures its *speedup*: the time that the finished batches would have taken alone, on each model's fastest unit,
+divided by the time in which they were computed. One model at a time has the speedup 1, less the gaps between batches.
+"""
+
+from typing import Final
+
+LEVELS: Final = (1, 2, 4)
+"""The numbers of models at once that are tried; and all of them."""
+
+WINDOW_NS: Final = 400_000_000
+"""How long a level is measured at a time, while at least two models want to compute."""
+
+_LEAST_BATCHES: Final = 8
+"""A window is longer if fewer batches than this ended in it..."""
+
+_LEAST_RATIO: Final = 6
+"""... or if it is less than this times as long as the longest batch in it: each counts where it ends."""
+
+_NUM_TRIALS: Final = 2
+"""How often each level is measured before one is chosen."""
+
+_WEIGHT: Final = 0.3
+"""How much the newest window counts in a level's mean."""
+
+_GAIN: Final = 1.03
+"""A level is preferred to `all` only if its speedup is this times as high, which exceeds noise."""
+
+_REFRESH: Final = 50
+"""After this number of windows another level is measured again, since loads change."""
+
+
+class Concurrency:
+    """Chooses how many models compute at once.
+
+    Attributes:
+        level: the number of models at once; 0 for all that want to.
+        speedups: the mean speedup of each level that was measured.
+    """
+
+    def __init__(self) -> None:
+        self.level = 1
+        self.speedups: dict[int, float] = {}
+        self._num_trials: dict[int, int] = {}
+        self._num_windows = 0
+        self._elapsed_ns = 0.0
+        self._value_ns = 0.0
+        self._longest_ns = 0.0
+        self._num_batches = 0
+
+    def record(self, value_ns: float, took_ns: float) -> None:
+        """Record that a batch ended.
+
+        Args:
+            value_ns: how long it would have taken alone, on the model's fastest unit.
+            took_ns: how long it took.
+        """
+        self._value_ns += value_ns
+        self._longest_ns = max(self._longest_ns, took_ns)
+        self._num_batches += 1
+
+    def passed(self, elapsed_ns: float, num_models: int, longest_ns: float) -> None:
+        """Record that at least two models wanted to compute for `elapsed_ns`.
+
+        Args:
+            elapsed_ns: the time.
+            num_models: the number of all that may want to.
+            longest_ns: how long the longest running batch has taken, or is expected to take.
+        """
+        self._elapsed_ns += elapsed_ns
+        self._longest_ns = max(self._longest_ns, longest_ns)
+        if self._elapsed_ns < max(WINDOW_NS, _LEAST_RATIO * self._longest_ns) or self._num_batches < _LEAST_BATCHES:
+            return
+        speedup, level = self._value_ns / self._elapsed_ns, self.level
+        mean = self.speedups.get(level)
+        self.speedups[level] = speedup if mean is None else mean + _WEIGHT * (speedup - mean)
+        self._num_trials[level] = self._num_trials.get(level, 0) + 1
+        self._num_windows += 1
+        self._elapsed_ns = self._value_ns = self._longest_ns = 0.0
+        self._num_batches = 0
+        self.level = self._choose([*(each for each in LEVELS if each < num_models), 0])
+
+    def _choose(self, levels: list[int]) -> int:
+        # One at a time comes first: it tells what each batch takes alone.
+        for level in levels:
+            if self._num_trials.get(level, 0) < _NUM_TRIALS:
+                return level
+        if self._num_windows % _REFRESH == 0:
+            return levels[self._num_windows // _REFRESH % len(levels)]
+        best = max(levels, key=lambda level: self.speedups[level])
+        return best if self.speedups[best] > _GAIN * self.speedups[0] else 0

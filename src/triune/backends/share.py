@@ -1,0 +1,15 @@
+"""The share of an engine's thread in the hardware that other models use too."""
+
+from triune.arbiter.arbiter import Arbiter
+from triune.arbiter.blocking import BlockingShare
+from triune.config.model_config import ModelConfig
+from triune.config.turns import weight_of
+from triune.core.clock import Clock
+from triune.core.units import Unit
+
+
+def share_of(config: ModelConfig, unit: Unit, clock: Clock, arbiter: Arbiter | None) -> BlockingShare | None:
+    """The share of a model whose steps compute on `unit`; None without an arbiter."""
+    if arbiter is None:
+        return None
+    return BlockingShare(arbiter, clock, config.name, unit, weight_of(config.message))

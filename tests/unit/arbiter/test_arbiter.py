@@ -1,0 +1,145 @@
+"""Models that compete for hardware, on simulated hardware and a virtual clock."""
+
+import numpy as np
+import pytest
+
+from support.machine_room import Load, Room
+from triune.arbiter.arbiter import Arbiter
+from triune.arbiter.pool import PATIENCE_NS
+from triune.core.clock import VirtualClock
+from triune.core.units import Unit
+
+MS = 1_000_000
+EVICTING = {1: 1.0, 2: 0.4, 3: 0.25, 4: 0.18}
+"""Two models together get 0.8 of the work done that one gets done alone."""
+FILLING = {1: 1.0, 2: 0.8, 3: 0.6, 4: 0.45}
+"""Two models together get 1.6 times as much done as one alone."""
+
+
+def done(*loads: Load) -> float:
+    return sum(each.done_ns for each in loads)
+
+
+def test_models_that_hinder_each_other_take_turns() -> None:
+    first, second = Load("a", 8 * MS), Load("b", 20 * MS)
+    room = Room(first, second, shared=EVICTING)
+    room.run(10)
+    assert room.arbiter.pools[Unit.CPU].concurrency.level == 1
+    room.run(10)
+    assert done(first, second) > 0.95 * 20e9
+    assert first.done_ns == pytest.approx(second.done_ns, rel=0.1), "both have the same time"
+
+
+def test_models_that_fill_each_others_gaps_compute_together() -> None:
+    first, second = Load("a", 8 * MS), Load("b", 20 * MS)
+    room = Room(first, second, shared=FILLING)
+    room.run(20)
+    assert room.arbiter.pools[Unit.CPU].concurrency.level == 0
+    assert done(first, second) > 1.4 * 20e9
+
+
+def test_a_second_unit_that_slows_the_first_is_left_out() -> None:
+    load = Load("a", 8 * MS, units={Unit.CPU: 0.3, Unit.AMX: 1.0})
+    room = Room(load, shared=EVICTING)
+    room.run(20)
+    assert room.arbiter.pools[Unit.CPU].concurrency.level == 1
+    assert load.done_ns > 0.95 * 20e9, "not below what the fastest unit does alone"
+
+
+def test_a_second_unit_that_adds_something_is_used() -> None:
+    load = Load("a", 8 * MS, units={Unit.CPU: 0.6, Unit.AMX: 1.0})
+    room = Room(load, shared=FILLING)
+    room.run(20)
+    assert load.done_ns > 1.15 * 20e9
+
+
+def test_weights_divide_the_time_and_nobody_starves() -> None:
+    loads = [Load("a", 5 * MS, weight=1.0), Load("b", 30 * MS, weight=1 / 2), Load("c", 10 * MS, weight=1 / 4)]
+    room = Room(*loads, shared=EVICTING)
+    room.run(40)
+    a, b, c = (each.done_ns for each in loads)
+    assert a / b == pytest.approx(2, rel=0.1)
+    assert a / c == pytest.approx(4, rel=0.1)
+
+
+def test_short_requests_are_not_stuck_behind_long_ones() -> None:
+    short = Load("short", 4 * MS, period_ns=50 * MS, wanted_ns=None)
+    long = [Load("long", 400 * MS), Load("longer", 450 * MS)]
+    room = Room(short, *long, shared=EVICTING)
+    room.run(30)
+    before = done(*long)
+    room.run(30)
+    # In turn with the long ones a short request would wait for 200 ms and more.
+    assert np.percentile(short.waits_ns, 99) < 40 * MS
+    assert done(*long) - before > 0.8 * 30e9
+
+
+def test_a_model_that_was_idle_has_saved_nothing_up() -> None:
+    busy, late = Load("busy", 10 * MS), Load("late", 10 * MS, wanted_ns=None)
+    room = Room(busy, late, shared=EVICTING)
+    room.run(10)
+    before = busy.done_ns
+    late.wanted_ns = room.clock.now_ns()
+    room.run(4)
+    assert busy.done_ns - before > 1.5e9
+
+
+def test_who_waits_for_a_model_that_hangs_computes_after_a_while() -> None:
+    clock = VirtualClock()
+    arbiter = Arbiter(clock)
+    (hung,) = arbiter.join("hung", [Unit.CPU], lambda: None).values()
+    (other,) = arbiter.join("other", [Unit.AMX], lambda: None).values()
+    assert hung.start(Unit.CPU, 5 * MS)
+    assert other.start(Unit.AMX, 5 * MS) is None
+    assert other.patience_ends_ns == PATIENCE_NS
+    clock.advance(PATIENCE_NS - 1)
+    assert other.start(Unit.AMX, 5 * MS) is None
+    clock.advance(1)
+    turn = other.start(Unit.AMX, 5 * MS)
+    assert turn is not None
+    other.end(turn, 5 * MS)
+    assert other.waited_ns == PATIENCE_NS
+
+
+def test_units_with_hardware_of_their_own_do_not_wait() -> None:
+    arbiter = Arbiter(VirtualClock(), emulated=[Unit.ANE])
+    assert [arbiter.pool_of(unit) for unit in Unit] == [Unit.CPU, Unit.CPU, Unit.GPU, Unit.CPU]
+    (cpu,) = arbiter.join("a", [Unit.CPU], lambda: None).values()
+    (gpu,) = arbiter.join("b", [Unit.GPU], lambda: None).values()
+    assert cpu.start(Unit.CPU, MS)
+    assert gpu.start(Unit.GPU, MS)
+
+
+def test_a_turn_that_is_given_back_goes_to_the_next() -> None:
+    clock, woken = VirtualClock(), []
+    arbiter = Arbiter(clock)
+    shares = [arbiter.join(name, [Unit.CPU], lambda name=name: woken.append(name))[Unit.CPU] for name in "abc"]
+    turn = shares[0].start(Unit.CPU, MS)
+    assert turn is not None
+    assert [each.start(Unit.CPU, MS) for each in shares[1:]] == [None, None]
+    clock.advance(MS)
+    shares[0].end(turn, MS)
+    assert woken == ["b"]
+    assert shares[1].has_turn
+    shares[1].withdraw()
+    assert woken == ["b", "c"]
+    assert shares[2].start(Unit.CPU, MS)
+    shares[1].withdraw()
+    assert shares[1].start(Unit.CPU, MS) is None, "it waits as anyone"
+    shares[1].close()
+    assert not arbiter.pools[Unit.CPU].waiting
+
+
+def test_the_instances_of_a_model_are_one_turn() -> None:
+    clock = VirtualClock()
+    arbiter = Arbiter(clock)
+    (share,) = arbiter.join("a", [Unit.CPU], lambda: None).values()
+    (other,) = arbiter.join("b", [Unit.CPU], lambda: None).values()
+    clock.advance(MS)
+    turns = [share.start(Unit.CPU, 5 * MS) for _ in range(3)]
+    assert all(turns)
+    assert other.start(Unit.CPU, 5 * MS) is None
+    assert share.start(Unit.CPU, 5 * MS) is not None, "its clock has not passed the other's"
+    clock.advance(MS)
+    share.end(turns[0], MS, next_ns=5 * MS)
+    assert share.start(Unit.CPU, 5 * MS) is None, "now it has"
