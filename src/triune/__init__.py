@@ -29,6 +29,8 @@ from triune.core.version import VERSION
 if TYPE_CHECKING:
     from triune.api.answers import Answer
     from triune.api.converting import Conversion, convert
+    from triune.api.direct.products import matmul, unit
+    from triune.api.direct.unit import DirectUnit
     from triune.api.engine import Engine
     from triune.api.models import UnitModel, load, predict
     from triune.api.planning import plan
@@ -41,6 +43,7 @@ __version__ = VERSION
 __all__ = [
     "Answer",
     "Conversion",
+    "DirectUnit",
     "Engine",
     "InternalError",
     "InvalidArgumentError",
@@ -53,22 +56,27 @@ __all__ = [
     "UnsupportedError",
     "convert",
     "load",
+    "matmul",
     "plan",
     "predict",
+    "unit",
     "units",
 ]
 
 _MODULES = {
     "Answer": "triune.api.answers",
     "Conversion": "triune.api.converting",
+    "DirectUnit": "triune.api.direct.unit",
     "Engine": "triune.api.engine",
     "Model": "triune.core.model",
     "Plan": "triune.planning.plan",
     "UnitModel": "triune.api.models",
     "convert": "triune.api.converting",
     "load": "triune.api.models",
+    "matmul": "triune.api.direct.products",
     "plan": "triune.api.planning",
     "predict": "triune.api.models",
+    "unit": "triune.api.direct.products",
     "units": "triune.api.units",
 }
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from triune.api.direct.products import here
 from triune.api.measuring import measure
 from triune.core.units import Unit
 from triune.hardware.facts import UnitFacts
@@ -21,12 +22,15 @@ def units() -> Sequence[UnitFacts]:
 def measure_units() -> Sequence[UnitFacts]:
     """Measure this machine's rates and bandwidth, keep them, and describe its units with them. Takes about a minute.
 
+    The products from which `triune.matmul` chooses a unit are measured, too.
+
     Raises:
         OSError: the cache folder cannot be written to.
     """
     found = described_units()
     measured = measure(found)
     save_measured(measured_folder(), machine_key(found), measured.figures)
+    here().tune()
     return [_with_failure(each, measured.failures) for each in with_measured(found, measured.figures)]
 
 

@@ -6,6 +6,7 @@ import pytest
 import triune
 from support.recorded_machines import recorded
 from triune.api import measuring
+from triune.api.direct.products import Direct
 from triune.api.units import measure_units
 from triune.core.units import Presence, Unit
 from triune.hardware.describe import describe_units
@@ -65,7 +66,10 @@ def test_measuring_keeps_what_it_finds(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(measuring, "_SIZE", 32)
     monkeypatch.setattr(measuring, "_SECONDS", 0.0)
     monkeypatch.setattr(measuring, "_MOST_COPIED_BYTES", 1 << 16)
+    tuned: list[str] = []
+    monkeypatch.setattr(Direct, "tune", lambda self: tuned.append("tuned"))
     cpu = measure_units()[0]
+    assert tuned == ["tuned"]
     assert cpu.figures["matmul_fp32_tflops"].source.startswith("measured here on 20")
     assert "ONNX Runtime" in cpu.figures["matmul_fp32_tflops"].note
     assert {figure.kind for figure in cpu.figures.values()} == {FigureKind.MEASURED}
@@ -87,6 +91,7 @@ def test_a_unit_that_cannot_be_measured_says_so_and_the_others_are(
         raise triune.UnavailableError("there is not the memory for it")
 
     monkeypatch.setattr(measuring, "load", refuse)
+    monkeypatch.setattr(Direct, "tune", lambda self: None)
     cpu = measure_units()[0]
     assert cpu.unavailable["products"] == "there is not the memory for it"
     assert list(cpu.figures) == ["memory_gb_per_s"]

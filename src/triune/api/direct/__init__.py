@@ -1,0 +1,1 @@
+"""Direct work: products and convolutions of arrays on a unit, without a model."""

@@ -1,0 +1,86 @@
+"""The arrays of direct work: which are taken, and what is wrong with others."""
+
+from typing import Any, Final, cast
+
+import ml_dtypes
+import numpy as np
+from onnx import TensorProto
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError, UnavailableError
+from triune.core.tensors import format_shape
+from triune.hardware.memory import usable_memory
+
+NAMES: Final = {
+    np.dtype(np.float32): "fp32",
+    np.dtype(np.float16): "fp16",
+    np.dtype(ml_dtypes.bfloat16): "bf16",
+    np.dtype(np.int8): "int8",
+}
+"""The dtypes of direct work, by what they are called."""
+
+ELEMENTS: Final = {
+    "fp32": TensorProto.FLOAT,
+    "fp16": TensorProto.FLOAT16,
+    "bf16": TensorProto.BFLOAT16,
+    "int8": TensorProto.INT8,
+}
+"""ONNX's element types."""
+
+EXACT_TERMS: Final = 1024
+"""The number of products of 8 bits, 128 x 128 at most, whose sum fp32 holds exactly: 2^24."""
+
+MOST_TERMS: Final = 131_071
+"""The largest number of products of 8 bits whose sum int32 always holds."""
+
+_CHECKED_BYTES: Final = 256 << 20
+"""Results from this size on are compared with the memory that is left."""
+
+
+def array_of(value: Any, name: str) -> Array:
+    """An argument as an array, without a copy: a numpy array, or what shares its memory by DLPack.
+
+    Raises:
+        InvalidArgumentError: it is neither, or its elements are of another type.
+    """
+    array: Array
+    if isinstance(value, np.ndarray):
+        array = cast("Array", value)
+    elif hasattr(value, "__dlpack__"):
+        try:
+            array = np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"'{name}' cannot be read by DLPack: {error}; copy it to the CPU's memory, or pass a numpy array"
+            ) from error
+    else:
+        raise InvalidArgumentError(
+            f"'{name}' is {type(value).__name__}; pass a numpy array, or an array that can be read by DLPack"
+        )
+    if array.dtype not in NAMES:
+        raise InvalidArgumentError(
+            f"'{name}' has elements of type {array.dtype}; direct work takes float32, float16, bfloat16 (of ml_dtypes) "
+            "and int8: convert it"
+        )
+    return array
+
+
+def dtype_name(first: Array, second: Array, names: tuple[str, str]) -> str:
+    """What the common dtype of two arrays is called. Raises InvalidArgumentError if they have two."""
+    if first.dtype != second.dtype:
+        raise InvalidArgumentError(
+            f"'{names[0]}' is {first.dtype} and '{names[1]}' is {second.dtype}; convert one, so that both are the same"
+        )
+    return NAMES[first.dtype]
+
+
+def require_memory(shape: tuple[int, ...], itemsize: int) -> None:
+    """Raise UnavailableError if a result of this shape does not fit the memory that is left."""
+    num_bytes = itemsize
+    for size in shape:
+        num_bytes *= size
+    if num_bytes >= _CHECKED_BYTES and num_bytes > (available := usable_memory().available):
+        raise UnavailableError(
+            f"the result of shape {format_shape(shape)} takes {num_bytes} bytes, and {available} are left; compute it "
+            "in parts"
+        )

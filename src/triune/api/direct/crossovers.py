@@ -1,0 +1,163 @@
+"""Which unit computes a product of which size first: from times that were measured on this machine, and are kept."""
+
+import bisect
+import json
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+from triune.core.files import read_file
+from triune.core.units import Unit
+
+_log = logging.getLogger(__name__)
+
+SQUARE: Final = "square"
+"""Products of many rows."""
+
+ROW: Final = "row"
+"""Products of few rows, which read a matrix and use each number few times."""
+
+BATCHED: Final = "batched"
+"""Products of several matrices with several others."""
+
+FEW_ROWS: Final = 8
+"""Products of at most as many rows count as `ROW`."""
+
+BATCH: Final = 16
+"""The number of matrices of measured `BATCHED` products."""
+
+SIZES: Final[Mapping[str, Sequence[int]]] = {
+    SQUARE: (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048),
+    ROW: (16, 64, 128, 256, 512, 1024, 2048, 4096),
+    BATCHED: (16, 32, 64, 128, 256),
+}
+"""The measured sizes: rows and columns of the second operand. Beyond the largest the rates of units do not change."""
+
+_MOST_BYTES: Final = 1 << 20
+
+Times: TypeAlias = Mapping[str, Mapping[int, Mapping[Unit, float]]]
+"""The seconds of one product, by shape, size and unit."""
+
+
+def shape_of(rows: int, batch: int) -> str:
+    """The kind of a product of `rows` rows in all, of `batch` second operands."""
+    if batch > 1:
+        return BATCHED
+    return ROW if rows <= FEW_ROWS else SQUARE
+
+
+def work_of(shape: str, size: int) -> int:
+    """The multiplications of a measured product."""
+    rows = {SQUARE: size, ROW: 1, BATCHED: BATCH * size}[shape]
+    return rows * size * size
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The best unit by the number of multiplications.
+
+    Attributes:
+        limits: numbers of multiplications, ascending: unit `at` is the best below limit `at`.
+        units: one more than the limits.
+    """
+
+    limits: tuple[float, ...]
+    units: tuple[Unit, ...]
+
+    def __call__(self, work: int) -> Unit:
+        """The best unit for some work."""
+        return self.units[bisect.bisect_right(self.limits, work)]
+
+
+def choices(times: Times, units: Collection[Unit]) -> Mapping[str, Choice]:
+    """The best unit for each kind of product.
+
+    Between two measured sizes with different best units, the times are those of a power of the work, and the limit is
+    where they are equal.
+
+    Args:
+        times: what was measured.
+        units: those to choose from, each with times; at least one.
+    """
+    return {shape: _choice(shape, by_size, units) for shape, by_size in times.items()}
+
+
+def _choice(shape: str, by_size: Mapping[int, Mapping[Unit, float]], units: Collection[Unit]) -> Choice:
+    limits: list[float] = []
+    found: list[Unit] = []
+    last_work, last = 0, dict[Unit, float]()
+    for size in sorted(by_size):
+        work = work_of(shape, size)
+        seconds = {unit: by_size[size][unit] for unit in units}
+        best = min(seconds, key=seconds.__getitem__)
+        if found and found[-1] is not best:
+            limits.append(_crossing(last_work, work, *((last[unit], seconds[unit]) for unit in (found[-1], best))))
+        if not found or found[-1] is not best:
+            found.append(best)
+        last_work, last = work, seconds
+    return Choice(tuple(limits), tuple(found))
+
+
+def _crossing(low: int, high: int, one: tuple[float, float], other: tuple[float, float]) -> float:
+    """The work at which two units take equally long, between `low`, where `one` is faster, and `high`."""
+    at_low, at_high = math.log(other[0] / one[0]), math.log(one[1] / other[1])
+    part = at_low / (at_low + at_high) if at_low + at_high > 0 else 0.5
+    return math.exp(math.log(low) + part * (math.log(high) - math.log(low)))
+
+
+def measured_units(times: Times) -> frozenset[Unit]:
+    """The units that were measured at every size."""
+    by_size = [by_unit.keys() for sizes in times.values() for by_unit in sizes.values()]
+    return frozenset(unit for unit in Unit if by_size and all(unit in each for each in by_size))
+
+
+def load_times(path: Path) -> dict[str, Times]:
+    """The times that are kept, by dtype; none of what is missing or broken, of which the log tells."""
+    try:
+        content = cast("dict[str, Any]", json.loads(read_file(path, _MOST_BYTES)))
+        return {dtype: dict(_times(shapes)) for dtype, shapes in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        _log.warning("times of products in %s cannot be read, and are measured again: %s", path, error)
+        return {}
+
+
+def save_times(path: Path, times: Mapping[str, Times]) -> None:
+    """Keep times, in place of older ones. If the folder cannot be written to, the log says so."""
+    content = {
+        dtype: {
+            shape: {f"{size}": {unit.value: each for unit, each in by_unit.items()} for size, by_unit in sizes.items()}
+            for shape, sizes in shapes.items()
+        }
+        for dtype, shapes in times.items()
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".times-")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(content, file, indent=1)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        _log.warning("cannot write to %s: %s; each program measures products again", path, error.strerror or error)
+
+
+def _times(shapes: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[int, Mapping[Unit, float]]]]:
+    if shapes.keys() != SIZES.keys():
+        raise ValueError(f"its kinds of products are {', '.join(shapes)}, not {', '.join(SIZES)}")
+    for shape, sizes in shapes.items():
+        found = {int(size): {Unit(unit): float(each) for unit, each in by.items()} for size, by in sizes.items()}
+        if any(not 0 < each < math.inf for by in found.values() for each in by.values()):
+            raise ValueError("a time is no number above 0")
+        if tuple(found) != tuple(SIZES[shape]) or len({frozenset(by) for by in found.values()}) != 1:
+            raise ValueError(f"sizes or units of '{shape}' are missing")
+        yield shape, found

@@ -1,0 +1,258 @@
+"""`triune.unit` and `triune.matmul`: direct work on a unit by name, or on the one that is measured to be the first."""
+
+import functools
+import importlib.metadata
+import platform
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from triune.api.direct import crossovers
+from triune.api.direct.arrays import NAMES, array_of, dtype_name
+from triune.api.direct.crossovers import (
+    BATCH,
+    SIZES,
+    Choice,
+    Times,
+    choices,
+    load_times,
+    save_times,
+    shape_of,
+)
+from triune.api.direct.executables import BACKEND, Executables
+from triune.api.direct.graphs import Work
+from triune.api.direct.unit import DirectUnit
+from triune.api.unit_names import named_units
+from triune.config.load_key import digest_of
+from triune.core.cache import cache_folder
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.units import Presence, Unit
+from triune.core.version import VERSION
+from triune.runtimes.machine import Machine, this_machine
+from triune.runtimes.registry import ROWS
+
+_BITS: Final = {"fp32": 24, "fp16": 11, "bf16": 8}
+"""The bits of significands."""
+
+_CHOSEN: Final = (Unit.CPU, Unit.AMX, Unit.GPU)
+"""The units from which `matmul` chooses. The Neural Engine needs a conversion of seconds for each shape."""
+
+_ROUNDS: Final = 3
+_LONG: Final = 0.2
+_SECONDS: Final = 0.01
+"""The time for which a product is repeated in each round. Of all rounds the shortest time counts."""
+
+
+class Direct:
+    """Direct work on one machine. May be used from any thread."""
+
+    def __init__(self, machine: Machine, folder: Path) -> None:
+        """Args:
+        machine: the units and runtimes.
+        folder: where measured times are kept; created when needed.
+        """
+        self._machine = machine
+        self._executables = Executables(machine)
+        self._path = folder / f"{digest_of(_words(machine))[:16]}.json"
+        self._times: dict[str, Times] | None = None
+        self._choices: dict[tuple[str, str], Mapping[str, Choice]] = {}
+        self._units: dict[Unit, DirectUnit] = {}
+        self._lock = threading.Lock()
+
+    def unit(self, unit: Unit) -> DirectUnit:
+        """A unit of the machine. Raises UnsupportedError if the machine lacks it, or no runtime computes there."""
+        if unit not in self._units:
+            self._machine.runtime_for(BACKEND, unit)
+            is_emulated = self._machine.status(unit).presence is Presence.EMULATED
+            self._units[unit] = DirectUnit(unit, self._executables, is_emulated=is_emulated)
+        return self._units[unit]
+
+    def matmul(self, a: Any, b: Any, precision: str | None = None) -> Array:
+        """See `matmul`."""
+        first, second = array_of(a, "a"), array_of(b, "b")
+        dtype = dtype_name(first, second, ("a", "b"))
+        return self._units_by_work(first, second, dtype, precision).product(first, second, dtype)
+
+    def _units_by_work(self, a: Array, b: Array, dtype: str, precision: str | None) -> DirectUnit:
+        by_shape = self._choices.get((dtype, precision or dtype))
+        if by_shape is None:
+            by_shape = self._choose(dtype, precision)
+        rows, columns = a.shape[-2] if a.ndim > 1 else 1, b.shape[-1] if b.ndim > 1 else 1
+        batch = b.size // max(1, b.shape[-2] * columns) if b.ndim > 2 else 1
+        all_rows = a.size // max(1, a.shape[-1]) if a.ndim else 1
+        choice = by_shape[shape_of(all_rows, batch)]
+        return self._units[choice(max(a.size * columns, b.size * rows))]
+
+    def tune(self, dtypes: Sequence[str] = tuple(NAMES.values())) -> Mapping[str, Times]:
+        """Measure the products of these dtypes on all units that are chosen from, and keep the times. Returns all."""
+        with self._lock:
+            kept = dict(self._times if self._times is not None else load_times(self._path))
+            kept |= {dtype: self._measure(dtype) for dtype in dtypes}
+            save_times(self._path, kept)
+            self._times = kept
+            self._choices = {}
+            return kept
+
+    def best(self, dtype: str, precision: str | None = None) -> Mapping[str, Choice]:
+        """Which unit is chosen for each kind of product. Arguments as of `matmul`."""
+        return self._choices.get((dtype, precision or dtype)) or self._choose(dtype, precision)
+
+    def close(self) -> None:
+        """Free everything that was compiled."""
+        self._executables.close()
+
+    def _choose(self, dtype: str, precision: str | None) -> Mapping[str, Choice]:
+        """Find the units that compute in the precision, and measure them if that was not done."""
+        units = self.eligible(dtype, precision)
+        if len(units) == 1:
+            found = dict.fromkeys(SIZES, Choice((), (units[0],)))
+        else:
+            with self._lock:
+                if self._times is None:
+                    self._times = load_times(self._path)
+                times = self._times.get(dtype)
+            if times is None or any(
+                unit not in times[crossovers.SQUARE][SIZES[crossovers.SQUARE][0]] for unit in units
+            ):
+                self.tune([dtype])
+                times = (self._times or {})[dtype]
+            found = choices(times, units)
+        for unit in units:
+            self.unit(unit)
+        self._choices[dtype, precision or dtype] = found
+        return found
+
+    def eligible(self, dtype: str, precision: str | None = None) -> Sequence[Unit]:
+        """The units from which `matmul` chooses for a dtype: those that compute in the precision.
+
+        Raises:
+            InvalidArgumentError: there is no such precision.
+            UnsupportedError: no unit computes in it.
+        """
+        wanted = precision or ("fp32" if dtype == "int8" else dtype)
+        if wanted not in _BITS:
+            raise InvalidArgumentError(f"there is no precision {precision!r}; choose one of {', '.join(_BITS)}")
+        work = Work("MatMul", dtype, (2, 2))
+        candidates = self._candidates()
+        # Sums of int8 are exact on every unit.
+        units = [
+            unit
+            for unit in candidates
+            if dtype == "int8" or _BITS[self._executables.precision(unit, work)] >= _BITS[wanted]
+        ]
+        if not units:
+            raise UnsupportedError(
+                f"no unit of this machine computes in {wanted}; of {', '.join(each.value for each in candidates)} name "
+                "one by triune.unit, or allow a lower precision by precision='bf16'"
+            )
+        return units
+
+    def _candidates(self) -> Sequence[Unit]:
+        present = {each.unit for each in self._machine.units if each.presence is Presence.PRESENT}
+        found: list[Unit] = []
+        for unit in _CHOSEN:
+            if unit in present:
+                try:
+                    self._machine.runtime_for(BACKEND, unit)
+                except UnsupportedError:
+                    continue
+                found.append(unit)
+        return found
+
+    def _measure(self, dtype: str) -> Times:
+        units = [self.unit(unit) for unit in self._candidates()]
+        return {
+            shape: {size: _seconds(units, *_operands(shape, size, dtype), dtype) for size in sizes}
+            for shape, sizes in SIZES.items()
+        }
+
+
+def unit(name: str) -> DirectUnit:
+    """A unit of this machine, for direct work: "cpu", "amx", "gpu" or "ane".
+
+    Raises:
+        InvalidArgumentError: there is no such unit.
+        UnsupportedError: this machine lacks it, or the runtime that computes there is not installed.
+    """
+    (found,) = named_units([name])
+    return here().unit(found)
+
+
+def matmul(a: Any, b: Any, *, precision: str | None = None) -> Array:
+    """The product of two arrays, on the unit that is measured to compute one of this size first.
+
+    Before the first product of a dtype the units are measured, which takes some seconds; the times are kept in the
+    cache folder (`triune units --measure` measures again). Emulated units and the Neural Engine are not chosen.
+
+    Args:
+        a: (..., m, k) of FP32, FP16, BF16 (ml_dtypes) or INT8: a numpy array, or one that can be read by DLPack.
+        b: (..., k, n) of the same dtype. Batches are broadcast, as numpy does.
+        precision: the least precision in which floats may be multiplied: "fp32", "fp16", "bf16"; None for that of the
+            arrays. With "bf16" products of fp32 may be computed by matrix units that round operands to bf16.
+
+    Returns:
+        (..., m, n) of the same dtype; of int8, exact sums as INT32.
+
+    Raises:
+        InvalidArgumentError: shapes, dtypes or the precision are wrong.
+        UnsupportedError: no unit computes in the precision.
+        UnavailableError: the result does not fit the memory.
+    """
+    return here().matmul(a, b, precision)
+
+
+@functools.cache
+def here() -> Direct:
+    """Direct work on this machine. Imports the libraries of its runtimes."""
+    return Direct(this_machine(), cache_folder() / "direct")
+
+
+def _operands(shape: str, size: int, dtype: str) -> tuple[Array, Array]:
+    random = np.random.default_rng(size)
+    rows = 1 if shape == crossovers.ROW else size
+    batch = (BATCH,) if shape == crossovers.BATCHED else ()
+    of_name = {name: each for each, name in NAMES.items()}[dtype]
+    # Numbers up to 127, so that they are some in int8, too.
+    left, right = (
+        np.clip(30 * random.standard_normal((*batch, n, size), np.float32), -127, 127).astype(of_name)
+        for n in (rows, size)
+    )
+    return left, right
+
+
+def _seconds(units: Sequence[DirectUnit], a: Array, b: Array, dtype: str) -> Mapping[Unit, float]:
+    """The shortest time of a product on each unit. Units take turns, so that a disturbance meets all of them."""
+    for each in units:
+        each.product(a, b, dtype)
+    found = {each.unit: float("inf") for each in units}
+    for _ in range(_ROUNDS):
+        for each in units:
+            # A product that takes long is measured once.
+            if _LONG < found[each.unit] < float("inf"):
+                continue
+            end = time.perf_counter() + _SECONDS
+            while True:
+                start = time.perf_counter()
+                each.product(a, b, dtype)
+                now = time.perf_counter()
+                found[each.unit] = min(found[each.unit], now - start)
+                if now >= end:
+                    break
+    return found
+
+
+def _words(machine: Machine) -> list[str]:
+    """What times depend on: the machine, its system, and the versions of the libraries."""
+    names = sorted({"numpy", *(each for row in ROWS if row.name in machine.runtimes for each in row.distributions)})
+    versions: list[str] = []
+    for name in names:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return [VERSION, platform.platform(), repr(machine.units), f"{machine.num_cores}", *versions]
