@@ -71,7 +71,7 @@ class Choice:
 
     def __call__(self, work: int) -> Unit:
         """The best unit for some work."""
-        return self.units[bisect.bisect_right(self.limits, work)]
+        return self.units[bisect.bisect_right(self.limits, work)] if self.limits else self.units[0]
 
 
 def choices(times: Times, units: Collection[Unit]) -> Mapping[str, Choice]:

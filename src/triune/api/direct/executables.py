@@ -44,6 +44,7 @@ class Executables:
         """`machine` has the units and runtimes."""
         self._machine = machine
         self._kept: OrderedDict[tuple[Unit, Work], _Kept] = OrderedDict()
+        self._runtimes: dict[Unit, str] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -80,7 +81,9 @@ class Executables:
 
     def _fixed(self, unit: Unit, work: Work, arrays: Sequence[Array]) -> Work:
         """The work with those shapes that the runtime must know to compile it."""
-        runtime = self._machine.runtime_for(BACKEND, unit).name
+        if unit not in self._runtimes:
+            self._runtimes[unit] = self._machine.runtime_for(BACKEND, unit).name
+        runtime = self._runtimes[unit]
         if runtime in _FIXED_SHAPES and not self._is_by_accelerate(unit, work):
             return replace(work, shapes=tuple(each.shape for each in arrays))
         if runtime in _FIXED_KERNELS and work.op == "Conv":

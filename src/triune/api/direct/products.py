@@ -11,11 +11,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from triune.api.direct import crossovers
 from triune.api.direct.arrays import NAMES, array_of, dtype_name
 from triune.api.direct.crossovers import (
     BATCH,
+    BATCHED,
+    FEW_ROWS,
+    ROW,
     SIZES,
+    SQUARE,
     Choice,
     Times,
     choices,
@@ -60,7 +63,7 @@ class Direct:
         self._executables = Executables(machine)
         self._path = folder / f"{digest_of(_words(machine))[:16]}.json"
         self._times: dict[str, Times] | None = None
-        self._choices: dict[tuple[str, str], Mapping[str, Choice]] = {}
+        self._choices: dict[tuple[str, str | None], Mapping[str, Choice]] = {}
         self._units: dict[Unit, DirectUnit] = {}
         self._lock = threading.Lock()
 
@@ -76,17 +79,17 @@ class Direct:
         """See `matmul`."""
         first, second = array_of(a, "a"), array_of(b, "b")
         dtype = dtype_name(first, second, ("a", "b"))
-        return self._units_by_work(first, second, dtype, precision).product(first, second, dtype)
-
-    def _units_by_work(self, a: Array, b: Array, dtype: str, precision: str | None) -> DirectUnit:
-        by_shape = self._choices.get((dtype, precision or dtype))
-        if by_shape is None:
-            by_shape = self._choose(dtype, precision)
-        rows, columns = a.shape[-2] if a.ndim > 1 else 1, b.shape[-1] if b.ndim > 1 else 1
-        batch = b.size // max(1, b.shape[-2] * columns) if b.ndim > 2 else 1
-        all_rows = a.size // max(1, a.shape[-1]) if a.ndim else 1
-        choice = by_shape[shape_of(all_rows, batch)]
-        return self._units[choice(max(a.size * columns, b.size * rows))]
+        by_shape = self.best(dtype, precision)
+        if first.ndim == 2 and second.ndim == 2:
+            # The common case: the choice takes less than a microsecond.
+            rows, columns = first.shape[0], second.shape[1]
+            unit = by_shape[ROW if rows <= FEW_ROWS else SQUARE](rows * first.shape[1] * columns)
+            return self._units[unit].product(first, second, dtype)
+        rows, columns = first.shape[-2] if first.ndim > 1 else 1, second.shape[-1] if second.ndim > 1 else 1
+        batch = second.size // max(1, second.shape[-2] * columns) if second.ndim > 2 else 1
+        all_rows = first.size // max(1, first.shape[-1]) if first.ndim else 1
+        unit = by_shape[shape_of(all_rows, batch)](max(first.size * columns, second.size * rows))
+        return self._units[unit].product(first, second, dtype)
 
     def tune(self, dtypes: Sequence[str] = tuple(NAMES.values())) -> Mapping[str, Times]:
         """Measure the products of these dtypes on all units that are chosen from, and keep the times. Returns all."""
@@ -100,7 +103,7 @@ class Direct:
 
     def best(self, dtype: str, precision: str | None = None) -> Mapping[str, Choice]:
         """Which unit is chosen for each kind of product. Arguments as of `matmul`."""
-        return self._choices.get((dtype, precision or dtype)) or self._choose(dtype, precision)
+        return self._choices.get((dtype, precision)) or self._choose(dtype, precision)
 
     def close(self) -> None:
         """Free everything that was compiled."""
@@ -116,15 +119,13 @@ class Direct:
                 if self._times is None:
                     self._times = load_times(self._path)
                 times = self._times.get(dtype)
-            if times is None or any(
-                unit not in times[crossovers.SQUARE][SIZES[crossovers.SQUARE][0]] for unit in units
-            ):
+            if times is None or any(unit not in times[SQUARE][SIZES[SQUARE][0]] for unit in units):
                 self.tune([dtype])
                 times = (self._times or {})[dtype]
             found = choices(times, units)
         for unit in units:
             self.unit(unit)
-        self._choices[dtype, precision or dtype] = found
+        self._choices[dtype, precision] = found
         return found
 
     def eligible(self, dtype: str, precision: str | None = None) -> Sequence[Unit]:
@@ -214,8 +215,8 @@ def here() -> Direct:
 
 def _operands(shape: str, size: int, dtype: str) -> tuple[Array, Array]:
     random = np.random.default_rng(size)
-    rows = 1 if shape == crossovers.ROW else size
-    batch = (BATCH,) if shape == crossovers.BATCHED else ()
+    rows = 1 if shape == ROW else size
+    batch = (BATCH,) if shape == BATCHED else ()
     of_name = {name: each for each, name in NAMES.items()}[dtype]
     # Numbers up to 127, so that they are some in int8, too.
     left, right = (

@@ -1,11 +1,11 @@
 """A unit that computes products and convolutions of arrays."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from triune.api.direct.arrays import EXACT_TERMS, MOST_TERMS, array_of, dtype_name, require_memory
+from triune.api.direct.arrays import EXACT_TERMS, MOST_TERMS, NAMES, array_of, dtype_name, require_memory
 from triune.api.direct.executables import Executables
 from triune.api.direct.graphs import Work
 from triune.core.datatypes import Array
@@ -13,7 +13,10 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import format_shape
 from triune.core.units import Unit
 
-_CONV_RANK = 4
+_CONV_RANK: Final = 4
+
+_PRODUCTS: Final = {dtype: Work("MatMul", dtype, (2, 2)) for dtype in NAMES.values()}
+"""The products of two matrices, which are most of the work."""
 
 
 class DirectUnit:
@@ -53,7 +56,7 @@ class DirectUnit:
         shape = product_shape(a, b)
         if a.ndim == 2 and b.ndim == 2 and a.size and b.size and dtype != "int8":
             require_memory(shape, a.itemsize)
-            return self._executables.run(self.unit, Work("MatMul", dtype, (2, 2)), (a, b))
+            return self._executables.run(self.unit, _PRODUCTS[dtype], (a, b))
         terms = a.shape[-1]
         require_memory(shape, 4 if dtype == "int8" else a.itemsize)
         if 0 in shape or not terms:
