@@ -106,10 +106,24 @@ async def test_files_longer_than_a_window_and_several_at_a_time(served: SpeechSe
     assert all(one.end <= other.start for one, other in itertools.pairwise(long))
 
 
-async def test_silence_is_told(served: SpeechServable) -> None:
-    segments = await transcript(served, as_silence(1.0))
-    # The model writes a word nevertheless, of which it is sure, as openai/whisper gives it.
-    assert all(each.no_speech > 0.6 for each in segments)
+@pytest.mark.parametrize(("volume", "is_heard"), [(1.0, True), (0.01, True), (0.0, False)])
+async def test_silence_has_no_text_and_faint_speech_has(served: SpeechServable, volume: float, is_heard: bool) -> None:
+    samples = decode_audio(GOFORWARD.read_bytes(), 60) * np.float32(volume)
+    async with aclosing(served.model.transcribe(samples, SpeechRequest())) as segments:
+        found = "".join([each.text async for each in segments])
+    assert words(found) == (SAID if is_heard else [])
+
+
+async def test_a_hum_of_the_mains_has_no_text(served: SpeechServable) -> None:
+    samples = 0.05 * np.sin(2 * np.pi * 50 * np.arange(64_000) / 16_000)
+    async with aclosing(served.model.transcribe(samples.astype(np.float32), SpeechRequest())) as segments:
+        assert [each async for each in segments] == []
+
+
+async def test_speech_between_pauses_is_read(served: SpeechServable) -> None:
+    segments = await transcript(served, as_flac(times=2, pause_seconds=31))
+    assert words("".join(each.text for each in segments)) == SAID * 2
+    assert await transcript(served, as_silence(31)) == []
 
 
 async def test_tensors(served: SpeechServable) -> None:
