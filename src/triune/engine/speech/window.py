@@ -23,8 +23,8 @@ _LEAST_LOGPROB: Final = -1.0
 _SILENCE: Final = 0.6
 _CERTAIN_SILENCE: Final = 0.9
 """From here on nobody speaks, however sure the model is of its words. In silence and in a hum Whisper tiny.en writes
-"you", with a mean logarithm of -0.7, as of words that are said, and says with 0.92 to 0.96 that nobody speaks; of speech,
-also of faint speech, it says that with less than 0.15. By openai/whisper's two thresholds alone the "you" stays.
+"you", with a mean logarithm of -0.7, as of words that are said, and says with 0.92 to 0.96 that nobody speaks; of
+speech, also of faint speech, it says that with less than 0.15. By openai/whisper's two thresholds the "you" stays.
 """
 
 
