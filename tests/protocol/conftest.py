@@ -1,3 +1,5 @@
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ import tritonclient.grpc
 import tritonclient.http
 
 from support.process import Served, serve
+from triune.backends.transformer.backend import missing_for_transformers
 from triune.zoo.repository import build_repository
 
 
@@ -23,6 +26,41 @@ def served(repository: Path) -> Iterator[Served]:
     """A `triune serve` process over the example models, shared by the tests that leave it as they found it."""
     with serve(repository, "--model-control-mode=explicit", "--load-model=*") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def real_models(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of all of the zoo's models, and of one that is broken, shared by the tests that leave it as they found
+    it.
+
+    The answers of smollm2 are reproducible, and so the same beside others. Its load, and that of Whisper, compile one
+    precision instead of comparing two, which takes most of the time.
+    """
+    folder = linked(models, tmp_path_factory.mktemp("real"))
+    if not missing_for_transformers():
+        configure(folder / "smollm2", reproducible="true")
+        configure(folder / "whisper-tiny.en", precision="fp32")
+    (folder / "broken" / "1").mkdir(parents=True)
+    (folder / "broken" / "1" / "model.gguf").write_bytes(b"GGUF" + bytes(60))
+    with serve(folder, ready_seconds=300) as running:
+        yield running
+
+
+def linked(models: Path, folder: Path) -> Path:
+    """Copies of models, by links to their files, whose configs may be replaced."""
+    for each in models.iterdir():
+        if each.is_dir():
+            shutil.copytree(each, folder / each.name, copy_function=os.link)
+    return folder
+
+
+def configure(model: Path, **parameters: str) -> None:
+    """Add parameters to a model's config."""
+    path = model / "config.pbtxt"
+    text = path.read_text()
+    path.unlink()
+    more = (f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in parameters.items())
+    path.write_text(text + "\n" + "".join(more))
 
 
 @pytest.fixture(params=["http", "grpc"])

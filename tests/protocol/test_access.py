@@ -53,7 +53,7 @@ def keyed(folder: Path) -> Iterator[Served]:
 def status(url: str, headers: dict[str, str], method: str = "GET", body: bytes | None = None) -> tuple[int, Any]:
     request = urllib.request.Request(f"http://{url}", headers=headers, method=method, data=body)
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, response.headers
     except urllib.error.HTTPError as error:
         return error.code, error.headers
@@ -151,7 +151,7 @@ def test_health_is_open(keyed: Served) -> None:
     for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/affine/ready"):
         assert status(keyed.http + path, {})[0] == 200
     with grpc.insecure_channel(keyed.grpc) as channel:
-        checked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        checked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert checked.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -213,9 +213,9 @@ def test_grpc_asks_for_a_key(keyed: Served, method: str) -> None:
         def code(metadata: list[tuple[str, str]]) -> grpc.StatusCode:
             try:
                 if method == "ModelStreamInfer":
-                    list(call(iter([]), metadata=metadata, timeout=10))
+                    list(call(iter([]), metadata=metadata, timeout=60))
                 else:
-                    call(request, metadata=metadata, timeout=10)
+                    call(request, metadata=metadata, timeout=60)
             except grpc.RpcError as error:
                 return error.code()
             return grpc.StatusCode.OK

@@ -30,7 +30,7 @@ def _lay(repository: Path) -> None:
 
 def _index(served: Served) -> dict[str, Any]:
     request = urllib.request.Request(f"http://{served.http}/v2/repository/index", method="POST")
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return {each["name"]: each for each in json.load(answer)}
 
 
@@ -53,7 +53,7 @@ def test_at_the_start_and_the_server_ends_in_order(tmp_path: Path) -> None:
     with serve(repository) as served:
         _check(served)
         served.interrupt()
-        assert served.process.wait(20) == 0
+        assert served.process.wait(60) == 0
 
 
 def test_while_polling(tmp_path: Path) -> None:

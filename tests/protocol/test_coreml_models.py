@@ -116,7 +116,7 @@ def converting(served: Served) -> list[psutil.Process]:
 
 
 def wait_for_conversion(served: Served) -> psutil.Process:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (found := converting(served)):
         assert time.monotonic() < deadline, "no conversion began"
         time.sleep(0.01)

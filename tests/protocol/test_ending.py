@@ -66,6 +66,13 @@ def ask(client: tritonclient.http.InferenceServerClient, count: int) -> object:
     return client.async_infer("slow", [tensor])
 
 
+def until_under_way(served: Served) -> None:
+    """Until the model has a request."""
+    while metric(served.metrics, 'nv_inference_pending_request_count{model="slow",version="1"') < 1:
+        # Triton's client sends only while its own scheduler runs.
+        gevent.sleep(0.02)
+
+
 def seconds_for(client: tritonclient.http.InferenceServerClient, count: int) -> float:
     begin = time.perf_counter()
     ask(client, count).get_result()  # type: ignore[attr-defined]
@@ -79,29 +86,28 @@ def test_first_interrupt_drains(slow_repository: Path) -> None:
         late_client.is_server_live()
         count = int(2000 * 2.0 / seconds_for(client, 2000))
         under_way = ask(client, count)
-        time.sleep(0.3)
+        until_under_way(served)
         served.interrupt()
-        time.sleep(0.3)
+        while late_client.is_server_ready():
+            time.sleep(0.01)
         with pytest.raises(InferenceServerException, match="stopping"):
             ask(late_client, 1).get_result()  # type: ignore[attr-defined]
         assert not late_client.is_server_ready()
         assert under_way.get_result().as_numpy("y").shape == (256, 256)  # type: ignore[attr-defined]
-        assert served.process.wait(20) == 0
+        assert served.process.wait(60) == 0
 
 
 def test_second_interrupt_stops_at_once(slow_repository: Path) -> None:
     with serve(slow_repository) as served:
         client = tritonclient.http.InferenceServerClient(served.http, network_timeout=60)
-        count = int(2000 * 30.0 / seconds_for(client, 2000))
-        under_way = ask(client, count)
-        time.sleep(0.3)
+        under_way = ask(client, 2**62)
+        until_under_way(served)
         served.interrupt()
         time.sleep(0.3)
         assert served.process.poll() is None
-        begin = time.monotonic()
         served.interrupt()
-        assert served.process.wait(15) == 130
-        assert time.monotonic() - begin < 10
+        # Had it waited for the request, it would have ended in order, with 0.
+        assert served.process.wait(60) == 130
         with pytest.raises(Exception):  # noqa: B017 - the connection broke: which error says so is the client's
             under_way.get_result()  # type: ignore[attr-defined]
 
@@ -110,15 +116,12 @@ def test_what_never_ends_does_not_outlast_the_exit_timeout(slow_repository: Path
     with serve(slow_repository, "--exit-timeout-secs=1") as served:
         client = tritonclient.http.InferenceServerClient(served.http, concurrency=2, network_timeout=60)
         endless = [ask(client, 2**62) for _ in range(2)]
-        pending = 'nv_inference_pending_request_count{model="slow",version="1"'
-        while metric(served.metrics, pending) < 1:
-            # Triton's client sends only while its own scheduler runs.
-            gevent.sleep(0.02)
+        until_under_way(served)
         # Everything else is answered meanwhile.
         late_client = tritonclient.http.InferenceServerClient(served.http)
         assert late_client.is_server_ready()
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(20) == 1
+        assert served.process.wait(60) == 1
         assert any("not ended within 1 s" in line for line in served.lines)
         assert len(endless) == 2
 
@@ -160,14 +163,14 @@ def test_an_answer_that_is_encoded_is_finished_first(counting_repository: Path) 
         answer = connection.getresponse()
         assert json.loads(answer.read())["outputs"][0]["data"][-1] == 3_999_999
         connection.close()
-        assert served.process.wait(20) == 0
+        assert served.process.wait(60) == 0
 
 
 def test_encoding_does_not_outlast_the_exit_timeout(counting_repository: Path) -> None:
     with serve(counting_repository, "--exit-timeout-secs=1") as served:
         connection = encoding(served, 200_000_000)
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(20) == 1
+        assert served.process.wait(60) == 1
         assert any("not ended within 1 s; what was under way is lost" in line for line in served.lines)
         assert not any("had their answers" in line for line in served.lines)
         connection.close()
@@ -208,13 +211,13 @@ def test_what_polling_reads_or_loads_is_given_up(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             loading = {each["name"] for each in client.get_model_repository_index() if each.get("state") == "LOADING"}
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(20) == 0
+        assert served.process.wait(60) == 0
 
 
 def test_sigterm_ends_an_idle_server(slow_repository: Path) -> None:
     with serve(slow_repository) as served:
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(20) == 0
+        assert served.process.wait(60) == 0
 
 
 def test_an_interrupt_while_models_load_begins_no_more_of_them(slow_repository: Path, tmp_path: Path) -> None:
@@ -257,14 +260,14 @@ def test_a_vanished_client_frees_its_place(slow_repository: Path) -> None:
                 head = f"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
                 connection.sendall(head.encode() + body)
                 time.sleep(0.05)
-        # Four of the five never ran: the answer comes after the one under way, not after five.
-        assert seconds_for(client, 1) < 4
+        ask(client, 1).get_result()  # type: ignore[attr-defined]
+        # Four of the five never ran: the answer came after the one under way.
         failures = metric(served.metrics, 'nv_inference_request_failure{model="slow",reason="CANCELED",version="1"')
         assert failures >= 4
 
 
 def metric(address: str, prefix: str) -> float:
-    text = urllib.request.urlopen(f"http://{address}/metrics", timeout=5).read().decode()
+    text = urllib.request.urlopen(f"http://{address}/metrics", timeout=60).read().decode()
     values = [line.rsplit(" ", 1)[1] for line in text.splitlines() if line.startswith("nv_")]
     assert values
     wanted = set(prefix.replace("{", ",").split(","))
@@ -288,7 +291,7 @@ def test_a_taken_port_is_one_clear_line(slow_repository: Path) -> None:
 def test_live_but_not_served(slow_repository: Path) -> None:
     with serve(slow_repository) as served:
         with pytest.raises(urllib.error.HTTPError) as failure:
-            urllib.request.urlopen(f"http://{served.http}/v2/models/nothing", timeout=5)
+            urllib.request.urlopen(f"http://{served.http}/v2/models/nothing", timeout=60)
         assert failure.value.code == 404
 
 

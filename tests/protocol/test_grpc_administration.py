@@ -215,11 +215,13 @@ async def test_load_goes_on_when_the_client_leaves(channel: grpc.aio.Channel, se
     server.load_gate = asyncio.Event()
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
     call = stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name="m"))
-    await asyncio.wait_for(server.arrived.wait(), 5)
+    await asyncio.wait_for(server.arrived.wait(), 60)
     call.cancel()
     await asyncio.sleep(0.05)
     server.load_gate.set()
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while not server.loads:
+            await asyncio.sleep(0.01)
     assert server.loads == [("m", None, {})]
 
 
@@ -275,13 +277,13 @@ async def test_health_watch(channel: grpc.aio.Channel, server: HandServer, front
     watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
     assert (await watch.read()).status == SERVING
     server.is_up = False
-    assert (await asyncio.wait_for(watch.read(), 5)).status == NOT_SERVING
+    assert (await asyncio.wait_for(watch.read(), 60)).status == NOT_SERVING
     server.is_up = True
-    assert (await asyncio.wait_for(watch.read(), 5)).status == SERVING
-    stopping = asyncio.create_task(front_end.stop(10))
-    assert (await asyncio.wait_for(watch.read(), 5)).status == NOT_SERVING
-    assert await asyncio.wait_for(watch.read(), 5) is grpc.aio.EOF
-    await asyncio.wait_for(stopping, 5)
+    assert (await asyncio.wait_for(watch.read(), 60)).status == SERVING
+    stopping = asyncio.create_task(front_end.stop(600))
+    assert (await asyncio.wait_for(watch.read(), 60)).status == NOT_SERVING
+    assert await asyncio.wait_for(watch.read(), 60) is grpc.aio.EOF
+    await asyncio.wait_for(stopping, 60)
 
 
 async def test_garbage_on_the_socket(front_end: GrpcServer, server: HandServer) -> None:
@@ -297,7 +299,7 @@ async def test_garbage_on_the_socket(front_end: GrpcServer, server: HandServer) 
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(garbage)
         writer.write_eof()
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 60)
         writer.close()
     async with aio_module.InferenceServerClient(f"127.0.0.1:{port}") as client:
         assert await client.is_server_live()
@@ -307,16 +309,21 @@ async def test_watch_looks_at_its_own_pace(server: HandServer) -> None:
     health = HealthService(server, interval_seconds=0.005)  # type: ignore[arg-type]
     told: list[int] = []
 
+    wrote = asyncio.Event()
+
     class Context:
         async def write(self, message: bytes) -> None:
             told.append(health_pb2.HealthCheckResponse.FromString(message).status)
+            wrote.set()
 
     watching = asyncio.create_task(health.watch(b"", Context()))  # type: ignore[arg-type]
+    await asyncio.wait_for(wrote.wait(), 60)
     await asyncio.sleep(0.03)
     assert told == [SERVING], "an unchanged status was told again"
+    wrote.clear()
     server.is_up = False
-    await asyncio.sleep(0.03)
+    await asyncio.wait_for(wrote.wait(), 60)
     assert told == [SERVING, NOT_SERVING]
     health.stop()
-    await asyncio.wait_for(watching, 1)
+    await asyncio.wait_for(watching, 60)
     assert told == [SERVING, NOT_SERVING]

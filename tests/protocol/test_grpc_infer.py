@@ -107,7 +107,7 @@ async def test_blocking_client_and_callbacks(address: str) -> None:
             pairs: list[tuple[Any, Any]] = []
             for name in ("identity", "failing"):
                 client.async_infer(name, [tensor()], lambda result, error: answered.put((result, error)))
-                pairs.append(answered.get(timeout=5))
+                pairs.append(answered.get(timeout=60))
         return blocking, pairs
 
     blocking, [(result, no_error), (no_result, error)] = await asyncio.to_thread(talk)
@@ -226,7 +226,7 @@ async def test_client_cancels(client: aio_module.InferenceServerClient, server: 
     place = {request.id: index for index, (request, _) in enumerate(server.waiting)}
     given_up, kept = (server.waiting[place[name]][1] for name in ("given up", "kept"))
     call.cancel()
-    await asyncio.wait([given_up], timeout=5)
+    await asyncio.wait([given_up], timeout=60)
     assert given_up.cancelled()
     assert not kept.done()
     server.release(place["kept"])
@@ -237,7 +237,7 @@ async def test_client_deadline(client: aio_module.InferenceServerClient, server:
     with pytest.raises(InferenceServerException) as caught:
         await client.infer("slow", [tensor()], client_timeout=0.1)
     assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
-    await asyncio.wait([server.waiting[0][1]], timeout=5)
+    await asyncio.wait([server.waiting[0][1]], timeout=60)
     assert server.waiting[0][1].cancelled()
 
 
@@ -246,7 +246,7 @@ async def test_client_goes_away(address: str, server: HandServer) -> None:
     call = channel.unary_unary(INFER)(ModelInferRequest(model_name="slow").SerializeToString())
     await server.until_waiting(1)
     await channel.close()
-    await asyncio.wait([server.waiting[0][1]], timeout=5)
+    await asyncio.wait([server.waiting[0][1]], timeout=60)
     assert server.waiting[0][1].cancelled()
     assert call.done()
 
@@ -283,12 +283,12 @@ async def test_stop_lets_requests_finish(server: HandServer) -> None:
     async with aio_module.InferenceServerClient(address) as client:
         call = asyncio.create_task(client.infer("slow", [tensor()]))
         await server.until_waiting(1)
-        stopping = asyncio.create_task(front_end.stop(10))
+        stopping = asyncio.create_task(front_end.stop(600))
         await asyncio.sleep(0.05)
         assert not stopping.done()
         server.release(0)
         np.testing.assert_array_equal((await call).as_numpy("OUTPUT0"), VECTOR)
-        await asyncio.wait_for(stopping, 2)
+        await asyncio.wait_for(stopping, 60)
         with pytest.raises(InferenceServerException):
             await client.infer("identity", [tensor()])
 
@@ -299,7 +299,7 @@ async def test_stop_cancels_after_the_grace(server: HandServer) -> None:
     async with aio_module.InferenceServerClient(address) as client:
         call = asyncio.create_task(client.infer("slow", [tensor()]))
         await server.until_waiting(1)
-        await asyncio.wait_for(front_end.stop(0.05), 2)
+        await asyncio.wait_for(front_end.stop(0.05), 60)
         with pytest.raises(InferenceServerException):
             await call
         assert server.waiting[0][1].cancelled()

@@ -25,7 +25,7 @@ LIMITS = Limits(
     request_bytes=2 << 20,
     head_bytes=32 << 10,
     chunks=1000,
-    receive_seconds=0.6,
+    receive_seconds=1.0,
     idle_seconds=1.5,
     send_seconds=1.0,
     linger_seconds=0.2,
@@ -486,7 +486,7 @@ async def test_a_head_that_drips_is_told_and_dropped(shared_wire: Wire) -> None:
     answer = await shared_wire.answer()
     dripping.cancel()
     assert answer.status == 408
-    assert "head took more than 0.6 s" in answer.error
+    assert "head took more than 1 s" in answer.error
     assert await shared_wire.is_closed()
 
 
@@ -502,7 +502,7 @@ async def test_a_body_that_falls_silent_is_told_and_dropped(shared_wire: Wire, s
     await shared_wire.send(start)
     answer = await shared_wire.answer()
     assert answer.status == 408
-    assert "nothing of the request came for 0.6 s" in answer.error
+    assert "nothing of the request came for 1 s" in answer.error
     assert await shared_wire.is_closed()
 
 
@@ -536,7 +536,7 @@ async def test_a_client_that_never_reads_is_dropped(wire: Wire, server: HandServ
     wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
     sending = asyncio.create_task(wire.send(*[binary_infer(data)] * 20))
     with pytest.raises(ConnectionError):
-        await asyncio.wait_for(sending, 10)
+        await asyncio.wait_for(sending, 60)
 
 
 @pytest.mark.parametrize("cut", [3, 60, 200, -1])

@@ -72,7 +72,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 @given(damaged(), st.lists(st.integers(0, 400), max_size=3))
 def test_damage_is_never_a_defect(port: int, caplog: pytest.LogCaptureFixture, data: bytes, cuts: list[int]) -> None:
     received = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(data)], strict=True):
@@ -91,7 +91,7 @@ def test_damage_is_never_a_defect(port: int, caplog: pytest.LogCaptureFixture, d
 
 
 def test_the_server_still_serves(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(binary_infer(VECTOR.tobytes()))
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 200 OK")

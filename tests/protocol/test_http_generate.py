@@ -124,13 +124,13 @@ async def test_a_client_that_leaves_ends_its_stream(wire: Wire, server: HandServ
         await wire.reader.readuntil(b"data: ")
         assert server.num_open_streams == 1
         await wire.close()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             while server.num_open_streams:
                 await asyncio.sleep(0.01)
     else:
         await server.until_waiting(1)
         await wire.close()
-        await asyncio.wait((server.waiting[0][1],), timeout=3)
+        await asyncio.wait((server.waiting[0][1],), timeout=60)
         assert server.waiting[0][1].cancelled()
 
 
@@ -140,7 +140,7 @@ async def test_a_client_that_leaves_before_the_first_event_withdraws_its_request
     await wire.send(generate("slow", stream=True, INPUT0=[0.0] * 16))
     await server.until_waiting(1)
     await wire.close()
-    await asyncio.wait((server.waiting[0][1],), timeout=10)
+    await asyncio.wait((server.waiting[0][1],), timeout=60)
     assert server.waiting[0][1].cancelled()
 
 
@@ -160,7 +160,7 @@ async def test_a_models_error_and_a_compressed_request(wire: Wire, server: HandS
 async def test_http_1_0_reads_events_until_the_connection_closes(wire: Wire, headers: dict[str, str]) -> None:
     body = json.dumps({"IN": [1, 2, 3]}).encode()
     await wire.send(post("/v2/models/repeat/generate_stream", body, headers, version="1.0"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         head, _, rest = (await wire.reader.read()).partition(b"\r\n\r\n")
     assert b" 200 " in head
     assert b"transfer-encoding" not in head.lower()

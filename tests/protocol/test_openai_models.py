@@ -15,8 +15,7 @@ import numpy as np
 import openai
 import pytest
 
-from support.process import Served, serve
-from triune.zoo.repository import build_repository
+from support.process import Served
 
 PAGE = (Path(__file__).parents[2] / "docs/openai.md").read_text()
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -31,13 +30,10 @@ TOLD = {
 }
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@pytest.fixture
+def served(real_models: Served) -> Served:
     pytest.importorskip("openvino")
-    folder = tmp_path_factory.mktemp("models")
-    build_repository(folder, models=["smollm2", "all-minilm-l6-v2"])
-    with serve(folder, ready_seconds=300) as running:
-        yield running
+    return real_models
 
 
 @pytest.fixture
@@ -110,7 +106,7 @@ def test_all_apis_give_the_same_answer(client: openai.OpenAI, served: Served) ->
 
 
 def metric(served: Served, name: str) -> float:
-    with urllib.request.urlopen(f"http://{served.metrics}/metrics", timeout=10) as response:
+    with urllib.request.urlopen(f"http://{served.metrics}/metrics", timeout=60) as response:
         text = response.read().decode()
     (value,) = re.findall(rf'^{name}{{[^}}]*model="smollm2"[^}}]*}} (\S+)$', text, re.MULTILINE)
     return float(value)
@@ -155,7 +151,7 @@ def test_embeddings(client: openai.OpenAI) -> None:
     assert similarities[0, 1] > 0.5 > similarities[0, 2]
     numbers = client.embeddings.create(model="all-minilm-l6-v2", input=texts, encoding_format="float")
     np.testing.assert_allclose(np.array([each.embedding for each in numbers.data]), vectors, atol=1e-2)
-    assert [each.id for each in client.models.list()] == ["all-minilm-l6-v2", "smollm2"]
+    assert [each.id for each in client.models.list()] == ["all-minilm-l6-v2", "smollm2", "whisper-tiny.en"]
     with pytest.raises(openai.BadRequestError, match="does not"):
         client.embeddings.create(model="smollm2", input="x")
     with pytest.raises(openai.BadRequestError, match="does not"):

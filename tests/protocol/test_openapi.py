@@ -63,7 +63,7 @@ def own(repository: Path) -> Iterator[Served]:
 def call(case: Any, own: Served) -> Any:
     """Send a request, and hold the answer to the description. A defect is never the right answer."""
     port = own.metrics if case.path == "/metrics" else own.http
-    response = case.call_and_validate(base_url=f"http://{port}", checks=CHECKS, timeout=10)
+    response = case.call_and_validate(base_url=f"http://{port}", checks=CHECKS, timeout=60)
     assert response.status_code != 500, response.text
     return response
 

@@ -26,7 +26,7 @@ def ask(
 ) -> tuple[int, Any, bytes]:
     request = urllib.request.Request(f"http://{served.http}{path}", headers=dict(headers or {}), method=method)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()

@@ -113,7 +113,7 @@ def test_stop_ends_the_generation_and_keeps_what_came(page: Page, served: TextSe
     expect(page.get_by_role("status")).to_have_text("Stopped.")
 
     async def until_closed() -> None:
-        await asyncio.wait_for(teller(served).all_closed.wait(), 10)
+        await asyncio.wait_for(teller(served).all_closed.wait(), 60)
 
     served.run(until_closed())
     pause(served, is_paused=False)

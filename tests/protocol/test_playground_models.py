@@ -8,10 +8,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from support.browser import chromium, fits, opened
-from support.process import Served, serve
+from support.process import Served
 from support.speech import GOFORWARD
 from triune.zoo.packages import PackageCache
-from triune.zoo.repository import build_repository
 from triune.zoo.samples import read_picture
 
 
@@ -21,17 +20,9 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("zoo")
-    build_repository(folder, models=["efficientnet_lite0", "all-minilm-l6-v2", "whisper-tiny.en"])
-    with serve(folder) as served:
-        yield served
-
-
 @pytest.fixture
-def page(browser: Browser, zoo: Served) -> Iterator[Page]:
-    with opened(browser, f"http://{zoo.http}/") as made:
+def page(browser: Browser, real_models: Served) -> Iterator[Page]:
+    with opened(browser, f"http://{real_models.http}/") as made:
         yield made
 
 
@@ -87,14 +78,15 @@ def test_a_recording_is_written_down(page: Page) -> None:
     expect(page.locator("#speech-result .meta")).to_contain_text("2.79 s of sound")
 
 
-def test_parts_without_a_model_say_so(page: Page) -> None:
-    expect(page.get_by_role("log")).to_contain_text("No model that is ready can chat")
-    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+def test_parts_without_a_model_say_so(browser: Browser, served: Served) -> None:
+    with opened(browser, f"http://{served.http}/") as page:
+        expect(page.get_by_role("log")).to_contain_text("No model that is ready can chat")
+        expect(page.get_by_role("button", name="Send")).to_be_disabled()
 
 
-def test_on_a_phone(browser: Browser, zoo: Served, tmp_path: Path) -> None:
+def test_on_a_phone(browser: Browser, real_models: Served, tmp_path: Path) -> None:
     (tmp_path / "chelsea.png").write_bytes(read_picture("chelsea", PackageCache()))
-    with opened(browser, f"http://{zoo.http}/", viewport={"width": 360, "height": 640}) as page:
+    with opened(browser, f"http://{real_models.http}/", viewport={"width": 360, "height": 640}) as page:
         page.get_by_role("link", name="Similarity").click()
         page.get_by_role("button", name="Compare").click()
         expect(page.locator(".cosines td")).to_have_count(16)

@@ -5,7 +5,7 @@ import queue
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,8 @@ import tritonclient.http
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
-from support.process import Served, serve
+from support.process import Served
 from triune.backends.transformer.backend import missing_for_transformers
-from triune.zoo.repository import build_repository
 
 if reason := missing_for_transformers():
     pytest.skip(reason, allow_module_level=True)
@@ -26,15 +25,9 @@ PROMPT = "The capital of France is"
 GREEDY = {"temperature": 0, "max_tokens": 12}
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """`smollm2` out of the zoo, and what cannot be served."""
-    folder = tmp_path_factory.mktemp("repository")
-    build_repository(folder, models=["smollm2", "simple"])
-    (folder / "broken" / "1").mkdir(parents=True)
-    (folder / "broken" / "1" / "model.gguf").write_bytes(b"GGUF" + bytes(60))
-    with serve(folder, ready_seconds=110) as served:
-        yield served
+@pytest.fixture
+def served(real_models: Served) -> Served:
+    return real_models
 
 
 def asked(served: Served, path: str, body: Mapping[str, Any]) -> str:
@@ -121,9 +114,8 @@ def test_stream_infer(served: Served) -> None:
             tensors("1, 2, 3, 4,", stream=True, sampling_parameters=sampling),
         )
         assert text_of(results, 0).startswith(" Paris.")
-        # The three are one batch, and which of them are in a step depends on the machine: their words after the
-        # first ones depend on its rounding.
-        assert text_of(results, 1).startswith(f"{PROMPT} Paris.")
+        # Which of the three are in a step depends on the machine; what is answered does not, since it is reproducible.
+        assert text_of(results, 1) == PROMPT + text_of(results, 0)
         assert text_of(results, 2).startswith(" 5, 6")
         (error,) = streamed(client, tensors("", stream=True))
         assert isinstance(error, InferenceServerException)
@@ -177,7 +169,7 @@ def test_a_conversation_through_openais_api(served: Served) -> None:
 
 def metrics(served: Served) -> dict[str, float]:
     """The metrics of the model, by name; those with a label of state or reason have that behind it."""
-    with urllib.request.urlopen(f"http://{served.metrics}/metrics", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://{served.metrics}/metrics", timeout=60) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     samples = [each for family in families for each in family.samples if each.labels.get("model") == "smollm2"]
     more = [each.labels.get("state") or each.labels.get("reason") or "" for each in samples]

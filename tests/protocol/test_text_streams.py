@@ -42,7 +42,7 @@ def table(served: TextServer) -> TableTextModel:
 
 def connect(served: TextServer, path: str, *, is_stream: bool = True) -> socket.socket:
     body = json.dumps({"model": "table", "stream": is_stream, **BODIES[path]}).encode()
-    connection = socket.create_connection(("127.0.0.1", served.port), timeout=20)
+    connection = socket.create_connection(("127.0.0.1", served.port), timeout=60)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.sendall(
         b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
@@ -136,4 +136,4 @@ def test_keys() -> None:
             headers={"Authorization": "Bearer rose-7Q", "x-api-key": "tulip-9"},
         )
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(both, timeout=10)
+            urllib.request.urlopen(both, timeout=60)

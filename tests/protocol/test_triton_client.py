@@ -163,7 +163,7 @@ def test_asynchronous_infer(served: Served) -> None:
                 lambda result, error, i=i: answers.put((i, result, error)),
             )
         for _ in range(32):
-            i, result, error = answers.get(timeout=20)
+            i, result, error = answers.get(timeout=60)
             assert error is None
             assert (result.as_numpy("OUTPUT0") == A + i + B).all()
 
@@ -187,7 +187,7 @@ def test_stream(served: Served) -> None:
         client.async_stream_infer("simple", simple_inputs(tritonclient.grpc, A, B), request_id="good")
         seen: dict[str, Any] = {}
         for _ in range(22):
-            result, error = answers.get(timeout=20)
+            result, error = answers.get(timeout=60)
             seen[result.get_response().id if error is None else "bad"] = error or result
         client.stop_stream()
     assert isinstance(seen.pop("bad"), InferenceServerException)
@@ -221,7 +221,7 @@ def test_model_control(client: Any, module: ModuleType) -> None:
 
     assert state() == "READY"
     client.unload_model("simple_int8")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while state() == "READY" and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not client.is_model_ready("simple_int8")

@@ -154,8 +154,8 @@ def test_the_workers_end_with_the_server(repository: Path, number: int) -> None:
         workers = workers_of(served)
         assert len(workers) == 3
         os.kill(served.process.pid, number)
-        assert served.process.wait(20) == (0 if number == signal.SIGTERM else -number)
-        psutil.wait_procs(workers, timeout=10)
+        assert served.process.wait(60) == (0 if number == signal.SIGTERM else -number)
+        psutil.wait_procs(workers, timeout=60)
         assert not any(each.is_running() for each in workers)
 
 
@@ -166,7 +166,7 @@ def test_the_next_server_removes_what_a_killed_one_leaves(
     with serve(repository) as served:
         workers = workers_of(served)
         served.process.kill()
-        psutil.wait_procs(workers, timeout=10)
+        psutil.wait_procs(workers, timeout=60)
     left = set(tmp_path.iterdir())
     assert len(left) >= 3
     with serve(repository):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import urllib.request
 import wave
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,22 +18,12 @@ import tritonclient.grpc
 import tritonclient.http
 from PIL import Image
 
-from support.process import Served, serve
+from support.process import Served
 from triune.zoo.packages import PackageCache
-from triune.zoo.progress import Outcome
-from triune.zoo.repository import RECIPES, build_repository
+from triune.zoo.repository import RECIPES
 from triune.zoo.samples import read_picture
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("zoo")
-    built = build_repository(folder)
-    assert [each.reason for each in built if each.outcome is not Outcome.BUILT] == []
-    with serve(folder, ready_seconds=110) as served:
-        yield served
 
 
 def example(name: str, *arguments: str | Path, status: int = 0) -> str:
@@ -44,20 +33,20 @@ def example(name: str, *arguments: str | Path, status: int = 0) -> str:
     return result.stdout + result.stderr
 
 
-def test_every_model_is_ready(zoo: Served) -> None:
-    with tritonclient.http.InferenceServerClient(zoo.http) as client:
+def test_every_model_is_ready(real_models: Served) -> None:
+    with tritonclient.http.InferenceServerClient(real_models.http) as client:
         index = {each["name"]: each.get("state") for each in client.get_model_repository_index()}
-    assert index == dict.fromkeys(RECIPES, "READY")
+    assert index == {**dict.fromkeys(RECIPES, "READY"), "broken": "UNAVAILABLE"}
 
 
-def test_pictures_are_named(zoo: Served) -> None:
-    lines = example("classify_image.py", f"--url={zoo.http}").splitlines()
+def test_pictures_are_named(real_models: Served) -> None:
+    lines = example("classify_image.py", f"--url={real_models.http}").splitlines()
     assert lines[1].split() == ["38%", "Egyptian", "cat"]
 
 
-def test_sentences_are_compared(zoo: Served) -> None:
+def test_sentences_are_compared(real_models: Served) -> None:
     def cosine(*sentences: str) -> float:
-        text = example("compare_sentences.py", *sentences, f"--url={zoo.grpc}")
+        text = example("compare_sentences.py", *sentences, f"--url={real_models.grpc}")
         return float(re.findall(r"-?\d\.\d+", text)[-1])
 
     near = cosine("A cat sits on the mat.", "There is a cat on the rug.")
@@ -66,13 +55,15 @@ def test_sentences_are_compared(zoo: Served) -> None:
     assert far < 0.2
 
 
-def test_files_are_identified(zoo: Served, tmp_path: Path) -> None:
+def test_files_are_identified(real_models: Served, tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(b'#!/bin/sh\nset -eu\nfor each in *.txt; do echo "$each"; done\n')
-    text = example("identify_file.py", f"--url={zoo.http}", "README.md", "src/triune/__init__.py", tmp_path / "short")
+    text = example(
+        "identify_file.py", f"--url={real_models.http}", "README.md", "src/triune/__init__.py", tmp_path / "short"
+    )
     assert re.match(r"README.md: markdown \(\d+%\)\nsrc/triune/__init__.py: .*\n.*/short: shell", text)
 
 
-def test_speech_is_found(zoo: Served, tmp_path: Path) -> None:
+def test_speech_is_found(real_models: Served, tmp_path: Path) -> None:
     """Half a second of silence, then a buzz under three formants for one second, then silence."""
     time = np.arange(16000) / 16000
     harmonics = 120 * np.arange(1, 34)
@@ -84,16 +75,16 @@ def test_speech_is_found(zoo: Served, tmp_path: Path) -> None:
         with wave.open(str(tmp_path / f"{name}.wav"), "wb") as file:
             file.setparams((1, 2, 16000, len(samples), "NONE", ""))
             file.writeframes((samples * 32767).astype("<i2").tobytes())
-    text = example("detect_speech.py", f"--url={zoo.grpc}", tmp_path / "speech.wav")
+    text = example("detect_speech.py", f"--url={real_models.grpc}", tmp_path / "speech.wav")
     begin = float(re.findall(r"speech from (\d\.\d+) s", text)[0])
     end = float(re.findall(r"to (\d\.\d+) s", text)[-1])
     assert 0.4 < begin < 0.9
     assert 1.2 < end < 1.8
-    assert "no speech" in example("detect_speech.py", f"--url={zoo.grpc}", tmp_path / "silence.wav")
-    assert "RIFF" in example("detect_speech.py", f"--url={zoo.grpc}", "README.md", status=2)
+    assert "no speech" in example("detect_speech.py", f"--url={real_models.grpc}", tmp_path / "silence.wav")
+    assert "RIFF" in example("detect_speech.py", f"--url={real_models.grpc}", "README.md", status=2)
 
 
-def test_sentences_of_all_lengths_share_batches(zoo: Served) -> None:
+def test_sentences_of_all_lengths_share_batches(real_models: Served) -> None:
     """Each gets what it gets alone, of its own length, though they were padded to the longest of their batch."""
     rng = np.random.default_rng(0)
     rows = [np.array([[101, *rng.integers(1000, 30000, size), 102]], np.int64) for size in rng.integers(1, 60, 24)]
@@ -106,7 +97,7 @@ def test_sentences_of_all_lengths_share_batches(zoo: Served) -> None:
         return tensors
 
     answers: queue.Queue[Any] = queue.Queue()
-    with tritonclient.grpc.InferenceServerClient(zoo.grpc) as client:
+    with tritonclient.grpc.InferenceServerClient(real_models.grpc) as client:
         alone = [client.infer("minilm", inputs(row)) for row in rows]
         before = client.get_inference_statistics("minilm").model_stats[0]
         for index, row in enumerate(rows):
@@ -125,7 +116,7 @@ def test_sentences_of_all_lengths_share_batches(zoo: Served) -> None:
     assert after.execution_count - before.execution_count < len(rows)
 
 
-def test_both_protocols_name_a_picture_alike(zoo: Served) -> None:
+def test_both_protocols_name_a_picture_alike(real_models: Served) -> None:
     sys.path.insert(0, str(ROOT / "examples"))
     try:
         from classify_image import prepare
@@ -133,7 +124,7 @@ def test_both_protocols_name_a_picture_alike(zoo: Served) -> None:
         sys.path.pop(0)
     picture = prepare(Image.open(io.BytesIO(read_picture("chelsea", PackageCache()))))
     answers: list[str] = []
-    for module, address in ((tritonclient.http, zoo.http), (tritonclient.grpc, zoo.grpc)):
+    for module, address in ((tritonclient.http, real_models.http), (tritonclient.grpc, real_models.grpc)):
         tensor = module.InferInput("image", picture.shape, "FP32")
         tensor.set_data_from_numpy(picture)
         wanted = module.InferRequestedOutput("probabilities", class_count=1)
@@ -144,7 +135,7 @@ def test_both_protocols_name_a_picture_alike(zoo: Served) -> None:
     assert answers[0] == answers[1]
 
 
-def test_both_protocols_and_generate_share_a_models_batches(zoo: Served) -> None:
+def test_both_protocols_and_generate_share_a_models_batches(real_models: Served) -> None:
     """Sentences of different lengths, a third each over HTTP, gRPC and generate: each as it is alone."""
     rng = np.random.default_rng(1)
     rows = [np.array([[101, *rng.integers(1000, 30000, size), 102]], np.int64) for size in rng.integers(1, 40, 24)]
@@ -160,7 +151,7 @@ def test_both_protocols_and_generate_share_a_models_batches(zoo: Served) -> None
         return result.as_numpy("sentence_embedding")[0]
 
     def ask_http(row: np.ndarray) -> np.ndarray:
-        with tritonclient.http.InferenceServerClient(zoo.http) as client:
+        with tritonclient.http.InferenceServerClient(real_models.http) as client:
             return ask(tritonclient.http, client, row)
 
     def ask_grpc(row: np.ndarray) -> np.ndarray:
@@ -168,12 +159,15 @@ def test_both_protocols_and_generate_share_a_models_batches(zoo: Served) -> None
 
     def ask_generate(row: np.ndarray) -> np.ndarray:
         body = json.dumps({name: value[0].tolist() for name, value in values(row).items()}).encode()
-        url = f"http://{zoo.http}/v2/models/minilm/generate"
+        url = f"http://{real_models.http}/v2/models/minilm/generate"
         with urllib.request.urlopen(url, body, timeout=60) as answer:
             return np.array(json.load(answer)["sentence_embedding"], np.float32)
 
     ways = [ask_http, ask_grpc, ask_generate]
-    with tritonclient.grpc.InferenceServerClient(zoo.grpc) as grpc_client, ThreadPoolExecutor(len(rows)) as threads:
+    with (
+        tritonclient.grpc.InferenceServerClient(real_models.grpc) as grpc_client,
+        ThreadPoolExecutor(len(rows)) as threads,
+    ):
         alone = [ask_grpc(row) for row in rows]
         before = grpc_client.get_inference_statistics("minilm").model_stats[0]
         together = [threads.submit(ways[index % 3], row) for index, row in enumerate(rows)]

@@ -27,11 +27,11 @@ def serve_in_thread(
         front_end = HttpServer(server, "127.0.0.1", 0, limits=limits)  # type: ignore[arg-type]
         return front_end, await front_end.start()
 
-    front_end, port = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    front_end, port = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
     try:
         yield port
     finally:
-        asyncio.run_coroutine_threadsafe(front_end.stop(0), loop).result(20)
+        asyncio.run_coroutine_threadsafe(front_end.stop(0), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.forked import ForkedServer
+
 TRIUNE = str(Path(sys.executable).with_name("triune"))
 
 
@@ -22,7 +24,7 @@ TRIUNE = str(Path(sys.executable).with_name("triune"))
 class Served:
     """A server that runs, and what it wrote to standard error."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedServer
     http: str
     grpc: str
     metrics: str
@@ -48,9 +50,12 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def serve(
-    repository: Path, *arguments: str, command: Sequence[str] = (TRIUNE, "serve"), ready_seconds: float = 90
+    repository: Path, *arguments: str, command: Sequence[str] | None = None, ready_seconds: float = 90
 ) -> Iterator[Served]:
-    """Start a server on free ports, wait until it says where it listens, and stop it at the end."""
+    """Start a server on free ports, wait until it says where it listens, and stop it at the end.
+
+    Without a command it is `triune serve`, forked (`support.forked`) on Linux. A command is run as it is.
+    """
     ports = free_ports(3)
     names = ("http", "grpc", "metrics")
     flags = [
@@ -58,12 +63,12 @@ def serve(
         for name, port in zip(names, ports, strict=True)
         if not any(argument.startswith(f"--{name}-port=") for argument in arguments)
     ]
-    process = subprocess.Popen(
-        [*command, f"--repository={repository}", *flags, *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
+    line = [*(command or (TRIUNE, "serve")), f"--repository={repository}", *flags, *arguments]
+    environment = {**os.environ, "COLUMNS": "200"}
+    if command is None and sys.platform == "linux":
+        process = ForkedServer(line, environment)
+    else:
+        process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment)
     lines: list[str] = []
     news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
@@ -89,7 +94,7 @@ def serve(
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

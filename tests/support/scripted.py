@@ -67,7 +67,7 @@ class ScriptedDecoder(LogitsOnHost):
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         self.entered.set()
-        assert self.gate.wait(20)
+        assert self.gate.wait(60)
         step.require_fitting(self.num_blocks, self.block_size)
         self.steps.append(step)
         if self.failure is not None:

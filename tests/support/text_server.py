@@ -41,7 +41,7 @@ class TextServer:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the server's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
 
 @contextlib.contextmanager
@@ -75,12 +75,12 @@ def serve_text(
         )
         return server, offload, TextServer(await server.start(), models, budget, loop)
 
-    server, offload, running = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
+    server, offload, running = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
     try:
         yield running
     finally:
-        asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(20)
+        asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(60)
         loop.call_soon_threadsafe(offload.close)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()

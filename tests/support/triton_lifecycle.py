@@ -54,7 +54,7 @@ def is_ready(served: Served, name: str, expected: Mapping[int, bool]) -> None:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -49,7 +49,7 @@ class Wire:
         return await self.answer()
 
     async def answer(self) -> Answer:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             lines = head.split("\r\n")
             status = int(lines[0].split(" ")[1])

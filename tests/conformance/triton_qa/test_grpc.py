@@ -53,7 +53,7 @@ def test_many_elements_of_bytes(examples: Served) -> None:
 @triton("L0_grpc/test.sh::grpc-health-probe")
 def test_the_health_service(examples: Served) -> None:
     with grpc.insecure_channel(examples.grpc) as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 

@@ -319,4 +319,4 @@ def test_an_end_while_a_model_loads(tmp_path: Path) -> None:
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(40) == 0
         with contextlib.suppress(InferenceServerException):
-            loading.result(20)
+            loading.result(60)

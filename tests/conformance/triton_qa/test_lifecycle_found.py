@@ -46,7 +46,7 @@ def test_a_repository_that_is_not_there(tmp_path: Path, others: Sequence[str]) -
                 client.get_model_repository_index()
         assert any("neither live nor ready, and serves no model: model repository" in each for each in served.lines)
         served.interrupt()
-        assert served.process.wait(20) == 0
+        assert served.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("flags", [(), ("--exit-on-error=true",)])

@@ -117,13 +117,13 @@ def test_an_inference_over_grpc(grpc: Any) -> None:
 def test_a_stream_over_grpc(grpc: Any) -> None:
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
     grpc.start_stream(lambda result, error: answers.put(error or result), headers={"test": "1"})
-    refusal = answers.get(timeout=10)
+    refusal = answers.get(timeout=60)
     assert isinstance(refusal, InferenceServerException)
     assert PROTOCOL in str(refusal)
     grpc.stop_stream()
     grpc.start_stream(lambda result, error: answers.put(error or result), headers=GRPC_INFER)
     grpc.async_stream_infer("simple", inputs(tritonclient.grpc))
-    assert (answers.get(timeout=10).as_numpy("OUTPUT0") == 2).all()
+    assert (answers.get(timeout=60).as_numpy("OUTPUT0") == 2).all()
     grpc.stop_stream()
 
 

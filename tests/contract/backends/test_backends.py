@@ -145,13 +145,13 @@ async def test_what_is_assembled_keeps_the_contract_of_servables(kind: Kind) -> 
     cancelled = asyncio.create_task(kind.answer(servable, 4))
     await asyncio.sleep(0)
     cancelled.cancel()
-    await asyncio.wait_for(servable.drain(), 10)
+    await asyncio.wait_for(servable.drain(), 60)
     assert servable.statistics.success.count >= 3
     assert servable.statistics.num_pending == 0
     servable.refuse()
     with pytest.raises(UnavailableError):
         await kind.answer(servable, 5)
-    await asyncio.wait_for(servable.close(), 10)
+    await asyncio.wait_for(servable.close(), 60)
 
 
 async def test_a_build_that_cannot_be_assembled_is_still_its_callers(
@@ -176,7 +176,7 @@ async def test_a_build_that_cannot_be_assembled_is_still_its_callers(
     if servable is None:
         build.close()
         for thread in started:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
     else:
         await servable.close()

@@ -21,7 +21,7 @@ async def servable(subject: Subject) -> AsyncIterator[Servable]:
     """It is closed when the test ends; closing it again does no harm."""
     made = subject.make()
     yield made
-    await asyncio.wait_for(made.close(), 10)
+    await asyncio.wait_for(made.close(), 60)
     assert made.statistics.num_pending == 0
 
 
@@ -88,7 +88,7 @@ async def test_who_gives_up_costs_nobody_else(subject: Subject, servable: Servab
     tasks[1].cancel()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [subject.value_of(each) for each in (answers[0], answers[2]) if isinstance(each, list)] == [1, 3]
-    await asyncio.wait_for(servable.drain(), 10)
+    await asyncio.wait_for(servable.drain(), 60)
     assert servable.statistics.num_pending == 0
     assert subject.value_of(await responses_of(servable, subject.call(4))) == 4
 
@@ -97,7 +97,7 @@ async def test_a_stream_that_is_closed_ends_its_request(subject: Subject, servab
     stream = servable.stream(subject.call(1))
     await anext(stream)
     await stream.aclose()
-    await asyncio.wait_for(servable.drain(), 10)
+    await asyncio.wait_for(servable.drain(), 60)
     assert servable.statistics.num_pending == 0
 
 
@@ -110,7 +110,7 @@ async def test_refuse_lets_what_runs_finish_and_takes_nothing_new(subject: Subje
         await responses_of(servable, subject.call(3))
     for answer in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(answer, list | UnavailableError)
-    await asyncio.wait_for(servable.drain(), 10)
+    await asyncio.wait_for(servable.drain(), 60)
     assert servable.statistics.num_pending == 0
 
 
@@ -119,10 +119,10 @@ async def test_drain_waits_for_what_is_under_way_and_close_refuses_what_comes(
 ) -> None:
     tasks = [ask(servable, subject.call(value)) for value in (1, 1, 2)]
     await begun(*tasks)
-    await asyncio.wait_for(servable.drain(), 10)
+    await asyncio.wait_for(servable.drain(), 60)
     # Drained, nothing has to be computed any more: the answers only have to be passed on.
     assert [subject.value_of(each) for each in await asyncio.gather(*tasks)] == [1, 1, 2]
     assert servable.statistics.success.count == 3
-    await asyncio.wait_for(servable.close(), 10)
+    await asyncio.wait_for(servable.close(), 60)
     with pytest.raises(UnavailableError):
         await responses_of(servable, subject.call(1))

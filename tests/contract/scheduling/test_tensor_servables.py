@@ -43,14 +43,14 @@ async def test_a_future_that_is_cancelled_costs_nobody_else(servable: Servable) 
     futures[1].cancel()
     answers = await asyncio.gather(*futures, return_exceptions=True)
     assert [half_of([each]) for each in (answers[0], answers[2]) if isinstance(each, InferenceResponse)] == [1, 3]
-    await asyncio.wait_for(servable.drain(), 10)
+    await asyncio.wait_for(servable.drain(), 60)
     assert servable.statistics.num_pending == 0
     await servable.close()
 
 
 async def test_all_futures_are_done_when_drained(servable: Servable) -> None:
     futures = [servable.submit(call(value, 20_000)) for value in (1.0, 1.0, 2.0)]
-    await asyncio.wait_for(servable.drain(), 10)
+    await asyncio.wait_for(servable.drain(), 60)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert all(each.done() for each in futures)

@@ -104,7 +104,7 @@ async def run(worker: Worker, batch: Batch) -> list[threading.Thread]:
 
     worker.start(batch, done)
     assert bool(calls) == worker.is_inline
-    await asyncio.wait_for(finished.wait(), 20)
+    await asyncio.wait_for(finished.wait(), 60)
     await asyncio.sleep(0.01)
     return calls
 
@@ -159,7 +159,7 @@ async def test_nothing_holds_what_a_batch_gave(maker: Maker) -> None:
     assert isinstance(answer, dict)
     gone = weakref.ref(answer["y"])
     del batch, answer
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while gone() is not None:
             await asyncio.sleep(0.01)
     worker.close()

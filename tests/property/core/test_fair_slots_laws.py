@@ -67,7 +67,7 @@ async def _check(num_slots: int, actions: list[tuple[str, int]]) -> None:
         await check()
     for each in callers:
         each.end.set()
-    await asyncio.wait_for(asyncio.gather(*(each.task for each in callers), return_exceptions=True), 20)
+    await asyncio.wait_for(asyncio.gather(*(each.task for each in callers), return_exceptions=True), 60)
     assert all(each in begun or each.task.cancelled() for each in callers)
     with contextlib.suppress(asyncio.CancelledError):
         async with slots.slot(1):

@@ -79,7 +79,7 @@ async def play(folder: Path, script: list[tuple[Any, ...]]) -> None:
     for name in PARTS:
         if states[name].state is ModelState.UNAVAILABLE and set(PARTS[name]) <= ready:
             assert states[name].reason == "unloaded", "what it is made of is there"
-    await asyncio.wait_for(repository.close(), 20)
+    await asyncio.wait_for(repository.close(), 60)
     assert bench.num_open == 0, "an executable was not closed"
 
 

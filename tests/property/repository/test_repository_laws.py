@@ -74,7 +74,7 @@ async def _play(folder: Path, groups: list[list[tuple[object, ...]]]) -> None:
             results = await asyncio.gather(*(_take(repository, folder, step) for step in group), return_exceptions=True)
             assert all(each is None or isinstance(each, TriuneError) for each in results), results
             _check_laws(repository)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(asyncio.all_tasks()) > 1:
                 await asyncio.sleep(0.001)
         assert bench.num_open == sum(len(dispatcher_of(each).workers) for each in repository.loaded())

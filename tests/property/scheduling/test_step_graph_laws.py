@@ -171,7 +171,7 @@ async def play(
             counted["answered"] += 1
     assert [each.num_open for each in servables] == [0] * len(steps), "a step was left running"
     assert [each.holds.num for each in shelf.models.values()] == [0] * len(steps), "a model is still held"
-    await asyncio.wait_for(ensemble.close(), 10)
+    await asyncio.wait_for(ensemble.close(), 60)
     statistics = ensemble.statistics
     assert statistics.num_pending == 0
     assert statistics.success.count == counted["answered"]

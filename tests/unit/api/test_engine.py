@@ -182,7 +182,7 @@ def test_a_closed_engine_says_so_and_leaves_no_thread(folder: Path) -> None:
     del engine
     gc.collect()
     # A thread that has handed over its result may still be ending.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before, [thread.name for thread in threading.enumerate()]

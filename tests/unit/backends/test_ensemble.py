@@ -53,7 +53,7 @@ async def test_a_request_that_is_under_way_when_the_server_closes_has_an_answer(
     await repository.open()
     x = {"x": np.ones((1, 4), np.float32)}
     futures = [repository.get("e").submit(InferenceRequest("e", x)) for _ in range(8)]
-    await asyncio.wait_for(repository.close(), 20)
+    await asyncio.wait_for(repository.close(), 60)
     for answer in await asyncio.gather(*futures, return_exceptions=True):
         if isinstance(answer, BaseException):
             assert isinstance(answer, UnavailableError)
@@ -89,6 +89,6 @@ async def test_a_request_has_the_time_limit_of_its_ensembles_config(tmp_path: Pa
     with pytest.raises(
         UnavailableError, match="ensemble 'e' did not answer within 0.05 s, and its steps were cancelled"
     ):
-        await asyncio.wait_for(future, 20)
+        await asyncio.wait_for(future, 60)
     assert repository.get("m").statistics.num_pending == 0
     await repository.close()

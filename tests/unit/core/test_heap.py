@@ -21,7 +21,7 @@ def test_what_was_freed_in_small_pieces_is_given_back() -> None:
     kept = [small for _, small in pieces]
     del pieces
     Heap().give_back_soon()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while process.memory_info().rss > before + 50 * MIB:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -17,7 +17,7 @@ def test_one_after_the_other(tmp_path: Path) -> None:
     is_held = threading.Event()
 
     def second() -> None:
-        is_held.wait(20)
+        is_held.wait(60)
         # The holder touches the file oftener than the other loses patience.
         with patient_lock(path, silent_seconds=1.0) as has_it:
             order.append(f"second {has_it}")

@@ -18,7 +18,7 @@ async def test_what_never_ends_takes_no_thread_from_others() -> None:
     never = threading.Event()
     waiting = [asyncio.create_task(in_thread(never.wait)) for _ in range(64)]
     await asyncio.sleep(0)
-    assert await asyncio.wait_for(in_thread(max, 3, 4), 20) == 4
+    assert await asyncio.wait_for(in_thread(max, 3, 4), 60) == 4
     never.set()
     await asyncio.gather(*waiting)
 
@@ -32,7 +32,7 @@ async def test_what_comes_after_it_was_given_up_is_dropped() -> None:
         came.set()
 
     def work() -> int:
-        go_on.wait(20)
+        go_on.wait(60)
         return 7
 
     task = asyncio.create_task(in_thread_or(drop, work))
@@ -68,7 +68,7 @@ async def test_what_comes_too_late_is_dropped_without_a_thread(monkeypatch: pyte
     go_on, dropped = threading.Event(), list[int]()
 
     def work() -> int:
-        go_on.wait(20)
+        go_on.wait(60)
         return 7
 
     task = asyncio.create_task(in_thread_or(dropped.append, work))

@@ -141,7 +141,7 @@ async def test_who_gives_up_costs_nobody_else_and_drain_waits() -> None:
         leaver = servable.stream(call(stream=True, sampling={"max_tokens": 200}))
         await anext(leaver)
         await leaver.aclose()
-        await asyncio.wait_for(servable.drain(), 20)
+        await asyncio.wait_for(servable.drain(), 60)
         await asyncio.sleep(0)
         assert first.done()
         assert second.done()

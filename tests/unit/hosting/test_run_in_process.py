@@ -62,7 +62,7 @@ run_in_process(functools.partial(fragile.load, pathlib.Path({str(tmp_path)!r})),
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", program], env=environment) as caller:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not fragile.pids(tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -20,5 +20,5 @@ def test_killing_a_process_whose_end_was_just_seen_does_nothing(monkeypatch: pyt
         patched.setattr(os, "kill", gone)
         watched.kill()
     watched.kill()
-    assert watched.wait(20) == "was killed by SIGKILL"
+    assert watched.wait(60) == "was killed by SIGKILL"
     watched.kill()

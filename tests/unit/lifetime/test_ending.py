@@ -33,13 +33,13 @@ async def test_the_first_signal_asks_to_stop() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with Ending(600, ended.last_act, leave=ended.leave) as ending:
             os.kill(os.getpid(), number)
-            await asyncio.wait_for(ending.stop.wait(), 10)
+            await asyncio.wait_for(ending.stop.wait(), 60)
     assert ended.code is None
 
 
 def hold(until: threading.Event) -> None:
     """Hold the loop's thread."""
-    assert until.wait(20), "it never came"
+    assert until.wait(60), "it never came"
 
 
 @pytest.mark.parametrize("hold_log", [False, True])
@@ -82,7 +82,7 @@ async def test_a_terminal_that_is_closed_is_no_second_signal() -> None:
     ended = Ended()
     with Ending(600, ended.last_act, leave=ended.leave) as ending:
         os.kill(os.getpid(), signal.SIGHUP)
-        await asyncio.wait_for(ending.stop.wait(), 10)
+        await asyncio.wait_for(ending.stop.wait(), 60)
         os.kill(os.getpid(), signal.SIGHUP)
         assert not ended.came.wait(0.2)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -32,7 +32,7 @@ def heard() -> Iterator[Heard]:
 
 
 def hold_the_loop(heard: Heard) -> None:
-    assert heard.came.wait(20), "nobody said a word"
+    assert heard.came.wait(60), "nobody said a word"
 
 
 async def test_a_hold_is_told_once_with_its_place(heard: Heard) -> None:

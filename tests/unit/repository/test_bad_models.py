@@ -224,7 +224,7 @@ async def test_a_model_whose_folder_is_still_looked_at_is_loading(
 
     def stamp_slowly(*args: object) -> object:
         begun.set()
-        go_on.wait(20)
+        go_on.wait(60)
         return look(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(folder_stamps, "stamp", stamp_slowly)

@@ -36,7 +36,7 @@ async def opened(
     try:
         yield repository
     finally:
-        await asyncio.wait_for(repository.close(), 20)
+        await asyncio.wait_for(repository.close(), 60)
         assert bench.num_open == 0, "an executable was not closed"
 
 
@@ -241,8 +241,8 @@ async def test_what_waits_for_a_batch_waits_no_longer_once_none_can_join(tmp_pat
         if end == "replace":
             put(tmp_path, "second", 7, 7)
         ends = {"unload": repository.unload, "replace": repository.load}
-        await asyncio.wait_for(ends[end]("second") if end in ends else repository.drain(), 20)
-        done, _ = await asyncio.wait(waiting, timeout=20)
+        await asyncio.wait_for(ends[end]("second") if end in ends else repository.drain(), 60)
+        done, _ = await asyncio.wait(waiting, timeout=60)
         assert {each: each.result() for each in done} == waiting
 
 
@@ -252,7 +252,7 @@ def _after(
     inputs: Mapping[str, Array],
     outputs: Sequence[str],
 ) -> dict[str, Array]:
-    assert release.wait(20)
+    assert release.wait(60)
     return run(inputs, outputs)
 
 

@@ -112,7 +112,7 @@ async def test_a_look_ends_when_the_server_does(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(room, "stamp", endless)
 
     def close() -> None:
-        begun.wait(20)
+        begun.wait(60)
         looks.close()
 
     threading.Thread(target=close).start()

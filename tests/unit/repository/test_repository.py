@@ -242,7 +242,7 @@ async def hold(bench: Bench) -> tuple[asyncio.Event, threading.Event]:
 
     def held(*args: object) -> object:
         loop.call_soon_threadsafe(begun.set)
-        assert release.wait(20)
+        assert release.wait(60)
         return run(*args)
 
     executable.run = held
@@ -317,7 +317,7 @@ async def test_a_cancelled_caller_leaves_nothing_half_done(tmp_path: Path) -> No
 
     def wait(path: Path) -> None:
         entered.set()
-        assert release.wait(20)
+        assert release.wait(60)
 
     bench.onnxruntime.on_load = wait
     async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT) as repository:
@@ -353,7 +353,7 @@ async def test_the_loop_goes_on_while_a_few_models_load_at_a_time(tmp_path: Path
         with lock:
             now += 1
             most = max(most, now)
-        assert release.wait(20)
+        assert release.wait(60)
         with lock:
             now -= 1
 
@@ -378,7 +378,7 @@ async def test_loads_that_never_end_block_neither_others_nor_unloads(tmp_path: P
 
     def wait(path: Path) -> None:
         if path.parts[-3].startswith("never"):
-            go_on.wait(20)
+            go_on.wait(60)
 
     bench.onnxruntime.on_load = wait
     options = {"mode": ControlMode.EXPLICIT, "startup_models": ["good"], "clock": clock}
@@ -394,16 +394,16 @@ async def test_loads_that_never_end_block_neither_others_nor_unloads(tmp_path: P
         for _ in range(3):
             clock.advance(5_000_000_000)
             await asyncio.sleep(0.01)
-        await asyncio.wait_for(other, 20)
+        await asyncio.wait_for(other, 60)
         assert await scale_of(repository, "other") == 3
-        await asyncio.wait_for(repository.unload("good"), 20)
+        await asyncio.wait_for(repository.unload("good"), 60)
         # The unload of a model that loads ends its load.
-        await asyncio.wait_for(repository.unload("never0"), 20)
+        await asyncio.wait_for(repository.unload("never0"), 60)
         with pytest.raises(UnavailableError, match="never0.*unloaded meanwhile"):
             await loads[0]
         assert states(repository)["never0", 1] is UNAVAILABLE
         go_on.set()
-        await asyncio.wait_for(asyncio.gather(*loads[1:]), 20)
+        await asyncio.wait_for(asyncio.gather(*loads[1:]), 60)
         await repository.load("never0")
         assert await scale_of(repository, "never0") == 2
         await eventually(lambda: bench.num_open == 7)
@@ -412,11 +412,11 @@ async def test_loads_that_never_end_block_neither_others_nor_unloads(tmp_path: P
 async def test_a_load_that_waits_for_another_is_not_begun_after_an_unload(tmp_path: Path) -> None:
     write_model(tmp_path, "m", v1=affine())
     bench, go_on = Bench(), threading.Event()
-    bench.onnxruntime.on_load = lambda path: go_on.wait(20) and None
+    bench.onnxruntime.on_load = lambda path: go_on.wait(60) and None
     async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT) as repository:
         loads = [asyncio.create_task(repository.load("m")) for _ in range(3)]
         await eventually(lambda: states(repository).get(("m", 1)) is ModelState.LOADING)
-        await asyncio.wait_for(repository.unload("m"), 20)
+        await asyncio.wait_for(repository.unload("m"), 60)
         for load in loads:
             with pytest.raises(UnavailableError, match="unloaded meanwhile"):
                 await load
@@ -429,7 +429,7 @@ async def test_a_load_that_waits_for_another_is_not_begun_after_an_unload(tmp_pa
 async def test_a_load_that_takes_too_long_is_given_up(tmp_path: Path, config: str | None) -> None:
     write_model(tmp_path, "m", config, v1=affine())
     bench, clock, go_on = Bench(), VirtualClock(), threading.Event()
-    bench.onnxruntime.on_load = lambda path: go_on.wait(20) and None
+    bench.onnxruntime.on_load = lambda path: go_on.wait(60) and None
     seconds = 3 if config else 10
     models = ModelSettings(limits=ModelLimits(load_seconds=10))
     async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT, clock=clock, models=models) as repository:
@@ -459,7 +459,7 @@ async def test_a_warm_up_that_never_ends_is_ended(tmp_path: Path) -> None:
     async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT) as repository:
         load = asyncio.create_task(repository.load("never"))
         await eventually(lambda: states(repository).get(("never", 1)) is ModelState.LOADING)
-        await asyncio.wait_for(repository.unload("never"), 20)
+        await asyncio.wait_for(repository.unload("never"), 60)
         with pytest.raises(UnavailableError, match="unloaded meanwhile"):
             await load
         await eventually(lambda: threading.active_count() <= num_threads)
@@ -471,7 +471,7 @@ async def test_polling_goes_on_while_a_load_does_not_end(tmp_path: Path) -> None
 
     def wait(path: Path) -> None:
         if path.parts[-3].startswith("never"):
-            go_on.wait(20)
+            go_on.wait(60)
 
     bench.onnxruntime.on_load = wait
     async with opened(bench, tmp_path, mode=ControlMode.POLL, poll_seconds=1, clock=clock) as repository:
@@ -771,7 +771,7 @@ async def test_whoever_looks_sees_what_was_there_before_and_shares_the_look_with
     def find_when_told(self: Finder) -> object:
         found = find(self)
         threads.append(threading.current_thread())
-        go_on.wait(20)
+        go_on.wait(60)
         return found
 
     async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT) as repository:
@@ -847,11 +847,11 @@ async def test_drain_and_close_know_of_versions_that_retire(tmp_path: Path, chan
         assert not draining.done()
         closing = asyncio.ensure_future(repository.close())
         with pytest.raises(UnavailableError, match="was unloaded"):
-            await asyncio.wait_for(waiting, 20)
+            await asyncio.wait_for(waiting, 60)
         assert not running.done()
         release.set()
         assert float((await running).outputs["y"][0, 0]) == 2
-        await asyncio.wait_for(asyncio.gather(draining, closing, changing), 20)
+        await asyncio.wait_for(asyncio.gather(draining, closing, changing), 60)
         assert bench.num_open == 0
 
 
@@ -863,14 +863,14 @@ async def test_close_while_models_load(tmp_path: Path) -> None:
 
     def wait(path: Path) -> None:
         entered.set()
-        assert release.wait(20)
+        assert release.wait(60)
 
     bench.onnxruntime.on_load = wait
     repository = bench.repository(tmp_path, num_load_threads=1)
     opening = asyncio.ensure_future(repository.open())
     await asyncio.to_thread(entered.wait, 20)
     # It is given up, whatever it does.
-    await asyncio.wait_for(repository.close(), 20)
+    await asyncio.wait_for(repository.close(), 60)
     await opening
     assert not repository.is_open
     assert bench.onnxruntime.loads == []

@@ -40,7 +40,7 @@ class Searching(Doubler):
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         self.threads.append(threading.current_thread())
         if threading.current_thread() is not threading.main_thread():
-            assert self.gate.wait(10)
+            assert self.gate.wait(60)
         if self.pauses_ms:
             self.clock.advance(self.pauses_ms.pop() * MS)
         largest = int(inputs["x"].max())
@@ -70,7 +70,7 @@ async def test_a_batch_that_holds_the_loop_is_the_last_one_there() -> None:
     future = bench.send(500)
     assert not future.done()
     waiting = [bench.send(3), bench.send(4)]
-    answers = await asyncio.wait_for(asyncio.gather(future, *waiting), 10)
+    answers = await asyncio.wait_for(asyncio.gather(future, *waiting), 60)
     assert [float(each.outputs["y"][0, 0]) for each in answers] == [1000, 6, 8]
     loop_thread = threading.current_thread()
     # The first two ran on the loop; the thread repeated the second twice, and ran what came after.
@@ -92,7 +92,7 @@ async def test_a_pause_now_and_then_moves_nobody() -> None:
     for _ in range(30):
         bench.send(2)
     assert not bench.worker.is_inline
-    await asyncio.wait_for(bench.dispatcher.close(), 10)
+    await asyncio.wait_for(bench.dispatcher.close(), 60)
 
 
 async def test_after_a_long_pause_the_model_returns_to_the_loop() -> None:
@@ -103,19 +103,19 @@ async def test_after_a_long_pause_the_model_returns_to_the_loop() -> None:
         assert not bench.worker.is_inline
         future = bench.send(0)
         assert not future.done(), "the batch waits for its turn on the thread"
-        await asyncio.wait_for(future, 10)
+        await asyncio.wait_for(future, 60)
         assert bench.worker.is_inline
         assert bench.send(1).done()
-    await asyncio.wait_for(bench.dispatcher.close(), 10)
+    await asyncio.wait_for(bench.dispatcher.close(), 60)
 
 
 async def test_a_pause_while_the_late_batch_is_repeated_counts_for_nothing() -> None:
     bench = Bench()
     bench.executable.pauses_ms = [300, 300]
     bench.send(0)
-    await asyncio.wait_for(bench.send(0), 10)
+    await asyncio.wait_for(bench.send(0), 60)
     assert bench.worker.is_inline
-    await asyncio.wait_for(bench.dispatcher.close(), 10)
+    await asyncio.wait_for(bench.dispatcher.close(), 60)
 
 
 async def test_the_model_does_not_return_while_a_batch_runs_on_its_thread() -> None:
@@ -127,9 +127,9 @@ async def test_the_model_does_not_return_while_a_batch_runs_on_its_thread() -> N
     await asyncio.sleep(0.05)
     assert not bench.worker.is_inline
     bench.executable.gate.set()
-    await asyncio.wait_for(asyncio.gather(*futures), 10)
+    await asyncio.wait_for(asyncio.gather(*futures), 60)
     assert bench.worker.is_inline
-    await asyncio.wait_for(bench.dispatcher.close(), 10)
+    await asyncio.wait_for(bench.dispatcher.close(), 60)
 
 
 async def test_one_that_fails_late_is_moved_as_well() -> None:
@@ -137,7 +137,7 @@ async def test_one_that_fails_late_is_moved_as_well() -> None:
     future = bench.send(POISON)
     assert not bench.worker.is_inline
     with pytest.raises(InvalidArgumentError, match="poison"):
-        await asyncio.wait_for(future, 10)
+        await asyncio.wait_for(future, 60)
     await bench.dispatcher.close()
 
 

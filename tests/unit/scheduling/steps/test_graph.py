@@ -169,7 +169,7 @@ async def test_an_answer_that_cannot_be_finished(size: int) -> None:
         else:
             with pytest.raises(InvalidArgumentError, match="it is negative"):
                 await future
-    await asyncio.wait_for(ensemble.close(), 10)
+    await asyncio.wait_for(ensemble.close(), 60)
     assert ensemble.statistics.failures[FailureReason.OTHER] == 1
 
 
@@ -191,7 +191,7 @@ async def test_a_model_that_is_not_there_and_a_defect(caplog: pytest.LogCaptureF
     with pytest.raises(InternalError, match=r"in ensemble 'ensemble', unexpected KeyError.*\(step 1, model 'b'\)"):
         await ensemble.submit(call())
     assert "Traceback" in caplog.text
-    await asyncio.wait_for(ensemble.close(), 10)
+    await asyncio.wait_for(ensemble.close(), 60)
     assert [each.holds.num for each in shelf.models.values()] == [0, 0]
 
 
@@ -231,4 +231,4 @@ async def test_a_late_request_fails_and_the_others_go_on() -> None:
     clock.advance(60 * 10**9)
     counted = ensemble.statistics
     assert (counted.success.count, counted.num_pending) == (1, 0)
-    await asyncio.wait_for(ensemble.close(), 10)
+    await asyncio.wait_for(ensemble.close(), 60)

@@ -186,7 +186,7 @@ async def test_async_wrapper(package: Path) -> None:
 
     wrapper = MLModelAsyncWrapper.from_spec_or_path(str(package), weights_dir="")
     await wrapper.load()
-    answer = await asyncio.wait_for(wrapper.predict({"x": X}), 10)
+    answer = await asyncio.wait_for(wrapper.predict({"x": X}), 60)
     np.testing.assert_allclose(answer["y"], expected(X), rtol=2e-2, atol=1e-5)
     plan = await wrapper.retrieve_compute_plan()
     assert plan.model_structure.program is not None
