@@ -67,7 +67,7 @@ def ask(client: tritonclient.http.InferenceServerClient, count: int) -> object:
 
 
 def until_under_way(served: Served) -> None:
-    """Until the model has a request."""
+    """Until a request waits, behind another that runs."""
     while metric(served.metrics, 'nv_inference_pending_request_count{model="slow",version="1"') < 1:
         # Triton's client sends only while its own scheduler runs.
         gevent.sleep(0.02)
@@ -84,8 +84,8 @@ def test_first_interrupt_drains(slow_repository: Path) -> None:
         client = tritonclient.http.InferenceServerClient(served.http, concurrency=2, network_timeout=60)
         late_client = tritonclient.http.InferenceServerClient(served.http)
         late_client.is_server_live()
-        count = int(2000 * 2.0 / seconds_for(client, 2000))
-        under_way = ask(client, count)
+        count = int(2000 * 3.0 / seconds_for(client, 2000))
+        under_way, waiting = ask(client, count), ask(client, 1)
         until_under_way(served)
         served.interrupt()
         while late_client.is_server_ready():
@@ -93,14 +93,15 @@ def test_first_interrupt_drains(slow_repository: Path) -> None:
         with pytest.raises(InferenceServerException, match="stopping"):
             ask(late_client, 1).get_result()  # type: ignore[attr-defined]
         assert not late_client.is_server_ready()
-        assert under_way.get_result().as_numpy("y").shape == (256, 256)  # type: ignore[attr-defined]
+        for each in (under_way, waiting):
+            assert each.get_result().as_numpy("y").shape == (256, 256)  # type: ignore[attr-defined]
         assert served.process.wait(60) == 0
 
 
 def test_second_interrupt_stops_at_once(slow_repository: Path) -> None:
     with serve(slow_repository) as served:
-        client = tritonclient.http.InferenceServerClient(served.http, network_timeout=60)
-        under_way = ask(client, 2**62)
+        client = tritonclient.http.InferenceServerClient(served.http, concurrency=2, network_timeout=60)
+        under_way = [ask(client, 2**62) for _ in range(2)]
         until_under_way(served)
         served.interrupt()
         time.sleep(0.3)
@@ -109,7 +110,7 @@ def test_second_interrupt_stops_at_once(slow_repository: Path) -> None:
         # Had it waited for the request, it would have ended in order, with 0.
         assert served.process.wait(60) == 130
         with pytest.raises(Exception):  # noqa: B017 - the connection broke: which error says so is the client's
-            under_way.get_result()  # type: ignore[attr-defined]
+            under_way[0].get_result()  # type: ignore[attr-defined]
 
 
 def test_what_never_ends_does_not_outlast_the_exit_timeout(slow_repository: Path) -> None:
