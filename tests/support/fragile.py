@@ -1,5 +1,6 @@
 """An executable that dies, hangs or fails as its input says, to be loaded in a worker process."""
 
+import ctypes
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 
 DIE, EXIT, SLEEP, FAIL, REFUSE, PRINT, GO_ON = -1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0
-TAKE, TAKE_ANYWAY, ABORT = -8.0, -9.0, -10.0
+TAKE, TAKE_ANYWAY, ABORT, HOLD = -8.0, -9.0, -10.0, -11.0
 
 TAKEN_BYTES = 512 << 20
 
@@ -49,6 +50,8 @@ class Fragile:
             raise KeyError("x")
         if first == REFUSE:
             raise InvalidArgumentError("x is refused")
+        if first == HOLD:
+            hold_gil(self._folder)
         if first == PRINT:
             print("printed by the model")
             sys.stdout.flush()
@@ -62,6 +65,16 @@ class Fragile:
 
     def close(self) -> None:
         (self._folder / "closed").touch()
+
+
+def hold_gil(folder: Path) -> None:
+    """Hold the GIL for 50 ms, as coremltools' predict does, and then until the pipe `go-on` has a byte."""
+    library = ctypes.PyDLL(None)
+    pipe = os.open(folder / "go-on", os.O_RDWR)
+    (folder / "holding").touch()
+    library.usleep(50_000)
+    library.read(pipe, ctypes.create_string_buffer(1), 1)
+    os.close(pipe)
 
 
 def load(folder: Path) -> Fragile:

@@ -66,6 +66,10 @@ class NoMemoryError(UnavailableError):
         self.what = what
 
 
+class UnitLostError(UnavailableError):
+    """The hardware of a unit is gone, or computes nothing for this process any more; other units can."""
+
+
 def no_memory(what: str, remedy: str = "send it later, or send less at once") -> NoMemoryError:
     """Make the error for memory that could not be allocated for `what`."""
     return NoMemoryError(f"there is not the memory for {what} now; {remedy}")

@@ -63,6 +63,7 @@ class ModelStatistics:
         accounts: the energy on each unit; empty where it is not metered.
         slowdowns: the time of recent batches as a multiple of the best since the load, by unit, where it is known.
         slowed: the units that have slowed down so much that it was logged.
+        lost: the units whose hardware is gone, so that the model is not served there any more, each with the reason.
         verdicts: how far each unit's answers are from those of `cpu` on sample input, also of units that do not serve
             the model because of that.
     """
@@ -86,6 +87,7 @@ class ModelStatistics:
     verdicts: dict[Unit, Verdict] = field(default_factory=dict[Unit, Verdict])
     slowdowns: dict[Unit, float] = field(default_factory=dict[Unit, float])
     slowed: set[Unit] = field(default_factory=set[Unit])
+    lost: dict[Unit, str] = field(default_factory=dict[Unit, str])
     accounts: Mapping[Unit, Account] = field(default_factory=dict[Unit, Account])
     distributions: Distributions | None = None
     has_cache: bool = False

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from triune.core.datatypes import Array
-from triune.core.errors import InternalError, InvalidArgumentError, NoMemoryError, TriuneError
+from triune.core.errors import InternalError, InvalidArgumentError, NoMemoryError, TriuneError, UnitLostError
 from triune.core.printable import printable
+from triune.core.tensors import format_shape
 
 _MAX_CHARACTERS = 600
 _MAX_SHOWN = 8
@@ -24,8 +25,21 @@ _SHAPES = re.compile(
     r"|division by zero|beyond 64 bits",
     re.IGNORECASE,
 )
-_MEMORY = re.compile(r"failed to allocate|unable to allocate|bad_alloc|out of memory", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"failed to allocate|unable to allocate|attempting to allocate|bad_alloc|out ?of ?memory|insufficient memory",
+    re.IGNORECASE,
+)
 _NUM_BYTES = re.compile(r"(?:buffer of size |Unable to allocate )([\d.]+)(?: ([KMGTPE])iB)?")
+# Metal's limit for one buffer is fixed: it is no matter of when a request is sent.
+_LARGEST_BUFFER = re.compile(r"maximum allowed buffer size of (\d+)")
+# What CUDA (errors after which "the process must be terminated and relaunched", by its documentation) and Metal
+# (MTLCommandBufferError, IOGPU) say when a GPU computes nothing more for this process.
+_LOST = re.compile(
+    r"device (?:was |is |has been )?(?:lost|removed)|DeviceRemoved|GPU is lost|no CUDA-capable device"
+    r"|busy or unavailable|illegal memory access|unspecified launch failure"
+    r"|uncorrectable ECC error|hardware stack error|misaligned address|device-side assert",
+    re.IGNORECASE,
+)
 
 # Matches the innermost node: the error of an If also contains that of its body.
 _ONNXRUNTIME_NODE = re.compile(r".*while running (\w+) node\. Name:'(.*)' Status Message: ?", re.DOTALL)
@@ -101,6 +115,19 @@ def run_failure(
     return InvalidArgumentError(f"the model cannot compute these inputs: {said}; send values and shapes that it takes")
 
 
+def lost_unit(error: Exception) -> UnitLostError | None:
+    """Translate a vendor's error which says that a GPU computes nothing more for this process; None for any other.
+
+    Only for libraries whose errors hold no text of a request: what a client sends must not make a unit count as lost.
+    """
+    if not _LOST.search(str(error)):
+        return None
+    return UnitLostError(
+        f"the unit computes nothing for this process any more: {reason_of(error)}; restart the server, and look at the "
+        "system's log"
+    )
+
+
 def node_of(text: str, only_nodes: Mapping[str, str]) -> tuple[str, str, bool]:
     """Parse the text of an error.
 
@@ -134,18 +161,30 @@ def _cut(text: str) -> str:
 
 def _memory_failure(text: str, node: str, said: str, inputs: Mapping[str, Array]) -> TriuneError:
     """The error for a failed allocation: InvalidArgumentError if the request needs more memory than the machine has."""
-    found = _NUM_BYTES.search(text)
+    found, largest = _NUM_BYTES.search(text), _LARGEST_BUFFER.search(text)
+    given = f"{given_values(inputs)}{_given_shapes(inputs)}"
+    if largest is not None:
+        return InvalidArgumentError(
+            f"the model cannot compute these inputs: {said}{given}; send values and shapes whose arrays take at most "
+            f"{largest[1]} bytes each"
+        )
     has_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if found is not None and float(found[1]) * 1024 ** (" KMGTPE".index(found[2] or " ")) > has_bytes:
         return InvalidArgumentError(
-            f"the model cannot compute these inputs: {said}{given_values(inputs)}; this machine has {has_bytes} bytes "
-            "of memory: send values and shapes that take less"
+            f"the model cannot compute these inputs: {said}{given}; this machine has {has_bytes} bytes of memory: send "
+            "values and shapes that take less"
         )
     return NoMemoryError(
-        f"there is not the memory to compute these inputs now: {said}{given_values(inputs)}; send the request later, "
-        "or a smaller one",
+        f"there is not the memory to compute these inputs now: {said}{given}; send the request later, or a smaller one",
         printable(f"{node}{given_values(inputs)}") if node else "",
     )
+
+
+def _given_shapes(inputs: Mapping[str, Array]) -> str:
+    """The shapes of inputs that are too large for `given_values`."""
+    shown = [f"{name} {format_shape(array.shape)}" for name, array in inputs.items() if array.size > _MAX_SHOWN]
+    few = shown[:_MAX_SHOWN_INPUTS]
+    return f" (of shapes {', '.join(few)}{', ...' if len(few) < len(shown) else ''})" if shown else ""
 
 
 def given_values(inputs: Mapping[str, Array]) -> str:

@@ -21,7 +21,7 @@ from triune.config.policy import BatchingPolicy
 from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
 from triune.core.energy import Account
-from triune.core.errors import TriuneError, UnavailableError, defect_of
+from triune.core.errors import TriuneError, UnavailableError, UnitLostError, defect_of
 from triune.core.finishing import Finishing
 from triune.core.power import Power
 from triune.core.preference import UnitPreference
@@ -125,7 +125,7 @@ class Dispatcher:
         """Run a request at once, or queue it: see `Servable.submit`.
 
         Raises:
-            UnavailableError: the queue is full, or the model is being unloaded.
+            UnavailableError: the queue is full, the model is being unloaded, or the hardware of its units is gone.
             InvalidArgumentError: the request names a unit that the model is not served on.
         """
         statistics = self.statistics
@@ -134,6 +134,8 @@ class Dispatcher:
             raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
         unit = self._eligible.unit_of(call.request) if call.request.parameters else None
         mode = self._eligible.mode_of(call.request) if call.request.parameters else None
+        if unit is None and self.statistics.lost:
+            self._eligible.require()
         future = asyncio.get_running_loop().create_future()
         now_ns = self._clock.now_ns()
         if self._direct is not None and self._direct.is_inline:
@@ -324,6 +326,9 @@ class Dispatcher:
 
     def _complete(self, lane: Lane, batch: Batch) -> None:
         lane.end(batch, self._lanes, has_more=bool(self._queue))
+        lost = next((each for each in batch.answers if isinstance(each, UnitLostError)), None)
+        if lost is not None and not lane.is_lost:
+            self._lose(lane, batch, lost)
         if lane.speed is not None and batch.num_executions == 1:
             self._watch_speed(lane, lane.speed, batch)
         self.statistics.record_execution(
@@ -351,6 +356,35 @@ class Dispatcher:
         for task in tasks:
             task.add_done_callback(lambda _: self._answer_in_order(batch, tasks))
         self._answer_in_order(batch, tasks)
+
+    def _lose(self, lane: Lane, batch: Batch, error: UnitLostError) -> None:
+        """Take a lane whose hardware is gone from service. Its requests go to other units, where they may."""
+        unit = lane.worker.runner.unit
+        self._eligible.lose(lane, error)
+        if all(each.is_lost for each in self._lanes if each.worker.runner.unit is unit):
+            self.statistics.lost[unit] = str(error)
+        _log.error("model '%s' leaves '%s': %s", self._name, unit.value, error)
+        for pending in [each for each in self._queue if not self._eligible.lanes_of(each)]:
+            self._queue.remove(pending)
+            self._fail(pending, error, FailureReason.BACKEND)
+        if self._policy.preserve_ordering:
+            # Answers that come later than those after them would not keep the order.
+            return
+        kept: list[tuple[Pending, Answer]] = []
+        for pending, answer in zip(batch.pendings, batch.answers, strict=True):
+            if pending.future.done() or not isinstance(answer, UnitLostError) or not self._try_again(pending):
+                kept.append((pending, answer))
+        batch.pendings, batch.answers = [each for each, _ in kept], [answer for _, answer in kept]
+
+    def _try_again(self, pending: Pending) -> bool:
+        """Queue a request again, if another unit may compute it, and the queue takes it."""
+        if self._is_closed or not self._eligible.lanes_of(pending):
+            return False
+        try:
+            self._queue.push(pending, lambda: request_ns(self._eligible.lanes_of(pending)))
+        except UnavailableError:
+            return False
+        return True
 
     def _watch_speed(self, lane: Lane, speed: SpeedWatch, batch: Batch) -> None:
         unit, statistics = lane.worker.runner.unit, self.statistics

@@ -7,7 +7,7 @@ from triune.arbiter.cost import CostEstimate
 from triune.arbiter.pool import Share, Turn
 from triune.config.policy import MIN_WAITING
 from triune.core.energy import Account, Work
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnitLostError
 from triune.core.power import POWER_PARAMETER, PowerMode, mode_of
 from triune.core.preference import UnitPreference
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest
@@ -39,6 +39,7 @@ class Lane:
         speed: notices that the unit slows down; None if the time of a batch depends on its values.
         running: the running batch; None if the worker is free.
         begun_ns: the time at which the running batch started.
+        is_lost: whether the unit's hardware is gone, so that no batch may start any more.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Lane:
         self.speed = SpeedWatch() if worker.runner.is_steady else None
         self.running: Batch | None = None
         self.begun_ns = 0
+        self.is_lost = False
         self._account = account
         self._turn: Turn | None = None
         self._work: Work | None = None
@@ -73,7 +75,7 @@ class Lane:
     @property
     def is_free(self) -> bool:
         """Whether a batch may start, as far as is known: the worker is free, and the model does not wait for a turn."""
-        return self.running is None and (self.share is None or not self.share.is_blocked)
+        return self.running is None and not self.is_lost and (self.share is None or not self.share.is_blocked)
 
     def take_turn(self, pendings: Sequence[Pending]) -> bool:
         """Whether a batch of these requests may start now. If not, the lane is not free until the model is woken.
@@ -148,10 +150,28 @@ class EligibleLanes:
         preference: leaves out units by the power mode; None leaves out none.
         """
         self._preference = preference
-        self._lanes = lanes
+        self._lost: dict[Unit, UnitLostError] = {}
+        self._lanes = list(lanes)
         self._units = {lane.worker.runner.unit for lane in lanes}
         self._usual = self._units.difference(emulated) or self._units
         self._is_restricted = self._usual != self._units
+
+    def lose(self, lane: Lane, error: UnitLostError) -> None:
+        """Take a lane whose hardware is gone from all requests. Emulated units do not take its place."""
+        lane.is_lost = True
+        self._lanes.remove(lane)
+        unit = lane.worker.runner.unit
+        self._units = {each.worker.runner.unit for each in self._lanes}
+        if unit not in self._units:
+            self._lost[unit] = error
+        self._usual = self._usual & self._units
+        # Requests that name the lost unit may wait.
+        self._is_restricted = True
+
+    def require(self) -> None:
+        """Raise UnitLostError if no unit is left for requests that name none."""
+        if not self._usual:
+            raise next(iter(self._lost.values()))
 
     @property
     def is_restricted(self) -> bool:
@@ -178,6 +198,8 @@ class EligibleLanes:
             if unit.value == name:
                 self._is_restricted = self._is_restricted or len(self._units) > 1
                 return unit
+        if lost := next((error for unit, error in self._lost.items() if unit.value == name), None):
+            raise lost
         raise InvalidArgumentError(
             f"the request's parameter '{UNIT_PARAMETER}' is {name!r}, but model '{request.model}' is served on "
             f"{', '.join(sorted(unit.value for unit in self._units))}; name one of these, or none"
@@ -196,6 +218,8 @@ class EligibleLanes:
         """The lanes that a request may use."""
         if not self.is_restricted:
             return self._lanes
+        if pending.unit is None and not self._usual:
+            return []
         if pending.unit is not None:
             units: Collection[Unit] = (pending.unit,)
         elif self._preference is not None:

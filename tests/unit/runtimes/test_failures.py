@@ -3,8 +3,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
-from triune.runtimes.failures import reason_of, run_failure
+from triune.core.errors import (
+    InternalError,
+    InvalidArgumentError,
+    NoMemoryError,
+    TriuneError,
+    UnavailableError,
+    UnitLostError,
+)
+from triune.runtimes.failures import lost_unit, reason_of, run_failure
 
 NONE: dict[str, Any] = {}
 NODE = "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running {} node. Name:'{}' Status Message: "
@@ -165,3 +172,56 @@ def test_a_reason_is_one_line_without_traces() -> None:
             assert noise not in reason
     assert reason_of(RuntimeError("")) == "RuntimeError"
     assert len(reason_of(RuntimeError("x" * 10_000))) == 600
+
+
+GPU_INPUTS = {"a": np.ones((300, 1), np.float32), "n": np.array([7])}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        (
+            "[metal::malloc] Attempting to allocate 90000 bytes which is greater than the maximum allowed buffer "
+            "size of 80000 bytes.",
+            InvalidArgumentError,
+            r"\(given n = \[7\]\) \(of shapes a \[300,1\]\); send .* whose arrays take at most 80000 bytes",
+        ),
+        (
+            "[malloc] Unable to allocate 400000000000000 bytes.",
+            InvalidArgumentError,
+            r"a \[300,1\].*bytes of memory: send",
+        ),
+        ("[malloc] Unable to allocate 4000 bytes.", NoMemoryError, r"a \[300,1\]\); send the request later"),
+        ("cudaMallocAsync(&data, size, stream) failed: out of memory", NoMemoryError, r"a \[300,1\]"),
+        (
+            "[METAL] Command buffer execution failed: Insufficient Memory "
+            "(00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+            NoMemoryError,
+            r"a \[300,1\]",
+        ),
+    ],
+)
+def test_errors_of_gpus(text: str, kind: type[TriuneError], message: str) -> None:
+    error = run_failure(RuntimeError(text), GPU_INPUTS)
+    assert type(error) is kind
+    with pytest.raises(kind, match=message):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[METAL] Command buffer execution failed: Device was removed "
+        "(0000000b:kIOGPUCommandBufferCallbackErrorDeviceRemoved)",
+        "cudaGraphLaunch failed: an illegal memory access was encountered",
+        "cudaGetDeviceCount failed: no CUDA-capable device is detected",
+        "cudaSetDevice failed: CUDA-capable device(s) is/are busy or unavailable",
+    ],
+)
+def test_a_gpu_that_is_lost(text: str) -> None:
+    error = lost_unit(RuntimeError(text))
+    assert isinstance(error, UnitLostError)
+    assert "computes nothing for this process any more" in str(error)
+    assert lost_unit(RuntimeError("[malloc] Unable to allocate 4000 bytes.")) is None
+    # Of libraries that read texts, an error may hold a client's words.
+    assert not isinstance(run_failure(RuntimeError(text), {}), UnitLostError)

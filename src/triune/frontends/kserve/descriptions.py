@@ -67,7 +67,8 @@ def statistics(models: Sequence[LoadedVersion]) -> Json:
 
 def statistics_with_energy(models: Sequence[LoadedVersion]) -> Json:
     """The same with the field `triune` for each version, which Triton's protocol message has no place for: joules on
-    each unit, or why they are unavailable; units that have slowed down, if any; and how far units are from `cpu`.
+    each unit, or why they are unavailable; units that have slowed down or are lost, if any; and how far units are from
+    `cpu`.
     """
     document = statistics(models)
     for entry, model in zip(document["model_stats"], models, strict=True):
@@ -82,6 +83,8 @@ def statistics_with_energy(models: Sequence[LoadedVersion]) -> Json:
                 energy.append({**unit, "kind": "unavailable", "reason": reason})
         slowed = sorted(unit.value for unit in model.statistics.slowed)
         entry["triune"] = {"energy": energy, **({"slowed_units": slowed} if slowed else {})}
+        if model.statistics.lost:
+            entry["triune"]["lost_units"] = {unit.value: reason for unit, reason in model.statistics.lost.items()}
         if model.statistics.verdicts:
             entry["triune"]["gate"] = [verdict_json(unit, each) for unit, each in model.statistics.verdicts.items()]
     return document

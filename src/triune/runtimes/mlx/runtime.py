@@ -19,7 +19,7 @@ from triune.graph.load import load
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import precision_of
 from triune.hosting.run_limit import beyond
-from triune.runtimes.failures import reason_of, run_failure
+from triune.runtimes.failures import lost_unit, reason_of, run_failure
 from triune.runtimes.mlx.options import OPTION_NAMES, read_precision
 from triune.runtimes.onnx.file import broken_part, read_signature
 
@@ -138,6 +138,8 @@ class _MlxExecutable:
         except TriuneError:
             raise
         except Exception as error:
+            if (lost := lost_unit(error)) is not None:
+                raise lost from error
             if self._run_bytes is not None and (node := getattr(error, "node", "")):
                 raise beyond(self._run_bytes, node) from error
             raise run_failure(error, inputs, is_refusal=isinstance(error, (ValueError, IndexError))) from error

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from support.graphs import model_of
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnitLostError, UnsupportedError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.runtimes.mlx import Mlx
 
@@ -67,3 +67,28 @@ def test_an_array_beyond_the_limit_of_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"ConstantOfShape 'y' takes more than the 4000 bytes of memory"):
         executable.run({"n": np.array([1001])}, ["y"])
     assert executable.run({"n": np.array([1000])}, ["y"])["y"].shape == (1000,)
+
+
+def test_a_run_without_memory_fails_alone(tmp_path: Path) -> None:
+    text = "g (float[n,1] a, float[1,m] b) => (float z) { y = Mul(a, b) z = ReduceMax<keepdims = 0>(y) }"
+    onnx.save(model_of(text, opset=21), tmp_path / "model.onnx")
+    executable = Mlx([GPU]).load(tmp_path / "model.onnx", unit=Unit.GPU, num_threads=1, options={})
+    for size in (3, 10_000_000, 4):
+        inputs = {"a": np.ones((size, 1), np.float32), "b": np.ones((1, size), np.float32)}
+        if size < 10:
+            assert executable.run(inputs, ["z"])["z"] == 1
+            continue
+        message = r"Unable to allocate 400000000000000 bytes \(of shapes a \[10000000,1\], b \[1,10000000\]\)"
+        with pytest.raises(InvalidArgumentError, match=message):
+            executable.run(inputs, ["z"])
+
+
+def test_a_gpu_that_is_lost_is_told_as_such(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executable = Mlx([GPU]).load(path, unit=Unit.GPU, num_threads=1, options={})
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("cudaGraphLaunch failed: an illegal memory access was encountered")
+
+    monkeypatch.setattr(executable, "_function", fail)
+    with pytest.raises(UnitLostError, match="illegal memory access"):
+        executable.run({"x": np.zeros((1, 3), np.float32), "i": np.array([1])}, ["j"])
