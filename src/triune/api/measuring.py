@@ -1,5 +1,6 @@
 """Measures what the runtimes reach on this machine's units: large matrix products, and copies in memory."""
 
+import dataclasses
 import datetime
 import os
 import tempfile
@@ -13,13 +14,16 @@ from typing import Final
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from triune.api.direct.products import here
 from triune.api.models import load
 from triune.core.errors import TriuneError
 from triune.core.units import Presence, Unit
 from triune.hardware.cpu import read_cpu
 from triune.hardware.facts import UnitFacts
 from triune.hardware.figures import Figure, FigureKind
+from triune.hardware.measured import machine_key, save_measured
 from triune.hardware.memory import usable_memory
+from triune.runtimes.described import described_units, measured_folder, with_measured
 
 _SIZE: Final = 2048
 """Rows and columns of each matrix: beyond the caches, and within what the Neural Engine takes."""
@@ -48,6 +52,27 @@ class Measurement:
 
     figures: Mapping[Unit, Mapping[str, Figure]]
     failures: Mapping[Unit, str]
+
+
+def measure_units() -> Sequence[UnitFacts]:
+    """Measure this machine's rates and bandwidth, keep them, and describe its units with them. Takes about a minute.
+
+    The products from which `triune.matmul` chooses a unit are measured, too.
+
+    Raises:
+        OSError: the cache folder cannot be written to.
+    """
+    found = described_units()
+    measured = measure(found)
+    save_measured(measured_folder(), machine_key(found), measured.figures)
+    here().tune()
+    return [_with_failure(each, measured.failures) for each in with_measured(found, measured.figures)]
+
+
+def _with_failure(facts: UnitFacts, failures: Mapping[Unit, str]) -> UnitFacts:
+    if facts.unit not in failures:
+        return facts
+    return dataclasses.replace(facts, unavailable={**facts.unavailable, "products": failures[facts.unit]})
 
 
 def measure(units: Sequence[UnitFacts]) -> Measurement:

@@ -8,7 +8,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triune.api.units import measure_units
 from triune.api.units import units as find_units
 from triune.cli.output import escaped, print_json
 from triune.cli.power import print_power
@@ -45,7 +44,13 @@ def units(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as docs/units.md describes it.")] = False,
 ) -> None:
     """List the compute units: what each is and can do, its figures with their sources, and why one is absent."""
-    found = measure_units() if measure else find_units()
+    if measure:
+        # Its imports take longer than all that is told without it.
+        from triune.api.measuring import measure_units
+
+        found = measure_units()
+    else:
+        found = find_units()
     if as_json:
         print_json(units_json(found))
         return

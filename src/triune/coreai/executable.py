@@ -6,7 +6,6 @@ Apple's library crashes on some errors, so that this should run in a child proce
 import asyncio
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,7 @@ from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 from triune.coreai.images import Image
 from triune.coreai.installed import require_library
+from triune.coreai.system import has_system_runtime
 from triune.graph.state_names import new_state
 from triune.hosting import Limits
 
@@ -135,15 +135,6 @@ class AppleExecutable:
 
 HOST_LIMITS: Final = Limits(run_seconds=600.0)
 """The limits of a host process: Apple's interpreter (1.0.0b3) never returns from some loops."""
-
-
-def has_system_runtime() -> bool:
-    """Whether the system has a Core AI runtime: macOS 27 or later."""
-    if sys.platform != "darwin":
-        return False
-    import platform
-
-    return int(platform.mac_ver()[0].split(".")[0] or 0) >= 27
 
 
 def takes_images() -> bool:

@@ -18,9 +18,9 @@ from triune.core.state import State
 from triune.core.tensors import format_shape
 from triune.core.units import Unit
 from triune.coreai.description import describe
-from triune.coreai.executable import has_system_runtime
 from triune.coreai.interface import Interface, Limits, as_array, to_array
 from triune.coreai.lowering.lower import LADDER, SOURCE_KEY
+from triune.coreai.system import has_system_runtime
 
 if TYPE_CHECKING:
     from triune.coreai.executors import AppleExecutor, RaisedExecutor

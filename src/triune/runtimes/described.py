@@ -14,7 +14,7 @@ from triune.hardware.facts import UnitFacts
 from triune.hardware.figures import Figure
 from triune.hardware.measured import load_measured, machine_key
 from triune.hardware.outputs import read_outputs
-from triune.runtimes.registry import available
+from triune.runtimes.registry import served
 from triune.runtimes.versions import runtimes_by_unit
 
 _MEASURE: Final = "triune units --measure"
@@ -25,10 +25,13 @@ def described_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[U
     """Every unit of this machine, without what was measured here. Takes up to two seconds.
 
     Args:
-        runtimes: the runtimes by backend name; None takes the installed ones, and imports their libraries.
+        runtimes: the runtimes by backend name; None takes the installed ones, without importing their libraries.
     """
     found = describe_units(read_outputs())
-    by_unit = runtimes_by_unit(available([each.status for each in found]) if runtimes is None else runtimes)
+    if runtimes is None:
+        by_unit = runtimes_by_unit(served([each.status for each in found]))
+    else:
+        by_unit = runtimes_by_unit({name: each.units() for name, each in runtimes.items()})
     return [_asked_core_ml(dataclasses.replace(each, runtimes=by_unit[each.unit])) for each in found]
 
 

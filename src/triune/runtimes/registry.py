@@ -2,11 +2,13 @@
 
 import functools
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from triune.core.runtime import Runtime
 from triune.core.units import Unit, UnitStatus
+from triune.coreai.system import has_system_runtime
+from triune.runtimes.served import coreai_units, coreml_units, mlx_units, onnxruntime_units, openvino_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Row:
         distributions: the packages of the library, by their names in a package index. Another version of one may load
             models differently.
         make: creates the runtime, and imports its library.
+        units: the units that it serves, as its own `units` tells: by this machine's units, and by those that the
+            runtimes of the rows above serve. Imports nothing.
         platform: its name in the config's older field `platform`; "" if Triton has none.
         suffixes: the file suffixes that imply this backend if no config names one.
         is_folder: whether these files are folders.
@@ -50,6 +54,7 @@ class Row:
     title: str
     distributions: tuple[str, ...]
     make: Callable[[RuntimeSetup], Runtime]
+    units: Callable[[Sequence[UnitStatus], Collection[Unit]], Sequence[Unit]]
     platform: str = ""
     suffixes: tuple[str, ...] = ()
     is_folder: bool = False
@@ -98,6 +103,7 @@ ROWS: Sequence[Row] = (
         title="ONNX Runtime",
         distributions=("onnxruntime",),
         make=_onnxruntime,
+        units=lambda units, above: onnxruntime_units(),
         platform="onnxruntime_onnx",
         suffixes=(".onnx",),
         is_always_here=True,
@@ -108,6 +114,7 @@ ROWS: Sequence[Row] = (
         title="OpenVINO",
         distributions=("openvino",),
         make=_openvino,
+        units=lambda units, above: openvino_units(units),
         stands_in_for={"onnxruntime": frozenset({Unit.AMX})},
     ),
     Row(
@@ -116,6 +123,7 @@ ROWS: Sequence[Row] = (
         title="MLX",
         distributions=("mlx", "mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13"),
         make=_mlx,
+        units=lambda units, above: mlx_units(units),
         stands_in_for={"onnxruntime": frozenset({Unit.GPU})},
     ),
     Row(
@@ -124,6 +132,7 @@ ROWS: Sequence[Row] = (
         title="coreai-core",
         distributions=("coreai-core",),
         make=_coreai,
+        units=lambda units, above: coreai_units(units, above, has_core_ai=has_system_runtime()),
         platform="coreai",
         suffixes=(".aimodel",),
         is_folder=True,
@@ -135,6 +144,7 @@ ROWS: Sequence[Row] = (
         title="coremltools",
         distributions=("coremltools",),
         make=_coreml,
+        units=lambda units, above: coreml_units(units),
         platform="coreml",
         suffixes=(".mlpackage", ".mlmodelc"),
         is_folder=True,
@@ -160,6 +170,21 @@ def available(
         if row.name not in absent:
             runtimes.append(row.make(RuntimeSetup(units, conversion_bytes, run_bytes, runtimes)))
     return {runtime.name: runtime for runtime in runtimes}
+
+
+def served(units: Sequence[UnitStatus]) -> Mapping[str, Sequence[Unit]]:
+    """The units that each installed runtime serves, as `available` would tell; imports no library.
+
+    Args:
+        units: this machine's units, from `hardware.units.detect_units`.
+    """
+    absent = missing()
+    found: dict[str, Sequence[Unit]] = {}
+    for row in ROWS:
+        if row.name not in absent:
+            above = {unit for each in found.values() for unit in each}
+            found[row.name] = row.units(units, above)
+    return found
 
 
 def missing() -> Mapping[str, str]:

@@ -3,20 +3,19 @@
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 
-from triune.core.runtime import Runtime
 from triune.core.units import Unit
 from triune.hardware.facts import RuntimeVersion
 from triune.runtimes.registry import ROWS, Row
 
 
-def runtimes_by_unit(runtimes: Mapping[str, Runtime]) -> Mapping[Unit, Sequence[RuntimeVersion]]:
+def runtimes_by_unit(served: Mapping[str, Sequence[Unit]]) -> Mapping[Unit, Sequence[RuntimeVersion]]:
     """The runtimes of each unit, the default one first.
 
     Args:
-        runtimes: the runtimes by backend name, from `runtimes.registry.available`.
+        served: the units of each runtime by backend name, from `runtimes.registry.served`.
     """
-    served = {row.name: (_described(row), runtimes[row.name].units()) for row in ROWS if row.name in runtimes}
-    return {unit: [described for described, its in served.values() if unit in its] for unit in Unit}
+    found = {row.name: (_described(row), served[row.name]) for row in ROWS if row.name in served}
+    return {unit: [described for described, its in found.values() if unit in its] for unit in Unit}
 
 
 def _described(row: Row) -> RuntimeVersion:

@@ -7,7 +7,7 @@ import triune
 from support.recorded_machines import recorded
 from triune.api import measuring
 from triune.api.direct.products import Direct
-from triune.api.units import measure_units
+from triune.api.measuring import measure_units
 from triune.core.units import Presence, Unit
 from triune.hardware.describe import describe_units
 from triune.hardware.facts import UnitFacts

@@ -17,14 +17,16 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable, Runtime
 from triune.core.tensors import Signature, TensorSpec
-from triune.core.units import Presence, Unit, UnitStatus
+from triune.core.units import Unit, UnitStatus
 from triune.coreai.description import Description, Function, describe
-from triune.coreai.executable import HOST_LIMITS, AppleExecutable, has_system_runtime
+from triune.coreai.executable import HOST_LIMITS, AppleExecutable
+from triune.coreai.system import has_system_runtime
 from triune.hosting import HostedExecutable
 from triune.runtimes.compiled_cache import CompiledCache, conversion_digest, raising_digest
 from triune.runtimes.coreai.options import FUNCTION, OPTION_NAMES, STATES, Settings, read_settings
 from triune.runtimes.coreai.work import MODEL, convert_in_process, raise_in_process
 from triune.runtimes.onnx.file import read_signature
+from triune.runtimes.served import coreai_units
 
 _ONNX = ".onnx"
 
@@ -68,11 +70,7 @@ class CoreAi:
 
     def units(self) -> Sequence[Unit]:
         """The units of Core AI, if the system has it; those of the ONNX runtimes; and the emulated Neural Engine."""
-        own = (Unit.ANE, Unit.GPU) if self._has_core_ai else ()
-        others = [unit for unit in (Unit.CPU, Unit.AMX) if unit in self._raised]
-        ane = self._statuses.get(Unit.ANE)
-        is_emulated = ane is not None and ane.presence is Presence.EMULATED
-        return (*own, *others, *((Unit.ANE,) if is_emulated and not own else ()))
+        return coreai_units(tuple(self._statuses.values()), self._raised, has_core_ai=self._has_core_ai)
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
         """The signature of an asset's function, or of an ONNX file.

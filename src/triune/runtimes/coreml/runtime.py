@@ -30,6 +30,7 @@ from triune.runtimes.coreml.executables import CompiledExecutable, PackageExecut
 from triune.runtimes.coreml.options import OPTION_NAMES, Settings, read_settings
 from triune.runtimes.coreml.tensors import compiled_signature, signature_of
 from triune.runtimes.onnx.file import read_signature
+from triune.runtimes.served import coreml_units
 
 COMPUTE_UNITS: Mapping[Unit, str] = {Unit.ANE: "CPU_AND_NE", Unit.GPU: "CPU_AND_GPU", Unit.AMX: "CPU_ONLY"}
 """coremltools' name for each unit. All of them include the CPU, for operations that the unit does not support."""
@@ -74,14 +75,8 @@ class CoreMl:
         self._run_bytes = run_bytes
 
     def units(self) -> Sequence[Unit]:
-        """The units: those of Core ML on this machine, or the emulated Neural Engine if there is no Core ML; then
-        the CPU.
-        """
-        if self._is_present(Unit.ANE):
-            return (*(unit for unit in COMPUTE_UNITS if self._is_present(unit)), Unit.CPU)
-        ane = self._statuses.get(Unit.ANE)
-        is_emulated = ane is not None and ane.presence is Presence.EMULATED
-        return (Unit.ANE, Unit.CPU) if is_emulated else (Unit.CPU,)
+        """The units of Core ML, or the emulated Neural Engine; then the CPU."""
+        return coreml_units(tuple(self._statuses.values()))
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
         """The signature of a package's function, or of an ONNX file without its optional inputs.

@@ -14,7 +14,7 @@ from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedErr
 from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
-from triune.core.units import Presence, Unit, UnitStatus
+from triune.core.units import Unit, UnitStatus
 from triune.graph.load import load
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import precision_of
@@ -22,6 +22,7 @@ from triune.hosting.run_limit import beyond
 from triune.runtimes.failures import lost_unit, reason_of, run_failure
 from triune.runtimes.mlx.options import OPTION_NAMES, read_precision
 from triune.runtimes.onnx.file import broken_part, read_signature
+from triune.runtimes.served import mlx_units
 
 if TYPE_CHECKING:
     from triune.metal.function import Function
@@ -49,8 +50,7 @@ class Mlx:
 
     def units(self) -> Sequence[Unit]:
         """`gpu`, if the machine has one or emulates it."""
-        status = self._statuses.get(Unit.GPU)
-        return (Unit.GPU,) if status is not None and status.presence is not Presence.ABSENT else ()
+        return mlx_units(tuple(self._statuses.values()))
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
         """Read the signature of an ONNX file; the options do not affect it. Raises as `read_signature` does."""

@@ -31,6 +31,7 @@ from triune.runtimes.onnxruntime.many_strings import host_many_strings
 from triune.runtimes.onnxruntime.memory import RunMemory, own_arena
 from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, NO_LOG, run_options_of, session_options_of
 from triune.runtimes.onnxruntime.source import source_of
+from triune.runtimes.served import onnxruntime_units
 
 # onnxruntime has no type hints. The protocols below describe the parts of it that are used.
 _library: Any = onnxruntime_library()
@@ -80,7 +81,7 @@ class OnnxRuntime:
 
     def units(self) -> Sequence[Unit]:
         """Only the CPU."""
-        return (Unit.CPU,)
+        return onnxruntime_units()
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
         """Read the signature of an ONNX file; the options do not affect it. Raises as `read_signature` does."""

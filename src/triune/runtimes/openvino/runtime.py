@@ -18,7 +18,7 @@ from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedE
 from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
-from triune.core.units import Presence, Unit, UnitStatus
+from triune.core.units import Unit, UnitStatus
 from triune.graph.by_values import by_values
 from triune.graph.crash_risk import fault_in
 from triune.graph.faults import OPENVINO_FAULTS
@@ -29,6 +29,7 @@ from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import broken_part, read_signature
 from triune.runtimes.openvino.library import library
 from triune.runtimes.openvino.options import OPTION_NAMES, Settings, read_settings
+from triune.runtimes.served import openvino_units
 
 _ELEMENT_TYPES = {
     DataType.BOOL: "boolean",
@@ -75,8 +76,7 @@ class OpenVino:
 
     def units(self) -> Sequence[Unit]:
         """`amx`, if this CPU has it, then `cpu`."""
-        amx = self._statuses.get(Unit.AMX)
-        return (Unit.AMX, Unit.CPU) if amx is not None and amx.presence is Presence.PRESENT else (Unit.CPU,)
+        return openvino_units(tuple(self._statuses.values()))
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
         """Read the signature of an ONNX file, without optional inputs: OpenVINO compiles their defaults into the model.
