@@ -8,6 +8,8 @@ SYSTEM := $(shell uname -s)-$(shell uname -m)
 EXTRAS := coreml$(comma)engine$(if $(filter %-x86_64,$(SYSTEM)),$(comma)openvino)$(if $(filter Linux-x86_64 Darwin-arm64,$(SYSTEM)),$(comma)coreai$(comma)mlx)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Tests with generated examples that stand outside of tests/property.
+LAWS := $(addprefix tests/,unit/engine/test_moving.py unit/zoo/test_torch_checkpoint.py protocol/test_http_fuzz.py)
 TYPES := $(BIN)/pyright
 DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
@@ -34,10 +36,11 @@ lint: .venv/develop
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-# The conformance suites whole (about an hour); `make test` runs fixed samples of them. With PyTorch, which `make torch`
-# installs, almost twice as many of coremltools' own tests run, and it takes another hour.
+# The conformance suites whole (about an hour), and the laws with four times as many examples, by new seeds; `make test`
+# runs fixed samples of both. With PyTorch, which `make torch` installs, almost twice as many of coremltools' own tests
+# run, and it takes another hour.
 conformance: .venv/develop
-	$(BIN)/python -m pytest --whole tests/conformance
+	$(BIN)/python -m pytest --whole tests/conformance tests/property $(LAWS)
 
 torch: .venv/develop
 	$(PIP) --group torch

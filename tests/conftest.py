@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from support.examples import load_profile
 from triune.zoo.packages import PackageCache
 from triune.zoo.repository import build_repository
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--whole", action="store_true", help="run the conformance suites whole, not their fixed samples")
+    parser.addoption("--whole", action="store_true", help="run suites whole, not their fixed samples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    load_profile(is_whole=config.getoption("--whole"))
 
 
 @pytest.hookimpl(trylast=True)

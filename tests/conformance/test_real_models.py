@@ -48,9 +48,11 @@ def test_normalized_and_narrowed_models_compute_the_same(models: Path, name: str
 
 @pytest.mark.parametrize("precision", ["source", "bf16", "fp16"])
 @pytest.mark.parametrize("name", NAMES)
-def test_mlx_computes_what_onnx_runtime_does(models: Path, name: str, precision: str) -> None:
+def test_mlx_computes_what_onnx_runtime_does(models: Path, name: str, precision: str, stride: int) -> None:
     if reason := missing().get("mlx"):
         pytest.skip(reason)
+    if stride > 1 and precision != "source" and name not in ("minilm", "silero_vad"):
+        pytest.skip("make conformance compares all models in all precisions")
     path = models / name / "1" / "model.onnx"
     executable = Mlx([UnitStatus(Unit.GPU, Presence.EMULATED, reason="for a test")]).load(
         path, unit=Unit.GPU, num_threads=1, options={"mlx.precision": precision}

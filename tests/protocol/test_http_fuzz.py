@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.hand_server import HandServer
 from support.http_thread import serve_in_thread
 from support.wire import VECTOR, binary_infer, get, infer, post
@@ -68,7 +69,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damaged(), st.lists(st.integers(0, 400), max_size=3))
 def test_damage_is_never_a_defect(port: int, caplog: pytest.LogCaptureFixture, data: bytes, cuts: list[int]) -> None:
     received = b""

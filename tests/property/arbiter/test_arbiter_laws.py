@@ -1,9 +1,9 @@
 """Whatever models do in whatever order: nobody waits while there is room, and every turn ends."""
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from support.examples import examples
 from triune.arbiter.arbiter import Arbiter
 from triune.arbiter.pool import PATIENCE_NS, Share, Turn
 from triune.core.clock import VirtualClock
@@ -91,4 +91,4 @@ class Models(RuleBasedStateMachine):
 
 
 TestModels = Models.TestCase
-TestModels.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestModels.settings = examples(100, stateful_step_count=30)

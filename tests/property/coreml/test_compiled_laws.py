@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from property.coreml.test_package_laws import _EDITS, _edited, _programs
 from support.compiled_models import core_data
+from support.examples import examples
 from support.mil_models import ct
 from triune.core.errors import InternalError, TriuneError
 from triune.coreml.mil import DType
@@ -58,7 +59,7 @@ def _outcome_of(work: Callable[[], Any]) -> str:
     return ""
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(which=st.integers(0, 2), edits=_EDITS)
 def test_a_spoiled_text_is_refused_or_read(
     compiled: list[tuple[str, bytes, bytes]], which: int, edits: list[tuple[str, int, int]]
@@ -67,7 +68,7 @@ def test_a_spoiled_text_is_refused_or_read(
     assert _outcome(_edited(text.encode(), edits), weights) != "no message"
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(which=st.integers(0, 2), at=st.lists(st.tuples(st.integers(0, 2**20), st.sampled_from(_WORDS)), max_size=4))
 def test_words_in_the_wrong_place(
     compiled: list[tuple[str, bytes, bytes]], which: int, at: list[tuple[int, str]]
@@ -79,13 +80,13 @@ def test_words_in_the_wrong_place(
     assert _outcome(" ".join(words).encode(), weights) != "no message"
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(st.sampled_from(_WORDS), max_size=200))
 def test_any_words(words: list[str]) -> None:
     assert _outcome(" ".join(words).encode(), b"").startswith("'model.mil'")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(which=st.integers(0, 2), edits=_EDITS)
 def test_a_spoiled_description_is_refused_or_read(
     compiled: list[tuple[str, bytes, bytes]], which: int, edits: list[tuple[str, int, int]], tmp_path: Path
@@ -99,7 +100,7 @@ def test_a_spoiled_description_is_refused_or_read(
     assert _outcome_of(lambda: raise_function(read_package(folder))) != "no message"
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.sampled_from([DType.FP16, DType.FP32, DType.FP64, DType.BF16, DType.INT8, DType.UINT16, DType.UINT64]),
     st.binary(min_size=64, max_size=64),

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from contract.coreml import elementwise, layers, shapes, weights
+from support.examples import examples
 from support.mil_programs import make_package
 from triune.core.errors import TriuneError
 from triune.coreml.interpreter import Interpreter
@@ -49,7 +50,7 @@ def with_constant(package: Package, at: int, array: Array, dtype: DType) -> Pack
     return dataclasses.replace(package, program=Program({function.name: changed}))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(400, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, len(CASES) - 1), st.integers(0, 20), st.sampled_from(STRANGE))
 def test_strange_parameters_give_an_answer_or_a_typed_error(
     case: int, which: int, strange: tuple[Array, DType]

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.mil_programs import make_specification, mb
 from triune.core.errors import InternalError, TriuneError
 from triune.coreml.package import read_specification
@@ -90,7 +91,7 @@ def _outcome(specification: bytes, weights: bytes) -> str:
     return ""
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(which=st.integers(0, 2), edits=_EDITS)
 def test_a_spoiled_specification_is_refused_or_read(
     programs: list[tuple[bytes, bytes]], which: int, edits: list[tuple[str, int, int]]
@@ -102,7 +103,7 @@ def test_a_spoiled_specification_is_refused_or_read(
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < _MOST_MEMORY_BYTES
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(which=st.integers(0, 2), edits=_EDITS)
 def test_spoiled_weights_are_refused_or_read(
     programs: list[tuple[bytes, bytes]], which: int, edits: list[tuple[str, int, int]]
@@ -111,7 +112,7 @@ def test_spoiled_weights_are_refused_or_read(
     assert _outcome(specification, _edited(weights, edits)) != "no message"
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused_or_read(data: bytes) -> None:
     assert _outcome(data, data) not in ("", "no message")

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from support.examples import examples
 from support.scripted import VOCAB, ScriptedDecoder
 from triune.core.clock import VirtualClock
 from triune.core.decoder import DecoderStep
@@ -77,7 +78,7 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(requests, min_size=1, max_size=12), st.integers(1, 24), st.booleans())
 def test_sequences_read_only_what_their_adapter_computed(asked: list[Asked], step_tokens: int, guesses: bool) -> None:
     digests = {name: name.encode() for name in NAMES if name is not None}

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from numpy.typing import NDArray
 
+from support.examples import examples
 from support.scripted import EOS, VOCAB, ScriptedDecoder, byte_tokenizer
 from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array
@@ -214,5 +214,5 @@ class Engines(RuleBasedStateMachine):
                 assert pool.num_free + pool.num_used + pool.num_cached == pool.num_blocks
 
 
-Engines.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+Engines.TestCase.settings = examples(50, stateful_step_count=40)
 TestEngines = Engines.TestCase

@@ -4,9 +4,10 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.scripted import ScriptedDecoder, scripted_engine
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
@@ -85,7 +86,7 @@ async def answers(engine_clients: list[Client], step_tokens: int, sequences: int
         return await asyncio.wait_for(asyncio.gather(*map(read, engine_clients)), 60)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(clients(), min_size=1, max_size=8), st.integers(1, 20), st.integers(1, 8))
 def test_each_client_reads_its_own_answers(asked: list[Client], step_tokens: int, sequences: int) -> None:
     found = asyncio.run(answers(asked, step_tokens, sequences))

@@ -6,9 +6,10 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.gguf_files import llama_metadata, llama_tensors, write_gguf
 from triune.core.errors import TriuneError
 from triune.engine.weights import open_checkpoint
@@ -60,7 +61,7 @@ _CHANGES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1,
 
 
 @given(changes=_CHANGES, in_head=st.booleans(), cut=st.none() | st.floats(0, 1), mode=st.sampled_from(_MODES))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_changed_files(
     content: bytes, tmp_path: Path, changes: list[tuple[float, int]], in_head: bool, cut: float | None, mode: Inexact
 ) -> None:

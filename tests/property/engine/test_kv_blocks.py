@@ -1,9 +1,9 @@
 """Whatever sequences do, the pool's laws hold, and each sequence finds its own tokens in its blocks."""
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
+from support.examples import examples
 from triune.engine.kv.hashes import BlockHash, block_hashes, root_hash
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.kv.table import BlockTable
@@ -103,5 +103,5 @@ class Sequences(RuleBasedStateMachine):
             assert content[: len(each.tokens)] == each.tokens
 
 
-Sequences.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Sequences.TestCase.settings = examples(60, stateful_step_count=40)
 TestSequences = Sequences.TestCase

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from numpy.typing import NDArray
 
 from property.engine.test_scheduler import BLOCK_SIZE, NUM_BLOCKS, STOP, VOCABULARY, Decoder, answer_alone
+from support.examples import examples
 from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array
 from triune.core.decoder import DecoderStep, best_tokens
@@ -200,7 +200,7 @@ class Engine(RuleBasedStateMachine):
         assert self.decoder.most_begun <= 3, "two, and one whose sequences were cancelled"
 
 
-Engine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Engine.TestCase.settings = examples(60, stateful_step_count=40)
 TestEngine = Engine.TestCase
 
 

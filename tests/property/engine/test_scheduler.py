@@ -3,10 +3,10 @@
 import zlib
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from support.examples import examples
 from triune.core.clock import VirtualClock
 from triune.core.decoder import DecoderStep, LogitsOnHost
 from triune.engine.choosing import choose
@@ -146,5 +146,5 @@ class Engine(RuleBasedStateMachine):
         self.scheduler.check()
 
 
-Engine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Engine.TestCase.settings = examples(60, stateful_step_count=40)
 TestEngine = Engine.TestCase

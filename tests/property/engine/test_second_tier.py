@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from property.engine.test_scheduler import BLOCK_SIZE, NUM_BLOCKS, STOP, VOCABULARY, Decoder, answer_alone
+from support.examples import examples
 from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array
 from triune.engine.core import EngineCore
@@ -38,7 +39,7 @@ class BlockDecoder(Decoder):
 prompts = st.lists(st.integers(0, 1), min_size=1, max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     runs=st.lists(
         st.lists(st.tuples(prompts, st.integers(1, 6), st.integers(0, 3), st.booleans()), max_size=8),

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from property.engine.test_structured import EOS, VOCAB, RandomDecoder, constraints, parameters, run
+from support.examples import examples
 from support.scripted import ScriptedDecoder, byte_tokenizer
 from triune.core.clock import VirtualClock
 from triune.core.decoder import DecoderStep
@@ -93,7 +94,7 @@ def compiler() -> Iterator[ConstraintCompiler]:
     compiler.close()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     asked=st.lists(
         st.tuples(
@@ -130,7 +131,7 @@ def test_right_guesses_save_steps(compiler: ConstraintCompiler) -> None:
     assert num_right < num_plain / 3
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     asked=st.lists(
         st.tuples(
@@ -187,7 +188,7 @@ class Reciting(ScriptedDecoder):
         return logits[step.logits_indices]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     prompts=st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=20), min_size=1, max_size=3),
     errors=st.frozensets(st.integers(0, 50), max_size=1),

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import jsonschema_rs
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from support.examples import examples
 from support.scripted import EOS, VOCAB, ScriptedDecoder, byte_tokenizer
 from triune.core.clock import VirtualClock
 from triune.core.decoder import DecoderStep
@@ -101,7 +102,7 @@ constraints = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     asked=st.lists(st.tuples(constraints, parameters, st.integers(0, 12)), min_size=1, max_size=5),
     free=parameters,

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import orjson
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from support.examples import examples
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceResponse
@@ -154,7 +155,7 @@ def test_a_request_and_its_response_come_back(tensors: dict[str, Array], data: s
     assert binary == b""
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.binary(max_size=200), st.none() | st.integers(0, 300))
 def test_no_body_raises_anything_but_a_typed_error(body: bytes, header_bytes: int | None) -> None:
     try:
@@ -202,7 +203,7 @@ REQUEST = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(REQUEST, st.binary(max_size=30))
 def test_no_document_raises_anything_but_a_typed_error(document: Any, raw: bytes) -> None:
     header = json.dumps(document).encode()

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from support.examples import examples
 from triune.graph.inference import infer_shapes
 from triune.graph.load import require_valid
 from triune.graph.split import Piece, split
@@ -147,7 +148,7 @@ def run_pieces(pieces: Sequence[Piece], given: dict[str, NDArray[Any]], outputs:
 
 
 @given(models(), st.data())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_pieces_give_what_the_whole_gives(model: ModelProto, data: st.DataObject) -> None:
     count = len(model.graph.node)
     units = data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
@@ -164,7 +165,7 @@ def test_pieces_give_what_the_whole_gives(model: ModelProto, data: st.DataObject
 
 
 @given(models(), st.data())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_each_piece_is_a_valid_model_and_each_node_is_in_one(model: ModelProto, data: st.DataObject) -> None:
     count = len(model.graph.node)
     borders = sorted(data.draw(st.sets(st.integers(1, count - 1))))

@@ -4,9 +4,10 @@ import itertools
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.examples import examples
 from triune.planning.placement import (
     PathCosts,
     place_cheapest,
@@ -43,7 +44,7 @@ def all_paths(costs: PathCosts) -> list[list[int]]:
 
 
 @given(path_costs())
-@settings(max_examples=100)
+@examples(100)
 def test_the_fastest_is_the_least_of_all(costs: PathCosts) -> None:
     assert costs.total(place_fastest(costs)) == min(map(costs.total, all_paths(costs)))
 
@@ -68,7 +69,7 @@ def test_higher_costs_give_no_faster_plan(costs: PathCosts, data: st.DataObject)
 
 
 @given(st.data())
-@settings(max_examples=100)
+@examples(100)
 def test_the_cheapest_within_a_limit_is_the_least_of_all(data: st.DataObject) -> None:
     num_ops, num_units = data.draw(st.integers(1, 5)), data.draw(st.integers(1, MOST_UNITS))
     time = data.draw(path_costs(num_ops, num_units))
@@ -87,7 +88,7 @@ def test_the_cheapest_within_a_limit_is_the_least_of_all(data: st.DataObject) ->
 
 
 @given(path_costs())
-@settings(max_examples=100)
+@examples(100)
 def test_a_pipeline_has_the_fastest_slowest_segment(costs: PathCosts) -> None:
     def is_pipeline(path: list[int]) -> bool:
         units = [unit for unit, _ in itertools.groupby(path)]

@@ -6,10 +6,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.ensembles import chain, write_ensemble
+from support.examples import examples
 from support.repositories import Bench, affine, write_model
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceRequest
@@ -38,7 +39,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(script=actions)
 def test_what_is_made_of_others_serves_if_they_do(script: list[tuple[Any, ...]]) -> None:
     with TemporaryDirectory() as folder:

@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable
 
 from google.protobuf import json_format, text_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.repositories import Bench
 from triune.config.batching import translate_batching
 from triune.config.honour import hints_without_effect, refuse_unsupported
@@ -46,7 +47,7 @@ def test_bytes_give_a_message_or_a_typed_error(content: bytes) -> None:
     assert not error or error.startswith("c:")
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(_TOKENS)
 def test_near_configs_give_a_message_or_an_error_with_a_place(tokens: list[str]) -> None:
     content = " ".join(tokens).encode(errors="surrogatepass")
@@ -64,7 +65,7 @@ def test_text_is_json_of_a_config_or_a_typed_error(content: str) -> None:
     assert not error or error.startswith("c:")
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.dictionaries(_WORDS, _JSON, max_size=5))
 def test_any_json_gives_a_message_or_a_typed_error(value: dict[str, object]) -> None:
     error = _outcome(lambda: parse_json(json.dumps(value), "c"))
@@ -124,7 +125,7 @@ _configs = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(_configs)
 def test_settings_give_a_sound_policy_and_placement_or_a_typed_error(value: dict[str, object]) -> None:
     message = json_format.ParseDict(value, ModelConfig())

@@ -5,9 +5,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.hand import dispatcher_of
 from support.repositories import Bench, affine, write_model
 from triune.core.errors import TriuneError
@@ -84,7 +85,7 @@ async def _play(folder: Path, groups: list[list[tuple[object, ...]]]) -> None:
     assert repository.loaded() == []
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.lists(_steps, min_size=1, max_size=4), max_size=12))
 def test_what_is_ready_answers_and_nothing_leaks(groups: list[list[tuple[object, ...]]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -3,9 +3,10 @@
 import asyncio
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.hand import POISON, Bench
 from triune.config.policy import QueuePolicy, TimeoutAction
 from triune.core.errors import TriuneError, UnavailableError
@@ -48,7 +49,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(policy=policies, num_workers=st.integers(1, 3), script=steps)
 def test_books_balance(policy: dict[str, Any], num_workers: int, script: list[tuple[Any, ...]]) -> None:
     asyncio.run(play(policy, num_workers, script))

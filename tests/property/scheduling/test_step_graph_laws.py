@@ -5,9 +5,10 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.steps import Shelf, fp32, graph, on_shelf, step
 from triune.config.ensemble.steps import Step
 from triune.core.errors import InternalError, TriuneError, UnavailableError
@@ -98,7 +99,7 @@ def expected(steps: list[Step], value: float) -> Mapping[str, float]:
     return tensors
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(shape=graphs(), script=scripts, limit=st.integers(0, 2))
 def test_every_request_gets_its_own_answer(
     shape: tuple[list[Step], list[str], list[bool]], script: list[tuple[Any, ...]], limit: int

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.scripted import EOS, VOCAB, ScriptedDecoder, scripted_engine
 from triune.core.errors import (
     AlreadyExistsError,
@@ -362,7 +363,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.sampled_from(sorted(parts()[0])),
     st.none() | st.sampled_from(["type", "shapes", "seed", "top_k", "logit_bias"]),
@@ -378,7 +379,7 @@ def test_heads_of_any_values_are_read_or_refused(name: str, inner: str | None, v
         decode(written(head, body))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_a_changed_byte_is_found(place: int, mask: int) -> None:
     data = bytearray(b"".join(encode(answer())))

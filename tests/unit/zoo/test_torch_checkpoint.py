@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.examples import examples
 from triune.core.errors import InvalidArgumentError
 from triune.zoo import torch_checkpoint
 from triune.zoo.torch_checkpoint import read_checkpoint
@@ -289,7 +290,7 @@ def test_every_cut_is_refused(write: Write) -> None:
             read_checkpoint(content[:length])
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(data=st.data())
 def test_no_bytes_do_anything_else(data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -77,7 +77,7 @@ def test_greedy_answers_are_the_same_bits_in_any_company(cache_type: CacheType) 
     )
     rng = np.random.default_rng(1)
     shared = rng.integers(0, 40_000, 40).tolist()
-    prompts = [[*shared[: 40 * (at % 2)], *rng.integers(0, 40_000, 1 + 3 * at).tolist()] for at in range(12)]
+    prompts = [[*shared[: 40 * (at % 2)], *rng.integers(0, 40_000, 1 + 6 * at).tolist()] for at in range(6)]
 
     def engine(num_blocks: int, *, guesses: bool = False, **limits: int) -> EngineCore:
         decoder.allocate(num_blocks)
@@ -85,7 +85,7 @@ def test_greedy_answers_are_the_same_bits_in_any_company(cache_type: CacheType) 
         return EngineCore(decoder, 49_152, MonotonicClock(), SchedulerLimits(**limits), proposer)
 
     def answers(core: EngineCore, texts: list[list[int]]) -> list[list[object]]:
-        sequences = [core.add(each, GREEDY, Ending(10)) for each in texts]
+        sequences = [core.add(each, GREEDY, Ending(6)) for each in texts]
         samples: dict[Sequence, list[object]] = {each: [] for each in sequences}
         while not core.is_idle:
             for sequence, sample in core.step():
@@ -93,7 +93,7 @@ def test_greedy_answers_are_the_same_bits_in_any_company(cache_type: CacheType) 
         return [samples[each] for each in sequences]
 
     alone = [answers(engine(64), [prompt])[0] for prompt in prompts]
-    assert all(len(each) == 10 for each in alone)
+    assert all(len(each) == 6 for each in alone)
     assert answers(engine(64), prompts) == alone, "together, sharing what they have in common"
     again = engine(64)
     answers(again, prompts)
