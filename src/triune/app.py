@@ -25,6 +25,7 @@ from triune.frontends.limits import Limits
 from triune.frontends.metrics import MetricsServer
 from triune.frontends.openai import openai_routes
 from triune.frontends.playground import playground_routes
+from triune.frontends.playground.machine import PageMachine
 from triune.frontends.routes import ApiRoute
 from triune.frontends.short import ShortLimits
 from triune.hardware.battery import read_battery
@@ -155,6 +156,7 @@ async def _serve(
             send_seconds=limits.send_seconds,
             connections=limits.connections,
         )
+        page = PageMachine(repository.units, server.power, energy) if settings.has_playground else None
         front_ends = (
             HttpServer(
                 server,
@@ -165,7 +167,7 @@ async def _serve(
                 offload=offload,
                 is_port_shared=at.is_http_shared,
                 rules=settings.access.http,
-                more_routes=lambda bodies: routes_beside(server, bodies, offload, settings.has_playground),
+                more_routes=lambda bodies: routes_beside(server, bodies, offload, page),
             ),
             GrpcServer(
                 server,
@@ -222,18 +224,18 @@ async def _serve(
         ending.drained()
 
 
-def routes_beside(server: Server, bodies: BodyReader, offload: Offload, has_page: bool) -> list[ApiRoute]:
+def routes_beside(server: Server, bodies: BodyReader, offload: Offload, page: PageMachine | None) -> list[ApiRoute]:
     """Make the routes of the HTTP port beside KServe's: Anthropic's and OpenAI's APIs, and the page.
 
     Args:
         server: the server.
         bodies: reads and parses request bodies.
         offload: the threads that encode large answers.
-        has_page: whether the server has the page for browsers.
+        page: what the page for browsers shows of the machine; None for a server without that page.
     """
     # OpenAI's routes answer every path below /v1, so they come last.
     apis = [*anthropic_routes(server, bodies), *openai_routes(server, bodies, offload)]
-    return [*apis, *(playground_routes(server) if has_page else ())]
+    return [*apis, *(playground_routes(server, page) if page is not None else ())]
 
 
 def _within_descriptors(limits: Limits, ports: Sequence[int | None]) -> tuple[Limits, Limits]:

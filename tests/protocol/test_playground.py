@@ -93,6 +93,11 @@ def test_the_list_of_models_asks_for_a_key(keyed: Served) -> None:
     assert (broken["name"], broken["state"]) == ("broken", "UNAVAILABLE")
     assert "not an ONNX model" in broken["reason"]
     assert "units" not in broken
+    machine = document["machine"]
+    assert machine["power"]["mode"] == "balanced"
+    assert [each["unit"] for each in machine["units"]] == ["cpu", "amx", "gpu", "ane"]
+    assert machine["units"][0]["models"] == 1
+    assert machine["units"][0]["power"]["kind"] in ("measured", "estimated", "unavailable")
 
 
 def test_it_can_be_left_out(folder: Path) -> None:

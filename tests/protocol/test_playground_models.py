@@ -98,3 +98,12 @@ def test_on_a_phone(browser: Browser, real_models: Served, tmp_path: Path) -> No
         page.get_by_role("link", name="Models").click()
         expect(page.get_by_role("row").filter(has_text="efficientnet_lite0")).to_contain_text("images")
         assert fits(page)
+
+
+def test_the_units_of_the_machine_are_shown(page: Page) -> None:
+    page.get_by_role("link", name="Models").click()
+    rows = page.locator("#units-rows tr")
+    expect(rows).to_have_count(4)
+    expect(rows.first).to_contain_text("cpu present")
+    expect(rows.first.locator("[data-label=Power]")).to_have_text(re.compile(r"^(unavailable|\d+\.\d W.*)$"))
+    expect(page.locator("#units-mode")).to_have_text("power mode balanced")

@@ -9,6 +9,7 @@ from triune.core.statistics import ModelStatistics
 from triune.engine.encoder_servable import EncoderServable
 from triune.engine.servable import TextServable
 from triune.engine.speech.servable import SpeechServable
+from triune.frontends.playground.machine import PageMachine, describe_machine
 from triune.protos.model_config_pb2 import ModelInput
 from triune.repository.model import IndexEntry
 from triune.scheduling.models import LoadedVersion
@@ -42,8 +43,10 @@ class PlaygroundModels(Protocol):
         ...
 
 
-async def overview(models: PlaygroundModels) -> Json:
-    """Describe every version of every model. With thousands of them, other work of the loop goes on in between."""
+async def overview(models: PlaygroundModels, machine: PageMachine | None = None) -> Json:
+    """Describe every version of every model, and the machine. With thousands of models, other work of the loop goes on
+    in between.
+    """
     loaded = {(each.config.name, each.version): each for each in models.statistics()}
     lines: list[Json] = []
     for number, entry in enumerate(models.last_index(), 1):
@@ -58,7 +61,8 @@ async def overview(models: PlaygroundModels) -> Json:
         lines.append(line)
         if number % _MODELS_AT_ONCE == 0:
             await asyncio.sleep(0)
-    return {"server": {"name": models.name, "version": models.version}, "models": lines}
+    document: Json = {"server": {"name": models.name, "version": models.version}, "models": lines}
+    return document if machine is None else {**document, "machine": describe_machine(machine, loaded.values())}
 
 
 def _loaded(version: LoadedVersion) -> Json:

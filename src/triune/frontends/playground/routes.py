@@ -6,11 +6,12 @@ from starlette.responses import Response
 from triune.frontends.access import Api
 from triune.frontends.bodies.responses import JsonResponse
 from triune.frontends.playground.files import PageFiles
+from triune.frontends.playground.machine import PageMachine
 from triune.frontends.playground.overview import PlaygroundModels, overview
 from triune.frontends.routes import ApiRoute
 
 
-def playground_routes(models: PlaygroundModels) -> list[ApiRoute]:
+def playground_routes(models: PlaygroundModels, machine: PageMachine | None = None) -> list[ApiRoute]:
     """Make the routes.
 
     The files of the page are open to everybody: they are the same on every server, and a browser that opens a page has
@@ -18,11 +19,12 @@ def playground_routes(models: PlaygroundModels) -> list[ApiRoute]:
 
     Args:
         models: the server.
+        machine: its units and meters; None shows none.
     """
     page = PageFiles()
 
     async def show_models(request: Request) -> Response:
-        return JsonResponse(await overview(models), headers={"Cache-Control": "no-store"})
+        return JsonResponse(await overview(models, machine), headers={"Cache-Control": "no-store"})
 
     return [
         ApiRoute(None, "/", page.page),

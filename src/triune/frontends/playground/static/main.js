@@ -7,6 +7,7 @@ import { Images } from "./images.js";
 import { Models } from "./models.js";
 import { Similarity } from "./similarity.js";
 import { Speech } from "./speech.js";
+import { Units } from "./units.js";
 
 const REFRESH_MS = 2000;
 
@@ -17,6 +18,7 @@ const parts = {
   speech: new Speech(),
   models: new Models(),
 };
+const units = new Units();
 let timer = 0;
 
 function shown() {
@@ -43,6 +45,7 @@ async function refresh(isQuiet = true) {
     const overview = await (await request("/playground/models", {}, { isQuiet })).json();
     tellServer("up", `${overview.server.name} ${overview.server.version}`);
     for (const part of Object.values(parts)) part.update(overview.models);
+    units.update(overview.machine);
   } catch (error) {
     tellServer("down", error.status === 0 ? "not reachable" : error.status === 401 ? "key needed" : "refused");
     if (error.status === 401) byId("key-open").hidden = false;
