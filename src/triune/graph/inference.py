@@ -11,7 +11,7 @@ from typing import Any
 import onnx.checker
 import onnx.defs
 import onnx.shape_inference
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper
 
 from triune.graph import paged_attention
 from triune.graph.core_ops import OPSET
@@ -26,7 +26,8 @@ _NOISE = re.compile(r"Inference error\(s\): |\[(Type|Shape)InferenceError\] |\(o
 _MOST_BYTES = 1 << 10
 """Constants of more bytes are not given to the inference of one node, since only small ones affect shapes."""
 
-_IMPORTS = [helper.make_opsetid("", OPSET)]
+_OTHER_TYPE = "has unsupported type"
+"""What ONNX says of an operand of a type that the operator does not take."""
 
 _MOST_DIMENSIONS = 64
 """The largest absolute value of an axis. For RMSNormalization, inference would loop over a larger axis until memory is
@@ -85,11 +86,31 @@ def infer_node(node: NodeProto, values: Values) -> None:
         return
     tensors = {name: values.tensor(name) for name in types}
     data = {name: each for name, each in tensors.items() if each is not None and len(each.raw_data) <= _MOST_BYTES}
-    schema = _schemas.get_schema(node.op_type, OPSET, "")
+    found = _error_at(node, OPSET, known, data)
+    version = OPSET
+    while found is not None and _OTHER_TYPE in str(found):
+        # An older operator set may have taken the type. What is computed with it is the same.
+        version = _schemas.get_schema(node.op_type, version, "").since_version - 1
+        if not version or not _schemas.has(node.op_type, version, ""):
+            break
+        older = _error_at(node, version, known, data)
+        if older is None or _OTHER_TYPE not in str(older):
+            return
+    if found is not None:
+        raise onnx.shape_inference.InferenceError(str(found)) from found
+
+
+def _error_at(
+    node: NodeProto, version: int, types: Mapping[str, TypeProto], data: Mapping[str, TensorProto]
+) -> Exception | None:
+    """The error of inference at a node of an operator set; None if it finds nothing wrong."""
+    schema = _schemas.get_schema(node.op_type, version, "")
+    imports = [helper.make_opsetid("", version)]
     try:
-        onnx.shape_inference.infer_node_outputs(schema, node, known, data, opset_imports=_IMPORTS)
-    except (onnx.checker.ValidationError, ValueError, RuntimeError, IndexError) as error:
-        raise onnx.shape_inference.InferenceError(str(error)) from error
+        onnx.shape_inference.infer_node_outputs(schema, node, dict(types), dict(data), opset_imports=imports)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        return error
+    return None
 
 
 def plain_words(error: Exception) -> str:

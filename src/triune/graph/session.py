@@ -38,6 +38,12 @@ kernels for 8 bits differ by one level and more: for instance, its Softmax looks
 """
 
 
+_INEXACT = "ConvMulFusion"
+"""An optimizer that multiplies a factor after a convolution into its weights. Then sums of whole numbers are not exact
+any more, and what overflows between the two does not. Where neither matters, `ConvAffine` has done so before.
+"""
+
+
 @functools.cache
 def onnxruntime_library() -> Any:
     """Import onnxruntime when it is first needed, with its log turned off. Its log lines are coloured, contain
@@ -106,7 +112,7 @@ class GraphSession:
         self._failures: tuple[type[Exception], ...] = _failures(library)
         try:
             self._session: Any = open_session(
-                model.SerializeToString(), options, optimizes=optimizes, without=fatal_fusions(model)
+                model.SerializeToString(), options, optimizes=optimizes, without=[*fatal_fusions(model), _INEXACT]
             )
         except self._failures as error:
             raise UnsupportedError(f"{name}: ONNX Runtime does not load it: {error}") from error
