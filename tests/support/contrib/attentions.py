@@ -196,6 +196,13 @@ CASES = [
     _many("bias of scores", bias=_BIAS),
     _many("bias of scores of one batch and mask", bias=_BIAS[:1], mask=PLAIN),
     _many("one direction", attributes={"unidirectional": 1}),
+    _many("one direction across", attributes={"unidirectional": 1}, **_CROSS),
+    _many(
+        "one direction across fewer keys",
+        attributes={"unidirectional": 1},
+        k=floats(BATCH, 2, WIDTH, seed=1),
+        v=floats(BATCH, 2, WIDTH, seed=2),
+    ),
     _many("one direction and mask", mask=HOLES, attributes={"unidirectional": 1}),
     _many("past", present=True, **_MANY_PAST),
     _many("past in one direction", present=True, attributes={"unidirectional": 1}, **_MANY_PAST),

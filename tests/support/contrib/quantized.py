@@ -137,6 +137,7 @@ CASES = [
     _pool("uint8", "pads", pads=[1, 1, 0, 2], strides=[2, 2]),
     _pool("uint8", "pads that count", pads=[1, 1, 0, 2], count_include_pad=1),
     _pool("uint8", "ceil", strides=[2, 2], ceil_mode=1),
+    _pool("uint8", "ceil and pads that count", pads=[1, 0, 1, 1], strides=[2, 2], ceil_mode=1, count_include_pad=1),
     _pool("uint8", "channels last", channels_last=1, strides=[1, 2]),
     *(_pool(kind, "of many halves", (0.5, 0.25), kernel_shape=[2, 2]) for kind in KINDS),
     *(_unary("QLinearGlobalAveragePool", kind, "", (0.02, 0.018), _levels(kind, 2, 3, 5, 7)) for kind in KINDS),

@@ -75,12 +75,15 @@ def range_of(c: Context, size: str, start: str = "") -> str:
     return b.op("Add", numbers, start) if start else numbers
 
 
-def causal(c: Context, num_queries: str, num_keys: str) -> str:
-    """Build the causal mask, BOOL (queries, keys): query i attends to key j <= i + keys - queries. Both sizes are INT64
-    (1,).
+def causal(c: Context, num_queries: str, num_keys: str, num_past: str) -> str:
+    """Build the causal mask, BOOL (queries, keys): query i attends to key j <= i + past, the last query to all keys.
+
+    That is what ONNX Runtime's CPU kernel does (attention_helper.h), also where keys are not as many as cached ones and
+    queries. The sizes are INT64 (1,); `num_past` is the number of cached keys.
     """
-    b = c.build
-    positions = range_of(c, num_queries, b.op("Sub", num_keys, num_queries))
+    b, one = c.build, c.build.ints(1)
+    before = range_of(c, b.op("Sub", num_queries, one), num_past)
+    positions = b.op("Concat", before, b.op("Sub", num_keys, one), axis=0)
     return b.op(
         "LessOrEqual", b.op("Unsqueeze", range_of(c, num_keys), b.ints(0)), b.op("Unsqueeze", positions, b.ints(1))
     )

@@ -93,7 +93,8 @@ def _self_attention(
         bias = sum_of(c, mask_as_bias(c, masked, filtered, elem_type), bias)
     scores = Scores(scale=flags.get("scale", 0.0), bias=bias)
     if flags.get("unidirectional", 0):
-        scores = replace(scores, allowed=causal(c, size_of(c, query, 2), num_keys))
+        num_queries = size_of(c, query, 2)
+        scores = replace(scores, allowed=causal(c, num_queries, num_keys, b.op("Sub", num_keys, num_queries)))
     c.give(attention_output(c, query, key, value, widths[0] // heads, elem_type, scores))
     return True
 
@@ -162,7 +163,8 @@ def multi_head_attention(c: Context) -> bool:
         bias = sum_of(c, mask_as_bias(c, masked, flags.get("mask_filter_value", _FILTERED), elem_type), bias)
     scores = Scores(scale=flags.get("scale", 0.0), bias=bias)
     if flags.get("unidirectional", 0):
-        scores = replace(scores, allowed=causal(c, size_of(c, query, 2), num_keys))
+        num_past = size_of(c, c.input(6), 2) if c.input(6) else b.ints(0)
+        scores = replace(scores, allowed=causal(c, size_of(c, query, 2), num_keys, num_past))
     c.give(attention_output(c, query, key, value, size, elem_type, scores))
     return True
 

@@ -3,6 +3,7 @@
 import numpy as np
 from onnx import TensorProto, helper
 
+from triune.graph.conversion.window import SAME, window_of
 from triune.graph.decompose.context import Context, Decomposition
 from triune.graph.decompose.microsoft.convolutions import channels_first, channels_last
 
@@ -119,6 +120,13 @@ def q_linear_average_pool(c: Context) -> bool:
     own = {name: c.attributes[name] for name in _POOL if name in c.attributes}
     x = dequantized(c, 0)
     x = b.op("Transpose", x, perm=[0, rank - 1, *range(1, rank - 1)]) if is_last else x
+    kernel = own["kernel_shape"]
+    window = window_of(own, kernel)
+    if own.get("ceil_mode", 0) and own.get("count_include_pad", 0) and window.auto_pad not in SAME:
+        # ONNX Runtime divides by the whole kernel, as if what `ceil_mode` adds were padding.
+        ends = [window.reach(axis, window.pads[len(kernel) + axis]) for axis in range(len(kernel))]
+        x = b.op("Pad", x, b.ints(0, 0, *window.pads[: len(kernel)], 0, 0, *ends))
+        own = {name: value for name, value in own.items() if name not in ("auto_pad", "ceil_mode", "pads")}
     steps = b.op("Div", b.op("AveragePool", x, **own), c.input(3))
     pooled = rounded(c, b.op("Add", steps, _zero(c, 4)), elem_type)
     c.give(channels_last(c, pooled, rank) if is_last else pooled)
