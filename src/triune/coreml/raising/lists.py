@@ -1,5 +1,7 @@
 """Lists of tensors. A list becomes one ONNX tensor, its stacked elements. Elements that are not written yet are zeros.
-As long as a size of the elements is not known, it is 1; the first element that is written sets it.
+As long as a size of the elements is not known, it is 1; the first element that is written sets it. Elements of fp16 are
+kept in fp32, which has all of their numbers: ONNX Runtime (1.32) mixes up the types of an Expand and a Concat of fp16
+in the body of a Loop, and then refuses the graph.
 """
 
 from collections.abc import Mapping
@@ -19,7 +21,8 @@ def _make_list(graph: Graph, given: Given) -> Tensor:
     for size in given.many("elem_shape"):
         is_known = size.constant is not None and size.dtype is not DType.STRING
         sizes.append(graph.reshape(graph.cast(size, DType.INT64), 1) if is_known else graph.ints(1))
-    return filled(graph, graph.concat(*sizes), 0, dtype_called(given.text("dtype")))
+    dtype = dtype_called(given.text("dtype"))
+    return filled(graph, graph.concat(*sizes), 0, DType.FP32 if dtype is DType.FP16 else dtype)
 
 
 def _argument(graph: Graph, given: Given, name: str) -> Tensor:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import TensorProto
+from onnx import NodeProto, TensorProto
 
 from triune.graph.builder import Builder
 from triune.graph.decompose.context import Context
@@ -20,8 +20,8 @@ _UNKNOWN = 4096
 """The number of products in a sum, if it is not known at conversion time."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-_HAND_ON = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Add", "Sub")
-"""Operators after which sums may still become floats."""
+_HAND_ON = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
+"""Operators after which sums may still become floats. After an Add or Sub, too, if it adds a small constant."""
 
 _DEEPEST = 4
 """The number of such operators after another that are looked through."""
@@ -67,9 +67,20 @@ def _become_floats(c: Context, name: str, depth: int = _DEEPEST) -> bool:
             continue
         kinds = [each.i for each in node.attribute if each.name == "to"]
         is_float = node.op_type == "Cast" and kinds[0] in _FLOATS
-        if not is_float and (node.op_type not in _HAND_ON or not _become_floats(c, node.output[0], depth - 1)):
+        is_handed_on = node.op_type in _HAND_ON or _adds_little(c, node, name)
+        if not is_float and not (is_handed_on and _become_floats(c, node.output[0], depth - 1)):
             return False
     return True
+
+
+def _adds_little(c: Context, node: NodeProto, name: str) -> bool:
+    """Whether a node adds a constant to a sum, and one that fp32 has. Of the difference of two large sums no more than
+    their errors may be left.
+    """
+    if node.op_type not in ("Add", "Sub"):
+        return False
+    others = [c.values.constant(each) for each in node.input if each != name]
+    return len(others) == 1 and others[0] is not None and bool(np.abs(others[0]).max(initial=0) <= _MOST_EXACT)
 
 
 def digits_of(b: Builder, x: str, bits: int) -> list[str]:

@@ -65,6 +65,23 @@ def test_weights_that_are_inputs_count_as_large() -> None:
     assert count(normalize(model_of(text)), "MatMul") == 1
 
 
+@pytest.mark.parametrize("node", ["d = Sub (m, far)", "n = MatMulInteger (x, v) d = Sub (m, n)"])
+def test_what_is_left_of_large_sums_is_exact(node: str) -> None:
+    """A difference of two sums is taken before the cast."""
+    weights = RNG.integers(90, 128, (3072, 3)).astype(np.int8)
+    others = weights.copy()
+    others[::1024] -= 1
+    constants = "<int32[3] far = {70000000, 70000000, 70000000}>"
+    model = with_weights(
+        f"""g (uint8[2,3072] x) => (float[2,3] y) {constants} {{
+        m = MatMulInteger (x, w) {node} y = Cast <to = 1> (d) }}""",
+        weights,
+    )
+    model.graph.initializer.append(numpy_helper.from_array(others, "v"))
+    x = RNG.integers(200, 256, (2, 3072)).astype(np.uint8)
+    np.testing.assert_array_equal(run(normalize(model), x), run(model, x))
+
+
 def test_sums_that_become_floats_take_one_product() -> None:
     """fp32 has no more than 24 bits of the sum anyway."""
     text = """g (uint8[2,3072] x) => (float[2,3] y) <int32[3] bias = {1, 2, 3}> {
