@@ -14,6 +14,12 @@ RULES: Mapping[str, Rule] = {**indices.RULES, **norms.RULES, **sequences.RULES, 
 """What ONNX's own inference does not find, or says in words of its own, by operator."""
 
 
+_OWN_RULES_ALONE = frozenset(["Range"])
+"""Operators of which ONNX's inference refuses what runtimes take, and ONNX's own functions have: limits of one element
+that are vectors.
+"""
+
+
 def contradictions(
     graph: GraphProto, outer: Values | None = None, *, in_bodies: bool
 ) -> Iterator[tuple[NodeProto, str]]:
@@ -42,6 +48,8 @@ def _found(node: NodeProto, values: Values) -> Iterator[str]:
     rule = RULES.get(node.op_type)
     if rule is not None:
         yield from rule(Facts.of(node, values))
+    if node.op_type in _OWN_RULES_ALONE:
+        return
     try:
         infer_node(node, values)
     except InferenceError as error:
