@@ -1,4 +1,4 @@
-"""Find nodes that need more bits than fp32 has, the most precise float type of Apple's runtimes."""
+"""Find nodes that need more bits than fp32 has, the most precise float type of Apple's runtimes, or fewer."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -22,21 +22,25 @@ _ROUNDS = frozenset(["Floor", "Ceil", "Round"])
 
 @dataclass(frozen=True, slots=True)
 class FewerBits:
-    """Nodes that are less exact in fp32 than in the model, each as `Op 'name'`, in order.
+    """Nodes that are less or more exact in fp32 than in the model, each as `Op 'name'`, in order.
 
     Attributes:
         doubles: nodes that compute in DOUBLE.
         rounded: nodes that round DOUBLE to integers, if it is an input or computed.
         powers: nodes that raise integers to a power of floats.
+        more: nodes that give BFLOAT16, which are more exact in fp32: nothing is rounded to 8 bits.
     """
 
     doubles: list[str] = field(default_factory=list[str])
     rounded: list[str] = field(default_factory=list[str])
     powers: list[str] = field(default_factory=list[str])
+    more: list[str] = field(default_factory=list[str])
 
 
 def find_fewer_bits(graph: GraphProto) -> FewerBits:
-    """Find the nodes that are less exact in fp32 than in the model. `graph` is in core ops, and still has DOUBLE."""
+    """Find the nodes that are less or more exact in fp32 than in the model. `graph` is in core ops, and still has
+    DOUBLE and BFLOAT16.
+    """
     found = FewerBits()
     _follow(graph, None, (), found)
     return found
@@ -53,6 +57,8 @@ def _follow(graph: GraphProto, outer: Values | None, around: Collection[str], fo
         for inner in subgraphs_of(node):
             _follow(inner, values, inexact, found)
         called = f"{node.op_type} '{node.name or node.output[0]}'"
+        if any(values.elem_type(name) == TensorProto.BFLOAT16 for name in node.output):
+            found.more.append(called)
         if _rounds_to_integer(node, values):
             if node.input[0] in inexact:
                 found.rounded.append(called)

@@ -113,6 +113,8 @@ def _prepared(
     tell("bringing the graph to core operators")
     core = normalize(copy, file=file)
     _require_typed_outputs(core)
+    differing = _notes_of_bits(core)
+    core = Widen(file, TensorProto.BFLOAT16)(core)
     # `graph.half` searches graphs of fp32, so a model in fp16 is converted to fp32, except for its interface.
     half = half_interface(core.graph)
     core = core if options.precision is Precision.FP32 else Widen(file)(core)
@@ -122,7 +124,7 @@ def _prepared(
         before = layout.num_layers
         core = ane_layout(core, layout, file=file)
         is_laid_out = layout.num_layers > before
-    notes = (*dropped, *_notes_of_defaults(model, options), *_notes_of_overflows(core), *_notes_of_fewer_bits(core))
+    notes = (*dropped, *_notes_of_defaults(model, options), *_notes_of_overflows(core), *differing)
     narrow = Narrow(file)(core)
     if options.precision is Precision.FP32:
         return Prepared(fit_halves(narrow, file) if is_laid_out else narrow, notes=notes)
@@ -163,7 +165,7 @@ def _notes_of_overflows(core: ModelProto) -> list[str]:
     return notes
 
 
-def _notes_of_fewer_bits(core: ModelProto) -> list[str]:
+def _notes_of_bits(core: ModelProto) -> list[str]:
     found = find_fewer_bits(core.graph)
     notes: list[str] = []
     if found.doubles:
@@ -172,6 +174,11 @@ def _notes_of_fewer_bits(core: ModelProto) -> list[str]:
         notes.append(
             "integers that are rounded from DOUBLE may be one more or one less than in the model, since fp32 has "
             f"fewer bits: {_some(found.rounded)}"
+        )
+    if found.more:
+        notes.append(
+            "BFLOAT16 is computed in fp32, which inputs and outputs have, too: results are not rounded to the 8 bits "
+            f"that they have in the model: {_some(found.more)}"
         )
     if found.powers:
         notes.append(

@@ -1,4 +1,4 @@
-"""Convert a graph from fp16 to fp32."""
+"""Convert a graph from fp16 or bf16 to fp32."""
 
 from collections.abc import Collection, Iterable
 
@@ -14,7 +14,8 @@ _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 
 
 class Widen(GraphPass):
-    """Given tensors of fp16. Result: tensors of fp32, including the model's inputs and outputs.
+    """Given tensors of fp16, or of another float type. Result: tensors of fp32, including the model's inputs and
+    outputs.
 
     The values of weights do not change. `graph.half` searches graphs of fp32 for values beyond fp16; after this pass it
     can search a model that was exported in fp16, too.
@@ -22,13 +23,16 @@ class Widen(GraphPass):
 
     name = "widen"
 
-    def __init__(self, file: WeightFile | None = None) -> None:
-        """`file` is the scratch file for new large weights; without it they are stored in the model."""
+    def __init__(self, file: WeightFile | None = None, of: int = TensorProto.FLOAT16) -> None:
+        """`file` is the scratch file for new large weights; without it they are stored in the model. `of` is the
+        element type that becomes fp32: FLOAT16 or BFLOAT16.
+        """
         self._file = file
+        self._of = of
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model` in place."""
-        _widen(model.graph, self._file)
+        _widen(model.graph, self._file, self._of)
         return model
 
 
@@ -80,40 +84,40 @@ def _cast(name: str, other: str, to: int) -> NodeProto:
     return helper.make_node("Cast", [name], [other], name=f"{other}/cast", to=to)
 
 
-def _widen(graph: GraphProto, file: WeightFile | None) -> None:
+def _widen(graph: GraphProto, file: WeightFile | None, of: int) -> None:
     for tensor in graph.initializer:
-        _widen_tensor(tensor, file)
+        _widen_tensor(tensor, file, of)
     for value in (*graph.input, *graph.output, *graph.value_info):
-        _widen_type(value.type)
+        _widen_type(value.type, of)
     for node in graph.node:
-        _widen_attributes(node.attribute, file)
+        _widen_attributes(node.attribute, file, of)
 
 
-def _widen_attributes(attributes: Iterable[AttributeProto], file: WeightFile | None) -> None:
+def _widen_attributes(attributes: Iterable[AttributeProto], file: WeightFile | None, of: int) -> None:
     for attribute in attributes:
         if attribute.type == AttributeProto.INT:
-            if attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.FLOAT16:
+            if attribute.name in _TYPE_ATTRIBUTES and attribute.i == of:
                 attribute.i = TensorProto.FLOAT
         elif attribute.type == AttributeProto.TENSOR:
-            _widen_tensor(attribute.t, None)
+            _widen_tensor(attribute.t, None, of)
         elif attribute.type == AttributeProto.GRAPH:
-            _widen(attribute.g, file)
+            _widen(attribute.g, file, of)
 
 
-def _widen_tensor(tensor: TensorProto, file: WeightFile | None) -> None:
-    if tensor.data_type == TensorProto.FLOAT16:
+def _widen_tensor(tensor: TensorProto, file: WeightFile | None, of: int) -> None:
+    if tensor.data_type == of:
         wide = numpy_helper.from_array(array_of(tensor).astype(np.float32), tensor.name)
         tensor.CopyFrom(wide if file is None else file.moved(wide))
 
 
-def _widen_type(kind: TypeProto) -> None:
+def _widen_type(kind: TypeProto, of: int) -> None:
     match kind.WhichOneof("value"):
         case "tensor_type":
-            if kind.tensor_type.elem_type == TensorProto.FLOAT16:
+            if kind.tensor_type.elem_type == of:
                 kind.tensor_type.elem_type = TensorProto.FLOAT
         case "sequence_type":
-            _widen_type(kind.sequence_type.elem_type)
+            _widen_type(kind.sequence_type.elem_type, of)
         case "optional_type":
-            _widen_type(kind.optional_type.elem_type)
+            _widen_type(kind.optional_type.elem_type, of)
         case _:
             pass
