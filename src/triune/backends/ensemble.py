@@ -20,6 +20,9 @@ from triune.core.servable import Servable
 from triune.scheduling.models import Models
 from triune.scheduling.steps.graph import StepGraph
 
+MAX_LEVELS: Final = 64
+"""The most levels of ensembles in ensembles. Errors and cancellations pass through all of them."""
+
 MAX_RUNS: Final = 1024
 """How many models one request to an ensemble may ask, those of nested ensembles included. Thirty nested ensembles of
 two steps each would ask 2^30."""
@@ -102,4 +105,10 @@ class EnsembleBackend:
                 f"ensemble '{config.name}' asks {num_runs} models for each request, since its steps are ensembles "
                 f"themselves; the limit is {MAX_RUNS}: use fewer steps"
             )
-        return replace(with_labels(config, steps, parts), num_runs=num_runs), steps
+        num_levels = 1 + max((part.num_levels for part in parts), default=0)
+        if num_levels > MAX_LEVELS:
+            raise InvalidArgumentError(
+                f"ensemble '{config.name}' has {num_levels} levels of ensembles in ensembles; the limit is "
+                f"{MAX_LEVELS}: let it call the models themselves"
+            )
+        return replace(with_labels(config, steps, parts), num_runs=num_runs, num_levels=num_levels), steps

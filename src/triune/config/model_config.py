@@ -75,6 +75,7 @@ class ModelConfig:
         plan: how it is to be cut into segments; None if it is not.
         num_runs: how many models run for one request: 1; for an ensemble, itself and all models of its steps, and of
             the steps of ensembles among them.
+        num_levels: how many levels of ensembles there are: 0 for a model that is none.
     """
 
     message: ModelConfigMessage
@@ -93,6 +94,7 @@ class ModelConfig:
     has_own_process: bool = False
     plan: PlanRequest | None = None
     num_runs: int = 1
+    num_levels: int = 0
     encoded: bytes = field(init=False, repr=False, compare=False)
     json: bytes = field(init=False, repr=False, compare=False)
 

@@ -65,7 +65,7 @@ def _taken(sequence: Sequence, chosen: Sample) -> Sample:
     if chosen.token != FAILED.token:
         try:
             sequence.go_on(chosen.token)
-        except Exception as error:  # noqa: BLE001 - see `_failed`
+        except BaseException as error:  # noqa: BLE001 - see `_failed`
             return _failed(sequence, error)
     return chosen
 
@@ -86,12 +86,12 @@ def _sample(logits: NDArray[np.float32], sequences: Seq[Sequence], place: int) -
     for sequence, row, best in zip(sequences, logits, best_tokens(logits).tolist(), strict=True):
         try:
             samples.append(sample_row(row, best, sequence.sampling, _allowed(sequence, place, row)))
-        except Exception as error:  # noqa: BLE001 - see `_failed`
+        except BaseException as error:  # noqa: BLE001 - see `_failed`
             samples.append(_failed(sequence, error))
     return samples
 
 
-def _failed(sequence: Sequence, error: Exception) -> Sample:
+def _failed(sequence: Sequence, error: BaseException) -> Sample:
     """Fail one sequence of a step. What a request asks for, and even a defect, costs the other sequences nothing."""
     if not isinstance(error, TriuneError):
         error = defect_of("the next token could not be chosen", error)

@@ -1,6 +1,6 @@
 """What an encoder reads and computes: texts become tokens, and those of many texts run together, packed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -23,6 +23,13 @@ _CHARACTERS_A_TOKEN: Final = 256
 """Texts with more characters for each token that a model reads are refused unread. Spaces make no tokens."""
 
 
+_QUICK_CHARACTERS: Final = 1 << 15
+"""Inputs up to this length are read by the worker that computes them; longer ones before, so that others go on."""
+
+_PART_CHARACTERS: Final = 1 << 16
+"""The length of the parts in which longer inputs are read."""
+
+
 @dataclass(frozen=True, slots=True)
 class TextEncoder:
     """An encoder's texts and outputs, without the executable that computes. Any thread may use it.
@@ -41,19 +48,20 @@ class TextEncoder:
     output: str
     width: int
 
-    def read(self, inputs: Sequence[object]) -> list[Ids]:
+    def read(self, inputs: Sequence[object], first: int = 0) -> list[Ids]:
         """The tokens of texts.
 
         Args:
             inputs: each a text, its bytes in UTF-8, or the ids of its tokens. Special tokens are added to texts only.
+            first: the place of the first one among all inputs of the request, for errors.
 
         Raises:
             InvalidArgumentError: one is empty, too long, no UTF-8, or holds an unknown token.
         """
-        texts = {at: self._text(each, at) for at, each in enumerate(inputs) if isinstance(each, str | bytes)}
+        texts = {at: self._text(each, at) for at, each in enumerate(inputs, first) if isinstance(each, str | bytes)}
         encoded = dict(zip(texts, self.tokenizer.encode_all(list(texts.values())), strict=True))
-        tokens = [_ids(encoded.get(at, each), at) for at, each in enumerate(inputs)]
-        for at, ids in enumerate(tokens):
+        tokens = [_ids(encoded.get(at, each), at) for at, each in enumerate(inputs, first)]
+        for at, ids in enumerate(tokens, first):
             if not 1 <= len(ids) <= self.max_tokens:
                 raise InvalidArgumentError(
                     f"input {at} has {len(ids)} tokens; the model reads 1 to {self.max_tokens}: shorten it, or split it"
@@ -64,6 +72,21 @@ class TextEncoder:
                     f"input {at} holds the token {unknown}; the model's tokens are 0 to {self.vocab_size - 1}"
                 )
         return tokens
+
+    def is_quick_to_read(self, inputs: Sequence[object]) -> bool:
+        """Whether `read` takes a few milliseconds at most."""
+        return self.tokenizer.is_quick and _length(inputs) <= _QUICK_CHARACTERS
+
+    def parts(self, inputs: Sequence[object]) -> Iterator[tuple[int, int, int]]:
+        """Where parts of inputs begin and end that `read` takes some ten milliseconds for, and how long they are."""
+        begin = length = 0
+        for at, each in enumerate(inputs):
+            more = _length([each])
+            if at > begin and length + more > _PART_CHARACTERS:
+                yield begin, at, length
+                begin, length = at, 0
+            length += more
+        yield begin, len(inputs), length
 
     def compute(self, executable: Executable, texts: Sequence[Ids]) -> NDArray[np.float32]:
         """The rows of texts, FP32 [texts, width], in runs of texts of like length.
@@ -95,6 +118,11 @@ class TextEncoder:
             raise InvalidArgumentError(
                 f"input {at} is not UTF-8: {error.reason} at byte {error.start}; encode the text as UTF-8"
             ) from None
+
+
+def _length(inputs: Sequence[object]) -> int:
+    """The characters, bytes and ids of inputs together."""
+    return sum(len(each) for each in inputs if isinstance(each, Sized))
 
 
 def _ids(given: object, at: int) -> Ids:

@@ -11,6 +11,7 @@ from triune.config.encoder import COUNT_OUTPUT, EMBEDDING_OUTPUT, PART_TEXTS, TE
 from triune.core.datatypes import Array
 from triune.core.energy import Bill
 from triune.core.errors import InvalidArgumentError
+from triune.core.fair_slots import FairSlots
 from triune.core.finishing import Finishing
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable, only_answer
@@ -21,6 +22,9 @@ from triune.engine.model_servable import ModelServable
 if TYPE_CHECKING:
     # It imports the library of tokenizers, which only servers of checkpoints need.
     from triune.engine.encoder import TextEncoder
+
+_MAX_READERS: Final = 2
+"""The most threads that read long texts at the same time."""
 
 MAX_INPUTS: Final = 2048
 """The most texts of a request."""
@@ -55,6 +59,7 @@ class EncoderServable(ModelServable[Servable]):
         super().__init__(computing, name, version)
         self._on_close = on_close
         self._finishing = Finishing()
+        self._slots = FairSlots(_MAX_READERS)
         self._encoder = encoder
         self._output = output
         self.placements = placements
@@ -93,6 +98,20 @@ class EncoderServable(ModelServable[Servable]):
         texts = call.inputs[TEXT_INPUT]
         if not 1 <= len(texts) <= MAX_INPUTS:
             raise InvalidArgumentError(f"{len(texts)} inputs are given; a request may have 1 to {MAX_INPUTS}: split it")
+        if self._encoder.is_quick_to_read(list(texts)):
+            return self._submit(call, texts)
+        return asyncio.ensure_future(self._read(call, list(texts)))
+
+    async def _read(self, call: Call, texts: Sequence[object]) -> InferenceResponse:
+        """Read long texts in a thread, a part at a time and no longer than other requests' texts, and compute them."""
+        read = np.empty(len(texts), np.object_)
+        for begin, end, length in self._encoder.parts(texts):
+            async with self._slots.slot(length):
+                for at, ids in enumerate(await in_thread(self._encoder.read, texts[begin:end], begin), begin):
+                    read[at] = ids
+        return await self._submit(replace(call, inputs={TEXT_INPUT: read}), read)
+
+    def _submit(self, call: Call, texts: Array) -> asyncio.Future[InferenceResponse]:
         if len(texts) <= PART_TEXTS:
             return self.model.submit(replace(call, batch_size=len(texts)))
         parts = [texts[begin : begin + PART_TEXTS] for begin in range(0, len(texts), PART_TEXTS)]

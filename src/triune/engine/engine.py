@@ -43,8 +43,12 @@ _log = logging.getLogger(__name__)
 _DEFAULT_LIMITS: Final = QueueLimits()
 
 _INLINE_CHARACTERS: Final = 256
+"""Texts up to this length are tokenized on the event loop's thread, which takes less than 0.1 ms, if the tokenizer is
+quick on every short text.
+"""
+
 _LONG_CHARACTERS: Final = 100_000
-"""Texts up to this length are tokenized on the event loop's thread, which takes less than 0.1 ms."""
+"""Not all threads tokenize longer texts at the same time."""
 
 _MAX_THREADS: Final = 4
 """The most threads that tokenize and render templates at the same time."""
@@ -169,12 +173,14 @@ class Engine:
                 f"{longest}: shorten it"
             )
         encode = partial(self._text.tokenizer.encode, text, add_special_tokens=not is_templated)
-        return encode() if len(text) <= _INLINE_CHARACTERS else await self._in_thread(encode, len(text))
+        is_inline = len(text) <= _INLINE_CHARACTERS and self._text.tokenizer.is_quick
+        return encode() if is_inline else await self._in_thread(encode, len(text))
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         """See `TextModel`."""
         decode = partial(self._text.tokenizer.decode, tokens, skip_special_tokens=False)
-        return decode() if len(tokens) <= _INLINE_CHARACTERS else await self._in_thread(decode, len(tokens))
+        is_inline = len(tokens) <= _INLINE_CHARACTERS and self._text.tokenizer.is_quick
+        return decode() if is_inline else await self._in_thread(decode, len(tokens))
 
     def generate(self, request: Generation) -> AsyncGenerator[Delta]:
         """See `TextModel`."""

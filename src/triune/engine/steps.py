@@ -108,7 +108,7 @@ class Steps:
             samples = self._samples(running)
         except TriuneError as error:
             return self._fail(running, error)
-        except Exception as error:  # noqa: BLE001 - a defect fails the sequences of this step, and no other
+        except BaseException as error:  # noqa: BLE001 - a defect or a panic fails the sequences of this step, and no other
             return self._fail(running, defect_of("a step of the model failed", error))
         return self._update(running, samples, following)
 

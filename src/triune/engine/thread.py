@@ -115,7 +115,7 @@ class EngineThread:
                 if not self._core.is_idle and self.failure is None:
                     has_checked = False
                     self._step()
-            except Exception as error:  # noqa: BLE001 - a defect fails the jobs, and the thread goes on
+            except BaseException as error:  # noqa: BLE001 - a defect or a panic fails the jobs, and the thread goes on
                 _log.exception("the engine's bookkeeping failed; the model answers no more until it is loaded again")
                 self._break(error)
 
@@ -222,7 +222,7 @@ class EngineThread:
             result, error = None, None
             try:
                 result = work()
-            except Exception as raised:  # noqa: BLE001 - the caller gets it
+            except BaseException as raised:  # noqa: BLE001 - the caller gets it
                 error = raised
             with contextlib.suppress(RuntimeError):  # the loop is closed, so that nobody waits
                 self._loop.call_soon_threadsafe(settle, result, error)
@@ -253,7 +253,7 @@ class EngineThread:
             self._core.check()
         self._core.close()
 
-    def _break(self, error: Exception) -> None:
+    def _break(self, error: BaseException) -> None:
         """Fail all jobs, and those that come."""
         self.failure = InternalError(
             f"the engine's bookkeeping failed: {type(error).__name__}: {error}; load the model again"

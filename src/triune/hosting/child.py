@@ -66,7 +66,9 @@ def serve(channel: Channel) -> None:
         try:
             call: Callable[[], Any] = pickle.loads(tensors["call"].tobytes())
             result = call()
-        except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises is the answer
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - foreign code: whatever it raises is the answer
             _tell(channel, error, "loading failed" if is_executable else "it failed")
             if is_executable:
                 return
@@ -109,19 +111,19 @@ def _answer(channel: Channel, executable: Executable, limit: OwnLimit | None) ->
     try:
         outputs = executable.run(inputs, message["outputs"])
         channel.send({}, outputs)
-    except ConnectionError:
+    except (ConnectionError, KeyboardInterrupt):
         raise
     except (MemoryError, NoMemoryError) as error:
         what = error.what if isinstance(error, NoMemoryError) else ""
         _tell(channel, error if limit is None else beyond(limit.max_bytes, what), "a run failed")
-    except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises is the answer
+    except BaseException as error:  # noqa: BLE001 - foreign code: whatever it raises is the answer
         _tell(channel, error, "a run failed")
     finally:
         if limit is not None:
             limit.give_back()
 
 
-def _tell(channel: Channel, error: Exception, what: str) -> None:
+def _tell(channel: Channel, error: BaseException, what: str) -> None:
     if not isinstance(error, TriuneError):
         _log.exception("%s: %s", sys.argv[3] if len(sys.argv) > 3 else "worker process", what)
     channel.send({"error": from_error(error)})

@@ -9,7 +9,7 @@ from triune.core.errors import InternalError, TriuneError, no_memory
 from triune.core.tensors import Rows, Signature, TensorSpec
 
 
-def from_error(error: Exception) -> list[str]:
+def from_error(error: BaseException) -> list[str]:
     """Encode an error as its class and its message.
 
     A MemoryError becomes a NoMemoryError. Any other exception but a TriuneError becomes an InternalError that names its

@@ -127,7 +127,7 @@ class TensorRunner:
         except MemoryError:
             batch.ended_ns = self.clock.now_ns()
             return [no_memory(f"a request to model '{pendings[0].call.request.model}'")] * len(pendings)
-        except Exception as error:  # noqa: BLE001 - an unexpected error of a runtime must not end the worker: it becomes the answer
+        except BaseException as error:  # noqa: BLE001 - an unexpected error or a panic of a runtime must not end the worker
             batch.ended_ns = self.clock.now_ns()
             return [defect_of(f"model '{pendings[0].call.request.model}' failed", error)] * len(pendings)
         return answers

@@ -1,6 +1,7 @@
 """From a directory in Hugging Face's form to a model that embeds or classifies texts, together with other clients'."""
 
 import asyncio
+import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -181,3 +182,37 @@ async def test_a_temporary_folder_that_cannot_be_written_is_named(
     write_encoder_model(tmp_path / "m" / "1")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     assert "cannot be written to the temporary folder: No such file or directory" in await reason_of(tmp_path)
+
+
+def split_texts(root: Path, **step: object) -> None:
+    """Give the tokenizer of the model a first step that splits texts."""
+    path = root / "m" / "1" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [step, content["pre_tokenizer"]]}
+    path.write_text(json.dumps(content))
+
+
+async def test_a_text_on_which_the_tokenizer_panics_fails_alone(tmp_path: Path) -> None:
+    write_encoder_model(tmp_path / "m" / "1")
+    split_texts(tmp_path, type="Split", pattern={"Regex": "(a+)+$"}, behavior="Isolated", invert=False)
+    async with serving(tmp_path) as server:
+        model = server.embedding_model("m")
+        bad, good = model.embed(["a" * 60 + "b"]), model.embed([[3, 4, 5]])
+        with pytest.raises(InvalidArgumentError, match="the model's tokenizer fails on the text"):
+            await asyncio.wait_for(bad, 60)
+        assert (await asyncio.wait_for(good, 60))[1] == 3
+        assert (await asyncio.wait_for(model.embed([[3, 4]]), 60))[1] == 2
+
+
+async def test_long_texts_are_read_in_parts_and_give_the_same(tmp_path: Path) -> None:
+    write_encoder_model(tmp_path / "m" / "1")
+    split_texts(tmp_path, type="WhitespaceSplit")
+    spaces = " " * (MAX_TOKENS * 256 - 20)
+    async with serving(tmp_path) as server:
+        model = server.embedding_model("m")
+        texts = [f"some{spaces}text", [3, 4, 5], f"other{spaces}text", "text"] * 10
+        embeddings, _ = await model.embed(texts)
+        short, _ = await model.embed(["some text", [3, 4, 5], "other text", "text"] * 10)
+        np.testing.assert_allclose(embeddings, short, atol=1e-5)
+        with pytest.raises(InvalidArgumentError, match="input 39 has 0 characters"):
+            await model.embed([*texts[:-1], ""])

@@ -77,6 +77,21 @@ async def test_nested_ensembles_ask_a_limited_number_of_models(tmp_path: Path) -
     await repository.close()
 
 
+async def test_ensembles_are_nested_to_a_limited_depth(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", "max_batch_size: 4", v1=affine(3))
+    inner = "m"
+    for level in range(1, 67):
+        write_ensemble(tmp_path, f"e{level}", chain(inner))
+        inner = f"e{level}"
+    repository = Bench().repository(tmp_path)
+    await repository.open()
+    answer = await repository.get("e64").submit(InferenceRequest("e64", {"x": np.ones((1, 4), np.float32)}))
+    assert answer.outputs["y"][0, 0] == 3
+    with pytest.raises(UnavailableError, match="ensemble 'e65' has 65 levels of ensembles.* the limit is 64"):
+        repository.get("e66")
+    await repository.close()
+
+
 async def test_a_request_has_the_time_limit_of_its_ensembles_config(tmp_path: Path) -> None:
     write_model(
         tmp_path, "m", "max_batch_size: 4 dynamic_batching { max_queue_delay_microseconds: 60000000 }", v1=affine(3)

@@ -7,15 +7,15 @@ import pytest
 
 from support.hand import POISON, Doubler
 from triune.config.policy import BatchingPolicy
-from triune.core.clock import VirtualClock
+from triune.core.clock import MonotonicClock, VirtualClock
 from triune.core.datatypes import Array
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
 from triune.core.statistics import ModelStatistics
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.runner import TensorRunner
-from triune.scheduling.worker import QuickWorker
+from triune.scheduling.worker import QuickWorker, ThreadWorker
 
 MS = 1_000_000
 
@@ -145,3 +145,27 @@ async def test_closing_one_that_never_moved() -> None:
     bench = Bench()
     await bench.dispatcher.close()
     assert bench.executable.is_closed
+
+
+class Panic(BaseException):
+    """What a library that is written in Rust raises: no Exception."""
+
+
+async def test_a_panic_of_a_library_is_the_answer_and_the_worker_goes_on() -> None:
+    class Panicking(Doubler):
+        def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+            if np.any(inputs["x"] == POISON):
+                raise Panic("explicit panic")
+            return super().run(inputs, outputs)
+
+    worker = ThreadWorker(TensorRunner(Panicking()), "panicking")
+    dispatcher = Dispatcher("m", 1, BatchingPolicy(), ["y"], [worker], ModelStatistics(), MonotonicClock())
+    for value in (POISON, 2.0, POISON, 3.0):
+        x = np.full((1, 1), value, np.float32)
+        answer = dispatcher.submit(Call(InferenceRequest("m", {"x": x}), {"x": x}, 1))
+        if value == POISON:
+            with pytest.raises(InternalError, match="Panic: explicit panic"):
+                await asyncio.wait_for(answer, 60)
+        else:
+            assert (await asyncio.wait_for(answer, 60)).outputs["y"] == 2 * value
+    await dispatcher.close()

@@ -62,7 +62,7 @@ class EncoderRunner:
     def _read(self, texts: Array) -> list[Ids] | TriuneError:
         try:
             return self._encoder.read(list(texts))
-        except Exception as error:  # noqa: BLE001 - one request's texts must not fail the other requests
+        except BaseException as error:  # noqa: BLE001 - one request's texts must not fail the other requests
             return _typed(error)
 
     def _answers(
@@ -73,7 +73,7 @@ class EncoderRunner:
         batch.num_executions += 1
         try:
             rows = self._encoder.compute(self._executable, texts)
-        except Exception as error:  # noqa: BLE001 - an unexpected error of a runtime must not end the worker
+        except BaseException as error:  # noqa: BLE001 - an unexpected error or a panic of a runtime must not end the worker
             failure = _typed(error)
             return [each if isinstance(each, TriuneError) else failure for each in read]
         answers: list[dict[str, Array] | TriuneError] = []
@@ -88,7 +88,7 @@ class EncoderRunner:
         return answers
 
 
-def _typed(error: Exception) -> TriuneError:
+def _typed(error: BaseException) -> TriuneError:
     if isinstance(error, TriuneError):
         return error
     if isinstance(error, MemoryError):

@@ -60,7 +60,7 @@ class DraftModel:
             return {}
         try:
             return self._propose(wanted)
-        except Exception:  # noqa: BLE001 - a defect costs guesses, and no answer
+        except BaseException:  # noqa: BLE001 - a defect costs guesses, and no answer
             _log.exception("the draft model failed; no tokens are guessed any more until the model is loaded again")
             self.is_broken = True
             for sequence in list(self._cursors):

@@ -74,7 +74,7 @@ class Trials:
 
 @dataclass(slots=True)
 class _Outcome:
-    error: Exception = field(default_factory=lambda: InternalError("the trial gave no outcome"))
+    error: BaseException = field(default_factory=lambda: InternalError("the trial gave no outcome"))
     is_good: bool = False
 
 
@@ -92,7 +92,7 @@ def _try(grammar: str) -> None:
             for part in json.loads(grammar)["grammars"]:
                 require_end(part.get("json_schema"))
             outcome.is_good = True
-        except Exception as error:  # noqa: BLE001 - the other thread raises it
+        except BaseException as error:  # noqa: BLE001 - the other thread raises it
             outcome.error = error
 
     threading.stack_size(_STACK_BYTES)

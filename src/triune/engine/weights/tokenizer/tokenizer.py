@@ -7,8 +7,10 @@ from typing import Final
 import tokenizers
 
 from triune.core.errors import InvalidArgumentError
+from triune.core.panics import is_panic
 from triune.engine.weights.config import SpecialTokens
 from triune.engine.weights.tokenizer.bytes import token_bytes
+from triune.engine.weights.tokenizer.quick import is_quick
 
 _SHORT_CHARACTERS: Final = 256
 """Texts up to this length are encoded in less than 0.1 ms, so that it is not worth releasing the GIL."""
@@ -51,15 +53,15 @@ class Tokenizer:
                 and [SEP]. A text that a chat template made has them already.
 
         Raises:
-            InvalidArgumentError: the text has half a surrogate pair.
+            InvalidArgumentError: the text has half a surrogate pair, or the model's tokenizer fails on it.
         """
-        if len(text) > _SHORT_CHARACTERS:
+        if len(text) > _SHORT_CHARACTERS or not self.is_quick:
             return self.encode_all([text], add_special_tokens=add_special_tokens)[0]
         try:
             # This holds the GIL for microseconds. `encode_all` would wait for a thread of the library, and for the GIL.
             return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
-        except (TypeError, UnicodeEncodeError) as error:
-            _refuse_surrogates([text], error)
+        except BaseException as error:
+            _refuse_text([text], error)
             raise
 
     def encode_all(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
@@ -67,9 +69,8 @@ class Tokenizer:
         try:
             # Unlike the library's `encode`, this releases the GIL: a long text takes a tenth of a second.
             found = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        # For a text with half a surrogate pair (U+D800 to U+DFFF) the library only says that it expects a text.
-        except (TypeError, UnicodeEncodeError) as error:
-            _refuse_surrogates(texts, error)
+        except BaseException as error:
+            _refuse_text(texts, error)
             raise
         return [each.ids for each in found]
 
@@ -77,19 +78,29 @@ class Tokenizer:
         """The text of ids; bytes that are not UTF-8 become U+FFFD.
 
         Raises:
-            InvalidArgumentError: an id is not in the vocabulary.
+            InvalidArgumentError: an id is not in the vocabulary, or the model's decoder fails on the ids.
         """
         for token in ids:
             if not 0 <= token < self.num_tokens:
                 raise InvalidArgumentError(f"the token {token} is not in the vocabulary of {self.num_tokens}")
-        if len(ids) > _SHORT_CHARACTERS:
-            return self.backend.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)[0]
-        return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        try:
+            if len(ids) > _SHORT_CHARACTERS or not self.is_quick:
+                return self.backend.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)[0]
+            return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        except BaseException as error:
+            if is_panic(error):
+                raise InvalidArgumentError(f"the model's tokenizer fails on these tokens: {error}") from error
+            raise
 
     def special_bytes(self, texts: Iterable[str]) -> dict[int, bytes]:
         """The ids of the special tokens with these texts, with their bytes; texts that are no tokens are left out."""
         ids = ((text, self.backend.token_to_id(text)) for text in texts)
         return {token: text.encode() for text, token in ids if token is not None}
+
+    @cached_property
+    def is_quick(self) -> bool:
+        """Whether a text of _SHORT_CHARACTERS takes less than 0.1 ms for certain, whatever it is."""
+        return is_quick(self.backend)
 
     @cached_property
     def token_bytes(self) -> tuple[bytes, ...]:
@@ -107,8 +118,16 @@ class Tokenizer:
         return frozenset(token for token, entry in added.items() if entry.special)
 
 
-def _refuse_surrogates(texts: Sequence[str], error: Exception) -> None:
-    """Raise InvalidArgumentError if a text has half a surrogate pair, because of which `error` was raised."""
+def _refuse_text(texts: Sequence[str], error: BaseException) -> None:
+    """Raise InvalidArgumentError if `error` was raised because of a text.
+
+    For one with half a surrogate pair (U+D800 to U+DFFF) the library only says that it expects a text. On others the
+    tokenizer itself fails: a regular expression may reach the limit of its library.
+    """
+    if is_panic(error):
+        raise InvalidArgumentError(f"the model's tokenizer fails on the text: {error}; send another text") from error
+    if not isinstance(error, TypeError | UnicodeEncodeError):
+        return
     for text in texts:
         place = next((at for at, letter in enumerate(text) if "\ud800" <= letter <= "\udfff"), None)
         if place is not None:

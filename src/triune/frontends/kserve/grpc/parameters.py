@@ -51,9 +51,9 @@ def decode_parameters(parameters: Mapping[str, InferParameter]) -> RequestParame
     for name, parameter in parameters.items():
         value = decode_parameter(name, parameter)
         if name == "priority":
-            result.priority = _non_negative(name, value)
+            result.priority = _count(name, value, _MAX_UINT64)
         elif name == "timeout":
-            result.timeout_us = _non_negative(name, value)
+            result.timeout_us = _count(name, value, _MAX_INT64)
         elif name.startswith("triton_") and name != EMPTY_FINAL_RESPONSE:
             raise InvalidArgumentError(
                 "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified: "
@@ -96,8 +96,8 @@ def encode_parameter(name: str, value: Parameter) -> InferParameter:
             raise InternalError(f"response parameter '{name}' is {value}, which does not fit into 64 bits")
 
 
-def _non_negative(name: str, value: Parameter) -> int:
+def _count(name: str, value: Parameter, largest: int) -> int:
     number = int(value)
-    if not 0 <= number <= _MAX_INT64:
-        raise InvalidArgumentError(f"parameter '{name}' is {number}; it must be between 0 and {_MAX_INT64}")
+    if not 0 <= number <= largest:
+        raise InvalidArgumentError(f"parameter '{name}' is {number}; it must be between 0 and {largest}")
     return number

@@ -11,12 +11,12 @@ _MAX_INT64 = 2**63 - 1
 _MAX_UINT64 = 2**64 - 1
 
 
-def as_count(value: object, what: str) -> int:
-    """Check that `value` is an integer from 0 to 2**63 - 1. Raises InvalidArgumentError."""
+def as_count(value: object, what: str, largest: int = _MAX_INT64) -> int:
+    """Check that `value` is an integer from 0 to `largest`. Raises InvalidArgumentError."""
     if type(value) is not int:
         raise wrong_type(what, "an integer", value)
-    if not 0 <= value <= _MAX_INT64:
-        raise InvalidArgumentError(f"{what} is {value}; it must be between 0 and {_MAX_INT64}")
+    if not 0 <= value <= largest:
+        raise InvalidArgumentError(f"{what} is {value}; it must be between 0 and {largest}")
     return value
 
 
@@ -37,7 +37,7 @@ def decode_parameter(name: str, value: object) -> Parameter:
     """
     what = f"parameter '{name}'"
     if name in ("priority", "timeout"):
-        return as_count(value, what)
+        return as_count(value, what, _MAX_UINT64 if name == "priority" else _MAX_INT64)
     if name in ("sequence_start", "sequence_end", "binary_data_output"):
         return as_bool(value, what)
     if name == "sequence_id" and type(value) is not str:

@@ -234,11 +234,16 @@ def test_steering_parameters_do_not_reach_the_model() -> None:
     assert not is_empty_final_wanted(ModelInferRequest())
 
 
+def test_a_priority_is_any_that_a_config_may_have() -> None:
+    request = decode_request(with_parameters(priority=InferParameter(uint64_param=2**64 - 1)))
+    assert request.priority == 2**64 - 1
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
         ("priority", InferParameter(int64_param=-1), "between 0 and"),
-        ("priority", InferParameter(uint64_param=2**63), "between 0 and"),
+        ("timeout", InferParameter(uint64_param=2**63), "between 0 and"),
         ("priority", InferParameter(string_param="high"), "came as string_param"),
         ("priority", InferParameter(bool_param=True), "came as bool_param"),
         ("timeout", InferParameter(double_param=1.5), "came as double_param"),
