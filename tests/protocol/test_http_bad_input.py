@@ -111,7 +111,6 @@ CASES = [
     ),
     (infer(parameters={"x": {"y": 1}}), "parameter 'x' has invalid type"),
     (infer(parameters={"priority": -1}), "parameter 'priority' is -1"),
-    (infer(parameters={"priority": 2**64}), "it must be between 0 and 18446744073709551615"),
     (infer(parameters={"priority": "1"}), "'priority' must be an integer, not a string"),
     (infer(parameters={"timeout": 1.5}), "'timeout' must be an integer"),
     (infer(parameters={"timeout": 2**64}), "'timeout' must be an integer"),
