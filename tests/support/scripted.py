@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -14,6 +14,7 @@ from triune.config.policy import QueueLimits
 from triune.core.clock import Clock, MonotonicClock
 from triune.core.datatypes import Array
 from triune.core.decoder import DecoderStep, LogitsOnHost
+from triune.core.power import Power
 from triune.core.units import Unit
 from triune.engine.core import EngineCore
 from triune.engine.engine import Engine
@@ -149,6 +150,55 @@ async def scripted_engine(
         assert engine.state.num_used_blocks == 0
         assert engine.statistics.num_pending == engine.statistics.num_waiting == 0
         core.check()
+
+
+@asynccontextmanager
+async def replicated_engine(
+    decoders: Mapping[Unit, ScriptedDecoder],
+    *,
+    clock: Clock | None = None,
+    rates: Mapping[Unit, Rates] | None = None,
+    emulated: Collection[Unit] = (),
+    power: Power | None = None,
+    run_limit_seconds: float = math.inf,
+    **limits: int,
+) -> AsyncIterator[Engine]:
+    """An engine with a replica for each unit, closed at the end, when all blocks must be free or cached."""
+    clock = clock or MonotonicClock()
+    replicas = [
+        Replica(
+            EngineCore(decoder, VOCAB, clock, SchedulerLimits(**limits)),
+            Placement(unit, "scripted", "fp32", "the test wants it"),
+            (rates or {}).get(unit) or Rates(512),
+            max_answers=SchedulerLimits(**limits).sequences,
+            is_emulated=unit in emulated,
+        )
+        for unit, decoder in decoders.items()
+    ]
+    engine = Engine(
+        replicas,
+        TextSide.of(byte_tokenizer(), None, VOCAB),
+        clock,
+        name="scripted",
+        limits=QueueLimits(64, 60),
+        close_decoder=lambda: [each.close() for each in decoders.values()][0],
+        run_limit_seconds=run_limit_seconds,
+        power=power,
+    )
+    try:
+        yield engine
+    finally:
+        for each in decoders.values():
+            each.gate.set()
+        await engine.close()
+        assert engine.statistics.num_pending == engine.statistics.num_waiting == 0
+        for replica in replicas:
+            assert not replica.jobs
+            assert (replica.outlook().num_prompt_tokens, replica.outlook().num_left) == (0, 0)
+            if replica.thread.failure is None:
+                assert replica.core.is_idle
+                assert replica.core.pool.num_used == 0
+                replica.core.check()
 
 
 async def text_of(engine: Engine, request: Generation) -> str:

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.copying import SCRIPT, CopyingDecoder
 from support.examples import examples
-from support.scripted import EOS, VOCAB, ScriptedDecoder, scripted_engine
+from support.scripted import EOS, VOCAB, scripted_engine
 from triune.core.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
@@ -36,50 +37,7 @@ from triune.engine.sequence import Ending, FinishReason
 from triune.engine.structured.constraint import Constraint
 
 GREEDY = SamplingParameters(temperature=0)
-SCRIPT = "Grün ist der Tag, and 1 + 1 = 2. ".encode()
 LENGTH = 30
-
-
-class CopyingDecoder(ScriptedDecoder):
-    """Its keys are the tokens that were written to each slot, its values the positions.
-
-    Attributes:
-        last: the step after which it waits at the gate.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(SCRIPT, **options)
-        self.last = 0
-        self.cache = np.full((2, self.num_blocks, self.block_size), -1, np.float32)
-
-    def release(self) -> None:
-        """Compute all further steps."""
-        self.last = 0
-        self.gate.set()
-
-    def run(self, step):
-        logits = super().run(step)
-        if len(self.steps) == self.last:
-            self.gate.clear()
-        for row, past in enumerate(step.past_lengths):
-            begin, end = step.subsequence_begins[row : row + 2]
-            blocks = step.block_indices[slice(*step.block_indices_begins[row : row + 2])]
-            places = np.arange(past, past + end - begin)
-            self.cache[0, blocks[places // self.block_size], places % self.block_size] = step.input_ids[begin:end]
-            self.cache[1, blocks[places // self.block_size], places % self.block_size] = places
-            # All that came before is there, wherever it was computed.
-            read = self.cache[1, blocks].reshape(-1)[: past + end - begin]
-            assert read.tolist() == list(range(past + end - begin))
-        return logits
-
-    def read_tokens(self, blocks, num_tokens):
-        return [each[list(blocks)].reshape(-1, 1, 1)[:num_tokens] for each in self.cache]
-
-    def write_tokens(self, blocks, tokens) -> None:
-        for cache, each in zip(self.cache, tokens, strict=True):
-            if each.shape[1:] != (1, 1):
-                raise InvalidArgumentError("keys and values are of another model")
-            cache[list(blocks)] = each.reshape(len(blocks), self.block_size)
 
 
 @asynccontextmanager

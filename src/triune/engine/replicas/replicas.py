@@ -332,11 +332,12 @@ class Replicas:
             except UnavailableError:
                 # It ended first.
                 pass
-            except TriuneError as error:
+            except Exception as error:  # noqa: BLE001 - it stays where it is
                 left = source.jobs.get(job) if source is not None else None
                 if left is not None:
                     left.is_stuck = True
-                _log.warning("model '%s': an answer stays on its unit: %s", self._name, error)
+                shown = error if isinstance(error, TriuneError) else f"{type(error).__name__}: {error}"
+                _log.warning("model '%s': an answer stays on its unit: %s", self._name, shown)
             finally:
                 del self._tasks[job]
 
