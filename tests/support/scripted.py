@@ -181,7 +181,7 @@ async def replicated_engine(
         clock,
         name="scripted",
         limits=QueueLimits(64, 60),
-        close_decoder=lambda: [each.close() for each in decoders.values()][0],
+        close_decoder=lambda: [each.close() for each in decoders.values()][-1],
         run_limit_seconds=run_limit_seconds,
         power=power,
     )

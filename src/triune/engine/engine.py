@@ -144,6 +144,11 @@ class Engine:
         """What each unit holds at this moment."""
         return {each.placement.unit: each.core.state() for each in self.replicas.all}
 
+    @property
+    def moves(self) -> Mapping[tuple[Unit, Unit, str], int]:
+        """How many answers were moved between units: see `Replicas.moves`."""
+        return self.replicas.moves
+
     async def render(
         self,
         messages: Sequence[Mapping[str, Any]],

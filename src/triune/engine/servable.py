@@ -1,8 +1,9 @@
 """A text model as a servable: Triton's requests of tensors, as its vLLM backend takes them."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from triune.config.transformer import EXCLUDE_INPUT, SAMPLING_INPUT, STREAM_INPU
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import UNIT_PARAMETER, InferenceResponse
 from triune.core.servable import Call
+from triune.core.units import Unit
 from triune.engine.counters import EngineCounters, EngineState
 from triune.engine.generation import Generation, TextModel
 from triune.engine.model_servable import ModelServable, ServedModel, text_of
@@ -27,7 +29,17 @@ class ServedTextModel(TextModel, ServedModel, Protocol):
 
     @property
     def state(self) -> EngineState:
-        """What the engine holds at this moment."""
+        """What all units hold at this moment."""
+        ...
+
+    @property
+    def states(self) -> Mapping[Unit, EngineState]:
+        """What each unit holds at this moment."""
+        ...
+
+    @property
+    def moves(self) -> Mapping[tuple[Unit, Unit, str], int]:
+        """How many answers were moved, by the unit that they left, the one that they went to, and why, in a word."""
         ...
 
 
@@ -51,18 +63,26 @@ class TextServable(ModelServable[ServedTextModel]):
             raise InvalidArgumentError(f"'{EXCLUDE_INPUT}' is false, which needs '{STREAM_INPUT}' to be false, too")
         text = text_of(call, SAMPLING_INPUT) if SAMPLING_INPUT in call.inputs else None
         parameters = dict(call.request.parameters)
-        unit = parameters.pop(UNIT_PARAMETER, None)
-        if unit not in (None, self.model.placement.unit.value):
-            raise InvalidArgumentError(
-                f"parameter '{UNIT_PARAMETER}' is {unit!r}; model '{self._name}' runs on "
-                f"'{self.model.placement.unit.value}'"
-            )
+        unit = self._unit(parameters.pop(UNIT_PARAMETER, None))
         request = read_generation(prompt, text, parameters, max(0, call.request.priority - 1))
+        request = replace(request, unit=unit)
         answers = self._deltas(request) if is_streaming else self._whole(request, "" if excludes else prompt)
         async with aclosing(answers):
             async for texts, is_final in answers:
                 output = np.array([text.encode() for text in texts], np.object_)
                 yield self.respond(call, {TEXT_OUTPUT: output}, is_final=is_final)
+
+    def _unit(self, name: object) -> Unit | None:
+        """The unit that a request names; None if it names none. Raises InvalidArgumentError for another one."""
+        if name is None:
+            return None
+        for unit in self.model.states:
+            if unit.value == name:
+                return unit
+        raise InvalidArgumentError(
+            f"parameter '{UNIT_PARAMETER}' is {name!r}; model '{self._name}' runs on "
+            f"{', '.join(repr(unit.value) for unit in self.model.states)}"
+        )
 
     async def _deltas(self, request: Generation) -> AsyncGenerator[tuple[list[str], bool]]:
         """What each answer grew by, and whether nothing follows."""

@@ -2,8 +2,9 @@
 
 import json
 
-from support.scripted import ScriptedDecoder, scripted_engine, text_of
+from support.scripted import ScriptedDecoder, replicated_engine, scripted_engine, text_of
 from triune.core.clock import VirtualClock
+from triune.core.units import Unit
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.structured.constraint import Constraint
@@ -23,11 +24,11 @@ async def test_tokens_sequences_and_blocks() -> None:
         'triune_time_to_first_token_seconds_bucket{model="m",le="0.001"} 2',
         'triune_time_to_first_token_seconds_count{model="m"} 2',
         'triune_inter_token_latency_seconds_count{model="m"} 6',
-        'triune_sequences_running{model="m"} 0',
-        'triune_sequences_waiting{model="m"} 0',
-        'triune_kv_blocks{model="m",state="free"} 61',
-        'triune_kv_blocks{model="m",state="used"} 0',
-        'triune_kv_blocks{model="m",state="cached"} 3',
+        'triune_sequences_running{model="m",unit="cpu"} 0',
+        'triune_sequences_waiting{model="m",unit="cpu"} 0',
+        'triune_kv_blocks{model="m",state="free",unit="cpu"} 61',
+        'triune_kv_blocks{model="m",state="used",unit="cpu"} 0',
+        'triune_kv_blocks{model="m",state="cached",unit="cpu"} 3',
     ):
         assert line in lines, lines
 
@@ -39,5 +40,18 @@ async def test_guesses() -> None:
         assert await text_of(engine, request) == "what must be said"
         lines = write_text(generation([({"model": "m"}, engine)])).splitlines()
     # The first token comes with the prompt, the other 16 in one step.
-    assert 'triune_draft_tokens{model="m"} 16' in lines
-    assert 'triune_accepted_draft_tokens{model="m"} 16' in lines
+    assert 'triune_draft_tokens{model="m",unit="cpu"} 16' in lines
+    assert 'triune_accepted_draft_tokens{model="m",unit="cpu"} 16' in lines
+
+
+async def test_moved_answers_and_the_states_of_each_unit() -> None:
+    decoders = {Unit.CPU: ScriptedDecoder(b"abcdef"), Unit.AMX: ScriptedDecoder(b"abcdef")}
+    async with replicated_engine(decoders) as engine:
+        engine.replicas.moves[Unit.CPU, Unit.AMX, "hot"] = 2
+        lines = write_text(generation([({"model": "m"}, engine)])).splitlines()
+    for line in (
+        'triune_kv_blocks{model="m",state="free",unit="cpu"} 64',
+        'triune_kv_blocks{model="m",state="free",unit="amx"} 64',
+        'triune_moved_answers{model="m",reason="hot",to="amx",unit="cpu"} 2',
+    ):
+        assert line in lines, lines

@@ -76,7 +76,9 @@ def generation(models: LabelledModels) -> Iterable[Metric]:
         for labels, model in models:
             add_histogram(family, labels, of(model.counters))
         yield family
-    states = [(labels, model.state) for labels, model in models]
+    states = [
+        ({**labels, "unit": unit.value}, state) for labels, model in models for unit, state in model.states.items()
+    ]
     for kind, families in (("gauge", _GAUGES), ("counter", _GUESSES)):
         for name, documentation, count in families:
             family = Metric(name, documentation, kind)
@@ -99,3 +101,13 @@ def generation(models: LabelledModels) -> Iterable[Metric]:
         for word, number in state.disk_blocks.items():
             files.add_sample(files.name, {**labels, "event": word}, number)
     yield files
+    moved = Metric(
+        "triune_moved_answers",
+        "Answers that went on at another unit, by the reason in a word",
+        "counter",
+    )
+    for labels, model in models:
+        for (source, target, word), number in model.moves.items():
+            places = {"unit": source.value, "to": target.value, "reason": word}
+            moved.add_sample(moved.name, {**labels, **places}, number)
+    yield moved

@@ -1,4 +1,5 @@
-"""Moves answers under way from one server to another: `sequences/{id}/export` and `sequences/import`.
+"""Moves answers under way from one server to another: `sequences/{id}/export` and `sequences/import`; and from one unit
+of their model to another: `sequences/{id}/migrate`.
 
 The stream at the first server ends with the finish reason `moved`. The bytes that `export` returns are the body of
 `import`, whose answer is a stream of what follows, in the form of the API that the client asked first.
@@ -8,10 +9,11 @@ import contextlib
 from collections.abc import AsyncGenerator, Sequence
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.core.printable import printable
+from triune.core.units import Unit
 from triune.engine.generation import Delta
 from triune.engine.moving.movable import MovableTextModel
 from triune.engine.moving.wire import MovedAnswer, decode, encode, memory_of
@@ -44,6 +46,7 @@ def sequence_routes(models: TextModels, bodies: BodyReader, offload: Offload) ->
     ends = _Endpoints(models, bodies, offload)
     return [
         ApiRoute(Api.INFERENCE, "/v1/sequences/{id}/export", ends.export, ("POST",), answer_error),
+        ApiRoute(Api.INFERENCE, "/v1/sequences/{id}/migrate", ends.migrate, ("POST",), answer_error),
         ApiRoute(Api.INFERENCE, "/v1/sequences/import", ends.import_, ("POST",), answer_error),
     ]
 
@@ -71,6 +74,18 @@ class _Endpoints:
             held.release()
             raise
         return SequenceResponse(encoded, held)
+
+    async def migrate(self, request: Request) -> Response:
+        given, request_id = await self._bodies.small_object(request), request.path_params["id"]
+        unknown = [*(given.keys() - {"unit"}), *request.query_params]
+        unit = next((each for each in Unit if each.value == given.get("unit")), None)
+        if unknown or unit is None:
+            raise InvalidArgumentError(
+                f"a migration takes 'unit', one of {', '.join(each.value for each in Unit)}"
+                + (f"; '{printable(unknown[0][:64])}' is unknown" if unknown else "")
+            )
+        await self._holder(request_id).move(request_id, unit)
+        return JSONResponse({"id": request_id, "unit": unit.value})
 
     async def _exported(self, request_id: str, held: Reservation) -> Sequence[bytes]:
         # Nothing of the sequence may stay when this has ended but its bytes.

@@ -8,6 +8,7 @@ from typing import Any
 
 from triune.core.energy import report_of
 from triune.core.errors import InternalError, UnavailableError
+from triune.core.units import Unit
 from triune.engine.generation import Delta, Generation, Placement, TextModel, Usage
 from triune.engine.sequence import FinishReason
 from triune.engine.tools.pieces import CallArguments, CallBegin, Piece, Text
@@ -153,16 +154,24 @@ class Cost:
         return [usage for index, usage in self.usages.items() if index % self.num_answers_per_prompt == 0]
 
     async def report(self, placement: Placement) -> dict[str, Any]:
-        """What `triune: true` adds to an answer. With several answers, the times are the longest ones.
+        """What `triune: true` adds to an answer. With several answers, the times are the longest ones. With several
+        units, `unit` is the one with the most tokens, and `units` has the tokens of each.
 
         It waits for the meter of energy: a tenth of a second at most, unless the meter hangs.
         """
         usages = self.usages.values()
+        placements = [each for usage in usages for each in usage.placements] or [placement]
+        units: dict[Unit, int] = {}
+        for usage in usages:
+            for unit, num_tokens in usage.units.items():
+                units[unit] = units.get(unit, 0) + num_tokens
+        placement = max(placements, key=lambda each: units.get(each.unit, 0))
         return {
             "unit": placement.unit.value,
+            "units": {unit.value: num_tokens for unit, num_tokens in units.items()},
             "runtime": placement.runtime,
             "precision": placement.precision,
-            "reason": placement.reason,
+            "reason": "; ".join(dict.fromkeys(each.reason for each in placements)),
             "queue_ms": max((usage.queue_ns for usage in usages), default=0) / _NS_PER_MS,
             "first_token_ms": max((usage.first_token_ns for usage in usages), default=0) / _NS_PER_MS,
             "total_ms": max((usage.total_ns for usage in usages), default=0) / _NS_PER_MS,

@@ -4,6 +4,8 @@ from typing import Any
 
 import orjson
 
+from triune.core.requests import UNIT_PARAMETER
+from triune.core.units import Unit
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.structured.constraint import Constraint
@@ -43,6 +45,7 @@ def read_generation(
         num_answers=fields.integer("n", 1, MAX_ANSWERS) or 1,
         priority=fields.integer("priority") or 0,
         constraint=constraint or _read_guide(fields),
+        unit=_read_unit(fields),
     )
 
 
@@ -72,6 +75,18 @@ def read_stops(fields: Fields, name: str) -> tuple[str, ...]:
     if not all(type(stop) is str for stop in stops):
         raise FieldError(f"'{fields.path(name)}' must be a string or an array of strings", fields.path(name))
     return tuple(stops)
+
+
+def _read_unit(fields: Fields) -> Unit | None:
+    """Read the unit that is to compute the answer."""
+    name = fields.string(UNIT_PARAMETER)
+    if name is None:
+        return None
+    for unit in Unit:
+        if unit.value == name:
+            return unit
+    known = ", ".join(each.value for each in Unit)
+    raise FieldError(f"'{fields.path(UNIT_PARAMETER)}' is {name[:64]!r}; it must be one of {known}", UNIT_PARAMETER)
 
 
 def _read_guide(fields: Fields) -> Constraint | None:
