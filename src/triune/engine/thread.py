@@ -79,6 +79,11 @@ class EngineThread:
         """
 
         def export() -> SequenceState:
+            if job in self._moving and job.state is not None:
+                # It has not begun here.
+                self._moving.remove(job)
+                fits = job.state.cached.form in ("", form)
+                return job.state if fits else replace(job.state, cached=KeysAndValues())
             state = self._core.export(sequence := self._running(job), form=form, max_tokens=max_tokens)
             del self._jobs[sequence]
             return state
@@ -207,7 +212,7 @@ class EngineThread:
 
     def _running(self, job: Job) -> Sequence:
         if job.sequence is None or self._jobs.get(job.sequence) is not job:
-            raise UnavailableError("the answer has ended, or is just being moved, so that it cannot be moved")
+            raise UnavailableError("the answer has ended, so that it cannot be moved")
         return job.sequence
 
     async def _call(self, work: Callable[[], _T]) -> _T:

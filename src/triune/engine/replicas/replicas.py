@@ -226,7 +226,7 @@ class Replicas:
         state = await source.thread.export(job, form=target.core.cache_form)
         if job.is_cancelled or self._where.get(job) is not source:
             return
-        job.state, job.before = state, job.sequence
+        job.state, job.before = state, job.sequence or job.before
         self._count_move(source, target, word)
         self._go_on(
             job,

@@ -152,6 +152,36 @@ async def test_an_answer_moves_and_its_stream_goes_on(after: int, to: Unit) -> N
         assert read_there <= LENGTH, "the prompt's full blocks were not computed again"
 
 
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_an_answer_moves_on_before_it_begins_where_it_went(is_same: bool) -> None:
+    """With or without its keys and values, if they are in another form."""
+    decoders = {CPU: CopyingDecoder(), AMX: CopyingDecoder(), GPU: CopyingDecoder(block_size=4 if is_same else 8)}
+    stopping(decoders[CPU], 2)
+    decoders[AMX].gate.clear()
+    async with replicated_engine(decoders) as engine:
+        held = asyncio.ensure_future(read(engine, asked(unit=AMX, id="")))
+        await asyncio.to_thread(decoders[AMX].entered.wait, 20)
+
+        def move(count: int) -> None:
+            if count == 2:
+                moving.append(asyncio.ensure_future(engine.move("a", AMX)))
+                decoders[CPU].release()
+
+        moving: list[asyncio.Future[None]] = []
+        answer = asyncio.ensure_future(read(engine, asked(unit=CPU), move))
+        while not engine.replicas.moves:
+            await asyncio.sleep(0.001)
+        moving.append(asyncio.ensure_future(engine.move("a", GPU)))
+        await asyncio.sleep(0.01)
+        decoders[AMX].gate.set()
+        tokens, usage = await answer
+        assert tokens == expected()
+        assert [each.unit for each in usage.placements] == [CPU, AMX, GPU]
+        assert set(usage.units) == {CPU, GPU}
+        await held
+        await asyncio.gather(*moving)
+
+
 async def test_moves_that_cannot_be_are_refused() -> None:
     decoders = two()
     stopping(decoders[CPU], 2)
