@@ -55,6 +55,16 @@ def test_forms_of_a_transcript(client: openai.OpenAI) -> None:
     assert (second.tokens, second.avg_logprob, second.no_speech_prob) == ([105], -0.5, 0.25)
 
 
+def test_a_transcript_tells_what_it_cost_if_asked(client: openai.OpenAI) -> None:
+    told = create(client, extra_body={"triune": "true"}).triune
+    assert told["unit"] == "cpu"
+    # The table model is not metered.
+    assert told["energy"] == {"kind": "unavailable", "reason": "no metered unit computed for this request"}
+    assert not hasattr(create(client), "triune")
+    done = list(create(client, stream=True, extra_body={"triune": "true"}))[-1]
+    assert done.triune["energy"]["kind"] == "unavailable"
+
+
 def test_a_stream(client: openai.OpenAI) -> None:
     events = list(create(client, stream=True))
     assert [each.type for each in events] == ["transcript.text.delta"] * 2 + ["transcript.text.done"]

@@ -1,8 +1,9 @@
 """Every kind of model that a repository serves is charged with the energy of its unit."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from support.configs import model_config
 from support.encoder_models import write_encoder_model
 from support.energy_meters import rail
 from support.repositories import affine, write_model
+from support.speech import GOFORWARD, write_whisper
 from support.text_models import write_text_model
 from triune.backends.machine_backend import Shared
 from triune.config.model_config import TensorConfig
@@ -26,6 +28,7 @@ from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
 from triune.core.units import Unit
 from triune.engine.generation import Generation, Usage
+from triune.engine.speech.segments import SpeechRequest
 from triune.frontends.kserve.descriptions import statistics, statistics_with_energy
 from triune.frontends.metrics.collector import MetricsCollector
 from triune.frontends.metrics.text import write_text
@@ -38,6 +41,7 @@ from triune.repository.settings import RepositorySettings
 from triune.runtimes.machine import this_machine
 from triune.scheduling.models import LoadedVersion
 from triune.serving.server import Server
+from triune.zoo.packages import PackageCache
 
 CLOCK = MonotonicClock()
 MEASURED = EnergyKind.MEASURED
@@ -168,6 +172,29 @@ async def test_a_text_model_tells_what_each_answer_cost(tmp_path: Path) -> None:
         assert all(each["decode_joules"] > 0 for each in reports)
         assert sum(each["joules"] for each in reports) == pytest.approx(sum(joules.values()))
         assert set(joules) == {(Phase.PREFILL, MEASURED), (Phase.DECODE, MEASURED)}
+
+
+async def test_a_transcript_tells_what_it_cost(tmp_path: Path, packages: PackageCache) -> None:
+    pytest.importorskip("openvino")
+    root = write_whisper(tmp_path, packages).parent
+    async with serving(root) as served:
+        model = served.server.speech_model("whisper")
+        asked = SpeechRequest(bills=[])
+        for request in (SpeechRequest(), asked):
+            async with aclosing(model.transcribe(GOFORWARD.read_bytes(), request)) as segments:
+                assert [segment async for segment in segments]
+            served.sample()
+        assert asked.bills is not None
+        report = await report_of(asked.bills)
+        counted: Counter[Phase] = Counter()
+        for account in served.server.model("whisper").statistics.accounts.values():
+            counted.update({phase: joules for (phase, _), joules in account.totals().items()})
+        assert set(counted) == {Phase.ENCODE, Phase.PREFILL, Phase.DECODE}
+        # Each transcript cost 100 J at most, and the other is none of its bills.
+        assert report["kind"] == "measured"
+        assert 0 < report["joules"] <= 100
+        for phase, joules in counted.items():
+            assert 0 < report[f"{phase.value}_joules"] < joules
 
 
 async def test_statistics_and_metrics_tell_joules(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.core.clock import Clock
-from triune.core.energy import Account, Phase, Share
+from triune.core.energy import Account, Bill, Phase, Share
 from triune.core.errors import InternalError
 from triune.core.runtime import Executable
 from triune.core.units import Unit
@@ -41,8 +41,12 @@ class SpeechEncoder:
         """Charge the energy of all windows from now on to `account`."""
         self._account, self._clock = account, clock
 
-    def memory(self, samples: NDArray[np.float32]) -> Memory:
-        """What a sequence reads of a window, FP32 [samples] at 16 kHz and at most 30 s.
+    def memory(self, samples: NDArray[np.float32], bills: list[Bill] | None = None) -> Memory:
+        """What a sequence reads of a window.
+
+        Args:
+            samples: FP32 [samples] at 16 kHz, at most 30 s.
+            bills: gets the bill of the window; None if nobody asks for its cost.
 
         Raises:
             InternalError: the runtime failed, or gave numbers that are none.
@@ -52,7 +56,11 @@ class SpeechEncoder:
             if self._account is None or self._clock is None:
                 found = self._executable.run({"input_features": features}, self._names)
             else:
-                work = self._account.begin(self._clock.now_ns(), _SHARES)
+                shares = _SHARES
+                if bills is not None:
+                    bills.append(self._account.new_bill())
+                    shares = (Share(Phase.ENCODE, 1.0, bills[-1]),)
+                work = self._account.begin(self._clock.now_ns(), shares)
                 try:
                     found = self._executable.run({"input_features": features}, self._names)
                 finally:

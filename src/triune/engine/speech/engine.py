@@ -189,7 +189,7 @@ class SpeechEngine:
         at = 0
         while len(samples) - at >= FRAME_SAMPLES or not at:
             window = samples[at : at + WINDOW_SAMPLES]
-            memory = await in_thread(self._encoder.memory, window)
+            memory = await in_thread(self._encoder.memory, window, request.bills)
             text = await self._reader.read(memory, request, before, language)
             language = text.language
             segments, num_samples = ([], len(window)) if text.is_silent else self._cut(text, at, len(window))

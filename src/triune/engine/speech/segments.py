@@ -1,12 +1,13 @@
 """What is asked of a model that reads speech, what it answers, and how a window's tokens become segments."""
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triune.core.energy import Bill
 from triune.engine.generation import Placement
 from triune.engine.model_servable import ServedModel
 from triune.engine.speech.audio import Content
@@ -25,6 +26,8 @@ class SpeechRequest:
         temperature: 0 takes the likeliest words, and tries again with higher temperatures where they repeat themselves
             or are unlikely.
         has_stamps: whether the model computes times. Without them each segment is a window of 30 s.
+        bills: gets the bill of each window and each text that is computed for the request; None if nobody asks for its
+            cost.
     """
 
     language: str | None = None
@@ -32,6 +35,7 @@ class SpeechRequest:
     prompt: str = ""
     temperature: float = 0.0
     has_stamps: bool = True
+    bills: list[Bill] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

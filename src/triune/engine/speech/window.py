@@ -10,6 +10,7 @@ from triune.engine.job import Job
 from triune.engine.memory import Memory
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sequence import Ending
+from triune.engine.sequence import Sequence as Computed
 from triune.engine.speech.jobs import Jobs
 from triune.engine.speech.rules import FirstLook, WindowRules, compression_ratio, mean_logprob
 from triune.engine.speech.segments import SpeechRequest
@@ -112,13 +113,13 @@ class WindowReader:
         )
         temperatures = _TEMPERATURES if request.temperature == 0 else (request.temperature,)
         if not language and self._special.languages:
-            await self._jobs.run(looking)
+            await self._run(looking, request)
             language = look.language
             text = await self._try(memory, request, before, language, temperatures[0], salt)
         else:
             # Both are computed in the same steps.
             trying = self._try(memory, request, before, language, temperatures[0], salt)
-            tasks = asyncio.ensure_future(self._jobs.run(looking)), asyncio.ensure_future(trying)
+            tasks = asyncio.ensure_future(self._run(looking, request)), asyncio.ensure_future(trying)
             try:
                 _, text = await asyncio.gather(*tasks)
             finally:
@@ -132,6 +133,13 @@ class WindowReader:
             text = await self._try(memory, request, before, language, temperature, salt)
             num_tokens += len(text.tokens) + 1
         return _with(text, look, num_tokens)
+
+    async def _run(self, job: Job, request: SpeechRequest) -> Computed:
+        """Compute a job of a request, whose cost goes to the request's bills. Raises as `Jobs.run` does."""
+        sequence = await self._jobs.run(job)
+        if request.bills is not None and sequence.bill is not None:
+            request.bills.append(sequence.bill)
+        return sequence
 
     async def _try(
         self,
@@ -153,7 +161,7 @@ class WindowReader:
             memory=memory,
             salt=salt,
         )
-        sequence = await self._jobs.run(job)
+        sequence = await self._run(job, request)
         tokens = tuple(each for each in sequence.tokens[len(prompt) :] if each != special.end)
         text = self._tokenizer.decode(special.text_tokens(tokens)).strip()
         ratio, logprob = compression_ratio(text), mean_logprob(rules.logprob, tokens)

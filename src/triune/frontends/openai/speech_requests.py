@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from triune.core.energy import Bill
 from triune.engine.speech.segments import SpeechRequest
 from triune.frontends.openai.forms import Form
 from triune.frontends.text.fields import FieldError, Fields, unsupported
@@ -22,7 +23,7 @@ class Transcription:
         speech: how it is to be read.
         form: one of FORMATS.
         is_stream: whether to answer with events.
-        has_report: whether to say where the model ran (`triune`).
+        has_report: whether to say where the model ran, and what that cost (`triune`).
     """
 
     model: str
@@ -50,8 +51,9 @@ def read_transcription(form: Form, *, translates: bool) -> Transcription:
     is_stream = not translates and _flag(fields, "stream")
     if is_stream and kind not in ("json", "text"):
         raise unsupported("stream", f"with response_format '{kind}': ask for 'json' or 'text'")
-    speech = SpeechRequest(language or None, translates, fields.string("prompt") or "", temperature)
     has_report = _flag(fields, "triune")
+    bills = list[Bill]() if has_report else None
+    speech = SpeechRequest(language or None, translates, fields.string("prompt") or "", temperature, bills=bills)
     fields.ignore("user")
     fields.end()
     return Transcription(model, form.file, speech, kind, is_stream, has_report)

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from triune.core.energy import report_of
 from triune.engine.generation import Placement
 from triune.engine.speech.segments import Segment
 from triune.frontends.bodies.budget import Reservation
@@ -42,7 +43,7 @@ class Transcript:
             found.append(segment)
         kind = self._request.form
         if kind in ("json", "verbose_json"):
-            content = orjson.dumps(self._document(found, is_verbose=kind == "verbose_json"))
+            content = orjson.dumps(await self._document(found, is_verbose=kind == "verbose_json"))
         else:
             content = {"text": _text, "srt": _srt, "vtt": _vtt}[kind](found).encode()
         held.resize(len(content))
@@ -56,9 +57,9 @@ class Transcript:
             texts.append(delta)
             yield _event({"type": "transcript.text.delta", "delta": delta})
         done: dict[str, Any] = {"type": "transcript.text.done", "text": "".join(texts), "usage": self._usage()}
-        yield _event({**done, **self._report()})
+        yield _event({**done, **(await self._report())})
 
-    def _document(self, segments: Sequence[Segment], *, is_verbose: bool) -> dict[str, Any]:
+    async def _document(self, segments: Sequence[Segment], *, is_verbose: bool) -> dict[str, Any]:
         document: dict[str, Any] = {"text": _joined(segments)}
         if is_verbose:
             document |= {
@@ -67,13 +68,15 @@ class Transcript:
                 "duration": self._seconds,
                 "segments": [_segment(number, each) for number, each in enumerate(segments)],
             }
-        return {**document, "usage": self._usage(), **self._report()}
+        return {**document, "usage": self._usage(), **(await self._report())}
 
     def _usage(self) -> dict[str, Any]:
         return {"type": "duration", "seconds": self._seconds}
 
-    def _report(self) -> dict[str, Any]:
-        if not self._request.has_report:
+    async def _report(self) -> dict[str, Any]:
+        """Where the model ran, and what the answer cost; waits for the meters."""
+        bills = self._request.speech.bills
+        if not self._request.has_report or bills is None:
             return {}
         placement = self._placement
         return {
@@ -82,6 +85,7 @@ class Transcript:
                 "runtime": placement.runtime,
                 "precision": placement.precision,
                 "reason": placement.reason,
+                "energy": await report_of(bills),
             }
         }
 
