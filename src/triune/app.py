@@ -29,7 +29,6 @@ from triune.frontends.playground.machine import PageMachine
 from triune.frontends.routes import ApiRoute
 from triune.frontends.short import ShortLimits
 from triune.hardware.battery import read_battery
-from triune.hardware.energy.ledger import EnergyLedger
 from triune.hardware.energy.metering import metered
 from triune.hardware.heat.machine import read_heat
 from triune.hosting import kill_all
@@ -131,7 +130,7 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
             short_switch_interval(),
             existing_objects_kept(),
         ):
-            await _serve(settings, server, repository, budget, energy, ending, on_ready)
+            await _serve(settings, server, repository, budget, shared, ending, on_ready)
 
 
 async def _serve(
@@ -139,7 +138,7 @@ async def _serve(
     server: Server,
     repository: Repository,
     budget: MemoryBudget,
-    energy: EnergyLedger | None,
+    shared: Shared,
     ending: Ending,
     on_ready: Callable[[Server, Addresses], None],
 ) -> None:
@@ -156,7 +155,7 @@ async def _serve(
             send_seconds=limits.send_seconds,
             connections=limits.connections,
         )
-        page = PageMachine(repository.units, server.power, energy) if settings.has_playground else None
+        page = PageMachine(repository.units, server.power, shared.energy) if settings.has_playground else None
         front_ends = (
             HttpServer(
                 server,
@@ -185,7 +184,8 @@ async def _serve(
                 ports[2] or 0,
                 units=repository.units,
                 options=settings.metrics,
-                ledger=energy,
+                ledger=shared.energy,
+                arbiter=shared.arbiter,
                 limits=short,
                 rules=settings.access.http,
             ),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from triune.arbiter.arbiter import Arbiter
 from triune.core.statistics import ModelStatistics
 from triune.core.units import Presence, UnitStatus
 from triune.engine.servable import TextServable
@@ -19,6 +20,7 @@ from triune.frontends.metrics.energy import energy
 from triune.frontends.metrics.generation import generation
 from triune.frontends.metrics.machine import MachineMeter
 from triune.frontends.metrics.options import MetricsOptions
+from triune.frontends.metrics.turns import turns
 from triune.hardware.energy.ledger import EnergyLedger
 from triune.scheduling.models import LoadedVersion
 from triune.serving.server import Server
@@ -96,13 +98,16 @@ class MetricsCollector(Collector):
         units: Sequence[UnitStatus],
         options: MetricsOptions | None = None,
         ledger: EnergyLedger | None = None,
+        arbiter: Arbiter | None = None,
     ) -> None:
         """Args:
         server: the server with the models.
         units: the machine's compute units.
         options: which metrics are exported.
         ledger: the machine's rails; None where energy is not metered.
+        arbiter: gives turns to models that compete for hardware; None gives none.
         """
+        self._arbiter = arbiter
         self._ledger = ledger
         self._server = server
         self._units = units
@@ -125,6 +130,7 @@ class MetricsCollector(Collector):
             *machine,
             *self._by_unit(models),
             *energy(models, self._ledger.rails if self._ledger is not None else ()),
+            *(turns(self._arbiter.pools) if self._arbiter is not None else ()),
             self._presence(),
         ]
         return [family for family in families if family.samples]

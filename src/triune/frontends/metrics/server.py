@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from triune.arbiter.arbiter import Arbiter
 from triune.core.errors import TriuneError, UnauthenticatedError
 from triune.core.units import UnitStatus
 from triune.frontends.access import OPEN, Api, Rule, Rules
@@ -51,6 +52,7 @@ class MetricsServer:
         units: Sequence[UnitStatus] = (),
         options: MetricsOptions | None = None,
         ledger: EnergyLedger | None = None,
+        arbiter: Arbiter | None = None,
         limits: ShortLimits | None = None,
         rules: Rules = OPEN,
     ) -> None:
@@ -61,13 +63,16 @@ class MetricsServer:
         units: the machine's compute units; if empty, triune_unit_present is left out.
         options: which metrics are exported.
         ledger: the machine's rails; None where energy is not metered.
+        arbiter: gives turns to models that compete for hardware; None gives none.
         limits: the limits on requests and connections.
         rules: the access rules.
         """
         self._host = host
         self._port = port
         config = uvicorn.Config(
-            make_app(MetricsCollector(server, units, options or MetricsOptions(), ledger), rules.get(Api.METRICS)),
+            make_app(
+                MetricsCollector(server, units, options or MetricsOptions(), ledger, arbiter), rules.get(Api.METRICS)
+            ),
             # uvicorn calls it with keyword arguments, and needs no class.
             http=cast("type[asyncio.Protocol]", partial(ShortProtocol, limits=limits or ShortLimits())),
             ws="none",
