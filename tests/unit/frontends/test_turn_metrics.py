@@ -19,12 +19,12 @@ def test_how_long_models_waited_and_how_many_compute_at_once() -> None:
     first[Unit.CPU].end(turn, 5 * MS)
     lines = write_text(each for each in turns(arbiter.pools) if each.samples).splitlines()
     assert [each for each in lines if not each.startswith("#")] == [
-        'triune_pool_level{pool="cpu"} 1.0',
-        'triune_pool_level{pool="gpu"} 1.0',
+        'triune_pool_level{pool="cpu"} 1',
+        'triune_pool_level{pool="gpu"} 1',
         'triune_turn_wait_seconds_total{model="first",pool="cpu"} 0.0',
         'triune_turn_wait_seconds_total{model="second",pool="cpu"} 0.25',
         'triune_turn_wait_seconds_total{model="first",pool="gpu"} 0.0',
-        'triune_turn_waits_total{model="first",pool="cpu"} 0.0',
-        'triune_turn_waits_total{model="second",pool="cpu"} 1.0',
-        'triune_turn_waits_total{model="first",pool="gpu"} 0.0',
+        'triune_turn_waits_total{model="first",pool="cpu"} 0',
+        'triune_turn_waits_total{model="second",pool="cpu"} 1',
+        'triune_turn_waits_total{model="first",pool="gpu"} 0',
     ]
