@@ -186,6 +186,7 @@ class ReferenceExecutable:
         self.unit = unit
         self.precision = "fp32" if unit is Unit.CPU else "bf16"
         self.is_steady = True
+        self.report = ""
         self.is_closed = False
         self.runs: list[dict[str, Array]] = []
         self.on_run: Callable[[], object] = lambda: None

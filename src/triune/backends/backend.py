@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from triune.backends.attempt import Attempt
 from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
+from triune.core.placement import Placement
 from triune.core.servable import Servable
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
@@ -22,12 +23,14 @@ class Build:
         config: the completed configuration.
         source: the model on disk that it was built from.
         emulated: the units of the model that are emulated.
+        placement: where it computes, beside what its config asks for; None if the backend does not tell.
     """
 
     version: int
     config: ModelConfig
     source: Source
     emulated: frozenset[Unit] = field(default=frozenset(), kw_only=True)
+    placement: Placement | None = field(default=None, kw_only=True)
 
     @property
     def precisions(self) -> Mapping[Unit, str]:

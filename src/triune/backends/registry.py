@@ -77,7 +77,7 @@ class Backends:
         if self._cache is not None and config.message.response_cache.enable:
             is_ordered = config.batching.preserve_ordering
             servable = CachedServable(servable, self._cache, self._clock, is_ordered=is_ordered)
-        return LoadedVersion(build.version, config, servable, build.precisions, build.emulated)
+        return LoadedVersion(build.version, config, servable, build.precisions, build.emulated, build.placement)
 
 
 @contextlib.contextmanager

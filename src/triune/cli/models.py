@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -11,25 +11,53 @@ from rich.table import Table
 from triune import app
 from triune.backends.gate.gate import describe_excess
 from triune.cli.output import escaped, print_json
+from triune.cli.placements import fetch_placements, print_placements
 from triune.config.model_config import TensorConfig
+from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import format_shape
 from triune.core.units import Unit
 from triune.frontends.kserve.descriptions import verdict_json
 from triune.repository.check import ModelCheck
 from triune.repository.settings import RepositorySettings
 
+_URL: Final = "http://localhost:8000"
+
 
 def models(
     repository: Annotated[
-        list[Path], typer.Option("--repository", "--model-repository", help="A model repository; may be repeated.")
-    ],
+        list[Path] | None,
+        typer.Option("--repository", "--model-repository", help="A model repository; may be repeated."),
+    ] = None,
+    is_placement: Annotated[
+        bool,
+        typer.Option(
+            "--placement", help="Show where the models of a running server compute: requested, planned, observed."
+        ),
+    ] = False,
+    url: Annotated[
+        str | None, typer.Option(help="For --placement: the server's address [default: http://localhost:8000].")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the models of a repository: versions, units, tensors, and errors that prevent loading.
+    """List the models of a repository, or where those of a running server compute.
 
-    Reads configs and model files, and compiles nothing. Where a server compared a unit's answers with those of cpu, the
+    Of a repository: versions, units, tensors, and errors that prevent loading. Its configs and model files are read,
+    and nothing is compiled. Where a server compared a unit's answers with those of cpu, the
     result is shown. Exits with 1 if a model would not load.
     """
+    if is_placement:
+        if repository:
+            raise InvalidArgumentError("--placement is of a running server: name it with --url, and no --repository")
+        found = fetch_placements(url or _URL)
+        if as_json:
+            print_json({"placements": found})
+        else:
+            print_placements(found, Console())
+        return
+    if url is not None:
+        raise InvalidArgumentError("--url is for --placement, which shows the models of a running server")
+    if not repository:
+        raise InvalidArgumentError("name a repository with --repository, or ask a running server with --placement")
     checks = app.make_repository(RepositorySettings(repository)).check()
     if as_json:
         print_json([_as_json(check) for check in checks])

@@ -59,3 +59,8 @@ class Placement:
     is_cut: bool
     segments: Sequence[PlacedSegment]
     notes: Sequence[str] = ()
+
+    @property
+    def planned_units(self) -> Sequence[Unit]:
+        """The units of the plan, each once, in order; those that the config names if nothing was planned."""
+        return tuple(dict.fromkeys(each.planned or each.requested or each.unit for each in self.segments))

@@ -19,6 +19,11 @@ ENERGY_PARAMETER = "triune_energy"
 "measured", "estimated" or "unavailable", and `triune_joules` or `triune_energy_reason` beside it.
 """
 
+PLACEMENT_PARAMETER = "triune_placement"
+"""The request parameter that, if true, has the answer tell where it was computed: in the response's parameters of that
+name, what the config requests; in `triune_planned_units`, the units of the plan; in `triune_unit`, those that did it.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:

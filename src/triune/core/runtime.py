@@ -36,6 +36,14 @@ class Executable(Protocol):
         ...
 
     @property
+    def report(self) -> str:
+        """What the library itself says of where it computes: devices, kernels. Empty if it says nothing.
+
+        Asked for once a model is loaded and has run; it may take milliseconds.
+        """
+        ...
+
+    @property
     def is_steady(self) -> bool:
         """Whether the run time depends only on the shapes of the inputs, not on their values. False if unknown."""
         ...

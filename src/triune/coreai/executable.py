@@ -37,11 +37,13 @@ class AppleExecutable:
 
     Attributes:
         signature: the signature of the function, in which -1 is a free dimension.
-        unit: the requested compute unit: Core AI does not report where a function ran.
+        unit: the requested compute unit.
+        report: empty, since Core AI does not report where a function ran.
         precision: the precision in which the function computes, as in `description.Function`.
     """
 
     is_steady = False
+    report = ""
 
     def __init__(self, path: Path, function: str, unit: Unit | None, precision: str) -> None:
         """Load a function.

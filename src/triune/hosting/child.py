@@ -84,6 +84,7 @@ def serve(channel: Channel) -> None:
         "signature": from_signature(executable.signature),
         "unit": executable.unit.value,
         "precision": executable.precision,
+        "report": executable.report,
     }
     channel.send(ready)
     try:

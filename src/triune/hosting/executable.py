@@ -57,6 +57,7 @@ class HostedExecutable:
         self.signature = process.signature
         self.unit = process.unit
         self.precision = process.precision
+        self.report = process.report
         try:
             self._supervisor = start_thread(functools.partial(self._supervise, process), f"host of {name}")
         except NoThreadError:

@@ -64,12 +64,13 @@ class WorkerProcess:
 
     Attributes:
         has_ended: whether it is known to have ended.
-        signature, unit, precision: those of the executable; set when it is loaded.
+        signature, unit, precision, report: those of the executable; set when it is loaded.
     """
 
     signature: Signature
     unit: Unit
     precision: str
+    report: str
 
     def __init__(self, name: str, limits: Limits) -> None:
         """Start the process; it waits for `load` or `work`.
@@ -142,6 +143,7 @@ class WorkerProcess:
         self.signature = to_signature(message["signature"])
         self.unit = Unit(message["unit"])
         self.precision = message["precision"]
+        self.report = message["report"]
         if self._limits.run_bytes is not None:
             self._run_limit = WatchedLimit(self._process, self._limits.run_bytes)
 

@@ -62,6 +62,11 @@ def is_gpu() -> bool:
     return mx.default_device().type == mx.gpu
 
 
+def device_report() -> str:
+    """The device on which MLX computes, in words."""
+    return f"MLX on its {'GPU' if is_gpu() else 'CPU'} device"
+
+
 def fused(function: Callable[..., Value]) -> Callable[..., Value]:
     """The function of arrays, which computes element by element, as one operation on a GPU.
 

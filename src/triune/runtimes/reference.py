@@ -68,6 +68,7 @@ class Reference:
 class _ReferenceExecutable:
     unit = Unit.CPU
     is_steady = False
+    report = ""
 
     def __init__(self, evaluator: Any, signature: Signature, precision: str, reader: str | None) -> None:
         self.signature = signature

@@ -8,6 +8,7 @@ from typing import Protocol
 from triune.config import checks, results
 from triune.config.model_config import ModelConfig
 from triune.core.errors import UnsupportedError
+from triune.core.placement import Placement
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable
 from triune.core.statistics import ModelStatistics
@@ -50,6 +51,7 @@ class LoadedVersion:
         servable: answers its requests.
         precisions: the floating-point format ("fp32", "bf16", "fp16") on each unit of the model; empty for an ensemble.
         emulated: the units of the model that are emulated.
+        placement: where it computes, beside what its config asks for; None if the backend does not tell.
         holds: counts the requests to ensembles that will still call this version; it stays open for them even if it is
             unloaded or replaced.
     """
@@ -59,6 +61,7 @@ class LoadedVersion:
     servable: Servable
     precisions: Mapping[Unit, str] = field(default_factory=dict[Unit, str])
     emulated: frozenset[Unit] = frozenset()
+    placement: Placement | None = None
     holds: Holds = field(default_factory=Holds, compare=False)
 
     @property

@@ -83,6 +83,7 @@ class _Recorder:
         self.unit = executable.unit
         self.precision = executable.precision
         self.is_steady = executable.is_steady
+        self.report = executable.report
         self.interrupt = executable.interrupt
         self.close = executable.close
         self._executable = executable

@@ -7,7 +7,7 @@ from dataclasses import replace
 from triune.backends.attempt import Attempt
 from triune.backends.gate.gate import Judged, leave_out
 from triune.backends.machine_backend import MachineBackend
-from triune.backends.tensor.build import TensorBuild
+from triune.backends.tensor.build import TensorBuild, placement_of
 from triune.backends.tensor.compile import WarmUp, compile_all
 from triune.backends.tensor.cut.cut import Cut
 from triune.backends.tensor.cut.make import Made, make_cut
@@ -19,6 +19,7 @@ from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
 from triune.config.placement import place
 from triune.config.turns import weight_of
+from triune.core.placement import Placement
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Unit
@@ -97,12 +98,13 @@ class TensorBackend(MachineBackend):
             verdicts,
             is_inline,
             self._clock.now_ns() - started_ns,
-            notes=made.notes,
             emulated=emulated,
+            placement=placement_of(config, kept, verdicts, made.notes),
         )
 
     def _cut_build(self, made: Made, cut: Cut, source: Source, version: int, started_ns: int) -> TensorBuild:
-        verdict = made.verdict
+        verdict, plan = made.verdict, made.config.plan
+        assert plan is not None
         verdicts = {} if verdict is None else {unit: verdict for unit in cut.units if unit is not Unit.CPU}
         return TensorBuild(
             version,
@@ -112,9 +114,8 @@ class TensorBackend(MachineBackend):
             verdicts,
             False,
             self._clock.now_ns() - started_ns,
-            cut=cut,
-            placed=made.segments,
-            notes=made.notes,
+            cut,
+            placement=Placement(plan.text, is_cut=True, segments=made.segments, notes=made.notes),
             emulated=self._machine.emulated(cut.units),
         )
 

@@ -1,12 +1,13 @@
 """A tensor model that is compiled and warmed up, and does not answer requests yet."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from triune.backends.backend import Build
 from triune.backends.gate.gate import describe_shortfall
 from triune.backends.tensor.cut.cut import Cut
 from triune.backends.tensor.executable import SharedExecutable
+from triune.config.model_config import ModelConfig
 from triune.core.placement import PlacedSegment, Placement
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
@@ -22,8 +23,6 @@ class TensorBuild(Build):
         is_inline: whether the event loop's thread runs the model, as long as it is fast enough.
         duration_ns: how long the build took.
         cut: the segments of a model that is cut; `executables` is empty then.
-        placed: where the segments of a cut are.
-        notes: what became of the config's plan.
     """
 
     executables: tuple[SharedExecutable, ...]
@@ -31,34 +30,11 @@ class TensorBuild(Build):
     is_inline: bool
     duration_ns: int
     cut: Cut | None = None
-    placed: tuple[PlacedSegment, ...] = ()
-    notes: tuple[str, ...] = ()
 
     @property
     def precisions(self) -> Mapping[Unit, str]:
         """The floating-point format on each unit."""
         return self.cut.precisions if self.cut is not None else {each.unit: each.precision for each in self.executables}
-
-    @property
-    def placement(self) -> Placement:
-        """Where the model computes, beside what its config asks for."""
-        plan = self.config.plan
-        if self.cut is not None and plan is not None:
-            return Placement(plan.text, is_cut=True, segments=self.placed, notes=self.notes)
-        first = {each.unit: each for each in reversed(self.executables)}
-        rows = tuple(
-            PlacedSegment(
-                unit,
-                first[unit].recipe.runtime,
-                first[unit].precision,
-                requested=unit if plan is None else None,
-                error=None if (verdict := self.verdicts.get(unit)) is None else verdict.largest,
-            )
-            for unit in self.config.units
-        )
-        requested = plan.text if plan is not None else ",".join(unit.value for unit in self.config.units)
-        notes = (*self.notes, *([self.shortfall] if self.shortfall else []))
-        return Placement(requested, is_cut=False, segments=rows, notes=notes)
 
     @property
     def shortfall(self) -> str:
@@ -79,10 +55,11 @@ class TensorBuild(Build):
         return f"on {units} in {self.duration_ns / 1e9:.2f} s"
 
     def _describe_cut(self) -> str:
+        segments = self.placement.segments if self.placement is not None else ()
         parts = [
             f"{'emulated ' if each.unit in self.emulated else ''}{each.unit.value} ({each.num_ops} operations, "
             f"{each.runtime}, {each.precision})"
-            for each in self.placed
+            for each in segments
         ]
         error = max((each.largest for each in self.verdicts.values()), default=None)
         shown = "" if error is None else f", error {error:.2g} against cpu"
@@ -102,3 +79,35 @@ class TensorBuild(Build):
         if unit in self.verdicts:
             words.append(f"error {self.verdicts[unit].largest:.2g} against cpu")
         return f"{unit.value} ({', '.join(words)})"
+
+
+def placement_of(
+    config: ModelConfig,
+    executables: Sequence[SharedExecutable],
+    verdicts: Mapping[Unit, Verdict],
+    notes: Sequence[str],
+) -> Placement:
+    """Where a model computes that is not cut: the whole of it on each of its units.
+
+    Args:
+        config: its configuration, with the units that are left.
+        executables: its executables, which have run.
+        verdicts: how far each unit's answers are from those of `cpu`.
+        notes: what became of the config's plan.
+    """
+    first = {each.unit: each for each in reversed(executables)}
+    plan, shortfall = config.plan, describe_shortfall(verdicts)
+    rows = tuple(
+        PlacedSegment(
+            unit,
+            first[unit].recipe.runtime,
+            first[unit].precision,
+            first[unit].report,
+            requested=unit if plan is None else None,
+            error=verdicts[unit].largest if unit in verdicts else None,
+        )
+        for unit in config.units
+    )
+    lost = [unit for unit, verdict in verdicts.items() if verdict.excess]
+    requested = ",".join(unit.value for unit in (*config.units, *lost)) if plan is None else plan.text
+    return Placement(requested, is_cut=False, segments=rows, notes=(*notes, *([shortfall] if shortfall else [])))

@@ -38,6 +38,12 @@ class SharedExecutable:
             self._num_holders += 1
         return self
 
+    @property
+    def report(self) -> str:
+        """What the library says of where it computes: see `Executable.report`."""
+        with self._lock:
+            return self._executable.report
+
     def process_bytes(self) -> int:
         """The memory of its process, in bytes; 0 if it has none."""
         return self._executable.process_bytes() if isinstance(self._executable, HostedExecutable) else 0

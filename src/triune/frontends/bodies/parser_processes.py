@@ -172,6 +172,7 @@ class Parser:
     unit = Unit.CPU
     precision = ""
     is_steady = False
+    report = ""
 
     def __init__(self, max_memory_bytes: int) -> None:
         """Limit the memory of this process, on Linux, so that a hostile body can end only this process."""

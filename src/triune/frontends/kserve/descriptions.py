@@ -12,6 +12,7 @@ from triune.core.power import EFFECTS, Power
 from triune.core.statistics import Duration
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
+from triune.frontends.kserve.placements import energy_of
 from triune.repository.model import IndexEntry
 from triune.scheduling.models import LoadedVersion
 from triune.serving.server import Server
@@ -72,17 +73,8 @@ def statistics_with_energy(models: Sequence[LoadedVersion]) -> Json:
     """
     document = statistics(models)
     for entry, model in zip(document["model_stats"], models, strict=True):
-        energy: list[Json] = []
-        for account in model.statistics.accounts.values():
-            unit = {"unit": account.unit.value}
-            energy += (
-                {**unit, "phase": phase.value, "kind": kind.value, "joules": joules}
-                for (phase, kind), joules in account.totals().items()
-            )
-            if reason := account.why_unavailable():
-                energy.append({**unit, "kind": "unavailable", "reason": reason})
         slowed = sorted(unit.value for unit in model.statistics.slowed)
-        entry["triune"] = {"energy": energy, **({"slowed_units": slowed} if slowed else {})}
+        entry["triune"] = {"energy": energy_of(model), **({"slowed_units": slowed} if slowed else {})}
         if model.statistics.lost:
             entry["triune"]["lost_units"] = {unit.value: reason for unit, reason in model.statistics.lost.items()}
         if model.statistics.verdicts:

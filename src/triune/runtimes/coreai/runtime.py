@@ -150,6 +150,7 @@ class FunctionExecutable:
         self.is_steady = inner.is_steady
         self.precision = precision
         self.signature = signature
+        self.report = inner.report
         self._inner = inner
         self._given = {spec.name: spec for spec in function.inputs}
         self._wanted = {spec.name: spec for spec in signature.outputs}

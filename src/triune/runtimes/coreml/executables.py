@@ -32,6 +32,7 @@ class PackageExecutable:
         function: str | None = None,
         source: Source | None = None,
         is_steady: bool = False,
+        report: str = "",
     ) -> None:
         """Args:
         package: the package.
@@ -41,8 +42,10 @@ class PackageExecutable:
         function: the function's name; None means the default function.
         source: for a converted model, the names and ranks of tensors in the ONNX model.
         is_steady: whether the time of a run depends only on the shapes of the inputs.
+        report: what is known of where it computes.
         """
         self.is_steady = is_steady
+        self.report = report
         self.unit = unit
         # The CPU computes in fp32. It is the reference for the other units.
         self.precision = "fp32" if unit is Unit.CPU else precision_of(package, function)
@@ -95,11 +98,12 @@ class CompiledExecutable:
 
     is_steady = False
 
-    def __init__(self, model: Any, unit: Unit, precision: str, signature: Signature) -> None:
+    def __init__(self, model: Any, unit: Unit, precision: str, signature: Signature, report: str) -> None:
         """Args:
         model: coremltools' `CompiledMLModel`.
-        unit, precision, signature: the properties to report.
+        unit, precision, signature, report: the properties to report.
         """
+        self.report = report
         self.unit = unit
         self.precision = precision
         self.signature = signature

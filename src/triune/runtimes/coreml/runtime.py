@@ -28,6 +28,7 @@ from triune.runtimes.compiled_cache import CompiledCache, conversion_digest, pac
 from triune.runtimes.coreml.conversion import Convert, convert_in_process
 from triune.runtimes.coreml.executables import CompiledExecutable, PackageExecutable
 from triune.runtimes.coreml.options import OPTION_NAMES, Settings, read_settings
+from triune.runtimes.coreml.report import compute_plan_report
 from triune.runtimes.coreml.tensors import compiled_signature, signature_of
 from triune.runtimes.onnx.file import read_signature
 from triune.runtimes.served import coreml_units
@@ -164,7 +165,14 @@ class CoreMl:
         source = read_source(package) if package_path != path else None
         function = settings.function
         return PackageExecutable(
-            package, executor, unit, signature, function=function, source=source, is_steady=is_steady
+            package,
+            executor,
+            unit,
+            signature,
+            function=function,
+            source=source,
+            is_steady=is_steady,
+            report=f"{'the reference interpreter' if is_interpreted else 'ONNX Runtime'} in place of Core ML",
         )
 
     def _is_present(self, unit: Unit) -> bool:
@@ -194,7 +202,8 @@ def _load_compiled(path: Path, signature: Signature, unit: Unit, preparation: st
     # coremltools raises Exception, not a subclass.
     except Exception as error:
         raise InvalidArgumentError(f"Core ML refuses '{path}': {error}") from error
-    return CompiledExecutable(model, unit, read_compiled(path).precision, signature)
+    report = compute_plan_report(path, COMPUTE_UNITS[unit])
+    return CompiledExecutable(model, unit, read_compiled(path).precision, signature, report)
 
 
 def _read(path: Path, *, maps_weights: bool = True) -> Package:
@@ -222,7 +231,8 @@ def _load_in_core_ml(
         compiled = cache.get(f"{package_digest(path)}{_COMPILED}", functools.partial(_compile, path))
     executor = AppleExecutor(package, function, compute_units=COMPUTE_UNITS[unit], compiled=compiled)
     source = read_source(package) if is_converted else None
-    return PackageExecutable(package, executor, unit, signature, function=function, source=source)
+    report = compute_plan_report(compiled, COMPUTE_UNITS[unit])
+    return PackageExecutable(package, executor, unit, signature, function=function, source=source, report=report)
 
 
 def _compile(path: Path, target: Path) -> None:

@@ -75,6 +75,7 @@ class Mlx:
                 )
         # MLX's library starts the GPU when it is imported: not before a model needs it.
         from triune.metal.function import Function
+        from triune.metal.library import device_report
         from triune.metal.lower import lower
 
         model = load(path)
@@ -92,6 +93,7 @@ class Mlx:
             unit,
             own,
             signature,
+            device_report(),
             run_bytes=self._run_bytes,
             is_narrow=precision == "fp16",
         )
@@ -107,6 +109,7 @@ class _MlxExecutable:
         unit: Unit,
         precision: str,
         signature: Signature,
+        report: str,
         *,
         run_bytes: int | None,
         is_narrow: bool,
@@ -114,6 +117,7 @@ class _MlxExecutable:
         self.unit = unit
         self.precision = precision
         self.signature = signature
+        self.report = report
         self._function = function
         self._run_bytes = run_bytes
         self._is_narrow = is_narrow

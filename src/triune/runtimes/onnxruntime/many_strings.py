@@ -41,6 +41,7 @@ class ManyStringsExecutable:
         self.unit = inner.unit
         self.precision = inner.precision
         self.is_steady = inner.is_steady
+        self.report = inner.report
         self._inner = inner
         self._host = host
         self._many_bytes = _MANY_BYTES / max(copies, 1.0)

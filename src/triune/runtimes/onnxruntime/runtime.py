@@ -52,6 +52,8 @@ class _Value(Protocol):
 class _Session(Protocol):
     """The part of onnxruntime.InferenceSession that is used here."""
 
+    def get_providers(self) -> Sequence[str]: ...
+
     def run(self, output_names: Sequence[str], input_feed: Mapping[str, Any], run_options: Any) -> list[Array]: ...
     def run_with_ort_values(
         self, output_names: Sequence[str], input_dict_ort_values: Mapping[str, Any], run_options: Any
@@ -186,6 +188,7 @@ class _OnnxRuntimeExecutable:
         self.signature = signature = facts.signature
         self.precision = facts.precision
         self.is_steady = facts.is_steady
+        self.report = ", ".join(session.get_providers())
         self._only_nodes = facts.only_nodes
         self._is_interrupted = False
         self._session = session

@@ -177,6 +177,17 @@ class _OpenVinoExecutable:
             raise run_failure(error, inputs) from error
         return {name: self._copy(*self._outputs[name]) for name in outputs}
 
+    @property
+    def report(self) -> str:
+        """The devices, and how many of the compiled kernels are for AMX or are chosen when the model runs."""
+        compiled = self._request.get_compiled_model()
+        kernels = [_kernel_of(each) for each in compiled.get_runtime_model().get_ordered_ops()]
+        devices = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
+        on_amx = sum("_amx" in each for each in kernels)
+        # Of shapes that are free, the plugin chooses kernels for each call.
+        open_ones = sum(each.startswith("undef") for each in kernels)
+        return f"{devices}: {on_amx} of {len(kernels)} kernels for AMX, {open_ones} chosen in each call"
+
     def interrupt(self) -> None:
         """Do nothing: the CPU plugin cannot interrupt a run."""
 
@@ -211,6 +222,12 @@ def _properties(unit: Unit, settings: Settings) -> dict[str, object]:
         "NUM_STREAMS": 1 if settings.num_threads > 1 else 0,
         "ENABLE_CPU_PINNING": settings.is_pinned,
     }
+
+
+def _kernel_of(operation: Any) -> str:
+    """The name of the kernel of an operation of a compiled model; empty if the plugin does not tell it."""
+    facts = operation.get_rt_info()
+    return str(facts["primitiveType"].get()) if "primitiveType" in facts else ""
 
 
 def _ports(ports: Sequence[Any]) -> dict[str, int]:

@@ -93,6 +93,11 @@ class SegmentedExecutable:
         self._is_interrupted = False
         self._ways: dict[tuple[str, ...], _Way] = {}
 
+    @property
+    def report(self) -> str:
+        """What the libraries of the segments say of where they compute."""
+        return "; ".join(each.executable.report for each in self.segments)
+
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs: see `Executable.run`. Segments that no such output needs do not run."""
         return self.run_around(inputs, outputs, _nothing)

@@ -206,6 +206,7 @@ def _row(compiled: Compiled, graph: CutGraph) -> PlacedSegment:
         executable.unit,
         executable.recipe.runtime,
         executable.precision,
+        executable.report,
         requested=stretch.requested,
         planned=stretch.planned,
         num_ops=len(nodes),

@@ -27,6 +27,7 @@ from triune.frontends.kserve.http.load import parse_load
 from triune.frontends.kserve.http.statuses import RETRY_AFTER_SECONDS, error_body, status_of
 from triune.frontends.kserve.http.versions import version_of
 from triune.frontends.kserve.large_tensors import files_of, memory_bytes
+from triune.frontends.kserve.placements import placements
 from triune.frontends.routes import ApiRoute, Endpoint
 from triune.hardware.facts import units_json
 from triune.serving.server import Server
@@ -75,6 +76,7 @@ def make_app(
     routes = [
         get(Api.METADATA, "/v2", front.server_metadata),
         get(Api.METADATA, "/v2/units", front.units),
+        get(Api.STATISTICS, "/v2/placement", front.placement),
         get(Api.POWER, "/v2/power", front.power),
         post(Api.POWER, "/v2/power", front.ask_power),
         get(Api.HEALTH, "/v2/health/live", front.live),
@@ -95,6 +97,7 @@ def make_app(
             get(Api.HEALTH, model + "/ready", front.model_ready),
             get(Api.MODEL_CONFIG, model + "/config", front.model_config),
             get(Api.STATISTICS, model + "/stats", front.statistics),
+            get(Api.STATISTICS, model + "/placement", front.placement),
             post(Api.INFERENCE, model + "/generate", generate.generate),
             post(Api.INFERENCE, model + "/generate_stream", generate.generate_stream),
             # The connection answers POST itself. This route exists so that other methods get 405, not 404.
@@ -158,6 +161,11 @@ class _Endpoints:
         name = request.path_params.get("model", "")
         models = self._server.statistics(name, version_of(request))
         return JsonResponse(descriptions.statistics_with_energy(models))
+
+    async def placement(self, request: Request) -> Response:
+        name = request.path_params.get("model", "")
+        models = self._server.statistics(name, version_of(request))
+        return JsonResponse(placements(models), headers={"Cache-Control": "no-store"})
 
     async def index(self, request: Request) -> Response:
         document = await self._bodies.small_object(request)

@@ -1,0 +1,88 @@
+"""What `triune models --placement` prints: requested, planned and observed, as a running server tells it."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from triune.cli.output import escaped
+from triune.core.errors import InvalidArgumentError, UnavailableError
+
+_SECONDS = 30
+
+
+def fetch_placements(url: str) -> Sequence[Mapping[str, Any]]:
+    """Ask a server where its models compute.
+
+    Args:
+        url: the server's address, such as "localhost:8000" or "http://localhost:8000".
+
+    Raises:
+        InvalidArgumentError: the address is no HTTP address, or no server of Triune's answers there.
+        UnavailableError: nothing answers.
+    """
+    base = (url if "://" in url else f"http://{url}").rstrip("/")
+    if not base.startswith(("http://", "https://")):
+        raise InvalidArgumentError(f"'{url}' is no address of a server; write one such as http://localhost:8000")
+    try:
+        with urllib.request.urlopen(f"{base}/v2/placement", timeout=_SECONDS) as answer:
+            return json.load(answer)["placements"]
+    except urllib.error.HTTPError as error:
+        raise InvalidArgumentError(
+            f"the server at {base} answers {error.code} to /v2/placement: {error.reason}"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise UnavailableError(
+            f"no server of Triune's tells its placements at {base}: {error}; start one with `triune serve`, or name "
+            "another with --url"
+        ) from error
+
+
+def print_placements(placements: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print a table of all models, then the notes of each."""
+    table = Table("model", "requested", "planned", "observed", "operations", "ms", "error", "what the runtime reports")
+    for each in placements:
+        for number, segment in enumerate(each["segments"]):
+            name = f"{each['name']} {each['version']}" if not number else ""
+            table.add_row(
+                escaped(name),
+                segment["requested"] or (escaped(each["requested"]) if not number else ""),
+                _planned(segment),
+                _observed(segment["observed"]),
+                _operations(segment),
+                _number(segment["observed"]["sample_ms"]),
+                _number(segment["observed"]["error"]),
+                escaped(segment["observed"]["report"]),
+            )
+    console.print(table)
+    for each in placements:
+        notes = [*each["notes"], *(note for segment in each["segments"] for note in segment["notes"])]
+        for note in dict.fromkeys(notes):
+            console.print(f"{escaped(each['name'])}: {escaped(note)}", soft_wrap=True, highlight=False)
+
+
+def _planned(segment: Mapping[str, Any]) -> str:
+    if segment["planned"] is None:
+        return ""
+    predicted = segment["predicted_ms"]
+    return segment["planned"] if predicted is None else f"{segment['planned']} ({predicted:.3g} ms predicted)"
+
+
+def _observed(observed: Mapping[str, Any]) -> str:
+    words = [word for word in (observed["runtime"], observed["precision"]) if word]
+    emulated = ["emulated"] if observed["emulated"] else []
+    return escaped(f"{observed['unit']} ({', '.join([*emulated, *words])})")
+
+
+def _operations(segment: Mapping[str, Any]) -> str:
+    if segment["operations"] is None:
+        return "all"
+    return escaped(f"{segment['operations']}: {segment['first']} to {segment['last']}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
