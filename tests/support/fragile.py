@@ -27,6 +27,7 @@ class Fragile:
     """y = 2x, unless the first x is one of the above."""
 
     precision = "fp16"
+    report = "a fragile device"
     is_steady = True
     unit = Unit.ANE
     signature = Signature(

@@ -29,6 +29,7 @@ class Doubler:
     """y = 2x. Refuses a batch that holds POISON; of one with DETECTIONS it gives those rows, twice, and no others."""
 
     precision = "fp32"
+    report = ""
     is_steady = True
     signature = Signature(
         (TensorSpec("x", DataType.FP32, (-1, -1), ("batch", "length")),),

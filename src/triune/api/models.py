@@ -13,6 +13,7 @@ from triune.api.values import as_array
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.core.model import Model, needs_state
+from triune.core.placement import Placement
 from triune.core.requests import Parameter
 from triune.core.runtime import Executable
 from triune.core.state import State
@@ -39,6 +40,7 @@ class UnitModel(Model):
         precision: the floating-point format in which it computes.
         signature: its inputs and outputs.
         states: the specifications of its states, whose buffers are in a `State`.
+        placement: where each segment computes, if it was loaded with a plan; else None.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class UnitModel(Model):
         function: str = "main",
         classes: Sequence[Any] = (),
         is_raw: bool = False,
+        placement: Placement | None = None,
     ) -> None:
         """Args:
         path: its file.
@@ -58,6 +61,7 @@ class UnitModel(Model):
         function: the function's name.
         classes: the labels of a Core ML classifier, in the order of its probabilities.
         is_raw: whether to return labels and probabilities as tensors, as a server does.
+        placement: where it computes, if it was loaded with a plan.
         """
         whole = executable.signature
         self.states: Final = tuple(spec for spec in whole.inputs if spec.is_state)
@@ -71,6 +75,7 @@ class UnitModel(Model):
         super().__init__(path.name, function, [spec.name for spec in self.signature.outputs])
         self.path: Final = path
         self.is_emulated: Final = is_emulated
+        self.placement: Final = placement
         self.unit: Final[Unit] = executable.unit
         self.precision: Final[str] = executable.precision
         self._executable = executable
@@ -129,6 +134,9 @@ class UnitModel(Model):
         self._executable.close()
 
     def _location(self) -> str:
+        if self.placement is not None and self.placement.is_cut:
+            units = dict.fromkeys(each.unit.value for each in self.placement.segments)
+            return f"cut over {' and '.join(units)} ({'emulated, ' if self.is_emulated else ''}{self.precision})"
         return f"on {self.unit.value} ({'emulated, ' if self.is_emulated else ''}{self.precision})"
 
     def _interface(self) -> str:
@@ -143,8 +151,10 @@ def load(
     units: Sequence[str] | None = None,
     function: str | None = None,
     options: Mapping[str, Parameter] | None = None,
+    plan: str | None = None,
+    chip: str | None = None,
 ) -> UnitModel:
-    """Load a model file for one unit.
+    """Load a model file for one unit, or cut into segments for several.
 
     Args:
         path: an .onnx, .mlpackage, .mlmodelc or .aimodel.
@@ -153,13 +163,47 @@ def load(
         units: the same as a list in `unit`; give only one of them.
         function: the function's name; None means the default function.
         options: the runtime's options, as in a config's parameters: `{"coreml.precision": "fp32"}`.
+        plan: of an .onnx, the plan by which it is cut: "latency", "energy", or the unit of each stretch of operations,
+            such as "cpu to clip_40, amx". The model's `placement` says what became of it. Only units that are named
+            with `units` are planned for.
+        chip: the chip that the plan is made for; None for this machine.
 
     Raises:
-        NotFoundError: there is no such file, or no such function in it.
+        NotFoundError: there is no such file, or no such function, operation or chip.
         InvalidArgumentError: the file has another suffix or is broken, or a unit or option is unknown.
         UnsupportedError: none of the units can run it; the message gives the reason for each.
     """
+    if plan is not None:
+        return _load_cut(Path(path), plan, chip, unit, units, function, dict(options or {}))
+    if chip is not None:
+        raise InvalidArgumentError("a chip is named for a plan; give plan, too, or leave chip out")
     return _load(Path(path), unit, units, function, dict(options or {}), is_raw=False)
+
+
+def _load_cut(
+    path: Path,
+    plan: str,
+    chip: str | None,
+    unit: str | Sequence[str] | None,
+    units: Sequence[str] | None,
+    function: str | None,
+    options: dict[str, Parameter],
+) -> UnitModel:
+    """Load a model with a plan. Raises as `load` does."""
+    if unit is not None:
+        raise InvalidArgumentError("a plan is for several units: name those that it may use with units")
+    if not path.exists():
+        raise NotFoundError(f"there is no '{path}'")
+    if path.suffix != _ONNX or function is not None:
+        raise InvalidArgumentError(f"'{path.name}' cannot be cut: a plan is for ONNX models, which have no functions")
+    # What a plan needs is imported only for one.
+    from triune.api.cutting import load_cut
+
+    machine = this_machine()
+    named = named_units(units) if units else ()
+    executable, placement = load_cut(path, plan, chip, named, options, "onnxruntime", machine)
+    is_emulated = bool(machine.emulated(each.unit for each in placement.segments))
+    return UnitModel(path, executable, is_emulated=is_emulated, placement=placement)
 
 
 def load_raw(path: Path) -> UnitModel:

@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from triune import app
-from triune.api.models import load_raw
+from triune.api.models import load, load_raw
 from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
 from triune.cli.names import Names
 from triune.cli.output import escaped, escaped_lines, print_json, progress_bar
+from triune.cli.placements import placement_json, print_placement
 from triune.config.model_config import ModelConfig, TensorConfig
 from triune.config.results import classify
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
+from triune.core.placement import Placement
 from triune.core.printable import printable
 from triune.core.requests import InferenceRequest, InferenceResponse, RequestedOutput
 from triune.core.tensors import TensorSpec, describe, format_shape
@@ -43,26 +45,37 @@ def infer(
     version: Annotated[int | None, typer.Option(min=0, help="The version [default: the newest].")] = None,
     outputs: Annotated[list[str] | None, typer.Option("--output", help="An output to compute [default: all].")] = None,
     classes: Annotated[int, typer.Option(min=0, help="Show the labels of the N largest values of each output.")] = 0,
+    plan: Annotated[
+        str | None,
+        typer.Option(help="Of a file: cut it, for latency or energy, or by 'cpu to clip_40, amx'.", show_default=False),
+    ] = None,
+    plan_chip: Annotated[str | None, typer.Option(help="The chip to plan for [default: this machine].")] = None,
     save: Annotated[Path | None, typer.Option(help="The folder to write outputs to, as name.npy.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
 ) -> None:
     """Run a model once on inputs from .npy files."""
     arrays = {input_name: read_array(input_name, file) for input_name, file in split_pairs(inputs).items()}
+    placement: Placement | None = None
     if repository:
+        if plan is not None or plan_chip is not None:
+            raise InvalidArgumentError("--plan is for a model file; a model in a repository has its plan in its config")
         response = asyncio.run(_infer(repository, model, version, arrays, outputs or [], classes))
     else:
         if version is not None:
             raise InvalidArgumentError(f"--version {version} is of a model in a repository; give --repository, too")
-        response = _infer_file(Path(model), arrays, outputs or [], classes)
+        response, placement = _infer_file(Path(model), arrays, outputs or [], classes, plan, plan_chip)
     if save is not None:
         _save(response, save)
     if as_json:
-        print_json({"model": response.model, "version": response.version, "outputs": _as_json(response)})
+        placed = {} if placement is None else {"placement": placement_json(placement)}
+        print_json({"model": response.model, "version": response.version, "outputs": _as_json(response), **placed})
         return
     table = Table("output", "datatype and shape", "values")
     for output, array in response.outputs.items():
         table.add_row(escaped(output), escaped(describe(array)), escaped_lines(_preview(array)))
     Console().print(table)
+    if placement is not None:
+        print_placement(placement, Console())
 
 
 async def _infer(
@@ -96,15 +109,21 @@ def _source(model: LoadedVersion) -> Source:
     return read_source(read_package(path)) if path.suffix == ".mlpackage" else Source()
 
 
-def _infer_file(path: Path, arrays: dict[str, Array], outputs: list[str], classes: int) -> InferenceResponse:
+def _infer_file(
+    path: Path, arrays: dict[str, Array], outputs: list[str], classes: int, plan: str | None, chip: str | None
+) -> tuple[InferenceResponse, Placement | None]:
     """Run a model file that is not in a repository. It is loaded from its place, since external weights are beside
     it.
+
+    Returns:
+        the response, and where it was computed if there was a plan.
     """
     if not (path.is_file() or (path.is_dir() and path.suffix in PACKAGE_SUFFIXES)):
         raise InvalidArgumentError(f"'{path}' is not a model file; to run a model of a repository, give --repository")
     with progress_bar() as progress:
         task = progress.add_task(f"loading {path}", total=None)
-        with load_raw(path) as model:
+        with load_raw(path) if plan is None and chip is None else load(path, plan=plan, chip=chip) as model:
+            placement = model.placement
             progress.update(task, description=f"running {path}")
             source = read_source(read_package(path)) if path.suffix == ".mlpackage" else Source()
             specs = {spec.name: spec for spec in model.signature.outputs}
@@ -116,7 +135,7 @@ def _infer_file(path: Path, arrays: dict[str, Array], outputs: list[str], classe
             answers = model.run(given, [own_outputs.find(each) for each in outputs])
     if classes:
         answers = {name: _classified(array, classes, specs[name]) for name, array in answers.items()}
-    return InferenceResponse(path.stem, 1, answers)
+    return InferenceResponse(path.stem, 1, answers), placement
 
 
 def _classified(array: Array, classes: int, spec: TensorSpec) -> Array:

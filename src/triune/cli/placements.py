@@ -11,6 +11,8 @@ from rich.table import Table
 
 from triune.cli.output import escaped
 from triune.core.errors import InvalidArgumentError, UnavailableError
+from triune.core.placement import Placement
+from triune.frontends.kserve.placements import segment_json
 
 _SECONDS = 30
 
@@ -63,6 +65,29 @@ def print_placements(placements: Sequence[Mapping[str, Any]], console: Console) 
         notes = [*each["notes"], *(note for segment in each["segments"] for note in segment["notes"])]
         for note in dict.fromkeys(notes):
             console.print(f"{escaped(each['name'])}: {escaped(note)}", soft_wrap=True, highlight=False)
+
+
+def placement_json(placement: Placement) -> dict[str, Any]:
+    """Where a model computed that was loaded without a server, as JSON."""
+    return {
+        "requested": placement.requested,
+        "cut": placement.is_cut,
+        "segments": [segment_json(each, is_emulated=None) for each in placement.segments],
+        "notes": list(placement.notes),
+    }
+
+
+def print_placement(placement: Placement, console: Console) -> None:
+    """Print a line for each segment of a model that was loaded with a plan, and the notes."""
+    for each in placement.segments:
+        words = [each.runtime, each.precision, *([each.report] if each.report else [])]
+        parts = "the whole" if each.num_ops is None else f"{each.num_ops} operations, {each.first} to {each.last}"
+        time = "" if each.measured_ms is None else f", {each.measured_ms:.3g} ms"
+        console.print(
+            escaped(f"{each.unit.value} ({', '.join(words)}): {parts}{time}"), soft_wrap=True, highlight=False
+        )
+    for note in dict.fromkeys((*placement.notes, *(note for each in placement.segments for note in each.notes))):
+        console.print(escaped(note), soft_wrap=True, highlight=False)
 
 
 def _planned(segment: Mapping[str, Any]) -> str:

@@ -50,10 +50,11 @@ def is_gone(pid: int) -> bool:
 
 
 def test_it_says_what_the_executable_says(hosted: HostedExecutable) -> None:
-    assert (hosted.signature, hosted.unit, hosted.precision) == (
+    assert (hosted.signature, hosted.unit, hosted.precision, hosted.report) == (
         fragile.Fragile.signature,
         fragile.Fragile.unit,
         fragile.Fragile.precision,
+        fragile.Fragile.report,
     )
 
 

@@ -23,7 +23,7 @@ def placement(model: LoadedVersion) -> Json:
     segments = known.segments if known is not None else [_bare(unit, text) for unit, text in model.precisions.items()]
     rows: list[Json] = []
     for number, each in enumerate(segments):
-        row = _segment(each, is_emulated=each.unit in model.emulated)
+        row = segment_json(each, is_emulated=each.unit in model.emulated)
         if is_cut:
             ran = counted.segments.get(number)
             row["observed"] |= {"executions": ran.count if ran else 0, "busy_ms": ran.total_ns / 1e6 if ran else 0.0}
@@ -57,7 +57,8 @@ def _bare(unit: Unit, precision: str) -> PlacedSegment:
     return PlacedSegment(unit, "", precision)
 
 
-def _segment(each: PlacedSegment, *, is_emulated: bool) -> Json:
+def segment_json(each: PlacedSegment, *, is_emulated: bool | None) -> Json:
+    """A segment as JSON. `is_emulated` is None where that is not known."""
     return {
         "operations": each.num_ops,
         "first": each.first,
