@@ -62,7 +62,7 @@ def load_cut(
         message.parameters[name].string_value = str(value)
     signature = machine.runtimes[backend].inspect(path)
     first = (request.named_units or (Unit.CPU,))[0]
-    config = replace(one_instance_config(message, path, signature, first, is_decoupled=False), plan=request)
+    config = replace(one_instance_config(message, path, signature, (first,), is_decoupled=False), plan=request)
     with ExitStack() as undo:
         made = make_cut(config, request, path.parent, machine, Attempt(), undo)
         undo.pop_all()
