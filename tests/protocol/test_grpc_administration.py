@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from support.hand_server import HandServer
 from triune.core.units import Unit
+from triune.core.verdict import Verdict
 from triune.frontends.kserve.grpc.health import HealthService
 from triune.frontends.kserve.grpc.server import GrpcServer
 from triune.protos import grpc_service_pb2
@@ -150,6 +151,26 @@ async def test_statistics(client: aio_module.InferenceServerClient, server: Hand
     assert (told.inference_stats.queue.count, told.inference_stats.queue.ns) == (3, 80)
     assert [each.batch_size for each in told.batch_stats] == [4, 8]
     assert (told.batch_stats[1].compute_infer.count, told.batch_stats[1].compute_infer.ns) == (1, 20)
+
+
+async def test_what_the_message_has_no_place_for_is_in_the_metadata(
+    channel: grpc.aio.Channel, server: HandServer
+) -> None:
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    verdict = Verdict(precision="bf16", tolerance=0.25, largest=0.5, relative=0.01)
+    server.models["identity"].statistics.verdicts[Unit.AMX] = verdict
+
+    async def told(name: str) -> Any:
+        call = stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=name))
+        await call
+        return json.loads(dict(await call.trailing_metadata())["triune-statistics"])
+
+    (model,) = await told("identity")
+    assert (model["name"], model["version"], model["triune"]["energy"]) == ("identity", "2", [])
+    (gate,) = model["triune"]["gate"]
+    assert (gate["unit"], gate["is_served"], gate["relative_error"]) == ("amx", True, 0.01)
+    server.models["identity"].statistics.lost[Unit.GPU] = "the GPU is lost \u2603" * 300
+    assert (await told("identity"))["left_out"].endswith("ask for one model and version")
 
 
 async def test_repository_index(channel: grpc.aio.Channel) -> None:

@@ -1,7 +1,8 @@
 """Messages for model metadata, configs, statistics, the repository index, and loading and unloading."""
 
+import json
 from collections.abc import Sequence
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -24,6 +25,12 @@ from triune.protos.grpc_service_pb2 import (
 from triune.repository.model import IndexEntry
 from triune.scheduling.models import LoadedVersion
 
+MORE_STATISTICS: Final = "triune-statistics"
+"""The trailing metadata with what `more_statistics` gives."""
+
+_MOST_VERSIONS: Final = 32
+_MOST_STATISTICS_BYTES: Final = 4096
+
 _FILE = "file:"
 
 # The field's tag: its number, and wire type 2 (length-delimited).
@@ -43,6 +50,20 @@ def model_config(config: ModelConfig) -> bytes:
 def model_statistics(models: Sequence[LoadedVersion]) -> ModelStatisticsResponse:
     """Make a ModelStatisticsResponse: each version's statistics since it was loaded."""
     return ModelStatisticsResponse(**descriptions.statistics(models))
+
+
+def more_statistics(models: Sequence[LoadedVersion]) -> str:
+    """Triune's own statistics, for which the message has no place, as JSON in ASCII: a list with the `name`, `version`
+    and `triune` of each version, as over HTTP.
+
+    It goes into the trailing metadata, of which clients take 8 KiB. Of what is larger it says how to get it.
+    """
+    if len(models) <= _MOST_VERSIONS:
+        document = descriptions.statistics_with_energy(models)["model_stats"]
+        told = json.dumps([{name: each[name] for name in ("name", "version", "triune")} for each in document])
+        if len(told) <= _MOST_STATISTICS_BYTES:
+            return told
+    return json.dumps({"left_out": f"it takes more than {_MOST_STATISTICS_BYTES} bytes; ask for one model and version"})
 
 
 def repository_index(entries: Sequence[IndexEntry]) -> RepositoryIndexResponse:

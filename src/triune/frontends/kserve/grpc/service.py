@@ -92,7 +92,7 @@ class InferenceService:
             "ServerMetadata": _answering("ServerMetadata", messages.ServerMetadataRequest, self._server_metadata),
             "ModelMetadata": _answering("ModelMetadata", messages.ModelMetadataRequest, self._model_metadata),
             "ModelConfig": _answering("ModelConfig", messages.ModelConfigRequest, self._model_config),
-            "ModelStatistics": _answering("ModelStatistics", messages.ModelStatisticsRequest, self._model_statistics),
+            "ModelStatistics": self.statistics,
             "RepositoryIndex": _answering("RepositoryIndex", messages.RepositoryIndexRequest, self._repository_index),
             "RepositoryModelLoad": self.load,
             "RepositoryModelUnload": _answering(
@@ -204,9 +204,15 @@ class InferenceService:
     async def _model_config(self, request: messages.ModelConfigRequest) -> bytes:
         return grpc_messages.model_config(self._server.config(request.name, parse_version(request.version)))
 
-    async def _model_statistics(self, request: messages.ModelStatisticsRequest) -> Message:
-        models = self._server.statistics(request.name, parse_version(request.version))
-        return grpc_messages.model_statistics(models)
+    async def statistics(self, data: bytes, context: Context) -> bytes:
+        """Answer a call of ModelStatistics. What Triton's message lacks, as joules, is in the trailing metadata."""
+
+        async def told(request: messages.ModelStatisticsRequest) -> Message:
+            models = self._server.statistics(request.name, parse_version(request.version))
+            context.set_trailing_metadata(((grpc_messages.MORE_STATISTICS, grpc_messages.more_statistics(models)),))
+            return grpc_messages.model_statistics(models)
+
+        return await _answering("ModelStatistics", messages.ModelStatisticsRequest, told)(data, context)
 
     async def _repository_index(self, request: messages.RepositoryIndexRequest) -> Message:
         _refuse_repository_name(request.repository_name)

@@ -65,6 +65,10 @@ class Context(Protocol):
         """End the call with a status. Always raises."""
         ...
 
+    def set_trailing_metadata(self, trailing_metadata: Sequence[tuple[str, str | bytes]]) -> None:
+        """Set the headers that are sent with the call's status."""
+        ...
+
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
         """The call's request headers."""
         ...
