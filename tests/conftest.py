@@ -1,12 +1,17 @@
 """What several kinds of tests share: the zoo's models, and how much of a conformance suite runs."""
 
 import gc
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support.examples import load_profile
+from triune.api import comparing
+from triune.hosting import Limits
+from triune.runtimes import conversion
 from triune.zoo.packages import PackageCache
 from triune.zoo.repository import build_repository
 
@@ -30,6 +35,24 @@ def pytest_collection_finish() -> None:
 def stride(request: pytest.FixtureRequest) -> int:
     """Of a conformance suite every so many-th case runs."""
     return 1 if request.config.getoption("--whole") else 12
+
+
+@pytest.fixture
+def converts_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions, and comparisons of their answers, run in the process of the test, for tests of what they give. A
+    process of their own takes a second to import what converts.
+    """
+
+    def run_here(work: Callable[[], object], name: str, limits: Limits | None = None) -> None:
+        del name, limits
+        level = logging.getLogger().level
+        try:
+            work()
+        finally:
+            logging.getLogger().setLevel(level)
+
+    for module in (conversion, comparing):
+        monkeypatch.setattr(module, "run_in_process", run_here)
 
 
 @pytest.fixture(scope="session")

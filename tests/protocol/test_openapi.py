@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from starlette.routing import Route
 
+from support.examples import examples
 from support.process import Served, serve
 from triune.app import make_repository, routes_beside
 from triune.frontends.kserve.http.app import make_app
@@ -34,7 +35,7 @@ CHECKS: list[CheckFunction] = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-NUM_EXAMPLES = 15
+NUM_EXAMPLES = examples(20).max_examples
 MAX_REQUEST_BYTES = 65536
 
 

@@ -35,6 +35,7 @@ def save(path: Path, offset: float) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("converts_here")
 def test_differences_of_bounded_numbers_that_fp16_cancels_compute_in_fp32(tmp_path: Path) -> None:
     """Distances to centres, |x|^2 + |c|^2 - 2 x c, are large on noise, and right there."""
     rng = np.random.default_rng(0)
@@ -56,6 +57,7 @@ def test_differences_of_bounded_numbers_that_fp16_cancels_compute_in_fp32(tmp_pa
     assert any("not exact enough for nearly equal numbers" in note for note in done.notes)
 
 
+@pytest.mark.usefixtures("converts_here")
 @pytest.mark.parametrize("target", ["m.mlpackage", "m.aimodel"])
 def test_what_is_wrong_in_fp16_is_not_written_unless_it_is_not_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
@@ -71,6 +73,7 @@ def test_what_is_wrong_in_fp16_is_not_written_unless_it_is_not_compared(
     assert (kept.path, kept.verdict, kept.not_compared) == (output, Verdict.RIGHT, "")
 
 
+@pytest.mark.usefixtures("converts_here")
 def test_fp32_is_compared_on_demand_alone(tmp_path: Path) -> None:
     source = save(tmp_path / "m.onnx", 40_000)
     assert triune.convert(source, tmp_path / "m.mlpackage").verdict is None
@@ -94,6 +97,7 @@ def test_a_comparison_has_limits_unless_it_is_asked_for(
     assert triune.convert(source, package, precision="fp16", verify=True).verdict is Verdict.RIGHT
 
 
+@pytest.mark.usefixtures("converts_here")
 def test_what_cannot_be_compared_is_written_and_says_so(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Sub", ["i", "ten"], ["index"]),
@@ -111,6 +115,7 @@ def test_what_cannot_be_compared_is_written_and_says_so(tmp_path: Path) -> None:
     assert "--verify waits without a limit" in done.stdout
 
 
+@pytest.mark.usefixtures("converts_here")
 def test_given_inputs_are_what_is_compared(tmp_path: Path) -> None:
     source = save(tmp_path / "m.onnx", 1)
     given = {"x": np.full((3, 4), np.inf, np.float32)}
@@ -118,6 +123,7 @@ def test_given_inputs_are_what_is_compared(tmp_path: Path) -> None:
     assert [each.inputs for each in done.outputs] == ["yours"]
 
 
+@pytest.mark.usefixtures("converts_here")
 def test_a_note_tells_how_many_kinds_of_inputs_were_compared_in_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreai import audit
 from triune.graph.audit import Difference, Finding
 
+pytestmark = pytest.mark.usefixtures("converts_here")
+
 
 def run(command: str, *arguments: object) -> Result:
     return CliRunner().invoke(app, [command, *map(str, arguments)], catch_exceptions=True)

