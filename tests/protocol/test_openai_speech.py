@@ -65,6 +65,15 @@ def test_a_transcript_tells_what_it_cost_if_asked(client: openai.OpenAI) -> None
     assert done.triune["energy"]["kind"] == "unavailable"
 
 
+def test_times_of_words(client: openai.OpenAI) -> None:
+    verbose = create(client, response_format="verbose_json", timestamp_granularities=["word"])
+    assert [(each.word, each.start, each.end) for each in verbose.words] == [("H", 0.12, 0.5), ("i", 1.12, 1.5)]
+    assert (verbose.text, verbose.segments) == ("H i", None)
+    both = create(client, response_format="verbose_json", timestamp_granularities=["word", "segment"])
+    assert (len(both.words), len(both.segments)) == (2, 2)
+    assert create(client, response_format="verbose_json").words is None
+
+
 def test_a_stream(client: openai.OpenAI) -> None:
     events = list(create(client, stream=True))
     assert [each.type for each in events] == ["transcript.text.delta"] * 2 + ["transcript.text.done"]
@@ -80,8 +89,12 @@ def test_what_is_asked_reaches_the_model(client: openai.OpenAI, served: TextServ
 @pytest.mark.parametrize(
     ("changes", "message", "param"),
     [
-        ({"timestamp_granularities": ["word"], "response_format": "verbose_json"}, "times of words", None),
-        ({"timestamp_granularities": ["segment"]}, "needs response_format 'verbose_json'", None),
+        (
+            {"timestamp_granularities": ["page"], "response_format": "verbose_json"},
+            "it may have 'segment' and 'word'",
+            "timestamp_granularities",
+        ),
+        ({"timestamp_granularities": ["word"]}, "needs response_format 'verbose_json'", None),
         ({"response_format": "diarized_json"}, "must be one of 'json', 'text'", "response_format"),
         ({"temperature": 3}, "between 0 and 1", "temperature"),
         ({"stream": True, "response_format": "srt"}, "'stream' is not supported", "stream"),

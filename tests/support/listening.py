@@ -15,6 +15,8 @@ from triune.config.policy import QueueLimits
 from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array, DataType
 from triune.core.decoder import DecoderStep
+from triune.core.errors import UnsupportedError
+from triune.core.runtime import Executable
 from triune.core.statistics import ModelStatistics
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
@@ -25,6 +27,7 @@ from triune.engine.speech.encoder import SpeechEncoder
 from triune.engine.speech.engine import SpeechEngine
 from triune.engine.speech.servable import SpeechServable
 from triune.engine.speech.tokens import SpeechTokens
+from triune.engine.speech.words.aligner import Aligner
 from triune.engine.weights.agree import tensor_shapes
 from triune.engine.weights.config import WhisperConfig
 
@@ -129,6 +132,10 @@ class ListeningDecoder(ScriptedDecoder):
         return logits
 
 
+def _no_alignment() -> Executable:
+    raise UnsupportedError("the digits have no times of words")
+
+
 def listening_servable(name: str) -> SpeechServable:
     """A servable of such a model."""
     clock, decoder = MonotonicClock(), ListeningDecoder()
@@ -136,6 +143,7 @@ def listening_servable(name: str) -> SpeechServable:
     engine = SpeechEngine(
         core,
         SpeechEncoder(LoudFrames(), CONFIG.num_mel_bins),
+        Aligner(_no_alignment, SPECIAL, tuple),
         CONFIG,
         byte_tokenizer(),
         SPECIAL,

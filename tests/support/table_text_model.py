@@ -15,6 +15,7 @@ from triune.core.units import Unit
 from triune.engine.generation import Delta, Generation, Placement, TokenLogprob, Usage
 from triune.engine.sequence import FinishReason
 from triune.engine.speech.segments import Segment, SpeechRequest
+from triune.engine.speech.words.split import Word
 from triune.repository.model import IndexEntry, ModelState
 
 PLACEMENT = Placement(Unit.CPU, "table", "fp32", "it is the only unit of the table")
@@ -169,7 +170,8 @@ class TableSpeechModel:
         self.num_open += 1
         try:
             for at, byte in enumerate(bytes(content)):
-                yield Segment(at, at + 1, f" {chr(byte)}", (byte,), 100 * at, 0.0, -0.5, 1.1, 0.25, "en")
+                words = (Word(at + 0.125, at + 0.5, f" {chr(byte)}", 1, 0.75),) if request.has_words else ()
+                yield Segment(at, at + 1, f" {chr(byte)}", (byte,), 100 * at, 0.0, -0.5, 1.1, 0.25, "en", words)
                 await self.gate.wait()
         finally:
             self.num_open -= 1

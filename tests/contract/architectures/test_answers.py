@@ -17,8 +17,9 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.engine.models import write_encoder, write_model
 from triune.engine.models.t5 import distance_buckets
+from triune.engine.models.whisper import write_whisper_alignment
 from triune.engine.weights import Checkpoint
-from triune.engine.weights.config import BertConfig
+from triune.engine.weights.config import BertConfig, WhisperConfig
 from triune.engine.weights.tensors import Tensor
 from triune.graph.held import HeldModel
 from triune.runtimes import missing
@@ -129,6 +130,32 @@ def test_a_decoder_with_memory_is_timed_in_two_precisions(tmp_path: Path) -> Non
     for got in texts.read({0: 7, 1: 5}):
         assert np.isfinite(got).all()
     decoder.close()
+
+
+def test_the_graph_that_tells_where_the_decoder_looks_has_its_probabilities(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of("whisper", tmp_path)
+    config = checkpoint.config
+    assert isinstance(config, WhisperConfig)
+    encoder = write_encoder(config, checkpoint, "plain", gives_memory=True)
+    memory = dict(
+        zip([each.name for each in encoder.model.graph.output], RUNS["numpy"](encoder, feed_of(encoder)), strict=True)
+    )
+    ids, num_words = inputs()["decoder_input_ids"][:1], config.vocab_size - 5
+    following = np.roll(ids, -1)
+    heads = ((0, 1), (1, 0))
+    graph = write_whisper_alignment(replace(config, alignment_heads=heads), checkpoint, num_words)
+    feed = {"input_ids": ids, "next_ids": following, **{name: rows[:1] for name, rows in memory.items()}}
+    probabilities, scores = RUNS["numpy"](graph, feed)
+    assert scores.shape == (2, ids.shape[1], memory["cross_key.0"].shape[1])
+    logits = answers()["whisper: logits"][0][:, :num_words].astype(np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for row, token in enumerate(following[0]):
+        if token < num_words:
+            assert probabilities[0, row] == pytest.approx(shares[row, token], rel=1e-3)
+    upper = write_whisper_alignment(config, checkpoint, num_words)
+    assert RUNS["numpy"](upper, feed)[1].shape[0] == config.decoder_attention_heads * (config.decoder_layers // 2)
+    with pytest.raises(InvalidArgumentError, match="head 9 of layer 0; the decoder has 2 layers of"):
+        write_whisper_alignment(replace(config, alignment_heads=((0, 9),)), checkpoint, num_words)
 
 
 @pytest.mark.parametrize("runtime", ["reference", "openvino", "mlx"])

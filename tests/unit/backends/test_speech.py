@@ -126,6 +126,32 @@ async def test_speech_between_pauses_is_read(served: SpeechServable) -> None:
     assert await transcript(served, as_silence(31)) == []
 
 
+SAID_AT = [(" Go", 0.0, 0.82), (" forward", 0.82, 1.1), (" 10", 1.1, 1.62), (" meters.", 1.62, 1.94)]
+"""When the words are said, by faster-whisper 1.2.1 over the same weights in fp32."""
+
+
+async def test_words_have_times(served: SpeechServable) -> None:
+    (segment,) = await transcript(served, GOFORWARD.read_bytes(), SpeechRequest(has_words=True))
+    assert [each.text for each in segment.words] == [text for text, _, _ in SAID_AT]
+    assert "".join(each.text for each in segment.words) == segment.text
+    for word, (_, start, end) in zip(segment.words, SAID_AT, strict=True):
+        assert word.start == pytest.approx(start, abs=0.07)
+        assert word.end == pytest.approx(end, abs=0.07)
+        assert 0.3 < word.probability <= 1
+
+
+async def test_words_of_several_windows_are_said_behind_the_pauses(served: SpeechServable) -> None:
+    segments = await transcript(served, as_flac(times=3, pause_seconds=20), SpeechRequest(has_words=True))
+    found = [word for segment in segments for word in segment.words]
+    assert words("".join(each.text for each in found)) == SAID * 3
+    assert all(one.end <= other.start + 0.01 for one, other in itertools.pairwise(found))
+    for place in range(3):
+        first, last = found[4 * place], found[4 * place + 3]
+        # The file says it in 2.6 s, then there are 20 s of silence.
+        assert 22.6 * place - 0.5 < first.start < last.start < 22.6 * place + 2.6
+        assert last.end - last.start <= 1.41
+
+
 async def test_tensors(served: SpeechServable) -> None:
     content = GOFORWARD.read_bytes()
     audio = np.array([content], np.object_)

@@ -26,6 +26,7 @@ from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.energy import Account
 from triune.core.errors import InternalError, UnavailableError, UnsupportedError
 from triune.core.power import Power
+from triune.core.runtime import Executable
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Unit
@@ -33,12 +34,14 @@ from triune.engine.core import EngineCore
 from triune.engine.generation import Placement
 from triune.engine.memory import Memory
 from triune.engine.models import write_encoder, write_model
+from triune.engine.models.whisper import write_whisper_alignment
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.speech.encoder import SpeechEncoder
 from triune.engine.speech.engine import SpeechEngine
 from triune.engine.speech.mel import WINDOW_FRAMES
 from triune.engine.speech.servable import SpeechServable
 from triune.engine.speech.tokens import SpeechTokens
+from triune.engine.speech.words.aligner import Aligner
 from triune.engine.weights.checkpoint import Checkpoint
 from triune.engine.weights.config import WhisperConfig
 from triune.engine.weights.open import open_checkpoint
@@ -59,6 +62,7 @@ class SpeechBuild(Build):
 
     Attributes:
         encoder: the compiled encoder.
+        aligner: finds times of words.
         decoder: the compiled decoder with its cache.
         whisper: the checkpoint's config.
         tokenizer: its tokenizer.
@@ -69,6 +73,7 @@ class SpeechBuild(Build):
     """
 
     encoder: SpeechEncoder
+    aligner: Aligner
     decoder: DecoderExecutable
     whisper: WhisperConfig
     tokenizer: Tokenizer
@@ -85,6 +90,7 @@ class SpeechBuild(Build):
     def close(self) -> None:
         """Free encoder and decoder."""
         self.encoder.close()
+        self.aligner.close()
         self.decoder.close()
 
     def __str__(self) -> str:
@@ -149,19 +155,25 @@ def build_speech(
         blocks = -(-whisper.max_target_positions // decoder.block_size)
         decoder.allocate(blocks * options.max_sequences * _SEQUENCES_A_FILE)
         attempt.check()
+        recipe = Recipe(runtime, unit, machine.num_cores, ())
         graph = write_encoder(whisper, checkpoint, "plain", gives_memory=True)
-        encoder = _compile_encoder(graph, Recipe(runtime, unit, machine.num_cores, ()), machine, whisper.num_mel_bins)
+        encoder = SpeechEncoder(_compile(graph, recipe, machine), whisper.num_mel_bins)
         undo.callback(encoder.close)
         del graph
         attempt.check()
         _warm_up(decoder, encoder.memory(np.zeros(1, np.float32)), special.start)
         attempt.check()
         undo.pop_all()
+
+    def load_alignment() -> Executable:
+        return _compile(write_whisper_alignment(whisper, checkpoint, special.end), recipe, machine)
+
     return SpeechBuild(
         version,
         config,
         source,
         encoder,
+        Aligner(load_alignment, special, lambda: tokenizer.token_bytes),
         decoder,
         whisper,
         tokenizer,
@@ -208,6 +220,7 @@ def assemble_speech(
     )
     if (account := accounts.get(build.encoder.unit)) is not None:
         build.encoder.charge(account, clock)
+        build.aligner.charge(account, clock)
     statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
     statistics.accounts = accounts
     named = len(build.source.message.instance_group) or UNITS_PARAMETER in build.source.message.parameters
@@ -216,6 +229,7 @@ def assemble_speech(
         engine = SpeechEngine(
             core,
             build.encoder,
+            build.aligner,
             build.whisper,
             build.tokenizer,
             build.special,
@@ -234,12 +248,12 @@ def assemble_speech(
     return SpeechServable(engine, config.name, build.version)
 
 
-def _compile_encoder(graph: HeldModel, recipe: Recipe, machine: Machine, num_bands: int) -> SpeechEncoder:
+def _compile(graph: HeldModel, recipe: Recipe, machine: Machine) -> Executable:
     try:
         with tempfile.TemporaryDirectory(prefix="triune-speech-") as folder:
             path = Path(folder) / "model.onnx"
             graph.save(path)
-            return SpeechEncoder(compile_one(path, recipe, machine), num_bands)
+            return compile_one(path, recipe, machine)
     except OSError as error:
         raise UnavailableError(
             f"the graph of {graph.weight_bytes} bytes cannot be written to the temporary folder: "

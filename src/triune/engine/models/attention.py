@@ -2,6 +2,7 @@
 mask for each query, and is made of many more nodes where a conversion takes it apart.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from triune.engine.models.builder import ModelBuilder
@@ -26,18 +27,25 @@ def attend(
         scale: the factor of the scores.
         added: what is added to the scores, FP32, broadcast to [batch, heads, queries, keys]; "" for nothing.
     """
-    query, key, value = (
-        graph.op("Transpose", graph.op("Reshape", each, graph.ints(0, 0, num_heads, -1)), perm=perm)
-        for each, perm in ((query, [0, 2, 1, 3]), (key, [0, 2, 3, 1]), (value, [0, 2, 1, 3]))
-    )
-    scores = graph.op("MatMul", query, key)
-    if scale != 1:
-        scores = graph.op("Mul", scores, graph.scalar(scale))
+    scores = scores_of(graph, query, key, num_heads=num_heads, scale=scale)
     if added:
         scores = graph.op("Add", scores, added)
     shares = graph.op("Softmax", scores, axis=-1)
+    value = _by_heads(graph, value, num_heads, [0, 2, 1, 3])
     mixed = graph.op("Transpose", graph.op("MatMul", shares, value), perm=[0, 2, 1, 3])
     return graph.op("Reshape", mixed, graph.ints(0, 0, -1))
+
+
+def scores_of(graph: ModelBuilder, query: str, key: str, *, num_heads: int, scale: float = 1.0) -> str:
+    """The scores of attention, before the softmax: [batch, heads, queries, keys]. See `attend`."""
+    query, key = _by_heads(graph, query, num_heads, [0, 2, 1, 3]), _by_heads(graph, key, num_heads, [0, 2, 3, 1])
+    scores = graph.op("MatMul", query, key)
+    return scores if scale == 1 else graph.op("Mul", scores, graph.scalar(scale))
+
+
+def _by_heads(graph: ModelBuilder, x: str, num_heads: int, order: Sequence[int]) -> str:
+    """[batch, tokens, heads * size] as [batch, tokens, heads, size], with the dimensions in this order."""
+    return graph.op("Transpose", graph.op("Reshape", x, graph.ints(0, 0, num_heads, -1)), perm=list(order))
 
 
 def mask_of(graph: ModelBuilder, kept: str) -> str:

@@ -1,12 +1,12 @@
 """What a decoder reads of an encoder's output: cross-attention, in the forms of `forms`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from onnx import TensorProto
 
 from triune.core.errors import UnsupportedError
-from triune.engine.models.attention import attend, mask_of, steps_of
+from triune.engine.models.attention import attend, mask_of, scores_of, steps_of
 from triune.engine.models.builder import ModelBuilder
 from triune.engine.models.forms import FormName
 
@@ -84,6 +84,38 @@ class PagedSource:
         filled = self._graph.op("Gather", query, self._rows)
         wide = attend(self._graph, filled, key, value, num_heads=num_heads, scale=scale)
         return self._graph.op("Gather", self._graph.op("Flatten", wide, axis=2), self._places)
+
+
+class WatchedSource:
+    """Keys and values that were computed once, for one whole text, and what some heads make of them.
+
+    Inputs: for each layer N `cross_key.N` and `cross_value.N` FP32 [batch, source, heads * size].
+    """
+
+    def __init__(self, graph: ModelBuilder, width: int, heads: Sequence[tuple[int, int]]) -> None:
+        """`heads`: the layers and heads to watch."""
+        self._graph = graph
+        self._width = width
+        self._heads = heads
+        self._scores: list[str] = []
+
+    def read(self, name: str, project: Callable[[str], str]) -> str:
+        """See `Source`."""
+        return self._graph.input(name, TensorProto.FLOAT, "batch", "source", self._width)
+
+    def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float) -> str:
+        """See `Source`."""
+        self._scores.append(scores_of(self._graph, query, key, num_heads=num_heads, scale=scale))
+        return attend(self._graph, query, key, value, num_heads=num_heads, scale=scale)
+
+    def scores(self) -> str:
+        """The scores of the watched heads of a batch of one text, [watched heads, tokens, source]."""
+        graph = self._graph
+        found = [
+            graph.op("Gather", graph.op("Gather", self._scores[layer], graph.ints(0)), graph.ints(head), axis=1)
+            for layer, head in self._heads
+        ]
+        return graph.op("Squeeze", graph.op("Concat", *found, axis=1), graph.ints(0))
 
 
 def source_of(name: FormName, graph: ModelBuilder, width: int, *, is_masked: bool) -> Source:

@@ -5,10 +5,11 @@ Radford et al., 2022 (arXiv:2212.04356).
 
 from onnx import TensorProto
 
+from triune.core.errors import InvalidArgumentError
 from triune.engine.models.attention import attend, steps_of
 from triune.engine.models.builder import ModelBuilder, Weights
-from triune.engine.models.forms import FormName, form_of
-from triune.engine.models.source import source_of
+from triune.engine.models.forms import Form, FormName, form_of
+from triune.engine.models.source import Source, WatchedSource, source_of
 from triune.engine.weights.config import WhisperConfig
 from triune.graph.held import HeldModel
 
@@ -52,6 +53,48 @@ def write_whisper_decoder(
     graph = ModelBuilder("whisper_decoder", weights)
     form = form_of(form_name, graph, num_positions)
     source = source_of(form_name, graph, config.d_model, is_masked=False)
+    form.put_logits(_logits(graph, config, form, source), config.vocab_size)
+    return graph.build()
+
+
+def write_whisper_alignment(config: WhisperConfig, weights: Weights, num_words: int) -> HeldModel:
+    """The decoder of whole texts that tells where it looks. Inputs: `input_ids` and `next_ids` INT64 [1, tokens], the
+    tokens that follow those; for each layer N `cross_key.N` and `cross_value.N`, what the encoder gives with
+    `gives_memory`. Outputs: `scores` FP32 [heads, tokens, frames], those of the heads that follow the sound, before the
+    softmax; `probabilities` FP32 [1, tokens], that of each next token, among the tokens below `num_words`; of next
+    tokens that are none of these they mean nothing.
+
+    Raises:
+        InvalidArgumentError: the config names a head that the decoder does not have.
+    """
+    heads = config.alignment_heads or _upper_heads(config)
+    for layer, head in heads:
+        if layer >= config.decoder_layers or head >= config.decoder_attention_heads:
+            raise InvalidArgumentError(
+                f"alignment_heads names head {head} of layer {layer}; the decoder has {config.decoder_layers} layers "
+                f"of {config.decoder_attention_heads} heads"
+            )
+    graph = ModelBuilder("whisper_alignment", weights)
+    form = form_of("plain", graph, config.max_target_positions)
+    following = graph.input("next_ids", TensorProto.INT64, "batch", "tokens")
+    source = WatchedSource(graph, config.d_model, heads)
+    logits = _logits(graph, config, form, source)
+    words = graph.op("Slice", logits, graph.ints(0), graph.ints(num_words), graph.ints(2))
+    shares = graph.op("Softmax", words, axis=-1)
+    limited = graph.op("Min", following, graph.number(num_words - 1))
+    found = graph.op("GatherElements", shares, graph.op("Unsqueeze", limited, graph.ints(2)), axis=2)
+    graph.result(graph.op("Squeeze", found, graph.ints(2)), "probabilities", "batch", "tokens")
+    graph.result(source.scores(), "scores", len(heads), "tokens", "source")
+    return graph.build()
+
+
+def _upper_heads(config: WhisperConfig) -> tuple[tuple[int, int], ...]:
+    """The heads that openai/whisper takes where none are named: those of the upper half of the layers."""
+    layers = range(config.decoder_layers // 2, config.decoder_layers)
+    return tuple((layer, head) for layer in layers for head in range(config.decoder_attention_heads))
+
+
+def _logits(graph: ModelBuilder, config: WhisperConfig, form: Form, source: Source) -> str:
     places = graph.embedding(form.positions(), "model.decoder.embed_positions")
     x = graph.op("Add", graph.embedding(form.ids, "model.decoder.embed_tokens"), places)
     heads, size = config.decoder_attention_heads, config.d_model // config.decoder_attention_heads
@@ -70,8 +113,7 @@ def write_whisper_decoder(
         x = graph.op("Add", x, _project(graph, cross, "out", attended))
         x = _mlp(graph, config, name, x)
     x = graph.layer_norm(form.wanted(x), "model.decoder.layer_norm", _EPSILON)
-    form.put_logits(graph.linear(x, "model.decoder.embed_tokens"), config.vocab_size)
-    return graph.build()
+    return graph.linear(x, "model.decoder.embed_tokens")
 
 
 _EPSILON = 1e-5

@@ -1,20 +1,18 @@
 """The encoder: from a window's samples to what the decoder reads."""
 
 import threading
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triune.core.clock import Clock
-from triune.core.energy import Account, Bill, Phase, Share
+from triune.core.energy import Account, Bill
 from triune.core.errors import InternalError
 from triune.core.runtime import Executable
 from triune.core.units import Unit
 from triune.engine.memory import Memory
 from triune.engine.speech.mel import log_mel
-
-_SHARES: Final = (Share(Phase.ENCODE, 1.0),)
+from triune.engine.speech.metered import Meter, computed
 
 
 class SpeechEncoder:
@@ -29,8 +27,7 @@ class SpeechEncoder:
         self._num_bands = num_bands
         self._names = [spec.name for spec in executable.signature.outputs]
         self._lock = threading.Lock()
-        self._account: Account | None = None
-        self._clock: Clock | None = None
+        self._meter: Meter | None = None
 
     @property
     def unit(self) -> Unit:
@@ -39,7 +36,7 @@ class SpeechEncoder:
 
     def charge(self, account: Account, clock: Clock) -> None:
         """Charge the energy of all windows from now on to `account`."""
-        self._account, self._clock = account, clock
+        self._meter = Meter(account, clock)
 
     def memory(self, samples: NDArray[np.float32], bills: list[Bill] | None = None) -> Memory:
         """What a sequence reads of a window.
@@ -53,18 +50,7 @@ class SpeechEncoder:
         """
         features = log_mel(samples, self._num_bands)[np.newaxis]
         with self._lock:
-            if self._account is None or self._clock is None:
-                found = self._executable.run({"input_features": features}, self._names)
-            else:
-                shares = _SHARES
-                if bills is not None:
-                    bills.append(self._account.new_bill())
-                    shares = (Share(Phase.ENCODE, 1.0, bills[-1]),)
-                work = self._account.begin(self._clock.now_ns(), shares)
-                try:
-                    found = self._executable.run({"input_features": features}, self._names)
-                finally:
-                    work.ended_ns = self._clock.now_ns()
+            found = computed(self._executable, {"input_features": features}, self._names, self._meter, bills)
         if not all(np.isfinite(each).all() for each in found.values()):
             raise InternalError("the encoder gave numbers that are not finite; its weights or precision do not suit")
         return found

@@ -17,6 +17,7 @@ from triune.core.threads import in_thread, in_thread_or_here
 from triune.engine.admission import Admission, Ticket
 from triune.engine.core import EngineCore
 from triune.engine.generation import Placement, Usage
+from triune.engine.memory import Memory
 from triune.engine.speech.audio import RATE, AudioDecoder, Content, audio_seconds, checked_samples
 from triune.engine.speech.encoder import SpeechEncoder
 from triune.engine.speech.jobs import Jobs
@@ -24,6 +25,8 @@ from triune.engine.speech.mel import FRAME_SAMPLES, WINDOW_SAMPLES
 from triune.engine.speech.segments import Segment, SpeechRequest, cut
 from triune.engine.speech.tokens import SpeechTokens
 from triune.engine.speech.window import WindowReader, WindowText
+from triune.engine.speech.words.aligner import Aligner
+from triune.engine.speech.words.segments import with_words
 from triune.engine.weights.config import WhisperConfig
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
@@ -49,6 +52,7 @@ class SpeechEngine:
         self,
         core: EngineCore,
         encoder: SpeechEncoder,
+        aligner: Aligner,
         config: WhisperConfig,
         tokenizer: Tokenizer,
         special: SpeechTokens,
@@ -65,6 +69,7 @@ class SpeechEngine:
         """Args:
         core: the engine takes it over.
         encoder: closed with the engine.
+        aligner: finds times of words; closed with the engine.
         config: the model's config.
         tokenizer: its tokenizer.
         special: its special tokens.
@@ -82,6 +87,7 @@ class SpeechEngine:
         """
         self.placement = placement
         self._encoder = encoder
+        self._aligner = aligner
         self._tokenizer = tokenizer
         self._special = special
         self._clock = clock
@@ -160,6 +166,7 @@ class SpeechEngine:
     def _free(self) -> None:
         self._jobs.join()
         self._encoder.close()
+        self._aligner.close()
         self._close_decoder()
 
     async def _decode(self, content: Content | NDArray[np.float32]) -> NDArray[np.float32]:
@@ -193,6 +200,8 @@ class SpeechEngine:
             text = await self._reader.read(memory, request, before, language)
             language = text.language
             segments, num_samples = ([], len(window)) if text.is_silent else self._cut(text, at, len(window))
+            if request.has_words and segments:
+                segments = await in_thread(self._with_words, segments, memory, request, at, len(window))
             yield text, segments
             before = [*before, *(token for segment in segments for token in segment.tokens)]
             if text.temperature > _FORGETTING_TEMPERATURE:
@@ -222,6 +231,21 @@ class SpeechEngine:
                 )
         num_read = round(seconds * RATE)
         return segments, min(num_read, num_samples) if num_read > 0 else num_samples
+
+    def _with_words(
+        self, segments: list[Segment], memory: Memory, request: SpeechRequest, at: int, num_samples: int
+    ) -> list[Segment]:
+        """The segments of a window that begins at sample `at`, with the times of their words."""
+        tokens = [token for segment in segments for token in self._special.text_tokens(segment.tokens)]
+        words = self._aligner.words(
+            memory,
+            tokens,
+            segments[0].language,
+            translates=request.translates,
+            seconds=num_samples / RATE,
+            bills=request.bills,
+        )
+        return with_words(segments, words, self._special, at / RATE)
 
     async def _prompt_tokens(self, prompt: str) -> list[int]:
         words = prompt.strip()[-_PROMPT_CHARACTERS:]

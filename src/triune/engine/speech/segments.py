@@ -13,6 +13,7 @@ from triune.engine.model_servable import ServedModel
 from triune.engine.speech.audio import Content
 from triune.engine.speech.mel import WINDOW_SECONDS
 from triune.engine.speech.tokens import SECONDS_A_STAMP, SpeechTokens
+from triune.engine.speech.words.split import Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class SpeechRequest:
         temperature: 0 takes the likeliest words, and tries again with higher temperatures where they repeat themselves
             or are unlikely.
         has_stamps: whether the model computes times. Without them each segment is a window of 30 s.
+        has_words: whether the times of words are found, too.
         bills: gets the bill of each window and each text that is computed for the request; None if nobody asks for its
             cost.
     """
@@ -35,6 +37,7 @@ class SpeechRequest:
     prompt: str = ""
     temperature: float = 0.0
     has_stamps: bool = True
+    has_words: bool = False
     bills: list[Bill] | None = field(default=None, compare=False)
 
 
@@ -53,6 +56,7 @@ class Segment:
         compression_ratio: of the window's text.
         no_speech: the probability that nobody speaks in the window.
         language: the code of the language.
+        words: its words with their times, if the request wants them.
     """
 
     start: float
@@ -65,6 +69,7 @@ class Segment:
     compression_ratio: float
     no_speech: float
     language: str
+    words: tuple[Word, ...] = ()
 
 
 class SpeechModel(Protocol):

@@ -134,6 +134,21 @@ class Fields:
             raise self.wrong(name, f"at most {MAX_LAYERS} ids")
         return tuple(cast("list[int]", items))
 
+    def pairs(self, name: str) -> tuple[tuple[int, int], ...]:
+        """A list of pairs of numbers from 0 on; empty if the setting is missing."""
+        value = self.get(name)
+        if value is None:
+            return ()
+        found: list[tuple[int, int]] = []
+        for each in cast("list[object]", value) if isinstance(value, list) else [None]:
+            pair = cast("list[object]", each) if isinstance(each, list) else []
+            if len(pair) != 2 or not all(type(item) is int and 0 <= item <= MAX_SIZE for item in pair):
+                raise self.wrong(name, "a list of pairs of numbers from 0 on")
+            found.append(cast("tuple[int, int]", tuple(pair)))
+        if len(found) > MAX_LAYERS:
+            raise self.wrong(name, f"at most {MAX_LAYERS} pairs")
+        return tuple(found)
+
     def inner(self, name: str) -> "Fields | None":
         """The settings within a setting that is an object; None if it is missing."""
         value = self.get(name)

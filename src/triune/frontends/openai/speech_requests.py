@@ -10,6 +10,7 @@ from triune.frontends.openai.forms import Form
 from triune.frontends.text.fields import FieldError, Fields, unsupported
 
 FORMATS: Final = ("json", "text", "verbose_json", "srt", "vtt")
+GRANULARITIES: Final = ("segment", "word")
 _LISTS: Final = ("timestamp_granularities", "include")
 
 
@@ -24,6 +25,7 @@ class Transcription:
         form: one of FORMATS.
         is_stream: whether to answer with events.
         has_report: whether to say where the model ran, and what that cost (`triune`).
+        has_segments: whether 'verbose_json' lists the segments.
     """
 
     model: str
@@ -32,6 +34,7 @@ class Transcription:
     form: str
     is_stream: bool
     has_report: bool
+    has_segments: bool = True
 
 
 def read_transcription(form: Form, *, translates: bool) -> Transcription:
@@ -41,8 +44,9 @@ def read_transcription(form: Form, *, translates: bool) -> Transcription:
         raise FieldError("'file' is missing: send the audio file in a part of this name", "file")
     model = fields.need("model", fields.string("model"))
     kind = fields.choice("response_format", FORMATS) or FORMATS[0]
+    granularities: list[str] = []
     if not translates:
-        _read_granularities(fields, kind)
+        granularities = _read_granularities(fields, kind)
         if fields.array("include"):
             raise unsupported("include", "probabilities are in 'verbose_json', by segment")
         fields.refuse("chunking_strategy", "windows follow the times that the model writes", "auto")
@@ -53,10 +57,18 @@ def read_transcription(form: Form, *, translates: bool) -> Transcription:
         raise unsupported("stream", f"with response_format '{kind}': ask for 'json' or 'text'")
     has_report = _flag(fields, "triune")
     bills = list[Bill]() if has_report else None
-    speech = SpeechRequest(language or None, translates, fields.string("prompt") or "", temperature, bills=bills)
+    speech = SpeechRequest(
+        language or None,
+        translates,
+        fields.string("prompt") or "",
+        temperature,
+        has_words="word" in granularities,
+        bills=bills,
+    )
     fields.ignore("user")
     fields.end()
-    return Transcription(model, form.file, speech, kind, is_stream, has_report)
+    has_segments = not granularities or "segment" in granularities
+    return Transcription(model, form.file, speech, kind, is_stream, has_report, has_segments)
 
 
 def _document(given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -73,19 +85,17 @@ def _document(given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return document
 
 
-def _read_granularities(fields: Fields, kind: str) -> None:
+def _read_granularities(fields: Fields, kind: str) -> list[str]:
     granularities = fields.array("timestamp_granularities") or []
     for each in granularities:
-        if each == "word":
-            raise unsupported(
-                "timestamp_granularities", "with 'word': times of words are not computed yet; ask for 'segment'"
-            )
-        if each != "segment":
+        if each not in GRANULARITIES:
             raise FieldError(
-                f"'timestamp_granularities' has '{each[:64]}'; it may have 'segment'", "timestamp_granularities"
+                f"'timestamp_granularities' has '{each[:64]}'; it may have 'segment' and 'word'",
+                "timestamp_granularities",
             )
     if granularities and kind != "verbose_json":
         raise FieldError("'timestamp_granularities' needs response_format 'verbose_json'", "timestamp_granularities")
+    return granularities
 
 
 def _number(fields: Fields, name: str) -> float:

@@ -8,12 +8,16 @@ import orjson
 from triune.core.energy import report_of
 from triune.engine.generation import Placement
 from triune.engine.speech.segments import Segment
+from triune.engine.speech.words.split import Word
 from triune.frontends.bodies.budget import Reservation
 from triune.frontends.bodies.responses import HeldResponse
 from triune.frontends.openai.speech_requests import Transcription
 
 _SEGMENT_BYTES = 1000
 """About what a segment takes in memory until its response is written."""
+
+_WORD_BYTES = 300
+"""And what a word with its times takes."""
 
 
 class HeldText(HeldResponse):
@@ -39,7 +43,7 @@ class Transcript:
         """The answer as one document. The response takes the reservation over."""
         found: list[Segment] = []
         async for segment in segments:
-            held.grow(_SEGMENT_BYTES + 4 * len(segment.text))
+            held.grow(_SEGMENT_BYTES + 4 * len(segment.text) + _WORD_BYTES * len(segment.words))
             found.append(segment)
         kind = self._request.form
         if kind in ("json", "verbose_json"):
@@ -66,8 +70,11 @@ class Transcript:
                 "task": "translate" if self._request.speech.translates else "transcribe",
                 "language": segments[0].language if segments else self._request.speech.language or "",
                 "duration": self._seconds,
-                "segments": [_segment(number, each) for number, each in enumerate(segments)],
             }
+            if self._request.has_segments:
+                document["segments"] = [_segment(number, each) for number, each in enumerate(segments)]
+            if self._request.speech.has_words:
+                document["words"] = [_word(word) for each in segments for word in each.words]
         return {**document, "usage": self._usage(), **(await self._report())}
 
     def _usage(self) -> dict[str, Any]:
@@ -111,6 +118,11 @@ def _segment(number: int, segment: Segment) -> dict[str, Any]:
         "compression_ratio": segment.compression_ratio,
         "no_speech_prob": segment.no_speech,
     }
+
+
+def _word(word: Word) -> dict[str, Any]:
+    # Times are multiples of 0.02 s.
+    return {"word": word.text.strip(), "start": round(word.start, 2), "end": round(word.end, 2)}
 
 
 def _text(segments: Sequence[Segment]) -> str:

@@ -30,6 +30,7 @@ class WhisperConfig:
         activation_function: the activation of the MLPs and after the convolutions; "gelu" is by erf.
         suppress_tokens: tokens that are never generated.
         begin_suppress_tokens: tokens that are not generated as the first one.
+        alignment_heads: the layers and heads of the decoder that follow the sound; empty if the checkpoint names none.
         tokens: eos, pad and decoder_start.
     """
 
@@ -47,4 +48,5 @@ class WhisperConfig:
     activation_function: Literal["gelu", "relu", "silu"] = "gelu"
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
+    alignment_heads: tuple[tuple[int, int], ...] = ()
     tokens: SpecialTokens = NO_TOKENS

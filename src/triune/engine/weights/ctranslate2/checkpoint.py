@@ -20,8 +20,8 @@ from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 FILENAME: Final = "model.bin"
 _FORMS: Final = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_IGNORED: Final = frozenset({"alignment_heads", "lang_ids"})
-"""Settings that are about words' times and the choice of a language, which are no part of the graphs."""
+_IGNORED: Final = frozenset({"lang_ids"})
+"""The languages are read from the tokenizer."""
 
 
 class CTranslate2Checkpoint:

@@ -53,6 +53,7 @@ def read_config(file: CTranslate2File, fields: Fields, tokens: SpecialTokens) ->
         activation_function=cast("Literal['gelu', 'relu', 'silu']", _ACTIVATIONS[activation]),
         suppress_tokens=fields.ids("suppress_ids"),
         begin_suppress_tokens=fields.ids("suppress_ids_begin"),
+        alignment_heads=fields.pairs("alignment_heads"),
         tokens=tokens,
     )
     for heads in (config.encoder_attention_heads, config.decoder_attention_heads):

@@ -1,11 +1,12 @@
 """Reads config.json, with what other files of the directory add to it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
-from triune.engine.weights.config import ModelConfig, SpecialTokens
+from triune.engine.weights.config import ModelConfig, SpecialTokens, WhisperConfig
 from triune.engine.weights.fields import Fields
 from triune.engine.weights.huggingface.files import read_json, read_text
 from triune.engine.weights.huggingface.llama import KINDS, read_llama
@@ -69,6 +70,8 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, object]]:
         config = read_bert(fields, tokens, *_pooling(folder))
     elif model_type in _OTHERS:
         config = _OTHERS[model_type](fields, tokens)
+        if isinstance(config, WhisperConfig):
+            config = replace(config, alignment_heads=_generation(folder).pairs("alignment_heads"))
     else:
         known = ", ".join([*KINDS, *_IN_TEXT_CONFIG, "bert", *_OTHERS])
         raise UnsupportedError(f"{where}: the model type {model_type!r} is not known here; known are {known}")
@@ -87,7 +90,7 @@ def read_tokens(folder: Path, fields: Fields) -> SpecialTokens:
     Raises:
         InvalidArgumentError: a file is broken, or names a token by something else than its id.
     """
-    generation = Fields(read_json(folder / "generation_config.json") or {}, f"{folder.name}/generation_config.json")
+    generation = _generation(folder)
     eos = (*generation.ids("eos_token_id"), *fields.ids("eos_token_id"))
     return SpecialTokens(
         bos=fields.whole_or_none("bos_token_id"),
@@ -96,6 +99,10 @@ def read_tokens(folder: Path, fields: Fields) -> SpecialTokens:
         pad=None if fields.get("pad_token_id") == -1 else fields.whole_or_none("pad_token_id"),
         decoder_start=fields.whole_or_none("decoder_start_token_id"),
     )
+
+
+def _generation(folder: Path) -> Fields:
+    return Fields(read_json(folder / "generation_config.json") or {}, f"{folder.name}/generation_config.json")
 
 
 def _pooling(folder: Path) -> tuple[str | None, bool]:

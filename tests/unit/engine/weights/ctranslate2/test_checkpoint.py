@@ -33,14 +33,20 @@ def variables(original: Checkpoint) -> dict[str, Array]:
 def test_the_tensors_are_those_of_the_original(
     original: Checkpoint, variables: dict[str, Array], tmp_path: Path
 ) -> None:
-    settings = {"suppress_ids": [1, 2], "suppress_ids_begin": [3]}
+    settings = {"suppress_ids": [1, 2], "suppress_ids_begin": [3], "alignment_heads": [[0, 1], [1, 0]]}
     folder = write_directory(tmp_path / "m", file_bytes(variables), **settings)
     tokens = [{"id": 7, "content": "<|endoftext|>"}, {"id": 8, "content": "<|startoftranscript|>"}]
     (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens}))
     checkpoint = open_checkpoint(folder)
     assert isinstance(original.config, WhisperConfig)
     special = SpecialTokens(eos=(7,), decoder_start=8)
-    wanted = replace(original.config, tokens=special, suppress_tokens=(1, 2), begin_suppress_tokens=(3,))
+    wanted = replace(
+        original.config,
+        tokens=special,
+        suppress_tokens=(1, 2),
+        begin_suppress_tokens=(3,),
+        alignment_heads=((0, 1), (1, 0)),
+    )
     assert checkpoint.config == wanted
     assert set(checkpoint.names) == set(original.names)
     for name in original.names:

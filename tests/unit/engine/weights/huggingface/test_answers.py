@@ -207,8 +207,16 @@ def test_t5(tmp_path: Path) -> None:
 
 
 def test_whisper(tmp_path: Path) -> None:
-    config = open_checkpoint(_write(tmp_path, "whisper")).config
+    folder = _write(tmp_path, "whisper")
+    (folder / "generation_config.json").write_text('{"alignment_heads": [[0, 1], [1, 0]]}')
+    config = open_checkpoint(folder).config
     assert isinstance(config, WhisperConfig)
+    assert config.alignment_heads == ((0, 1), (1, 0))
+    for wrong in ("[[0]]", "[3]", '"all"', "[[0, -1]]", "[[0, true]]"):
+        (folder / "generation_config.json").write_text(f'{{"alignment_heads": {wrong}}}')
+        with pytest.raises(InvalidArgumentError, match="alignment_heads is .*; expected a list of pairs"):
+            open_checkpoint(folder)
+    (folder / "generation_config.json").unlink()
     assert (config.suppress_tokens, config.begin_suppress_tokens) == ((1, 2), (3,))
     assert config.tokens == SpecialTokens(bos=1, eos=(2,), pad=0, decoder_start=3)
 

@@ -1,0 +1,50 @@
+"""Graphs that are computed beside the engine's steps, and whom their energy is charged to."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from triune.core.clock import Clock
+from triune.core.datatypes import Array
+from triune.core.energy import Account, Bill, Phase, Share
+from triune.core.runtime import Executable
+
+_SHARES: Final = (Share(Phase.ENCODE, 1.0),)
+
+
+class Meter(NamedTuple):
+    """What is charged, and the clock of its works."""
+
+    account: Account
+    clock: Clock
+
+
+def computed(
+    executable: Executable,
+    inputs: Mapping[str, Array],
+    outputs: Sequence[str],
+    meter: Meter | None,
+    bills: list[Bill] | None,
+) -> Mapping[str, Array]:
+    """Outputs of a graph. Energy counts as that of encoding.
+
+    Args:
+        executable: the graph.
+        inputs: its inputs.
+        outputs: the names of the outputs.
+        meter: is charged; None where energy is not metered.
+        bills: gets a bill; None if nobody asks for the cost.
+
+    Raises:
+        TriuneError: the runtime failed.
+    """
+    if meter is None:
+        return executable.run(inputs, outputs)
+    shares = _SHARES
+    if bills is not None:
+        bills.append(meter.account.new_bill())
+        shares = (Share(Phase.ENCODE, 1.0, bills[-1]),)
+    work = meter.account.begin(meter.clock.now_ns(), shares)
+    try:
+        return executable.run(inputs, outputs)
+    finally:
+        work.ended_ns = meter.clock.now_ns()

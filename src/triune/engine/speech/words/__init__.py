@@ -1,0 +1,1 @@
+"""When each word of a transcript is said."""

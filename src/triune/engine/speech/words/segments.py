@@ -1,0 +1,33 @@
+"""Gives segments their words."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from triune.engine.speech.segments import Segment
+from triune.engine.speech.tokens import SpeechTokens
+from triune.engine.speech.words.split import Word, limited, longest_seconds, with_punctuation, within
+
+
+def with_words(segments: Sequence[Segment], words: Sequence[Word], special: SpeechTokens, at: float) -> list[Segment]:
+    """Segments of a window with their words.
+
+    Args:
+        segments: the segments, with all tokens of the window's text.
+        words: the words of that text, whose times count from the window's beginning.
+        special: the special tokens.
+        at: where the window begins, in seconds.
+    """
+    found: list[Segment] = []
+    longest = longest_seconds(words)
+    left = [replace(word, start=at + word.start, end=at + word.end) for word in limited(words, longest)]
+    missing = 0
+    for segment in segments:
+        own: list[Word] = []
+        # A word whose tokens are of two segments belongs to the first one.
+        missing += len(special.text_tokens(segment.tokens))
+        while left and missing > 0:
+            own.append(left.pop(0))
+            missing -= own[-1].num_tokens
+        own = within(with_punctuation(own), segment.start, segment.end, longest) if own else []
+        found.append(replace(segment, words=tuple(own)))
+    return found
