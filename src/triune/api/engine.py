@@ -104,7 +104,7 @@ class Engine:
         Args:
             path: a GGUF file, a directory of Hugging Face's form, or a decoder that was exported to ONNX, with its
                 config and tokenizer.json beside it.
-            unit: the unit to run on; None takes the fastest one of this machine.
+            unit: the unit to run on, or several, as in "cpu,amx"; None takes the fastest one of this machine.
             precision: "fp32" or "bf16"; None takes what is fastest on the unit.
             context_tokens: the most tokens of prompt and answer; None takes the model's own limit.
             cache_bytes: the memory of the cache of keys and values; None takes a share of the machine's.
@@ -143,8 +143,8 @@ class Engine:
         machine, clock = this_machine(), MonotonicClock()
         runtime = decoder_runtime(machine, named_unit(message))
         if unit is not None:
-            (named,) = named_units([unit])
-            machine.runtime_for(runtime, named)
+            for named in named_units(unit.split(",")):
+                machine.runtime_for(runtime, named)
         config = configure_transformer(message, name, folder, machine, runtime)
         source = Source(name, folder, message, (1,), Stamp())
         folders = {name: Path(each) for name, each in (adapters or {}).items()}

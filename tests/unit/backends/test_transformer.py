@@ -96,6 +96,89 @@ async def test_the_gpu_gives_the_answers_of_the_cpu(machine: Machine, tmp_path: 
     assert answers[0] == answers[1]
 
 
+def two_units(root: Path, *config: str) -> Source:
+    if reason := missing().get("mlx"):
+        pytest.skip(reason)
+    return source(root, "".join([parameter("units", "cpu,gpu"), parameter("precision", "fp32"), *config]))
+
+
+async def test_a_model_on_two_units_has_a_decoder_on_each(machine: Machine, tmp_path: Path) -> None:
+    backend = TransformerBackend(machine, MonotonicClock())
+    build = backend.build(two_units(tmp_path, parameter("cache_bytes", 1 << 20)), 1, None, Attempt())
+    assert build.precisions == {Unit.CPU: "fp32", Unit.GPU: "fp32"}
+    assert build.shortfall == ""
+    assert str(build).startswith("on cpu (openvino, fp32, ")
+    assert " and on gpu (" in str(build)
+    for each in build.decoders:
+        assert each.decoder.num_blocks == (1 << 19) // each.decoder.block_bytes, "both share what the config gives"
+        for is_beside in (False, True):
+            assert each.rates.prompt_ns(32, is_beside=is_beside) > 0
+            assert each.rates.answer_ns(1, is_beside=is_beside) > 0
+        assert each.rates.out_ns > 0
+        assert each.rates.in_ns > 0
+    servable = backend.assemble(build, NO_MODELS)
+    assert isinstance(servable, TextServable)
+    usages: dict[Unit, dict[Unit, int]] = {}
+    for unit in build.units:
+        request = Generation("hello", SamplingParameters(temperature=0), 5, is_end_ignored=True, unit=unit)
+        usage = [delta.usage async for delta in servable.model.generate(request)][-1]
+        assert usage is not None
+        usages[unit] = dict(usage.units)
+    assert usages == {unit: {unit: 5} for unit in build.units}
+    await servable.close()
+
+
+async def test_a_unit_that_cannot_load_the_model_is_left_out_with_a_note(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load = building.load_decoder
+
+    def load_on_cpu(runtime: str) -> object:
+        def refuse(*_: object, **__: object) -> None:
+            raise InternalError("the driver is broken")
+
+        return refuse if runtime == "mlx" else load(runtime)
+
+    monkeypatch.setattr(building, "load_decoder", load_on_cpu)
+    backend = TransformerBackend(machine, MonotonicClock())
+    build = backend.build(two_units(tmp_path), 1, None, Attempt())
+    assert build.units == (Unit.CPU,)
+    assert build.shortfall == "served without 'gpu': the driver is broken"
+    assert "model 'm' is served without 'gpu', which cannot load it: the driver is broken" in caplog.text
+    servable = backend.assemble(build, NO_MODELS)
+    await servable.close()
+    monkeypatch.setattr(building, "load_decoder", lambda _: load_on_cpu("mlx"))
+    with pytest.raises(InternalError, match="the driver is broken"):
+        backend.build(two_units(tmp_path), 1, None, Attempt())
+
+
+async def test_each_unit_has_its_own_files_of_keys_and_values(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIUNE_CACHE", str(tmp_path / "cache"))
+    backend = TransformerBackend(machine, MonotonicClock())
+    given = two_units(tmp_path, parameter("disk_cache_bytes", 1 << 24))
+    prompt = [index % 7 for index in range(CONTEXT - 8)]
+
+    async def num_cached() -> list[int]:
+        build = backend.build(given, 1, None, Attempt())
+        servable = backend.assemble(build, NO_MODELS)
+        assert isinstance(servable, TextServable)
+        found: list[int] = []
+        for unit in build.units:
+            request = Generation(prompt, SamplingParameters(temperature=0), 4, is_end_ignored=True, unit=unit)
+            usage = [delta.usage async for delta in servable.model.generate(request)][-1]
+            assert usage is not None
+            found.append(usage.num_cached_tokens)
+        await servable.close()
+        return found
+
+    assert await num_cached() == [0, 0]
+    assert all(count >= 32 for count in await num_cached())
+    folders = sorted(each.name.split("-")[0] for each in (tmp_path / "cache" / "kv" / "m" / "1").iterdir())
+    assert folders == ["cpu", "gpu"]
+
+
 async def test_parameters_reach_the_engine(machine: Machine, tmp_path: Path) -> None:
     backend = TransformerBackend(machine, MonotonicClock())
     config = parameter("context_tokens", 40) + parameter("max_sequences", 3) + parameter("cache_bytes", 1 << 20)

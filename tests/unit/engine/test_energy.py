@@ -1,6 +1,7 @@
 """Steps of the engine are charged to their sequences by tokens, prompts and answers apart."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from triune.core.decoder import DecoderStep
 from triune.core.energy import EnergyKind, Phase
 from triune.core.units import Unit
 from triune.engine.core import EngineCore
+from triune.engine.moving.state import KeysAndValues
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.sequence import Ending, Sequence
@@ -118,3 +120,27 @@ def test_a_core_without_an_account_has_no_bills() -> None:
     sequence = core.add([100], SamplingParameters(temperature=0), Ending(1))
     core.step()
     assert sequence.bill is None
+
+
+def test_an_answer_that_moves_has_one_bill_and_each_unit_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Bench()
+    account = here.ledger.account("m", 1, Unit.AMX)
+    there = EngineCore(here.decoder, VOCAB, here.clock, SchedulerLimits(), account=account)
+    before = here.add(8, 5)
+    while before.num_answered < 2:
+        here.core.step()
+        here.ledger.sample()
+    monkeypatch.setattr(here.decoder, "read_tokens", lambda blocks, num_tokens: [])
+    state = replace(here.core.export(before), cached=KeysAndValues())
+    after = there.resume(state, before=before)
+    assert after.bill is before.bill
+    assert after.started_ns == before.started_ns
+    while not there.is_idle:
+        there.step()
+        here.ledger.sample()
+    here.ledger.check()
+    assert before.bill is not None
+    spent = here.account.totals(), account.totals()
+    assert all(sum(each.values()) > 0 for each in spent)
+    for key in (PREFILL, DECODE):
+        assert before.bill.joules[key] == pytest.approx(sum(each.get(key, 0.0) for each in spent))
