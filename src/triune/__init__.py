@@ -82,10 +82,11 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what the package offers only when it is used."""
+    """Import what the package offers only when it is used; this is asked once for each name."""
     if name not in _MODULES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(_MODULES[name]), name)
+    globals()[name] = found = getattr(import_module(_MODULES[name]), name)
+    return found
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
 """The graphs of direct work: one operator each, for any sizes unless they are given."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
@@ -30,6 +30,14 @@ class Work:
     ranks: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...] = ()
     attributes: tuple[tuple[str, tuple[int, ...] | int], ...] = ()
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Hash it once: every call looks for its executable, and small products take few microseconds."""
+        object.__setattr__(self, "_hash", hash((self.op, self.dtype, self.ranks, self.shapes, self.attributes)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 def graph_of(work: Work, unit: Unit) -> ModelProto:
