@@ -24,7 +24,9 @@ from starlette.routing import Route
 from support.examples import examples
 from support.process import Served, serve
 from triune.app import make_repository, routes_beside
+from triune.core.power import Power
 from triune.frontends.kserve.http.app import make_app
+from triune.frontends.playground.machine import PageMachine
 from triune.repository.settings import RepositorySettings
 from triune.serving.server import Server
 
@@ -156,7 +158,7 @@ def test_every_route_is_described_and_nothing_else(repository: Path) -> None:
     """What is not offered has routes with a wildcard: of each, some path is described."""
     server = Server(make_repository(RepositorySettings([repository])))
     nothing: Any = None
-    more = routes_beside(server, nothing, nothing, has_page=True)
+    more = routes_beside(server, nothing, nothing, PageMachine((), Power()))
     app = make_app(server, nothing, nothing, more_routes=more)
     described = {
         (path, method.upper())
