@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,10 +45,21 @@ def warm_up(decoder: DecoderExecutable, clock: Clock, *, name: str, num_tokens: 
         if clock.now_ns() - began > MOST_SECONDS * _NS:
             _log.warning("Model '%s': %d of %d first steps took over %d s", name, done, len(steps), MOST_SECONDS)
             break
-        decoder.run(step)
+        _compute(decoder, step)
         done += 1
     if done:
         _log.info("Model '%s': %d first steps took %.1f s", name, done, (clock.now_ns() - began) / _NS)
+
+
+def _compute(decoder: DecoderExecutable, step: DecoderStep) -> None:
+    """Compute a step in each way in which the engine does: for logits, for the most probable tokens, and for those of a
+    step whose tokens are those of the one before.
+    """
+    decoder.run(step)
+    before = decoder.begin(step)
+    if decoder.can_run_ahead and len(step.input_ids) == len(step.past_lengths):
+        before = decoder.begin(replace(step, sources=np.arange(len(step.input_ids))), before)
+    before.read()
 
 
 def _ladder(decoder: DecoderExecutable, num_tokens: int, num_sequences: int) -> Iterator[DecoderStep]:
