@@ -1,7 +1,7 @@
 """Hold the units of a model to `cpu`: compare, find the likely reason, keep the verdict."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,7 +104,7 @@ class Gate:
                     recipe = recipe_on(Unit.CPU, self._machine.num_cores, model.config, self._machine)
                     truth = compile_one(model.path, recipe, self._machine)
                     stack.callback(truth.close)
-                answers = _answers(model.samples, truth)
+                answers = _Answers(model.samples, truth)
                 for unit, tolerance in units.items():
                     verdict = self._verdict(model, answers, truth, first[unit], tolerance)
                     verdicts[unit] = verdict
@@ -118,18 +118,25 @@ class Gate:
     def _verdict(
         self,
         model: Judged,
-        answers: Sequence[tuple[Sample, Mapping[str, Array]]],
+        answers: "_Answers",
         truth: SharedExecutable,
         executable: SharedExecutable,
         tolerance: float,
     ) -> Verdict:
+        """Compare the samples that both accept, up to `_NUM_SAMPLES`. Raises InvalidArgumentError if there are none."""
+
         def judged(sample: Sample, expected: Mapping[str, Array], on: SharedExecutable) -> Verdict:
             found, precision = sample(on), executable.precision
             return compare(expected, found, precision=precision, tolerance=tolerance, scores=model.scores)
 
         verdicts: list[Verdict] = []
         for sample, expected in answers:
-            verdict = judged(sample, expected, executable)
+            try:
+                verdict = judged(sample, expected, executable)
+            except InvalidArgumentError as error:
+                # A size that only `cpu` computes says nothing of the others.
+                answers.refusal = error
+                continue
             # A model whose outputs differ from run to run draws random numbers, and cannot be compared.
             if verdict.excess and judged(sample, expected, truth).excess:
                 verdict = replace(verdict, excess="")
@@ -137,6 +144,12 @@ class Gate:
                 cause = likely_cause(model.path, sample, truth, executable, tolerance, self._machine)
                 return joined([replace(verdict, cause=cause), *verdicts])
             verdicts.append(verdict)
+            if len(verdicts) == _NUM_SAMPLES:
+                break
+        if not verdicts:
+            raise InvalidArgumentError(
+                f"the model accepts none of the sample inputs: {answers.refusal}; give it a model_warmup sample"
+            )
         return joined(verdicts)
 
 
@@ -172,23 +185,25 @@ def leave_out(
     return units, [each for each in executables if each.unit not in refused]
 
 
-def _answers(samples: Iterable[Sample], truth: Executable) -> list[tuple[Sample, Mapping[str, Array]]]:
-    """The first few samples that the model accepts, with its outputs on `cpu`.
+class _Answers:
+    """The samples that a model accepts on `cpu`, with its outputs there, computed when they are first asked for.
 
-    Raises:
-        InvalidArgumentError: it accepts none.
+    Attributes:
+        refusal: why the last sample was refused.
     """
-    refusal = InvalidArgumentError("it takes no input")
-    found: list[tuple[Sample, Mapping[str, Array]]] = []
-    for sample in samples:
-        if len(found) == _NUM_SAMPLES:
-            break
-        try:
-            found.append((sample, sample(truth)))
-        except InvalidArgumentError as error:
-            refusal = error
-    if not found:
-        raise InvalidArgumentError(
-            f"the model accepts none of the sample inputs: {refusal}; give it a model_warmup sample"
-        )
-    return found
+
+    def __init__(self, samples: Iterable[Sample], truth: Executable) -> None:
+        self.refusal = InvalidArgumentError("it takes no input")
+        self._left = iter(samples)
+        self._truth = truth
+        self._known: list[tuple[Sample, Mapping[str, Array]]] = []
+
+    def __iter__(self) -> Iterator[tuple[Sample, Mapping[str, Array]]]:
+        yield from self._known
+        for sample in self._left:
+            try:
+                self._known.append((sample, sample(self._truth)))
+            except InvalidArgumentError as error:
+                self.refusal = error
+                continue
+            yield self._known[-1]

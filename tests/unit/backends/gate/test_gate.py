@@ -1,11 +1,13 @@
 """The gate with real runtimes: which operation is wrong, and what a second start need not do again."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from support.repositories import Bench, write_model
+from support.repositories import Bench, affine, write_model
 from triune.backends.attempt import Attempt
 from triune.backends.machine_backend import Shared
 from triune.backends.tensor.backend import TensorBackend
@@ -13,7 +15,7 @@ from triune.backends.tensor.build import TensorBuild
 from triune.config.configure import read_source
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
-from triune.core.errors import UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
@@ -113,3 +115,25 @@ def test_a_refusal_is_kept_too(tmp_path: Path) -> None:
     assert "the likely reason is Identity" in reasons[0]
     assert len(bench.onnxruntime.loads) == 2
     assert bench.num_open == 0
+
+
+def test_a_size_that_the_unit_refuses_does_not_keep_it_from_being_compared(tmp_path: Path) -> None:
+    bench = Bench()
+    load = bench.openvino.load
+
+    def load_particular(*args: object, **kwargs: object) -> object:
+        executable = load(*args, **kwargs)
+        run = executable.run
+
+        def refuse(inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+            if inputs["x"].shape[1] == 16:
+                raise InvalidArgumentError("x must have another size")
+            return {name: array + 3 for name, array in run(inputs, outputs).items()}
+
+        executable.run = refuse
+        return executable
+
+    bench.openvino.load = load_particular
+    built = build(bench.machine, tmp_path, UNITS % "amx,cpu", affine(shape=["b", "n"]))
+    assert built.config.units == (Unit.CPU,)
+    assert "output 'y' is off by 3" in built.verdicts[Unit.AMX].excess
