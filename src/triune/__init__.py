@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from triune.api.engine import Engine
     from triune.api.models import UnitModel, load, predict
     from triune.api.planning import plan
+    from triune.api.simulation import simulate
     from triune.api.units import units
     from triune.core.model import Model
     from triune.planning.plan import Plan
+    from triune.simulation.report import Simulation
 
 __version__ = VERSION
 
@@ -50,6 +52,7 @@ __all__ = [
     "Model",
     "NotFoundError",
     "Plan",
+    "Simulation",
     "TriuneError",
     "UnavailableError",
     "UnitModel",
@@ -59,6 +62,7 @@ __all__ = [
     "matmul",
     "plan",
     "predict",
+    "simulate",
     "unit",
     "units",
 ]
@@ -70,12 +74,14 @@ _MODULES = {
     "Engine": "triune.api.engine",
     "Model": "triune.core.model",
     "Plan": "triune.planning.plan",
+    "Simulation": "triune.simulation.report",
     "UnitModel": "triune.api.models",
     "convert": "triune.api.converting",
     "load": "triune.api.models",
     "matmul": "triune.api.direct.products",
     "plan": "triune.api.planning",
     "predict": "triune.api.models",
+    "simulate": "triune.api.simulation",
     "unit": "triune.api.direct.products",
     "units": "triune.api.units",
 }

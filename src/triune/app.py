@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from triune.arbiter.arbiter import Arbiter
 from triune.backends.machine_backend import ALONE, Shared
@@ -40,6 +41,7 @@ from triune.repository.repository import Repository
 from triune.repository.settings import RepositorySettings
 from triune.runtimes.machine import Machine, this_machine
 from triune.serving.power_policy import PowerPolicy, watch
+from triune.serving.recording import Recording
 from triune.serving.server import Server
 from triune.settings import Settings
 
@@ -110,6 +112,7 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
         on_ready: called when every port listens and every model is loaded or has failed to load.
 
     Raises:
+        AlreadyExistsError: the file to record in exists.
         InvalidArgumentError: an option is wrong; or, with `is_exiting_on_error`, a repository cannot be read or a model
             fails to load.
         UnavailableError: a port is taken.
@@ -123,14 +126,27 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
         arbiter = Arbiter(MonotonicClock(), machine.emulated(Unit))
         shared = Shared(energy, Power(settings.power_mode), arbiter)
         repository = make_repository(settings.repository, machine, is_missing_allowed=is_missing_allowed, shared=shared)
-        server = Server(repository, name=settings.name, is_ready_strict=settings.is_ready_strict)
         with (
+            _recording(settings.trace) as recording,
             Ending(settings.exit_timeout_seconds, kill_all) as ending,
             Watchdog(),
             short_switch_interval(),
             existing_objects_kept(),
         ):
+            server = Server(
+                repository, name=settings.name, is_ready_strict=settings.is_ready_strict, recording=recording
+            )
             await _serve(settings, server, repository, budget, shared, ending, on_ready)
+
+
+@contextlib.contextmanager
+def _recording(path: Path | None) -> Generator[Recording | None]:
+    recording = Recording(path, MonotonicClock()) if path is not None else None
+    try:
+        yield recording
+    finally:
+        if recording is not None:
+            recording.close()
 
 
 async def _serve(

@@ -1,6 +1,7 @@
 """The settings of a server: one immutable value, made by the command line or by a caller of `app.serve`."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from triune.core.power import PowerMode
@@ -74,6 +75,7 @@ class Settings:
         energy_interval_seconds: how often the meters of energy are read; 0 does not meter energy.
         power_mode: what is done for speed, and what without, at the start.
         has_playground: whether there is a page for browsers at `/` of the HTTP port.
+        trace: the file to record in which requests arrive when; None records nothing.
     """
 
     repository: RepositorySettings
@@ -91,3 +93,4 @@ class Settings:
     energy_interval_seconds: float = INTERVAL_SECONDS
     power_mode: PowerMode = PowerMode.BALANCED
     has_playground: bool = True
+    trace: Path | None = None

@@ -125,7 +125,7 @@ def _steps(
     """What to plan of a source: a title, operations, and the class of models."""
     name = str(source)
     if not is_checkpoint(source):
-        with _graph(source, function, tell) as model:
+        with opened_graph(source, function, tell) as model:
             yield _whole(name, model, bound, {})
         return
     with graph_of(source, function, tell) as path:
@@ -142,6 +142,12 @@ def _steps(
         yield f"{name}, prompt of {tokens} tokens", _with_last_logits(ops_of(prompt), tokens), "prefill"
         step = _core(model, bound, {"batch": 1, "tokens": 1})
         yield f"{name}, one token after {tokens}", ops_of(step, past_tokens=tokens), "decode"
+
+
+def ops_for(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> tuple[list[Op], str]:
+    """The operations of a model whose inputs have these shapes, and the class of models that it belongs to."""
+    ops = ops_of(_core(model, _Bound({name: ",".join(map(str, dims)) for name, dims in shapes.items()}, {}), {}))
+    return ops, group_of(ops)
 
 
 def _whole(title: str, model: ModelProto, bound: _Bound, sizes: Mapping[str, int]) -> _Step:
@@ -161,8 +167,10 @@ def _with_last_logits(ops: list[Op], tokens: int) -> list[Op]:
 
 
 @contextmanager
-def _graph(source: Path, function: str | None, tell: Callable[[str], None]) -> Generator[ModelProto]:
-    """The ONNX model of a file."""
+def opened_graph(
+    source: Path, function: str | None = None, tell: Callable[[str], None] | None = None
+) -> Generator[ModelProto]:
+    """The ONNX model of a file: .onnx, or one of Apple's, which is converted. Raises as `plan` does."""
     match source.suffix:
         case ".onnx":
             if function is not None:
@@ -172,6 +180,7 @@ def _graph(source: Path, function: str | None, tell: Callable[[str], None]) -> G
             # These import the libraries of conversions.
             from triune.api.conversions import coreai_to_onnx, coreml_to_onnx
 
+            tell = tell or _tell_nobody
             raised = coreai_to_onnx if source.suffix == ".aimodel" else coreml_to_onnx
             with tempfile.TemporaryDirectory(prefix="triune-plan-") as folder:
                 path = Path(folder) / "model.onnx"

@@ -53,6 +53,12 @@ def _plan() -> Loaded:
     return plan, None
 
 
+def _simulate() -> Loaded:
+    from triune.cli.simulate import simulate
+
+    return simulate, None
+
+
 def _predict() -> Loaded:
     from triune.cli.predict import predict
 
@@ -80,6 +86,7 @@ _LOADERS: dict[str, Callable[[], Loaded]] = {
     "chat": _chat,
     "generate": _generate,
     "plan": _plan,
+    "simulate": _simulate,
     "convert": _convert,
     "predict": _predict,
 }

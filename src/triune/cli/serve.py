@@ -211,6 +211,9 @@ def serve(
         list[str] | None,
         typer.Option(help="PROTOCOLS:KEY=VALUE: gRPC callers must send the header triton-grpc-protocol-KEY."),
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="A new file for a trace of arrivals, which `triune simulate` reads.")
+    ] = None,
     name: Annotated[str, typer.Option("--id", help="The server's name in its metadata.")] = "triune",
     log_verbose: Annotated[int, typer.Option(min=0, help="1 or more logs everything.")] = 0,
     log_info: Annotated[bool, typer.Option(help="Log information.")] = True,
@@ -306,6 +309,7 @@ def serve(
         exit_timeout_seconds=exit_timeout_secs,
         name=name,
         has_playground=playground,
+        trace=record,
         access=Access.of(
             read_keys(api_keys or (), api_key_file, os.environ),
             http_restricted_api or (),

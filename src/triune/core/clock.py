@@ -66,7 +66,9 @@ class _LoopTimer:
 
 
 class VirtualClock:
-    """The reference implementation, for tests: time stands still until `advance` is called. It needs no event loop."""
+    """The reference implementation, for tests and simulations: time stands still until `advance` is called. It needs no
+    event loop.
+    """
 
     def __init__(self) -> None:
         self._now_ns = 0
@@ -83,6 +85,12 @@ class VirtualClock:
         heapq.heappush(self._timers, (when_ns, next(self._order), timer))
         return timer
 
+    def next_ns(self) -> int | None:
+        """The time of the earliest call that was not cancelled; None if there is none."""
+        while self._timers and self._timers[0][2].is_over:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
     def advance(self, delta_ns: int) -> None:
         """Advance the time by `delta_ns`, and make the calls that are due, in order, each at its own time."""
         end_ns = self._now_ns + delta_ns
@@ -96,6 +104,10 @@ class VirtualClock:
 class _VirtualTimer:
     def __init__(self, callback: Callable[[], None]) -> None:
         self._callback: Callable[[], None] | None = callback
+
+    @property
+    def is_over(self) -> bool:
+        return self._callback is None
 
     def cancel(self) -> None:
         self._callback = None

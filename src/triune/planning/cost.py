@@ -113,12 +113,14 @@ class Costs:
         joules: the energy.
         compute_ms: the part of the roofline that is arithmetic.
         memory_ms: the part that is traffic.
+        memory_bytes: the traffic with the memory: weights, and the activations that leave the chip.
     """
 
     ms: NDArray[np.float64]
     joules: NDArray[np.float64]
     compute_ms: NDArray[np.float64]
     memory_ms: NDArray[np.float64]
+    memory_bytes: NDArray[np.float64]
 
 
 def costs_of(sizes: Sizes, rates: Rates) -> Costs:
@@ -141,7 +143,7 @@ def costs_of(sizes: Sizes, rates: Rates) -> Costs:
     joules = 1e-3 * rates.watts * ms + 1e-12 * (
         rates.pj_per_flop * sizes.flops + rates.pj_per_byte * (weight_bytes + beyond)
     )
-    return Costs(ms, joules, compute_ms, memory_ms)
+    return Costs(ms, joules, compute_ms, memory_ms, weight_bytes + beyond)
 
 
 def _classes(*classes: OpClass) -> NDArray[Any]:

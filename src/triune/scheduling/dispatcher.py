@@ -83,7 +83,7 @@ class Dispatcher:
         self._policy = policy
         self._outputs = tuple(outputs)
         accounts = accounts or {}
-        units = {worker.runner.unit for worker in workers}
+        units = list(dict.fromkeys(worker.runner.unit for worker in workers))
         shares: Mapping[Unit, Share] = arbiter.join(name, units, self._on_turn, weight) if arbiter is not None else {}
         self._shares = list(dict.fromkeys(shares.values()))
         self._loop = asyncio.get_running_loop() if shares else None

@@ -34,6 +34,7 @@ from triune.hardware.facts import UnitFacts
 from triune.repository.model import IndexEntry
 from triune.repository.repository import Repository
 from triune.scheduling.models import LoadedVersion
+from triune.serving.recording import Recording
 
 _log = logging.getLogger(__name__)
 
@@ -71,16 +72,25 @@ class Server:
     version = VERSION
     extensions: Sequence[str] = EXTENSIONS
 
-    def __init__(self, repository: Repository, *, name: str = "triune", is_ready_strict: bool = True) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        name: str = "triune",
+        is_ready_strict: bool = True,
+        recording: Recording | None = None,
+    ) -> None:
         """Args:
         repository: owns the models. The caller opens and closes it.
         name: the server's name in its metadata (Triton's --id); some clients expect "triton".
         is_ready_strict: whether the server is ready only while every model is (Triton's --strict-readiness).
+        recording: writes which requests arrive when; None if nobody asked for it. The caller closes it.
         """
         self.name = name
         self._repository = repository
         self.power = repository.power
         self._is_ready_strict = is_ready_strict
+        self._recording = recording
         self._is_draining = False
         self._has_failed = False
         self._units: asyncio.Task[Sequence[UnitFacts]] | None = None
@@ -189,6 +199,8 @@ class Server:
         """
         model, call = self._admit(request)
         model.require_one_answer()
+        if self._recording is not None:
+            self._recording.record(call)
         if request.parameters and (asked := request.parameters.get(ENERGY_PARAMETER)) is not None:
             if not isinstance(asked, bool):
                 raise InvalidArgumentError(f"the request's parameter '{ENERGY_PARAMETER}' must be true or false")
@@ -213,6 +225,8 @@ class Server:
         Closing the iterator cancels the request.
         """
         model, call = self._admit(request)
+        if self._recording is not None:
+            self._recording.record(call)
         async with contextlib.aclosing(model.servable.stream(call)) as responses:
             async for response in responses:
                 yield response

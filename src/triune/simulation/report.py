@@ -1,0 +1,226 @@
+"""What a simulation found: figures of each schedule, beside what no schedule can beat. All of it is simulated."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from triune.arbiter.arbiter import Arbiter
+from triune.core.clock import VirtualClock
+from triune.core.units import Unit
+from triune.planning.constants import Constants
+from triune.planning.units import Target
+from triune.simulation.optimum import Optimum
+from triune.simulation.profile import Profile
+from triune.simulation.run import Schedule, play, rules_of
+from triune.simulation.trace import Arrival
+from triune.simulation.worker import SimulatedBatch
+
+KIND = "simulated"
+"""The kind of every figure of a simulation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Requests that were answered: of one model or of all (model ""), on one unit or on all (None).
+
+    Attributes:
+        model, unit: which.
+        num_requests, num_rows: how many.
+        rows_per_second: over the time of the whole schedule.
+        p50_ms, p99_ms: half, and 99 of 100, were answered within this time of their arrival.
+        queue_ms: how long they waited for their batch to begin, on average.
+        rows_per_batch: the mean size of batches.
+        joules: the energy of their batches.
+    """
+
+    model: str
+    unit: Unit | None
+    num_requests: int
+    num_rows: int
+    rows_per_second: float
+    p50_ms: float
+    p99_ms: float
+    queue_ms: float
+    rows_per_batch: float
+    joules: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A schedule in figures.
+
+    Attributes:
+        name: whose schedule it is.
+        seconds: from the first arrival to the last answer.
+        num_refused: the requests that were refused since a queue was full, or timed out.
+        total: all answered requests.
+        parts: those of each model on each unit.
+        utilisation: the part of the time in which each unit had a batch.
+        least_seconds: in less than this no schedule can answer the same requests, which arrive when they do.
+        least_joules: nor with less energy.
+        least_p99_ms: nor can 99 of 100 be answered within less.
+    """
+
+    name: str
+    seconds: float
+    num_refused: int
+    total: Served
+    parts: Sequence[Served]
+    utilisation: Mapping[Unit, float]
+    least_seconds: float
+    least_joules: float
+    least_p99_ms: float
+
+    @property
+    def of_optimum(self) -> float:
+        """The share of the throughput that is possible at most: that of the least time."""
+        return self.least_seconds / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What became of a trace on a chip. Every figure is simulated, with predicted times of batches.
+
+    Attributes:
+        chip: the name of the chip.
+        num_requests: the requests of the trace.
+        trace_seconds: from its first arrival to its last.
+        capacity_rows: at most so many rows a second can be computed of this mix of models.
+        results: Triune's own first.
+        notes: what was assumed, which units are left out, and the error of the predictions.
+    """
+
+    chip: str
+    num_requests: int
+    trace_seconds: float
+    capacity_rows: float
+    results: Sequence[Result]
+    notes: Sequence[str]
+
+
+def capacity(profiles: Mapping[str, Profile], target: Target, rows: Mapping[str, float]) -> float:
+    """How many such sets of rows can be computed a second at most."""
+    return 1e9 / _optimum(profiles, target).least_ns(rows)[0]
+
+
+def simulated(
+    arrivals: Sequence[Arrival],
+    profiles: Mapping[str, Profile],
+    target: Target,
+    constants: Constants,
+    *,
+    is_compared: bool = True,
+) -> Simulation:
+    """Run a trace by Triune's rule, and by those that it is compared with. Arguments as of `run.play`; the trace begins
+    with its first arrival.
+
+    Args:
+        arrivals: the trace.
+        profiles: the models by name.
+        target: the chip.
+        constants: tell the error of predictions.
+        is_compared: whether to run it by other rules, too.
+    """
+    optimum = _optimum(profiles, target)
+    rules = rules_of(profiles)
+    results = [
+        _result(play(arrivals, profiles, target, rule), optimum) for rule in (rules if is_compared else rules[:1])
+    ]
+    rows: dict[str, float] = {}
+    for each in arrivals:
+        rows[each.model] = rows.get(each.model, 0.0) + each.num_rows
+    return Simulation(
+        target.name,
+        len(arrivals),
+        arrivals[-1].at_ns / 1e9,
+        sum(rows.values()) * 1e9 / optimum.least_ns(rows)[0],
+        results,
+        _notes(profiles, target, constants),
+    )
+
+
+def _optimum(profiles: Mapping[str, Profile], target: Target) -> Optimum:
+    return Optimum(profiles, Arbiter(VirtualClock()).pool_of, target.memory_gb_per_s)
+
+
+def _result(schedule: Schedule, optimum: Optimum) -> Result:
+    batches = schedule.batches
+    seconds = max((each.ended_ns for each in batches), default=0) / 1e9
+    pairs = dict.fromkeys((each.model, each.unit) for each in sorted(batches, key=lambda each: each.model))
+    requests = sorted(
+        (arrived_ns, each.model, rows)
+        for each in batches
+        for arrived_ns, rows in zip(each.arrived_ns, each.request_rows, strict=True)
+    )
+    return Result(
+        schedule.name,
+        seconds,
+        schedule.num_refused,
+        _served("", None, batches, seconds),
+        [
+            _served(model, unit, [each for each in batches if (each.model, each.unit) == (model, unit)], seconds)
+            for model, unit in pairs
+        ],
+        {unit: ns / 1e9 / seconds for unit, ns in schedule.busy_ns.items() if ns},
+        optimum.last_ns(requests) / 1e9 if requests else 0.0,
+        sum(rows * optimum.row_joules(model) for _, model, rows in requests),
+        _percentile([optimum.fastest_ns(model, rows) for _, model, rows in requests], 99) / 1e6,
+    )
+
+
+def _served(model: str, unit: Unit | None, batches: Sequence[SimulatedBatch], seconds: float) -> Served:
+    latencies = [each.ended_ns - arrived_ns for each in batches for arrived_ns in each.arrived_ns]
+    waits = [each.started_ns - arrived_ns for each in batches for arrived_ns in each.arrived_ns]
+    num_rows = sum(each.num_rows for each in batches)
+    return Served(
+        model,
+        unit,
+        len(latencies),
+        num_rows,
+        num_rows / seconds if seconds else 0.0,
+        _percentile(latencies, 50) / 1e6,
+        _percentile(latencies, 99) / 1e6,
+        float(np.mean(waits)) / 1e6 if waits else 0.0,
+        num_rows / len(batches) if batches else 0.0,
+        sum(each.joules for each in batches),
+    )
+
+
+def _percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent do not exceed; 0 without values."""
+    return float(np.percentile(values, percent, method="inverted_cdf")) if values else 0.0
+
+
+def _notes(profiles: Mapping[str, Profile], target: Target, constants: Constants) -> list[str]:
+    notes = [
+        "times and energies of batches are predicted; units that are busy at once share the memory's bandwidth and "
+        "their pools of hardware by a model that no measurement confirms",
+        *target.notes,
+    ]
+    for profile in profiles.values():
+        notes += [f"{unit.value} does not serve {profile.name}: {why}" for unit, why in profile.left_out.items()]
+    for group in dict.fromkeys(each.group for each in profiles.values()):
+        if target.is_scored and (score := constants.score("latency", group)) is not None:
+            notes.append(
+                f"of {score.num_rows} measurements of {score.models} held out, half of such predictions were within "
+                f"{score.median:.0%}, nine of ten within {score.ninth:.0%}"
+            )
+    return notes
+
+
+def as_json(simulation: Simulation) -> dict[str, Any]:
+    """A simulation as JSON: times in milliseconds or seconds as named, energies in joules."""
+    value: dict[str, Any] = {"kind": KIND, **dataclasses.asdict(simulation)}
+    for result, each in zip(simulation.results, value["results"], strict=True):
+        each["of_optimum"] = result.of_optimum
+        each["utilisation"] = {unit.value: part for unit, part in result.utilisation.items()}
+        _name_units([each["total"], *each["parts"]])
+    return value
+
+
+def _name_units(parts: Iterable[dict[str, Any]]) -> None:
+    for part in parts:
+        part["unit"] = part["unit"].value if part["unit"] is not None else None

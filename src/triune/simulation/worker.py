@@ -1,0 +1,117 @@
+"""Workers whose batches take the time that the planner predicts."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from triune.core.clock import Clock
+from triune.core.errors import InternalError
+from triune.core.units import Unit
+from triune.scheduling.batch import Batch
+from triune.scheduling.worker import BatchCallback
+from triune.simulation.chip import SimulatedChip
+from triune.simulation.profile import Profile
+
+
+class SimulatedBatch(NamedTuple):
+    """A batch that has run.
+
+    Attributes:
+        model, unit: what ran where.
+        num_rows: its rows.
+        joules: its energy.
+        arrived_ns: when each of its requests arrived.
+        started_ns, ended_ns: when it began and ended.
+        request_rows: the rows of each request.
+    """
+
+    model: str
+    unit: Unit
+    num_rows: int
+    joules: float
+    arrived_ns: Sequence[int]
+    started_ns: int
+    ended_ns: int
+    request_rows: Sequence[int]
+
+
+class SimulatedRunner:
+    """What the dispatcher asks about a worker. Batches do not pass through it: `SimulatedWorker` ends them.
+
+    Attributes:
+        unit, units: the unit that the batches run on.
+        is_charging: it charges no energy: the chip counts it.
+        is_steady: False, since there is no heat that slows a unit down.
+    """
+
+    is_charging = False
+    is_steady = False
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+        self.units = (unit,)
+
+    def run(self, batch: Batch) -> None:
+        """Raise InternalError: a simulated worker runs batches."""
+        raise InternalError(f"a batch of {batch.num_rows} rows was given to a simulated runner")
+
+    def interrupt(self) -> None:
+        """Do nothing: no simulated batch takes longer than predicted."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
+
+
+class SimulatedWorker:
+    """A `Worker` whose batches compute nothing. Their answers have no outputs."""
+
+    is_inline = False
+
+    def __init__(
+        self,
+        profile: Profile,
+        unit: Unit,
+        chip: SimulatedChip,
+        clock: Clock,
+        ran: Callable[[SimulatedBatch], None],
+    ) -> None:
+        """Args:
+        profile: the model.
+        unit: one of the units that serve it.
+        chip: runs the batches.
+        clock: the chip's clock.
+        ran: is called with each batch that has ended.
+        """
+        self.runner = SimulatedRunner(unit)
+        self._profile = profile
+        self._chip = chip
+        self._clock = clock
+        self._ran = ran
+
+    def start(self, batch: Batch, done: BatchCallback) -> None:
+        """Run the batch on the chip."""
+        batch.started_ns = self._clock.now_ns()
+        cost = self._profile.cost(self.runner.unit, batch.num_rows)
+        self._chip.begin(self.runner.unit, cost, partial(self._end, batch, done))
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
+
+    def _end(self, batch: Batch, done: BatchCallback, joules: float) -> None:
+        batch.ended_ns = self._clock.now_ns()
+        batch.infer_ns = batch.ended_ns - batch.started_ns
+        batch.num_executions = 1
+        batch.answers = [{} for _ in batch.pendings]
+        self._ran(
+            SimulatedBatch(
+                self._profile.name,
+                self.runner.unit,
+                batch.num_rows,
+                joules,
+                [each.arrived_ns for each in batch.pendings],
+                batch.started_ns,
+                batch.ended_ns,
+                [each.call.batch_size for each in batch.pendings],
+            )
+        )
+        done(batch)
