@@ -1,7 +1,7 @@
 """What computes each node of a graph of core ops: MLX's own operations, or what all lowerings share."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,6 +163,11 @@ def needed(plan: Plan, packed: Mapping[str, Quantized]) -> list[Step]:
         if not any(name in wanted for name in step.node.output):
             continue
         steps.append(step)
-        is_packed = step.node.op_type == "MatMul" and step.node.input[1] in packed
-        wanted.update(step.node.input[:1] if is_packed else names_read_by(step.node))
+        wanted.update(read_by(step, packed))
     return steps[::-1]
+
+
+def read_by(step: Step, packed: Mapping[str, Quantized]) -> Collection[str]:
+    """The values that a step reads, without weights that MLX has packed."""
+    is_packed = step.node.op_type == "MatMul" and step.node.input[1] in packed
+    return step.node.input[:1] if is_packed else names_read_by(step.node)

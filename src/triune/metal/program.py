@@ -18,7 +18,7 @@ from triune.metal.builder import MlxBuilder
 from triune.metal.context import Context, Lowering, NamedContext
 from triune.metal.library import Value, from_numpy, mx
 from triune.metal.packing import Quantized, Reader, quantized
-from triune.metal.plan import ROTARY, STANDARD, Plan, Plans, Step, needed
+from triune.metal.plan import ROTARY, STANDARD, Plan, Plans, Step, needed, read_by
 from triune.metal.scope import Scope
 
 _BYTES: Mapping[int, Any] = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8}
@@ -214,10 +214,12 @@ class Program:
                 made[name] = scope.value(name)
                 known.add(name)
         plan.steps[:] = left
-        read = {name for step in left for name in names_read_by(step.node)} | {each.name for each in plan.graph.output}
+        # What is packed for products may be read by others, too.
+        read = {name for step in left for name in read_by(step, self._quantized)}
+        read |= {each.name for each in plan.graph.output}
         plan.constants.update(made)
         for name in list(plan.constants):
-            if name not in read or name in self._quantized:
+            if name not in read:
                 del plan.constants[name]
         for each in self._plans.all.values():
             self._read_files(each, read if each is plan else None)

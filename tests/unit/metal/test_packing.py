@@ -61,6 +61,20 @@ def test_blocks_stay_packed_and_mean_the_same(kind: str, block: int, *, has_zero
     np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-4)
 
 
+def test_packed_weights_that_others_read_too_are_numbers_for_these() -> None:
+    model = model_of_blocks("uint8", 32, 48, 256, has_zeros=True)
+    model.graph.node.append(helper.make_node("ReduceMax", ["t"], ["largest"], keepdims=0))
+    model.graph.output.append(helper.make_tensor_value_info("largest", TensorProto.FLOAT, []))
+    # The packed operand itself is an output, as well.
+    model.graph.output.append(helper.make_tensor_value_info("t", TensorProto.FLOAT, [256, 48]))
+    program = lower(model)
+    assert program.num_packed == 1
+    x = np.random.default_rng(1).standard_normal((3, 256)).astype(np.float32)
+    found, right = Function(program)({"x": x}, ["y", "largest", "t"]), answers(model, {"x": x})
+    for one, other in zip(found, right, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_blocks_that_no_group_of_mlx_fits_become_numbers() -> None:
     model = model_of_blocks("int4", 16, 48, 256, has_zeros=True)
     program = lower(model)
