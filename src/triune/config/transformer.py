@@ -67,6 +67,8 @@ class TransformerOptions:
         step_tokens: the most tokens of a step.
         max_sequences: the most sequences that run at the same time.
         disk_cache_bytes: the most bytes of files for what the cache has no room for; None writes none.
+        preempted_bytes: the most bytes of memory for keys and values of answers that gave up their blocks to others;
+            None computes them again.
         speculation: what guesses the next tokens of answers: "ngram" guesses that a text goes on as it did after the
             same tokens before, "draft" asks the draft model, "off" guesses only what a constraint leaves no choice of.
         draft_model: the small model that guesses: the path of a checkpoint within the model's folder, or the name of
@@ -82,6 +84,7 @@ class TransformerOptions:
     step_tokens: int = _STEP_TOKENS
     max_sequences: int = _MAX_SEQUENCES
     disk_cache_bytes: int | None = None
+    preempted_bytes: int | None = None
     speculation: Speculation = "off"
     draft_model: str | None = None
     adapters: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -128,6 +131,7 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
         step_tokens=read_count(given, "step_tokens") or _STEP_TOKENS,
         max_sequences=read_count(given, "max_sequences") or _MAX_SEQUENCES,
         disk_cache_bytes=read_count(given, "disk_cache_bytes"),
+        preempted_bytes=read_count(given, "preempted_bytes"),
         speculation=_speculation(given),
         draft_model=given.get("draft_model"),
         adapters=_folders(given, "adapters"),

@@ -12,6 +12,7 @@ from triune.core.power import Power
 from triune.core.printable import printable
 from triune.engine.counters import EngineState
 from triune.engine.kv.hashes import root_hash
+from triune.engine.kv.host import HostTier
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.kv.second_tier import SecondTier
 from triune.engine.kv.table import BlockTable
@@ -54,6 +55,7 @@ class EngineCore:
         account: Account | None = None,
         power: Power | None = None,
         share: BlockingShare | None = None,
+        preempted_bytes: int = 0,
     ) -> None:
         """Args:
         decoder: computes the steps. The caller closes it.
@@ -66,6 +68,8 @@ class EngineCore:
         account: is charged with the energy of the steps; None where it is not metered.
         power: the server's power mode; None for full power.
         share: of hardware that other models use too; None if no other does. `close` closes it.
+        preempted_bytes: the most bytes of memory for what sequences have in blocks that they give up to others; 0
+            computes it again.
         """
         self._decoder = decoder
         self._account = account
@@ -77,7 +81,8 @@ class EngineCore:
         limits = limits or SchedulerLimits()
         # The keys and values of an answer's last token are never needed.
         self.context_tokens = min(limits.context_tokens, decoder.num_blocks * decoder.block_size + 1)
-        self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits, power)
+        self._host = HostTier(decoder, preempted_bytes, clock, self._save_evicted) if preempted_bytes else None
+        self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits, power, self._host)
         self.speculator = Speculator(proposer, clock)
         # Keys and values depend on the adapter. So blocks are shared by sequences with the same one, and files are
         # found again if it is the same after a restart, whatever its place among the others.
@@ -143,6 +148,8 @@ class EngineCore:
             guesses.num_guessed,
             guesses.num_right,
             self._second_tier.disk.counts() if self._second_tier is not None else {},
+            self._scheduler.num_preempted,
+            self._host.num_moved_out if self._host is not None else 0,
         )
 
     def add(
@@ -277,7 +284,11 @@ class EngineCore:
         """Compute one step: see `Steps.step`."""
         if self._second_tier is not None:
             self._second_tier.restore(self._pool, can_wait=not self._scheduler.num_running)
-        return self._steps.step()
+        began_ns = self._clock.now_ns()
+        results = self._steps.step()
+        if self._host is not None:
+            self._host.observe(self.last_plan.num_read, self._clock.now_ns() - began_ns)
+        return results
 
     def check(self) -> None:
         """Verify the laws of queues and blocks. Raises an InternalError that names the broken one."""

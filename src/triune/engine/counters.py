@@ -64,6 +64,8 @@ class EngineState:
         num_right: those of them that became part of an answer.
         disk_blocks: the blocks that were stored in files, loaded from them, broken and deleted, and dropped since too
             many waited, by these words; empty without files.
+        num_preempted: how often a sequence gave up its blocks to others.
+        num_moved_out: how often their keys and values were kept in memory, and not computed again.
     """
 
     num_running: int
@@ -74,6 +76,8 @@ class EngineState:
     num_guessed: int
     num_right: int
     disk_blocks: Mapping[str, int]
+    num_preempted: int = 0
+    num_moved_out: int = 0
 
     def __add__(self, other: "EngineState") -> "EngineState":
         """What two replicas of a model hold together."""
@@ -87,4 +91,6 @@ class EngineState:
             self.num_guessed + other.num_guessed,
             self.num_right + other.num_right,
             {word: self.disk_blocks.get(word, 0) + other.disk_blocks.get(word, 0) for word in words},
+            self.num_preempted + other.num_preempted,
+            self.num_moved_out + other.num_moved_out,
         )

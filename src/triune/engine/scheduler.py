@@ -13,6 +13,7 @@ from triune.core.clock import Clock
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.power import EFFECTS, Power
 from triune.engine.kv.hashes import block_hashes
+from triune.engine.kv.host import HostTier
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.plan import Piece, Plan
 from triune.engine.sampling.sampler import FAILED, Sample
@@ -37,7 +38,11 @@ class SchedulerLimits:
 
 
 class Scheduler:
-    """Plans steps over the sequences that it was given. Used from one thread."""
+    """Plans steps over the sequences that it was given. Used from one thread.
+
+    Attributes:
+        num_preempted: how often a sequence gave up its blocks to others.
+    """
 
     def __init__(
         self,
@@ -46,6 +51,7 @@ class Scheduler:
         clock: Clock,
         limits: SchedulerLimits,
         power: Power | None = None,
+        host: HostTier | None = None,
     ) -> None:
         """Args:
         pool: the blocks.
@@ -53,7 +59,10 @@ class Scheduler:
         clock: tells how long sequences have waited.
         limits: what a step may hold.
         power: the server's power mode, which may lower `step_tokens`; None for full power.
+        host: keeps what preempted sequences have in their blocks; None loses it, so that it is computed again.
         """
+        self._host = host
+        self.num_preempted = 0
         self._power = power
         self._pool = pool
         self._block_size = block_size
@@ -233,6 +242,8 @@ class Scheduler:
     def check(self) -> None:
         """Verify the laws of the pool and of the queues. Raises an InternalError that names the broken one."""
         self._pool.check()
+        if self._host is not None:
+            self._host.check(self._waiting)
         if any(sequence.table.blocks for sequence in self._waiting):
             raise InternalError("a waiting sequence holds KV blocks")
         if len({id(each) for each in (*self._waiting, *self._running)}) != self.num_waiting + self.num_running:
@@ -262,14 +273,19 @@ class Scheduler:
         if len(sequence.hashes) != (len(sequence.tokens) - 1) // self._block_size:
             sequence.hashes = block_hashes(sequence.tokens[:-1], self._block_size, sequence.salt)
         num_cached = table.share(sequence.hashes)
-        count = min(budget, sequence.num_to_compute)
+        num_known = num_cached if self._host is None else max(num_cached, self._host.num_tokens(sequence))
+        count = min(budget, len(sequence.tokens) - num_known)
         # One block more for each running sequence, so that a new one does not cause a preemption at once.
-        if table.num_missing(num_cached + count) + len(self._running) > self._pool.num_available and self._running:
+        if table.num_missing(num_known + count) + len(self._running) > self._pool.num_available and self._running:
             table.free()
             return 0
-        if not table.grow(num_cached + count):
+        if not table.grow(num_known + count):
             table.free()
             return 0
+        if self._host is not None:
+            if num_known > num_cached:
+                self._host.give(sequence)
+            self._host.forget(sequence)
         if sequence.started_ns is None:
             sequence.started_ns = now_ns
             sequence.num_cached_tokens = min(num_cached, len(sequence.prompt))
@@ -291,9 +307,14 @@ class Scheduler:
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Take a sequence's blocks. It waits, and computes its tokens again, or finds them in the cache."""
+        """Take a sequence's blocks. It waits, and computes its tokens again, unless they are in the cache or were moved
+        out of it.
+        """
+        if self._host is not None:
+            self._host.take(sequence)
         sequence.table.free()
         sequence.num_preemptions += 1
+        self.num_preempted += 1
         self._running.remove(sequence)
         self._waiting.append(sequence)
 
@@ -301,6 +322,8 @@ class Scheduler:
         for queue in (self._waiting, self._running):
             if sequence in queue:
                 queue.remove(sequence)
+        if self._host is not None:
+            self._host.forget(sequence)
         sequence.table.free()
 
 

@@ -76,6 +76,43 @@ def test_a_cache_too_small_for_all_changes_no_answer(bench: Bench) -> None:
         assert sequence.tokens == alone(prompt, 8)
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_sequences_that_gave_up_their_blocks_go_on_where_they_were(bench: Bench, is_kept: bool) -> None:
+    """With keys and values that were moved out of the cache, tokens are computed once; without, again."""
+    decoder = bench.load(CASE)
+    # Two sequences fit the cache, until both have grown.
+    size = decoder.block_size
+    decoder.allocate(3)
+    rng = np.random.default_rng(9)
+    given = [rng.integers(0, 48, size - 2).tolist() for _ in range(2)]
+    engine = EngineCore(
+        decoder,
+        CONFIGS[CASE].vocab_size,
+        VirtualClock(),
+        SchedulerLimits(step_tokens=100),
+        preempted_bytes=5 * decoder.block_bytes if is_kept else 0,
+    )
+    sequences = [engine.add(prompt, GREEDY, Ending(8)) for prompt in given]
+    num_computed = 0
+    while not engine.is_idle:
+        engine.step()
+        engine.check()
+        num_computed += engine.last_plan.num_tokens
+        # As if others needed the room.
+        engine.pool.forget_cached()
+    for sequence, prompt in zip(sequences, given, strict=True):
+        assert sequence.tokens == alone(prompt, 8)
+    state = engine.state()
+    assert state.num_preempted > 0
+    once = sum(len(each.tokens) - 1 for each in sequences)
+    if is_kept:
+        assert state.num_moved_out == state.num_preempted
+        assert num_computed == once
+    else:
+        assert state.num_moved_out == 0
+        assert num_computed > once
+
+
 def test_guesses_change_no_answer(bench: Bench) -> None:
     """What a model of random weights says soon goes in circles, so that its past tells its future."""
     decoder = bench.load(CASE, num_blocks=30)

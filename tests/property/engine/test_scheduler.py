@@ -11,6 +11,7 @@ from triune.core.clock import VirtualClock
 from triune.core.decoder import DecoderStep, LogitsOnHost
 from triune.engine.choosing import choose
 from triune.engine.kv.hashes import root_hash
+from triune.engine.kv.host import HostTier
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.kv.table import BlockTable
 from triune.engine.plan import Plan
@@ -40,8 +41,16 @@ def answer_alone(prompt: list[int], max_tokens: int) -> list[int]:
 class Decoder(LogitsOnHost):
     """Keeps tokens in blocks, and reads each context out of them, as attention does."""
 
+    block_size, block_bytes, cache_form = BLOCK_SIZE, 8 * BLOCK_SIZE, "tokens"
+
     def __init__(self) -> None:
         self.memory = np.full((NUM_BLOCKS, BLOCK_SIZE), -1)
+
+    def read_blocks(self, indices: list[int]) -> list[np.ndarray]:
+        return [self.memory[list(indices)]]
+
+    def write_blocks(self, indices: list[int], blocks: list[np.ndarray]) -> None:
+        self.memory[list(indices)] = blocks[0]
 
     def run(self, step: DecoderStep) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
         step.require_fitting(NUM_BLOCKS, BLOCK_SIZE)
@@ -66,9 +75,13 @@ class Engine(RuleBasedStateMachine):
         super().__init__()
         self.clock = VirtualClock()
         self.pool = KVBlockPool(NUM_BLOCKS)
-        self.scheduler = Scheduler(self.pool, BLOCK_SIZE, self.clock, LIMITS)
         self.decoder = Decoder()
+        self.scheduler = Scheduler(self.pool, BLOCK_SIZE, self.clock, LIMITS, host=self.host())
         self.going: list[Sequence] = []
+
+    def host(self) -> HostTier | None:
+        """What keeps the blocks of preempted sequences."""
+        return None
 
     @rule(
         prompt=st.lists(st.integers(0, 1), min_size=1, max_size=14),
@@ -148,3 +161,14 @@ class Engine(RuleBasedStateMachine):
 
 Engine.TestCase.settings = examples(60, stateful_step_count=40)
 TestEngine = Engine.TestCase
+
+
+class MovingOut(Engine):
+    """Blocks of preempted sequences are kept, as far as there is room for four of them."""
+
+    def host(self) -> HostTier:
+        return HostTier(self.decoder, 4 * self.decoder.block_bytes, self.clock, lambda: None)  # type: ignore[arg-type]
+
+
+TestMovingOut = MovingOut.TestCase
+TestMovingOut.settings = TestEngine.settings

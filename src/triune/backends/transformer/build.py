@@ -260,7 +260,19 @@ def _replica(
         proposer = DraftModel(each.draft.decoder, each.draft.context_tokens, build.limits.step_tokens)
     tier = _second_tier(build, each.decoder)
     decoder, limits = each.decoder, build.limits
-    core = EngineCore(decoder, build.vocab_size, clock, limits, proposer, tier, build.adapters, account, power, share)
+    core = EngineCore(
+        decoder,
+        build.vocab_size,
+        clock,
+        limits,
+        proposer,
+        tier,
+        build.adapters,
+        account,
+        power,
+        share,
+        preempted_bytes=(build.options.preempted_bytes or 0) // len(build.decoders),
+    )
     placement = Placement(each.unit, each.runtime, decoder.precision, _reason(build, each))
     return Replica(core, placement, each.rates, max_answers=limits.sequences, is_emulated=each.unit in build.emulated)
 

@@ -57,6 +57,19 @@ _GUESSES: Final[Sequence[tuple[str, str, Callable[[EngineState], int]]]] = (
     ),
 )
 
+_PREEMPTIONS: Final[Sequence[tuple[str, str, Callable[[EngineState], int]]]] = (
+    (
+        "triune_preempted_sequences",
+        "Sequences that gave up their KV blocks to others",
+        lambda state: state.num_preempted,
+    ),
+    (
+        "triune_kept_sequences",
+        "Those of them whose keys and values were kept in memory",
+        lambda state: state.num_moved_out,
+    ),
+)
+
 _BLOCKS: Final[Sequence[tuple[str, Callable[[EngineState], int]]]] = (
     ("free", lambda state: state.num_free_blocks),
     ("used", lambda state: state.num_used_blocks),
@@ -79,7 +92,7 @@ def generation(models: LabelledModels) -> Iterable[Metric]:
     states = [
         ({**labels, "unit": unit.value}, state) for labels, model in models for unit, state in model.states.items()
     ]
-    for kind, families in (("gauge", _GAUGES), ("counter", _GUESSES)):
+    for kind, families in (("gauge", _GAUGES), ("counter", _GUESSES), ("counter", _PREEMPTIONS)):
         for name, documentation, count in families:
             family = Metric(name, documentation, kind)
             for labels, state in states:
