@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     load_profile(is_whole=config.getoption("--whole"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of the cases of a test with the mark `sampled(n)`, every n-th runs; all of them with `--whole`.
+
+    n and the numbers of the values of each parameter have no common factor, so that the sample has all values.
+    """
+    if config.getoption("--whole"):
+        return
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    num_seen: Counter[str] = Counter()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        mark = item.get_closest_marker("sampled")
+        (kept if mark is None or num_seen[test] % mark.args[0] == 0 else left).append(item)
+        num_seen[test] += 1
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
 
 
 @pytest.hookimpl(trylast=True)

@@ -55,6 +55,7 @@ def several() -> list[dict[str, Any]]:
     return [{"x": x} for x in images()]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("coordinates", COORDINATES)
 def test_images_are_resized(mode: str, coordinates: str, tmp_path: Path) -> None:
@@ -65,6 +66,7 @@ def test_images_are_resized(mode: str, coordinates: str, tmp_path: Path) -> None
         check(one([1, 2, "h", "w"], **attributes, **operand), tmp_path, x)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("coordinates", COORDINATES)
 def test_images_of_any_size_are_resized(mode: str, coordinates: str, tmp_path: Path) -> None:
@@ -78,6 +80,7 @@ def test_images_of_any_size_are_resized(mode: str, coordinates: str, tmp_path: P
     check(one(known, axes=[3, 2], sizes=[9, 4], **attributes), tmp_path, {"x": noise(1, 2, 7, 3)})
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("coordinates", COORDINATES)
 def test_images_are_resized_as_computed(mode: str, coordinates: str, tmp_path: Path) -> None:
@@ -161,6 +164,7 @@ def test_lengths_are_products_in_fp32(tmp_path: Path) -> None:
     assert [each["y"].shape[-1] for each in found] == [7, 14]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("coordinates", [*COORDINATES, "tf_crop_and_resize"])
 def test_what_was_resized_is_resized_again(mode: str, coordinates: str, tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_a_pool_may_reach_behind_a_small_image(tmp_path: Path) -> None:
     check(model, feeds, tmp_path)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("is_free", [False, True])
 @pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
 @pytest.mark.parametrize("spatial", [1, 2, 3])

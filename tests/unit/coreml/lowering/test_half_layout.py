@@ -76,6 +76,7 @@ def test_masks_that_are_given_hold_rows_that_are_masked_whole(form: Form, batch:
     _compare(attention(form, batch), tmp_path, *(masked(form, value) for value in MASKS))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
 @pytest.mark.parametrize("made", MADE)
 @pytest.mark.parametrize("form", ["rows", "whole"])
