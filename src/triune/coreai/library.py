@@ -2,7 +2,8 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
 # Import this first; otherwise the import of the dialect is circular.
@@ -26,6 +27,35 @@ _NOISE = re.compile(
 )
 
 
+Rewrite: TypeAlias = Callable[[str, Sequence[Value]], tuple[str, Sequence[Value]]]
+"""A function that gives an operation's name and operands, of the name and operands that are asked for."""
+
+_REWRITE: ContextVar[Rewrite | None] = ContextVar("rewrite", default=None)
+
+
+@contextlib.contextmanager
+def rewritten(rewrite: Rewrite) -> Generator[None]:
+    """A context in which operations are added as `rewrite` says; its own operations are added as they are."""
+
+    def once(name: str, operands: Sequence[Value]) -> tuple[str, Sequence[Value]]:
+        inner = _REWRITE.set(None)
+        try:
+            return rewrite(name, operands)
+        finally:
+            _REWRITE.reset(inner)
+
+    token = _REWRITE.set(once)
+    try:
+        yield
+    finally:
+        _REWRITE.reset(token)
+
+
+def is_rewritten() -> bool:
+    """Whether the caller is in a context of `rewritten`."""
+    return _REWRITE.get() is not None
+
+
 class _Checked:
     """The functions of the dialect, each of which verifies its result at once.
 
@@ -33,10 +63,10 @@ class _Checked:
     """
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        add = getattr(_dialect, name)
-
         def checked(*arguments: Any, **named: Any) -> Any:
-            value = add(*arguments, **named)
+            rewrite = _REWRITE.get()
+            wanted, operands = (name, arguments) if rewrite is None else rewrite(name, arguments)
+            value = getattr(_dialect, wanted)(*operands, **named)
             owner = getattr(value, "owner", None)
             if owner is not None:
                 owner.verify()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from triune.coreai.library import Value, ir, ops
+from triune.coreai.library import Value, ir, is_rewritten, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import (
     Dim,
@@ -110,13 +110,43 @@ def _scatter(c: Context, x: Value, indices: Value, updates: Value, place: int) -
     return cast(result, np.bool_ if was_bool else np.float16) if was_bool or is_half else result
 
 
+def _may_be_empty(c: Context, place: int) -> bool:
+    """Whether a selection decides how many indices a scatter has along dimension `place` (`selections`). With none
+    Apple's interpreter (1.0.0b3) ends its process.
+    """
+    return is_rewritten() and c.scope.values.may_be_empty(c.node.input[1], place)
+
+
+def _and_one(x: Value, place: int) -> Value:
+    """Append an element of zeros to `x` along dimension `place`."""
+    dims: list[Dim] = [1 if each == place else size for each, size in enumerate(dims_of(x))]
+    zero = cast(axis(0), dtype_of(x))
+    return concat([x, spread(shaped(zero, [1] * rank_of(x)), dims)], place)
+
+
+def _and_index(indices: Value, last: Value, place: int) -> Value:
+    """Append indices along dimension `place`: `last`, of the same rank, in which all other sizes may be 1."""
+    dims: list[Dim] = [1 if each == place else size for each, size in enumerate(dims_of(indices))]
+    return concat([indices, spread(last, dims)], place)
+
+
 def _scatter_elements(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
     place = positive(int(c.attributes.get("axis", 0)), rank_of(x))
+    size = dim_of(x, place)
+    if not _may_be_empty(c, place):
+        c.give(_elements_scattered(c, x, indices, updates, place))
+        return
+    # An element after the last one, which an update of its own sets, is cut off again.
+    indices = from_front(_and_index(indices, shaped(as_scalar(size), [1] * rank_of(x)), place), size)
+    scattered = _elements_scattered(c, _and_one(x, place), indices, _and_one(updates, place), place)
+    c.give(cut(scattered, place, 0, size))
+
+
+def _elements_scattered(c: Context, x: Value, indices: Value, updates: Value, place: int) -> Value:
     others = [each for each in range(rank_of(x)) if each != place]
     if all(shape_of(x)[each] is not None and shape_of(x)[each] == shape_of(indices)[each] for each in others):
-        c.give(_scatter(c, x, indices, updates, place))
-        return
+        return _scatter(c, x, indices, updates, place)
     # Flatten `x`, and compute for each update its index there: along `place` from the indices, along other dimensions
     # from the position of the update.
     dims = dims_of(indices)
@@ -124,7 +154,7 @@ def _scatter_elements(c: Context) -> None:
     tuples[place] = from_front(indices, dim_of(x, place))
     linear = shaped(spread(_flat_indices(tuples, dims_of(x)), dims), [product(dims)])
     flat = _scatter(c, _flat(x), linear, _flat(updates), 0)
-    c.give(shaped(flat, dims_of(x)))
+    return shaped(flat, dims_of(x))
 
 
 def _flat(x: Value) -> Value:
@@ -141,7 +171,8 @@ def _flat_indices(parts: list[Value], dims: list[Dim]) -> Value:
 
 def _scatter_nd(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
-    if c.attributes.get("reduction", "none") == "none" and not is_nested():
+    may_be_empty = rank_of(indices) > 1 and _may_be_empty(c, 0)
+    if c.attributes.get("reduction", "none") == "none" and not is_nested() and not may_be_empty:
         c.give(ops.scatter_nd(x, _tuples_from_front(c), updates))
         return
     depth = shape_of(indices)[-1]
@@ -149,11 +180,16 @@ def _scatter_nd(c: Context) -> None:
         raise Refusal("the size of the last dimension of the indices is not known; fix it with --shape")
     last = rank_of(indices) - 1
     own = dims_of(x)
+    if may_be_empty:
+        # An update after all the others is of the row after the last one, which is cut off again.
+        after = shaped(vector([own[0], *[0] * (depth - 1)]), [*[1] * last, depth])
+        indices, updates = _and_index(indices, after, 0), _and_one(updates, 0)
     parts = [from_front(cut(indices, last, each, each + 1), own[each]) for each in range(depth)]
     count, size = product(dims_of(indices)[:-1]), product(own[depth:])
     linear = spread(shaped(_flat_indices(parts, own[:depth]), [count, 1]), [count, size])
     rows = shaped(x, [product(own[:depth]), size])
-    c.give(shaped(_scatter(c, rows, linear, shaped(updates, [count, size]), 0), own))
+    scattered = _scatter(c, _and_one(rows, 0) if may_be_empty else rows, linear, shaped(updates, [count, size]), 0)
+    c.give(shaped(cut(scattered, 0, 0, product(own[:depth])) if may_be_empty else scattered, own))
 
 
 def reverse_sequence(x: Value, lengths: Value, time: int, batch: int) -> Value:

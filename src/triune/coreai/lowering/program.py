@@ -1,5 +1,6 @@
 """Lowering of a graph of core ops to a function of a Core AI program, node by node."""
 
+import contextlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -30,6 +31,7 @@ from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.images import floats_of, pixels_of
 from triune.coreai.lowering.interface import Feature, Interface, argument_attributes
 from triune.coreai.lowering.scope import Scope
+from triune.coreai.lowering.selections import selections, spreading
 from triune.coreai.lowering.values import dtype_of, is_known_type, rank_of, shape_of, tensor_type
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
@@ -79,6 +81,7 @@ class FunctionWriter(GraphWriter[Value]):
         self._is_packing = is_packing
         self._is_located = is_located
         self._fused = {function.name: function for function in model.functions if function.domain == DOMAIN}
+        self._selections = selections(model.graph)
         self._opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
 
     def write(self) -> None:
@@ -125,7 +128,9 @@ class FunctionWriter(GraphWriter[Value]):
         lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if node.domain == DOMAIN:
             lowering = self._call_fused
-        (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph, BUILDER))
+        is_selected = not self._selections.isdisjoint(node.input)
+        with spreading() if is_selected else contextlib.nullcontext():
+            (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph, BUILDER))
 
     def message_of(self, error: Exception) -> str:
         """The message of an error, without locations in source code."""

@@ -1,4 +1,6 @@
-"""Reductions over axes. Results for integers are integers: means and roots are rounded toward zero."""
+"""Reductions over axes. Results for integers are integers: means and roots are rounded toward zero. Of no elements the
+result is the neutral one.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -24,13 +26,28 @@ def _l2_norm(x: Array, axis: _Axes, keepdims: bool) -> Array:
     return np.sqrt(_sum_square(x, axis, keepdims))
 
 
+def _largest(x: Array, axis: _Axes, keepdims: bool) -> Array:
+    lowest = False if x.dtype == np.bool_ else -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    return np.max(x, axis=axis, keepdims=keepdims, initial=lowest)
+
+
+def _smallest(x: Array, axis: _Axes, keepdims: bool) -> Array:
+    highest = True if x.dtype == np.bool_ else np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).max
+    return np.min(x, axis=axis, keepdims=keepdims, initial=highest)
+
+
+def _mean(x: Array, axis: _Axes, keepdims: bool) -> Array:
+    # As ONNX Runtime has it, the mean of nothing is 0.
+    return np.mean(x, axis=axis, keepdims=keepdims) if x.size else np.sum(x, axis=axis, keepdims=keepdims)
+
+
 def _log_sum(x: Array, axis: _Axes, keepdims: bool) -> Array:
     return np.log(np.sum(x, axis=axis, keepdims=keepdims))
 
 
 def _log_sum_exp(x: Array, axis: _Axes, keepdims: bool) -> Array:
     # Subtract the largest value first, so that no power overflows.
-    largest = np.max(x, axis=axis, keepdims=True)
+    largest = _largest(x, axis, True)
     largest = np.where(np.isfinite(largest), largest, 0)
     logs = np.log(np.sum(np.exp(x - largest), axis=axis, keepdims=True)) + largest
     return logs if keepdims else np.squeeze(logs, axis)
@@ -60,9 +77,9 @@ FAMILY: Family = {
     "reduce_l2_norm": _reduction(_l2_norm),
     "reduce_log_sum": _reduction(_log_sum),
     "reduce_log_sum_exp": _reduction(_log_sum_exp),
-    "reduce_max": _reduction(np.max),
-    "reduce_mean": _reduction(np.mean),
-    "reduce_min": _reduction(np.min),
+    "reduce_max": _reduction(_largest),
+    "reduce_mean": _reduction(_mean),
+    "reduce_min": _reduction(_smallest),
     "reduce_prod": _reduction(np.prod),
     "reduce_sum": _reduction(np.sum),
     "reduce_sum_square": _reduction(_sum_square),
