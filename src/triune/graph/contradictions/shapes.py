@@ -177,11 +177,12 @@ def _pad(facts: Facts) -> Iterator[str]:
         if size is None:
             continue
         told = f"{facts.described(0)} is padded by {before} and {after} along axis {axis}"
-        if size + min(before, 0) + min(after, 0) < 0:
+        kept = size + min(before, 0) + min(after, 0)
+        if size + before + after < 0:
             yield f"{told}, which takes more away than there is"
         elif mode == "reflect" and max(before, after) > max(size - 1, 0):
             yield f"{told}, and mode 'reflect' can add up to {max(size - 1, 0)} there"
-        elif mode != "constant" and not size and max(before, after) > 0:
+        elif mode != "constant" and kept < 1 and max(before, after) > 0:
             yield f"{told}, and mode '{mode}' has no elements to repeat there"
 
 

@@ -23,6 +23,7 @@ def _conv(facts: Facts, weight: int = 1, bias: int = 2) -> Iterator[str]:
         yield f"the {kernel[0]} filters of {facts.described(weight)} have to be a multiple of group {group}"
     if bias:
         yield from must_be(facts, bias, [kernel[0]])
+    yield from _room(facts, given, kernel[2:])
 
 
 def _conv_integer(facts: Facts) -> Iterator[str]:
@@ -112,6 +113,25 @@ def _positive(facts: Facts, rank: int) -> Iterator[str]:
     pads = facts.attributes.get("pads")
     if pads and len(pads) != 2 * rank:
         yield f"'pads' is {pads}, and has to be {2 * rank} numbers, two for each axis of a window"
+
+
+def _room(facts: Facts, given: Dims, kernel: Dims) -> Iterator[str]:
+    """Check that a kernel fits at least once into the padded image. If it exceeds it by less than a stride, ONNX
+    Runtime gives one result.
+    """
+    if facts.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "", "VALID"):
+        return
+    dilations, strides = _each(facts, "dilations", len(kernel)), _each(facts, "strides", len(kernel))
+    pads = _pads(facts, len(kernel))
+    for axis, (size, width) in enumerate(zip(given[2:], kernel, strict=True)):
+        if not size or width is None:
+            continue
+        extent, room = dilations[axis] * (width - 1) + 1, size + pads[axis] + pads[axis + len(kernel)]
+        if extent >= room + strides[axis]:
+            yield (
+                f"a window of {extent} is larger than {facts.described(0)} along axis {axis + 2}, which with its pads "
+                f"is {room}"
+            )
 
 
 def _each(facts: Facts, name: str, rank: int) -> Sequence[int]:
