@@ -145,7 +145,8 @@ def _cost(request: Request, num_rows: int, target: Target, helper: Unit) -> tupl
     if np.isfinite(alone.time.ops).all():
         return _cost_of(alone, num_rows), ""
     refused = next(refusals[unit] for refusals in alone.refusals if refusals)
-    reason = f"it refuses {sum(map(bool, alone.refusals))} operations ({refused.reason})"
+    num_refused = sum(map(bool, alone.refusals))
+    reason = f"it refuses {num_refused} operation{'s' if num_refused > 1 else ''} ({refused.reason})"
     if unit is helper or helper not in target.units:
         return None, reason
     both = candidates(Request(request.title, request.ops, request.group, units=(unit, helper)), target)
