@@ -45,7 +45,7 @@ _BITS: Final = {"fp32": 24, "fp16": 11, "bf16": 8}
 _CHOSEN: Final = (Unit.CPU, Unit.AMX, Unit.GPU)
 """The units from which `matmul` chooses. The Neural Engine needs a conversion of seconds for each shape."""
 
-_ROUNDS: Final = 3
+_ROUNDS: Final = 5
 _LONG: Final = 0.2
 _SECONDS: Final = 0.01
 """The time for which a product is repeated in each round. Of all rounds the shortest time counts."""
