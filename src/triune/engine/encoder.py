@@ -94,13 +94,18 @@ class TextEncoder:
         Raises:
             InternalError: the runtime failed, or gave numbers that are none.
         """
+        rows = self.compute_unchecked(executable, texts)
+        if not np.isfinite(rows).all():
+            raise InternalError("the model gave numbers that are not finite; its weights or its precision do not suit")
+        return rows
+
+    def compute_unchecked(self, executable: Executable, texts: Sequence[Ids]) -> NDArray[np.float32]:
+        """As `compute`, whatever the numbers are. Raises InternalError if the runtime failed."""
         rows = np.empty((len(texts), self.width), np.float32)
         names = {spec.name for spec in executable.signature.inputs}
         for step in steps_of([len(each) for each in texts]):
             given = {name: array for name, array in pack([texts[at] for at in step]).items() if name in names}
             rows[step] = executable.run(given, [self.output])[self.output]
-        if not np.isfinite(rows).all():
-            raise InternalError("the model gave numbers that are not finite; its weights or its precision do not suit")
         return rows
 
     def _text(self, given: str | bytes, at: int) -> str:

@@ -16,7 +16,7 @@ from support.text_models import write_text_model
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse, RequestedOutput
-from triune.core.units import Unit
+from triune.core.units import Presence, Unit
 from triune.repository.repository import Repository
 from triune.repository.settings import RepositorySettings
 from triune.runtimes.machine import this_machine
@@ -174,6 +174,26 @@ async def test_several_instances_and_units_share_the_work(tmp_path: Path) -> Non
         answers: list[InferenceResponse] = await asyncio.gather(*(server.infer(request(b"text")) for _ in range(20)))
         for answer in answers:
             np.testing.assert_allclose(answer.outputs["embedding"], answers[0].outputs["embedding"], atol=1e-5)
+
+
+async def test_a_unit_whose_answers_are_not_those_of_cpu_is_left_out(tmp_path: Path) -> None:
+    machine = this_machine()
+    if machine.status(Unit.AMX).presence is not Presence.PRESENT:
+        pytest.skip("this machine has no AMX")
+    write_encoder_model(tmp_path / "m" / "1", pooling="mean")
+    parameters = "".join(
+        f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}\n'
+        for name, value in (("units", "amx,cpu"), ("unit_tolerance", "0"))
+    )
+    (tmp_path / "m" / "config.pbtxt").write_text(parameters)
+    async with serving(tmp_path) as server:
+        model = server.model("m")
+        verdict = model.statistics.verdicts[Unit.AMX]
+        assert verdict.precision == "bf16"
+        assert verdict.excess
+        assert model.config.units == (Unit.CPU,)
+        assert set(model.precisions) == {Unit.CPU}
+    assert "not on amx: its answers on 'amx' are not those of 'cpu'" in await reason_of(tmp_path)
 
 
 async def test_a_temporary_folder_that_cannot_be_written_is_named(

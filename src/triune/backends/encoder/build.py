@@ -100,8 +100,8 @@ class _TextSample:
     texts: Sequence[Ids]
 
     def __call__(self, executable: Executable, /) -> Mapping[str, Array]:
-        """Compute the rows. Raises InternalError if they are no numbers."""
-        return {self.encoder.output: self.encoder.compute(executable, self.texts)}
+        """Compute the rows."""
+        return {self.encoder.output: self.encoder.compute_unchecked(executable, self.texts)}
 
 
 def build_encoder(
@@ -160,11 +160,12 @@ def build_encoder(
             undo.callback(executables[-1].close)
             attempt.add(executables[-1])
         sample = _sample(encoder)
-        for executable in {each.unit: each for each in executables}.values():
-            sample(executable)
         scores = () if bert.head is None else (encoder.output,)
         verdicts = gate.judge(Judged(placed, path, [sample], load_key, scores), executables)
         units, kept = leave_out(verdicts, config, executables)
+        for executable in {each.unit: each for each in kept}.values():
+            # Answers that are those of `cpu` are no numbers if the weights are none.
+            encoder.compute(executable, sample.texts)
         attempt.check()
         undo.pop_all()
     for executable in executables:
