@@ -9,7 +9,7 @@ starves, and a model that was idle has saved nothing up. A model's own units tak
 
 Two rules bound how long a model waits. A batch that is much shorter than the wait for its turn goes beside the others,
 one such batch at a time: short requests are not stuck behind long ones. And who has waited for PATIENCE_NS computes in
-any case: a model that hangs stops no other.
+any case, and what has computed for that long holds nobody up any more: a model that hangs stops no other.
 """
 
 import threading

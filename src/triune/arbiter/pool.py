@@ -12,8 +12,8 @@ from triune.core.units import Unit
 SHORT_RATIO: Final = 8
 """A batch goes beside the others if it is expected to take less than the wait for its turn, divided by this."""
 
-PATIENCE_NS: Final = 500_000_000
-"""The longest wait for a turn."""
+PATIENCE_NS: Final = 200_000_000
+"""The longest wait for a turn. What computes for longer than this holds nobody up any more."""
 
 
 _OVERDUE: Final = 0.25
@@ -39,6 +39,10 @@ class Running:
     started_ns: int = 0
     expected_ns: float = 0.0
     num_batches: int = 0
+
+    def counts(self, now_ns: int) -> bool:
+        """Whether others wait for it: it is not beside them, and has not computed for longer than PATIENCE_NS."""
+        return not self.is_beside and now_ns < self.started_ns + PATIENCE_NS
 
     def remaining_ns(self, now_ns: int) -> float:
         """The expected time until its end. What takes longer than expected may take much longer."""
@@ -113,10 +117,9 @@ class Pool:
         """How many may compute at once. One if weights differ, since only turns can follow weights."""
         return 1 if self._has_weights else self.concurrency.level or self._num_units
 
-    @property
-    def has_room(self) -> bool:
+    def has_room(self, now_ns: int) -> bool:
         """Whether one more may compute."""
-        return len(self.running) - self.has_passed < self.limit
+        return sum(each.counts(now_ns) for each in self.running) < self.limit
 
     @property
     def has_passed(self) -> bool:
@@ -137,8 +140,8 @@ class Pool:
         return any(each.tag_ns < tag_ns for each in self.waiting)
 
     def wait_ns(self, now_ns: int) -> float:
-        """The expected time until one of those that compute has ended."""
-        return min((each.remaining_ns(now_ns) for each in self.running if not each.is_beside), default=0.0)
+        """The expected time until one of those that others wait for has ended."""
+        return min((each.remaining_ns(now_ns) for each in self.running if each.counts(now_ns)), default=0.0)
 
     def may_pass(self, expected_ns: float, now_ns: int) -> bool:
         """Whether a batch may go beside the others, since it is short."""
@@ -147,7 +150,7 @@ class Pool:
     def grant(self, now_ns: int) -> "list[Share]":
         """Give turns to those that wait, the earliest first, while more may compute. Returns those to wake."""
         woken: list[Share] = []
-        while self.waiting and self.has_room:
+        while self.waiting and self.has_room(now_ns):
             share = min(self.waiting, key=lambda each: each.tag_ns)
             share.take_turn(now_ns)
             woken.append(share)
@@ -225,29 +228,38 @@ class Share:
         with pool.lock:
             now_ns = pool.clock.now_ns()
             pool.pass_time(now_ns)
-            if self._since_ns is not None:
-                if now_ns < self._since_ns + PATIENCE_NS:
-                    return None
-                self.take_turn(now_ns)
-            running = self._running.get(unit)
-            if self._granted is not None:
-                running = self._use_turn(unit, running)
-            elif running is None or pool.has_earlier(self.tag_ns):
-                is_open = running is None and not pool.waiting and pool.has_room
-                if not is_open and not (running is None and pool.may_pass(expected_ns, now_ns)):
-                    self._wait(expected_ns, now_ns)
-                    return None
-                running = Running(self, unit, is_beside=not is_open)
-                pool.running.append(running)
-                self._running[unit] = running
-                self.tag_ns = max(self.tag_ns, pool.virtual_ns)
-            if not running.is_beside:
-                pool.virtual_ns = max(pool.virtual_ns, self.tag_ns)
-            running.num_batches += 1
-            running.started_ns, running.expected_ns = now_ns, expected_ns
-            pool.num_starts += 1
-            was_alone = len(pool.running) == 1 and running.num_batches == 1
-            return Turn(running, now_ns, pool.crowded_ns, pool.num_starts, was_alone)
+            woken = pool.grant(now_ns)
+            turn = self._start(unit, expected_ns, now_ns)
+        for share in woken:
+            if share is not self:
+                share._wake()
+        return turn
+
+    def _start(self, unit: Unit, expected_ns: float, now_ns: int) -> Turn | None:
+        pool = self._pool
+        if self._since_ns is not None:
+            if now_ns < self._since_ns + PATIENCE_NS:
+                return None
+            self.take_turn(now_ns)
+        running = self._running.get(unit)
+        if self._granted is not None:
+            running = self._use_turn(unit, running)
+        elif running is None or pool.has_earlier(self.tag_ns):
+            is_open = running is None and not pool.waiting and pool.has_room(now_ns)
+            if not is_open and not (running is None and pool.may_pass(expected_ns, now_ns)):
+                self._wait(expected_ns, now_ns)
+                return None
+            running = Running(self, unit, is_beside=not is_open)
+            pool.running.append(running)
+            self._running[unit] = running
+            self.tag_ns = max(self.tag_ns, pool.virtual_ns)
+        if not running.is_beside:
+            pool.virtual_ns = max(pool.virtual_ns, self.tag_ns)
+        running.num_batches += 1
+        running.started_ns, running.expected_ns = now_ns, expected_ns
+        pool.num_starts += 1
+        was_alone = len(pool.running) == 1 and running.num_batches == 1
+        return Turn(running, now_ns, pool.crowded_ns, pool.num_starts, was_alone)
 
     def was_alone(self, turn: Turn) -> bool:
         """Whether nothing else computed during a turn so far."""

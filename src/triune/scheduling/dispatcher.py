@@ -285,9 +285,9 @@ class Dispatcher:
             self._loop.call_soon_threadsafe(self._pump)
 
     def _return_turns(self) -> None:
-        """Give back the turns that no batch was started in, and wait for none if no request waits."""
+        """Give back the turns that no batch was started in, and wait for none that no batch needs."""
         for share in self._shares:
-            if share.has_turn or (share.is_waiting and not self._queue):
+            if share.has_turn or (share.is_waiting and not (self._queue and share.is_blocked)):
                 share.withdraw()
 
     def _start(self, lane: Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
