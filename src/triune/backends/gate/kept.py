@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from triune.config.load_key import digest_of
 from triune.config.placement import Recipe
 from triune.core.files import read_file
+from triune.core.printable import encodable
 from triune.core.verdict import Verdict
 
 _log = logging.getLogger(__name__)
@@ -81,10 +82,10 @@ def _verdict(content: Any) -> Verdict:
     agreement = table["agreement"]
     return Verdict(
         precision=_text(table["precision"]),
-        tolerance=float(table["tolerance"]),
-        largest=float(table["largest"]),
-        relative=float(table["relative"]),
-        agreement=None if agreement is None else float(agreement),
+        tolerance=_number(table["tolerance"]),
+        largest=_number(table["largest"]),
+        relative=_number(table["relative"]),
+        agreement=None if agreement is None else _number(agreement),
         excess=_text(table["excess"]),
         cause=_text(table["cause"]),
         is_kept=True,
@@ -94,4 +95,13 @@ def _verdict(content: Any) -> Verdict:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.100} is no text")
+    if encodable(value) != value:
+        raise ValueError(f"{value!r:.100} is no text that UTF-8 can encode")
     return value
+
+
+def _number(value: object) -> float:
+    """A number, perhaps infinite. NaN would compare as right with every tolerance."""
+    if not isinstance(value, int | float) or value != value or value < 0:
+        raise ValueError(f"{value!r:.100} is not a number from 0 on")
+    return float(value)

@@ -1,5 +1,6 @@
 """Verdicts on disk."""
 
+import json
 import os
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def test_a_broken_file_is_told_of_and_replaced(text: str, tmp_path: Path, caplog
     assert f"{path}" in caplog.text
     kept.keep("key", RECIPE, WRONG)
     assert kept.find("key", RECIPE) == WRONG
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("excess", "\ud800"), ("cause", "\ud800"), ("relative", float("nan")), ("tolerance", -1), ("largest", "1")],
+)
+def test_a_verdict_that_no_comparison_gives_is_none(name: str, value: object, tmp_path: Path) -> None:
+    kept = KeptVerdicts(tmp_path)
+    kept.keep("key", RECIPE, WRONG)
+    (path,) = tmp_path.iterdir()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    assert kept.find("key", RECIPE) is None
 
 
 def test_the_oldest_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
