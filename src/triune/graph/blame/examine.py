@@ -141,13 +141,15 @@ def _branches(simulation: Simulation, untaken: Iterable[Untaken]) -> tuple[dict[
     for each in untaken:
         node = simulation.nodes.get(each.value)
         if node is None or node.node.op_type != each.op_type:
-            left.append(each)
+            # Of the others the operands may have been folded or fused.
+            left += [each] if each.op_type in ("If", "Where") else []
             continue
         if each.op_type == "If":
             side = leading_to(simulation, each.value, is_whole=False)
             num = len(side) + sum(len(list(inner.node)) for inner in subgraphs_of(node.node))
         else:
-            name = node.node.input[1 if each.side else 2]
+            first = 1 if each.op_type == "Where" else 0
+            name = node.node.input[first if each.side else first + 1]
             side = leading_to(simulation, name, is_whole=False)
             num = len(side)
         if num > _MOST_IN_BRANCH:

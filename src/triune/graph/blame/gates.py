@@ -1,13 +1,20 @@
-"""Find the sides of If and Where that no sample took, so that nothing is known of them."""
+"""Find the sides of If, Where, Max, Min and Clip that no sample took, so that nothing is known of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from triune.core.datatypes import Array
+from triune.graph.passes.infer import Infer
 from triune.graph.values import Values
+from triune.graph.weights import Large
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+
+_FIRST_WITH_EQUAL = 11
+"""The first operator set whose Equal compares floats."""
 
 _MOST = 64
 """The number of conditions that are watched."""
@@ -19,8 +26,8 @@ class Untaken:
 
     Attributes:
         value: the name of the gate's first result.
-        op_type: "If" or "Where".
-        side: whether it is the side that is taken if the condition is true.
+        op_type: "If", "Where", "Max", "Min" or "Clip".
+        side: whether it is the side that is taken if the condition is true; of Max, Min and Clip, the first operand.
     """
 
     value: str
@@ -50,7 +57,9 @@ class Gates:
             computed = node.op_type == "If" or any(name in made for name in node.input[1:3])
             if not is_known and computed and node.input[0] in made | given and len(self._gates) < _MOST:
                 self._gates.append((node.input[0], node.output[0], node.op_type))
+        self._choices = _choices(model, values, made, _MOST - len(self._gates))
         self._seen: dict[str, set[bool]] = {condition: set() for condition, _, _ in self._gates}
+        self._seen.update({choice.condition: set() for choice in self._choices})
         listed = {value.name for value in model.graph.output}
         self._given = given
         self._added = [name for name in self._seen if name not in listed | given]
@@ -58,6 +67,7 @@ class Gates:
         if self._added:
             self.model = ModelProto()
             self.model.CopyFrom(model)
+            self.model.graph.node.extend(node for choice in self._choices for node in choice.nodes())
             self.model.graph.output.extend(
                 helper.make_tensor_value_info(name, TensorProto.BOOL, None) for name in self._added
             )
@@ -76,11 +86,67 @@ class Gates:
             for side in (True, False):
                 if side not in self._seen[condition]:
                     yield Untaken(value, op_type, side)
+        for choice in self._choices:
+            if True not in self._seen[choice.condition]:
+                yield Untaken(choice.node.output[0], choice.node.op_type, not choice.place)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """An operand of a Max, Min or Clip, of which no element may be in the result.
+
+    Attributes:
+        node: the Max, Min or Clip.
+        place: the position of the operand.
+        condition: the name for whether any element of the operand is in the result, BOOL ().
+    """
+
+    node: NodeProto
+    place: int
+    condition: str
+
+    def nodes(self) -> Sequence[NodeProto]:
+        """The nodes that compute the condition."""
+        equal, whole, most = (f"{self.condition}/{step}" for step in ("equal", "whole", "most"))
+        return (
+            helper.make_node("Equal", [self.node.output[0], self.node.input[self.place]], [equal]),
+            helper.make_node("Cast", [equal], [whole], to=TensorProto.INT32),
+            helper.make_node("ReduceMax", [whole], [most], keepdims=0),
+            helper.make_node("Cast", [most], [self.condition], to=TensorProto.BOOL),
+        )
+
+
+def _choices(model: ModelProto, values: Values, made: Collection[str], most: int) -> list[_Choice]:
+    """The operands of Max, Min and Clip of floats that are computed, at most so many."""
+    version = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+    found: list[_Choice] = []
+    for node in model.graph.node if version >= _FIRST_WITH_EQUAL else ():
+        if node.op_type not in ("Max", "Min", "Clip") or node.domain not in ("", "ai.onnx"):
+            continue
+        operands = node.input[:1] if node.op_type == "Clip" else node.input
+        if len(operands) <= 2:
+            found += [
+                _Choice(node, place, f"{node.output[0]}/is_operand_{place}")
+                for place, name in enumerate(operands)
+                if name in made and values.tensor(name) is None
+            ]
+    if not found:
+        return []
+    plain = ModelProto()
+    plain.CopyFrom(model)
+    Large().take(plain)
+    inferred = Values(Infer()(plain).graph)
+    return [each for each in found if inferred.elem_type(each.node.output[0]) in _FLOATS][:most]
 
 
 def described(gates: Sequence[Untaken]) -> str:
     """The sides in words, for a note."""
-    sides = {("If", True): "then", ("If", False): "else", ("Where", True): "first", ("Where", False): "second"}
-    words = [f"the {sides[each.op_type, each.side]} side of {each.op_type} '{each.value}'" for each in gates[:4]]
+    sides: Mapping[str, tuple[str, str]] = {"If": ("else", "then")}
+    words = [
+        f"the numbers between the limits of Clip '{each.value}'"
+        if each.op_type == "Clip"
+        else f"the {sides.get(each.op_type, ('second', 'first'))[each.side]} side of {each.op_type} '{each.value}'"
+        for each in gates[:4]
+    ]
     more = f" and {len(gates) - 4} more" if len(gates) > 4 else ""
     return ", ".join(words) + more

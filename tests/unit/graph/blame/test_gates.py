@@ -28,3 +28,31 @@ def test_an_if_by_an_input_adds_no_output() -> None:
     gates.learn({"c": np.array(True)}, {})
     (left,) = gates.untaken()
     assert described([left]) == "the else side of If 'y'"
+
+
+CHOICES = """g (float[2] x) => (float[2] y) <float low = {0}, float high = {1}, float three = {3}> {
+    a = Mul (x, three) b = Neg (x) m = MAX (a, b) y = Clip (m, low, high) }"""
+
+
+@pytest.mark.parametrize(
+    ("op", "x", "left"),
+    [
+        ("Max", [0.1, 0.2], [("m", "Max", False)]),
+        ("Max", [-0.1, -0.2], [("m", "Max", True)]),
+        ("Max", [-0.1, 0.2], []),
+        ("Max", [4, 8], [("m", "Max", False), ("y", "Clip", True)]),
+        ("Min", [-0.1, -8], [("m", "Min", False), ("y", "Clip", True)]),
+    ],
+)
+def test_operands_that_no_result_is(op: str, x: list[float], left: list[tuple[str, str, bool]]) -> None:
+    gates = Gates(model_of(CHOICES.replace("MAX", op)))
+    inputs = {"x": np.array(x, np.float32)}
+    names = [value.name for value in gates.model.graph.output]
+    kept = gates.learn(inputs, dict(zip(names, answers(gates.model, inputs), strict=True)))
+    assert list(kept) == ["y"]
+    assert list(gates.untaken()) == [Untaken(*each) for each in left]
+
+
+def test_they_are_called_by_their_place() -> None:
+    told = described([Untaken("m", "Max", False), Untaken("y", "Clip", True)])
+    assert told == "the second side of Max 'm', the numbers between the limits of Clip 'y'"
