@@ -26,6 +26,9 @@ _NUMPY_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
 def _pad(c: Context) -> None:
     x = c.input(0)
+    if c.constant(1) is None and _is_plain(c, x):
+        c.give(_computed(c, x))
+        return
     pads = c.ints(1, "how much is padded")
     axes = c.ints(3, "the padded axes") if c.has(3) else list(range(x.rank))
     begins, ends = [0] * x.rank, [0] * x.rank
@@ -42,6 +45,22 @@ def _pad(c: Context) -> None:
         if before or after:
             x = _with_repeated(x, axis, before, after, _NUMPY_MODES[mode])
     c.give(x)
+
+
+def _is_plain(c: Context, x: Var) -> bool:
+    """Whether MIL's pad takes amounts that are computed: of floats, along all axes, by a constant."""
+    is_constant = c.attributes.get("mode", "constant") == "constant" and (not c.has(2) or c.constant(2) is not None)
+    return is_constant and is_float(x) and not c.has(3)
+
+
+def _computed(c: Context, x: Var) -> Var:
+    """Pad by amounts that are computed while the model runs; negative ones are refused then."""
+    value = c.constant(2) if c.has(2) else np.zeros(())
+    # ONNX has the amounts before all axes first, MIL those of each axis.
+    by_axis = mb.transpose(x=mb.reshape(x=c.input(1), shape=[2, x.rank]), perm=[1, 0])
+    widths = mb.reshape(x=by_axis, shape=[2 * x.rank])
+    filler = 0.0 if value is None else float(value.reshape(-1)[0])
+    return mb.pad(x=x, pad=widths, mode="constant", constant_val=like(x, filler))
 
 
 def _crop(x: Var, begins: list[int], ends: list[int]) -> Var:
