@@ -117,7 +117,7 @@ class Engines(RuleBasedStateMachine):
         self, decoder: Remembering, draft: DraftModel | None, tier: SecondTier | None, **limits: int
     ) -> EngineCore:
         bounds = SchedulerLimits(context_tokens=CONTEXT, ageing_seconds=1.0, **limits)
-        return EngineCore(decoder, VOCAB, self.clock, bounds, draft, tier, ADAPTERS)
+        return EngineCore(decoder, VOCAB, self.clock, bounds, draft, tier, ADAPTERS, preempted_bytes=1 << 20)
 
     @rule(
         which=st.integers(0, 1),
