@@ -30,6 +30,7 @@ class AccelerateProduct:
         self.unit = Unit.AMX
         self.precision = "fp32"
         self.is_steady = True
+        self.report = "Accelerate, through numpy"
         self.signature = Signature((), ())
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
