@@ -249,7 +249,6 @@ def speech(root: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
     from support.listening import ListeningDecoder, LoudFrames, sound_of, write_listening_checkpoint
     from triune.backends.speech import build as building
     from triune.backends.speech.backend import SpeechBackend
-    from triune.engine.speech.encoder import SpeechEncoder
 
     loads: list[ListeningDecoder | LoudFrames] = []
     works: list[Callable[[], None]] = []
@@ -259,19 +258,19 @@ def speech(root: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
         loads.append(decoder)
         return decoder
 
-    def compile_encoder(graph: HeldModel, recipe: Recipe, machine: Machine, num_bands: int) -> SpeechEncoder:
+    def compile_graph(graph: HeldModel, recipe: Recipe, machine: Machine) -> LoudFrames:
         for work in works:
             work()
         frames = LoudFrames()
         loads.append(frames)
-        return SpeechEncoder(frames, num_bands)
+        return frames
 
     def heard(responses: Sequence[InferenceResponse]) -> float:
         (response,) = responses
         return int(response.outputs["text_output"][0])
 
     monkeypatch.setattr(building, "load_decoder", lambda _: load)
-    monkeypatch.setattr(building, "_compile_encoder", compile_encoder)
+    monkeypatch.setattr(building, "_compile", compile_graph)
     write_listening_checkpoint(root / "m" / "1")
     inputs = {"audio": [1], "samples": [-1], "language": [1], "task": [1], "prompt": [1]}
     return Kind(
