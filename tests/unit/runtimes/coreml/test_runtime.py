@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -502,6 +503,18 @@ def test_core_ml_runs_each_unit_in_a_process_of_its_own(mac: CoreMl, tmp_path: P
         executable.run({"x": X}, ["y"])
     np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], 2 * X + 1)
     executable.close()
+
+
+def test_core_mls_compute_plan_says_where_a_model_computes(mac: CoreMl, tmp_path: Path) -> None:
+    """The plan is that of Triune's stand-in here, by Core ML's interface: a model so small stays on the CPU."""
+    path = save_affine(tmp_path, precision="FLOAT16")
+    executable = mac.load(path, unit=Unit.AMX, num_threads=1, options={})
+    assert re.fullmatch(r"Core ML's compute plan: \d+ operations on cpu", executable.report)
+    executable.close()
+    emulated = CoreMl(ELSEWHERE, CompiledCache(tmp_path / "cache"), convert=convert_here)
+    here = emulated.load(path, unit=Unit.ANE, num_threads=1, options={})
+    assert here.report == "ONNX Runtime in place of Core ML"
+    here.close()
 
 
 def test_core_ml_runs_onnx_classifiers_images_and_functions(mac: CoreMl, tmp_path: Path) -> None:
