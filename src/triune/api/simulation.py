@@ -14,6 +14,7 @@ from triune.config.ensemble.steps import is_ensemble
 from triune.config.limits import DEFAULT_LIMITS
 from triune.config.policy import BatchingPolicy
 from triune.config.stamps import Stamp
+from triune.config.turns import weight_of
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.units import Unit
 from triune.graph.conversion.shapes import inputs_of
@@ -130,7 +131,7 @@ def _profiles(
             def ops_at(num_rows: int, model: ModelProto = model, name: str = name, policy: BatchingPolicy = policy):
                 return ops_for(model, _shapes(name, model, policy, num_rows, sizes))
 
-            profiles[name] = profile_of(name, policy, elements, ops_at, target)
+            profiles[name] = profile_of(name, policy, elements, ops_at, target, weight_of(config.message))
     return profiles
 
 

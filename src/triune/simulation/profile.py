@@ -53,6 +53,7 @@ class Profile:
         group: the class of models whose predictions it shares the error with.
         costs: for each unit that serves it, the costs of some batch sizes, ascending.
         left_out: why other units of the chip do not serve it.
+        weight: its part of hardware that models compete for, in relation to that of others.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Profile:
     group: str
     costs: Mapping[Unit, Sequence[BatchCost]]
     left_out: Mapping[Unit, str]
+    weight: float = 1.0
 
     @property
     def max_rows(self) -> int:
@@ -101,6 +103,7 @@ def profile_of(
     row_elements: int,
     ops_of: Callable[[int], tuple[Sequence[Op], str]],
     target: Target,
+    weight: float = 1.0,
 ) -> Profile:
     """Predict what batches of a model cost on each unit of a chip.
 
@@ -113,6 +116,7 @@ def profile_of(
         row_elements: the input elements of a row.
         ops_of: the operations of a batch of so many rows, and the class of models.
         target: the chip.
+        weight: its part of hardware that models compete for.
 
     Raises:
         UnsupportedError: no unit serves the model.
@@ -135,7 +139,7 @@ def profile_of(
     if not costs:
         reasons = "; ".join(f"{unit.value}: {reason}" for unit, reason in left_out.items())
         raise UnsupportedError(f"no unit of {target.name} serves model '{name}': {reasons}")
-    return Profile(name, policy, row_elements, group, costs, left_out)
+    return Profile(name, policy, row_elements, group, costs, left_out, weight)
 
 
 def _cost(request: Request, num_rows: int, target: Target, helper: Unit) -> tuple[BatchCost | None, str]:

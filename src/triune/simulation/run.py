@@ -133,7 +133,15 @@ class _Play:
             for unit in self._units_of(profile.name)
         ]
         return Dispatcher(
-            profile.name, 1, profile.policy, (), workers, ModelStatistics(), self._clock, arbiter=self._arbiter
+            profile.name,
+            1,
+            profile.policy,
+            (),
+            workers,
+            ModelStatistics(),
+            self._clock,
+            arbiter=self._arbiter,
+            weight=profile.weight,
         )
 
     def _send_next(self) -> None:

@@ -80,6 +80,17 @@ def test_a_higher_priority_goes_first() -> None:
     assert [each.arrived_ns for each in batches] == [[0], [4], [1], [2], [3]]
 
 
+def test_models_compute_by_their_weights() -> None:
+    profiles = {
+        name: replace(model(name, {Unit.GPU: (0.0, 1.0)}, max_batch_size=1), weight=weight)
+        for name, weight in (("a", 3.0), ("b", 1.0))
+    }
+    trace = [Arrival(0, name) for _ in range(40) for name in "ab"]
+    batches = play(trace, profiles, chip(), Rule("triune")).batches
+    num_b = sum(each.model == "b" for each in batches[:40])
+    assert 9 <= num_b <= 11
+
+
 def test_figures() -> None:
     found = simulated(TRACE, PROFILES, chip(), constants())
     values = as_json(found)
