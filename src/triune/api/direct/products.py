@@ -2,6 +2,8 @@
 
 import functools
 import importlib.metadata
+import logging
+import os
 import platform
 import threading
 import time
@@ -39,6 +41,8 @@ from triune.core.version import VERSION
 from triune.runtimes.machine import Machine, this_machine
 from triune.runtimes.registry import ROWS
 
+_log = logging.getLogger(__name__)
+
 _BITS: Final = {"fp32": 24, "fp16": 11, "bf16": 8}
 """The bits of significands."""
 
@@ -46,6 +50,9 @@ _CHOSEN: Final = (Unit.CPU, Unit.AMX, Unit.GPU)
 """The units from which `matmul` chooses. The Neural Engine needs a conversion of seconds for each shape."""
 
 _ROUNDS: Final = 5
+_BUSY: Final = 0.5
+"""The load of a core from which on the log says that times may be wrong."""
+
 _LONG: Final = 0.2
 _SECONDS: Final = 0.01
 """The time for which a product is repeated in each round. Of all rounds the shortest time counts."""
@@ -93,6 +100,14 @@ class Direct:
 
     def tune(self, dtypes: Sequence[str] = tuple(NAMES.values())) -> Mapping[str, Times]:
         """Measure the products of these dtypes on all units that are chosen from, and keep the times. Returns all."""
+        load, num_cores = os.getloadavg()[0], self._machine.num_cores
+        if load > _BUSY * num_cores:
+            _log.warning(
+                "products are measured while other programs use the cores (a load of %.1f on %d), so that a slower "
+                "unit may be chosen for some sizes; `triune units --measure` measures them again",
+                load,
+                num_cores,
+            )
         with self._lock:
             kept = dict(self._times if self._times is not None else load_times(self._path))
             kept |= {dtype: self._measure(dtype) for dtype in dtypes}

@@ -201,7 +201,7 @@ def test_what_is_compiled_is_bounded(machine: Machine, tmp_path: Path, monkeypat
 
 
 def test_the_unit_is_chosen_by_size_and_precision(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     direct = Direct(machine, tmp_path)
     if Unit.AMX not in direct._candidates():
@@ -217,6 +217,7 @@ def test_the_unit_is_chosen_by_size_and_precision(
         }
 
     monkeypatch.setattr(Direct, "_measure", measure)
+    monkeypatch.setattr("os.getloadavg", lambda: (50.0, 0.0, 0.0))
     a, b = arrays("fp32", (200, 200), (200, 200))
     exact = a.astype(np.float64) @ b
     # amx computes fp32 in bf16, so that it is not chosen.
@@ -226,6 +227,7 @@ def test_the_unit_is_chosen_by_size_and_precision(
     assert 1e-3 < np.abs(rounded - exact).max() < 1
     check(direct.matmul(a[:20], b[:, :20], "bf16"), exact[:20, :20], "fp32")
     assert measured == ["fp32"]
+    assert "a load of 50.0 on" in caplog.text
     # Another process finds what was measured.
     other = Direct(machine, tmp_path)
     assert other.best("fp32", "bf16")["square"].units == (Unit.CPU, Unit.AMX)
