@@ -275,7 +275,14 @@ def _col2im(facts: Facts) -> Iterator[str]:
         yield from must_be(facts, 0, [None, None, None])
 
 
+def _dft(facts: Facts) -> Iterator[str]:
+    parts = facts.size(0, -1)
+    if parts not in (None, 1, 2):
+        yield f"the last size of {facts.described(0)} is for real numbers 1 and for complex ones 2"
+
+
 RULES: Mapping[str, Rule] = {
+    "DFT": _dft,
     "Reshape": _reshape,
     "Expand": _expand,
     "Tile": _tile,

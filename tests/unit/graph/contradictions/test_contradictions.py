@@ -119,6 +119,7 @@ INVALID = {
         "r = Constant <value_ints = [2]> () y = Tile (x, r)",
         "have to be one number for each axis",
     ),
+    "DFT": ("float[1,8,3] x", "y = DFT (x)", "the last size of 'x' .* for real numbers 1 and for complex ones 2"),
     "CumSum": ("float[2,3] x", "a = Constant <value_int = 2> () y = CumSum (x, a)", "'axis' is 2, and 'x'"),
     "MatMul": ("float[2,3] x, float[2,3] z", "y = MatMul (x, z)", "MatMul 'y'"),
     "Gemm": (
