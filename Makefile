@@ -41,7 +41,7 @@ lint: .venv/develop
 # run, and it takes another hour.
 conformance: .venv/develop
 	$(BIN)/python -m pytest --whole tests/conformance tests/property $(LAWS)
-	$(BIN)/python -m pytest --whole -m sampled tests/unit
+	$(BIN)/python -m pytest --whole -m sampled tests/unit tests/contract
 
 torch: .venv/develop
 	$(PIP) --group torch

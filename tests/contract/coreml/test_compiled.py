@@ -46,6 +46,7 @@ def plain(value: Any) -> Any:
     return value
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_programs_and_answers(case: Case, tmp_path: Path) -> None:
     specification, weights = make_specification(case.build, case.inputs, case.target)

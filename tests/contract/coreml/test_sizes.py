@@ -18,6 +18,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_unknown_sizes(case: Case) -> None:
     known = make_package(case.build, case.inputs, case.target)

@@ -25,6 +25,7 @@ def assert_same(found: Array, expected: Array) -> None:
     assert found.tolist() == expected.tolist()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("datatype", DataType)
 @pytest.mark.parametrize("shape", [(5,), (), (0,), (3, 0, 2), (2, 1, 3)], ids=str)
 def test_identity(bench: Bench, datatype: DataType, shape: tuple[int, ...]) -> None:
