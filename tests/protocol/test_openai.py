@@ -391,6 +391,7 @@ def test_report(client: openai.OpenAI) -> None:
         "runtime": "table",
         "precision": "fp32",
         "reason": "it is the only unit of the table",
+        "units": {},
         "queue_ms": 1.0,
         "first_token_ms": 2.0,
         "total_ms": 3.0,
