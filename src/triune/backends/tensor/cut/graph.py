@@ -15,6 +15,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.scratch import HeldFolder
 from triune.core.units import Unit
+from triune.graph.declare_older import declare_older
 from triune.graph.load import load
 from triune.graph.normalize import normalize
 from triune.graph.piece_folder import PieceFolder
@@ -76,6 +77,7 @@ def cut_graph(config: ModelConfig, folder: Path, machine: Machine) -> Generator[
     """
     with WeightFile() as file:
         model = normalize(load(config.path), keep=KEPT, file=file)
+        declare_older(model)
         _name_apart(model)
         sample, values = _computed(model, config, folder, machine)
         is_random = any(node.op_type in RANDOM for node in model.graph.node)
