@@ -23,8 +23,10 @@ _CHARACTERS_A_TOKEN: Final = 256
 """Texts with more characters for each token that a model reads are refused unread. Spaces make no tokens."""
 
 
-_QUICK_CHARACTERS: Final = 1 << 15
-"""Inputs up to this length are read by the worker that computes them; longer ones before, so that others go on."""
+_QUICK_CHARACTERS: Final = 1 << 13
+"""Inputs up to this length are read by the worker that computes them, and computed together. Of longer ones other
+requests' texts go between.
+"""
 
 _PART_CHARACTERS: Final = 1 << 16
 """The length of the parts in which longer inputs are read."""
@@ -73,11 +75,15 @@ class TextEncoder:
                 )
         return tokens
 
-    def is_quick_to_read(self, inputs: Sequence[object]) -> bool:
-        """Whether `read` takes a few milliseconds at most."""
+    def is_quick(self, inputs: Sequence[object]) -> bool:
+        """Whether `read` takes a few milliseconds at most, and `compute` a step."""
         return self.tokenizer.is_quick and _length(inputs) <= _QUICK_CHARACTERS
 
-    def parts(self, inputs: Sequence[object]) -> Iterator[tuple[int, int, int]]:
+    def parts_to_compute(self, texts: Sequence[Ids], most: int) -> list[list[int]]:
+        """Which texts, by their places, to compute together: each part is a step, and has at most `most` texts."""
+        return list(steps_of([len(each) for each in texts], most=most))
+
+    def parts_to_read(self, inputs: Sequence[object]) -> Iterator[tuple[int, int, int]]:
         """Where parts of inputs begin and end that `read` takes some ten milliseconds for, and how long they are."""
         begin = length = 0
         for at, each in enumerate(inputs):
@@ -137,11 +143,11 @@ def _ids(given: object, at: int) -> Ids:
         raise InvalidArgumentError(f"input {at} is neither a text nor ids of tokens: {error}") from None
 
 
-def steps_of(lengths: Sequence[int], step_tokens: int = STEP_TOKENS) -> Iterator[list[int]]:
-    """Which texts run together, by their places: those of like length, and as many as STEP_TOKENS allows."""
+def steps_of(lengths: Sequence[int], step_tokens: int = STEP_TOKENS, most: int | None = None) -> Iterator[list[int]]:
+    """Which texts run together, by their places: those of like length, as many as STEP_TOKENS and `most` allow."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     while order:
-        count = max(1, step_tokens // lengths[order[0]])
+        count = max(1, min(step_tokens // lengths[order[0]], most or len(order)))
         yield order[:count]
         order = order[count:]
 

@@ -21,7 +21,7 @@ from triune.engine.model_servable import ModelServable
 
 if TYPE_CHECKING:
     # It imports the library of tokenizers, which only servers of checkpoints need.
-    from triune.engine.encoder import TextEncoder
+    from triune.engine.encoder import Ids, TextEncoder
 
 _MAX_READERS: Final = 2
 """The most threads that read long texts at the same time."""
@@ -98,32 +98,39 @@ class EncoderServable(ModelServable[Servable]):
         texts = call.inputs[TEXT_INPUT]
         if not 1 <= len(texts) <= MAX_INPUTS:
             raise InvalidArgumentError(f"{len(texts)} inputs are given; a request may have 1 to {MAX_INPUTS}: split it")
-        if self._encoder.is_quick_to_read(list(texts)):
-            return self._submit(call, texts)
-        return asyncio.ensure_future(self._read(call, list(texts)))
-
-    async def _read(self, call: Call, texts: Sequence[object]) -> InferenceResponse:
-        """Read long texts in a thread, a part at a time and no longer than other requests' texts, and compute them."""
-        read = np.empty(len(texts), np.object_)
-        for begin, end, length in self._encoder.parts(texts):
-            async with self._slots.slot(length):
-                for at, ids in enumerate(await in_thread(self._encoder.read, texts[begin:end], begin), begin):
-                    read[at] = ids
-        return await self._submit(replace(call, inputs={TEXT_INPUT: read}), read)
-
-    def _submit(self, call: Call, texts: Array) -> asyncio.Future[InferenceResponse]:
-        if len(texts) <= PART_TEXTS:
+        if len(texts) <= PART_TEXTS and self._encoder.is_quick(list(texts)):
             return self.model.submit(replace(call, batch_size=len(texts)))
-        parts = [texts[begin : begin + PART_TEXTS] for begin in range(0, len(texts), PART_TEXTS)]
-        futures: list[asyncio.Future[InferenceResponse]] = []
+        return asyncio.ensure_future(self._in_parts(call, list(texts)))
+
+    async def _in_parts(self, call: Call, texts: Sequence[object]) -> InferenceResponse:
+        """Read long texts in a thread and compute them, both a part at a time, between which other requests go."""
+        read: list[Ids] = []
+        for begin, end, length in self._encoder.parts_to_read(texts):
+            async with self._slots.slot(length):
+                read += await in_thread(self._encoder.read, texts[begin:end], begin)
+        parts = self._encoder.parts_to_compute(read, PART_TEXTS)
+        answers: dict[int, InferenceResponse] = {}
+        waiting = iter(enumerate(parts))
+
+        async def compute() -> None:
+            for number, part in waiting:
+                ids = np.empty(len(part), np.object_)
+                for at, place in enumerate(part):
+                    ids[at] = read[place]
+                one = replace(call, inputs={TEXT_INPUT: ids}, batch_size=len(part), finish=None)
+                answers[number] = await self.model.submit(one)
+
+        # One part for each unit, and one that is ready when the first of them ends.
+        tasks = [asyncio.ensure_future(compute()) for _ in range(1 + len(self.placements))]
         try:
-            for part in parts:
-                inputs = {TEXT_INPUT: part}
-                futures.append(self.model.submit(replace(call, inputs=inputs, batch_size=len(part), finish=None)))
-        except BaseException:
-            _cancel(futures)
-            raise
-        return asyncio.ensure_future(self._joined(call, futures))
+            await asyncio.gather(*tasks)
+        finally:
+            # If one part fails or the request is cancelled, the others are cancelled.
+            for task in tasks:
+                task.cancel()
+        # Thousands of embeddings are megabytes: copied here, they would hold the event loop.
+        response = await in_thread(self._joined, call, parts, [answers[number] for number in range(len(parts))])
+        return response if call.finish is None else await self._finishing.run(call.finish, response)
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
         """See `Servable`."""
@@ -135,21 +142,10 @@ class EncoderServable(ModelServable[Servable]):
         if self._on_close is not None:
             self._on_close()
 
-    async def _joined(self, call: Call, futures: Sequence[asyncio.Future[InferenceResponse]]) -> InferenceResponse:
-        """The answers to all parts as one. If one part fails or the request is cancelled, the others are cancelled."""
-        try:
-            answers = await asyncio.gather(*futures)
-        finally:
-            _cancel(futures)
-        # Thousands of embeddings are megabytes: copied here, they would hold the event loop.
-        response = await in_thread(self._join, call, answers)
-        return response if call.finish is None else await self._finishing.run(call.finish, response)
-
-    def _join(self, call: Call, answers: Sequence[InferenceResponse]) -> InferenceResponse:
-        outputs = {name: np.concatenate([each.outputs[name] for each in answers]) for name in answers[0].outputs}
+    def _joined(
+        self, call: Call, parts: Sequence[Sequence[int]], answers: Sequence[InferenceResponse]
+    ) -> InferenceResponse:
+        """The answers to parts as one, its rows in the order of the texts."""
+        order = np.argsort(np.concatenate(parts))
+        outputs = {name: np.concatenate([each.outputs[name] for each in answers])[order] for name in answers[0].outputs}
         return InferenceResponse(self._name, self._version, outputs, call.request.id)
-
-
-def _cancel(futures: Sequence[asyncio.Future[InferenceResponse]]) -> None:
-    for future in futures:
-        future.cancel()

@@ -236,3 +236,33 @@ async def test_long_texts_are_read_in_parts_and_give_the_same(tmp_path: Path) ->
         np.testing.assert_allclose(embeddings, short, atol=1e-5)
         with pytest.raises(InvalidArgumentError, match="input 39 has 0 characters"):
             await model.embed([*texts[:-1], ""])
+
+
+async def test_other_requests_go_between_the_parts_of_a_large_one(tmp_path: Path) -> None:
+    write_encoder_model(tmp_path / "m" / "1")
+    async with serving(tmp_path) as server:
+        model = server.embedding_model("m")
+        texts: list[str | list[int]] = [[3 + number % 5] * (1 + number % 60) for number in range(600)]
+        large = asyncio.ensure_future(model.embed(texts))
+        while not server.model("m").statistics.num_executions:
+            await asyncio.sleep(0)
+        await model.embed(["text"])
+        assert server.model("m").statistics.num_inferences < 400, "most of the large request is still to come"
+        embeddings, num_tokens = await large
+        assert num_tokens == sum(map(len, texts))
+        for place in (0, 59, 300, 599):
+            np.testing.assert_allclose(embeddings[place], (await model.embed([texts[place]]))[0][0], atol=1e-5)
+
+
+async def test_a_large_request_that_its_client_leaves_is_dropped(tmp_path: Path) -> None:
+    write_encoder_model(tmp_path / "m" / "1")
+    async with serving(tmp_path) as server:
+        model, statistics = server.embedding_model("m"), server.model("m").statistics
+        large = asyncio.ensure_future(model.embed([[3] * 60] * 1000))
+        while not statistics.num_executions:
+            await asyncio.sleep(0)
+        large.cancel()
+        await asyncio.wait([large])
+        await model.embed(["text"])
+        assert statistics.num_inferences < 1000
+        assert statistics.num_pending == 0
