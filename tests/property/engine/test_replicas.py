@@ -109,10 +109,11 @@ class Units(RuleBasedStateMachine):
         client.task = self.loop.create_task(client.read(self.engine))
         self.run(asyncio.sleep(0))
 
-    @rule(unit=st.sampled_from(UNITS), count=st.integers(1, 4))
+    @rule(unit=st.sampled_from(UNITS), count=st.integers(1, 8))
     def compute(self, unit: Unit, count: int) -> None:
-        self.decoders[unit].steps_allowed.release(count)
-        self.run(asyncio.sleep(0.001))
+        for _ in range(count):
+            self.decoders[unit].steps_allowed.release()
+            self.run(asyncio.sleep(0.001))
 
     @precondition(lambda self: any(not each.task.done() for each in self.clients))
     @rule(data=st.data(), unit=st.sampled_from(UNITS))
@@ -147,11 +148,16 @@ class Units(RuleBasedStateMachine):
 
         self.run(drain())
 
-    @precondition(lambda self: self.num_failures < 2)
-    @rule(unit=st.sampled_from(UNITS))
-    def fail(self, unit: Unit) -> None:
+    @precondition(lambda self: self.num_failures < 2 and any(each.jobs for each in self.engine.replicas.all))
+    @rule(data=st.data(), count=st.integers(0, 4))
+    def fail(self, data: st.DataObject, count: int) -> None:
+        """A unit fails at a step after some others."""
+        busy = [each.placement.unit for each in self.engine.replicas.all if each.jobs]
+        unit = data.draw(st.sampled_from(busy))
+        self.compute(unit, count)
         self.decoders[unit].fails = True
         self.num_failures += 1
+        self.compute(unit, 2)
 
     @invariant()
     def each_reads_its_own(self) -> None:
