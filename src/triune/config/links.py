@@ -12,15 +12,18 @@ from triune.graph.load import external_data, read_model
 
 
 def require_near(path: Path, folder: Path, what: str) -> Path:
-    """Check that a file's real path is in the real path of the model's folder, or in its repository.
+    """Check that a file, after its symbolic links, lies in the model's folder or in the repository around it.
 
     Args:
         path: the file.
         folder: the model's folder.
         what: what the error message calls the file.
 
+    Returns:
+        `path` as it is.
+
     Raises:
-        InvalidArgumentError: links lead elsewhere.
+        InvalidArgumentError: a symbolic link leads out of both.
     """
     real = _real(path)
     if not (real.is_relative_to(_real(folder)) or real.is_relative_to(_real(folder.parent))):

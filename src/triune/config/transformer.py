@@ -64,16 +64,17 @@ class TransformerOptions:
         cache_type: the type of keys and values; None leaves it to the runtime.
         context_tokens: the most tokens of prompt and answer together; None takes the model's own limit.
         precision: the floating-point format of the computation; None leaves it to the runtime.
-        step_tokens: the most tokens of a step.
+        step_tokens: the most tokens of a step, over all sequences.
         max_sequences: the most sequences that run at the same time.
         disk_cache_bytes: the most bytes of files for what the cache has no room for; None writes none.
         preempted_bytes: the most bytes of memory for keys and values of answers that gave up their blocks to others;
             None computes them again.
         speculation: what guesses the next tokens of answers: "ngram" guesses that a text goes on as it did after the
-            same tokens before, "draft" asks the draft model, "off" guesses only what a constraint leaves no choice of.
+            same tokens before, "draft" asks the draft model, "off" guesses nothing but the tokens that a constraint forces.
         draft_model: the small model that guesses: the path of a checkpoint within the model's folder, or the name of
             another model of the repository, whose newest version is loaded once more; None for none.
-        adapters: folders of LoRA adapters by name, within the model's folder; those in `VERSION/adapters` need none.
+        adapters: folders of LoRA adapters by name, within the model's folder; adapters in `VERSION/adapters` are found
+            without an entry.
         reproducible: whether logits depend on the tokens before them only, and not on what else a step computes.
     """
 

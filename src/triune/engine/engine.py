@@ -77,16 +77,16 @@ class Engine:
         power: Power | None = None,
     ) -> None:
         """Args:
-        replicas: the units that compute it, the preferred one first; the engine takes them over.
+        replicas: the model's replicas, one for each unit, the preferred one first; the engine owns them from now on.
         text: tokenizer and chat template.
         clock: the clock of all measurements.
         name: the model's name, for errors and for the names of the threads.
         statistics: the counters; None makes new ones.
-        limits: how many more answers may wait or be unread, and how long they may wait.
+        limits: how many answers may wait or be unread, besides those that run, and how long they may wait.
         close_decoder: frees the decoders; called in a thread by `close`.
         run_limit_seconds: the time limit of a step. After it, another unit computes its answers, and where there is
             none, requests get an error, and new ones are refused until the step has ended.
-        movable: what it takes to move answers to another server; None if none may be.
+        movable: what the engine needs to move answers to another server; None: none may be moved.
         power: the server's power mode; None for full power.
 
         Raises:

@@ -69,7 +69,7 @@ class Output(NamedTuple):
         sample: the token; None if the job failed.
         finish_reason: why the job ended with this step; None if it goes on.
         error: why the job failed; else None.
-        can_retry: whether it failed with the unit, and not by itself, so that another unit may compute it.
+        can_retry: whether the unit's failure is the reason, and not the job, so that another unit may compute it.
     """
 
     job: Job

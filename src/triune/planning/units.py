@@ -136,7 +136,8 @@ def ane_rates(chip: Chip, constants: Constants, *, activation_bits: float = 16) 
 def gpu_rates(
     chip: Chip, constants: Constants, num_cores: float | None = None, gb_per_s: float | None = None
 ) -> Made | None:
-    """What the chip's GPU can do, and notes; None if its peak or its memory is not known.
+    """The rates of the chip's GPU, with notes on what was assumed; None if its peak, its number of cores or the
+    memory's bandwidth is not known.
 
     Args:
         chip: a chip.

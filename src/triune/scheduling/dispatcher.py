@@ -206,7 +206,9 @@ class Dispatcher:
         return only_answer(self, call)
 
     async def drain(self) -> None:
-        """Start what waits for `max_queue_delay_us`, since nothing can join it, and wait until no request is left."""
+        """Start the requests that `max_queue_delay_us` holds back, since no more will come to fill their batch; then wait
+        until no request is pending.
+        """
         self._batcher.is_ending = True
         self._pump()
         while self.statistics.num_pending:

@@ -1,8 +1,9 @@
 """Make coremltools' checks for macOS succeed.
 
-Other modules import the checking functions by name, so that the functions' code objects are replaced, not their names.
-A boolean that is imported by name is replaced in each module that has it. Classes of the compiled module are None in
-modules that were imported while it was missing; there they are set, too.
+Other modules have imported the checking functions by name. Therefore the code object of each function is replaced: another
+function under the same name would not reach them. A boolean that is imported by name is replaced in each module that
+has it. Classes of coremltools' compiled module (`libcoremlpython`) are None in modules that were imported while it was
+missing; they are set there, too.
 """
 
 import importlib

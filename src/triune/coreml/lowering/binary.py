@@ -44,7 +44,9 @@ def divide_integers(x: Var, y: Var) -> Var:
 
 
 def _is_known_non_negative(x: Var) -> bool:
-    """Whether each element of `x` is known to be at least 0 while the program is written: see `_is_non_negative`."""
+    """Whether the conversion knows that every element of `x` is at least 0, whatever the input is: see
+    `_is_non_negative`.
+    """
     known: Any = x.sym_val
     if known is None:
         return False

@@ -77,9 +77,10 @@ class Offload:
         """Make the pools. Threads and processes start when they are first needed.
 
         Args:
-            num_threads: the number of threads; None takes one for each core, from 2 to 4. One more is for long work.
-            num_processes: how many large bodies are parsed at the same time, each in a process; None takes one for
-                every two cores, from 1 to 4. One more process is for bodies up to QUICK_BYTES.
+            num_threads: the number of threads; None takes one for each core, from 2 to 4. One more takes work
+                above QUICK_BYTES.
+            num_processes: how many bodies above QUICK_BYTES are parsed at the same time, each in a process; None takes
+                one for every two cores, from 1 to 4. One more process is kept for smaller bodies, which so never wait.
         """
         cores = os.cpu_count() or 1
         num_processes = num_processes or max(1, min(_MAX_THREADS, cores // 2))
