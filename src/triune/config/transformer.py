@@ -70,7 +70,8 @@ class TransformerOptions:
         preempted_bytes: the most bytes of memory for keys and values of answers that gave up their blocks to others;
             None computes them again.
         speculation: what guesses the next tokens of answers: "ngram" guesses that a text goes on as it did after the
-            same tokens before, "draft" asks the draft model, "off" guesses nothing but the tokens that a constraint forces.
+            same tokens before, "draft" asks the draft model, "off" guesses only tokens that a
+            constraint forces.
         draft_model: the small model that guesses: the path of a checkpoint within the model's folder, or the name of
             another model of the repository, whose newest version is loaded once more; None for none.
         adapters: folders of LoRA adapters by name, within the model's folder; adapters in `VERSION/adapters` are found

@@ -206,8 +206,8 @@ class Dispatcher:
         return only_answer(self, call)
 
     async def drain(self) -> None:
-        """Start the requests that `max_queue_delay_us` holds back, since no more will come to fill their batch; then wait
-        until no request is pending.
+        """Start the requests that `max_queue_delay_us` holds back, since no more will come to fill their batch; then
+        wait until no request is pending.
         """
         self._batcher.is_ending = True
         self._pump()

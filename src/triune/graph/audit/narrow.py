@@ -62,7 +62,7 @@ def _rows(axis: int, center: float, width: float) -> Fill:
 
 
 def _one_of_many(rng: Generator, shape: tuple[int, ...]) -> Array:
-    """Draw rows whose last number is near 1 and whose others are near 0, such as unit quaternions of small rotations."""
+    """Draw rows whose last number is near 1 and whose others are near 0, as unit quaternions of small rotations are."""
     values = 1e-2 * rng.standard_normal(shape)
     if values.ndim:
         values[..., -1] = 1 - 1e-4 * np.abs(values[..., -1])
