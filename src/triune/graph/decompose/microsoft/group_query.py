@@ -174,7 +174,9 @@ def _bias(c: Context, num_keys: int) -> str:
 
 
 def _sink(c: Context, heads: int, elem_type: int) -> str:
-    """Build the logit of the attention sink, a key without a value, shape (1, heads, 1, 1): the node's input 11, or 0 if the attribute `smooth_softmax` is 1. Returns its name; "" if there is no sink."""
+    """Build the logit of the attention sink, a key without a value: the node's input 11, or 0 if the attribute
+    `smooth_softmax` is 1; shape (1, heads, 1, 1). Returns its name; "" if there is no sink.
+    """
     if c.input(11):
         return c.build.op("Reshape", c.input(11), c.build.ints(1, heads, 1, 1))
     if c.attributes.get("smooth_softmax", 0) == 1:
