@@ -142,7 +142,7 @@ class StretchCompiler:
         name = f"{len(piece.nodes)} operations from '{first}' on"
         with ExitStack() as undo:
             try:
-                recipe = segment_recipe(piece, rung, self._num_threads, self._config, self._graph.model, self._machine)
+                recipe = segment_recipe(piece, rung, self._num_threads, self._config, self._graph, self._machine)
                 executable = compile_one(path, recipe, self._machine)
                 undo.callback(executable.close)
                 with self._attempt.holding(executable):

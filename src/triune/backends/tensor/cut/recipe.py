@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from onnx import ModelProto, ValueInfoProto
+from onnx import ValueInfoProto
 
+from triune.backends.tensor.cut.graph import CutGraph
 from triune.backends.tensor.cut.stretches import Rung
 from triune.config.model_config import ModelConfig
 from triune.config.placement import Recipe, recipe_on
@@ -14,19 +15,20 @@ from triune.runtimes.machine import Machine
 
 
 def segment_recipe(
-    piece: Piece, rung: Rung, num_threads: int, config: ModelConfig, model: ModelProto, machine: Machine
+    piece: Piece, rung: Rung, num_threads: int, config: ModelConfig, graph: CutGraph, machine: Machine
 ) -> Recipe:
     """Make the recipe of a piece.
 
     Runtimes that convert models want limits for free dimensions (`coreml.shapes`). A dimension of a piece has those of
-    the model's inputs that have a dimension of the same name, and of the batch.
+    the model's inputs that have a dimension of the same name, and of the batch. A dimension without such a name has the
+    limits of the only one that has its size on the sample.
 
     Args:
         piece: the piece.
         rung: how it is computed.
         num_threads: the CPU threads of one run.
         config: the model's configuration.
-        model: the whole model in core operators, whose inputs have names for free dimensions.
+        graph: the whole graph, whose inputs have names for free dimensions.
         machine: the machine with the runtimes.
 
     Raises:
@@ -40,39 +42,52 @@ def segment_recipe(
     name = f"{recipe.runtime}.shapes"
     if name in machine.runtimes[recipe.runtime].option_names:
         limits = _texts(
-            piece, parse_shapes([each for each in options.pop(name, "").split(";") if each.strip()]), config, model
+            piece, parse_shapes([each for each in options.pop(name, "").split(";") if each.strip()]), config, graph
         )
         if limits:
             options[name] = limits
     return replace(recipe, options=tuple(sorted(options.items())))
 
 
-def _texts(piece: Piece, given: Mapping[str, InputShape], config: ModelConfig, model: ModelProto) -> str:
+def _texts(piece: Piece, given: Mapping[str, InputShape], config: ModelConfig, graph: CutGraph) -> str:
     """The limits of a piece's inputs, in the form of the option."""
     named: dict[str, Dim] = {}
+    by_size: dict[int, set[str]] = {}
     rows = config.batching.max_batch_size
-    for value in model.graph.input:
+    for value in graph.model.graph.input:
         dims = value.type.tensor_type.shape.dim
         shape = given.get(value.name)
         for axis, dim in enumerate(dims):
             if not dim.dim_param:
                 continue
+            if value.name in graph.sample:
+                by_size.setdefault(graph.sample[value.name].shape[axis], set()).add(dim.dim_param)
             if shape is not None and not shape.is_enumerated and len(shape.choices[0]) == len(dims):
                 named[dim.dim_param] = shape.choices[0][axis]
             elif axis == 0 and rows:
                 named.setdefault(dim.dim_param, 1 if rows == 1 else Range(1, rows))
+    # Two names of one size on the sample cannot be told apart.
+    sized = {size: named[name] for size, (name, *more) in by_size.items() if not more and name in named}
     texts: list[str] = []
     for value in piece.model.graph.input:
-        shape = given.get(value.name) or _limited(value, named)
+        shape = given.get(value.name) or _limited(value, named, sized, graph)
         if shape is not None:
             texts.append(f"{value.name}={'|'.join(_text(each) for each in shape.choices)}")
     return ";".join(texts)
 
 
-def _limited(value: ValueInfoProto, named: Mapping[str, Dim]) -> InputShape | None:
+def _limited(
+    value: ValueInfoProto, named: Mapping[str, Dim], sized: Mapping[int, Dim], graph: CutGraph
+) -> InputShape | None:
     """The shape of an input whose free dimensions all have limits; None if none is free, or if one has no limits."""
     dims = value.type.tensor_type.shape.dim
-    found = [dim.dim_value if dim.HasField("dim_value") else named.get(dim.dim_param) for dim in dims]
+    array = graph.values.get(value.name)
+    found = [
+        dim.dim_value
+        if dim.HasField("dim_value")
+        else named.get(dim.dim_param) or (sized.get(array.shape[axis]) if array is not None else None)
+        for axis, dim in enumerate(dims)
+    ]
     if all(dim.HasField("dim_value") for dim in dims):
         return None
     known = tuple(each for each in found if each is not None)
