@@ -199,6 +199,11 @@ class WorkerProcess:
             # Copy: the process writes its next outputs to the same memory.
             return {name: np.array(views[name]) for name in outputs}
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended, as far as the system has told by now."""
+        return not self.has_ended and self._process.wait(0) is None
+
     def wait(self) -> str:
         """Wait until the process has ended.
 

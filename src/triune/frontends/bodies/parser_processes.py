@@ -134,12 +134,12 @@ class ParserProcesses:
         self.threads.shutdown(wait=False, cancel_futures=True)
 
     def _acquire(self) -> WorkerProcess:
+        while (process := self._take_idle()) is not None:
+            if process.is_running:
+                return process
+            # It was killed while it had nothing to do, as by a system that is short of memory.
+            self._return(process, is_kept=False)
         with self._lock:
-            while self._idle:
-                process = self._idle.pop()
-                if not process.has_ended:
-                    self._busy.add(process)
-                    return process
             if self._is_closed:
                 raise UnavailableError("the server is stopping and parses no new requests; send this one elsewhere")
             process = WorkerProcess(_NAME, _LIMITS)
@@ -150,6 +150,14 @@ class ParserProcesses:
             self._return(process, is_kept=False)
             raise
         return process
+
+    def _take_idle(self) -> WorkerProcess | None:
+        with self._lock:
+            if not self._idle:
+                return None
+            process = self._idle.pop()
+            self._busy.add(process)
+            return process
 
     def _return(self, process: WorkerProcess, *, is_kept: bool) -> None:
         with self._lock:
