@@ -12,7 +12,7 @@ from triune.engine.moving.moves import advanced
 from triune.engine.moving.wire import MovedAnswer
 from triune.engine.sequence import Ending
 from triune.engine.structured.compiler import Grammar
-from triune.engine.text.answer import Answer
+from triune.engine.text.answer import Answer, require_known
 
 
 class Group:
@@ -154,6 +154,8 @@ def resume_group(
         InvalidArgumentError: the answer so far breaks its constraint, has ended, or has a token that the model lacks.
     """
     state = moved.state
+    # Before the matcher, whose library knows no token below 0.
+    require_known(state.answer, token_bytes)
     matcher = advanced(grammar.matcher(), state.answer) if grammar else None
     # Nobody else may read keys and values that a client brought, so they get a salt that nobody else has.
     salt = os.urandom(16)

@@ -184,6 +184,9 @@ async def test_answers_of_other_models_are_refused() -> None:
         constrained = replace(state, request=replace(state.request, constraint=Constraint("regex", "[0-9]+")))
         with pytest.raises(InvalidArgumentError, match="number 0 of the answer, breaks the answer's constraint"):
             await read(there, constrained)
+        unknown = replace(constrained, state=replace(state.state, answer=[-1] * 8))
+        with pytest.raises(InvalidArgumentError, match="a token beyond 0 to"):
+            await read(there, unknown)
         assert there.state.num_used_blocks == 0
         assert (await read(there, state))[1][-1].finish_reason is FinishReason.LENGTH
 

@@ -69,8 +69,7 @@ class Answer:
         Raises:
             InvalidArgumentError: a token is not the model's, or a stop text ended the answer.
         """
-        if tokens and not 0 <= min(tokens) <= max(tokens) < len(self._token_bytes):
-            raise InvalidArgumentError(f"the answer so far has a token beyond 0 to {len(self._token_bytes) - 1}")
+        require_known(tokens, self._token_bytes)
         for token in tokens:
             self.add(Sample(token), None, self._arrived_ns)
             if self.finish_reason is not None:
@@ -152,3 +151,9 @@ class Answer:
     def _logprob(self, sample: Sample) -> TokenLogprob:
         top = tuple(TokenLogprob(token, self._token_bytes[token], logprob) for token, logprob in sample.top)
         return TokenLogprob(sample.token, self._token_bytes[sample.token], sample.logprob, top)
+
+
+def require_known(tokens: Sequence[int], token_bytes: Sequence[bytes]) -> None:
+    """Raise InvalidArgumentError if a token of an answer so far is not the model's; `token_bytes` has one for each."""
+    if tokens and not 0 <= min(tokens) <= max(tokens) < len(token_bytes):
+        raise InvalidArgumentError(f"the answer so far has a token beyond 0 to {len(token_bytes) - 1}")
