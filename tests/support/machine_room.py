@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from triune.arbiter.arbiter import Arbiter
-from triune.arbiter.pool import Share, Turn
+from triune.arbiter.pool import Turn
+from triune.arbiter.share import Share
 from triune.core.clock import VirtualClock
 from triune.core.units import Unit
 

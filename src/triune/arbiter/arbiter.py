@@ -16,7 +16,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
-from triune.arbiter.pool import Pool, Share
+from triune.arbiter.pool import Pool
+from triune.arbiter.share import Share
 from triune.core.clock import Clock
 from triune.core.units import Unit
 

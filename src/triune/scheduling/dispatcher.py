@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Seque
 from functools import partial
 
 from triune.arbiter.arbiter import Arbiter
-from triune.arbiter.pool import Share
+from triune.arbiter.share import Share
 from triune.config.limits import RunLimit
 from triune.config.policy import BatchingPolicy
 from triune.core.clock import Clock, Timer

@@ -4,7 +4,8 @@ import functools
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from triune.arbiter.cost import CostEstimate
-from triune.arbiter.pool import Share, Turn
+from triune.arbiter.pool import Turn
+from triune.arbiter.share import Share
 from triune.config.policy import MIN_WAITING
 from triune.core.energy import Account, Work
 from triune.core.errors import InvalidArgumentError, UnitLostError

@@ -5,7 +5,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from support.examples import examples
 from triune.arbiter.arbiter import Arbiter
-from triune.arbiter.pool import PATIENCE_NS, Share, Turn
+from triune.arbiter.pool import PATIENCE_NS, Turn
+from triune.arbiter.share import Share
 from triune.core.clock import VirtualClock
 from triune.core.units import Unit
 

@@ -1,0 +1,194 @@
+"""A model's share of hardware, by which it takes turns."""
+
+from collections.abc import Callable
+
+from triune.arbiter.pool import PATIENCE_NS, Pool, Running, Turn
+from triune.core.units import Unit
+
+
+class Share:
+    """A model's share of a pool. Batches of its instances on one unit are one turn.
+
+    Attributes:
+        name: the model's name.
+        weight: the model's part of the pool, in relation to those of others.
+        num_units: how many of the pool's units the model is served on.
+        tag_ns: the model's clock.
+        waited_ns: how long, in all, it waited for its turn.
+        num_waits: how often it waited.
+        asked_ns: how long the batch that waited last is expected to take.
+    """
+
+    def __init__(self, name: str, pool: Pool, wake: Callable[[], None], weight: float, num_units: int) -> None:
+        """Use `Arbiter.join`. Arguments as there."""
+        self.name = name
+        self.weight = weight
+        self.num_units = num_units
+        self.tag_ns = 0.0
+        self.waited_ns = 0
+        self.num_waits = 0
+        self.asked_ns = 0.0
+        self._pool = pool
+        self._wake = wake
+        self._running: dict[Unit, Running] = {}
+        self._since_ns: int | None = None
+        self._granted: Running | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the model waits for its turn."""
+        return self._since_ns is not None
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the model cannot start a batch now: it waits, and not for too long yet."""
+        return self._since_ns is not None and self._pool.clock.now_ns() < self._since_ns + PATIENCE_NS
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether the model's turn has come, and it has started no batch in it yet."""
+        return self._granted is not None
+
+    @property
+    def patience_ends_ns(self) -> int:
+        """The time at which a waiting model computes in any case, if it asks again; 0 if it does not wait."""
+        since_ns = self._since_ns
+        return since_ns + PATIENCE_NS if since_ns is not None else 0
+
+    def wait_ns(self, now_ns: int) -> float:
+        """The expected time until the model's turn; 0 if it does not wait."""
+        return self._pool.wait_ns(now_ns) if self._since_ns is not None else 0.0
+
+    def start(self, unit: Unit, expected_ns: float) -> Turn | None:
+        """Start a batch, if it is the model's turn; else `wake` is called when it is, and the model asks again.
+
+        Args:
+            unit: what it computes with.
+            expected_ns: how long the batch is expected to take; 0 if unknown.
+
+        Returns:
+            the turn, which the model ends; None if the model has to wait.
+        """
+        pool = self._pool
+        with pool.lock:
+            now_ns = pool.clock.now_ns()
+            pool.pass_time(now_ns)
+            woken = pool.grant(now_ns)
+            turn = self._start(unit, expected_ns, now_ns)
+        for share in woken:
+            if share is not self:
+                share._wake()
+        return turn
+
+    def _start(self, unit: Unit, expected_ns: float, now_ns: int) -> Turn | None:
+        pool = self._pool
+        if self._since_ns is not None:
+            if now_ns < self._since_ns + PATIENCE_NS:
+                return None
+            self.take_turn(now_ns)
+        running = self._running.get(unit)
+        if self._granted is not None:
+            running = self._use_turn(unit, running)
+        elif running is None or pool.has_earlier(self.tag_ns):
+            is_open = running is None and not pool.waiting and pool.has_room(now_ns)
+            if not is_open and not (running is None and pool.may_pass(expected_ns, now_ns)):
+                self._wait(expected_ns, now_ns)
+                return None
+            running = Running(self, unit, is_beside=not is_open)
+            pool.running.append(running)
+            self._running[unit] = running
+            self.tag_ns = max(self.tag_ns, pool.virtual_ns)
+        if not running.is_beside:
+            pool.virtual_ns = max(pool.virtual_ns, self.tag_ns)
+        running.num_batches += 1
+        running.started_ns, running.expected_ns = now_ns, expected_ns
+        pool.num_starts += 1
+        was_alone = len(pool.running) == 1 and running.num_batches == 1
+        return Turn(running, now_ns, pool.crowded_ns, pool.num_starts, was_alone)
+
+    def was_alone(self, turn: Turn) -> bool:
+        """Whether nothing else computed during a turn so far."""
+        return turn.was_alone and turn.num_starts == self._pool.num_starts
+
+    def end(self, turn: Turn, alone_ns: float, next_ns: float | None = None) -> None:
+        """End a turn, and let those compute that wait.
+
+        Args:
+            turn: of this share.
+            alone_ns: how long the batch would have taken alone, on the model's fastest unit.
+            next_ns: how long the model's next batch is expected to take, if it has one; then it waits for its turn
+                from now on, unless it is its turn.
+        """
+        pool, running = self._pool, turn.running
+        with pool.lock:
+            now_ns = pool.clock.now_ns()
+            pool.pass_time(now_ns)
+            took_ns = now_ns - turn.started_ns
+            if took_ns > 0:
+                # What is measured is the time in which at least two wanted to compute.
+                part = (pool.crowded_ns - turn.crowded_ns) / took_ns
+                pool.concurrency.record(alone_ns * part, took_ns)
+            self.tag_ns += took_ns / self.weight
+            running.num_batches -= 1
+            woken: list[Share] = []
+            if not running.num_batches:
+                assert running.unit is not None
+                del self._running[running.unit]
+                pool.running.remove(running)
+                if next_ns is not None and self._since_ns is None and self._granted is None:
+                    self._wait(next_ns, now_ns)
+                woken = [each for each in pool.grant(now_ns) if each is not self]
+        for share in woken:
+            share._wake()
+
+    def withdraw(self) -> None:
+        """Wait no more, and give back a turn in which no batch was started."""
+        if self._since_ns is None and self._granted is None:
+            return
+        pool = self._pool
+        woken: list[Share] = []
+        with pool.lock:
+            now_ns = pool.clock.now_ns()
+            pool.pass_time(now_ns)
+            if self._granted is not None:
+                pool.running.remove(self._granted)
+                self._granted = None
+                woken = pool.grant(now_ns)
+            elif self._since_ns is not None:
+                self._end_wait(now_ns)
+        for share in woken:
+            share._wake()
+
+    def close(self) -> None:
+        """Leave the pool. No turn may be running."""
+        self.withdraw()
+        with self._pool.lock:
+            self._pool.leave(self)
+
+    def take_turn(self, now_ns: int, *, is_beside: bool = False) -> None:
+        """End the wait: the next `start` succeeds. The caller owns the pool's lock."""
+        self._end_wait(now_ns)
+        self._granted = Running(self, None, is_beside, now_ns, self.asked_ns)
+        self._pool.running.append(self._granted)
+
+    def _use_turn(self, unit: Unit, running: Running | None) -> Running:
+        granted, self._granted = self._granted, None
+        assert granted is not None
+        if running is not None:
+            self._pool.running.remove(granted)
+            return running
+        granted.unit = unit
+        self._running[unit] = granted
+        return granted
+
+    def _wait(self, expected_ns: float, now_ns: int) -> None:
+        self._pool.waiting.append(self)
+        self.tag_ns = max(self.tag_ns, self._pool.virtual_ns)
+        self.asked_ns, self._since_ns = expected_ns, now_ns
+
+    def _end_wait(self, now_ns: int) -> None:
+        assert self._since_ns is not None
+        self._pool.waiting.remove(self)
+        self.num_waits += now_ns > self._since_ns
+        self.waited_ns += now_ns - self._since_ns
+        self._since_ns = None
