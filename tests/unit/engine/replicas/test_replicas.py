@@ -253,6 +253,10 @@ async def test_answers_leave_a_hot_unit_and_new_ones_avoid_it() -> None:
         def heat(count: int) -> None:
             if count == 3:
                 power.overrule("", {AMX: "'amx' is at 99 C"})
+                # The engine heeds that with the next step.
+                decoders[AMX].last += 1
+                decoders[AMX].gate.set()
+            if count == 4:
                 release_soon(decoders[AMX])
 
         tokens, usage = await read(engine, asked(), heat)
