@@ -65,7 +65,8 @@ class DiskTier:
         self._lock = threading.Lock()
         self._files: OrderedDict[BlockHash, None] = OrderedDict()
         """What is in files, the least recently used first."""
-        self._pending: dict[BlockHash, None] = {}
+        self._pending: dict[BlockHash, Sequence[Array]] = {}
+        """What waits to be written."""
         self._work: queue.PriorityQueue[tuple[int, int, BlockHash, Sequence[Array]]] = queue.PriorityQueue()
         self._loaded: queue.Queue[tuple[BlockHash, Sequence[Array] | None]] = queue.Queue(MAX_PENDING)
         self._has_found = threading.Event()
@@ -91,10 +92,12 @@ class DiskTier:
         }
 
     def has(self, block_hash: BlockHash) -> bool:
-        """Whether a block is in a file. At first this waits until the files of earlier runs are known."""
+        """Whether a block is in a file, or waits to be written to one. At first this waits until the files of earlier
+        runs are known.
+        """
         self._has_found.wait()
         with self._lock:
-            return block_hash in self._files and not self._is_off
+            return (block_hash in self._files or block_hash in self._pending) and not self._is_off
 
     def store(self, block_hash: BlockHash, arrays: Sequence[Array]) -> None:
         """Write a block, unless it is in a file already."""
@@ -104,7 +107,7 @@ class DiskTier:
             if len(self._pending) >= min(MAX_PENDING, self._max_files):
                 self.num_dropped += 1
                 return
-            self._pending[block_hash] = None
+            self._pending[block_hash] = arrays
         self._put(_STORE, block_hash, arrays)
 
     def load(self, block_hash: BlockHash) -> None:
@@ -192,9 +195,10 @@ class DiskTier:
         self._shrink()
 
     def _load(self, block_hash: BlockHash) -> None:
-        arrays = None
+        with self._lock:
+            arrays = self._pending.get(block_hash)
         try:
-            if self.has(block_hash):
+            if arrays is None and self.has(block_hash):
                 arrays = self._read(block_hash)
         finally:
             self._loaded.put((block_hash, arrays))
@@ -228,6 +232,8 @@ class DiskTier:
 
     def _write(self, block_hash: BlockHash, arrays: Sequence[Array]) -> None:
         if self._is_off:
+            with self._lock:
+                self._pending.pop(block_hash, None)
             return
         path = self._path(block_hash)
         part = path.with_suffix(_PART_SUFFIX)
@@ -238,14 +244,14 @@ class DiskTier:
                 for each in parts:
                     file.write(each.data)
             part.replace(path)
+            with self._lock:
+                self._files[block_hash] = None
         except OSError:
             self._delete(part, is_broken=False)
             raise
         finally:
             with self._lock:
                 self._pending.pop(block_hash, None)
-        with self._lock:
-            self._files[block_hash] = None
         self.num_stored += 1
         self._shrink()
 

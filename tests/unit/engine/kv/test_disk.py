@@ -2,7 +2,9 @@
 
 import logging
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +61,32 @@ def test_blocks_come_back_after_a_restart(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one, other, strict=True)
     assert (disk.num_loaded, disk.num_broken) == (3, 0)
     disk.close()
+
+
+def test_a_block_that_waits_to_be_written_is_there_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sequence that follows at once must not find less than one that comes a moment later."""
+    is_open = threading.Event()
+    write = Path.open
+
+    def slow(self: Path, *arguments: Any, **options: Any) -> Any:
+        assert is_open.wait(20)
+        return write(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", slow)
+        disk = tier(tmp_path)
+        disk.store(name(0), block(0))
+        disk.store(name(1), block(1))
+        assert disk.has(name(1))
+        disk.load(name(1))
+        is_open.set()
+        found: list[tuple[BlockHash, Any]] = []
+        while not found:
+            found = disk.take(1)
+    np.testing.assert_array_equal(found[0][1][0], block(1)[0], strict=True)
+    assert disk.num_loaded == 0, "it came from memory: loads go before what waits to be written"
+    disk.close()
+    assert disk.num_stored == 2
 
 
 @pytest.mark.parametrize("place", [0, 15, 16, FILE_BYTES - 1])
