@@ -1,0 +1,60 @@
+"""The turns of one model on hardware that other models use, too."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+
+from triune.arbiter.arbiter import Arbiter
+from triune.arbiter.share import Share
+from triune.core.units import Unit
+
+
+class Turns:
+    """A model's shares of the pools that its units belong to. A model that is alone has none, and never waits."""
+
+    def __init__(
+        self, name: str, units: Sequence[Unit], arbiter: Arbiter | None, weight: float, pump: Callable[[], None]
+    ) -> None:
+        """Args:
+        name: the model's name.
+        units: the units that it is served on.
+        arbiter: gives turns; None if no other model competes. Otherwise this must run on the event loop's thread.
+        weight: the model's part of the hardware, in relation to that of others.
+        pump: is called on the event loop's thread when the model's turn has come.
+        """
+        self._by_unit: Mapping[Unit, Share] = {}
+        self._loop = asyncio.get_running_loop() if arbiter is not None else None
+        self._pump = pump
+        if arbiter is not None:
+            self._by_unit = arbiter.join(name, units, self._on_turn, weight)
+        self._shares = list(dict.fromkeys(self._by_unit.values()))
+
+    def share_of(self, unit: Unit) -> Share | None:
+        """The model's share of the pool that a unit belongs to; None if no other model competes."""
+        return self._by_unit.get(unit)
+
+    def return_unused(self, *, has_waiting: bool) -> None:
+        """Give back the turns in which no batch was started, and wait for none that no batch needs.
+
+        Args:
+            has_waiting: whether requests wait in the model's queue.
+        """
+        for share in self._shares:
+            if share.has_turn or (share.is_waiting and not (has_waiting and share.is_blocked)):
+                share.withdraw()
+
+    @property
+    def patience_ends_ns(self) -> int:
+        """The earliest time at which the model computes without its turn; 0 if it waits for none."""
+        return min((share.patience_ends_ns for share in self._shares if share.is_waiting), default=0)
+
+    def close(self) -> None:
+        """Leave the pools. No turn may be running."""
+        for share in self._shares:
+            share.close()
+
+    def _on_turn(self) -> None:
+        """Let the model go on. Called in any thread."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, so that nobody waits for answers
+            self._loop.call_soon_threadsafe(self._pump)
