@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from triune.config.batching import translate_batching
 from triune.config.checkpoints import complete_tensors
@@ -14,6 +15,9 @@ from triune.core.tensors import Rows, Signature
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
+
+_MAX_COUNT: Final = (1 << 53) - 1
+_SHOWN_CHARACTERS: Final = 32
 
 
 def unit_of(message: ModelConfigMessage, precision: str | None, machine: Machine, runtime: str, backend: str) -> Unit:
@@ -55,14 +59,32 @@ def unit_of(message: ModelConfigMessage, precision: str | None, machine: Machine
     return unit
 
 
-def read_count(given: Mapping[str, str], name: str) -> int | None:
-    """A parameter that is a whole number of 1 or more; None if it is absent. Raises InvalidArgumentError."""
+def read_count(given: Mapping[str, str], name: str, most: int = _MAX_COUNT, why: str = "") -> int | None:
+    """A parameter that is a whole number of 1 or more; None if it is absent.
+
+    Args:
+        given: the parameters.
+        name: the parameter's name.
+        most: the largest value.
+        why: the reason for that limit and what to do, for the error.
+
+    Raises:
+        InvalidArgumentError: the value is not such a number.
+    """
     text = given.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 1 << 53):
-        raise InvalidArgumentError(f"parameter '{name}' is {text!r}; it must be a whole number of 1 or more")
-    return int(text)
+    digits = text.lstrip("0") if text.isascii() and text.isdigit() else ""
+    if not digits:
+        raise InvalidArgumentError(
+            f"parameter '{name}' is {text[:_SHOWN_CHARACTERS]!r}; it must be a whole number of 1 or more"
+        )
+    # Python converts no number of more than 4300 digits.
+    if len(digits) > len(str(most)) or int(digits) > most:
+        raise InvalidArgumentError(
+            f"parameter '{name}' is {digits[:_SHOWN_CHARACTERS]}; the most is {most}{f': {why}' if why else ''}"
+        )
+    return int(digits)
 
 
 def read_choice(given: Mapping[str, str], name: str, choices: Sequence[str]) -> str | None:

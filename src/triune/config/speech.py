@@ -30,6 +30,7 @@ TEXT_OUTPUT: Final = "text_output"
 
 _MAX_SEQUENCES: Final = 8
 _MAX_SECONDS: Final = 3600
+_MOST_SEQUENCES: Final = 1024
 
 _SIGNATURE: Final = Signature(
     inputs=(
@@ -48,7 +49,7 @@ class SpeechOptions:
     """The backend's parameters in a config.
 
     Attributes:
-        max_sequences: the most files that are read at the same time.
+        max_sequences: the most files that are read at the same time; at most 1,024.
         max_audio_seconds: the longest file.
         precision: the floating-point format of the computation; None leaves it to the runtime.
     """
@@ -84,7 +85,8 @@ def read_speech_options(message: ModelConfigMessage) -> SpeechOptions:
     """The backend's parameters. Raises InvalidArgumentError if one is unknown or out of range."""
     given = known_parameters(message, SPEECH_OPTION_NAMES, SPEECH)
     return SpeechOptions(
-        read_count(given, "max_sequences") or _MAX_SEQUENCES,
+        read_count(given, "max_sequences", _MOST_SEQUENCES, "let more files wait by --max-queue-size")
+        or _MAX_SEQUENCES,
         read_count(given, "max_audio_seconds") or _MAX_SECONDS,
         cast("DecoderPrecision | None", read_choice(given, "precision", get_args(DecoderPrecision))),
     )

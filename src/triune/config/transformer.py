@@ -36,6 +36,8 @@ TRANSFORMER: Final = "transformer"
 GGUF_FILENAME: Final = "model.gguf"
 _STEP_TOKENS: Final = 512
 _MAX_SEQUENCES: Final = 64
+_MOST_STEP_TOKENS: Final = 1 << 17
+_MOST_SEQUENCES: Final = 1024
 _GGUF_SUFFIX: Final = ".gguf"
 
 TEXT_INPUT: Final = "text_input"
@@ -64,8 +66,8 @@ class TransformerOptions:
         cache_type: the type of keys and values; None leaves it to the runtime.
         context_tokens: the most tokens of prompt and answer together; None takes the model's own limit.
         precision: the floating-point format of the computation; None leaves it to the runtime.
-        step_tokens: the most tokens of a step, over all sequences.
-        max_sequences: the most sequences that run at the same time.
+        step_tokens: the most tokens of a step, over all sequences; at most 131,072.
+        max_sequences: the most sequences that run at the same time; at most 1,024.
         disk_cache_bytes: the most bytes of files for what the cache has no room for; None writes none.
         preempted_bytes: the most bytes of memory for keys and values of answers that gave up their blocks to others;
             None computes them again.
@@ -130,8 +132,12 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
         cache_type=cast("CacheType | None", read_choice(given, "cache_type", get_args(CacheType))),
         context_tokens=read_count(given, "context_tokens"),
         precision=cast("DecoderPrecision | None", read_choice(given, "precision", get_args(DecoderPrecision))),
-        step_tokens=read_count(given, "step_tokens") or _STEP_TOKENS,
-        max_sequences=read_count(given, "max_sequences") or _MAX_SEQUENCES,
+        step_tokens=read_count(given, "step_tokens", _MOST_STEP_TOKENS, "a longer prompt is read in several steps")
+        or _STEP_TOKENS,
+        max_sequences=read_count(
+            given, "max_sequences", _MOST_SEQUENCES, "let more answers wait by --max-queue-size, or serve another copy"
+        )
+        or _MAX_SEQUENCES,
         disk_cache_bytes=read_count(given, "disk_cache_bytes"),
         preempted_bytes=read_count(given, "preempted_bytes"),
         speculation=_speculation(given),

@@ -12,12 +12,14 @@ import pytest_asyncio
 
 from support.speech import GOFORWARD, as_flac, as_silence, decode_audio, words, write_whisper
 from triune.backends.attempt import Attempt
+from triune.backends.speech import build as building
 from triune.backends.speech.backend import SpeechBackend
 from triune.config.configure import Source, read_source
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import (
     InvalidArgumentError,
+    NoMemoryError,
     PayloadTooLargeError,
     TriuneError,
     UnavailableError,
@@ -27,6 +29,7 @@ from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
 from triune.engine.speech.segments import Segment, SpeechRequest
 from triune.engine.speech.servable import SpeechServable
+from triune.hardware.memory import Memory
 from triune.runtimes.machine import this_machine
 from triune.zoo.packages import PackageCache
 
@@ -194,11 +197,24 @@ async def test_a_request_that_is_cancelled_frees_everything(served: SpeechServab
         ("max_batch_size: 4", UnsupportedError, "'max_batch_size'; a request to backend 'speech'"),
         (CONFIG.replace("max_audio", "min_audio"), InvalidArgumentError, "'min_audio_seconds'; backend 'speech' knows"),
         (CONFIG.replace("120", "-1"), InvalidArgumentError, "whole number of 1 or more"),
+        (
+            CONFIG.replace("max_audio_seconds", "max_sequences").replace("120", "1025"),
+            InvalidArgumentError,
+            "is 1025; the most is 1024: let more files wait by --max-queue-size",
+        ),
     ],
 )
 async def test_wrong_configs_are_refused(folder: Path, config: str, error: type[TriuneError], message: str) -> None:
     with pytest.raises(error, match=message):
         backend().configure(source(folder, config), 1)
+
+
+async def test_more_files_than_memory_holds_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "usable_memory", lambda: Memory(total=1 << 30, available=1 << 20))
+    config = 'parameters { key: "max_sequences" value { string_value: "3" } }'
+    message = "'max_sequences' is 3: its cache takes [0-9]+ bytes, and 1048576 bytes are available; lower it"
+    with pytest.raises(NoMemoryError, match=message):
+        backend().build(source(folder, config), 1, None, Attempt())
 
 
 async def test_an_unloaded_model_refuses(folder: Path) -> None:

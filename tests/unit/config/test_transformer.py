@@ -169,7 +169,22 @@ def test_parameters(tmp_path: Path) -> None:
         (parameter("cache_type", "int7"), InvalidArgumentError, "must be one of fp32, fp16, bf16, int8"),
         (parameter("cache_bytes", "1e9"), InvalidArgumentError, "'1e9'; it must be a whole number"),
         (parameter("cache_bytes", "0"), InvalidArgumentError, "'0'; it must be a whole number of 1 or more"),
-        (parameter("step_tokens", "9" * 5000), InvalidArgumentError, "it must be a whole number"),
+        (parameter("cache_bytes", "0" * 5000), InvalidArgumentError, "0'; it must be a whole number of 1 or more"),
+        (
+            parameter("cache_bytes", "0" * 20 + "1" * 5000),
+            InvalidArgumentError,
+            "is 1{32}; the most is 9007199254740991",
+        ),
+        (
+            parameter("step_tokens", "9" * 5000),
+            InvalidArgumentError,
+            "is 9{32}; the most is 131072: a longer prompt is",
+        ),
+        (
+            parameter("max_sequences", "1025"),
+            InvalidArgumentError,
+            "is 1025; the most is 1024: let more answers wait by",
+        ),
         (parameter("precision", "fp8"), InvalidArgumentError, "must be one of fp32, bf16"),
         (parameter("reproducible", "1"), InvalidArgumentError, "must be one of true, false"),
         (

@@ -24,7 +24,7 @@ from triune.config.speech import SpeechOptions, read_speech_options
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.energy import Account
-from triune.core.errors import InternalError, UnavailableError, UnsupportedError
+from triune.core.errors import InternalError, NoMemoryError, UnavailableError, UnsupportedError
 from triune.core.power import Power
 from triune.core.runtime import Executable
 from triune.core.servable import Servable
@@ -47,6 +47,7 @@ from triune.engine.weights.config import WhisperConfig
 from triune.engine.weights.open import open_checkpoint
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 from triune.graph.held import HeldModel
+from triune.hardware.memory import usable_memory
 from triune.runtimes.decoders import load_decoder
 from triune.runtimes.machine import Machine
 
@@ -153,7 +154,7 @@ def build_speech(
         )
         undo.callback(decoder.close)
         blocks = -(-whisper.max_target_positions // decoder.block_size)
-        decoder.allocate(blocks * options.max_sequences * _SEQUENCES_A_FILE)
+        _allocate(decoder, blocks * _SEQUENCES_A_FILE, options.max_sequences)
         attempt.check()
         recipe = Recipe(runtime, unit, machine.num_cores, ())
         graph = write_encoder(whisper, checkpoint, "plain", gives_memory=True)
@@ -183,6 +184,18 @@ def build_speech(
         clock.now_ns() - started_ns,
         emulated=machine.emulated(config.units),
     )
+
+
+def _allocate(decoder: DecoderExecutable, num_blocks: int, num_files: int) -> None:
+    """Give the decoder a cache with room for `num_files` files, which take `num_blocks` blocks each."""
+    num_bytes = num_blocks * num_files * decoder.block_bytes
+    # The system may promise memory that it does not have.
+    if num_bytes > (available := usable_memory().available):
+        raise NoMemoryError(
+            f"parameter 'max_sequences' is {num_files}: its cache takes {num_bytes} bytes, and {available} bytes are "
+            "available; lower it, or unload other models first"
+        )
+    decoder.allocate(num_blocks * num_files)
 
 
 def assemble_speech(
