@@ -62,14 +62,14 @@ class LogWriter(logging.Handler):
             return
         self.leave(lambda: self._target.handle(ready), len(ready.msg))
 
-    def say(self, text: str) -> None:
-        """Queue text for standard error that is not part of the log."""
+    def say(self, make: Callable[[], str]) -> None:
+        """Queue text for standard error that is not part of the log. `make` is called in the thread, and returns it."""
 
         def write() -> None:
-            sys.stderr.write(text)
+            sys.stderr.write(make())
             sys.stderr.flush()
 
-        self.leave(write, len(text))
+        self.leave(write, 0)
 
     def leave(self, write: Callable[[], object], num_bytes: int) -> None:
         """Queue a call for the thread. It is dropped if the queue is full."""

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import uvloop
 from rich.console import Console
@@ -15,11 +17,15 @@ from triune.cli.log_writer import LogWriter
 from triune.cli.output import escaped
 from triune.core.scratch import sweep
 from triune.core.threads import is_work_left
-from triune.repository.model import ModelState
+from triune.repository.model import IndexEntry, ModelState
+from triune.scheduling.models import LoadedVersion
 from triune.serving.server import Server
 from triune.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+_Model: TypeAlias = tuple[IndexEntry, LoadedVersion | None]
+"""A line of the index, and the version if it is ready."""
 
 
 def run(settings: Settings, console: Console, log: LogWriter) -> None:
@@ -49,19 +55,32 @@ def run(settings: Settings, console: Console, log: LogWriter) -> None:
 
 
 def tell(server: Server, addresses: app.Addresses, console: Console, log: LogWriter) -> None:
-    """Print the models and the addresses through `log`. If that fails, log the error and go on."""
-    try:
-        text = _describe(console, server, addresses)
-    except Exception:  # noqa: BLE001 - whatever fails here, models are served
-        _log.exception("models are served, but what and where cannot be printed")
-    else:
-        log.say(text)
+    """Print the models and the addresses through `log`. If that fails, log the error and go on.
+
+    The table of many models takes long: it is made in the thread of `log`.
+    """
+    models = [(each, _ready(server, each)) for each in server.last_index()]
+
+    def describe() -> str:
+        try:
+            return _describe(console, models, addresses)
+        except Exception:  # noqa: BLE001 - whatever fails here, models are served
+            _log.exception("models are served, but what and where cannot be printed")
+            return ""
+
+    log.say(describe)
 
 
-def _describe(console: Console, server: Server, addresses: app.Addresses) -> str:
+def _ready(server: Server, entry: IndexEntry) -> LoadedVersion | None:
+    """The version of a line of the index, if it is ready."""
+    is_ready = entry.state is ModelState.READY and entry.version is not None
+    return server.model(entry.name, entry.version) if is_ready else None
+
+
+def _describe(console: Console, models: Sequence[_Model], addresses: app.Addresses) -> str:
     """The table of models, and the addresses."""
     with console.capture() as said:
-        _print_models(console, server)
+        _print_models(console, models)
         for name, address in (("HTTP", addresses.http), ("gRPC", addresses.grpc), ("metrics", addresses.metrics)):
             if address:
                 path = "/metrics" if name == "metrics" else ""
@@ -71,22 +90,23 @@ def _describe(console: Console, server: Server, addresses: app.Addresses) -> str
     return said.get()
 
 
-def _print_models(console: Console, server: Server) -> None:
+def _print_models(console: Console, models: Sequence[_Model]) -> None:
     table = Table("model", "version", "units", "largest error against cpu")
     others: list[str] = []
-    for entry in server.last_index():
-        if entry.state is not ModelState.READY or entry.version is None:
+    for entry, model in models:
+        if model is None:
             version = f" version {entry.version}" if entry.version is not None else ""
             state = entry.state.value if entry.state else "not loaded: nobody asked for it"
             reason = f": {entry.reason}" if entry.reason else ""
             others.append(f"[yellow]{escaped(f'{entry.name}{version}')}[/] is {state}{escaped(reason)}")
             continue
-        model = server.model(entry.name, entry.version)
         units = ", ".join(
             f"{unit.value} ({'emulated, ' if unit in model.emulated else ''}{precision})"
             for unit, precision in model.precisions.items()
         )
-        errors = ", ".join(f"{unit.value} {each.largest:.2g}" for unit, each in model.statistics.verdicts.items())
+        # A copy, since the event loop changes it.
+        verdicts = dict(model.statistics.verdicts)
+        errors = ", ".join(f"{unit.value} {each.largest:.2g}" for unit, each in verdicts.items())
         table.add_row(escaped(entry.name), str(entry.version), units, errors)
         if entry.reason:
             others.append(f"[yellow]{escaped(entry.name)} version {entry.version}[/] is {escaped(entry.reason)}")

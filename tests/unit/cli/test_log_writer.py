@@ -34,7 +34,7 @@ def test_lines_are_written_in_order(log: logging.Logger, capsys: pytest.CaptureF
     log.addHandler(writer)
     for number in range(1000):
         log.info("line %d", number)
-    writer.say("said\n")
+    writer.say(lambda: "said\n")
     writer.flush()
     assert stream.getvalue() == "".join(f"line {number}\n" for number in range(1000))
     assert capsys.readouterr().err == "said\n"

@@ -1,4 +1,5 @@
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,17 @@ def test_a_table_that_cannot_be_printed_ends_nothing(
     log.close()
     assert "models are served, but what and where cannot be printed" in caplog.text
     assert "Too many open files" in caplog.text
+
+
+def test_the_table_is_made_in_the_thread_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    has_returned = threading.Event()
+    monkeypatch.setattr(serving, "_print_models", lambda *given: has_returned.wait())
+    server = Server(app.make_repository(RepositorySettings([tmp_path])))
+    log = LogWriter(logging.NullHandler())
+    serving.tell(server, app.Addresses("127.0.0.1:1", None, None), Console(stderr=True), log)
+    assert "127.0.0.1:1" not in capsys.readouterr().err
+    has_returned.set()
+    log.close()
+    assert "HTTP     http://127.0.0.1:1" in capsys.readouterr().err
