@@ -146,8 +146,8 @@ class Engine:
 
     @property
     def moves(self) -> Mapping[tuple[Unit, Unit, str], int]:
-        """How many answers were moved between units: see `Replicas.moves`."""
-        return self.replicas.moves
+        """How many answers were moved between units: see `Moves.counts`."""
+        return self.replicas.moves.counts
 
     async def render(
         self,
@@ -340,7 +340,7 @@ class Engine:
         if group is None:
             return False
         answer = group.answers[job.index]
-        other = self.replicas.retried(job, answer.num_tokens, why)
+        other = self.replicas.moves.retried(job, answer.num_tokens, why)
         if other is None:
             return False
         del self._groups[job]

@@ -47,7 +47,7 @@ async def test_guesses() -> None:
 async def test_moved_answers_and_the_states_of_each_unit() -> None:
     decoders = {Unit.CPU: ScriptedDecoder(b"abcdef"), Unit.AMX: ScriptedDecoder(b"abcdef")}
     async with replicated_engine(decoders) as engine:
-        engine.replicas.moves[Unit.CPU, Unit.AMX, "hot"] = 2
+        engine.replicas.moves.counts[Unit.CPU, Unit.AMX, "hot"] = 2
         lines = write_text(generation([({"model": "m"}, engine)])).splitlines()
     for line in (
         'triune_kv_blocks{model="m",state="free",unit="cpu"} 64',

@@ -97,7 +97,7 @@ class Transfers:
     async def move(self, request_id: str, unit: Unit) -> None:
         """See `MovableTextModel.move`."""
         (answer,) = self._group(request_id).answers
-        await self._replicas.move(answer.job, self._replicas.on(unit), "asked", "it was asked for")
+        await self._replicas.moves.move(answer.job, self._replicas.on(unit), "asked", "it was asked for")
 
     def _group(self, request_id: str) -> Group:
         group = self._groups.get(request_id)

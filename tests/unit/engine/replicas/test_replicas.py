@@ -152,7 +152,7 @@ async def test_an_answer_moves_and_its_stream_goes_on(after: int, to: Unit) -> N
         assert [each.unit for each in usage.placements] == [source, to]
         assert usage.placements[1].reason == f"moved from '{source.value}' after {given} tokens: it was asked for"
         assert usage.num_tokens == LENGTH
-        assert engine.replicas.moves == {(source, to, "asked"): 1}
+        assert engine.replicas.moves.counts == {(source, to, "asked"): 1}
         assert engine.statistics.unit_inferences == {to: 1}
         read_there = sum(len(step.input_ids) for step in decoders[to].steps)
         assert read_there <= LENGTH, "the prompt's full blocks were not computed again"
@@ -175,7 +175,7 @@ async def test_an_answer_moves_on_before_it_begins_where_it_went(is_same: bool) 
 
         moving: list[asyncio.Future[None]] = []
         answer = asyncio.ensure_future(read(engine, asked(unit=CPU), move))
-        while not engine.replicas.moves:
+        while not engine.replicas.moves.counts:
             await asyncio.sleep(0.001)
         moving.append(asyncio.ensure_future(engine.move("a", GPU)))
         await asyncio.sleep(0.01)
@@ -206,7 +206,7 @@ async def test_moves_that_cannot_be_are_refused() -> None:
         tokens, usage = await read(engine, asked(unit=CPU), move)
         assert tokens == expected()
         assert usage.units == {CPU: LENGTH}
-        assert engine.replicas.moves == {}
+        assert engine.replicas.moves.counts == {}
 
 
 async def test_a_client_that_leaves_while_its_answer_moves_leaves_nothing_behind() -> None:
@@ -220,7 +220,7 @@ async def test_a_client_that_leaves_while_its_answer_moves_leaves_nothing_behind
         await stream.aclose()
         release_soon(decoders[CPU])
         await asyncio.gather(moving, return_exceptions=True)
-        assert engine.replicas.moves == {}
+        assert engine.replicas.moves.counts == {}
         await text_of(engine, asked(unit=AMX))
 
 
@@ -263,7 +263,7 @@ async def test_answers_leave_a_hot_unit_and_new_ones_avoid_it() -> None:
         assert tokens == expected()
         assert [each.unit for each in usage.placements] == [AMX, CPU]
         assert usage.placements[1].reason.endswith("tokens: 'amx' is at 99 C")
-        assert engine.replicas.moves == {(AMX, CPU, "hot"): 1}
+        assert engine.replicas.moves.counts == {(AMX, CPU, "hot"): 1}
         assert (await read(engine, asked()))[1].units == {CPU: LENGTH}
         power.overrule("", {})
         assert (await read(engine, asked()))[1].units == {AMX: LENGTH}
@@ -322,7 +322,7 @@ async def test_a_unit_that_fails_hands_its_answers_on_once() -> None:
         assert usage.placements[1].reason == (
             "begun again after 3 tokens, since the unit 'cpu' failed: the unit is gone"
         )
-        assert engine.replicas.moves == {(CPU, AMX, "failed"): 1}
+        assert engine.replicas.moves.counts == {(CPU, AMX, "failed"): 1}
         assert engine.statistics.success.count == 1
         decoders[CPU].failure = None
         assert (await read(engine, asked()))[1].units == {AMX: LENGTH}, "it is left alone for some time"
@@ -346,7 +346,7 @@ async def test_an_answer_that_fails_by_itself_is_not_tried_again() -> None:
         with pytest.raises(InternalError, match="NaN"):
             await read(engine, asked(prompt=[1, POISON], unit=CPU))
         assert not decoders[AMX].steps
-        assert engine.replicas.moves == {}
+        assert engine.replicas.moves.counts == {}
 
 
 @pytest.mark.parametrize("num_answers", [1, 3])
@@ -364,7 +364,7 @@ async def test_the_answers_of_a_lost_thread_are_computed_elsewhere(
                 monkeypatch.setattr(core, "step", lambda: 1 / 0)
                 release_soon(decoders[CPU])
         assert found == {index: expected() for index in range(num_answers)}
-        assert engine.replicas.moves == {(CPU, AMX, "failed"): num_answers}
+        assert engine.replicas.moves.counts == {(CPU, AMX, "failed"): num_answers}
         assert (await read(engine, asked()))[1].units == {AMX: LENGTH}
         assert engine.replicas.all[0].refusal(0).startswith("'cpu' is lost: the engine's bookkeeping failed")
 
@@ -416,7 +416,7 @@ async def test_one_unit_reads_the_prompt_and_another_goes_on() -> None:
         assert [each.unit for each in usage.placements] == [CPU, AMX]
         assert usage.units[CPU] < 100 < usage.units[AMX]
         assert usage.placements[0].reason.startswith("'cpu' reads the prompt and 'amx' goes on")
-        assert engine.replicas.moves == {(CPU, AMX, "prompt read"): 1}
+        assert engine.replicas.moves.counts == {(CPU, AMX, "prompt read"): 1}
 
 
 async def test_answers_leave_a_unit_that_has_slowed_down() -> None:
@@ -457,7 +457,7 @@ async def test_unloading_lets_moved_answers_end(monkeypatch: pytest.MonkeyPatch)
                 release_soon(decoders[CPU])
 
         answer = asyncio.ensure_future(read(engine, asked(unit=CPU), move))
-        while not engine.replicas.moves:
+        while not engine.replicas.moves.counts:
             await asyncio.sleep(0.001)
         engine.refuse()
         await asyncio.sleep(0.01)

@@ -1,0 +1,112 @@
+"""Which replicas of a model may take an answer now, and which of them is to: the router, asked with what is known."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from triune.core.clock import Clock
+from triune.core.preference import UnitPreference
+from triune.core.threads import in_thread
+from triune.engine.job import Job
+from triune.engine.replicas.replica import Replica
+from triune.engine.replicas.router import Asked, Choice, choose
+
+_INLINE_TOKENS: Final = 1024
+"""Prompts up to this length are looked up in the prefix caches on the event loop's thread, within 1 ms."""
+
+_FIRST_EXPECTED: Final = 128
+"""The tokens that an answer is expected to have before any has ended."""
+
+_WEIGHT: Final = 0.1
+"""What the length of an answer counts for against the mean of those before it."""
+
+
+class Candidates:
+    """Used on the event loop's thread."""
+
+    def __init__(self, replicas: Sequence[Replica], clock: Clock, preference: UnitPreference | None) -> None:
+        """Args:
+        replicas: all replicas of the model, at least one.
+        clock: the clock of the steps.
+        preference: leaves out units by the power mode and their heat; None leaves out none.
+        """
+        self._all = replicas
+        self._clock = clock
+        self._preference = preference
+        self._expected = float(_FIRST_EXPECTED)
+
+    def usable(self) -> list[Replica]:
+        """The replicas that a new answer may go to, at least one.
+
+        A unit that failed, hangs or is drained is left out; then emulated ones, those that the power mode leaves out,
+        and hot ones, as far as others are left.
+        """
+        now_ns = self._clock.now_ns()
+        able = [each for each in self._all if not each.refusal(now_ns)]
+        if not able:
+            able = [each for each in self._all if each.thread.failure is None and not each.stalled] or [*self._all]
+        able = [each for each in able if not each.is_emulated] or able
+        if self._preference is None or len(able) == 1:
+            return able
+        units = self._preference.units({each.placement.unit for each in able}, None)
+        return [each for each in able if each.placement.unit in units]
+
+    def able_beside(self, source: Replica) -> list[Replica]:
+        """The replicas that can go on with an answer of another one, which failed; perhaps none."""
+        now_ns = self._clock.now_ns()
+        return [each for each in self.usable() if each is not source and not each.refusal(now_ns)]
+
+    async def choose(self, job: Job, num_answers: int) -> Choice:
+        """Which replica is to take a job that has not begun; `Choice.place` is its place among all.
+
+        Args:
+            job: the job.
+            num_answers: the answers to its prompt.
+        """
+        cached = await self._cached(job)
+        num_tokens = 0 if job.state is not None else len(job.prompt)
+        asked = Asked(num_tokens, num_answers, self.expected_of(job))
+        # What follows sees all that were placed before.
+        return self._choice(self.usable(), asked, cached, can_part=num_answers == 1)
+
+    def best(self, among: Sequence[Replica], asked: Asked, *, without: Job | None = None) -> Replica:
+        """The replica among these that is expected to end an answer first.
+
+        Args:
+            among: at least one replica.
+            asked: what is to be computed.
+            without: a job that does not count as one that a replica has; None if all count.
+        """
+        return self._all[self._choice(among, asked, {}, without=without).place]
+
+    def expected_of(self, job: Job) -> int:
+        """How many tokens an answer is expected to have: the mean of those that ended, if it may have so many."""
+        return max(1, min(job.ending.max_tokens, round(self._expected)))
+
+    def record_length(self, num_tokens: int) -> None:
+        """Count an answer that ended with so many tokens."""
+        self._expected += _WEIGHT * (num_tokens - self._expected)
+
+    def _choice(
+        self,
+        among: Sequence[Replica],
+        asked: Asked,
+        cached: Mapping[Replica, int],
+        *,
+        can_part: bool = False,
+        without: Job | None = None,
+    ) -> Choice:
+        jobs = (without,) if without is not None else ()
+        outlooks = [each.outlook(cached.get(each, 0), jobs) for each in among]
+        choice = choose(outlooks, asked, can_part=can_part)
+        place, then = (self._all.index(among[each]) for each in (choice.place, choice.then))
+        return Choice(place, then, choice.reason)
+
+    async def _cached(self, job: Job) -> Mapping[Replica, int]:
+        """How many tokens of a prompt each replica has in its prefix cache."""
+        if job.state is not None or job.salt:
+            return {}
+
+        def find() -> dict[Replica, int]:
+            return {each: each.num_cached(job.prompt, job.adapter) for each in self._all}
+
+        return find() if len(job.prompt) <= _INLINE_TOKENS else await in_thread(find)

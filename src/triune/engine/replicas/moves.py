@@ -1,0 +1,172 @@
+"""Answers that go on with another replica: with their keys and values, or from their tokens if their replica failed."""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from triune.core.errors import TriuneError, UnavailableError
+from triune.core.units import Unit
+from triune.engine.job import Job
+from triune.engine.moving.state import KeysAndValues, SequenceState
+from triune.engine.replicas.candidates import Candidates
+from triune.engine.replicas.replica import Left, Replica
+from triune.engine.replicas.router import Asked
+
+_log = logging.getLogger(__name__)
+
+
+class Moves:
+    """Used on the event loop's thread.
+
+    Attributes:
+        counts: how many answers were moved, by the unit that they left, the one that they went to, and why: "asked",
+            "prompt read", "hot", "slow", "drained" or "failed".
+    """
+
+    def __init__(self, name: str, where: dict[Job, Replica], candidates: Candidates) -> None:
+        """Args:
+        name: the model's name.
+        where: the replica that computes each job; a move changes it.
+        candidates: say which replica goes on with an answer whose replica failed.
+        """
+        self.counts: dict[tuple[Unit, Unit, str], int] = {}
+        self._name = name
+        self._where = where
+        self._candidates = candidates
+        self._tasks: dict[Job, asyncio.Task[None]] = {}
+
+    def begin(self, job: Job, target: Replica, word: str, why: str) -> None:
+        """Move a job in a task of its own, unless it is being moved. If that fails, the job stays where it is.
+
+        Arguments as of `move`.
+        """
+        if job in self._tasks:
+            return
+
+        async def move() -> None:
+            source = self._where.get(job)
+            try:
+                await self.move(job, target, word, why)
+            except UnavailableError:
+                # It ended first.
+                pass
+            except Exception as error:  # noqa: BLE001 - it stays where it is
+                left = source.jobs.get(job) if source is not None else None
+                if left is not None:
+                    left.is_stuck = True
+                shown = error if isinstance(error, TriuneError) else f"{type(error).__name__}: {error}"
+                _log.warning("model '%s': an answer stays on its unit: %s", self._name, shown)
+            finally:
+                del self._tasks[job]
+
+        self._tasks[job] = asyncio.ensure_future(move())
+
+    async def move(self, job: Job, target: Replica, word: str, why: str) -> None:
+        """Have another replica go on with a job; nothing happens if it computes it already.
+
+        Args:
+            job: the job.
+            target: the other replica.
+            word: why, as `counts` has it.
+            why: why, for the answer's report.
+
+        Raises:
+            UnavailableError: the job has ended.
+            TriuneError: its keys and values cannot be copied; the job goes on where it is.
+        """
+        source = self._where.get(job)
+        if source is None:
+            raise UnavailableError("the answer has ended")
+        if source is target:
+            return
+        state = await source.thread.export(job, form=target.core.cache_form)
+        if job.is_cancelled or self._where.get(job) is not source:
+            return
+        job.state, job.before = state, job.sequence or job.before
+        self._count(source, target, word)
+        reason = f"moved from '{source.placement.unit.value}' after {len(state.answer)} tokens: {why}"
+        self._go_on(job, job, source, target, reason)
+
+    def retried(self, job: Job, num_tokens: int, why: str) -> Job | None:
+        """A job in the place of one whose replica failed, which another replica computes from its tokens, once.
+
+        Args:
+            job: the job, which has ended there, or whose step hangs.
+            num_tokens: the tokens of its answer that the client has or will have.
+            why: what failed.
+
+        Returns:
+            None if it was retried before, no other replica can take it, or the failure took a token along.
+        """
+        source = self._where.get(job)
+        if source is None or job.is_retried:
+            return None
+        targets = self._candidates.able_beside(source)
+        if not targets:
+            return None
+        state = job.state
+        if state is not None:
+            state = replace(state, cached=KeysAndValues())
+        elif job.sequence is not None:
+            if job.sequence.num_answered != num_tokens:
+                return None
+            state = _state_of(job, num_tokens)
+        other = Job(
+            job.prompt,
+            job.sampling,
+            job.ending,
+            job.priority,
+            job.index,
+            job.matcher.fork() if job.matcher is not None else None,
+            job.adapter,
+            salt=job.salt,
+            state=state,
+            before=job.sequence or job.before,
+            followers=job.followers,
+            is_retried=True,
+            placements=job.placements,
+        )
+        job.followers = ()
+        left = source.jobs.get(job)
+        target = self._candidates.best(targets, Asked(len(job.prompt), 1, left.num_tokens if left else 1))
+        self._count(source, target, "failed")
+        reason = f"begun again after {num_tokens} tokens, since the unit '{source.placement.unit.value}' failed: {why}"
+        self._go_on(job, other, source, target, reason)
+        # A step that hangs may end at some time.
+        job.is_cancelled = True
+        source.thread.cancel(job)
+        return other
+
+    def _go_on(self, job: Job, other: Job, source: Replica, target: Replica, why: str) -> None:
+        """Hand what goes on of `job`, as `other`, from one replica to another."""
+        followers = other.followers
+        for each, following in ((job, other), *((each, each) for each in followers)):
+            left = source.forget(each) or Left(0, 1)
+            if following is not each or each.state is None:
+                # It is computed from its tokens.
+                left.num_prompt_tokens = len(each.prompt)
+            self._where.pop(each, None)
+            self._where[following] = target
+            target.add(following, left)
+            following.placements.append(replace(target.placement, reason=why))
+        target.thread.add(other)
+
+    def _count(self, source: Replica, target: Replica, word: str) -> None:
+        key = (source.placement.unit, target.placement.unit, word)
+        self.counts[key] = self.counts.get(key, 0) + 1
+
+
+def _state_of(job: Job, num_tokens: int) -> SequenceState:
+    """A job's state from its tokens, without keys and values."""
+    sequence = job.sequence
+    assert sequence is not None
+    begin = len(job.prompt)
+    return SequenceState(
+        job.prompt,
+        sequence.tokens[begin : begin + num_tokens],
+        job.sampling,
+        sequence.sampling.random_state,
+        job.ending,
+        job.priority,
+        job.adapter,
+    )
