@@ -1,6 +1,6 @@
 """A model's share of hardware, by which it takes turns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from triune.arbiter.pool import PATIENCE_NS, Pool, Running, Turn
 from triune.core.units import Unit
@@ -75,9 +75,7 @@ class Share:
             pool.pass_time(now_ns)
             woken = pool.grant(now_ns)
             turn = self._start(unit, expected_ns, now_ns)
-        for share in woken:
-            if share is not self:
-                share._wake()
+        self._wake_others(woken)
         return turn
 
     def _start(self, unit: Unit, expected_ns: float, now_ns: int) -> Turn | None:
@@ -137,9 +135,8 @@ class Share:
                 pool.running.remove(running)
                 if next_ns is not None and self._since_ns is None and self._granted is None:
                     self._wait(next_ns, now_ns)
-                woken = [each for each in pool.grant(now_ns) if each is not self]
-        for share in woken:
-            share._wake()
+                woken = pool.grant(now_ns)
+        self._wake_others(woken)
 
     def withdraw(self) -> None:
         """Wait no more, and give back a turn in which no batch was started."""
@@ -156,8 +153,7 @@ class Share:
                 woken = pool.grant(now_ns)
             elif self._since_ns is not None:
                 self._end_wait(now_ns)
-        for share in woken:
-            share._wake()
+        self._wake_others(woken)
 
     def close(self) -> None:
         """Leave the pool. No turn may be running."""
@@ -170,6 +166,12 @@ class Share:
         self._end_wait(now_ns)
         self._granted = Running(self, None, is_beside, now_ns, self.asked_ns)
         self._pool.running.append(self._granted)
+
+    def _wake_others(self, woken: "Iterable[Share]") -> None:
+        """Wake models whose turn has come. The caller does not own the pool's lock, since a model may ask at once."""
+        for share in woken:
+            if share is not self:
+                share._wake()
 
     def _use_turn(self, unit: Unit, running: Running | None) -> Running:
         granted, self._granted = self._granted, None
