@@ -2,24 +2,14 @@
 `TextModel`.
 """
 
-import contextlib
-import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from triune.config.limits import RunLimit
 from triune.config.policy import QueueLimits
 from triune.core.clock import Clock
-from triune.core.errors import (
-    InternalError,
-    PayloadTooLargeError,
-    TriuneError,
-    UnavailableError,
-    UnsupportedError,
-)
-from triune.core.fair_slots import FairSlots
+from triune.core.errors import TriuneError
 from triune.core.power import Power
 from triune.core.statistics import ModelStatistics
 from triune.core.threads import in_thread, in_thread_or_here
@@ -28,30 +18,15 @@ from triune.engine.admission import Admission, Ticket
 from triune.engine.counters import EngineCounters, EngineState
 from triune.engine.generation import Delta, Generation, Placement
 from triune.engine.group import Group, resume_group, start_group
-from triune.engine.job import Job, Output, StepTimes
+from triune.engine.in_flight import InFlight
 from triune.engine.moving.transfers import Movable, Transfers
 from triune.engine.moving.wire import MovedAnswer
 from triune.engine.replicas.replica import Replica
-from triune.engine.replicas.replicas import Replicas
 from triune.engine.structured.compiler import Grammar
 from triune.engine.text.side import TextSide
-
-_T = TypeVar("_T")
-
-_log = logging.getLogger(__name__)
+from triune.engine.text.work import TextWork
 
 _DEFAULT_LIMITS: Final = QueueLimits()
-
-_INLINE_CHARACTERS: Final = 256
-"""Texts up to this length are tokenized on the event loop's thread, which takes less than 0.1 ms, if the tokenizer is
-quick on every short text.
-"""
-
-_LONG_CHARACTERS: Final = 100_000
-"""Not all threads tokenize longer texts at the same time."""
-
-_MAX_THREADS: Final = 4
-"""The most threads that tokenize and render templates at the same time."""
 
 
 class Engine:
@@ -94,19 +69,15 @@ class Engine:
         """
         self.counters = EngineCounters()
         self._text = text
-        self._clock = clock
         self._name = name
         self._close_decoder = close_decoder
         statistics = statistics or ModelStatistics()
         max_running = sum(each.max_answers for each in replicas)
         self._admission = Admission(name, clock, statistics, max_running, limits)
-        self._slots = FairSlots(_MAX_THREADS)
-        self._large_slots = FairSlots(max(1, _MAX_THREADS - 1))
-        self._longest_token = max(map(len, text.token_bytes), default=1)
-        self._groups: dict[Job, Group] = {}
-        self.replicas = Replicas(replicas, self._receive, clock, name, statistics, power)
+        self._text_work = TextWork(name, text)
+        self._in_flight = InFlight(name, replicas, clock, self._admission, self.counters, run_limit_seconds, power)
+        self.replicas = self._in_flight.replicas
         self._transfers = Transfers(name, movable, self.replicas)
-        self._run_limit = RunLimit(clock, run_limit_seconds, self._running_step, self._give_up)
 
     @property
     def statistics(self) -> ModelStatistics:
@@ -158,34 +129,17 @@ class Engine:
         variables: Mapping[str, Any] | None = None,
     ) -> str:
         """See `TextModel`."""
-        template = self._text.chat_template
-        if template is None:
-            raise UnsupportedError(
-                f"model '{self._name}' has no chat template, so that it cannot read a conversation; send a prompt"
-            )
-        render = partial(
-            template.render, messages, tools=tools, add_generation_prompt=add_generation_prompt, **(variables or {})
+        return await self._text_work.render(
+            messages, tools, variables or {}, add_generation_prompt=add_generation_prompt
         )
-        return await self._in_thread(render, sum(len(each.get("content") or "") for each in messages))
 
     async def tokenize(self, text: str, *, is_templated: bool = False) -> list[int]:
         """See `TextModel`."""
-        # A token is at most so long, so a text that is longer than the context has more tokens, too.
-        longest = self.context_tokens * self._longest_token
-        if len(text) > longest:
-            raise PayloadTooLargeError(
-                f"the text has {len(text)} characters; the context of {self.context_tokens} tokens holds at most "
-                f"{longest}: shorten it"
-            )
-        encode = partial(self._text.tokenizer.encode, text, add_special_tokens=not is_templated)
-        is_inline = len(text) <= _INLINE_CHARACTERS and self._text.tokenizer.is_quick
-        return encode() if is_inline else await self._in_thread(encode, len(text))
+        return await self._text_work.tokenize(text, self.context_tokens, is_templated=is_templated)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         """See `TextModel`."""
-        decode = partial(self._text.tokenizer.decode, tokens, skip_special_tokens=False)
-        is_inline = len(tokens) <= _INLINE_CHARACTERS and self._text.tokenizer.is_quick
-        return decode() if is_inline else await self._in_thread(decode, len(tokens))
+        return await self._text_work.detokenize(tokens)
 
     def generate(self, request: Generation) -> AsyncGenerator[Delta]:
         """See `TextModel`."""
@@ -223,7 +177,9 @@ class Engine:
             failure = error
             raise
         finally:
-            self._cancel_rest(group)
+            if group is not None:
+                self._transfers.remove(group)
+                self._in_flight.remove(group)
             self._admission.leave(ticket)
             if group is not None and group.is_done:
                 usages = [answer.usage for answer in group.answers]
@@ -246,22 +202,13 @@ class Engine:
         """Refuse waiting and new requests, let those that have begun finish, and free everything."""
         self.refuse()
         await self.drain()
-        self._run_limit.close()
-        self.replicas.stop()
+        self._in_flight.close()
         await in_thread_or_here(self._free)
 
     def _free(self) -> None:
         self.replicas.join()
         self._text.constraints.close()
         self._close_decoder()
-
-    async def _in_thread(self, work: Callable[[], _T], num_characters: int) -> _T:
-        """Call `work`, which reads so many characters or tokens, in a thread. Short ones do not wait for long ones."""
-        async with contextlib.AsyncExitStack() as slots:
-            if num_characters > _LONG_CHARACTERS:
-                await slots.enter_async_context(self._large_slots.slot(num_characters))
-            await slots.enter_async_context(self._slots.slot(num_characters))
-            return await in_thread(work)
 
     async def _begun(self, request: Generation, ticket: Ticket) -> Group:
         """Hand a request to the thread."""
@@ -289,7 +236,7 @@ class Engine:
         grammar = await self._grammar(moved.request)
         text = self._text
         resume = partial(resume_group, moved, text.token_bytes, ticket, drops_space=text.drops_space, grammar=grammar)
-        group = await self._in_thread(resume, len(moved.state.prompt) + len(moved.state.answer))
+        group = await self._text_work.in_thread(resume, len(moved.state.prompt) + len(moved.state.answer))
         return await self._start(group)
 
     async def _grammar(self, request: Generation) -> Grammar | None:
@@ -302,99 +249,5 @@ class Engine:
         choice = await self.replicas.choose(jobs[0], len(jobs), group.request.unit)
         self._admission.require_open()
         self._transfers.add(group)
-        for job in jobs:
-            self._groups[job] = group
-        self._run_limit.watch()
-        self.replicas.add(jobs, choice)
+        self._in_flight.add(group, choice)
         return group
-
-    def _running_step(self) -> Iterator[tuple[Replica, int]]:
-        """The steps that run and when they began; between steps, one that begins now, if any request is under way."""
-        for each in self.replicas.all:
-            if each.jobs and not each.stalled:
-                began_ns = each.thread.step_began_ns
-                yield each, self._clock.now_ns() if began_ns is None else began_ns
-
-    def _give_up(self, replica: Replica) -> None:
-        """Give up a step that exceeds its time limit. No library can interrupt it. Other units compute its answers, as
-        far as there are others; else their requests fail.
-        """
-        where = f" on '{replica.placement.unit.value}'" if len(self.replicas.all) > 1 else ""
-        why = f"a step of model '{self._name}'{where} did not end within {self._run_limit.seconds:g} s"
-        replica.stalled = f"{why}, and runs on; try again later, or load the model again"
-        if all(each.stalled for each in self.replicas.all):
-            self._admission.stalled = replica.stalled
-        error = UnavailableError(
-            f"{why}, and its answers were given up; allow it more by --run-timeout-secs, or by the model's parameter "
-            "'run_timeout_secs'"
-        )
-        _log.error("%s", error)
-        for job in list(replica.jobs):
-            # Those that follow another one go on with it.
-            if job in replica.jobs and not self._retry(job, str(error)):
-                self._groups[job].fail(error)
-
-    def _retry(self, job: Job, why: str) -> bool:
-        """Have another unit compute a job whose unit failed. Returns whether one does."""
-        group = self._groups.get(job)
-        if group is None:
-            return False
-        answer = group.answers[job.index]
-        other = self.replicas.moves.retried(job, answer.num_tokens, why)
-        if other is None:
-            return False
-        del self._groups[job]
-        self._groups[other] = group
-        answer.job = other
-        self._run_limit.watch()
-        return True
-
-    def _cancel_rest(self, group: Group | None) -> None:
-        """Forget the answers of a request, and cancel those that are not finished."""
-        if group is None:
-            return
-        self._transfers.remove(group)
-        for answer in group.answers:
-            del self._groups[answer.job]
-            if answer.finish_reason is None:
-                self.replicas.cancel(answer.job)
-            self.replicas.forget(answer.job, answer.num_tokens)
-
-    def _receive(self, replica: Replica, outputs: list[Output], times: StepTimes) -> None:
-        """Pass the outputs of a unit's step on to their requests. Its thread goes on meanwhile."""
-        self._admission.stalled = ""
-        self.replicas.count(replica, outputs, times)
-        unit = replica.placement.unit
-        for output in outputs:
-            # A request that was cancelled is unknown here.
-            group = self._groups.get(output.job)
-            if group is None or (output.can_retry and self._retry(output.job, str(output.error))):
-                continue
-            try:
-                self._pass_on(group, output, times.ended_ns, unit)
-            except Exception as error:  # noqa: BLE001 - a defect fails this request, and no other
-                _log.exception("model '%s': a token could not be passed on", self._name)
-                group.fail(InternalError(f"a token could not be passed on: {type(error).__name__}: {error}"))
-        if times.num_sequences:
-            self._admission.record_step(times.num_sequences, times.ended_ns - times.started_ns, unit)
-
-    def _pass_on(self, group: Group, output: Output, now_ns: int, unit: Unit) -> None:
-        answer = group.answers[output.job.index]
-        # The thread may have computed one more token before it heard of a stop text.
-        if answer.finish_reason is not None:
-            return
-        self._admission.begin(group.ticket)
-        if output.sample is None:
-            group.fail(output.error or InternalError("the engine ended an answer without saying why"))
-            return
-        seconds = (now_ns - answer.last_ns) / 1e9
-        if answer.num_tokens:
-            self.counters.count_next(seconds)
-        else:
-            num_cached = output.job.sequence.num_cached_tokens if output.job.sequence is not None else 0
-            self.counters.count_first(seconds, len(output.job.prompt), num_cached)
-        answer.units[unit] = answer.units.get(unit, 0) + 1
-        answer.add(output.sample, output.finish_reason, now_ns)
-        if answer.finish_reason is not None and output.finish_reason is None:
-            self.replicas.cancel(answer.job)
-        group.tell()
