@@ -226,9 +226,14 @@ async def test_a_step_that_fails_ends_its_answers_and_the_next_request_is_answer
 async def test_a_client_that_leaves_frees_its_blocks() -> None:
     decoder = ScriptedDecoder(SCRIPT)
     async with scripted_engine(decoder) as engine:
+        decoder.gate.clear()
         other = asyncio.ensure_future(text_of(engine, asked("ab", 100)))
         stream = engine.generate(asked("abc", 200, num_answers=2))
-        await anext(stream)
+        first = asyncio.ensure_future(anext(stream))
+        while len(engine.replicas.all[0].jobs) < 3:
+            await asyncio.sleep(0.001)
+        decoder.gate.set()
+        await first
         decoder.gate.clear()
         num_steps = len(decoder.steps)
         await stream.aclose()
