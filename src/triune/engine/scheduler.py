@@ -1,21 +1,21 @@
-"""Decides which tokens the next step computes, and which sequence holds which KV blocks.
+"""Decides which tokens the next step computes.
 
 A step holds one token of each sequence that decodes, then pieces of prompts, up to a number of tokens in all: so a long
-prompt does not keep the answers of others waiting. Among equals the more urgent comes first: priority improves with
-waiting. Where blocks run out, the least urgent sequence gives up its own, and computes its tokens again later.
+prompt does not keep the answers of others waiting. Among equals the more urgent comes first; `queues` says which
+sequence holds which KV blocks.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.power import EFFECTS, Power
-from triune.engine.kv.hashes import block_hashes
 from triune.engine.kv.host import HostTier
 from triune.engine.kv.pool import KVBlockPool
 from triune.engine.plan import Piece, Plan
+from triune.engine.queues import Queues
 from triune.engine.sampling.sampler import FAILED, Sample
 from triune.engine.sequence import FinishReason, Sequence
 
@@ -38,11 +38,7 @@ class SchedulerLimits:
 
 
 class Scheduler:
-    """Plans steps over the sequences that it was given. Used from one thread.
-
-    Attributes:
-        num_preempted: how often a sequence gave up its blocks to others.
-    """
+    """Plans steps over the sequences that it was given. Used from one thread."""
 
     def __init__(
         self,
@@ -61,25 +57,27 @@ class Scheduler:
         power: the server's power mode, which may lower `step_tokens`; None for full power.
         host: keeps what preempted sequences have in their blocks; None loses it, so that it is computed again.
         """
-        self._host = host
-        self.num_preempted = 0
         self._power = power
         self._pool = pool
         self._block_size = block_size
         self._clock = clock
         self._limits = limits
-        self._waiting: list[Sequence] = []
-        self._running: list[Sequence] = []
+        self._queues = Queues(pool, block_size, limits.ageing_seconds, host)
 
     @property
     def num_waiting(self) -> int:
         """Sequences without blocks."""
-        return len(self._waiting)
+        return len(self._queues.waiting)
 
     @property
     def num_running(self) -> int:
         """Sequences with blocks."""
-        return len(self._running)
+        return len(self._queues.running)
+
+    @property
+    def num_preempted(self) -> int:
+        """How often a sequence gave up its blocks to others."""
+        return self._queues.num_preempted
 
     @property
     def _step_tokens(self) -> int:
@@ -109,13 +107,13 @@ class Scheduler:
                 f"the prompt has {num_prompt} tokens and max_tokens is {sequence.ending.max_tokens}; the cache of "
                 f"{num_blocks} blocks holds {num_blocks * self._block_size} tokens: allow it more memory"
             )
-        self._waiting.append(sequence)
+        self._queues.waiting.append(sequence)
 
     def cancel(self, sequence: Sequence, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """End a sequence now. Its blocks are free at once; does nothing if it has ended."""
         if sequence.finish_reason is None:
             sequence.finish_reason = reason
-        self._remove(sequence)
+        self._queues.remove(sequence)
 
     def schedule(self) -> Plan:
         """Plan the next step. The plan is empty if no sequence can be computed on.
@@ -146,27 +144,29 @@ class Scheduler:
         """A step. Keys of `running` are the ids of sequences that are being computed, each with its piece and with the
         row of the token that this gives.
         """
-        now_ns, budget = self._clock.now_ns(), self._step_tokens
+        queues, now_ns, budget = self._queues, self._clock.now_ns(), self._step_tokens
         pieces: list[Piece] = []
         planned: set[int] = set()
-        going = [_piece(each, *running.get(id(each), (None, None))) for each in self._by_urgency(self._running, now_ns)]
+        going = [
+            _piece(each, *running.get(id(each), (None, None))) for each in queues.by_urgency(queues.running, now_ns)
+        ]
         for piece in sorted((each for each in going if each is not None), key=lambda each: each.num_tokens > 1):
             sequence, count = piece.sequence, min(budget, piece.num_tokens)
-            if budget == 0 or sequence not in self._running:
+            if budget == 0 or sequence not in queues.running:
                 continue
             if running and not sequence.table.grow(piece.begin + count):
                 return None
-            if not self._make_room(sequence, piece.begin + count, planned, now_ns):
+            if not queues.make_room(sequence, piece.begin + count, planned, now_ns):
                 continue
             pieces.append(piece.first(count))
             planned.add(id(sequence))
             budget -= count
-        for sequence in self._by_urgency(self._waiting, now_ns):
-            if budget == 0 or len(self._running) >= self._limits.sequences:
+        for sequence in queues.by_urgency(queues.waiting, now_ns):
+            if budget == 0 or len(queues.running) >= self._limits.sequences:
                 break
             if sequence.num_awaited:
                 continue
-            count = self._begin(sequence, budget, now_ns)
+            count = queues.begin(sequence, budget, now_ns)
             if not count:
                 # Do not plan those that wait behind it: with fewer tokens they might always find room, and overtake it
                 # for ever.
@@ -235,96 +235,14 @@ class Scheduler:
                 if piece.drafts:
                     sequence.table.truncate(num_written)
             if sequence.finish_reason is not None:
-                self._remove(sequence)
+                self._queues.remove(sequence)
                 ended.append(sequence)
         return ended
 
     def check(self) -> None:
         """Verify the laws of the pool and of the queues. Raises an InternalError that names the broken one."""
         self._pool.check()
-        if self._host is not None:
-            self._host.check(self._waiting)
-        if any(sequence.table.blocks for sequence in self._waiting):
-            raise InternalError("a waiting sequence holds KV blocks")
-        if len({id(each) for each in (*self._waiting, *self._running)}) != self.num_waiting + self.num_running:
-            raise InternalError("a sequence is in two queues")
-        held = {block for sequence in self._running for block in sequence.table.blocks}
-        if len(held) != self._pool.num_used:
-            raise InternalError(f"{self._pool.num_used} KV blocks are used, and running sequences hold {len(held)}")
-
-    def _by_urgency(self, sequences: Iterable[Sequence], now_ns: int) -> list[Sequence]:
-        """Sort by priority, less one level for each `ageing_seconds` since the arrival, then by arrival."""
-        ageing_ns = int(self._limits.ageing_seconds * 1e9)
-
-        def urgency(sequence: Sequence) -> tuple[int, int]:
-            return sequence.priority - (now_ns - sequence.arrived_ns) // ageing_ns, sequence.arrived_ns
-
-        return sorted(sequences, key=urgency)
-
-    def _begin(self, sequence: Sequence, budget: int, now_ns: int) -> int:
-        """Give a waiting sequence the blocks that the prefix cache has for it, and new ones for its first piece.
-
-        Returns:
-            the number of tokens of the piece; 0 if there are not enough blocks, so that the sequence goes on waiting.
-        """
-        table = sequence.table
-        # The last token is computed in any case, since its logits choose the next one. A sequence that waits for blocks
-        # is asked for in each step: hash its tokens once.
-        if len(sequence.hashes) != (len(sequence.tokens) - 1) // self._block_size:
-            sequence.hashes = block_hashes(sequence.tokens[:-1], self._block_size, sequence.salt)
-        num_cached = table.share(sequence.hashes)
-        num_known = num_cached if self._host is None else max(num_cached, self._host.num_tokens(sequence))
-        count = min(budget, len(sequence.tokens) - num_known)
-        # One block more for each running sequence, so that a new one does not cause a preemption at once.
-        if table.num_missing(num_known + count) + len(self._running) > self._pool.num_available and self._running:
-            table.free()
-            return 0
-        if not table.grow(num_known + count):
-            table.free()
-            return 0
-        if self._host is not None:
-            if num_known > num_cached:
-                self._host.give(sequence)
-            self._host.forget(sequence)
-        if sequence.started_ns is None:
-            sequence.started_ns = now_ns
-            sequence.num_cached_tokens = min(num_cached, len(sequence.prompt))
-        self._waiting.remove(sequence)
-        self._running.append(sequence)
-        return count
-
-    def _make_room(self, sequence: Sequence, num_tokens: int, planned: set[int], now_ns: int) -> bool:
-        """Allocate blocks for a running sequence; if there are not enough, preempt less urgent ones, else itself.
-
-        Sequences that are part of the plan already keep their blocks.
-        """
-        while not sequence.table.grow(num_tokens):
-            others = [each for each in self._by_urgency(self._running, now_ns) if id(each) not in planned]
-            victim = others[-1]
-            self._preempt(victim)
-            if victim is sequence:
-                return False
-        return True
-
-    def _preempt(self, sequence: Sequence) -> None:
-        """Take a sequence's blocks. It waits, and computes its tokens again, unless they are in the cache or were moved
-        out of it.
-        """
-        if self._host is not None:
-            self._host.take(sequence)
-        sequence.table.free()
-        sequence.num_preemptions += 1
-        self.num_preempted += 1
-        self._running.remove(sequence)
-        self._waiting.append(sequence)
-
-    def _remove(self, sequence: Sequence) -> None:
-        for queue in (self._waiting, self._running):
-            if sequence in queue:
-                queue.remove(sequence)
-        if self._host is not None:
-            self._host.forget(sequence)
-        sequence.table.free()
+        self._queues.check()
 
 
 def _piece(sequence: Sequence, running: Piece | None, row: int | None) -> Piece | None:

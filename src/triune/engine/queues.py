@@ -1,0 +1,125 @@
+"""Which sequences wait, and which hold KV blocks, by urgency.
+
+A sequence's priority improves with waiting. Where blocks run out, the least urgent sequence gives up its own, and
+computes its tokens again later.
+"""
+
+from collections.abc import Iterable
+
+from triune.core.errors import InternalError
+from triune.engine.kv.hashes import block_hashes
+from triune.engine.kv.host import HostTier
+from triune.engine.kv.pool import KVBlockPool
+from triune.engine.sequence import Sequence
+
+
+class Queues:
+    """Gives KV blocks to sequences, and takes them back. Used from one thread.
+
+    Attributes:
+        waiting: the sequences without blocks.
+        running: the sequences with blocks.
+        num_preempted: how often a sequence gave up its blocks to others.
+    """
+
+    def __init__(self, pool: KVBlockPool, block_size: int, ageing_seconds: float, host: HostTier | None) -> None:
+        """Args:
+        pool: the blocks.
+        block_size: tokens in a block.
+        ageing_seconds: a waiting sequence gains one level of priority each time it has waited this long.
+        host: keeps what preempted sequences have in their blocks; None loses it, so that it is computed again.
+        """
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self.num_preempted = 0
+        self._pool = pool
+        self._block_size = block_size
+        self._ageing_seconds = ageing_seconds
+        self._host = host
+
+    def by_urgency(self, sequences: Iterable[Sequence], now_ns: int) -> list[Sequence]:
+        """Sort by priority, less one level for each `ageing_seconds` since the arrival, then by arrival."""
+        ageing_ns = int(self._ageing_seconds * 1e9)
+
+        def urgency(sequence: Sequence) -> tuple[int, int]:
+            return sequence.priority - (now_ns - sequence.arrived_ns) // ageing_ns, sequence.arrived_ns
+
+        return sorted(sequences, key=urgency)
+
+    def begin(self, sequence: Sequence, budget: int, now_ns: int) -> int:
+        """Give a waiting sequence the blocks that the prefix cache has for it, and new ones for its first piece.
+
+        Returns:
+            the number of tokens of the piece; 0 if there are not enough blocks, so that the sequence goes on waiting.
+        """
+        table = sequence.table
+        # The last token is computed in any case, since its logits choose the next one. A sequence that waits for blocks
+        # is asked for in each step: hash its tokens once.
+        if len(sequence.hashes) != (len(sequence.tokens) - 1) // self._block_size:
+            sequence.hashes = block_hashes(sequence.tokens[:-1], self._block_size, sequence.salt)
+        num_cached = table.share(sequence.hashes)
+        num_known = num_cached if self._host is None else max(num_cached, self._host.num_tokens(sequence))
+        count = min(budget, len(sequence.tokens) - num_known)
+        # One block more for each running sequence, so that a new one does not cause a preemption at once.
+        if table.num_missing(num_known + count) + len(self.running) > self._pool.num_available and self.running:
+            table.free()
+            return 0
+        if not table.grow(num_known + count):
+            table.free()
+            return 0
+        if self._host is not None:
+            if num_known > num_cached:
+                self._host.give(sequence)
+            self._host.forget(sequence)
+        if sequence.started_ns is None:
+            sequence.started_ns = now_ns
+            sequence.num_cached_tokens = min(num_cached, len(sequence.prompt))
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        return count
+
+    def make_room(self, sequence: Sequence, num_tokens: int, planned: set[int], now_ns: int) -> bool:
+        """Allocate blocks for a running sequence; if there are not enough, preempt less urgent ones, else itself.
+
+        Sequences that are part of the plan already keep their blocks.
+        """
+        while not sequence.table.grow(num_tokens):
+            others = [each for each in self.by_urgency(self.running, now_ns) if id(each) not in planned]
+            victim = others[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take a sequence's blocks. It waits, and computes its tokens again, unless they are in the cache or were moved
+        out of it.
+        """
+        if self._host is not None:
+            self._host.take(sequence)
+        sequence.table.free()
+        sequence.num_preemptions += 1
+        self.num_preempted += 1
+        self.running.remove(sequence)
+        self.waiting.append(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a sequence that has ended out of both queues. Its blocks are free at once."""
+        for queue in (self.waiting, self.running):
+            if sequence in queue:
+                queue.remove(sequence)
+        if self._host is not None:
+            self._host.forget(sequence)
+        sequence.table.free()
+
+    def check(self) -> None:
+        """Verify the laws of the queues. Raises an InternalError that names the broken one."""
+        if self._host is not None:
+            self._host.check(self.waiting)
+        if any(sequence.table.blocks for sequence in self.waiting):
+            raise InternalError("a waiting sequence holds KV blocks")
+        if len({id(each) for each in (*self.waiting, *self.running)}) != len(self.waiting) + len(self.running):
+            raise InternalError("a sequence is in two queues")
+        held = {block for sequence in self.running for block in sequence.table.blocks}
+        if len(held) != self._pool.num_used:
+            raise InternalError(f"{self._pool.num_used} KV blocks are used, and running sequences hold {len(held)}")
