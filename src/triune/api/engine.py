@@ -119,7 +119,8 @@ class Engine:
             UnsupportedError: the architecture is unknown, or a library is missing; the message names what installs it.
         """
         require_libraries()
-        from triune.backends.transformer.build import assemble_transformer, build_transformer
+        from triune.backends.transformer.assemble import assemble_transformer
+        from triune.backends.transformer.build import build_transformer
 
         self.path: Final = checkpoint_in(Path(path))
         if not self.path.exists():

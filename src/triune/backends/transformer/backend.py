@@ -76,7 +76,7 @@ class TransformerBackend(MachineBackend):
     def assemble(self, build: "TransformerBuild", models: Models) -> Servable:
         """Start the engine: see `Backend.assemble`."""
         del models
-        from triune.backends.transformer.build import assemble_transformer
+        from triune.backends.transformer.assemble import assemble_transformer
 
         accounts = self._accounts(build, build.units)
         return assemble_transformer(build, self._settings, self._clock, accounts, self._power, self._arbiter)

@@ -1,50 +1,26 @@
-"""From a checkpoint to an engine."""
+"""From a checkpoint to decoders that are compiled, with their caches; `assemble` makes the engine of them."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from triune.arbiter.arbiter import Arbiter
-from triune.arbiter.blocking import BlockingShare
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
-from triune.backends.share import share_of
 from triune.backends.transformer.adapters import read_adapters
 from triune.backends.transformer.checkpoint import DecoderFiles, open_decoder_files
 from triune.backends.transformer.draft import Draft, open_draft
 from triune.backends.transformer.trials import measure
 from triune.backends.transformer.units import Loading, UnitDecoder, load_units, warm_up_unit
 from triune.config.configure import Source
-from triune.config.limits import limits_of
-from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
-from triune.config.parameters import UNITS_PARAMETER
-from triune.config.settings import ModelSettings
 from triune.config.transformer import TransformerOptions, read_transformer_options
-from triune.core.cache import cache_folder
 from triune.core.clock import Clock
-from triune.core.decoder import DecoderExecutable
-from triune.core.energy import Account
 from triune.core.errors import InvalidArgumentError, NoMemoryError
-from triune.core.power import Power
 from triune.core.printable import printable
-from triune.core.servable import Servable
-from triune.core.threads import NoThreadError
 from triune.core.units import Unit
-from triune.core.version import VERSION
-from triune.engine.core import EngineCore
-from triune.engine.engine import Engine
-from triune.engine.generation import Placement
-from triune.engine.kv.second_tier import SecondTier
 from triune.engine.moving.transfers import Movable
-from triune.engine.replicas.replica import Replica
 from triune.engine.scheduler import SchedulerLimits
-from triune.engine.servable import TextServable
-from triune.engine.speculation.draft import DraftModel
-from triune.engine.speculation.ngram import NgramProposer
-from triune.engine.speculation.proposer import Proposer
 from triune.engine.text.side import TextSide
 from triune.engine.weights.key import weights_key
 from triune.hardware.memory import usable_memory
@@ -196,113 +172,12 @@ def build_transformer(
     )
 
 
-def assemble_transformer(
-    build: TransformerBuild,
-    settings: ModelSettings,
-    clock: Clock,
-    accounts: Mapping[Unit, Account],
-    power: Power | None = None,
-    arbiter: Arbiter | None = None,
-) -> Servable:
-    """Start the engine of a build, which then belongs to it.
-
-    Args:
-        build: the build.
-        settings: defaults for all models.
-        clock: the clock of all measurements.
-        accounts: are charged with the energy of each unit; empty where it is not metered.
-        power: the server's power mode; None for full power.
-        arbiter: gives turns to models that compete for hardware; None gives none.
-
-    Raises:
-        NoThreadError: the system cannot start a thread. The caller still owns the build then.
-    """
-    config = build.config
-    limits = limits_of(config.parameters, settings.limits)
-    statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
-    statistics.accounts = accounts
-    replicas: list[Replica] = []
-    try:
-        for each in build.decoders:
-            share = share_of(config, each.unit, clock, arbiter)
-            replicas.append(_replica(build, each, clock, accounts.get(each.unit), power, share))
-        engine = Engine(
-            replicas,
-            build.text,
-            clock,
-            name=config.name,
-            statistics=statistics,
-            limits=limits.queue,
-            close_decoder=build.close_decoders,
-            run_limit_seconds=limits.run_seconds,
-            movable=build.movable,
-            power=power,
-        )
-    except NoThreadError:
-        # Those that were made have files and threads of their own.
-        for each in replicas:
-            each.core.close()
-        raise
-    return TextServable(engine, config.name, build.version)
-
-
-def _replica(
-    build: TransformerBuild,
-    each: UnitDecoder,
-    clock: Clock,
-    account: Account | None,
-    power: Power | None,
-    share: BlockingShare | None,
-) -> Replica:
-    """A replica of the model over one decoder."""
-    proposer: Proposer | None = NgramProposer() if build.options.speculation == "ngram" else None
-    if each.draft is not None:
-        proposer = DraftModel(each.draft.decoder, each.draft.context_tokens, build.limits.step_tokens)
-    tier = _second_tier(build, each.decoder)
-    decoder, limits = each.decoder, build.limits
-    core = EngineCore(
-        decoder,
-        build.vocab_size,
-        clock,
-        limits,
-        proposer,
-        tier,
-        build.adapters,
-        account,
-        power,
-        share,
-        preempted_bytes=(build.options.preempted_bytes or 0) // len(build.decoders),
-    )
-    placement = Placement(each.unit, each.runtime, decoder.precision, _reason(build, each))
-    return Replica(core, placement, each.rates, max_answers=limits.sequences, is_emulated=each.unit in build.emulated)
-
-
 def _with_adapters(adapters: Mapping[str, bytes]) -> str:
     return f", adapters {', '.join(adapters)}" if adapters else ""
 
 
 def _with_draft(draft: Draft | None) -> str:
     return f", draft model {printable(draft.name)}" if draft is not None else ""
-
-
-def _second_tier(build: TransformerBuild, decoder: DecoderExecutable) -> SecondTier | None:
-    """The files for what a cache has no room for, if the config allows any: each unit has its part of the bytes."""
-    if build.options.disk_cache_bytes is None:
-        return None
-    max_bytes = build.options.disk_cache_bytes // len(build.config.units)
-    # Keys and values depend on all of these.
-    files = {**build.source.stamp.companions(), **build.source.stamp.versions.get(build.version, {})}
-    words = [
-        VERSION,
-        decoder.cache_form,
-        decoder.precision,
-        f"{decoder.block_size} {build.limits.context_tokens} {build.options.reproducible}",
-        *(f"{path} {each.num_bytes} {each.digest}" for path, each in sorted(files.items())),
-    ]
-    key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
-    folder = cache_folder() / "kv" / build.config.name / str(build.version) / f"{decoder.unit.value}-{key}"
-    others = tuple(f"{unit.value}-" for unit in build.config.units if unit is not decoder.unit)
-    return SecondTier(decoder, folder, max_bytes, others)
 
 
 def _context_tokens(files: DecoderFiles, options: TransformerOptions) -> int:
@@ -336,11 +211,3 @@ def _num_blocks(each: UnitDecoder, options: TransformerOptions, context_tokens: 
     num_tokens = max(context_tokens, options.max_sequences * _SEQUENCE_TOKENS)
     available = usable_memory().available // _SHARE_OF_MEMORY // num_units
     return max(1, min(-(-num_tokens // decoder.block_size), available // block_bytes))
-
-
-def _reason(build: TransformerBuild, each: UnitDecoder) -> str:
-    """Why the model runs where it does."""
-    given, unit = build.source.message, each.unit.value
-    is_named = len(given.instance_group) or given.parameters.keys() & {UNITS_PARAMETER, "precision"}
-    why = "the config names this unit" if is_named else f"'{unit}' is its best unit on this machine"
-    return f"{each.runtime} runs transformers here, and {why}"
