@@ -36,7 +36,7 @@ def place(config: ModelConfig, machine: Machine) -> Sequence[Recipe]:
     Raises:
         UnsupportedError: no runtime serves one of the units.
     """
-    num_threads = threads_per_executable(len(config.units), config.num_instances, machine.num_cores)
+    num_threads = threads_per_executable(config.num_instances, machine.num_cores)
     recipes = [recipe_on(unit, num_threads, config, machine) for unit in config.units]
     return [recipe for recipe in recipes for _ in range(config.num_instances)]
 
@@ -48,9 +48,11 @@ def recipe_on(unit: Unit, num_threads: int, config: ModelConfig, machine: Machin
     return Recipe(runtime.name, unit, num_threads, tuple(sorted(options.items())), config.has_own_process)
 
 
-def threads_per_executable(num_units: int, num_instances: int, num_cores: int) -> int:
-    """The number of CPU threads for each executable of a model, at least 1, so that all together fit the cores."""
-    return max(1, num_cores // (num_units * num_instances))
+def threads_per_executable(num_instances: int, num_cores: int) -> int:
+    """The number of CPU threads for each executable of a model, at least 1, so that all instances of a unit together
+    fit the cores. Its units do not divide the cores: the arbiter decides how many of them compute at once.
+    """
+    return max(1, num_cores // num_instances)
 
 
 def _options(config: ModelConfig, runtime: Runtime) -> dict[str, str]:
