@@ -34,5 +34,5 @@ def model(
 
 def chip(gb_per_s: float | None = 100.0) -> Target:
     rates = cpu_like_rates(constants(), "cpu", tflops=1.0, gb_per_s=100.0, watts=2.0)
-    units = {unit: PlannedUnit(unit, rates) for unit in (Unit.AMX, Unit.GPU, Unit.ANE)}
+    units = {unit: PlannedUnit(unit, rates) for unit in Unit}
     return Target("Test", units, 2, gb_per_s, None, is_scored=False)

@@ -21,16 +21,24 @@ _LEAST_RATIO: Final = 6
 """... or if it is less than this times as long as the longest batch in it: each counts where it ends."""
 
 _NUM_TRIALS: Final = 2
-"""How often each level is measured before one is chosen."""
+"""How often each level is measured before one is chosen, ..."""
+
+_NEAR: Final = 0.9
+"""... if the first time shows this part of the best one's speedup at least."""
 
 _WEIGHT: Final = 0.3
 """How much the newest window counts in a level's mean."""
 
 _GAIN: Final = 1.03
-"""A level is preferred to `all` only if its speedup is this times as high, which exceeds noise."""
+"""Another level than the usual one is chosen only if its speedup is this times as high, which exceeds noise. Usually all
+models compute at once, which is fair, and the units of a single model one at a time, which takes less energy.
+"""
 
 _REFRESH: Final = 50
-"""After this number of windows another level is measured again, since loads change."""
+"""After this number of windows another level is measured again, since loads change..."""
+
+_MOST_REFRESH: Final = 800
+"""... and after twice as many each time that nothing changed, up to this number: measuring costs time."""
 
 
 class Concurrency:
@@ -50,6 +58,9 @@ class Concurrency:
         self._value_ns = 0.0
         self._longest_ns = 0.0
         self._num_batches = 0
+        self._num_refreshes = 0
+        self._chosen = 1
+        self._refresh, self._next_refresh = _REFRESH, _REFRESH
 
     def record(self, value_ns: float, took_ns: float) -> None:
         """Record that a batch ended.
@@ -62,13 +73,14 @@ class Concurrency:
         self._longest_ns = max(self._longest_ns, took_ns)
         self._num_batches += 1
 
-    def passed(self, elapsed_ns: float, num_models: int, longest_ns: float) -> None:
-        """Record that at least two models wanted to compute for `elapsed_ns`.
+    def passed(self, elapsed_ns: float, num_models: int, longest_ns: float, *, is_one_model: bool = False) -> None:
+        """Record that at least two models, or units of one model, wanted to compute for `elapsed_ns`.
 
         Args:
             elapsed_ns: the time.
             num_models: the number of all that may want to.
             longest_ns: how long the longest running batch has taken, or is expected to take.
+            is_one_model: whether all that want to compute are units of one model.
         """
         self._elapsed_ns += elapsed_ns
         self._longest_ns = max(self._longest_ns, longest_ns)
@@ -81,14 +93,25 @@ class Concurrency:
         self._num_windows += 1
         self._elapsed_ns = self._value_ns = self._longest_ns = 0.0
         self._num_batches = 0
-        self.level = self._choose([*(each for each in LEVELS if each < num_models), 0])
+        levels = [*(each for each in LEVELS if each < num_models), 0]
+        self.level = self._choose(levels, 1 if is_one_model else 0)
 
-    def _choose(self, levels: list[int]) -> int:
+    def _choose(self, levels: list[int], usual: int) -> int:
         # One at a time comes first: it tells what each batch takes alone.
         for level in levels:
-            if self._num_trials.get(level, 0) < _NUM_TRIALS:
+            if level not in self.speedups:
                 return level
-        if self._num_windows % _REFRESH == 0:
-            return levels[self._num_windows // _REFRESH % len(levels)]
         best = max(levels, key=lambda level: self.speedups[level])
-        return best if self.speedups[best] > _GAIN * self.speedups[0] else 0
+        for level in levels:
+            if self._num_trials[level] < _NUM_TRIALS and self.speedups[level] > _NEAR * self.speedups[best]:
+                return level
+        if self.speedups[best] <= _GAIN * self.speedups[usual]:
+            best = usual
+        if self._num_windows < self._next_refresh:
+            return best
+        self._refresh = min(2 * self._refresh, _MOST_REFRESH) if best == self._chosen else _REFRESH
+        self._next_refresh = self._num_windows + self._refresh
+        self._chosen = best
+        self._num_refreshes += 1
+        others = [level for level in levels if level != best]
+        return others[self._num_refreshes % len(others)]

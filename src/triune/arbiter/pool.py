@@ -18,8 +18,18 @@ PATIENCE_NS: Final = 200_000_000
 """The longest wait for a turn. What computes for longer than this holds nobody up any more."""
 
 
+_HANGS_RATIO: Final = 8
+"""A batch that takes this times as long as expected, and PATIENCE_NS at least, seems to hang."""
+
 _OVERDUE: Final = 0.25
 """The part of the time that a batch has taken so far which it takes at least from then on."""
+
+
+def remaining_ns(expected_ns: float, elapsed_ns: float) -> float:
+    """How long a batch still takes that was expected to take `expected_ns`, and has taken `elapsed_ns`. What takes longer
+    than expected may take much longer.
+    """
+    return max(expected_ns - elapsed_ns, elapsed_ns * _OVERDUE)
 
 
 @dataclass(eq=False, slots=True)
@@ -46,10 +56,14 @@ class Running:
         """Whether others wait for it: it is not beside them, and has not computed for longer than PATIENCE_NS."""
         return not self.is_beside and now_ns < self.started_ns + PATIENCE_NS
 
+    @property
+    def hangs_ns(self) -> int:
+        """The time from which on they seem to hang, if they have not ended."""
+        return self.started_ns + max(PATIENCE_NS, int(self.expected_ns * _HANGS_RATIO))
+
     def remaining_ns(self, now_ns: int) -> float:
-        """The expected time until its end. What takes longer than expected may take much longer."""
-        elapsed_ns = now_ns - self.started_ns
-        return max(self.expected_ns - elapsed_ns, elapsed_ns * _OVERDUE)
+        """The expected time until their end."""
+        return remaining_ns(self.expected_ns, now_ns - self.started_ns)
 
 
 class Turn(NamedTuple):
@@ -134,7 +148,8 @@ class Pool:
             elapsed_ns = now_ns - self._changed_ns
             self.crowded_ns += elapsed_ns
             longest_ns = max((max(now_ns - each.started_ns, each.expected_ns) for each in self.running), default=0.0)
-            self.concurrency.passed(elapsed_ns, self._num_units, longest_ns)
+            models = {id(each.share) for each in self.running} | {id(each) for each in self.waiting}
+            self.concurrency.passed(elapsed_ns, self._num_units, longest_ns, is_one_model=len(models) == 1)
         self._changed_ns = now_ns
 
     def has_earlier(self, tag_ns: float) -> bool:
@@ -152,8 +167,11 @@ class Pool:
     def grant(self, now_ns: int) -> "list[Share]":
         """Give turns to those that wait, the earliest first, while more may compute. Returns those to wake."""
         woken: list[Share] = []
-        while self.waiting and self.has_room(now_ns):
-            share = min(self.waiting, key=lambda each: each.tag_ns)
+        while self.has_room(now_ns):
+            free = [each for each in self.waiting if now_ns >= each.own_ends_ns]
+            if not free:
+                break
+            share = min(free, key=lambda each: each.tag_ns)
             share.take_turn(now_ns)
             woken.append(share)
         for share in sorted(self.waiting, key=lambda each: each.tag_ns):

@@ -42,7 +42,7 @@ class Share:
     @property
     def is_blocked(self) -> bool:
         """Whether the model cannot start a batch now: it waits, and not for too long yet."""
-        return self._since_ns is not None and self._pool.clock.now_ns() < self._since_ns + PATIENCE_NS
+        return self._since_ns is not None and self._pool.clock.now_ns() < self.patience_ends_ns
 
     @property
     def has_turn(self) -> bool:
@@ -53,7 +53,19 @@ class Share:
     def patience_ends_ns(self) -> int:
         """The time at which a waiting model computes in any case, if it asks again; 0 if it does not wait."""
         since_ns = self._since_ns
-        return since_ns + PATIENCE_NS if since_ns is not None else 0
+        return max(since_ns + PATIENCE_NS, self.own_ends_ns) if since_ns is not None else 0
+
+    @property
+    def own_ends_ns(self) -> int:
+        """The time from which on the model's own batches do not hold up its other units; 0 if they do not.
+
+        Where one computes at a time, a second unit of the model takes its turns from the first, and adds nothing. Only
+        what seems to hang is left alone.
+        """
+        if self._pool.limit > 1:
+            return 0
+        # A copy, since replicas of one model may start and end in several threads.
+        return max((each.hangs_ns for each in list(self._running.values()) if not each.is_beside), default=0)
 
     def wait_ns(self, now_ns: int) -> float:
         """The expected time until the model's turn; 0 if it does not wait."""
@@ -81,14 +93,16 @@ class Share:
     def _start(self, unit: Unit, expected_ns: float, now_ns: int) -> Turn | None:
         pool = self._pool
         if self._since_ns is not None:
-            if now_ns < self._since_ns + PATIENCE_NS:
+            if now_ns < self.patience_ends_ns:
                 return None
             self.take_turn(now_ns)
         running = self._running.get(unit)
         if self._granted is not None:
             running = self._use_turn(unit, running)
         elif running is None or pool.has_earlier(self.tag_ns):
-            is_open = running is None and not pool.waiting and pool.has_room(now_ns)
+            is_open = (
+                running is None and not pool.waiting and pool.has_room(now_ns) and now_ns >= self.own_ends_ns
+            )
             if not is_open and not (running is None and pool.may_pass(expected_ns, now_ns)):
                 self._wait(expected_ns, now_ns)
                 return None

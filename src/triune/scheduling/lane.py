@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from triune.arbiter.cost import CostEstimate
-from triune.arbiter.pool import Turn
+from triune.arbiter.pool import Turn, remaining_ns
 from triune.arbiter.share import Share
 from triune.config.policy import MIN_WAITING
 from triune.core.energy import Account, Work
@@ -130,10 +130,10 @@ class Lane:
             self.pace.record(len(batch.pendings), self._busy_ns)
 
     def remaining_ns(self, now_ns: int) -> float:
-        """The estimated time until the worker is free."""
+        """The estimated time until the worker is free. A batch that takes longer than expected may take much longer."""
         if self.running is None:
             return 0.0 if self.share is None else self.share.wait_ns(now_ns)
-        return max(0.0, self.begun_ns + self.cost.of(num_elements(self.running.pendings)) - now_ns)
+        return remaining_ns(self.cost.of(num_elements(self.running.pendings)), now_ns - self.begun_ns)
 
 
 class EligibleLanes:
