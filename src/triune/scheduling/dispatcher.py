@@ -30,6 +30,7 @@ from triune.scheduling.direct import DirectRuns
 from triune.scheduling.health import UnitHealth
 from triune.scheduling.lane import EligibleLanes, Lane, choose_lane, request_ns
 from triune.scheduling.queue import Pending, RequestQueue
+from triune.scheduling.trials import LaneTrials
 from triune.scheduling.turns import Turns
 from triune.scheduling.worker import InlineWorker, QuickWorker, Worker
 
@@ -92,6 +93,7 @@ class Dispatcher:
         ]
         preference = UnitPreference(power, statistics) if power is not None else None
         self._eligible = EligibleLanes(self._lanes, emulated, preference)
+        self._trials = LaneTrials(self._lanes)
         self._health = UnitHealth(name, self._lanes, statistics)
         self.statistics = statistics
         statistics.accounts = accounts
@@ -211,13 +213,16 @@ class Dispatcher:
             if decision is None:
                 break
             lanes = self._eligible.lanes_of(decision.pendings[0])
-            lane = choose_lane(lanes, decision.pendings, len(self._queue), now_ns)
+            trial = self._trials.due(lanes)
+            lane = trial or choose_lane(lanes, decision.pendings, len(self._queue), now_ns)
             if lane is None:
                 break
             if self._batcher.may_split and not lane.worker.is_inline:
-                decision = decision.first(lane.sizer.choose(decision.num_rows))
+                # A short trial costs little.
+                decision = decision.first(1 if trial else lane.sizer.choose(decision.num_rows))
             if not lane.take_turn(decision.pendings):
                 continue
+            self._trials.started(lane, is_trial=trial is not None)
             for pending in decision.pendings:
                 self._queue.remove(pending)
             self._start(lane, decision.pendings, decision.num_rows, now_ns)

@@ -33,9 +33,9 @@ def test_models_that_hinder_each_other_take_turns() -> None:
 def test_models_that_fill_each_others_gaps_compute_together() -> None:
     first, second = Load("a", 8 * MS), Load("b", 20 * MS)
     room = Room(first, second, shared=FILLING)
-    room.run(20)
+    room.run(15)
     assert room.arbiter.pools[Unit.CPU].concurrency.level == 0
-    assert done(first, second) > 1.4 * 20e9
+    assert done(first, second) > 1.4 * 15e9
 
 
 def test_a_second_unit_that_slows_the_first_is_left_out() -> None:

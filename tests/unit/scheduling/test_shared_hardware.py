@@ -1,31 +1,58 @@
 """A model on two units that share the cores: the second never costs anything. On simulated hardware."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from support.simulated import MS, chip, model
 from triune.core.units import Unit
 from triune.simulation.arrivals import Stream, synthetic
+from triune.simulation.chip import SimulatedChip
+from triune.simulation.profile import BatchCost
 from triune.simulation.run import Rule, Schedule, play
 
-BOTH = {"texts": model("texts", {Unit.AMX: (8.0, 24.0), Unit.CPU: (8.0, 80.0)}, max_batch_size=16)}
-"""Milliseconds of a batch and of each of its rows. A batch takes up to 392 ms on `amx`, and 1,288 ms on `cpu`."""
+BOTH = {"texts": model("texts", {Unit.AMX: (4.0, 14.0), Unit.CPU: (4.0, 50.0)}, max_batch_size=16)}
+"""Milliseconds of a batch and of each of its rows. A batch takes up to 228 ms on `amx`, and 804 ms on `cpu`: longer than
+anyone else would wait for his turn.
+"""
+
+SECONDS = 80
 
 
 def rate(schedule: Schedule) -> float:
-    """Rows a second until the last batch ends."""
-    return sum(each.num_rows for each in schedule.batches) / max(each.ended_ns for each in schedule.batches) * 1e9
+    """Rows a second in the second half, when the units are known."""
+    late = [each for each in schedule.batches if each.ended_ns > SECONDS / 2 * 1e9]
+    return sum(each.num_rows for each in late) / (max(each.ended_ns for each in late) / 1e9 - SECONDS / 2)
 
 
 def p99_ms(schedule: Schedule) -> float:
-    waits = [each.ended_ns - at_ns for each in schedule.batches for at_ns in each.arrived_ns]
-    return float(np.percentile(waits, 99)) / MS
+    late = [each for each in schedule.batches if each.ended_ns > SECONDS / 2 * 1e9]
+    return float(np.percentile([each.ended_ns - at_ns for each in late for at_ns in each.arrived_ns], 99)) / MS
 
 
-@pytest.mark.parametrize("load", [0.5, 0.8, 0.95, 1.2])
+@pytest.mark.parametrize("load", [0.8, 1.2])
 def test_a_slow_unit_on_the_same_cores_costs_nothing(load: float) -> None:
-    trace = synthetic([Stream("texts", 40 * load)], 40, seed=7)
+    trace = synthetic([Stream("texts", 70 * load)], SECONDS, seed=7)
     alone = play(trace, BOTH, chip(), Rule("amx alone", [Unit.AMX]))
     both = play(trace, BOTH, chip(), Rule("triune"))
     assert rate(both) >= 0.98 * rate(alone)
-    assert p99_ms(both) <= 1.1 * p99_ms(alone) + 100
+    assert p99_ms(both) <= 1.1 * p99_ms(alone) + 20
+
+
+def test_a_unit_whose_first_run_was_disturbed_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, disturbed = SimulatedChip.begin, [False]
+
+    def late(self: SimulatedChip, unit: Unit, cost: BatchCost, done: Callable[[float], None]) -> None:
+        if unit is Unit.AMX and not disturbed[0]:
+            disturbed[0] = True
+            cost = replace(cost, unit_ns={unit: 2e9})
+        begin(self, unit, cost, done)
+
+    monkeypatch.setattr(SimulatedChip, "begin", late)
+    trace = synthetic([Stream("texts", 50.0)], 20, seed=7)
+    batches = play(trace, BOTH, chip(), Rule("triune")).batches
+    assert disturbed[0]
+    late_batches = batches[len(batches) // 2 :]
+    assert sum(each.unit is Unit.AMX for each in late_batches) > 0.95 * len(late_batches)

@@ -1,0 +1,44 @@
+"""Batches that measure a unit: what is known of it may be too little, wrong, or outdated."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from triune.scheduling.lane import Lane
+
+_NUM_FIRST: Final = 3
+"""The number of batches that a unit runs before its times are believed."""
+
+_INTERVAL: Final = 64
+"""A unit that the others leave without work is measured again after this number of the model's batches..."""
+
+_MOST_INTERVAL: Final = 4096
+"""... and after twice as many each time that it gets no work after that, up to this number."""
+
+
+class LaneTrials:
+    """Decides when a lane gets a batch though another may be faster. The lanes of a lone unit are equal, and need no
+    trial.
+    """
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        """`lanes`: all lanes of the model."""
+        self._is_needed = len({lane.worker.runner.unit for lane in lanes}) > 1
+        self._interval = dict.fromkeys(lanes, _INTERVAL)
+        self._next = dict.fromkeys(lanes, _INTERVAL)
+        self._num_batches = 0
+
+    def due(self, lanes: Sequence[Lane]) -> Lane | None:
+        """A free lane that has to be measured, of those that a batch may use; usually None."""
+        if not self._is_needed or len(lanes) == 1:
+            return None
+        for lane in lanes:
+            if lane.is_free and (lane.cost.num_batches < _NUM_FIRST or self._num_batches >= self._next[lane]):
+                return lane
+        return None
+
+    def started(self, lane: Lane, *, is_trial: bool) -> None:
+        """Record that a batch has started."""
+        self._num_batches += 1
+        if lane.cost.num_batches >= _NUM_FIRST:
+            self._interval[lane] = min(2 * self._interval[lane], _MOST_INTERVAL) if is_trial else _INTERVAL
+        self._next[lane] = self._num_batches + self._interval[lane]
