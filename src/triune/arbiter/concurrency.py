@@ -30,8 +30,8 @@ _WEIGHT: Final = 0.3
 """How much the newest window counts in a level's mean."""
 
 _GAIN: Final = 1.03
-"""Another level than the usual one is chosen only if its speedup is this times as high, which exceeds noise. Usually all
-models compute at once, which is fair, and the units of a single model one at a time, which takes less energy.
+"""Another level than the usual one is chosen only if its speedup is this times as high, which exceeds noise. Usually
+all models compute at once, which is fair, and the units of a single model one at a time, which takes less energy.
 """
 
 _REFRESH: Final = 50

@@ -1,6 +1,5 @@
 """Estimates of how long a unit takes for a batch, from the batches that it ran."""
 
-
 from typing import Final
 
 _WEIGHT: Final = 0.2

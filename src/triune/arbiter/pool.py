@@ -26,8 +26,8 @@ _OVERDUE: Final = 0.25
 
 
 def remaining_ns(expected_ns: float, elapsed_ns: float) -> float:
-    """How long a batch still takes that was expected to take `expected_ns`, and has taken `elapsed_ns`. What takes longer
-    than expected may take much longer.
+    """How long a batch still takes that was expected to take `expected_ns`, and has taken `elapsed_ns`. What takes
+    longer than expected may take much longer.
     """
     return max(expected_ns - elapsed_ns, elapsed_ns * _OVERDUE)
 

@@ -100,9 +100,7 @@ class Share:
         if self._granted is not None:
             running = self._use_turn(unit, running)
         elif running is None or pool.has_earlier(self.tag_ns):
-            is_open = (
-                running is None and not pool.waiting and pool.has_room(now_ns) and now_ns >= self.own_ends_ns
-            )
+            is_open = running is None and not pool.waiting and pool.has_room(now_ns) and now_ns >= self.own_ends_ns
             if not is_open and not (running is None and pool.may_pass(expected_ns, now_ns)):
                 self._wait(expected_ns, now_ns)
                 return None

@@ -14,8 +14,8 @@ from triune.simulation.profile import BatchCost
 from triune.simulation.run import Rule, Schedule, play
 
 BOTH = {"texts": model("texts", {Unit.AMX: (4.0, 14.0), Unit.CPU: (4.0, 50.0)}, max_batch_size=16)}
-"""Milliseconds of a batch and of each of its rows. A batch takes up to 228 ms on `amx`, and 804 ms on `cpu`: longer than
-anyone else would wait for his turn.
+"""Milliseconds of a batch and of each of its rows. A batch takes up to 228 ms on `amx`, and 804 ms on `cpu`: longer
+than another model would wait for its turn.
 """
 
 SECONDS = 80
