@@ -7,19 +7,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from triune.config.model_config import ModelConfig
-from triune.core.energy import Bill, report_of
+from triune.core.energy import Bill
 from triune.core.errors import InvalidArgumentError, UnavailableError
-from triune.core.placement import Placement
 from triune.core.requests import (
-    ENERGY_PARAMETER,
-    PLACEMENT_PARAMETER,
-    UNIT_PARAMETER,
     InferenceRequest,
     InferenceResponse,
-    Parameter,
 )
 from triune.core.servable import Call
 from triune.core.tensors import format_shape
@@ -35,6 +30,7 @@ from triune.repository.model import IndexEntry
 from triune.repository.repository import Repository
 from triune.scheduling.models import LoadedVersion
 from triune.serving.recording import Recording
+from triune.serving.reports import asked_reports, with_reports
 
 _log = logging.getLogger(__name__)
 
@@ -201,20 +197,12 @@ class Server:
         model.require_one_answer()
         if self._recording is not None:
             self._recording.record(call)
-        if request.parameters and (asked := request.parameters.get(ENERGY_PARAMETER)) is not None:
-            if not isinstance(asked, bool):
-                raise InvalidArgumentError(f"the request's parameter '{ENERGY_PARAMETER}' must be true or false")
-            call.bill = Bill() if asked else None
-        is_placed = bool(request.parameters) and _is_placed(request)
-        if call.bill is None and not is_placed:
+        asked = asked_reports(request) if request.parameters else None
+        if asked is None:
             return model.servable.submit(call)
-        wants_energy = call.bill is not None
-        bill = call.bill = call.bill or Bill()
+        bill = call.bill = Bill()
         future = model.servable.submit(call)
-        placement = model.placement if is_placed else None
-        task = asyncio.ensure_future(
-            _with_report(future, bill, placement, has_energy=wants_energy, is_placed=is_placed)
-        )
+        task = asyncio.ensure_future(with_reports(future, bill, model.placement, asked))
         # A task that is cancelled before it begins cancels nothing by itself.
         task.add_done_callback(lambda _: future.cancel())
         return task
@@ -294,43 +282,6 @@ class Server:
         """Refuse new requests, and wait until the requests under way are answered."""
         self._is_draining = True
         await self._repository.drain()
-
-
-def _is_placed(request: InferenceRequest) -> bool:
-    """Whether a request asks where it is computed. Raises InvalidArgumentError."""
-    asked = request.parameters.get(PLACEMENT_PARAMETER, False)
-    if not isinstance(asked, bool):
-        raise InvalidArgumentError(f"the request's parameter '{PLACEMENT_PARAMETER}' must be true or false")
-    return asked
-
-
-async def _with_report(
-    future: asyncio.Future[InferenceResponse],
-    bill: Bill,
-    placement: Placement | None,
-    *,
-    has_energy: bool,
-    is_placed: bool,
-) -> InferenceResponse:
-    """The response with what was asked for: its joules, as soon as the meter has counted them, and where it was
-    computed. Cancelling it cancels `future`.
-    """
-    response = await future
-    parameters: dict[str, Parameter] = dict(response.parameters)
-    if has_energy:
-        report = await report_of([bill])
-        parameters[ENERGY_PARAMETER] = report["kind"]
-        for name, key in (("triune_joules", "joules"), ("triune_energy_reason", "reason")):
-            if key in report:
-                parameters[name] = report[key]
-    if is_placed:
-        parameters[PLACEMENT_PARAMETER] = placement.requested if placement is not None else ""
-        planned = placement.planned_units if placement is not None else ()
-        parameters["triune_planned_units"] = ",".join(unit.value for unit in planned)
-    if bill.units:
-        most_first = sorted(bill.units, key=lambda unit: -bill.units[unit])
-        parameters[UNIT_PARAMETER] = ",".join(unit.value for unit in most_first)
-    return replace(response, parameters=parameters)
 
 
 def _other_kind(model: LoadedVersion, wanted: str) -> InvalidArgumentError:
