@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from triune.core.datatypes import Array
-from triune.core.decoder import DecoderStep, LogitsOnHost, blocks_of, checked_blocks, checked_tokens, tokens_of
+from triune.core.decoder import DecoderStep, LogitsOnHost
 from triune.core.errors import InvalidArgumentError
+from triune.core.kv_blocks import blocks_of, checked_blocks, checked_tokens, tokens_of
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
 from triune.graph.paged_attention import PagedAttention, cache_heads

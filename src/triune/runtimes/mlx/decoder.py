@@ -10,17 +10,9 @@ from numpy.typing import NDArray
 from onnx import GraphProto
 
 from triune.core.datatypes import Array
-from triune.core.decoder import (
-    NO_TOKEN,
-    CacheType,
-    DecoderPrecision,
-    DecoderStep,
-    blocks_of,
-    checked_blocks,
-    checked_tokens,
-    tokens_of,
-)
+from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep
 from triune.core.errors import InternalError, UnsupportedError, no_memory
+from triune.core.kv_blocks import blocks_of, checked_blocks, checked_tokens, tokens_of
 from triune.core.pending_tokens import PendingTokens
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
@@ -28,10 +20,11 @@ from triune.graph.paged_attention import OP_TYPE, cache_heads
 from triune.metal.context import Context, Lowering
 from triune.metal.elementwise import swiglu
 from triune.metal.fusion import ROTARY, SWIGLU, fuse
-from triune.metal.library import Value, dtype_of, exclusive, from_numpy, fused, is_gpu, mx, to_numpy
+from triune.metal.library import Value, dtype_of, exclusive, from_numpy, is_gpu, mx, to_numpy
 from triune.metal.paged_attention import CacheForm, Layout, PagedAttention, layout_of
 from triune.metal.program import Program
 from triune.runtimes.failures import reason_of
+from triune.runtimes.mlx.tokens import MlxTokens, best_tokens, with_tokens
 
 _KINDS: Mapping[DecoderPrecision, Any] = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
 
@@ -145,14 +138,14 @@ class MlxDecoder:
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         """See `DecoderExecutable`."""
-        return self.read(self._begin(step, None, lambda logits: logits.astype(mx.float32)))
+        return self._read(self._begin(step, None, lambda logits: logits.astype(mx.float32)))
 
     def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
         """See `DecoderExecutable`. `before` is of this decoder."""
-        assert before is None or isinstance(before, _Tokens)
-        return _Tokens(self, self._begin(step, before, _best_tokens))
+        assert before is None or isinstance(before, MlxTokens)
+        return MlxTokens(self._begin(step, before, best_tokens), self._read)
 
-    def _begin(self, step: DecoderStep, before: "_Tokens | None", finish: Callable[[Value], Value]) -> Value:
+    def _begin(self, step: DecoderStep, before: MlxTokens | None, finish: Callable[[Value], Value]) -> Value:
         """Have MLX begin to compute what `finish` makes of a step's logits."""
         step.require_fitting(self.num_blocks, self.block_size)
         self._require_cache()
@@ -173,7 +166,7 @@ class MlxDecoder:
             values = _uploaded(arrays)
             sources = values.pop("sources", None)
             if sources is not None and before is not None:
-                values["input_ids"] = _picked(values["input_ids"], sources, before.value)
+                values["input_ids"] = with_tokens(values["input_ids"], sources, before.value)
             return self._compute(layout, values, finish)
 
     def _compute(self, layout: Layout, values: dict[str, Value], finish: Callable[[Value], Value]) -> Value:
@@ -188,7 +181,7 @@ class MlxDecoder:
         self._attention.compute(result, *self._caches)
         return result
 
-    def read(self, value: Value) -> Array:
+    def _read(self, value: Value) -> Array:
         """Wait for what a step gives, and copy it."""
         self._require_cache()
         with exclusive(), self._failures(len(value)):
@@ -271,45 +264,6 @@ class MlxDecoder:
             cache[places] = mx.stack(blocks[2 * index : 2 * index + 2], axis=1)
             self._caches.insert(index, cache.reshape(shape))
         mx.eval(self._caches)
-
-
-class _Tokens:
-    """The tokens of a step (`PendingTokens`).
-
-    Attributes:
-        value: INT32 [n], which MLX may still compute.
-    """
-
-    def __init__(self, decoder: MlxDecoder, value: Value) -> None:
-        self._decoder = decoder
-        self._tokens: NDArray[np.int64] | None = None
-        self.value = value
-
-    def read(self) -> NDArray[np.int64]:
-        """See `PendingTokens`."""
-        if self._tokens is None:
-            self._tokens = self._decoder.read(self.value).astype(np.int64)
-        return self._tokens
-
-
-def _best_tokens(logits: Value) -> Value:
-    """As `core.decoder.best_tokens`."""
-    if not logits.shape[0]:
-        return mx.zeros(0, dtype=mx.int32)
-    # MLX does not say what `argmax` and `max` find where a number is NaN.
-    is_usable = mx.isfinite(mx.max(logits, axis=1)) & ~mx.any(mx.isnan(logits), axis=1)
-    return mx.where(is_usable, mx.argmax(logits, axis=1).astype(mx.int32), NO_TOKEN)
-
-
-@fused
-def _chosen(ids: Value, sources: Value, tokens: Value) -> Value:
-    """The token ids where `sources` is negative, else the tokens, of which those that are none become 0."""
-    return mx.where(sources < 0, ids, mx.maximum(tokens, 0))
-
-
-def _picked(ids: Value, sources: Value, before: Value) -> Value:
-    """Token ids INT32 [tokens], some of them those rows of `before` that `sources` says: see `DecoderStep.sources`."""
-    return _chosen(ids, sources, mx.take(before, mx.maximum(sources, 0), 0))
 
 
 def _swiglu(c: Context) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.core.datatypes import Array, DataType
-from triune.core.decoder import blocks_of, tokens_of
+from triune.core.kv_blocks import blocks_of, tokens_of
 from triune.runtimes.openvino.library import library
 
 _PARAMETER_BYTES: Final = 8

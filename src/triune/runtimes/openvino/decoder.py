@@ -8,15 +8,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from triune.core.datatypes import Array
-from triune.core.decoder import (
-    CacheType,
-    DecoderPrecision,
-    DecoderStep,
-    best_tokens,
-    checked_blocks,
-    checked_tokens,
-)
+from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep, best_tokens
 from triune.core.errors import TriuneError, UnsupportedError, no_memory
+from triune.core.kv_blocks import checked_blocks, checked_tokens
 from triune.core.pending_tokens import PendingTokens
 from triune.core.units import Unit
 from triune.graph.held import HeldModel

@@ -1,0 +1,53 @@
+"""The most probable tokens of a step, which MLX may still compute, and the next step's tokens out of them."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.datatypes import Array
+from triune.core.decoder import NO_TOKEN
+from triune.metal.library import Value, fused, mx
+
+
+class MlxTokens:
+    """The tokens of a step (`PendingTokens`).
+
+    Attributes:
+        value: INT32 [n], which MLX may still compute.
+    """
+
+    def __init__(self, value: Value, read: Callable[[Value], Array]) -> None:
+        """Args:
+        value: INT32 [n].
+        read: waits for a value of the decoder, and copies it.
+        """
+        self._read = read
+        self._tokens: NDArray[np.int64] | None = None
+        self.value = value
+
+    def read(self) -> NDArray[np.int64]:
+        """See `PendingTokens`."""
+        if self._tokens is None:
+            self._tokens = self._read(self.value).astype(np.int64)
+        return self._tokens
+
+
+def best_tokens(logits: Value) -> Value:
+    """As `core.decoder.best_tokens`."""
+    if not logits.shape[0]:
+        return mx.zeros(0, dtype=mx.int32)
+    # MLX does not say what `argmax` and `max` find where a number is NaN.
+    is_usable = mx.isfinite(mx.max(logits, axis=1)) & ~mx.any(mx.isnan(logits), axis=1)
+    return mx.where(is_usable, mx.argmax(logits, axis=1).astype(mx.int32), NO_TOKEN)
+
+
+@fused
+def _chosen(ids: Value, sources: Value, tokens: Value) -> Value:
+    """The token ids where `sources` is negative, else the tokens, of which those that are none become 0."""
+    return mx.where(sources < 0, ids, mx.maximum(tokens, 0))
+
+
+def with_tokens(ids: Value, sources: Value, before: Value) -> Value:
+    """Token ids INT32 [tokens], some of them those rows of `before` that `sources` says: see `DecoderStep.sources`."""
+    return _chosen(ids, sources, mx.take(before, mx.maximum(sources, 0), 0))
