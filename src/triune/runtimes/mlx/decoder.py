@@ -24,7 +24,7 @@ from triune.metal.library import Value, dtype_of, exclusive, from_numpy, is_gpu,
 from triune.metal.paged_attention import CacheForm, Layout, PagedAttention, layout_of
 from triune.metal.program import Program
 from triune.runtimes.failures import reason_of
-from triune.runtimes.mlx.tokens import MlxTokens, best_tokens, with_tokens
+from triune.runtimes.mlx.tokens import MlxTokens, most_probable, with_tokens
 
 _KINDS: Mapping[DecoderPrecision, Any] = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
 
@@ -143,7 +143,7 @@ class MlxDecoder:
     def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
         """See `DecoderExecutable`. `before` is of this decoder."""
         assert before is None or isinstance(before, MlxTokens)
-        return MlxTokens(self._begin(step, before, best_tokens), self._read)
+        return MlxTokens(self._begin(step, before, most_probable), self._read)
 
     def _begin(self, step: DecoderStep, before: MlxTokens | None, finish: Callable[[Value], Value]) -> Value:
         """Have MLX begin to compute what `finish` makes of a step's logits."""

@@ -33,7 +33,7 @@ class MlxTokens:
         return self._tokens
 
 
-def best_tokens(logits: Value) -> Value:
+def most_probable(logits: Value) -> Value:
     """As `core.decoder.best_tokens`."""
     if not logits.shape[0]:
         return mx.zeros(0, dtype=mx.int32)

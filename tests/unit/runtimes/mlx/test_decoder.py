@@ -16,7 +16,8 @@ from triune.core.units import Unit
 from triune.engine.models import write_model
 from triune.engine.weights import open_checkpoint
 from triune.metal.library import mx
-from triune.runtimes.mlx.decoder import MlxDecoder, _best_tokens
+from triune.runtimes.mlx.decoder import MlxDecoder
+from triune.runtimes.mlx.tokens import most_probable
 
 CASE = "llama 2"
 
@@ -140,7 +141,7 @@ def test_the_best_tokens_are_the_first_of_equal_ones_and_none_where_a_number_is_
     rows[7] = 0
     for kind in (mx.float32, mx.bfloat16):
         given = mx.array(rows).astype(kind)
-        found = np.array(_best_tokens(given))
+        found = np.array(most_probable(given))
         assert found.tolist() == best_tokens(np.array(given.astype(mx.float32))).tolist()
         assert found[1:].tolist() == [70, NO_TOKEN, NO_TOKEN, NO_TOKEN, NO_TOKEN, 33, 0]
 
