@@ -210,6 +210,29 @@ def test_small_integers_wrap_as_they_did(dtype: type[np.integer]) -> None:
         assert result.tolist() == (a + b).tolist()
 
 
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ("y = Div (a, b)", [-128, -127, -42]),
+        (
+            'i = Constant <value_ints = [0, 0, 1]> ()  y = ScatterElements <reduction = "add"> (a, i, a)',
+            [127, -3, 126],
+        ),
+        (
+            'i = Constant <value = int64[3,1] {0, 0, 1}> ()  y = ScatterND <reduction = "mul"> (a, i, a)',
+            [0, -126, 126],
+        ),
+    ],
+)
+def test_quotients_and_sums_that_are_scattered_wrap_too(nodes: str, expected: list[int]) -> None:
+    model = narrow(f"agraph (int8[3] a, int8[3] b) => (int8[3] y) {{ {nodes} }}")
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    a, b = np.array([-128, 127, 126], np.int8), np.array([-1, -1, -3], np.int8)
+    feeds = {"a": narrow_array("a", a), "b": narrow_array("b", b)}
+    (result,) = session.run(None, {each.name: feeds[each.name] for each in session.get_inputs()})
+    assert result.tolist() == expected
+
+
 def test_quantized_tensors_keep_their_integers() -> None:
     model = narrow(
         """

@@ -10,7 +10,7 @@ from triune.graph.names import Names
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.narrow_values import NARROWED, narrow_tensor
 from triune.graph.passes.run import GraphPass
-from triune.graph.values import names_read_by, subgraphs_of
+from triune.graph.values import attributes_of, names_read_by, subgraphs_of
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
 
@@ -37,8 +37,13 @@ _QUANTIZED: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 """The positions of the operands and results that stay INT8, UINT8, INT16 and so on."""
 
-_WRAPS = frozenset(["Add", "Sub", "Mul", "Neg", "Abs", "Pow", "Cast", "ReduceSum", "ReduceProd", "CumSum", "MatMul"])
-"""Operators whose results may leave the range of an integer type of 8 or 16 bits."""
+_WRAPS = frozenset(
+    ["Add", "Sub", "Mul", "Div", "Neg", "Abs", "Pow", "Cast", "ReduceSum", "ReduceProd", "CumSum", "MatMul"]
+)
+"""Operators whose results may leave the range of an integer type of 8 or 16 bits: -128 / -1 is 128."""
+
+_SCATTERS = frozenset(["ScatterND", "ScatterElements"])
+"""These do so where they add or multiply."""
 
 
 class Narrow(GraphPass):
@@ -141,7 +146,7 @@ class _Graph:
                 after.append((copy.output[index], name))
         _retype_attributes(copy)
         is_pool = node.op_type == "MaxPool" and types[0] in (TensorProto.INT8, TensorProto.UINT8)
-        limits = _limits(types[0]) if node.op_type in _WRAPS and len(types) == 1 else None
+        limits = _limits(types[0]) if _may_wrap(node) and len(types) == 1 else None
         target = copy.output[0] if copy.output else ""
         build = Builder(self._names.prefix(f"{target}/narrow") if is_pool or limits is not None else "")
         if is_pool:
@@ -215,6 +220,12 @@ def _retype_attributes(node: NodeProto) -> None:
             attribute.i = NARROWED.get(attribute.i, attribute.i)
         elif attribute.name == "value" and node.op_type == "ConstantOfShape":
             attribute.t.CopyFrom(narrow_tensor(attribute.t, None))
+
+
+def _may_wrap(node: NodeProto) -> bool:
+    return node.op_type in _WRAPS or (
+        node.op_type in _SCATTERS and attributes_of(node).get("reduction", "none") in ("add", "mul")
+    )
 
 
 def _limits(elem_type: int) -> tuple[int, int] | None:
