@@ -6,7 +6,14 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from triune.graph.half.intervals import magnitude
-from triune.graph.half.operators import COMPARISONS, COPY_ELEMENTS, DENSE_PRODUCTS, EXACT_ARITHMETIC, RANKINGS
+from triune.graph.half.operators import (
+    COMPARISONS,
+    COPY_ELEMENTS,
+    DENSE_PRODUCTS,
+    EXACT_ARITHMETIC,
+    FUNCTIONS,
+    RANKINGS,
+)
 from triune.graph.half.partners import coordinate_producers
 from triune.graph.half.producers import DEEPEST, Producers
 from triune.graph.half.whole_numbers import whole_number_producers
@@ -59,12 +66,12 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     if node.op_type == "Mod":
         # mod(x, d) = x - d * floor(x / d): the quotient multiplies the rounding error of d.
         return [each for name in node.input for each in exact_arithmetic(name, producers, {})] + [node]
-    if node.op_type not in ("Sin", "Cos", "Tan") and not _is_rounding(node):
+    if node.op_type not in ("Sin", "Cos", "Tan") and not is_rounding(node):
         return []
-    exactly = _with_exact_operand(node, producers) if _is_rounding(node) else []
+    exactly = _with_exact_operand(node, producers) if is_rounding(node) else []
     if exactly:
         return exactly
-    if _is_rounding(node) and (whole := whole_number_producers(node, producers)):
+    if is_rounding(node) and (whole := whole_number_producers(node, producers)):
         return whole
     if magnitude(producers.bounds.of(operand)) <= 8:
         return []
@@ -118,7 +125,7 @@ def _sampling_producers(node: NodeProto, producers: Producers) -> list[NodeProto
     return [*(exact_arithmetic(node.input[1], producers, {}) or coordinate_producers(node.input[1], producers)), node]
 
 
-def _is_rounding(node: NodeProto) -> bool:
+def is_rounding(node: NodeProto) -> bool:
     """Whether a node rounds floats to integers: Floor, Ceil, Round, or a Cast to an integer type."""
     return node.op_type in ("Floor", "Ceil", "Round") or (
         node.op_type == "Cast" and attributes_of(node).get("to") in _INTEGERS
@@ -202,12 +209,12 @@ def _exact_without_products(name: str, producers: Producers) -> list[NodeProto]:
 
 def exact_arithmetic(name: str, producers: Producers, seen: dict[str, bool], depth: int = 0) -> list[NodeProto]:
     """The nodes that compute a value from inputs and integers, if the operators of all of them are in
-    `EXACT_ARITHMETIC` or `COPY_ELEMENTS`; else [].
+    `EXACT_ARITHMETIC`, `COPY_ELEMENTS` or `FUNCTIONS`; else [].
 
     `seen` holds for each value that was visited whether all nodes that compute it are of these operators.
     """
     node = producers.of(name)
-    if node is None or node.op_type not in EXACT_ARITHMETIC | COPY_ELEMENTS or depth > DEEPEST:
+    if node is None or node.op_type not in EXACT_ARITHMETIC | COPY_ELEMENTS | FUNCTIONS or depth > DEEPEST:
         return []
     found = [node]
     if producers.values.elem_type(node.input[0]) == TensorProto.FLOAT or node.op_type == "Where":
@@ -223,6 +230,6 @@ def exact_arithmetic(name: str, producers: Producers, seen: dict[str, bool], dep
             if not seen[operand]:
                 return []
     if node.op_type not in EXACT_ARITHMETIC and any(each.op_type in DENSE_PRODUCTS for each in found):
-        # Relu or MaxPool after a matrix product is part of a layer, whose results are rounded anyway.
+        # Relu, Sigmoid or MaxPool after a matrix product is part of a layer, whose results are rounded anyway.
         return []
     return found

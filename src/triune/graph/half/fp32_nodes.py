@@ -18,6 +18,7 @@ from triune.graph.half.propagation import Propagation
 from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges, within
 from triune.graph.half.scaled_back import elementwise_of_inputs, scaled_back
 from triune.graph.half.states import carries_state
+from triune.graph.half.steps import fraction_producers, squashed_producers
 from triune.graph.values import Values, subgraphs_of
 
 
@@ -115,6 +116,8 @@ class _Search:
         for node in graph.node:
             for producer in exact_producers(node, producers):
                 kept.setdefault(first_result(producer), _kept(producer, "fp16 is not exact enough"))
+            for producer in (*squashed_producers(node, producers), *fraction_producers(node, producers)):
+                kept.setdefault(first_result(producer), _kept(producer, "its step may be passed by rounding to fp16"))
             for producer in small_producers(node, producers):
                 kept.setdefault(first_result(producer), _kept(producer, "fp16 would round its small numbers to 0"))
             for producer in variance_producers(node, producers):

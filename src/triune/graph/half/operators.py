@@ -185,6 +185,12 @@ EXACT_ARITHMETIC = (
 )
 """Coordinates and angles are computed from the model's inputs and integers by these."""
 
+FUNCTIONS = SATURATING | frozenset(["Softmax", "Exp", "Softplus", "Log"])
+"""Functions of one operand that may stand between a model's inputs and a step, as arithmetic may."""
+
+STEPS = frozenset(["Floor", "Ceil", "Round", "Mod"]) | RANKINGS | COMPARISONS
+"""The result jumps where an operand passes a whole number or another operand. So does a Cast to integers."""
+
 # `near_zero`: numbers near 0 that logarithms, divisions and comparisons read.
 
 PROBABILITIES = frozenset(["Softmax", "Sigmoid", "Exp", "Softplus", "Tanh", "Erf"])

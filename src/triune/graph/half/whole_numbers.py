@@ -11,7 +11,8 @@ from triune.graph.half.producers import DEEPEST, Producers
 _EXACT = 2048.0
 """fp16 represents every integer up to 2048; of the larger ones it skips some (2049)."""
 
-_ELEMENTWISE = EXACT_ARITHMETIC - DENSE_PRODUCTS | PROBABILITIES | RECTIFIERS | SATURATING | {"Log"}
+ELEMENTWISE = EXACT_ARITHMETIC - DENSE_PRODUCTS | PROBABILITIES | RECTIFIERS | SATURATING | {"Log"}
+"""These may stand between a layer and what is rounded to whole numbers."""
 
 
 def whole_number_producers(rounding: NodeProto, producers: Producers) -> list[NodeProto]:
@@ -27,14 +28,19 @@ def whole_number_producers(rounding: NodeProto, producers: Producers) -> list[No
     name = rounding.input[0]
     if not _EXACT < magnitude(producers.bounds.of(name)) < math.inf:
         return []
+    return [*since_layer(name, producers), rounding]
+
+
+def since_layer(name: str, producers: Producers) -> list[NodeProto]:
+    """The elementwise nodes that compute a value since the last layer, and that layer."""
     found: dict[str, NodeProto] = {}
     _collect(name, producers, found, 0)
-    return [*found.values(), rounding]
+    return [*found.values()]
 
 
 def _collect(name: str, producers: Producers, found: dict[str, NodeProto], depth: int) -> None:
     node = producers.of(name)
-    if node is None or name in found or depth > DEEPEST or node.op_type not in _ELEMENTWISE | DENSE_PRODUCTS:
+    if node is None or name in found or depth > DEEPEST or node.op_type not in ELEMENTWISE | DENSE_PRODUCTS:
         return
     found[name] = node
     if node.op_type not in DENSE_PRODUCTS:

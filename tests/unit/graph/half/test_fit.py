@@ -267,6 +267,43 @@ def test_what_layers_make_is_ranked_rounded_and_compared_in_fp16(read: str) -> N
     assert _kept(_fitted_of(case)).isdisjoint({"MatMul", "Relu", "ArgMax", "Floor", "Greater"})
 
 
+@pytest.mark.parametrize("before", ["a = MatMul (x, w)", "a = Mul (x, high)"])
+@pytest.mark.parametrize("squashed", ["r = Sigmoid (a)", "r = Tanh (a)", "p = Softmax (a) r = Mul (p, high)"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        "y = ArgMax <axis = -1> (r)",
+        "y = Greater (r, low)",
+        "t = Mul (r, low) i = Cast <to = 7> (t) y = Cast <to = 1> (i)",
+    ],
+)
+def test_what_a_sigmoid_makes_of_a_layer_is_in_fp32_until_it_is_ranked_compared_or_rounded(
+    before: str, squashed: str, read: str
+) -> None:
+    constants = {"w": noise(8, 8), "low": number(0.9), "high": number(100)}
+    fitted = _fitted_of(half_case("m", f"{before} {squashed} {read}", constants, x=noise(4, 8)))
+    in_fp16 = {node.op_type for node in fitted.model.graph.node if fitted.wide.isdisjoint(node.output)}
+    assert in_fp16 - {"Cast"} == ({"MatMul"} if "w" in before else set())
+
+
+def test_gates_and_questions_for_nan_are_no_steps() -> None:
+    for nodes in (
+        "h = MatMul (x, w) n = Relu (h) a = MatMul (n, w) s = Sigmoid (a) g = Mul (a, s) y = Round (g)",
+        "a = MatMul (x, w) s = Softmax (a) e = Equal (s, s) y = Where (e, s, low)",
+    ):
+        case = half_case("m", nodes, {"w": noise(8, 8), "low": number(0)}, x=noise(4, 8))
+        assert _kept(_fitted_of(case)).isdisjoint({"MatMul", "Sigmoid", "Softmax", "Mul", "Round", "Equal"})
+
+
+@pytest.mark.parametrize(
+    "read", ["f = Floor (a) y = Sub (a, f)", "i = Cast <to = 7> (a) f = Cast <to = 1> (i) y = Sub (a, f)"]
+)
+def test_fractions_of_what_a_layer_makes_are_in_fp32_with_the_layer(read: str) -> None:
+    case = half_case("m", f"a = MatMul (x, w) {read}", {"w": noise(8, 8)}, x=noise(4, 8))
+    fitted = _fitted_of(case)
+    assert {node.op_type for node in fitted.model.graph.node if fitted.wide.isdisjoint(node.output)} <= {"Cast"}
+
+
 def test_whole_numbers_that_are_given_out_say_so() -> None:
     fitted = _fitted("whole_numbers_joined")
     assert "Concat 'y' (fp16 cannot represent all integers)" in fitted.notes[0]
