@@ -14,6 +14,10 @@ PagedAttention" (2023, arXiv:2309.06180).
 | subsequence_begins | int32 [sequences + 1]: sequence i's new tokens are begins[i] up to begins[i + 1] |
 | block_indices | int32 [blocks of all sequences]: each sequence's blocks in the order of its tokens, concatenated |
 | block_indices_begins | int32 [sequences + 1]: offsets into block_indices |
+| distance_bias | optional, T [num_heads, distances]: added to the scores after scale and soft cap |
+
+Column d of `distance_bias` is added to the score of a key that is d tokens before its query; keys further back have the
+last column. That is T5's bias of relative positions (Raffel et al., 2019, arXiv:1910.10683).
 
 Outputs: the result, T [tokens, num_heads * head_size], and both caches with the new tokens at the positions from the
 sequence's past length on. A runtime may write into the caches that it was given and omit the two outputs.
@@ -25,7 +29,6 @@ tokens before it), `softcap` (0 for none: scores become softcap * tanh(scores / 
 
 import functools
 import threading
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -33,14 +36,18 @@ from numpy.typing import NDArray
 from onnx import GraphProto, TypeProto, defs
 from onnx.reference.op_run import OpRun
 
-from triune.core.decoder import DecoderStep
-
 DOMAIN = "triune"
 VERSION = 1
 OP_TYPE = "PagedAttention"
 
 _INPUTS = ("query", "key", "value", "key_cache", "value_cache")
 _INDEX_INPUTS = ("past_lengths", "subsequence_begins", "block_indices", "block_indices_begins")
+
+BIAS_INPUT = 9
+"""The place of `distance_bias` among the inputs."""
+
+MEMORY_PREFIX = "cross_"
+"""How the names of inputs begin that are an encoder's memory."""
 
 
 class PagedAttention(OpRun):
@@ -63,6 +70,7 @@ def paged_attention(
     subsequence_begins: NDArray[np.int32],
     block_indices: NDArray[np.int32],
     block_indices_begins: NDArray[np.int32],
+    distance_bias: NDArray[Any] | None = None,
     *,
     num_heads: int,
     num_kv_heads: int,
@@ -107,6 +115,9 @@ def paged_attention(
             scores = np.einsum("hd,khd->hk", query[token].reshape(num_heads, -1).astype(np.float32), keys[seen]) * scale
             if softcap:
                 scores = softcap * np.tanh(scores / softcap)
+            if distance_bias is not None:
+                distances = position - np.arange(first, position + 1)
+                scores = scores + distance_bias[:, np.minimum(distances, distance_bias.shape[1] - 1)]
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             weights /= weights.sum(axis=1, keepdims=True)
             output[token] = np.einsum("hk,khd->hd", weights, values[seen]).reshape(-1)
@@ -127,11 +138,10 @@ def memory_widths(graph: GraphProto) -> dict[str, int]:
     """For each input of a decoder in the paged form that is an encoder's memory (`DecoderStep.memory`), by name, its
     width. Empty if the decoder reads no encoder.
     """
-    caches, steps = cache_heads(graph), {each.name for each in fields(DecoderStep)}
     return {
         value.name: value.type.tensor_type.shape.dim[-1].dim_value
         for value in graph.input
-        if value.name not in caches and value.name not in steps
+        if value.name.startswith(MEMORY_PREFIX)
     }
 
 
@@ -156,7 +166,11 @@ def _register_once() -> None:
         DOMAIN,
         VERSION,
         doc=__doc__ or "",
-        inputs=[*(tensor(name, "T") for name in _INPUTS), *(tensor(name, index) for name in _INDEX_INPUTS)],
+        inputs=[
+            *(tensor(name, "T") for name in _INPUTS),
+            *(tensor(name, index) for name in _INDEX_INPUTS),
+            tensor("distance_bias", "T", param_option=defs.OpSchema.FormalParameterOption.Optional),
+        ],
         outputs=[tensor(name, "T") for name in ("output", "new_key_cache", "new_value_cache")],
         type_constraints=[("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "floats")],
         attributes=[

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from onnx import GraphProto, NodeProto, helper
 
-from triune.graph.paged_attention import DOMAIN, OP_TYPE
+from triune.graph.paged_attention import BIAS_INPUT, DOMAIN, OP_TYPE
 from triune.graph.values import attributes_of
 
 ROTARY, SWIGLU = "RotaryAttention", "SwiGlu"
@@ -31,7 +31,7 @@ def fuse(graph: GraphProto) -> GraphProto:
 
 
 def _rotary_attention(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeProto | None:
-    if node.op_type != OP_TYPE or node.domain != DOMAIN:
+    if node.op_type != OP_TYPE or node.domain != DOMAIN or len(node.input) > BIAS_INPUT:
         return None
     turns = [_turn(name, makers) for name in node.input[:2]]
     query, key = turns

@@ -4,107 +4,20 @@ Sequences of a step are computed in groups of about as many new tokens each. Wha
 once, for all layers; each layer writes its keys and values by one operation, and reads them by another one.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from triune.core.decoder import CacheType, DecoderStep
+from triune.core.decoder import CacheType
+from triune.graph.paged_attention import BIAS_INPUT
 from triune.metal.attention import turned
 from triune.metal.context import Context
 from triune.metal.library import Value, fused, mx
+from triune.metal.paged_layout import Group, Layout
 
-
-def coarse(size: int) -> int:
-    """The next of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, ...: four to each power of two."""
-    step = max(1 << (max(size - 1, 1).bit_length() - 3), 1) if size > 4 else 1
-    return -(-size // step) * step
-
+_CACHE_INPUT = 3
+"""The place of the caches among the inputs of the operator."""
 
 _PART = 6
 """After so many layers what is described by then is given to the GPU."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Sequences that are computed together.
-
-    Attributes:
-        count: the sequences.
-        tokens: the new tokens of each; of some sequences perhaps fewer.
-        blocks: the blocks of each; 0 if none has tokens in the cache, so that only new tokens are seen.
-        length: the tokens of each at the end of the step, if all have as many, and as many new ones; else 0. Such a
-            group needs no mask but the causal one.
-    """
-
-    count: int
-    tokens: int
-    blocks: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A step in groups.
-
-    Attributes:
-        groups: the groups.
-        arrays: by name: `slots` INT32 [tokens], where the tokens' keys and values are written, counted in tokens from
-            the first block; for group N `past.N` INT32 [count], tokens in the cache, and `table.N` INT32 [count,
-            blocks]. Unless tokens are in order also `rows.N` INT32 [count, tokens], the step's tokens, and `back` INT32
-            [tokens], each token's place among those of all groups.
-        is_in_order: whether the tokens of the only group are those of the step.
-    """
-
-    groups: tuple[Group, ...]
-    arrays: Mapping[str, NDArray[np.int32]]
-    is_in_order: bool
-
-
-def layout_of(step: DecoderStep, block_size: int) -> Layout:
-    """Arrange a step, which fits the cache, in groups."""
-    new, begins = np.diff(step.subsequence_begins), step.subsequence_begins
-    totals = step.past_lengths + new
-    held = -(-totals // block_size)
-    members: dict[tuple[int, bool], list[int]] = {}
-    for which, (count, past) in enumerate(zip(new.tolist(), step.past_lengths.tolist(), strict=True)):
-        if count:
-            members.setdefault((coarse(count), past == 0 < count - 1), []).append(which)
-    groups: list[Group] = []
-    arrays: dict[str, NDArray[np.int32]] = {"slots": _slots(step, new, block_size)}
-    back, place = np.zeros(len(step.input_ids), np.int32), 0
-    for index, ((_, is_fresh), sequences) in enumerate(members.items()):
-        counts, lengths = new[sequences], totals[sequences]
-        tokens, blocks = int(counts.max()), 0 if is_fresh else int(held[sequences].max())
-        is_even = bool((counts == tokens).all() and (lengths == lengths[0]).all())
-        within = np.arange(tokens, dtype=np.int32)
-        is_token = within < counts[:, None]
-        rows = np.where(is_token, begins[sequences][:, None] + within, 0).astype(np.int32)
-        back[rows[is_token]] = place + np.flatnonzero(is_token)
-        arrays |= {f"rows.{index}": rows, f"past.{index}": step.past_lengths[sequences]}
-        if blocks:
-            places = np.arange(blocks)
-            firsts = step.block_indices_begins[sequences][:, None]
-            is_held = places < held[sequences][:, None]
-            arrays[f"table.{index}"] = np.where(is_held, step.block_indices[np.where(is_held, firsts + places, 0)], 0)
-        groups.append(Group(len(sequences), tokens, blocks, int(lengths[0]) if is_even else 0))
-        place += rows.size
-    is_in_order = len(groups) == 1 and place == len(back) and bool((back == np.arange(place)).all())
-    if is_in_order:
-        del arrays["rows.0"]
-    else:
-        arrays["back"] = back
-    return Layout(tuple(groups), arrays, is_in_order)
-
-
-def _slots(step: DecoderStep, new: NDArray[np.int32], block_size: int) -> NDArray[np.int32]:
-    """Where each token of a step is written."""
-    within = np.arange(len(step.input_ids)) - np.repeat(step.subsequence_begins[:-1], new)
-    positions = np.repeat(step.past_lengths, new) + within
-    blocks = step.block_indices[np.repeat(step.block_indices_begins[:-1], new) + positions // block_size]
-    return (blocks * block_size + positions % block_size).astype(np.int32)
 
 
 class CacheForm:
@@ -181,7 +94,7 @@ class PagedAttention:
             each.reshape((each.shape[0], number, -1))
             for each, number in zip(flat, (heads, kv_heads, kv_heads), strict=True)
         )
-        self._attend(c, query, key, value, cache=3)
+        self._attend(c, query, key, value, cache=_CACHE_INPUT)
 
     def rotary_attention(self, c: Context) -> None:
         """Compute a node `RotaryAttention`."""
@@ -202,6 +115,7 @@ class PagedAttention:
         rows[self._rows(c, kv_heads)] = self._form.kept(new.reshape((-1, 2 * kv_heads, size)))
         scale = float(c.attributes.get("scale", 0.0)) or size**-0.5
         window, cap = int(c.attributes.get("sliding_window", 0)), float(c.attributes.get("softcap", 0.0))
+        bias = BIAS_INPUT if cache == _CACHE_INPUT and c.has(BIAS_INPUT) else None
         found: list[Value] = []
         for index, group in enumerate(layout.groups):
             tokens = None if layout.is_in_order else c.scope.value(f"rows.{index}")
@@ -215,11 +129,11 @@ class PagedAttention:
                 both = mx.transpose(own, (2, 0, 3, 1, 4)).reshape((2 * group.count, kv_heads, group.tokens, size))
                 num_keys = group.tokens
             first, last = 0, num_keys
-            if group.length and (group.tokens == 1 or not 0 < window < group.length):
+            if bias is None and group.length and (group.tokens == 1 or not 0 < window < group.length):
                 first, last = max(group.length - window, 0) if window else 0, group.length
                 mask = None if group.tokens == 1 else "causal"
             else:
-                mask = self._mask(c, index, group, window, num_keys)
+                mask = self._mask(c, index, group, window, num_keys, bias)
             keys, values = both[: group.count, :, first:last], both[group.count :, :, first:last]
             found.append(_attended(_grouped(query, group, tokens), keys, values, scale=scale, mask=mask, cap=cap))
         whole = found[0] if len(found) == 1 else mx.concatenate(found)
@@ -259,19 +173,35 @@ class PagedAttention:
             self._made[key] = table + mx.arange(2 * kv_heads, dtype=mx.int32).reshape((2, 1, kv_heads, 1))
         return self._made[key]
 
-    def _mask(self, c: Context, index: int, group: Group, window: int, num_keys: int) -> Value | str:
-        """Which keys each new token of a group sees, BOOL [count, 1, tokens, keys]; the same for all layers."""
-        if not group.blocks and (not window or window >= group.tokens):
+    def _mask(self, c: Context, index: int, group: Group, window: int, num_keys: int, bias: int | None) -> Value | str:
+        """Which keys each new token of a group sees, BOOL [count, 1, tokens, keys]; with a bias of distances, the input
+        of this number, what is added to their scores, [count, heads, tokens, keys]. The same for all layers.
+        """
+        if bias is None and not group.blocks and (not window or window >= group.tokens):
             return "causal"
-        key = "mask", index, window
+        key = "mask", index, window, None if bias is None else c.node.input[bias]
         if key not in self._made:
             past = c.scope.value(f"past.{index}").reshape((-1, 1, 1, 1))
             # The first position of the keys is 0, be they in the cache or new.
             queries = past + mx.arange(group.tokens)[:, None]
             keys = mx.arange(num_keys)
             seen = keys <= queries
-            self._made[key] = seen & (keys > queries - window) if window else seen
+            seen = seen & (keys > queries - window) if window else seen
+            self._made[key] = seen if bias is None else _added(c.input(bias), queries - keys, seen)
         return self._made[key]
+
+
+def _added(bias: Value, distances: Value, seen: Value) -> Value:
+    """What is added to scores, [count, heads, tokens, keys]: the bias where a key is seen, else -inf.
+
+    Args:
+        bias: [heads, distances], see `graph.paged_attention`.
+        distances: how many tokens each key is before each query, [count, 1, tokens, keys].
+        seen: whether the query sees it, of the same shape.
+    """
+    limited = mx.clip(distances[:, 0], 0, bias.shape[1] - 1)
+    by_heads = mx.swapaxes(mx.take(bias, limited, axis=1), 0, 1)
+    return mx.where(seen, by_heads, mx.array(-mx.inf, dtype=bias.dtype))
 
 
 def _grouped(x: Value, group: Group, rows: Value | None) -> Value:
@@ -284,7 +214,8 @@ def _attended(query: Value, key: Value, value: Value, *, scale: float, mask: Val
     """Attention of queries [count, tokens, heads, size] over [count, kv heads, keys, size].
 
     With a cap, scores become cap * tanh(score / cap), which MLX's own function does not have. `mask` is BOOL [count, 1,
-    tokens, keys], "causal", or None where all keys are seen.
+    tokens, keys], floats [count, heads, tokens, keys] that are added to the scores, "causal", or None where all keys
+    are seen.
 
     Returns:
         [count * tokens, heads * size]
@@ -304,7 +235,9 @@ def _capped(query: Value, key: Value, value: Value, *, scale: float, mask: Value
     grouped = query.reshape((count, key.shape[1], -1, tokens, size))
     scores = mx.matmul(grouped, mx.swapaxes(key, 2, 3)[:, :, None]).astype(mx.float32) * scale
     scores = cap * mx.tanh(scores / cap)
-    if mask is not None:
+    if mask is not None and not isinstance(mask, str) and mask.dtype != mx.bool_:
+        scores = scores + mask.reshape(scores.shape)
+    elif mask is not None:
         places = mx.arange(key.shape[2])
         seen = places <= places[-tokens:, None] if isinstance(mask, str) else mask[:, :, None]
         scores = mx.where(seen, scores, -mx.inf)

@@ -11,6 +11,7 @@ from triune.core.datatypes import Array
 from triune.core.decoder import DecoderStep, LogitsOnHost
 from triune.core.errors import InvalidArgumentError
 from triune.core.kv_blocks import blocks_of, checked_blocks, checked_tokens, tokens_of
+from triune.core.step_rows import rows_of
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
 from triune.graph.paged_attention import PagedAttention, cache_heads
@@ -51,7 +52,7 @@ class ReferenceDecoder(LogitsOnHost):
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         """See `DecoderExecutable`."""
         step.require_fitting(self.num_blocks, self.block_size)
-        arrays = step.arrays()
+        arrays = {**step.arrays(), **rows_of(step)}
         if missing := self._step_names - arrays.keys():
             raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
         feed = arrays | dict(zip(self._names, self._caches, strict=True))

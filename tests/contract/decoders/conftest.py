@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from contract.decoders.cases import CONFIGS, SeededWeights
 from triune.core.decoder import CacheType, DecoderExecutable
-from triune.core.errors import UnsupportedError
 from triune.core.units import Unit
 from triune.engine.models import write_model
 from triune.engine.models.builder import Weights
@@ -19,9 +18,6 @@ from triune.runtimes.reference_decoder import ReferenceDecoder
 
 NUM_BLOCKS = 12
 """Blocks of a cache: those of three texts of up to 40 tokens, if a block holds 16."""
-
-LACKING = {("openvino", "gemma 2")}
-"""What a runtime refuses: OpenVINO's operator has no soft cap of scores."""
 
 
 @dataclass
@@ -53,10 +49,6 @@ class Bench:
             from triune.runtimes.openvino.decoder import OpenVinoDecoder
 
             options = {"unit": Unit.CPU, "num_threads": 1, "num_blocks": num_blocks}
-            if (self.name, case) in LACKING:
-                with pytest.raises(UnsupportedError, match="soft cap of 2, which OpenVINO's paged attention cannot"):
-                    OpenVinoDecoder(model, **options)
-                pytest.skip("OpenVINO's paged attention has no soft cap")
             decoder = OpenVinoDecoder(model, cache_type=cache_type, is_exact=True, **options)
         self._loaded.append(decoder)
         return decoder

@@ -5,23 +5,33 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from triune.core.decoder import DecoderStep
+from triune.core.step_rows import rows_of, slots_of
+from triune.graph.held import HeldModel
 from triune.graph.inference import infer_shapes
 from triune.graph.load import require_valid
 from triune.graph.paged_attention import DOMAIN, VERSION, PagedAttention, paged_attention
+from triune.graph.written_out import written_out
 
 HEADS, KV_HEADS, HEAD, BLOCK = 4, 2, 8, 4
 
 
-def causal(query, key, value, *, window=0, softcap=0.0, scale=None) -> NDArray[np.float64]:
+BIAS = np.random.default_rng(3).standard_normal((HEADS, 7), np.float32)
+"""By distance, of which the last stands for all greater ones."""
+
+
+def causal(query, key, value, *, window=0, softcap=0.0, scale=None, bias=None) -> NDArray[np.float64]:
     """Attention of one whole sequence, [tokens, heads, size] each, by a matrix of scores."""
     key, value = (np.repeat(each, query.shape[1] // each.shape[1], axis=1) for each in (key, value))
     scores = np.einsum("qhd,khd->hqk", query, key, dtype=np.float64) * (scale or query.shape[2] ** -0.5)
     if softcap:
         scores = softcap * np.tanh(scores / softcap)
     distance = np.arange(len(query))[:, None] - np.arange(len(query))
+    if bias is not None:
+        scores = scores + bias[:, np.clip(distance, 0, bias.shape[1] - 1)]
     is_seen = (distance >= 0) & ((distance < window) if window else True)
     scores = np.where(is_seen, scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -31,7 +41,8 @@ def causal(query, key, value, *, window=0, softcap=0.0, scale=None) -> NDArray[n
 class Sequences:
     """Random whole sequences, and caches with the blocks of all of them in a random order."""
 
-    def __init__(self, lengths: list[int], kv_heads: int = KV_HEADS) -> None:
+    def __init__(self, lengths: list[int], kv_heads: int = KV_HEADS, attend=paged_attention) -> None:
+        self._attend = attend
         self._rng = rng = np.random.default_rng(sum(lengths))
         self.kv_heads = kv_heads
         self.whole = [
@@ -54,7 +65,7 @@ class Sequences:
         ]
         packed = [np.concatenate(each).reshape(sum(news.values()), -1) for each in zip(*parts, strict=True)]
         blocks = [self.blocks[which] for which in news]
-        output, *self.caches = paged_attention(
+        output, *self.caches = self._attend(
             *packed,
             *self.caches,
             np.array([self.past[which] for which in news], np.int32),
@@ -70,14 +81,65 @@ class Sequences:
         return np.split(output.reshape(-1, HEADS, HEAD), np.cumsum(list(news.values()))[:-1])
 
 
+def by_operators(
+    query, key, value, key_cache, value_cache, *indices, distance_bias=None, num_heads, num_kv_heads, **options
+) -> tuple[NDArray[np.float32], ...]:
+    """The same as `paged_attention`, by the operators of `written_out`."""
+    shapes = {
+        "query": ("tokens", num_heads * HEAD),
+        **dict.fromkeys(("key", "value"), ("tokens", num_kv_heads * HEAD)),
+        **dict.fromkeys(("key_cache", "value_cache"), ("blocks", num_kv_heads, "size", HEAD)),
+    }
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    names = ("past_lengths", "subsequence_begins", "block_indices", "block_indices_begins")
+    inputs += [helper.make_tensor_value_info(name, TensorProto.INT32, ("n",)) for name in names]
+    bias = [] if distance_bias is None else [numpy_helper.from_array(distance_bias, "bias")]
+    node = helper.make_node(
+        "PagedAttention",
+        [*shapes, *names, *(each.name for each in bias)],
+        ["logits", "new_keys", "new_values"],
+        domain=DOMAIN,
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        **options,
+    )
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([node], "attention", inputs, outputs, initializer=bias)
+    imports = [helper.make_opsetid("", 23), helper.make_opsetid(DOMAIN, VERSION)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    written = written_out(HeldModel(model, {}), TensorProto.FLOAT, BLOCK).whole()
+    step = DecoderStep(np.zeros(len(query), np.int64), np.zeros(0, np.int64), *indices, np.zeros(0, np.int64))
+    given = {"query": query, "key": key, "value": value, "key_cache": key_cache, "value_cache": value_cache}
+    feed = given | {"past_lengths": step.past_lengths} | rows_of(step)
+    declared = {value.name for value in written.graph.input}
+    assert feed.keys() <= declared
+    output, *new = ReferenceEvaluator(written).run(None, feed)
+    slots = slots_of(step, BLOCK)
+    caches = [key_cache.copy(), value_cache.copy()]
+    for cache, rows in zip(caches, new, strict=True):
+        cache[slots // BLOCK, :, slots % BLOCK] = rows.reshape(len(slots), num_kv_heads, HEAD)
+    return output, *caches
+
+
+@pytest.mark.parametrize("attend", [paged_attention, by_operators])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize(
-    "options", [{}, {"sliding_window": 3}, {"sliding_window": 100}, {"softcap": 0.7}, {"scale": 0.11}]
+    "options",
+    [
+        {},
+        {"sliding_window": 3},
+        {"sliding_window": 100},
+        {"softcap": 0.7},
+        {"scale": 0.11},
+        {"distance_bias": BIAS},
+        {"distance_bias": BIAS, "scale": 1.0, "sliding_window": 4, "softcap": 2.0},
+    ],
 )
-def test_steps_of_several_sequences_give_what_plain_attention_gives(kv_heads, options) -> None:
+def test_steps_of_several_sequences_give_what_plain_attention_gives(kv_heads, options, attend) -> None:
     lengths = [11, 4, 17]
-    sequences = Sequences(lengths, kv_heads)
-    plain = {"window" if name == "sliding_window" else name: value for name, value in options.items()}
+    sequences = Sequences(lengths, kv_heads, attend)
+    names = {"sliding_window": "window", "distance_bias": "bias"}
+    plain = {names.get(name, name): value for name, value in options.items()}
     expected = [causal(*each, **plain) for each in sequences.whole]
     done: list[list[NDArray[np.float32]]] = [[], [], []]
     for news in ({0: 5, 2: 9}, {2: 1, 0: 2}, {1: 3, 2: 4, 0: 1}, {0: 3, 1: 1, 2: 3}):
@@ -85,6 +147,17 @@ def test_steps_of_several_sequences_give_what_plain_attention_gives(kv_heads, op
             done[which].append(output)
     for got, truth in zip(done, expected, strict=True):
         np.testing.assert_allclose(np.concatenate(got), truth, atol=1e-5)
+
+
+@pytest.mark.parametrize("attend", [paged_attention, by_operators])
+def test_a_sequence_without_numbers_spoils_no_other(attend) -> None:
+    """Where a key and a value are NaN, the other sequences of the step get their answers."""
+    sequences = Sequences([9, 6], attend=attend)
+    expected = causal(*sequences.whole[1], bias=BIAS)
+    for part in sequences.whole[0]:
+        part[:] = np.nan
+    parts = [sequences.step(news, distance_bias=BIAS)[-1] for news in ({0: 5, 1: 3}, {0: 4, 1: 1}, {1: 2})]
+    np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-5)
 
 
 def test_only_the_places_of_new_tokens_are_written() -> None:

@@ -71,13 +71,13 @@ def write_encoder(
     Raises:
         UnsupportedError: the architecture has no encoder, or not such a one.
     """
-    if gives_memory and not isinstance(config, WhisperConfig):
-        raise UnsupportedError(f"{_name(config)} has no decoder in the paged form that reads an encoder")
+    if gives_memory and not isinstance(config, T5Config | WhisperConfig):
+        raise UnsupportedError(f"{_name(config)} has no decoder that reads an encoder")
     match config:
         case BertConfig():
             return write_bert(config, weights, form)
         case T5Config():
-            return write_t5_encoder(config, weights, form)
+            return write_t5_encoder(config, weights, form, gives_memory=gives_memory)
         case WhisperConfig():
             if form != "plain":
                 raise UnsupportedError("Whisper reads frames of sound, which are not packed: take the plain form")

@@ -8,8 +8,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from onnx import TensorProto
 
-from triune.core.errors import UnsupportedError
-from triune.engine.models.attention import steps_of
+from triune.engine.models.attention import MASKED, steps_of
 from triune.engine.models.builder import ModelBuilder
 from triune.engine.weights.config import Rope
 from triune.graph.paged_attention import DOMAIN, OP_TYPE
@@ -28,14 +27,6 @@ class Form(Protocol):
 
     def positions(self) -> str:
         """The position of each token in its sequence, INT64, in the shape of the ids."""
-        ...
-
-    def steps(self) -> str:
-        """The positions of a whole sequence, INT64 [tokens]; only in the plain form.
-
-        Raises:
-            UnsupportedError: the form has none.
-        """
         ...
 
     def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
@@ -62,13 +53,11 @@ class Form(Protocol):
         scale: float,
         sliding_window: int = 0,
         softcap: float = 0.0,
-        bias: str = "",
+        distance_bias: str = "",
     ) -> str:
-        """Causal attention of [..., heads * size], once for each layer, in the order of layers. `bias` is added to the
-        scores: FP32 [1, heads, tokens, tokens] over `steps()`.
-
-        Raises:
-            UnsupportedError: the form has no such bias.
+        """Causal attention of [..., heads * size], once for each layer, in the order of layers. `distance_bias` is
+        added to the scores: FP32 [heads, distances], column d for a key that is d tokens before its query; keys further
+        back have the last column.
         """
         ...
 
@@ -121,10 +110,6 @@ class Paged:
         """See `Form`."""
         return self._positions
 
-    def steps(self) -> str:
-        """See `Form`."""
-        raise UnsupportedError("packed tokens of many sequences have no common positions: take the plain form")
-
     def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
         """See `Form`."""
         return self._graph.op("Reshape", x, self._graph.ints(0, num_heads, head_size))
@@ -153,18 +138,16 @@ class Paged:
         scale: float,
         sliding_window: int = 0,
         softcap: float = 0.0,
-        bias: str = "",
+        distance_bias: str = "",
     ) -> str:
         """See `Form`."""
-        if bias:
-            raise UnsupportedError("a bias of positions has no paged form: take the plain one")
         layer, self._num_layers = self._num_layers, self._num_layers + 1
         shape = "num_blocks", num_kv_heads, "block_size", head_size
         caches = [self._graph.input(f"{kind}_cache.{layer}", TensorProto.FLOAT, *shape) for kind in ("key", "value")]
         output = self._graph.name()
         self._graph.put(
             OP_TYPE,
-            [query, key, value, *caches, *self._indices],
+            [query, key, value, *caches, *self._indices, *([distance_bias] if distance_bias else [])],
             [output, *(f"{name}.new" for name in caches)],
             domain=DOMAIN,
             num_heads=num_heads,
@@ -206,16 +189,13 @@ class Plain:
         self.ids = graph.input("input_ids", TensorProto.INT64, "batch", "tokens")
         graph.choose_adapters("batch", "tokens")
         self._masks: dict[int, str] = {}
+        self._biases: dict[str, str] = {}
         self._range = steps_of(graph, self.ids)
         self._positions = graph.op("Expand", self._range, graph.op("Shape", self.ids))
 
     def positions(self) -> str:
         """See `Form`."""
         return self._positions
-
-    def steps(self) -> str:
-        """See `Form`."""
-        return self._range
 
     def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
         """See `Form`."""
@@ -241,11 +221,15 @@ class Plain:
         scale: float,
         sliding_window: int = 0,
         softcap: float = 0.0,
-        bias: str = "",
+        distance_bias: str = "",
     ) -> str:
         """See `Form`."""
-        masks = [bias] if bias else [self._window_mask(sliding_window)] if sliding_window else []
-        return self._graph.op(
+        graph = self._graph
+        masks = [self._window_mask(sliding_window)] if sliding_window else []
+        if distance_bias:
+            bias = self._bias(distance_bias)
+            masks = [graph.op("Where", *masks, bias, graph.scalar(MASKED)) if masks else bias]
+        return graph.op(
             "Attention",
             *(query, key, value, *masks),
             is_causal=1,
@@ -262,6 +246,18 @@ class Plain:
     def put_logits(self, logits: str, vocab_size: int) -> None:
         """See `Form`."""
         self._graph.result(logits, "logits", "batch", "tokens", vocab_size)
+
+    def _bias(self, distance_bias: str) -> str:
+        """What is added to the scores, FP32 [1, heads, tokens, tokens]."""
+        if distance_bias not in self._biases:
+            graph = self._graph
+            distances = graph.op("Sub", graph.op("Unsqueeze", self._range, graph.ints(1)), self._range)
+            last = graph.op("Sub", graph.op("Shape", distance_bias, start=1, end=2), graph.ints(1))
+            # Later keys, which causal attention does not see, are counted as if they were at the query's own place.
+            limited = graph.op("Min", graph.op("Max", distances, graph.number(0)), last)
+            added = graph.op("Gather", distance_bias, limited, axis=1)
+            self._biases[distance_bias] = graph.op("Unsqueeze", added, graph.ints(0))
+        return self._biases[distance_bias]
 
     def _window_mask(self, window: int) -> str:
         """BOOL [tokens, tokens]: whether a key is less than `window` tokens before a query."""

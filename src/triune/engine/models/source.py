@@ -5,8 +5,7 @@ from typing import Protocol
 
 from onnx import TensorProto
 
-from triune.core.errors import UnsupportedError
-from triune.engine.models.attention import attend, mask_of, scores_of, steps_of
+from triune.engine.models.attention import attend, mask_of, scores_of
 from triune.engine.models.builder import ModelBuilder
 from triune.engine.models.forms import FormName
 
@@ -53,27 +52,21 @@ class PagedSource:
     """Keys and values that were computed once for each sequence, for packed tokens of many sequences.
 
     Inputs: for each layer N `cross_key.N` and `cross_value.N` FP32 [sequences, source, heads * size], the
-    `DecoderStep.memory`. The texts' sources are of one length.
+    `DecoderStep.memory`; if the texts' sources may be of different lengths, also `cross_mask` FP32 [sequences, source,
+    1] with 1 for each token of the source, and 0 for what fills it up; `token_rows` and `token_places` as
+    `core.step_rows` says.
     """
 
-    def __init__(self, graph: ModelBuilder, width: int) -> None:
+    def __init__(self, graph: ModelBuilder, width: int, *, is_masked: bool) -> None:
+        """`width`: heads * size."""
         self._graph = graph
         self._width = width
-        begins = graph.cast("subsequence_begins", TensorProto.INT64)
-        first = graph.op("Slice", begins, graph.ints(0), graph.ints(-1))
-        ends = graph.op("Slice", begins, graph.ints(1), graph.ints(2**31 - 1))
-        longest = graph.op("ReduceMax", graph.op("Sub", ends, first), keepdims=0)
-        tokens = steps_of(graph, "input_ids", axis=0)
-        # The tokens of each sequence, [sequences, longest]; beyond the end of one those of the next.
-        steps = graph.op("Range", graph.number(0), longest, graph.number(1))
-        rows = graph.op("Add", graph.op("Unsqueeze", first, graph.ints(1)), steps)
-        last = graph.op("Sub", graph.op("Shape", "input_ids"), graph.ints(1))
-        self._rows = graph.op("Min", rows, last)
-        # The place of each token among them.
-        is_behind = graph.op("GreaterOrEqual", graph.op("Unsqueeze", tokens, graph.ints(1)), ends)
-        which = graph.op("ReduceSum", graph.cast(is_behind, TensorProto.INT64), graph.ints(1), keepdims=0)
-        within = graph.op("Sub", tokens, graph.op("Gather", first, which))
-        self._places = graph.op("Add", graph.op("Mul", which, longest), within)
+        self._rows = graph.input("token_rows", TensorProto.INT64, "sequences", "longest")
+        self._places = graph.input("token_places", TensorProto.INT64, "tokens")
+        self._mask = ""
+        if is_masked:
+            mask = graph.input("cross_mask", TensorProto.FLOAT, "sequences", "source", 1)
+            self._mask = mask_of(graph, graph.op("Squeeze", mask, graph.ints(2)))
 
     def read(self, name: str, project: Callable[[str], str]) -> str:
         """See `Source`."""
@@ -82,8 +75,10 @@ class PagedSource:
     def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float) -> str:
         """See `Source`."""
         filled = self._graph.op("Gather", query, self._rows)
-        wide = attend(self._graph, filled, key, value, num_heads=num_heads, scale=scale)
-        return self._graph.op("Gather", self._graph.op("Flatten", wide, axis=2), self._places)
+        wide = attend(self._graph, filled, key, value, num_heads=num_heads, scale=scale, added=self._mask)
+        return self._graph.op(
+            "Gather", self._graph.op("Reshape", wide, self._graph.ints(-1, self._width)), self._places
+        )
 
 
 class WatchedSource:
@@ -118,12 +113,18 @@ class WatchedSource:
         return graph.op("Squeeze", graph.op("Concat", *found, axis=1), graph.ints(0))
 
 
-def source_of(name: FormName, graph: ModelBuilder, width: int, *, is_masked: bool) -> Source:
+def source_of(
+    name: FormName, graph: ModelBuilder, width: int, *, is_masked: bool, num_attended: int | None = None
+) -> Source:
     """The source for a graph in this form. Declares the graph's inputs; the form has declared its own already.
 
-    Raises:
-        UnsupportedError: in the paged form, sources of different lengths are not masked.
+    Args:
+        name: the form.
+        graph: the graph.
+        width: of the encoder's output.
+        is_masked: whether sources may be of different lengths.
+        num_attended: the width of keys and values, heads * size; None if that is `width`.
     """
-    if name == "paged" and is_masked:
-        raise UnsupportedError("sources of different lengths have no paged form: take the plain one")
-    return PagedSource(graph, width) if name == "paged" else PlainSource(graph, width, is_masked=is_masked)
+    if name == "paged":
+        return PagedSource(graph, num_attended or width, is_masked=is_masked)
+    return PlainSource(graph, width, is_masked=is_masked)

@@ -16,11 +16,16 @@ from triune.engine.weights.config import T5Config
 from triune.graph.held import HeldModel
 
 
-def write_t5_encoder(config: T5Config, weights: Weights, form_name: EncoderFormName) -> HeldModel:
-    """The encoder in this form (`encoder_forms` says the inputs). Output: `last_hidden_state` FP32 [..., width]."""
+def write_t5_encoder(
+    config: T5Config, weights: Weights, form_name: EncoderFormName, *, gives_memory: bool = False
+) -> HeldModel:
+    """The encoder in this form (`encoder_forms` says the inputs). Output: `last_hidden_state` FP32 [..., width]; with
+    `gives_memory` what the paged decoder reads instead, `cross_key.N` and `cross_value.N` FP32 [..., heads * size] for
+    each layer N of it.
+    """
     graph = ModelBuilder("t5_encoder", weights)
     form = encoder_form_of(form_name, graph)
-    bias = _position_bias(graph, config, "encoder", form.steps())
+    bias = _bias_between(graph, config, form.steps())
     x = graph.embedding(form.ids, "shared")
     for index in range(config.num_layers):
         name = f"encoder.block.{index}.layer"
@@ -29,7 +34,13 @@ def write_t5_encoder(config: T5Config, weights: Weights, form_name: EncoderFormN
         x = graph.op("Add", x, graph.linear(attended, f"{name}.0.SelfAttention.o"))
         x = _mlp(graph, config, f"{name}.1", x)
     x = graph.rms_norm(x, "encoder.final_layer_norm", config.layer_norm_epsilon)
-    graph.result(x, "last_hidden_state", *form.sizes, config.d_model)
+    if not gives_memory:
+        graph.result(x, "last_hidden_state", *form.sizes, config.d_model)
+        return graph.build()
+    for index in range(config.num_decoder_layers):
+        cross = f"decoder.block.{index}.layer.1.EncDecAttention"
+        for name, memory in zip(("key", "value"), graph.linears(x, [f"{cross}.k", f"{cross}.v"]), strict=True):
+            graph.result(memory, f"cross_{name}.{index}", *form.sizes, config.num_heads * config.d_kv)
     return graph.build()
 
 
@@ -37,15 +48,15 @@ def write_t5_decoder(config: T5Config, weights: Weights, form_name: FormName, nu
     """The decoder in this form: `forms` and `source` say its inputs and outputs."""
     graph = ModelBuilder("t5_decoder", weights)
     form = form_of(form_name, graph, num_positions)
-    source = source_of(form_name, graph, config.d_model, is_masked=True)
-    bias = _position_bias(graph, config, "decoder", form.steps())
+    source = source_of(form_name, graph, config.d_model, is_masked=True, num_attended=config.num_heads * config.d_kv)
+    bias = _bias_by_distance(graph, config)
     x = graph.embedding(form.ids, "shared")
     heads, size = config.num_heads, config.d_kv
     for index in range(config.num_decoder_layers):
         name = f"decoder.block.{index}.layer"
         query, key, value = _heads(graph, f"{name}.0.SelfAttention", _norm(graph, config, f"{name}.0", x))
         attended = form.attend(
-            query, key, value, num_heads=heads, num_kv_heads=heads, head_size=size, scale=1.0, bias=bias
+            query, key, value, num_heads=heads, num_kv_heads=heads, head_size=size, scale=1.0, distance_bias=bias
         )
         x = graph.op("Add", x, graph.linear(attended, f"{name}.0.SelfAttention.o"))
         cross = f"{name}.1.EncDecAttention"
@@ -63,7 +74,7 @@ def write_t5_decoder(config: T5Config, weights: Weights, form_name: FormName, nu
 
 
 def _heads(graph: ModelBuilder, name: str, x: str) -> tuple[str, str, str]:
-    query, key, value = (graph.linear(x, f"{name}.{kind}") for kind in ("q", "k", "v"))
+    query, key, value = graph.linears(x, [f"{name}.{kind}" for kind in ("q", "k", "v")])
     return query, key, value
 
 
@@ -81,20 +92,32 @@ def _norm(graph: ModelBuilder, config: T5Config, name: str, x: str) -> str:
     return graph.rms_norm(x, f"{name}.layer_norm", config.layer_norm_epsilon)
 
 
-def _position_bias(graph: ModelBuilder, config: T5Config, stack: str, steps: str) -> str:
-    """What all layers of a stack add to their scores, FP32 [1, heads, queries, keys]."""
+def _bias_by_distance(graph: ModelBuilder, config: T5Config) -> str:
+    """What all layers of the decoder add to their scores, FP32 [heads, distances] (see `Form.attend`)."""
+    distances = np.arange(config.relative_attention_max_distance + 1)
+    return graph.op("Transpose", _rows_of_bias(graph, config, "decoder", -distances), perm=[1, 0])
+
+
+def _bias_between(graph: ModelBuilder, config: T5Config, steps: str) -> str:
+    """What all layers of the encoder add to their scores, FP32 [1, heads, queries, keys]."""
     most = config.relative_attention_max_distance
     # Row d is the bias of a key that is d - most tokens after the query. All distances beyond `most` share a bucket.
-    by_distance = graph.rows(
-        f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-        distance_buckets(
-            np.arange(-most, most + 1), config.relative_attention_num_buckets, most, is_causal=stack == "decoder"
-        ),
-    )
+    by_distance = _rows_of_bias(graph, config, "encoder", np.arange(-most, most + 1))
     distances = graph.op("Sub", steps, graph.op("Unsqueeze", steps, graph.ints(1)))
     limited = graph.op("Clip", distances, graph.number(-most), graph.number(most))
     bias = graph.op("Gather", by_distance, graph.op("Add", limited, graph.number(most)))
     return graph.op("Unsqueeze", graph.op("Transpose", bias, perm=[2, 0, 1]), graph.ints(0))
+
+
+def _rows_of_bias(graph: ModelBuilder, config: T5Config, stack: str, distances: NDArray[np.int64]) -> str:
+    """The bias of each distance from a query to a key in a stack, FP32 [distances, heads]."""
+    buckets = distance_buckets(
+        distances,
+        config.relative_attention_num_buckets,
+        config.relative_attention_max_distance,
+        is_causal=stack == "decoder",
+    )
+    return graph.rows(f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", buckets)
 
 
 def distance_buckets(

@@ -14,16 +14,19 @@ from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep
 from triune.core.errors import InternalError, UnsupportedError, no_memory
 from triune.core.kv_blocks import blocks_of, checked_blocks, checked_tokens, tokens_of
 from triune.core.pending_tokens import PendingTokens
+from triune.core.step_rows import ROW_NAMES, rows_of
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
-from triune.graph.paged_attention import OP_TYPE, cache_heads
+from triune.graph.paged_attention import OP_TYPE, cache_heads, memory_widths
 from triune.metal.context import Context, Lowering
 from triune.metal.elementwise import swiglu
 from triune.metal.fusion import ROTARY, SWIGLU, fuse
 from triune.metal.library import Value, dtype_of, exclusive, from_numpy, is_gpu, mx, to_numpy
-from triune.metal.paged_attention import CacheForm, Layout, PagedAttention, layout_of
+from triune.metal.paged_attention import CacheForm, PagedAttention
+from triune.metal.paged_layout import Layout, layout_of
 from triune.metal.program import Program
 from triune.runtimes.failures import reason_of
+from triune.runtimes.mlx.encoder_memory import EncoderMemory
 from triune.runtimes.mlx.tokens import MlxTokens, most_probable, with_tokens
 
 _KINDS: Mapping[DecoderPrecision, Any] = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
@@ -80,9 +83,8 @@ class MlxDecoder:
         self._attention = PagedAttention(self._form, block_size)
         graph = model.model.graph
         heads = cache_heads(graph)
-        memory = [each.name for each in graph.input if each.name.startswith("cross_")]
-        if memory:
-            raise UnsupportedError(f"MLX's decoders read no encoder yet; this one reads {', '.join(memory[:2])}, ...")
+        self._memory = EncoderMemory(memory_widths(graph), _KINDS[self.precision])
+        self._row_inputs = [each.name for each in graph.input if each.name in ROW_NAMES]
         self._adapter_inputs = [each.name for each in graph.input if each.name.startswith("adapter")]
         # A cache holds the keys and the values of a layer, and has the name of that of the keys.
         self._names = list(heads)[::2]
@@ -148,6 +150,7 @@ class MlxDecoder:
     def _begin(self, step: DecoderStep, before: MlxTokens | None, finish: Callable[[Value], Value]) -> Value:
         """Have MLX begin to compute what `finish` makes of a step's logits."""
         step.require_fitting(self.num_blocks, self.block_size)
+        self._memory.require(step.memory)
         self._require_cache()
         layout = layout_of(step, self.block_size)
         arrays = {
@@ -158,6 +161,7 @@ class MlxDecoder:
             },
             "logits_indices": step.logits_indices,
             **{name: step.arrays()[name] for name in self._adapter_inputs},
+            **({name: rows_of(step)[name] for name in self._row_inputs} if self._row_inputs else {}),
             **layout.arrays,
         }
         if step.sources is not None:
@@ -167,6 +171,7 @@ class MlxDecoder:
             sources = values.pop("sources", None)
             if sources is not None and before is not None:
                 values["input_ids"] = with_tokens(values["input_ids"], sources, before.value)
+            values |= self._memory.arrays(step.memory)
             return self._compute(layout, values, finish)
 
     def _compute(self, layout: Layout, values: dict[str, Value], finish: Callable[[Value], Value]) -> Value:
@@ -251,6 +256,7 @@ class MlxDecoder:
     def close(self) -> None:
         """See `DecoderExecutable`."""
         vars(self).pop("_program", None)
+        self._memory.forget()
         self._caches.clear()
 
     def _write(self, indices: Sequence[int], blocks: Sequence[Value]) -> None:

@@ -90,6 +90,14 @@ class Cache:
         codes[...] = np.minimum(np.rint(numbers / step - low / step), 255)
         self.blocks[list(indices)] = blocks
 
+    def put_new(self, slots: NDArray[np.int64], tokens: NDArray[np.float32]) -> None:
+        """Write FP32 [tokens, heads * size] to a cache of floats, each token to its slot, counted in tokens from the
+        first block.
+        """
+        block_size = self.block_size
+        rows = tokens.reshape(len(slots), self.heads, self.head_size)
+        self.blocks[slots // block_size, :, slots % block_size] = rows
+
     def _parts(self, blocks: Array) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
         """Views of scales, zero points and codes of contiguous blocks in 8 bits; the first two broadcast to codes."""
         if not self.is_by_channel:

@@ -1,6 +1,7 @@
 """Decoders on OpenVINO's CPU plugin, over paged caches that Triune owns and the plugin writes in place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -12,17 +13,30 @@ from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep, best_t
 from triune.core.errors import TriuneError, UnsupportedError, no_memory
 from triune.core.kv_blocks import checked_blocks, checked_tokens
 from triune.core.pending_tokens import PendingTokens
+from triune.core.step_rows import slots_of
 from triune.core.units import Unit
 from triune.graph.held import HeldModel
 from triune.graph.paged_attention import cache_heads, memory_widths
+from triune.graph.written_out import new_tokens, written_out
 from triune.runtimes.openvino.cache import Cache
 from triune.runtimes.openvino.few_tokens import MOST_SEQUENCES, most_few_tokens
 from triune.runtimes.openvino.library import library
 from triune.runtimes.openvino.one_by_one import one_token_each
+from triune.runtimes.openvino.paged_attention import is_convertible
 from triune.runtimes.openvino.program import CACHE_TYPES, Program
 
 _BOTH: Final[Sequence[DecoderPrecision]] = ("fp32", "bf16")
 """The precision for few tokens, and that for many."""
+
+_WRITTEN_OUT_TYPES: Final[Mapping[CacheType, int]] = {
+    "fp32": TensorProto.FLOAT,
+    "fp16": TensorProto.FLOAT16,
+    "bf16": TensorProto.BFLOAT16,
+}
+"""The types of caches where attention is written out."""
+
+_WRITTEN_OUT_BLOCK: Final = 16
+"""The tokens of a block there."""
 
 _PACKED_TYPES: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8})
 
@@ -95,6 +109,12 @@ class OpenVinoDecoder:
             precisions = _BOTH
         else:
             precisions = ("bf16" if unit is Unit.AMX else "fp32",)
+        heads = cache_heads(model.model.graph)
+        widths = memory_widths(model.model.graph)
+        self._is_written_out = not is_convertible(model.model.graph)
+        if self._is_written_out:
+            model = self._written_out(model, cache_type or ("bf16" if "bf16" in precisions else "fp32"))
+            cache_type = None
         properties: dict[str, object] = {
             "INFERENCE_NUM_THREADS": num_threads,
             # See `runtime`: with one thread and one stream, errors would be ignored.
@@ -105,17 +125,17 @@ class OpenVinoDecoder:
             properties["KV_CACHE_PRECISION"] = CACHE_TYPES[cache_type]
         self.unit = unit
         self._programs = [
-            Program(model, each, properties, is_rounding=each == "fp32" and not is_exact) for each in precisions
+            Program(model, each, properties, caches=heads, is_rounding=each == "fp32" and not is_exact)
+            for each in precisions
         ]
-        heads = cache_heads(model.model.graph)
-        # All programs have the same caches: in 8 bits their layout does not depend on the precision.
+        # All programs have the same caches: neither in 8 bits nor written out does the layout depend on the precision.
         self._caches = [Cache(self._programs[0].port(name), *each) for name, each in heads.items()]
         self._names = list(heads)
         self.block_size = self._caches[0].block_size
         self.cache_form = f"openvino {library.__version__} {self._caches[0].form} {self._caches[1].form}"
         self.num_few_tokens = 0
         if len(self._programs) > 1:
-            self._choose(num_few_tokens, memory_widths(model.model.graph))
+            self._choose(num_few_tokens, widths)
         self.precision = self._programs[-1].precision
         self.allocate(num_blocks)
 
@@ -159,7 +179,31 @@ class OpenVinoDecoder:
             return _Running(program, num_rows)
         program = self._programs[0 if len(step.input_ids) <= self.num_few_tokens else -1]
         program.begin(step)
-        return _Running(program, len(step.logits_indices))
+        keep = partial(self._keep, program, step) if self._is_written_out else None
+        return _Running(program, len(step.logits_indices), keep)
+
+    def _written_out(self, model: HeldModel, cache_type: CacheType) -> HeldModel:
+        """The graph with its attention written out, since OpenVINO's operator lacks a soft cap or a bias of distances.
+
+        Raises:
+            UnsupportedError: such a decoder has no cache of this type, or is to be reproducible.
+        """
+        why = "this decoder's attention has a soft cap of scores or a bias of distances, which OpenVINO's own lacks"
+        if cache_type not in _WRITTEN_OUT_TYPES:
+            raise UnsupportedError(
+                f"{why}, and written out it has no cache in {cache_type}: choose {', '.join(_WRITTEN_OUT_TYPES)}"
+            )
+        if self._is_reproducible:
+            raise UnsupportedError(
+                f"{why}, and written out its sums depend on what else is in a step: remove the parameter 'reproducible'"
+            )
+        return written_out(model, _WRITTEN_OUT_TYPES[cache_type], _WRITTEN_OUT_BLOCK)
+
+    def _keep(self, program: Program, step: DecoderStep) -> None:
+        """Write the keys and values of a step that has been computed to the caches."""
+        slots = slots_of(step, self.block_size)
+        for name, cache in zip(self._names, self._caches, strict=True):
+            cache.put_new(slots, program.output(new_tokens(name)))
 
     def _wait(self) -> None:
         """Wait for the step that runs. If it fails, it says so to whoever reads its tokens."""
@@ -225,8 +269,10 @@ class OpenVinoDecoder:
 class _Running:
     """A step that a program computes (`PendingTokens`)."""
 
-    def __init__(self, program: Program, num_rows: int) -> None:
+    def __init__(self, program: Program, num_rows: int, keep: Callable[[], None] | None = None) -> None:
+        """`keep` is called when the program has finished."""
         self._program: Program | None = program
+        self._keep = keep
         self._num_rows = num_rows
         self._tokens = np.zeros(0, np.int64)
         self._error: TriuneError | None = None
@@ -234,7 +280,10 @@ class _Running:
     def logits(self) -> NDArray[np.float32]:
         """Wait for the logits, in the program's memory."""
         assert self._program is not None
-        return self._program.finish()[: self._num_rows]
+        found = self._program.finish()[: self._num_rows]
+        if self._keep is not None:
+            self._keep()
+        return found
 
     def wait(self) -> None:
         """Wait for the tokens, or for the error."""

@@ -7,10 +7,10 @@ numpy's answers.
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, helper
+from onnx import GraphProto
 
-from triune.core.errors import UnsupportedError
-from triune.graph.paged_attention import DOMAIN, OP_TYPE, cache_heads
+from triune.graph.paged_attention import BIAS_INPUT, DOMAIN, OP_TYPE, cache_heads
+from triune.graph.values import attributes_of
 from triune.runtimes.openvino.library import library, onnx_frontend, operators, opset
 
 LONGEST = "max_context_len"
@@ -24,16 +24,15 @@ def extension() -> Any:
     return onnx_frontend.ConversionExtension(OP_TYPE, DOMAIN, _convert)
 
 
-def require_convertible(graph: GraphProto) -> None:
-    """Raises UnsupportedError if a node uses a feature that OpenVINO's operator lacks."""
-    for node in graph.node:
-        if node.domain == DOMAIN and node.op_type == OP_TYPE:
-            attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-            if cap := attributes.get("softcap", 0.0):
-                raise UnsupportedError(
-                    f"attention '{node.name}' limits its scores by a soft cap of {cap:g}, which OpenVINO's paged "
-                    "attention cannot; run the model on another runtime"
-                )
+def is_convertible(graph: GraphProto) -> bool:
+    """Whether all attention of a graph is what OpenVINO's operator computes: it has no soft cap of scores, and no bias
+    of distances.
+    """
+    nodes = [node for node in graph.node if node.domain == DOMAIN and node.op_type == OP_TYPE]
+    return not any(
+        attributes_of(node).get("softcap", 0.0) or (len(node.input) > BIAS_INPUT and node.input[BIAS_INPUT])
+        for node in nodes
+    )
 
 
 def make_paged(model: Any, graph: GraphProto) -> None:

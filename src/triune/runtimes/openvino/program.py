@@ -1,7 +1,7 @@
 """A decoder's graph, compiled by OpenVINO in one precision."""
 
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from triune.core.datatypes import Array
 from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.core.step_rows import ROW_NAMES, rows_of
 from triune.graph.held import HeldModel
-from triune.graph.paged_attention import cache_heads
+from triune.graph.paged_attention import OP_TYPE
 from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of
 from triune.runtimes.openvino.library import library
-from triune.runtimes.openvino.paged_attention import LONGEST, extension, make_paged, require_convertible
+from triune.runtimes.openvino.paged_attention import LONGEST, extension, make_paged
 from triune.runtimes.openvino.whole_zero_points import make_zero_points_whole
 
 CACHE_TYPES: Final[Mapping[CacheType, str]] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "u8"}
@@ -33,14 +34,21 @@ class Program:
     """
 
     def __init__(
-        self, model: HeldModel, precision: DecoderPrecision, properties: Mapping[str, object], *, is_rounding: bool
+        self,
+        model: HeldModel,
+        precision: DecoderPrecision,
+        properties: Mapping[str, object],
+        *,
+        caches: Collection[str],
+        is_rounding: bool,
     ) -> None:
-        """Compile a graph in the paged form.
+        """Compile a graph in the paged form, or one whose attention is written out (`graph.written_out`).
 
         Args:
             model: the graph.
             precision: fp32 or bf16.
             properties: OpenVINO's, beside those that follow from the other arguments.
+            caches: the names of the caches among its inputs.
             is_rounding: round activations to 8 bits where they meet packed weights.
 
         Raises:
@@ -63,10 +71,11 @@ class Program:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._ports = {name: index for index, port in enumerate(compiled.inputs) for name in port.get_names()}
-        steps = {each.name for each in model.model.graph.input} - cache_heads(model.model.graph).keys() | {LONGEST}
+        steps = {each.name for each in model.model.graph.input} - set(caches) | {LONGEST}
         self._given: dict[int, Array] = {}
         self._num_tokens = 0
         self._step_ports = {name: at for name, at in self._ports.items() if name in steps}
+        self._has_rows = not ROW_NAMES.isdisjoint(self._step_ports)
 
     def port(self, name: str) -> Any:
         """The input of this name."""
@@ -80,6 +89,8 @@ class Program:
         """Begin to compute a step that fits the caches. Call `finish` before the next one begins."""
         arrays = step.arrays()
         arrays[LONGEST] = np.array((step.past_lengths + np.diff(step.subsequence_begins)).max(), np.int32)
+        if self._has_rows:
+            arrays |= rows_of(step)
         if missing := self._step_ports.keys() - arrays.keys():
             raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
         # The request does not own the arrays, so they must live until it has run.
@@ -95,6 +106,10 @@ class Program:
         with self._failures():
             self._request.wait()
         return self._request.get_output_tensor(0).data
+
+    def output(self, name: str) -> NDArray[np.float32]:
+        """Another output of the step that has finished, which the next step writes over."""
+        return self._request.get_tensor(name).data
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         """Compute a step that fits the caches, and return its logits as `finish` does."""
@@ -112,7 +127,7 @@ class Program:
 
 
 def compile_decoder(model: HeldModel, properties: Mapping[str, object], *, is_rounding: bool) -> Any:
-    """OpenVINO's compiled model of a graph in the paged form.
+    """OpenVINO's compiled model of a graph in the paged form, or of one whose attention is written out.
 
     Args:
         model: the graph.
@@ -120,14 +135,13 @@ def compile_decoder(model: HeldModel, properties: Mapping[str, object], *, is_ro
         is_rounding: round activations to 8 bits where they meet packed weights.
 
     Raises:
-        UnsupportedError: OpenVINO's attention lacks what the graph asks for.
         RuntimeError: OpenVINO's own error.
     """
-    require_convertible(model.model.graph)
     core = library.Core()
     core.add_extension(extension())
     read = core.read_model(model.referring(_IN_MEMORY).SerializeToString())
-    make_paged(read, model.model.graph)
+    if any(node.op_type == OP_TYPE for node in model.model.graph.node):
+        make_paged(read, model.model.graph)
     if is_rounding:
         make_zero_points_whole(read)
     else:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triune.core.decoder import DecoderStep
-from triune.metal.paged_attention import coarse, layout_of
+from triune.metal.paged_layout import coarse, layout_of
 
 BLOCK_SIZE, NUM_BLOCKS = 4, 400
 

@@ -1,0 +1,41 @@
+"""What a decoder on MLX reads of an encoder."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.errors import InvalidArgumentError
+from triune.metal.library import Value, from_numpy
+
+
+class EncoderMemory:
+    """Copies the memory of steps (`DecoderStep.memory`) to MLX, once as long as steps bring the same mapping."""
+
+    def __init__(self, names: Collection[str], kind: Any) -> None:
+        """Args:
+        names: the names of what the decoder reads; empty if it reads no encoder.
+        kind: MLX's type in which it computes.
+        """
+        self._names = names
+        self._kind = kind
+        self._given: Mapping[str, NDArray[np.float32]] | None = None
+        self._arrays: dict[str, Value] = {}
+
+    def require(self, memory: Mapping[str, NDArray[np.float32]]) -> None:
+        """Raise InvalidArgumentError if something is missing that the decoder reads."""
+        if missing := [name for name in self._names if name not in memory]:
+            raise InvalidArgumentError(f"the model reads {', '.join(sorted(missing))}, which the step's memory lacks")
+
+    def arrays(self, memory: Mapping[str, NDArray[np.float32]]) -> Mapping[str, Value]:
+        """The arrays by name. The caller is in `exclusive`."""
+        if memory is not self._given:
+            self.forget()
+            self._arrays = {name: from_numpy(memory[name]).astype(self._kind) for name in self._names}
+            self._given = memory
+        return self._arrays
+
+    def forget(self) -> None:
+        """Free it."""
+        self._given, self._arrays = None, {}
