@@ -116,7 +116,7 @@ def paged_attention(
             if softcap:
                 scores = softcap * np.tanh(scores / softcap)
             if distance_bias is not None:
-                distances = position - np.arange(first, position + 1)
+                distances: NDArray[np.int64] = position - np.arange(first, position + 1, dtype=np.int64)
                 scores = scores + distance_bias[:, np.minimum(distances, distance_bias.shape[1] - 1)]
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             weights /= weights.sum(axis=1, keepdims=True)
