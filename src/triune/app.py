@@ -182,6 +182,7 @@ async def _serve(
                 offload=offload,
                 is_port_shared=at.is_http_shared,
                 rules=settings.access.http,
+                hosts=settings.access.own_hosts(hosts[0]),
                 more_routes=lambda bodies: routes_beside(server, bodies, offload, page),
             ),
             GrpcServer(
@@ -204,6 +205,7 @@ async def _serve(
                 arbiter=shared.arbiter,
                 limits=short,
                 rules=settings.access.http,
+                hosts=settings.access.own_hosts(hosts[2]),
             ),
         )
         addresses: list[str | None] = []

@@ -211,6 +211,10 @@ def serve(
         list[str] | None,
         typer.Option(help="PROTOCOLS:KEY=VALUE: gRPC callers must send the header triton-grpc-protocol-KEY."),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name in Host headers that a server on a loopback address takes; * for any."),
+    ] = None,
     record: Annotated[
         Path | None, typer.Option(help="A new file for a trace of arrivals, which `triune simulate` reads.")
     ] = None,
@@ -314,6 +318,7 @@ def serve(
             read_keys(api_keys or (), api_key_file, os.environ),
             http_restricted_api or (),
             grpc_restricted_protocol or (),
+            allowed_host or (),
         ),
     )
     run(settings, console, log)

@@ -14,6 +14,7 @@ from hashlib import sha256
 from types import MappingProxyType
 
 from triune.core.errors import InvalidArgumentError, RestrictedError, TriuneError, UnauthenticatedError
+from triune.frontends.hosts import OwnHosts
 
 
 class Api(Enum):
@@ -98,19 +99,29 @@ class Access:
     Attributes:
         http: the rules of the HTTP port and of the metrics port.
         grpc: the rules of the gRPC port.
+        hosts: names by which requests may call the HTTP port and the metrics port, beside those of the machine: see
+            `OwnHosts`.
     """
 
     http: Rules = field(default_factory=dict[Api, Rule])
     grpc: Rules = field(default_factory=dict[Api, Rule])
+    hosts: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, keys: Iterable[str] = (), http: Sequence[str] = (), grpc: Sequence[str] = ()) -> "Access":
+    def of(
+        cls,
+        keys: Iterable[str] = (),
+        http: Sequence[str] = (),
+        grpc: Sequence[str] = (),
+        hosts: Sequence[str] = (),
+    ) -> "Access":
         """Make the rules from the values of the command line's options.
 
         Args:
             keys: the API keys; any of them is accepted. Without keys, no API key is needed.
             http: values of Triton's --http-restricted-api, `APIS:HEADER=VALUE`.
             grpc: values of Triton's --grpc-restricted-protocol, `PROTOCOLS:KEY=VALUE`.
+            hosts: see `Access.hosts`.
 
         Raises:
             InvalidArgumentError: a key is empty or has characters that a header cannot carry; or a restriction is
@@ -118,7 +129,16 @@ class Access:
                 value.
         """
         asked = _key_rules(tuple(keys))
-        return cls({**asked, **_restrictions(http, "api")}, {**asked, **_restrictions(grpc, "protocol")})
+        return cls({**asked, **_restrictions(http, "api")}, {**asked, **_restrictions(grpc, "protocol")}, tuple(hosts))
+
+    def own_hosts(self, address: str) -> OwnHosts | None:
+        """The names by which requests may call a port that listens on `address`; None for any.
+
+        A page in a browser does not know the API keys: a server that has some does not check names as well, unless it
+        was given any. Raises InvalidArgumentError as `OwnHosts.of` does.
+        """
+        is_open = any(api not in self.http for api in Api if api is not Api.HEALTH)
+        return OwnHosts.of(address, self.hosts) if is_open or self.hosts else None
 
 
 def _key_rules(keys: Sequence[str]) -> dict[Api, Rule]:

@@ -16,6 +16,7 @@ from triune.core.errors import TriuneError, UnauthenticatedError
 from triune.core.units import UnitStatus
 from triune.frontends.access import OPEN, Api, Rule, Rules
 from triune.frontends.embedded import EmbeddedServer
+from triune.frontends.hosts import OwnHosts
 from triune.frontends.metrics.collector import MetricsCollector
 from triune.frontends.metrics.options import MetricsOptions
 from triune.frontends.metrics.text import CONTENT_TYPE, write_text
@@ -24,10 +25,12 @@ from triune.hardware.energy.ledger import EnergyLedger
 from triune.serving.server import Server
 
 
-def make_app(collector: MetricsCollector, rule: Rule | None = None) -> Starlette:
-    """Make an app that answers GET /metrics, guarded by the access `rule`."""
+def make_app(collector: MetricsCollector, rule: Rule | None = None, hosts: OwnHosts | None = None) -> Starlette:
+    """Make an app that answers GET /metrics, guarded by the access `rule`, for callers that name one of `hosts`."""
 
     async def metrics(request: Request) -> Response:
+        if hosts is not None and (refusal := hosts.problem(b"GET", request.headers.raw)) is not None:
+            return Response(f"{refusal}\n", 403, media_type="text/plain")
         if rule is not None:
             try:
                 rule.check(request.headers.getlist(rule.header))
@@ -55,6 +58,7 @@ class MetricsServer:
         arbiter: Arbiter | None = None,
         limits: ShortLimits | None = None,
         rules: Rules = OPEN,
+        hosts: OwnHosts | None = None,
     ) -> None:
         """Args:
         server: the server with the models.
@@ -66,12 +70,15 @@ class MetricsServer:
         arbiter: gives turns to models that compete for hardware; None gives none.
         limits: the limits on requests and connections.
         rules: the access rules.
+        hosts: the names by which requests may call the port; None for any.
         """
         self._host = host
         self._port = port
         config = uvicorn.Config(
             make_app(
-                MetricsCollector(server, units, options or MetricsOptions(), ledger, arbiter), rules.get(Api.METRICS)
+                MetricsCollector(server, units, options or MetricsOptions(), ledger, arbiter),
+                rules.get(Api.METRICS),
+                hosts,
             ),
             # uvicorn calls it with keyword arguments, and needs no class.
             http=cast("type[asyncio.Protocol]", partial(ShortProtocol, limits=limits or ShortLimits())),

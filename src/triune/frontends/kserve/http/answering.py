@@ -16,6 +16,7 @@ from triune.frontends.bodies.compression import Body, pieces
 from triune.frontends.bodies.offload import NUM_FREED, SMALL_BYTES
 from triune.frontends.bodies.pacing import Pacer
 from triune.frontends.defects import as_internal_error
+from triune.frontends.hosts import OwnHosts
 from triune.frontends.kserve.http.answers import LAST_CHUNK, AnswerHeads, error_headers
 from triune.frontends.kserve.http.cycle import InferCycle
 from triune.frontends.kserve.http.heads import KnownHeads
@@ -43,10 +44,17 @@ class FrontEnd:
 
     Attributes:
         rule: the access rule for inference; None if everybody may use it.
+        hosts: the names by which requests may call the server; None for any.
     """
 
     def __init__(
-        self, server: Server, limits: Limits, budget: MemoryBudget, large: LargeInferences, rule: Rule | None = None
+        self,
+        server: Server,
+        limits: Limits,
+        budget: MemoryBudget,
+        large: LargeInferences,
+        rule: Rule | None = None,
+        hosts: OwnHosts | None = None,
     ) -> None:
         self.inferences = InferEndpoint(server)
         self.large = large
@@ -56,6 +64,7 @@ class FrontEnd:
         self.budget = budget
         self.pacer = Pacer()
         self.rule = rule
+        self.hosts = hosts
 
 
 class Connection(Protocol):

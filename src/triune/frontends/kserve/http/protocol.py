@@ -233,6 +233,10 @@ class KServeProtocol(OrderedProtocol):
         if (problem := head_problem(self.headers, parser.get_http_version())) is not None:
             self._refuse(*problem)
             return
+        hosts = self._front_end.hosts
+        if hosts is not None and (refusal := hosts.problem(parser.get_method(), self.headers)) is not None:
+            self._refuse(403, refusal)
+            return
         route = self._inferences.routes.find(self.url) if parser.get_method() == b"POST" else None
         if route is not None:
             self._begin(route)

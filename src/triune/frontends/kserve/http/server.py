@@ -14,6 +14,7 @@ from triune.frontends.bodies.decoder import Decoder
 from triune.frontends.bodies.offload import Offload
 from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.embedded import BACKLOG, EmbeddedServer
+from triune.frontends.hosts import OwnHosts
 from triune.frontends.kserve.http.answering import FrontEnd
 from triune.frontends.kserve.http.app import make_app
 from triune.frontends.kserve.http.large_inferences import LargeInferences
@@ -39,6 +40,7 @@ class HttpServer:
         budget: MemoryBudget | None = None,
         offload: Offload | None = None,
         rules: Rules = OPEN,
+        hosts: OwnHosts | None = None,
         more_routes: Callable[[BodyReader], Sequence[ApiRoute]] | None = None,
         is_port_shared: bool = False,
     ) -> None:
@@ -51,6 +53,7 @@ class HttpServer:
         offload: the threads and processes for large requests, shared likewise. The caller closes it; `stop` closes
             only one that this server made.
         rules: the access rules.
+        hosts: the names by which requests may call the server; None for any.
         more_routes: makes the routes of another front end on the same port. It is given the reader of request
             bodies, which applies the limits and the budget.
         is_port_shared: set SO_REUSEPORT, so that several servers can share the port.
@@ -64,7 +67,7 @@ class HttpServer:
         more = more_routes(bodies) if more_routes is not None else ()
         app = make_app(server, bodies, offload, rules=rules, more_routes=more)
         large = LargeInferences(server, decoder, offload)
-        front_end = FrontEnd(server, limits, budget, large, rules.get(Api.INFERENCE))
+        front_end = FrontEnd(server, limits, budget, large, rules.get(Api.INFERENCE), hosts)
         protocol = partial(KServeProtocol, front_end=front_end)
         self._host = host
         self._port = port

@@ -1,0 +1,129 @@
+"""Which requests of browsers a port takes that listens for the programs of its own machine.
+
+A page of any site can send requests to ports of the machine on which it is shown. It cannot read the answers of another
+site, and there are two ways around that: its name is made to resolve to this machine (DNS rebinding), so that the
+browser takes the port for the page's own site; or the request does something whose answer the page need not read
+(cross-site request forgery). The headers Host and Origin, which a page cannot choose, tell of both.
+
+Sources: the names that a browser asks public DNS for have a dot, and do not end with .localhost (RFC 6761), .local
+(RFC 6762) or .internal (ICANN's resolution 2024.07.29.06); the order of the checks of Origin is that of Go's
+`http.CrossOriginProtection`; Ollama checks Host likewise where it listens on a loopback address.
+"""
+
+import socket
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from triune.core.errors import InvalidArgumentError
+from triune.core.printable import printable
+
+ANY_HOST = "*"
+"""A name that stands for all: nothing is checked."""
+
+_LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+_SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
+_OWN_PAGES = (b"same-origin", b"none")
+_SHOWN_CHARACTERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class OwnHosts:
+    """The names by which requests may call a port.
+
+    Attributes:
+        names: the names beside those that public DNS does not know, in lower case.
+    """
+
+    names: frozenset[str]
+
+    @classmethod
+    def of(cls, address: str, more: Collection[str]) -> "OwnHosts | None":
+        """The names of a port; None if its requests are not checked, since all machines may call it, or any name is
+        allowed.
+
+        Args:
+            address: the address that the port listens on.
+            more: further names, such as that of a proxy in front. With one, other addresses are checked, too.
+
+        Raises:
+            InvalidArgumentError: one of `more` is not a name.
+        """
+        for name in more:
+            if name != ANY_HOST and (not name or _name_of(name) != name.lower()):
+                raise InvalidArgumentError(
+                    f"the allowed host '{printable(name)}' is not a name: give it without scheme, port and path, such "
+                    f"as models.example.com, or {ANY_HOST} for any"
+                )
+        if ANY_HOST in more or not (more or _is_of_this_machine(address)):
+            return None
+        return cls(frozenset((socket.gethostname().lower(), *(name.lower() for name in more))))
+
+    def problem(self, method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+        """Why a request is refused; None if it is not.
+
+        Args:
+            method: its method.
+            headers: its headers, with names in lower case.
+        """
+        host = site = b""
+        origins: list[bytes] = []
+        for name, value in headers:
+            if name == b"host":
+                host = value
+            elif name == b"origin":
+                origins.append(value)
+            elif name == b"sec-fetch-site":
+                site = value
+        own = _name_of(host.decode("latin-1"))
+        if not self._is_own(own) and _ip(own) is None:
+            shown = printable(own[:_SHOWN_CHARACTERS])
+            return (
+                f"the request's Host header names '{shown}', which is not a name of this server; a page in a browser "
+                f"may have sent it (DNS rebinding). Use 127.0.0.1 or localhost, or start the server with "
+                f"--allowed-host {shown}"
+            )
+        if method in _SAFE_METHODS or site in _OWN_PAGES:
+            return None
+        for origin in origins:
+            if not self._is_own_page(origin.decode("latin-1"), own):
+                shown = printable(origin[:_SHOWN_CHARACTERS].decode("latin-1"))
+                return (
+                    f"the request comes from a page of '{shown}', which is another site; if that page may use this "
+                    "server, start it with --allowed-host and the name of its host"
+                )
+        return None
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a name is one of the server's, or one that public DNS does not resolve."""
+        return "." not in name or name.endswith(_LOCAL_SUFFIXES) or name in self.names
+
+    def _is_own_page(self, origin: str, own: str) -> bool:
+        """Whether an origin is this server, as `own` names it, another one of this machine, or a program."""
+        scheme, separator, rest = origin.partition("://")
+        if scheme.lower() not in ("http", "https"):
+            # Browsers say "null" where they hide the site. Other schemes are those of extensions and programs.
+            return bool(separator)
+        name = _name_of(rest)
+        return name == own or name in self.names or _is_of_this_machine(name)
+
+
+def _name_of(host: str) -> str:
+    """The name or address of a Host header or of an origin, without the port, in lower case."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition("/")[0].partition(":")[0].removesuffix(".")
+
+
+def _is_of_this_machine(name: str) -> bool:
+    """Whether a name or an address is one by which only programs of the same machine reach each other."""
+    ip = _ip(name)
+    return name == "localhost" or name.endswith(".localhost") if ip is None else ip.is_loopback
+
+
+def _ip(name: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(name)
+    except ValueError:
+        return None
