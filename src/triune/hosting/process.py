@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import select
 import socket
 import subprocess
 import sys
@@ -201,8 +202,13 @@ class WorkerProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process has not ended, as far as the system has told by now."""
-        return not self.has_ended and self._process.wait(0) is None
+        """Whether the process has not ended, as far as the system has told by now. No call may be running."""
+        if self.has_ended or self._process.wait(0) is not None:
+            return False
+        # Its end of the channel is closed before its parent is told, and it sends nothing by itself.
+        channel = select.poll()
+        channel.register(self._channel.connection, select.POLLIN)
+        return not channel.poll(0)
 
     def wait(self) -> str:
         """Wait until the process has ended.
