@@ -9,7 +9,7 @@ from onnx import GraphProto, NodeProto, TensorProto
 from triune.core.errors import UnsupportedError
 from triune.graph.half.bounds import Bounds
 from triune.graph.ranges import ANY, WHOLE, WIDE, Interval, of_constant, of_type, results_of
-from triune.graph.values import Values, names_read_by, subgraphs_of
+from triune.graph.values import Values, attributes_of, names_read_by, subgraphs_of
 
 _NOTED = (1 << 31) + (1 << 20)
 """Only results that may be larger than this are reported: an input and a small constant rarely overflow in practice."""
@@ -42,15 +42,18 @@ class Overflow:
         elem_type: the element type of the results in the model.
         is_cast: whether the node casts floats to integers. Then results beyond int32 are undefined; other results wrap
             around.
+        is_trap: whether results beyond int32 end the process of Core AI's interpreter.
     """
 
     node: str
     elem_type: int
     is_cast: bool
+    is_trap: bool = False
 
 
 def find_overflows(graph: GraphProto) -> list[Overflow]:
-    """Find the nodes with results of INT64, UINT64 or UINT32 that are not known to fit into int32.
+    """Find the nodes with results of INT64, UINT64 or UINT32 that are not known to fit into int32, and the sums of INT32
+    at which Core AI's interpreter would end its process.
 
     Args:
         graph: a graph of core operators with inferred shapes, before `Narrow`, and whose constants are initializers.
@@ -96,13 +99,14 @@ def _follow(
             is_cast = _is_cast_of_floats(node, values)
             if is_cast and elem_type in WHOLE:
                 result = _within(result, bounds.of(node.input[0]))
-            if elem_type not in WIDE:
+            is_trap = elem_type in WHOLE and _is_trap(node)
+            if elem_type not in WIDE and not is_trap:
                 pass
             elif is_cast:
                 if not result.is_size and _is_far_beyond(bounds, node) and not _is_address(graph, name):
                     found.append(Overflow(called, elem_type, is_cast=True))
             elif _leaves(node, called, elem_type, result, given) and not _is_address(graph, name, _WRAPPING):
-                found.append(Overflow(called, elem_type, is_cast=False))
+                found.append(Overflow(called, elem_type, is_cast=False, is_trap=is_trap))
             # A result beyond int32 wraps around, so it may be any int32.
             is_within = ANY.low <= result.low and result.high <= ANY.high
             intervals[name] = result if is_within else replace(ANY, is_size=result.is_size)
@@ -129,6 +133,13 @@ def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, give
     if ANY.low <= result.low and result.high <= ANY.high:
         return False
     return result.largest >= _NOTED
+
+
+def _is_trap(node: NodeProto) -> bool:
+    """Whether Core AI's interpreter (1.0.0b3) ends its process with SIGILL where the node's integers leave int32; those
+    of an Add, Sub, Mul or ReduceSum wrap around.
+    """
+    return node.op_type in ("CumSum", "MatMul") or attributes_of(node).get("reduction") in ("add", "mul")
 
 
 def _is_high(node: NodeProto, result: Interval, given: Sequence[Interval]) -> bool:

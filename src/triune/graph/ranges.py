@@ -157,6 +157,8 @@ def _computed(node: NodeProto, values: Values, given: Sequence[Interval]) -> _En
             return _cast(node, values, first)
         case "ReduceSum" | "CumSum" | "ReduceProd" | "MatMul":
             return _of_reduction(node, values, given)
+        case "ScatterElements" | "ScatterND":
+            return _scattered(node, values, given)
         case _:
             return None
 
@@ -208,6 +210,21 @@ def _of_reduction(node: NodeProto, values: Values, given: Sequence[Interval]) ->
     low, high = _from_ends(operator.mul, *given) if node.op_type == "MatMul" else (given[0].low, given[0].high)
     fewest = count if node.op_type != "CumSum" and count < _INT32.max else 1
     return min(low * count, low * fewest), max(high * count, high * fewest)
+
+
+def _scattered(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends:
+    """The interval of a tensor into which updates are written, or all of them added to or multiplied with one place."""
+    data, updates = given[0], given[2]
+    shape = values.shape(node.input[1]) or (None,)
+    sizes = shape[:-1] if node.op_type == "ScatterND" else shape
+    count = math.prod(_INT32.max if size is None else size for size in sizes)
+    match attributes_of(node).get("reduction", "none"):
+        case "add":
+            return data.low + min(updates.low * count, 0), data.high + max(updates.high * count, 0)
+        case "mul":
+            return _from_ends(operator.mul, data, Interval(*_power(updates, Interval(0, count))))
+        case _:
+            return _union([data, updates])
 
 
 def _count(node: NodeProto, values: Values) -> int:

@@ -17,8 +17,9 @@ class Values:
 
     def __init__(self, graph: GraphProto, outer: "Values | None" = None) -> None:
         self._outer = outer
+        # An input may be an output, too, which is written without its shape while shapes are inferred.
         self._types: dict[str, TypeProto] = {
-            value.name: value.type for value in (*graph.input, *graph.value_info, *graph.output)
+            value.name: value.type for value in (*graph.value_info, *graph.output, *graph.input)
         }
         # An initializer that is also an input is only the default of that input, not a constant.
         inputs = {value.name for value in graph.input}

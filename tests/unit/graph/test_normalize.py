@@ -121,6 +121,11 @@ def test_sizes_have_an_end() -> None:
         normalize(model_of(f"agraph (float[1,{2**63 - 1}] x) => (float[?,?] y) {{ y = Relu (x) }}"))
 
 
+def test_an_input_that_is_an_output_too_keeps_its_shape() -> None:
+    text = "agraph (float[2,1,4,5] x) => (float[2,1,1,1] y, float[2,1,4,5] x) { y = GlobalMaxPool (x) }"
+    assert ops_of(normalize(model_of(text))) == ["ReduceMax"]
+
+
 def test_inputs_need_no_shape() -> None:
     model = model_of("agraph (float[2] x) => (float[2] y) { y = Relu (x) }", opset=17)
     model.graph.input[0].type.tensor_type.ClearField("shape")

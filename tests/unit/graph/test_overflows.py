@@ -33,10 +33,12 @@ def found(body: str, constants: str = "", inputs: str = "int64[4] x, int64[4] z,
         ("y = CumSum (x, zero)", ["CumSum 'y'"]),
         ("y = Add (x, most)", ["Add 'y'"]),
         ("y = ReduceSum <keepdims = 1> (x)", ["ReduceSum 'y'"]),
+        ('y = ScatterElements <reduction = "add"> (x, z, x)', ["ScatterElements 'y'"]),
+        ('i = Unsqueeze (z, ones)  y = ScatterND <reduction = "mul"> (x, i, x)', ["ScatterND 'y'"]),
     ],
 )
 def test_what_may_grow_far_beyond_is_named(body: str, nodes: list[str]) -> None:
-    constants = ", int64 two = {2}, int64 zero = {0}, int64 most = {2147483647}, int64 thousand_thousands = {2000000}"
+    constants = ", int64[1] ones = {1}, int64 two = {2}, int64 zero = {0}, int64 most = {2147483647}, int64 thousand_thousands = {2000000}"
     size = 4 if "Reduce" not in body and "CumSum" not in body else 16
     assert found(body, constants, f"int64[{size}] x, int64[{size}] z") == nodes
 
@@ -148,3 +150,23 @@ def test_a_conversion_tells_of_them_and_of_inputs_with_defaults() -> None:
     assert [note.rpartition(" ")[2] for note in prepared.notes] == ["d", "'product'"]
     assert "become constants" in prepared.notes[0]
     assert "wrap" in prepared.notes[1]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "is_named"),
+    [
+        ("y = CumSum (x, zero)", True),
+        ("y = MatMul (x, x)", True),
+        ('y = ScatterElements <reduction = "add"> (x, z, x)', True),
+        ("y = ScatterElements (x, z, x)", False),
+        ("y = Add (x, x)", False),
+        ("b = Cast <to = 9> (x)  i = Cast <to = 6> (b)  y = CumSum (i, zero)", False),
+    ],
+)
+def test_sums_of_int32_at_which_core_ai_ends_its_process_are_named(nodes: str, is_named: bool) -> None:
+    text = f"agraph (int32[4] x, int64[4] z) => (int32[?] y) <int64 zero = {{0}}> {{ {nodes} }}"
+    with WeightFile() as file:
+        prepared = prepare(model_of(text), ConversionOptions(), None, lambda _: None, file)
+    assert bool(prepared.traps) == is_named
+    # On Core ML they wrap around, as in the model.
+    assert prepared.notes == ()

@@ -13,7 +13,7 @@ from triune.coreai.installed import require_library
 from triune.coreai.lowering.options import LowerOptions
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout, Precision
-from triune.graph.conversion.prepare import Prepared, Report, prepare, silent, translated_failures
+from triune.graph.conversion.prepare import Prepared, Report, prepare, silent, some, translated_failures
 from triune.graph.conversion.problems import Problem, require_none
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of, listed
 from triune.graph.fused import fuse
@@ -118,8 +118,16 @@ def _prepare(source: Source, layout: LayoutReport | None, tell: Report, file: We
     model = prepared.model
     if options.precision is not Precision.FP32:
         model = Halve(options.keep_fp32, prepared.wide, file)(model)
+    notes = [*prepared.notes]
+    if prepared.traps:
+        notes.append(
+            "Core AI's interpreter ends its process where the integers of these nodes leave int32, and it is not known "
+            f"whether they do: {some(prepared.traps)}"
+        )
     # Patterns are not fused in the Neural Engine's layout, which splits them into parts.
-    return replace(prepared, model=fuse(model, file=file) if options.layout is Layout.SOURCE else model)
+    return replace(
+        prepared, notes=tuple(notes), model=fuse(model, file=file) if options.layout is Layout.SOURCE else model
+    )
 
 
 def _write(

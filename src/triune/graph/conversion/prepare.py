@@ -21,6 +21,7 @@ from triune.graph.fewer_bits import find_fewer_bits
 from triune.graph.half import fit_half, fit_halves
 from triune.graph.normalize import normalize, require_core_ops
 from triune.graph.overflows import Overflow, find_overflows
+from triune.graph.ranges import WIDE
 from triune.graph.passes.narrow import Narrow
 from triune.graph.passes.widen import Widen, half_interface
 from triune.graph.weight_files import WeightFile
@@ -45,11 +46,13 @@ class Prepared:
         wide: for a program in fp16, the names of the first outputs of the nodes that must compute in fp32.
         notes: messages for the user about nodes in fp32, outputs that programs cannot have, integers that may not fit,
             DOUBLE that is computed in fp32, and inputs with defaults.
+        traps: the nodes whose integers end the process of Core AI's interpreter if they leave int32.
     """
 
     model: ModelProto
     wide: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    traps: tuple[str, ...] = ()
 
 
 def prepare(
@@ -124,15 +127,17 @@ def _prepared(
         before = layout.num_layers
         core = ane_layout(core, layout, file=file)
         is_laid_out = layout.num_layers > before
-    notes = (*dropped, *_notes_of_defaults(model, options), *_notes_of_overflows(core), *differing)
+    overflows = find_overflows(core.graph)
+    traps = tuple(each.node for each in overflows if each.is_trap)
+    notes = (*dropped, *_notes_of_defaults(model, options), *_notes_of_overflows(overflows), *differing)
     narrow = Narrow(file)(core)
     if options.precision is Precision.FP32:
-        return Prepared(fit_halves(narrow, file) if is_laid_out else narrow, notes=notes)
+        return Prepared(fit_halves(narrow, file) if is_laid_out else narrow, notes=notes, traps=traps)
     tell("looking for values that fp16 cannot represent")
     fitted = fit_half(narrow, file, is_laid_out=is_laid_out, keep=options.keep_fp32)
     core = half(fitted.model)
     wide = options.wide.union(half.renamed.get(name, name) for name in fitted.wide)
-    return Prepared(core, wide, (*notes, *fitted.notes))
+    return Prepared(core, wide, (*notes, *fitted.notes), traps)
 
 
 def _notes_of_defaults(model: ModelProto, options: ConversionOptions) -> list[str]:
@@ -144,23 +149,22 @@ def _notes_of_defaults(model: ModelProto, options: ConversionOptions) -> list[st
     names = [each.name for each in model.graph.initializer if each.name in inputs - set(options.constants)]
     if not names:
         return []
-    return [f"inputs that have a default in the file become constants of that value: {_some(names)}"]
+    return [f"inputs that have a default in the file become constants of that value: {some(names)}"]
 
 
-def _notes_of_overflows(core: ModelProto) -> list[str]:
-    found = find_overflows(core.graph)
+def _notes_of_overflows(found: Sequence[Overflow]) -> list[str]:
     notes: list[str] = []
-    wrapping = [each for each in found if not each.is_cast]
+    wrapping = [each for each in found if not each.is_cast and each.elem_type in WIDE]
     if wrapping:
         notes.append(
             f"{_types_of(wrapping)} computed in int32, where larger numbers wrap around; it is not known whether the "
-            f"results of these nodes fit: {_some([each.node for each in wrapping])}"
+            f"results of these nodes fit: {some([each.node for each in wrapping])}"
         )
     casts = [each for each in found if each.is_cast]
     if casts:
         notes.append(
             f"{_types_of(casts)} stored in int32, so that floats beyond +-2147483647 become other numbers; it is not "
-            f"known whether the floats that these nodes cast fit: {_some([each.node for each in casts])}"
+            f"known whether the floats that these nodes cast fit: {some([each.node for each in casts])}"
         )
     return notes
 
@@ -169,21 +173,21 @@ def _notes_of_bits(core: ModelProto) -> list[str]:
     found = find_fewer_bits(core.graph)
     notes: list[str] = []
     if found.doubles:
-        notes.append(f"DOUBLE is computed in fp32, which has 24 bits of its 53: {_some(found.doubles)}")
+        notes.append(f"DOUBLE is computed in fp32, which has 24 bits of its 53: {some(found.doubles)}")
     if found.rounded:
         notes.append(
             "integers that are rounded from DOUBLE may be one more or one less than in the model, since fp32 has "
-            f"fewer bits: {_some(found.rounded)}"
+            f"fewer bits: {some(found.rounded)}"
         )
     if found.more:
         notes.append(
             "BFLOAT16 is computed in fp32, which inputs and outputs have, too: results are not rounded to the 8 bits "
-            f"that they have in the model: {_some(found.more)}"
+            f"that they have in the model: {some(found.more)}"
         )
     if found.powers:
         notes.append(
             "powers of integers are computed in fp32, which has 24 bits, so that large ones may be inexact: "
-            f"{_some(found.powers)}"
+            f"{some(found.powers)}"
         )
     return notes
 
@@ -193,7 +197,8 @@ def _types_of(found: Sequence[Overflow]) -> str:
     return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return f"{', '.join(names[:_MOST_NAMED])}{more}"
 
