@@ -52,8 +52,8 @@ class Overflow:
 
 
 def find_overflows(graph: GraphProto) -> list[Overflow]:
-    """Find the nodes with results of INT64, UINT64 or UINT32 that are not known to fit into int32, and the sums of INT32
-    at which Core AI's interpreter would end its process.
+    """Find the nodes with results of INT64, UINT64 or UINT32 that are not known to fit into int32, and the sums of
+    INT32 at which Core AI's interpreter would end its process.
 
     Args:
         graph: a graph of core operators with inferred shapes, before `Narrow`, and whose constants are initializers.

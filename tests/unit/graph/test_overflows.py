@@ -38,7 +38,8 @@ def found(body: str, constants: str = "", inputs: str = "int64[4] x, int64[4] z,
     ],
 )
 def test_what_may_grow_far_beyond_is_named(body: str, nodes: list[str]) -> None:
-    constants = ", int64[1] ones = {1}, int64 two = {2}, int64 zero = {0}, int64 most = {2147483647}, int64 thousand_thousands = {2000000}"
+    constants = ", int64 two = {2}, int64 zero = {0}, int64 most = {2147483647}, int64 thousand_thousands = {2000000}"
+    constants += ", int64[1] ones = {1}"
     size = 4 if "Reduce" not in body and "CumSum" not in body else 16
     assert found(body, constants, f"int64[{size}] x, int64[{size}] z") == nodes
 

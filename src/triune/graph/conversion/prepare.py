@@ -21,9 +21,9 @@ from triune.graph.fewer_bits import find_fewer_bits
 from triune.graph.half import fit_half, fit_halves
 from triune.graph.normalize import normalize, require_core_ops
 from triune.graph.overflows import Overflow, find_overflows
-from triune.graph.ranges import WIDE
 from triune.graph.passes.narrow import Narrow
 from triune.graph.passes.widen import Widen, half_interface
+from triune.graph.ranges import WIDE
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
 
