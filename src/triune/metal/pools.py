@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from triune.graph.conversion.window import Window, flat_indices, window_of
+from triune.graph.conversion.window import Window, flat_indices, pool_window
 from triune.metal.context import Context, Lowering
 from triune.metal.conv import channels_first, channels_last
 from triune.metal.library import Value, from_numpy, mx
@@ -47,9 +47,9 @@ def _max_pool(c: Context) -> None:
 
 def _window(c: Context) -> tuple[Value, Window, list[int]]:
     """The image, the window, and how many positions it has along each spatial dimension."""
-    x, window = c.input(0), window_of(c.attributes, c.attributes["kernel_shape"])
-    sizes, is_ceil = x.shape[2:], bool(c.attributes.get("ceil_mode", 0))
-    window.require_room(sizes, is_ceil=is_ceil)
+    x, is_ceil = c.input(0), bool(c.attributes.get("ceil_mode", 0))
+    sizes = x.shape[2:]
+    window = pool_window(c.attributes, sizes)
     return x, window, [window.count(axis, size, is_ceil=is_ceil) for axis, size in enumerate(sizes)]
 
 

@@ -6,6 +6,7 @@ from onnx import TensorProto, helper
 
 from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.quantized import quantized_type
 from triune.metal.context import Context, Lowering, builder_of
 from triune.metal.library import Value, mx
 
@@ -29,9 +30,7 @@ def _spread(c: Context, value: Value, x: Value) -> Value:
 
 def _quantize(c: Context) -> None:
     x, scale = c.input(0), c.input(1)
-    elem_type = int(c.attributes.get("output_dtype", 0)) or (
-        c.scope.values.elem_type(c.node.input[2]) if c.has(2) else TensorProto.UINT8
-    )
+    elem_type = quantized_type(c)
     if elem_type not in _LIMITS:
         raise Refusal(f"a quantization to {helper.tensor_dtype_to_string(elem_type)}, which MLX does not have")
     low, high = _LIMITS[elem_type]

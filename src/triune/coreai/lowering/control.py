@@ -13,6 +13,7 @@ from triune.coreai.lowering.dims import cut, expand, refined, scalar
 from triune.coreai.lowering.loops import as_type, common_type, loop, with_row
 from triune.coreai.lowering.values import axis, concat, constant, dtype_of, is_bool, is_number, known_shape, shape_of
 from triune.graph.conversion.problems import Refusal
+from triune.graph.identities import behind_identities
 from triune.graph.values import Values
 from triune.graph.weight_files import array_of
 
@@ -191,14 +192,11 @@ def _always_continues(c: Context, body: GraphProto) -> bool:
     start = c.constant(1)
     if c.has(1) and (start is None or not start.all()):
         return False
-    name = body.output[0].name
-    makers = {output: node for node in body.node for output in node.output}
-    while name in makers and makers[name].op_type == "Identity":
-        name = makers[name].input[0]
+    name, maker = behind_identities(body, body.output[0].name)
     if name == body.input[1].name:
         return True
     own = {tensor.name: tensor for tensor in body.initializer}
-    tensor = own.get(name) or (None if name in makers else c.scope.tensor(name))
+    tensor = own.get(name) or (c.scope.tensor(name) if maker is None else None)
     return tensor is not None and bool(array_of(tensor).all())
 
 

@@ -31,7 +31,7 @@ from triune.coreai.lowering.windows import (
     widths_of,
 )
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.window import Window, flat_indices, window_of
+from triune.graph.conversion.window import Window, flat_indices, pool_window
 
 _MOST_WINDOW_ELEMENTS = 256
 """The largest window, in elements, that is unrolled if the indices of the maxima are wanted."""
@@ -40,8 +40,7 @@ _MOST_WINDOW_ELEMENTS = 256
 def _window(c: Context, x: Value) -> tuple[Window, list[tuple[Dim, Dim]], list[tuple[Dim, Dim]]]:
     """The window, the padding of each spatial dimension, and what `ceil_mode` adds after the padding."""
     spatial = spatial_of(x, "a pool")
-    window = window_of(c.attributes, c.attributes["kernel_shape"])
-    window.require_room(shape_of(x)[2:], is_ceil=bool(c.attributes.get("ceil_mode", 0)))
+    window = pool_window(c.attributes, shape_of(x)[2:])
     none: list[tuple[Dim, Dim]] = [(0, 0)] * spatial
     return window, widths_of(x, window), excess_of(x, window) if c.attributes.get("ceil_mode", 0) else none
 

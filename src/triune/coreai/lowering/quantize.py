@@ -26,6 +26,7 @@ from triune.coreai.lowering.values import (
 )
 from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.quantized import quantized_type
 from triune.graph.weight_files import array_of
 
 _PRECISIONS: Mapping[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
@@ -43,10 +44,7 @@ _HELD = (TensorProto.INT16, TensorProto.UINT16)
 def _quantize(c: Context) -> None:
     """Lower QuantizeLinear: saturate(round(x / scale) + zero_point)."""
     x, scale = c.input(0), _scale(c)
-    elem_type = c.scope.values.elem_type(c.node.output[0]) or int(c.attributes.get("output_dtype", 0))
-    if c.has(2):
-        elem_type = c.scope.values.elem_type(c.node.input[2]) or elem_type
-    elem_type = elem_type or TensorProto.UINT8
+    elem_type = quantized_type(c)
     if elem_type not in _PACKED and elem_type not in _HELD:
         kind = helper.tensor_dtype_to_string(elem_type)
         raise Refusal(f"quantization to {kind}; use INT8, UINT8, INT4 or UINT4")

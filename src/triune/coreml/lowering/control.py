@@ -15,6 +15,7 @@ from triune.coreml.lowering.context import (
 )
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.precision import in_fp32
+from triune.graph.identities import behind_identities
 
 _DTYPES: Mapping[int, Any] = {
     TensorProto.FLOAT: np.float32,
@@ -200,13 +201,10 @@ def _while(c: Context, limit: int | None) -> None:
 
 def _is_handed_on(c: Context, body: Any, place: int) -> bool:
     """Whether each step hands on what it was given: the condition (0), or a carried value (1, 2, ...)."""
-    name = body.output[place].name
-    makers = {output: node for node in body.node for output in node.output}
-    while name in makers and makers[name].op_type == "Identity":
-        name = makers[name].input[0]
+    name, maker = behind_identities(body, body.output[place].name)
     if name == body.input[1 + place].name:
         return True
-    return name not in makers and place == 0 and c.scope.tensor(name) is not None
+    return maker is None and place == 0 and c.scope.tensor(name) is not None
 
 
 def _without_number(value: Var) -> Var:

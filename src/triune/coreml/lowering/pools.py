@@ -18,7 +18,7 @@ from triune.coreml.lowering.context import (
 )
 from triune.coreml.lowering.mb import Var, mb
 from triune.coreml.lowering.window import flat, image_sizes, padding_of
-from triune.graph.conversion.window import SAME, Window, window_of
+from triune.graph.conversion.window import SAME, Window, pool_window
 
 _MOST_WINDOW_ELEMENTS = 256
 """The largest window, in elements, that is unrolled."""
@@ -48,8 +48,7 @@ def _max_pool(c: Context) -> None:
 
 def _window(c: Context, x: Var) -> tuple[Window, Widths]:
     """The window, and the padding before and after each spatial dimension; `ceil_mode` adds to the latter."""
-    window = window_of(c.attributes, c.attributes["kernel_shape"])
-    window.require_room(image_sizes(x), is_ceil=bool(c.attributes.get("ceil_mode", 0)))
+    window = pool_window(c.attributes, image_sizes(x))
     widths = padding_of(x, window)
     if not c.attributes.get("ceil_mode", 0) or window.auto_pad in SAME:
         return window, widths

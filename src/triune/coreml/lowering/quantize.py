@@ -10,6 +10,7 @@ from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.packed import dequantize
 from triune.graph.axes import positive
 from triune.graph.conversion.lowering.elementwise import cast_type
+from triune.graph.conversion.quantized import quantized_type
 
 _PRECISIONS: Mapping[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 _SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16)
@@ -32,10 +33,7 @@ def _spread(c: Context, value: Var, x: Var) -> Var:
 def _quantize(c: Context) -> None:
     """Lower QuantizeLinear: saturate(round(x / scale) + zero_point)."""
     x, scale = c.input(0), c.input(1)
-    elem_type = c.scope.values.elem_type(c.node.output[0]) or int(c.attributes.get("output_dtype", 0))
-    if c.has(2):
-        elem_type = c.scope.values.elem_type(c.node.input[2]) or elem_type
-    elem_type = elem_type or TensorProto.UINT8
+    elem_type = quantized_type(c)
     if elem_type not in _SMALL:
         kind = helper.tensor_dtype_to_string(elem_type)
         raise Refusal(f"quantization to {kind}, which Core ML lacks; use INT8 or UINT8")

@@ -124,6 +124,17 @@ def window_of(attributes: Mapping[str, Any], kernel: Sequence[int]) -> Window:
     return Window(list(kernel), strides, list(attributes.get("dilations", [1] * spatial)), auto, pads)
 
 
+def pool_window(attributes: Mapping[str, Any], sizes: Sequence[int | None]) -> Window:
+    """Create the window of a pool over an image with these spatial sizes; None for one that is not known.
+
+    Raises:
+        Refusal: a pad is negative, or the window does not fit into the padded image.
+    """
+    window = window_of(attributes, attributes["kernel_shape"])
+    window.require_room(sizes, is_ceil=bool(attributes.get("ceil_mode", 0)))
+    return window
+
+
 def cuts_of(
     attributes: Mapping[str, Any], extents: Sequence[int], strides: Sequence[int], sizes: Sequence[int | None]
 ) -> list[tuple[int, int]]:

@@ -1,0 +1,15 @@
+"""What a value of a graph is behind Identity nodes."""
+
+from onnx import GraphProto, NodeProto
+
+
+def behind_identities(graph: GraphProto, name: str) -> tuple[str, NodeProto | None]:
+    """The value that Identity nodes of a graph hand on as `name`: its name, and the node of the graph that makes it.
+
+    The name is `name` itself if no Identity makes it. The node is None for an input, an initializer, or a value of a
+    graph around this one.
+    """
+    makers = {output: node for node in graph.node for output in node.output}
+    while name in makers and makers[name].op_type == "Identity":
+        name = makers[name].input[0]
+    return name, makers.get(name)
