@@ -326,6 +326,10 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"stop": [1]}, "stop", "string"),
     ({"modalities": ["audio"]}, "modalities", "text only"),
     ({"reasoning_effort": "high"}, "reasoning_effort", "chat_template_kwargs"),
+    *(
+        ({"chat_template_kwargs": {name: []}}, "chat_template_kwargs", f"has '{name}', which")
+        for name in ("messages", "tools", "add_generation_prompt")
+    ),
     ({"functions": []}, "functions", "tools"),
     ({"frobnicate": 1}, "frobnicate", "unknown"),
     ({"stream_options": {"include_all": True}, "stream": True}, "stream_options.include_all", "unknown"),

@@ -1,6 +1,6 @@
 """Audio files as samples: libsndfile decodes them, soxr changes their rate.
 
-A file of a kilobyte may hold hours of silence, so its length is checked before anything of it is decoded.
+A file of a kilobyte may hold hours of silence, so its length is checked before anything of it is kept.
 """
 
 import importlib
@@ -34,16 +34,20 @@ shorter file may have more.
 _PART_SAMPLES: Final = 1 << 22
 """About how many samples, of all channels together, are decoded at once."""
 
+_UNKNOWN_FRAMES: Final = 1 << 62
+"""libsndfile gives more frames than this where a file does not tell its length, as of FLAC written into a pipe."""
+
 
 def audio_seconds(content: Content, max_seconds: float) -> float:
-    """How long an audio file is by its headers. It is never decoded beyond that.
+    """How long an audio file is: by its headers, beyond which it is never decoded, or else counted.
 
     Raises:
         InvalidArgumentError: it is no audio file of a known form, or holds nothing.
         PayloadTooLargeError: it is longer than `max_seconds`.
     """
-    with _open(content, max_seconds) as file:
-        return file.frames / file.samplerate
+    file, num_frames = _open(content, max_seconds)
+    with file:
+        return num_frames / file.samplerate
 
 
 class AudioDecoder:
@@ -61,9 +65,8 @@ class AudioDecoder:
             InvalidArgumentError, PayloadTooLargeError: as `audio_seconds`.
         """
         soxr: Any = importlib.import_module("soxr")
-        self._file = _open(content, max_seconds)
+        self._file, self._left = _open(content, max_seconds)
         self._rate: int = self._file.samplerate
-        self._left: int = self._file.frames
         self._resampler = None if self._rate == RATE else soxr.ResampleStream(self._rate, RATE, 1, dtype="float32")
         self._parts: list[NDArray[np.float32]] = []
 
@@ -139,24 +142,51 @@ class _File(io.RawIOBase):
         return len(piece)
 
 
-def _open(content: Content, max_seconds: float) -> Any:
+def _open(content: Content, max_seconds: float) -> tuple[Any, int]:
+    """The file, and its number of frames (a frame has a sample of each channel)."""
+    file = _opened(content)
+    try:
+        _check_form(file)
+        num_frames = file.frames
+        if num_frames > _UNKNOWN_FRAMES:
+            num_frames = _count(file, max_seconds)
+            file.close()
+            file = _opened(content)
+            _read_on(file)
+        _check_length(file, num_frames, max_seconds)
+    except BaseException:
+        file.close()
+        raise
+    return file, num_frames
+
+
+def _read_on(file: Any) -> None:
+    """Make a file of unknown length readable: behind each block, soundfile would seek to where it is, which fails."""
+    file.seekable = lambda: False
+
+
+def _count(file: Any, max_seconds: float) -> int:
+    """Count the frames of a file that does not tell their number, up to the first block beyond what is taken."""
+    _read_on(file)
+    num_frames, most = 0, int(max_seconds * min(file.samplerate, _DENSE_RATE / file.channels))
+    block_frames = max(1, _PART_SAMPLES // file.channels)
+    while num_frames <= most and (num_read := len(_read(file, block_frames))):
+        num_frames += num_read
+    return num_frames
+
+
+def _opened(content: Content) -> Any:
     soundfile: Any = importlib.import_module("soundfile")
     try:
-        file = soundfile.SoundFile(_File(memoryview(content)))
+        return soundfile.SoundFile(_File(memoryview(content)))
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         raise InvalidArgumentError(
             f"the file of {len(content)} bytes is no audio file that can be read ({_reason(error)}): send WAV, FLAC, "
             "MP3 or Ogg"
         ) from error
-    try:
-        _check(file, max_seconds)
-    except BaseException:
-        file.close()
-        raise
-    return file
 
 
-def _check(file: Any, max_seconds: float) -> None:
+def _check_form(file: Any) -> None:
     if file.format not in _FORMATS:
         raise InvalidArgumentError(f"the audio file is {file.format}: send WAV, FLAC, MP3 or Ogg")
     if not (1 <= file.channels <= _MAX_CHANNELS and _MIN_RATE <= file.samplerate <= _MAX_RATE):
@@ -164,14 +194,17 @@ def _check(file: Any, max_seconds: float) -> None:
             f"the audio has {file.channels} channels of {file.samplerate} samples a second; at most {_MAX_CHANNELS} "
             f"channels of {_MIN_RATE} to {_MAX_RATE} are read: convert it"
         )
-    if file.frames < 1:
+
+
+def _check_length(file: Any, num_frames: int, max_seconds: float) -> None:
+    if num_frames < 1:
         raise InvalidArgumentError("the audio holds no samples")
-    seconds = file.frames / file.samplerate
+    seconds = num_frames / file.samplerate
     if seconds > max_seconds:
         raise PayloadTooLargeError(
             f"the audio is {seconds:.0f} seconds long; {max_seconds:.0f} are the limit: send it in parts"
         )
-    num_samples, most = file.frames * file.channels, int(max_seconds * _DENSE_RATE)
+    num_samples, most = num_frames * file.channels, int(max_seconds * _DENSE_RATE)
     if num_samples > most:
         raise PayloadTooLargeError(
             f"the audio has {num_samples} samples in {file.channels} channels; {most} are the limit: convert it to one "

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from triune.engine.generation import Generation
 from triune.engine.structured.constraint import Constraint
-from triune.frontends.text.chat import Chat
+from triune.frontends.text.chat import Chat, template_variables
 from triune.frontends.text.fields import FieldError, Fields, as_fields, unsupported
 from triune.frontends.text.forms import chosen, combined, schema_constraint
 from triune.frontends.text.sampling import read_sampling, read_stops
@@ -134,7 +134,7 @@ def _read_chat(fields: Fields) -> tuple[Chat, Constraint | None, bool]:
             tools, constraint = chosen(tools, name, "tool_choice")
         tools = () if kind == "none" else tools
         has_parallel_calls = not choice.flag("disable_parallel_tool_use")
-    variables = fields.mapping("chat_template_kwargs") or {}
+    variables = template_variables(fields)
     return Chat(tuple(messages), tools, variables, beginning), constraint, has_parallel_calls
 
 

@@ -9,7 +9,7 @@ from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import MAX_LOGPROBS
 from triune.engine.structured.constraint import Constraint
 from triune.frontends.openai.messages import read_messages, read_tools
-from triune.frontends.text.chat import Chat
+from triune.frontends.text.chat import Chat, template_variables
 from triune.frontends.text.fields import FieldError, Fields, are_tokens, unsupported
 from triune.frontends.text.forms import combined, read_format
 from triune.frontends.text.sampling import MAX_ANSWERS, read_generation
@@ -131,7 +131,7 @@ def read_chat(fields: Fields) -> ChatRequest:
         raise FieldError("'top_logprobs' needs 'logprobs': true", "top_logprobs")
     tools, constraint = read_tools(fields)
     constraint = combined(constraint, read_format(fields, "response_format"), tools, "response_format")
-    chat = Chat(read_messages(fields), tools, fields.mapping("chat_template_kwargs") or {})
+    chat = Chat(read_messages(fields), tools, template_variables(fields))
     has_parallel_calls = fields.flag("parallel_tool_calls", default=True)
     fields.refuse("modalities", "the model writes text only", ["text"])
     fields.refuse("audio", "the model writes text only")

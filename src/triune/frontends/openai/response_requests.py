@@ -12,7 +12,7 @@ from triune.frontends.openai.messages import (
     template_call,
 )
 from triune.frontends.openai.requests import TextRequest, read_text
-from triune.frontends.text.chat import Chat
+from triune.frontends.text.chat import Chat, template_variables
 from triune.frontends.text.fields import FieldError, Fields, as_fields, unsupported
 from triune.frontends.text.forms import combined, read_format
 
@@ -51,7 +51,7 @@ def read_response(fields: Fields) -> ResponseRequest:
     told = [] if shown["instructions"] is None else [{"role": "system", "content": shown["instructions"]}]
     offered = tuple(_read_tool(as_fields(each, f"tools[{place}]")) for place, each in enumerate(shown["tools"]))
     tools, constraint = chosen_tools(Fields({"tool_choice": shown["tool_choice"]}), offered)
-    chat = Chat((*told, *_read_input(fields)), tools, fields.mapping("chat_template_kwargs") or {})
+    chat = Chat((*told, *_read_input(fields)), tools, template_variables(fields))
     num_top = fields.integer("top_logprobs", 0, MAX_LOGPROBS)
     has_logprobs = _read_include(fields) or num_top is not None
     form = fields.object("text")

@@ -6,6 +6,10 @@ from typing import Any
 
 from triune.core.errors import InvalidArgumentError
 from triune.engine.generation import Generation, TextModel
+from triune.frontends.text.fields import FieldError, Fields
+
+_GIVEN = frozenset({"messages", "tools", "add_generation_prompt"})
+"""What a chat template is given beside the variables of the request."""
 
 TOKEN_BYTES = 36
 """The memory of a token id of a prompt: an integer of Python, and its place in a list."""
@@ -50,6 +54,17 @@ class ContextLengthError(InvalidArgumentError):
         )
         self.num_tokens = num_tokens
         self.context_tokens = context_tokens
+
+
+def template_variables(fields: Fields) -> dict[str, Any]:
+    """Read `chat_template_kwargs`. Raises FieldError if one has the name of what the server gives the template."""
+    variables = fields.mapping("chat_template_kwargs") or {}
+    for name in sorted(variables.keys() & _GIVEN):
+        path = fields.path("chat_template_kwargs")
+        raise FieldError(
+            f"'{path}' has '{name}', which the chat template gets from the request itself: remove it", path
+        )
+    return variables
 
 
 async def chat_tokens(model: TextModel, chat: Chat) -> list[int]:

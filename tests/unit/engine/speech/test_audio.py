@@ -51,6 +51,32 @@ def test_more_samples_than_fit_the_length_are_refused_undecoded() -> None:
     assert audio_seconds(content, 120) == 60
 
 
+def unknown_length(flac: bytes) -> bytes:
+    """The file with 0 as its number of samples, which means that it is not known (RFC 9639, 8.2)."""
+    numbers = int.from_bytes(flac[18:26], "big")
+    return flac[:18] + (numbers >> 36 << 36).to_bytes(8, "big") + flac[26:]
+
+
+@pytest.mark.parametrize(("rate", "channels", "seconds"), [(16_000, 1, 3), (44_100, 2, 1.5), (96_000, 8, 6)])
+def test_a_file_that_does_not_tell_its_length_is_decoded_to_its_end(rate: int, channels: int, seconds: float) -> None:
+    content = encoded(tone(seconds, rate, channels), rate, "FLAC")
+    unknown = unknown_length(content)
+    assert unknown != content
+    assert audio_seconds(unknown, 60) == audio_seconds(content, 60) == seconds
+    np.testing.assert_array_equal(decode_audio(unknown, 60), decode_audio(content, 60))
+    with pytest.raises(InvalidArgumentError, match="damaged|no samples|no audio file"):
+        decode_audio(unknown[:60], 60)
+
+
+def test_a_file_that_does_not_tell_its_length_is_counted_up_to_the_limit() -> None:
+    hour = unknown_length(encoded(np.zeros(3600 * 8000, np.int16), 8000, "FLAC", "PCM_16"))
+    with pytest.raises(PayloadTooLargeError, match="524 seconds long; 60 are the limit"):
+        audio_seconds(hour, 60)
+    dense = unknown_length(encoded(np.zeros((60 * 48_000, 8), np.int16), 48_000, "FLAC", "PCM_16"))
+    with pytest.raises(PayloadTooLargeError, match="samples in 8 channels; 11520000 are the limit"):
+        audio_seconds(dense, 60)
+
+
 def test_a_dense_file_is_decoded_in_parts() -> None:
     decoder = AudioDecoder(encoded(tone(6, 96_000, 8), 96_000, "FLAC"), 60)
     num_parts = 1

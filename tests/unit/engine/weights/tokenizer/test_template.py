@@ -148,3 +148,8 @@ def test_nothing_outside_is_reached(source: str) -> None:
 def test_templates_that_fail(source: str, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         _render(source)
+
+
+def test_a_variable_may_have_any_name() -> None:
+    names = {"self": "a", "messages ": "b", "a b": "c", "": "d"}
+    assert ChatTemplate("{{ bos_token }}{{ self_ }}", {"bos_token": "<s>"}).render(_MESSAGES, **names) == "<s>"
