@@ -14,6 +14,7 @@ from triune.config.honour import refuse_unsupported
 from triune.config.instances import read_instances
 from triune.config.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_versions, find_versions, inside
 from triune.config.links import require_data_near, require_near
+from triune.config.metrics import require_bounds
 from triune.config.misplaced import misplaced
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import UNITS_PARAMETER, has_own_process, parameters_of, read_options
@@ -101,6 +102,7 @@ def read_source(
     named.CopyFrom(message)
     named.name = named.name or name
     refuse_unsupported(named, honours(named))
+    require_bounds(named)
     if completion.is_off:
         refuse_incomplete(named)
     versions = choose_versions(message.version_policy, present, name, partial(misplaced, folder))

@@ -1,9 +1,11 @@
 """Make the counters of a new version, with the histograms that `model_metrics` in its config describes."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 from triune.core.distributions import FIRST_RESPONSE_BUCKETS_MS, Distributions, Histogram
+from triune.core.errors import InvalidArgumentError
 from triune.core.statistics import ModelStatistics
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 
@@ -19,6 +21,17 @@ def new_statistics(message: ModelConfigMessage, *, has_distributions: bool) -> M
     if has_distributions:
         statistics.distributions = Distributions(Histogram(first_response_buckets_ms(message)))
     return statistics
+
+
+def require_bounds(message: ModelConfigMessage) -> None:
+    """Raise InvalidArgumentError if `model_metrics` has a bucket that is no finite number."""
+    for control in message.model_metrics.metric_control:
+        for bound in control.histogram_options.buckets:
+            if not math.isfinite(bound):
+                raise InvalidArgumentError(
+                    f"model '{message.name}' has the bucket {bound} in 'model_metrics'; bounds of buckets are finite "
+                    "numbers, and +Inf is added: remove it"
+                )
 
 
 def first_response_buckets_ms(message: ModelConfigMessage) -> Sequence[float]:

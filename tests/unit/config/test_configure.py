@@ -327,6 +327,14 @@ def test_what_is_wrong_is_said(tmp_path: Path, config: str, error: type[Exceptio
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("bound", ["nan", "inf", "-inf"])
+def test_buckets_are_finite(tmp_path: Path, bound: str) -> None:
+    buckets = f"histogram_options {{ buckets: [ 1, {bound} ] }}"
+    with pytest.raises(InvalidArgumentError, match=f"model 'm' has the bucket {bound} in 'model_metrics'; bounds"):
+        configured(tmp_path, f"model_metrics {{ metric_control {{ {buckets} }} }}")
+    configured(tmp_path, f"model_metrics {{ metric_control {{ {buckets.replace(bound, '2')} }} }}")
+
+
 def test_missing_inputs_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"expects 1 inputs, model provides 2; add INPUT1: INT32\[-1,16\]"):
         configured(tmp_path, "input { name: 'INPUT0' }", add_sub())
