@@ -1,4 +1,4 @@
-"""Temporary folders that are removed even after a process was killed, by another one.
+"""Temporary folders. If a process is killed, another one removes the folders that it had.
 
 A process holds a file lock on each of its folders. The system releases the lock when the process ends in any way.
 """

@@ -291,7 +291,7 @@ class EngineCore:
         return results
 
     def check(self) -> None:
-        """Verify the laws of queues and blocks. Raises an InternalError that names the broken one."""
+        """Check the invariants of queues and blocks. Raises an InternalError that names the one that does not hold."""
         self._scheduler.check()
         self.speculator.check()
 

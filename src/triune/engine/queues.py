@@ -113,7 +113,7 @@ class Queues:
         sequence.table.free()
 
     def check(self) -> None:
-        """Verify the laws of the queues. Raises an InternalError that names the broken one."""
+        """Check the invariants of the queues. Raises an InternalError that names the one that does not hold."""
         if self._host is not None:
             self._host.check(self.waiting)
         if any(sequence.table.blocks for sequence in self.waiting):

@@ -240,7 +240,9 @@ class Scheduler:
         return ended
 
     def check(self) -> None:
-        """Verify the laws of the pool and of the queues. Raises an InternalError that names the broken one."""
+        """Check the invariants of the pool and of the queues. Raises an InternalError that names the one that does not
+        hold.
+        """
         self._pool.check()
         self._queues.check()
 

@@ -19,7 +19,9 @@ from triune.engine.moving.state import KeysAndValues, SequenceState
 from triune.engine.sequence import FinishReason, Sequence
 
 _CHECK_SECONDS: Final = 1.0
-"""How long the engine is idle before its laws are checked, so that the check delays no request that follows another."""
+"""How long the engine is idle before its invariants are checked, so that the check delays no request that follows
+another.
+"""
 
 _T = TypeVar("_T")
 
@@ -125,7 +127,7 @@ class EngineThread:
                 self._break(error)
 
     def _wait(self, has_checked: bool) -> bool:
-        """Wait for a command, and run it. Returns False if there was none for long enough to check the laws."""
+        """Wait for a command, and run it. Returns False if there was none for long enough to check the invariants."""
         try:
             command = self._commands.get(timeout=None if has_checked else _CHECK_SECONDS)
         except queue.Empty:

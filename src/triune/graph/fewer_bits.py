@@ -1,4 +1,6 @@
-"""Find nodes that need more bits than fp32 has, the most precise float type of Apple's runtimes, or fewer."""
+"""Find nodes that fp32, the most precise float type of Apple's runtimes, computes less or more exactly than the
+model's own types do: DOUBLE, and BFLOAT16.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field

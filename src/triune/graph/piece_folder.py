@@ -1,4 +1,4 @@
-"""The files of the pieces of a graph, from which runtimes load them, over one copy of their weights."""
+"""Writes the pieces of a graph to files, from which runtimes load them. All files refer to one copy of the weights."""
 
 import os
 import shutil

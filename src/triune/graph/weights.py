@@ -71,7 +71,7 @@ class NoneLarge(Large):
     """A `Large` that keeps nothing: all constants stay in the graph."""
 
     def take(self, model: ModelProto) -> None:
-        """Do nothing."""
+        """Leave all constants in the graph."""
 
     def add(self, graph: GraphProto, tensor: TensorProto) -> None:
         """Add a new constant to `graph`."""

@@ -13,7 +13,8 @@ _log = logging.getLogger(__name__)
 
 
 class Watchdog:
-    """A thread that regularly asks the event loop for an answer. If none comes in time, it logs the loop's stack.
+    """A thread that regularly has the event loop call a function. If the loop does not call it in time, the thread logs
+    the loop's stack.
 
     For each call that blocks, the stack is logged once.
     """
@@ -22,8 +23,8 @@ class Watchdog:
         """Create and enter this on the loop's thread.
 
         Args:
-            limit_seconds: how long the loop may take to answer.
-            pause_seconds: the time between two questions.
+            limit_seconds: how long the loop may take to call the function.
+            pause_seconds: how long the thread waits after a call before it asks for the next one.
         """
         self._limit_seconds = limit_seconds
         self._pause_seconds = pause_seconds

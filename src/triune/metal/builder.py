@@ -47,7 +47,7 @@ class MlxBuilder(Builder[Value]):
         self.wavelengths = wavelengths
 
     def begin(self, *, is_compiling: bool) -> None:
-        """Begin a run, without faults."""
+        """Begin a run: no fault has been found in it yet."""
         self.faults: list[tuple[Value, str]] = []
         self.is_compiling = is_compiling
 

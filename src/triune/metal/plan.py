@@ -8,9 +8,9 @@ from typing import Any
 from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.graph.conversion import scope as conversion
-from triune.graph.conversion.left import why_left
 from triune.graph.conversion.lowering.table import SHARED
 from triune.graph.conversion.problems import Problem, called, require_none
+from triune.graph.conversion.unconverted import why_unconverted
 from triune.graph.fused.call import DOMAIN
 from triune.graph.values import attributes_of, names_read_by
 from triune.metal import (
@@ -147,7 +147,7 @@ class Plans:
                     kind = TensorProto.DataType.Name(elem_type)
                     self._problems.append(Problem(called(node), f"its result is of {kind}, which MLX does not have"))
             if lowering is None:
-                self._problems.append(Problem(called(node), why_left(node, "MLX")))
+                self._problems.append(Problem(called(node), why_unconverted(node, "MLX")))
             else:
                 steps.append(Step(node, lowering, attributes, kinds))
         plan = Plan(graph, steps, {})

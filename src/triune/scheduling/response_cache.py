@@ -232,7 +232,7 @@ class CachedServable:
         return future
 
     def _keep(self, key: bytes, looked_ns: int, future: asyncio.Future[InferenceResponse]) -> None:
-        """Store a response, now that it was computed. Nothing is stored for an error."""
+        """Store a response that was computed. Errors are not stored."""
         if future.cancelled() or future.exception() is not None or self._is_refusing:
             return
         response = future.result()

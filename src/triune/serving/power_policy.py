@@ -39,7 +39,7 @@ class PowerPolicy:
         self._hot: frozenset[str] = frozenset()
 
     def apply(self, battery: Battery | None, heat: Heat) -> None:
-        """Take what was read.
+        """Set the power mode, and the units that are too hot, by what sensors say now.
 
         Args:
             battery: None for a machine without one.

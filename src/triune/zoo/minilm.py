@@ -80,7 +80,7 @@ def read_checkpoint(sources: Sources) -> dict[str, bytes]:
 
 
 def _graph(files: Mapping[str, bytes]) -> bytes:
-    """The encoder as ONNX: `engine.models.bert` says its inputs and outputs.
+    """The encoder as ONNX: `engine.models.bert` describes its inputs and outputs.
 
     Raises:
         UnsupportedError: the libraries that read checkpoints are not installed.

@@ -34,9 +34,9 @@ from triune.coreai.lowering.scope import Scope
 from triune.coreai.lowering.selections import selections, spreading
 from triune.coreai.lowering.values import dtype_of, is_known_type, rank_of, shape_of, tensor_type
 from triune.graph.conversion import scope as conversion
-from triune.graph.conversion.left import why_left
 from triune.graph.conversion.lowering.table import SHARED
 from triune.graph.conversion.problems import Problem, Refusal, called
+from triune.graph.conversion.unconverted import why_unconverted
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.fused.call import DOMAIN, RESULT
 from triune.graph.passes.narrow_values import NARROWED
@@ -213,4 +213,4 @@ def _close(function: Any, inputs: list[Any], outputs: list[Any], names: list[str
 
 
 def _unknown(context: Context) -> None:
-    raise Refusal(why_left(context.node, "Core AI"))
+    raise Refusal(why_unconverted(context.node, "Core AI"))

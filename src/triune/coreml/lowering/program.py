@@ -36,10 +36,10 @@ from triune.coreml.lowering.precision import marked_for_fp32
 from triune.coreml.lowering.scope import Scope
 from triune.coreml.lowering.subtraction import add_negated_constants
 from triune.graph.conversion import scope as conversion
-from triune.graph.conversion.left import why_left
 from triune.graph.conversion.lowering.table import SHARED
 from triune.graph.conversion.prepare import Prepared
 from triune.graph.conversion.problems import Problem, called
+from triune.graph.conversion.unconverted import why_unconverted
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.listed import MOST_LISTED
 from triune.graph.values import attributes_of
@@ -182,4 +182,4 @@ def _require_small_constants(node: NodeProto, scope: conversion.Scope[Var]) -> N
 
 
 def _unknown(context: Context) -> None:
-    raise Refusal(why_left(context.node, "Core ML"))
+    raise Refusal(why_unconverted(context.node, "Core ML"))

@@ -8,7 +8,7 @@ Each block is in one of three states:
 
 The prefix cache knows a block by a hash of its tokens and of those before them: a block that is in it "has a hash".
 
-Laws: free + used + cached == total (`check` verifies it), and no block that is shared or has a hash is written to
+Invariants: free + used + cached == total (`check` verifies it), and no block that is shared or has a hash is written to
 (`is_writable` tells of a block whether it may be).
 """
 
@@ -146,7 +146,7 @@ class KVBlockPool:
             self._free.append(block)
 
     def check(self) -> None:
-        """Verify the laws. Raises an InternalError that names the broken one."""
+        """Check the invariants. Raises an InternalError that names the one that does not hold."""
         free, cached = set(self._free), set(self._cached)
         used = {block for block, count in enumerate(self._references) if count}
         if len(free) != len(self._free) or free & cached or free & used or cached & used:

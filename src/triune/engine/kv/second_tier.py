@@ -42,12 +42,12 @@ class SecondTier:
         """What is being read, and who waits for it."""
 
     def evict(self, block: int, block_hash: BlockHash) -> None:
-        """Note that a block will be written over by the next step; the pool's `on_eviction`."""
+        """Note that the pool gave a block to another sequence, which will overwrite it; the pool's `on_eviction`."""
         if not self.disk.has(block_hash):
             self._evicted.append((block, block_hash))
 
     def save(self) -> None:
-        """Copy what was evicted out of the cache. Call this before anything is written to the cache."""
+        """Copy the evicted blocks from the cache to files. Call this before anything is written to the cache."""
         evicted, self._evicted = self._evicted, []
         for begin in range(0, len(evicted), _BATCH):
             part = evicted[begin : begin + _BATCH]

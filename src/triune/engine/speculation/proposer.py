@@ -26,5 +26,5 @@ class Proposer(Protocol):
         ...
 
     def check(self) -> None:
-        """Verify the laws of what is held. Raises an InternalError that names the broken one."""
+        """Check the invariants of what is held. Raises an InternalError that names the one that does not hold."""
         ...

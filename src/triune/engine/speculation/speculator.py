@@ -102,7 +102,7 @@ class Speculator:
             self._proposer.forget(sequence)
 
     def check(self) -> None:
-        """Verify the laws of what guesses. Raises an InternalError that names the broken one."""
+        """Check the invariants of what guesses. Raises an InternalError that names the one that does not hold."""
         if self._proposer is not None:
             self._proposer.check()
 

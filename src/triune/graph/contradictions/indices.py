@@ -1,4 +1,6 @@
-"""Contradictions of operators that read or write elements by their indices."""
+"""Contradictions in operators that read or write elements by index: constant indices that are out of range, and shapes
+that do not fit each other.
+"""
 
 from collections.abc import Iterator, Mapping
 

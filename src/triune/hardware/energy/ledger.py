@@ -145,7 +145,7 @@ class EnergyLedger:
         self._works = [work for work in self._works if not work.ended_ns or work.ended_ns > now.time_ns]
 
     def check(self) -> None:
-        """Verify the law of `RailTotals`. Raises an InternalError that names the rail that breaks it."""
+        """Check the invariant of `RailTotals`. Raises an InternalError that names a rail for which it does not hold."""
         for name, totals in self._totals.items():
             difference = totals.metered - totals.charged - totals.idle
             if abs(difference) > _TOLERANCE * max(1.0, totals.metered):

@@ -62,11 +62,11 @@ class MlxDecoder:
             block_size: the tokens of a block.
             precision: of the computation. None takes bf16 on a GPU; and fp32 on a CPU, where 16 bits are slower.
             cache_type: of keys and values; None takes the precision.
-            is_reproducible: is refused: what MLX sums up in which order depends on the size of the step.
+            is_reproducible: True is refused: the order in which MLX adds numbers depends on the size of the step.
 
         Raises:
             UnsupportedError: MLX cannot compute an operator of the graph, or the unit is another one.
-            NoMemoryError: there is not the memory for the cache.
+            NoMemoryError: there is not enough memory for the cache.
         """
         del num_threads
         if unit is not Unit.GPU:

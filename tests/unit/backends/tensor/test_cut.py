@@ -18,7 +18,7 @@ from triune.backends.registry import typed_failures
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.tensor.build import TensorBuild
 from triune.backends.tensor.cut import make, pays
-from triune.backends.tensor.cut.stretches import Rung, Stretch
+from triune.backends.tensor.cut.stretches import Choice, Stretch
 from triune.config.configure import read_source
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
@@ -225,8 +225,8 @@ def test_a_plan_for_a_chip_whose_units_are_one_here_is_the_whole_model(tmp_path:
 def chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the planner choose `cpu` for the first four operations, and `amx` for the others."""
     stretches = [
-        Stretch(0, 4, (Rung(Unit.CPU),), None, Unit.CPU, 1.0),
-        Stretch(4, 8, (Rung(Unit.AMX), Rung(Unit.CPU)), None, Unit.AMX, 2.0),
+        Stretch(0, 4, (Choice(Unit.CPU),), None, Unit.CPU, 1.0),
+        Stretch(4, 8, (Choice(Unit.AMX), Choice(Unit.CPU)), None, Unit.AMX, 2.0),
     ]
     monkeypatch.setattr(make, "stretches_of", lambda *_: stretches)
 

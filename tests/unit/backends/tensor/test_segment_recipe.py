@@ -9,7 +9,7 @@ from support.graphs import model_of
 from support.repositories import Bench, write_model
 from triune.backends.tensor.cut.graph import CutGraph
 from triune.backends.tensor.cut.recipe import segment_recipe
-from triune.backends.tensor.cut.stretches import Rung
+from triune.backends.tensor.cut.stretches import Choice
 from triune.config.configure import configure, read_source
 from triune.config.stamps import stamp
 from triune.core.units import Unit
@@ -42,5 +42,5 @@ def test_limits(tmp_path: Path, is_named: bool, sample: tuple[int, ...], expecte
     x = np.zeros(sample, np.float32)
     graph = CutGraph(model, {"x": x}, {"x": x, "a": x, "c": x, "y": x}, is_random=False)
     last = split(model, [2])[-1]
-    recipe = segment_recipe(last, Rung(Unit.AMX), 1, config, graph, bench.machine)
+    recipe = segment_recipe(last, Choice(Unit.AMX), 1, config, graph, bench.machine)
     assert dict(recipe.options).get("openvino.shapes") == expected

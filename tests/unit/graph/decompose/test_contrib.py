@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from support.contrib import CASES
 from support.contrib.case import Case, computed, difference, lowered_opset, microsoft
 from support.graphs import model_of
-from triune.graph.conversion.left import why_left
+from triune.graph.conversion.unconverted import why_unconverted
 from triune.graph.decompose import Decompose
 from triune.graph.decompose.classical.tables import Tabulate
 from triune.graph.normalize import foreign_ops, normalize
@@ -120,7 +120,7 @@ def test_what_is_left_says_why(node: str, reason: str) -> None:
     domain, _, op_type = node.rpartition(".")
     left = helper.make_node(op_type, ["x"], ["y"], domain=domain)
     model = Decompose()(helper.make_model(helper.make_graph([left], "g", [], [])))
-    assert reason in why_left(model.graph.node[0], "Core ML")
+    assert reason in why_unconverted(model.graph.node[0], "Core ML")
 
 
 def test_what_onnx_runtime_saves_is_taken_though_its_version_is_too_old_for_it() -> None:

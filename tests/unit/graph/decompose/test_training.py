@@ -1,7 +1,7 @@
 """Steps of optimizers."""
 
 from support.graphs import model_of
-from triune.graph.conversion.left import why_left
+from triune.graph.conversion.unconverted import why_unconverted
 from triune.graph.normalize import normalize
 
 
@@ -12,4 +12,4 @@ def test_a_step_whose_tensors_lack_something_says_so() -> None:
         imports=', "ai.onnx.preview.training" : 1',
     )
     (node,) = normalize(model).graph.node
-    assert "2 inputs behind R and T, and each of its tensors has 3" in why_left(node, "Core ML")
+    assert "2 inputs behind R and T, and each of its tensors has 3" in why_unconverted(node, "Core ML")

@@ -14,7 +14,7 @@ from triune.backends.gate.compare import compare
 from triune.backends.tensor.compile import compile_one
 from triune.backends.tensor.cut.graph import CutGraph
 from triune.backends.tensor.cut.recipe import segment_recipe
-from triune.backends.tensor.cut.stretches import Rung, Stretch
+from triune.backends.tensor.cut.stretches import Choice, Stretch
 from triune.backends.tensor.executable import SharedExecutable
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import tolerance_of
@@ -73,7 +73,7 @@ class StretchCompiler:
         self._num_threads = num_threads
         self._machine = machine
         self._attempt = attempt
-        self._kept: dict[tuple[int, int, Rung], Compiled] = {}
+        self._kept: dict[tuple[int, int, Choice], Compiled] = {}
 
     def close(self) -> None:
         """Free the executables that `take` has not taken."""
@@ -88,13 +88,13 @@ class StretchCompiler:
         self.close()
 
     def compile(self, stretches: Sequence[Stretch]) -> list[Compiled]:
-        """Compile stretches, each on the first of its rungs that takes it and computes it within the tolerance.
+        """Compile stretches, each on the first of its choices that takes it and computes it within the tolerance.
 
         A stretch that is refused or wrong is halved, `MAX_DEPTH` times at most, so that only what must move does.
-        Neighbours that end on the same rung become one.
+        Neighbours that end on the same choice become one.
 
         Returns:
-            the compiled stretches in order; one alone if the whole graph belongs on one rung.
+            the compiled stretches in order; one alone if the whole graph belongs on one choice.
 
         Raises:
             TriuneError: `cpu` refuses a stretch, too.
@@ -131,9 +131,9 @@ class StretchCompiler:
         return found
 
     def _compiled(self, stretch: Stretch, piece: Piece) -> tuple[Compiled | None, str]:
-        """A stretch compiled on its rung; or None, and why that is not possible."""
-        rung, is_last = stretch.rung, len(stretch.rungs) == 1
-        key = (stretch.begin, stretch.end, rung)
+        """A stretch compiled on its choice; or None, and why that is not possible."""
+        choice, is_last = stretch.choice, len(stretch.choices) == 1
+        key = (stretch.begin, stretch.end, choice)
         if (kept := self._kept.get(key)) is not None:
             return replace(kept, stretch=stretch, piece=piece), ""
         self._attempt.check()
@@ -142,7 +142,7 @@ class StretchCompiler:
         name = f"{len(piece.nodes)} operations from '{first}' on"
         with ExitStack() as undo:
             try:
-                recipe = segment_recipe(piece, rung, self._num_threads, self._config, self._graph, self._machine)
+                recipe = segment_recipe(piece, choice, self._num_threads, self._config, self._graph, self._machine)
                 executable = compile_one(path, recipe, self._machine)
                 undo.callback(executable.close)
                 with self._attempt.holding(executable):
@@ -150,9 +150,9 @@ class StretchCompiler:
             except TriuneError as refusal:
                 if is_last or self._attempt.is_given_up:
                     raise
-                return None, f"{rung} refuses {name}: {refusal}"
+                return None, f"{choice} refuses {name}: {refusal}"
             if verdict is not None and verdict.excess and not is_last:
-                return None, f"{rung} ({executable.precision}) computes {name} wrongly: {verdict.excess}"
+                return None, f"{choice} ({executable.precision}) computes {name} wrongly: {verdict.excess}"
             undo.pop_all()
         self._kept[key] = Compiled(stretch, piece, executable, verdict, ms)
         return self._kept[key], ""
@@ -178,10 +178,10 @@ class StretchCompiler:
 
 
 def joined(stretches: Sequence[Stretch]) -> list[Stretch]:
-    """The same, with neighbours on the same rung as one stretch."""
+    """The same, with neighbours on the same choice as one stretch."""
     found: list[Stretch] = []
     for each in stretches:
-        if found and found[-1].rung == each.rung:
+        if found and found[-1].choice == each.choice:
             found[-1] = _join(found[-1], each)
         else:
             found.append(each)
@@ -195,7 +195,7 @@ def _join(one: Stretch, other: Stretch) -> Stretch:
     return Stretch(
         one.begin,
         other.end,
-        min(one.rungs, other.rungs, key=len),
+        min(one.choices, other.choices, key=len),
         one.requested if one.requested is other.requested else None,
         one.planned,
         predicted,

@@ -1,4 +1,6 @@
-"""Cut a model as its config asks: plan, compile, check, compare, and say what became of it."""
+"""Cut a model as its config asks: plan its segments, compile them, check their answers, and compare the cut with the
+whole model on one unit.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -73,7 +75,7 @@ def make_cut(
         attempt.check()
         stretches = joined(stretches_of(graph, config, request, machine))
         if len(stretches) == 1:
-            whole = whole_on(stretches[0].rung.unit, graph, config, machine, attempt)
+            whole = whole_on(stretches[0].choice.unit, graph, config, machine, attempt)
             if isinstance(whole, SharedExecutable):
                 undo.callback(whole.close)
                 return replace(_whole(config, stretches[0]), spare=(whole,))
@@ -109,10 +111,11 @@ def make_cut(
 
 
 class _Maker:
-    """Compiles stretches until the answers of all together are right, too.
+    """Compiles the segments of a model, and checks what they answer one after the other. As long as that is wrong, the
+    segment with the largest error moves to another unit.
 
     Attributes:
-        verdict: how far the last answers are from the true ones; None if they are not compared.
+        verdict: how far the last answers are from those of the whole model; None if they are not compared.
     """
 
     def __init__(self, graph: CutGraph, config: ModelConfig, machine: Machine, compiler: StretchCompiler) -> None:
@@ -126,12 +129,12 @@ class _Maker:
         waiting = list(stretches)
         while True:
             compiled = self._compiler.compile(waiting)
-            movable = [each for each in compiled if each.verdict is not None and len(each.stretch.rungs) > 1]
+            movable = [each for each in compiled if each.verdict is not None and len(each.stretch.choices) > 1]
             excess = self._excess(compiled)
             if len(compiled) == 1 or not excess or not movable:
                 return compiled
             worst = max(movable, key=lambda each: each.verdict.relative if each.verdict is not None else 0.0)
-            why = f"together {excess}, and the segment on {worst.stretch.rung} has the largest error"
+            why = f"together {excess}, and the segment on {worst.stretch.choice} has the largest error"
             _log.info("model '%s': %s", self._config.name, why)
             waiting = joined([each.stretch.moved(why) if each is worst else each.stretch for each in compiled])
 
@@ -162,7 +165,7 @@ class _Maker:
 def _whole(config: ModelConfig, stretch: Stretch) -> Made:
     """The whole model on one unit, which is what the plan came to."""
     # A unit in another precision than its own is not what the config's units mean.
-    unit = Unit.CPU if stretch.rung.is_fp32 else stretch.rung.unit
+    unit = Unit.CPU if stretch.choice.is_fp32 else stretch.choice.unit
     predicted = "" if stretch.predicted_ms is None else f", predicted {stretch.predicted_ms:.3g} ms"
     note = f"not cut, since the whole belongs on '{unit.value}'{predicted}"
     return Made(replace(config, units=(unit,)), notes=(*stretch.notes, note))

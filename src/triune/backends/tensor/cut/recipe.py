@@ -6,7 +6,7 @@ from dataclasses import replace
 from onnx import ValueInfoProto
 
 from triune.backends.tensor.cut.graph import CutGraph
-from triune.backends.tensor.cut.stretches import Rung
+from triune.backends.tensor.cut.stretches import Choice
 from triune.config.model_config import ModelConfig
 from triune.config.placement import Recipe, recipe_on
 from triune.graph.conversion.shapes import Dim, InputShape, Range, parse_shapes
@@ -15,7 +15,7 @@ from triune.runtimes.machine import Machine
 
 
 def segment_recipe(
-    piece: Piece, rung: Rung, num_threads: int, config: ModelConfig, graph: CutGraph, machine: Machine
+    piece: Piece, choice: Choice, num_threads: int, config: ModelConfig, graph: CutGraph, machine: Machine
 ) -> Recipe:
     """Make the recipe of a piece.
 
@@ -25,7 +25,7 @@ def segment_recipe(
 
     Args:
         piece: the piece.
-        rung: how it is computed.
+        choice: how it is computed.
         num_threads: the CPU threads of one run.
         config: the model's configuration.
         graph: the whole graph, whose inputs have names for free dimensions.
@@ -35,9 +35,9 @@ def segment_recipe(
         InvalidArgumentError: the config's limits cannot be read.
         UnsupportedError: no runtime serves the unit.
     """
-    recipe = recipe_on(rung.unit, num_threads, config, machine)
+    recipe = recipe_on(choice.unit, num_threads, config, machine)
     options = dict(recipe.options)
-    if rung.is_fp32:
+    if choice.is_fp32:
         options[f"{recipe.runtime}.precision"] = "fp32"
     name = f"{recipe.runtime}.shapes"
     if name in machine.runtimes[recipe.runtime].option_names:

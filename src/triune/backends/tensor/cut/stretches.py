@@ -1,4 +1,7 @@
-"""Stretches of operations, each for a unit: as the config names them, or as the planner chooses them."""
+"""Stretches of a model: consecutive operations for one unit, from which a segment is compiled.
+
+The config names them, or the planner chooses them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,8 +27,8 @@ _NUM_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """A way to compute a stretch.
+class Choice:
+    """A unit and a precision that may compute a stretch.
 
     Attributes:
         unit: the unit.
@@ -41,11 +44,11 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A stretch of nodes for one unit.
+    """Consecutive nodes for one unit.
 
     Attributes:
         begin, end: the positions of its first node and of the node after its last one.
-        rungs: the ways to compute it that are left, the wanted one first, `cpu` last.
+        choices: the units and precisions that may still compute it, the wanted one first, `cpu` last.
         requested: the unit that the config names; None if the planner chose.
         planned: the unit of the plan.
         predicted_ms: the predicted time; None if nothing was predicted.
@@ -55,7 +58,7 @@ class Stretch:
 
     begin: int
     end: int
-    rungs: tuple[Rung, ...]
+    choices: tuple[Choice, ...]
     requested: Unit | None
     planned: Unit
     predicted_ms: float | None = None
@@ -63,14 +66,14 @@ class Stretch:
     notes: tuple[str, ...] = ()
 
     @property
-    def rung(self) -> Rung:
+    def choice(self) -> Choice:
         """How it is computed."""
-        return self.rungs[0]
+        return self.choices[0]
 
     def moved(self, why: str) -> "Stretch":
-        """The same on the next rung. There must be one."""
-        left = self.rungs[1:]
-        return replace(self, rungs=left, notes=(*self.notes, f"{why}; it moved to {left[0]}"))
+        """The same, on the next of its `choices`. There must be one."""
+        left = self.choices[1:]
+        return replace(self, choices=left, notes=(*self.notes, f"{why}; it moved to {left[0]}"))
 
     def halves(self, middle: int) -> tuple["Stretch", "Stretch"]:
         """The two parts of a stretch before and after a node."""
@@ -106,7 +109,7 @@ def stretches_of(graph: CutGraph, config: ModelConfig, request: PlanRequest, mac
                 f"the plan of model '{config.name}' goes on after its end: {what} the stretch before; operations run "
                 "in the order in which `triune plan --json` lists them"
             )
-        found.append(Stretch(begin, end, _rungs(unit, (), config, machine), unit, unit))
+        found.append(Stretch(begin, end, _choices(unit, (), config, machine), unit, unit))
         begin = end
     return found
 
@@ -130,8 +133,8 @@ def _planned(graph: CutGraph, config: ModelConfig, request: PlanRequest, machine
             if all(unit in op.unit_ms for op in segment.ops)
         }
         others = sorted((unit for unit in times if unit is not segment.unit), key=lambda unit: times[unit])
-        rungs = _rungs(segment.unit, others, config, machine)
-        found.append(Stretch(begin, end, rungs, None, segment.unit, segment.ms))
+        choices = _choices(segment.unit, others, config, machine)
+        found.append(Stretch(begin, end, choices, None, segment.unit, segment.ms))
     return found
 
 
@@ -161,20 +164,20 @@ def _can_run(unit: Unit, config: ModelConfig, machine: Machine) -> bool:
     return True
 
 
-def _rungs(unit: Unit, others: Sequence[Unit], config: ModelConfig, machine: Machine) -> tuple[Rung, ...]:
+def _choices(unit: Unit, others: Sequence[Unit], config: ModelConfig, machine: Machine) -> tuple[Choice, ...]:
     """The ways to compute a stretch: on its unit, there in fp32 if the runtime can, on other units, and on `cpu`.
 
     An emulated unit is taken only if the plan chose it.
     """
-    found = [Rung(unit)]
+    found = [Choice(unit)]
     runtime = machine.runtime_for(config.backend, unit)
     # The Neural Engine computes in fp16 alone.
     if runtime.name in ("coreml", "coreai") and unit not in (Unit.ANE, Unit.CPU):
-        found.append(Rung(unit, is_fp32=True))
+        found.append(Choice(unit, is_fp32=True))
     for other in others or (Unit.GPU, Unit.AMX):
         is_present = machine.status(other).presence is Presence.PRESENT
         if other not in (unit, Unit.CPU) and is_present and _can_run(other, config, machine):
-            found.append(Rung(other))
+            found.append(Choice(other))
     if unit is not Unit.CPU:
-        found.append(Rung(Unit.CPU))
+        found.append(Choice(Unit.CPU))
     return tuple(found)

@@ -91,7 +91,7 @@ def _split(c: NodeContext[V]) -> None:
 
 
 def _split_as_computed(c: NodeContext[V], x: V, axis: int) -> None:
-    """Lower a Split whose sizes the program computes, to slices."""
+    """Lower a Split as slices, since the sizes of its outputs are computed at run time."""
     b, count = c.builder, len(c.node.output)
     if c.has(1):
         steps = [b.take(c.input(1), index) for index in range(count)]

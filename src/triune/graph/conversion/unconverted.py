@@ -47,7 +47,7 @@ _LAYOUTS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 _schemas: Any = onnx.defs
 
 
-def why_left(node: NodeProto, runtime: str) -> str:
+def why_unconverted(node: NodeProto, runtime: str) -> str:
     """The reason why a node cannot be converted, and the remedy. `runtime` is the target's name: "Core ML"."""
     noted = noted_why(node)
     if noted is not None:
