@@ -73,14 +73,14 @@ class NvmlMeter:
         try:
             library.nvmlInit()
             self._is_open = True
-            self._handle = _device(library, environment.get("CUDA_VISIBLE_DEVICES"))
+            self._handle = device(library, environment.get("CUDA_VISIBLE_DEVICES"))
             name = f"{library.nvmlDeviceGetName(self._handle)}, NVML's"
             self._has_counter = self._can_count()
             source = f"{name} counter of energy" if self._has_counter else f"{name} power, read and integrated"
         except library.NVMLError as error:
             self._has_counter = False
             self._reason = f"NVML does not give the GPU: {error}"
-        except _NoDeviceError as error:
+        except NoDeviceError as error:
             self._has_counter = False
             self._reason = str(error)
         self.rails = (Rail(_RAIL, frozenset({Unit.GPU}), RailRole.COMPUTE, EnergyKind.MEASURED, source),)
@@ -129,11 +129,11 @@ class NvmlMeter:
         return self._joules
 
 
-class _NoDeviceError(Exception):
+class NoDeviceError(Exception):
     """The process may use no GPU of its own."""
 
 
-def _device(library: Nvml, visible: str | None) -> Any:
+def device(library: Nvml, visible: str | None) -> Any:
     """The first GPU that CUDA shows to this process."""
     first = "0" if visible is None else visible.split(",")[0].strip()
     if first.isdigit():
@@ -141,5 +141,5 @@ def _device(library: Nvml, visible: str | None) -> Any:
     if first.startswith("GPU-"):
         return library.nvmlDeviceGetHandleByUUID(first)
     if first.startswith("MIG-"):
-        raise _NoDeviceError("a part of a GPU (MIG) has no counter of its own: CUDA_VISIBLE_DEVICES names one")
-    raise _NoDeviceError(f"CUDA_VISIBLE_DEVICES is '{visible}', which shows no GPU to this process")
+        raise NoDeviceError("a part of a GPU (MIG) has no counter of its own: CUDA_VISIBLE_DEVICES names one")
+    raise NoDeviceError(f"CUDA_VISIBLE_DEVICES is '{visible}', which shows no GPU to this process")

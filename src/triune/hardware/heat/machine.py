@@ -1,12 +1,16 @@
 """The heat of this machine."""
 
 import sys
+from dataclasses import replace
 
 from triune.hardware.heat.linux import read_linux_heat
 from triune.hardware.heat.mac import read_mac_heat
+from triune.hardware.heat.nvidia import parse_slowing, read_nvidia_slowing
 from triune.hardware.heat.readings import Heat
 
 
 def read_heat() -> Heat:
     """What this machine says. On macOS it runs a command, which takes about 10 ms."""
-    return read_mac_heat() if sys.platform == "darwin" else read_linux_heat()
+    if sys.platform == "darwin":
+        return read_mac_heat()
+    return replace(read_linux_heat(), slowed=parse_slowing(read_nvidia_slowing()))

@@ -1,5 +1,6 @@
 """Heat: recorded texts of systems."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from triune.core.units import Unit
 from triune.hardware.heat.linux import read_linux_heat
 from triune.hardware.heat.mac import mac_heat
+from triune.hardware.heat.nvidia import nvidia_slowing, parse_slowing
 from triune.hardware.heat.readings import Heat, Sensor
 
 CPU = frozenset({Unit.CPU, Unit.AMX})
@@ -109,3 +111,76 @@ def test_linux_hwmon(tmp_path: Path) -> None:
 
 def test_a_machine_without_sensors_says_nothing(tmp_path: Path) -> None:
     assert read_linux_heat(tmp_path, tmp_path) == Heat()
+
+
+def nvml_text(reasons: object, celsius: object = 92) -> str:
+    # Reconstructed, in the form of what `nvidia_slowing` writes.
+    return json.dumps({"name": "NVIDIA H200", "clocks_event_reasons": reasons, "celsius": celsius})
+
+
+@pytest.mark.parametrize("reasons", [0, 0x1, 0x4, 0x8, 0x2 | 0x100, True, None, "0x40"])
+def test_a_gpu_that_is_idle_or_at_its_limit_of_power_is_not_hot(reasons: object) -> None:
+    assert parse_slowing(nvml_text(reasons)) == ()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "not JSON", "[" * 100_000])
+def test_nvml_that_tells_nothing(text: str) -> None:
+    assert parse_slowing(text) == ()
+
+
+@pytest.mark.parametrize(
+    ("reasons", "words"),
+    [(0x20, ["its driver lowers the clocks"]), (0x4 | 0x8 | 0x60, ["its driver lowers", "the hardware halves"])],
+)
+def test_a_gpu_that_heat_has_slowed_is_left(reasons: int, words: list[str]) -> None:
+    ((unit, reason),) = parse_slowing(nvml_text(reasons))
+    assert unit is Unit.GPU
+    assert reason.startswith("NVIDIA H200 at 92 C: ")
+    assert all(word in reason for word in words)
+    ((_, reason),) = parse_slowing(nvml_text(reasons, "hot"))
+    assert reason.startswith("NVIDIA H200: ")
+
+
+class FakeNvml:
+    """The functions of `pynvml` that are used, of an old driver; `reasons` is what the GPU tells, None if nothing."""
+
+    NVML_TEMPERATURE_GPU = 0
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, reasons: int | None, *, starts: bool = True) -> None:
+        self.reasons, self.starts, self.uses = reasons, starts, 0
+
+    def nvmlInit(self) -> None:
+        if not self.starts:
+            raise self.NVMLError("Driver Not Loaded")
+        self.uses += 1
+
+    def nvmlShutdown(self) -> None:
+        self.uses -= 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return f"GPU {handle}"
+
+    def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
+        return 80 + handle + sensor
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: int) -> int:
+        if self.reasons is None:
+            raise self.NVMLError(f"Not Supported by {handle}")
+        return self.reasons
+
+
+def test_nvml_is_asked_for_the_gpu_of_this_process_and_given_back() -> None:
+    nvml = FakeNvml(0x40)
+    ((_, reason),) = parse_slowing(nvidia_slowing(nvml, {"CUDA_VISIBLE_DEVICES": "3,1"}))
+    assert reason.startswith("GPU 3 at 83 C: the hardware halves the clocks")
+    assert nvidia_slowing(nvml, {"CUDA_VISIBLE_DEVICES": "MIG-1"}) == ""
+    assert nvml.uses == 0
+    for silent in (FakeNvml(None), FakeNvml(0x40, starts=False)):
+        assert nvidia_slowing(silent, {}) == ""
+        assert silent.uses == 0
