@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from triune.graph.conversion.lowering.builder import Builder, Dim, Operand
+from triune.graph.exact_parts import MOST_EXACT
 from triune.metal.elementwise import OPS
 from triune.metal.library import Value, dtype_of, from_numpy, kind_of, mx, to_numpy
 from triune.metal.packing import Quantized
@@ -27,6 +28,7 @@ class MlxBuilder(Builder[Value]):
         float_type: MLX's type for ONNX's FLOAT.
         quantized: the second operands of products that are packed, by name.
         checks: whether indices are checked, which is a task of the caller otherwise.
+        whole: constant matrices of integers in parts, as `whole` makes them, by the name of the product.
         wavelengths: see `attention.wavelengths`, by the name of the table of cosines, where MLX may compute the angles.
     """
 
@@ -42,6 +44,7 @@ class MlxBuilder(Builder[Value]):
     ) -> None:
         self.begin(is_compiling=False)
         self.checks = checks
+        self.whole: dict[str, list[tuple[slice, Value]]] = {}
         self.float_type = float_type
         self.quantized = quantized
         self.wavelengths = wavelengths
@@ -266,6 +269,23 @@ def _extreme_of_none(op: str, x: Value, axes: Sequence[int], *, keepdims: bool) 
 
 
 _BITS, _CHUNK = 8, 256
+
+
+def whole_product(x: Value, y: Value, largest: int) -> Value:
+    """MatMul of INT32 whose elements are so small that fp32 has the sums of some products.
+
+    Args:
+        x: [..., terms].
+        y: [..., terms, columns] or [terms].
+        largest: the largest product of two elements; at most 2^24.
+    """
+    step, terms = MOST_EXACT // largest, x.shape[-1]
+    total = mx.array(0, dtype=mx.int32)
+    for start in range(0, max(terms, 1), step):
+        some = slice(start, start + step)
+        columns = y[..., some, :] if y.ndim > 1 else y[some]
+        total = total + mx.matmul(x[..., some].astype(mx.float32), columns.astype(mx.float32)).astype(mx.int32)
+    return total
 
 
 def product(x: Value, y: Value) -> Value:

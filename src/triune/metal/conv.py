@@ -4,7 +4,7 @@ MLX has channels last, ONNX has them first. A result is a view with channels fir
 what is computed of it element by element: between convolutions nothing is copied.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def _conv(c: Context) -> None:
     window.require_room(sizes)
     pads = [window.padding(axis, size) or (0, 0) for axis, size in enumerate(sizes)]
     if not mx.issubdtype(x.dtype, mx.floating):
-        found = _of_integers(x, weights, window, pads, groups)
+        found = of_integers(x, weights, window, groups, product)
     else:
         found = mx.conv_general(
             channels_last(x),
@@ -87,18 +87,36 @@ def _biased(c: Context, found: Value) -> Value:
     return found + c.input(2) if c.has(2) else found
 
 
-def _of_integers(x: Value, weights: Value, window: Window, pads: Sequence[tuple[int, int]], groups: int) -> Value:
-    """A convolution, with channels last, as products of matrices, one for each element of the kernel."""
-    counts = [window.count(axis, size) for axis, size in enumerate(x.shape[2:])]
-    padded = mx.pad(x, [(0, 0), (0, 0), *pads])
-    results: list[Value] = []
-    for rows, kernel in zip(mx.split(padded, groups, axis=1), mx.split(weights, groups, axis=0), strict=True):
-        total = 0
-        for place, part in zip(np.ndindex(*window.kernel), window.parts(counts), strict=True):
-            matrix = mx.swapaxes(kernel[(slice(None), slice(None), *place)], 0, 1)
-            total = total + product(channels_last(rows[(slice(None), slice(None), *part)]), matrix)
-        results.append(total)
-    return mx.concatenate(results, axis=-1)
+def of_integers(x: Value, weights: Value, window: Window, groups: int, multiply: Callable[..., Value]) -> Value:
+    """A convolution of integers, with channels last, as products of matrices, one for each element of the kernel.
+
+    Args:
+        x: (batch, channels, ...).
+        weights: (filters, channels / groups, ...), of the same type.
+        window: the kernel.
+        groups: groups of channels.
+        multiply: the product of two matrices, or of two lists of as many matrices.
+    """
+    sizes = x.shape[2:]
+    counts = [window.count(axis, size) for axis, size in enumerate(sizes)]
+    pads = [window.padding(axis, size) or (0, 0) for axis, size in enumerate(sizes)]
+    padded = channels_last(mx.pad(x, [(0, 0), (0, 0), *pads]))
+    channels = weights.shape[1]
+    kernel = weights.reshape((groups, -1, *weights.shape[1:]))
+    shape = (x.shape[0], *counts, weights.shape[0])
+    total = mx.zeros(shape, dtype=x.dtype)
+    for place, part in zip(np.ndindex(*window.kernel), window.parts(counts), strict=True):
+        rows = padded[(slice(None), *part)]
+        # Of each group a matrix with a row for each channel.
+        matrices = mx.swapaxes(kernel[(*[slice(None)] * 3, *place)], 1, 2)
+        if groups == 1:
+            found = multiply(rows, matrices[0])
+        elif channels == 1:
+            found = rows[..., None] * matrices[:, 0]
+        else:
+            found = mx.swapaxes(multiply(mx.swapaxes(rows.reshape((-1, groups, channels)), 0, 1), matrices), 0, 1)
+        total = total + found.reshape(shape)
+    return total
 
 
 def _batch_norm(c: Context) -> None:

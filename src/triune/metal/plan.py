@@ -1,7 +1,7 @@
 """What computes each node of a graph of core ops: MLX's own operations, or what all lowerings share."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from triune.metal import (
     resize,
     shapes,
     slices,
+    whole,
 )
 from triune.metal.builder import MlxBuilder
 from triune.metal.context import Lowering
@@ -37,13 +38,13 @@ from triune.metal.packing import Quantized
 
 _OWN = (
     *(attention, control, conv, elementwise, gathers, linear, norms),
-    *(pools, quantize, random_numbers, reductions, resize, shapes, slices),
+    *(pools, quantize, random_numbers, reductions, resize, shapes, slices, whole),
 )
 """Families of operators that MLX has itself."""
 
 TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op, each in family.TABLE.items()}}
 
-BEYOND_CORE = ("BitCast", "RMSNormalization", "RotaryEmbedding")
+BEYOND_CORE = ("BitCast", "RMSNormalization", "RotaryEmbedding", *whole.TABLE)
 """Operators that are computed as they are, though core ops could say them."""
 
 STANDARD = ("", "ai.onnx")
@@ -57,6 +58,14 @@ _FUSED: Mapping[str, Lowering] = {
 
 ROTARY = ("RotaryEmbedding", fusion.ROTARY)
 """Operators whose inputs 1 and 2 are tables of angles."""
+
+WIDE: Mapping[str, Sequence[int]] = {
+    **dict.fromkeys(ROTARY, (1, 2)),
+    **dict.fromkeys(["QLinearMatMul", "QLinearConv"], (1, 4, 6)),
+}
+"""Inputs that stay in fp32 if they are constants. Of rounded angles, positions beyond a few hundred would run together;
+rounded scales would give other levels.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from triune.metal.builder import MlxBuilder
 from triune.metal.context import Context, Lowering, NamedContext
 from triune.metal.library import Value, from_numpy, mx
 from triune.metal.packing import Quantized, Reader, quantized
-from triune.metal.plan import ROTARY, STANDARD, Plan, Plans, Step, needed, read_by
+from triune.metal.plan import ROTARY, STANDARD, WIDE, Plan, Plans, Step, needed, read_by
 from triune.metal.scope import Scope
 
 _BYTES: Mapping[int, Any] = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8}
@@ -69,8 +69,9 @@ class Program:
         self._graph, self._read, self._float_type = graph, read, float_type
         self._checks = checks
         self._most_bytes = most_bytes or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        # Tables of angles stay in fp32: rounded, positions beyond a few hundred would run together.
-        self._wide = {name for node in graph.node if node.op_type in ROTARY for name in node.input[1:3]}
+        self._wide = {
+            node.input[index] for node in graph.node for index in WIDE.get(node.op_type, ()) if index < len(node.input)
+        }
         self._plans = Plans(graph, float_type, more or {})
         self.is_random = self._plans.is_random
         self._quantized = self._pack(graph)

@@ -8,16 +8,14 @@ from onnx import NodeProto, TensorProto
 
 from triune.graph.builder import Builder
 from triune.graph.decompose.context import Context
+from triune.graph.exact_parts import MOST_EXACT
 from triune.graph.values import names_read_by
-
-_MOST_EXACT = 1 << 24
-"""fp32 has all integers up to this."""
 
 _LARGEST = 255
 """The largest difference of an 8-bit integer and a zero point."""
 
-_UNKNOWN = 4096
-"""The number of products in a sum, if it is not known at conversion time."""
+_UNKNOWN = 32_768
+"""The number of products in a sum, if it is not known at conversion time: digits of one bit are exact for as many."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _HAND_ON = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
@@ -53,9 +51,9 @@ def num_bits(c: Context, largest: int) -> int | None:
         c: the node.
         largest: the largest sum of the other operand (`largest_sum`).
     """
-    if _LARGEST * largest <= _MOST_EXACT or _become_floats(c, c.output(0)):
+    if _LARGEST * largest <= MOST_EXACT or _become_floats(c, c.output(0)):
         return None
-    return next((bits for bits in (4, 2) if (1 << bits) * largest <= _MOST_EXACT), 1)
+    return next((bits for bits in (4, 2) if (1 << bits) * largest <= MOST_EXACT), 1)
 
 
 def _become_floats(c: Context, name: str, depth: int = _DEEPEST) -> bool:
@@ -80,7 +78,7 @@ def _adds_little(c: Context, node: NodeProto, name: str) -> bool:
     if node.op_type not in ("Add", "Sub"):
         return False
     others = [c.values.constant(each) for each in node.input if each != name]
-    return len(others) == 1 and others[0] is not None and bool(np.abs(others[0]).max(initial=0) <= _MOST_EXACT)
+    return len(others) == 1 and others[0] is not None and bool(np.abs(others[0]).max(initial=0) <= MOST_EXACT)
 
 
 def digits_of(b: Builder, x: str, bits: int) -> list[str]:

@@ -26,5 +26,5 @@ with _no_converter():
     # The type hints of OpenVINO are incomplete.
     library: Any = importlib.import_module("openvino")
     operators: Any = importlib.import_module("openvino.op")
-    opset: Any = importlib.import_module("openvino.opset13")
+    opset: Any = importlib.import_module("openvino.opset15")
     onnx_frontend: Any = importlib.import_module("openvino.frontend.onnx")

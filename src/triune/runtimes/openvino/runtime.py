@@ -1,7 +1,7 @@
 """Intel's OpenVINO on the CPU: fp32 on `cpu`, bf16 on AMX tiles on `amx`. Backend "openvino".
 
-Unlike ONNX Runtime, OpenVINO's CPU plugin computes integers in 32 bits, saturates 8-bit integers that overflow, and
-returns 0 for a Gather index out of range.
+Unlike ONNX Runtime, OpenVINO's CPU plugin computes integers in 32 bits, and some operators in fp32 (`whole_ranges` says
+which), saturates 8-bit integers that overflow, and returns 0 for a Gather index out of range.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +14,14 @@ import numpy as np
 from onnx import ModelProto
 
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Unit, UnitStatus
 from triune.graph.by_values import by_values
 from triune.graph.crash_risk import fault_in
+from triune.graph.exact_parts import MOST_EXACT
 from triune.graph.faults import OPENVINO_FAULTS
 from triune.graph.load import has_external_data, locate_data, read_model
 from triune.hosting import FAULT_LIMITS, HostedExecutable
@@ -29,6 +30,8 @@ from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import broken_part, read_signature
 from triune.runtimes.openvino.library import library
 from triune.runtimes.openvino.options import OPTION_NAMES, Settings, read_settings
+from triune.runtimes.openvino.whole_ranges import inputs_in_floats
+from triune.runtimes.openvino.whole_sums import make_sums_exact
 from triune.runtimes.served import openvino_units
 
 _ELEMENT_TYPES = {
@@ -120,22 +123,33 @@ class OpenVino:
         del graph
         try:
             model = self._core.read_model(path)
+            make_sums_exact(model)
+            in_floats = inputs_in_floats(model)
             compile_again = partial(self._core.compile_model, model, "CPU", _properties(unit, settings))
             compiled = compile_again()
+        except TriuneError as error:
+            raise type(error)(f"'{path}' cannot run on OpenVINO: {error}") from error
         except Exception as error:
             if problem := broken_part(path):
                 raise InvalidArgumentError(f"'{path}' is not a correct ONNX model: {problem}") from error
             raise UnsupportedError(f"OpenVINO cannot compile '{path}': {reason_of(error)}") from error
         if unit is Unit.AMX and compiled.get_property("INFERENCE_PRECISION_HINT") != library.Type.bf16:
             raise UnsupportedError(f"OpenVINO does not compute in bf16 on this CPU, so '{path}' cannot run on 'amx'")
-        return _OpenVinoExecutable(compiled, compile_again, unit, signature, is_steady=is_steady)
+        return _OpenVinoExecutable(compiled, compile_again, unit, signature, in_floats, is_steady=is_steady)
 
 
 class _OpenVinoExecutable:
     """A compiled model and its one infer request."""
 
     def __init__(
-        self, compiled: Any, compile_again: Callable[[], Any], unit: Unit, signature: Signature, *, is_steady: bool
+        self,
+        compiled: Any,
+        compile_again: Callable[[], Any],
+        unit: Unit,
+        signature: Signature,
+        in_floats: Mapping[str, str],
+        *,
+        is_steady: bool,
     ) -> None:
         self.unit = unit
         self.is_steady = is_steady
@@ -151,6 +165,7 @@ class _OpenVinoExecutable:
         ]
         self._names = {spec.name for spec in signature.inputs}
         self._wide = [spec.name for spec in signature.inputs if spec.datatype in _WIDE and spec.name in inputs]
+        self._in_floats = in_floats
         self._outputs = {spec.name: (outputs[spec.name], spec.datatype.dtype) for spec in signature.outputs}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -161,6 +176,8 @@ class _OpenVinoExecutable:
             )
         for name in self._wide:
             _check_range(name, inputs[name])
+        for name, operator in self._in_floats.items():
+            _check_floats(name, inputs[name], operator)
         # The infer request does not own these arrays: keep them until it has run.
         arrays = {name: packed(inputs[name]) for name, port, _ in self._inputs if port is not None}
         try:
@@ -243,6 +260,18 @@ def _check_range(name: str, array: Array) -> None:
         raise InvalidArgumentError(
             f"input '{name}' holds {low if low < _INT32.min else high}; OpenVINO computes integers in 32 bits, "
             f"{_INT32.min} to {_INT32.max}: serve the model with backend 'onnxruntime'"
+        )
+
+
+def _check_floats(name: str, array: Array, operator: str) -> None:
+    """Refuse integers that fp32 does not have, of which an operator would compute another result."""
+    if not array.size or array.itemsize < np.dtype(np.int32).itemsize:
+        return
+    low, high = int(array.min()), int(array.max())
+    if low < -MOST_EXACT or high > MOST_EXACT:
+        raise InvalidArgumentError(
+            f"input '{name}' holds {low if low < -MOST_EXACT else high}; OpenVINO computes {operator} of it in fp32, "
+            f"which has whole numbers up to {MOST_EXACT}: serve the model with backend 'onnxruntime'"
         )
 
 

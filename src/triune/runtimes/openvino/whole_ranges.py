@@ -1,0 +1,118 @@
+"""What whole numbers a value of OpenVINO's graph may have."""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from triune.core.datatypes import Array
+
+Range: TypeAlias = tuple[int, int]
+"""The lowest and the highest number."""
+
+_TYPES: Final = {
+    "u4": (0, 15),
+    "i4": (-8, 7),
+    "u8": (0, 255),
+    "i8": (-128, 127),
+    "u16": (0, 65535),
+    "i16": (-32768, 32767),
+    "boolean": (0, 1),
+}
+
+INT32: Final[Range] = (-(1 << 31), (1 << 31) - 1)
+"""Other integers are computed in 32 bits."""
+
+_HAND_ON: Final = frozenset(
+    {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Broadcast", "Gather", "StridedSlice", "Slice", "Identity"}
+)
+"""Operators whose result has elements of their first operand."""
+
+_DEEPEST: Final = 8
+"""The number of operators after another that are looked through."""
+
+
+_IN_FLOATS: Final = frozenset(
+    {
+        *("Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"),
+        *("Divide", "Mod", "FloorMod", "Clamp", "Power", "SquaredDifference", "ReduceMax", "ReduceMin", "Interpolate"),
+    }
+)
+"""Operators of integers that the CPU plugin computes in fp32 (measured with 2026.4.1), beside sums and products."""
+
+_INDEXED: Final = frozenset({"Gather", "GatherElements", "GatherND"})
+"""Operators whose result has elements of their first operand alone."""
+
+
+def inputs_in_floats(model: Any) -> Mapping[str, str]:
+    """The inputs of integers that the plugin computes with in fp32, which has whole numbers up to 2^24, each with the
+    operator that does.
+    """
+    found: dict[str, str] = {}
+    holds: dict[tuple[str, int], set[str]] = {}
+    for node in model.get_ordered_ops():
+        name = node.get_type_name()
+        if name == "Parameter":
+            if node.get_output_element_type(0).is_integral():
+                holds[node.get_name(), 0] = set(node.output(0).get_names())
+            continue
+        if name == "ShapeOf":
+            continue
+        read = node.input_values()[: 1 if name in _INDEXED else None]
+        inputs = set[str]().union(*(holds.get((each.get_node().get_name(), each.get_index()), ()) for each in read))
+        if name in _IN_FLOATS:
+            found = {**dict.fromkeys(inputs, f"{name} '{node.get_friendly_name()}'"), **found}
+        for at, output in enumerate(node.outputs()):
+            if inputs and output.get_element_type().is_integral():
+                holds[node.get_name(), at] = inputs
+    return found
+
+
+def largest_of(output: Any) -> int:
+    """The largest distance from 0 that an element of a value may have."""
+    return max(abs(each) for each in range_of(output))
+
+
+def range_of(output: Any, depth: int = _DEEPEST) -> Range:
+    """The numbers that the elements of a value may be."""
+    type_name = output.get_element_type().get_type_name()
+    if type_name in _TYPES:
+        return _TYPES[type_name]
+    node = output.get_node()
+    name = node.get_type_name()
+    if not depth:
+        return INT32
+    if name == "Constant":
+        array = node.data
+        return (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if name == "Convert":
+        is_integer = node.get_input_element_type(0).is_integral()
+        return range_of(node.input_value(0), depth - 1) if is_integer else INT32
+    if name in _HAND_ON:
+        return range_of(node.input_value(0), depth - 1)
+    if name in ("Add", "Subtract"):
+        (low, high), (least, most) = (range_of(node.input_value(at), depth - 1) for at in (0, 1))
+        found = (low + least, high + most) if name == "Add" else (low - most, high - least)
+        return found if INT32[0] <= found[0] and found[1] <= INT32[1] else INT32
+    return INT32
+
+
+def constant_of(output: Any, depth: int = _DEEPEST) -> Array | None:
+    """The elements of a value that is made of constants, as INT64; None if it is not, or made in another way."""
+    node = output.get_node()
+    name = node.get_type_name()
+    if name == "Constant":
+        array = node.data
+        return array.astype(np.int64) if array.dtype.kind in "iub" else None
+    if not depth or name not in ("Convert", "Subtract", "Reshape", "Unsqueeze"):
+        return None
+    operands = [constant_of(node.input_value(at), depth - 1) for at in range(node.get_input_size())]
+    shape = node.get_output_partial_shape(0)
+    first = operands[0]
+    if first is None or not node.get_input_element_type(0).is_integral():
+        return None
+    if name == "Convert":
+        return first
+    if name == "Subtract":
+        return None if operands[1] is None else first - operands[1]
+    return first.reshape(list(shape.to_shape())) if shape.is_static else None

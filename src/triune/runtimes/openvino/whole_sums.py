@@ -1,0 +1,348 @@
+"""Sums of whole numbers that are exact: OpenVINO's CPU plugin adds integers in fp32 (seen in 2026.4.1).
+
+fp32 has all integers up to 2^24. A product of integer matrices, a convolution or a sum whose numbers may be larger is
+replaced: the axis is summed in parts whose sums stay below, and numbers of more than 8 bits are taken apart into
+digits. The plugin computes Add, CumSum and shifts of integers in 32 bits. What cannot be replaced is refused.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from triune.core.errors import UnsupportedError
+from triune.graph.exact_parts import MOST_EXACT, exact_parts
+from triune.runtimes.openvino.library import opset
+from triune.runtimes.openvino.whole_ranges import Range, constant_of, largest_of, range_of
+
+_BITS: Final = 8
+"""The bits of a digit."""
+
+_MOST_DIGIT: Final = (1 << _BITS) - 1
+
+_WIDTH: Final = 32
+"""The bits of a sum."""
+
+_MOST_PARTS: Final = 64
+"""An axis of a known size with more parts is summed like one of an unknown size."""
+
+
+def make_sums_exact(model: Any) -> int:
+    """Change the sums of integers of a model that fp32 may not hold. Returns how many were changed.
+
+    Args:
+        model: an OpenVINO model; changed.
+
+    Raises:
+        UnsupportedError: a sum cannot be changed.
+    """
+    count = 0
+    for node in model.get_ordered_ops():
+        for body in _bodies(node):
+            count += make_sums_exact(body)
+        change = _CHANGES.get(node.get_type_name())
+        if change is None or not node.get_output_element_type(0).is_integral():
+            continue
+        changed = change(node)
+        if changed is None and not _is_read_as_float(node):
+            changed = node.output(0)
+        if changed is not None:
+            _replace(node, changed)
+            count += 1
+    if count:
+        model.validate_nodes_and_infer_types()
+    return count
+
+
+def _bodies(node: Any) -> list[Any]:
+    match node.get_type_name():
+        case "Loop" | "TensorIterator":
+            return [node.get_function()]
+        case "If":
+            return [node.get_function(0), node.get_function(1)]
+        case _:
+            return []
+
+
+def _is_read_as_float(node: Any) -> bool:
+    """Whether nothing computes with a node's result, or only in floats."""
+    readers = [each.get_node() for each in node.output(0).get_target_inputs()]
+    return all(
+        each.get_type_name() == "Result"
+        or (each.get_type_name() == "Convert" and not each.get_output_element_type(0).is_integral())
+        for each in readers
+    )
+
+
+def _replace(node: Any, value: Any) -> None:
+    """Let the readers of a node's result read a value, shifted by 0 bits (`_shifted`)."""
+    kind, old = node.get_output_element_type(0), node.output(0)
+    readers, names = old.get_target_inputs(), old.get_names()
+    new = opset.convert(_shifted(_int32(value), 0), kind.get_type_name()).output(0)
+    for reader in readers:
+        reader.replace_source_output(new)
+    old.get_tensor().set_names(set())
+    new.get_tensor().set_names(names)
+    new.get_node().set_friendly_name(node.get_friendly_name())
+
+
+def _refuse(node: Any, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{node.get_type_name()} '{node.get_friendly_name()}' adds integers, which OpenVINO does in fp32, exact up to "
+        f"2^24 only; {why}; serve the model with backend 'onnxruntime' on 'cpu'"
+    )
+
+
+def _size(output: Any, axis: int) -> int | None:
+    """The size of an axis; None if it is not known."""
+    shape = output.get_partial_shape()
+    dim = shape[axis % shape.rank.get_length()]
+    return dim.get_length() if dim.is_static else None
+
+
+def _numbers(*values: int) -> Any:
+    return opset.constant(np.array(values, np.int64))
+
+
+def _int32(output: Any) -> Any:
+    return opset.convert(output, "i32").output(0)
+
+
+def _digits(x: Any, limits: Range) -> list[tuple[Any, int, int]]:
+    """The digits of integers, the lowest first: each with the bits below it and its largest distance from 0.
+
+    Args:
+        x: INT32.
+        limits: what its elements may be; numbers up to 255 are one digit. The last digit has the sign.
+    """
+    if max(map(abs, limits)) <= _MOST_DIGIT:
+        return [(x, 0, max(map(abs, limits)))]
+    bits = max(limits[1].bit_length(), (-limits[0] - 1).bit_length() if limits[0] < 0 else 0) + (limits[0] < 0)
+    mask = opset.constant(np.array(_MOST_DIGIT, np.int32))
+    found: list[tuple[Any, int, int]] = []
+    for below in range(0, bits, _BITS):
+        shifted = opset.bitwise_right_shift(x, opset.constant(np.array(below, np.int32))).output(0) if below else x
+        is_last = below + _BITS >= bits
+        digit = shifted if is_last else opset.bitwise_and(shifted, mask).output(0)
+        found.append((digit, below, 128 if is_last and limits[0] < 0 else _MOST_DIGIT))
+    return found
+
+
+def _shifted(x: Any, bits: int) -> Any:
+    """INT32 shifted to the left, by 0 bits too: the plugin computes an Add or Multiply after a product or sum with
+    it, in fp32, but not a shift.
+    """
+    return opset.bitwise_left_shift(x, opset.constant(np.array(bits, np.int32))).output(0)
+
+
+def _joined(sums: Sequence[tuple[Any, int]]) -> Any:
+    """The sum of INT32 values, each times two to a power; larger numbers wrap around."""
+    total = None
+    for value, shift in sums:
+        shifted = _shifted(value, shift)
+        total = shifted if total is None else opset.add(total, shifted).output(0)
+    return total
+
+
+def _matmul(node: Any) -> Any | None:
+    left, right = (node.input_value(at) for at in (0, 1))
+    terms = _terms(node, left, right)
+    if terms is not None and largest_of(left) * largest_of(right) * terms <= MOST_EXACT:
+        return None
+    parts = _parts_of_constant(node, left, right)
+    if parts is not None:
+        # All in one part is what the plugin computes exactly.
+        return None if len(parts) == 1 else _of_parts(_int32(left), _int32(right), parts, node.get_attributes())
+    sums: list[tuple[Any, int]] = []
+    for a, below_a, most_a in _digits(_int32(left), range_of(left)):
+        for b, below_b, most_b in _digits(_int32(right), range_of(right)):
+            if below_a + below_b < _WIDTH:
+                step = MOST_EXACT // max(most_a * most_b, 1)
+                sums.append((_product(node, a, b, terms, step), below_a + below_b))
+    return _joined(sums)
+
+
+def _terms(node: Any, left: Any, right: Any) -> int | None:
+    """The number of products in each sum of a MatMul; None if it is not known."""
+    flags = node.get_attributes()
+    found: list[int | None] = []
+    for output, is_last in ((left, not flags["transpose_a"]), (right, flags["transpose_b"])):
+        rank = output.get_partial_shape().rank
+        if rank.is_dynamic:
+            raise _refuse(node, f"how many axes '{output.get_node().get_friendly_name()}' has is not known")
+        found.append(_size(output, -1 if is_last or rank.get_length() == 1 else -2))
+    return found[0] if found[0] is not None else found[1]
+
+
+def _parts_of_constant(node: Any, left: Any, right: Any) -> list[slice] | None:
+    """The parts in which a product by a constant matrix of small numbers is exact; None if the operand is none."""
+    largest = largest_of(left)
+    if largest > _MOST_DIGIT or largest_of(right) > _MOST_DIGIT:
+        return None
+    matrix = constant_of(right)
+    if matrix is None or matrix.ndim != 2 or np.abs(matrix).max(initial=0) > _MOST_DIGIT:
+        return None
+    matrix = matrix.T if node.get_attributes()["transpose_b"] else matrix
+    return exact_parts(matrix.astype(np.int16), largest) or [slice(0, 0)]
+
+
+def _part(x: Any, axis: int, some: slice) -> Any:
+    return opset.slice(x, _numbers(some.start), _numbers(some.stop), _numbers(1), _numbers(axis)).output(0)
+
+
+def _of_parts(a: Any, b: Any, parts: Sequence[slice], flags: Mapping[str, Any]) -> Any:
+    is_vector = [x.get_partial_shape().rank.get_length() == 1 for x in (a, b)]
+    axis_a = -2 if flags["transpose_a"] and not is_vector[0] else -1
+    axis_b = -1 if flags["transpose_b"] or is_vector[1] else -2
+    pieces = [
+        opset.matmul(_part(a, axis_a, some), _part(b, axis_b, some), flags["transpose_a"], flags["transpose_b"])
+        for some in parts
+    ]
+    return _joined([(piece.output(0), 0) for piece in pieces])
+
+
+def _product(node: Any, a: Any, b: Any, terms: int | None, step: int) -> Any:
+    """The product of two INT32 values in parts of `step` terms."""
+    flags = node.get_attributes()
+    if terms is not None and terms <= step * _MOST_PARTS:
+        ends = range(0, max(terms, 1), step)
+        return _of_parts(a, b, [slice(at, min(at + step, terms)) for at in ends], flags)
+    if any(x.get_partial_shape().rank.get_length() < 2 for x in (a, b)):
+        raise _refuse(node, "the length of a vector is not known")
+    rows = _transposed(a, 0) if flags["transpose_a"] else a
+    columns = b if flags["transpose_b"] else _transposed(b, 0)
+    products = opset.matmul(_in_parts(rows, step), _in_parts(columns, step), False, True).output(0)
+    return _sum_over(products, -3)
+
+
+def _transposed(x: Any, lift: int) -> Any:
+    """The last two axes exchanged; `lift`: those before them by one place, instead."""
+    order = list(range(x.get_partial_shape().rank.get_length()))
+    at = len(order) - 2 - lift
+    order[at], order[at + 1] = order[at + 1], order[at]
+    return opset.transpose(x, _numbers(*order)).output(0)
+
+
+def _in_parts(x: Any, step: int) -> Any:
+    """[..., rows, terms] as [..., parts, rows, step], with zeros behind the last term."""
+    rank = x.get_partial_shape().rank.get_length()
+    shape = opset.shape_of(x, "i64")
+    terms = opset.gather(shape, _numbers(rank - 1), opset.constant(np.array(0, np.int64)))
+    up = opset.divide(opset.add(terms, _numbers(step - 1)), _numbers(step))
+    ends = opset.concat([_numbers(*[0] * (rank - 1)), opset.subtract(opset.multiply(up, _numbers(step)), terms)], 0)
+    zero = opset.constant(np.array(0, np.int32))
+    padded = opset.pad(x, _numbers(*[0] * rank), ends, "constant", zero)
+    # 0 keeps a dimension.
+    split = opset.reshape(padded, opset.concat([_numbers(*[0] * (rank - 1)), up, _numbers(step)], 0), True).output(0)
+    return _transposed(split, 1)
+
+
+def _sum_over(x: Any, axis: int) -> Any:
+    """The sums of INT32 over an axis, which is dropped: the last of the running sums, of none 0."""
+    rank = x.get_partial_shape().rank.get_length()
+    at = axis % rank
+    if not _size(x, axis):
+        begins = _numbers(*(int(each == at) for each in range(rank)))
+        x = opset.pad(x, begins, _numbers(*[0] * rank), "constant", opset.constant(np.array(0, np.int32))).output(0)
+    running = opset.cum_sum(x, opset.constant(np.array(at, np.int64)))
+    return opset.gather(running, opset.constant(np.array(-1, np.int64)), opset.constant(np.array(at, np.int64))).output(
+        0
+    )
+
+
+def _sum(node: Any) -> Any | None:
+    """ReduceSum, and ReduceL1, the sum of distances from 0."""
+    x = node.input_value(0)
+    rank = x.get_partial_shape().rank
+    if rank.is_dynamic:
+        raise _refuse(node, "how many axes it has is not known")
+    axes = _axes(node, rank.get_length())
+    sizes = [_size(x, axis) for axis in axes]
+    known = [size for size in sizes if size is not None]
+    if len(known) == len(sizes) and largest_of(x) * math.prod(known) <= MOST_EXACT:
+        return None
+    total = _int32(x)
+    if node.get_type_name() == "ReduceL1":
+        total = opset.absolute(total).output(0)
+    for axis in sorted(axes, reverse=True):
+        total = _sum_over(total, axis)
+    if node.get_attributes()["keep_dims"] and axes:
+        total = opset.unsqueeze(total, _numbers(*sorted(axes))).output(0)
+    return total
+
+
+def _axes(node: Any, rank: int) -> list[int]:
+    source = node.input_value(1).get_node()
+    given = constant_of(node.input_value(1))
+    if given is not None:
+        return sorted({int(axis) % rank for axis in given.reshape(-1)}) if rank else []
+    # The importer writes all axes as a range of the number of axes.
+    if source.get_type_name() == "Range":
+        return list(range(rank))
+    raise _refuse(node, "its axes are not known")
+
+
+def _convolution(node: Any) -> Any | None:
+    """Convolution and GroupConvolution, whose kernel has an axis of groups in front."""
+    image, kernel = (node.input_value(at) for at in (0, 1))
+    is_grouped = node.get_type_name() == "GroupConvolution"
+    shape = kernel.get_partial_shape()
+    most = largest_of(image) * largest_of(kernel)
+    if shape.is_dynamic or most > _MOST_DIGIT**2:
+        raise _refuse(node, "the shape of its kernel is not known, or its numbers have more than 8 bits")
+    sizes = list(shape.to_shape())
+    axis = 2 if is_grouped else 1
+    channels, area = sizes[axis], math.prod(sizes[axis + 1 :])
+    if most * channels * area <= MOST_EXACT or _is_small(kernel, largest_of(image), axis):
+        return None
+    step = MOST_EXACT // (most * area)
+    if not step:
+        raise _refuse(node, f"its kernel has {area} elements, and {MOST_EXACT // most} are exact")
+    x, w = _int32(image), _int32(kernel)
+    sums: list[tuple[Any, int]] = []
+    for start in range(0, channels, step):
+        some = slice(start, min(start + step, channels))
+        places = np.arange(sizes[0] if is_grouped else 1)[:, np.newaxis] * channels + np.arange(some.start, some.stop)
+        part = opset.gather(x, _numbers(*places.reshape(-1)), opset.constant(np.array(1, np.int64)))
+        sums.append((_convolved(node, part, _part(w, axis, some)), 0))
+    return _joined(sums)
+
+
+def _is_small(kernel: Any, largest: int, axis: int) -> bool:
+    """Whether the sums of a convolution by a constant kernel are exact in fp32."""
+    array = constant_of(kernel)
+    if array is None:
+        return False
+    axes = tuple(range(axis, array.ndim))
+    return int(np.abs(array).sum(axis=axes).max(initial=0)) * largest <= MOST_EXACT
+
+
+def _convolved(node: Any, x: Any, kernel: Any) -> Any:
+    flags = node.get_attributes()
+    make = opset.group_convolution if node.get_type_name() == "GroupConvolution" else opset.convolution
+    return make(
+        x, kernel, flags["strides"], flags["pads_begin"], flags["pads_end"], flags["dilations"], flags["auto_pad"]
+    ).output(0)
+
+
+def _einsum(node: Any) -> None:
+    raise _refuse(node, "write it as MatMul and ReduceSum")
+
+
+def _mean(node: Any) -> None:
+    x = node.input_value(0)
+    shape = x.get_partial_shape()
+    if shape.is_dynamic or largest_of(x) * math.prod(shape.to_shape()) > MOST_EXACT:
+        raise _refuse(node, "compute it in floats")
+
+
+_CHANGES: Final[Mapping[str, Callable[[Any], Any | None]]] = {
+    "MatMul": _matmul,
+    "Convolution": _convolution,
+    "GroupConvolution": _convolution,
+    "ReduceSum": _sum,
+    "ReduceL1": _sum,
+    "ReduceMean": _mean,
+    "Einsum": _einsum,
+}
