@@ -60,7 +60,11 @@ def test_zero_points_of_columns_count_as_weights() -> None:
 
 def test_weights_that_are_inputs_count_as_large() -> None:
     text = "g (uint8[2,n] x, int8[n,3] v) => (int32[2,3] m) { m = MatMulInteger(x, v) }"
-    assert count(normalize(model_of(text)), "MatMul") == 2
+    plain = normalize(model_of(text))
+    assert count(plain, "MatMul") == 8
+    x, v = np.full((2, 32_768), 255, np.uint8), np.full((32_768, 3), -128, np.int8) + np.arange(3, dtype=np.int8)
+    (found,) = ReferenceEvaluator(plain).run(None, {"x": x, "v": v})
+    np.testing.assert_array_equal(found, x.astype(np.int64) @ v.astype(np.int64))
     text = "g (uint8[2,200] x, int8[200,3] v) => (int32[2,3] m) { m = MatMulInteger(x, v) }"
     assert count(normalize(model_of(text)), "MatMul") == 1
 
