@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
+from triune.arbiter.balance import Balance, Demand
 from triune.arbiter.pool import Pool
 from triune.arbiter.share import Share
 from triune.core.clock import Clock
@@ -26,7 +27,11 @@ CORES = (Unit.CPU, Unit.AMX)
 
 
 class Arbiter:
-    """Owns the hardware of a machine. Any thread may call its methods and those of its shares."""
+    """Owns the hardware of a machine. Any thread may call its methods and those of its shares.
+
+    Attributes:
+        balance: divides the pools between models.
+    """
 
     def __init__(self, clock: Clock, emulated: Collection[Unit] = ()) -> None:
         """Args:
@@ -37,9 +42,15 @@ class Arbiter:
         self._on_cores = {*CORES, *emulated}
         self._pools: dict[Unit, Pool] = {}
         self._lock = threading.Lock()
+        self.balance = Balance(self._lock, self.pool_of)
 
     def join(
-        self, name: str, units: Collection[Unit], wake: Callable[[], None], weight: float = 1.0
+        self,
+        name: str,
+        units: Collection[Unit],
+        wake: Callable[[], None],
+        weight: float = 1.0,
+        demand: Demand | None = None,
     ) -> Mapping[Unit, Share]:
         """A model's shares by unit, one for each pool. The model closes them.
 
@@ -49,6 +60,7 @@ class Arbiter:
             wake: is called, in any thread, when the model's turn has come after it had to wait. It must not call the
                 share itself.
             weight: a model with twice the weight computes for twice the time while both have work.
+            demand: what it asks for; None if it may compute in any of its pools, whoever else needs them.
         """
         counts = Counter(self.pool_of(unit) for unit in units)
         shares: dict[Unit, Share] = {}
@@ -57,6 +69,8 @@ class Arbiter:
                 pool = self._pools.get(key) or self._pools.setdefault(key, Pool(self._clock, self._lock))
                 shares[key] = Share(name, pool, wake, weight, num_units)
                 pool.join(shares[key])
+            if demand is not None:
+                self.balance.join(demand, shares)
         return {unit: shares[self.pool_of(unit)] for unit in units}
 
     def pool_of(self, unit: Unit) -> Unit:

@@ -17,6 +17,8 @@ SHORT_RATIO: Final = 8
 PATIENCE_NS: Final = 200_000_000
 """The longest wait for a turn. What computes for longer than this holds nobody up any more."""
 
+DISPLACED_NS: Final = 5_000_000_000
+"""The longest wait of a model that leaves the pool to others, and computes elsewhere meanwhile."""
 
 _HANGS_RATIO: Final = 8
 """A batch that takes this times as long as expected, and PATIENCE_NS at least, seems to hang."""
@@ -168,7 +170,7 @@ class Pool:
         """Give turns to those that wait, the earliest first, while more may compute. Returns those to wake."""
         woken: list[Share] = []
         while self.has_room(now_ns):
-            free = [each for each in self.waiting if now_ns >= each.own_ends_ns]
+            free = [each for each in self.waiting if now_ns >= each.own_ends_ns and not each.is_displaced]
             if not free:
                 break
             share = min(free, key=lambda each: each.tag_ns)

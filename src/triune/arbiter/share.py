@@ -1,9 +1,13 @@
 """A model's share of hardware, by which it takes turns."""
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from triune.arbiter.pool import PATIENCE_NS, Pool, Running, Turn
+from triune.arbiter.pool import DISPLACED_NS, PATIENCE_NS, Pool, Running, Turn
 from triune.core.units import Unit
+
+if TYPE_CHECKING:
+    from triune.arbiter.balance import Demand
 
 
 class Share:
@@ -17,6 +21,8 @@ class Share:
         waited_ns: how long, in all, it waited for its turn.
         num_waits: how often it waited.
         asked_ns: how long the batch that waited last is expected to take.
+        demand: what the model asks for; None if that is not known.
+        is_elsewhere: whether it leaves the pool to others that need it, since it is relatively better elsewhere.
     """
 
     def __init__(self, name: str, pool: Pool, wake: Callable[[], None], weight: float, num_units: int) -> None:
@@ -28,6 +34,8 @@ class Share:
         self.waited_ns = 0
         self.num_waits = 0
         self.asked_ns = 0.0
+        self.demand: Demand | None = None
+        self.is_elsewhere = False
         self._pool = pool
         self._wake = wake
         self._running: dict[Unit, Running] = {}
@@ -53,7 +61,19 @@ class Share:
     def patience_ends_ns(self) -> int:
         """The time at which a waiting model computes in any case, if it asks again; 0 if it does not wait."""
         since_ns = self._since_ns
-        return max(since_ns + PATIENCE_NS, self.own_ends_ns) if since_ns is not None else 0
+        if since_ns is None:
+            return 0
+        return max(since_ns + (DISPLACED_NS if self.is_displaced else PATIENCE_NS), self.own_ends_ns)
+
+    @property
+    def wants(self) -> bool:
+        """Whether the model has more to compute here than it has begun."""
+        return not self.is_elsewhere and self.demand is not None and self.demand.has_waiting
+
+    @property
+    def is_displaced(self) -> bool:
+        """Whether another model needs the pool, and this one is relatively better elsewhere."""
+        return self.is_elsewhere and any(each.wants for each in self._pool.shares)
 
     @property
     def own_ends_ns(self) -> int:
@@ -130,6 +150,8 @@ class Share:
                 from now on, unless it is its turn.
         """
         pool, running = self._pool, turn.running
+        if self.demand is not None:
+            self.demand.has_waiting = next_ns is not None
         with pool.lock:
             now_ns = pool.clock.now_ns()
             pool.pass_time(now_ns)

@@ -81,7 +81,7 @@ class Dispatcher:
         self._outputs = tuple(outputs)
         accounts = accounts or {}
         units = list(dict.fromkeys(worker.runner.unit for worker in workers))
-        self._turns = Turns(name, units, arbiter, weight, self._pump)
+        self._turns = Turns(name, units, arbiter, weight, self._pump, self._costs)
         self._lanes = [
             Lane(
                 worker,
@@ -150,8 +150,19 @@ class Dispatcher:
             raise
         statistics.num_pending += 1
         future.add_done_callback(lambda _: self._withdraw(pending))
+        self._turns.arrived(now_ns)
         self._pump()
         return future
+
+    def _costs(self) -> Mapping[Unit, float]:
+        """The time of a request on each unit that takes requests which name none, as far as it is known: under load, if
+        there was any.
+        """
+        return {
+            lane.worker.runner.unit: each
+            for lane in self._eligible.usual
+            if (each := lane.pace.request_ns or lane.any_pace.request_ns)
+        }
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
         """Yield the one answer of a request: see `Servable.stream`."""

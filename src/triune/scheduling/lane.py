@@ -36,6 +36,7 @@ class Lane:
         cost: the estimated run time by batch size.
         alone: the same of the batches that nothing else ran beside.
         pace: the time per request under load.
+        any_pace: the time per request, whatever the load.
         sizer: chooses the batch size with the highest throughput.
         speed: notices that the unit slows down; None if the time of a batch depends on its values.
         running: the running batch; None if the worker is free.
@@ -62,6 +63,7 @@ class Lane:
         self.cost = CostEstimate()
         self.alone = CostEstimate()
         self.pace = Pace()
+        self.any_pace = Pace()
         self.sizer = BatchSizer()
         self.speed = SpeedWatch() if worker.runner.is_steady else None
         self.running: Batch | None = None
@@ -125,6 +127,7 @@ class Lane:
             known = [each for each in (lane.alone.of(size) for lane in lanes) if each]
             self.share.end(self._turn, min(known, default=self._busy_ns), self.cost.of(size) if has_more else None)
             self._turn = None
+        self.any_pace.record(len(batch.pendings), self._busy_ns)
         # If few requests wait, batches are small, and slower per request than under load.
         if self._is_loaded:
             self.pace.record(len(batch.pendings), self._busy_ns)
@@ -214,6 +217,11 @@ class EligibleLanes:
         mode = mode_of(name)
         self._is_restricted = self._is_restricted or len(self._usual) > 1
         return mode
+
+    @property
+    def usual(self) -> Sequence[Lane]:
+        """The lanes of requests that name no unit, in full power."""
+        return [lane for lane in self._lanes if lane.worker.runner.unit in self._usual]
 
     def lanes_of(self, pending: Pending) -> Sequence[Lane]:
         """The lanes that a request may use."""

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from triune.arbiter.arbiter import Arbiter
+from triune.arbiter.balance import Demand
 from triune.arbiter.share import Share
 from triune.core.units import Unit
 
@@ -13,7 +14,13 @@ class Turns:
     """A model's shares of the pools that its units belong to. A model that is alone has none, and never waits."""
 
     def __init__(
-        self, name: str, units: Sequence[Unit], arbiter: Arbiter | None, weight: float, pump: Callable[[], None]
+        self,
+        name: str,
+        units: Sequence[Unit],
+        arbiter: Arbiter | None,
+        weight: float,
+        pump: Callable[[], None],
+        costs: Callable[[], Mapping[Unit, float]],
     ) -> None:
         """Args:
         name: the model's name.
@@ -21,17 +28,26 @@ class Turns:
         arbiter: gives turns; None if no other model competes. Otherwise this must run on the event loop's thread.
         weight: the model's part of the hardware, in relation to that of others.
         pump: is called on the event loop's thread when the model's turn has come.
+        costs: the time of a request on each unit under load, as far as it is known.
         """
         self._by_unit: Mapping[Unit, Share] = {}
         self._loop = asyncio.get_running_loop() if arbiter is not None else None
         self._pump = pump
+        self._balance = arbiter.balance if arbiter is not None else None
+        self._demand = Demand(costs)
         if arbiter is not None:
-            self._by_unit = arbiter.join(name, units, self._on_turn, weight)
+            self._by_unit = arbiter.join(name, units, self._on_turn, weight, self._demand)
         self._shares = list(dict.fromkeys(self._by_unit.values()))
 
     def share_of(self, unit: Unit) -> Share | None:
         """The model's share of the pool that a unit belongs to; None if no other model competes."""
         return self._by_unit.get(unit)
+
+    def arrived(self, now_ns: int) -> None:
+        """Count a request."""
+        if self._balance is not None:
+            self._demand.num_requests += 1
+            self._balance.update(now_ns)
 
     def return_unused(self, *, has_waiting: bool) -> None:
         """Give back the turns in which no batch was started, and wait for none that no batch needs.
@@ -39,6 +55,7 @@ class Turns:
         Args:
             has_waiting: whether requests wait in the model's queue.
         """
+        self._demand.has_waiting = has_waiting
         for share in self._shares:
             if share.has_turn or (share.is_waiting and not (has_waiting and share.is_blocked)):
                 share.withdraw()
@@ -50,6 +67,8 @@ class Turns:
 
     def close(self) -> None:
         """Leave the pools. No turn may be running."""
+        if self._balance is not None:
+            self._balance.leave(self._demand)
         for share in self._shares:
             share.close()
 

@@ -1,4 +1,4 @@
-"""A model on two units that share the cores: the second never costs anything. On simulated hardware."""
+"""Models and units that share hardware, under load. On simulated hardware."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,3 +56,18 @@ def test_a_unit_whose_first_run_was_disturbed_is_measured_again(monkeypatch: pyt
     assert disturbed[0]
     late_batches = batches[len(batches) // 2 :]
     assert sum(each.unit is Unit.AMX for each in late_batches) > 0.95 * len(late_batches)
+
+
+def test_models_that_fill_the_hardware_compute_where_they_are_relatively_best() -> None:
+    profiles = {
+        "texts": model("texts", {Unit.GPU: (1.0, 1.0), Unit.ANE: (1.0, 3.0)}),
+        "images": model("images", {Unit.GPU: (1.0, 2.0), Unit.ANE: (1.0, 1.4)}),
+    }
+    seconds = 8
+    # Alone on its best unit each computes 889 and 656 rows a second, in batches of eight.
+    trace = synthetic([Stream("texts", 900.0), Stream("images", 660.0)], seconds, seed=3)
+    batches = play(trace, profiles, chip(), Rule("triune")).batches
+    late = [each for each in batches if seconds / 2 * 1e9 < each.ended_ns < seconds * 1e9]
+    assert sum(each.num_rows for each in late) > 0.95 * (889 + 656) * seconds / 2
+    right = sum(each.num_rows for each in late if (each.model == "texts") == (each.unit is Unit.GPU))
+    assert right > 0.97 * sum(each.num_rows for each in late)

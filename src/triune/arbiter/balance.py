@@ -1,0 +1,172 @@
+"""Divides pools of hardware between models, so that each computes where it is relatively best.
+
+A model alone takes whichever unit answers soonest. Where several models fill the hardware, that wastes it: one that is
+twice as fast on the GPU as on the Neural Engine should leave the Neural Engine to one that is as fast on both. Who
+should compute where is a linear program: the requests of each model are divided over the pools, a request takes its
+time of a pool, and the time of the fullest pool is to be least. Its dual has a price for each pool, which add up to 1;
+each request goes where its time costs least. The prices are found by exponentiated gradients (Kivinen and Warmuth,
+"Exponentiated gradient versus gradient descent for linear predictors", 1997): a pool that is asked for too much gets
+dearer. How often each pool was the cheapest for a model is the part of its requests that should go there.
+
+While the pools are not full, nothing is divided.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.arbiter.share import Share
+from triune.core.units import Unit
+
+_PERIOD_NS: Final = 50_000_000
+"""Parts are computed anew after this time."""
+
+_NUM_STEPS: Final = 16
+"""The steps of prices each time; they go on from the last ones."""
+
+_STEP: Final = 0.1
+"""How much prices change in a step: by this exponent for a pool that is asked for all at its fastest."""
+
+_MEMORY: Final = 0.8
+"""How much the parts until now count, beside those of the newest steps."""
+
+_RATE_NS: Final = 1e9
+"""The time over which the number of requests a second is averaged."""
+
+_FULL: Final = 0.6
+"""The pools count as full from this part of what they can compute on."""
+
+_MODELS: Final = 20
+"""For more models than this the time between updates is longer, in proportion."""
+
+_RARE: Final = 0.01e-9
+"""Models with fewer requests a nanosecond than this are left out."""
+
+_LEAST_PRICE: Final = 1e-6
+
+_LEAST_PART: Final = 0.03
+"""A model whose part of a pool would be less leaves the pool to others that need it."""
+
+
+@dataclass(eq=False, slots=True)
+class Demand:
+    """What a model asks of the hardware. The event loop's thread changes it.
+
+    Attributes:
+        costs: the time of a request on each unit under load, in nanoseconds; units for which it is not known are left
+            out.
+        num_requests: how many requests it has got.
+        has_waiting: whether more requests wait than can be started now.
+    """
+
+    costs: Callable[[], Mapping[Unit, float]]
+    num_requests: int = 0
+    has_waiting: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Member:
+    """A model: its shares by pool, and how often it is asked."""
+
+    demand: Demand
+    shares: Mapping[Unit, Share]
+    num_before: int = 0
+    per_ns: float = 0.0
+
+
+class Balance:
+    """Divides pools between the models that tell their demand. `update` is called on the event loop's thread."""
+
+    def __init__(self, lock: threading.Lock, pool_of: Callable[[Unit], Unit]) -> None:
+        """Args:
+        lock: guards the shares.
+        pool_of: the pool of a unit.
+        """
+        self._lock = lock
+        self._pools = list(dict.fromkeys(map(pool_of, Unit)))
+        self._index = {unit: self._pools.index(pool_of(unit)) for unit in Unit}
+        self._members: list[_Member] = []
+        self._parts: dict[_Member, NDArray[np.float64]] = {}
+        self._prices = np.full(len(self._pools), 1 / len(self._pools))
+        self._updated_ns = 0
+        self._num_updates = 0
+
+    def join(self, demand: Demand, shares: Mapping[Unit, Share]) -> None:
+        """Add a model with its shares by pool. The caller owns the lock."""
+        for share in shares.values():
+            share.demand = demand
+        self._members.append(_Member(demand, shares))
+
+    def leave(self, demand: Demand) -> None:
+        """Remove a model."""
+        with self._lock:
+            self._members = [each for each in self._members if each.demand is not demand]
+            self._parts = {each: part for each, part in self._parts.items() if each.demand is not demand}
+
+    def update(self, now_ns: int) -> None:
+        """Divide the pools anew, if it is time."""
+        elapsed_ns = now_ns - self._updated_ns
+        if len(self._members) < 2 or elapsed_ns < _PERIOD_NS * max(1, len(self._members) / _MODELS):
+            return
+        self._updated_ns = now_ns
+        self._count(elapsed_ns)
+        costs = {each: each.demand.costs() for each in self._members if each.per_ns > _RARE}
+        asking = [each for each, known in costs.items() if known]
+        times = self._times([(each.per_ns, costs[each]) for each in asking])
+        load, parts = self._divide(asking, times) if len(asking) > 1 else (0.0, np.ones_like(times))
+        leaves = (parts < _LEAST_PART) & np.isfinite(times) & (load >= _FULL)
+        with self._lock:
+            found = dict(zip(asking, leaves.tolist(), strict=True))
+            for each in self._members:
+                mine = found.get(each)
+                for pool, share in each.shares.items():
+                    share.is_elsewhere = mine is not None and mine[self._index[pool]]
+
+    def _count(self, elapsed_ns: int) -> None:
+        """Count the requests since the last update: the mean of all at first, then of the newest."""
+        self._num_updates += 1
+        newest = max(1 / self._num_updates, 1 - math.exp(-elapsed_ns / _RATE_NS))
+        for each in self._members:
+            num_new, each.num_before = each.demand.num_requests - each.num_before, each.demand.num_requests
+            each.per_ns += newest * (num_new / elapsed_ns - each.per_ns)
+
+    def _times(self, asked: Sequence[tuple[float, Mapping[Unit, float]]]) -> NDArray[np.float64]:
+        """The part of each pool's time that a model needs if all its requests go there, on its fastest unit there:
+        `[models, pools]`; infinite where it is not known.
+
+        Args:
+            asked: of each model its requests a nanosecond, and the time of one on each unit.
+        """
+        times = np.full((len(asked), len(self._pools)), math.inf)
+        for row, (per_ns, costs) in zip(times, asked, strict=True):
+            for unit, cost in costs.items():
+                index = self._index[unit]
+                row[index] = min(row[index], per_ns * cost)
+        return times
+
+    def _divide(self, members: Sequence[_Member], times: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """How full the fullest pool is at best, and how each model's requests are divided over the pools then:
+        `[models, pools]`.
+        """
+        prices, rows, chosen, load = self._prices, np.arange(len(times)), np.zeros_like(times), 0.0
+        scale = _STEP / times.min(axis=1).sum()
+        for _ in range(_NUM_STEPS):
+            cheapest = (times * prices).argmin(axis=1)
+            used = np.bincount(cheapest, times[rows, cheapest], len(prices))
+            # Whatever the prices, no division needs less (weak duality).
+            load = max(load, float(used @ prices))
+            chosen[rows, cheapest] += 1 / _NUM_STEPS
+            prices = prices * np.exp(scale * used)
+            # A pool that nobody asks for stays cheap, and may be asked for later.
+            prices = np.maximum(prices / prices.sum(), _LEAST_PRICE)
+            prices = prices / prices.sum()
+        self._prices = prices
+        before = np.array([self._parts.get(each, newest) for each, newest in zip(members, chosen, strict=True)])
+        parts = _MEMORY * before + (1 - _MEMORY) * chosen
+        self._parts = dict(zip(members, parts, strict=True))
+        return load, parts
