@@ -231,7 +231,7 @@ def _several_units(message: ModelConfigMessage, options: TransformerOptions, mac
         machine.runtime_for(runtime, unit, " in parameter 'units'")
         if unit not in machine.runtimes[runtime].units():
             raise UnsupportedError(f"no runtime computes transformers on '{unit.value}' here; leave it out of 'units'")
-    # One of each: the engine batches all requests of a unit.
+    # One instance on each unit, since the engine batches all requests of a unit.
     alone = ModelConfigMessage()
     alone.CopyFrom(message)
     alone.parameters[UNITS_PARAMETER].string_value = units[0].value

@@ -184,10 +184,10 @@ class _Describer:
         return {name: self._of_configuration(self.chip, figure) for name, figure in figures.items()}
 
     def _of_configuration(self, chip: Chip, figure: Figure) -> Figure:
-        """A figure of the largest configuration, as it is of a chip with fewer GPU cores.
+        """The figure for this machine's number of GPU cores. The table's figures are those of the chip with the most.
 
-        Where the figure has a value for each smaller configuration of the GPU, it is that; where it is a rate of all
-        cores, a note says whose it is.
+        If the table has values for chips with fewer cores, the result has this machine's. If not, a rate of all cores
+        together gets a note that says of how many cores it is.
         """
         cores, num_cores = chip.gpu.cores, self._displays().num_cores
         if cores is None or num_cores not in cores.smaller:

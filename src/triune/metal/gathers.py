@@ -44,7 +44,9 @@ def _gather_nd(c: Context) -> None:
 
 
 def _update(c: Context, x: Value, places: tuple[Value, ...], updates: Value) -> Value:
-    """`x` with updates at the places that index arrays say, one array for each of the first dimensions."""
+    """`x` with `updates` written at the indices `places`, which has an array of indices for each of the first
+    dimensions.
+    """
     reduction, kind = reduction_of(c), x.dtype
     if kind == mx.bool_ and reduction != "none":
         x, updates = x.astype(mx.int32), updates.astype(mx.int32)

@@ -99,7 +99,9 @@ class Direct:
         return self._units[unit].product(first, second, dtype)
 
     def tune(self, dtypes: Sequence[str] = tuple(NAMES.values())) -> Mapping[str, Times]:
-        """Measure the products of these dtypes on all units that are chosen from, and keep the times. Returns all."""
+        """Measure products of these dtypes on each unit that `matmul` may choose, and keep the times. Returns the times
+        of all dtypes.
+        """
         load, num_cores = os.getloadavg()[0], self._machine.num_cores
         if load > _BUSY * num_cores:
             _log.warning(

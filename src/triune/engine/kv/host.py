@@ -61,7 +61,9 @@ class HostTier:
             self._compute_ns = _mean(self._compute_ns, duration_ns / num_tokens)
 
     def take(self, sequence: Sequence) -> None:
-        """Copy the blocks of a sequence out, before it gives them up; unless that does not pay, or is too much."""
+        """Copy a sequence's blocks to memory before it gives them up: not if it is faster to compute them again, nor if
+        they need more memory than is allowed.
+        """
         num_tokens = sequence.table.num_tokens
         num_bytes = len(sequence.table.blocks) * self._decoder.block_bytes
         if not num_tokens or not self.pays or self._num_bytes + num_bytes > self._max_bytes:

@@ -60,7 +60,9 @@ class WindowRules:
         self._logprobs = None
 
     def _follow_stamps(self, row: NDArray[np.float32]) -> None:
-        """Times come in pairs, except the first one and directly before the end; they never go back."""
+        """Mask the timestamps that Whisper's order does not allow. They come in pairs, the end of a segment and the
+        begin of the next one, except for the first and the last one; and they never go back.
+        """
         first, chosen = self._tokens.first_stamp, self._chosen
         if not chosen:
             row[:first] = -np.inf

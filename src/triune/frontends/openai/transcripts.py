@@ -21,7 +21,7 @@ _WORD_BYTES = 300
 
 
 class HeldText(HeldResponse):
-    """Text in place of JSON."""
+    """A `HeldResponse` of plain text in place of JSON."""
 
     media_type = "text/plain"
 

@@ -79,7 +79,7 @@ class Flow:
         return self._index.is_constant(name) or all(dim == 1 for dim in dims)
 
     def is_inside(self, name: str) -> bool:
-        """Whether a value is, or can be, in the layout."""
+        """Whether a value is in the Neural Engine's layout, or can be brought there."""
         return name in self.reached or self._borders.is_out(name)
 
     def is_reached(self, node: NodeProto) -> bool:

@@ -14,7 +14,9 @@ from triune.hardware.energy.meter import CLOSED, CumulativeCounter, Rail, RailRo
 
 
 class AppleEnergyMetrics(Protocol):
-    """What is used of the class of that name: millijoules, or None for what the chip does not tell."""
+    """The fields of `zeus_apple_silicon.AppleEnergyMetrics` that are read here: millijoules; None for what the chip
+    does not tell.
+    """
 
     cpu_total_mj: int | None
     gpu_mj: int | None
@@ -24,17 +26,17 @@ class AppleEnergyMetrics(Protocol):
 
 
 class AppleEnergyMonitor(Protocol):
-    """What is used of the class of that name."""
+    """The methods of `zeus_apple_silicon.AppleEnergyMonitor` that are called here."""
 
     def get_cumulative_energy(self) -> AppleEnergyMetrics:
-        """Everything since a fixed time. Raises RuntimeError, or ValueError for a unit of energy that it does not
+        """The energy since a fixed time. Raises RuntimeError, or ValueError for a unit of energy that it does not
         know.
         """
         ...
 
 
 class ZeusAppleSilicon(Protocol):
-    """What is used of the module `zeus_apple_silicon`."""
+    """The members of the module `zeus_apple_silicon` that are used here."""
 
     def AppleEnergyMonitor(self) -> AppleEnergyMonitor:  # noqa: N802 - the library's name
         """Subscribe to the counters. Raises RuntimeError."""

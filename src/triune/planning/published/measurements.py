@@ -67,7 +67,7 @@ class Measurement:
 
     @property
     def third(self) -> int:
-        """The third of the rows that it is in, 0 to 2: rows of one model and chip are in the same."""
+        """The third of all rows to which this one belongs: 0, 1 or 2. Rows of one model on one chip share it."""
         return int(hashlib.sha256(f"triune planner {_SEED}:{self.key}".encode()).hexdigest(), 16) % 3
 
     @property
