@@ -70,17 +70,8 @@ class TensorBackend(MachineBackend):
             executables = compile_all(
                 config, source.folder, recipes, self._machine, spare=spare, attempt=attempt, undo=undo
             )
-            taken_over = {each.unit for each in executables if each in spare}
-            before = previous.verdicts if previous is not None else dict[Unit, Verdict]()
-            judged = Judged(
-                config,
-                config.path,
-                samples_of(config, source.folder),
-                self._keys.of(source, version),
-                scores_of(config),
-                {unit: verdict for unit, verdict in before.items() if unit in taken_over},
-            )
-            verdicts = self._gate.judge(judged, executables)
+            reused = {each.unit for each in executables if each in spare}
+            verdicts = self._gate.judge(self._judged(config, source, version, previous, reused), executables)
             units, kept = leave_out(verdicts, config, executables)
             config = replace(config, units=units) if units != config.units else config
             is_inline = is_quick(config, kept[0], self._clock)
@@ -100,6 +91,20 @@ class TensorBackend(MachineBackend):
             self._clock.now_ns() - started_ns,
             emulated=emulated,
             placement=placement_of(config, kept, verdicts, made.notes),
+        )
+
+    def _judged(
+        self, config: ModelConfig, source: Source, version: int, previous: TensorBuild | None, reused: Collection[Unit]
+    ) -> Judged:
+        """What the gate compares the answers of units by. Verdicts of `previous` hold for the units that are reused."""
+        before = previous.verdicts if previous is not None else dict[Unit, Verdict]()
+        return Judged(
+            config,
+            config.path,
+            samples_of(config, source.folder),
+            self._keys.of(source, version),
+            scores_of(config),
+            {unit: verdict for unit, verdict in before.items() if unit in reused},
         )
 
     def _cut_build(self, made: Made, cut: Cut, source: Source, version: int, started_ns: int) -> TensorBuild:
