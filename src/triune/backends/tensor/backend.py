@@ -1,6 +1,7 @@
 """The backend of tensor models. It configures, places, compiles and measures them, and makes workers and dispatcher."""
 
 import logging
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -96,7 +97,7 @@ class TensorBackend(MachineBackend):
     def _judged(
         self, config: ModelConfig, source: Source, version: int, previous: TensorBuild | None, reused: Collection[Unit]
     ) -> Judged:
-        """What the gate compares the answers of units by. Verdicts of `previous` hold for the units that are reused."""
+        """What the gate needs to compare units. For those whose executables are reused, verdicts of `previous` hold."""
         before = previous.verdicts if previous is not None else dict[Unit, Verdict]()
         return Judged(
             config,
