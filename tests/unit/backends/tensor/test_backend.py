@@ -58,9 +58,9 @@ def test_each_unit_is_served_by_its_runtime(tmp_path: Path) -> None:
         (Unit.AMX, "openvino"),
     ]
     path = tmp_path / "m/1/model.onnx"
-    assert bench.onnxruntime.loads == [(path, Unit.CPU, 2, {"level": "3"})] * 2
+    assert bench.onnxruntime.loads == [(path, Unit.CPU, 4, {"level": "3"})] * 2
     # The parameters are ONNX Runtime's: OpenVINO would not know them.
-    assert bench.openvino.loads == [(path, Unit.AMX, 2, {})] * 2
+    assert bench.openvino.loads == [(path, Unit.AMX, 4, {})] * 2
     built.close()
     assert bench.num_open == 0
 
@@ -383,7 +383,7 @@ def test_a_slow_model_is_tried_as_seldom_as_can_be(tmp_path: Path, run_ns: int, 
 def test_the_line_that_says_ready(tmp_path: Path) -> None:
     built = build(Bench(num_cores=8), tmp_path, UNITS.format("cpu,amx") + " instance_group { count: 2 }", affine(2.0))
     assert str(built).startswith(
-        "on cpu (onnxruntime, fp32, 2 x 2 threads) and amx (openvino, bf16, 2 x 2 threads, error "
+        "on cpu (onnxruntime, fp32, 2 x 4 threads) and amx (openvino, bf16, 2 x 4 threads, error "
     )
     assert " in 0." in str(built)
 
