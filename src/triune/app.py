@@ -203,6 +203,7 @@ async def _serve(
                 options=settings.metrics,
                 ledger=shared.energy,
                 arbiter=shared.arbiter,
+                keeper=server.memory,
                 limits=short,
                 rules=settings.access.http,
                 hosts=settings.access.own_hosts(hosts[2]),

@@ -19,6 +19,7 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.repository.memory.meter import LoadMeter
 from triune.repository.repository import Repository
 from triune.repository.settings import ControlMode, RepositorySettings
 from triune.runtimes.machine import Machine
@@ -279,9 +280,15 @@ class Bench:
         trials: Path | None = None,
         verdicts: Path | None = None,
         models: ModelSettings = DEFAULT_SETTINGS,
+        meter: LoadMeter | None = None,
         **options: Any,
     ) -> Repository:
         settings = RepositorySettings(folders, control_mode=mode, models=models, **options)
         return Repository(
-            settings, self.machine, clock or MonotonicClock(), trials=trials, shared=Shared(verdicts=verdicts)
+            settings,
+            self.machine,
+            clock or MonotonicClock(),
+            trials=trials,
+            shared=Shared(verdicts=verdicts),
+            meter=meter,
         )

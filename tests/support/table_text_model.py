@@ -195,6 +195,12 @@ class TableTextModels:
     def speech_model(self, name: str, version: int | None = None) -> Any:
         return self._find(name, TableSpeechModel, "read speech")
 
+    async def awake(self, name: str, version: int | None = None) -> None:
+        """All of them are in memory."""
+
+    def parked_text_model(self, name: str) -> Sequence[str] | None:
+        return None
+
     def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
         return [IndexEntry(name, 1, ModelState.READY) for name in self.models]
 

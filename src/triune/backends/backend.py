@@ -42,6 +42,15 @@ class Build:
         """Why the model does not run on all units of its config, for the repository index; usually empty."""
         return ""
 
+    @property
+    def cache_bytes(self) -> int:
+        """The size of the caches that it has allocated, whether they are in use or not; 0 without one."""
+        return 0
+
+    def process_bytes(self) -> int:
+        """The memory of its worker processes, in bytes; 0 if it has none. May take milliseconds."""
+        return 0
+
     def __str__(self) -> str:
         """The description of a ready model in the log: "on cpu (onnxruntime, fp32, 2 threads) in 0.02 s"."""
         return f"by backend '{self.config.backend}'"

@@ -92,6 +92,10 @@ def serve(
         int | None,
         typer.Option(min=1 << 20, help="Memory limit of a run [default: --max-inflight-bytes, at least 1 GiB]."),
     ] = None,
+    model_memory_bytes: Annotated[
+        int | None,
+        typer.Option(min=1 << 20, help="Memory that all models may take together [default: 9/10 of the machine's]."),
+    ] = None,
     model_config_name: Annotated[
         str, typer.Option(help="Use configs/NAME.pbtxt, where it exists, instead of config.pbtxt.")
     ] = "",
@@ -261,6 +265,7 @@ def serve(
             poll_seconds=repository_poll_secs,
             num_load_threads=model_load_thread_count,
             num_load_retries=model_load_retry_count,
+            model_memory_bytes=model_memory_bytes,
             models=models,
         ),
         ports=Ports(

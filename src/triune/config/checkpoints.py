@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from triune.config.datatypes import to_config
+from triune.config.parameters import PINNED_PARAMETER
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.files import read_file
 from triune.core.tensors import Signature
@@ -49,7 +50,7 @@ def refuse_batching(message: ModelConfigMessage, why: str) -> None:
 def known_parameters(message: ModelConfigMessage, known: Collection[str], backend: str) -> Mapping[str, str]:
     """The config's parameters. Raises InvalidArgumentError if one is not among `known`, which the backend reads."""
     given = {name: value.string_value for name, value in message.parameters.items()}
-    unknown = sorted(given.keys() - known)
+    unknown = sorted(given.keys() - known - {PINNED_PARAMETER})
     if unknown:
         raise InvalidArgumentError(
             f"model '{message.name}' has the parameter '{unknown[0]}'; backend '{backend}' knows "

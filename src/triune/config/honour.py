@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from triune.config.encoder import ENCODER, GRAPH_BACKEND
-from triune.config.parameters import option_names
+from triune.config.parameters import PINNED_PARAMETER, option_names
 from triune.config.speech import SPEECH, SPEECH_OPTION_NAMES
 from triune.config.transformer import OPTION_NAMES, TRANSFORMER
 from triune.core.errors import UnsupportedError
@@ -118,7 +118,7 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_c
     own = {TRANSFORMER: OPTION_NAMES, SPEECH: SPEECH_OPTION_NAMES}
     known = own[backend] if backend in own else option_names(backend, machine)
     names = sorted(islice(message.parameters, _MOST_PARAMETERS))
-    fields += [(f"parameter '{name}'", name not in known) for name in names]
+    fields += [(f"parameter '{name}'", name not in known and name != PINNED_PARAMETER) for name in names]
     more = len(message.parameters) - len(names)
     fields.append((f"{more} more parameters, which were not looked at for this list", more > 0))
     return [name for name, is_set in fields if is_set]

@@ -19,6 +19,9 @@ UNITS_PARAMETER = "units"
 OWN_PROCESS_PARAMETER = "own_process"
 """The config parameter that runs each of a model's executables in a separate process."""
 
+PINNED_PARAMETER = "pinned"
+"""The config parameter that says whether a model stays loaded when others need room: "true" or "false"."""
+
 TOLERANCE_PARAMETER = "unit_tolerance"
 """The config parameter for the relative tolerance of a unit's outputs against those of `cpu`: "0.1"."""
 
@@ -26,8 +29,8 @@ _LEAST_TOLERANCE = 1e-3
 
 
 def parameters_of(message: ModelConfigMessage) -> Mapping[str, str]:
-    """The parameters in a config, without `units` and `own_process`, which Triune reads itself."""
-    ours = (UNITS_PARAMETER, OWN_PROCESS_PARAMETER)
+    """The parameters in a config, without `units`, `own_process` and `pinned`, which Triune reads itself."""
+    ours = (UNITS_PARAMETER, OWN_PROCESS_PARAMETER, PINNED_PARAMETER)
     return {name: value.string_value for name, value in message.parameters.items() if name not in ours}
 
 
@@ -37,10 +40,16 @@ def has_own_process(message: ModelConfigMessage) -> bool:
     return given is not None and boolean(OWN_PROCESS_PARAMETER, given.string_value)
 
 
+def is_pinned(message: ModelConfigMessage, *, by_default: bool) -> bool:
+    """Whether a model stays loaded when others need room. Raises InvalidArgumentError if `pinned` is no boolean."""
+    given = message.parameters.get(PINNED_PARAMETER)
+    return by_default if given is None else boolean(PINNED_PARAMETER, given.string_value)
+
+
 def option_names(backend: str, machine: Machine) -> frozenset[str]:
     """The names of all parameters that the backend's runtime or Triune itself reads."""
     names = {UNITS_PARAMETER, OWN_PROCESS_PARAMETER, TOLERANCE_PARAMETER, LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER}
-    names |= {PLAN_PARAMETER, CHIP_PARAMETER}
+    names |= {PLAN_PARAMETER, CHIP_PARAMETER, PINNED_PARAMETER}
     for runtime in machine.runtimes.values():
         names.update(options_of(runtime, backend))
     return frozenset(names)

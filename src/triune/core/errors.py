@@ -20,7 +20,23 @@ class AlreadyExistsError(TriuneError):
 
 
 class UnavailableError(TriuneError):
-    """A retry may succeed: the model is not ready, a queue is full, a deadline passed, or the server is stopping."""
+    """A retry may succeed: the model is not ready, a queue is full, a deadline passed, or the server is stopping.
+
+    Attributes:
+        retry_after_seconds: when a retry may succeed, at least 1; what clients are told to wait.
+    """
+
+    def __init__(self, message: str = "", *, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+def reworded(error: TriuneError, message: str) -> TriuneError:
+    """Make an error of the same kind with another message."""
+    again = type(error)(message)
+    if isinstance(error, UnavailableError) and isinstance(again, UnavailableError):
+        again.retry_after_seconds = error.retry_after_seconds
+    return again
 
 
 class UnsupportedError(TriuneError):
@@ -64,6 +80,10 @@ class NoMemoryError(UnavailableError):
     def __init__(self, message: str, what: str = "") -> None:
         super().__init__(message)
         self.what = what
+
+
+class NoRoomError(UnavailableError):
+    """The memory that models may take has no room for a model now; it may have once others are unloaded."""
 
 
 class UnitLostError(UnavailableError):

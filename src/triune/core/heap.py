@@ -33,11 +33,15 @@ class Heap:
         except NoThreadError:
             self._due.release()
 
+    def give_back(self) -> None:
+        """Return freed memory to the system now. Takes milliseconds, in which other threads may wait for memory."""
+        if self._trim is not None:
+            self._trim(0)
+
     def _give_back(self) -> None:
         time.sleep(_WAIT_SECONDS)
         self._due.release()
-        if self._trim is not None:
-            self._trim(0)
+        self.give_back()
 
 
 HEAP: Final = Heap()

@@ -27,6 +27,15 @@ def usable_memory() -> Memory:
     return within_cgroups(Memory(machine.total, machine.available), own_membership(), CGROUPS)
 
 
+def own_bytes() -> int:
+    """The memory of this process alone that is in use at this moment: files that it maps, such as libraries, do not
+    count. Takes a fraction of a millisecond.
+    """
+    memory = psutil.Process().memory_info()
+    # Not every system reports shared memory.
+    return memory.rss - getattr(memory, "shared", 0)
+
+
 def within_cgroups(machine: Memory, membership: str, root: Path) -> Memory:
     """The part of the machine's memory that the limits of cgroups leave.
 

@@ -3,48 +3,85 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.registry import Backends
 from triune.config.configure import Source
-from triune.core.errors import TriuneError
+from triune.core.clock import Clock
+from triune.core.errors import TriuneError, reworded
 from triune.core.threads import in_thread, in_thread_or, in_thread_or_here
 from triune.repository.failure import LoadFailedError
+from triune.repository.memory.keeper import MemoryKeeper
+from triune.repository.memory.ledger import Charge
+from triune.repository.memory.prefetch import read_ahead
 from triune.repository.record import ModelRecord, Serving
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A build, and what it is charged with.
+
+    Attributes:
+        build: the build.
+        charge: its charge.
+        before: the charge of the served version whose executables it may share, which it takes over.
+    """
+
+    build: Build
+    charge: Charge
+    before: Charge | None = None
 
 
 class VersionBuilder:
     """Builds all versions of a model, or none of them."""
 
     def __init__(
-        self, backends: Backends, num_retries: int, begin: Callable[[Coroutine[Any, Any, None]], object]
+        self,
+        backends: Backends,
+        num_retries: int,
+        begin: Callable[[Coroutine[Any, Any, None]], object],
+        memory: MemoryKeeper,
+        clock: Clock,
     ) -> None:
         """Args:
         backends: build versions.
         num_retries: how often a version that fails is tried again.
         begin: starts work that frees what a cancelled build has made.
+        memory: has room for each version, or refuses it.
+        clock: the clock.
         """
         self._backends = backends
         self._num_retries = num_retries
         self._begin = begin
+        self._memory = memory
+        self._clock = clock
 
-    async def build(self, record: ModelRecord, source: Source) -> Sequence[Build | Serving]:
-        """Build all versions. Served versions that have not changed are kept. Raises `LoadFailedError`."""
+    async def build(self, record: ModelRecord, source: Source, *, makes_room: bool) -> Sequence[Priced | Serving]:
+        """Build all versions. Served versions that have not changed are kept.
+
+        Args:
+            record: the model.
+            source: the model on disk.
+            makes_room: whether other models may be unloaded for it.
+
+        Raises:
+            LoadFailedError: a version failed.
+        """
         serving = record.serving()
-        built: list[Build | Serving] = []
+        built: list[Priced | Serving] = []
         errors: dict[int, TriuneError] = {}
         for version in source.versions:
             old = serving.get(version)
-            previous = old.build if old is not None else None
             try:
                 if old is not None and await in_thread(old.build.is_current, source):
                     built.append(old)
                     continue
-                built.append(await self._build_version(source, version, previous))
+                built.append(await self._build_charged(record, source, version, old, makes_room=makes_room))
             except TriuneError as error:
                 errors[version] = error
             except asyncio.CancelledError:
@@ -57,10 +94,33 @@ class VersionBuilder:
         spoilt = f"not served, because the model failed to load as a whole: {problem}"
         reasons = {each: str(errors.get(each, spoilt)) for each in source.versions}
         first = next(iter(errors.values()))
-        error = type(first)(f"load failed for model '{record.name}': {problem}")
+        error = reworded(first, f"load failed for model '{record.name}': {problem}")
         raise LoadFailedError(error, problem, reasons) from first
 
-    async def _build_version(self, source: Source, version: int, previous: Build | None) -> Build:
+    async def _build_charged(
+        self, record: ModelRecord, source: Source, version: int, old: Serving | None, *, makes_room: bool
+    ) -> Priced:
+        """Have room made for a version, build it, and charge what it takes."""
+        if old is not None and old.build.has_files_of(source):
+            # It takes over the executables of the version that serves.
+            charge, before = self._memory.ledger.charge(record.name, 0), old.charge
+        else:
+            charge, before = await self._memory.reserve(record, source, version, makes_room=makes_room), None
+        begun_ns = self._clock.now_ns()
+        try:
+            previous = old.build if old is not None else None
+            build, growth_bytes = await self._build_version(source, version, previous)
+        except BaseException:
+            charge.release()
+            raise
+        record.usage.load_ns = self._clock.now_ns() - begun_ns
+        if before is None:
+            self._memory.settle(record, build, charge, growth_bytes)
+        else:
+            charge.resize(growth_bytes or 0)
+        return Priced(build, charge, before)
+
+    async def _build_version(self, source: Source, version: int, previous: Build | None) -> tuple[Build, int | None]:
         for attempt in range(1, self._num_retries + 1):
             try:
                 return await self._attempt(source, version, previous)
@@ -75,17 +135,38 @@ class VersionBuilder:
                 )
         return await self._attempt(source, version, previous)
 
-    async def _attempt(self, source: Source, version: int, previous: Build | None) -> Build:
+    async def _attempt(self, source: Source, version: int, previous: Build | None) -> tuple[Build, int | None]:
         attempt = Attempt()
         try:
-            return await in_thread_or(Build.close, self._backends.build, source, version, previous, attempt)
+            return await in_thread_or(_drop, self._measured, source, version, previous, attempt)
         except asyncio.CancelledError:
             self._begin(in_thread_or_here(attempt.give_up))
             raise
 
+    def _measured(
+        self, source: Source, version: int, previous: Build | None, attempt: Attempt
+    ) -> tuple[Build, int | None]:
+        """Build a version, and measure what it adds to the memory of this process and its workers, in bytes. Runs in a
+        thread.
+        """
+        read_ahead(source, version)
+        mark = self._memory.meter.begin()
+        try:
+            build = self._backends.build(source, version, previous, attempt)
+        except BaseException:
+            self._memory.meter.leave()
+            raise
+        growth_bytes = self._memory.meter.end(mark)
+        return build, growth_bytes + build.process_bytes() if growth_bytes is not None else None
 
-async def free(built: Sequence[Build | Serving]) -> None:
+
+def _drop(built: tuple[Build, int | None]) -> None:
+    built[0].close()
+
+
+async def free(built: Sequence[Priced | Serving]) -> None:
     """Free the builds; versions that serve stay as they are."""
     for each in built:
-        if isinstance(each, Build):
-            await in_thread_or_here(each.close)
+        if isinstance(each, Priced):
+            await in_thread_or_here(each.build.close)
+            each.charge.release()

@@ -3,29 +3,34 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from triune.backends.backend import Build
 from triune.backends.registry import Backends
 from triune.config.configure import Source, parameters_of, read_source
 from triune.config.honour import log_hints
 from triune.config.limits import LoadLimit, limits_of
 from triune.config.stamps import Stamp
 from triune.core.clock import Clock
-from triune.core.errors import TriuneError
+from triune.core.errors import NoRoomError, TriuneError, UnavailableError, reworded
 from triune.core.threads import NoThreadError, in_thread
-from triune.repository.builder import VersionBuilder, free
+from triune.repository.builder import Priced, VersionBuilder, free
 from triune.repository.dependencies import Dependencies, Needs
 from triune.repository.failure import LoadFailedError, failure_of, give_up_late, stopping_error, unloaded_error
 from triune.repository.folder_stamps import FolderStamps
 from triune.repository.load_slots import LoadSlots
+from triune.repository.memory.keeper import MemoryKeeper
+from triune.repository.memory.ledger import MemoryLedger
+from triune.repository.memory.meter import LoadMeter
+from triune.repository.memory.parked import ParkedServable
+from triune.repository.memory.parking import Parking
 from triune.repository.override import Override
 from triune.repository.record import UNLOADED, ModelRecord, Remembered, Serving
 from triune.repository.retiring import Retiring, remove
-from triune.repository.settings import RepositorySettings
+from triune.repository.settings import ControlMode, RepositorySettings
 from triune.repository.tasks import Tasks
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import LoadedVersion, Models
@@ -49,7 +54,9 @@ class Lifecycle:
         models: the records by name.
         stamps: computes the fingerprints of their folders.
         dependencies: the dependencies between them.
-        ready: exactly the versions whose state is READY, by name and version; the key None is the newest version.
+        ready: the versions that take requests, by name and version; the key None is the newest version. Their state is
+            READY, or they are unloaded for room.
+        memory: keeps them within the memory budget.
         tasks: the operations on models, for which `close` waits.
     """
 
@@ -61,6 +68,7 @@ class Lifecycle:
         clock: Clock,
         settings: RepositorySettings,
         bring: Callable[[str], Awaitable[None]] = _bring_nothing,
+        meter: LoadMeter | None = None,
     ) -> None:
         """Args:
         backends: build versions.
@@ -69,6 +77,7 @@ class Lifecycle:
         clock: the clock.
         settings: settings of completion, the number of concurrent loads, time limits and retries.
         bring: loads a model that another needs, if the control mode allows it.
+        meter: measures what loads take; None measures this process.
         """
         self.models: dict[str, ModelRecord] = {}
         self.ready: dict[str, dict[int | None, LoadedVersion]] = {}
@@ -79,8 +88,17 @@ class Lifecycle:
         self._machine = machine
         self._settings = settings.models
         self.tasks = Tasks()
-        self._builder = VersionBuilder(backends, settings.num_load_retries, self.tasks.begin)
         self._clock = clock
+        self.memory = MemoryKeeper(
+            MemoryLedger(settings.memory_budget_bytes(), settings.fixed_bytes()),
+            self,
+            clock,
+            self.tasks,
+            is_pinned_by_default=settings.control_mode is ControlMode.EXPLICIT,
+            meter=meter,
+        )
+        self._parking = Parking(self.memory, backends, clock, settings.models.limits.queue.max_requests)
+        self._builder = VersionBuilder(backends, settings.num_load_retries, self.tasks.begin, self.memory, clock)
         self._slots = LoadSlots(settings.num_load_threads, _PATIENCE_NS, clock)
         self._retiring = Retiring()
         self._is_closing = False
@@ -90,7 +108,13 @@ class Lifecycle:
         return self.models.setdefault(name, ModelRecord(name))
 
     async def load(
-        self, name: str, folder: Path, config_json: str | None = None, override: Override | None = None
+        self,
+        name: str,
+        folder: Path,
+        config_json: str | None = None,
+        override: Override | None = None,
+        *,
+        makes_room: bool = False,
     ) -> None:
         """Build all versions that the version policy selects, then replace the served versions atomically.
 
@@ -101,6 +125,8 @@ class Lifecycle:
             folder: its folder, or that of the override.
             config_json: replaces config.pbtxt. If None, the last load's config applies, if nothing changed since.
             override: the folder with files of the request; removed when the model is unloaded, or if the load fails.
+            makes_room: whether other models may be unloaded for it. If not, a model that is not pinned and that there
+                is no room for waits for its first request.
 
         Raises:
             TriuneError: the load failed; the versions that served before go on. The record has the reason.
@@ -113,9 +139,37 @@ class Lifecycle:
                 if record.num_unloads != num_unloads:
                     await remove(override)
                     raise unloaded_error(name)
-                await self._load(record, folder, config_json, override)
+                await self._load(record, folder, config_json, override, makes_room=makes_room)
         finally:
             record.num_loads -= 1
+
+    def get(self, name: str, version: int | None = None) -> LoadedVersion:
+        """A version that takes requests: see `Models.get`."""
+        return self._served.get(name, version)
+
+    def is_in_ensemble(self, name: str) -> bool:
+        """Whether a model is made of others, or others are made of it."""
+        return bool(self.dependencies.needs_of(name) or self.dependencies.dependents(name))
+
+    async def load_again(self, record: ModelRecord) -> None:
+        """Load a model that was unloaded for room, with its files as they are now. Raises TriuneError."""
+        if record.serving() or record.source is None:
+            return
+        try:
+            await self.load(record.name, record.source.folder, makes_room=True)
+        finally:
+            self.tasks.begin(self.settle(record.name))
+
+    async def park(self, record: ModelRecord, why: str) -> None:
+        """Unload a model for room. From now on its requests wait until it is loaded again. Those under way finish."""
+        if record.lock.locked() or not record.serving():
+            return
+        async with record.lock:
+            servings = record.serving()
+            parked = self._parking.of_loaded(servings)
+            record.begin_park(self._take_requests(record.name, parked))
+            await self._retiring.retire(list(servings.values()), None)
+            record.end_park(why)
 
     async def unload(self, record: ModelRecord) -> None:
         """Refuse new requests, finish the pending ones, and free the model. A running load is cancelled."""
@@ -124,6 +178,8 @@ class Lifecycle:
         async with record.lock:
             servings = list(record.serving().values())
             self.ready.pop(record.name, None)
+            for parked in record.parked.values():
+                parked.refuse()
             record.begin_unload()
             # Start this as a task: dependent models must refuse requests now, not after the pending ones have finished.
             following = self.tasks.begin(self.settle(record.name))
@@ -143,7 +199,7 @@ class Lifecycle:
     async def withdraw(self, name: str, problem: str) -> None:
         """Unload a model that is served, because several repositories now have a model of that name."""
         record = self.record(name)
-        if record.serving():
+        if record.serving() or record.parked:
             await self.unload(record)
         record.fail(problem)
 
@@ -155,6 +211,7 @@ class Lifecycle:
     async def close(self) -> None:
         """Cancel loads, refuse queued requests, finish running ones, and free everything."""
         self._is_closing = True
+        self.memory.close()
         self.stamps.close()
         for record in self.models.values():
             record.give_up(stopping_error(record.name))
@@ -164,6 +221,8 @@ class Lifecycle:
         for record in self.models.values():
             for each in record.serving().values():
                 each.loaded.servable.refuse()
+            for parked in record.parked.values():
+                parked.refuse()
         for record in self.models.values():
             servings = list(record.serving().values())
             record.begin_unload()
@@ -176,15 +235,23 @@ class Lifecycle:
             record.end_unload()
 
     async def _load(
-        self, record: ModelRecord, folder: Path, config_json: str | None, override: Override | None
+        self,
+        record: ModelRecord,
+        folder: Path,
+        config_json: str | None,
+        override: Override | None,
+        *,
+        makes_room: bool,
     ) -> None:
         try:
-            work = self._prepare(record, folder, config_json, has_override=override is not None)
+            work = self._prepare(record, folder, config_json, has_override=override is not None, makes_room=makes_room)
             built = await record.may_give_up(asyncio.create_task(work))
             self._swap(record, built, override)
         except Exception as error:
             failure = failure_of(record, error)
-            if record.is_loading() or not self._is_closing:
+            if not await self._waits(record, failure, makes_room=makes_room) and (
+                record.is_loading() or not self._is_closing
+            ):
                 record.fail(failure.problem, failure.reasons)
             await remove(override)
             if failure.error is error:
@@ -194,9 +261,40 @@ class Lifecycle:
             await remove(override)
             raise
 
+    async def _waits(self, record: ModelRecord, failure: LoadFailedError, *, makes_room: bool) -> bool:
+        """Whether a model whose load failed waits for requests to have it loaded: for want of room, or since the load
+        failed for another reason that may be gone then.
+        """
+        source, error = record.source, failure.error
+        if record.parked and source is not None and isinstance(error, UnavailableError):
+            record.end_park(failure.problem)
+            return True
+        if record.parked:
+            # Those who wait get the error.
+            record.parked = {}
+            self.ready.pop(record.name, None)
+        is_waiting = isinstance(error, NoRoomError) and not makes_room and not record.serving() and not self._is_closing
+        if not is_waiting or source is None or self.memory.is_pinned(source):
+            return False
+        try:
+            versions = await self._parking.of_source(source)
+        except TriuneError:
+            # Its files are wrong, too, which a load would say once there is room.
+            return False
+        record.begin_park(self._take_requests(record.name, versions))
+        record.end_park(failure.problem)
+        return True
+
+    def _take_requests(self, name: str, versions: Mapping[int, LoadedVersion]) -> Mapping[int, ParkedServable]:
+        """Have requests for a model that is not in memory go to these versions, whose servables are returned."""
+        self.ready[name] = {**versions, None: versions[max(versions)]}
+        return {
+            version: each.servable for version, each in versions.items() if isinstance(each.servable, ParkedServable)
+        }
+
     async def _prepare(
-        self, record: ModelRecord, folder: Path, config_json: str | None, *, has_override: bool
-    ) -> Sequence[Build | Serving]:
+        self, record: ModelRecord, folder: Path, config_json: str | None, *, has_override: bool, makes_room: bool
+    ) -> Sequence[Priced | Serving]:
         """Wait for a slot to load in, and build all versions. If this is cancelled, the builds are freed."""
         async with self._slots.slot():
             limit = LoadLimit(self._clock, self._settings.limits.load_seconds, functools.partial(give_up_late, record))
@@ -205,12 +303,14 @@ class Lifecycle:
                 if config_json is None and record.remembered is not None and record.remembered.holds(stamp):
                     config_json = record.remembered.config_json
                 source, needs = await self._read(record, folder, stamp, config_json, limit)
-                built = None if needs else await self._builder.build(record, source)
+                makes_room = makes_room or self.memory.is_pinned(source)
+                built = None if needs else await self._builder.build(record, source, makes_room=makes_room)
             finally:
                 limit.cancel()
         if built is None:
             # An ensemble compiles nothing and needs no slot. The models that it waits for may need all slots.
-            built = await self._builder.build(record, await self._complete(record, source, needs, is_bringing=True))
+            source = await self._complete(record, source, needs, is_bringing=True)
+            built = await self._builder.build(record, source, makes_room=makes_room)
         else:
             self.dependencies.forget(record.name)
         record.remembered = None
@@ -236,9 +336,11 @@ class Lifecycle:
                 self._backends.honours,
             )
             needs = await in_thread(self._backends.needs, source)
+            # Say now whether the parameter is a boolean.
+            self.memory.is_pinned(source)
             limit.change(limits_of(parameters_of(source.message), self._settings.limits).load_seconds)
         except TriuneError as error:
-            raise LoadFailedError(type(error)(f"failed to load '{record.name}': {error}"), str(error)) from error
+            raise LoadFailedError(reworded(error, f"failed to load '{record.name}': {error}"), str(error)) from error
         record.source = source
         record.begin_load(source.versions)
         return source, needs
@@ -248,7 +350,7 @@ class Lifecycle:
         try:
             parts = await self.dependencies.require(record.name, needs, is_bringing=is_bringing)
         except TriuneError as error:
-            failure = type(error)(f"load failed for model '{record.name}': {error}")
+            failure = reworded(error, f"load failed for model '{record.name}': {error}")
             raise LoadFailedError(failure, str(error), dict.fromkeys(source.versions, str(error))) from error
         return replace(source, parts=parts)
 
@@ -263,9 +365,8 @@ class Lifecycle:
                 return
             needs = self.dependencies.needs_of(record.name)
             try:
-                built = await self._builder.build(
-                    record, await self._complete(record, source, needs, is_bringing=False)
-                )
+                source = await self._complete(record, source, needs, is_bringing=False)
+                built = await self._builder.build(record, source, makes_room=False)
                 self._swap(record, built, record.override)
             except Exception as error:  # noqa: BLE001 - the index and the log show the error
                 failure = failure_of(record, error)
@@ -276,7 +377,7 @@ class Lifecycle:
                 record.lose(f"{prefix}{failure.problem}", reasons)
                 await self._retiring.retire(servings, None)
 
-    def _swap(self, record: ModelRecord, built: Sequence[Build | Serving], override: Override | None) -> None:
+    def _swap(self, record: ModelRecord, built: Sequence[Priced | Serving], override: Override | None) -> None:
         """Replace the served versions. Nothing is awaited here, so no request sees an intermediate state."""
         servings = self._assemble(built)
         newest = servings[max(servings)].build.config
@@ -288,6 +389,7 @@ class Lifecycle:
         ready[None] = servings[max(servings)].loaded
         self.ready[record.name] = ready
         record.succeed(servings)
+        record.usage.loaded_ns, record.usage.loaded_ms = self._clock.now_ns(), time.time_ns() // 1_000_000
         record.override = override
         # Register the old versions now, so that `drain` waits for them from here on.
         self._retiring.add(old_servings)
@@ -296,7 +398,7 @@ class Lifecycle:
         if old_servings or old_override:
             self.tasks.begin(self._retiring.retire(old_servings, old_override))
 
-    def _assemble(self, built: Sequence[Build | Serving]) -> dict[int, Serving]:
+    def _assemble(self, built: Sequence[Priced | Serving]) -> dict[int, Serving]:
         """Make the servables by version. If a thread cannot be started, free them all and raise NoThreadError."""
         servings: dict[int, Serving] = {}
         new: list[Serving] = []
@@ -305,10 +407,15 @@ class Lifecycle:
                 servings[each.build.version] = each
                 continue
             try:
-                new.append(Serving(each, self._backends.assemble(each, self._served)))
+                new.append(Serving(each.build, self._backends.assemble(each.build, self._served), each.charge))
             except NoThreadError:
                 self.tasks.begin(self._retiring.retire(new, None))
                 self.tasks.begin(free(built[place:]))
                 raise
-            servings[each.version] = new[-1]
+            servings[each.build.version] = new[-1]
+        for each in built:
+            if isinstance(each, Priced) and each.before is not None:
+                # It holds what the version before it did, or the same executables.
+                each.charge.resize(each.charge.num_bytes + each.before.num_bytes)
+                each.before.resize(0)
         return servings

@@ -11,6 +11,9 @@ from triune.config.configure import Source
 from triune.config.stamps import Stamp
 from triune.core.errors import NotFoundError, TriuneError, UnavailableError
 from triune.core.printable import encodable
+from triune.repository.memory.ledger import Charge
+from triune.repository.memory.parked import ParkedServable
+from triune.repository.memory.usage import Usage
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.override import Override
 from triune.scheduling.models import LoadedVersion
@@ -22,13 +25,17 @@ _T = TypeVar("_T")
 UNLOADED = "unloaded"
 """The reason of a version that was unloaded on request, as in Triton."""
 
+UNLOADED_FOR_ROOM = f"{UNLOADED} for room"
+"""The beginning of the reason of a version that is not loaded for want of room. A request has it loaded."""
+
 
 @dataclass(slots=True)
 class Serving:
-    """A version that answers requests, and its build."""
+    """A version that answers requests, its build, and what it is charged with."""
 
     build: Build
     loaded: LoadedVersion
+    charge: Charge
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,8 @@ class ModelRecord:
         num_unloads: the number of unload requests so far. A load that was requested before the last one does not start.
         remembered: the config of the last load request for its own folder.
         source: the source of the last load.
+        usage: what is known of its loads.
+        parked: what answers for its versions while they are unloaded for room, by number.
     """
 
     def __init__(self, name: str) -> None:
@@ -88,6 +97,8 @@ class ModelRecord:
         self.why_given_up: TriuneError | None = None
         self.remembered: Remembered | None = None
         self.source: Source | None = None
+        self.usage = Usage()
+        self.parked: dict[int, ParkedServable] = {}
 
     async def may_give_up(self, work: "asyncio.Task[_T]") -> _T:
         """Wait for a load, which `give_up` can cancel.
@@ -173,6 +184,7 @@ class ModelRecord:
             for version, serving in servings.items()
         }
         self.problem = ""
+        self.parked = {}
         for version, serving in servings.items():
             if id(serving) in known:
                 _log.info("model '%s' version %d is READY, unchanged", self.name, version)
@@ -191,6 +203,21 @@ class ModelRecord:
         self.stamp = None
         self.remembered = None
         self.source = None
+        self.parked = {}
+
+    def begin_park(self, parked: Mapping[int, ParkedServable]) -> None:
+        """Set UNLOADING for versions that are unloaded for room. What was read of their files is remembered."""
+        if self.serving():
+            _log.info("model '%s' is UNLOADING for room: requests under way finish", self.name)
+        self.versions = {version: VersionRecord(ModelState.UNLOADING) for version in parked}
+        self.parked = dict(parked)
+
+    def end_park(self, why: str) -> None:
+        """Set UNAVAILABLE for the versions that are parked: a request has them loaded."""
+        reason = f"{UNLOADED_FOR_ROOM}: {encodable(why)}; a request loads it again"
+        _log.info("model '%s' is UNAVAILABLE: %s", self.name, reason)
+        self.versions = {version: VersionRecord(ModelState.UNAVAILABLE, reason) for version in self.parked}
+        self.problem = ""
 
     def lose(self, problem: str, reasons: Mapping[int, str]) -> None:
         """Set UNAVAILABLE for all versions, since a model that they need is missing. See `fail`."""

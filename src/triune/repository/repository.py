@@ -24,6 +24,8 @@ from triune.repository.check import ModelCheck, check
 from triune.repository.finding import TWICE, Found
 from triune.repository.lifecycle import Lifecycle
 from triune.repository.listing import Listing
+from triune.repository.memory.keeper import MemoryKeeper
+from triune.repository.memory.meter import LoadMeter
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.override import Override
 from triune.repository.polling import Polling, not_found
@@ -52,6 +54,7 @@ class Repository:
         *,
         trials: Path | None = None,
         shared: Shared = ALONE,
+        meter: LoadMeter | None = None,
     ) -> None:
         """Args:
         settings: the folders of models, and which models are served.
@@ -60,6 +63,7 @@ class Repository:
         trials: the folder of records of trial loads: a version that is new on this machine is first loaded in a
             separate process. None: all versions are loaded directly.
         shared: what the models share; without a power mode, they have one that stays as it is.
+        meter: measures what loads take in memory; None measures this process.
         """
         self.power = shared.power if shared.power is not None else Power()
         # A folder that is given twice, perhaps by different paths, is one repository.
@@ -71,7 +75,7 @@ class Repository:
         self._trials = Trials(machine, trials, settings.models, verdicts) if trials is not None else None
         try_first = self._trials.require if self._trials is not None else None
         self._backends = make_backends(machine, clock, settings.models, try_first, replace(shared, power=self.power))
-        self._lifecycle = Lifecycle(self._backends, self, machine, clock, settings, self._bring)
+        self._lifecycle = Lifecycle(self._backends, self, machine, clock, settings, self._bring, meter)
         # Requests read only this dictionary.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
@@ -111,6 +115,11 @@ class Repository:
             self._trials.close()
 
     @property
+    def memory(self) -> MemoryKeeper:
+        """Keeps the models within the memory budget."""
+        return self._lifecycle.memory
+
+    @property
     def units(self) -> Sequence[UnitStatus]:
         """The units of this machine, as given."""
         return self._machine.units
@@ -124,7 +133,8 @@ class Repository:
         return known_units(self._machine.runtimes)
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
-        """A version that answers requests; None for the newest.
+        """A version that answers requests; None for the newest. One that was unloaded for room answers when it is
+        loaded again, which a request does.
 
         Raises:
             NotFoundError: the model or version is unknown.
@@ -136,7 +146,9 @@ class Repository:
             raise self._why_not(name, version) from None
 
     def is_ready(self, name: str, version: int | None = None) -> bool:
-        """Whether a version (None: any) answers requests. Raises NotFoundError for an unknown model or version."""
+        """Whether a version (None: any) answers requests, as one does that was unloaded for room. Raises NotFoundError
+        for an unknown model or version.
+        """
         if version in self._ready.get(name, {}):
             return True
         error = self._why_not(name, version)
@@ -300,7 +312,7 @@ class Repository:
         if files:
             override = await in_thread(Override, name, files)
             try:
-                await self._lifecycle.load(name, override.folder, config_json, override)
+                await self._lifecycle.load(name, override.folder, config_json, override, makes_room=True)
             except TriuneError:
                 self._forget_stranger(name)
                 raise
@@ -312,7 +324,7 @@ class Repository:
         if found.problem:
             problem = "not unique across all model repositories" if found.problem == TWICE else found.problem
             raise InvalidArgumentError(f"failed to load '{name}', failed to poll from model repository: {problem}")
-        await self._lifecycle.load(name, found.folders[0], config_json)
+        await self._lifecycle.load(name, found.folders[0], config_json, makes_room=True)
 
     def _forget_stranger(self, name: str) -> None:
         """Drop the record of a model that is in no repository and is not served."""

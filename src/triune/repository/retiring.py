@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 
+from triune.core.heap import HEAP
 from triune.core.servable import Servable
 from triune.core.threads import in_thread_or_here
 from triune.repository.override import Override
@@ -33,6 +34,8 @@ class Retiring:
     async def retire(self, servings: Sequence[Serving], override: Override | None) -> None:
         """Let versions finish their requests, free them, and remove the files of the request that loaded them."""
         self.add(servings)
+        for each in servings:
+            each.charge.is_leaving = True
         for ended in await asyncio.gather(*map(self._end, servings), return_exceptions=True):
             if isinstance(ended, BaseException):
                 raise ended
@@ -49,6 +52,8 @@ class Retiring:
             await serving.loaded.holds.until_free()
         await servable.drain()
         await servable.close()
+        serving.charge.release()
+        HEAP.give_back_soon()
         self.servables.discard(servable)
 
 

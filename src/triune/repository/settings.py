@@ -1,6 +1,6 @@
 """Settings of a repository."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Final
 
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.errors import InvalidArgumentError
+from triune.hardware.memory import usable_memory
 
 ALL_MODELS: Final = "*"
 """The startup model name that means all models."""
@@ -32,6 +33,7 @@ class RepositorySettings:
         poll_seconds: with POLL, the time between two polls.
         num_load_threads: the number of models that load at the same time.
         num_load_retries: how often a version that failed to load is tried again.
+        model_memory_bytes: what all models may take in memory; None is nine tenths of the machine's.
         models: defaults for all models.
     """
 
@@ -41,6 +43,7 @@ class RepositorySettings:
     poll_seconds: float = 15.0
     num_load_threads: int = 4
     num_load_retries: int = 0
+    model_memory_bytes: int | None = None
     models: ModelSettings = DEFAULT_SETTINGS
 
     def __post_init__(self) -> None:
@@ -57,3 +60,14 @@ class RepositorySettings:
     def loads_all(self) -> bool:
         """Whether every model is loaded at the start."""
         return self.control_mode is not ControlMode.EXPLICIT or ALL_MODELS in self.startup_models
+
+    def memory_budget_bytes(self) -> int:
+        """What all models may take in memory, in bytes. What is left is for the server, and for requests under way."""
+        if self.model_memory_bytes is not None:
+            return self.model_memory_bytes
+        return usable_memory().total // 10 * 9
+
+    def fixed_bytes(self) -> Mapping[str, int]:
+        """What counts besides the models, by name: the response cache with its largest size."""
+        size = self.models.cache_bytes
+        return {"the response cache": size} if size else {}

@@ -9,9 +9,12 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from triune.config.encoder import ENCODER
 from triune.config.model_config import ModelConfig
+from triune.config.speech import SPEECH
+from triune.config.transformer import TRANSFORMER
 from triune.core.energy import Bill
-from triune.core.errors import InvalidArgumentError, UnavailableError
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.requests import (
     InferenceRequest,
     InferenceResponse,
@@ -26,6 +29,8 @@ from triune.engine.servable import TextServable
 from triune.engine.speech.segments import SpeechModel
 from triune.engine.speech.servable import SpeechServable
 from triune.hardware.facts import UnitFacts
+from triune.repository.memory.keeper import MemoryKeeper
+from triune.repository.memory.parked import ParkedServable
 from triune.repository.model import IndexEntry
 from triune.repository.repository import Repository
 from triune.scheduling.models import LoadedVersion
@@ -33,6 +38,9 @@ from triune.serving.recording import Recording
 from triune.serving.reports import asked_reports, with_reports
 
 _log = logging.getLogger(__name__)
+
+_FOR_TEXT = frozenset({TRANSFORMER, ENCODER, SPEECH})
+"""The backends whose models the HTTP APIs for text can use."""
 
 EXTENSIONS = (
     "classification",
@@ -90,6 +98,11 @@ class Server:
         self._is_draining = False
         self._has_failed = False
         self._units: asyncio.Task[Sequence[UnitFacts]] | None = None
+
+    @property
+    def memory(self) -> MemoryKeeper:
+        """Keeps the models within the memory budget."""
+        return self._repository.memory
 
     def is_live(self) -> bool:
         """Whether the server is live, which it is until `fail` is called."""
@@ -178,6 +191,27 @@ class Server:
         if not isinstance(model.servable, SpeechServable):
             raise _other_kind(model, "read speech")
         return model.servable.model
+
+    async def awake(self, name: str, version: int | None = None) -> None:
+        """Wait until a version is in memory, if it was unloaded for room. Call it before `text_model` and the like.
+
+        Raises:
+            UnavailableError: it cannot be loaded now, or too many wait for it. What else is wrong with the version is
+                left to whoever asks for it.
+        """
+        with contextlib.suppress(NotFoundError):
+            servable = self._repository.get(name, version).servable
+            if isinstance(servable, ParkedServable):
+                await servable.awake()
+            self._repository.memory.touch(name)
+
+    def parked_text_model(self, name: str) -> Sequence[str] | None:
+        """The LoRA adapters of a model for texts or speech that was unloaded for room; None for any other model."""
+        with contextlib.suppress(TriuneError):
+            model = self._repository.get(name)
+            if isinstance(model.servable, ParkedServable) and model.config.backend in _FOR_TEXT:
+                return model.servable.adapters
+        return None
 
     def infer(self, request: InferenceRequest) -> asyncio.Future[InferenceResponse]:
         """Start one inference.

@@ -170,7 +170,7 @@ async def test_a_thread_that_a_worker_does_not_get(tmp_path: Path, monkeypatch: 
     assert bench.num_open == 0
 
 
-@pytest.mark.parametrize("work", ["stamp", "read_source", "Backends.build"])
+@pytest.mark.parametrize("work", ["stamp", "read_source", "VersionBuilder._measured"])
 async def test_a_thread_that_a_load_does_not_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str) -> None:
     write_model(tmp_path, "good", v1=affine())
     write_model(tmp_path, "bad", v1=affine())

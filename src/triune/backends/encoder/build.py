@@ -72,6 +72,10 @@ class EncoderBuild(Build):
         """Why units of the config were left out; usually empty."""
         return describe_shortfall(self.verdicts)
 
+    def process_bytes(self) -> int:
+        """The memory of its worker processes: see `Build.process_bytes`."""
+        return sum(each.process_bytes() for each in self.executables)
+
     def close(self) -> None:
         """Free the executables."""
         for executable in self.executables:

@@ -88,6 +88,11 @@ class SpeechBuild(Build):
         """The floating-point format on the unit."""
         return {self.decoder.unit: self.decoder.precision}
 
+    @property
+    def cache_bytes(self) -> int:
+        """The size of the cache of keys and values: see `Build.cache_bytes`."""
+        return self.decoder.num_blocks * self.decoder.block_bytes
+
     def close(self) -> None:
         """Free encoder and decoder."""
         self.encoder.close()

@@ -41,6 +41,11 @@ class TensorBuild(Build):
         """Why units of the config were left out; usually empty."""
         return describe_shortfall(self.verdicts)
 
+    def process_bytes(self) -> int:
+        """The memory of its worker processes: see `Build.process_bytes`."""
+        segments = [each.executable for each in self.cut.compiled] if self.cut is not None else ()
+        return sum(each.process_bytes() for each in (*self.executables, *segments))
+
     def close(self) -> None:
         """Free the executables."""
         for executable in self.executables:

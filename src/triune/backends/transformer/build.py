@@ -79,6 +79,11 @@ class TransformerBuild(Build):
         """See `Build.shortfall`."""
         return "; ".join(f"served without '{unit.value}': {reason}" for unit, reason in self.left_out.items())
 
+    @property
+    def cache_bytes(self) -> int:
+        """The size of the caches of keys and values on all units: see `Build.cache_bytes`."""
+        return sum(each.decoder.num_blocks * each.block_bytes for each in self.decoders)
+
     def close(self) -> None:
         """Free the decoders, and what compiles constraints."""
         self.text.constraints.close()

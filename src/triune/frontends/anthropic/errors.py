@@ -8,7 +8,7 @@ from starlette.responses import Response
 from triune.core.errors import TriuneError
 from triune.frontends.bodies.responses import JsonResponse
 from triune.frontends.text.chat import ContextLengthError
-from triune.frontends.text.errors import RETRY_AFTER_SECONDS, message_of, status_of, told
+from triune.frontends.text.errors import message_of, retry_after, status_of, told
 
 _TYPES: Final = {
     400: "invalid_request_error",
@@ -28,7 +28,7 @@ def answer_error(error: Exception) -> Response:
     status = status_of(known)
     headers: dict[str, str] = {}
     if status == 503:
-        status, headers["Retry-After"] = _OVERLOADED, str(RETRY_AFTER_SECONDS)
+        status, headers["Retry-After"] = _OVERLOADED, retry_after(known)
     elif status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JsonResponse(_error_document(known), status_code=status, headers=headers)

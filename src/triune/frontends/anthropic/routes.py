@@ -43,7 +43,7 @@ class _Endpoints:
         held = self._bodies.reserve()
         try:
             asked = await read_body(self._bodies, request, read_messages, held)
-            model, adapter = text_model_of(self._models, asked.model)
+            model, adapter = await text_model_of(self._models, asked.model)
             tokens = await while_connected(request, chat_tokens(model, asked.chat))
             held.grow(TOKEN_BYTES * len(tokens))
             generation = with_prompt(model, asked.generation, tokens, adapter)
@@ -57,6 +57,6 @@ class _Endpoints:
     async def count(self, request: Request) -> Response:
         with self._bodies.reserve() as held:
             asked = await read_body(self._bodies, request, read_count, held)
-            model, _ = text_model_of(self._models, asked.model)
+            model, _ = await text_model_of(self._models, asked.model)
             tokens = await while_connected(request, chat_tokens(model, asked.chat))
         return JsonResponse({"input_tokens": len(tokens)})

@@ -19,9 +19,11 @@ from triune.frontends.metrics.distributions import distributions
 from triune.frontends.metrics.energy import energy
 from triune.frontends.metrics.generation import generation
 from triune.frontends.metrics.machine import MachineMeter
+from triune.frontends.metrics.memory import memory
 from triune.frontends.metrics.options import MetricsOptions
 from triune.frontends.metrics.turns import turns
 from triune.hardware.energy.ledger import EnergyLedger
+from triune.repository.memory.keeper import MemoryKeeper
 from triune.scheduling.models import LoadedVersion
 from triune.serving.server import Server
 
@@ -99,6 +101,7 @@ class MetricsCollector(Collector):
         options: MetricsOptions | None = None,
         ledger: EnergyLedger | None = None,
         arbiter: Arbiter | None = None,
+        keeper: MemoryKeeper | None = None,
     ) -> None:
         """Args:
         server: the server with the models.
@@ -106,7 +109,9 @@ class MetricsCollector(Collector):
         options: which metrics are exported.
         ledger: the machine's rails; None where energy is not metered.
         arbiter: gives turns to models that compete for hardware; None gives none.
+        keeper: keeps the models within the memory budget; None where there is none.
         """
+        self._memory = keeper
         self._arbiter = arbiter
         self._ledger = ledger
         self._server = server
@@ -131,6 +136,7 @@ class MetricsCollector(Collector):
             *self._by_unit(models),
             *energy(models, self._ledger.rails if self._ledger is not None else ()),
             *(turns(self._arbiter.pools) if self._arbiter is not None else ()),
+            *(memory(self._memory) if self._memory is not None else ()),
             self._presence(),
         ]
         return [family for family in families if family.samples]

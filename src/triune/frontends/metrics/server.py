@@ -22,6 +22,7 @@ from triune.frontends.metrics.options import MetricsOptions
 from triune.frontends.metrics.text import CONTENT_TYPE, write_text
 from triune.frontends.short import ShortLimits, ShortProtocol
 from triune.hardware.energy.ledger import EnergyLedger
+from triune.repository.memory.keeper import MemoryKeeper
 from triune.serving.server import Server
 
 
@@ -56,6 +57,7 @@ class MetricsServer:
         options: MetricsOptions | None = None,
         ledger: EnergyLedger | None = None,
         arbiter: Arbiter | None = None,
+        keeper: MemoryKeeper | None = None,
         limits: ShortLimits | None = None,
         rules: Rules = OPEN,
         hosts: OwnHosts | None = None,
@@ -68,6 +70,7 @@ class MetricsServer:
         options: which metrics are exported.
         ledger: the machine's rails; None where energy is not metered.
         arbiter: gives turns to models that compete for hardware; None gives none.
+        keeper: keeps the models within the memory budget; None where there is none.
         limits: the limits on requests and connections.
         rules: the access rules.
         hosts: the names by which requests may call the port; None for any.
@@ -76,7 +79,7 @@ class MetricsServer:
         self._port = port
         config = uvicorn.Config(
             make_app(
-                MetricsCollector(server, units, options or MetricsOptions(), ledger, arbiter),
+                MetricsCollector(server, units, options or MetricsOptions(), ledger, arbiter, keeper),
                 rules.get(Api.METRICS),
                 hosts,
             ),

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from triune.core.errors import PayloadTooLargeError, TriuneError, UnauthenticatedError, UnsupportedError
 from triune.frontends.bodies.responses import JsonResponse
 from triune.frontends.text.chat import ContextLengthError
-from triune.frontends.text.errors import RETRY_AFTER_SECONDS, message_of, status_of, told
+from triune.frontends.text.errors import message_of, retry_after, status_of, told
 from triune.frontends.text.fields import FieldError, field_of
 from triune.frontends.text.models import UnknownModelError
 
@@ -28,7 +28,7 @@ def answer_error(error: Exception) -> Response:
     status = status_of(known)
     headers: dict[str, str] = {}
     if status == 503:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = retry_after(known)
     elif status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JsonResponse({"error": error_object(known)}, status_code=status, headers=headers)

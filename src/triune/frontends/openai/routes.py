@@ -80,7 +80,7 @@ class _Endpoints:
         self._started = datetime.now(UTC).replace(microsecond=0)
 
     async def list_models(self, request: Request) -> Response:
-        names = dict.fromkeys(entry.name for entry in self._models.last_index(is_ready_only=True))
+        names = dict.fromkeys(entry.name for entry in self._models.last_index())
         listed = [each for name in names for each in self._served(name)]
         ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
         return JsonResponse({"object": "list", "data": listed, "has_more": False, **ends})
@@ -94,8 +94,10 @@ class _Endpoints:
 
     def _served(self, name: str) -> list[dict[str, object]]:
         """A model for text and its LoRA adapters in both APIs' forms, since both list models at this address; empty if
-        it is none.
+        it is none. One that was unloaded for room is listed, too.
         """
+        if (parked := self._models.parked_text_model(name)) is not None:
+            return [self._entry(name), *({**self._entry(f"{name}:{each}"), "parent": name} for each in parked)]
         with contextlib.suppress(TriuneError):
             model = self._models.text_model(name)
             adapters = [{**self._entry(f"{name}:{adapter}"), "parent": name} for adapter in model.adapters]
@@ -118,7 +120,7 @@ class _Endpoints:
         try:
             asked = await read_body(self._bodies, request, read_chat, held)
             asked = replace(asked, text=identified(asked.text, CHAT_PREFIX))
-            model, adapter = text_model_of(self._models, asked.text.model)
+            model, adapter = await text_model_of(self._models, asked.text.model)
             tokens = await while_connected(request, chat_tokens(model, asked.chat))
             held.grow(TOKEN_BYTES * len(tokens))
             generation = with_prompt(model, asked.text.generation, tokens, adapter)
@@ -135,7 +137,7 @@ class _Endpoints:
             asked = await read_body(self._bodies, request, read_completion, held)
             if len(asked.prompts) == 1:
                 asked = replace(asked, text=identified(asked.text, COMPLETION_PREFIX))
-            model, adapter = text_model_of(self._models, asked.text.model)
+            model, adapter = await text_model_of(self._models, asked.text.model)
             generations, echoes = await while_connected(request, _prepared(model, asked, adapter))
             held.grow(TOKEN_BYTES * sum(len(each.prompt) for each in generations))
             answer = CompletionAnswer(asked.text, model.placement, echoes, asked.best)
@@ -149,7 +151,7 @@ class _Endpoints:
         held = self._bodies.reserve()
         try:
             asked = await read_body(self._bodies, request, read_response, held)
-            model, adapter = text_model_of(self._models, asked.text.model)
+            model, adapter = await text_model_of(self._models, asked.text.model)
             tokens = await while_connected(request, chat_tokens(model, asked.chat))
             held.grow(TOKEN_BYTES * len(tokens))
             generation = with_prompt(model, asked.text.generation, tokens, adapter)
@@ -164,7 +166,7 @@ class _Endpoints:
         held = self._bodies.reserve()
         try:
             asked = await read_body(self._bodies, request, read_embedding, held)
-            model = embedding_model_of(self._models, asked.model)
+            model = await embedding_model_of(self._models, asked.model)
             held.grow(embedding_bytes(asked, model.width))
             bill = Bill() if asked.has_report else None
             embeddings, num_tokens = await while_connected(request, model.embed(asked.inputs, bill))
@@ -186,7 +188,7 @@ class _Endpoints:
         held = self._bodies.reserve()
         try:
             asked = read_transcription(await read_form(self._bodies, request, held), translates=translates)
-            model = speech_model_of(self._models, asked.model)
+            model = await speech_model_of(self._models, asked.model)
             seconds = await while_connected(request, model.seconds_of(asked.file))
             held.grow(int(seconds * BYTES_A_SECOND))
             transcript = Transcript(asked, model.placement, seconds)

@@ -107,7 +107,7 @@ class _Endpoints:
         held = self._bodies.reserve()
         try:
             moved = await self._imported(request, held)
-            model = self._movable(moved.model)
+            model = await self._movable(moved.model)
             text = TextRequest(moved.model, moved.request, is_stream, has_usage)
             is_chat = moved.request.id.startswith(CHAT_PREFIX)
             answer = (ChatAnswer if is_chat else CompletionAnswer)(text, model.placement)
@@ -122,8 +122,8 @@ class _Endpoints:
             held.release()
             raise
 
-    def _movable(self, name: str) -> MovableTextModel:
-        model, _ = text_model_of(self._models, name)
+    async def _movable(self, name: str) -> MovableTextModel:
+        model, _ = await text_model_of(self._models, name)
         if not isinstance(model, MovableTextModel):
             raise UnsupportedError(f"model '{name[:128]}' goes on with no answers of other servers")
         return model

@@ -13,9 +13,6 @@ from triune.core.errors import (
 )
 from triune.frontends.defects import as_internal_error
 
-RETRY_AFTER_SECONDS = 1
-"""What clients are told of a server that is too busy: when to try again."""
-
 _MAX_MESSAGE_CHARACTERS = 4096
 
 # Clients try again after any status from 500 on, which would not help with what is unsupported.
@@ -29,6 +26,11 @@ _STATUSES: dict[type[Exception], int] = {
     AlreadyExistsError: 409,
     UnavailableError: 503,
 }
+
+
+def retry_after(error: TriuneError) -> str:
+    """What clients are told of a server that is too busy: in how many seconds to try again."""
+    return str(error.retry_after_seconds if isinstance(error, UnavailableError) else 1)
 
 
 def status_of(error: TriuneError) -> int:

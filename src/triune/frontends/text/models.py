@@ -30,6 +30,14 @@ class TextModels(Protocol):
         """A model that reads speech. Raises as `text_model` does."""
         ...
 
+    async def awake(self, name: str, version: int | None = None) -> None:
+        """Wait until a model is in memory, if it was unloaded for room. Raises UnavailableError."""
+        ...
+
+    def parked_text_model(self, name: str) -> Sequence[str] | None:
+        """The LoRA adapters of a model for texts or speech that was unloaded for room; None for any other model."""
+        ...
+
     def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
         """The models of the repository, as of its last scan."""
         ...
@@ -39,19 +47,21 @@ class UnknownModelError(NotFoundError):
     """A request names a model that is not there."""
 
 
-def text_model_of(models: TextModels, name: str) -> tuple[TextModel, str | None]:
+async def text_model_of(models: TextModels, name: str) -> tuple[TextModel, str | None]:
     """The newest version of a model that generates text, and the LoRA adapter that the name chooses: `MODEL:ADAPTER`.
-    None is the model as it is.
+    None is the model as it is. If the model was unloaded for room, this waits until it is loaded again.
 
     Raises:
         UnknownModelError: there is no such model or adapter. And as `text_model` raises.
     """
+    await models.awake(name)
     try:
         return models.text_model(name), None
     except NotFoundError as error:
         base, _, adapter = name.rpartition(":")
         if not base:
             raise unknown_model(name) from error
+    await models.awake(base)
     try:
         model = models.text_model(base)
     except NotFoundError as error:
@@ -62,16 +72,18 @@ def text_model_of(models: TextModels, name: str) -> tuple[TextModel, str | None]
     return model, adapter
 
 
-def embedding_model_of(models: TextModels, name: str) -> EmbeddingModel:
+async def embedding_model_of(models: TextModels, name: str) -> EmbeddingModel:
     """The newest version of a model that embeds texts. Raises as `text_model_of` does."""
+    await models.awake(name)
     try:
         return models.embedding_model(name)
     except NotFoundError as error:
         raise unknown_model(name) from error
 
 
-def speech_model_of(models: TextModels, name: str) -> SpeechModel:
+async def speech_model_of(models: TextModels, name: str) -> SpeechModel:
     """The newest version of a model that reads speech. Raises as `text_model_of` does."""
+    await models.awake(name)
     try:
         return models.speech_model(name)
     except NotFoundError as error:

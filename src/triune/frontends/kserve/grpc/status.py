@@ -41,6 +41,8 @@ _CODES: dict[type[BaseException], grpc.StatusCode] = {
 # trailers of more than 8 KiB.
 MAX_DETAILS_BYTES = 2048
 
+_PUSHBACK = "grpc-retry-pushback-ms"
+
 
 class Context(Protocol):
     """The part of `grpc.aio.ServicerContext` that Triune uses."""
@@ -111,6 +113,9 @@ async def abort(context: Context, error: TriuneError) -> NoReturn:
     The exception that gRPC raises keeps the caller's frame alive until the garbage collector runs: delete the
     request's bytes before calling this.
     """
+    if isinstance(error, UnavailableError) and error.retry_after_seconds > 1:
+        # gRPC's clients that retry wait so long (gRFC A6).
+        context.set_trailing_metadata(((_PUSHBACK, f"{error.retry_after_seconds * 1000}"),))
     with ended_by_leaving():
         await context.abort(code_of(error), details_of(error))
     raise AssertionError("abort always raises")

@@ -28,7 +28,7 @@ from triune.frontends.kserve.http.infer import (
     result_of,
 )
 from triune.frontends.kserve.http.large_inferences import LargeInferences
-from triune.frontends.kserve.http.statuses import error_body, status_of
+from triune.frontends.kserve.http.statuses import error_body, retry_after, status_of
 from triune.frontends.kserve.large_tensors import memory_bytes
 from triune.frontends.limits import Limits
 from triune.serving.server import Server
@@ -218,10 +218,10 @@ class Answering:
 
     def _write_failure(self, cycle: InferCycle, error: TriuneError) -> None:
         if not cycle.disconnected:
-            self._write_error(cycle, status_of(error), str(error))
+            self._write_error(cycle, status_of(error), str(error), retry_after(error))
 
-    def _write_error(self, cycle: InferCycle, status: int, message: str) -> None:
-        self._write(cycle, status, error_headers(status), [error_body(message)])
+    def _write_error(self, cycle: InferCycle, status: int, message: str, retry_after_seconds: int = 1) -> None:
+        self._write(cycle, status, error_headers(status, retry_after_seconds), [error_body(message)])
 
     def _write(self, cycle: InferCycle, status: int, headers: bytes, parts: list[bytes | memoryview]) -> None:
         num_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))

@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from triune.frontends.kserve.http.statuses import RETRY_AFTER_SECONDS, error_body
+from triune.frontends.kserve.http.statuses import error_body
 
 _STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
 
@@ -11,10 +11,10 @@ LAST_CHUNK = b"0\r\n\r\n"
 _ERROR_HEADERS = b"Content-Type: application/json"
 
 
-def error_headers(status: int) -> bytes:
+def error_headers(status: int, retry_after_seconds: int = 1) -> bytes:
     """The headers that are specific to an error status, `Retry-After` for example."""
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return _ERROR_HEADERS + b"\r\nRetry-After: %d" % RETRY_AFTER_SECONDS
+        return _ERROR_HEADERS + b"\r\nRetry-After: %d" % retry_after_seconds
     if status == HTTPStatus.UNAUTHORIZED:
         return _ERROR_HEADERS + b"\r\nWWW-Authenticate: Bearer"
     return _ERROR_HEADERS

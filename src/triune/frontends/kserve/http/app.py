@@ -24,7 +24,7 @@ from triune.frontends.defects import defect
 from triune.frontends.kserve import descriptions
 from triune.frontends.kserve.http.generate import Generate
 from triune.frontends.kserve.http.load import parse_load
-from triune.frontends.kserve.http.statuses import RETRY_AFTER_SECONDS, error_body, status_of
+from triune.frontends.kserve.http.statuses import error_body, retry_after, status_of
 from triune.frontends.kserve.http.versions import version_of
 from triune.frontends.kserve.large_tensors import files_of, memory_bytes
 from triune.frontends.kserve.placements import placements
@@ -214,7 +214,7 @@ async def _answer_error(request: Request, error: TriuneError) -> Response:
     status = status_of(error)
     headers: dict[str, str] = {}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = str(retry_after(error))
     elif status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return JsonResponse(error_body(str(error)), status_code=status, headers=headers)

@@ -30,11 +30,13 @@ _STATUSES: dict[type[BaseException], int] = {
 
 _DEFAULT_STATUS = 400
 
-RETRY_AFTER_SECONDS = 1
-"""What every 503 tells clients: when to try again."""
-
 # A message may contain long names that a client sent.
 _MAX_MESSAGE_CHARACTERS = 4096
+
+
+def retry_after(error: TriuneError) -> int:
+    """What a 503 tells clients: in how many seconds to try again, at least 1."""
+    return error.retry_after_seconds if isinstance(error, UnavailableError) else 1
 
 
 def status_of(error: TriuneError) -> int:

@@ -1,0 +1,1 @@
+"""The memory of loaded models: what each costs, which are unloaded for room, and which are loaded ahead."""

@@ -1,0 +1,332 @@
+"""Keeps the models within the memory budget: admits loads, unloads idle models for room, and loads them again."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from triune.backends.backend import Build
+from triune.config.configure import Source
+from triune.config.parameters import is_pinned
+from triune.core.clock import Clock
+from triune.core.errors import NoRoomError, UnsupportedError
+from triune.repository.memory.choice import Candidate, choose, first_to_drain
+from triune.repository.memory.estimate import weight_files
+from triune.repository.memory.ledger import Charge, MemoryLedger
+from triune.repository.memory.meter import LoadMeter
+from triune.repository.memory.parked import wake_up
+from triune.repository.memory.usage import Measured
+from triune.repository.record import ModelRecord
+from triune.repository.tasks import Tasks
+from triune.scheduling.models import LoadedVersion
+
+_log = logging.getLogger(__name__)
+
+_NS: Final = 1_000_000_000
+_PATIENCE_NS: Final = 1 * _NS
+"""How long a load waits for a model to become idle. Then one that is busy finishes its requests, and new ones wait."""
+
+_LOOK_NS: Final = 10_000_000
+"""How often a load that waits for room looks again."""
+
+_SHRINK_NS: Final = 10 * _NS
+"""How long models are unloaded as they become idle, after one took more than was expected."""
+
+_TOUCH_NS: Final = 2 * _NS
+"""How long a model counts as busy after a front end asked for it: the request may still be read into tokens."""
+
+
+class Residents(Protocol):
+    """The models, as far as their memory is concerned."""
+
+    @property
+    def models(self) -> Mapping[str, ModelRecord]:
+        """The records of all models."""
+        ...
+
+    def is_in_ensemble(self, name: str) -> bool:
+        """Whether a model is made of others, or others are made of it."""
+        ...
+
+    async def park(self, record: ModelRecord, why: str) -> None:
+        """Unload a model for room: it is loaded again when a request comes."""
+        ...
+
+    async def load_again(self, record: ModelRecord) -> None:
+        """Load a model that was unloaded for room. Raises TriuneError."""
+        ...
+
+    def get(self, name: str, version: int | None = None) -> LoadedVersion:
+        """A version that answers requests: see `Models.get`."""
+        ...
+
+
+class MemoryKeeper:
+    """See the module. Its state belongs to the event loop's thread.
+
+    Attributes:
+        ledger: what is charged.
+        meter: measures loads.
+    """
+
+    def __init__(
+        self,
+        ledger: MemoryLedger,
+        residents: Residents,
+        clock: Clock,
+        tasks: Tasks,
+        *,
+        is_pinned_by_default: bool,
+        meter: LoadMeter | None = None,
+        on_parked: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Args:
+        ledger: the budget.
+        residents: the models.
+        clock: the clock.
+        tasks: runs what must outlive its caller.
+        is_pinned_by_default: whether models whose configs do not say so stay loaded.
+        meter: measures loads; None measures this process.
+        on_parked: called when a model was unloaded for room.
+        """
+        self.ledger = ledger
+        self.meter = meter or LoadMeter()
+        self._residents = residents
+        self._clock = clock
+        self._tasks = tasks
+        self._is_pinned_by_default = is_pinned_by_default
+        self._on_parked = on_parked
+        self._making = asyncio.Lock()
+        self._is_shrinking = self._is_closed = False
+        self._waking: dict[str, tuple[asyncio.Task[None], int]] = {}
+
+    def is_pinned(self, source: Source) -> bool:
+        """Whether the model stays loaded when others need room. Raises InvalidArgumentError for a wrong parameter."""
+        return is_pinned(source.message, by_default=self._is_pinned_by_default)
+
+    def get(self, name: str, version: int | None = None) -> LoadedVersion:
+        """A version that answers requests: see `Models.get`."""
+        return self._residents.get(name, version)
+
+    async def reserve(self, record: ModelRecord, source: Source, version: int, *, makes_room: bool) -> Charge:
+        """Charge a version before it is loaded, by what it took before or by an estimate.
+
+        Args:
+            record: the model.
+            source: what is loaded.
+            version: the version.
+            makes_room: whether others may be unloaded for it, and waited for.
+
+        Raises:
+            UnsupportedError: it is larger than the whole budget.
+            NoRoomError: there is no room, and none can be made.
+        """
+        files = source.stamp.versions.get(version, {})
+        num_bytes = record.usage.expected_bytes(source.message, version, files)
+        if num_bytes > self.ledger.largest_bytes:
+            record.usage.num_refused += 1
+            raise UnsupportedError(
+                f"it takes {num_bytes} bytes of memory, by {_source_of(record, version)}, and all "
+                f"models together may take {self.ledger.largest_bytes}{self._fixed()}: allow them more by "
+                "--model-memory-bytes if the machine has it, or compress the model"
+            )
+        if num_bytes <= self.ledger.free_bytes and not self._making.locked():
+            return self.ledger.charge(record.name, num_bytes)
+        if not makes_room:
+            raise self._no_room(record, version, num_bytes)
+        async with self._making:
+            await self._make_room(record, version, num_bytes)
+            return self.ledger.charge(record.name, num_bytes)
+
+    def settle(self, record: ModelRecord, build: Build, charge: Charge, growth_bytes: int | None) -> None:
+        """Charge what a version takes, now that it is loaded, and make room where it is more than was free.
+
+        Args:
+            record: the model.
+            build: the loaded version.
+            charge: its charge.
+            growth_bytes: what its load has added to the memory of this process and its workers; None if unknown.
+        """
+        files = build.source.stamp.versions.get(build.version, {})
+        # The growth is less than what is used where freed memory is used again, where a cache is not touched yet, and
+        # where a unit's memory is not the process's.
+        least = sum(weight_files(files).values()) + build.cache_bytes
+        before = record.usage.measured_bytes(build.source.message, build.version, files) or 0
+        known = charge.num_bytes if growth_bytes is None else growth_bytes
+        charge.resize(max(known, least, before))
+        if growth_bytes is not None:
+            record.usage.measured[build.version] = Measured(files, build.source.message, charge.num_bytes)
+        if self.ledger.free_bytes < 0 and not self._is_shrinking:
+            self._is_shrinking = True
+            self._tasks.begin(self._shrink(record))
+
+    def wake(self, name: str) -> "asyncio.Future[None]":
+        """Begin to load a model that was unloaded for room: see `Waking.wake`."""
+        now = self._waking.get(name)
+        if now is None or now[0].done():
+            record = self._residents.models[name]
+            now = self._waking[name] = (self._tasks.begin(self._residents.load_again(record)), self._clock.now_ns())
+            now[0].add_done_callback(lambda _: self._waking.pop(name, None))
+        return now[0]
+
+    def close(self) -> None:
+        """Make no more room: the server is stopping."""
+        self._is_closed = True
+
+    def records(self) -> Sequence[ModelRecord]:
+        """The records of all models, by name."""
+        return [self._residents.models[name] for name in sorted(self._residents.models)]
+
+    def touch(self, name: str) -> None:
+        """Keep a model for a moment: someone is about to send it a request."""
+        if (record := self._residents.models.get(name)) is not None:
+            record.usage.touched_ns = self._clock.now_ns()
+
+    def expected_ns(self, name: str) -> int:
+        """The time until a model is loaded: see `Waking.expected_ns`."""
+        record, waking = self._residents.models.get(name), self._waking.get(name)
+        if record is None:
+            return 0
+        begun_ns = waking[1] if waking is not None else self._clock.now_ns()
+        return max(0, record.usage.load_ns - (self._clock.now_ns() - begun_ns))
+
+    def candidates(self, name: str) -> Sequence[Candidate]:
+        """The models that may be unloaded for `name`."""
+        now_ns = self._clock.now_ns()
+        charged = self.ledger.by_model()
+        return [
+            Candidate(each.name, charged[each.name], self._is_idle(each, now_ns), _used(each))
+            for each in self._residents.models.values()
+            if each.name != name and charged.get(each.name) and self._may_go(each)
+        ]
+
+    async def park(self, name: str, why: str) -> None:
+        """Unload a model for room, after its requests have finished."""
+        record = self._residents.models[name]
+        record.usage.num_unloaded += 1
+        await self._residents.park(record, why)
+        self._on_parked()
+
+    def _may_go(self, record: ModelRecord) -> bool:
+        """Whether a model may be unloaded now."""
+        return bool(record.serving()) and not record.num_loads and not record.lock.locked() and self._can_go(record)
+
+    def _can_go(self, record: ModelRecord) -> bool:
+        """Whether a model may be unloaded at some time, perhaps when its load or unload has ended."""
+        source = record.source
+        if source is None or record.override is not None or self._residents.is_in_ensemble(record.name):
+            return source is None
+        return not self.is_pinned(source)
+
+    def _obtainable_bytes(self, record: ModelRecord) -> int:
+        """What may become free for a model, sooner or later."""
+        models = self._residents.models
+        charged = self.ledger.by_model()
+        going = {name for name in charged if name not in models or (name != record.name and self._can_go(models[name]))}
+        leaving = sum(each.num_bytes for each in self.ledger.leaving() if each.name not in going)
+        return leaving + sum(charged[name] for name in going)
+
+    def _is_idle(self, record: ModelRecord, now_ns: int) -> bool:
+        usage = record.usage
+        # One that was just loaded keeps its place for as long as its load took: else loads would take all the time.
+        if now_ns < usage.loaded_ns + usage.load_ns:
+            return False
+        if usage.touched_ns is not None and now_ns < usage.touched_ns + _TOUCH_NS:
+            return False
+        return not any(
+            each.loaded.statistics.num_pending or each.loaded.holds.num for each in record.serving().values()
+        )
+
+    async def _make_room(self, record: ModelRecord, version: int, num_bytes: int) -> None:
+        """Unload models until `num_bytes` are free. Raises NoRoomError."""
+        patient_until_ns = self._clock.now_ns() + _PATIENCE_NS
+        while (lacking := num_bytes - self.ledger.free_bytes) > 0:
+            candidates = self.candidates(record.name)
+            if lacking > self._obtainable_bytes(record):
+                raise self._no_room(record, version, num_bytes)
+            lacking -= self.ledger.leaving_bytes
+            names = choose(candidates, lacking) if lacking > 0 else ()
+            if not names and lacking > 0 and self._clock.now_ns() >= patient_until_ns:
+                first = first_to_drain(candidates)
+                names = [first] if first is not None else ()
+            if names:
+                why = f"model '{record.name}' needed {num_bytes} bytes"
+                await self._park_all(names, why)
+            else:
+                await self._pause()
+
+    async def _park_all(self, names: Sequence[str], why: str) -> None:
+        """Unload models. It goes on if the caller is cancelled."""
+        parks = [self._tasks.begin(self.park(name, why)) for name in names]
+        if parks:
+            await asyncio.wait(parks)
+
+    async def _pause(self) -> None:
+        over = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_at(self._clock.now_ns() + _LOOK_NS, lambda: wake_up(over))
+        try:
+            await over
+        finally:
+            timer.cancel()
+
+    async def _shrink(self, record: ModelRecord) -> None:
+        """Unload models as they become idle, since one turned out to take more than there was room for."""
+        until_ns = self._clock.now_ns() + _SHRINK_NS
+        while self.ledger.free_bytes < 0 and self._clock.now_ns() < until_ns and not self._is_closed:
+            if not self._making.locked():
+                async with self._making:
+                    lacking = -self.ledger.free_bytes - self.ledger.leaving_bytes
+                    names = choose(self.candidates(record.name), lacking)
+                    await self._park_all(names, f"model '{record.name}' took more than was expected")
+            await self._pause()
+        self._is_shrinking = False
+        if self.ledger.free_bytes < 0:
+            _log.warning(
+                "models take %d bytes of memory, more than the %d of --model-memory-bytes, and no idle one can be "
+                "unloaded: %s",
+                self.ledger.used_bytes,
+                self.ledger.budget_bytes,
+                self._holders(),
+            )
+
+    def _no_room(self, record: ModelRecord, version: int, num_bytes: int) -> NoRoomError:
+        record.usage.num_refused += 1
+        seconds = max(1, math.ceil(record.usage.load_ns / _NS))
+        return NoRoomError(
+            f"it takes {num_bytes} bytes of memory, by {_source_of(record, version)}, of which "
+            f"{max(0, self.ledger.free_bytes)} of {self.ledger.budget_bytes} are free: {self._holders()}; try again "
+            "later, unload one of these, or allow models more by --model-memory-bytes",
+            retry_after_seconds=seconds,
+        )
+
+    def _holders(self) -> str:
+        """What takes the memory, with the reason why it stays."""
+        words = [f"{name} takes {num_bytes}" for name, num_bytes in self.ledger.fixed.items()]
+        now_ns = self._clock.now_ns()
+        for name, num_bytes in sorted(self.ledger.by_model().items(), key=lambda each: -each[1]):
+            record = self._residents.models.get(name)
+            words.append(f"'{name}' takes {num_bytes}{self._why(record, now_ns) if record is not None else ''}")
+        return ", ".join(words) or "no model takes any"
+
+    def _why(self, record: ModelRecord, now_ns: int) -> str:
+        if record.source is not None and self.is_pinned(record.source):
+            return " (pinned)"
+        if self._residents.is_in_ensemble(record.name):
+            return " (part of an ensemble)"
+        if not record.serving():
+            return " (loading or ending)"
+        return "" if self._is_idle(record, now_ns) else " (busy)"
+
+    def _fixed(self) -> str:
+        return "".join(f", less {num_bytes} of {name}" for name, num_bytes in self.ledger.fixed.items())
+
+
+def _source_of(record: ModelRecord, version: int) -> str:
+    return "what it took before" if version in record.usage.measured else "the size of its files"
+
+
+def _used(record: ModelRecord) -> tuple[int, ...]:
+    """When a model was used last: the time of its last answer, then that of its load."""
+    answered_ms = max(each.loaded.statistics.last_inference_ms for each in record.serving().values())
+    return max(answered_ms, record.usage.loaded_ms), record.usage.loaded_ns

@@ -1,0 +1,97 @@
+"""The memory budget of all models, and what each loaded version is charged with."""
+
+from collections.abc import Mapping
+
+from triune.core.errors import InternalError
+
+
+class Charge:
+    """The bytes that one version of a model is charged with, from the start of its load until it is freed.
+
+    Attributes:
+        name: the model.
+        num_bytes: estimated until the version is loaded, measured then where that is possible.
+        is_leaving: whether the version is being freed, or waits for its requests to be.
+    """
+
+    __slots__ = ("_ledger", "is_leaving", "name", "num_bytes")
+
+    def __init__(self, ledger: "MemoryLedger", name: str, num_bytes: int) -> None:
+        self._ledger = ledger
+        self.name = name
+        self.num_bytes = num_bytes
+        self.is_leaving = False
+
+    def resize(self, num_bytes: int) -> None:
+        """Charge another number of bytes, which may exceed the budget: they are in use already."""
+        self._ledger.add(num_bytes - self.num_bytes)
+        self.num_bytes = num_bytes
+
+    def release(self) -> None:
+        """Charge nothing any more. Released again, it does nothing."""
+        self._ledger.drop(self)
+
+
+class MemoryLedger:
+    """Counts what models are charged with. Use it on the event loop's thread only.
+
+    Invariant: `used_bytes` is the sum of `fixed` and of all charges (`check`).
+    """
+
+    def __init__(self, budget_bytes: int, fixed: Mapping[str, int]) -> None:
+        """Args:
+        budget_bytes: what all models may take together.
+        fixed: what counts besides the models, by name, such as the response cache with its largest size.
+        """
+        self.budget_bytes = budget_bytes
+        self.fixed = dict(fixed)
+        self.used_bytes = sum(self.fixed.values())
+        self._charges: dict[int, Charge] = {}
+
+    @property
+    def free_bytes(self) -> int:
+        """What is left; below 0 if loaded models turned out to take more than was estimated."""
+        return self.budget_bytes - self.used_bytes
+
+    @property
+    def largest_bytes(self) -> int:
+        """What a model could take if it were alone."""
+        return self.budget_bytes - sum(self.fixed.values())
+
+    def charge(self, name: str, num_bytes: int) -> Charge:
+        """Charge a version of a model, whether it fits or not."""
+        charge = Charge(self, name, num_bytes)
+        self._charges[id(charge)] = charge
+        self.used_bytes += num_bytes
+        return charge
+
+    def leaving(self) -> list[Charge]:
+        """The charges of versions that are being freed."""
+        return [each for each in self._charges.values() if each.is_leaving]
+
+    @property
+    def leaving_bytes(self) -> int:
+        """What will be free when these are."""
+        return sum(each.num_bytes for each in self.leaving())
+
+    def by_model(self) -> dict[str, int]:
+        """The bytes of each model that is charged, all its versions together."""
+        sums: dict[str, int] = {}
+        for each in self._charges.values():
+            sums[each.name] = sums.get(each.name, 0) + each.num_bytes
+        return sums
+
+    def add(self, num_bytes: int) -> None:
+        """For `Charge.resize` only."""
+        self.used_bytes += num_bytes
+
+    def drop(self, charge: Charge) -> None:
+        """For `Charge.release` only."""
+        if self._charges.pop(id(charge), None) is not None:
+            self.used_bytes -= charge.num_bytes
+
+    def check(self) -> None:
+        """Raise InternalError if the sum is wrong."""
+        total = sum(self.fixed.values()) + sum(each.num_bytes for each in self._charges.values())
+        if total != self.used_bytes:
+            raise InternalError(f"models are charged with {total} bytes, but {self.used_bytes} are counted")

@@ -1,0 +1,226 @@
+"""What answers for a version that is not loaded for want of room: it has the model loaded, and passes requests on."""
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol, TypeVar
+
+from triune.config.model_config import ModelConfig
+from triune.core.clock import Clock
+from triune.core.errors import TriuneError, UnavailableError
+from triune.core.requests import InferenceResponse
+from triune.core.servable import Call
+from triune.core.statistics import FailureReason, ModelStatistics
+from triune.scheduling.models import LoadedVersion
+
+_NS = 1_000_000_000
+_T = TypeVar("_T")
+
+
+class Waking(Protocol):
+    """Has a model loaded that was unloaded for room, or that had none at the start."""
+
+    def wake(self, name: str) -> "asyncio.Future[None]":
+        """Begin to load the model, if it does not load yet. The future's error is a TriuneError. Do not cancel it."""
+        ...
+
+    def expected_ns(self, name: str) -> int:
+        """The time until it is loaded, if it begins now or when it began; 0 if nothing is known."""
+        ...
+
+    def get(self, name: str, version: int | None = None) -> LoadedVersion:
+        """The version that serves: see `Models.get`."""
+        ...
+
+
+class ParkedServable:
+    """A servable without a model in memory. A request waits until the model is loaded, and is then answered by that.
+
+    A request with a timeout that ends before the load is expected to, and any above a number of waiting ones, is
+    refused at once and told when to come again.
+
+    Attributes:
+        statistics: the counters of the version until it was unloaded. Waiting requests are not among the pending ones,
+            which the version still has to answer.
+        adapters: the LoRA adapters that it had, if it generates text.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        version: int,
+        waking: Waking,
+        clock: Clock,
+        *,
+        max_requests: int,
+        statistics: ModelStatistics | None = None,
+        adapters: Sequence[str] = (),
+    ) -> None:
+        """Args:
+        config: the version's config.
+        version: its number.
+        waking: has the model loaded.
+        clock: the clock of timeouts.
+        max_requests: how many requests may wait.
+        statistics: the counters of the version that was unloaded; None starts new ones.
+        adapters: see the class.
+        """
+        self.statistics = statistics if statistics is not None else ModelStatistics()
+        self.adapters = tuple(adapters)
+        self._config = config
+        self._version = version
+        self._waking = waking
+        self._clock = clock
+        self._max_requests = max_requests
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_refusing = False
+
+    @property
+    def num_waiting(self) -> int:
+        """How many requests wait for the load."""
+        return len(self._waiting)
+
+    def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
+        """Have the model loaded, and answer by it: see `Servable.submit`."""
+        timeout_us = self._admit(call)
+        return self._begin(self._answer(call, timeout_us))
+
+    async def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
+        """Have the model loaded, and yield its answers: see `Servable.stream`."""
+        timeout_us = self._admit(call)
+        loaded = await self._begin(self._loaded(timeout_us))
+        async with aclosing(loaded.servable.stream(_again(call, loaded))) as answers:
+            async for each in answers:
+                yield each
+
+    async def awake(self) -> None:
+        """Wait until the model is loaded, for who asks for it without a request. Raises as `submit` does."""
+        self._admit(None)
+        await self._begin(self._loaded(0))
+
+    def refuse(self) -> None:
+        """Refuse waiting and new requests. Those that the loaded model answers go on."""
+        self._is_refusing = True
+        for each in tuple(self._waiting):
+            each.cancel()
+
+    async def drain(self) -> None:
+        """Wait until every request is answered."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self) -> None:
+        """Refuse all requests."""
+        self.refuse()
+        await self.drain()
+
+    def _admit(self, call: Call | None) -> int:
+        """Whether a request may wait: its timeout in microseconds, 0 for none. Raises UnavailableError."""
+        name = self._config.name
+        if self._is_refusing:
+            raise self._refused(f"model '{name}' is being unloaded or replaced; send the request again", 1)
+        seconds = self._waking.expected_ns(name) / _NS
+        if self._max_requests and len(self._waiting) >= self._max_requests:
+            raise self._refused(
+                f"model '{name}' was not in memory and is being loaded; {self._max_requests} requests wait for it "
+                "already: try again later",
+                seconds,
+            )
+        timeout_us = self._timeout_us(call) if call is not None else 0
+        if timeout_us and seconds > timeout_us / 1e6:
+            self._waking.wake(name).add_done_callback(_noticed)
+            raise self._refused(
+                f"model '{name}' was not in memory and is being loaded, which takes about {seconds:.3g} s, longer than "
+                f"the {timeout_us} us that the request may wait: try again later, or allow it a longer timeout",
+                seconds,
+            )
+        return timeout_us
+
+    def _timeout_us(self, call: Call) -> int:
+        batching = self._config.batching
+        asked = call.request.timeout_us
+        default = batching.policy_of(call.request.priority or batching.default_priority_level).default_timeout_us
+        return min(asked or default, default or asked)
+
+    def _refused(self, message: str, seconds: float) -> UnavailableError:
+        self.statistics.record_failure(FailureReason.REJECTED, 0)
+        return UnavailableError(message, retry_after_seconds=max(1, math.ceil(seconds)))
+
+    def _begin(self, work: Coroutine[Any, Any, _T]) -> "asyncio.Task[_T]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        self._waiting.add(task)
+        task.add_done_callback(self._end)
+        return task
+
+    def _end(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if self._waits_no_more(task) and task.cancelled():
+            self.statistics.record_failure(FailureReason.CANCELED, 0)
+
+    def _waits_no_more(self, task: "asyncio.Task[Any] | None") -> bool:
+        """Whether it waited until now."""
+        if task not in self._waiting:
+            return False
+        self._waiting.discard(task)
+        return True
+
+    async def _answer(self, call: Call, timeout_us: int) -> InferenceResponse:
+        loaded = await self._loaded(timeout_us)
+        self._waits_no_more(asyncio.current_task())
+        return await loaded.servable.submit(_again(call, loaded))
+
+    async def _loaded(self, timeout_us: int) -> LoadedVersion:
+        """Wait for the load. Raises UnavailableError after the timeout, or if `refuse` was called."""
+        name = self._config.name
+        woken = self._waking.wake(name)
+        late = asyncio.get_running_loop().create_future()
+        timer = None
+        if timeout_us:
+            timer = self._clock.call_at(self._clock.now_ns() + timeout_us * 1000, lambda: wake_up(late))
+        try:
+            await asyncio.wait((woken, late), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if not self._is_refusing:
+                raise
+            raise self._refused(f"model '{name}' is being unloaded or replaced; send the request again", 1) from None
+        finally:
+            late.cancel()
+            if timer is not None:
+                timer.cancel()
+        if not woken.done():
+            raise self._refused(
+                f"model '{name}' was not in memory, and was not loaded within the {timeout_us} us that the request may "
+                "wait: try again later, or allow it a longer timeout",
+                self._waking.expected_ns(name) / _NS,
+            )
+        try:
+            woken.result()
+        except TriuneError:
+            self.statistics.record_failure(FailureReason.OTHER, 0)
+            raise
+        loaded = self._waking.get(name, self._version)
+        if isinstance(loaded.servable, ParkedServable):
+            raise self._refused(f"model '{name}' was unloaded again at once; send the request again", 1)
+        return loaded
+
+
+def _again(call: Call, loaded: LoadedVersion) -> Call:
+    """The same call to the version that was loaded, whose config may have changed. Raises InvalidArgumentError."""
+    again = loaded.check(call.request)
+    again.compute_time, again.bill = call.compute_time, call.bill
+    return again
+
+
+def wake_up(future: "asyncio.Future[None]") -> None:
+    """Set a future that someone may wait for."""
+    if not future.done():
+        future.set_result(None)
+
+
+def _noticed(future: "asyncio.Future[None]") -> None:
+    """Nobody waits for it: its error is in the record of the model."""
+    if not future.cancelled():
+        future.exception()

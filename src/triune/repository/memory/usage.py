@@ -1,0 +1,56 @@
+"""What is known of a model that was loaded once: what it takes in memory, and how long its load takes."""
+
+from dataclasses import dataclass, field
+
+from triune.config.stamps import FileStamps
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.memory.estimate import estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a version took.
+
+    Attributes:
+        files: the files of the version.
+        message: the model's config.
+        num_bytes: the bytes that it was charged with after the load.
+    """
+
+    files: FileStamps
+    message: ModelConfigMessage
+    num_bytes: int
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a model's record keeps of its loads and uses. Times are those of the clock.
+
+    Attributes:
+        load_ns: how long the last load took, without waiting for room; 0 if it was never loaded.
+        loaded_ns, loaded_ms: when it was loaded last, by the clock, and in milliseconds since 1970.
+        touched_ns: when a front end last asked for it without sending a request at once.
+        num_unloaded: how often it was unloaded for room.
+        num_loaded_ahead: how often it was loaded before it was asked for.
+        num_refused: how often there was no room for it.
+        measured: what its versions took.
+    """
+
+    load_ns: int = 0
+    loaded_ns: int = 0
+    loaded_ms: int = 0
+    touched_ns: int | None = None
+    num_unloaded: int = 0
+    num_loaded_ahead: int = 0
+    num_refused: int = 0
+    measured: dict[int, Measured] = field(default_factory=dict[int, Measured])
+
+    def expected_bytes(self, message: ModelConfigMessage, version: int, files: FileStamps) -> int:
+        """What a version will take: what it took before, or else an estimate."""
+        known = self.measured_bytes(message, version, files)
+        return known if known is not None else estimate(message, files)
+
+    def measured_bytes(self, message: ModelConfigMessage, version: int, files: FileStamps) -> int | None:
+        """What a version took, if it was measured with the same files and config."""
+        known = self.measured.get(version)
+        return known.num_bytes if known is not None and known.files == files and known.message == message else None
