@@ -95,7 +95,8 @@ def _failed(sequence: Sequence, error: BaseException) -> Sample:
     """Fail one sequence of a step. What a request asks for, and even a defect, costs the other sequences nothing."""
     if not isinstance(error, TriuneError):
         error = defect_of("the next token could not be chosen", error)
-    sequence.error = error
+    # Its traceback refers to the sequence and to the logits of the step, which would wait for the garbage collector.
+    sequence.error = error.with_traceback(None)
     return FAILED
 
 

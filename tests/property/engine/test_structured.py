@@ -142,7 +142,7 @@ def test_a_constraint_that_exceeds_a_limit_within_an_answer_fails_no_other_seque
         ScriptedDecoder(b"a", num_blocks=200), VOCAB, VirtualClock(), proposer=NgramProposer() if speculates else None
     )
     sampling = SamplingParameters(temperature=temperature, seed=1)
-    endless = compiler.compile(Constraint("gbnf", 'root ::= "a" root'))
+    endless = compiler.compile(Constraint("gbnf", 'root ::= [ab] [ab] loop\nloop ::= "a" loop'))
     free = [engine.add(PROMPT, SamplingParameters(temperature=0), Ending(30)) for _ in range(2)]
     engine.step()
     failing = [engine.add(PROMPT, sampling, Ending(30), matcher=endless.matcher()) for _ in range(2)]

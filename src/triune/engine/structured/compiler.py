@@ -17,8 +17,8 @@ from triune.engine.structured.trial import Trials, parser_limits, require_usable
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 MAX_GRAMMARS: Final = 128
-"""The most requests with a constraint at the same time. Each takes up to 20 MiB if it is made for that, see
-`trial.PARSER_LIMITS`; usually it is less than 1 MiB.
+"""The most requests with a constraint at the same time. A short one takes up to 20 MiB if it is made for that, one as
+long as may be 80 MiB, see `trial.parser_limits`; usually it is less than 1 MiB.
 """
 
 _MAX_WAITING: Final = 32
@@ -81,7 +81,7 @@ class ConstraintCompiler:
             text = grammar_of(constraint)
             with self._lock:
                 self._try(text)
-                matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=parser_limits())
+                matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=parser_limits(text))
             require_usable(matcher)
         finally:
             self._waiting.release()

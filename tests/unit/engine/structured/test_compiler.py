@@ -142,8 +142,13 @@ def test_what_is_wrong_or_cannot_be_met_is_refused(
         Constraint("lark", "start: T0\n" + "".join(f"T{i}: T{i + 1} T{i + 1}\n" for i in range(60)) + 'T60: "a"\n'),
         Constraint("json_schema", json.dumps({"allOf": [{"anyOf": [{"minimum": i + j} for j in range(8)]}
                                                         for i in range(12)]})),
+        # Refused by the library in the first step only, with what the first form takes kept until then.
+        Constraint("regex", "a{4294967295}"),
+        Constraint("regex", "(a{1000}b){1000}"),
+        Constraint("json_schema", '{"type": "string", "pattern": "^a{4294967295}$"}'),
+        Constraint("lark", "start: /a{4294967295}/"),
     ],
-    ids=["deep", "huge numbers", "doubling", "product"],
+    ids=["deep", "huge numbers", "doubling", "product", "repeats", "repeated repeats", "in a schema", "in a grammar"],
 )  # fmt: skip
 def test_what_is_too_complex_is_refused_and_harms_no_other(
     compiler: ConstraintCompiler, constraint: Constraint
@@ -151,6 +156,23 @@ def test_what_is_too_complex_is_refused_and_harms_no_other(
     with pytest.raises(InvalidArgumentError, match="too complex|too big|too large"):
         compiler.compile(constraint)
     assert fits(compiler.compile(Constraint("choice", '["a"]')).matcher(), "a")
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        Constraint("regex", "a{30000}"),
+        Constraint("regex", "(a{100}b){100}"),
+        Constraint("choice", json.dumps([f"{'x' * 16_000}{i}" for i in range(8)])),
+        Constraint(
+            "json_schema", json.dumps({"properties": {f"name{i}": {"pattern": "^[a-z]{1,40}$"} for i in range(2000)}})
+        ),
+        Constraint("regex", ""),
+    ],
+    ids=["repeats", "repeated repeats", "long texts", "many patterns", "nothing"],
+)
+def test_what_is_large_is_compiled(compiler: ConstraintCompiler, constraint: Constraint) -> None:
+    compiler.compile(constraint)
 
 
 def test_texts_and_numbers_of_constraints_are_limited(compiler: ConstraintCompiler) -> None:
