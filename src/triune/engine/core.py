@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
+from hashlib import blake2b
+
+import numpy as np
 
 from triune.arbiter.blocking import BlockingShare
 from triune.core.clock import Clock
@@ -26,6 +29,7 @@ from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import Sample, SamplingState
 from triune.engine.scheduler import Scheduler, SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
+from triune.engine.source import Source, SourceReader
 from triune.engine.speculation.proposer import Proposer
 from triune.engine.speculation.speculator import Speculator
 from triune.engine.steps import Steps
@@ -56,6 +60,7 @@ class EngineCore:
         power: Power | None = None,
         share: BlockingShare | None = None,
         preempted_bytes: int = 0,
+        reader: SourceReader | None = None,
     ) -> None:
         """Args:
         decoder: computes the steps. The caller closes it.
@@ -70,9 +75,11 @@ class EngineCore:
         share: of hardware that other models use too; None if no other does. `close` closes it.
         preempted_bytes: the most bytes of memory for what sequences have in blocks that they give up to others; 0
             computes it again.
+        reader: the encoder that reads the sources of sequences; None if the model has none, or memories are given.
         """
         self._decoder = decoder
         self._account = account
+        self._has_reader = reader is not None
         self.share = share
         self.vocab_size = vocab_size
         self._clock = clock
@@ -89,7 +96,7 @@ class EngineCore:
         self._adapters = {"": (0, b"")} | {
             name: (n, digest) for n, (name, digest) in enumerate((adapters or {}).items(), 1)
         }
-        self._steps = Steps(decoder, self._scheduler, self.speculator, clock, self._save_evicted, account)
+        self._steps = Steps(decoder, self._scheduler, self.speculator, clock, self._save_evicted, account, reader)
 
     @property
     def is_idle(self) -> bool:
@@ -165,6 +172,7 @@ class EngineCore:
         matcher: Matcher | None = None,
         rules: TokenRules | None = None,
         memory: Memory | None = None,
+        source: Source = (),
     ) -> Sequence:
         """Take a prompt, whose answer the next steps compute.
 
@@ -179,18 +187,28 @@ class EngineCore:
             matcher: what the answer keeps to (`structured.compiler.Grammar.matcher`); None leaves it free.
             rules: what the logits decide about the next token; None if nothing.
             memory: what the sequence reads of an encoder, which `salt` must name; None if the decoder reads none.
+            source: the tokens that the engine's encoder reads for the sequence; empty if it has none.
 
         Raises:
             InvalidArgumentError: a token is not the model's, the prompt is empty or too long (see `Scheduler.add`), or
                 the adapter is unknown.
         """
+        if bool(source) is not self._has_reader:
+            raise InvalidArgumentError(
+                "the model has no encoder that could read a source"
+                if source
+                else "the model's encoder reads a prompt, and there is none: give its tokens as the source"
+            )
         number, digest = self._adapter(adapter)
-        salt = digest + salt
+        salt = digest + salt + _salt_of(source)
         self._check_tokens(prompt)
+        self._check_tokens(source)
         parameters.check_vocabulary(self.vocab_size)
         table = BlockTable(self._pool, self._decoder.block_size, root_hash(salt))
         state, now_ns = SamplingState(parameters, prompt, index), self._clock.now_ns()
-        sequence = Sequence(prompt, table, state, ending, priority, salt, now_ns, matcher, number, rules, memory or {})
+        sequence = Sequence(
+            prompt, table, state, ending, priority, salt, now_ns, matcher, number, rules, memory or {}, source
+        )
         sequence.bill = self._account.new_bill() if self._account is not None else None
         self._scheduler.add(sequence)
         if self._second_tier is not None:
@@ -207,7 +225,7 @@ class EngineCore:
             max_tokens: the most tokens whose keys and values may be copied; None for any.
 
         Raises:
-            UnsupportedError: the sequence reads an encoder, or has rules of its own.
+            UnsupportedError: the sequence reads memory that was given to it, or has rules of its own.
             UnavailableError: it has ended; or it has keys and values of more tokens, and goes on here.
         """
         names = {number: name for name, (number, _) in self._adapters.items()}
@@ -234,7 +252,13 @@ class EngineCore:
         _, digest = self._adapter(state.adapter)
         tokens = [*state.prompt, *state.answer]
         return put_into_cache(
-            self._decoder, self._pool, tokens, digest + salt, state.cached, self._save_evicted, most_tokens
+            self._decoder,
+            self._pool,
+            tokens,
+            digest + salt + _salt_of(state.source),
+            state.cached,
+            self._save_evicted,
+            most_tokens,
         )
 
     def resume(
@@ -262,7 +286,13 @@ class EngineCore:
         """
         self._check_tokens(state.answer)
         sequence = self.add(
-            state.prompt, state.parameters, state.ending, priority=state.priority, salt=salt, adapter=state.adapter
+            state.prompt,
+            state.parameters,
+            state.ending,
+            priority=state.priority,
+            salt=salt,
+            adapter=state.adapter,
+            source=state.source,
         )
         try:
             replay(sequence, state, matcher)
@@ -323,3 +353,8 @@ class EngineCore:
             raise InvalidArgumentError(
                 f"the LoRA adapter '{printable((name or '')[:128])}' is unknown; this model has {known}"
             ) from None
+
+
+def _salt_of(source: Source) -> bytes:
+    """What names a source in the hashes of blocks: keys and values of an answer depend on it."""
+    return blake2b(np.array(source, "<i8").tobytes(), digest_size=16).digest() if source else b""

@@ -227,6 +227,7 @@ class Engine:
             drops_space=text.drops_space,
             shown=text.tokenizer.special_bytes(request.shown_specials),
             grammar=grammar,
+            rules=text.rules,
         )
         return await self._start(group)
 
@@ -235,7 +236,15 @@ class Engine:
         self._transfers.check(moved)
         grammar = await self._grammar(moved.request)
         text = self._text
-        resume = partial(resume_group, moved, text.token_bytes, ticket, drops_space=text.drops_space, grammar=grammar)
+        resume = partial(
+            resume_group,
+            moved,
+            text.token_bytes,
+            ticket,
+            drops_space=text.drops_space,
+            grammar=grammar,
+            rules=text.rules,
+        )
         group = await self._text_work.in_thread(resume, len(moved.state.prompt) + len(moved.state.answer))
         return await self._start(group)
 

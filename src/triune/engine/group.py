@@ -11,6 +11,7 @@ from triune.engine.job import Job
 from triune.engine.moving.moves import advanced
 from triune.engine.moving.wire import MovedAnswer
 from triune.engine.sequence import Ending
+from triune.engine.source import Source, SourceRules
 from triune.engine.structured.compiler import Grammar
 from triune.engine.text.answer import Answer, require_known
 
@@ -85,6 +86,7 @@ def start_group(
     drops_space: bool,
     shown: Mapping[int, bytes],
     grammar: Grammar | None = None,
+    rules: SourceRules | None = None,
 ) -> Group:
     """Make the answers to a prompt.
 
@@ -98,10 +100,15 @@ def start_group(
         drops_space: whether a space is left out where it begins a text, as an answer does to a prompt without text.
         shown: the bytes of special tokens that are part of the text.
         grammar: the request's constraint, compiled; None if it has none.
+        rules: for a model whose encoder reads the prompt; None for others.
 
     Raises:
-        InvalidArgumentError: a parameter is out of range, or the prompt leaves no token of the context.
+        InvalidArgumentError: a parameter is out of range, the prompt leaves no token of the context, or the encoder
+            cannot read it.
     """
+    source: Source = ()
+    if rules is not None:
+        source, prompt = rules.checked(prompt), (rules.start_token,)
     max_tokens = request.max_tokens
     if max_tokens is None:
         max_tokens = context_tokens - len(prompt)
@@ -122,6 +129,7 @@ def start_group(
             index,
             grammar.matcher() if grammar else None,
             request.adapter,
+            source=source,
         )
         for index in range(request.num_answers)
     ]
@@ -140,6 +148,7 @@ def resume_group(
     *,
     drops_space: bool,
     grammar: Grammar | None = None,
+    rules: SourceRules | None = None,
 ) -> Group:
     """Make the answer that another server began. Takes time that grows with the answer.
 
@@ -149,11 +158,15 @@ def resume_group(
         ticket: the request's admission.
         drops_space: whether a space is left out where it begins a text.
         grammar: its constraint, compiled; None if it has none.
+        rules: for a model whose encoder reads the prompt; None for others.
 
     Raises:
-        InvalidArgumentError: the answer so far breaks its constraint, has ended, or has a token that the model lacks.
+        InvalidArgumentError: the answer so far breaks its constraint, has ended, or has a token that the model lacks;
+            or the encoder cannot read its source.
     """
     state = moved.state
+    if rules is not None:
+        rules.checked(state.source)
     # Before the matcher, whose library knows no token below 0.
     require_known(state.answer, token_bytes)
     matcher = advanced(grammar.matcher(), state.answer) if grammar else None
@@ -167,6 +180,7 @@ def resume_group(
         matcher=matcher,
         adapter=state.adapter,
         salt=salt,
+        source=state.source,
         state=state,
     )
     has_text = not drops_space or any(0 <= each < len(token_bytes) and token_bytes[each] for each in state.prompt)

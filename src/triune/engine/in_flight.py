@@ -152,7 +152,7 @@ class InFlight:
             self._counters.count_next(seconds)
         else:
             num_cached = output.job.sequence.num_cached_tokens if output.job.sequence is not None else 0
-            self._counters.count_first(seconds, len(output.job.prompt), num_cached)
+            self._counters.count_first(seconds, output.job.num_prompt_tokens, num_cached)
         answer.units[unit] = answer.units.get(unit, 0) + 1
         answer.add(output.sample, output.finish_reason, now_ns)
         if answer.finish_reason is not None and output.finish_reason is None:

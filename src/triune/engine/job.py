@@ -13,6 +13,7 @@ from triune.engine.rules import TokenRules
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import Sample
 from triune.engine.sequence import Ending, FinishReason, Sequence
+from triune.engine.source import Source
 from triune.engine.structured.matcher import Matcher
 
 
@@ -29,8 +30,9 @@ class Job:
         matcher: what the answer keeps to; None if it is free.
         adapter: the name of the LoRA adapter; None for the model as it is.
         rules: what the logits decide about the next token; None if nothing.
-        memory: what it reads of an encoder; None if the decoder reads none.
+        memory: what it reads of an encoder; None if the decoder reads none, or `source` is given.
         salt: names the memory.
+        source: the tokens that the engine's encoder reads for it; empty if the engine has none.
         state: where the answer goes on, if another engine began it; forgotten when it has begun here. Its parameters
             then count, not those above.
         before: what another unit of the same model computed of it; None if none did.
@@ -52,6 +54,7 @@ class Job:
     rules: TokenRules | None = None
     memory: Memory | None = None
     salt: bytes = b""
+    source: Source = ()
     state: SequenceState | None = None
     before: Sequence | None = None
     followers: tuple["Job", ...] = ()
@@ -59,6 +62,11 @@ class Job:
     is_retried: bool = False
     placements: list[Placement] = field(default_factory=list[Placement])
     sequence: Sequence | None = field(default=None, init=False)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """The tokens of the client's prompt, which an encoder reads if there is one."""
+        return len(self.source or self.prompt)
 
 
 class Output(NamedTuple):

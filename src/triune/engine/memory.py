@@ -29,10 +29,20 @@ class MemoryRows:
             if len(now) == 1:
                 self._joined = memories[0]
             else:
-                self._joined = {name: np.concatenate([each[name] for each in memories]) for name in memories[0]}
+                self._joined = {name: _filled_up([each[name] for each in memories]) for name in memories[0]}
             self._sequences = now
         return self._joined
 
     def forget(self) -> None:
         """Free it."""
         self._sequences, self._joined = (), {}
+
+
+def _filled_up(arrays: Seq[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Arrays [1, source tokens, width] as one, [arrays, most source tokens, width], shorter ones filled up with 0: that
+    is also what a mask has for places that are no tokens.
+    """
+    joined = np.zeros((len(arrays), max(each.shape[1] for each in arrays), arrays[0].shape[2]), np.float32)
+    for row, each in zip(joined, arrays, strict=True):
+        row[: each.shape[1]] = each[0]
+    return joined

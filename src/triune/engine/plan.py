@@ -26,6 +26,7 @@ class Piece:
         drafts: guesses of the tokens that follow.
         source: the row of its only token among the tokens of the step before, if that step still computes it; None if
             its tokens are known.
+        num_encoded: the tokens that the encoder reads for the sequence before the step.
     """
 
     sequence: Sequence
@@ -34,6 +35,7 @@ class Piece:
     has_logits: bool
     drafts: tuple[int, ...] = ()
     source: int | None = None
+    num_encoded: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -47,7 +49,9 @@ class Piece:
 
     def first(self, count: int) -> "Piece":
         """The first `count` tokens of it, which has no drafts."""
-        return self if count == self.num_tokens else Piece(self.sequence, self.begin, self.begin + count, False)
+        if count == self.num_tokens:
+            return self
+        return Piece(self.sequence, self.begin, self.begin + count, False, num_encoded=self.num_encoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +82,9 @@ class Plan:
 
     @property
     def num_read(self) -> int:
-        """The tokens of all other sequences: prompts, and answers that are computed again."""
-        return sum(piece.num_tokens for piece in self.pieces if piece.end - piece.begin > 1)
+        """The tokens of all other sequences, prompts and answers that are computed again, and those of sources."""
+        num_encoded = sum(piece.num_encoded for piece in self.pieces)
+        return num_encoded + sum(piece.num_tokens for piece in self.pieces if piece.end - piece.begin > 1)
 
     @property
     def num_tokens(self) -> int:
@@ -100,13 +105,13 @@ class Plan:
 
         A token of a prompt that is computed again, after a preemption, counts as one of the prompt.
         """
-        total = self.num_tokens
+        total = self.num_tokens + sum(piece.num_encoded for piece in self.pieces)
         shares: list[Share] = []
         for piece in self.pieces:
             sequence = piece.sequence
             num_prompt = max(0, min(piece.end, len(sequence.prompt)) - piece.begin)
-            if num_prompt:
-                shares.append(Share(Phase.PREFILL, num_prompt / total, sequence.bill))
+            if num_prompt + piece.num_encoded:
+                shares.append(Share(Phase.PREFILL, (num_prompt + piece.num_encoded) / total, sequence.bill))
             if piece.num_tokens > num_prompt:
                 shares.append(Share(Phase.DECODE, (piece.num_tokens - num_prompt) / total, sequence.bill))
         return shares

@@ -98,6 +98,7 @@ class Queues:
         if self._host is not None:
             self._host.take(sequence)
         sequence.table.free()
+        sequence.forget_source()
         sequence.num_preemptions += 1
         self.num_preempted += 1
         self.running.remove(sequence)
@@ -111,6 +112,7 @@ class Queues:
         if self._host is not None:
             self._host.forget(sequence)
         sequence.table.free()
+        sequence.forget_source()
 
     def check(self) -> None:
         """Check the invariants of the queues. Raises an InternalError that names the one that does not hold."""
@@ -118,6 +120,8 @@ class Queues:
             self._host.check(self.waiting)
         if any(sequence.table.blocks for sequence in self.waiting):
             raise InternalError("a waiting sequence holds KV blocks")
+        if any(sequence.source and sequence.memory for sequence in self.waiting):
+            raise InternalError("a waiting sequence holds what the encoder gave for it")
         if len({id(each) for each in (*self.waiting, *self.running)}) != len(self.waiting) + len(self.running):
             raise InternalError("a sequence is in two queues")
         held = {block for sequence in self.running for block in sequence.table.blocks}

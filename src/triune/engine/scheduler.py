@@ -14,10 +14,12 @@ from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.power import EFFECTS, Power
 from triune.engine.kv.host import HostTier
 from triune.engine.kv.pool import KVBlockPool
+from triune.engine.memory import Memory
 from triune.engine.plan import Piece, Plan
 from triune.engine.queues import Queues
 from triune.engine.sampling.sampler import FAILED, Sample
 from triune.engine.sequence import FinishReason, Sequence
+from triune.engine.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,10 @@ class Scheduler:
             )
         self._queues.waiting.append(sequence)
 
+    def memories(self) -> dict[Source, Memory]:
+        """What the encoder gave for the sources of sequences that have blocks."""
+        return {each.source: each.memory for each in self._queues.running if each.source and each.memory}
+
     def cancel(self, sequence: Sequence, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """End a sequence now. Its blocks are free at once; does nothing if it has ended."""
         if sequence.finish_reason is None:
@@ -160,20 +166,23 @@ class Scheduler:
                 continue
             pieces.append(piece.first(count))
             planned.add(id(sequence))
-            budget -= count
+            budget = max(0, budget - count - sequence.num_unread)
         for sequence in queues.by_urgency(queues.waiting, now_ns):
             if budget == 0 or len(queues.running) >= self._limits.sequences:
                 break
             if sequence.num_awaited:
                 continue
+            if sequence.num_unread > budget and any(piece.num_encoded for piece in pieces):
+                # A source is read as a whole. One that is longer than all tokens of a step has a step of its own.
+                break
             count = queues.begin(sequence, budget, now_ns)
             if not count:
                 # Do not plan those that wait behind it: with fewer tokens they might always find room, and overtake it
                 # for ever.
                 break
             begin = sequence.table.num_tokens
-            pieces.append(Piece(sequence, begin, len(sequence.tokens), has_logits=True).first(count))
-            budget -= count
+            pieces.append(_whole(sequence, begin).first(count))
+            budget = max(0, budget - count - sequence.num_unread)
         return Plan(tuple(pieces))
 
     def extend(self, plan: Plan, drafts: Mapping[Piece, Seq[int]]) -> Plan:
@@ -256,9 +265,14 @@ def _piece(sequence: Sequence, running: Piece | None, row: int | None) -> Piece 
         row: that of the token that this gives, among those of its step; None if it gives none.
     """
     if running is None:
-        return Piece(sequence, sequence.table.num_tokens, len(sequence.tokens), has_logits=True)
+        return _whole(sequence, sequence.table.num_tokens)
     if row is None:
-        return Piece(sequence, running.end, len(sequence.tokens), has_logits=True)
+        return _whole(sequence, running.end)
     if sequence.num_answered + 1 >= sequence.ending.max_tokens:
         return None
     return Piece(sequence, running.end, running.end + 1, has_logits=True, source=row)
+
+
+def _whole(sequence: Sequence, begin: int) -> Piece:
+    """All tokens of a sequence from `begin` on, with what an encoder is to read for it."""
+    return Piece(sequence, begin, len(sequence.tokens), has_logits=True, num_encoded=sequence.num_unread)

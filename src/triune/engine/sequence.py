@@ -69,6 +69,8 @@ class Sequence:
         adapter: the number of its LoRA adapter (`DecoderStep.adapters`); 0 for none.
         rules: what its logits decide about the next token; None if nothing. A sequence has a matcher or rules.
         memory: what it reads of an encoder, by the names of the decoder's inputs: FP32 [1, source tokens, width].
+        source: the tokens of the text that an encoder reads for it: before its first step, and again after it gave up
+            its blocks. `memory` is what it gave, and empty while there is none.
         bill: where its joules are charged; None where energy is not metered.
         started_ns: when its first step was planned; None before that.
         tokens: the prompt and the answer so far.
@@ -91,6 +93,7 @@ class Sequence:
     adapter: int = 0
     rules: TokenRules | None = None
     memory: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+    source: tuple[int, ...] = ()
     bill: Bill | None = field(default=None, init=False)
     started_ns: int | None = field(default=None, init=False)
     tokens: list[int] = field(init=False)
@@ -126,6 +129,16 @@ class Sequence:
         is read.
         """
         return len(self.tokens) - self.table.num_tokens
+
+    @property
+    def num_unread(self) -> int:
+        """The tokens of its source that the encoder is to read before its next step."""
+        return 0 if self.memory else len(self.source)
+
+    def forget_source(self) -> None:
+        """Free what the encoder gave for its source, if it has one."""
+        if self.source:
+            self.memory = {}
 
     @property
     def is_complete(self) -> bool:

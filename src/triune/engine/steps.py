@@ -20,11 +20,12 @@ from triune.core.energy import Account, Work
 from triune.core.errors import TriuneError, defect_of
 from triune.core.pending_tokens import PendingTokens
 from triune.engine.choosing import choose, take
-from triune.engine.memory import MemoryRows
+from triune.engine.memory import Memory, MemoryRows
 from triune.engine.plan import Plan
 from triune.engine.sampling.sampler import FAILED, Sample
 from triune.engine.scheduler import Scheduler
 from triune.engine.sequence import FinishReason, Sequence
+from triune.engine.source import Source, SourceReader
 from triune.engine.speculation.speculator import Speculator
 
 Results: TypeAlias = list[tuple[Sequence, Sample | None]]
@@ -65,6 +66,7 @@ class Steps:
         clock: Clock,
         before_writing: Callable[[], None],
         account: Account | None,
+        reader: SourceReader | None = None,
     ) -> None:
         """Args:
         decoder: computes the steps.
@@ -73,8 +75,12 @@ class Steps:
         clock: tells how long steps take.
         before_writing: called before a step begins to write to the cache.
         account: is charged with the energy of the steps; None where it is not metered.
+        reader: the encoder, if sequences have sources.
         """
         self._decoder = decoder
+        self._reader = reader
+        self._unreadable: Results = []
+        """Sequences that ended since the encoder could not read their sources, until `step` returns them."""
         self._scheduler = scheduler
         self._speculator = speculator
         self._clock = clock
@@ -103,6 +109,9 @@ class Steps:
             if running.tokens is None:
                 running.plan = self._scheduler.extend(running.plan, self._speculator.drafts(running.plan))
                 self._bill(running)
+                self._read_sources(running)
+                if not running.plan.pieces:
+                    return self._end_unread(running)
                 self._begin(running)
             following = self._follow(running)
             samples = self._samples(running)
@@ -142,6 +151,9 @@ class Steps:
         plan = self._scheduler.follow(running.plan)
         if plan is None or not plan.pieces or not plan.gives_one_token_each:
             return None
+        if any(piece.num_encoded for piece in plan.pieces):
+            # The encoder would compute beside the step that runs. It is planned again.
+            return None
         following = self._new(plan)
         try:
             self._begin(following, running.tokens)
@@ -173,11 +185,49 @@ class Steps:
             self._bill(following)
             self._ahead = following
         self.forget()
-        return [
+        given = [
             (piece.sequence, None if each.token == FAILED.token else each)
             for piece, chosen in zip(plan.choosing, samples, strict=True)
             for each in chosen
         ]
+        return [*self._take_unreadable(), *given]
+
+    def _read_sources(self, running: _Running) -> None:
+        """Have the encoder read what it has not read yet for the sequences of a step. Those whose sources it cannot
+        read end, and leave the step.
+        """
+        unread = [piece.sequence for piece in running.plan.pieces if piece.num_encoded]
+        if not unread:
+            return
+        assert self._reader is not None
+        # Answers to one prompt read the same text.
+        known: dict[Source, Memory | TriuneError] = {**self._scheduler.memories()}
+        missing = list(dict.fromkeys(each.source for each in unread if each.source not in known))
+        known |= zip(missing, self._reader.read(missing), strict=True)
+        for sequence in unread:
+            found = known[sequence.source]
+            if isinstance(found, TriuneError):
+                self._fail_one(sequence, found)
+                self._unreadable.append((sequence, None))
+            else:
+                sequence.memory = found
+        if self._unreadable:
+            self.last_plan = running.plan = running.plan.going()
+
+    def _end_unread(self, running: _Running) -> Results:
+        """End a step that has no sequence left."""
+        self._end(running)
+        self.forget()
+        return self._take_unreadable()
+
+    def _take_unreadable(self) -> Results:
+        taken, self._unreadable = self._unreadable, []
+        return taken
+
+    def _fail_one(self, sequence: Sequence, error: TriuneError) -> None:
+        sequence.error = error
+        self._scheduler.cancel(sequence, FinishReason.ERROR)
+        self._speculator.forget(sequence)
 
     def _bill(self, running: _Running) -> None:
         """Have the energy that is used from now on charged to those of a step's sequences that have not ended."""
@@ -197,7 +247,5 @@ class Steps:
         self.failure = error
         pieces = running.plan.going().pieces
         for piece in pieces:
-            piece.sequence.error = error
-            self._scheduler.cancel(piece.sequence, FinishReason.ERROR)
-            self._speculator.forget(piece.sequence)
-        return [(piece.sequence, None) for piece in pieces]
+            self._fail_one(piece.sequence, error)
+        return [*self._take_unreadable(), *((piece.sequence, None) for piece in pieces)]

@@ -186,6 +186,7 @@ class EngineThread:
                 rules=job.rules,
                 memory=job.memory,
                 salt=job.salt,
+                source=job.source,
             )
         except TriuneError as error:
             self._fail([job, *job.followers], error)

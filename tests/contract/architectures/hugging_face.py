@@ -15,6 +15,9 @@ NUM_TOKENS = 40
 NUM_SHORT = 11
 """Tokens of the shorter text, which is filled up."""
 NUM_TARGETS = 30
+NUM_WRITTEN = 24
+"""Tokens of a text that T5 writes."""
+REPETITION_PENALTY = 2.0
 NUM_FRAMES = 34
 """Frames of sound that the encoder returns, fewer than it has positions for."""
 

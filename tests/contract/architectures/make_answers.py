@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from hugging_face import CASES, inputs, weight
+from hugging_face import CASES, NUM_WRITTEN, REPETITION_PENALTY, inputs, weight
 
 HERE = Path(__file__).parent
 
@@ -40,6 +40,25 @@ def outputs_of(class_name: str, model: Any) -> dict[str, Any]:
     return {"last_hidden_state": result.encoder_last_hidden_state, "logits": result.logits}
 
 
+def written_of(model: Any) -> np.ndarray:
+    """The most probable tokens that T5 writes of each text, read by itself, with a penalty for those that it wrote
+    before: [texts, NUM_WRITTEN]. Without the penalty, random weights write one token again and again.
+    """
+    given, penalty = inputs(), transformers.RepetitionPenaltyLogitsProcessor(REPETITION_PENALTY)
+    written: list[list[int]] = []
+    for text, mask in zip(given["input_ids"], given["attention_mask"].astype(bool), strict=True):
+        states = model.encoder(torch.from_numpy(text[mask])[None])
+        tokens = [model.config.decoder_start_token_id]
+        while len(tokens) <= NUM_WRITTEN:
+            ids = torch.tensor([tokens])
+            logits = penalty(ids, model(encoder_outputs=states, decoder_input_ids=ids).logits[:, -1])[0]
+            best = logits.topk(2).values
+            assert best[0] - best[1] > 1e-3, "another implementation may take the other token"
+            tokens.append(int(logits.argmax()))
+        written.append(tokens[1:])
+    return np.array(written)
+
+
 if __name__ == "__main__":
     answers: dict[str, np.ndarray] = {}
     models: dict[str, Any] = {}
@@ -51,5 +70,8 @@ if __name__ == "__main__":
             for name, values in outputs_of(class_name, model).items():
                 answers[f"{case}: {name}"] = values.numpy()
                 print(f"{case}: {name} {list(values.shape)}, {values.abs().mean():.3f} on average")
+            if class_name.startswith("T5"):
+                answers[f"{case}: written"] = written_of(model)
+                print(f"{case}: writes {answers[f'{case}: written'].tolist()}")
     np.savez_compressed(HERE / "answers.npz", **answers)
     (HERE / "models.json").write_text(json.dumps(models, sort_keys=True) + "\n")

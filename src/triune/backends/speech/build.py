@@ -1,6 +1,5 @@
 """From Whisper's checkpoint to a servable."""
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ import numpy as np
 from triune.arbiter.arbiter import Arbiter
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
+from triune.backends.held import compile_held
 from triune.backends.share import share_of
-from triune.backends.tensor.compile import compile_one
 from triune.config.configure import Source
 from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
@@ -24,7 +23,7 @@ from triune.config.speech import SpeechOptions, read_speech_options
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.energy import Account
-from triune.core.errors import InternalError, NoMemoryError, UnavailableError, UnsupportedError
+from triune.core.errors import InternalError, NoMemoryError, UnsupportedError
 from triune.core.power import Power
 from triune.core.runtime import Executable
 from triune.core.servable import Servable
@@ -46,7 +45,6 @@ from triune.engine.weights.checkpoint import Checkpoint
 from triune.engine.weights.config import WhisperConfig
 from triune.engine.weights.open import open_checkpoint
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
-from triune.graph.held import HeldModel
 from triune.hardware.memory import usable_memory
 from triune.runtimes.decoders import load_decoder
 from triune.runtimes.machine import Machine
@@ -163,7 +161,7 @@ def build_speech(
         attempt.check()
         recipe = Recipe(runtime, unit, machine.num_cores, ())
         graph = write_encoder(whisper, checkpoint, "plain", gives_memory=True)
-        encoder = SpeechEncoder(_compile(graph, recipe, machine), whisper.num_mel_bins)
+        encoder = SpeechEncoder(compile_held(graph, recipe, machine), whisper.num_mel_bins)
         undo.callback(encoder.close)
         del graph
         attempt.check()
@@ -172,7 +170,7 @@ def build_speech(
         undo.pop_all()
 
     def load_alignment() -> Executable:
-        return _compile(write_whisper_alignment(whisper, checkpoint, special.end), recipe, machine)
+        return compile_held(write_whisper_alignment(whisper, checkpoint, special.end), recipe, machine)
 
     return SpeechBuild(
         version,
@@ -264,19 +262,6 @@ def assemble_speech(
         core.close()
         raise
     return SpeechServable(engine, config.name, build.version)
-
-
-def _compile(graph: HeldModel, recipe: Recipe, machine: Machine) -> Executable:
-    try:
-        with tempfile.TemporaryDirectory(prefix="triune-speech-") as folder:
-            path = Path(folder) / "model.onnx"
-            graph.save(path)
-            return compile_one(path, recipe, machine)
-    except OSError as error:
-        raise UnavailableError(
-            f"the graph of {graph.weight_bytes} bytes cannot be written to the temporary folder: "
-            f"{error.strerror or error}; free space there, or set TMPDIR to another folder"
-        ) from error
 
 
 def _warm_up(decoder: DecoderExecutable, memory: Memory, token: int) -> None:

@@ -108,6 +108,7 @@ def _replica(
         power,
         share,
         preempted_bytes=(build.options.preempted_bytes or 0) // len(build.decoders),
+        reader=each.encoder,
     )
     placement = Placement(each.unit, each.runtime, decoder.precision, _reason(build, each))
     return Replica(core, placement, each.rates, max_answers=limits.sequences, is_emulated=each.unit in build.emulated)

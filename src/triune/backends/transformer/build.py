@@ -16,11 +16,12 @@ from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
 from triune.config.transformer import TransformerOptions, read_transformer_options
 from triune.core.clock import Clock
-from triune.core.errors import InvalidArgumentError, NoMemoryError
+from triune.core.errors import InvalidArgumentError, NoMemoryError, UnsupportedError
 from triune.core.printable import printable
 from triune.core.units import Unit
 from triune.engine.moving.transfers import Movable
 from triune.engine.scheduler import SchedulerLimits
+from triune.engine.source import SourceRules
 from triune.engine.text.side import TextSide
 from triune.engine.weights.key import weights_key
 from triune.hardware.memory import usable_memory
@@ -137,13 +138,22 @@ def build_transformer(
     files = open_decoder_files(config.path)
     context_tokens = _context_tokens(files, options)
     vocab_size = files.vocab_size
-    text = TextSide.of(files.tokenizer(), files.chat_template, vocab_size)
+    if files.start_token is not None and options.draft_model is not None:
+        raise UnsupportedError(
+            f"model '{config.name}' reads prompts with an encoder, which a draft model does not have: remove the "
+            "parameter 'draft_model'; 'speculation' may be 'ngram'"
+        )
+    rules = None if files.start_token is None else SourceRules(files.start_token, context_tokens)
+    text = TextSide.of(files.tokenizer(), files.chat_template, vocab_size, rules)
     attempt.check()
     draft_files = open_draft(options, source, vocab_size, text.tokenizer)
     read = read_adapters(config, source, version, options, adapters or {}, files.architecture)
     attempt.check()
     graph = files.write(context_tokens, read)
-    loading = Loading(config.name, graph, draft_files, options, context_tokens, machine, clock, attempt, load_decoder)
+    encoder = None if rules is None else files.write_encoder()
+    loading = Loading(
+        config.name, graph, encoder, draft_files, options, context_tokens, machine, clock, attempt, load_decoder
+    )
     decoders, left_out = load_units(loading, config.units)
     try:
         attempt.check()
@@ -187,7 +197,7 @@ def _with_draft(draft: Draft | None) -> str:
 
 def _context_tokens(files: DecoderFiles, options: TransformerOptions) -> int:
     longest = files.context_tokens
-    if options.context_tokens is not None and options.context_tokens > longest:
+    if options.context_tokens is not None and options.context_tokens > longest and not files.is_of_any_length:
         raise InvalidArgumentError(
             f"parameter 'context_tokens' is {options.context_tokens}; the model was made for {longest} tokens at most"
         )

@@ -4,21 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from triune.core.errors import UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.engine.imports.decoder import ExportedDecoder
-from triune.engine.models import write_model
+from triune.engine.models import write_encoder, write_model
 from triune.engine.weights.checkpoint import Checkpoint
-from triune.engine.weights.config import Gpt2Config, LlamaConfig, ModelConfig
+from triune.engine.weights.config import Gpt2Config, LlamaConfig, ModelConfig, T5Config
 from triune.engine.weights.lora import Adapter
 from triune.engine.weights.open import open_checkpoint
 from triune.engine.weights.tokenizer.template import ChatTemplate
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 from triune.graph.held import HeldModel
 
-_TWO_GRAPHS: Final = "serve its two graphs as tensor models (triune convert --function encoder, and decoder)"
 _OTHERS: Final = {
     "BertConfig": ("an encoder (BERT)", "remove 'backend' from its config, and backend 'encoder' serves it"),
-    "T5Config": ("T5", _TWO_GRAPHS),
     "WhisperConfig": ("Whisper", "remove 'backend' from its config, and backend 'speech' serves it"),
 }
 """What other checkpoints are, and what can be done with them."""
@@ -36,7 +34,19 @@ class DecoderFiles(Protocol):
 
     @property
     def context_tokens(self) -> int:
-        """The most tokens that the model was made for."""
+        """The most tokens that the model was made for: of prompt and answer together; of each, if an encoder reads the
+        prompt.
+        """
+        ...
+
+    @property
+    def is_of_any_length(self) -> bool:
+        """Whether a context may be longer than `context_tokens`, since the model has no table of positions."""
+        ...
+
+    @property
+    def start_token(self) -> int | None:
+        """The token that answers begin behind, if an encoder reads the prompt; None for a model without an encoder."""
         ...
 
     def tokenizer(self) -> Tokenizer:
@@ -51,6 +61,10 @@ class DecoderFiles(Protocol):
     @property
     def architecture(self) -> ModelConfig | None:
         """What LoRA adapters are compared with; None if the model takes none."""
+        ...
+
+    def write_encoder(self) -> HeldModel:
+        """The graph of the encoder, for a model that has one: packed, with what the decoder reads as its outputs."""
         ...
 
     def write(self, num_positions: int, adapters: Sequence[Adapter]) -> HeldModel:
@@ -73,19 +87,24 @@ def open_decoder_files(path: Path) -> DecoderFiles:
         return _ExportedFiles(path)
     # OpenVINO reads blocks with offsets, so that the weights of all forms stay packed and exact.
     checkpoint = open_checkpoint(path, inexact="offsets")
+    if isinstance(checkpoint.config, T5Config):
+        return _EncoderDecoderFiles(checkpoint, checkpoint.config, path.name)
     if not isinstance(checkpoint.config, LlamaConfig | Gpt2Config):
         what, remedy = _OTHERS[type(checkpoint.config).__name__]
         raise UnsupportedError(
-            f"{path.name} is {what}; backend 'transformer' serves LLaMA's family and GPT-2, which generate text: "
+            f"{path.name} is {what}; backend 'transformer' serves LLaMA's family, GPT-2 and T5, which generate text: "
             f"{remedy}"
         )
     return _CheckpointFiles(checkpoint, checkpoint.config)
 
 
 class _CheckpointFiles:
-    """A checkpoint as `DecoderFiles`."""
+    """A checkpoint of a decoder as `DecoderFiles`."""
 
-    def __init__(self, checkpoint: Checkpoint, config: LlamaConfig | Gpt2Config) -> None:
+    is_of_any_length = False
+    start_token: int | None = None
+
+    def __init__(self, checkpoint: Checkpoint, config: LlamaConfig | Gpt2Config | T5Config) -> None:
         self._checkpoint = checkpoint
         self.architecture = config
         self.vocab_size = config.vocab_size
@@ -104,11 +123,36 @@ class _CheckpointFiles:
         """See `DecoderFiles`."""
         return write_model(self.architecture, self._checkpoint, "paged", num_positions=num_positions, adapters=adapters)
 
+    def write_encoder(self) -> HeldModel:
+        """See `DecoderFiles`."""
+        return write_encoder(self.architecture, self._checkpoint, "packed", gives_memory=True)
+
+
+class _EncoderDecoderFiles(_CheckpointFiles):
+    """A checkpoint of T5 as `DecoderFiles`."""
+
+    is_of_any_length = True
+
+    def __init__(self, checkpoint: Checkpoint, config: T5Config, where: str) -> None:
+        """Raises InvalidArgumentError if no token is named that answers begin behind."""
+        super().__init__(checkpoint, config)
+        self.start_token = config.tokens.decoder_start
+        if self.start_token is None:
+            raise InvalidArgumentError(
+                f"{where}/config.json: there is no decoder_start_token_id, the token that answers begin behind"
+            )
+
 
 class _ExportedFiles(ExportedDecoder):
     """An exported decoder as `DecoderFiles`."""
 
     architecture = None
+    is_of_any_length = False
+    start_token: int | None = None
+
+    def write_encoder(self) -> HeldModel:
+        """See `DecoderFiles`. An exported decoder has none."""
+        raise UnsupportedError("a decoder that was exported to ONNX has no encoder")
 
     def write(self, num_positions: int, adapters: Sequence[Adapter]) -> HeldModel:
         """See `DecoderFiles`. `read_adapters` has refused adapters."""

@@ -8,7 +8,7 @@ from triune.config.configure import Source
 from triune.config.layout import inside, is_version
 from triune.config.transformer import GGUF_FILENAME, TransformerOptions
 from triune.core.decoder import DecoderExecutable
-from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.printable import printable
 from triune.core.units import Unit
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
@@ -58,6 +58,11 @@ def open_draft(
         return None
     files = open_decoder_files(_path_of(name, source))
     shown = printable(name[:128])
+    if files.start_token is not None:
+        raise UnsupportedError(
+            f"the draft model '{shown}' reads prompts with an encoder, so that it guesses for no other model: name one "
+            "without"
+        )
     if files.vocab_size != vocab_size:
         raise InvalidArgumentError(
             f"the draft model '{shown}' has a vocabulary of {files.vocab_size} tokens, and model '{source.name}' has "

@@ -43,12 +43,13 @@ def measure(units: Sequence[UnitDecoder], clock: Clock, attempt: Attempt, *, nam
     for _ in range(_NUM_RUNS):
         for is_beside in (False, True):
             for place, each in enumerate(units):
-                others = [other.decoder for other in units if other is not each] if is_beside else []
+                others = [other for other in units if other is not each] if is_beside else []
                 with _busy(others):
+                    memory = each.memory(0)
                     for shape, count in _steps(each.decoder, step_tokens):
                         begun_ns = clock.now_ns()
                         if begun_ns < end_ns:
-                            each.decoder.begin(step_of(each.decoder, [shape] * count)).read()
+                            each.decoder.begin(step_of(each.decoder, [shape] * count, memory)).read()
                             key = (place, is_beside, shape, count)
                             found.setdefault(key, []).append(clock.now_ns() - begun_ns)
                 attempt.check()
@@ -76,16 +77,17 @@ def _steps(decoder: DecoderExecutable, step_tokens: int) -> Iterator[tuple[tuple
 
 
 @contextmanager
-def _busy(decoders: Sequence[DecoderExecutable]) -> Generator[None]:
+def _busy(units: Sequence[UnitDecoder]) -> Generator[None]:
     """Have decoders compute meanwhile, each in a thread."""
     is_over = threading.Event()
 
-    def compute(decoder: DecoderExecutable) -> None:
-        step = step_of(decoder, [(0, 1)] * min(_ANSWERS[-1], decoder.num_blocks))
+    def compute(each: UnitDecoder) -> None:
+        decoder = each.decoder
+        step = step_of(decoder, [(0, 1)] * min(_ANSWERS[-1], decoder.num_blocks), each.memory(0))
         while not is_over.is_set():
             decoder.begin(step).read()
 
-    threads = [start_thread(lambda decoder=decoder: compute(decoder), "trial") for decoder in decoders]
+    threads = [start_thread(lambda each=each: compute(each), "trial") for each in units]
     try:
         yield
     finally:

@@ -5,15 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from triune.backends.attempt import Attempt
+from triune.backends.held import compile_held
 from triune.backends.transformer.checkpoint import DecoderFiles
 from triune.backends.transformer.draft import Draft, load_draft
 from triune.backends.transformer.warm_up import warm_up
+from triune.config.placement import Recipe
 from triune.config.transformer import TransformerOptions
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable
 from triune.core.errors import TriuneError
 from triune.core.units import Presence, Unit
+from triune.engine.memory import Memory
 from triune.engine.replicas.rates import Rates
+from triune.engine.source_encoder import SourceEncoder
 from triune.graph.held import HeldModel
 from triune.runtimes.decoders import LoadDecoder, decoder_runtime
 from triune.runtimes.machine import Machine
@@ -30,12 +34,14 @@ class UnitDecoder:
         runtime: the name of its runtime.
         draft: the small model that guesses tokens, on the same unit; None without one.
         rates: how long its steps take, as far as that was measured.
+        encoder: what reads prompts for the decoder, on the same unit; None if the model has no encoder.
     """
 
     decoder: DecoderExecutable
     runtime: str
     draft: Draft | None
     rates: Rates
+    encoder: SourceEncoder | None = None
 
     @property
     def unit(self) -> Unit:
@@ -53,9 +59,24 @@ class UnitDecoder:
         if self.draft is not None:
             self.draft.allocate(self.decoder)
 
+    def memory(self, token: int) -> Memory:
+        """What the decoder reads of a text of one token; empty if the model has no encoder.
+
+        Raises:
+            TriuneError: the encoder failed.
+        """
+        if self.encoder is None:
+            return {}
+        (found,) = self.encoder.read([(token,)])
+        if isinstance(found, TriuneError):
+            raise found
+        return found
+
     def close(self) -> None:
-        """Free the decoder, and that of the draft model."""
+        """Free the decoder, that of the draft model, and the encoder."""
         self.decoder.close()
+        if self.encoder is not None:
+            self.encoder.close()
         if self.draft is not None:
             self.draft.decoder.close()
 
@@ -67,6 +88,7 @@ class Loading:
     Attributes:
         name: the model's name, for the log.
         graph: its graph in the paged form.
+        encoder: the graph that reads prompts for it; None if it has none.
         draft_files: the draft model; None without one.
         options: the config's parameters.
         context_tokens: the most tokens of a sequence.
@@ -78,6 +100,7 @@ class Loading:
 
     name: str
     graph: HeldModel
+    encoder: HeldModel | None
     draft_files: DecoderFiles | None
     options: TransformerOptions
     context_tokens: int
@@ -124,6 +147,7 @@ def warm_up_unit(loading: Loading, each: UnitDecoder) -> None:
     for decoder in (each.decoder,) if each.draft is None else (each.decoder, each.draft.decoder):
         warm_up(
             decoder,
+            each.memory(0),
             loading.clock,
             name=loading.name,
             num_tokens=min(options.step_tokens, loading.context_tokens) if is_gpu else 1,
@@ -156,7 +180,11 @@ def _load(loading: Loading, unit: Unit) -> UnitDecoder:
                 context_tokens=loading.context_tokens,
                 num_threads=loading.machine.num_cores,
             )
+        encoder: SourceEncoder | None = None
+        if loading.encoder is not None:
+            recipe = Recipe(runtime, unit, loading.machine.num_cores, ())
+            encoder = SourceEncoder(compile_held(loading.encoder, recipe, loading.machine))
     except BaseException:
         decoder.close()
         raise
-    return UnitDecoder(decoder, runtime, draft, Rates(options.step_tokens))
+    return UnitDecoder(decoder, runtime, draft, Rates(options.step_tokens), encoder)

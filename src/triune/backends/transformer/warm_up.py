@@ -9,6 +9,7 @@ import numpy as np
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.errors import InternalError
+from triune.engine.memory import Memory
 
 _log = logging.getLogger(__name__)
 
@@ -17,17 +18,22 @@ _NS = 1_000_000_000
 MOST_SECONDS = 30
 """After so many seconds no further step is begun."""
 
+_NO_MEMORY: Memory = {}
+
 _PROMPT = 512
 _COUNTS = (1, 8, 32)
 
 
-def warm_up(decoder: DecoderExecutable, clock: Clock, *, name: str, num_tokens: int, num_sequences: int) -> None:
+def warm_up(
+    decoder: DecoderExecutable, memory: Memory, clock: Clock, *, name: str, num_tokens: int, num_sequences: int
+) -> None:
     """Compute one token, and on a GPU, whose kernels are made when they are first needed, steps as requests need them.
 
     The blocks of the cache, which must be of no sequence yet, are written.
 
     Args:
         decoder: the decoder.
+        memory: what each sequence reads of an encoder; empty if the decoder reads none.
         clock: the clock.
         name: the model's, for the log.
         num_tokens: the most tokens of a step; at most 1 where only one token is computed.
@@ -36,11 +42,11 @@ def warm_up(decoder: DecoderExecutable, clock: Clock, *, name: str, num_tokens: 
     Raises:
         InternalError: the model's logits are no numbers.
     """
-    logits = decoder.run(step_of(decoder, [(0, 1)]))
+    logits = decoder.run(step_of(decoder, [(0, 1)], memory))
     if not np.isfinite(logits.max()):
         raise InternalError("the model's logits for token 0 are no numbers; its weights are broken")
     began = clock.now_ns()
-    done, steps = 0, list(_ladder(decoder, num_tokens, num_sequences))
+    done, steps = 0, list(_ladder(decoder, memory, num_tokens, num_sequences))
     for step in steps:
         if clock.now_ns() - began > MOST_SECONDS * _NS:
             _log.warning("Model '%s': %d of %d first steps took over %d s", name, done, len(steps), MOST_SECONDS)
@@ -62,20 +68,24 @@ def _compute(decoder: DecoderExecutable, step: DecoderStep) -> None:
     before.read()
 
 
-def _ladder(decoder: DecoderExecutable, num_tokens: int, num_sequences: int) -> Iterator[DecoderStep]:
+def _ladder(decoder: DecoderExecutable, memory: Memory, num_tokens: int, num_sequences: int) -> Iterator[DecoderStep]:
     """A prompt, and tokens of several sequences, of one length and of two."""
     if num_tokens <= 1:
         return
-    yield step_of(decoder, [(0, min(_PROMPT, num_tokens, decoder.num_blocks * decoder.block_size))])
+    yield step_of(decoder, [(0, min(_PROMPT, num_tokens, decoder.num_blocks * decoder.block_size))], memory)
     for count in _COUNTS:
         if count <= min(num_sequences, num_tokens, decoder.num_blocks):
-            yield step_of(decoder, [(1, 1)] * count)
+            yield step_of(decoder, [(1, 1)] * count, memory)
             if count > 1:
-                yield step_of(decoder, [(1 + each % 2, 1) for each in range(count)])
+                yield step_of(decoder, [(1 + each % 2, 1) for each in range(count)], memory)
 
 
-def step_of(decoder: DecoderExecutable, sequences: Sequence[tuple[int, int]]) -> DecoderStep:
-    """A step of sequences with (past, new) tokens, which are all 0; their last tokens have logits."""
+def step_of(
+    decoder: DecoderExecutable, sequences: Sequence[tuple[int, int]], memory: Memory = _NO_MEMORY
+) -> DecoderStep:
+    """A step of sequences with (past, new) tokens, which are all 0; their last tokens have logits. Each sequence reads
+    `memory`.
+    """
     past, new = (np.array(each, np.int32) for each in zip(*sequences, strict=True))
     held = -(-(past + new) // decoder.block_size)
     begins = np.cumsum([0, *new])
@@ -87,4 +97,5 @@ def step_of(decoder: DecoderExecutable, sequences: Sequence[tuple[int, int]]) ->
         np.arange(held.sum(), dtype=np.int32),
         np.cumsum([0, *held]).astype(np.int32),
         begins[1:] - 1,
+        {name: np.repeat(rows, len(sequences), axis=0) for name, rows in memory.items()},
     )

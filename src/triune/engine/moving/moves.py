@@ -25,8 +25,8 @@ def state_of(
     Raises:
         UnsupportedError, UnavailableError: as `EngineCore.export`.
     """
-    if sequence.memory or sequence.rules is not None:
-        raise UnsupportedError("a sequence that reads an encoder, or has rules of its own, cannot be moved")
+    if (sequence.memory and not sequence.source) or sequence.rules is not None:
+        raise UnsupportedError("a sequence that reads memory given to it, or has rules of its own, cannot be moved")
     if sequence.finish_reason is not None:
         raise UnavailableError("the answer ended before it could be moved")
     if max_tokens is not None and sequence.table.num_tokens > max_tokens:
@@ -43,6 +43,7 @@ def state_of(
         sequence.priority,
         adapter,
         copied_out(decoder, sequence.table.blocks, sequence.table.num_tokens, form),
+        sequence.source,
     )
 
 

@@ -8,6 +8,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import RandomState
 from triune.engine.sequence import Ending
+from triune.engine.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class SequenceState:
         priority: 0 is the most urgent.
         adapter: the name of the LoRA adapter; None for the model as it is.
         cached: keys and values of the first tokens. What is missing is computed again.
+        source: the tokens of the text that an encoder reads for it; empty if none does.
     """
 
     prompt: Seq[int]
@@ -57,6 +59,7 @@ class SequenceState:
     priority: int = 0
     adapter: str | None = None
     cached: KeysAndValues = field(default_factory=KeysAndValues)
+    source: Source = ()
 
     def __post_init__(self) -> None:
         """Raise InvalidArgumentError if the answer has ended, or has fewer tokens than keys and values."""

@@ -10,8 +10,8 @@ All numbers are little-endian:
 | 8 | the size of the body |
 | 32 | BLAKE2b of all the rest: the 24 bytes before it, the head and the body |
 | | the head: a JSON object |
-| | the body: the prompt's and the answer's tokens as INT32, then keys and values: [tokens, heads, size] for the keys, \
-then the values of each layer |
+| | the body: the source's, the prompt's and the answer's tokens as INT32, then keys and values: [tokens, heads, size] \
+for the keys, then the values of each layer |
 """
 
 import hashlib
@@ -91,6 +91,8 @@ def encode(answer: MovedAnswer) -> list[bytes]:
             "model": answer.model,
             "weights": answer.weights.hex(),
             "adapter": [state.adapter, answer.adapter.hex()] if state.adapter is not None else None,
+            # An older server refuses what it does not know, and reads what has no source.
+            **({"source_tokens": len(state.source)} if state.source else {}),
             "prompt_tokens": len(state.prompt),
             "answer_tokens": len(state.answer),
             "cached_tokens": state.cached.num_tokens,
@@ -108,7 +110,7 @@ def encode(answer: MovedAnswer) -> list[bytes]:
             "constraint": None if constraint is None else [constraint.kind, constraint.text],
         }
     ).encode()
-    tokens = [*state.prompt, *state.answer]
+    tokens = [*state.source, *state.prompt, *state.answer]
     parts = (np.array(tokens[at : at + CHUNK_ELEMENTS], "<i4") for at in range(0, len(tokens), CHUNK_ELEMENTS))
     body = [b"".join(each.tobytes() for each in parts), *(each.tobytes() for each in arrays)]
     prefix = _PREFIX.pack(MAGIC, VERSION, len(head), sum(map(len, body)))
@@ -118,7 +120,7 @@ def encode(answer: MovedAnswer) -> list[bytes]:
 def memory_of(num_bytes: int) -> int:
     """The most memory that an answer of so many bytes takes while it is read and its keys and values are written."""
     # Keys and values of 16 bits become FP32. A token is an object of its own.
-    values = min(_MAX_MARKS, num_bytes) + min(2 * MAX_TOKENS, num_bytes // 4)
+    values = min(_MAX_MARKS, num_bytes) + min(3 * MAX_TOKENS, num_bytes // 4)
     return 3 * num_bytes + _VALUE_BYTES * values
 
 
@@ -143,18 +145,20 @@ def decode(data: memoryview) -> MovedAnswer:
     if not isinstance(document, dict):
         raise _broken("its head is no JSON object")
     head_fields = Fields(cast("dict[str, object]", document), "the exported sequence")
+    num_source = head_fields.whole("source_tokens", 0, least=0, most=MAX_TOKENS)
     num_prompt = head_fields.whole("prompt_tokens", most=MAX_TOKENS)
     num_answer = head_fields.whole("answer_tokens", least=0, most=MAX_TOKENS)
     num_cached = head_fields.whole("cached_tokens", least=0)
     dtype, shapes = read_cache(head_fields)
     sizes = [num_cached * math.prod(shape) * dtype.itemsize for shape in shapes]
-    expected = 4 * (num_prompt + num_answer) + sum(sizes)
+    num_tokens = num_source + num_prompt + num_answer
+    expected = 4 * num_tokens + sum(sizes)
     if len(body) != expected or (num_cached and not shapes):
         raise _broken(f"its body has {len(body)} bytes; {expected} are needed by its head")
-    ids = np.frombuffer(body[: 4 * (num_prompt + num_answer)], "<i4")
+    ids = np.frombuffer(body[: 4 * num_tokens], "<i4")
     tokens = [each for at in range(0, len(ids), CHUNK_ELEMENTS) for each in ids[at : at + CHUNK_ELEMENTS].tolist()]
     arrays: list[Array] = []
-    at = 4 * len(tokens)
+    at = 4 * num_tokens
     for shape, size in zip(shapes, sizes, strict=True):
         arrays.append(np.frombuffer(body[at : at + size], dtype).reshape(num_cached, *shape))
         at += size
@@ -174,6 +178,7 @@ def decode(data: memoryview) -> MovedAnswer:
         adapter=name,
         id=read_name(head_fields, "id"),
     )
+    source, tokens = tokens[:num_source], tokens[num_source:]
     state = SequenceState(
         tokens[:num_prompt],
         tokens[num_prompt:],
@@ -183,6 +188,7 @@ def decode(data: memoryview) -> MovedAnswer:
         request.priority,
         name,
         KeysAndValues(num_cached, arrays),
+        tuple(source),
     )
     answer = MovedAnswer(read_name(head_fields, "model"), read_digits(head_fields, "weights"), adapter, request, state)
     head_fields.refuse_unread()

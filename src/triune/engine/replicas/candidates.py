@@ -63,7 +63,7 @@ class Candidates:
             num_answers: the answers to its prompt.
         """
         cached = await self._cached(job)
-        num_tokens = 0 if job.state is not None else len(job.prompt)
+        num_tokens = 0 if job.state is not None else job.num_prompt_tokens
         asked = Asked(num_tokens, num_answers, self.expected_of(job))
         # What follows sees all that were placed before.
         return self._choice(self.usable(), asked, cached, can_part=num_answers == 1)

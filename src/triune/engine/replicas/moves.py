@@ -120,6 +120,7 @@ class Moves:
             job.matcher.fork() if job.matcher is not None else None,
             job.adapter,
             salt=job.salt,
+            source=job.source,
             state=state,
             before=job.sequence or job.before,
             followers=job.followers,
@@ -128,7 +129,7 @@ class Moves:
         )
         job.followers = ()
         left = source.jobs.get(job)
-        target = self._candidates.best(targets, Asked(len(job.prompt), 1, left.num_tokens if left else 1))
+        target = self._candidates.best(targets, Asked(job.num_prompt_tokens, 1, left.num_tokens if left else 1))
         self._count(source, target, "failed")
         reason = f"begun again after {num_tokens} tokens, since the unit '{source.placement.unit.value}' failed: {why}"
         self._go_on(job, other, source, target, reason)
@@ -144,7 +145,7 @@ class Moves:
             left = source.forget(each) or Left(0, 1)
             if following is not each or each.state is None:
                 # It is computed from its tokens.
-                left.num_prompt_tokens = len(each.prompt)
+                left.num_prompt_tokens = each.num_prompt_tokens
             self._where.pop(each, None)
             self._where[following] = target
             target.add(following, left)
@@ -169,4 +170,5 @@ def _state_of(job: Job, num_tokens: int) -> SequenceState:
         job.ending,
         job.priority,
         job.adapter,
+        source=job.source,
     )

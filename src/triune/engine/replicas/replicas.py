@@ -108,7 +108,8 @@ class Replicas:
         replica, then = self.all[choice.place], self.all[choice.then]
         for place, job in enumerate(jobs):
             self._where[job] = replica
-            left = Left(0 if place or job.state is not None else len(job.prompt), self._candidates.expected_of(job))
+            num_to_read = 0 if place or job.state is not None else job.num_prompt_tokens
+            left = Left(num_to_read, self._candidates.expected_of(job))
             left.then = then if then is not replica else None
             replica.add(job, left)
             job.placements.append(replace(replica.placement, reason=choice.reason))

@@ -137,7 +137,7 @@ class Answer:
         assert sequence is not None
         started_ns = self.last_ns if sequence.started_ns is None else sequence.started_ns
         return Usage(
-            len(self.job.prompt),
+            self.job.num_prompt_tokens,
             sequence.num_cached_tokens,
             self.num_tokens,
             started_ns - self._arrived_ns,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from triune.engine.source import SourceRules
 from triune.engine.structured.compiler import ConstraintCompiler
 from triune.engine.text.detokenizer import drops_first_space
 from triune.engine.weights.tokenizer.template import ChatTemplate
@@ -20,6 +21,7 @@ class TextSide:
         end_tokens: the ids that end an answer.
         drops_space: whether the tokenizer's decoder leaves out a space that begins a text.
         constraints: compiles the constraints of answers.
+        rules: what is made of a prompt that an encoder reads; None if the model has no encoder.
     """
 
     tokenizer: Tokenizer
@@ -28,9 +30,16 @@ class TextSide:
     end_tokens: frozenset[int]
     drops_space: bool
     constraints: ConstraintCompiler
+    rules: SourceRules | None = None
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, chat_template: ChatTemplate | None, vocab_size: int) -> "TextSide":
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        chat_template: ChatTemplate | None,
+        vocab_size: int,
+        rules: SourceRules | None = None,
+    ) -> "TextSide":
         """Prepare it, which takes about 0.3 s. `vocab_size` is the number of rows of the embedding."""
         known = tokenizer.token_bytes
         return cls(
@@ -40,4 +49,5 @@ class TextSide:
             frozenset(tokenizer.tokens.eos),
             drops_first_space(tokenizer),
             ConstraintCompiler(tokenizer, vocab_size),
+            rules,
         )

@@ -31,6 +31,8 @@ class T5Config:
         is_gated_act: whether the MLP is gated.
         tie_word_embeddings: whether the embedding is the output's matrix, too.
         scale_decoder_outputs: whether the decoder's outputs are scaled by d_model^-0.5 before the output's matrix.
+        n_positions: the tokens of the texts that it was trained with: no limit, since positions are known by their
+            distances alone.
         tokens: eos, pad and decoder_start.
     """
 
@@ -48,4 +50,5 @@ class T5Config:
     is_gated_act: bool = False
     tie_word_embeddings: bool = True
     scale_decoder_outputs: bool = True
+    n_positions: int = 512
     tokens: SpecialTokens = NO_TOKENS

@@ -100,6 +100,7 @@ def read_t5(fields: Fields, tokens: SpecialTokens) -> T5Config:
         is_gated_act=is_gated,
         tie_word_embeddings=is_tied,
         scale_decoder_outputs=fields.flag("scale_decoder_outputs", is_tied),
+        n_positions=fields.whole("n_positions", 512),
         tokens=tokens,
     )
 

@@ -1,0 +1,29 @@
+"""Compiles graphs that are in memory."""
+
+import tempfile
+from pathlib import Path
+
+from triune.backends.tensor.compile import compile_one
+from triune.config.placement import Recipe
+from triune.core.errors import UnavailableError
+from triune.core.runtime import Executable
+from triune.graph.held import HeldModel
+from triune.runtimes.machine import Machine
+
+
+def compile_held(graph: HeldModel, recipe: Recipe, machine: Machine) -> Executable:
+    """Compile a graph, which is written to the temporary folder meanwhile.
+
+    Raises:
+        UnavailableError: there is no room in the folder. And as `compile_one` raises.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="triune-graph-") as folder:
+            path = Path(folder) / "model.onnx"
+            graph.save(path)
+            return compile_one(path, recipe, machine)
+    except OSError as error:
+        raise UnavailableError(
+            f"the graph of {graph.weight_bytes} bytes cannot be written to the temporary folder: "
+            f"{error.strerror or error}; free space there, or set TMPDIR to another folder"
+        ) from error

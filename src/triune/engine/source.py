@@ -1,0 +1,49 @@
+"""Models that read a text with an encoder, and write another one with a decoder: what they read, and who reads it."""
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.engine.memory import Memory
+
+Source: TypeAlias = tuple[int, ...]
+"""The token ids of a text that an encoder reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRules:
+    """What such a model makes of a request's prompt: its encoder reads it, and its decoder begins with one token.
+
+    Attributes:
+        start_token: the token that each answer begins behind.
+        max_tokens: the most tokens that the encoder reads.
+    """
+
+    start_token: int
+    max_tokens: int
+
+    def checked(self, tokens: Seq[int]) -> Source:
+        """The tokens of a prompt, as the encoder reads them.
+
+        Raises:
+            InvalidArgumentError: there are none, or too many.
+        """
+        if not tokens:
+            raise InvalidArgumentError(
+                f"the prompt has no token; the model's encoder reads 1 to {self.max_tokens}: give at least one"
+            )
+        if len(tokens) > self.max_tokens:
+            raise InvalidArgumentError(
+                f"the prompt has {len(tokens)} tokens; the model's encoder reads 1 to {self.max_tokens}: shorten it, "
+                "or have it read more by the model's parameter 'context_tokens'"
+            )
+        return tuple(tokens)
+
+
+class SourceReader(Protocol):
+    """An encoder. Used on the thread of the engine's steps."""
+
+    def read(self, sources: Seq[Source]) -> Seq[Memory | TriuneError]:
+        """What the decoder reads of each text, or why the encoder could not read it."""
+        ...

@@ -1,0 +1,58 @@
+"""The encoder of a model that reads a text and writes another one, as a compiled graph."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import InternalError, TriuneError, defect_of
+from triune.core.runtime import Executable
+from triune.engine.encoder import pack, steps_of
+from triune.engine.memory import Memory
+from triune.engine.source import Source
+
+
+class SourceEncoder:
+    """A `SourceReader` over the graph of `write_encoder` in the packed form, with `gives_memory`."""
+
+    def __init__(self, executable: Executable) -> None:
+        """`executable` is closed by `close`."""
+        self._executable = executable
+        self._inputs = {spec.name for spec in executable.signature.inputs}
+        self._outputs = [spec.name for spec in executable.signature.outputs]
+
+    def read(self, sources: Seq[Source]) -> Seq[Memory | TriuneError]:
+        """See `SourceReader`. Texts of like length are read together, packed."""
+        found: dict[int, Memory | TriuneError] = {}
+        for step in steps_of([len(each) for each in sources]):
+            texts = [np.array(sources[at], np.int64) for at in step]
+            try:
+                given = {name: array for name, array in pack(texts).items() if name in self._inputs}
+                memories = _parted(self._executable.run(given, self._outputs), [len(each) for each in texts])
+            except BaseException as error:  # noqa: BLE001 - it fails those texts, and no other answer
+                failure = error if isinstance(error, TriuneError) else defect_of("the encoder failed", error)
+                found |= dict.fromkeys(step, failure)
+            else:
+                found |= dict(zip(step, memories, strict=True))
+        return [found[at] for at in range(len(sources))]
+
+    def close(self) -> None:
+        """Free the executable."""
+        self._executable.close()
+
+
+def _parted(rows: Mapping[str, Array], counts: Seq[int]) -> list[Memory | TriuneError]:
+    """What each of the packed texts gave. It is copied: a view would hold the memory of all."""
+    found: list[Memory | TriuneError] = []
+    begin = 0
+    for count in counts:
+        memory = {name: each[np.newaxis, begin : begin + count].copy() for name, each in rows.items()}
+        begin += count
+        if all(np.isfinite(each).all() for each in memory.values()):
+            found.append(memory | {"cross_mask": np.ones((1, count, 1), np.float32)})
+        else:
+            found.append(
+                InternalError("the encoder gave numbers that are not finite; its weights or precision do not suit")
+            )
+    return found
