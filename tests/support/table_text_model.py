@@ -57,6 +57,9 @@ class TableTextModel:
         self.all_closed = asyncio.Event()
         self._size = tokens_per_delta
 
+    def room_behind(self, num_prompt_tokens: int) -> int:
+        return self.context_tokens - num_prompt_tokens
+
     async def render(
         self,
         messages: Sequence[Mapping[str, Any]],

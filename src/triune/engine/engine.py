@@ -94,6 +94,14 @@ class Engine:
         """See `TextModel`. As many as fit the cache of each unit."""
         return min(each.core.context_tokens for each in self.replicas.all)
 
+    def room_behind(self, num_prompt_tokens: int) -> int:
+        """See `TextModel`."""
+        rules, context_tokens = self._text.rules, self.context_tokens
+        if rules is None:
+            return context_tokens - num_prompt_tokens
+        # The answer begins behind a token of its own.
+        return context_tokens - 1 if num_prompt_tokens <= rules.max_tokens else 0
+
     @property
     def can_chat(self) -> bool:
         """See `TextModel`."""

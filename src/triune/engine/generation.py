@@ -146,7 +146,11 @@ class TextModel(Protocol):
 
     @property
     def context_tokens(self) -> int:
-        """The most tokens of prompt and answer together."""
+        """The most tokens of prompt and answer together; of each, if an encoder reads the prompt."""
+        ...
+
+    def room_behind(self, num_prompt_tokens: int) -> int:
+        """The most tokens of an answer to a prompt of so many tokens; less than 1 if it is too long."""
         ...
 
     @property

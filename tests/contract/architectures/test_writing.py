@@ -117,7 +117,10 @@ def test_answers_of_one_batch_are_those_of_each_text_by_itself(case: str, runtim
 
 
 def test_preemption_and_guesses_change_no_answer(runtime: str, tmp_path: Path) -> None:
-    """A cache of three blocks of 16 holds one answer and a half: one gives up its blocks, and its source is read again."""
+    """A cache of three blocks of 16 holds one answer and a half: one gives up its blocks, and its source is read again.
+
+    The engine has an n-gram proposer, whose guesses are seldom right with random weights.
+    """
     bench = Bench("t5 1.1", runtime, tmp_path)
     engine = bench.engine(3, NgramProposer())
     sequences = [bench.add(engine, which) for which in (0, 1)]

