@@ -5,6 +5,6 @@ of such a node in a program is open: an answer that is made up, or a crash. `fin
 has the rules of one family of operators.
 """
 
-from triune.graph.contradictions.find import contradictions
+from triune.graph.contradictions.find import contradictions, found_at
 
-__all__ = ["contradictions"]
+__all__ = ["contradictions", "found_at"]

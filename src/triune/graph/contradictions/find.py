@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from onnx import GraphProto, NodeProto
 from onnx.shape_inference import InferenceError
 
-from triune.graph.contradictions import indices, norms, sequences, shapes, windows
+from triune.graph.contradictions import indices, microsoft, norms, sequences, shapes, windows
 from triune.graph.contradictions.facts import Facts, Rule
 from triune.graph.inference import infer_node, plain_words
 from triune.graph.values import Values, names_read_by, subgraphs_of
@@ -35,14 +35,17 @@ def contradictions(
     """
     values = Values(graph, outer)
     for node in _needed(graph):
-        found = next(_found(node, values), None)
+        found = next(found_at(node, values), None)
         if found is not None:
             yield node, found
         for inner in subgraphs_of(node) if in_bodies else ():
             yield from contradictions(inner, values, in_bodies=True)
 
 
-def _found(node: NodeProto, values: Values) -> Iterator[str]:
+def found_at(node: NodeProto, values: Values) -> Iterator[str]:
+    """Yield a message for each contradiction at one node."""
+    if node.domain == microsoft.DOMAIN:
+        yield from microsoft.wrong_at(Facts.of(node, values))
     if node.domain not in ("", "ai.onnx"):
         return
     rule = RULES.get(node.op_type)

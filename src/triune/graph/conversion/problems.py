@@ -1,6 +1,6 @@
 """Report in one run all nodes that cannot be converted, not only the first."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from onnx import NodeProto
@@ -18,6 +18,9 @@ class MissingError(UnsupportedError):
     """
 
 
+_ORIGIN = "triune.origin"
+"""The key in a node's metadata under which `note_origin` records what the node replaces."""
+
 _WHY = "triune.why"
 """The key in a node's metadata under which `note_why` records a reason."""
 
@@ -31,6 +34,18 @@ def note_why(node: NodeProto, reason: str) -> None:
 def noted_why(node: NodeProto) -> str | None:
     """The reason that `note_why` recorded in a node; None if there is none."""
     return next((each.value for each in node.metadata_props if each.key == _WHY), None)
+
+
+def note_origin(nodes: Iterable[NodeProto], origin: NodeProto) -> None:
+    """Record in nodes which node of the model they replace, so that errors name that one."""
+    name = f"{origin.op_type} '{origin.name or next(filter(None, origin.output), '')}'"
+    for node in nodes:
+        node.metadata_props.add(key=_ORIGIN, value=name)
+
+
+def noted_origin(node: NodeProto) -> str | None:
+    """The operator and name that `note_origin` recorded in a node; None if there is none."""
+    return next((each.value for each in node.metadata_props if each.key == _ORIGIN), None)
 
 
 @dataclass(frozen=True, slots=True)

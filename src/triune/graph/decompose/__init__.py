@@ -4,12 +4,14 @@ Each file has one family of operators: a function for each operator builds the n
 the functions.
 """
 
+import itertools
 from collections.abc import Collection
 
 from onnx import GraphProto, ModelProto, NodeProto
 
 from triune.graph.builder import Builder
-from triune.graph.conversion.problems import Refusal, note_why
+from triune.graph.contradictions import found_at
+from triune.graph.conversion.problems import Refusal, note_origin, note_why
 from triune.graph.decompose import (
     classical,
     counting,
@@ -28,6 +30,7 @@ from triune.graph.decompose import (
 from triune.graph.decompose.classical.tables import DOMAIN as TREES
 from triune.graph.decompose.context import Context, Decomposition
 from triune.graph.names import Names
+from triune.graph.passes.consistent import require_none
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
@@ -110,6 +113,9 @@ class Decompose(GraphPass):
         if table is self._table and any(name and values.type(name) is None for name in node.input):
             # An operator before this one is unknown to ONNX. Decompositions of other domains check types themselves.
             return None
+        if node.domain not in ("", "ai.onnx") and any(name in read for name in node.output):
+            # Only now are the types of its operands known, which other domains' operators before it may compute.
+            require_none((node, why) for why in itertools.islice(found_at(node, values), 1))
         self._count += 1
         name = next((each for each in node.output if each), node.op_type)
         build = Builder(names.prefix(f"{name}/{node.op_type}{self._count}"))
@@ -118,4 +124,6 @@ class Decompose(GraphPass):
         except Refusal as refusal:
             note_why(node, str(refusal))
             return []
+        if node.domain not in ("", "ai.onnx"):
+            note_origin(build.nodes, node)
         return build.nodes if is_done else None

@@ -1,11 +1,13 @@
 """Refuse models that contradict themselves."""
 
 import itertools
+from collections.abc import Iterable
 
 from onnx import ModelProto, NodeProto
 
 from triune.core.errors import InvalidArgumentError
 from triune.graph.contradictions import contradictions
+from triune.graph.conversion.problems import noted_origin
 from triune.graph.passes.run import GraphPass
 
 _MOST_NAMED = 8
@@ -30,16 +32,20 @@ class Consistent(GraphPass):
         Raises:
             InvalidArgumentError: no runtime can compute some nodes; the message names each and says why.
         """
-        found = itertools.islice(contradictions(model.graph, in_bodies=self._in_bodies), _MOST_NAMED)
-        told = [f"{_called(node)}: {why}" for node, why in found]
-        if told:
-            text = told[0] if len(told) == 1 else "".join(f"\n  {each}" for each in told) + "\n"
-            raise InvalidArgumentError(
-                f"the model is not valid ONNX, and no runtime can compute it: {text}; correct it, or the shapes and "
-                "constants that are given for its inputs"
-            )
+        require_none(itertools.islice(contradictions(model.graph, in_bodies=self._in_bodies), _MOST_NAMED))
         return model
 
 
+def require_none(found: Iterable[tuple[NodeProto, str]]) -> None:
+    """Raise an InvalidArgumentError that names these nodes, each with what contradicts it, if there are any."""
+    told = [f"{_called(node)}: {why}" for node, why in found]
+    if told:
+        text = told[0] if len(told) == 1 else "".join(f"\n  {each}" for each in told) + "\n"
+        raise InvalidArgumentError(
+            f"the model is not valid ONNX, and no runtime can compute it: {text}; correct it, or the shapes and "
+            "constants that are given for its inputs"
+        )
+
+
 def _called(node: NodeProto) -> str:
-    return f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
+    return noted_origin(node) or f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+from triune.graph.conversion.problems import note_origin
 from triune.graph.names import Names
 from triune.graph.packed import Packed, as_dequantize, dequantized, packed_of
 from triune.graph.passes import n_bits
@@ -44,6 +45,8 @@ class Pack(GraphPass):
             for subgraph in subgraphs_of(node):
                 self._pack(subgraph, view.values, names)
             found = _packed(view, node, names.prefix(f"{node.output[0]}/packed")) if node.output else None
+            if found and node.domain == n_bits.DOMAIN:
+                note_origin(found, node)
             nodes += [node] if found is None else found
         if len(nodes) != len(graph.node) or any(a is not b for a, b in zip(nodes, graph.node, strict=True)):
             copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
