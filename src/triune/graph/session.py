@@ -43,6 +43,11 @@ _INEXACT = "ConvMulFusion"
 any more, and what overflows between the two does not. Where neither matters, `ConvAffine` has done so before.
 """
 
+_INEXACT_IN_LEVELS = "MatMulScaleFusion"
+"""An optimizer that multiplies a factor after a matrix product into it. Sums of whole numbers are then rounded before
+they are quantized, and a tie of two levels goes to the other one.
+"""
+
 
 @functools.cache
 def onnxruntime_library() -> Any:
@@ -97,8 +102,10 @@ class GraphSession:
         self.crash_risk = guard(model).crash_risk
         for key, value in _EXACT.items():
             options.add_session_config_entry(key, value)
+        without = [*fatal_fusions(model), _INEXACT]
         if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
             options.add_session_config_entry(*_IN_FP32)
+            without.append(_INEXACT_IN_LEVELS)
         self._name = name
         self._states = list(states)
         nexts = {new_state(each) for each in states}
@@ -111,9 +118,7 @@ class GraphSession:
             options.add_external_initializers(list(self._weights.names), list(self._weights.values))
         self._failures: tuple[type[Exception], ...] = _failures(library)
         try:
-            self._session: Any = open_session(
-                model.SerializeToString(), options, optimizes=optimizes, without=[*fatal_fusions(model), _INEXACT]
-            )
+            self._session: Any = open_session(model.SerializeToString(), options, optimizes=optimizes, without=without)
         except self._failures as error:
             raise UnsupportedError(f"{name}: ONNX Runtime does not load it: {error}") from error
 

@@ -5,17 +5,16 @@ products of the digits are exact in fp32, and are added in int32.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto
 
 from triune.graph.builder import Builder
 from triune.graph.decompose.context import Context, Decomposition
-from triune.graph.decompose.whole_sums import digits_of, largest_sum, num_bits, of_digits
+from triune.graph.decompose.whole_sums import become_floats, digits_of, largest_sum, num_bits, of_digits
 
-_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+"""The attributes of a convolution."""
 
 
 def minus_zero_point(c: Context, x: str, zero: str, axis: int | None = None) -> str:
@@ -91,7 +90,7 @@ def mat_mul_integer(c: Context) -> bool:
 
 def conv_integer(c: Context) -> bool:
     """ConvInteger: the convolution of (x - x_zero) with (w - w_zero)."""
-    rest = {name: c.attributes[name] for name in _CONV if name in c.attributes}
+    rest = {name: c.attributes[name] for name in CONV if name in c.attributes}
     kernel = weight_minus_zero_point(c, c.input(1), c.input(3), 0)
     rank = c.values.rank(c.input(1)) or 0
     image = minus_zero_point(c, c.input(0), c.input(2))
@@ -109,106 +108,19 @@ def _give_whole(c: Context, x: str, axes: tuple[int, ...], multiply: Callable[[s
         multiply: builds the product of its argument, which is linear in it.
     """
     b = c.build
-    bits = num_bits(c, largest_sum(c, axes))
+    largest = largest_sum(c, axes, 1, 3)
+    c.give(whole_sum(b, x, None if become_floats(c, c.output(0)) else num_bits(largest), multiply))
+
+
+def whole_sum(b: Builder, x: str, bits: int | None, multiply: Callable[[str], str]) -> str:
+    """Build `multiply(x)` in int32, by digits of so many bits of x where `bits` are given."""
     parts = [x] if bits is None else digits_of(b, x, bits)
     sums = [b.cast(b.op("Round", multiply(part)), TensorProto.INT32) for part in parts]
-    c.give(sums[0] if bits is None else of_digits(b, sums, bits))
-
-
-def _scale(c: Context, index: int) -> str:
-    """Build a scale as fp32: in fp16 the sums of products would be too inexact to be rounded to integers."""
-    name = c.input(index)
-    is_half = c.values.elem_type(name) == TensorProto.FLOAT16
-    return c.build.cast(name, TensorProto.FLOAT) if is_half else name
-
-
-def _dequantized(c: Context, first: int, axis: int | None = None) -> str:
-    names = [c.input(first), _scale(c, first + 1), c.input(first + 2)]
-    if axis is None:
-        return c.build.op("DequantizeLinear", *names)
-    return c.build.op("DequantizeLinear", *names, axis=axis)
-
-
-def q_linear_mat_mul(c: Context) -> bool:
-    """QLinearMatMul: round((A - a) @ (B - b) * (a_scale * b_scale / y_scale)) + y_zero, in fp32."""
-    b, split = c.build, _split_scales(c)
-    if split is None:
-        product = b.op("MatMul", _dequantized(c, 0), _dequantized(c, 3))
-        c.give(b.op("QuantizeLinear", product, _scale(c, 6), c.input(7)))
-        return True
-    left = b.op("DequantizeLinear", c.input(0), b.constant(split.left, np.float32), c.input(2))
-    right = b.op("DequantizeLinear", c.input(3), b.constant(split.right, np.float32), c.input(5))
-    c.give(_levels(c, b.op("MatMul", left, right), split.rest))
-    return True
-
-
-def q_linear_conv(c: Context) -> bool:
-    """QLinearConv: round((conv(x - x_zero, w - w_zero) + bias) * (x_scale * w_scale / y_scale)) + y_zero, in fp32."""
-    b, split = c.build, _split_scales(c)
-    rest = {name: c.attributes[name] for name in _CONV if name in c.attributes}
-    rank = c.values.rank(c.input(0))
-    if split is None or rank is None:
-        inputs = [_dequantized(c, 0), _dequantized(c, 3, 0)]
-        if c.input(8):
-            inputs.append(b.op("Mul", b.cast(c.input(8), TensorProto.FLOAT), b.op("Mul", c.input(1), c.input(4))))
-        c.give(b.op("QuantizeLinear", b.op("Conv", *inputs, **rest), c.input(6), c.input(7)))
-        return True
-    inputs = [
-        b.op("DequantizeLinear", c.input(0), b.constant(split.left, np.float32), c.input(2)),
-        b.op("DequantizeLinear", c.input(3), b.constant(split.right, np.float32), c.input(5), axis=0),
-    ]
-    if c.input(8):
-        unit = b.constant(split.left * split.right, np.float32)
-        inputs.append(b.op("Mul", b.cast(c.input(8), TensorProto.FLOAT), unit))
-    by_channel = split.rest.reshape(-1, *[1] * (rank - 2)) if split.rest.ndim else split.rest
-    c.give(_levels(c, b.op("Conv", *inputs, **rest), by_channel))
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class _SplitScales:
-    """The scales of a product of quantized tensors, so that the product is exact in fp32, and of ordinary size.
-
-    Attributes:
-        left: the power of two that is next to the scale of the first operand.
-        right: the same for the second operand, one number or one for each of its channels.
-        rest: left_scale * right_scale / result_scale, as ONNX Runtime rounds it, divided by `left` and `right`.
-    """
-
-    left: NDArray[np.float32]
-    right: NDArray[np.float32]
-    rest: NDArray[np.float32]
-
-
-def _split_scales(c: Context) -> _SplitScales | None:
-    """The scales of a QLinearMatMul or QLinearConv; None if they are not constant or of another form.
-
-    A product of dequantized numbers is rounded, so that sums in the middle of two levels may fall to either. Powers of
-    two round nothing: the result is that of whole numbers.
-    """
-    arrays = [c.values.constant(c.input(index)) for index in (1, 4, 6)]
-    if any(each is None or not np.all((each > 0) & np.isfinite(each)) for each in arrays):
-        return None
-    left, right, result = (np.asarray(each, np.float32) for each in arrays)
-    if left.size != 1 or result.size != 1 or right.ndim > 1:
-        return None
-    left, right, result = left.reshape(()), right if right.size > 1 else right.reshape(()), result.reshape(())
-    nearest = [np.exp2(np.round(np.log2(each.astype(np.float64)))).astype(np.float32) for each in (left, right)]
-    rest = left * right / result / nearest[0] / nearest[1]
-    return _SplitScales(nearest[0], nearest[1], np.asarray(rest, np.float32)) if np.isfinite(rest).all() else None
-
-
-def _levels(c: Context, product: str, factor: NDArray[np.float32]) -> str:
-    """Build a product times a constant factor, quantized with the node's zero point."""
-    b = c.build
-    steps = b.op("Mul", product, b.constant(factor, np.float32))
-    return b.op("QuantizeLinear", steps, b.constant(1, np.float32), c.input(7))
+    return sums[0] if bits is None else of_digits(b, sums, bits)
 
 
 TABLE: dict[str, Decomposition] = {
     "DynamicQuantizeLinear": dynamic_quantize_linear,
     "MatMulInteger": mat_mul_integer,
     "ConvInteger": conv_integer,
-    "QLinearMatMul": q_linear_mat_mul,
-    "QLinearConv": q_linear_conv,
 }

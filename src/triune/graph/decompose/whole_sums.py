@@ -25,12 +25,10 @@ _DEEPEST = 4
 """The number of such operators after another that are looked through."""
 
 
-def largest_sum(c: Context, axes: Sequence[int]) -> int:
-    """The largest sum of |w - zero point| over the axes of w, input 1 of a MatMulInteger or ConvInteger (zero point:
-    input 3).
-    """
-    weights = c.values.constant(c.input(1))
-    points = c.values.constant(c.input(3)) if c.input(3) else np.zeros((), np.int16)
+def largest_sum(c: Context, axes: Sequence[int], weight: int, point: int) -> int:
+    """The largest sum of |w - zero point| over the axes of w, input `weight`; the zero point is input `point`."""
+    weights = c.values.constant(c.input(weight))
+    points = c.values.constant(c.input(point)) if c.input(point) else np.zeros((), np.int16)
     if weights is not None and points is not None and weights.ndim >= len(axes):
         points = points.astype(np.int16)
         if points.ndim == 1 and points.size > 1:
@@ -38,25 +36,25 @@ def largest_sum(c: Context, axes: Sequence[int]) -> int:
             points = points if axes == (-2,) else points.reshape(-1, *[1] * (weights.ndim - 1))
         used = tuple(axes) if weights.ndim > 1 else None
         return int(np.abs(weights.astype(np.int16) - points).sum(axis=used, dtype=np.int64).max(initial=0))
-    shape = c.values.shape(c.input(1)) or ()
+    shape = c.values.shape(c.input(weight)) or ()
     sizes = [shape[axis] if -len(shape) <= axis < len(shape) else None for axis in axes]
     known = [size for size in sizes if size is not None]
     return _LARGEST * (math.prod(known) if len(known) == len(sizes) else max(_UNKNOWN, math.prod(known)))
 
 
-def num_bits(c: Context, largest: int) -> int | None:
-    """The number of bits of a digit with which sums are exact; None if whole numbers in fp32 are exact enough.
+def num_bits(largest: int, added: int = 0) -> int | None:
+    """The number of bits of a digit with which sums are exact; None if whole numbers in fp32 are exact.
 
     Args:
-        c: the node.
         largest: the largest sum of the other operand (`largest_sum`).
+        added: the largest number that is added to a sum.
     """
-    if _LARGEST * largest <= MOST_EXACT or _become_floats(c, c.output(0)):
+    if _LARGEST * largest + added <= MOST_EXACT:
         return None
     return next((bits for bits in (4, 2) if (1 << bits) * largest <= MOST_EXACT), 1)
 
 
-def _become_floats(c: Context, name: str, depth: int = _DEEPEST) -> bool:
+def become_floats(c: Context, name: str, depth: int = _DEEPEST) -> bool:
     """Whether all that is computed of a value is computed of it as floats, which have no more than 24 bits."""
     if not depth or any(value.name == name for value in c.graph.output):
         return False
@@ -66,7 +64,7 @@ def _become_floats(c: Context, name: str, depth: int = _DEEPEST) -> bool:
         kinds = [each.i for each in node.attribute if each.name == "to"]
         is_float = node.op_type == "Cast" and kinds[0] in _FLOATS
         is_handed_on = node.op_type in _HAND_ON or _adds_little(c, node, name)
-        if not is_float and not (is_handed_on and _become_floats(c, node.output[0], depth - 1)):
+        if not is_float and not (is_handed_on and become_floats(c, node.output[0], depth - 1)):
             return False
     return True
 

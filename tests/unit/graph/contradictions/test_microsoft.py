@@ -10,7 +10,7 @@ from support.contrib import CASES
 from support.graphs import model_of
 from support.mutated import mutated
 from triune.core.errors import InvalidArgumentError, TriuneError
-from triune.graph.contradictions.microsoft import KINDS, REQUIRED, SIGNATURES
+from triune.graph.contradictions.microsoft.signatures import KINDS, REQUIRED, SIGNATURES
 from triune.graph.conversion.options import ConversionOptions
 from triune.graph.conversion.prepare import prepare, silent
 from triune.graph.normalize import normalize
@@ -59,7 +59,8 @@ def test_operands_and_attributes_are_those_of_onnx_runtime() -> None:
             taken = types.get(operand.typeStr, {operand.typeStr})
             assert token[0] == "A" or taken <= {f"tensor({_words(each)})" for each in KINDS[token[0]][1]}, name
         required = {each for each, attribute in schema.attributes.items() if attribute.required}
-        assert required <= set(REQUIRED.get(name, ())), name
+        # The kernel of DynamicQuantizeLSTM asks for its hidden_size, its schema does not.
+        assert set(REQUIRED.get(name, ())) - {"hidden_size"} <= required, name
 
 
 def _words(elem_type: int) -> str:
