@@ -117,7 +117,7 @@ def serve(
         typer.Option(help="Exit if a model or the repository fails at the start [default: only the repository]."),
     ] = None,
     exit_timeout_secs: Annotated[
-        float, typer.Option(min=0, help="Seconds for requests under way to finish after a stop signal.")
+        float, typer.Option(min=0, max=1e9, help="Seconds for requests under way to finish after a stop signal.")
     ] = 30.0,
     max_request_bytes: Annotated[
         int, typer.Option("--max-request-bytes", "--http-max-input-size", min=1, help="The largest request.")

@@ -146,7 +146,7 @@ def without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Make an object of JSON, as an `object_pairs_hook` of `json.loads`. Raises ValueError if a name is there twice."""
     result = dict(pairs)
     if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
+        seen = set[str]()
+        repeated = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise ValueError(f'the field "{repeated}" is given twice')
     return result

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.printable import cut
 from triune.core.units import Unit
 from triune.planning.plan import Goal
 from triune.runtimes.machine import Machine
@@ -18,6 +19,7 @@ CHIP_PARAMETER: Final = "plan_chip"
 """The config parameter for the chip that the plan is made for; without it, this machine."""
 
 _TO: Final = " to "
+_SHOWN_CHARACTERS: Final = 200
 _FORM: Final = (
     "write latency, throughput or energy; or the unit of each stretch of operations with the name of its last one, "
     "such as 'cpu to clip_40, amx', after 'throughput:' if segments are to run at the same time"
@@ -55,25 +57,30 @@ def parse_plan(text: str, *, chip: str | None = None, units: tuple[Unit, ...] = 
     Raises:
         InvalidArgumentError: it is no plan; the message shows how to write one.
     """
+    shown = cut(text, _SHOWN_CHARACTERS)
     goals = {goal.value: goal for goal in Goal}
     head, _, rest = text.partition(":")
     goal = goals.get(text.strip()) or goals.get(head.strip())
     if goal is not None and not (rest if ":" in text else "").strip():
         return PlanRequest(text, goal, chip=chip, units=units)
     listed = rest if goal is not None else text
-    stretches = tuple(_stretch(each, text) for each in listed.split(","))
+    stretches = tuple(_stretch(each, shown) for each in listed.split(","))
     if any(last is None for _, last in stretches[:-1]) or stretches[-1][1] is not None:
         raise InvalidArgumentError(
-            f"the plan {text!r} must name the last operation of each stretch but the last, which has the rest; {_FORM}"
+            f"the plan {shown!r} must name the last operation of each stretch but the last, which has the rest; {_FORM}"
         )
     if goal is Goal.ENERGY:
         raise InvalidArgumentError(
-            f"the plan {text!r} names its stretches, so that nothing is left to choose for least energy; {_FORM}"
+            f"the plan {shown!r} names its stretches, so that nothing is left to choose for least energy; {_FORM}"
         )
     if chip is not None or units:
-        what = f"the chip '{chip}'" if chip is not None else f"the units {', '.join(each.value for each in units)}"
+        what = (
+            f"the chip '{cut(chip, _SHOWN_CHARACTERS)}'"
+            if chip is not None
+            else f"the units {', '.join(each.value for each in units)}"
+        )
         raise InvalidArgumentError(
-            f"the plan {text!r} names the unit of each stretch, and {what} beside it: leave one of them out"
+            f"the plan {shown!r} names the unit of each stretch, and {what} beside it: leave one of them out"
         )
     return PlanRequest(text, goal or Goal.LATENCY, stretches)
 
@@ -103,7 +110,9 @@ def read_plan(
     text, chip = parameters.get(PLAN_PARAMETER), parameters.get(CHIP_PARAMETER)
     if text is None:
         if chip is not None:
-            raise InvalidArgumentError(f"parameter '{CHIP_PARAMETER}' is {chip!r}, and there is no '{PLAN_PARAMETER}'")
+            raise InvalidArgumentError(
+                f"parameter '{CHIP_PARAMETER}' is {cut(chip, _SHOWN_CHARACTERS)!r}, and there is no '{PLAN_PARAMETER}'"
+            )
         return None
     request = parse_plan(text, chip=chip, units=units)
     if suffix != ".onnx":
@@ -120,15 +129,14 @@ def read_plan(
     return request
 
 
-def _stretch(text: str, whole: str) -> tuple[Unit, str | None]:
+def _stretch(text: str, shown: str) -> tuple[Unit, str | None]:
     word, to, last = text.strip().partition(_TO)
     try:
         unit = Unit(word.strip())
     except ValueError:
         known = ", ".join(each.value for each in Unit)
-        raise InvalidArgumentError(
-            f"the plan {whole!r}: {word.strip()!r} is not a unit ({known}) or goal; {_FORM}"
-        ) from None
+        word = cut(word.strip(), _SHOWN_CHARACTERS)
+        raise InvalidArgumentError(f"the plan {shown!r}: {word!r} is not a unit ({known}) or goal; {_FORM}") from None
     if to and not last.strip():
-        raise InvalidArgumentError(f"the plan {whole!r}: an operation is missing after 'to'; {_FORM}")
+        raise InvalidArgumentError(f"the plan {shown!r}: an operation is missing after 'to'; {_FORM}")
     return unit, last.strip() if to else None

@@ -152,6 +152,8 @@ def _compare(tensor: TensorConfig, spec: TensorSpec, model: str, max_batch_size:
 
 
 def _refuse_repeats(names: Sequence[str], what: str) -> None:
+    seen = set[str]()
     for name in names:
-        if names.count(name) > 1:
+        if name in seen:
             raise InvalidArgumentError(f"{what} '{name}' is given twice; name each tensor once")
+        seen.add(name)

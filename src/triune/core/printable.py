@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     return text if text.isascii() and text.isprintable() else UNPRINTABLE.sub(_escape, text)
 
 
+def cut(text: str, most: int) -> str:
+    """Return the first `most` characters of a longer text, and how many it has: `xxx... (100000 characters)`."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+
+
 def encodable(text: str) -> str:
     r"""Return the text with surrogates escaped, so that UTF-8 can encode it: byte 0xff of a file name becomes
     `\xff`.

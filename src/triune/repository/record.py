@@ -10,7 +10,7 @@ from triune.backends.backend import Build
 from triune.config.configure import Source
 from triune.config.stamps import Stamp
 from triune.core.errors import NotFoundError, TriuneError, UnavailableError
-from triune.core.printable import encodable
+from triune.core.printable import cut, encodable
 from triune.repository.memory.ledger import Charge
 from triune.repository.memory.parked import ParkedServable
 from triune.repository.memory.usage import Usage
@@ -27,6 +27,9 @@ UNLOADED = "unloaded"
 
 UNLOADED_FOR_ROOM = f"{UNLOADED} for room"
 """The beginning of the reason of a version that is not loaded for want of room. A request has it loaded."""
+
+_MOST_CHARACTERS = 4096
+"""The longest reason that is kept, logged and shown in the index: some errors repeat what a config or file has."""
 
 
 @dataclass(slots=True)
@@ -164,11 +167,9 @@ class ModelRecord:
             problem: the reason of the failure.
             reasons: the reasons by version, where known.
         """
-        # A reason may contain a file name that is not UTF-8. JSON and protobuf must be able to encode it.
-        problem = encodable(problem)
+        problem = _kept(problem)
         failed = {
-            version: VersionRecord(ModelState.UNAVAILABLE, encodable(reason))
-            for version, reason in (reasons or {}).items()
+            version: VersionRecord(ModelState.UNAVAILABLE, _kept(reason)) for version, reason in (reasons or {}).items()
         }
         self._keep_serving(failed)
         self.problem = problem
@@ -260,6 +261,11 @@ class ModelRecord:
     def _keep_serving(self, others: Mapping[int, VersionRecord]) -> None:
         serving = {version: self.versions[version] for version in self.serving()}
         self.versions = {**others, **serving}
+
+
+def _kept(reason: str) -> str:
+    """The reason as it is kept. It may contain a file name that is not UTF-8, and JSON and protobuf must encode it."""
+    return cut(encodable(reason), _MOST_CHARACTERS)
 
 
 def _describe(version: int, record: VersionRecord) -> str:

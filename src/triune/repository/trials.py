@@ -31,6 +31,7 @@ from triune.config.stamps import Stamp
 from triune.config.transformer import TRANSFORMER
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InternalError, TriuneError
+from triune.core.oldest import forget_oldest
 from triune.core.runtime import Executable
 from triune.hosting import Limits, WorkerEndedError, WorkerProcess, restrict_memory
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
@@ -186,7 +187,7 @@ class Trials:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             path.touch()
-            self._forget_oldest()
+            forget_oldest(self._folder, _MAX_REMEMBERED)
         except OSError as error:
             _log.warning(
                 "cannot write to %s: %s; each start loads every model twice: set TRIUNE_CACHE to a folder that can be "
@@ -194,13 +195,6 @@ class Trials:
                 self._folder,
                 error.strerror or error,
             )
-
-    def _forget_oldest(self) -> None:
-        with os.scandir(self._folder) as entries:
-            found = sorted((entry.stat().st_mtime_ns, entry.path) for entry in entries)
-        for _, path in found[: max(0, len(found) - _MAX_REMEMBERED)]:
-            # Another server may remove the file at the same time.
-            Path(path).unlink(missing_ok=True)
 
 
 def _load(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+from triune.config.parse import without_duplicates
 from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.core.files import open_file
 from triune.core.units import Unit
@@ -120,9 +121,11 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _arrival(where: str, line: bytes) -> Arrival:
     try:
-        value: object = json.loads(line)
+        value: object = json.loads(line, object_pairs_hook=without_duplicates)
     except (ValueError, RecursionError) as error:
-        raise InvalidArgumentError(f"{where}: it is no JSON ({error}); was the file cut off?") from None
+        raise InvalidArgumentError(
+            f"{where}: it is no JSON ({error}); if the file was cut off there, remove the line"
+        ) from None
     if not isinstance(value, dict):
         raise InvalidArgumentError(f"{where}: it is no JSON object; a line has {', '.join(_FIELDS)}")
     fields = cast("Mapping[str, object]", value)

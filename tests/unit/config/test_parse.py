@@ -1,6 +1,6 @@
 import pytest
 
-from triune.config.parse import parse_json, parse_text
+from triune.config.parse import parse_json, parse_text, without_duplicates
 from triune.core.errors import InvalidArgumentError
 from triune.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
@@ -143,3 +143,23 @@ def test_wrong_json_is_named(json: str, words: list[str]) -> None:
     for word in words:
         assert word in str(caught.value)
     assert "Available Fields" not in str(caught.value)
+
+
+class Counted(str):
+    """A text that counts how often it is compared."""
+
+    __slots__ = ()
+    num_compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.num_compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_a_field_that_is_there_twice_is_found_without_comparing_all_with_all() -> None:
+    names = [f"name{number}" for number in range(1000)]
+    with pytest.raises(ValueError, match='the field "name999" is given twice'):
+        without_duplicates([(Counted(name), None) for name in [*names, "name999"]])
+    assert Counted.num_compared < 10 * len(names)

@@ -37,6 +37,8 @@ def test_plans(text: str, goal: Goal, stretches: tuple[tuple[Unit, str | None], 
         ("cpu, amx", "must name the last operation of each stretch but the last"),
         ("cpu to a", "must name the last operation of each stretch but the last"),
         ("cpu to , amx", "an operation is missing after 'to'|is not a unit"),
+        ("cpu to " + "x" * 5000, "cpu to x{193}... .5007 characters.' must name"),
+        ("x" * 5000, "'x{200}... .5000 characters.' is not a unit"),
         ("energy: cpu to a, amx", "nothing is left to choose for least energy"),
     ],
 )

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from triune.core.printable import encodable, printable
+from triune.core.printable import cut, encodable, printable
 
 
 @pytest.mark.parametrize("text", ["", "model", "Küken 鳥 🐣", "a\\n", 'it\'s "here"', "e\u0301"])
@@ -36,3 +36,8 @@ def test_what_commands_or_hides_is_written_out(text: str, shown: str) -> None:
 
 def test_what_utf8_cannot_hold_is_written_out() -> None:
     assert encodable(os.fsdecode(b"a\n\xc3\xbc\xff")) == "a\nü\\xff"
+
+
+def test_long_texts_are_cut() -> None:
+    assert cut("a" * 5, 5) == "a" * 5
+    assert cut("a" * 6, 5) == "aaaaa... (6 characters)"

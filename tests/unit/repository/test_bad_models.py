@@ -240,3 +240,14 @@ async def test_a_model_whose_folder_is_still_looked_at_is_loading(
     (entry,) = repository.index()
     assert (entry.state, entry.version) == (READY, 1)
     await repository.close()
+
+
+async def test_a_long_reason_is_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_model(tmp_path, "bad", f"backend: '{'x' * 50_000}'", v1=affine())
+    repository = Bench().repository(tmp_path)
+    await repository.open()
+    (entry,) = repository.index()
+    assert "x" * 1000 in entry.reason
+    assert len(entry.reason) < 4200
+    assert max(map(len, caplog.messages)) < 5000
+    await repository.close()

@@ -30,8 +30,9 @@ def test_what_a_line_leaves_out_is_one_row_for_any_unit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (GOOD[:-6], "no JSON .* was the file cut off"),
+        (GOOD[:-6], "no JSON .* if the file was cut off there, remove the line"),
         ("[" * 3000, "no JSON"),
+        ('{"at": 1, "at": 2, "model": "m"}', 'the field "at" is given twice'),
         (b"\xff\xfe", "no JSON"),
         ("\n", "no JSON"),
         ("3", "no JSON object; a line has at, model, rows, unit, priority"),

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from triune.config.load_key import digest_of
 from triune.config.placement import Recipe
 from triune.core.files import read_file
+from triune.core.oldest import forget_oldest
 from triune.core.printable import encodable
 from triune.core.verdict import Verdict
 
@@ -55,7 +56,7 @@ class KeptVerdicts:
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
-            self._forget_oldest()
+            forget_oldest(self._folder, _MOST)
         except OSError as error:
             _log.warning(
                 "cannot write to %s: %s; each start compares the units of every model: set TRIUNE_CACHE to a folder "
@@ -66,13 +67,6 @@ class KeptVerdicts:
 
     def _path(self, load_key: str, recipe: Recipe) -> Path:
         return self._folder / f"{digest_of([load_key, repr(recipe)])}.json"
-
-    def _forget_oldest(self) -> None:
-        with os.scandir(self._folder) as entries:
-            found = sorted((entry.stat().st_mtime_ns, entry.path) for entry in entries)
-        for _, path in found[: max(0, len(found) - _MOST)]:
-            # Another server may remove the file at the same time.
-            Path(path).unlink(missing_ok=True)
 
 
 def _verdict(content: Any) -> Verdict:

@@ -1,0 +1,21 @@
+"""Folders of small files in which only the newest are kept."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def forget_oldest(folder: Path, most: int) -> None:
+    """Remove the oldest files of a folder, so that at most `most` are left. Other processes may do so at the same time.
+
+    Raises:
+        OSError: the folder cannot be read, or a file cannot be removed.
+    """
+    found: list[tuple[int, str]] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # Another process may have removed it.
+            with contextlib.suppress(FileNotFoundError):
+                found.append((entry.stat().st_mtime_ns, entry.path))
+    for _, path in sorted(found)[: max(0, len(found) - most)]:
+        Path(path).unlink(missing_ok=True)
