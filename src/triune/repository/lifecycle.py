@@ -4,7 +4,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -15,22 +15,19 @@ from triune.config.honour import log_hints
 from triune.config.limits import LoadLimit, limits_of
 from triune.config.stamps import Stamp
 from triune.core.clock import Clock
-from triune.core.errors import NoRoomError, TriuneError, UnavailableError, reworded
+from triune.core.errors import TriuneError, reworded
 from triune.core.threads import NoThreadError, in_thread
 from triune.repository.builder import Priced, VersionBuilder, free
 from triune.repository.dependencies import Dependencies, Needs
 from triune.repository.failure import LoadFailedError, failure_of, give_up_late, stopping_error, unloaded_error
 from triune.repository.folder_stamps import FolderStamps
 from triune.repository.load_slots import LoadSlots
-from triune.repository.memory.keeper import MemoryKeeper
-from triune.repository.memory.ledger import MemoryLedger
 from triune.repository.memory.meter import LoadMeter
-from triune.repository.memory.parked import ParkedServable
-from triune.repository.memory.parking import Parking
 from triune.repository.override import Override
 from triune.repository.record import UNLOADED, ModelRecord, Remembered, Serving
+from triune.repository.residency import Residency
 from triune.repository.retiring import Retiring, remove
-from triune.repository.settings import ControlMode, RepositorySettings
+from triune.repository.settings import RepositorySettings
 from triune.repository.tasks import Tasks
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import LoadedVersion, Models
@@ -56,6 +53,7 @@ class Lifecycle:
         dependencies: the dependencies between them.
         ready: the versions that take requests, by name and version; the key None is the newest version. Their state is
             READY, or they are unloaded for room.
+        residency: unloads models for room, and has them loaded again.
         memory: keeps them within the memory budget.
         tasks: the operations on models, for which `close` waits.
     """
@@ -89,18 +87,12 @@ class Lifecycle:
         self._settings = settings.models
         self.tasks = Tasks()
         self._clock = clock
-        self.memory = MemoryKeeper(
-            MemoryLedger(settings.memory_budget_bytes(), settings.fixed_bytes()),
-            self,
-            clock,
-            self.tasks,
-            is_pinned_by_default=settings.control_mode is ControlMode.EXPLICIT,
-            meter=meter,
-        )
-        self._parking = Parking(self.memory, backends, clock, settings.models.limits.queue.max_requests)
-        self._builder = VersionBuilder(backends, settings.num_load_retries, self.tasks.begin, self.memory, clock)
-        self._slots = LoadSlots(settings.num_load_threads, _PATIENCE_NS, clock)
         self._retiring = Retiring()
+        self.residency = Residency(self, models, backends, settings, clock, self._retiring, meter)
+        self.memory = self.residency.memory
+        begin, num_retries = self.tasks.begin, settings.num_load_retries
+        self._builder = VersionBuilder(backends, num_retries, begin, self.memory, clock)
+        self._slots = LoadSlots(settings.num_load_threads, _PATIENCE_NS, clock)
         self._is_closing = False
 
     def record(self, name: str) -> ModelRecord:
@@ -143,34 +135,6 @@ class Lifecycle:
         finally:
             record.num_loads -= 1
 
-    def get(self, name: str, version: int | None = None) -> LoadedVersion:
-        """A version that takes requests: see `Models.get`."""
-        return self._served.get(name, version)
-
-    def is_in_ensemble(self, name: str) -> bool:
-        """Whether a model is made of others, or others are made of it."""
-        return bool(self.dependencies.needs_of(name) or self.dependencies.dependents(name))
-
-    async def load_again(self, record: ModelRecord) -> None:
-        """Load a model that was unloaded for room, with its files as they are now. Raises TriuneError."""
-        if record.serving() or record.source is None:
-            return
-        try:
-            await self.load(record.name, record.source.folder, makes_room=True)
-        finally:
-            self.tasks.begin(self.settle(record.name))
-
-    async def park(self, record: ModelRecord, why: str) -> None:
-        """Unload a model for room. From now on its requests wait until it is loaded again. Those under way finish."""
-        if record.lock.locked() or not record.serving():
-            return
-        async with record.lock:
-            servings = record.serving()
-            parked = self._parking.of_loaded(servings)
-            record.begin_park(self._take_requests(record.name, parked))
-            await self._retiring.retire(list(servings.values()), None)
-            record.end_park(why)
-
     async def unload(self, record: ModelRecord) -> None:
         """Refuse new requests, finish the pending ones, and free the model. A running load is cancelled."""
         record.num_unloads += 1
@@ -211,7 +175,7 @@ class Lifecycle:
     async def close(self) -> None:
         """Cancel loads, refuse queued requests, finish running ones, and free everything."""
         self._is_closing = True
-        self.memory.close()
+        self.residency.close()
         self.stamps.close()
         for record in self.models.values():
             record.give_up(stopping_error(record.name))
@@ -249,7 +213,7 @@ class Lifecycle:
             self._swap(record, built, override)
         except Exception as error:
             failure = failure_of(record, error)
-            if not await self._waits(record, failure, makes_room=makes_room) and (
+            if not await self.residency.waits(record, failure, makes_room=makes_room) and (
                 record.is_loading() or not self._is_closing
             ):
                 record.fail(failure.problem, failure.reasons)
@@ -260,37 +224,6 @@ class Lifecycle:
         except BaseException:
             await remove(override)
             raise
-
-    async def _waits(self, record: ModelRecord, failure: LoadFailedError, *, makes_room: bool) -> bool:
-        """Whether a model whose load failed waits for requests to have it loaded: for want of room, or since the load
-        failed for another reason that may be gone then.
-        """
-        source, error = record.source, failure.error
-        if record.parked and source is not None and isinstance(error, UnavailableError):
-            record.end_park(failure.problem)
-            return True
-        if record.parked:
-            # Those who wait get the error.
-            record.parked = {}
-            self.ready.pop(record.name, None)
-        is_waiting = isinstance(error, NoRoomError) and not makes_room and not record.serving() and not self._is_closing
-        if not is_waiting or source is None or self.memory.is_pinned(source):
-            return False
-        try:
-            versions = await self._parking.of_source(source)
-        except TriuneError:
-            # Its files are wrong, too, which a load would say once there is room.
-            return False
-        record.begin_park(self._take_requests(record.name, versions))
-        record.end_park(failure.problem)
-        return True
-
-    def _take_requests(self, name: str, versions: Mapping[int, LoadedVersion]) -> Mapping[int, ParkedServable]:
-        """Have requests for a model that is not in memory go to these versions, whose servables are returned."""
-        self.ready[name] = {**versions, None: versions[max(versions)]}
-        return {
-            version: each.servable for version, each in versions.items() if isinstance(each.servable, ParkedServable)
-        }
 
     async def _prepare(
         self, record: ModelRecord, folder: Path, config_json: str | None, *, has_override: bool, makes_room: bool

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from triune.backends.backend import Build
@@ -53,8 +53,8 @@ class Residents(Protocol):
         """Unload a model for room: it is loaded again when a request comes."""
         ...
 
-    async def load_again(self, record: ModelRecord) -> None:
-        """Load a model that was unloaded for room. Raises TriuneError."""
+    async def load_again(self, record: ModelRecord, *, makes_room: bool = True) -> None:
+        """Load a model that was unloaded for room, for which others may be unloaded. Raises TriuneError."""
         ...
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
@@ -79,7 +79,6 @@ class MemoryKeeper:
         *,
         is_pinned_by_default: bool,
         meter: LoadMeter | None = None,
-        on_parked: Callable[[], None] = lambda: None,
     ) -> None:
         """Args:
         ledger: the budget.
@@ -88,7 +87,6 @@ class MemoryKeeper:
         tasks: runs what must outlive its caller.
         is_pinned_by_default: whether models whose configs do not say so stay loaded.
         meter: measures loads; None measures this process.
-        on_parked: called when a model was unloaded for room.
         """
         self.ledger = ledger
         self.meter = meter or LoadMeter()
@@ -96,7 +94,6 @@ class MemoryKeeper:
         self._clock = clock
         self._tasks = tasks
         self._is_pinned_by_default = is_pinned_by_default
-        self._on_parked = on_parked
         self._making = asyncio.Lock()
         self._is_shrinking = self._is_closed = False
         self._waking: dict[str, tuple[asyncio.Task[None], int]] = {}
@@ -191,6 +188,16 @@ class MemoryKeeper:
         begun_ns = waking[1] if waking is not None else self._clock.now_ns()
         return max(0, record.usage.load_ns - (self._clock.now_ns() - begun_ns))
 
+    def expected_bytes(self, record: ModelRecord) -> int:
+        """What a model will take that is unloaded for room, all its versions together."""
+        source = record.source
+        if source is None:
+            return 0
+        files = source.stamp.versions
+        return sum(
+            record.usage.expected_bytes(source.message, version, files.get(version, {})) for version in source.versions
+        )
+
     def candidates(self, name: str) -> Sequence[Candidate]:
         """The models that may be unloaded for `name`."""
         now_ns = self._clock.now_ns()
@@ -201,12 +208,16 @@ class MemoryKeeper:
             if each.name != name and charged.get(each.name) and self._may_go(each)
         ]
 
-    async def park(self, name: str, why: str) -> None:
-        """Unload a model for room, after its requests have finished."""
+    async def park_all(self, names: Sequence[str], why: str) -> None:
+        """Unload models for room, after their requests have finished. It goes on if the caller is cancelled."""
+        parks = [self._tasks.begin(self._park(name, why)) for name in names]
+        if parks:
+            await asyncio.wait(parks)
+
+    async def _park(self, name: str, why: str) -> None:
         record = self._residents.models[name]
         record.usage.num_unloaded += 1
         await self._residents.park(record, why)
-        self._on_parked()
 
     def _may_go(self, record: ModelRecord) -> bool:
         """Whether a model may be unloaded now."""
@@ -252,15 +263,9 @@ class MemoryKeeper:
                 names = [first] if first is not None else ()
             if names:
                 why = f"model '{record.name}' needed {num_bytes} bytes"
-                await self._park_all(names, why)
+                await self.park_all(names, why)
             else:
                 await self._pause()
-
-    async def _park_all(self, names: Sequence[str], why: str) -> None:
-        """Unload models. It goes on if the caller is cancelled."""
-        parks = [self._tasks.begin(self.park(name, why)) for name in names]
-        if parks:
-            await asyncio.wait(parks)
 
     async def _pause(self) -> None:
         over = asyncio.get_running_loop().create_future()
@@ -278,7 +283,7 @@ class MemoryKeeper:
                 async with self._making:
                     lacking = -self.ledger.free_bytes - self.ledger.leaving_bytes
                     names = choose(self.candidates(record.name), lacking)
-                    await self._park_all(names, f"model '{record.name}' took more than was expected")
+                    await self.park_all(names, f"model '{record.name}' took more than was expected")
             await self._pause()
         self._is_shrinking = False
         if self.ledger.free_bytes < 0:

@@ -1,9 +1,12 @@
 """What is known of a model that was loaded once: what it takes in memory, and how long its load takes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from triune.config.stamps import FileStamps
+from triune.core.statistics import ModelStatistics
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.memory.arrivals import ArrivalPattern
 from triune.repository.memory.estimate import estimate
 
 
@@ -34,6 +37,7 @@ class Usage:
         num_loaded_ahead: how often it was loaded before it was asked for.
         num_refused: how often there was no room for it.
         measured: what its versions took.
+        pattern: when it was used; kept once a model was unloaded for room.
     """
 
     load_ns: int = 0
@@ -44,6 +48,21 @@ class Usage:
     num_loaded_ahead: int = 0
     num_refused: int = 0
     measured: dict[int, Measured] = field(default_factory=dict[int, Measured])
+    pattern: ArrivalPattern = field(default_factory=ArrivalPattern)
+    _seen: dict[int, int] = field(default_factory=dict[int, int])
+
+    def was_used(self, counted: Sequence[ModelStatistics]) -> bool:
+        """Whether requests have come or ended since this was last asked, or are pending.
+
+        Args:
+            counted: the statistics of the versions. A version that is loaded again has new ones, which begin at 0.
+        """
+        now = {id(each): each.success.count + each.fail.count for each in counted}
+        is_used = any(each.num_pending for each in counted) or any(
+            count > self._seen.get(key, 0) for key, count in now.items()
+        )
+        self._seen = now
+        return is_used
 
     def expected_bytes(self, message: ModelConfigMessage, version: int, files: FileStamps) -> int:
         """What a version will take: what it took before, or else an estimate."""

@@ -1,0 +1,144 @@
+"""Loads models that were unloaded for room before they are asked for, as their arrival patterns tell."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, Protocol
+
+from triune.core.clock import Clock, Timer
+from triune.core.statistics import ModelStatistics
+from triune.core.threads import NoThreadError, in_thread
+from triune.repository.memory.choice import Candidate, choose
+from triune.repository.memory.keeper import MemoryKeeper
+from triune.repository.memory.prefetch import read_ahead
+from triune.repository.record import ModelRecord
+from triune.repository.tasks import Tasks
+
+_log = logging.getLogger(__name__)
+
+_NS: Final = 1_000_000_000
+_PERIOD_NS: Final = 1 * _NS
+"""How often it is looked which models are in use, and which will be."""
+
+_AHEAD_NS: Final = 2 * _PERIOD_NS
+"""How long before its likely use a model is to be loaded."""
+
+_AT_ONCE: Final = 50
+"""The models that are looked at in one turn of the event loop."""
+
+
+class LoadsAhead(Protocol):
+    """Loads a model that was unloaded for room, if there is room."""
+
+    async def load_again(self, record: ModelRecord, *, makes_room: bool = True) -> None:
+        """Load it. Raises TriuneError."""
+        ...
+
+
+class Ahead:
+    """Looks again and again which models are in use, once one was unloaded for room.
+
+    A model is loaded `_AHEAD_NS` and the time of its load before the earliest time at which it is likely to be needed,
+    if there is room, or if there is when idle models go that are not likely to be needed before the latest such time.
+    Where there is none, its files are read into the system's cache.
+    """
+
+    def __init__(self, keeper: MemoryKeeper, loads: LoadsAhead, clock: Clock, tasks: Tasks) -> None:
+        """Args:
+        keeper: the budget, and who may go.
+        loads: loads models.
+        clock: the clock.
+        tasks: runs what outlives a look.
+        """
+        self._keeper = keeper
+        self._loads = loads
+        self._clock = clock
+        self._tasks = tasks
+        self._timer: Timer | None = None
+        self._is_closed = False
+        self._read_for: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Look from now on, if that has not begun."""
+        if self._timer is None and not self._is_closed:
+            self._schedule()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def look(self) -> None:
+        """Look once: note which models are in use, and load one that will be."""
+        now_ns = self._clock.now_ns()
+        due: list[tuple[int, ModelRecord]] = []
+        for number, record in enumerate(self._keeper.records(), 1):
+            usage = record.usage
+            if usage.was_used(_statistics_of(record)) or any(each.num_waiting for each in record.parked.values()):
+                usage.pattern.see(now_ns)
+            needed_ns = usage.pattern.needed_ns(now_ns) if record.parked else None
+            if needed_ns is not None and needed_ns - now_ns <= usage.load_ns + _AHEAD_NS:
+                due.append((needed_ns, record))
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        for _, record in sorted(due, key=lambda each: each[0]):
+            if record.parked and not record.num_loads and not self._is_closed:
+                await self._prepare(record)
+
+    def _schedule(self) -> None:
+        self._timer = self._clock.call_at(self._clock.now_ns() + _PERIOD_NS, self._begin)
+
+    def _begin(self) -> None:
+        self._tasks.begin(self._look_and_go_on())
+
+    async def _look_and_go_on(self) -> None:
+        try:
+            await self.look()
+        finally:
+            if not self._is_closed:
+                self._schedule()
+
+    async def _prepare(self, record: ModelRecord) -> None:
+        """Load a model ahead, or read its files."""
+        lacking = self._keeper.expected_bytes(record) - self._keeper.ledger.free_bytes
+        names = choose(self._less_needed(record), lacking) if lacking > 0 else ()
+        if lacking > 0 and not names:
+            await self._read(record)
+            return
+        await self._keeper.park_all(names, f"model '{record.name}' is likely to be needed sooner")
+        if self._keeper.expected_bytes(record) > self._keeper.ledger.free_bytes:
+            return
+        _log.info("model '%s' is loaded ahead: it is likely to be needed soon", record.name)
+        record.usage.num_loaded_ahead += 1
+        self._tasks.begin(self._loads.load_again(record, makes_room=False))
+
+    def _less_needed(self, record: ModelRecord) -> Sequence[Candidate]:
+        """The models that may go, of which those that are needed before the model's use is over count as busy."""
+        now_ns = self._clock.now_ns()
+        latest_ns = record.usage.pattern.latest_ns()
+        patterns = {each.name: each.usage.pattern for each in self._keeper.records()}
+        return [
+            replace(each, is_idle=each.is_idle and patterns[each.name].likely_ns(now_ns) > latest_ns)
+            for each in self._keeper.candidates(record.name)
+        ]
+
+    async def _read(self, record: ModelRecord) -> None:
+        """Have the files of a model read into the system's cache, once before each use."""
+        source, last_ns = record.source, record.usage.pattern.last_ns
+        if source is None or last_ns is None or self._read_for.get(record.name) == last_ns:
+            return
+        self._read_for[record.name] = last_ns
+        try:
+            for version in source.versions:
+                await in_thread(read_ahead, source, version)
+        except NoThreadError as error:
+            _log.info("the files of model '%s' are not read ahead: %s", record.name, error)
+
+
+def _statistics_of(record: ModelRecord) -> Sequence[ModelStatistics]:
+    serving = record.serving()
+    if serving:
+        return [each.loaded.statistics for each in serving.values()]
+    return [each.statistics for each in record.parked.values()]

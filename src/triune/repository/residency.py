@@ -1,0 +1,158 @@
+"""Which loaded models are in memory: unloads them for room, and has those wait for requests that there is none for."""
+
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from triune.backends.registry import Backends
+from triune.core.clock import Clock
+from triune.core.errors import NoRoomError, TriuneError, UnavailableError
+from triune.repository.dependencies import Dependencies
+from triune.repository.failure import LoadFailedError
+from triune.repository.memory.ahead import Ahead
+from triune.repository.memory.keeper import MemoryKeeper
+from triune.repository.memory.ledger import MemoryLedger
+from triune.repository.memory.meter import LoadMeter
+from triune.repository.memory.parked import ParkedServable
+from triune.repository.memory.parking import Parking
+from triune.repository.record import ModelRecord
+from triune.repository.retiring import Retiring
+from triune.repository.settings import ControlMode, RepositorySettings
+from triune.repository.tasks import Tasks
+from triune.scheduling.models import LoadedVersion, Models
+
+
+class Loading(Protocol):
+    """What loads models: see `Lifecycle`."""
+
+    models: dict[str, ModelRecord]
+    ready: dict[str, dict[int | None, LoadedVersion]]
+    dependencies: Dependencies
+    tasks: Tasks
+
+    def load(self, name: str, folder: Path, *, makes_room: bool = False) -> Coroutine[Any, Any, None]:
+        """Load a model."""
+        ...
+
+    def settle(self, name: str) -> Coroutine[Any, Any, None]:
+        """Rebuild the models that need this one."""
+        ...
+
+
+class Residency:
+    """See the module. Its state belongs to the event loop's thread.
+
+    Attributes:
+        memory: keeps the models within the memory budget.
+        ahead: loads models before they are asked for.
+    """
+
+    def __init__(
+        self,
+        loading: Loading,
+        served: Models,
+        backends: Backends,
+        settings: RepositorySettings,
+        clock: Clock,
+        retiring: Retiring,
+        meter: LoadMeter | None,
+    ) -> None:
+        """Args:
+        loading: loads models.
+        served: all models that are served.
+        backends: complete configs.
+        settings: the memory budget, and who decides what is loaded.
+        clock: the clock.
+        retiring: lets versions finish their requests, and frees them.
+        meter: measures what loads take; None measures this process.
+        """
+        self._loading = loading
+        self._served = served
+        self._retiring = retiring
+        self._is_closed = False
+        self.memory = MemoryKeeper(
+            MemoryLedger(settings.memory_budget_bytes(), settings.fixed_bytes()),
+            self,
+            clock,
+            loading.tasks,
+            is_pinned_by_default=settings.control_mode is ControlMode.EXPLICIT,
+            meter=meter,
+        )
+        self.ahead = Ahead(self.memory, self, clock, loading.tasks)
+        self._parking = Parking(self.memory, backends, clock, settings.models.limits.queue.max_requests)
+
+    @property
+    def models(self) -> Mapping[str, ModelRecord]:
+        """The records of all models."""
+        return self._loading.models
+
+    def get(self, name: str, version: int | None = None) -> LoadedVersion:
+        """A version that takes requests: see `Models.get`."""
+        return self._served.get(name, version)
+
+    def is_in_ensemble(self, name: str) -> bool:
+        """Whether a model is made of others, or others are made of it."""
+        dependencies = self._loading.dependencies
+        return bool(dependencies.needs_of(name) or dependencies.dependents(name))
+
+    async def load_again(self, record: ModelRecord, *, makes_room: bool = True) -> None:
+        """Load a model that was unloaded for room, with its files as they are now. Raises TriuneError."""
+        if record.serving() or record.source is None:
+            return
+        try:
+            await self._loading.load(record.name, record.source.folder, makes_room=makes_room)
+        finally:
+            self._loading.tasks.begin(self._loading.settle(record.name))
+
+    async def park(self, record: ModelRecord, why: str) -> None:
+        """Unload a model for room. From now on its requests wait until it is loaded again. Those under way finish."""
+        if record.lock.locked() or not record.serving():
+            return
+        async with record.lock:
+            servings = record.serving()
+            record.begin_park(self._take_requests(record.name, self._parking.of_loaded(servings)))
+            await self._retiring.retire(list(servings.values()), None)
+            record.end_park(why)
+
+    async def waits(self, record: ModelRecord, failure: LoadFailedError, *, makes_room: bool) -> bool:
+        """Whether a model whose load failed waits for requests to have it loaded: for want of room, or since the load
+        failed for another reason that may be gone then.
+
+        Args:
+            record: the model.
+            failure: why its load failed.
+            makes_room: whether others could have been unloaded for it.
+        """
+        source, error = record.source, failure.error
+        if record.parked and source is not None and isinstance(error, UnavailableError):
+            record.end_park(failure.problem)
+            return True
+        if record.parked:
+            # Those who wait get the error.
+            record.parked = {}
+            self._loading.ready.pop(record.name, None)
+        is_waiting = isinstance(error, NoRoomError) and not makes_room and not record.serving() and not self._is_closed
+        if not is_waiting or source is None or self.memory.is_pinned(source):
+            return False
+        try:
+            versions = await self._parking.of_source(source)
+        except TriuneError:
+            # Its files are wrong, too, which a load would say once there is room.
+            return False
+        record.begin_park(self._take_requests(record.name, versions))
+        record.end_park(failure.problem)
+        return True
+
+    def close(self) -> None:
+        """Make no more room, and load nothing ahead."""
+        self._is_closed = True
+        self.memory.close()
+        self.ahead.close()
+
+    def _take_requests(self, name: str, versions: Mapping[int, LoadedVersion]) -> Mapping[int, ParkedServable]:
+        """Have requests for a model that is not in memory go to these versions, whose servables are returned."""
+        self._loading.ready[name] = {**versions, None: versions[max(versions)]}
+        self.ahead.start()
+        return {
+            version: each.servable for version, each in versions.items() if isinstance(each.servable, ParkedServable)
+        }
