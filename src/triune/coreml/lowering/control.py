@@ -15,6 +15,7 @@ from triune.coreml.lowering.context import (
 )
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.precision import in_fp32
+from triune.coreml.lowering.shapes import to_scalar
 from triune.graph.identities import behind_identities
 
 _DTYPES: Mapping[int, Any] = {
@@ -29,7 +30,7 @@ MOST_UNROLLED_STEPS = 16
 
 
 def _if(c: Context) -> None:
-    condition = _scalar(c.input(0))
+    condition = to_scalar(c.input(0))
     graphs = [c.attributes[name] for name in ("then_branch", "else_branch")]
     if condition.val is not None:
         for index, value in enumerate(c.lower_graph(graphs[not condition.val], c.scope, {})):
@@ -94,10 +95,6 @@ def _shown(value: Var) -> str:
     return f"[{', '.join(str(size) if is_fixed(size) else '?' for size in sizes)}]"
 
 
-def _scalar(value: Var) -> Var:
-    return mb.squeeze(x=value, axes=list(range(value.rank))) if value.rank else value
-
-
 def _loop(c: Context) -> None:
     limit = c.constant(0)
     if limit is not None and int(limit.reshape(-1)[0]) <= MOST_UNROLLED_STEPS and _unroll(c, int(limit.max())):
@@ -151,8 +148,8 @@ def _while(c: Context, limit: int | None) -> None:
     num_carried = len(c.node.input) - 2
     carried = [c.input(2 + index) for index in range(num_carried)]
     names = [value.name for value in body.input]
-    last = _scalar(c.input(0)) if c.has(0) else None
-    going = _scalar(c.input(1)) if c.has(1) else mb.const(val=True)
+    last = to_scalar(c.input(0)) if c.has(0) else None
+    going = to_scalar(c.input(1)) if c.has(1) else mb.const(val=True)
     most: Any = limit
     if limit is None and last is not None:
         most = mb.maximum(x=last, y=np.int32(1))
@@ -184,7 +181,7 @@ def _while(c: Context, limit: int | None) -> None:
             for buffer, value in zip(rest[num_carried:], results[1 + num_carried :], strict=True)
         ]
         own = [mb.identity(x=value) for value in results[1 : 1 + num_carried]]
-        return [mb.add(x=step, y=np.int32(1)), mb.identity(x=_scalar(results[0])), *own, *kept]
+        return [mb.add(x=step, y=np.int32(1)), mb.identity(x=to_scalar(results[0])), *own, *kept]
 
     start = mb.const(val=np.int32(0))
     starts = [

@@ -34,17 +34,20 @@ def _reshape(c: Context) -> None:
         c.give(mb.reshape(x=x, shape=_with_zeros(x, shape, keeps_zero=keeps_zero)))
         return
     if not sizes:
-        c.give(_to_scalar(x))
+        c.give(to_scalar(x))
         return
     if min(sizes) < -1:
         raise Refusal(f"its shape is {sizes}; give sizes of 0 or more, and at most one -1, which means the rest")
     c.give(mb.reshape(x=x, shape=_target(x, sizes)))
 
 
-def _to_scalar(x: Var) -> Var:
+def to_scalar(x: Var) -> Var:
     """Reshape a value of one element to a scalar."""
     if x.rank == 0:
         return x
+    if not all(is_fixed(size) for size in x.shape):
+        # A squeeze would leave dimensions of free sizes in the type of its result.
+        x = mb.reshape(x=x, shape=[1])
     return mb.squeeze(x=x, axes=list(range(x.rank)))
 
 

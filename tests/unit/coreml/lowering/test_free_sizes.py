@@ -56,6 +56,12 @@ def test_a_dimension_of_any_size_is_squeezed_where_it_is_one(tmp_path: Path) -> 
     check(model, {"x": noise(3, 1, 5, 1)}, tmp_path, options(x=(ANY, ANY, ANY, 1)))
 
 
+def test_a_vector_of_any_size_is_reshaped_to_a_scalar_where_it_has_one_element(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Reshape", ["r", "none"], ["y"])]
+    model = model_of(nodes, [("x", FLOAT, ["n"])], [("y", FLOAT, [])], none=np.zeros(0, np.int64))
+    check(model, {"x": np.array([2.5], np.float32)}, tmp_path, options(x=(ANY,)))
+
+
 def _resize(kinds: Mapping[str, Any], sizes: str) -> Any:
     """`x` resized to the size of `y`; by `sizes`, or by the `scales` that the sizes make."""
     nodes = [
