@@ -352,3 +352,10 @@ def test_a_norm_of_numbers_far_from_zero_has_their_variance(opset: int, spread: 
     right = centred / (np.sqrt((centred**2).mean((0, 2, 3), keepdims=True)) + 1e-9)
     (y,) = evaluate(normalize(model_of(text, opset=opset)), {"x": x})
     np.testing.assert_allclose(y, right, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "uint16"])
+@pytest.mark.parametrize(("equation", "shape"), [("ij,jk->ik", "[3,3]"), ("ij,ij->j", "[3]"), ("ii,ik->ik", "[3,3]")])
+def test_einsum_of_small_integers_wraps_around(equation: str, shape: str, kind: str) -> None:
+    x = RNG.integers(-200, 200, (3, 3)).astype(kind)
+    same(f'agraph ({kind}[3,3] x) => ({kind}{shape} y) {{ y = Einsum <equation = "{equation}"> (x, x) }}', {"x": x})

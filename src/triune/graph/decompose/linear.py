@@ -13,6 +13,9 @@ from triune.graph.decompose.context import Context, Decomposition
 MAX_DETERMINANT = 4
 """The largest size of a matrix for Det: Leibniz's formula has n! terms."""
 
+_SMALL_INTEGERS = (TensorProto.INT8, TensorProto.INT16, TensorProto.UINT8, TensorProto.UINT16)
+"""Einsum takes these, MatMul and ReduceSum do not: they are summed in INT32, and wrap around in the end."""
+
 
 def einsum(c: Context) -> bool:
     """Einsum, two operands at a time: a MatMul sums over shared labels that are no longer needed, batched over other
@@ -23,16 +26,20 @@ def einsum(c: Context) -> bool:
         return False
     terms, result = _labels(c.attributes["equation"], [rank for rank in ranks if rank is not None])
     operands: list[tuple[str, str]] = []
+    elem_type = c.values.elem_type(c.input(0))
+    is_small = elem_type in _SMALL_INTEGERS
     for name, labels in zip(c.node.input, terms, strict=True):
         diagonal = _diagonals(c, name, labels)
         if diagonal is None:
             return False
-        operands.append(diagonal)
+        name, labels = diagonal
+        operands.append((c.build.cast(name, TensorProto.INT32) if is_small else name, labels))
     while len(operands) > 1:
         (left, left_labels), (right, right_labels), *rest = operands
         needed = {label for _, labels in rest for label in labels} | set(result)
         operands = [_product(c, left, left_labels, right, right_labels, needed), *rest]
     name, labels = _sum_out(c, *operands[0], set(result))
+    name = c.build.cast(name, elem_type) if is_small else name
     order = [labels.index(label) for label in result]
     c.give(name if order == sorted(order) else c.build.op("Transpose", name, perm=order))
     return True
