@@ -1,19 +1,35 @@
 """Estimates of how long a unit takes for a batch, from the batches that it ran."""
 
+from dataclasses import dataclass
 from typing import Final
 
 _WEIGHT: Final = 0.2
 """How much the newest batch counts in a size's mean."""
 
 _NUM_FIRST: Final = 3
-"""Of so many batches of a size the shortest counts: the first ones allocate memory, and may be disturbed."""
+"""Of so many batches of a size the fastest counts: the first ones allocate memory, and may be disturbed."""
 
 _STALE: Final = 16
 """Sizes that have not occurred for this number of batches are estimated from others again."""
 
 
+@dataclass(slots=True)
+class _Mean:
+    """The batches of one class of sizes: their mean time and number of elements, how many, and the last one's index."""
+
+    ns: float
+    num_elements: float
+    count: int
+    last: int
+
+    @property
+    def element_ns(self) -> float:
+        """The time of an element."""
+        return self.ns / self.num_elements
+
+
 class CostEstimate:
-    """The run time of batches by size: a moving average for each power of two of the number of input elements.
+    """The run time of batches by size: moving averages for each power of two of the number of input elements.
 
     Attributes:
         num_batches: how many were recorded.
@@ -21,34 +37,33 @@ class CostEstimate:
 
     def __init__(self) -> None:
         self.num_batches = 0
-        self._means: dict[int, float] = {}
-        self._counts: dict[int, int] = {}
-        self._last: dict[int, int] = {}
-        """At which batch each size occurred last."""
+        self._means: dict[int, _Mean] = {}
 
     def record(self, num_elements: int, duration_ns: int) -> None:
         """Record that a batch of `num_elements` took `duration_ns`."""
-        size = num_elements.bit_length()
-        mean, count = self._means.get(size), self._counts.get(size, 0)
-        if mean is None:
-            mean = float(duration_ns)
-        elif count < _NUM_FIRST:
-            mean = min(mean, duration_ns)
-        else:
-            mean += _WEIGHT * (duration_ns - mean)
-        self._means[size], self._counts[size] = mean, count + 1
         self.num_batches += 1
-        self._last[size] = self.num_batches
+        size, num_elements = num_elements.bit_length(), max(1, num_elements)
+        mean = self._means.get(size)
+        if mean is None:
+            self._means[size] = _Mean(duration_ns, num_elements, 1, self.num_batches)
+            return
+        if mean.count >= _NUM_FIRST:
+            mean.ns += _WEIGHT * (duration_ns - mean.ns)
+            mean.num_elements += _WEIGHT * (num_elements - mean.num_elements)
+        elif duration_ns / num_elements < mean.element_ns:
+            mean.ns, mean.num_elements = duration_ns, num_elements
+        mean.count += 1
+        mean.last = self.num_batches
 
     def of(self, num_elements: int) -> float:
         """The estimated time of a batch of `num_elements`, in nanoseconds.
 
-        For an unknown size it is scaled from the nearest known size. If no size is known it is 0, so that the worker is
-        chosen and measured.
+        It is scaled from the nearest known size. If no size is known it is 0, so that the worker is chosen and
+        measured.
         """
         if not self._means:
             return 0.0
         size = num_elements.bit_length()
-        fresh = [each for each, last in self._last.items() if last > self.num_batches - _STALE]
+        fresh = [each for each, mean in self._means.items() if mean.last > self.num_batches - _STALE]
         known = min(fresh, key=lambda each: abs(each - size))
-        return self._means[known] * 2.0 ** (size - known)
+        return self._means[known].element_ns * max(1, num_elements)

@@ -41,11 +41,13 @@ class UnitPreference:
 
     def _most_frugal(self, units: Set[Unit]) -> Unit:
         """The unit with the fewest joules a row, where those of all are known; else the first of FRUGAL_ORDER."""
-        known = {unit: self._joules_per_row(unit) for unit in units}
+        known = {unit: joules_per_row(self._statistics, unit) for unit in units}
         if all(known.values()):
             return min(units, key=lambda unit: known[unit])
         return min(units, key=FRUGAL_ORDER.index)
 
-    def _joules_per_row(self, unit: Unit) -> float:
-        account, rows = self._statistics.accounts.get(unit), self._statistics.unit_inferences.get(unit, 0)
-        return sum(account.totals().values()) / rows if account is not None and rows else 0.0
+
+def joules_per_row(statistics: ModelStatistics, unit: Unit) -> float:
+    """The joules of a row of a model on a unit, as far as they were counted; 0 if they are not known."""
+    account, rows = statistics.accounts.get(unit), statistics.unit_inferences.get(unit, 0)
+    return sum(account.totals().values()) / rows if account is not None and rows else 0.0

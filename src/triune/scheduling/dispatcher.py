@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 from triune.arbiter.arbiter import Arbiter
 from triune.config.limits import RunLimit
@@ -17,7 +18,7 @@ from triune.core.clock import Clock, Timer
 from triune.core.energy import Account
 from triune.core.errors import UnavailableError, UnitLostError
 from triune.core.power import Power
-from triune.core.preference import UnitPreference
+from triune.core.preference import UnitPreference, joules_per_row
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call, only_answer
 from triune.core.statistics import FailureReason, ModelStatistics
@@ -25,10 +26,11 @@ from triune.core.threads import in_thread_or_here
 from triune.core.units import Unit
 from triune.scheduling.answers import Answers
 from triune.scheduling.batch import Answer, Batch
-from triune.scheduling.batcher import Batcher, WaitUntil
+from triune.scheduling.batcher import Batcher, FormedBatch, WaitUntil
 from triune.scheduling.direct import DirectRuns
 from triune.scheduling.health import UnitHealth
 from triune.scheduling.lane import EligibleLanes, Lane, choose_lane, request_ns
+from triune.scheduling.objective import Objective
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.trials import LaneTrials
 from triune.scheduling.turns import Turns
@@ -58,6 +60,7 @@ class Dispatcher:
         power: Power | None = None,
         arbiter: Arbiter | None = None,
         weight: float = 1.0,
+        objective_ns: int = 0,
     ) -> None:
         """Args:
         name: the model's name, for answers and messages.
@@ -74,6 +77,7 @@ class Dispatcher:
         arbiter: gives turns to models that compete for hardware; None if this is the only one. Then the dispatcher is
             made on the event loop's thread.
         weight: the model's part of the hardware, in relation to that of others.
+        objective_ns: how long requests should take at most, from arrival to answer; 0 for no objective.
         """
         self._name = name
         self._version = version
@@ -94,6 +98,7 @@ class Dispatcher:
         preference = UnitPreference(power, statistics) if power is not None else None
         self._eligible = EligibleLanes(self._lanes, emulated, preference)
         self._trials = LaneTrials(self._lanes)
+        self._objective = Objective(objective_ns, partial(joules_per_row, statistics)) if objective_ns else None
         self._health = UnitHealth(name, self._lanes, statistics)
         self.statistics = statistics
         statistics.accounts = accounts
@@ -225,12 +230,12 @@ class Dispatcher:
                 break
             lanes = self._eligible.lanes_of(decision.pendings[0])
             trial = self._trials.due(lanes)
-            lane = trial or choose_lane(lanes, decision.pendings, len(self._queue), now_ns)
+            lane = trial or self._choose(lanes, decision, now_ns)
             if lane is None:
                 break
             if self._batcher.may_split and not lane.worker.is_inline:
                 # A short trial costs little.
-                decision = decision.first(1 if trial else lane.sizer.choose(decision.num_rows))
+                decision = decision.first(1 if trial else self._rows(lane, decision))
             if not lane.take_turn(decision.pendings):
                 continue
             self._trials.started(lane, is_trial=trial is not None)
@@ -241,6 +246,20 @@ class Dispatcher:
         deadline_ns = self._queue.next_deadline_ns() if self._queue else 0
         self._set_timer(min(filter(None, (when_ns, deadline_ns, self._turns.patience_ends_ns)), default=0))
         self.statistics.num_waiting = len(self._queue)
+
+    def _choose(self, lanes: Sequence[Lane], batch: FormedBatch, now_ns: int) -> Lane | None:
+        """The free lane that runs a batch; None if it waits for one that is busy."""
+        if self._objective is not None:
+            lane = self._objective.choose(lanes, batch.pendings, now_ns)
+            if lane is not None:
+                return lane if lane.is_free else None
+        return choose_lane(lanes, batch.pendings, len(self._queue), now_ns)
+
+    def _rows(self, lane: Lane, batch: FormedBatch) -> int:
+        """The rows of a formed batch that run now."""
+        if self._objective is None:
+            return lane.sizer.choose(batch.num_rows)
+        return lane.sizer.choose(self._objective.rows(lane, batch.pendings, batch.num_rows))
 
     def _start(self, lane: Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
         batch = Batch(pendings, num_rows, self._outputs, self._policy)

@@ -12,12 +12,14 @@ from triune.backends.tensor.build import TensorBuild, placement_of
 from triune.backends.tensor.compile import WarmUp, compile_all
 from triune.backends.tensor.cut.cut import Cut
 from triune.backends.tensor.cut.make import Made, make_cut
+from triune.backends.tensor.objective import objective_shortfall
 from triune.backends.tensor.quick import is_quick
 from triune.backends.tensor.samples import samples_of, scores_of
 from triune.config.configure import Source, configure
 from triune.config.limits import limits_of
 from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
+from triune.config.objective import objective_of
 from triune.config.placement import place
 from triune.config.turns import weight_of
 from triune.core.placement import Placement
@@ -76,6 +78,7 @@ class TensorBackend(MachineBackend):
             units, kept = leave_out(verdicts, config, executables)
             config = replace(config, units=units) if units != config.units else config
             is_inline = is_quick(config, kept[0], self._clock)
+            shortfall = objective_shortfall(config, source.folder, kept, self._clock)
             attempt.check()
             undo.pop_all()
         # What was measured for the plan's sake is held by the executables where they share it.
@@ -91,7 +94,7 @@ class TensorBackend(MachineBackend):
             is_inline,
             self._clock.now_ns() - started_ns,
             emulated=emulated,
-            placement=placement_of(config, kept, verdicts, made.notes),
+            placement=placement_of(config, kept, verdicts, (*made.notes, *([shortfall] if shortfall else []))),
         )
 
     def _judged(
@@ -159,4 +162,5 @@ class TensorBackend(MachineBackend):
             power=self._power,
             arbiter=self._arbiter,
             weight=weight_of(config.message),
+            objective_ns=objective_of(config.parameters),
         )

@@ -402,3 +402,19 @@ def test_real_onnx_runtime_builds_runs_and_is_quick(tmp_path: Path, caplog: pyte
         build(bench, tmp_path, None, identity(FP32, ["b", 16])[:-30])
     with pytest.raises(UnsupportedError):
         build(bench, tmp_path, UNITS.format("gpu"), identity(FP32, ["b", 16]))
+
+
+def test_an_objective_that_cannot_be_met_is_told_at_the_load(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "parameters {{ key: 'latency_objective_ms' value {{ string_value: '{}' }} }}"
+    built = build(Bench(), tmp_path, text.format("0.000001"), affine())
+    (note,) = built.placement.notes if built.placement is not None else ()
+    assert "latency_objective_ms of 1e-06 cannot be met even alone: one sample takes" in note
+    assert "on 'cpu', the fastest of its units; allow 1" in note
+    assert note in caplog.text
+    built.close()
+    built = build(Bench(), tmp_path, text.format("60000"))
+    assert built.placement is not None
+    assert not built.placement.notes
+    built.close()
+    with pytest.raises(InvalidArgumentError, match="'latency_objective_ms' is 'soon'"):
+        build(Bench(), tmp_path, text.format("soon"))

@@ -1,0 +1,45 @@
+"""A latency objective: batches that are cut to it, and the cheapest unit within it."""
+
+from collections.abc import Callable, Sequence
+
+from triune.core.units import Unit
+from triune.scheduling.batch import num_elements
+from triune.scheduling.lane import Lane
+from triune.scheduling.queue import Pending
+
+
+class Objective:
+    """How long a model's requests should take at most, from arrival to answer.
+
+    A request waits for the batch that runs when it arrives, and computes in the next one. So batches take half of the
+    objective at most, as far as fewer requests in a batch make it shorter. Among the units that answer in time the
+    one with the fewest joules a row computes, if those of all units are known.
+    """
+
+    def __init__(self, objective_ns: int, joules_per_row: Callable[[Unit], float]) -> None:
+        """Args:
+        objective_ns: the objective.
+        joules_per_row: the joules of a row on a unit, as far as they were counted; 0 if they are not known.
+        """
+        self._objective_ns = objective_ns
+        self._joules_per_row = joules_per_row
+
+    def rows(self, lane: Lane, pendings: Sequence[Pending], num_rows: int) -> int:
+        """The most rows of a batch on a lane, of `num_rows` that wait in `pendings`; at least 1."""
+        per_row = num_elements(pendings) / num_rows
+        while num_rows > 1 and lane.cost.of(max(1, round(per_row * num_rows))) > self._objective_ns / 2:
+            num_rows = -(-num_rows // 2)
+        return num_rows
+
+    def choose(self, lanes: Sequence[Lane], pendings: Sequence[Pending], now_ns: int) -> Lane | None:
+        """The cheapest lane that answers a batch in time; None if none does, or if no joules are known.
+
+        It may be busy: then the batch waits for it.
+        """
+        joules = {lane: self._joules_per_row(lane.worker.runner.unit) for lane in lanes}
+        if len(lanes) < 2 or not all(joules.values()):
+            return None
+        size = num_elements(pendings)
+        left_ns = min(each.arrived_ns for each in pendings) + self._objective_ns - now_ns
+        in_time = [lane for lane in lanes if lane.remaining_ns(now_ns) + lane.cost.of(size) <= left_ns]
+        return min(in_time, key=lambda lane: joules[lane], default=None)

@@ -1,0 +1,106 @@
+"""A latency objective: batches are cut to it, and within it the cheapest unit computes."""
+
+import asyncio
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from support.energy_meters import rail
+from support.hand import Doubler, HandWorker
+from triune.config.policy import BatchingPolicy
+from triune.core.clock import VirtualClock
+from triune.core.energy import EnergyKind, Phase
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.servable import Call
+from triune.core.statistics import ModelStatistics
+from triune.core.units import Unit
+from triune.hardware.energy.hand import HandMeter
+from triune.hardware.energy.ledger import EnergyLedger
+from triune.scheduling.dispatcher import Dispatcher
+
+MS = 1_000_000
+
+
+class Bench:
+    """A model on units whose time and joules of a row are given, and known to the dispatcher."""
+
+    def __init__(self, objective_ms: float, **units: tuple[int, float]) -> None:
+        self.clock = VirtualClock()
+        self.row_ms = {Unit(name): each for name, (each, _) in units.items()}
+        self.workers = {unit: HandWorker(Doubler(unit), self.clock) for unit in self.row_ms}
+        self.statistics = ModelStatistics()
+        ledger = EnergyLedger(HandMeter([rail("cpu")], self.clock))
+        accounts = {unit: ledger.account("m", 1, unit) for unit in self.row_ms}
+        self.dispatcher = Dispatcher(
+            "m",
+            1,
+            BatchingPolicy(max_batch_size=16, is_dynamic=True),
+            ("y",),
+            list(self.workers.values()),
+            self.statistics,
+            self.clock,
+            accounts=accounts,
+            objective_ns=round(objective_ms * MS),
+        )
+        for _ in range(3 * len(units)):
+            self.send()
+            self.finish()
+        self.statistics.unit_inferences.update(dict.fromkeys(self.row_ms, 10))
+        for name, (_, joules) in units.items():
+            accounts[Unit(name)].joules[Phase.INFER, EnergyKind.MEASURED] = 10 * joules
+
+    def send(self) -> asyncio.Future[InferenceResponse]:
+        inputs = {"x": np.ones((1, 1), np.float32)}
+        return self.dispatcher.submit(Call(InferenceRequest("m", inputs), inputs, 1))
+
+    def finish(self) -> None:
+        for unit, worker in self.workers.items():
+            if worker.current is not None:
+                worker.finish(self.row_ms[unit] * len(worker.rows) * MS)
+
+    @property
+    def running(self) -> Mapping[Unit, int]:
+        return {unit: len(each.rows) for unit, each in self.workers.items() if each.current is not None}
+
+
+@pytest.mark.parametrize(("objective_ms", "expected"), [(400, 15), (170, 8), (50, 2), (20, 1), (3, 1)])
+async def test_batches_take_half_of_it_at_most(objective_ms: float, expected: int) -> None:
+    bench = Bench(objective_ms, cpu=(10, 0.0))
+    answers = [bench.send() for _ in range(16)]
+    assert bench.running == {Unit.CPU: 1}
+    bench.finish()
+    assert bench.running == {Unit.CPU: expected}
+    while bench.running:
+        bench.finish()
+    assert all(each.done() for each in answers)
+
+
+@pytest.mark.parametrize(("objective_ms", "expected"), [(50, Unit.CPU), (3, Unit.GPU), (0.5, Unit.GPU)])
+async def test_the_cheapest_unit_that_answers_in_time_computes(objective_ms: float, expected: Unit) -> None:
+    bench = Bench(objective_ms, gpu=(1, 5.0), cpu=(4, 1.0))
+    bench.send()
+    assert bench.running == {expected: 1}
+    bench.finish()
+
+
+async def test_a_request_waits_for_the_cheap_unit_while_there_is_time() -> None:
+    bench = Bench(50, gpu=(1, 5.0), cpu=(10, 1.0))
+    for _ in range(3):
+        bench.send()
+    assert bench.running == {Unit.CPU: 1}
+    bench.finish()
+    assert bench.running == {Unit.CPU: 2}
+    for _ in range(4):
+        bench.send()
+    # Two rows of 10 ms run, and four more would end in 60 ms.
+    assert bench.running[Unit.GPU] >= 1
+    while bench.running:
+        bench.finish()
+
+
+async def test_without_joules_the_soonest_unit_computes() -> None:
+    bench = Bench(50, gpu=(1, 0.0), cpu=(4, 1.0))
+    bench.send()
+    assert bench.running == {Unit.GPU: 1}
+    bench.finish()
