@@ -29,6 +29,7 @@ from triune.core.clock import MonotonicClock, VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.memory.ledger import MemoryLedger
 from triune.repository.model import ModelState
 from triune.repository.record import ModelRecord, Serving
 from triune.runtimes.onnxruntime import OnnxRuntime
@@ -164,7 +165,7 @@ def test_a_unit_that_answers_wrongly_is_left_out(
     assert "is not served on amx" in caplog.text
     record = ModelRecord("m")
     backends = Backends(TensorBackend(bench.machine, MonotonicClock()), MonotonicClock())
-    record.succeed({1: Serving(built, backends.assemble(built, NoModels()))})
+    record.succeed({1: Serving(built, backends.assemble(built, NoModels()), MemoryLedger(1 << 30, {}).charge("m", 1))})
     (entry,) = record.index()
     assert entry.state is ModelState.READY
     assert "not on amx: its answers" in entry.reason
