@@ -22,7 +22,7 @@ class TableBackend:
         on_build: called in each build; what it raises, the build raises.
     """
 
-    honours: frozenset[str] = frozenset({"sequence_batching"})
+    supports: frozenset[str] = frozenset({"sequence_batching"})
 
     def __init__(self, bench: Bench, answer: Callable[[Call], InferenceResponse] = nothing) -> None:
         self.previous: list[Build | None] = []

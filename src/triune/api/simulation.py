@@ -114,7 +114,7 @@ def _profiles(
         tell(f"planning {name}")
         if known[name].problem:
             raise InvalidArgumentError(f"model '{name}': {known[name].problem}")
-        source = read_source(name, known[name].folders[0], Stamp(), honours=lambda _: _OTHERS)
+        source = read_source(name, known[name].folders[0], Stamp(), supports=lambda _: _OTHERS)
         backend = source.message.backend
         kind = "ensemble" if is_ensemble(source.message) else backend
         if kind and kind not in machine.runtimes:

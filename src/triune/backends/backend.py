@@ -83,8 +83,8 @@ class Backend(Protocol[B]):
     """Makes servables of one kind, such as tensor models or ensembles."""
 
     @property
-    def honours(self) -> frozenset[str]:
-        """The fields of `config.honour.FIELDS` that this backend supports. A config with any other is refused."""
+    def supports(self) -> frozenset[str]:
+        """The fields of `config.unsupported.FIELDS` that this backend supports. A config with any other is refused."""
         ...
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:

@@ -52,7 +52,7 @@ class EnsembleBuild(Build):
 class EnsembleBackend:
     """The `Backend` of configs with `platform: "ensemble"`."""
 
-    honours: frozenset[str] = frozenset({"ensemble_scheduling"})
+    supports: frozenset[str] = frozenset({"ensemble_scheduling"})
 
     def __init__(self, clock: Clock, settings: ModelSettings = DEFAULT_SETTINGS) -> None:
         """Args:

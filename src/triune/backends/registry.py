@@ -50,9 +50,9 @@ class Backends:
         """The backend for a config, whether it is completed or not."""
         return self._others.get(ENSEMBLE if is_ensemble(message) else message.backend, self._tensor)
 
-    def honours(self, message: ModelConfigMessage) -> frozenset[str]:
-        """The fields that the config's backend supports: see `Backend.honours`."""
-        return self.of(message).honours
+    def supports(self, message: ModelConfigMessage) -> frozenset[str]:
+        """The fields that the config's backend supports: see `Backend.supports`."""
+        return self.of(message).supports
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
         """The models that must be ready before the build: see `Backend.needs`."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from triune.config.batching import translate_batching
 from triune.config.complete import complete_backend, complete_tensors, model_file, refuse_incomplete
 from triune.config.encoder import ENCODER, is_encoder
-from triune.config.honour import refuse_unsupported
 from triune.config.instances import read_instances
 from triune.config.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_versions, find_versions, inside
 from triune.config.links import require_data_near, require_near
@@ -26,6 +25,7 @@ from triune.config.speech import SPEECH, is_speech
 from triune.config.stamps import Stamp
 from triune.config.tensors import translate_tensors
 from triune.config.transformer import TRANSFORMER, is_transformer
+from triune.config.unsupported import refuse_unsupported
 from triune.core.errors import InvalidArgumentError
 from triune.core.files import read_file
 from triune.core.tensors import Signature
@@ -76,7 +76,7 @@ def read_source(
     before: Stamp,
     config_json: str | None = None,
     completion: Completion = DEFAULT_COMPLETION,
-    honours: Callable[[ModelConfigMessage], Collection[str]] = lambda _: (),
+    supports: Callable[[ModelConfigMessage], Collection[str]] = lambda _: (),
 ) -> Source:
     """Read a model's config and choose its versions.
 
@@ -86,7 +86,7 @@ def read_source(
         before: the folder's fingerprint from before reading, so that later writes count as a change.
         config_json: replaces config.pbtxt.
         completion: which config file to read, and whether it must be complete.
-        honours: the fields of `config.honour.FIELDS` that the config's backend supports.
+        supports: the fields of `config.unsupported.FIELDS` that the config's backend supports.
 
     Raises:
         InvalidArgumentError: the config cannot be read or parsed, or the version policy selects no version.
@@ -101,7 +101,7 @@ def read_source(
     named = ModelConfigMessage()
     named.CopyFrom(message)
     named.name = named.name or name
-    refuse_unsupported(named, honours(named))
+    refuse_unsupported(named, supports(named))
     require_bounds(named)
     if completion.is_off:
         refuse_incomplete(named)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from triune.config.honour import BACKENDS_WITH_GRAPH_LEVEL
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import options_of, read_options
+from triune.config.unsupported import BACKENDS_WITH_GRAPH_LEVEL
 from triune.core.runtime import Runtime
 from triune.core.units import Unit
 from triune.runtimes.machine import Machine

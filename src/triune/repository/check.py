@@ -8,13 +8,13 @@ from triune.backends.gate.kept import KeptVerdicts
 from triune.backends.registry import Backends
 from triune.config.configure import Source, read_source
 from triune.config.encoder import ENCODER, GRAPH_BACKEND
-from triune.config.honour import hints_without_effect
 from triune.config.layout import check_name
 from triune.config.load_key import LoadKeys
 from triune.config.model_config import ModelConfig
 from triune.config.placement import place
 from triune.config.settings import ModelSettings
 from triune.config.stamps import Stamp, stamp
+from triune.config.unsupported import hints_without_effect
 from triune.core.errors import InvalidArgumentError, TriuneError, no_memory
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
@@ -115,8 +115,8 @@ class _Checker:
 
     def _check_folder(self, name: str, folder: Path) -> ModelCheck:
         check_name(name)
-        honours, completion = self._backends.honours, self._settings.completion
-        source = read_source(name, folder, Stamp(), completion=completion, honours=honours)
+        supports, completion = self._backends.supports, self._settings.completion
+        source = read_source(name, folder, Stamp(), completion=completion, supports=supports)
         source = replace(source, parts=self._parts(name, self._backends.needs(source)))
         config: ModelConfig | None = None
         verdicts: Mapping[Unit, Verdict] = {}

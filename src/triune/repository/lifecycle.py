@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from triune.backends.registry import Backends
 from triune.config.configure import Source, parameters_of, read_source
-from triune.config.honour import log_hints
 from triune.config.limits import LoadLimit, limits_of
 from triune.config.stamps import Stamp
+from triune.config.unsupported import log_hints
 from triune.core.clock import Clock
 from triune.core.errors import TriuneError, reworded
 from triune.core.threads import NoThreadError, in_thread
@@ -266,7 +266,7 @@ class Lifecycle:
                 before,
                 config_json,
                 self._settings.completion,
-                self._backends.honours,
+                self._backends.supports,
             )
             needs = await in_thread(self._backends.needs, source)
             # Say now whether the parameter is a boolean.

@@ -112,7 +112,7 @@ class Kind:
 
     def source(self, config: str | None = None) -> Source:
         (self.folder / "config.pbtxt").write_text(self.config if config is None else config)
-        source = read_source("m", self.folder, stamp(self.folder), honours=lambda _: self.backend.honours)
+        source = read_source("m", self.folder, stamp(self.folder), supports=lambda _: self.backend.supports)
         return replace(source, parts=self.parts)
 
     def build(self, source: Source | None = None, previous: Build | None = None) -> Build:

@@ -1,4 +1,4 @@
-"""What every backend owes: which fields it honours, what it needs, how it configures, builds and assembles."""
+"""What every backend owes: which fields it supports, what it needs, how it configures, builds and assembles."""
 
 import asyncio
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from contract.backends.kinds import KINDS, Kind
 from triune.backends.attempt import Attempt
-from triune.config.honour import FIELDS
+from triune.config.unsupported import FIELDS
 from triune.core.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.threads import NoThreadError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
@@ -35,18 +35,18 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     assert made.num_open() == 0
 
 
-def test_it_honours_fields_that_exist(kind: Kind) -> None:
-    assert kind.backend.honours <= FIELDS.keys() == SET.keys()
+def test_it_supports_fields_that_exist(kind: Kind) -> None:
+    assert kind.backend.supports <= FIELDS.keys() == SET.keys()
 
 
 @pytest.mark.parametrize("field", SET)
-def test_a_field_that_it_does_not_honour_is_refused_by_name(kind: Kind, field: str) -> None:
-    if field in kind.backend.honours:
+def test_a_field_that_it_does_not_support_is_refused_by_name(kind: Kind, field: str) -> None:
+    if field in kind.backend.supports:
         assert FIELDS[field].is_asked(kind.source(SET[field]).message)
         return
     with pytest.raises(UnsupportedError) as caught:
         kind.source(SET[field])
-    assert str(caught.value) == f"model 'm': this version does not honour '{field}'; {FIELDS[field].remedy}"
+    assert str(caught.value) == f"model 'm': this version does not support '{field}'; {FIELDS[field].remedy}"
 
 
 def test_a_field_that_no_config_has_is_refused_by_name(kind: Kind) -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.repositories import Bench
 from triune.config.batching import translate_batching
-from triune.config.honour import hints_without_effect, refuse_unsupported
 from triune.config.instances import read_instances
 from triune.config.parse import parse_json, parse_text
+from triune.config.unsupported import hints_without_effect, refuse_unsupported
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import Rows
 from triune.protos.model_config_pb2 import ModelConfig

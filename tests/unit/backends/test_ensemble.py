@@ -18,18 +18,18 @@ from triune.core.requests import InferenceRequest
 from triune.repository.repository import ControlMode
 
 
-def honours(_: object) -> frozenset[str]:
-    return EnsembleBackend.honours
+def supports(_: object) -> frozenset[str]:
+    return EnsembleBackend.supports
 
 
 def test_what_it_needs(tmp_path: Path) -> None:
     write_ensemble(tmp_path, "e", chain("a", "b:3", "a:1"))
     backend = EnsembleBackend(MonotonicClock(), DEFAULT_LIMITS)
-    source = read_source("e", tmp_path / "e", stamp(tmp_path / "e"), honours=honours)
+    source = read_source("e", tmp_path / "e", stamp(tmp_path / "e"), supports=supports)
     assert backend.needs(source) == {"a": {None, 1}, "b": {3}}
     (tmp_path / "e" / "config.pbtxt").write_text(chain("a").replace('value: "y"', 'value: "z"'))
     with pytest.raises(InvalidArgumentError, match="ensemble output 'y' for ensemble e' is not used"):
-        backend.needs(read_source("e", tmp_path / "e", stamp(tmp_path / "e"), honours=honours))
+        backend.needs(read_source("e", tmp_path / "e", stamp(tmp_path / "e"), supports=supports))
 
 
 async def test_shapes_of_its_own(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def source(root: Path, name: str, config: str = "") -> Source:
 
 
 def given(folder: Path) -> Source:
-    return read_source("m", folder, stamp(folder), honours=lambda _: TransformerBackend.honours)
+    return read_source("m", folder, stamp(folder), supports=lambda _: TransformerBackend.supports)
 
 
 def greedy(name: str, prompt: list[int], count: int) -> list[int]:

@@ -32,7 +32,7 @@ def failing(bench: Bench, error: Exception) -> TableBackend:
 
 def source_of(path: Path, backends: Backends, config: str) -> Source:
     write_model(path, "m", config, v1=affine())
-    return read_source("m", path / "m", stamp(path / "m"), honours=backends.honours)
+    return read_source("m", path / "m", stamp(path / "m"), supports=backends.supports)
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_the_config_chooses(tmp_path: Path, config: str, is_other: bool) -> None
     backends = backends_of(bench, {ENSEMBLE: table, "openvino": table})
     write_model(tmp_path, "m", config, v1=affine())
     anything = {"ensemble_scheduling"}
-    source = read_source("m", tmp_path / "m", stamp(tmp_path / "m"), honours=lambda _: anything)
+    source = read_source("m", tmp_path / "m", stamp(tmp_path / "m"), supports=lambda _: anything)
     assert (backends.of(source.message) is table) == is_other
 
 
-def test_a_field_is_refused_but_by_the_backend_that_honours_it(tmp_path: Path) -> None:
+def test_a_field_is_refused_but_by_the_backend_that_supports_it(tmp_path: Path) -> None:
     bench = Bench()
     backends = backends_of(bench, {"openvino": TableBackend(bench)})
     source_of(tmp_path, backends, 'backend: "openvino" sequence_batching { }')
-    with pytest.raises(UnsupportedError, match="does not honour 'sequence_batching'; give the model's state"):
+    with pytest.raises(UnsupportedError, match="does not support 'sequence_batching'; give the model's state"):
         source_of(tmp_path, backends, 'backend: "onnxruntime" sequence_batching { }')
-    with pytest.raises(UnsupportedError, match="does not honour 'batch_input'"):
+    with pytest.raises(UnsupportedError, match="does not support 'batch_input'"):
         source_of(tmp_path, backends, 'backend: "openvino" batch_input { }')
 
 

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, packages: PackageCache) -> 
 
 def source(folder: Path, config: str = "") -> Source:
     (folder / "config.pbtxt").write_text(config)
-    return read_source("whisper", folder, stamp(folder), honours=lambda _: SpeechBackend.honours)
+    return read_source("whisper", folder, stamp(folder), supports=lambda _: SpeechBackend.supports)
 
 
 def backend() -> SpeechBackend:

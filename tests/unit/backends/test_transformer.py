@@ -52,7 +52,7 @@ def source(root: Path, config: str = "", **changes: object) -> Source:
 
 def given(folder: Path, config: str = "") -> Source:
     (folder / "config.pbtxt").write_text(config)
-    return read_source("m", folder, stamp(folder), honours=lambda _: TransformerBackend.honours)
+    return read_source("m", folder, stamp(folder), supports=lambda _: TransformerBackend.supports)
 
 
 def parameter(name: str, value: object) -> str:

@@ -33,7 +33,7 @@ def named(text: str) -> str:
 def source(folder: Path, config: str = "") -> Source:
     write_text_model(folder / "1")
     (folder / "config.pbtxt").write_text(UNIT + config)
-    return read_source("m", folder, stamp(folder), honours=lambda _: TransformerBackend.honours)
+    return read_source("m", folder, stamp(folder), supports=lambda _: TransformerBackend.supports)
 
 
 def served(given: Source) -> TextServable:

@@ -40,7 +40,7 @@ def source(root: Path, **parameters: str) -> Source:
     given = {"units": "cpu", "precision": "fp32", "cache_type": "fp32", **parameters}
     lines = [f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}' for name, value in given.items()]
     (folder / "config.pbtxt").write_text("\n".join(lines))
-    return read_source("m", folder, stamp(folder), honours=lambda _: TransformerBackend.honours)
+    return read_source("m", folder, stamp(folder), supports=lambda _: TransformerBackend.supports)
 
 
 async def answers(machine: Machine, given: Source) -> tuple[list[list[int]], Any]:

@@ -46,7 +46,7 @@ def source(root: Path, case: str = "t5 1.1", **parameters: object) -> Source:
     given = {"units": "cpu", **parameters}
     lines = [f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}' for name, value in given.items()]
     (folder / "config.pbtxt").write_text("\n".join(lines))
-    return read_source("m", folder, stamp(folder), honours=lambda _: TransformerBackend.honours)
+    return read_source("m", folder, stamp(folder), supports=lambda _: TransformerBackend.supports)
 
 
 def load(machine: Machine, given: Source) -> TextServable:

@@ -37,7 +37,7 @@ def options_of_serve() -> set[str]:
 def test_every_flag_of_tritonserver_is_an_option_or_in_the_table() -> None:
     known = options_of_serve() | {"help", "strict-model-config"}
     assert [name for name in TRITONSERVER.split() if name not in known and name not in OTHER_FLAGS] == []
-    assert not known & OTHER_FLAGS.keys(), "a flag that is honoured has no business in the table"
+    assert not known & OTHER_FLAGS.keys(), "a flag that is supported has no business in the table"
     serve = Commands().get_command(None, "serve")
     both = {each.opts[0].removeprefix("--") for each in serve.params if each.secondary_opts}
     assert both == BOOLEANS, "each option with a --no- takes Triton's forms"

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from triune.config.configure import read_source
-from triune.config.honour import hints_without_effect
 from triune.config.model_config import ModelConfig
 from triune.config.settings import Completion
 from triune.config.stamps import Stamp
 from triune.config.transformer import TRANSFORMER, configure_transformer, named_unit, read_transformer_options
+from triune.config.unsupported import hints_without_effect
 from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
@@ -50,9 +50,9 @@ def model(root: Path, *files: str, config: str = "") -> Path:
 
 
 def read(folder: Path, completion: Completion | None = None) -> ModelConfigMessage:
-    honours = ["model_transaction_policy.decoupled"]
+    supports = ["model_transaction_policy.decoupled"]
     completion = completion or Completion()
-    return read_source("m", folder, Stamp(), completion=completion, honours=lambda _: honours).message
+    return read_source("m", folder, Stamp(), completion=completion, supports=lambda _: supports).message
 
 
 def configured(folder: Path, on: Machine = MACHINE) -> ModelConfig:
@@ -82,8 +82,8 @@ def parameter(name: str, value: str) -> str:
 )
 def test_what_is_recognised(tmp_path: Path, files: list[str], config: str, is_one: bool) -> None:
     folder = model(tmp_path, *files, config=config)
-    honours = ["model_transaction_policy.decoupled", "ensemble_scheduling"]
-    message = read_source("m", folder, Stamp(), honours=lambda _: honours).message
+    supports = ["model_transaction_policy.decoupled", "ensemble_scheduling"]
+    message = read_source("m", folder, Stamp(), supports=lambda _: supports).message
     assert (message.backend == TRANSFORMER) is is_one
 
 

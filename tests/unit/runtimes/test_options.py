@@ -93,7 +93,7 @@ def test_openvino_options_that_change_nothing(name: str, value: str) -> None:
         ("CPU_EXTENSION_PATH", "/x.so", "remove it"),
     ],
 )
-def test_openvino_options_that_triune_does_not_honour(name: str, value: str, remedy: str) -> None:
+def test_openvino_options_that_triune_does_not_support(name: str, value: str, remedy: str) -> None:
     with pytest.raises(UnsupportedError, match=rf"'{name}' is '{value}'.*{remedy}"):
         read_settings(Unit.CPU, 2, {name: value})
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class EncoderBackend(MachineBackend):
     """The `Backend` of encoders. The libraries of the extra `engine` are imported when a model needs them."""
 
-    honours: frozenset[str] = frozenset()
+    supports: frozenset[str] = frozenset()
 
     def configure(self, source: Source, version: int) -> ModelConfig:
         """Complete the configuration of a version, by its checkpoint's config: see `Backend.configure`."""

@@ -26,7 +26,7 @@ _RUNTIME: Final = "openvino"
 class SpeechBackend(MachineBackend):
     """The `Backend` of speech. The libraries of the extra `engine` are imported when a model needs them."""
 
-    honours: frozenset[str] = frozenset()
+    supports: frozenset[str] = frozenset()
 
     def configure(self, source: Source, version: int) -> ModelConfig:
         """Complete the configuration of a version, and read the checkpoint's head: see `Backend.configure`."""

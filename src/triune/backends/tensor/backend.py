@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 class TensorBackend(MachineBackend):
     """The `Backend` of models that a runtime compiles from a file."""
 
-    honours: frozenset[str] = frozenset()
+    supports: frozenset[str] = frozenset()
 
     def configure(self, source: Source, version: int) -> ModelConfig:
         """Complete the configuration of a version: see `Backend.configure`."""

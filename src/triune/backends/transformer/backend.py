@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class TransformerBackend(MachineBackend):
     """The `Backend` of transformers. The libraries of the extra `engine` are imported when a model needs them."""
 
-    honours: frozenset[str] = frozenset({"model_transaction_policy.decoupled"})
+    supports: frozenset[str] = frozenset({"model_transaction_policy.decoupled"})
 
     def __init__(
         self,

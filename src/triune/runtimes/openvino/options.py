@@ -82,4 +82,4 @@ def read_settings(unit: Unit, num_threads: int, options: Mapping[str, Parameter]
 
 def _require(is_met: bool, name: str, value: Parameter, remedy: str) -> None:
     if not is_met:
-        raise UnsupportedError(f"parameter '{name}' is {value!r}, which Triune does not honour: {remedy}")
+        raise UnsupportedError(f"parameter '{name}' is {value!r}, which Triune does not support: {remedy}")

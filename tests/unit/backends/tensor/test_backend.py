@@ -23,8 +23,8 @@ from triune.backends.tensor.backend import TensorBackend
 from triune.backends.tensor.build import TensorBuild
 from triune.backends.tensor.quick import is_quick
 from triune.config.configure import configure, read_source
-from triune.config.honour import hints_without_effect
 from triune.config.stamps import stamp
+from triune.config.unsupported import hints_without_effect
 from triune.core.clock import MonotonicClock, VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.units import Unit

@@ -68,14 +68,14 @@ FIELDS: Mapping[str, Field] = {
         "no runtime here gives a request any other number of responses than one: set it to false",
     ),
 }
-"""The fields by name. Each backend lists in `honours` which of them it supports."""
+"""The fields by name. `Backend.supports` says which of them a backend supports."""
 
 
-def refuse_unsupported(message: ModelConfigMessage, honours: Collection[str] = ()) -> None:
-    """Raise UnsupportedError, naming the field and the remedy, if a config sets one of FIELDS not in `honours`."""
+def refuse_unsupported(message: ModelConfigMessage, supports: Collection[str] = ()) -> None:
+    """Raise UnsupportedError, naming the field and the remedy, if a config sets one of FIELDS not in `supports`."""
     for name, field in FIELDS.items():
-        if name not in honours and field.is_asked(message):
-            raise UnsupportedError(f"model '{message.name}': this version does not honour '{name}'; {field.remedy}")
+        if name not in supports and field.is_asked(message):
+            raise UnsupportedError(f"model '{message.name}': this version does not support '{name}'; {field.remedy}")
 
 
 def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_cache: bool = False) -> list[str]:
