@@ -270,7 +270,7 @@ def speech(root: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
         return int(response.outputs["text_output"][0])
 
     monkeypatch.setattr(building, "load_decoder", lambda _: load)
-    monkeypatch.setattr(building, "_compile", compile_graph)
+    monkeypatch.setattr(building, "compile_held", compile_graph)
     write_listening_checkpoint(root / "m" / "1")
     inputs = {"audio": [1], "samples": [-1], "language": [1], "task": [1], "prompt": [1]}
     return Kind(
