@@ -109,6 +109,7 @@ class Residency:
         if record.lock.locked() or not record.serving():
             return
         async with record.lock:
+            record.usage.num_unloaded += 1
             servings = record.serving()
             record.begin_park(self._take_requests(record.name, self._parking.of_loaded(servings)))
             await self._retiring.retire(list(servings.values()), None)

@@ -103,7 +103,7 @@ class Ahead:
     async def _prepare(self, record: ModelRecord) -> None:
         """Load a model ahead, or read its files."""
         lacking = self._keeper.expected_bytes(record) - self._keeper.ledger.free_bytes
-        names = choose(self._less_needed(record), lacking) if lacking > 0 else ()
+        names = choose(await self._less_needed(record), lacking) if lacking > 0 else ()
         if lacking > 0 and not names:
             await self._read(record)
             return
@@ -114,14 +114,14 @@ class Ahead:
         record.usage.num_loaded_ahead += 1
         self._tasks.begin(self._loads.load_again(record, makes_room=False))
 
-    def _less_needed(self, record: ModelRecord) -> Sequence[Candidate]:
+    async def _less_needed(self, record: ModelRecord) -> Sequence[Candidate]:
         """The models that may go, of which those that are needed before the model's use is over count as busy."""
         now_ns = self._clock.now_ns()
         latest_ns = record.usage.pattern.latest_ns()
         patterns = {each.name: each.usage.pattern for each in self._keeper.records()}
         return [
             replace(each, is_idle=each.is_idle and patterns[each.name].likely_ns(now_ns) > latest_ns)
-            for each in self._keeper.candidates(record.name)
+            for each in await self._keeper.candidates(record.name)
         ]
 
     async def _read(self, record: ModelRecord) -> None:

@@ -27,8 +27,15 @@ _NS: Final = 1_000_000_000
 _PATIENCE_NS: Final = 1 * _NS
 """How long a load waits for a model to become idle. Then one that is busy finishes its requests, and new ones wait."""
 
-_LOOK_NS: Final = 10_000_000
-"""How often a load that waits for room looks again."""
+_SHORTEST_PAUSE_NS: Final = 5_000_000
+_LONGEST_PAUSE_NS: Final = 80_000_000
+"""How long a load that waits for room pauses before it looks again."""
+
+_AT_ONCE: Final = 20
+"""The models that are looked at in one turn of the event loop."""
+
+_MOST_NAMED: Final = 8
+"""The models that a refusal names, the largest first."""
 
 _SHRINK_NS: Final = 10 * _NS
 """How long models are unloaded as they become idle, after one took more than was expected."""
@@ -198,15 +205,9 @@ class MemoryKeeper:
             record.usage.expected_bytes(source.message, version, files.get(version, {})) for version in source.versions
         )
 
-    def candidates(self, name: str) -> Sequence[Candidate]:
-        """The models that may be unloaded for `name`."""
-        now_ns = self._clock.now_ns()
-        charged = self.ledger.by_model()
-        return [
-            Candidate(each.name, charged[each.name], self._is_idle(each, now_ns), _used(each))
-            for each in self._residents.models.values()
-            if each.name != name and charged.get(each.name) and self._may_go(each)
-        ]
+    async def candidates(self, name: str) -> Sequence[Candidate]:
+        """The models that may be unloaded for `name`. Other work of the loop goes on in between."""
+        return (await self._survey(name))[0]
 
     async def park_all(self, names: Sequence[str], why: str) -> None:
         """Unload models for room, after their requests have finished. It goes on if the caller is cancelled."""
@@ -215,9 +216,8 @@ class MemoryKeeper:
             await asyncio.wait(parks)
 
     async def _park(self, name: str, why: str) -> None:
-        record = self._residents.models[name]
-        record.usage.num_unloaded += 1
-        await self._residents.park(record, why)
+        if (record := self._residents.models.get(name)) is not None:
+            await self._residents.park(record, why)
 
     def _may_go(self, record: ModelRecord) -> bool:
         """Whether a model may be unloaded now."""
@@ -230,13 +230,22 @@ class MemoryKeeper:
             return source is None
         return not self.is_pinned(source)
 
-    def _obtainable_bytes(self, record: ModelRecord) -> int:
-        """What may become free for a model, sooner or later."""
-        models = self._residents.models
-        charged = self.ledger.by_model()
-        going = {name for name in charged if name not in models or (name != record.name and self._can_go(models[name]))}
-        leaving = sum(each.num_bytes for each in self.ledger.leaving() if each.name not in going)
-        return leaving + sum(charged[name] for name in going)
+    async def _survey(self, name: str) -> tuple[Sequence[Candidate], int]:
+        """The models that may be unloaded for `name` now, and the bytes that may become free, sooner or later."""
+        candidates: list[Candidate] = []
+        leaving = self.ledger.leaving()
+        obtainable_bytes = sum(each.num_bytes for each in leaving)
+        for number, (charged, num_bytes) in enumerate(self.ledger.by_model().items(), 1):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            record = self._residents.models.get(charged)
+            if charged == name or (record is not None and not self._can_go(record)):
+                continue
+            obtainable_bytes += num_bytes - sum(each.num_bytes for each in leaving if each.name == charged)
+            if num_bytes and record is not None and self._may_go(record):
+                is_idle = self._is_idle(record, self._clock.now_ns())
+                candidates.append(Candidate(charged, num_bytes, is_idle, _used(record)))
+        return candidates, obtainable_bytes
 
     def _is_idle(self, record: ModelRecord, now_ns: int) -> bool:
         usage = record.usage
@@ -252,9 +261,11 @@ class MemoryKeeper:
     async def _make_room(self, record: ModelRecord, version: int, num_bytes: int) -> None:
         """Unload models until `num_bytes` are free. Raises NoRoomError."""
         patient_until_ns = self._clock.now_ns() + _PATIENCE_NS
-        while (lacking := num_bytes - self.ledger.free_bytes) > 0:
-            candidates = self.candidates(record.name)
-            if lacking > self._obtainable_bytes(record):
+        pause_ns = _SHORTEST_PAUSE_NS
+        while num_bytes > self.ledger.free_bytes:
+            candidates, obtainable_bytes = await self._survey(record.name)
+            lacking = num_bytes - self.ledger.free_bytes
+            if lacking > obtainable_bytes:
                 raise self._no_room(record, version, num_bytes)
             lacking -= self.ledger.leaving_bytes
             names = choose(candidates, lacking) if lacking > 0 else ()
@@ -265,11 +276,12 @@ class MemoryKeeper:
                 why = f"model '{record.name}' needed {num_bytes} bytes"
                 await self.park_all(names, why)
             else:
-                await self._pause()
+                await self._pause(pause_ns)
+                pause_ns = min(2 * pause_ns, _LONGEST_PAUSE_NS)
 
-    async def _pause(self) -> None:
+    async def _pause(self, pause_ns: int) -> None:
         over = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_at(self._clock.now_ns() + _LOOK_NS, lambda: wake_up(over))
+        timer = self._clock.call_at(self._clock.now_ns() + pause_ns, lambda: wake_up(over))
         try:
             await over
         finally:
@@ -281,10 +293,10 @@ class MemoryKeeper:
         while self.ledger.free_bytes < 0 and self._clock.now_ns() < until_ns and not self._is_closed:
             if not self._making.locked():
                 async with self._making:
-                    lacking = -self.ledger.free_bytes - self.ledger.leaving_bytes
-                    names = choose(self.candidates(record.name), lacking)
+                    candidates = await self.candidates(record.name)
+                    names = choose(candidates, -self.ledger.free_bytes - self.ledger.leaving_bytes)
                     await self.park_all(names, f"model '{record.name}' took more than was expected")
-            await self._pause()
+            await self._pause(_LONGEST_PAUSE_NS)
         self._is_shrinking = False
         if self.ledger.free_bytes < 0:
             _log.warning(
@@ -309,9 +321,12 @@ class MemoryKeeper:
         """What takes the memory, with the reason why it stays."""
         words = [f"{name} takes {num_bytes}" for name, num_bytes in self.ledger.fixed.items()]
         now_ns = self._clock.now_ns()
-        for name, num_bytes in sorted(self.ledger.by_model().items(), key=lambda each: -each[1]):
+        charged = sorted(self.ledger.by_model().items(), key=lambda each: -each[1])
+        for name, num_bytes in charged[:_MOST_NAMED]:
             record = self._residents.models.get(name)
             words.append(f"'{name}' takes {num_bytes}{self._why(record, now_ns) if record is not None else ''}")
+        if others := charged[_MOST_NAMED:]:
+            words.append(f"{len(others)} more take {sum(num_bytes for _, num_bytes in others)}")
         return ", ".join(words) or "no model takes any"
 
     def _why(self, record: ModelRecord, now_ns: int) -> str:

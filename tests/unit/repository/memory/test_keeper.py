@@ -78,7 +78,7 @@ def reason(repository: Repository, name: str) -> str:
 
 async def until_resident(repository: Repository, *names: str) -> None:
     """Wait until the models have kept their places for as long as their loads took, and may go."""
-    while not all(each.is_idle for each in repository.memory.candidates("") if each.name in names):
+    while not all(each.is_idle for each in await repository.memory.candidates("") if each.name in names):
         await asyncio.sleep(0.001)
 
 
@@ -455,3 +455,12 @@ async def test_one_that_takes_more_than_estimated_makes_idle_ones_go(tmp_path: P
         assert loaded(repository) == {name}, "what it takes is known now"
     finally:
         await repository.close()
+
+
+async def test_a_refusal_names_the_largest_and_counts_the_others(tmp_path: Path) -> None:
+    for number in range(11):
+        put(tmp_path, f"m{number}", 2, size=10_000 + number, config=PINNED)
+    put(tmp_path, "late", 3)
+    async with opened(tmp_path, 150_000) as repository:
+        with pytest.raises(NoRoomError, match=r"'m10' takes 10010 \(pinned\), 'm9' .* 'm3' .*, 3 more take 30003; try"):
+            await submit(repository, "late")
