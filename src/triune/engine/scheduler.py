@@ -31,12 +31,15 @@ class SchedulerLimits:
         sequences: the most sequences that have blocks at a time.
         context_tokens: the most tokens of a sequence, prompt and answer together.
         ageing_seconds: a waiting sequence gains one level of priority each time it has waited this long.
+        source_tokens: the most tokens of texts whose encoder's output is held for sequences with blocks, all counted as
+            long as the longest; one may have more.
     """
 
     step_tokens: int = 512
     sequences: int = 64
     context_tokens: int = 1 << 17
     ageing_seconds: float = 10.0
+    source_tokens: int = 1 << 17
 
 
 class Scheduler:
@@ -175,6 +178,8 @@ class Scheduler:
             if sequence.num_unread > budget and any(piece.num_encoded for piece in pieces):
                 # A source is read as a whole. One that is longer than all tokens of a step has a step of its own.
                 break
+            if sequence.source and not self._has_room_for(sequence.source):
+                break
             count = queues.begin(sequence, budget, now_ns)
             if not count:
                 # Do not plan those that wait behind it: with fewer tokens they might always find room, and overtake it
@@ -184,6 +189,11 @@ class Scheduler:
             pieces.append(_whole(sequence, begin).first(count))
             budget = max(0, budget - count - sequence.num_unread)
         return Plan(tuple(pieces))
+
+    def _has_room_for(self, source: Source) -> bool:
+        """Whether the encoder's output of one more source may be held."""
+        lengths = [len(each.source) for each in self._queues.running]
+        return not lengths or (len(lengths) + 1) * max(*lengths, len(source)) <= self._limits.source_tokens
 
     def extend(self, plan: Plan, drafts: Mapping[Piece, Seq[int]]) -> Plan:
         """Add guesses to a step, as far as it has room and free blocks. No sequence gives up anything for them.

@@ -65,7 +65,7 @@ class Bench:
         self._decoder_of = lambda num_blocks: decoder_of(
             runtime, write_model(checkpoint.config, checkpoint, "paged"), num_blocks
         )
-        self.reader = Reader("numpy" if runtime == "reference" else runtime, checkpoint)
+        self.reader: Reader | None = Reader("numpy" if runtime == "reference" else runtime, checkpoint)
 
     def engine(self, num_blocks: int = 16, proposer: NgramProposer | None = None, **limits: int) -> EngineCore:
         decoder = self._decoder_of(num_blocks)
@@ -77,6 +77,10 @@ class Bench:
             proposer,
             reader=self.reader,
         )
+
+    @property
+    def read_sources(self) -> list[Source]:
+        return [] if self.reader is None else self.reader.read_sources
 
     def add(self, engine: EngineCore, which: int, **options: int) -> Sequence:
         return engine.add([0], GREEDY, Ending(NUM_WRITTEN), source=SOURCES[which], **options)
@@ -126,7 +130,7 @@ def test_preemption_and_guesses_change_no_answer(runtime: str, tmp_path: Path) -
     sequences = [bench.add(engine, which) for which in (0, 1)]
     run(engine)
     bench.check(sequences, (0, 1))
-    assert sum(each.num_preemptions for each in sequences) == len(bench.reader.read_sources) - 2 > 0
+    assert sum(each.num_preemptions for each in sequences) == len(bench.read_sources) - 2 > 0
 
 
 def test_answers_to_one_prompt_have_it_read_once(tmp_path: Path) -> None:
@@ -136,7 +140,7 @@ def test_answers_to_one_prompt_have_it_read_once(tmp_path: Path) -> None:
     engine.step()
     sequences.append(bench.add(engine, 0))
     run(engine)
-    assert bench.reader.read_sources == [SOURCES[0], SOURCES[1]]
+    assert bench.read_sources == [SOURCES[0], SOURCES[1]]
     bench.check(sequences, (0, 0, 1, 0))
 
 
@@ -145,6 +149,7 @@ def test_a_source_that_cannot_be_read_fails_its_answers_and_no_other(tmp_path: P
     engine = bench.engine()
     good = bench.add(engine, 1)
     engine.step()
+    assert bench.reader is not None
     bench.reader.broken = SOURCES[0]
     bad = bench.add(engine, 0)
     found = engine.step()
@@ -167,11 +172,32 @@ def test_sources_are_read_within_the_tokens_of_a_step(tmp_path: Path) -> None:
     read: list[int] = []
     for _ in range(3):
         engine.step()
-        read.append(len(bench.reader.read_sources))
+        read.append(len(bench.read_sources))
     assert read == [1, 2, 2]
     assert engine.num_running == 3
     run(engine)
     bench.check(sequences, (0, 1, 1))
+
+
+def test_sources_wait_where_their_memory_would_exceed_the_limit(tmp_path: Path) -> None:
+    """All count as long as the longest: beside one of 40 tokens, one of 11 takes 40."""
+    bench = Bench("t5", "reference", tmp_path)
+    engine = bench.engine(source_tokens=79)
+    sequences = [bench.add(engine, which) for which in (0, 1)]
+    for _ in range(NUM_WRITTEN):
+        assert (engine.num_running, engine.num_waiting) in ((0, 2), (1, 1))
+        engine.step()
+    run(engine)
+    bench.check(sequences, (0, 1))
+    roomy = bench.engine(source_tokens=80)
+    for which in (0, 1):
+        bench.add(roomy, which)
+    roomy.step()
+    assert roomy.num_running == 2
+    few = bench.engine(source_tokens=1)
+    alone = bench.add(few, 0)
+    run(few)
+    bench.check([alone], [0])
 
 
 def test_memory_is_freed_with_the_answer(tmp_path: Path) -> None:
@@ -206,6 +232,9 @@ def test_a_sequence_without_a_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="the prompt has token 48; the model's tokens are 0 to 47"):
         engine.add([0], GREEDY, Ending(1), source=(1, 48))
     assert engine.is_idle
+    bench.reader = None
+    with pytest.raises(InvalidArgumentError, match="the model has no encoder that could read a source"):
+        bench.engine().add([0], GREEDY, Ending(1), source=(1,))
 
 
 @pytest.mark.parametrize("steps", [1, 9])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,39 @@ async def test_an_answer_goes_on_at_another_server(machine: Machine, tmp_path: P
     assert found == answers()["t5 1.1: written"][0].tolist()
     for servable in (here, there):
         await servable.close()
+
+
+async def test_an_answer_moves_to_another_unit(machine: Machine, tmp_path: Path) -> None:
+    if reason := missing().get("mlx"):
+        pytest.skip(reason)
+    given = {"units": "cpu,gpu", "precision": "fp32", "cache_type": "fp32", "cache_bytes": 1 << 20}
+    servable = load(machine, source(tmp_path, **given))
+    model = servable.model
+    found: list[int] = []
+    last: Delta | None = None
+    async for last in model.generate(asked(SOURCES[0], id="one", unit=Unit.CPU)):
+        if not found:
+            await model.move("one", Unit.GPU)
+        found += last.tokens
+    assert found == answers()["t5 1.1: written"][0].tolist()
+    assert last is not None
+    assert last.usage is not None
+    assert last.usage.units.keys() == {Unit.CPU, Unit.GPU}
+    await servable.close()
+
+
+async def test_an_import_without_a_prompt_is_refused(machine: Machine, tmp_path: Path) -> None:
+    """It would fail the step of all answers that are computed with it."""
+    servable = load(machine, source(tmp_path, context_tokens=44))
+    model = servable.model
+    async for _ in model.generate(asked(SOURCES[0], id="one")):
+        moved = await model.export("one", lambda _: None)
+        break
+    for wrong, message in (((), "the prompt has no token"), ((5,) * 45, "the prompt has 45 tokens")):
+        answer_ = replace(moved, state=replace(moved.state, source=wrong))
+        with pytest.raises(InvalidArgumentError, match=message):
+            _ = [delta async for delta in model.resume(answer_)]
+    await servable.close()
 
 
 def test_the_backend_is_found_by_the_files(machine: Machine, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """From a checkpoint to decoders that are compiled, with their caches; `assemble` makes the engine of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,8 @@ from triune.engine.scheduler import SchedulerLimits
 from triune.engine.source import SourceRules
 from triune.engine.text.side import TextSide
 from triune.engine.weights.key import weights_key
+from triune.graph.held import HeldModel
+from triune.graph.paged_attention import memory_widths
 from triune.hardware.memory import usable_memory
 from triune.runtimes.decoders import load_decoder
 from triune.runtimes.machine import Machine
@@ -154,6 +156,7 @@ def build_transformer(
     loading = Loading(
         config.name, graph, encoder, draft_files, options, context_tokens, machine, clock, attempt, load_decoder
     )
+    limits = SchedulerLimits(options.step_tokens, options.max_sequences, context_tokens)
     decoders, left_out = load_units(loading, config.units)
     try:
         attempt.check()
@@ -162,6 +165,8 @@ def build_transformer(
                 each.allocate(_num_blocks(each, options, context_tokens, len(decoders)))
         for each in decoders:
             warm_up_unit(loading, each)
+        if rules is not None:
+            limits = replace(limits, source_tokens=_source_tokens(graph, limits, len(decoders)))
         if len(decoders) > 1 and not is_trial:
             measure(decoders, clock, attempt, name=config.name, step_tokens=options.step_tokens)
     except BaseException:
@@ -177,7 +182,7 @@ def build_transformer(
         left_out,
         text,
         vocab_size,
-        SchedulerLimits(options.step_tokens, options.max_sequences, context_tokens),
+        limits,
         {each.name: each.digest for each in read},
         options,
         machine.num_cores,
@@ -226,3 +231,12 @@ def _num_blocks(each: UnitDecoder, options: TransformerOptions, context_tokens: 
     num_tokens = max(context_tokens, options.max_sequences * _SEQUENCE_TOKENS)
     available = usable_memory().available // _SHARE_OF_MEMORY // num_units
     return max(1, min(-(-num_tokens // decoder.block_size), available // block_bytes))
+
+
+def _source_tokens(graph: HeldModel, limits: SchedulerLimits, num_units: int) -> int:
+    """The most tokens of prompts whose encoder's output is held on each unit: those of all sequences, as far as they
+    take no more than a share of the memory that is left. Each is held twice: by itself, and among those of a step.
+    """
+    token_bytes = 2 * 4 * sum(memory_widths(graph.model.graph).values())
+    available = usable_memory().available // _SHARE_OF_MEMORY // num_units
+    return min(limits.sequences * limits.context_tokens, available // token_bytes)
