@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _LIBRARIES: Final = ("soundfile", "soxr")
 _RUNTIME: Final = "openvino"
-"""The runtime whose decoders read an encoder; it is taken where it is installed and no other unit is named."""
+"""The runtime that is taken where it is installed and no other unit is named: it is measured to read speech in time."""
 
 
 class SpeechBackend(MachineBackend):
