@@ -220,4 +220,6 @@ def _read(file: Any, count: int) -> NDArray[np.float32]:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
+    reason = str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
+    # libsndfile says of a damaged MP3 that no file is there.
+    return "it is damaged" if "regular file" in reason else reason

@@ -94,6 +94,11 @@ def test_what_is_no_audio_is_refused(content: bytes) -> None:
         decode_audio(content, 60)
 
 
+def test_a_damaged_mp3_is_called_damaged() -> None:
+    with pytest.raises(InvalidArgumentError, match="no audio file that can be read .it is damaged."):
+        decode_audio(b"\xff\xfb\x90\x00" + bytes(413), 60)
+
+
 def test_wrong_samples_and_headers_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="no finite"):
         decode_audio(encoded(np.full(100, np.nan, np.float32), 16_000, "WAV", "FLOAT"), 60)
