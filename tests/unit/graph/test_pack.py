@@ -1,6 +1,8 @@
 """Packed weights: one form for all exporters' ways, kept through normalization and the Neural Engine's layout."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from support.graphs import model_of, ops_of
 from support.lowered import FLOAT, INT64, plain_answers
 from support.lowered import model_of as lowered_model_of
 from support.packed_models import FORMS, packed_model, x_of
+from triune.core.errors import InvalidArgumentError
+from triune.engine.imports.products import Products
 from triune.graph import weights
 from triune.graph.ane import ane_layout
 from triune.graph.check import evaluate
@@ -136,3 +140,62 @@ def test_small_floats_are_made_whole(kind: str, scale: list[float]) -> None:
     normal = normalize(model)
     assert "DequantizeLinear" not in ops_of(normal)
     np.testing.assert_array_equal(evaluate(normal, {})[0], np.reshape(values, (2, 3)) * s)
+
+
+_SIZES = {"K": 64, "N": 8, "bits": 4, "block_size": 32}
+
+
+def n_bits_model(given: Sequence[NDArray[Any] | None], attributes: Mapping[str, int]) -> ModelProto:
+    """A MatMulNBits of the constants `given`, of which None is left out."""
+    constants = {f"c{place}": each for place, each in enumerate(given) if each is not None}
+    names = [f"c{place}" if each is not None else "" for place, each in enumerate(given)]
+    node = helper.make_node("MatMulNBits", ["x", *names], ["y"], name="q_proj", domain="com.microsoft", **attributes)
+    tensors = [numpy_helper.from_array(each, name) for name, each in constants.items()]
+    value = helper.make_tensor_value_info
+    inputs, outputs = [value("x", TensorProto.FLOAT, ["b", 64])], [value("y", TensorProto.FLOAT, ["b", 8])]
+    graph = helper.make_graph([node], "n_bits", inputs, outputs, tensors)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+_CODES, _SCALES = np.ones((8, 2, 16), np.uint8), np.ones(16, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("given", "attributes", "reason"),
+    [
+        ((_CODES, _SCALES), {"K": 64, "N": 8}, "the attribute 'block_size' is missing"),
+        ((_CODES, _SCALES), _SIZES | {"N": -8}, "'N' is -8, and has to be from 1"),
+        ((_CODES, _SCALES), _SIZES | {"block_size": 0}, "'block_size' is 0, and has to be a power of 2"),
+        ((_CODES[:7], _SCALES), _SIZES, r"'c0' \(7, 2, 16\) has to have 256 elements"),
+        ((_CODES, _SCALES[:15]), _SIZES, r"'c1' \(15\) has to have 16 elements"),
+        ((_CODES.astype(np.float32), _SCALES), _SIZES, "'c0' is FLOAT, and has to be INT8 or UINT8"),
+        ((_CODES, _SCALES, np.ones(7, np.uint8)), _SIZES, r"'c2' \(7\) has to have 8 elements"),
+        ((_CODES, _SCALES, np.ones(15, np.float32)), _SIZES, r"'c2' \(15\) has to have 16 elements"),
+        ((_CODES, _SCALES, np.ones(8, np.int64)), _SIZES, "'c2' is INT64, and has to be UINT8, or floats"),
+        ((_CODES, _SCALES, None, np.zeros(9, np.int32)), _SIZES, r"'c3' \(9\) has to have 64 elements"),
+        (
+            (_CODES, _SCALES, None, np.full(64, 2, np.int32)),
+            _SIZES,
+            "'c3' has blocks from 2 to 2, and there are 2 from 0",
+        ),
+        ((_CODES, _SCALES, None, np.full(64, -1, np.int32)), _SIZES, "'c3' has blocks from -1 to -1"),
+        ((_CODES, _SCALES, None, None, np.zeros(9, np.float32)), _SIZES, r"'c4' \(9\) has to have 8 elements"),
+    ],
+)
+def test_packed_weights_that_do_not_fit_are_refused_by_name(
+    given: Sequence[NDArray[Any] | None], attributes: Mapping[str, int], reason: str
+) -> None:
+    for change in (normalize, Products()):
+        with pytest.raises(InvalidArgumentError, match=f"MatMulNBits 'q_proj': {reason}"):
+            change(n_bits_model(given, attributes))
+
+
+def test_groups_may_have_those_of_a_whole_last_block() -> None:
+    model = n_bits_model((_CODES, _SCALES, None, np.zeros(64, np.int32)), _SIZES)
+    longer = n_bits_model((_CODES, _SCALES, None, np.zeros(64, np.int32)), _SIZES | {"K": 50})
+    for each in (model, longer):
+        each.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 64 if each is model else 50
+    x = np.ones((1, 64), np.float32)
+    (wide,), (short,) = evaluate(normalize(model), {"x": x}), evaluate(normalize(longer), {"x": x[:, :50]})
+    np.testing.assert_allclose(short, wide * 50 / 64, rtol=1e-6)

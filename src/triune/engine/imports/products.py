@@ -1,5 +1,6 @@
 """Replaces products with packed weights of ONNX Runtime's."""
 
+import itertools
 from typing import Any, Final
 
 import numpy as np
@@ -8,10 +9,12 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from triune.core.errors import UnsupportedError
 from triune.graph.builder import Builder
+from triune.graph.contradictions import found_at
 from triune.graph.names import Names
+from triune.graph.passes.consistent import require_none
 from triune.graph.passes.n_bits import DOMAIN, replaced
 from triune.graph.passes.run import GraphPass
-from triune.graph.values import attributes_of, constant_tensor
+from triune.graph.values import Values, attributes_of, constant_tensor
 from triune.graph.weight_files import array_of
 
 _CODES: Final = {4: TensorProto.UINT4, 8: TensorProto.UINT8}
@@ -32,8 +35,12 @@ class Products(GraphPass):
 
         Raises:
             UnsupportedError: the weights are of another form.
+            InvalidArgumentError: attributes, types and shapes contradict each other.
         """
         graph = model.graph
+        values = Values(graph)
+        packed = (node for node in graph.node if node.op_type == "MatMulNBits" and node.domain == DOMAIN)
+        require_none((node, why) for node in packed for why in itertools.islice(found_at(node, values), 1))
         tensors = {each.name: each for each in graph.initializer}
         tensors |= {node.output[0]: tensor for node in graph.node if (tensor := constant_tensor(node)) and node.output}
         build = Builder(Names(graph).prefix("products"))

@@ -62,7 +62,7 @@ def replaced(
         zero = _levels(zero, bits)[:, : scale.shape[1]] if is_packed_zero else zero
     is_integer_zero = zeros is None or is_packed_zero
     if groups is not None:
-        group = array_of(groups)
+        group = array_of(groups).reshape(-1)[:width]
         scale, zero = scale[:, group], None if zero is None else zero[:, group]
     packed = _weights(levels[:, :width], scale, zero, bits).transposed(1, 0)
     weight, product = f"{prefix}/weight", f"{prefix}/product" if inputs.get(5) else node.output[0]

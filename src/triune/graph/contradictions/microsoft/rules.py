@@ -202,11 +202,20 @@ def _n_bits(facts: Facts) -> Iterator[str]:
     if found:
         return
     block, bits = facts.attributes["block_size"], facts.attributes.get("bits", 4)
-    num_blocks = columns * -(-width // block)
-    for index, count in ((1, num_blocks * block * bits // 8), (2, num_blocks)):
-        shape = facts.values.static_shape(facts.name(index))
+    row_blocks = -(-width // block)
+    num_blocks = columns * row_blocks
+    is_packed = facts.values.elem_type(facts.name(3)) == TensorProto.UINT8
+    points = columns * -(-row_blocks * bits // 8) if is_packed else num_blocks
+    for index, count in ((1, num_blocks * block * bits // 8), (2, num_blocks), (3, points), (5, columns)):
+        shape = facts.values.static_shape(facts.name(index)) if facts.name(index) else None
         if shape is not None and math.prod(shape) != count:
             yield f"{facts.described(index)} has to have {count} elements, by 'K', 'N', 'bits' and 'block_size'"
+    shape = facts.values.static_shape(facts.name(4)) if facts.name(4) else None
+    if shape is not None and math.prod(shape) not in (width, row_blocks * block):
+        yield f"{facts.described(4)} has to have {width} elements, or {row_blocks * block} with those of a last block"
+    groups = (facts.integers(4) or [0])[:width]
+    if not 0 <= min(groups) <= max(groups) < row_blocks:
+        yield f"'{facts.name(4)}' has blocks from {min(groups)} to {max(groups)}, and there are {row_blocks} from 0 on"
 
 
 def _gather_blocks(facts: Facts) -> Iterator[str]:

@@ -11,6 +11,7 @@ _T = TensorProto
 KINDS: Mapping[str, tuple[str, frozenset[int]]] = {
     "F": ("floats", frozenset([_T.FLOAT, _T.DOUBLE, _T.FLOAT16, _T.BFLOAT16])),
     "q": ("INT8 or UINT8", frozenset([_T.INT8, _T.UINT8])),
+    "Z": ("UINT8, or floats", frozenset([_T.UINT8, _T.FLOAT, _T.DOUBLE, _T.FLOAT16, _T.BFLOAT16])),
     "L": (
         "integers of at most 32 bits",
         frozenset([_T.INT4, _T.UINT4, _T.INT8, _T.UINT8, _T.INT16, _T.UINT16, _T.INT32]),
@@ -61,7 +62,7 @@ SIGNATURES: Mapping[str, str] = {
     "DynamicQuantizeMatMul": "F1 q2 F1 q2? F1?",
     "QGemm": "q1 F q1 q2 F q2 i? F? q?",
     "DynamicQuantizeLSTM": "F q q F? i? F? F? F? F q F q",
-    "MatMulNBits": "F A A A? i? F?",
+    "MatMulNBits": "F q F Z? i? F?",
     "GatherBlockQuantized": "A I A A?",
     "Range": "A1 A1 A1?",
     "Trilu": "A l?",
