@@ -15,7 +15,7 @@ from triune.backends.transformer.backend import TransformerBackend
 from triune.config.configure import Source, read_source
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
-from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.engine.generation import Generation
 from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.servable import TextServable
@@ -115,4 +115,21 @@ def test_other_vocabularies_are_refused(machine: Machine, tmp_path: Path) -> Non
 def test_what_is_not_there_is_told(machine: Machine, tmp_path: Path, name: str) -> None:
     given = source(tmp_path, draft_model=name)
     with pytest.raises((NotFoundError, InvalidArgumentError), match="draft_model"):
+        TransformerBackend(machine, MonotonicClock()).build(given, 1, None, Attempt())
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("model.onnx", b"no model"), ("model.safetensors", b"no weights"), ("config.json", b"{")],
+    ids=["export", "weights", "config"],
+)
+def test_what_is_broken_in_a_draft_model_is_said_of_the_draft_model(
+    machine: Machine, tmp_path: Path, file: str, content: bytes
+) -> None:
+    write_text_model(draft := tmp_path / "small" / "1")
+    (draft / file).write_bytes(content)
+    if file == "model.onnx":
+        (draft / "model.safetensors").unlink()
+    given = source(tmp_path, draft_model="small")
+    with pytest.raises((InvalidArgumentError, UnsupportedError), match="^the draft model 'small' cannot be loaded: .+"):
         TransformerBackend(machine, MonotonicClock()).build(given, 1, None, Attempt())

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from support.decoder_steps import Texts
 from support.exported import (
@@ -20,7 +20,7 @@ from support.exported import (
     Written,
     runtime_logits,
 )
-from triune.core.errors import UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.engine.imports.export import import_decoder
 from triune.runtimes.reference_decoder import ReferenceDecoder
 
@@ -364,6 +364,37 @@ def test_reordered_groups_are_refused(tmp_path: Path) -> None:
         return group_query()(m, y)
 
     refused(tmp_path, Written().model(attend), "MatMulNBits", "g_idx")
+
+
+def _nodes(model: ModelProto, op_type: str) -> list[NodeProto]:
+    return [node for node in model.graph.node if node.op_type == op_type]
+
+
+def _cut(node: NodeProto, field: str, count: int) -> None:
+    del getattr(node, field)[count:]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: _cut(_nodes(m, "GroupQueryAttention")[0], "attribute", 0), "the attribute 'num_heads' is missing"),
+        (lambda m: _cut(_nodes(m, "GroupQueryAttention")[0], "input", 7), "'do_rotary', and no tables of cosines"),
+        (lambda m: _cut(_nodes(m, "GroupQueryAttention")[0], "output", 0), "GroupQueryAttention '.*it has no output"),
+        (lambda m: m.graph.initializer[0].dims.append(2), r"constant '.+' has \d+ bytes; its type and its shape \["),
+        (lambda m: setattr(m.graph.initializer[0], "data_type", 77), "constant '.+' is of the unknown type 77"),
+        (
+            lambda m: setattr(m.graph.input[1].type.tensor_type, "elem_type", TensorProto.STRING),
+            "input '.+' of the decoder is STRING; known are integers",
+        ),
+    ],
+)
+def test_a_broken_decoder_is_refused_with_the_name_of_what_is_broken(
+    tmp_path: Path, change: Callable[[ModelProto], object], words: str
+) -> None:
+    model = Written().model(group_query(tables=SIZE))
+    change(model)
+    with pytest.raises((InvalidArgumentError, UnsupportedError), match=words):
+        import_decoder(save(tmp_path, model), POSITIONS)
 
 
 def test_a_mask_that_is_read_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """The small model that guesses tokens for a large one."""
 
+import contextlib
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 from triune.backends.transformer.checkpoint import DecoderFiles, open_decoder_files
 from triune.config.configure import Source
+from triune.config.exports import ONNX_FILENAME, is_exported_decoder
 from triune.config.layout import inside, is_version
 from triune.config.transformer import GGUF_FILENAME, TransformerOptions
 from triune.core.decoder import DecoderExecutable
-from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.core.printable import printable
 from triune.core.units import Unit
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
@@ -56,8 +59,9 @@ def open_draft(
     name = options.draft_model
     if name is None:
         return None
-    files = open_decoder_files(_path_of(name, source))
-    shown = printable(name[:128])
+    path, shown = _path_of(name, source), printable(name[:128])
+    with _named(shown):
+        files = open_decoder_files(path)
     if files.start_token is not None:
         raise UnsupportedError(
             f"the draft model '{shown}' reads prompts with an encoder, so that it guesses for no other model: name one "
@@ -98,8 +102,10 @@ def load_draft(
         num_threads: CPU threads of a step.
     """
     context_tokens = min(context_tokens, files.context_tokens)
+    with _named(printable((options.draft_model or "")[:128])):
+        graph = files.write(context_tokens, ())
     decoder = load(
-        files.write(context_tokens, ()),
+        graph,
         unit=unit,
         num_threads=num_threads,
         num_blocks=1,
@@ -109,17 +115,37 @@ def load_draft(
     return Draft(options.draft_model or "", decoder, context_tokens)
 
 
+@contextlib.contextmanager
+def _named(shown: str) -> Generator[None]:
+    """Name the draft model in errors about its files: they would seem to be about the model that it guesses for."""
+    try:
+        yield
+    except TriuneError as error:
+        for kind in (NotFoundError, UnsupportedError, InvalidArgumentError):
+            if isinstance(error, kind):
+                raise kind(f"the draft model '{shown}' cannot be loaded: {error}") from error
+        raise
+
+
 def _path_of(name: str, source: Source) -> Path:
     path = inside(source.folder, name, "parameter 'draft_model'")
     if path.exists():
-        return path
+        return _checkpoint_in(path)
     other = source.folder.parent / name
     if "/" not in name and other.is_dir():
         versions = [each for each in other.iterdir() if each.is_dir() and is_version(each.name)]
         if versions:
-            newest = max(versions, key=lambda each: int(each.name))
-            return newest / GGUF_FILENAME if (newest / GGUF_FILENAME).exists() else newest
+            return _checkpoint_in(max(versions, key=lambda each: int(each.name)))
     raise NotFoundError(
         f"parameter 'draft_model' of model '{source.name}' is '{printable(name[:128])}': that is no checkpoint in its "
         "folder, and no model beside it"
     )
+
+
+def _checkpoint_in(path: Path) -> Path:
+    """A file of a folder, or the folder, if that is the checkpoint."""
+    if (path / GGUF_FILENAME).exists():
+        return path / GGUF_FILENAME
+    exported = path / ONNX_FILENAME
+    is_alone = exported.is_file() and next(path.glob("*.safetensors"), None) is None
+    return exported if is_alone or is_exported_decoder(path) else path

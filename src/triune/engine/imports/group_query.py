@@ -44,6 +44,8 @@ def find_group_query(
         _require_plain_sequences(probe, given)
     rotary = None
     if flags.get("do_rotary", 0):
+        if not {7, 8} <= given.keys():
+            raise InvalidArgumentError(f"{label(node)} has 'do_rotary', and no tables of cosines and sines")
         table = index.constant(given[7])
         if table is None or table.ndim != 2:
             raise UnsupportedError(

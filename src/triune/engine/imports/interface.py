@@ -11,6 +11,8 @@ from triune.graph.caches import PAST
 _BRANCH: Final = "use_cache_branch"
 """An input of Optimum's merged exports: whether there are earlier tokens."""
 
+_NUMBERS: Final = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.FLOAT, TensorProto.FLOAT16)
+
 
 @dataclass(frozen=True, slots=True)
 class Past:
@@ -73,6 +75,11 @@ def read_interface(graph: GraphProto, head_size: int = 0) -> Interface:
         )
     if "input_ids" not in inputs:
         raise UnsupportedError("the decoder has no input 'input_ids': export it with the embedding of tokens")
+    for name in inputs.keys() & {"input_ids", "attention_mask", "position_ids"}:
+        if (kind := inputs[name].type.tensor_type.elem_type) not in _NUMBERS:
+            raise UnsupportedError(
+                f"input '{name}' of the decoder is {TensorProto.DataType.Name(kind)}; known are integers, and floats"
+            )
     outputs = [each.name for each in graph.output]
     if "logits" not in outputs:
         raise UnsupportedError(f"the decoder has no output 'logits'; it has {', '.join(outputs[:4])}")

@@ -2,6 +2,7 @@
 
 from onnx import ModelProto, NodeProto
 
+from triune.core.errors import InvalidArgumentError
 from triune.graph.builder import Builder
 from triune.graph.names import Names
 from triune.graph.passes.n_bits import DOMAIN
@@ -15,7 +16,11 @@ class Norms(GraphPass):
     name = "norms"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, which must be of a version of ONNX's operators that has RMSNormalization."""
+        """Changes `model`, which must be of a version of ONNX's operators that has RMSNormalization.
+
+        Raises:
+            InvalidArgumentError: a node lacks an operand.
+        """
         build = Builder(Names(model.graph).prefix("norms"))
         nodes: list[NodeProto] = []
         for node in model.graph.node:
@@ -25,6 +30,10 @@ class Norms(GraphPass):
             if not is_plain and not (is_skip and not any(node.output[1:3])):
                 nodes.append(node)
                 continue
+            if len(node.input) < 2:
+                raise InvalidArgumentError(
+                    f"{node.op_type} '{node.name or node.output[0]}' of the decoder has no scale: export it again"
+                )
             flags, x = attributes_of(node), node.input[0]
             if is_skip:
                 x = build.op("Add", x, node.input[1])

@@ -1,17 +1,21 @@
 """Brings an exported decoder to standard operators of one version."""
 
+import itertools
 from typing import Final
 
-from onnx import ModelProto, helper
+from onnx import GraphProto, ModelProto, helper
 
+from triune.core.errors import InvalidArgumentError
 from triune.engine.imports.interface import Interface, fix_branch, read_interface
 from triune.engine.imports.norms import Norms
 from triune.engine.imports.products import Products
+from triune.graph.contradictions import found_at
 from triune.graph.declared import free_negative_sizes
 from triune.graph.decompose import Decompose
 from triune.graph.load import require_valid
 from triune.graph.passes.adopt import Adopt
 from triune.graph.passes.branches import Branches
+from triune.graph.passes.consistent import require_none
 from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.inline import Inline
@@ -19,7 +23,8 @@ from triune.graph.passes.n_bits import DOMAIN
 from triune.graph.passes.run import run_passes
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.upgrade import Upgrade
-from triune.graph.values import attributes_of
+from triune.graph.values import Values, attributes_of
+from triune.graph.weight_files import size_in_file
 from triune.graph.weights import Large
 
 GROUP_QUERY: Final = "GroupQueryAttention"
@@ -29,6 +34,7 @@ _KEPT: Final = ("RMSNormalization", "RotaryEmbedding", "Gelu", "LayerNormalizati
 """Operators that all runtimes of decoders have."""
 
 _MAX_ROUNDS: Final = 8
+_TYPES: Final = frozenset(helper.get_all_tensor_dtypes())
 
 
 def prepare(model: ModelProto, large: Large, head_size: int = 0) -> tuple[ModelProto, Interface]:
@@ -48,6 +54,7 @@ def prepare(model: ModelProto, large: Large, head_size: int = 0) -> tuple[ModelP
     """
     model.ir_version = max(model.ir_version, 4)
     fix_branch(model.graph)
+    _require_consistent(model.graph)
     interface = read_interface(model.graph, head_size)
     model = Products()(model)
     large.take(model)
@@ -66,6 +73,26 @@ def prepare(model: ModelProto, large: Large, head_size: int = 0) -> tuple[ModelP
         if model.SerializeToString(deterministic=True) == before:
             break
     return model, interface
+
+
+def _require_consistent(graph: GraphProto) -> None:
+    """Raise InvalidArgumentError if constants, or nodes of ONNX Runtime's own, contradict themselves. The others are
+    checked when all are of one version.
+    """
+    for tensor in graph.initializer:
+        if tensor.data_type not in _TYPES:
+            raise InvalidArgumentError(
+                f"the decoder's constant '{tensor.name}' is of the unknown type {tensor.data_type}"
+            )
+        num_bytes, needed = len(tensor.raw_data), size_in_file(tensor)
+        if tensor.HasField("raw_data") and needed is not None and num_bytes != needed:
+            raise InvalidArgumentError(
+                f"the decoder's constant '{tensor.name}' has {num_bytes} bytes; its type and its shape "
+                f"{list(tensor.dims)} take {needed}: export it again"
+            )
+    values = Values(graph)
+    nodes = (node for node in graph.node if node.domain == DOMAIN)
+    require_none((node, why) for node in nodes for why in itertools.islice(found_at(node, values), 1))
 
 
 def _declare_attention(model: ModelProto, interface: Interface) -> None:

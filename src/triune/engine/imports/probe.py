@@ -68,7 +68,7 @@ class Probe:
         self._constants = {each.name: numpy_helper.to_array(each) for each in copy.graph.initializer}
         self._nodes: dict[str, NodeProto] = {}
         for node in copy.graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
+            if node.op_type == "Constant" and [each.name for each in node.attribute] == ["value"]:
                 self._constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
             else:
                 self._nodes.update((name, node) for name in node.output if name)

@@ -1,6 +1,5 @@
 """Replaces products with packed weights of ONNX Runtime's."""
 
-import itertools
 from typing import Any, Final
 
 import numpy as np
@@ -9,12 +8,10 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from triune.core.errors import UnsupportedError
 from triune.graph.builder import Builder
-from triune.graph.contradictions import found_at
 from triune.graph.names import Names
-from triune.graph.passes.consistent import require_none
 from triune.graph.passes.n_bits import DOMAIN, replaced
 from triune.graph.passes.run import GraphPass
-from triune.graph.values import Values, attributes_of, constant_tensor
+from triune.graph.values import attributes_of, constant_tensor
 from triune.graph.weight_files import array_of
 
 _CODES: Final = {4: TensorProto.UINT4, 8: TensorProto.UINT8}
@@ -22,7 +19,8 @@ _FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
 class Products(GraphPass):
-    """Given MatMulNBits with weights of 4 or 8 bits. Result: MatMul with the transpose of DequantizeLinear of blocks.
+    """Given MatMulNBits without contradictions, with weights of 4 or 8 bits. Result: MatMul with the transpose of
+    DequantizeLinear of blocks.
 
     The codes stay as they are in the file: [out, in], two of 4 bits in a byte. So they are not copied. Weights whose
     last block is shorter than the others, or whose zero points are no whole numbers, become floats.
@@ -35,12 +33,8 @@ class Products(GraphPass):
 
         Raises:
             UnsupportedError: the weights are of another form.
-            InvalidArgumentError: attributes, types and shapes contradict each other.
         """
         graph = model.graph
-        values = Values(graph)
-        packed = (node for node in graph.node if node.op_type == "MatMulNBits" and node.domain == DOMAIN)
-        require_none((node, why) for node in packed for why in itertools.islice(found_at(node, values), 1))
         tensors = {each.name: each for each in graph.initializer}
         tensors |= {node.output[0]: tensor for node in graph.node if (tensor := constant_tensor(node)) and node.output}
         build = Builder(Names(graph).prefix("products"))

@@ -219,6 +219,8 @@ def partly_known(
             if node.op_type == "Squeeze" and len(given.elements) != 1:
                 return None
             if node.op_type == "Cast":
+                if attributes["to"] not in helper.get_all_tensor_dtypes():
+                    return None
                 dtype = helper.tensor_dtype_to_np_dtype(attributes["to"])
                 return given.cast(dtype) if dtype.kind == "i" else None
             is_scalar = {"Unsqueeze": False, "Squeeze": True}.get(node.op_type, given.is_scalar)

@@ -29,6 +29,8 @@ def _operands(facts: Facts) -> Iterator[str]:
     node, wanted = facts.node, SIGNATURES.get(facts.node.op_type, "").split()
     if wanted and len(node.input) > len(wanted):
         yield f"it has {len(node.input)} inputs, and {len(wanted)} at most"
+    if wanted and not node.output:
+        yield "it has no output"
     of_group: dict[str, tuple[str, int]] = {}
     for index, token in enumerate(wanted):
         name = facts.name(index)
