@@ -13,7 +13,7 @@ While the pools are not full, nothing is divided.
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,20 +53,32 @@ _LEAST_PART: Final = 0.03
 """A model whose part of a pool would be less leaves the pool to others that need it."""
 
 
-@dataclass(eq=False, slots=True)
 class Demand:
-    """What a model asks of the hardware. The event loop's thread changes it.
+    """What a model asks of the hardware. It is changed on the event loop's thread.
 
     Attributes:
         costs: the time of a request on each unit under load, in nanoseconds; units for which it is not known are left
             out.
         num_requests: how many requests it has got.
         has_waiting: whether more requests wait than can be started now.
+        shares: the model's shares of pools.
     """
 
-    costs: Callable[[], Mapping[Unit, float]]
-    num_requests: int = 0
-    has_waiting: bool = False
+    __slots__ = ("costs", "has_waiting", "num_requests", "shares")
+
+    def __init__(self, costs: Callable[[], Mapping[Unit, float]]) -> None:
+        """`costs`: see the class."""
+        self.costs = costs
+        self.num_requests = 0
+        self.has_waiting = False
+        self.shares: Collection[Share] = ()
+
+    def tell(self, *, has_waiting: bool) -> None:
+        """Change `has_waiting`."""
+        if has_waiting is not self.has_waiting:
+            self.has_waiting = has_waiting
+            for share in self.shares:
+                share.count_wanting()
 
 
 @dataclass(eq=False, slots=True)
@@ -98,6 +110,7 @@ class Balance:
 
     def join(self, demand: Demand, shares: Mapping[Unit, Share]) -> None:
         """Add a model with its shares by pool. The caller owns the lock."""
+        demand.shares = list(shares.values())
         for share in shares.values():
             share.demand = demand
         self._members.append(_Member(demand, shares))
@@ -126,6 +139,7 @@ class Balance:
                 mine = found.get(each)
                 for pool, share in each.shares.items():
                     share.is_elsewhere = mine is not None and mine[self._index[pool]]
+                    share.count_wanting()
 
     def _count(self, elapsed_ns: int) -> None:
         """Count the requests since the last update: the mean of all at first, then of the newest."""

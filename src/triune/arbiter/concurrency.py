@@ -6,6 +6,7 @@ pool measures its *speedup*: the time that the finished batches would have taken
 divided by the time in which they were computed. One model at a time has the speedup 1, less the gaps between batches.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 LEVELS: Final = (1, 2, 4)
@@ -73,7 +74,13 @@ class Concurrency:
         self._longest_ns = max(self._longest_ns, took_ns)
         self._num_batches += 1
 
-    def passed(self, elapsed_ns: float, num_models: int, longest_ns: float, *, is_one_model: bool = False) -> None:
+    def passed(
+        self,
+        elapsed_ns: float,
+        num_models: int,
+        longest_ns: Callable[[], float],
+        is_one_model: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Record that at least two models, or units of one model, wanted to compute for `elapsed_ns`.
 
         Args:
@@ -83,8 +90,10 @@ class Concurrency:
             is_one_model: whether all that want to compute are units of one model.
         """
         self._elapsed_ns += elapsed_ns
-        self._longest_ns = max(self._longest_ns, longest_ns)
-        if self._elapsed_ns < max(WINDOW_NS, _LEAST_RATIO * self._longest_ns) or self._num_batches < _LEAST_BATCHES:
+        if self._elapsed_ns < WINDOW_NS or self._num_batches < _LEAST_BATCHES:
+            return
+        self._longest_ns = max(self._longest_ns, longest_ns())
+        if self._elapsed_ns < _LEAST_RATIO * self._longest_ns:
             return
         speedup, level = self._value_ns / self._elapsed_ns, self.level
         mean = self.speedups.get(level)
@@ -94,7 +103,7 @@ class Concurrency:
         self._elapsed_ns = self._value_ns = self._longest_ns = 0.0
         self._num_batches = 0
         levels = [*(each for each in LEVELS if each < num_models), 0]
-        self.level = self._choose(levels, 1 if is_one_model else 0)
+        self.level = self._choose(levels, 1 if is_one_model() else 0)
 
     def _choose(self, levels: list[int], usual: int) -> int:
         # One at a time comes first: it tells what each batch takes alone.

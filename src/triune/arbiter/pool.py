@@ -97,6 +97,7 @@ class Pool:
         num_starts: how many batches have begun.
         crowded_ns: how long, in all, at least two wanted to compute.
         virtual_ns: the clock of the model that began last.
+        num_wanting: how many models have more to compute here than they have begun, and are not better elsewhere.
     """
 
     def __init__(self, clock: Clock, lock: threading.Lock) -> None:
@@ -113,6 +114,7 @@ class Pool:
         self.num_starts = 0
         self.crowded_ns = 0.0
         self.virtual_ns = 0.0
+        self.num_wanting = 0
         self._changed_ns = 0
         self._num_units = 0
         self._has_weights = False
@@ -137,7 +139,8 @@ class Pool:
 
     def has_room(self, now_ns: int) -> bool:
         """Whether one more may compute."""
-        return sum(each.counts(now_ns) for each in self.running) < self.limit
+        limit = self.limit
+        return len(self.running) < limit or sum(each.counts(now_ns) for each in self.running) < limit
 
     @property
     def has_passed(self) -> bool:
@@ -149,10 +152,16 @@ class Pool:
         if len(self.running) + len(self.waiting) > 1:
             elapsed_ns = now_ns - self._changed_ns
             self.crowded_ns += elapsed_ns
-            longest_ns = max((max(now_ns - each.started_ns, each.expected_ns) for each in self.running), default=0.0)
-            models = {id(each.share) for each in self.running} | {id(each) for each in self.waiting}
-            self.concurrency.passed(elapsed_ns, self._num_units, longest_ns, is_one_model=len(models) == 1)
+            self.concurrency.passed(elapsed_ns, self._num_units, lambda: self._longest_ns(now_ns), self._is_one_model)
         self._changed_ns = now_ns
+
+    def _longest_ns(self, now_ns: int) -> float:
+        """How long the longest running batch has taken, or is expected to take."""
+        return max((max(now_ns - each.started_ns, each.expected_ns) for each in self.running), default=0.0)
+
+    def _is_one_model(self) -> bool:
+        """Whether all that compute or wait are units of one model."""
+        return len({id(each.share) for each in self.running} | {id(each) for each in self.waiting}) == 1
 
     def has_earlier(self, tag_ns: float) -> bool:
         """Whether a model waits whose clock is behind `tag_ns`."""
@@ -169,15 +178,25 @@ class Pool:
     def grant(self, now_ns: int) -> "list[Share]":
         """Give turns to those that wait, the earliest first, while more may compute. Returns those to wake."""
         woken: list[Share] = []
-        while self.has_room(now_ns):
-            free = [each for each in self.waiting if now_ns >= each.own_ends_ns and not each.is_displaced]
-            if not free:
+        while self.waiting and self.has_room(now_ns):
+            share = self._first(now_ns)
+            if share is None:
                 break
-            share = min(free, key=lambda each: each.tag_ns)
             share.take_turn(now_ns)
             woken.append(share)
-        for share in sorted(self.waiting, key=lambda each: each.tag_ns):
-            if self.may_pass(share.asked_ns, now_ns):
+        if self.waiting and not self.has_passed:
+            most_ns = self.wait_ns(now_ns) / SHORT_RATIO
+            short = [each for each in self.waiting if each.asked_ns < most_ns]
+            if short:
+                share = min(short, key=lambda each: each.tag_ns)
                 share.take_turn(now_ns, is_beside=True)
                 woken.append(share)
         return woken
+
+    def _first(self, now_ns: int) -> "Share | None":
+        """Of those that wait and may compute, the one whose clock is furthest behind."""
+        first: Share | None = None
+        for each in self.waiting:
+            if (first is None or each.tag_ns < first.tag_ns) and now_ns >= each.own_ends_ns and not each.is_displaced:
+                first = each
+        return first

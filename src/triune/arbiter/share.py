@@ -36,6 +36,7 @@ class Share:
         self.asked_ns = 0.0
         self.demand: Demand | None = None
         self.is_elsewhere = False
+        self._is_wanting = False
         self._pool = pool
         self._wake = wake
         self._running: dict[Unit, Running] = {}
@@ -65,15 +66,17 @@ class Share:
             return 0
         return max(since_ns + (DISPLACED_NS if self.is_displaced else PATIENCE_NS), self.own_ends_ns)
 
-    @property
-    def wants(self) -> bool:
-        """Whether the model has more to compute here than it has begun."""
-        return not self.is_elsewhere and self.demand is not None and self.demand.has_waiting
+    def count_wanting(self) -> None:
+        """Count whether the model has more to compute here than it has begun. Call this when that may have changed."""
+        wants = not self.is_elsewhere and self.demand is not None and self.demand.has_waiting
+        if wants is not self._is_wanting:
+            self._is_wanting = wants
+            self._pool.num_wanting += 1 if wants else -1
 
     @property
     def is_displaced(self) -> bool:
         """Whether another model needs the pool, and this one is relatively better elsewhere."""
-        return self.is_elsewhere and any(each.wants for each in self._pool.shares)
+        return self.is_elsewhere and self._pool.num_wanting > 0
 
     @property
     def own_ends_ns(self) -> int:
@@ -151,7 +154,7 @@ class Share:
         """
         pool, running = self._pool, turn.running
         if self.demand is not None:
-            self.demand.has_waiting = next_ns is not None
+            self.demand.tell(has_waiting=next_ns is not None)
         with pool.lock:
             now_ns = pool.clock.now_ns()
             pool.pass_time(now_ns)
@@ -191,6 +194,8 @@ class Share:
 
     def close(self) -> None:
         """Leave the pool. No turn may be running."""
+        if self.demand is not None:
+            self.demand.tell(has_waiting=False)
         self.withdraw()
         with self._pool.lock:
             self._pool.leave(self)

@@ -55,7 +55,7 @@ class Turns:
         Args:
             has_waiting: whether requests wait in the model's queue.
         """
-        self._demand.has_waiting = has_waiting
+        self._demand.tell(has_waiting=has_waiting)
         for share in self._shares:
             if share.has_turn or (share.is_waiting and not (has_waiting and share.is_blocked)):
                 share.withdraw()

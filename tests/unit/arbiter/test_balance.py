@@ -97,7 +97,7 @@ def test_who_leaves_a_pool_computes_there_when_nobody_needs_it(ends: str) -> Non
     first, second = (machine.models[name].shares[Unit.ANE] for name in ("first", "second"))
     turn = second.start(Unit.ANE, MS)
     assert turn is not None
-    machine.models["second"].demand.has_waiting = True
+    machine.models["second"].demand.tell(has_waiting=True)
     assert first.start(Unit.ANE, MS) is None
     assert machine.models["first"].shares[Unit.GPU].start(Unit.GPU, MS), "its own pool is free"
     machine.clock.advance(DISPLACED_NS - 1)
