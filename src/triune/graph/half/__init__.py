@@ -21,6 +21,7 @@ there are a few typical reasons, and one module finds each of them:
 - `steps`: what lies between a Sigmoid, Tanh or Softmax and a rounding, a ranking or a comparison is computed in fp32,
   and so are fractions, `x - floor(x)`.
 - `whole_numbers`: what is rounded to integers beyond 2048 is computed in fp32 since the last layer.
+- `spectra`: Fourier transforms of inputs whose results are squared are computed in fp32.
 - `near_zero`: small numbers that logarithms, divisions or comparisons with 0 read are computed in fp32: fp16 rounds
   numbers below 3e-8 to 0.
 - `integer_outputs`: integers that are cast to floats and copied to an output are computed in fp32.

@@ -17,6 +17,7 @@ from triune.graph.half.producers import Producers
 from triune.graph.half.propagation import Propagation
 from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges, within
 from triune.graph.half.scaled_back import elementwise_of_inputs, scaled_back
+from triune.graph.half.spectra import spectrum_producers
 from triune.graph.half.states import carries_state
 from triune.graph.half.steps import fraction_producers, squashed_producers
 from triune.graph.values import Values, subgraphs_of
@@ -120,6 +121,8 @@ class _Search:
                 kept.setdefault(first_result(producer), _kept(producer, "its step may be passed by rounding to fp16"))
             for producer in small_producers(node, producers):
                 kept.setdefault(first_result(producer), _kept(producer, "fp16 would round its small numbers to 0"))
+            for producer in spectrum_producers(node, producers) if first_result(node) in kept else ():
+                kept.setdefault(first_result(producer), _kept(producer, "sums of its inputs may be beyond fp16"))
             for producer in variance_producers(node, producers):
                 kept.setdefault(first_result(producer), _kept(producer, "fp16 is not exact enough"))
             for producer in scaled_back(node, producers):

@@ -45,11 +45,11 @@ def variance_producers(difference: NodeProto, producers: Producers) -> list[Node
     if difference.op_type != "Sub":
         return []
     squares, square = (_scales_and_producer(name, producers) for name in difference.input)
-    if not squares or not square or squares[-1].op_type not in MEANS or not _is_square(square[-1], producers):
+    if not squares or not square or squares[-1].op_type not in MEANS or not is_square(square[-1], producers):
         return []
     mean = _scales_and_producer(square[-1].input[0], producers)
     of = producers.of(squares[-1].input[0])
-    if not mean or mean[-1].op_type not in MEANS or of is None or not _is_square(of, producers):
+    if not mean or mean[-1].op_type not in MEANS or of is None or not is_square(of, producers):
         return []
     return [*squares, of, *square, *mean, difference]
 
@@ -71,7 +71,8 @@ def _scales_and_producer(name: str, producers: Producers) -> list[NodeProto]:
     return []
 
 
-def _is_square(node: NodeProto, producers: Producers) -> bool:
+def is_square(node: NodeProto, producers: Producers) -> bool:
+    """Whether a node computes the square of its first operand."""
     if node.op_type == "Pow":
         power = producers.values.constant(node.input[1])
         return power is not None and power.size == 1 and power.reshape(-1)[0] == 2

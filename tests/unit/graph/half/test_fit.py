@@ -304,6 +304,17 @@ def test_fractions_of_what_a_layer_makes_are_in_fp32_with_the_layer(read: str) -
     assert {node.op_type for node in fitted.model.graph.node if fitted.wide.isdisjoint(node.output)} <= {"Cast"}
 
 
+@pytest.mark.parametrize("square", ["q = Mul (s, s)", "q = Pow (s, two)"])
+@pytest.mark.parametrize("axes", ["u = Unsqueeze (p, last) v = Unsqueeze (n, last) s = Concat <axis = -1> (u, v)"])
+def test_spectra_of_inputs_are_in_fp32(axes: str, square: str) -> None:
+    nodes = f"""f = Mul (x, window) p = MatMul (f, w) n = MatMul (f, v2) {axes} {square}
+      t = ReduceSum <keepdims = 0> (q, last) e = Add (t, one) y = Log (e)"""
+    constants = {"window": noise(64), "w": noise(64, 8), "v2": noise(64, 8, seed=1), "last": np.array([-1])}
+    case = half_case("m", nodes, {**constants, "one": number(1), "two": number(2)}, x=noise(4, 64))
+    fitted = _fitted_of(case)
+    assert {node.op_type for node in fitted.model.graph.node if fitted.wide.isdisjoint(node.output)} == set()
+
+
 def test_whole_numbers_that_are_given_out_say_so() -> None:
     fitted = _fitted("whole_numbers_joined")
     assert "Concat 'y' (fp16 cannot represent all integers)" in fitted.notes[0]
