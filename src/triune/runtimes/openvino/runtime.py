@@ -23,13 +23,14 @@ from triune.graph.by_values import by_values
 from triune.graph.crash_risk import fault_in
 from triune.graph.exact_parts import MOST_EXACT
 from triune.graph.faults import OPENVINO_FAULTS
-from triune.graph.load import has_external_data, locate_data, read_model
+from triune.graph.load import external_data, has_external_data, locate_data, read_model
 from triune.hosting import FAULT_LIMITS, HostedExecutable
 from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import broken_part, read_signature
 from triune.runtimes.openvino.library import library
 from triune.runtimes.openvino.options import OPTION_NAMES, Settings, read_settings
+from triune.runtimes.openvino.shared import SharedModels
 from triune.runtimes.openvino.whole_ranges import inputs_in_floats
 from triune.runtimes.openvino.whole_sums import make_sums_exact
 from triune.runtimes.served import openvino_units
@@ -72,6 +73,7 @@ class OpenVino:
         # OpenVINO would map external weights into memory. A write to such a file would change answers or crash the
         # process.
         self._core.set_property({"ENABLE_MMAP": False})
+        self._models = SharedModels(self._core.read_model)
 
     def __reduce__(self) -> tuple[type["OpenVino"], tuple[Sequence[UnitStatus], int | None]]:
         """Pickle the arguments only: another process makes its own OpenVINO core."""
@@ -120,9 +122,10 @@ class OpenVino:
             load = partial(self._load, path, unit, settings, is_own_process=True)
             limits = replace(FAULT_LIMITS, run_bytes=self._run_bytes)
             return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)
+        others = sorted(external_data(graph, path.absolute()))
         del graph
         try:
-            model = self._core.read_model(path)
+            model = self._models.read(path, others)
             make_sums_exact(model)
             in_floats = inputs_in_floats(model)
             compile_again = partial(self._core.compile_model, model, "CPU", _properties(unit, settings))
