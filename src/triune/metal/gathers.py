@@ -24,7 +24,7 @@ def _gather(c: Context) -> None:
 def _gather_elements(c: Context) -> None:
     x, axis, indices = c.input(0), _axis(c), c.input(1)
     # Along other dimensions the first elements are read.
-    x = x[tuple(slice(None if place == axis else size) for place, size in enumerate(indices.shape))]
+    x = x[tuple(slice(None if each == axis else size) for each, size in enumerate(indices.shape))]
     c.give(mx.take_along_axis(x, _within(c, indices, x.shape[axis]), axis))
 
 
@@ -36,7 +36,7 @@ def _columns(c: Context, indices: Value, sizes: Sequence[int]) -> list[Value]:
 def _gather_nd(c: Context) -> None:
     x, indices, batch = c.input(0), c.input(1), int(c.attributes.get("batch_dims", 0))
     own = [
-        mx.arange(size).reshape([size if place == axis else 1 for place in range(indices.ndim - 1)])
+        mx.arange(size).reshape([size if each == axis else 1 for each in range(indices.ndim - 1)])
         for axis, size in enumerate(indices.shape[:batch])
     ]
     columns = _columns(c, indices, x.shape[batch : batch + indices.shape[-1]])

@@ -18,7 +18,7 @@ def _average_pool(c: Context) -> None:
     is_padding = bool(c.attributes.get("count_include_pad", 0))
     numbers = [_elements(window, axis, size, counts[axis], is_padding) for axis, size in enumerate(x.shape[2:])]
     for axis, number in enumerate(numbers):
-        shape = [-1 if place == 1 + axis else 1 for place in range(x.ndim)]
+        shape = [-1 if each == 1 + axis else 1 for each in range(x.ndim)]
         total = total / from_numpy(number.astype(np.float32)).astype(total.dtype).reshape(shape)
     c.give(channels_first(total.astype(x.dtype)))
 

@@ -24,7 +24,7 @@ def _spread(c: Context, value: Value, x: Value) -> Value:
         return value.reshape(())
     axis, block = positive(int(c.attributes.get("axis", 1)), x.ndim), int(c.attributes.get("block_size", 0))
     if not block:
-        return value.reshape([-1 if place == axis else 1 for place in range(x.ndim)])
+        return value.reshape([-1 if each == axis else 1 for each in range(x.ndim)])
     return mx.repeat(value, block, axis)[(*[slice(None)] * axis, slice(x.shape[axis]))]
 
 

@@ -108,15 +108,15 @@ class CoreAIBuilder(Builder[Value]):
 
     def reduce(self, op: str, x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
         name = _NAMES.get(op, op.replace("Reduce", "reduce_").lower())
-        found = getattr(ops, name)(x, values.axes(axes))
-        return found if keepdims else ops.shrink_dims(found, values.axes(axes))
+        found = getattr(ops, name)(x, values.int32s(axes))
+        return found if keepdims else ops.shrink_dims(found, values.int32s(axes))
 
     def arg(self, op: str, x: Value, axis: int, *, keepdims: bool) -> Value:
         if op == "ArgMin":
             # The smallest is the largest of -x; for integers of -1 - x, since the least integer has no negative.
             x = unary.negative(x) if self.is_float(x) else self.sub(-1, x)
-        found = cast(ops.argmax(x, values.axis(axis)), np.int32)
-        return found if keepdims else ops.shrink_dims(found, values.axes([axis]))
+        found = cast(ops.argmax(x, values.int32(axis)), np.int32)
+        return found if keepdims else ops.shrink_dims(found, values.int32s([axis]))
 
     def cumsum(self, x: Value, axis: int) -> Value:
         return ops.scan(x, values.constant(np.uint32(axis)), values.constant(np.bool_(False)), "sum")
@@ -153,7 +153,7 @@ class CoreAIBuilder(Builder[Value]):
         return cut(x, axis, start, end)
 
     def split(self, x: Value, sizes: Sequence[int], axis: int) -> list[Value]:
-        return list(ops.split(x, values.sizes(sizes), values.axis(axis)))
+        return list(ops.split(x, values.sizes(sizes), values.int32(axis)))
 
     def take(self, x: Value, index: Dim, axis: int = 0) -> Value:
         if axis == 0:
@@ -170,19 +170,19 @@ class CoreAIBuilder(Builder[Value]):
         return from_front(indices, size)
 
     def gather_elements(self, x: Value, indices: Value, axis: int) -> Value:
-        return ops.gather_along_axis(x, indices, values.axis(axis))
+        return ops.gather_along_axis(x, indices, values.int32(axis))
 
     def gather_nd(self, x: Value, indices: Value) -> Value:
         return ops.gather_nd(x, indices)
 
     def reverse(self, x: Value, axis: int) -> Value:
-        return ops.reverse(x, values.axes([axis]))
+        return ops.reverse(x, values.int32s([axis]))
 
     def reverse_sequence(self, x: Value, lengths: Value, time: int, batch: int) -> Value:
         return reverse_sequence(x, lengths, time, batch)
 
     def top_k(self, x: Value, count: Dim, axis: int, *, is_largest: bool) -> tuple[Value, Value]:
-        place, is_true = values.axis(axis), values.constant(np.bool_(True))
+        place, is_true = values.int32(axis), values.constant(np.bool_(True))
         # The sort is stable: equal elements keep their order, as in ONNX's TopK.
         order = ops.argsort(x, place, values.constant(np.bool_(is_largest)), is_true)
         is_all = isinstance(count, int) and count == shape_of(x)[axis]

@@ -11,7 +11,7 @@ from triune.coreai.library import Value, dialect, ir, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import cut, expand, refined, scalar
 from triune.coreai.lowering.loops import as_type, common_type, loop, with_row
-from triune.coreai.lowering.values import axis, concat, constant, dtype_of, is_bool, is_number, known_shape, shape_of
+from triune.coreai.lowering.values import concat, constant, dtype_of, int32, is_bool, is_number, known_shape, shape_of
 from triune.graph.conversion.problems import Refusal
 from triune.graph.identities import behind_identities
 from triune.graph.values import Values
@@ -171,7 +171,7 @@ def _collected_rows(c: Context, body: GraphProto, places: Sequence[int]) -> list
     """Find the shapes and dtypes of scan outputs: write the body into a draft, which is erased afterwards."""
     if not places:
         return []
-    given = [axis(0), constant(np.bool_(True)), *(c.input(place) for place in range(2, len(c.node.input)))]
+    given = [int32(0), constant(np.bool_(True)), *(c.input(place) for place in range(2, len(c.node.input)))]
     draft = dialect.IfOp([], constant(np.bool_(True)))
     with ir.InsertionPoint(draft.thenRegion.blocks[0]):
         values = _write_body(c, body, given)

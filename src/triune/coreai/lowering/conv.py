@@ -6,7 +6,7 @@ import numpy as np
 
 from triune.coreai.library import Value, dialect, ops
 from triune.coreai.lowering.context import Context, Lowering
-from triune.coreai.lowering.values import axes, constant, dtype_of, rank_of, shape_of, sizes, tensor_type
+from triune.coreai.lowering.values import constant, dtype_of, int32s, rank_of, shape_of, sizes, tensor_type
 from triune.coreai.lowering.windows import at_least_two, off_plane, on_plane, pad, spatial_of, widths_of
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.window import cuts_of, window_of
@@ -47,7 +47,7 @@ def _kernel(weight: Value) -> list[int]:
 def _with_bias(c: Context, result: Value) -> Value:
     if not c.has(2):
         return result
-    per_channel = ops.expand_dims(c.input(2), axes(range(1, rank_of(result) - 1)))
+    per_channel = ops.expand_dims(c.input(2), int32s(range(1, rank_of(result) - 1)))
     return ops.broadcasting_add(result, per_channel)
 
 
@@ -96,8 +96,8 @@ def _cut(x: Value, cuts: Sequence[tuple[int, int]]) -> Value:
     sides = list(zip(shape_of(x), (0, 0, *begins), (0, 0, *ends), strict=True))
     limits = [_END if size is None and not end else -end if size is None else size - end for size, _, end in sides]
     kind = tensor_type([None if size is None else size - begin - end for size, begin, end in sides], dtype_of(x))
-    steps = axes([1] * len(sides))
-    return dialect.SliceOp(x, axes([0, 0, *begins]), axes(limits), steps, results=[kind]).result
+    steps = int32s([1] * len(sides))
+    return dialect.SliceOp(x, int32s([0, 0, *begins]), int32s(limits), steps, results=[kind]).result
 
 
 TABLE: dict[str, Lowering] = {"Conv": _conv, "ConvTranspose": _conv_transpose}

@@ -8,12 +8,12 @@ import numpy as np
 from triune.coreai.library import Value, dialect, ir, ops
 from triune.coreai.lowering.known import Known
 from triune.coreai.lowering.values import (
-    axes,
-    axis,
     cast,
     concat,
     constant,
     dtype_of,
+    int32,
+    int32s,
     rank_of,
     reshape,
     reshape_to,
@@ -27,15 +27,15 @@ Dim: TypeAlias = int | Value
 """The size of a dimension: a number, or a scalar of int32 that is computed at run time."""
 
 
-def dim_of(x: Value, place: int) -> Dim:
-    """The size of dimension `place` of `x`: an int, or a scalar of the program if it is known only at run time."""
-    size = shape_of(x)[place]
-    return size_of(x, place) if size is None else size
+def dim_of(x: Value, axis: int) -> Dim:
+    """The size of dimension `axis` of `x`: an int, or a scalar of the program if it is known only at run time."""
+    size = shape_of(x)[axis]
+    return size_of(x, axis) if size is None else size
 
 
 def dims_of(x: Value) -> list[Dim]:
     """The sizes of all dimensions of `x`."""
-    return [dim_of(x, place) for place in range(rank_of(x))]
+    return [dim_of(x, axis) for axis in range(rank_of(x))]
 
 
 def known(dims: Sequence[Dim]) -> list[int | None]:
@@ -51,17 +51,17 @@ def as_scalar(dim: Dim) -> Value:
 def vector(dims: Sequence[Dim]) -> Value:
     """Make an int32 vector of sizes or other integers, each an int or a scalar of the program."""
     if all(isinstance(dim, int) for dim in dims):
-        return axes([int(dim) for dim in dims])
+        return int32s([int(dim) for dim in dims])
     parts: list[Value] = []
     run: list[int] = []
     for dim in dims:
         if isinstance(dim, int):
             run.append(dim)
             continue
-        parts += [axes(run)] if run else []
-        parts.append(ops.reshape(dim, axes([1])))
+        parts += [int32s(run)] if run else []
+        parts.append(ops.reshape(dim, int32s([1])))
         run = []
-    return concat([*parts, axes(run)] if run else parts, 0)
+    return concat([*parts, int32s(run)] if run else parts, 0)
 
 
 def product(dims: Sequence[Dim]) -> Dim:
@@ -78,12 +78,12 @@ def product(dims: Sequence[Dim]) -> Dim:
 
 def element(x: Value, place: int) -> Value:
     """One element of a vector, as a scalar."""
-    return ops.gather_nd(x, axes([place]))
+    return ops.gather_nd(x, int32s([place]))
 
 
 def scalar(x: Value) -> Value:
     """Reshape a value of one element to a scalar."""
-    return x if rank_of(x) == 0 else ops.reshape(x, axes([]))
+    return x if rank_of(x) == 0 else ops.reshape(x, int32s([]))
 
 
 def retyped(x: Value, shape: Sequence[int | None]) -> Value:
@@ -102,14 +102,14 @@ def refined(x: Value, shape: Sequence[int | None] | None) -> Value:
     return retyped(x, [own if own is not None else dim for own, dim in zip(shape_of(x), shape, strict=True)])
 
 
-def with_known_sizes(values: Sequence[Value], place: int) -> list[Value]:
-    """Give each of `values` the sizes that are known of any of them, except in dimension `place`.
+def with_known_sizes(values: Sequence[Value], axis: int) -> list[Value]:
+    """Give each of `values` the sizes that are known of any of them, except in dimension `axis`.
 
     All other dimensions must be equal, as for a concatenation.
     """
     sizes = zip(*map(shape_of, values), strict=True)
     shape = [next((size for size in each if size is not None), None) for each in sizes]
-    shape[place] = None
+    shape[axis] = None
     return [refined(value, shape) for value in values]
 
 
@@ -176,34 +176,34 @@ def iota(size: Dim) -> Value:
     """The vector 0, 1, ..., size - 1 in int32."""
     if isinstance(size, int):
         return constant(np.arange(size, dtype=np.int32))
-    return ops.range_(axis(0), size, axis(1))
+    return ops.range_(int32(0), size, int32(1))
 
 
-def along(x: Value, place: int, rank: int) -> Value:
-    """Reshape a vector to rank `rank`: its elements are along dimension `place`, and all other sizes are 1."""
-    return shaped(x, [dim_of(x, 0) if each == place else 1 for each in range(rank)])
+def along(x: Value, axis: int, rank: int) -> Value:
+    """Reshape a vector to rank `rank`: its elements are along dimension `axis`, and all other sizes are 1."""
+    return shaped(x, [dim_of(x, 0) if each == axis else 1 for each in range(rank)])
 
 
-def expand(x: Value, places: Sequence[int]) -> Value:
-    """Insert dimensions of size 1; `places` are their indices in the result."""
-    return ops.expand_dims(x, axes(places)) if places else x
+def expand(x: Value, axes: Sequence[int]) -> Value:
+    """Insert dimensions of size 1; `axes` are their indices in the result."""
+    return ops.expand_dims(x, int32s(axes)) if axes else x
 
 
-def squeeze(x: Value, places: Sequence[int]) -> Value:
-    """Remove the dimensions `places`, whose sizes are 1."""
-    if not places:
+def squeeze(x: Value, axes: Sequence[int]) -> Value:
+    """Remove the dimensions `axes`, whose sizes are 1."""
+    if not axes:
         return x
-    if all(shape_of(x)[place] == 1 for place in places):
-        return ops.shrink_dims(x, axes(places))
-    return shaped(x, [dim for place, dim in enumerate(dims_of(x)) if place not in places])
+    if all(shape_of(x)[axis] == 1 for axis in axes):
+        return ops.shrink_dims(x, int32s(axes))
+    return shaped(x, [dim for axis, dim in enumerate(dims_of(x)) if axis not in axes])
 
 
-def take(x: Value, indices: Value, place: int) -> Value:
-    """Write ONNX's Gather along dimension `place`. The dimensions of `indices` replace that dimension."""
+def take(x: Value, indices: Value, axis: int) -> Value:
+    """Write ONNX's Gather along dimension `axis`. The dimensions of `indices` replace that dimension."""
     rank, more = rank_of(x), rank_of(indices)
-    front = [place, *(each for each in range(rank) if each != place)]
+    front = [axis, *(each for each in range(rank) if each != axis)]
     taken = ops.gather_nd(transpose(x, front), expand(indices, [more]))
-    order = [*range(more, more + place), *range(more), *range(more + place, more + rank - 1)]
+    order = [*range(more, more + axis), *range(more), *range(more + axis, more + rank - 1)]
     return transpose(taken, order)
 
 
@@ -211,21 +211,21 @@ def row(x: Value, place: int | Value) -> Value:
     """Write `x[place]`: the element at index `place` along the first dimension, which is removed."""
     if isinstance(place, int):
         return squeeze(cut(x, 0, place, place + 1), [0])
-    return ops.gather_nd(x, ops.reshape(place, axes([1])))
+    return ops.gather_nd(x, ops.reshape(place, int32s([1])))
 
 
-def cut(x: Value, place: int, start: Dim, end: Dim) -> Value:
-    """Slice `x` along dimension `place`, from `start` to before `end`."""
+def cut(x: Value, axis: int, start: Dim, end: Dim) -> Value:
+    """Slice `x` along dimension `axis`, from `start` to before `end`."""
     rank = rank_of(x)
     starts: list[Dim] = [0] * rank
     ends = [np.iinfo(np.int32).max if size is None else size for size in shape_of(x)]
-    starts[place] = start
-    bounds: list[Dim] = [*ends[:place], end, *ends[place + 1 :]]
-    return ops.slice_(x, vector(starts), vector(bounds), axes([1] * rank))
+    starts[axis] = start
+    bounds: list[Dim] = [*ends[:axis], end, *ends[axis + 1 :]]
+    return ops.slice_(x, vector(starts), vector(bounds), int32s([1] * rank))
 
 
 def from_front(indices: Value, size: Dim) -> Value:
     """Add `size` to the negative elements of `indices`, which count from the end."""
     more = ops.broadcasting_add(indices, as_scalar(size))
-    is_behind = ops.broadcasting_greater(axis(0), indices)
+    is_behind = ops.broadcasting_greater(int32(0), indices)
     return ops.broadcasting_where(is_behind, more, indices)

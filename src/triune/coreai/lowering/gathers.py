@@ -26,12 +26,12 @@ from triune.coreai.lowering.dims import (
 )
 from triune.coreai.lowering.loops import is_nested
 from triune.coreai.lowering.values import (
-    axes,
-    axis,
     cast,
     concat,
     constant,
     dtype_of,
+    int32,
+    int32s,
     is_bool,
     rank_of,
     shape_of,
@@ -43,24 +43,24 @@ from triune.graph.conversion.problems import Refusal
 
 
 def _gather(c: Context) -> None:
-    x, place = c.input(0), positive(int(c.attributes.get("axis", 0)), rank_of(c.input(0)))
+    x, axis = c.input(0), positive(int(c.attributes.get("axis", 0)), rank_of(c.input(0)))
     known_place = c.constant(1)
-    size = shape_of(x)[place]
+    size = shape_of(x)[axis]
     if known_place is not None and known_place.ndim == 0 and size is not None:
         index = positive(int(known_place), size)
-        c.give(squeeze(cut(x, place, index, index + 1), [place]))
+        c.give(squeeze(cut(x, axis, index, index + 1), [axis]))
         return
-    c.give(take(x, _indices_from_front(c, [place]), place))
+    c.give(take(x, _indices_from_front(c, [axis]), axis))
 
 
-def _indices_from_front(c: Context, places: Sequence[int]) -> Value:
-    """The node's indices into dimensions `places`. If they are constant, the size is added to negative ones.
+def _indices_from_front(c: Context, axes: Sequence[int]) -> Value:
+    """The node's indices into dimensions `axes`. If they are constant, the size is added to negative ones.
 
     Apple's compiler (1.0.0b3) itself gathers from weights by constant indices, and for a negative index it reads what
     is before the first element. Its interpreter counts negative indices from the end, as ONNX does.
     """
     indices, found = c.input(1), c.constant(1)
-    sizes = [shape_of(c.input(0))[place] for place in places]
+    sizes = [shape_of(c.input(0))[axis] for axis in axes]
     limits = np.array([size for size in sizes if size is not None])
     if found is None or not (found < 0).any() or len(limits) < len(sizes):
         return indices
@@ -70,14 +70,14 @@ def _indices_from_front(c: Context, places: Sequence[int]) -> Value:
 
 def _gather_elements(c: Context) -> None:
     x = c.input(0)
-    place = positive(int(c.attributes.get("axis", 0)), rank_of(x))
-    indices = _indices_from_front(c, [place])
-    ends: list[Dim] = [dim_of(x, each) if each == place else size for each, size in enumerate(dims_of(indices))]
+    axis = positive(int(c.attributes.get("axis", 0)), rank_of(x))
+    indices = _indices_from_front(c, [axis])
+    ends: list[Dim] = [dim_of(x, each) if each == axis else size for each, size in enumerate(dims_of(indices))]
     if any(shape_of(x)[each] is None or shape_of(x)[each] != size for each, size in enumerate(known(ends))):
         # Core AI requires that the other dimensions have the sizes of the indices. ONNX reads the first elements along
         # them.
-        x = ops.slice_(x, axes([0] * rank_of(x)), vector(ends), axes([1] * rank_of(x)))
-    c.give(ops.gather_along_axis(x, indices, axis(place)))
+        x = ops.slice_(x, int32s([0] * rank_of(x)), vector(ends), int32s([1] * rank_of(x)))
+    c.give(ops.gather_along_axis(x, indices, int32(axis)))
 
 
 def _gather_nd(c: Context) -> None:
@@ -95,8 +95,8 @@ def _tuples_from_front(c: Context, batch_dims: int = 0) -> Value:
     return c.input(1) if depth is None else _indices_from_front(c, range(batch_dims, batch_dims + depth))
 
 
-def _scatter(c: Context, x: Value, indices: Value, updates: Value, place: int) -> Value:
-    """Scatter `updates` into `x` along dimension `place`. All other dimensions are equal in the three operands."""
+def _scatter(c: Context, x: Value, indices: Value, updates: Value, axis: int) -> Value:
+    """Scatter `updates` into `x` along dimension `axis`. All other dimensions are equal in the three operands."""
     reduction = reduction_of(c)
     was_bool = is_bool(x) and reduction != "none"
     if was_bool:
@@ -106,52 +106,52 @@ def _scatter(c: Context, x: Value, indices: Value, updates: Value, place: int) -
     if is_half:
         x, updates = cast(x, np.float32), cast(updates, np.float32)
     mode = ir.Attribute.parse(f"#coreai.scatter_mode<{'update' if reduction == 'none' else reduction}>")
-    result = ops.scatter_along_axis(x.type, x, indices, updates, axis(place), scatter_mode=mode)
+    result = ops.scatter_along_axis(x.type, x, indices, updates, int32(axis), scatter_mode=mode)
     return cast(result, np.bool_ if was_bool else np.float16) if was_bool or is_half else result
 
 
-def _may_be_empty(c: Context, place: int) -> bool:
-    """Whether a selection decides how many indices a scatter has along dimension `place` (`selections`). With none
+def _may_be_empty(c: Context, axis: int) -> bool:
+    """Whether a selection decides how many indices a scatter has along dimension `axis` (`selections`). With none
     Apple's interpreter (1.0.0b3) ends its process.
     """
-    return is_rewritten() and c.scope.values.may_be_empty(c.node.input[1], place)
+    return is_rewritten() and c.scope.values.may_be_empty(c.node.input[1], axis)
 
 
-def _and_one(x: Value, place: int) -> Value:
-    """Append an element of zeros to `x` along dimension `place`."""
-    dims: list[Dim] = [1 if each == place else size for each, size in enumerate(dims_of(x))]
-    zero = cast(axis(0), dtype_of(x))
-    return concat([x, spread(shaped(zero, [1] * rank_of(x)), dims)], place)
+def _and_one(x: Value, axis: int) -> Value:
+    """Append an element of zeros to `x` along dimension `axis`."""
+    dims: list[Dim] = [1 if each == axis else size for each, size in enumerate(dims_of(x))]
+    zero = cast(int32(0), dtype_of(x))
+    return concat([x, spread(shaped(zero, [1] * rank_of(x)), dims)], axis)
 
 
-def _and_index(indices: Value, last: Value, place: int) -> Value:
-    """Append indices along dimension `place`: `last`, of the same rank, in which all other sizes may be 1."""
-    dims: list[Dim] = [1 if each == place else size for each, size in enumerate(dims_of(indices))]
-    return concat([indices, spread(last, dims)], place)
+def _and_index(indices: Value, last: Value, axis: int) -> Value:
+    """Append indices along dimension `axis`: `last`, of the same rank, in which all other sizes may be 1."""
+    dims: list[Dim] = [1 if each == axis else size for each, size in enumerate(dims_of(indices))]
+    return concat([indices, spread(last, dims)], axis)
 
 
 def _scatter_elements(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
-    place = positive(int(c.attributes.get("axis", 0)), rank_of(x))
-    size = dim_of(x, place)
-    if not _may_be_empty(c, place):
-        c.give(_elements_scattered(c, x, indices, updates, place))
+    axis = positive(int(c.attributes.get("axis", 0)), rank_of(x))
+    size = dim_of(x, axis)
+    if not _may_be_empty(c, axis):
+        c.give(_elements_scattered(c, x, indices, updates, axis))
         return
     # An element after the last one, which an update of its own sets, is cut off again.
-    indices = from_front(_and_index(indices, shaped(as_scalar(size), [1] * rank_of(x)), place), size)
-    scattered = _elements_scattered(c, _and_one(x, place), indices, _and_one(updates, place), place)
-    c.give(cut(scattered, place, 0, size))
+    indices = from_front(_and_index(indices, shaped(as_scalar(size), [1] * rank_of(x)), axis), size)
+    scattered = _elements_scattered(c, _and_one(x, axis), indices, _and_one(updates, axis), axis)
+    c.give(cut(scattered, axis, 0, size))
 
 
-def _elements_scattered(c: Context, x: Value, indices: Value, updates: Value, place: int) -> Value:
-    others = [each for each in range(rank_of(x)) if each != place]
+def _elements_scattered(c: Context, x: Value, indices: Value, updates: Value, axis: int) -> Value:
+    others = [each for each in range(rank_of(x)) if each != axis]
     if all(shape_of(x)[each] is not None and shape_of(x)[each] == shape_of(indices)[each] for each in others):
-        return _scatter(c, x, indices, updates, place)
-    # Flatten `x`, and compute for each update its index there: along `place` from the indices, along other dimensions
+        return _scatter(c, x, indices, updates, axis)
+    # Flatten `x`, and compute for each update its index there: along `axis` from the indices, along other dimensions
     # from the position of the update.
     dims = dims_of(indices)
     tuples = [along(iota(dims[each]), each, len(dims)) for each in range(len(dims))]
-    tuples[place] = from_front(indices, dim_of(x, place))
+    tuples[axis] = from_front(indices, dim_of(x, axis))
     linear = shaped(spread(_flat_indices(tuples, dims_of(x)), dims), [product(dims)])
     flat = _scatter(c, _flat(x), linear, _flat(updates), 0)
     return shaped(flat, dims_of(x))
@@ -198,7 +198,7 @@ def reverse_sequence(x: Value, lengths: Value, time: int, batch: int) -> Value:
     order = [time, batch, *rest]
     steps, rows = dim_of(x, time), dim_of(x, batch)
     step = along(iota(steps), 0, 2)
-    mirrored = ops.broadcasting_sub(ops.broadcasting_sub(expand(lengths, [0]), step), axis(1))
+    mirrored = ops.broadcasting_sub(ops.broadcasting_sub(expand(lengths, [0]), step), int32(1))
     is_turned = ops.broadcasting_greater(expand(lengths, [0]), step)
     places = ops.broadcasting_where(is_turned, mirrored, step)
     own = spread(along(iota(rows), 1, 2), [steps, rows])

@@ -7,7 +7,7 @@ import numpy as np
 from triune.coreai.images import CHANNELS, Image
 from triune.coreai.library import Value, dialect, ops
 from triune.coreai.lowering.image_options import RGB, ImageOptions
-from triune.coreai.lowering.values import axes, cast, concat, constant, like, reshape, shape_of, transpose
+from triune.coreai.lowering.values import cast, concat, constant, int32s, like, reshape, shape_of, transpose
 
 
 def image_type(image: Image) -> Any:
@@ -26,7 +26,7 @@ def floats_of(pixels: Value, options: ImageOptions, dtype: Any) -> Value:
     if options.changes:
         scaled = ops.broadcasting_mul(floats, like(floats, options.scale))
         floats = ops.broadcasting_add(scaled, like(floats, np.reshape(options.bias, [3, 1, 1])))
-    return ops.expand_dims(floats, axes([0]))
+    return ops.expand_dims(floats, int32s([0]))
 
 
 def pixels_of(floats: Value, options: ImageOptions, height: int, width: int) -> Value:
@@ -47,4 +47,4 @@ def pixels_of(floats: Value, options: ImageOptions, height: int, width: int) -> 
 
 def _plane(planes: Value, place: int) -> Value:
     _, height, width = (size or 0 for size in shape_of(planes))
-    return ops.slice_(planes, axes([place, 0, 0]), axes([place + 1, height, width]), axes([1, 1, 1]))
+    return ops.slice_(planes, int32s([place, 0, 0]), int32s([place + 1, height, width]), int32s([1, 1, 1]))

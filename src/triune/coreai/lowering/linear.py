@@ -4,7 +4,7 @@ import numpy as np
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering.context import Context, Lowering
-from triune.coreai.lowering.values import axes, cast, constant, is_float, like, rank_of, transpose
+from triune.coreai.lowering.values import cast, constant, int32s, is_float, like, rank_of, transpose
 
 
 def _matmul(c: Context) -> None:
@@ -17,11 +17,11 @@ def matmul(x: Value, y: Value) -> Value:
     The result lacks that dimension.
     """
     is_row, is_column = rank_of(x) == 1, rank_of(y) == 1
-    left = ops.expand_dims(x, axes([0])) if is_row else x
-    right = ops.expand_dims(y, axes([1])) if is_column else y
+    left = ops.expand_dims(x, int32s([0])) if is_row else x
+    right = ops.expand_dims(y, int32s([1])) if is_column else y
     product = ops.broadcasting_batch_matmul(left, right)
     extra = [-2] * is_row + [-1] * is_column
-    return ops.shrink_dims(product, axes(extra)) if extra else product
+    return ops.shrink_dims(product, int32s(extra)) if extra else product
 
 
 def _gemm(c: Context) -> None:

@@ -7,7 +7,17 @@ import numpy as np
 
 from triune.coreai.library import Value, dialect, ir, ops
 from triune.coreai.lowering.dims import as_scalar, dims_of, element, expand, vector
-from triune.coreai.lowering.values import axes, axis, cast, constant, dtype_of, is_bool, rank_of, shape_of, tensor_type
+from triune.coreai.lowering.values import (
+    cast,
+    constant,
+    dtype_of,
+    int32,
+    int32s,
+    is_bool,
+    rank_of,
+    shape_of,
+    tensor_type,
+)
 from triune.graph.conversion.problems import Refusal
 
 
@@ -39,15 +49,15 @@ def as_type(value: Value, kind: Any) -> Value:
         return value
     one = element(cast(ops.get_shape(ops.non_zero(constant(np.ones(1, np.bool_)))), np.int32), 0)
     ends = [ops.mul(one, as_scalar(dim)) for dim in dims_of(value)]
-    return dialect.SliceOp(value, axes([0] * rank), vector(ends), axes([1] * rank), results=[kind]).result
+    return dialect.SliceOp(value, int32s([0] * rank), vector(ends), int32s([1] * rank), results=[kind]).result
 
 
 def with_row(buffer: Value, row: Value, step: Value) -> Value:
     """Write `row` at index `step` of the first axis of `buffer`."""
     sizes = dims_of(buffer)
     starts = vector([step, *([0] * (len(sizes) - 1))])
-    ends = vector([ops.add(step, axis(1)), *sizes[1:]])
-    return ops.slice_update(buffer, starts, ends, axes([1] * len(sizes)), expand(row, [0]))
+    ends = vector([ops.add(step, int32(1)), *sizes[1:]])
+    return ops.slice_update(buffer, starts, ends, int32s([1] * len(sizes)), expand(row, [0]))
 
 
 def is_nested() -> bool:
@@ -85,7 +95,7 @@ def loop(
     Returns:
         the number of steps, and the values after the last one.
     """
-    values = [axis(0), *starts]
+    values = [int32(0), *starts]
     while True:
         kinds = [value.type for value in values]
         whole = dialect.WhileOp(kinds, values)
@@ -98,7 +108,7 @@ def loop(
             arguments = list(whole.after.blocks[0].arguments)
             # Compute the next number first: after other operations, Apple's interpreter (1.0.0b3) may have lost the
             # number.
-            following = ops.add(arguments[0], axis(1))
+            following = ops.add(arguments[0], int32(1))
             copies = [_copy(value) for value in arguments]
             # Copy the results again, since one may share memory with the step's number: (a, b) = (a + b, a) gave
             # 5.0000005 instead of 5, and a Range gave 10, 1 instead of 10, 7.

@@ -11,9 +11,9 @@ from triune.coreai.library import Value, dialect, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import Dim, dims_of, spread
 from triune.coreai.lowering.values import (
-    axes,
     constant,
     dtype_of,
+    int32s,
     known_shape,
     like,
     shape_of,
@@ -100,7 +100,9 @@ def _max_with_indices(
     where: Value | None = None
     for part in window.parts(counts):
         begins, ends = [each.start for each in part], [each.stop for each in part]
-        values = ops.slice_(padded, axes([0, 0, *begins]), axes([*shape[:2], *ends]), axes([1, 1, *window.strides]))
+        values = ops.slice_(
+            padded, int32s([0, 0, *begins]), int32s([*shape[:2], *ends]), int32s([1, 1, *window.strides])
+        )
         index = constant(np.ascontiguousarray(indices[(..., *part)]))
         if best is None:
             best, where = values, index

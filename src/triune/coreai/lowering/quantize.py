@@ -11,11 +11,11 @@ from triune.coreai.library import Value, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import cut, dims_of, product, shaped
 from triune.coreai.lowering.values import (
-    axes,
-    axis,
     cast,
     constant,
     dtype_of,
+    int32,
+    int32s,
     is_float,
     known_shape,
     rank_of,
@@ -51,10 +51,10 @@ def _quantize(c: Context) -> None:
     plain = dtype_of(scale) if is_float(scale) else np.float32
     precision = _PRECISIONS.get(int(c.attributes.get("precision", 0)), plain)
     x, scale = cast(x, precision), cast(scale, precision)
-    places = _scaled_axes(c, scale, x)
-    if elem_type in _PACKED and places is not None:
-        scale = _plain(scale, places)
-        c.give(ops.quantize(x, scale, _offset(c, scale, _PACKED[elem_type]), _zeros(scale, precision), places))
+    axes = _scaled_axes(c, scale, x)
+    if elem_type in _PACKED and axes is not None:
+        scale = _plain(scale, axes)
+        c.give(ops.quantize(x, scale, _offset(c, scale, _PACKED[elem_type]), _zeros(scale, precision), axes))
         return
     dtype = helper.tensor_dtype_to_np_dtype(elem_type)
     limits = ml_dtypes.iinfo(dtype)
@@ -78,10 +78,10 @@ def _dequantize(c: Context) -> None:
 
 def _dequantized(c: Context, x: Value, scale: Value, wanted: Any) -> Value:
     is_packed = dtype_of(x) in _PACKED.values()
-    places = _scaled_axes(c, scale, x)
-    if is_packed and places is not None:
-        scale = _plain(scale, places)
-        return ops.dequantize(x, scale, _offset(c, scale, dtype_of(x)), _zeros(scale, wanted), places)
+    axes = _scaled_axes(c, scale, x)
+    if is_packed and axes is not None:
+        scale = _plain(scale, axes)
+        return ops.dequantize(x, scale, _offset(c, scale, dtype_of(x)), _zeros(scale, wanted), axes)
     if is_packed and _is_blockwise(c, scale, x):
         return ops.blockwise_shift_scale(x, scale, _offset(c, scale, dtype_of(x)), _zeros(scale, wanted))
     x = cast(x, np.int32)
@@ -118,17 +118,17 @@ def _scaled_axes(c: Context, scale: Value, x: Value) -> Value | None:
     if rank_of(x) == 0:
         return None
     if _is_single(scale):
-        return axes(range(rank_of(x)))
-    return None if c.attributes.get("block_size", 0) else axis(_axis(c, x))
+        return int32s(range(rank_of(x)))
+    return None if c.attributes.get("block_size", 0) else int32(_axis(c, x))
 
 
 def _axis(c: Context, x: Value) -> int:
     return positive(int(c.attributes.get("axis", 1)), rank_of(x))
 
 
-def _plain(scale: Value, places: Value) -> Value:
+def _plain(scale: Value, axes: Value) -> Value:
     """Reshape a single scale to a scalar, as Core AI's operations require; return one per slice unchanged."""
-    return reshape(scale, []) if rank_of(places) else scale
+    return reshape(scale, []) if rank_of(axes) else scale
 
 
 def _offset(c: Context, scale: Value, dtype: Any) -> Value:
@@ -158,19 +158,19 @@ def _spread(c: Context, value: Value, x: Value) -> Value:
     """Make a scale or zero point broadcast to `x`: one number for all, for each slice of an axis, or for each block."""
     if _is_single(value):
         return reshape(value, [])
-    place = _axis(c, x)
+    axis = _axis(c, x)
     block = int(c.attributes.get("block_size", 0))
     if not block:
-        return reshape(value, [-1 if each == place else 1 for each in range(rank_of(x))])
-    size = shape_of(x)[place]
+        return reshape(value, [-1 if each == axis else 1 for each in range(rank_of(x))])
+    size = shape_of(x)[axis]
     if size is None:
         raise Refusal("a blocked dimension that is not fixed; give its size with --shape")
     repeats = [1] * (rank_of(value) + 1)
-    repeats[place + 1] = block
-    repeated = ops.tile(ops.expand_dims(value, axes([place + 1])), sizes(repeats))
+    repeats[axis + 1] = block
+    repeated = ops.tile(ops.expand_dims(value, int32s([axis + 1])), sizes(repeats))
     dims = dims_of(value)
-    dims[place] = product([dims[place], block])
-    return cut(shaped(repeated, dims), place, 0, size)
+    dims[axis] = product([dims[axis], block])
+    return cut(shaped(repeated, dims), axis, 0, size)
 
 
 TABLE: dict[str, Lowering] = {"QuantizeLinear": _quantize, "DequantizeLinear": _dequantize}

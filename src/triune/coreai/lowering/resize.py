@@ -28,12 +28,12 @@ from triune.graph.conversion.resize import (
 def _resize(c: Context) -> None:
     x = c.input(0)
     mode = mode_of(c)
-    places = [positive(each, rank_of(x)) for each in c.attributes.get("axes", range(rank_of(x)))]
-    changes = _may_change(c, x, places)
+    axes = [positive(each, rank_of(x)) for each in c.attributes.get("axes", range(rank_of(x)))]
+    changes = _may_change(c, x, axes)
     if changes is not None:
-        c.give(resize_free(c, x, places, changes, mode))
+        c.give(resize_free(c, x, axes, changes, mode))
         return
-    for each in _resized_axes(c, x, places):
+    for each in _resized_axes(c, x, axes):
         found = source_coordinates(c.attributes, each)
         if mode == "nearest":
             picked = nearest_indices(c.attributes, found).clip(0, each.size - 1)
@@ -45,33 +45,33 @@ def _resize(c: Context) -> None:
     c.give(x)
 
 
-def _may_change(c: Context, x: Value, places: Sequence[int]) -> list[bool] | None:
-    """For each of the dimensions `places`, whether its size may change; None if all sizes and scales are known."""
-    lengths = [shape_of(x)[place] for place in places]
-    found = [not _is_unchanged(c, index, place) for index, place in enumerate(places)]
+def _may_change(c: Context, x: Value, axes: Sequence[int]) -> list[bool] | None:
+    """For each of the dimensions `axes`, whether its size may change; None if all sizes and scales are known."""
+    lengths = [shape_of(x)[axis] for axis in axes]
+    found = [not _is_unchanged(c, index, axis) for index, axis in enumerate(axes)]
     operands = (1, 2, 3) if is_cropped(c.attributes) else (2, 3)
     is_known = all(c.constant(index) is not None for index in operands if c.has(index))
     is_fixed = all(length is not None or not changes for length, changes in zip(lengths, found, strict=True))
     return None if is_known and is_fixed else found
 
 
-def _is_unchanged(c: Context, index: int, place: int) -> bool:
-    """Whether it is known that dimension `place` keeps its size; `index` is its position in scales and sizes."""
+def _is_unchanged(c: Context, index: int, axis: int) -> bool:
+    """Whether it is known that dimension `axis` keeps its size; `index` is its position in scales and sizes."""
     if c.is_given(2):
         scales = c.constant(2)
         return scales is not None and bool(scales[index] == 1)
     if c.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         return False
-    size = shape_of(c.input(0))[place]
+    size = shape_of(c.input(0))[axis]
     sizes = c.constant(3) if c.is_given(3) else None
     if sizes is not None:
         return bool(sizes[index] == size)
     inferred = c.scope.values.shape(c.node.output[0])
-    return size is not None and inferred is not None and inferred[place] == size
+    return size is not None and inferred is not None and inferred[axis] == size
 
 
-def _resized_axes(c: Context, x: Value, places: Sequence[int]) -> list[Axis]:
-    """Describe those of the dimensions `places` whose size changes. All sizes and scales must be known.
+def _resized_axes(c: Context, x: Value, axes: Sequence[int]) -> list[Axis]:
+    """Describe those of the dimensions `axes` whose size changes. All sizes and scales must be known.
 
     Raises:
         Refusal: a dimension of the result is empty.
@@ -79,8 +79,8 @@ def _resized_axes(c: Context, x: Value, places: Sequence[int]) -> list[Axis]:
     scales, sizes = c.constant(2), c.constant(3)
     roi = c.known(1, "the region of interest") if is_cropped(c.attributes) and c.is_given(1) else None
     # A dimension of unknown size does not change here, so that any size will do for it.
-    lengths = [shape_of(x)[place] or 1 for place in places]
-    found = resized_axes(c.attributes, places, lengths, scales, sizes, roi)
+    lengths = [shape_of(x)[axis] or 1 for axis in axes]
+    found = resized_axes(c.attributes, axes, lengths, scales, sizes, roi)
     if any(each.target <= 0 for each in found):
         raise Refusal("an empty result: Core AI has no empty tensors")
     return found

@@ -9,19 +9,19 @@ from triune.coreai.lowering.context import Context
 from triune.coreai.lowering.dims import Dim, along, as_scalar, dim_of, dims_of, iota, take, vector
 from triune.coreai.lowering.resize_lines import Line, Resized, number, places_of, resized
 from triune.coreai.lowering.unary import ceil
-from triune.coreai.lowering.values import axes, axis, cast, concat, constant, dtype_of, like, rank_of
+from triune.coreai.lowering.values import cast, concat, constant, dtype_of, int32, int32s, like, rank_of
 from triune.graph.conversion.lowering.resize import nearest, product_along
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.resize import coordinate_mode, is_cropped
 
 
-def resize_free(c: Context, x: Value, places: Sequence[int], is_changed: Sequence[bool], mode: str) -> Value:
-    """Resize `x` along those of the dimensions `places` for which `is_changed` is true.
+def resize_free(c: Context, x: Value, axes: Sequence[int], is_changed: Sequence[bool], mode: str) -> Value:
+    """Resize `x` along those of the dimensions `axes` for which `is_changed` is true.
 
     Raises:
         Refusal: an attribute has a value that ONNX does not define.
     """
-    changed = resized(c, x, places, is_changed)
+    changed = resized(c, x, axes, is_changed)
     if mode == "linear" and not c.attributes.get("antialias", 0) and not is_cropped(c.attributes):
         # For coordinates outside the image, Core AI takes the element at the border, as ONNX does.
         return _interpolate(c, x, changed)
@@ -48,7 +48,7 @@ def _interpolate(c: Context, x: Value, changed: Sequence[Resized]) -> Value:
         if line.is_copied is not None:
             scale = ops.broadcasting_where(line.is_copied, number(1), scale)
             offset = ops.broadcasting_where(line.is_copied, number(0), offset)
-        scales[line.axis], offsets[line.axis] = (ops.reshape(given, axes([1])) for given in (scale, offset))
+        scales[line.axis], offsets[line.axis] = (ops.reshape(given, int32s([1])) for given in (scale, offset))
     mode = ir.Attribute.parse("#coreai.interpolation_mode<linear>")
     return ops.interpolate(x, vector(targets), concat(scales, 0), concat(offsets, 0), mode)
 
@@ -99,10 +99,10 @@ def _weighted_sum(c: Context, x: Value, each: Resized, places: Value, mode: str)
         cells = cast(iota(size), np.float32)
     else:
         # Elements beyond the border equal the element at the border. Add as many as a filter may reach.
-        reach, more = number(2), axis(4)
+        reach, more = number(2), int32(4)
         if is_antialiased:
             reach = _filter_radius(line.scale, mode)
-            more = ops.mul(cast(_filter_radius(each.shapes.scale, mode), np.int32), axis(2))
+            more = ops.mul(cast(_filter_radius(each.shapes.scale, mode), np.int32), int32(2))
         cells = ops.broadcasting_sub(cast(iota(ops.add(size, more)), np.float32), reach)
         x = take(x, _clipped_indices(line, cells), line.axis)
     distance = ops.abs_(ops.broadcasting_sub(along(places, 1, 2), along(cells, 0, 2)))
@@ -114,7 +114,7 @@ def _weighted_sum(c: Context, x: Value, each: Resized, places: Value, mode: str)
         else _cubic_weight(distance, float(c.attributes.get("cubic_coeff_a", -0.75)))
     )
     if is_excluded or is_antialiased:
-        weights = ops.broadcasting_divide(weights, ops.reduce_sum(weights, axes([0])))
+        weights = ops.broadcasting_divide(weights, ops.reduce_sum(weights, int32s([0])))
     return product_along(c.builder, x, cast(weights, dtype_of(x)), line.axis)
 
 

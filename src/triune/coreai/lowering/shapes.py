@@ -14,10 +14,10 @@ from triune.coreai.lowering.dims import (
     vector,
 )
 from triune.coreai.lowering.values import (
-    axis,
     cast,
     constant,
     dtype_of,
+    int32,
     rank_of,
     reshape_to,
     shape_of,
@@ -45,7 +45,7 @@ def _reshape(c: Context) -> None:
         c.give(_reshape_as_computed(c, x, c.input(1), keeps_zero=keeps_zero))
         return
     own = dims_of(x)
-    dims: list[Dim] = [own[place] if size == 0 else size for place, size in enumerate(sizes)]
+    dims: list[Dim] = [own[axis] if size == 0 else size for axis, size in enumerate(sizes)]
     if -1 in sizes and all(isinstance(dim, int) for dim in (*dims, *own)):
         rest = int(np.prod([dim for dim in dims if dim != -1], initial=1))
         dims[sizes.index(-1)] = int(np.prod(own, initial=1)) // rest
@@ -66,7 +66,7 @@ def _reshape_as_computed(c: Context, x: Value, shape: Value, *, keeps_zero: bool
         # A 0 keeps the size of the same dimension of `x`.
         own = dims_of(x)[:rank]
         own += [1] * (rank - len(own))
-        shape = ops.broadcasting_where(ops.broadcasting_equal(shape, axis(0)), vector(own), shape)
+        shape = ops.broadcasting_where(ops.broadcasting_equal(shape, int32(0)), vector(own), shape)
     inferred = c.scope.values.shape(c.node.output[0]) or (None,) * rank
     return reshape_to(x, shape, inferred)
 
@@ -148,11 +148,11 @@ def _space_to_depth(c: Context) -> None:
 
 
 def _multiplied(size: Dim, factor: int) -> Dim:
-    return size * factor if isinstance(size, int) else ops.mul(size, axis(factor))
+    return size * factor if isinstance(size, int) else ops.mul(size, int32(factor))
 
 
 def _divided(size: Dim, divisor: int) -> Dim:
-    return size // divisor if isinstance(size, int) else ops.floor_divide(size, axis(divisor))
+    return size // divisor if isinstance(size, int) else ops.floor_divide(size, int32(divisor))
 
 
 TABLE: dict[str, Lowering] = {

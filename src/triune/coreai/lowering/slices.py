@@ -9,11 +9,11 @@ from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import Dim, as_scalar, dim_of, element, scalar, take, vector
 from triune.coreai.lowering.shapes import length
 from triune.coreai.lowering.values import (
-    axes,
-    axis,
     cast,
     constant,
     dtype_of,
+    int32,
+    int32s,
     like,
     rank_of,
     shape_of,
@@ -33,48 +33,48 @@ def _slice(c: Context) -> None:
     x = c.input(0)
     starts, ends, steps = c.constant(1), c.constant(2), c.constant(4)
     count = length(c.input(1), "the number of sliced axes")
-    places = c.ints(3, "the axes of a slice") if c.has(3) else list(range(count))
+    axes = c.ints(3, "the axes of a slice") if c.has(3) else list(range(count))
     begin: list[Dim] = [0] * rank_of(x)
     end: list[Dim] = [_END if size is None else size for size in shape_of(x)]
     stride: list[Dim] = [1] * rank_of(x)
     kind = list(shape_of(x))
     reversed_axes: list[int] = []
-    for index, each in enumerate(places):
-        place = positive(each, rank_of(x))
+    for index, each in enumerate(axes):
+        axis = positive(each, rank_of(x))
         one: Dim = element(c.input(1), index) if starts is None else int(starts[index])
         other: Dim = element(c.input(2), index) if ends is None else int(ends[index])
         step: Dim = 1
         if c.has(4):
             step = element(c.input(4), index) if steps is None else int(steps[index])
-        size = shape_of(x)[place]
+        size = shape_of(x)[axis]
         if _reverses_all(one, other, step, size):
-            reversed_axes.append(place)
+            reversed_axes.append(axis)
             continue
         if size is None and isinstance(step, int) and step < 0:
             # If the step is negative and the size is not known, Core AI (1.0.0b3) takes wrong elements or crashes:
             # reverse first, then slice forwards.
-            reversed_axes.append(place)
+            reversed_axes.append(axis)
             one, other, step = _index_reversed(one), _index_reversed(other), -step
-        kind[place] = None
+        kind[axis] = None
         if size is not None and isinstance(one, int) and isinstance(other, int) and isinstance(step, int):
             found = range(*slice(one, other, step).indices(size))
             if len(found) == 0:
                 c.give(EMPTY)
                 return
-            kind[place] = len(found)
+            kind[axis] = len(found)
             one = found.start
             # An end before the first element is written as -size - 1, since -1 would be the last element.
             other = found.stop if found.stop >= 0 else -size - 1
-        begin[place], end[place], stride[place] = one, other, step
+        begin[axis], end[axis], stride[axis] = one, other, step
     # Core AI (1.0.0b3) drops a slice that keeps the shape, even if it reverses the elements: use reverse.
-    x = ops.reverse(x, axes(reversed_axes)) if reversed_axes else x
+    x = ops.reverse(x, int32s(reversed_axes)) if reversed_axes else x
     result = tensor_type(kind, dtype_of(x))
     c.give(dialect.SliceOp(x, vector(begin), vector(end), vector(stride), results=[result]).result)
 
 
-def _index_reversed(place: Dim) -> Dim:
+def _index_reversed(index: Dim) -> Dim:
     """The index, in the reversed dimension, of an element: -1 for 0, -2 for 1."""
-    return -1 - place if isinstance(place, int) else ops.sub(axis(-1), place)
+    return -1 - index if isinstance(index, int) else ops.sub(int32(-1), index)
 
 
 def _reverses_all(start: Dim, end: Dim, step: Dim, size: int | None) -> bool:
@@ -89,15 +89,15 @@ def _reverses_all(start: Dim, end: Dim, step: Dim, size: int | None) -> bool:
 def _pad(c: Context) -> None:
     x = c.input(0)
     mode = c.attributes.get("mode", "constant")
-    places = [positive(each, rank_of(x)) for each in (c.ints(3, "the padded axes") if c.has(3) else range(rank_of(x)))]
+    axes = [positive(each, rank_of(x)) for each in (c.ints(3, "the padded axes") if c.has(3) else range(rank_of(x)))]
     pads = c.constant(1)
     if pads is None:
-        c.give(_pad_as_computed(c, x, places, mode))
+        c.give(_pad_as_computed(c, x, axes, mode))
         return
     begins, ends = [0] * rank_of(x), [0] * rank_of(x)
-    for index, place in enumerate(places):
-        begins[place] = int(pads[index])
-        ends[place] = int(pads[index + len(places)])
+    for index, axis in enumerate(axes):
+        begins[axis] = int(pads[index])
+        ends[axis] = int(pads[index + len(axes)])
     if min(*begins, *ends, 0) < 0:
         if mode != "constant":
             raise Refusal(f"negative padding in mode '{mode}'; use Slice")
@@ -124,7 +124,7 @@ def _cropped(x: Value, begins: list[int], ends: list[int]) -> Value:
     for size, one, other in zip(shape, begins, ends, strict=True):
         if size is not None and size + min(one, 0) + min(other, 0) <= 0:
             raise Refusal("an empty result: Core AI has no empty tensors")
-    return ops.slice_(x, axes(begin), axes(end), axes([1] * len(begin)))
+    return ops.slice_(x, int32s(begin), int32s(end), int32s([1] * len(begin)))
 
 
 def _with_gathered_padding(
@@ -136,28 +136,28 @@ def _with_gathered_padding(
         the result, and the padding before and after each dimension that is still to be done.
     """
     begins, ends = list(begins), list(ends)
-    for place, (before, after) in enumerate(zip(begins, ends, strict=True)):
-        size = shape_of(x)[place]
+    for axis, (before, after) in enumerate(zip(begins, ends, strict=True)):
+        size = shape_of(x)[axis]
         if size is None or mode == "edge" or max(before, after) <= size - (1 if mode == "reflect" else 0):
             continue
         numpy_pad: Any = np.pad
-        places = numpy_pad(np.arange(size, dtype=np.int32), (before, after), mode=mode)
-        x = take(x, constant(places), place)
-        begins[place] = ends[place] = 0
+        indices = numpy_pad(np.arange(size, dtype=np.int32), (before, after), mode=mode)
+        x = take(x, constant(indices), axis)
+        begins[axis] = ends[axis] = 0
     return x, begins, ends
 
 
-def _pad_as_computed(c: Context, x: Value, places: list[int], mode: str) -> Value:
+def _pad_as_computed(c: Context, x: Value, axes: list[int], mode: str) -> Value:
     pads = c.input(1)
-    count = len(places)
-    before = [element(pads, places.index(each)) if each in places else axis(0) for each in range(rank_of(x))]
-    after = [element(pads, count + places.index(each)) if each in places else axis(0) for each in range(rank_of(x))]
+    count = len(axes)
+    before = [element(pads, axes.index(each)) if each in axes else int32(0) for each in range(rank_of(x))]
+    after = [element(pads, count + axes.index(each)) if each in axes else int32(0) for each in range(rank_of(x))]
     if mode == "constant":
         # Negative padding removes elements.
-        begin = [ops.maximum(ops.broadcasting_mul(each, axis(-1)), axis(0)) for each in before]
-        end = [ops.add(as_scalar(dim_of(x, place)), ops.minimum(each, axis(0))) for place, each in enumerate(after)]
-        x = ops.slice_(x, vector(begin), vector(end), axes([1] * rank_of(x)))
-        before, after = ([ops.maximum(each, axis(0)) for each in side] for side in (before, after))
+        begin = [ops.maximum(ops.broadcasting_mul(each, int32(-1)), int32(0)) for each in before]
+        end = [ops.add(as_scalar(dim_of(x, axis)), ops.minimum(each, int32(0))) for axis, each in enumerate(after)]
+        x = ops.slice_(x, vector(begin), vector(end), int32s([1] * rank_of(x)))
+        before, after = ([ops.maximum(each, int32(0)) for each in side] for side in (before, after))
     widths = cast(vector([each for pair in zip(before, after, strict=True) for each in pair]), np.uint32)
     return ops.pad(x, widths, _pad_value(c, x, mode), _MODES[mode])
 

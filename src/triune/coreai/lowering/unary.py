@@ -7,7 +7,7 @@ import numpy as np
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering.context import Context, Lowering
-from triune.coreai.lowering.values import axis, constant, dtype_of, is_float, like, rank_of
+from triune.coreai.lowering.values import constant, dtype_of, int32, is_float, like, rank_of
 from triune.graph.axes import positive
 
 
@@ -114,7 +114,7 @@ def _softmax(c: Context) -> None:
     if rank_of(x) == 0:
         c.give(constant(np.ones((), np.float32)))
         return
-    c.give(ops.softmax(x, axis(positive(int(c.attributes.get("axis", -1)), rank_of(x)))))
+    c.give(ops.softmax(x, int32(positive(int(c.attributes.get("axis", -1)), rank_of(x)))))
 
 
 TABLE: dict[str, Lowering] = {"Softmax": _softmax}

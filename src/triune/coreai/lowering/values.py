@@ -87,12 +87,12 @@ def full_like(x: Value, value: Any) -> Value:
     return ops.broadcast_to(like(x, value), sizes_of(x, np.uint32))
 
 
-def axes(numbers: Sequence[int]) -> Value:
+def int32s(numbers: Sequence[int]) -> Value:
     """Write a constant int32 vector, the form in which most operations take axes and sizes."""
     return constant(np.array(numbers, np.int32))
 
 
-def axis(number: int) -> Value:
+def int32(number: int) -> Value:
     """Write a constant int32 scalar, the form in which operations take a single axis."""
     return constant(np.int32(number))
 
@@ -110,12 +110,12 @@ def sizes_of(x: Value, dtype: Any = np.int32) -> Value:
     return cast(ops.get_shape(x), dtype)
 
 
-def size_of(x: Value, place: int) -> Value:
-    """The size of dimension `place` of `x`, computed as a scalar of int32."""
-    size = shape_of(x)[place]
+def size_of(x: Value, axis: int) -> Value:
+    """The size of dimension `axis` of `x`, computed as a scalar of int32."""
+    size = shape_of(x)[axis]
     if size is not None:
         return constant(np.int32(size))
-    return cast(ops.gather_nd(ops.get_shape(x), axes([place])), np.int32)
+    return cast(ops.gather_nd(ops.get_shape(x), int32s([axis])), np.int32)
 
 
 def cast(x: Value, dtype: Any) -> Value:
@@ -128,8 +128,8 @@ def reshape(x: Value, shape: Sequence[int]) -> Value:
     if shape_of(x) == tuple(shape):
         return x
     if None not in shape_of(x) or -1 not in shape:
-        return ops.reshape(x, axes(shape))
-    return reshape_to(x, axes(shape), [None if size == -1 else size for size in shape])
+        return ops.reshape(x, int32s(shape))
+    return reshape_to(x, int32s(shape), [None if size == -1 else size for size in shape])
 
 
 def reshape_to(x: Value, target: Value, shape: Sequence[int | None]) -> Value:
@@ -140,9 +140,9 @@ def reshape_to(x: Value, target: Value, shape: Sequence[int | None]) -> Value:
     """
     if None not in shape:
         return dialect.ReshapeOp(x, target, results=[tensor_type(shape, dtype_of(x))]).result
-    wide = ops.concat(axis(0), [axes([1]), target])
+    wide = ops.concat(int32(0), [int32s([1]), target])
     found = dialect.ReshapeOp(x, wide, results=[tensor_type([1, *shape], dtype_of(x))]).result
-    return ops.shrink_dims(found, axes([0]))
+    return ops.shrink_dims(found, int32s([0]))
 
 
 def transpose(x: Value, permutation: Sequence[int]) -> Value:
@@ -150,9 +150,9 @@ def transpose(x: Value, permutation: Sequence[int]) -> Value:
     return x if list(permutation) == list(range(rank_of(x))) else ops.transpose(x, sizes(permutation))
 
 
-def concat(values: Sequence[Value], place: int) -> Value:
-    """Concatenate values along dimension `place`."""
-    return values[0] if len(values) == 1 else ops.concat(axis(place), list(values))
+def concat(values: Sequence[Value], axis: int) -> Value:
+    """Concatenate values along dimension `axis`."""
+    return values[0] if len(values) == 1 else ops.concat(int32(axis), list(values))
 
 
 def is_known_type(dtype: Any) -> bool:

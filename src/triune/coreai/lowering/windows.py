@@ -7,7 +7,7 @@ import numpy as np
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering.dims import Dim, vector
-from triune.coreai.lowering.values import axes, cast, constant, like, rank_of, shape_of, size_of, sizes
+from triune.coreai.lowering.values import cast, constant, int32s, like, rank_of, shape_of, size_of, sizes
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.window import SAME, Window
 
@@ -28,12 +28,12 @@ def spatial_of(x: Value, what: str) -> int:
 
 def on_plane(x: Value) -> Value:
     """Reshape a signal (N, C, W), or the kernel for one, to an image (N, C, 1, W); return images unchanged."""
-    return ops.expand_dims(x, axes([2])) if rank_of(x) == MAX_SPATIAL else x
+    return ops.expand_dims(x, int32s([2])) if rank_of(x) == MAX_SPATIAL else x
 
 
 def off_plane(x: Value, spatial: int) -> Value:
     """Undo `on_plane`."""
-    return ops.shrink_dims(x, axes([2])) if spatial == 1 else x
+    return ops.shrink_dims(x, int32s([2])) if spatial == 1 else x
 
 
 def at_least_two(numbers: Sequence[int], fill: int) -> list[int]:

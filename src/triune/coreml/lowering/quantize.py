@@ -23,7 +23,7 @@ def _spread(c: Context, value: Var, x: Var) -> Var:
     axis = positive(int(c.attributes.get("axis", 1)), x.rank)
     block = int(c.attributes.get("block_size", 0))
     if not block:
-        return mb.reshape(x=value, shape=[-1 if place == axis else 1 for place in range(x.rank)])
+        return mb.reshape(x=value, shape=[-1 if each == axis else 1 for each in range(x.rank)])
     if not is_fixed(x.shape[axis]):
         raise Refusal("a blocked dimension that is not fixed; give its size with --shape")
     places = np.repeat(np.arange(int(value.shape[axis]), dtype=np.int32), block)[: int(x.shape[axis])]
