@@ -80,9 +80,14 @@ def tolerance_of(parameters: Mapping[str, str], precision: str) -> float:
     Raises:
         InvalidArgumentError: the parameter `unit_tolerance` is not a number of at least 0.
     """
+    return given_tolerance(parameters, max(TOLERANCES.get(precision, _LEAST_TOLERANCE), _LEAST_TOLERANCE))
+
+
+def given_tolerance(parameters: Mapping[str, str], usual: float) -> float:
+    """The parameter `unit_tolerance`, or `usual` without it. Raises as `tolerance_of`."""
     text = parameters.get(TOLERANCE_PARAMETER)
     if text is None:
-        return max(TOLERANCES.get(precision, _LEAST_TOLERANCE), _LEAST_TOLERANCE)
+        return usual
     try:
         tolerance = float(text)
     except ValueError:

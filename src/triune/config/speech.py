@@ -11,7 +11,7 @@ from triune.config.limits import LOAD_SECONDS_PARAMETER
 from triune.config.model_config import ModelConfig
 from triune.config.naming import named_copy
 from triune.config.one_instance import one_instance_config, read_choice, read_count, unit_of
-from triune.config.parameters import UNITS_PARAMETER
+from triune.config.parameters import TOLERANCE_PARAMETER, UNITS_PARAMETER
 from triune.core.datatypes import DataType
 from triune.core.decoder import DecoderPrecision
 from triune.core.tensors import Signature, TensorSpec
@@ -61,6 +61,7 @@ class SpeechOptions:
 
 SPEECH_OPTION_NAMES: Final = frozenset(each.name for each in fields(SpeechOptions)) | {
     UNITS_PARAMETER,
+    TOLERANCE_PARAMETER,
     LOAD_SECONDS_PARAMETER,
 }
 """All parameters that the backend reads."""

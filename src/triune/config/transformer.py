@@ -15,7 +15,7 @@ from triune.config.misplaced import misnamed
 from triune.config.model_config import ModelConfig
 from triune.config.naming import named_copy
 from triune.config.one_instance import one_instance_config, read_choice, read_count, unit_of
-from triune.config.parameters import UNITS_PARAMETER
+from triune.config.parameters import TOLERANCE_PARAMETER, UNITS_PARAMETER
 from triune.core.datatypes import DataType
 from triune.core.decoder import CacheType, DecoderPrecision
 from triune.core.errors import InvalidArgumentError, UnsupportedError
@@ -97,6 +97,7 @@ class TransformerOptions:
 
 OPTION_NAMES: Final = frozenset(each.name for each in fields(TransformerOptions)) | {
     UNITS_PARAMETER,
+    TOLERANCE_PARAMETER,
     LOAD_SECONDS_PARAMETER,
     RUN_SECONDS_PARAMETER,
 }

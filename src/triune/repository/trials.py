@@ -215,8 +215,10 @@ def _load(
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
     checkpoints: dict[str, AnyBackend] = {
         ENCODER: EncoderBackend(machine, MonotonicClock(), settings, shared=Shared(verdicts=verdicts)),
-        SPEECH: SpeechBackend(machine, MonotonicClock(), settings),
-        TRANSFORMER: TransformerBackend(machine, MonotonicClock(), settings, is_trial=True),
+        SPEECH: SpeechBackend(machine, MonotonicClock(), settings, shared=Shared(verdicts=verdicts)),
+        TRANSFORMER: TransformerBackend(
+            machine, MonotonicClock(), settings, is_trial=True, shared=Shared(verdicts=verdicts)
+        ),
     }
     if source.message.backend in checkpoints:
         with typed_failures(name, version):

@@ -7,6 +7,7 @@ from triune.core.decoder import CacheType, DecoderExecutable, DecoderPrecision
 from triune.core.errors import UnsupportedError
 from triune.core.units import Presence, Unit
 from triune.graph.held import HeldModel
+from triune.hardware.memory import usable_memory
 from triune.runtimes.machine import Machine
 from triune.runtimes.registry import missing
 
@@ -43,6 +44,12 @@ def _mlx() -> LoadDecoder:
 
     return MlxDecoder
 
+
+_SHARE_OF_MEMORY: Final = 3
+"""Weights that are copied to be compared may take one part in so many of the memory that is available."""
+
+_MOST_EVALUATED: Final = 1 << 30
+"""The most bytes of weights for ONNX's evaluator."""
 
 _LOADERS: Final[Mapping[str, Callable[[], LoadDecoder]]] = {"mlx": _mlx, "openvino": _openvino}
 """The runtimes that can, the preferred one first, each with a function that imports its decoder."""
@@ -84,3 +91,31 @@ def _lacking(able: Sequence[str] = ()) -> str:
 def load_decoder(runtime: str) -> LoadDecoder:
     """The function of a runtime that compiles decoders. Imports the runtime's library."""
     return _LOADERS[runtime]()
+
+
+def trusted_decoder(model: HeldModel, machine: Machine) -> DecoderExecutable | None:
+    """A decoder in fp32 on the CPU that rounds nothing to fewer bits, with a cache of one block.
+
+    It is OpenVINO's where that is installed, else ONNX's evaluator, which takes about three times as long.
+
+    Returns:
+        None if the weights are beyond what it should take of the memory, or beyond 1 GiB for the evaluator.
+
+    Raises:
+        UnsupportedError: it cannot be compiled.
+    """
+    if model.weight_bytes > usable_memory().available // _SHARE_OF_MEMORY:
+        return None
+    if "openvino" in machine.runtimes:
+        return load_decoder("openvino")(
+            model,
+            unit=Unit.CPU,
+            num_threads=machine.num_cores,
+            num_blocks=1,
+            precision="fp32",
+            cache_type="fp32",
+            is_reproducible=True,
+        )
+    from triune.runtimes.reference_decoder import ReferenceDecoder
+
+    return ReferenceDecoder(model, num_blocks=1) if model.weight_bytes <= _MOST_EVALUATED else None

@@ -607,6 +607,7 @@ async def test_what_the_gate_found_is_in_statistics_and_in_the_check_of_a_later_
                 "precision": "bf16",
                 "tolerance": 0.25,
                 "argmax_agreement": None,
+                "logits_cosine": None,
                 "reason": "",
                 "is_kept": is_kept,
             }

@@ -65,6 +65,11 @@ class Gate:
         """The verdict that is kept of a load by a recipe; None if there is none."""
         return self._kept.find(load_key, recipe) if self._kept is not None else None
 
+    def keep(self, load_key: str, recipe: Recipe, verdict: Verdict) -> None:
+        """Keep a verdict for later starts."""
+        if self._kept is not None:
+            self._kept.keep(load_key, recipe, verdict)
+
     def judge(self, model: Judged, executables: Sequence[SharedExecutable]) -> dict[Unit, Verdict]:
         """The verdict on each unit except `cpu`. A unit that cannot be compared is logged and left out.
 
@@ -108,8 +113,7 @@ class Gate:
                 for unit, tolerance in units.items():
                     verdict = self._verdict(model, answers, truth, first[unit], tolerance)
                     verdicts[unit] = verdict
-                    if self._kept is not None:
-                        self._kept.keep(model.load_key, first[unit].recipe, verdict)
+                    self.keep(model.load_key, first[unit].recipe, verdict)
             except (InvalidArgumentError, UnsupportedError) as error:
                 name, missing = model.config.name, ", ".join(unit.value for unit in units if unit not in verdicts)
                 _log.warning("model '%s': error of %s against cpu is unavailable: %s", name, missing, error)

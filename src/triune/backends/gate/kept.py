@@ -73,13 +73,14 @@ def _verdict(content: Any) -> Verdict:
     if not isinstance(content, dict):
         raise TypeError(f"it is not an object but {content!r:.100}")
     table = cast("dict[str, Any]", content)
-    agreement = table["agreement"]
+    agreement, cosine = table["agreement"], table["cosine"]
     return Verdict(
         precision=_text(table["precision"]),
         tolerance=_number(table["tolerance"]),
         largest=_number(table["largest"]),
         relative=_number(table["relative"]),
         agreement=None if agreement is None else _number(agreement),
+        cosine=None if cosine is None else _cosine(cosine),
         excess=_text(table["excess"]),
         cause=_text(table["cause"]),
         is_kept=True,
@@ -98,4 +99,10 @@ def _number(value: object) -> float:
     """A number, perhaps infinite. NaN would compare as right with every tolerance."""
     if not isinstance(value, int | float) or value != value or value < 0:
         raise ValueError(f"{value!r:.100} is not a number from 0 on")
+    return float(value)
+
+
+def _cosine(value: object) -> float:
+    if not isinstance(value, int | float) or not -1.001 <= value <= 1.001:
+        raise ValueError(f"{value!r:.100} is no cosine")
     return float(value)

@@ -47,7 +47,8 @@ class SpeechBackend(MachineBackend):
         if self._try_first is not None:
             self._try_first(source, version, attempt)
         config = self._configure(source, version)
-        return build_speech(config, source, version, self._machine, self._runtime(source), self._clock, attempt)
+        runtime, judge = self._runtime(source), (self._gate, self._keys.of(source, version))
+        return build_speech(config, source, version, self._machine, runtime, self._clock, attempt, judge)
 
     def assemble(self, build: "SpeechBuild", models: Models) -> Servable:
         """Start the engine: see `Backend.assemble`."""

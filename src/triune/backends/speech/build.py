@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triune.arbiter.arbiter import Arbiter
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
+from triune.backends.gate.gate import Gate, describe_excess
+from triune.backends.gate.logits import JudgedDecoder, Trusted, fp32_recipe, judge_decoder, sample_tokens
 from triune.backends.held import compile_held
 from triune.backends.share import share_of
 from triune.config.configure import Source
@@ -29,12 +32,14 @@ from triune.core.runtime import Executable
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.core.units import Unit
+from triune.core.verdict import Verdict
 from triune.engine.core import EngineCore
 from triune.engine.generation import Placement
 from triune.engine.memory import Memory
 from triune.engine.models import write_encoder, write_model
 from triune.engine.models.whisper import write_whisper_alignment
 from triune.engine.scheduler import SchedulerLimits
+from triune.engine.speech.audio import RATE
 from triune.engine.speech.encoder import SpeechEncoder
 from triune.engine.speech.engine import SpeechEngine
 from triune.engine.speech.mel import WINDOW_FRAMES
@@ -45,14 +50,18 @@ from triune.engine.weights.checkpoint import Checkpoint
 from triune.engine.weights.config import WhisperConfig
 from triune.engine.weights.open import open_checkpoint
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
+from triune.graph.held import HeldModel
 from triune.hardware.memory import usable_memory
-from triune.runtimes.decoders import load_decoder
+from triune.runtimes.decoders import load_decoder, trusted_decoder
 from triune.runtimes.machine import Machine
 
 _SEQUENCES_A_FILE: Final = 2
 """A window is looked at for its language and silence beside its text."""
 
 _STEP_TOKENS: Final = 512
+
+_SAMPLE_TOKENS: Final = 80
+"""The tokens of text with which a unit is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,7 @@ class SpeechBuild(Build):
         special: its special tokens.
         options: the config's parameters.
         runtime: the name of the runtime.
+        verdicts: how far the unit's logits are from those of fp32 on the CPU.
         duration_ns: how long the build took.
     """
 
@@ -79,6 +89,7 @@ class SpeechBuild(Build):
     special: SpeechTokens
     options: SpeechOptions
     runtime: str
+    verdicts: Mapping[Unit, Verdict]
     duration_ns: int
 
     @property
@@ -126,7 +137,14 @@ def open_speech_checkpoint(folder: Path) -> tuple[WhisperConfig, Checkpoint]:
 
 
 def build_speech(
-    config: ModelConfig, source: Source, version: int, machine: Machine, runtime: str, clock: Clock, attempt: Attempt
+    config: ModelConfig,
+    source: Source,
+    version: int,
+    machine: Machine,
+    runtime: str,
+    clock: Clock,
+    attempt: Attempt,
+    judge: tuple[Gate, str],
 ) -> SpeechBuild:
     """Do the slow work: see `Backend.build`.
 
@@ -138,6 +156,10 @@ def build_speech(
         runtime: the runtime that runs encoder and decoder.
         clock: the clock.
         attempt: cancels the build.
+        judge: the gate, and the name under which verdicts are kept (`config.load_key`).
+
+    Raises:
+        UnsupportedError: the unit's answers are not those of fp32 on the CPU.
     """
     started_ns = clock.now_ns()
     options = read_speech_options(config.message)
@@ -147,8 +169,9 @@ def build_speech(
     (unit,) = config.units
     with ExitStack() as undo:
         attempt.check()
+        decoder_graph = write_model(whisper, checkpoint, "paged")
         decoder = load_decoder(runtime)(
-            write_model(whisper, checkpoint, "paged"),
+            decoder_graph,
             unit=unit,
             num_threads=machine.num_cores,
             num_blocks=1,
@@ -164,6 +187,18 @@ def build_speech(
         encoder = SpeechEncoder(compile_held(graph, recipe, machine), whisper.num_mel_bins)
         undo.callback(encoder.close)
         del graph
+        attempt.check()
+
+        def trust() -> Trusted | None:
+            return _trusted(
+                decoder_graph, write_encoder(whisper, checkpoint, "plain", gives_memory=True), whisper, machine
+            )
+
+        tokens = [special.start, *sample_tokens(special.end, _SAMPLE_TOKENS)]
+        model = JudgedDecoder(config.name, config.parameters, judge[1], decoder_graph, tokens, trust)
+        verdicts = judge_decoder(judge[0], model, {unit: (recipe, decoder, encoder.memory(_sound()))}, clock)
+        if unit in verdicts and verdicts[unit].excess:
+            raise UnsupportedError(describe_excess(unit, verdicts[unit].reason))
         attempt.check()
         _warm_up(decoder, encoder.memory(np.zeros(1, np.float32)), special.start)
         attempt.check()
@@ -184,6 +219,7 @@ def build_speech(
         special,
         options,
         runtime,
+        verdicts,
         clock.now_ns() - started_ns,
         emulated=machine.emulated(config.units),
     )
@@ -239,6 +275,7 @@ def assemble_speech(
         build.aligner.charge(account, clock)
     statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
     statistics.accounts = accounts
+    statistics.verdicts.update(build.verdicts)
     named = len(build.source.message.instance_group) or UNITS_PARAMETER in build.source.message.parameters
     why = "the config names this unit" if named else f"'{decoder.unit.value}' is its best unit on this machine"
     try:
@@ -262,6 +299,32 @@ def assemble_speech(
         core.close()
         raise
     return SpeechServable(engine, config.name, build.version)
+
+
+def _trusted(
+    decoder_graph: HeldModel, encoder_graph: HeldModel, whisper: WhisperConfig, machine: Machine
+) -> Trusted | None:
+    """The decoder in fp32 on the CPU, and what it reads of the sound; None if the machine has not the memory."""
+    decoder = trusted_decoder(decoder_graph, machine)
+    if decoder is None:
+        return None
+    try:
+        encoder = SpeechEncoder(compile_held(encoder_graph, fp32_recipe(machine), machine), whisper.num_mel_bins)
+        try:
+            return Trusted(decoder, encoder.memory(_sound()))
+        finally:
+            encoder.close()
+    except BaseException:
+        decoder.close()
+        raise
+
+
+def _sound() -> NDArray[np.float32]:
+    """Two seconds of tones and noise, always the same."""
+    seconds = np.arange(2 * RATE) / RATE
+    tones = sum(np.sin(2 * np.pi * hertz * seconds) for hertz in (220, 440, 1330))
+    noise = np.random.default_rng(0).standard_normal(len(seconds))
+    return (0.1 * tones + 0.02 * noise).astype(np.float32)
 
 
 def _warm_up(decoder: DecoderExecutable, memory: Memory, token: int) -> None:

@@ -57,6 +57,7 @@ def assemble_transformer(
     limits = limits_of(config.parameters, settings.limits)
     statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
     statistics.accounts = accounts
+    statistics.verdicts.update(build.verdicts)
     replicas: list[Replica] = []
     try:
         for each in build.decoders:

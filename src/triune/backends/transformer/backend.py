@@ -71,6 +71,7 @@ class TransformerBackend(MachineBackend):
             self._clock,
             attempt,
             is_trial=self._is_trial,
+            judge=(self._gate, self._keys.of(source, version)),
         )
 
     def assemble(self, build: "TransformerBuild", models: Models) -> Servable:

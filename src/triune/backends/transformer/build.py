@@ -7,11 +7,12 @@ from typing import Final
 
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
+from triune.backends.gate.gate import Gate
 from triune.backends.transformer.adapters import read_adapters
 from triune.backends.transformer.checkpoint import DecoderFiles, open_decoder_files
 from triune.backends.transformer.draft import Draft, open_draft
 from triune.backends.transformer.trials import measure
-from triune.backends.transformer.units import Loading, UnitDecoder, load_units, warm_up_unit
+from triune.backends.transformer.units import Loading, UnitDecoder, judge_units, load_units, warm_up_unit
 from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
 from triune.config.transformer import TransformerOptions, read_transformer_options
@@ -19,6 +20,7 @@ from triune.core.clock import Clock
 from triune.core.errors import InvalidArgumentError, NoMemoryError, UnsupportedError
 from triune.core.printable import printable
 from triune.core.units import Unit
+from triune.core.verdict import Verdict
 from triune.engine.moving.transfers import Movable
 from triune.engine.scheduler import SchedulerLimits
 from triune.engine.source import SourceRules
@@ -46,6 +48,7 @@ class TransformerBuild(Build):
     Attributes:
         decoders: the compiled decoder on each of its units, the preferred one first.
         left_out: why units of its config are left out, by unit.
+        verdicts: how far the logits of units are from those of fp32 on the CPU.
         text: tokenizer and chat template.
         vocab_size: the number of rows of the embedding.
         limits: what a step may hold.
@@ -58,6 +61,7 @@ class TransformerBuild(Build):
 
     decoders: tuple[UnitDecoder, ...]
     left_out: Mapping[Unit, str]
+    verdicts: Mapping[Unit, Verdict]
     text: TextSide
     vocab_size: int
     limits: SchedulerLimits
@@ -121,6 +125,7 @@ def build_transformer(
     attempt: Attempt,
     *,
     is_trial: bool,
+    judge: tuple[Gate, str] | None = None,
     adapters: Mapping[str, Path] | None = None,
 ) -> TransformerBuild:
     """Do the slow work: see `Backend.build`.
@@ -133,6 +138,7 @@ def build_transformer(
         clock: the clock.
         attempt: cancels the build.
         is_trial: whether the caches are the smallest ones.
+        judge: the gate, and the name under which verdicts are kept (`config.load_key`); None judges no unit.
         adapters: folders of LoRA adapters by name, beside those of the config and of the version's folder.
     """
     started_ns = clock.now_ns()
@@ -158,7 +164,12 @@ def build_transformer(
     )
     limits = SchedulerLimits(options.step_tokens, options.max_sequences, context_tokens)
     decoders, left_out = load_units(loading, config.units)
+    verdicts: dict[Unit, Verdict] = {}
     try:
+        attempt.check()
+        if judge is not None:
+            verdicts, refused = judge_units(loading, decoders, judge, config, vocab_size)
+            left_out |= refused
         attempt.check()
         if not is_trial:
             for each in decoders:
@@ -180,6 +191,7 @@ def build_transformer(
         source,
         tuple(decoders),
         left_out,
+        verdicts,
         text,
         vocab_size,
         limits,

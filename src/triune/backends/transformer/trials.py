@@ -45,7 +45,7 @@ def measure(units: Sequence[UnitDecoder], clock: Clock, attempt: Attempt, *, nam
             for place, each in enumerate(units):
                 others = [other for other in units if other is not each] if is_beside else []
                 with _busy(others):
-                    memory = each.memory(0)
+                    memory = each.memory([0])
                     for shape, count in _steps(each.decoder, step_tokens):
                         begun_ns = clock.now_ns()
                         if begun_ns < end_ns:
@@ -83,7 +83,7 @@ def _busy(units: Sequence[UnitDecoder]) -> Generator[None]:
 
     def compute(each: UnitDecoder) -> None:
         decoder = each.decoder
-        step = step_of(decoder, [(0, 1)] * min(_ANSWERS[-1], decoder.num_blocks), each.memory(0))
+        step = step_of(decoder, [(0, 1)] * min(_ANSWERS[-1], decoder.num_blocks), each.memory([0]))
         while not is_over.is_set():
             decoder.begin(step).read()
 

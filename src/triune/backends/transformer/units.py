@@ -5,24 +5,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from triune.backends.attempt import Attempt
+from triune.backends.gate.gate import Gate, describe_excess
+from triune.backends.gate.logits import NO_MEMORY, JudgedDecoder, Trusted, fp32_recipe, judge_decoder, sample_tokens
 from triune.backends.held import compile_held
 from triune.backends.transformer.checkpoint import DecoderFiles
 from triune.backends.transformer.draft import Draft, load_draft
 from triune.backends.transformer.warm_up import warm_up
+from triune.config.model_config import ModelConfig
 from triune.config.placement import Recipe
 from triune.config.transformer import TransformerOptions
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable
-from triune.core.errors import TriuneError
+from triune.core.errors import TriuneError, UnsupportedError
 from triune.core.units import Presence, Unit
+from triune.core.verdict import Verdict
 from triune.engine.memory import Memory
 from triune.engine.replicas.rates import Rates
 from triune.engine.source_encoder import SourceEncoder
 from triune.graph.held import HeldModel
-from triune.runtimes.decoders import LoadDecoder, decoder_runtime
+from triune.runtimes.decoders import LoadDecoder, decoder_runtime, trusted_decoder
 from triune.runtimes.machine import Machine
 
 _log = logging.getLogger(__name__)
+
+_SOURCE_TOKENS = 24
+"""The tokens of a text that an encoder reads, with which a unit is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +66,13 @@ class UnitDecoder:
         if self.draft is not None:
             self.draft.allocate(self.decoder)
 
-    def memory(self, token: int) -> Memory:
-        """What the decoder reads of a text of one token; empty if the model has no encoder.
+    def memory(self, tokens: Sequence[int]) -> Memory:
+        """What the decoder reads of a text of some tokens; empty if the model has no encoder.
 
         Raises:
             TriuneError: the encoder failed.
         """
-        if self.encoder is None:
-            return {}
-        (found,) = self.encoder.read([(token,)])
-        if isinstance(found, TriuneError):
-            raise found
-        return found
+        return _memory(self.encoder, tokens)
 
     def close(self) -> None:
         """Free the decoder, that of the draft model, and the encoder."""
@@ -140,6 +142,69 @@ def load_units(loading: Loading, units: Sequence[Unit]) -> tuple[list[UnitDecode
     return found, {unit: str(error) for unit, error in errors.items()}
 
 
+def judge_units(
+    loading: Loading, decoders: list[UnitDecoder], judge: tuple[Gate, str], config: ModelConfig, vocab_size: int
+) -> tuple[dict[Unit, Verdict], dict[Unit, str]]:
+    """Hold the logits of each unit to those of fp32 on the CPU, and free the decoders of units that are wrong.
+
+    Args:
+        loading: what the decoders were loaded from.
+        decoders: with caches of no sequence yet, which are made larger if they are small. Those of wrong units are
+            removed.
+        judge: the gate, and the name under which verdicts are kept.
+        config: the model's config.
+        vocab_size: the number of tokens.
+
+    Returns:
+        the verdicts, and why units are left out.
+
+    Raises:
+        UnsupportedError: no unit is left.
+    """
+    gate, load_key = judge
+
+    tokens = sample_tokens(vocab_size, loading.context_tokens)
+    source = tokens[:_SOURCE_TOKENS]
+
+    def trust() -> Trusted | None:
+        decoder = trusted_decoder(loading.graph, loading.machine)
+        if decoder is None or loading.encoder is None:
+            return None if decoder is None else Trusted(decoder, NO_MEMORY)
+        try:
+            encoder = SourceEncoder(compile_held(loading.encoder, fp32_recipe(loading.machine), loading.machine))
+            try:
+                return Trusted(decoder, _memory(encoder, source))
+            finally:
+                encoder.close()
+        except BaseException:
+            decoder.close()
+            raise
+
+    model = JudgedDecoder(loading.name, config.parameters, load_key, loading.graph, tokens, trust)
+    judged = {
+        each.unit: (Recipe(each.runtime, each.unit, loading.machine.num_cores, ()), each.decoder, each.memory(source))
+        for each in decoders
+    }
+    verdicts = judge_decoder(gate, model, judged, loading.clock)
+    refused = {unit: describe_excess(unit, each.reason) for unit, each in verdicts.items() if each.excess}
+    for each in [each for each in decoders if each.unit in refused]:
+        decoders.remove(each)
+        each.close()
+        _log.warning("model '%s' is not served on %s: %s", loading.name, each.unit.value, refused[each.unit])
+    if not decoders:
+        raise UnsupportedError("; ".join(refused.values()))
+    return verdicts, refused
+
+
+def _memory(encoder: SourceEncoder | None, tokens: Sequence[int]) -> Memory:
+    if encoder is None:
+        return NO_MEMORY
+    (found,) = encoder.read([tuple(tokens)])
+    if isinstance(found, TriuneError):
+        raise found
+    return found
+
+
 def warm_up_unit(loading: Loading, each: UnitDecoder) -> None:
     """Compute first steps, so that no request waits for what the runtime prepares in them."""
     is_gpu = each.unit is Unit.GPU and loading.machine.status(each.unit).presence is Presence.PRESENT
@@ -147,7 +212,7 @@ def warm_up_unit(loading: Loading, each: UnitDecoder) -> None:
     for decoder in (each.decoder,) if each.draft is None else (each.decoder, each.draft.decoder):
         warm_up(
             decoder,
-            each.memory(0),
+            each.memory([0]),
             loading.clock,
             name=loading.name,
             num_tokens=min(options.step_tokens, loading.context_tokens) if is_gpu else 1,

@@ -92,6 +92,7 @@ def verdict_json(unit: Unit, verdict: Verdict) -> Json:
         "largest_error": verdict.largest if math.isfinite(verdict.largest) else None,
         "relative_error": verdict.relative if math.isfinite(verdict.relative) else None,
         "argmax_agreement": verdict.agreement,
+        "logits_cosine": verdict.cosine,
         "reason": verdict.reason,
         "is_kept": verdict.is_kept,
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def test_what_is_kept_is_found_again_for_the_same_load_and_recipe(tmp_path: Path
     assert kept.find("other", RECIPE) is None
     assert kept.find("key", Recipe("openvino", Unit.AMX, 2, (("level", "3"),))) is None
     assert [path.suffix for path in (tmp_path / "gates").iterdir()] == [".json"]
+
+
+@pytest.mark.parametrize("cosine", [None, 1, -0.25])
+def test_the_cosine_of_logits_is_kept(cosine: float | None, tmp_path: Path) -> None:
+    kept = KeptVerdicts(tmp_path)
+    kept.keep("key", RECIPE, replace(WRONG, cosine=cosine))
+    found = kept.find("key", RECIPE)
+    assert found is not None
+    assert found.cosine == cosine
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"precision": 3}', "[" * 100_000])
