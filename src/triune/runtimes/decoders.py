@@ -107,14 +107,17 @@ def trusted_decoder(model: HeldModel, machine: Machine) -> DecoderExecutable | N
     if model.weight_bytes > usable_memory().available // _SHARE_OF_MEMORY:
         return None
     if "openvino" in machine.runtimes:
-        return load_decoder("openvino")(
+        from triune.runtimes.openvino.decoder import OpenVinoDecoder
+
+        num_threads = machine.num_cores
+        return OpenVinoDecoder(
             model,
             unit=Unit.CPU,
-            num_threads=machine.num_cores,
+            num_threads=num_threads,
             num_blocks=1,
             precision="fp32",
             cache_type="fp32",
-            is_reproducible=True,
+            is_exact=True,
         )
     from triune.runtimes.reference_decoder import ReferenceDecoder
 

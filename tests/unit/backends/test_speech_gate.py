@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, packages: PackageCache) -> 
 
 def build(machine: Machine, folder: Path, gates: Path, unit: str) -> SpeechBuild:
     (folder / "config.pbtxt").write_text(f'parameters {{ key: "units" value {{ string_value: "{unit}" }} }}')
-    source = read_source("whisper", folder, stamp(folder), honours=lambda _: SpeechBackend.honours)
+    source = read_source("whisper", folder, stamp(folder), supports=lambda _: SpeechBackend.supports)
     backend = SpeechBackend(machine, MonotonicClock(), shared=Shared(verdicts=gates))
     made = backend.build(source, 1, None, Attempt())
     made.close()

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from contract.architectures.t5 import CASES as T5_CASES
+from contract.architectures.t5 import write_t5
 from support.text_models import write_text_model
 from triune.backends.attempt import Attempt
 from triune.backends.machine_backend import Shared
@@ -40,15 +42,18 @@ def machine() -> Machine:
     return this_machine()
 
 
-def build(machine: Machine, root: Path, **parameters: str) -> TransformerBuild:
+def build(machine: Machine, root: Path, case: str = "", **parameters: str) -> TransformerBuild:
+    """A small model as a checkpoint, or a case of T5, and its build."""
     folder = root / "m"
-    if not folder.exists():
+    if not folder.exists() and case:
+        write_t5(case, folder / "1")
+    elif not folder.exists():
         write_text_model(folder / "1")
     lines = (
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in parameters.items()
     )
     (folder / "config.pbtxt").write_text("".join(lines))
-    source = read_source("m", folder, stamp(folder), honours=lambda _: TransformerBackend.honours)
+    source = read_source("m", folder, stamp(folder), supports=lambda _: TransformerBackend.supports)
     shared = Shared(verdicts=root / "gates")
     return TransformerBackend(machine, MonotonicClock(), shared=shared).build(source, 1, None, Attempt())
 
@@ -95,6 +100,15 @@ async def test_a_unit_that_is_right_serves_and_says_how_far_it_is(
     assert isinstance(servable, TextServable)
     assert servable.statistics.verdicts == {Unit.GPU: verdict}
     await servable.close()
+
+
+@pytest.mark.parametrize("case", T5_CASES)
+def test_a_model_with_an_encoder_is_compared_by_what_both_read(machine: Machine, tmp_path: Path, case: str) -> None:
+    made = build(machine, tmp_path, case, units="gpu", precision="fp32")
+    made.close()
+    verdict = made.verdicts[Unit.GPU]
+    assert verdict.excess == ""
+    assert verdict.relative < verdict.tolerance / 2
 
 
 def test_a_second_start_compares_nothing(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
