@@ -16,6 +16,7 @@ from triune.core.threads import in_thread, in_thread_or, in_thread_or_here
 from triune.repository.failure import LoadFailedError
 from triune.repository.memory.keeper import MemoryKeeper
 from triune.repository.memory.ledger import Charge
+from triune.repository.memory.meter import Growth
 from triune.repository.memory.prefetch import read_ahead
 from triune.repository.record import ModelRecord, Serving
 
@@ -35,6 +36,15 @@ class Priced:
     build: Build
     charge: Charge
     before: Charge | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A build, what it has added to the memory of this process, and the memory of its worker processes."""
+
+    build: Build
+    growth: Growth
+    process_bytes: int
 
 
 class VersionBuilder:
@@ -109,18 +119,18 @@ class VersionBuilder:
         begun_ns = self._clock.now_ns()
         try:
             previous = old.build if old is not None else None
-            build, growth_bytes = await self._build_version(source, version, previous)
+            loaded = await self._build_version(source, version, previous)
         except BaseException:
             charge.release()
             raise
         record.usage.load_ns = self._clock.now_ns() - begun_ns
         if before is None:
-            self._memory.settle(record, build, charge, growth_bytes)
+            self._memory.settle(record, loaded.build, charge, loaded.growth, loaded.process_bytes)
         else:
-            charge.resize(growth_bytes or 0)
-        return Priced(build, charge, before)
+            charge.resize((loaded.growth.own_bytes or 0) + loaded.process_bytes)
+        return Priced(loaded.build, charge, before)
 
-    async def _build_version(self, source: Source, version: int, previous: Build | None) -> tuple[Build, int | None]:
+    async def _build_version(self, source: Source, version: int, previous: Build | None) -> _Loaded:
         for attempt in range(1, self._num_retries + 1):
             try:
                 return await self._attempt(source, version, previous)
@@ -135,7 +145,7 @@ class VersionBuilder:
                 )
         return await self._attempt(source, version, previous)
 
-    async def _attempt(self, source: Source, version: int, previous: Build | None) -> tuple[Build, int | None]:
+    async def _attempt(self, source: Source, version: int, previous: Build | None) -> _Loaded:
         attempt = Attempt()
         try:
             return await in_thread_or(_drop, self._measured, source, version, previous, attempt)
@@ -143,25 +153,20 @@ class VersionBuilder:
             self._begin(in_thread_or_here(attempt.give_up))
             raise
 
-    def _measured(
-        self, source: Source, version: int, previous: Build | None, attempt: Attempt
-    ) -> tuple[Build, int | None]:
-        """Build a version, and measure what it adds to the memory of this process and its workers, in bytes. Runs in a
-        thread.
-        """
+    def _measured(self, source: Source, version: int, previous: Build | None, attempt: Attempt) -> _Loaded:
+        """Build a version, and measure what it adds to the memory of this process and its workers. Runs in a thread."""
         read_ahead(source, version)
-        mark = self._memory.meter.begin()
+        self._memory.meter.begin()
         try:
             build = self._backends.build(source, version, previous, attempt)
         except BaseException:
             self._memory.meter.leave()
             raise
-        growth_bytes = self._memory.meter.end(mark)
-        return build, growth_bytes + build.process_bytes() if growth_bytes is not None else None
+        return _Loaded(build, self._memory.meter.end(), build.process_bytes())
 
 
-def _drop(built: tuple[Build, int | None]) -> None:
-    built[0].close()
+def _drop(loaded: _Loaded) -> None:
+    loaded.build.close()
 
 
 async def free(built: Sequence[Priced | Serving]) -> None:

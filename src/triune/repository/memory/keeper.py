@@ -14,7 +14,7 @@ from triune.core.errors import NoRoomError, UnsupportedError
 from triune.repository.memory.choice import Candidate, choose, first_to_drain
 from triune.repository.memory.estimate import weight_files
 from triune.repository.memory.ledger import Charge, MemoryLedger
-from triune.repository.memory.meter import LoadMeter
+from triune.repository.memory.meter import Growth, LoadMeter
 from triune.repository.memory.parked import wake_up
 from triune.repository.memory.usage import Measured
 from triune.repository.record import ModelRecord
@@ -103,6 +103,8 @@ class MemoryKeeper:
         self._is_pinned_by_default = is_pinned_by_default
         self._making = asyncio.Lock()
         self._is_shrinking = self._is_closed = False
+        self._group = 0
+        self._overlapped: list[tuple[Charge, int]] = []
         self._waking: dict[str, tuple[asyncio.Task[None], int]] = {}
 
     def is_pinned(self, source: Source) -> bool:
@@ -143,27 +145,44 @@ class MemoryKeeper:
             await self._make_room(record, version, num_bytes)
             return self.ledger.charge(record.name, num_bytes)
 
-    def settle(self, record: ModelRecord, build: Build, charge: Charge, growth_bytes: int | None) -> None:
+    def settle(self, record: ModelRecord, build: Build, charge: Charge, growth: Growth, process_bytes: int) -> None:
         """Charge what a version takes, now that it is loaded, and make room where it is more than was free.
 
         Args:
             record: the model.
             build: the loaded version.
             charge: its charge.
-            growth_bytes: what its load has added to the memory of this process and its workers; None if unknown.
+            growth: what its load has added to the memory of this process.
+            process_bytes: the memory of its worker processes.
         """
-        files = build.source.stamp.versions.get(build.version, {})
+        message, files = build.source.message, build.source.stamp.versions.get(build.version, {})
         # The growth is less than what is used where freed memory is used again, where a cache is not touched yet, and
         # where a unit's memory is not the process's.
         least = sum(weight_files(files).values()) + build.cache_bytes
-        before = record.usage.measured_bytes(build.source.message, build.version, files) or 0
-        known = charge.num_bytes if growth_bytes is None else growth_bytes
-        charge.resize(max(known, least, before))
-        if growth_bytes is not None:
-            record.usage.measured[build.version] = Measured(files, build.source.message, charge.num_bytes)
+        before = record.usage.measured_bytes(message, build.version, files) or 0
+        known = charge.num_bytes if growth.own_bytes is None else growth.own_bytes + process_bytes
+        charge.resize(max(known, least, before, process_bytes))
+        if growth.own_bytes is not None:
+            record.usage.measured[build.version] = Measured(files, message, charge.num_bytes)
+        else:
+            self._settle_group(charge, growth, process_bytes)
         if self.ledger.free_bytes < 0 and not self._is_shrinking:
             self._is_shrinking = True
             self._tasks.begin(self._shrink(record))
+
+    def _settle_group(self, charge: Charge, growth: Growth, process_bytes: int) -> None:
+        """Charge loads that overlapped with what they have added together, each in proportion to its charge."""
+        if growth.group != self._group:
+            self._group, self._overlapped = growth.group, []
+        self._overlapped.append((charge, process_bytes))
+        if growth.group_bytes is None:
+            return
+        total = growth.group_bytes + sum(each for _, each in self._overlapped)
+        charged = sum(each.num_bytes for each, _ in self._overlapped)
+        if total > charged > 0:
+            for each, _ in self._overlapped:
+                each.resize(each.num_bytes * total // charged)
+        self._overlapped = []
 
     def wake(self, name: str) -> "asyncio.Future[None]":
         """Begin to load a model that was unloaded for room: see `Waking.wake`."""

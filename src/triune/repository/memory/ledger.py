@@ -23,9 +23,10 @@ class Charge:
         self.is_leaving = False
 
     def resize(self, num_bytes: int) -> None:
-        """Charge another number of bytes, which may exceed the budget: they are in use already."""
-        self._ledger.add(num_bytes - self.num_bytes)
-        self.num_bytes = num_bytes
+        """Charge another number of bytes, which may exceed the budget: they are in use already. Once it was released,
+        this does nothing.
+        """
+        self._ledger.resize(self, num_bytes)
 
     def release(self) -> None:
         """Charge nothing any more. Released again, it does nothing."""
@@ -81,9 +82,11 @@ class MemoryLedger:
             sums[each.name] = sums.get(each.name, 0) + each.num_bytes
         return sums
 
-    def add(self, num_bytes: int) -> None:
+    def resize(self, charge: Charge, num_bytes: int) -> None:
         """For `Charge.resize` only."""
-        self.used_bytes += num_bytes
+        if id(charge) in self._charges:
+            self.used_bytes += num_bytes - charge.num_bytes
+            charge.num_bytes = num_bytes
 
     def drop(self, charge: Charge) -> None:
         """For `Charge.release` only."""

@@ -1,4 +1,4 @@
-"""How much a load has added to the memory of the process."""
+"""How much loads have added to the memory of the process."""
 
 import threading
 from collections.abc import Callable
@@ -15,24 +15,22 @@ def settled_bytes() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """The state at the start of a load.
+class Growth:
+    """What a load has added to the memory, in bytes, as far as it is known.
 
     Attributes:
-        num_bytes: the memory of the process.
-        num_begun: how many loads had begun, this one among them.
-        is_alone: whether no other load was under way.
+        group: the number of the loads that overlapped each other, of which this is one.
+        own_bytes: what this load has added; None if others overlapped it: nobody can tell whose memory is whose.
+        group_bytes: what all loads of the group have added, if this was the last of several; else None.
     """
 
-    num_bytes: int
-    num_begun: int
-    is_alone: bool
+    group: int
+    own_bytes: int | None = None
+    group_bytes: int | None = None
 
 
 class LoadMeter:
-    """Measures loads that no other load overlaps: of several at once, nobody can tell whose memory is whose. May be
-    called from any thread.
-    """
+    """Measures loads, or groups of loads that overlap. May be called from any thread."""
 
     def __init__(self, read_bytes: Callable[[], int] = settled_bytes) -> None:
         """Args:
@@ -40,28 +38,32 @@ class LoadMeter:
         """
         self._read_bytes = read_bytes
         self._lock = threading.Lock()
-        self._num_begun = self._num_running = 0
+        self._num_running = self._group = self._start_bytes = 0
+        self._is_overlapped = False
 
-    def begin(self) -> Mark:
+    def begin(self) -> None:
         """Begin to measure a load. `end` or `leave` must follow."""
         with self._lock:
-            self._num_begun += 1
             self._num_running += 1
-            number, is_alone = self._num_begun, self._num_running == 1
-        return Mark(self._read_bytes() if is_alone else 0, number, is_alone)
+            if self._num_running > 1:
+                self._is_overlapped = True
+                return
+            self._group += 1
+            self._is_overlapped = False
+        # A load that begins meanwhile belongs to the group, and its first bytes may be missed.
+        self._start_bytes = self._read_bytes()
 
-    def end(self, mark: Mark) -> int | None:
-        """The bytes that the load has added; None if another load overlapped it."""
-        num_bytes = self._read_bytes() if self._is_alone(mark) else 0
-        is_alone = self._is_alone(mark)
-        self.leave()
-        return max(0, num_bytes - mark.num_bytes) if is_alone else None
+    def end(self) -> Growth:
+        """End a load that succeeded."""
+        with self._lock:
+            self._num_running -= 1
+            group, is_overlapped = self._group, self._is_overlapped
+            if self._num_running:
+                return Growth(group)
+        num_bytes = max(0, self._read_bytes() - self._start_bytes)
+        return Growth(group, group_bytes=num_bytes) if is_overlapped else Growth(group, own_bytes=num_bytes)
 
     def leave(self) -> None:
         """End a load that failed."""
         with self._lock:
             self._num_running -= 1
-
-    def _is_alone(self, mark: Mark) -> bool:
-        with self._lock:
-            return mark.is_alone and self._num_begun == mark.num_begun

@@ -14,7 +14,7 @@ from support.repositories import Bench, affine, write_model
 from triune.core.errors import InvalidArgumentError, NoRoomError, TriuneError, UnavailableError, UnsupportedError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
-from triune.repository.memory.meter import LoadMeter, Mark
+from triune.repository.memory.meter import Growth, LoadMeter
 from triune.repository.memory.parked import ParkedServable
 from triune.repository.model import ModelState
 from triune.repository.repository import Repository
@@ -31,9 +31,9 @@ IN_THREADS = "instance_group { count: 2 }"
 class Blind(LoadMeter):
     """Measures nothing, so that models are charged with the sizes of their files."""
 
-    def end(self, mark: Mark) -> int | None:
+    def end(self) -> Growth:
         self.leave()
-        return None
+        return Growth(0)
 
 
 def put(path: Path, name: str, scale: float, *, size: int = 100_000, config: str | None = None) -> None:
@@ -438,9 +438,9 @@ async def test_a_change_of_the_config_alone_is_charged_once(tmp_path: Path) -> N
 
 async def test_one_that_takes_more_than_estimated_makes_idle_ones_go(tmp_path: Path) -> None:
     class Surprised(Blind):
-        def end(self, mark: Mark) -> int | None:
-            super().end(mark)
-            return 150_000
+        def end(self) -> Growth:
+            super().end()
+            return Growth(0, own_bytes=150_000)
 
     put(tmp_path, "a", 2)
     put(tmp_path, "b", 3)
@@ -464,3 +464,23 @@ async def test_a_refusal_names_the_largest_and_counts_the_others(tmp_path: Path)
     async with opened(tmp_path, 150_000) as repository:
         with pytest.raises(NoRoomError, match=r"'m10' takes 10010 \(pinned\), 'm9' .* 'm3' .*, 3 more take 30003; try"):
             await submit(repository, "late")
+
+
+async def test_loads_that_overlap_are_charged_with_what_they_added_together(tmp_path: Path) -> None:
+    class Together(Blind):
+        num_ended = 0
+
+        def end(self) -> Growth:
+            self.leave()
+            self.num_ended += 1
+            return Growth(1, group_bytes=600_000 if self.num_ended == 2 else None)
+
+    put(tmp_path, "a", 2, size=100_000)
+    put(tmp_path, "b", 3, size=200_000)
+    repository = Bench().repository(tmp_path, model_memory_bytes=1_000_000, meter=Together())
+    await repository.open()
+    try:
+        assert repository.memory.ledger.by_model() == {"a": 200_000, "b": 400_000}
+        repository.memory.ledger.check()
+    finally:
+        await repository.close()

@@ -18,6 +18,7 @@ def test_charges_are_counted_resized_and_released_once() -> None:
     assert ledger.leaving_bytes == 5
     for each in (one, one, two, other):
         each.release()
+    one.resize(7)
     assert (ledger.used_bytes, ledger.leaving_bytes, ledger.by_model()) == (10, 0, {})
     ledger.check()
 
@@ -25,6 +26,6 @@ def test_charges_are_counted_resized_and_released_once() -> None:
 def test_a_wrong_sum_is_a_defect() -> None:
     ledger = MemoryLedger(100, {})
     ledger.charge("a", 30)
-    ledger.add(1)
+    ledger.used_bytes += 1
     with pytest.raises(InternalError, match="charged with 30 bytes, but 31 are counted"):
         ledger.check()

@@ -2,33 +2,38 @@
 
 import numpy as np
 
-from triune.repository.memory.meter import LoadMeter
+from triune.repository.memory.meter import Growth, LoadMeter
 
 
-def test_loads_that_overlap_are_not_measured() -> None:
+def test_loads_that_overlap_are_measured_together() -> None:
     values = iter(range(0, 1000, 10))
     meter = LoadMeter(lambda: next(values))
-    one = meter.begin()
-    assert meter.end(one) == 10
-    first, second = meter.begin(), meter.begin()
-    assert meter.end(second) is None
-    assert meter.end(first) is None, "another began meanwhile"
-    failed = meter.begin()
+    meter.begin()
+    assert meter.end() == Growth(1, own_bytes=10)
+    meter.begin()
+    meter.begin()
+    assert meter.end() == Growth(2)
+    meter.begin()
+    assert meter.end() == Growth(2)
+    assert meter.end() == Growth(2, group_bytes=10)
+    meter.begin()
     meter.leave()
-    assert failed.is_alone
-    assert meter.end(meter.begin()) == 10
+    meter.begin()
+    assert meter.end() == Growth(4, own_bytes=10)
 
 
 def test_this_process_is_measured() -> None:
     meter = LoadMeter()
-    mark = meter.begin()
+    meter.begin()
     held = np.ones(64 << 20, np.uint8)
-    growth = meter.end(mark)
+    growth = meter.end().own_bytes
     assert growth is not None
     assert held.nbytes <= growth + (1 << 20)
     assert growth < 2 * held.nbytes
 
 
-def test_freed_memory_is_not_charged() -> None:
-    meter = LoadMeter(lambda: 7)
-    assert meter.end(meter.begin()) == 0
+def test_what_shrinks_has_added_nothing() -> None:
+    values = iter((7, 5))
+    meter = LoadMeter(lambda: next(values))
+    meter.begin()
+    assert meter.end().own_bytes == 0
