@@ -47,9 +47,10 @@ def choose(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]
     return [each.name for each in chosen]
 
 
-def first_to_drain(candidates: Sequence[Candidate]) -> str | None:
-    """The model that is to finish its requests and to be unloaded when no idle ones suffice: an idle one before a busy
-    one, the least recently used first.
+def first_to_drain(candidates: Sequence[Candidate], lacking_bytes: int) -> str | None:
+    """The model that is to finish its requests and to be unloaded when no idle ones suffice: of those that suffice
+    alone, if there are any, an idle one before a busy one, the least recently used first.
     """
-    ordered = sorted(candidates, key=lambda candidate: (not candidate.is_idle, candidate.used))
+    enough = [each for each in candidates if each.num_bytes >= lacking_bytes]
+    ordered = sorted(enough or candidates, key=lambda candidate: (not candidate.is_idle, candidate.used))
     return ordered[0].name if ordered else None

@@ -289,7 +289,7 @@ class MemoryKeeper:
             lacking -= self.ledger.leaving_bytes
             names = choose(candidates, lacking) if lacking > 0 else ()
             if not names and lacking > 0 and self._clock.now_ns() >= patient_until_ns:
-                first = first_to_drain(candidates)
+                first = first_to_drain(candidates, lacking)
                 names = [first] if first is not None else ()
             if names:
                 why = f"model '{record.name}' needed {num_bytes} bytes"

@@ -33,6 +33,13 @@ def test_busy_ones_stay_and_too_little_unloads_nothing() -> None:
 
 def test_an_idle_one_is_drained_before_a_busy_one_then_the_least_recently_used() -> None:
     busy, busier = candidate("busy", 1, 0, is_idle=False), candidate("busier", 1, 5, is_idle=False)
-    assert first_to_drain([busier, busy]) == "busy"
-    assert first_to_drain([busier, busy, NEW]) == "new"
-    assert first_to_drain([]) is None
+    assert first_to_drain([busier, busy], 1) == "busy"
+    assert first_to_drain([busier, busy, NEW], 1) == "new"
+    assert first_to_drain([], 1) is None
+
+
+def test_one_that_frees_too_little_is_not_drained_where_another_suffices() -> None:
+    small, large = candidate("small", 4, 9), candidate("large", 100, 5, is_idle=False)
+    assert first_to_drain([small, large], 69) == "large"
+    assert first_to_drain([small, large], 4) == "small"
+    assert first_to_drain([small, large], 101) == "small"
