@@ -224,7 +224,8 @@ def _read(path: Path, parse: Callable[[Path], ModelProto]) -> ModelProto:
 
 
 def _problems(model: ModelProto, path: Path) -> Iterator[str]:
-    if not model.ByteSize():
+    # Its size would be found by writing it, in which time nothing else in the process runs.
+    if not model.ListFields():
         yield "it is empty"
     if model.ir_version <= 0:
         yield "it states no IR version"
