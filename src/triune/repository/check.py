@@ -11,14 +11,17 @@ from triune.config.encoder import ENCODER, GRAPH_BACKEND
 from triune.config.layout import check_name
 from triune.config.load_key import LoadKeys
 from triune.config.model_config import ModelConfig
-from triune.config.placement import place
+from triune.config.placement import Recipe, place
 from triune.config.settings import ModelSettings
+from triune.config.speech import SPEECH
 from triune.config.stamps import Stamp, stamp
+from triune.config.transformer import TRANSFORMER
 from triune.config.unsupported import hints_without_effect
 from triune.core.errors import InvalidArgumentError, TriuneError, no_memory
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
 from triune.repository.finding import TWICE, Found, find_models
+from triune.runtimes.decoders import decoder_runtime
 from triune.runtimes.machine import Machine
 
 
@@ -143,10 +146,16 @@ class _Checker:
     def _kept(self, source: Source, version: int, config: ModelConfig) -> Mapping[Unit, Verdict]:
         """The verdicts that are kept on a version's units."""
         placed = replace(config, backend=GRAPH_BACKEND) if config.backend == ENCODER else config
-        if self._verdicts is None or placed.backend not in self._machine.runtimes or set(config.units) == {Unit.CPU}:
+        is_of_text = config.backend in (TRANSFORMER, SPEECH)
+        is_known = is_of_text or placed.backend in self._machine.runtimes
+        if self._verdicts is None or not is_known or set(config.units) == {Unit.CPU}:
             return {}
         key = self._keys.of(replace(source, stamp=stamp(source.folder)), version)
-        recipes = {recipe.unit: recipe for recipe in place(placed, self._machine)}
+        if is_of_text:
+            cores = self._machine.num_cores
+            recipes = {unit: Recipe(decoder_runtime(self._machine, unit), unit, cores, ()) for unit in config.units}
+        else:
+            recipes = {recipe.unit: recipe for recipe in place(placed, self._machine)}
         found = {unit: self._verdicts.find(key, recipe) for unit, recipe in recipes.items()}
         return {unit: verdict for unit, verdict in found.items() if verdict is not None}
 

@@ -24,6 +24,9 @@ from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.errors import UnsupportedError
 from triune.core.units import Unit
 from triune.engine.servable import TextServable
+from triune.frontends.kserve.descriptions import statistics_with_energy
+from triune.repository.repository import Repository
+from triune.repository.settings import RepositorySettings
 from triune.runtimes import missing
 from triune.runtimes.machine import Machine, this_machine
 from triune.scheduling.models import Models
@@ -166,3 +169,26 @@ def test_a_config_may_allow_more(machine: Machine, tmp_path: Path, broken: Calla
     made = build(machine, tmp_path, units="gpu", precision="fp32", unit_tolerance="1")
     made.close()
     assert made.verdicts[Unit.GPU].tolerance == 1
+
+
+async def test_what_was_found_is_in_the_statistics_and_in_the_check_of_a_later_start(
+    machine: Machine, tmp_path: Path
+) -> None:
+    write_text_model(tmp_path / "models" / "m" / "1")
+    config = 'parameters { key: "units" value { string_value: "cpu,gpu" } }'
+    (tmp_path / "models" / "m" / "config.pbtxt").write_text(config)
+
+    def repository() -> Repository:
+        settings, shared = RepositorySettings((tmp_path / "models",)), Shared(verdicts=tmp_path / "gates")
+        return Repository(settings, machine, MonotonicClock(), shared=shared)
+
+    (before,) = repository().check()
+    assert before.verdicts == {}
+    served = repository()
+    await served.open()
+    (gate,) = statistics_with_energy([served.get("m")])["model_stats"][0]["triune"]["gate"]
+    assert (gate["unit"], gate["is_served"], gate["is_kept"]) == ("gpu", True, False)
+    assert gate["logits_cosine"] > 0.9
+    await served.close()
+    (after,) = repository().check()
+    assert after.verdicts.keys() == {Unit.GPU}
