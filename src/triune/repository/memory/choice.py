@@ -13,12 +13,14 @@ class Candidate:
         num_bytes: what its versions are charged with.
         is_idle: whether no request waits or runs, and none is about to come.
         used: when it was used last; any numbers that compare, the larger the later.
+        is_settled: whether it has been loaded for some time, so that its load was not in vain.
     """
 
     name: str
     num_bytes: int
     is_idle: bool
     used: tuple[int, ...]
+    is_settled: bool = True
 
 
 def choose(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]:
@@ -35,7 +37,7 @@ def choose(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]
     for each in sorted(candidates, key=lambda candidate: candidate.used):
         if left <= 0:
             break
-        if each.is_idle:
+        if each.is_idle and each.is_settled:
             chosen.append(each)
             left -= each.num_bytes
     if left > 0:
@@ -49,8 +51,9 @@ def choose(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]
 
 def first_to_drain(candidates: Sequence[Candidate], lacking_bytes: int) -> str | None:
     """The model that is to finish its requests and to be unloaded when no idle ones suffice: of those that suffice
-    alone, if there are any, an idle one before a busy one, the least recently used first.
+    alone, if there are any, an idle one before a busy one, the least recently used first. None if no model is settled.
     """
-    enough = [each for each in candidates if each.num_bytes >= lacking_bytes]
-    ordered = sorted(enough or candidates, key=lambda candidate: (not candidate.is_idle, candidate.used))
+    settled = [each for each in candidates if each.is_settled]
+    enough = [each for each in settled if each.num_bytes >= lacking_bytes]
+    ordered = sorted(enough or settled, key=lambda candidate: (not candidate.is_idle, candidate.used))
     return ordered[0].name if ordered else None

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from triune.backends.backend import Build
@@ -36,6 +37,9 @@ _AT_ONCE: Final = 20
 
 _MOST_NAMED: Final = 8
 """The models that a refusal names, the largest first."""
+
+_LONGEST_STAY_NS: Final = 10 * _NS
+"""How long a model that was just loaded keeps its place at most, if its load took longer."""
 
 _SHRINK_NS: Final = 10 * _NS
 """How long models are unloaded as they become idle, after one took more than was expected."""
@@ -262,15 +266,15 @@ class MemoryKeeper:
                 continue
             obtainable_bytes += num_bytes - sum(each.num_bytes for each in leaving if each.name == charged)
             if num_bytes and record is not None and self._may_go(record):
-                is_idle = self._is_idle(record, self._clock.now_ns())
-                candidates.append(Candidate(charged, num_bytes, is_idle, _used(record)))
+                now_ns, usage = self._clock.now_ns(), record.usage
+                # It keeps its place for as long as its load took: else loads would take all the time.
+                is_settled = now_ns >= usage.loaded_ns + min(usage.load_ns, _LONGEST_STAY_NS)
+                is_idle = self._is_idle(record, now_ns)
+                candidates.append(Candidate(charged, num_bytes, is_idle, _used(record), is_settled))
         return candidates, obtainable_bytes
 
     def _is_idle(self, record: ModelRecord, now_ns: int) -> bool:
         usage = record.usage
-        # One that was just loaded keeps its place for as long as its load took: else loads would take all the time.
-        if now_ns < usage.loaded_ns + usage.load_ns:
-            return False
         if usage.touched_ns is not None and now_ns < usage.touched_ns + _TOUCH_NS:
             return False
         return not any(
@@ -312,7 +316,8 @@ class MemoryKeeper:
         while self.ledger.free_bytes < 0 and self._clock.now_ns() < until_ns and not self._is_closed:
             if not self._making.locked():
                 async with self._making:
-                    candidates = await self.candidates(record.name)
+                    # It has no time: the memory is in use already.
+                    candidates = [replace(each, is_settled=True) for each in await self.candidates(record.name)]
                     names = choose(candidates, -self.ledger.free_bytes - self.ledger.leaving_bytes)
                     await self.park_all(names, f"model '{record.name}' took more than was expected")
             await self._pause(_LONGEST_PAUSE_NS)

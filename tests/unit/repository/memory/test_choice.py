@@ -1,5 +1,7 @@
 """Which models are unloaded for room."""
 
+from dataclasses import replace
+
 from triune.repository.memory.choice import Candidate, choose, first_to_drain
 
 
@@ -43,3 +45,11 @@ def test_one_that_frees_too_little_is_not_drained_where_another_suffices() -> No
     assert first_to_drain([small, large], 69) == "large"
     assert first_to_drain([small, large], 4) == "small"
     assert first_to_drain([small, large], 101) == "small"
+
+
+def test_one_that_was_just_loaded_keeps_its_place() -> None:
+    fresh = replace(OLD, is_settled=False)
+    assert choose([fresh, MIDDLE], 5) == ["middle"]
+    assert list(choose([fresh], 5)) == []
+    assert first_to_drain([fresh, MIDDLE], 5) == "middle"
+    assert first_to_drain([fresh], 5) is None
