@@ -38,6 +38,11 @@ _NO_REFEREE = (
     "Apple's interpreter takes no images on this system: what was compared is the program raised to ONNX again"
 )
 
+_SLOW_REFEREE = (
+    "Apple's interpreter takes long for this program in fp16, so the program was raised to ONNX again and compared in "
+    "ONNX Runtime; --verify compares in the interpreter"
+)
+
 _T = TypeVar("_T")
 
 Given = Mapping[str, Array] | None
@@ -122,21 +127,24 @@ def onnx_to_coreai(
             for name, model in models.items():
                 findings += coreai_audit.audit(functions[name], output, name, _own_values(model, checked))
         done = ConversionResult(layout=lowered.layout, notes=lowered.notes, findings=findings)
-        return done, partial(_compare_coreai, sources, output, everyone, given)
+        return done, partial(_compare_coreai, sources, output, everyone, given, is_hurried)
 
+    is_hurried = comparison is not None and comparison.is_limited
     done = in_rounds(convert, output, comparison, tell)
-    if done.verdicts is None or coreai_verify.is_judged_by_apple(options):
+    if done.verdicts is None:
         return done
-    return replace(done, notes=[*done.notes, _NO_REFEREE])
+    if not coreai_verify.is_judged_by_apple(options):
+        return replace(done, notes=[*done.notes, _NO_REFEREE])
+    is_raised = is_hurried and coreai_verify.is_slow(options, output)
+    return replace(done, notes=[*done.notes, _SLOW_REFEREE]) if is_raised else done
 
 
 def _compare_coreai(
-    sources: Mapping[str, Path], output: Path, options: CoreAiOptions, given: Mapping[str, Array]
+    sources: Mapping[str, Path], output: Path, options: CoreAiOptions, given: Mapping[str, Array], is_hurried: bool
 ) -> Verified:
-    if len(sources) == 1:
-        ((name, source),) = sources.items()
-        return _compare_function(source, output, name, options, given)
-    found = {name: _compare_function(path, output, name, options, given) for name, path in sources.items()}
+    found = {name: _compare_function(path, output, name, options, given, is_hurried) for name, path in sources.items()}
+    if len(found) == 1:
+        return next(iter(found.values()))
     return Verified(
         [replace(one, name=f"{name}: {one.name}") for name, each in found.items() for one in each.verdicts],
         [value for each in found.values() for value in each.wide],
@@ -146,10 +154,11 @@ def _compare_coreai(
 
 
 def _compare_function(
-    source: Path, output: Path, name: str, options: CoreAiOptions, given: Mapping[str, Array]
+    source: Path, output: Path, name: str, options: CoreAiOptions, given: Mapping[str, Array], is_hurried: bool
 ) -> Verified:
     model = load(source)
-    return coreai_verify.verify_lowered(model, output, name, _own(model, options), _own_values(model, given))
+    own = _own(model, options)
+    return coreai_verify.verify_lowered(model, output, name, own, _own_values(model, given), is_hurried=is_hurried)
 
 
 def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:
