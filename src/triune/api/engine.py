@@ -106,8 +106,8 @@ class Engine:
                 config and tokenizer.json beside it.
             unit: the unit to run on, or several, as in "cpu,amx"; None takes the fastest one of this machine.
             precision: "fp32" or "bf16"; None takes what is fastest on the unit.
-            context_tokens: the most tokens of prompt and answer together, or of each if an encoder reads the prompt; None
-                takes the model's own limit.
+            context_tokens: the most tokens of prompt and answer together, or of each if an encoder reads the prompt;
+                None takes the model's own limit.
             cache_bytes: the memory of the cache of keys and values; None takes a share of the machine's.
             cache_type: the type of keys and values: "fp32", "fp16", "bf16" or "int8"; None leaves it to the runtime.
             adapters: folders of LoRA adapters, as PEFT saves them, by the name that the option `adapter` has; beside

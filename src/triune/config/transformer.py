@@ -64,8 +64,8 @@ class TransformerOptions:
     Attributes:
         cache_bytes: the memory of the cache of keys and values; None takes a share of the machine's.
         cache_type: the type of keys and values; None leaves it to the runtime.
-        context_tokens: the most tokens of prompt and answer together, or of each if an encoder reads the prompt; None takes
-            the model's own limit.
+        context_tokens: the most tokens of prompt and answer together, or of each if an encoder reads the prompt; None
+            takes the model's own limit.
         precision: the floating-point format of the computation; None leaves it to the runtime.
         step_tokens: the most tokens of a step, over all sequences; at most 131,072.
         max_sequences: the most sequences that run at the same time; at most 1,024.
