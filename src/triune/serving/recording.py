@@ -1,6 +1,7 @@
 """A recording of which requests arrive when, for `triune simulate`: a trace (`simulation.trace`)."""
 
 import logging
+import os
 import queue
 from pathlib import Path
 from typing import Final, TextIO
@@ -11,7 +12,7 @@ from triune.core.requests import UNIT_PARAMETER
 from triune.core.servable import Call
 from triune.core.threads import start_thread
 from triune.core.units import Unit
-from triune.simulation.trace import MOST_ARRIVALS, Arrival, line_of
+from triune.simulation.trace import LONGEST_LINE_BYTES, MOST_ARRIVALS, Arrival, line_of
 
 MOST_WAITING: Final = 65_536
 """The most requests that wait in memory to be written."""
@@ -85,3 +86,14 @@ class Recording:
                         self._file.flush()
         except OSError as error:
             self._end(f"it cannot be written: {error.strerror or error}")
+            self._drop_half_line()
+
+    def _drop_half_line(self) -> None:
+        """Remove what was written of a line that did not fit the disk, so that the file can be simulated."""
+        try:
+            with self._path.open("r+b") as file:
+                num_bytes = file.seek(0, os.SEEK_END)
+                begin = file.seek(max(0, num_bytes - LONGEST_LINE_BYTES))
+                file.truncate(begin + file.read().rfind(b"\n") + 1)
+        except OSError as error:
+            _log.warning("the last line of %s may be half a line: %s", self._path, error.strerror or error)

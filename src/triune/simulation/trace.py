@@ -19,7 +19,9 @@ from triune.core.units import Unit
 MOST_ARRIVALS: Final = 1_000_000
 """The longest trace that is read or made."""
 
-_LONGEST_LINE_BYTES: Final = 4096
+LONGEST_LINE_BYTES: Final = 4096
+"""The longest line that is read; those that are written are shorter."""
+
 _UNITS: Final = {unit.value: unit for unit in Unit}
 
 
@@ -108,11 +110,11 @@ def read_trace(path: Path) -> list[Arrival]:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     with open_file(path) as file:
         number = 0
-        while line := file.readline(_LONGEST_LINE_BYTES + 1):
+        while line := file.readline(LONGEST_LINE_BYTES + 1):
             number += 1
-            if len(line) > _LONGEST_LINE_BYTES:
+            if len(line) > LONGEST_LINE_BYTES:
                 raise InvalidArgumentError(
-                    f"trace {path}, line {number}: it is longer than {_LONGEST_LINE_BYTES} bytes; is it a trace?"
+                    f"trace {path}, line {number}: it is longer than {LONGEST_LINE_BYTES} bytes; is it a trace?"
                 )
             if number > MOST_ARRIVALS:
                 raise InvalidArgumentError(f"trace {path} has more than {MOST_ARRIVALS:,} lines; cut it into several")

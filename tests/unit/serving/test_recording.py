@@ -81,6 +81,27 @@ def test_a_full_disk_ends_it(caplog: pytest.LogCaptureFixture, monkeypatch: pyte
     assert "it cannot be written: No space left on device" in caplog.text
 
 
+@pytest.mark.parametrize("num_bytes", [1 << 20, (1 << 20) + 7])
+def test_what_is_on_a_full_disk_can_be_simulated(
+    num_bytes: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A limit on files stands for the disk's: it, too, lets a part of the last line be written."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    held = Recording(tmp_path / "trace", VirtualClock())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        for number in range(40_000):
+            held.record(call(num_rows=1 + number))
+        held.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "it cannot be written: File too large" in caplog.text
+    found = read_trace(tmp_path / "trace")
+    assert [each.num_rows for each in found] == list(range(1, 1 + len(found)))
+    assert num_bytes - 100 < (tmp_path / "trace").stat().st_size <= num_bytes
+
+
 def test_no_file_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "trace").write_text("mine")
     with pytest.raises(AlreadyExistsError, match="replaces no file; name another"):
