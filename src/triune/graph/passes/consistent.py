@@ -38,7 +38,8 @@ class Consistent(GraphPass):
 
 def require_none(found: Iterable[tuple[NodeProto, str]]) -> None:
     """Raise an InvalidArgumentError that names these nodes, each with what contradicts it, if there are any."""
-    told = [f"{_called(node)}: {why}" for node, why in found]
+    # Several nodes that replace one node of the model have its name.
+    told = list(dict.fromkeys(f"{_called(node)}: {why}" for node, why in found))
     if told:
         text = told[0] if len(told) == 1 else "".join(f"\n  {each}" for each in told) + "\n"
         raise InvalidArgumentError(

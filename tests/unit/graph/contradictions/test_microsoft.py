@@ -48,6 +48,15 @@ def test_a_contradiction_is_told_by_the_operators_own_name(node: str, reason: st
         normalize(model)
 
 
+def test_what_several_nodes_say_of_the_one_that_they_replace_is_said_once() -> None:
+    text = (
+        "agraph (float[0,3,8] x, float[8,24] w) => (float[?] y) { y = com.microsoft.Attention <num_heads = 2> (x, w) }"
+    )
+    with pytest.raises(InvalidArgumentError) as found:
+        normalize(model_of(text, imports=', "com.microsoft": 1'))
+    assert str(found.value).count("Attention 'y': ") == 1
+
+
 def test_operands_and_attributes_are_those_of_onnx_runtime() -> None:
     state: Any = onnxruntime_pybind11_state
     schemas = {each.name: each for each in state.get_all_operator_schema() if each.domain == "com.microsoft"}
