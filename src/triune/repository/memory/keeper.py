@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from triune.backends.backend import Build
@@ -73,6 +73,16 @@ class Residents(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Overlapped:
+    """A load that others overlapped: the model, the version, its charge, and the memory of its worker processes."""
+
+    record: ModelRecord
+    build: Build
+    charge: Charge
+    process_bytes: int
+
+
 class MemoryKeeper:
     """See the module. Its state belongs to the event loop's thread.
 
@@ -108,7 +118,7 @@ class MemoryKeeper:
         self._making = asyncio.Lock()
         self._is_shrinking = self._is_closed = False
         self._group = 0
-        self._overlapped: list[tuple[Charge, int]] = []
+        self._overlapped: list[_Overlapped] = []
         self._waking: dict[str, tuple[asyncio.Task[None], int]] = {}
 
     def is_pinned(self, source: Source) -> bool:
@@ -169,23 +179,26 @@ class MemoryKeeper:
         if growth.own_bytes is not None:
             record.usage.measured[build.version] = Measured(files, message, charge.num_bytes)
         else:
-            self._settle_group(charge, growth, process_bytes)
+            self._settle_group(_Overlapped(record, build, charge, process_bytes), growth)
         if self.ledger.free_bytes < 0 and not self._is_shrinking:
             self._is_shrinking = True
             self._tasks.begin(self._shrink(record))
 
-    def _settle_group(self, charge: Charge, growth: Growth, process_bytes: int) -> None:
+    def _settle_group(self, load: "_Overlapped", growth: Growth) -> None:
         """Charge loads that overlapped with what they have added together, each in proportion to its charge."""
         if growth.group != self._group:
             self._group, self._overlapped = growth.group, []
-        self._overlapped.append((charge, process_bytes))
+        self._overlapped.append(load)
         if growth.group_bytes is None:
             return
-        total = growth.group_bytes + sum(each for _, each in self._overlapped)
-        charged = sum(each.num_bytes for each, _ in self._overlapped)
+        total = growth.group_bytes + sum(each.process_bytes for each in self._overlapped)
+        charged = sum(each.charge.num_bytes for each in self._overlapped)
         if total > charged > 0:
-            for each, _ in self._overlapped:
-                each.resize(each.num_bytes * total // charged)
+            for each in self._overlapped:
+                each.charge.resize(each.charge.num_bytes * total // charged)
+                source, version = each.build.source, each.build.version
+                files = source.stamp.versions.get(version, {})
+                each.record.usage.measured[version] = Measured(files, source.message, each.charge.num_bytes)
         self._overlapped = []
 
     def wake(self, name: str) -> "asyncio.Future[None]":

@@ -483,6 +483,7 @@ async def test_loads_that_overlap_are_charged_with_what_they_added_together(tmp_
     await repository.open()
     try:
         assert repository.memory.ledger.by_model() == {"a": 200_000, "b": 400_000}
+        assert [repository.memory.expected_bytes(each) for each in repository.memory.records()] == [200_000, 400_000]
         repository.memory.ledger.check()
     finally:
         await repository.close()
