@@ -1,5 +1,6 @@
 """Core ML packages, and ONNX models on `ane`, in a repository: found, completed, placed, loaded, asked."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -179,7 +180,7 @@ async def test_models_are_served_on_ane(tmp_path: Path, machine: Machine, caplog
         reasons = {entry.name: entry.reason for entry in repository.index() if entry.reason}
         assert list(reasons) == ["broken"]
         # Sums and products of inputs alone are in fp32, which is all that the model computes.
-        assert "and ane (emulated, coreml, fp32, 1 thread, error" in caplog.text
+        assert re.search(r"and ane \(emulated, coreml, fp32, \d+ threads?, error", caplog.text)
         assert "not a Core ML specification" in reasons["broken"]
         x = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
         for model in ("package", "plain"):
