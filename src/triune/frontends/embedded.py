@@ -6,12 +6,14 @@ import errno
 import math
 import socket
 from collections.abc import Generator
+from functools import partial
 from typing import Protocol, cast
 
 import uvicorn
 
 from triune.core.addresses import format_address
 from triune.core.errors import UnavailableError
+from triune.frontends.accepting import Acceptor
 
 _TICKS_PER_CHECK = 2
 _LOOPBACKS = ("127.0.0.1", "::1")
@@ -91,8 +93,16 @@ class EmbeddedServer(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and report to `open` that the server listens."""
-        await super().startup(sockets)
+        """Listen, and report to `open` that the server listens. uvicorn would accept a burst of connections at once."""
+        protocol = partial(
+            self.config.http_protocol_class,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        # uvicorn itself only closes them.
+        self.servers = cast("list[asyncio.Server]", [Acceptor(each, protocol) for each in sockets or ()])
+        self.started = True
         self._is_listening.set()
 
 

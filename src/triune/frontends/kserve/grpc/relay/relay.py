@@ -7,7 +7,8 @@ from pathlib import Path
 
 from triune.core.errors import UnavailableError
 from triune.core.scratch import HeldFolder
-from triune.frontends.embedded import BACKLOG, listen
+from triune.frontends.accepting import Acceptor
+from triune.frontends.embedded import listen
 from triune.frontends.kserve.grpc.relay.sides import ClientSide, LibrarySide
 from triune.frontends.kserve.grpc.relay.turns import Turns
 from triune.frontends.limits import Limits
@@ -47,7 +48,7 @@ class Relay:
         self.address = f"unix:{self._path}"
         self._clients: set[ClientSide] = set()
         self._connecting: set[asyncio.Task[None]] = set()
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
         self._is_empty = asyncio.Event()
 
     async def start(self, host: str, port: int, *, is_shared: bool) -> int:
@@ -65,16 +66,14 @@ class Relay:
             UnavailableError: the address is taken, or is not this machine's.
         """
         listeners = listen(host, port, purpose="gRPC", is_shared=is_shared)
-        loop = asyncio.get_running_loop()
-        for listener in listeners:
-            self._servers.append(await loop.create_server(lambda: ClientSide(self), sock=listener, backlog=BACKLOG))
+        self._acceptors = [Acceptor(listener, lambda: ClientSide(self)) for listener in listeners]
         bound: int = listeners[0].getsockname()[1]
         return bound
 
     def stop_listening(self) -> None:
         """Accept no more connections."""
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
 
     async def close(self) -> None:
         """Close the connections that gRPC's library, which has stopped, has left open."""

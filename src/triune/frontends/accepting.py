@@ -1,0 +1,86 @@
+"""Accepts connections, a few in a turn of the event loop.
+
+asyncio and uvloop accept all connections that wait, and make a protocol for each, before anything else goes on: a burst
+of thousands would hold every other client up for seconds. Here those that wait longest are accepted first, and between
+two turns the loop serves the connections that there are.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+_MOST_IN_A_TURN: Final = 8
+"""The most connections that a port accepts in one turn of the loop. Each takes about a tenth of a millisecond, and its
+first request, which is likely there already, as much again or more.
+"""
+
+_PAUSE_SECONDS: Final = 1.0
+"""How long nothing is accepted after the system has refused a file descriptor or memory, as asyncio waits."""
+
+_NO_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+_log = logging.getLogger(__name__)
+
+
+class Acceptor:
+    """Accepts the connections of a listening socket. It is used on the event loop's thread, from its creation on."""
+
+    def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+        """Args:
+        listener: a socket that listens and does not block; `close` closes it.
+        protocol: makes the protocol of a connection.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._protocol = protocol
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        self._resume()
+
+    def close(self) -> None:
+        """Accept no more. Closed again, it does nothing. Connections stay open."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_MOST_IN_A_TURN):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _NO_RESOURCES:
+                    raise
+                _log.error(
+                    "cannot accept a connection: %s; allow the process more open files (ulimit -n), or lower "
+                    "--max-connections",
+                    error.strerror,
+                )
+                self._loop.remove_reader(self._listener)
+                self._pause = self._loop.call_later(_PAUSE_SECONDS, self._resume)
+                return
+            connection.setblocking(False)
+            # asyncio sets it only for sockets whose protocol number is given.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = self._loop.create_task(self._connect(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, connection)
+        except OSError as error:
+            # The client has left already.
+            _log.debug("a connection ended before it began: %s", error)
+            connection.close()
