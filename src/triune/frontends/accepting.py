@@ -71,14 +71,14 @@ class Acceptor:
                 self._pause = self._loop.call_later(_PAUSE_SECONDS, self._resume)
                 return
             connection.setblocking(False)
-            # asyncio sets it only for sockets whose protocol number is given.
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._loop.create_task(self._connect(connection))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, connection: socket.socket) -> None:
         try:
+            # asyncio sets it only for sockets whose protocol number is given.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError as error:
             # The client has left already.
