@@ -55,7 +55,7 @@ FIRST = (1, 1, True)
 )
 def test_first_steps_fit_the_cache_and_the_limits(num_blocks, num_tokens, num_sequences, steps) -> None:
     decoder = Recorded(num_blocks)
-    warm_up(decoder, decoder.clock, name="m", num_tokens=num_tokens, num_sequences=num_sequences)
+    warm_up(decoder, {}, decoder.clock, name="m", num_tokens=num_tokens, num_sequences=num_sequences)
     assert [step for step, _ in itertools.groupby(decoder.steps)] == steps
     assert decoder.num_followed == sum(sequences == tokens for sequences, tokens, _ in steps[1:])
 
@@ -63,7 +63,7 @@ def test_first_steps_fit_the_cache_and_the_limits(num_blocks, num_tokens, num_se
 def test_first_steps_that_take_too_long_end(caplog: pytest.LogCaptureFixture) -> None:
     decoder = Recorded(40, seconds=7)
     with caplog.at_level(logging.INFO):
-        warm_up(decoder, decoder.clock, name="m", num_tokens=48, num_sequences=40)
+        warm_up(decoder, {}, decoder.clock, name="m", num_tokens=48, num_sequences=40)
     assert [step for step, _ in itertools.groupby(decoder.steps)] == [FIRST, (1, 48, True), FIRST]
     assert [record.getMessage() for record in caplog.records] == [
         "Model 'm': 2 of 6 first steps took over 30 s",

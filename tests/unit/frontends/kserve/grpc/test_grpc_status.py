@@ -13,6 +13,7 @@ CODES = {
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.NoMemoryError: grpc.StatusCode.UNAVAILABLE,
+    errors.NoRoomError: grpc.StatusCode.UNAVAILABLE,
     errors.UnitLostError: grpc.StatusCode.UNAVAILABLE,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
