@@ -3,7 +3,8 @@
 Usage: competing.py [--before DIR] [--rounds 3] [--seconds 10] [--scenes units models short]
 DIR is the root of another checkout, which runs in this environment.
 
-- units: MiniLM on `cpu`, on `amx`, and on both, at 16 connections. A second unit should never cost anything.
+- units: MiniLM on `cpu`, on `amx`, and on both, at 16 connections: in the first seconds, in which both units and what they
+  do together are measured, and after 20 s. A second unit should cost nothing then.
 - models: MiniLM, EfficientNet and completions of SmolLM2 at once. The sum of each rate by the rate alone is how much
   more gets done together than by one at a time.
 - short: single texts to MiniLM beside batches of 32 images to EfficientNet, and beside the same batches in one queue:
@@ -27,6 +28,8 @@ from load import Result, encode, load
 from servers import Running, heading, program_of, triune
 from triune.core.units import Unit
 from triune.zoo.repository import build_repository
+
+_LEARNING_SECONDS = 20.0
 
 Load = tuple[Sequence[bytes], int]
 """Requests, and the connections that send them."""
@@ -82,9 +85,12 @@ def by_units(server_of: Mapping[str, Path], options: argparse.Namespace) -> None
                     with triune(Path(folder), label=label, program=program_of(root)) as server:
                         requests = [encode(server.host, "minilm", inputs_of("minilm", 1), ["sentence_embedding"])]
                         loads = {"minilm": (requests, 16)}
-                        measure(server, loads, options.seconds / 2)
+                        name = f"{label}: {'+'.join(unit.value for unit in units)}"
+                        first = measure(server, loads, options.seconds)["minilm"]
+                        measure(server, loads, max(0.1, _LEARNING_SECONDS - options.seconds))
                         result = measure(server, loads, options.seconds)["minilm"]
-                        table.add(f"{label}: {'+'.join(unit.value for unit in units)}", result.rate)
+                        table.add(f"{name}, at first", first.rate)
+                        table.add(name, result.rate)
     table.show()
 
 

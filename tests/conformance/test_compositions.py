@@ -16,7 +16,7 @@ from support.compositions.generate import program
 from support.compositions.judging import Verdict, judge
 
 WHOLE = 2000
-SAMPLE = 8
+SAMPLE = 5
 FORMS = ("mlpackage", "aimodel")
 PRECISIONS = ("fp32", "fp16")
 
