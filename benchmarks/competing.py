@@ -3,8 +3,8 @@
 Usage: competing.py [--before DIR] [--rounds 3] [--seconds 10] [--scenes units models short]
 DIR is the root of another checkout, which runs in this environment.
 
-- units: MiniLM on `cpu`, on `amx`, and on both, at 16 connections: in the first seconds, in which both units and what they
-  do together are measured, and after 20 s. A second unit should cost nothing then.
+- units: MiniLM on `cpu`, on `amx`, and on both, at 16 connections: at first, when both units and what they do together
+  are being measured, and after 20 s. A second unit should cost nothing then.
 - models: MiniLM, EfficientNet and completions of SmolLM2 at once. The sum of each rate by the rate alone is how much
   more gets done together than by one at a time.
 - short: single texts to MiniLM beside batches of 32 images to EfficientNet, and beside the same batches in one queue:
