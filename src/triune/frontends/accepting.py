@@ -49,6 +49,11 @@ class Acceptor:
             self._loop.remove_reader(self._listener)
             self._listener.close()
 
+    async def wait_closed(self) -> None:
+        """Wait until connections that were accepted before `close` have their protocols. uvicorn calls this."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
     def _resume(self) -> None:
         self._pause = None
         self._loop.add_reader(self._listener, self._accept)

@@ -100,7 +100,7 @@ class EmbeddedServer(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        # uvicorn itself only closes them.
+        # uvicorn itself only closes them, and waits for that.
         self.servers = cast("list[asyncio.Server]", [Acceptor(each, protocol) for each in sockets or ()])
         self.started = True
         self._is_listening.set()

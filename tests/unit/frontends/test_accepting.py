@@ -57,6 +57,7 @@ async def few_in_a_turn() -> None:
     port = listener.getsockname()[1]
     acceptor.close()
     acceptor.close()
+    await acceptor.wait_closed()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
 
