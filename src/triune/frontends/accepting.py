@@ -59,7 +59,8 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(_MOST_IN_A_TURN):
+        # What is accepted and has no protocol yet counts: it has a file descriptor, and is not limited otherwise.
+        while len(self._tasks) < _MOST_IN_A_TURN:
             try:
                 connection, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
