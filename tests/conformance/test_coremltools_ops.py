@@ -21,4 +21,4 @@ def test_operations_agree_with_coremltools(stride: int) -> None:
         (each.case, failures.get(each.case, "")) for each in results if each.outcome in ("passed", "failed")
     )
     assert [each.case for each in results if each.outcome == "impossible" and each.case in LEDGER.reasons] == []
-    assert sum(1 for each in results if each.num_predictions) > 80
+    assert sum(1 for each in results if each.num_predictions) > 40

@@ -74,14 +74,17 @@ async def moved(
     engine: Engine, decoder: CopyingDecoder, asked: Generation, after: int
 ) -> tuple[str, list[Delta], MovedAnswer]:
     """What the client of an answer reads that is moved after some steps, and the answer, through its bytes."""
-    found: list[Delta] = []
-    taken: MovedAnswer | None = None
+
+    async def at_the_gate() -> MovedAnswer:
+        # Not after so many tokens: the client may get the last one later, since a stop text may begin with it.
+        while decoder.gate.is_set():
+            await asyncio.sleep(0.001)
+        return await exported(engine, decoder)
+
     decoder.last = len(decoder.steps) + after
-    async for delta in engine.generate(asked):
-        found.append(delta)
-        if taken is None and sum(len(each.tokens) for each in found) >= after:
-            taken = await exported(engine, decoder)
-    assert taken is not None
+    export = asyncio.ensure_future(at_the_gate())
+    found = [delta async for delta in engine.generate(asked)]
+    taken = await export
     return "".join(each.text for each in found), found, decode(memoryview(b"".join(encode(taken))))
 
 
