@@ -64,9 +64,11 @@ class CostEstimate:
         if not self._means:
             return 0.0
         size = num_elements.bit_length()
-        same = self._means.get(size)
-        if same is not None and same.last > self.num_batches - _STALE:
-            return same.element_ns * max(1, num_elements)
-        fresh = [each for each, mean in self._means.items() if mean.last > self.num_batches - _STALE]
-        known = min(fresh, key=lambda each: abs(each - size))
-        return self._means[known].element_ns * max(1, num_elements)
+        mean = self._means.get(size)
+        if mean is None or not self._is_fresh(mean):
+            fresh = [each for each, other in self._means.items() if self._is_fresh(other)]
+            mean = self._means[min(fresh, key=lambda each: abs(each - size))]
+        return mean.element_ns * max(1, num_elements)
+
+    def _is_fresh(self, mean: _Mean) -> bool:
+        return mean.last > self.num_batches - _STALE

@@ -19,7 +19,7 @@ _TICKS_PER_CHECK = 2
 _LOOPBACKS = ("127.0.0.1", "::1")
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
-BACKLOG = 2048
+_BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
 
@@ -159,7 +159,7 @@ def _listen(family: int, address: tuple[object, ...], *, is_shared: bool) -> soc
         if is_shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
+        listener.listen(_BACKLOG)
         listener.setblocking(False)
     except OSError:
         listener.close()

@@ -257,9 +257,10 @@ class Dispatcher:
 
     def _rows(self, lane: Lane, batch: FormedBatch) -> int:
         """The rows of a formed batch that run now."""
-        if self._objective is None:
-            return lane.sizer.choose(batch.num_rows)
-        return lane.sizer.choose(self._objective.rows(lane, batch.pendings, batch.num_rows))
+        num_rows = batch.num_rows
+        if self._objective is not None:
+            num_rows = self._objective.rows(lane, batch.pendings, num_rows)
+        return lane.sizer.choose(num_rows)
 
     def _start(self, lane: Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
         batch = Batch(pendings, num_rows, self._outputs, self._policy)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from triune.backends.gate.logits import NO_MEMORY
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
 from triune.core.errors import InternalError
@@ -17,8 +18,6 @@ _NS = 1_000_000_000
 
 MOST_SECONDS = 30
 """After so many seconds no further step is begun."""
-
-_NO_MEMORY: Memory = {}
 
 _PROMPT = 512
 _COUNTS = (1, 8, 32)
@@ -81,7 +80,7 @@ def _ladder(decoder: DecoderExecutable, memory: Memory, num_tokens: int, num_seq
 
 
 def step_of(
-    decoder: DecoderExecutable, sequences: Sequence[tuple[int, int]], memory: Memory = _NO_MEMORY
+    decoder: DecoderExecutable, sequences: Sequence[tuple[int, int]], memory: Memory = NO_MEMORY
 ) -> DecoderStep:
     """A step of sequences with (past, new) tokens, which are all 0; their last tokens have logits. Each sequence reads
     `memory`.

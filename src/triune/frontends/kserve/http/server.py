@@ -13,7 +13,7 @@ from triune.frontends.bodies.budget import MemoryBudget
 from triune.frontends.bodies.decoder import Decoder
 from triune.frontends.bodies.offload import Offload
 from triune.frontends.bodies.reader import BodyReader
-from triune.frontends.embedded import BACKLOG, EmbeddedServer
+from triune.frontends.embedded import EmbeddedServer
 from triune.frontends.hosts import OwnHosts
 from triune.frontends.kserve.http.answering import FrontEnd
 from triune.frontends.kserve.http.app import make_app
@@ -83,7 +83,6 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            backlog=BACKLOG,
         )
         self._uvicorn = EmbeddedServer(config)
 
