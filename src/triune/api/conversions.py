@@ -150,6 +150,7 @@ def _compare_coreai(
         [value for each in found.values() for value in each.wide],
         [f"{name}: {note}" for name, each in found.items() for note in each.notes],
         [f"{name}: {doubt}" for name, each in found.items() for doubt in each.doubts],
+        "; ".join(f"{name}: {each.largest}" for name, each in found.items() if each.largest),
     )
 
 

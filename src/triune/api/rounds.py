@@ -79,7 +79,7 @@ def in_rounds(convert: Convert, output: Path, comparison: Comparison | None, tel
         notes |= dict.fromkeys(verified.notes)
         done = replace(done, verdicts=verified.verdicts)
         if not verified.wide or num_rounds == _ROUNDS:
-            doubts = [*_doubts(verified.doubts), *_left_out(verified)]
+            doubts = [*_doubts(verified.doubts), *_left_out(verified), *filter(None, [verified.largest])]
             return replace(done, notes=[*done.notes, *notes, *doubts])
         tell(f"converting again with {len(verified.wide)} more nodes in fp32")
         wide |= frozenset(verified.wide)

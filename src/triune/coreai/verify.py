@@ -30,7 +30,7 @@ from triune.graph.half_rounding import with_half_rounding
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import TOLERANCES, precision_of
 from triune.graph.state_names import new_state
-from triune.graph.verify import OnnxModel, OutputVerdict, narrow_samples_of, samples_of, verify
+from triune.graph.verify import OnnxModel, OutputVerdict, narrow_samples_of, samples_of, sized_samples_of, verify
 
 _SLOW_BYTES = 4 << 20
 """An fp16 asset of more bytes takes Apple's interpreter (1.0.0b3) seconds for each set of inputs: 5 s for EfficientNet
@@ -84,6 +84,7 @@ def verify_lowered(
     # Images have bytes, and are not near any number.
     is_narrow = precision == "fp16" and not options.images
     narrow = narrow_samples_of(model, options.shapes, known) if is_narrow else []
+    sized = sized_samples_of(model, options.shapes, known, options.images) if precision == "fp16" else []
     gates = Gates(model)
     source = OnnxModel(gates.model, tolerance)
 
@@ -96,7 +97,7 @@ def verify_lowered(
     executor = "interpreter" if is_apples else "onnxruntime"
     with Model(path, function=function, executor=executor) as program:
         result = functools.partial(computed, program, options)
-        return verify_halved(model, options, sets, narrow, source, expected, gates, result, tolerance)
+        return verify_halved(model, options, sets, narrow, sized, source, expected, gates, result, tolerance)
 
 
 def computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -22,7 +22,7 @@ from triune.graph.conversion.text import numbers_of
 from triune.graph.half_rounding import with_half_rounding
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import TOLERANCES, precision_of
-from triune.graph.verify import OnnxModel, OutputVerdict, narrow_samples_of, samples_of, verify
+from triune.graph.verify import OnnxModel, OutputVerdict, narrow_samples_of, samples_of, sized_samples_of, verify
 
 _LARGEST = 2**31 - 1
 
@@ -51,6 +51,7 @@ def verify_lowered(model: ModelProto, lowered: Lowered, options: LowerOptions, g
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
     sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
     narrow = narrow_samples_of(model, options.shapes, known) if precision == "fp16" else []
+    sized = sized_samples_of(model, options.shapes, known) if precision == "fp16" else []
     gates = Gates(model)
     source, executor = OnnxModel(gates.model, tolerance), OnnxExecutor(package)
 
@@ -61,7 +62,7 @@ def verify_lowered(model: ModelProto, lowered: Lowered, options: LowerOptions, g
         )
         return {name: outputs[other] for name, other in lowered.outputs.items()}
 
-    return verify_halved(model, options, sets, narrow, source, source.run, gates, result, tolerance)
+    return verify_halved(model, options, sets, narrow, sized, source, source.run, gates, result, tolerance)
 
 
 def verify_raised(

@@ -5,6 +5,7 @@ inputs.
 from triune.graph.audit.compare import Difference, Finding, differences, find_difference
 from triune.graph.audit.inputs import Free, Input, InputSet, revealing_inputs
 from triune.graph.audit.interface import inputs_of_model
+from triune.graph.audit.large import SizedInputs, sized_inputs
 from triune.graph.audit.narrow import narrow_inputs
 
 __all__ = [
@@ -13,9 +14,11 @@ __all__ = [
     "Free",
     "Input",
     "InputSet",
+    "SizedInputs",
     "differences",
     "find_difference",
     "inputs_of_model",
     "narrow_inputs",
     "revealing_inputs",
+    "sized_inputs",
 ]

@@ -8,13 +8,14 @@ from onnx import ModelProto
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
-from triune.graph.audit import InputSet
+from triune.graph.audit import InputSet, SizedInputs
 from triune.graph.blame.examine import Wrong, examine
 from triune.graph.blame.gates import Gates, described
 from triune.graph.blame.judge import error_of
+from triune.graph.blame.largest import largest_note
 from triune.graph.conversion.options import ConversionOptions, Precision
 from triune.graph.precision import precision_of
-from triune.graph.verify import Compute, OnnxModel, OutputVerdict, verify
+from triune.graph.verify import Compute, OnnxModel, OutputVerdict, Verdict, verify
 
 _NARROW_SECONDS = 4.0
 """After this time, in seconds, no further narrow set is run, nor after the time that the ordinary sets took."""
@@ -41,6 +42,7 @@ class Verified:
             verified again.
         notes: why; and what is not known of the conversion.
         doubts: the kinds of narrow inputs for which outputs are wrong, if no further nodes were found.
+        largest: how large inputs may be for outputs to be right, if that was found; "" if not.
         num_tried: the number of sets of inputs that were tried until the time for that was over.
         num_sets: the number of sets that there are.
     """
@@ -49,6 +51,7 @@ class Verified:
     wide: Sequence[str] = ()
     notes: Sequence[str] = ()
     doubts: Sequence[str] = ()
+    largest: str = ""
     num_tried: int = 0
     num_sets: int = 0
 
@@ -58,6 +61,7 @@ def verify_halved(
     options: ConversionOptions,
     sets: Sequence[InputSet],
     narrow: Sequence[InputSet],
+    sized: Sequence[SizedInputs],
     source: OnnxModel,
     expected: Compute,
     gates: Gates,
@@ -71,6 +75,8 @@ def verify_halved(
         options: those with which it was converted.
         sets: ordinary sets of inputs (`samples_of`).
         narrow: sets for which terms cancel (`narrow_samples_of`); they count if the conversion is to fp16.
+        sized: inputs that can be made larger (`sized_samples_of`); how large they may be is tried, if the conversion is
+            to fp16, after all else.
         source: the source in ONNX Runtime, of `gates.model`.
         expected: computes the right outputs from inputs, by `source`.
         gates: the conditions of the source.
@@ -100,19 +106,24 @@ def verify_halved(
     if options.precision is Precision.FP32 or precision_of(model) != "fp32":
         return Verified(verdicts, num_tried=num_tried, num_sets=len(sets))
     is_small = len(model.graph.node) <= _FEW_NODES
-    seconds = 5 * _NARROW_SECONDS if is_small else min(_NARROW_SECONDS, time.monotonic() - started)
+    elapsed = time.monotonic() - started
+    run_seconds = elapsed / max(num_tried, 1)
+    seconds = 5 * _NARROW_SECONDS if is_small else min(_NARROW_SECONDS, elapsed)
     wrong += _narrowly_wrong(narrow, right, result, tolerance, seconds)
     known = Verified(verdicts, num_tried=num_tried, num_sets=len(sets) + len(narrow))
     untaken = list(gates.untaken())
-    if not wrong and not untaken:
-        return known
     elapsed = time.monotonic() - started
-    if elapsed > _LATEST:
+    if (wrong or untaken) and elapsed > _LATEST:
         notes = [f"no generated input takes {described(untaken)}, so that was not compared"] if untaken else []
         return replace(known, notes=notes, doubts=[each.inputs.name for each in wrong if each.inputs.is_narrow])
-    found = examine(model, options, wrong, untaken, tolerance, _SECONDS - elapsed)
-    fresh = tuple(name for name in found.wide if name not in options.wide)
-    return replace(known, wide=fresh, notes=found.notes, doubts=() if fresh else found.doubts)
+    if wrong or untaken:
+        found = examine(model, options, wrong, untaken, tolerance, _SECONDS - elapsed)
+        fresh = tuple(name for name in found.wide if name not in options.wide)
+        known = replace(known, wide=fresh, notes=found.notes, doubts=() if fresh else found.doubts)
+    is_wrong = any(each.verdict is Verdict.WRONG and not each.is_in_few_integers for each in verdicts)
+    if known.wide or is_wrong:
+        return known
+    return replace(known, largest=largest_note(sized, right, result, source, tolerance, seconds, run_seconds))
 
 
 def _narrowly_wrong(

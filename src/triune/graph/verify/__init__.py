@@ -2,11 +2,12 @@
 
 from triune.graph.verify.given import check_given
 from triune.graph.verify.onnx_model import OnnxModel
-from triune.graph.verify.samples import narrow_samples_of, samples_of
-from triune.graph.verify.verdict import OutputVerdict, Verdict
+from triune.graph.verify.samples import narrow_samples_of, samples_of, sized_samples_of
+from triune.graph.verify.verdict import Answers, OutputVerdict, Verdict
 from triune.graph.verify.verify import Compute, verify
 
 __all__ = [
+    "Answers",
     "Compute",
     "OnnxModel",
     "OutputVerdict",
@@ -14,5 +15,6 @@ __all__ = [
     "check_given",
     "narrow_samples_of",
     "samples_of",
+    "sized_samples_of",
     "verify",
 ]

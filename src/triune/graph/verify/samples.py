@@ -1,12 +1,21 @@
 """Create sets of inputs for a verification: the user's arrays, and several kinds of values for the other inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from onnx import ModelProto
 
 from triune.core.datatypes import Array
-from triune.graph.audit import Free, Input, InputSet, inputs_of_model, narrow_inputs, revealing_inputs
+from triune.graph.audit import (
+    Free,
+    Input,
+    InputSet,
+    SizedInputs,
+    inputs_of_model,
+    narrow_inputs,
+    revealing_inputs,
+    sized_inputs,
+)
 from triune.graph.conversion.shapes import InputShape
 
 _WITHIN_HALF = frozenset(
@@ -32,8 +41,7 @@ def samples_of(
     Raises:
         UnsupportedError: values cannot be made up for an input.
     """
-    sizes = _sizes_of(model, given)
-    interface = [_with_sizes(each, sizes) for each in inputs_of_model(model, shapes, given.keys())]
+    interface = _interface(model, shapes, given)
     if is_half:
         # The numbers in `ends` of floats are beyond fp16.
         interface = [each if each.dtype.kind in "iu" else replace(each, ends=()) for each in interface]
@@ -51,9 +59,25 @@ def narrow_samples_of(
 
     There are none if no float is left to make up.
     """
-    sizes = _sizes_of(model, given)
-    sets = narrow_inputs([_with_sizes(each, sizes) for each in inputs_of_model(model, shapes, given.keys())])
+    sets = narrow_inputs(_interface(model, shapes, given))
     return [replace(each, arrays={**each.arrays, **given}) for each in sets]
+
+
+def sized_samples_of(
+    model: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array], without: Collection[str] = ()
+) -> list[SizedInputs]:
+    """Create inputs that can be made larger; the arguments are those of `samples_of`.
+
+    `without` names inputs with a range of their own, such as images. There are none if no other float is left to make
+    up.
+    """
+    sets = sized_inputs(_interface(model, shapes, given), without)
+    return [replace(each, arrays={**each.arrays, **given}) for each in sets]
+
+
+def _interface(model: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array]) -> list[Input]:
+    sizes = _sizes_of(model, given)
+    return [_with_sizes(each, sizes) for each in inputs_of_model(model, shapes, given.keys())]
 
 
 def _sizes_of(model: ModelProto, given: Mapping[str, Array]) -> dict[str, int]:

@@ -1,0 +1,116 @@
+"""Find how large inputs may be for a conversion to fp16 to be right: sums of larger ones are beyond 65504."""
+
+import functools
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.graph.audit import InputSet, SizedInputs
+from triune.graph.verify import Answers, Compute, OnnxModel, Verdict
+
+_SIZES = (8.0, *(2.0**power for power in range(4, 16)), 60_000.0)
+"""The sizes of inputs that may be tried. Of the first one the ordinary sets tell; the last one fp16 still holds."""
+
+
+def largest_note(
+    inputs: Sequence[SizedInputs],
+    right: Compute,
+    result: Compute,
+    source: OnnxModel,
+    tolerance: float,
+    seconds: float,
+    run_seconds: float,
+) -> str:
+    """Find the size of inputs from which answers in fp16 are lost, by bisection: in ten runs at most.
+
+    Args:
+        inputs: the inputs that are made larger.
+        right: computes the right outputs.
+        result: computes the conversion's outputs.
+        source: the source in ONNX Runtime.
+        tolerance: the allowed error of floats, relative to the largest element of their output.
+        seconds: how long it may take.
+        run_seconds: how long a set of inputs takes.
+
+    Returns:
+        a note for the user; "" if no answer is lost, or no input can be made larger.
+    """
+    if not inputs:
+        return ""
+    search = _Search(inputs, right, result, source, tolerance, time.monotonic() + seconds, run_seconds)
+    low, high = 0, len(_SIZES) - 1
+    what = search.lost(_SIZES[high])
+    if what is None:
+        return f"inputs larger than {_SIZES[low]:g} were not compared, since the time for that was over"
+    while what and high - low > 1:
+        middle = (low + high) // 2
+        found = search.lost(_SIZES[middle])
+        if found is None:
+            break
+        low, high, what = (low, middle, found) if found else (middle, high, what)
+    if not what:
+        return ""
+    between = "" if high - low == 1 else " (what is between was not compared, since the time for that was over)"
+    return (
+        f"fp16 is right for generated inputs up to {_SIZES[low]:g}; for {what}{between}. If yours are as large, give "
+        "some with --input, so that what loses them computes in fp32, or use --precision mixed --keep-fp32 NODE"
+    )
+
+
+class _Search:
+    def __init__(
+        self,
+        inputs: Sequence[SizedInputs],
+        right: Compute,
+        result: Compute,
+        source: OnnxModel,
+        tolerance: float,
+        deadline: float,
+        run_seconds: float,
+    ) -> None:
+        self._inputs = inputs
+        self._right = right
+        self._result = result
+        self._source = source
+        self._tolerance = tolerance
+        self._deadline = deadline
+        self._run_seconds = run_seconds
+
+    def lost(self, size: float) -> str | None:
+        """What is wrong for inputs of this size; "" if nothing is, None if there is no time left to compare."""
+        for each in self._inputs:
+            if time.monotonic() + self._run_seconds > self._deadline:
+                return None
+            inputs = each.of(size)
+            try:
+                expected, actual = self._right(inputs.arrays), self._result(inputs.arrays)
+            except (InvalidArgumentError, UnsupportedError, InternalError):
+                # Values that one of them does not take say nothing about the other.
+                continue
+            if what := self._compared(inputs, expected, actual):
+                return f"{inputs.name} {what}"
+        return ""
+
+    def _compared(self, inputs: InputSet, expected: Mapping[str, Array], actual: Mapping[str, Array]) -> str:
+        floats = {name: array for name, array in expected.items() if array.dtype.kind in "fV"}
+        for name, array in floats.items():
+            if word := _lost(array, actual[name]):
+                return f"output '{name}' is {word}"
+        answers = Answers(self._tolerance)
+        answers.add(inputs, floats, actual, functools.partial(self._source.uncertainty, inputs.arrays))
+        for each in answers.verdicts():
+            if each.verdict is Verdict.WRONG:
+                return f"output '{each.name}' is off by {each.error:.3g}, where {each.allowed:.3g} is allowed"
+        return ""
+
+
+def _lost(expected: Array, actual: Array) -> str:
+    """What elements of a result are where the right ones are numbers, "NaN" or "infinite"; "" if they are numbers."""
+    if expected.size != actual.size:
+        return ""
+    one, other = expected.astype(np.float64).reshape(-1), actual.astype(np.float64).reshape(-1)
+    lost = other[np.isfinite(one) & ~np.isfinite(other)]
+    return "" if not lost.size else "NaN" if np.isnan(lost).any() else "infinite"
