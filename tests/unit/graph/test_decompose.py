@@ -354,6 +354,25 @@ def test_a_norm_of_numbers_far_from_zero_has_their_variance(opset: int, spread: 
     np.testing.assert_allclose(y, right, atol=1e-3)
 
 
+@pytest.mark.parametrize("dims", ["2,6,4,5", "N,6,H,5", "2,6"])
+@pytest.mark.parametrize(("kind", "tolerance"), [("float", 1e-2), ("float16", 4e-3), ("double", 1e-9)])
+def test_a_norm_of_groups_far_from_zero_has_their_variance(kind: str, tolerance: float, dims: str) -> None:
+    """A value of fp16 is normalized in fp32, and scaled in fp16."""
+    dtype = {"float": np.float32, "double": np.float64, "float16": np.float16}[kind]
+    stash = 11 if kind == "double" else 1
+    text = f"""agraph ({kind}[{dims}] x, {kind}[6] scale, {kind}[6] bias) => ({kind}[{dims}] y) {{
+        y = GroupNormalization <num_groups = 2, epsilon = 1e-6, stash_type = {stash}> (x, scale, bias) }}"""
+    shape = (2, 6) if dims == "2,6" else (2, 6, 4, 5)
+    x = (100 + RNG.standard_normal(shape) * (1 if kind == "float16" else 0.01)).astype(dtype)
+    scale, bias = RNG.standard_normal(6).astype(dtype), RNG.standard_normal(6).astype(dtype)
+    wide = x.astype(np.float64).reshape(2, 2, -1)
+    normal = (wide - wide.mean(-1, keepdims=True)) / np.sqrt(wide.var(-1, keepdims=True) + 1e-6)
+    expected = normal.reshape(2, 6, -1) * scale[:, None].astype(np.float64) + bias[:, None]
+    (answer,) = evaluate(normalize(model_of(text)), {"x": x, "scale": scale, "bias": bias})
+    assert answer.dtype == dtype
+    np.testing.assert_allclose(answer, expected.reshape(shape), rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "uint16"])
 @pytest.mark.parametrize(("equation", "shape"), [("ij,jk->ik", "[3,3]"), ("ij,ij->j", "[3]"), ("ii,ik->ik", "[3,3]")])
 def test_einsum_of_small_integers_wraps_around(equation: str, shape: str, kind: str) -> None:

@@ -99,6 +99,27 @@ def mean_variance_normalization(c: Context) -> bool:
     return True
 
 
+def group_normalization(c: Context) -> bool:
+    """GroupNormalization: (x - mean) / sqrt(variance + epsilon) of each group of channels, times scale, plus bias.
+
+    x is (batch, channels, ...); scale and bias have an element for each channel. The groups are the channels of an
+    InstanceNormalization of (batch, groups, elements), whose variance is mean((x - mean)^2). ONNX's function body has
+    mean(x^2) - mean^2, as in MeanVarianceNormalization.
+    """
+    b, x, groups = c.build, c.input(0), int(c.attributes["num_groups"])
+    kind, inner = c.values.elem_type(x), int(c.attributes.get("stash_type", TensorProto.FLOAT))
+    dtype = helper.tensor_dtype_to_np_dtype(inner)
+    parts = b.op("Reshape", x if kind == inner else b.cast(x, inner), b.ints(0, groups, -1))
+    one, zero = b.constant(np.ones(groups), dtype), b.constant(np.zeros(groups), dtype)
+    normal = b.op("InstanceNormalization", parts, one, zero, epsilon=c.attributes.get("epsilon", 1e-5))
+    if kind != inner:
+        normal = b.cast(normal, kind)
+    channels = b.op("Reshape", normal, b.op("Concat", b.ints(0), b.op("Shape", c.input(1)), b.ints(-1), axis=0))
+    scale, bias = (b.op("Unsqueeze", c.input(index), b.ints(1)) for index in (1, 2))
+    c.give(b.op("Reshape", b.op("Add", b.op("Mul", channels, scale), bias), b.op("Shape", x)))
+    return True
+
+
 def lrn(c: Context) -> bool:
     """LRN: x / (bias + alpha / size * sum of x^2 over neighbouring channels)^beta."""
     shape, b, x, dtype = c.values.shape(c.input(0)), c.build, c.input(0), _dtype(c)
@@ -169,6 +190,7 @@ TABLE: dict[str, Decomposition] = {
     "LpPool": lp_pool,
     "LpNormalization": lp_normalization,
     "MeanVarianceNormalization": mean_variance_normalization,
+    "GroupNormalization": group_normalization,
     "LRN": lrn,
     "Col2Im": col2im,
 }

@@ -18,13 +18,14 @@ from triune.graph.values import Values, subgraphs_of
 
 _DECOMPOSED = (
     *("CastLike", "ReduceLogSum", "ReduceLogSumExp", "DynamicQuantizeLinear", "AffineGrid"),
-    *("MeanVarianceNormalization", "Celu"),
+    *("MeanVarianceNormalization", "GroupNormalization", "Celu"),
 )
 """Operators with a function body in ONNX that `graph.decompose` replaces instead, because the body has faults.
 
 ReduceLogSum's body takes logarithms of integers, ReduceLogSumExp's overflows, DynamicQuantizeLinear's divides 0 by 0
-if all elements are 0, AffineGrid's loses a batch of size 1, MeanVarianceNormalization's takes square roots of negative
-variances, Celu's is right only if alpha is positive. CastLike is just a Cast once the target's type is known.
+if all elements are 0, AffineGrid's loses a batch of size 1, those of MeanVarianceNormalization and GroupNormalization
+take square roots of negative variances, Celu's is right only if alpha is positive. CastLike is just a Cast once the
+target's type is known.
 """
 
 # onnx's stubs lack most of a schema's members.

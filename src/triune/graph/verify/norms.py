@@ -1,6 +1,11 @@
-"""Replace MeanVarianceNormalization by other operators, since ONNX Runtime's kernel lacks ONNX's epsilon and computes 0
-/ 0.
+"""Replace norms that ONNX Runtime computes wrongly by other operators.
+
+Its kernel for MeanVarianceNormalization lacks ONNX's epsilon and computes 0 / 0. GroupNormalization it computes by
+ONNX's function body, whose variance mean(x^2) - mean^2 loses all bits, and may be negative, if the mean is far larger
+than the deviation.
 """
+
+from typing import Any
 
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
@@ -17,7 +22,9 @@ _FIRST_CAST_LIKE = 15
 
 
 def write_norms(model: ModelProto) -> None:
-    """Replace each MeanVarianceNormalization by (x - mean) / (sqrt(mean((x - mean)^2)) + 1e-9). Changes `model`."""
+    """Replace each MeanVarianceNormalization by (x - mean) / (sqrt(mean((x - mean)^2)) + 1e-9), and each
+    GroupNormalization by an InstanceNormalization of the groups. Changes `model`.
+    """
     opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     if opset < _FIRST_CAST_LIKE:
         return
@@ -31,12 +38,61 @@ def _write(graph: GraphProto, names: Names, opset: int) -> None:
     for node in graph.node:
         for inner in subgraphs_of(node):
             _write(inner, names, opset)
-        # Older versions of the operator had other attributes.
-        is_norm = node.op_type == "MeanVarianceNormalization" and node.domain in ("", "ai.onnx")
-        is_defined = is_norm and not {"across_channels", "normalize_variance"} & attributes_of(node).keys()
-        nodes += _norm(node, names, opset) if is_defined else [node]
+        nodes += _replacement(node, names, opset) if node.domain in ("", "ai.onnx") else [node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _replacement(node: NodeProto, names: Names, opset: int) -> list[NodeProto]:
+    attributes = attributes_of(node)
+    # Older versions of MeanVarianceNormalization had other attributes.
+    if (
+        node.op_type == "MeanVarianceNormalization"
+        and not {"across_channels", "normalize_variance"} & attributes.keys()
+    ):
+        return _norm(node, names, opset)
+    if node.op_type == "GroupNormalization":
+        return _group_norm(node, names, opset)
+    return [node]
+
+
+def _group_norm(node: NodeProto, names: Names, opset: int) -> list[NodeProto]:
+    (x, scale, bias), (y,), attributes = node.input, node.output, attributes_of(node)
+    groups = int(attributes["num_groups"])
+    parts = ("form", "one", "none", "zero", "rest", "axis", "ones", "zeros", "parts", "normal", "sizes", "channels")
+    more = ("columns", "scale", "bias", "product", "sum", "shape")
+    name = {part: names.value(f"{y}/{part}") for part in (*parts, *more)}
+
+    def constant(part: str, **value: Any) -> NodeProto:
+        return helper.make_node("Constant", [], [name[part]], **value)
+
+    # Before operator set 21, scale and bias have an element for each group: then these are the columns.
+    return [
+        constant("form", value_ints=[0, groups, -1]),
+        constant("one", value_floats=[1.0] * groups),
+        constant("none", value_floats=[0.0] * groups),
+        constant("zero", value_ints=[0]),
+        constant("rest", value_ints=[-1]),
+        constant("axis", value_ints=[1]),
+        helper.make_node("CastLike", [name["one"], x], [name["ones"]]),
+        helper.make_node("CastLike", [name["none"], x], [name["zeros"]]),
+        helper.make_node("Reshape", [x, name["form"]], [name["parts"]]),
+        helper.make_node(
+            "InstanceNormalization",
+            [name["parts"], name["ones"], name["zeros"]],
+            [name["normal"]],
+            epsilon=attributes.get("epsilon", 1e-5),
+        ),
+        helper.make_node("Shape", [scale], [name["sizes"]]),
+        helper.make_node("Concat", [name["zero"], name["sizes"], name["rest"]], [name["channels"]], axis=0),
+        helper.make_node("Reshape", [name["normal"], name["channels"]], [name["columns"]]),
+        helper.make_node("Unsqueeze", [scale, name["axis"]], [name["scale"]]),
+        helper.make_node("Unsqueeze", [bias, name["axis"]], [name["bias"]]),
+        helper.make_node("Mul", [name["columns"], name["scale"]], [name["product"]]),
+        helper.make_node("Add", [name["product"], name["bias"]], [name["sum"]]),
+        helper.make_node("Shape", [x], [name["shape"]]),
+        helper.make_node("Reshape", [name["sum"], name["shape"]], [y]),
+    ]
 
 
 def _norm(node: NodeProto, names: Names, opset: int) -> list[NodeProto]:
