@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
-from triune.core.files import non_file_kind, open_file, read_file
+from triune.core.files import non_file_kind, open_file
 from triune.graph import paged_attention
 from triune.graph.all_tensors import tensors_of, tensors_within
 from triune.graph.declared import free_negative_sizes
@@ -69,9 +69,9 @@ def locate_data(model: ModelProto, folder: Path) -> None:
             load_data(tensor)
 
 
-def has_external_data(model: ModelProto) -> bool:
-    """Whether a model that `read_model` returned has external data."""
-    return any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors_of(model))
+def has_external_data(model: ModelProto, path: Path) -> bool:
+    """Whether a model that `read_model` read from `path` has data in other files."""
+    return any(_is_elsewhere(tensor, path) for tensor in tensors_of(model))
 
 
 def external_data(model: ModelProto, path: Path) -> Mapping[Path, Sequence[tuple[int, int]]]:
@@ -89,10 +89,17 @@ def external_data(model: ModelProto, path: Path) -> Mapping[Path, Sequence[tuple
     """
     pieces: dict[Path, list[tuple[int, int]]] = {}
     for tensor in tensors_of(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
+        if _is_elsewhere(tensor, path):
             file, offset, length = _data_range(tensor, path.parent)
             pieces.setdefault(file, []).append((offset, offset + length))
     return {file: _merged_ranges(sorted(each)) for file, each in pieces.items()}
+
+
+def _is_elsewhere(tensor: TensorProto, path: Path) -> bool:
+    """Whether a tensor's data are in another file than `path`, which `read_light` names in full."""
+    return tensor.data_location == TensorProto.EXTERNAL and f"{path.absolute()}" not in (
+        each.value for each in tensor.external_data if each.key == "location"
+    )
 
 
 def _merged_ranges(pieces: Iterable[tuple[int, int]]) -> Sequence[tuple[int, int]]:
@@ -202,12 +209,12 @@ def _is_declared(value: ValueInfoProto) -> bool:
 
 
 def read_model(path: Path) -> ModelProto:
-    """Read an ONNX file without its external data.
+    """Read an ONNX file without its external data. Its own large weights stay in it: see `read_light`.
 
     Raises:
         InvalidArgumentError: the file is not an ONNX model, is cut short, or refers to a file that is missing.
     """
-    return _read(path, lambda path: ModelProto.FromString(read_file(path, _LARGEST_FILE_BYTES)))
+    return _read(path, lambda path: read_light(path.absolute(), _LARGEST_FILE_BYTES))
 
 
 def _read(path: Path, parse: Callable[[Path], ModelProto]) -> ModelProto:
@@ -224,7 +231,7 @@ def _read(path: Path, parse: Callable[[Path], ModelProto]) -> ModelProto:
 
 
 def _problems(model: ModelProto, path: Path) -> Iterator[str]:
-    # Its size would be found by writing it, in which time nothing else in the process runs.
+    # Its size would be found by writing it, while no other thread runs.
     if not model.ListFields():
         yield "it is empty"
     if model.ir_version <= 0:
@@ -251,10 +258,9 @@ def _problems(model: ModelProto, path: Path) -> Iterator[str]:
 
 def _external_data_problems(model: ModelProto, path: Path) -> Iterator[str]:
     for tensor in tensors_of(model):
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        # Skip tensors that `read_light` made external, whose data are in the model's own file.
-        if tensor.data_location != TensorProto.EXTERNAL or entries.get("location") == str(path):
+        if not _is_elsewhere(tensor, path):
             continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
         location = PurePath(entries.get("location", ""))
         if location.is_absolute() or ".." in location.parts:
             yield f"the data of '{tensor.name}' are in '{location}', outside the model's folder"

@@ -1,12 +1,15 @@
 """Read ONNX files without their large weights: these stay in the file, and tensors refer to them by offset, as external
 data.
 
+While protobuf parses a message, no other thread of the process runs: 0.4 s for one of 500 MB. So only the rest is
+parsed, in parts.
+
 A protobuf message is a sequence of fields. Each is a key (field number * 8 + wire type), then a value. Nested messages,
 bytes and packed numbers are written as a length and that many bytes (protobuf.dev/programming-guides/encoding). The
 field numbers are those of onnx.proto.
 """
 
-import mmap
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,55 +39,112 @@ _LISTS = (7, 8, 9)
 
 _VARINT, _64_BITS, _LENGTH, _32_BITS = 0, 1, 2, 5
 
+_PART_BYTES = 1 << 18
+"""Protobuf parses some 250 MB of nodes a second, and so this in a millisecond."""
 
-def read_light(path: Path) -> ModelProto:
+_LONGEST_VARINT = 10
+
+_MOST_NESTED = 100
+"""How deep protobuf reads nested messages."""
+
+_MOST_FIELDS = 256
+"""A tensor with more fields has its elements in fields of their own, as strings are."""
+
+_WINDOW_BYTES = 1 << 14
+"""How much of the file is read at once to find its fields."""
+
+
+def read_light(path: Path, max_bytes: int | None = None) -> ModelProto:
     """Read a model. Tensors of at least LARGE_BYTES become external data whose location is `path`.
 
     Constant nodes with such tensors become initializers.
 
     Args:
         path: the absolute path of the file.
+        max_bytes: the largest file that is read; None sets no limit.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, is not regular, or is larger.
         DecodeError: the file is not a protobuf message.
     """
+    model = ModelProto()
     with open_file(path) as file:
-        if os.fstat(file.fileno()).st_size < LARGE_BYTES:
-            model = ModelProto.FromString(file.read())
-        else:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                light = _File(data, str(path)).light("model", 0, len(data))
-                model = ModelProto.FromString(data[:] if light is None else light)
+        descriptor = file.fileno()
+        size = os.fstat(descriptor).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise OSError(errno.EFBIG, f"it has {size} bytes; at most {max_bytes} are read", f"{path}")
+        _File(descriptor, size, f"{path}").read_into(model)
     _make_initializers(model)
     return model
 
 
 class _File:
-    """The bytes of a model's file, mapped into memory."""
+    """A model's file. It is read, not mapped: a file that is cut short meanwhile would end the process."""
 
-    def __init__(self, data: mmap.mmap, location: str) -> None:
-        self._data = data
+    def __init__(self, descriptor: int, size: int, location: str) -> None:
+        self._descriptor = descriptor
+        self._size = size
         self._location = location
+        self._window = b""
+        self._window_start = 0
 
-    def light(self, kind: str, start: int, end: int) -> bytes | None:
+    def read_into(self, model: ModelProto) -> None:
+        """Merge the file into an empty model, in parts. Fields of protobuf messages may be merged in any parts."""
+        if self._size < LARGE_BYTES:
+            model.MergeFromString(self._bytes(0, self._size))
+            return
+        others: list[bytes] = []
+        for number, wire, begin, value, after in self._fields(0, self._size):
+            if _WITHIN["model"].get(number) == "graph" and wire == _LENGTH and after > value:
+                for part in self._parts("graph", value, after):
+                    model.graph.MergeFromString(part)
+            else:
+                others.append(self._bytes(begin, after))
+        model.MergeFromString(b"".join(others))
+
+    def _parts(self, kind: str, start: int, end: int) -> Iterator[bytes]:
+        """The bytes of a message without its large weights, in parts of whole fields."""
+        pieces: list[bytes] = []
+        size, copied = 0, start
+        for _, begin, after, text in self._light_fields(kind, start, end, 2):
+            if text is not None:
+                pieces += [self._bytes(copied, begin), text]
+                size += sum(map(len, pieces[-2:]))
+                copied = after
+            if size + after - copied >= _PART_BYTES:
+                yield b"".join([*pieces, self._bytes(copied, after)])
+                pieces, size, copied = [], 0, after
+        yield b"".join([*pieces, self._bytes(copied, end)])
+
+    def _light(self, kind: str, start: int, end: int, depth: int) -> bytes | None:
         """The bytes of a message of the kind `kind` ("graph") without its large weights; None if it has no large
         weights.
         """
-        within = _WITHIN[kind]
+        if depth > _MOST_NESTED:
+            raise DecodeError(f"messages are nested more than {_MOST_NESTED} deep")
         pieces: list[bytes] = []
         copied = start
-        for number, wire, begin, value, after in self._fields(start, end):
+        for number, begin, after, text in self._light_fields(kind, start, end, depth + 1):
             if kind == "attribute" and number in _LISTS:
                 return None
-            inner = within.get(number)
-            if inner is None or wire != _LENGTH or after - value < LARGE_BYTES:
-                continue
-            text = self._tensor(value, after) if inner == "tensor" else self.light(inner, value, after)
             if text is not None:
-                pieces += [self._data[copied:begin], _field(number, text)]
+                pieces += [self._bytes(copied, begin), text]
                 copied = after
-        return b"".join([*pieces, self._data[copied:end]]) if pieces else None
+        return b"".join([*pieces, self._bytes(copied, end)]) if pieces else None
+
+    def _light_fields(
+        self, kind: str, start: int, end: int, depth: int
+    ) -> Iterator[tuple[int, int, int, bytes | None]]:
+        """Yield, for each field of a message, its number, the offsets of the field and of the next one, and what it is
+        without its large weights; None if it has none.
+        """
+        within = _WITHIN[kind]
+        for number, wire, begin, value, after in self._fields(start, end):
+            inner = within.get(number)
+            text = None
+            if inner is not None and wire == _LENGTH and after - value >= LARGE_BYTES:
+                text = self._tensor(value, after) if inner == "tensor" else self._light(inner, value, after, depth)
+            yield number, begin, after, None if text is None else _field(number, text)
 
     def _tensor(self, start: int, end: int) -> bytes | None:
         """The bytes of a tensor that refers to its data as external data; None if the data are not raw, or external
@@ -99,7 +159,9 @@ class _File:
                 data_type, _ = self._varint(value)
             if number == _DATA_LOCATION:
                 return None
-            others.append(self._data[begin:after])
+            others.append(self._bytes(begin, after))
+            if len(others) > _MOST_FIELDS:
+                return None
         if len(offsets) != 1 or _NUMBERS.get(offsets[0][0], data_type) != data_type:
             return None
         _, value, after = offsets[0]
@@ -137,14 +199,27 @@ class _File:
 
     def _varint(self, offset: int) -> tuple[int, int]:
         """Read a varint (7 bits in each byte, the lowest first); returns it and the offset after it."""
+        at = offset - self._window_start
+        if not 0 <= at < len(self._window) - _LONGEST_VARINT:
+            self._window = self._bytes(offset, min(offset + _WINDOW_BYTES, self._size))
+            self._window_start, at = offset, 0
         number = shift = 0
-        while offset < len(self._data) and shift < 70:
-            byte = self._data[offset]
+        for byte in self._window[at : at + _LONGEST_VARINT]:
             number |= (byte & 127) << shift
-            offset, shift = offset + 1, shift + 7
+            shift += 7
             if byte < 128:
-                return number, offset
+                return number, offset + shift // 7
         raise DecodeError("a number has no end")
+
+    def _bytes(self, start: int, end: int) -> bytes:
+        """The bytes of the file from one offset to another. Raises DecodeError if it was cut short meanwhile."""
+        parts: list[bytes] = []
+        while start < end and (part := os.pread(self._descriptor, end - start, start)):
+            parts.append(part)
+            start += len(part)
+        if start < end:
+            raise DecodeError("the file was cut short")
+        return b"".join(parts)
 
 
 def _field(number: int, value: bytes) -> bytes:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx.external_data_helper import load_external_data_for_model
 from onnx.reference import ReferenceEvaluator
 
 from triune.core.datatypes import Array, DataType
@@ -14,10 +13,11 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
-from triune.graph.load import read_model
+from triune.graph.load import load, read_model
 from triune.graph.paged_attention import PagedAttention
 from triune.graph.precision import precision_of
 from triune.graph.text import reader_of_text
+from triune.graph.weight_files import with_data
 from triune.runtimes.arrays import ordered, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import read_signature, signature_of
@@ -56,8 +56,7 @@ class Reference:
         signature, precision = signature_of(model, path), precision_of(model)
         reader = reader_of_text(model)
         try:
-            load_external_data_for_model(model, str(path.parent))
-            evaluator: Any = ReferenceEvaluator(model, new_ops=[PagedAttention])
+            evaluator: Any = ReferenceEvaluator(with_data(load(path)), new_ops=[PagedAttention])
         except (NotImplementedError, KeyError) as error:
             raise UnsupportedError(f"the reference evaluator cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:

@@ -135,7 +135,7 @@ def test_data_are_found_and_count_for_what_is_made_of_them(
 ) -> None:
     path = _write(place(_external()), tmp_path)
     model = read_model(path)
-    assert has_external_data(model)
+    assert has_external_data(model, path)
     assert external_data(model, path) == {tmp_path / "weights": [(16, 32)]}
     loaded = load(path)
     assert any(np.array_equal(array_of(each), VALUES) for each in tensors_of(loaded) if each.data_type == 1)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from triune.core.errors import UnsupportedError
+from triune.graph.bare import OVERRIDABLE_FROM_IR
 from triune.graph.growth import growth_of
 from triune.graph.guard import guard
 from triune.graph.hoist import hoist_weights
@@ -59,15 +60,16 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
         UnsupportedError: without external weights it is larger than protobuf's 2 GiB.
     """
     path = path.absolute()
-    is_in_files = has_external_data(model)
+    is_in_files = has_external_data(model, path)
     if is_in_files:
-        hoist_weights(model)
-        locate_data(model, path.parent)
+        _locate(model, path)
     growth = growth_of(model)
     guarded = guard(model)
     hosting_reason = guarded.crash_risk or growth.node
     if not is_in_files and not guarded.is_changed:
         return OnnxSource(path, (), (), hosting_reason, growth.gives_labels, growth.copies)
+    if not is_in_files:
+        _locate(model, path)
     names: list[str] = []
     weights: list[NDArray[np.uint8]] = []
     for tensor in model.graph.initializer:
@@ -83,3 +85,16 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
             "data"
         ) from error
     return OnnxSource(content, names, weights, hosting_reason, growth.gives_labels, growth.copies)
+
+
+def _locate(model: ModelProto, path: Path) -> None:
+    """Make all large weights initializers of the main graph that say where their data are, and read the others."""
+    if model.ir_version < OVERRIDABLE_FROM_IR:
+        # Until then an initializer had to be an input, too; ONNX Runtime refuses those of subgraphs that are not.
+        names = {tensor.name for tensor in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in names]
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+        model.ir_version = OVERRIDABLE_FROM_IR
+    hoist_weights(model)
+    locate_data(model, path.parent)

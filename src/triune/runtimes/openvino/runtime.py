@@ -30,7 +30,7 @@ from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import broken_part, read_signature
 from triune.runtimes.openvino.library import library
 from triune.runtimes.openvino.options import OPTION_NAMES, Settings, read_settings
-from triune.runtimes.openvino.shared import SharedModels
+from triune.runtimes.openvino.shared import SharedModels, weights_of
 from triune.runtimes.openvino.whole_ranges import inputs_in_floats
 from triune.runtimes.openvino.whole_sums import make_sums_exact
 from triune.runtimes.served import openvino_units
@@ -138,7 +138,7 @@ class OpenVino:
             raise UnsupportedError(f"OpenVINO cannot compile '{path}': {reason_of(error)}") from error
         if unit is Unit.AMX and compiled.get_property("INFERENCE_PRECISION_HINT") != library.Type.bf16:
             raise UnsupportedError(f"OpenVINO does not compute in bf16 on this CPU, so '{path}' cannot run on 'amx'")
-        return _OpenVinoExecutable(compiled, compile_again, unit, signature, in_floats, is_steady=is_steady)
+        return _OpenVinoExecutable(model, compiled, compile_again, unit, signature, in_floats, is_steady=is_steady)
 
 
 class _OpenVinoExecutable:
@@ -146,6 +146,7 @@ class _OpenVinoExecutable:
 
     def __init__(
         self,
+        model: Any,
         compiled: Any,
         compile_again: Callable[[], Any],
         unit: Unit,
@@ -158,6 +159,7 @@ class _OpenVinoExecutable:
         self.is_steady = is_steady
         self.precision = "bf16" if unit is Unit.AMX else "fp32"
         self.signature = signature
+        self._model = model
         self._compile_again = compile_again
         self._request = compiled.create_infer_request()
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
@@ -212,8 +214,11 @@ class _OpenVinoExecutable:
         """Do nothing: the CPU plugin cannot interrupt a run."""
 
     def close(self) -> None:
+        weights = weights_of(vars(self).pop("_model")) if "_model" in vars(self) else []
         vars(self).pop("_request", None)
         vars(self).pop("_compile_again", None)
+        while weights:
+            weights.pop()
 
     def _copy(self, port: int, dtype: np.dtype[Any]) -> Array:
         # Copy: the infer request writes its next outputs to the same memory.
@@ -228,7 +233,7 @@ class _OpenVinoExecutable:
 
 def _hosting_reason(model: ModelProto, path: Path) -> str:
     """Why a model must run in a separate process; empty if it need not."""
-    if has_external_data(model):
+    if has_external_data(model, path):
         locate_data(model, path.absolute().parent)
     return fault_in(model, OPENVINO_FAULTS)
 

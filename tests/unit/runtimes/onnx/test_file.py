@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
@@ -134,3 +135,11 @@ def test_the_checker_explains(tmp_path: Path) -> None:
 )
 def test_the_narrowest_floats_are_the_precision(body: str, precision: str) -> None:
     assert precision_of(model_of(f"agraph {body}", opset=21)) == precision
+
+
+def test_the_checker_explains_a_model_whose_large_weights_it_is_not_given(tmp_path: Path) -> None:
+    weights = {"w": np.zeros((256, 256), np.float32)}
+    built = model([node("MatMul", "x w", "y")], [tensor("x", (1, 256))], [tensor("y", (1, 256))], weights)
+    assert broken_part(save(built, tmp_path / "good.onnx")) is None
+    built.graph.node[0].input[0] = "z"
+    assert "z" in (broken_part(save(built, tmp_path / "bad.onnx")) or "")
