@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from triune.api.direct.unit import DirectUnit
     from triune.api.engine import Engine
     from triune.api.models import UnitModel, load, predict
+    from triune.api.optimizing import Optimization, optimize
     from triune.api.planning import plan
     from triune.api.simulation import simulate
     from triune.api.units import units
@@ -51,6 +52,7 @@ __all__ = [
     "InvalidArgumentError",
     "Model",
     "NotFoundError",
+    "Optimization",
     "Plan",
     "Simulation",
     "TriuneError",
@@ -60,6 +62,7 @@ __all__ = [
     "convert",
     "load",
     "matmul",
+    "optimize",
     "plan",
     "predict",
     "simulate",
@@ -73,12 +76,14 @@ _MODULES = {
     "DirectUnit": "triune.api.direct.unit",
     "Engine": "triune.api.engine",
     "Model": "triune.core.model",
+    "Optimization": "triune.api.optimizing",
     "Plan": "triune.planning.plan",
     "Simulation": "triune.simulation.report",
     "UnitModel": "triune.api.models",
     "convert": "triune.api.converting",
     "load": "triune.api.models",
     "matmul": "triune.api.direct.products",
+    "optimize": "triune.api.optimizing",
     "plan": "triune.api.planning",
     "predict": "triune.api.models",
     "simulate": "triune.api.simulation",

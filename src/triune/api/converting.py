@@ -16,6 +16,7 @@ from triune.api.comparing import Comparison
 from triune.api.conversions import coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
 from triune.api.model_folders import model_in
 from triune.api.rounds import ConversionResult
+from triune.api.shapes import Shape, input_shape
 from triune.api.staging import make_folder, publish, staged
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
@@ -28,15 +29,10 @@ from triune.coreml.lowering import Target
 from triune.graph.ane import Report
 from triune.graph.audit import Finding
 from triune.graph.conversion.options import Layout, Precision
-from triune.graph.conversion.shapes import InputShape, parse_shapes
 from triune.graph.verify import OutputVerdict, Verdict
 
 PrecisionName: TypeAlias = Literal["fp32", "fp16", "mixed"]
 LayoutName: TypeAlias = Literal["source", "ane"]
-Shape: TypeAlias = str | Sequence[int | tuple[int, int]] | InputShape
-"""A shape such as `(1, (1, 512))`: each dimension is a size, or a minimum and a maximum. Or the command line's text:
-"1,1..512" for the same, "1,128|1,512" for one of several shapes."""
-
 DEFAULT_SYSTEM = "iOS18"
 
 _CORE_ML = (".mlpackage", ".mlmodel", ".mlmodelc")
@@ -134,7 +130,7 @@ def convert(
     shared: dict[str, Any] = {
         "precision": precision,
         "keep_fp32": frozenset(keep_fp32),
-        "shapes": {name: _shape(name, shape) for name, shape in (shapes or {}).items()},
+        "shapes": {name: input_shape(name, shape) for name, shape in (shapes or {}).items()},
         "constants": {name: np.asarray(value) for name, value in (constants or {}).items()},
         "layout": _chosen(Layout, layout, "layout"),
     }
@@ -240,26 +236,6 @@ def _chosen(kind: Any, given: Any, what: str) -> Any:
     except ValueError:
         known = ", ".join(f"'{each.value}'" for each in kind)
         raise InvalidArgumentError(f"there is no {what} {given!r}; there are {known}") from None
-
-
-def _shape(name: str, shape: Shape) -> InputShape:
-    if isinstance(shape, InputShape):
-        return shape
-    if isinstance(shape, str):
-        return parse_shapes([f"{name}={shape}"])[name]
-    dims: list[str] = []
-    for dim in shape:
-        match dim:
-            case (int() as low, int() as high):
-                dims.append(f"{low}..{high}")
-            case int():
-                dims.append(str(dim))
-            case _:
-                raise InvalidArgumentError(
-                    f"dimension {dim!r} of the shape of '{name}' is neither a size nor a range (low, high); of "
-                    f"several shapes write '{name}': '1,128|1,512'"
-                )
-    return parse_shapes([f"{name}={','.join(dims)}"])[name]
 
 
 def _sources(source: Path, first: str, others: Mapping[str, Path | str]) -> dict[str, Path]:

@@ -47,6 +47,12 @@ def _convert() -> Loaded:
     return convert, None
 
 
+def _optimize() -> Loaded:
+    from triune.cli.optimize import optimize
+
+    return optimize, None
+
+
 def _plan() -> Loaded:
     from triune.cli.plan import plan
 
@@ -88,6 +94,7 @@ _LOADERS: dict[str, Callable[[], Loaded]] = {
     "plan": _plan,
     "simulate": _simulate,
     "convert": _convert,
+    "optimize": _optimize,
     "predict": _predict,
 }
 

@@ -57,6 +57,7 @@ class Large:
         del graph.input[:]
         graph.input.extend(inputs)
         used = names_read(graph)
+        used |= self._defaults
         graph.initializer.extend(tensor for name, tensor in self._tensors.items() if name in used)
 
     def _keep(self, graph: GraphProto, tensor: TensorProto) -> None:

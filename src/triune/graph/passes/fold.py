@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from triune.graph.core_ops import OPSET
 from triune.graph.inference import infer_shapes
 from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, subgraphs_of
+from triune.graph.weight_files import LARGE_BYTES
 
 MAX_ELEMENTS = 1 << 20
 """Larger results are not folded: an Expand of a scalar must not become a constant of a gigabyte."""
@@ -24,6 +26,10 @@ _MOST_SIZES = 64
 
 _RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial")
 _NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
+_FIRST_AS_TODAY = 13
+_OTHERWISE_BEFORE = frozenset(["Softmax", "LogSoftmax", "Hardmax", "Resize", "Upsample", "BatchNormalization"])
+"""Operators that computed something else before operator set 13, which ONNX's reference evaluator does not know."""
+
 _NOT_COMPRESSED = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
 """Types of quantized weights that no runtime keeps quantized; so their DequantizeLinear is folded."""
 
@@ -38,13 +44,29 @@ class Fold(GraphPass):
 
     name = "fold"
 
+    def __init__(self, opset: int = OPSET, *, grows: bool = True) -> None:
+        """Args:
+        opset: the version of ONNX's operator set that the model imports.
+        grows: whether a result of LARGE_BYTES or more may take more bytes than its operands, as weights of 8 bits do
+            that are cast to fp32.
+        """
+        self._how = _How(opset, grows)
+
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`. Nodes that ONNX's reference evaluator cannot compute stay."""
-        _fold_graph(model.graph, None, {})
+        _fold_graph(model.graph, None, {}, self._how)
         return model
 
 
-def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[str, "PartlyKnown"]) -> None:
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How nodes are folded: in which operator set, and whether constants may grow."""
+
+    opset: int
+    grows: bool
+
+
+def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[str, "PartlyKnown"], how: "_How") -> None:
     values = Values(graph, outer)
     parts: dict[str, PartlyKnown] = dict(outer_parts)
     nodes: list[NodeProto] = []
@@ -55,8 +77,8 @@ def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[st
 
     for node in graph.node:
         for subgraph in subgraphs_of(node):
-            _fold_graph(subgraph, values, parts)
-        results = _evaluate(node, values, constant, parts)
+            _fold_graph(subgraph, values, parts, how)
+        results = _evaluate(node, values, constant, parts, how)
         if results is None:
             nodes.append(node)
             continue
@@ -77,9 +99,10 @@ def _constant(values: Values, name: str) -> NDArray[Any] | None:
 
 
 def _evaluate(
-    node: NodeProto, values: Values, constant: Any, parts: dict[str, "PartlyKnown"]
+    node: NodeProto, values: Values, constant: Any, parts: dict[str, "PartlyKnown"], how: "_How"
 ) -> Sequence[NDArray[Any]] | None:
     is_left = node.op_type in _NOT_FOLDED and not _is_unpacked_from_many_bits(node, values)
+    is_left = is_left or (how.opset < _FIRST_AS_TODAY and node.op_type in _OTHERWISE_BEFORE)
     if node.domain not in ("", "ai.onnx") or is_left or any(True for _ in subgraphs_of(node)):
         return None
     part = partly_known(node, values, constant, parts)
@@ -87,16 +110,25 @@ def _evaluate(
         parts[node.output[0]] = part
         if part.is_known:
             return [part.array()]
-    arrays = [constant(name) if name else None for name in node.input]
-    if not node.input or any(name and array is None for name, array in zip(node.input, arrays, strict=True)):
+    feeds: dict[str, NDArray[Any]] = {}
+    # Weights may be read from files, so none is read for a node that has other inputs, too.
+    for name in sorted(filter(None, node.input), key=lambda name: values.tensor(name) is not None):
+        array = constant(name)
+        if array is None:
+            return None
+        feeds[name] = array
+    if not feeds:
         return None
-    feeds = {name: array for name, array in zip(node.input, arrays, strict=True) if array is not None}
     if any(array.dtype == object for array in feeds.values()):
         return None
     shape = values.static_shape(node.output[0]) if node.output else None
-    if math.prod(_result_shape(node, feeds) if shape is None else shape) > MAX_ELEMENTS:
+    if math.prod(_result_shape(node, feeds, how.opset) if shape is None else shape) > MAX_ELEMENTS:
         return None
-    results = _run(node, feeds)
+    results = _run(node, feeds, how.opset)
+    if results is not None and not how.grows:
+        size = sum(array.nbytes for array in results)
+        if size >= LARGE_BYTES and size > sum(array.nbytes for array in feeds.values()):
+            return None
     types = [values.elem_type(name) for name in node.output]
     # The node stays if the evaluator returns another type than that of the node's output (fp32 for fp16).
     if results is None or any(
@@ -111,7 +143,7 @@ def _is_unpacked_from_many_bits(node: NodeProto, values: Values) -> bool:
     return node.op_type == "DequantizeLinear" and values.elem_type(node.input[0]) in _NOT_COMPRESSED
 
 
-def _result_shape(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
+def _result_shape(node: NodeProto, feeds: Mapping[str, NDArray[Any]], opset: int) -> tuple[int, ...]:
     """Infer the shape of a node's first result from the values of its inputs; () if it is not known.
 
     The caller checks it before evaluating the node, since a Range or an Expand may produce gigabytes.
@@ -126,14 +158,14 @@ def _result_shape(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> tuple[i
         [helper.make_empty_tensor_value_info(node.output[0])],
         [numpy_helper.from_array(array, name) for name, array in feeds.items() if array.size <= _MOST_SIZES],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     try:
         return Values(infer_shapes(model).graph).static_shape(node.output[0]) or ()
     except (InferenceError, ValueError, RuntimeError):
         return ()
 
 
-def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]] | None:
+def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]], opset: int) -> Sequence[NDArray[Any]] | None:
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         for name, array in feeds.items()
@@ -141,7 +173,7 @@ def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> Sequence[NDArray
     names = [name for name in node.output if name]
     outputs = [helper.make_empty_tensor_value_info(name) for name in names]
     model = helper.make_model(
-        helper.make_graph([node], "one", inputs, outputs), opset_imports=[helper.make_opsetid("", OPSET)]
+        helper.make_graph([node], "one", inputs, outputs), opset_imports=[helper.make_opsetid("", opset)]
     )
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -192,6 +224,8 @@ def partly_known(
     def part(name: str) -> PartlyKnown | None:
         if name in parts:
             return parts[name]
+        if len(values.shape(name) or ()) > 1:
+            return None
         array = constant(name)
         if array is None or array.ndim > 1 or array.dtype.kind != "i" or array.size > 64:
             return None
@@ -213,8 +247,9 @@ def partly_known(
             if given is None:
                 return None
             if node.op_type == "Unsqueeze":
-                axes = constant(node.input[1])
-                if not given.is_scalar or axes is None or axes.size != 1:
+                # In older operator sets the axes are an attribute.
+                axes = attributes.get("axes") if len(node.input) < 2 else constant(node.input[1])
+                if not given.is_scalar or axes is None or len(axes) != 1:
                     return None
             if node.op_type == "Squeeze" and len(given.elements) != 1:
                 return None

@@ -69,7 +69,9 @@ def _tidy(graph: GraphProto, outer: dict[str, str], names: Names) -> set[str]:
         kept.append(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))
-    used = [tensor for tensor in graph.initializer if tensor.name in needed]
+    # The default of an input stays: without it, a caller would have to give the input.
+    kept_names = needed | {value.name for value in graph.input}
+    used = [tensor for tensor in graph.initializer if tensor.name in kept_names]
     if len(used) != len(graph.initializer):
         copies = [TensorProto.FromString(tensor.SerializeToString()) for tensor in used]
         del graph.initializer[:]

@@ -59,6 +59,17 @@ class OnnxModel:
         """
         return self._run(inputs, "optimized")
 
+    def run_plain(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model's nodes one by one, without optimizations, where ONNX Runtime has kernels for all of them.
+
+        Raises:
+            UnsupportedError: ONNX Runtime cannot run the model, or not with these inputs.
+        """
+        try:
+            return self._run(inputs, "plain")
+        except UnsupportedError:
+            return self._run(inputs, "optimized")
+
     def uncertainty(self, inputs: Mapping[str, Array]) -> dict[str, Difference]:
         """The uncertainty of each output: by how much another result, equally right, may differ.
 

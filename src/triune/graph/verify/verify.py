@@ -27,6 +27,7 @@ def verify(
     *,
     otherwise: Sequence[InputSet] = (),
     on_wrong: Callable[[InputSet, Mapping[str, Array]], None] | None = None,
+    seconds: float = _SECONDS,
 ) -> list[OutputVerdict]:
     """Compare the outputs of a model and of its conversion.
 
@@ -42,6 +43,7 @@ def verify(
         tolerance: the allowed error of floats, relative to an output's largest value; integers and booleans must be
             equal.
         otherwise: further sets, used if the source rejects all of `sets`.
+        seconds: after this time no further set is run.
         on_wrong: called with each set for which an output is wrong, and the conversion's outputs.
 
     Returns:
@@ -57,7 +59,7 @@ def verify(
     num_answered = 0
     started = time.monotonic()
     for position, each in enumerate((*sets, *otherwise)):
-        if num_answered and (position >= len(sets) or time.monotonic() - started > _SECONDS):
+        if num_answered and (position >= len(sets) or time.monotonic() - started > seconds):
             break
         try:
             expected = source(each.arrays)

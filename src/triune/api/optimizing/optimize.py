@@ -1,0 +1,160 @@
+"""Read a model, optimize it, and write it atomically."""
+
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from triune.api.conversions import coreai_to_onnx, coreml_to_onnx
+from triune.api.model_folders import model_in
+from triune.api.shapes import Shape, input_shape
+from triune.api.staging import publish, staged
+from triune.api.unit_names import named_units
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.core.units import Unit
+from triune.graph.conversion.prepare import silent
+from triune.graph.load import load
+from triune.graph.optimizing import Level, Optimized, PassReport, op_counts
+from triune.graph.optimizing import optimize as optimize_graph
+from triune.graph.optimizing.save import save
+from triune.graph.verify import OutputVerdict
+from triune.graph.weight_files import WeightFile
+
+LevelName: TypeAlias = Literal["O0", "O1", "O2", "O3"]
+UnitName: TypeAlias = Literal["cpu", "amx", "gpu", "ane"]
+
+_PROGRAMS = (".mlpackage", ".mlmodel", ".mlmodelc", ".aimodel")
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """The result of an optimization.
+
+    Attributes:
+        path: the file that was written.
+        level: the level.
+        unit: the unit for which the model was optimized.
+        num_nodes_before: the source's nodes, with those of subgraphs and of inlined functions.
+        num_nodes_after: the nodes of the result.
+        passes: what each pass did that changed something, or was left out with the reason.
+        idle: the passes that found nothing to do.
+        outputs: how far each output of the result is from the source's; empty if nothing was compared.
+        not_compared: why nothing was compared, with `force`; "" if it was.
+        notes: what else is to be known.
+    """
+
+    path: Path
+    level: Level
+    unit: Unit
+    num_nodes_before: int
+    num_nodes_after: int
+    passes: Sequence[PassReport]
+    idle: Sequence[str]
+    outputs: Sequence[OutputVerdict]
+    not_compared: str
+    notes: Sequence[str]
+
+
+def optimize(
+    source: Path | str,
+    target: Path | str,
+    *,
+    level: LevelName | Level = "O2",
+    unit: UnitName | Unit = "cpu",
+    shapes: Mapping[str, Shape] | None = None,
+    inputs: Mapping[str, Array] | None = None,
+    force: bool = False,
+    page: Path | str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Optimization:
+    """Optimize a model, and write it as ONNX.
+
+    The result is compared with the source after each pass, on made-up and revealing inputs. A pass whose result differs
+    is left out, and listed with the reason.
+
+    Args:
+        source: a .onnx, .mlpackage, .mlmodelc or .aimodel, or a model's folder in a repository.
+        target: the .onnx file to write; an existing one is replaced.
+        level: "O0" makes the model valid and infers shapes; "O1" is exact; "O2" is equal up to the rounding of fp32;
+            "O3" rewrites it for `unit`.
+        unit: the unit that is to compute the model.
+        shapes: sizes to fix, for inputs with free dimensions; these stay free otherwise.
+        inputs: inputs to compare on, by name; missing ones are made up.
+        force: write the result although it could not be compared, or differs from the source.
+        page: where to write a page of HTML with the graph before and after.
+        report: called with a message at each pass.
+
+    Raises:
+        NotFoundError: there is no such source.
+        InvalidArgumentError: the source is broken, a level, unit, shape or input is wrong, or the target cannot be
+            written.
+        UnsupportedError: the result would differ from the source, or cannot be compared with it, and not `force`.
+    """
+    # The page is a template of some kilobytes, read only if it is asked for.
+    from triune.api.optimizing.page import page_of
+
+    source, target = model_in(Path(source)), Path(target)
+    chosen, on = level_of(level), unit if isinstance(unit, Unit) else named_units([unit])[0]
+    if target.suffix != ".onnx":
+        raise InvalidArgumentError(f"an optimized model is ONNX: '{target.name}' must end in .onnx")
+    if not source.exists():
+        raise NotFoundError(f"there is no '{source}'")
+    tell = report or silent
+    fixed = {name: input_shape(name, shape) for name, shape in (shapes or {}).items()}
+    with _as_onnx(source, tell) as path, WeightFile() as file, staged(target) as written:
+        done = optimize_graph(load(path), chosen, on, file, shapes=fixed, inputs=inputs or {}, force=force, tell=tell)
+        tell("writing")
+        notes = list(done.notes)
+        if save(done.model, written):
+            notes.append(f"its weights are beyond 2 GiB, in the file '{target.name}.data' beside it")
+        result = _optimization(target, chosen, on, done, notes)
+        if page is not None:
+            _write_page(Path(page), page_of(source.name, result, done))
+        publish(written, target)
+    return result
+
+
+def _optimization(target: Path, level: Level, unit: Unit, done: Optimized, notes: Sequence[str]) -> Optimization:
+    before, after = (op_counts(each).total() for each in (done.before, done.model))
+    return Optimization(
+        target, level, unit, before, after, done.passes, done.idle, done.outputs, done.not_compared, tuple(notes)
+    )
+
+
+def _write_page(path: Path, text: str) -> None:
+    try:
+        with staged(path) as written:
+            written.write_text(text, encoding="utf-8")
+            publish(written, path)
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot write '{path}': {error.strerror or error}; name another place") from error
+
+
+@contextmanager
+def _as_onnx(source: Path, tell: Callable[[str], None]) -> Generator[Path]:
+    """The model as an ONNX file; of a program, in a temporary folder."""
+    if source.suffix == ".onnx":
+        yield source
+        return
+    if source.suffix not in _PROGRAMS:
+        raise InvalidArgumentError(
+            f"'{source.name}' is not optimized: give a .onnx, .mlpackage, .mlmodelc or .aimodel; convert other models "
+            "to .onnx first (triune convert)"
+        )
+    with tempfile.TemporaryDirectory(prefix="triune-optimize-") as folder:
+        path = Path(folder) / "model.onnx"
+        raised = coreai_to_onnx if source.suffix == ".aimodel" else coreml_to_onnx
+        raised(source, path, None, tell, None)
+        yield path
+
+
+def level_of(level: str | Level) -> Level:
+    """The level of this name. Raises InvalidArgumentError if there is none."""
+    try:
+        return Level(level)
+    except ValueError:
+        known = ", ".join(f"'{each.value}'" for each in Level)
+        raise InvalidArgumentError(f"there is no level {level!r}; there are {known}") from None

@@ -1,0 +1,99 @@
+"""An optimization as one page of HTML: what each pass did, and the graph before and after, side by side."""
+
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
+
+from onnx import GraphProto, ModelProto
+
+from triune.graph.optimizing import Optimized
+from triune.graph.values import Values, subgraphs_of
+from triune.planning.page import filled
+
+if TYPE_CHECKING:
+    from triune.api.optimizing.optimize import Optimization
+
+_Node = Mapping[str, object]
+
+
+def page_of(title: str, result: "Optimization", done: Optimized) -> str:
+    """The page of an optimization; `title` is the name of the source."""
+    before, after = _nodes(done.before), _nodes(done.model)
+    content = {
+        "title": title,
+        "level": result.level.value,
+        "unit": result.unit.value,
+        "passes": [
+            {
+                "name": each.name,
+                "what": each.what,
+                "change": each.change,
+                "before": each.num_nodes_before,
+                "after": each.num_nodes_after,
+                "seconds": each.seconds,
+                "left_out": each.left_out,
+            }
+            for each in result.passes
+        ],
+        "idle": list(result.idle),
+        "notes": [*result.notes, *([f"not compared: {result.not_compared}"] if result.not_compared else [])],
+        "outputs": [
+            {"name": each.name, "verdict": each.verdict.value, "error": _number(each.error), "allowed": each.allowed}
+            for each in result.outputs
+        ],
+        "before": before,
+        "after": after,
+        "rows": _rows(before, after),
+    }
+    return filled("triune.api.optimizing", "/*OPTIMIZED*/null", content)
+
+
+def _number(value: float) -> float | None:
+    return value if value < float("inf") else None
+
+
+def _nodes(model: ModelProto) -> list[_Node]:
+    """The nodes of a model in order; those of a subgraph follow its node, with a larger depth."""
+    found: list[_Node] = []
+    _collect(model.graph, None, 0, found)
+    return found
+
+
+def _collect(graph: GraphProto, outer: Values | None, depth: int, found: list[_Node]) -> None:
+    values = Values(graph, outer)
+    for node in graph.node:
+        found.append(
+            {
+                "op": node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}",
+                "name": node.name,
+                "depth": depth,
+                "inputs": [_described(values, name) for name in node.input],
+                "outputs": [_described(values, name) for name in node.output if name],
+            }
+        )
+        for inner in subgraphs_of(node):
+            _collect(inner, values, depth + 1, found)
+
+
+def _described(values: Values, name: str) -> Mapping[str, object]:
+    kind = values.type(name) if name else None
+    sizes: list[str] | None = None
+    if kind is not None and kind.tensor_type.HasField("shape"):
+        sizes = [
+            str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or "?"
+            for dim in kind.tensor_type.shape.dim
+        ]
+    return {"name": name, "shape": sizes, "is_constant": bool(name) and values.tensor(name) is not None}
+
+
+def _rows(before: Sequence[_Node], after: Sequence[_Node]) -> list[tuple[int | None, int | None]]:
+    """Which node stands beside which: equal ones beside each other, removed and new ones alone."""
+    rows: list[tuple[int | None, int | None]] = []
+    keys = [[repr((each["op"], each["outputs"], each["inputs"])) for each in nodes] for nodes in (before, after)]
+    for kind, begin, end, begin_after, end_after in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+        if kind == "equal":
+            rows += zip(range(begin, end), range(begin_after, end_after), strict=True)
+        else:
+            rows += [(position, None) for position in range(begin, end)]
+            rows += [(None, position) for position in range(begin_after, end_after)]
+    return rows

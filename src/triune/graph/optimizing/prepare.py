@@ -1,0 +1,76 @@
+"""Make a model valid for the passes: functions inlined, names of subgraphs its own, shapes inferred."""
+
+from collections.abc import Mapping
+
+import onnx.inliner
+from onnx import GraphProto, ModelProto
+
+from triune.core.errors import UnsupportedError
+from triune.graph.conversion.shapes import InputShape, apply_shapes
+from triune.graph.declared import give_output_shapes, infer_anew, take_output_shapes
+from triune.graph.editing import opset_of
+from triune.graph.load import require_valid
+from triune.graph.passes.infer import Infer
+from triune.graph.shadows import rename_shadows
+from triune.graph.sparse import make_dense
+from triune.graph.weight_files import WeightFile
+from triune.graph.weights import Large
+
+_INITIALIZERS_ALONE = 4
+"""From this IR version on, initializers need not be inputs."""
+
+_FIRST_OPSET = 7
+"""The first operator set of which ONNX Runtime promises to run every operator."""
+
+
+def prepared(model: ModelProto, shapes: Mapping[str, InputShape], file: WeightFile) -> tuple[ModelProto, list[str]]:
+    """Make a copy of a model that is valid and has types and shapes, as far as they can be inferred; nothing else is
+    changed.
+
+    Args:
+        model: not changed.
+        shapes: sizes to fix, by input.
+        file: the scratch file for large weights.
+
+    Returns:
+        the copy, and notes for the user.
+
+    Raises:
+        InvalidArgumentError: the model is not valid ONNX, or a shape contradicts it.
+        UnsupportedError: its operator set is too old.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    notes: list[str] = []
+    if opset_of(copy) < _FIRST_OPSET:
+        raise UnsupportedError(
+            f"the model is of operator set {opset_of(copy)}; the oldest that is optimized is {_FIRST_OPSET}: export it "
+            "again for a newer one"
+        )
+    if copy.ir_version < _INITIALIZERS_ALONE:
+        notes.append(
+            f"IR version {copy.ir_version} became {_INITIALIZERS_ALONE}: before that, initializers had to be inputs"
+        )
+        copy.ir_version = _INITIALIZERS_ALONE
+        _take_initializers_from_inputs(copy.graph)
+    apply_shapes(copy, shapes)
+    large = Large(file)
+    large.take(copy)
+    if copy.functions:
+        notes.append(f"{len(copy.functions)} functions of the model were inlined")
+        copy = onnx.inliner.inline_local_functions(copy)
+    make_dense(copy.graph)
+    rename_shadows(copy.graph)
+    require_valid(copy)
+    declared = take_output_shapes(copy)
+    copy = Infer()(infer_anew(copy))
+    give_output_shapes(copy, declared)
+    large.give_back(copy)
+    return copy, notes
+
+
+def _take_initializers_from_inputs(graph: GraphProto) -> None:
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    del graph.input[:]
+    graph.input.extend(inputs)

@@ -1,0 +1,228 @@
+"""Optimize a graph: run the passes of a level, and keep only those whose result is equal to the source."""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from triune.core.datatypes import Array
+from triune.core.errors import TriuneError, UnsupportedError
+from triune.core.units import Unit
+from triune.graph.conversion.prepare import Report, silent
+from triune.graph.conversion.shapes import InputShape
+from triune.graph.editing import opset_of
+from triune.graph.optimizing.comparison import Comparison
+from triune.graph.optimizing.levels import Given, Level, Step, steps_of
+from triune.graph.optimizing.prepare import prepared
+from triune.graph.optimizing.report import PassReport, change_between, op_counts
+from triune.graph.passes.tidy_and_infer import TidyAndInfer
+from triune.graph.verify import OutputVerdict, Verdict, check_given
+from triune.graph.weight_files import WeightFile
+
+MAX_ROUNDS = 8
+"""The largest number of times that the passes of a level run: what one changes may allow another to change more."""
+
+_PASS_SECONDS = 2.0
+"""The time for comparing the result of one pass with the source; one set of inputs is compared in any case."""
+
+_FINAL_SECONDS = 20.0
+"""The time for comparing the final model with the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Optimized:
+    """An optimized model.
+
+    Attributes:
+        model: the model. Its large weights are in files, as `graph.load.load` leaves them.
+        before: the source with inferred shapes, with which it was compared.
+        passes: what each pass did that changed something, or was left out, in the order in which they ran.
+        idle: the passes that found nothing to do.
+        outputs: the verdict on each output of the final model; empty if it could not be compared.
+        not_compared: why nothing was compared; "" if it was.
+        notes: messages for the user.
+    """
+
+    model: ModelProto
+    before: ModelProto
+    passes: Sequence[PassReport]
+    idle: Sequence[str]
+    outputs: Sequence[OutputVerdict]
+    not_compared: str
+    notes: Sequence[str]
+
+
+def optimize(
+    model: ModelProto,
+    level: Level,
+    unit: Unit,
+    file: WeightFile,
+    *,
+    shapes: Mapping[str, InputShape] | None = None,
+    inputs: Mapping[str, Array] | None = None,
+    force: bool = False,
+    tell: Report = silent,
+) -> Optimized:
+    """Optimize a model for a unit.
+
+    After each pass, shapes are inferred and checked, and ONNX Runtime computes the result and the source on the same
+    inputs. A pass whose result differs is left out.
+
+    Args:
+        model: a result of `load`; not changed.
+        level: which passes run.
+        unit: for which unit.
+        file: the scratch file for new large weights. The result refers to it.
+        shapes: sizes of inputs that are fixed, by input.
+        inputs: inputs on which results are compared; others are made up.
+        force: whether a model that cannot be compared is optimized all the same.
+        tell: called with a line of text at each pass.
+
+    Raises:
+        InvalidArgumentError: the model is not valid ONNX, or a shape or an input does not fit it.
+        UnsupportedError: the model cannot be compared with the source, or the result differs from it, unless `force`;
+            or its operator set is too old.
+    """
+    shapes = shapes or {}
+    check_given(model, inputs or {})
+    before, notes = prepared(model, shapes, file)
+    comparison, not_compared = _comparison(before, shapes, inputs or {}, force=force)
+    run = _Run(before, level, unit, file, comparison, tell)
+    run.all_rounds()
+    outputs: Sequence[OutputVerdict] = ()
+    if comparison is not None and level is not Level.O0:
+        tell("comparing the result with the source")
+        try:
+            outputs = comparison.verdicts(run.model, is_exact=False, is_plain=False, seconds=_FINAL_SECONDS)
+        except TriuneError as error:
+            if not force:
+                raise
+            not_compared = str(error)
+        wrong = [each.described for each in outputs if each.verdict is Verdict.WRONG]
+        if wrong and not force:
+            raise UnsupportedError(
+                f"the optimized model would answer otherwise than the source: {'; '.join(wrong)}; use a lower level, "
+                "or --force to write it all the same"
+            )
+    idle = [step.name for step in run.steps if step.name not in {each.name for each in run.reports}]
+    return Optimized(run.model, before, run.reports, idle, outputs, not_compared, notes)
+
+
+def _comparison(
+    source: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array], *, force: bool
+) -> tuple[Comparison | None, str]:
+    try:
+        comparison = Comparison(source, shapes, given)
+        comparison.verdicts(source, is_exact=True, is_plain=True, seconds=0)
+    except TriuneError as error:
+        if force:
+            return None, str(error)
+        raise type(error)(f"{error}; --force optimizes the model without comparing") from error
+    return comparison, ""
+
+
+class _Run:
+    """The passes over one model.
+
+    Attributes:
+        model: the model so far.
+        steps: the passes of the level.
+        reports: what those did that changed something, or were left out.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        level: Level,
+        unit: Unit,
+        file: WeightFile,
+        comparison: Comparison | None,
+        tell: Report,
+    ) -> None:
+        self.model = model
+        self.steps = steps_of(level, unit)
+        self.reports: list[PassReport] = []
+        self._unit = unit
+        self._file = file
+        self._comparison = comparison
+        self._tell = tell
+        self._left_out: set[str] = set()
+
+    def all_rounds(self) -> None:
+        """Run the passes until none of them changes anything, but not more than MAX_ROUNDS times."""
+        for _ in range(MAX_ROUNDS):
+            num_taken = sum(self._try(step) for step in self.steps if step.name not in self._left_out)
+            if not num_taken:
+                return
+
+    def _try(self, step: Step) -> bool:
+        """Run a pass, and take its result if it is right; returns whether it was taken and differs."""
+        self._tell(step.name)
+        started = time.monotonic()
+        candidate = ModelProto()
+        candidate.CopyFrom(self.model)
+        why = ""
+        try:
+            candidate = step.make(Given(opset_of(candidate), self._unit, self._file))(candidate)
+            candidate = TidyAndInfer(self._file)(candidate)
+            if _key(candidate) == _key(self.model):
+                return False
+            why = _difference_of_interface(self.model, candidate)
+            if not why and self._comparison is not None:
+                is_exact = step.level is Level.O1
+                why = self._comparison.wrong(candidate, is_exact=is_exact, is_plain=True, seconds=_PASS_SECONDS)
+        except TriuneError as error:
+            why = str(error)
+        taken = self.model if why else candidate
+        self.reports.append(
+            PassReport(
+                step.name,
+                step.what,
+                "" if why else change_between(self.model, taken),
+                op_counts(self.model).total(),
+                op_counts(taken).total(),
+                time.monotonic() - started,
+                why,
+            )
+        )
+        if why:
+            self._left_out.add(step.name)
+            return False
+        self.model = candidate
+        return True
+
+
+def _key(model: ModelProto) -> bytes:
+    """A hash of a model's nodes and of the names and shapes of its constants, without the types of its values."""
+    total = hashlib.sha256()
+    for message in (*model.opset_import, *model.graph.input, *model.graph.output, *model.graph.node):
+        total.update(message.SerializeToString(deterministic=True))
+    # Passes give changed constants new names.
+    for tensor in sorted(model.graph.initializer, key=lambda each: each.name):
+        total.update(repr((tensor.name, tensor.data_type, tuple(tensor.dims))).encode())
+    return total.digest()
+
+
+def _difference_of_interface(before: ModelProto, after: ModelProto) -> str:
+    """What a pass changed of names, types and shapes of inputs and outputs; "" if nothing."""
+    for what, old, new in (
+        ("input", before.graph.input, after.graph.input),
+        ("output", before.graph.output, after.graph.output),
+    ):
+        if [each.name for each in old] != [each.name for each in new]:
+            return f"it changed the names of {what}s"
+        for one, other in zip(old, new, strict=True):
+            sizes = [
+                [dim.dim_value if dim.HasField("dim_value") else None for dim in each.type.tensor_type.shape.dim]
+                for each in (one, other)
+            ]
+            is_typed = one.type.tensor_type.elem_type == other.type.tensor_type.elem_type
+            clash = len(sizes[0]) != len(sizes[1]) or any(
+                a is not None and b is not None and a != b for a, b in zip(*sizes, strict=False)
+            )
+            has_shapes = one.type.tensor_type.HasField("shape") and other.type.tensor_type.HasField("shape")
+            if not is_typed or (has_shapes and clash):
+                return f"it changed the type of {what} '{one.name}'"
+    return ""

@@ -1,0 +1,217 @@
+"""Levels of optimization: what is kept, and what is left out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto, NodeProto, checker, helper, numpy_helper
+
+from support.graphs import answers, model_of, ops_of
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.units import Unit
+from triune.graph.optimizing import STEPS, Level, Optimized, Step, levels, optimize
+from triune.graph.passes.run import GraphPass
+from triune.graph.weight_files import WeightFile, with_data
+
+TEXT = """g (float[n,3,4] x) => (float[n,3,4] y) <float one = {1}, float[4] unused = {1, 2, 3, 4}> {
+  a = Exp(x) b = Mul(a, one) c = Exp(x) d = Transpose<perm=[0,2,1]>(b) e = Transpose<perm=[0,2,1]>(d)
+  dead = Neg(c) y = Add(e, c) }"""
+
+
+@pytest.fixture
+def file() -> Iterator[WeightFile]:
+    with WeightFile() as made:
+        yield made
+
+
+def run(model: ModelProto | str, file: WeightFile, level: Level = Level.O1, **options: Any) -> Optimized:
+    given = model_of(model, opset=20) if isinstance(model, str) else model
+    return optimize(given, level, options.pop("unit", Unit.CPU), file, **options)
+
+
+def same(before: ModelProto, after: ModelProto, inputs: Mapping[str, Any]) -> None:
+    checker.check_model(with_data(after))
+    for one, other in zip(answers(before, inputs), answers(with_data(after), inputs), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_exact_passes(file: WeightFile) -> None:
+    done = run(TEXT, file)
+    assert ops_of(done.model) == ["Exp", "Add"]
+    assert not done.model.graph.initializer
+    assert {each.name for each in done.passes} == {"tidy", "neutral", "transposes", "common"}
+    assert not any(each.left_out for each in done.passes)
+    same(model_of(TEXT, opset=20), done.model, {"x": np.ones((2, 3, 4), np.float32)})
+
+
+def test_level_0_rewrites_nothing(file: WeightFile) -> None:
+    done = run(TEXT, file, Level.O0)
+    assert ops_of(done.model) == ops_of(model_of(TEXT, opset=20))
+    assert {info.name for info in done.model.graph.value_info} == {"a", "b", "c", "d", "e", "dead"}
+    assert not done.passes
+
+
+def test_names_free_sizes_and_versions_stay(file: WeightFile) -> None:
+    model = model_of(TEXT, opset=13)
+    model.ir_version = 7
+    done = run(model, file)
+    assert done.model.ir_version == 7
+    assert [each.version for each in done.model.opset_import] == [13]
+    (x,) = done.model.graph.input
+    assert [dim.dim_param or dim.dim_value for dim in x.type.tensor_type.shape.dim] == ["n", 3, 4]
+    assert [each.name for each in done.model.graph.output] == ["y"]
+
+
+def test_a_size_is_fixed_where_it_is_asked_for(file: WeightFile) -> None:
+    from triune.graph.conversion.shapes import parse_shapes
+
+    done = run(TEXT, file, shapes=parse_shapes(["x=2,3,4"]))
+    assert [dim.dim_value for dim in done.model.graph.input[0].type.tensor_type.shape.dim] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_an_optimized_model_is_not_changed_again(file: WeightFile, level: Level) -> None:
+    once = run(TEXT, file, level)
+    twice = run(once.model, file, level)
+    assert not twice.passes
+    assert twice.model.SerializeToString(deterministic=True) == once.model.SerializeToString(deterministic=True)
+
+
+def test_defaults_of_inputs_stay(file: WeightFile) -> None:
+    text = "g (float[2] x, float s) => (float[2] y) <float s = {1}> { y = Mul(x, s) }"
+    done = run(text, file)
+    assert ops_of(done.model) == ["Mul"]
+    assert [each.name for each in done.model.graph.initializer] == ["s"]
+    text = "g (float[2] x, float s) => (float[2] y) <float s = {1}> { y = Neg(x) }"
+    assert [each.name for each in run(text, file).model.graph.initializer] == ["s"]
+
+
+def test_functions_are_inlined(file: WeightFile) -> None:
+    model = model_of(
+        'g (float[2] x) => (float[2] y) { a = own.twice(x) y = own.twice(a) } <domain: "own", opset_import: ["" : 20]> '
+        "twice (v) => (w) { w = Add(v, v) }",
+        opset=20,
+        imports=', "own" : 1',
+    )
+    done = run(model, file, Level.O0)
+    assert ops_of(done.model) == ["Add", "Add"]
+    assert any("inlined" in note for note in done.notes)
+
+
+def test_initializers_of_old_files_need_not_be_inputs(file: WeightFile) -> None:
+    model = model_of("g (float[2] x, float s) => (float[2] y) <float s = {1}> { y = Mul(x, s) }", opset=9)
+    model.ir_version = 3
+    done = run(model, file)
+    assert done.model.ir_version == 4
+    assert [each.name for each in done.model.graph.input] == ["x"]
+    assert ops_of(done.model) == ["Identity"]
+
+
+def test_large_weights_are_folded_but_do_not_grow(file: WeightFile) -> None:
+    model = model_of("g (float[n,200] x) => (float[n,300] y) { v = Transpose(w) y = MatMul(x, v) }", opset=20)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((300, 200), np.float32), "w"))
+    assert ops_of(run(model, file).model) == ["MatMul"]
+    packed = model_of("g (float[n,200] x) => (float[n,300] y) { v = Cast<to=1>(w) y = MatMul(x, v) }", opset=20)
+    packed.graph.initializer.append(numpy_helper.from_array(np.ones((200, 300), np.int8), "w"))
+    assert ops_of(run(packed, file).model) == ["Cast", "MatMul"]
+
+
+class Wrong(GraphPass):
+    """Writes Neg for Exp."""
+
+    name = "wrong"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        for node in model.graph.node:
+            if node.op_type == "Exp":
+                node.op_type = "Neg"
+        return model
+
+
+class Renames(GraphPass):
+    """Renames the output."""
+
+    name = "renames"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        model.graph.node.append(helper.make_node("Identity", ["y"], ["z"]))
+        model.graph.output[0].name = "z"
+        return model
+
+
+class Fails(GraphPass):
+    """Refuses every model."""
+
+    name = "fails"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        raise UnsupportedError("it takes no model")
+
+
+@pytest.mark.parametrize(
+    ("faulty", "why"), [(Wrong, "output 'y' is off by"), (Renames, "the names of outputs"), (Fails, "takes no model")]
+)
+def test_a_wrong_pass_is_left_out(
+    file: WeightFile, monkeypatch: pytest.MonkeyPatch, faulty: type[GraphPass], why: str
+) -> None:
+    step = Step(faulty.name, "what", "why", Level.O1, lambda given: faulty())
+    steps: Sequence[Step] = (step, *STEPS)
+    monkeypatch.setattr(levels, "STEPS", steps)
+    done = run(TEXT, file)
+    assert ops_of(done.model) == ["Exp", "Add"]
+    (found,) = [each for each in done.passes if each.left_out]
+    assert found.name == faulty.name
+    assert why in found.left_out
+    assert found.num_nodes_before == found.num_nodes_after
+
+
+def test_the_result_is_compared_as_a_whole(file: WeightFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    from triune.graph.optimizing.comparison import Comparison
+
+    monkeypatch.setattr(levels, "STEPS", (Step("wrong", "what", "why", Level.O1, lambda given: Wrong()),))
+    monkeypatch.setattr(Comparison, "wrong", lambda *given, **options: "")
+    with pytest.raises(UnsupportedError, match="would answer otherwise than the source: output 'y' is off"):
+        run(TEXT, file)
+    assert ops_of(run(TEXT, file, force=True).model).count("Neg") == 2
+
+
+def test_a_model_that_cannot_be_compared_is_refused(file: WeightFile) -> None:
+    text = "g (string[2] x) => (string[2] y) { a = Identity(x) y = Identity(a) }"
+    with pytest.raises(UnsupportedError, match="not a tensor of numbers.*--force"):
+        run(text, file)
+    done = run(text, file, force=True)
+    assert ops_of(done.model) == ["Identity"]
+    assert "not a tensor of numbers" in done.not_compared
+
+
+def test_inputs_that_do_not_fit_are_refused(file: WeightFile) -> None:
+    with pytest.raises(InvalidArgumentError, match="there is no input 'z'"):
+        run(TEXT, file, inputs={"z": np.ones(2)})
+
+
+def test_a_broken_model_is_refused(file: WeightFile) -> None:
+    model = model_of(TEXT, opset=20)
+    model.graph.node.append(NodeProto(op_type="Add", input=["x"], output=["q"]))
+    with pytest.raises(InvalidArgumentError, match="not valid ONNX"):
+        run(model, file)
+
+
+def test_operator_sets_before_7_are_refused(file: WeightFile) -> None:
+    with pytest.raises(UnsupportedError, match="operator set 6; the oldest that is optimized is 7"):
+        run(model_of("g (float[2] x) => (float[2] y) { y = Neg(x) }", opset=6), file)
+
+
+def test_random_models_are_optimized(file: WeightFile) -> None:
+    text = "g (float[2] x) => (float[2] y) <float one = {1}> { a = RandomUniformLike(x) b = Mul(a, one) y = Add(b, x) }"
+    done = run(text, file)
+    assert ops_of(done.model) == ["RandomUniformLike", "Add"]
+
+
+def test_steps_say_why_they_are_where_they_are() -> None:
+    assert len({step.name for step in STEPS}) == len(STEPS)
+    for step in STEPS:
+        assert step.what
+        assert step.why_here
+        assert replace(step, units=frozenset([Unit.ANE])).is_for(step.level, Unit.CPU) is False
