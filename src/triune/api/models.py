@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from triune.core.units import Presence, Unit
 from triune.coreai.description import describe
 from triune.coreml.feature_values import classes_of
 from triune.coreml.package import read_package
+from triune.coreml.signature import precision_of
 from triune.graph.state_names import new_state
 from triune.runtimes.machine import Machine, this_machine
 from triune.runtimes.registry import ROWS, backend_of, missing
@@ -37,8 +39,7 @@ class UnitModel(Model):
         path: its file.
         unit: the unit that it runs on.
         is_emulated: whether the unit is emulated: the results have its precision, but not its speed.
-        precision: the floating-point format in which it computes.
-        signature: its inputs and outputs.
+        precision: the floating-point format in which it computes: "fp32" on `cpu` for Core ML programs in fp16, too.
         states: the specifications of its states, whose buffers are in a `State`.
         placement: where each segment computes, if it was loaded with a plan; else None.
     """
@@ -53,6 +54,7 @@ class UnitModel(Model):
         classes: Sequence[Any] = (),
         is_raw: bool = False,
         placement: Placement | None = None,
+        program_precision: str | None = None,
     ) -> None:
         """Args:
         path: its file.
@@ -62,26 +64,33 @@ class UnitModel(Model):
         classes: the labels of a Core ML classifier, in the order of its probabilities.
         is_raw: whether to return labels and probabilities as tensors, as a server does.
         placement: where it computes, if it was loaded with a plan.
+        program_precision: the precision of the program, if it is one.
         """
         whole = executable.signature
         self.states: Final = tuple(spec for spec in whole.inputs if spec.is_state)
         news = {new_state(spec.name) for spec in self.states}
-        self.signature: Final = Signature(
+        self._signature: Final = Signature(
             tuple(spec for spec in whole.inputs if not spec.is_state),
             tuple(spec for spec in whole.outputs if spec.name not in news),
             whole.max_batch_size,
             whole.rows,
         )
-        super().__init__(path.name, function, [spec.name for spec in self.signature.outputs])
+        super().__init__(path.name, function, [spec.name for spec in self._signature.outputs])
         self.path: Final = path
         self.is_emulated: Final = is_emulated
         self.placement: Final = placement
         self.unit: Final[Unit] = executable.unit
         self.precision: Final[str] = executable.precision
         self._executable = executable
+        self._program_precision = program_precision or executable.precision
         self._classes = classes
         self._is_raw = is_raw
         self._turn = threading.Lock()
+
+    @property
+    def signature(self) -> Signature:
+        """The inputs and outputs, without states."""
+        return self._signature
 
     def make_state(self) -> State:
         """Make new buffers, filled with zeros, for the model's states."""
@@ -137,7 +146,8 @@ class UnitModel(Model):
         if self.placement is not None and self.placement.is_cut:
             units = dict.fromkeys(each.unit.value for each in self.placement.segments)
             return f"cut over {' and '.join(units)} ({'emulated, ' if self.is_emulated else ''}{self.precision})"
-        return f"on {self.unit.value} ({'emulated, ' if self.is_emulated else ''}{self.precision})"
+        of = "" if self.precision == self._program_precision else f", of a program in {self._program_precision}"
+        return f"on {self.unit.value} ({'emulated, ' if self.is_emulated else ''}{self.precision}{of})"
 
     def _interface(self) -> str:
         inputs, outputs = (", ".join(map(str, each)) for each in (self.signature.inputs, self.signature.outputs))
@@ -237,47 +247,66 @@ def _load(
         chosen = [next(each for each in own if machine.status(each).presence is Presence.PRESENT)]
     else:
         chosen = named_units([unit] if isinstance(unit, str) else unit)
-    name, classes = _read_program(path, backend, function, options)
+    program = _read_program(path, backend, function, options)
     taken = next((each for each in chosen if _can_run(backend, each, machine)), chosen[0])
     runtime = machine.runtime_for(backend, taken)
     executable = runtime.load(path, unit=taken, num_threads=machine.num_cores, options=options)
     is_emulated = machine.status(taken).presence is Presence.EMULATED
-    return UnitModel(path, executable, is_emulated=is_emulated, function=name, classes=classes, is_raw=is_raw)
+    return UnitModel(
+        path,
+        executable,
+        is_emulated=is_emulated,
+        function=program.function,
+        classes=program.classes,
+        is_raw=is_raw,
+        program_precision=program.precision,
+    )
 
 
-def _read_program(
-    path: Path, backend: str, function: str | None, options: dict[str, Parameter]
-) -> tuple[str, Sequence[Any]]:
-    """Read the function of a program, and the labels of a classifier.
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """A function of a program.
 
-    If the function has states, the option that makes them inputs and outputs is added to `options`.
+    Attributes:
+        function: its name.
+        classes: the labels of a classifier.
+        precision: the precision in which Apple's runtimes compute it; None if it is not known, or no program.
+    """
 
-    Returns:
-        the name of the function, and the labels.
+    function: str = "main"
+    classes: Sequence[Any] = ()
+    precision: str | None = None
+
+
+def _read_program(path: Path, backend: str, function: str | None, options: dict[str, Parameter]) -> _Program:
+    """Read the function of a program. If it has states, the option that makes them inputs and outputs is added to
+    `options`.
     """
     if path.suffix == _ONNX:
         if function is not None:
             raise InvalidArgumentError(f"'{path.name}' has no functions; leave function out")
-        return "main", ()
+        return _Program()
     function = function or _text(options.get(f"{backend}.function"))
     if function is not None:
         options[f"{backend}.function"] = function
     if path.suffix == _CORE_AI:
         names = {each.name: each for each in describe(path).functions}
         chosen = function or ("main" if "main" in names or len(names) != 1 else next(iter(names)))
-        has_states, classes = chosen in names and bool(names[chosen].states), ()
+        described = names.get(chosen)
+        program = _Program(chosen)
     elif path.suffix == ".mlmodelc" and sys.platform == "darwin" and function is None:
         # Only Core ML reads this file. It may support programs that Triune does not.
-        return "main", ()
+        return _Program()
     else:
         package = read_package(path)
         chosen = function or package.description.default_function
         described = package.description.functions.get(chosen)
-        has_states = described is not None and bool(described.states)
-        classes = classes_of(package.function(chosen)) if described is not None else ()
-    if has_states:
+        program = _Program(chosen)
+        if described is not None:
+            program = _Program(chosen, classes_of(package.function(chosen)), precision_of(package, chosen))
+    if described is not None and described.states:
         options[f"{backend}.states"] = "explicit"
-    return chosen, classes
+    return program
 
 
 def _text(value: Parameter | None) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 
 from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.state import State
+from triune.core.tensors import Signature
 
 
 class Model(ABC):
@@ -69,6 +70,11 @@ class Model(ABC):
     async def predict_async(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """Call `predict` in another thread."""
         return await asyncio.to_thread(self.predict, inputs, state)
+
+    @property
+    @abstractmethod
+    def signature(self) -> Signature:
+        """The inputs and outputs, without states. Raises UnsupportedError if one of them is not a tensor."""
 
     @abstractmethod
     def make_state(self) -> State:

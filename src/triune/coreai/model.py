@@ -5,7 +5,7 @@ ONNX.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
@@ -15,7 +15,7 @@ from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedE
 from triune.core.model import Model as LoadedModel
 from triune.core.model import needs_state
 from triune.core.state import State
-from triune.core.tensors import format_shape
+from triune.core.tensors import Signature, TensorSpec, format_shape
 from triune.core.units import Unit
 from triune.coreai.description import describe
 from triune.coreai.interface import Interface, Limits, as_array, to_array
@@ -100,6 +100,14 @@ class Model(LoadedModel):
         """The interface of the function; if it was converted for several shapes, that of the first one."""
         return self._variants[0].interface
 
+    @property
+    def signature(self) -> Signature:
+        """The inputs and outputs of the function; a dimension is free if the variants for several shapes differ in
+        it.
+        """
+        each = [variant.interface for variant in self._variants]
+        return Signature(_merged([one.inputs for one in each]), _merged([one.outputs for one in each]), 0)
+
     def make_state(self) -> State:
         """Make new buffers, filled with zeros, for the function's states; none if it has no states."""
         specs = {spec.name: spec for spec in self.interface.states}
@@ -144,6 +152,15 @@ class Model(LoadedModel):
             for each in self._variants
         )
         raise InvalidArgumentError(f"'{self.name}' has no function for the shapes {given}; it has {known}")
+
+
+def _merged(variants: Sequence[Sequence[TensorSpec]]) -> tuple[TensorSpec, ...]:
+    """The specifications of tensors of which there are variants of several shapes, but of one rank."""
+    found: list[TensorSpec] = []
+    for specs in zip(*variants, strict=True):
+        sizes = zip(*(spec.shape for spec in specs), strict=True)
+        found.append(replace(specs[0], shape=tuple(each[0] if len(set(each)) == 1 else -1 for each in sizes)))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

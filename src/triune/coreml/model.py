@@ -12,11 +12,14 @@ from triune.core.executor import Executor
 from triune.core.model import Model as LoadedModel
 from triune.core.model import needs_state
 from triune.core.state import State
+from triune.core.tensors import Signature
 from triune.coreml.default_shapes import check_stacks
 from triune.coreml.description import ArrayFeature, Description, Feature, FunctionDescription, StateFeature
 from triune.coreml.feature_values import classes_of, default_of, describe, from_program, to_array, to_program
 from triune.coreml.mil import Array, Function, StateType, TensorType
 from triune.coreml.package import Package, read_package, read_specification
+from triune.coreml.signature import precision_of, signature_of
+from triune.coreml.source import read_source
 
 ExecutorName: TypeAlias = Literal["coreml", "onnxruntime", "reference"]
 _EXECUTORS: Final = get_args(ExecutorName)
@@ -99,6 +102,23 @@ class Model(LoadedModel):
         """The interface of this function."""
         return self.package.description.functions[self.function]
 
+    @property
+    def signature(self) -> Signature:
+        """The inputs and outputs of this function as tensors, without its states: images are UINT8 (height, width, 3).
+
+        Raises:
+            UnsupportedError: one of them is not a tensor.
+        """
+        return signature_of(self.package, self.function)
+
+    @property
+    def source_names(self) -> Mapping[str, str]:
+        """The names that inputs and outputs had in the model that Triune converted, by their names here, where they
+        differ: Core ML has no names such as "encoder/x:0". Inputs may be given by either.
+        """
+        source = read_source(self.package)
+        return {own: tensor.name for own, tensor in {**source.inputs, **source.outputs}.items() if own != tensor.name}
+
     def make_state(self) -> State:
         """Make buffers of zeros for the states of the function; an empty state if it has none."""
         states = self._states()
@@ -128,7 +148,7 @@ class Model(LoadedModel):
         self._executor = None
 
     def _location(self) -> str:
-        return f"function '{self.function}' in {self.executor}"
+        return f"function '{self.function}' in {self.executor} ({precision_of(self.package, self.function)})"
 
     def _interface(self) -> str:
         inputs, outputs = (
@@ -137,8 +157,22 @@ class Model(LoadedModel):
         )
         return f"{inputs} -> {outputs}"
 
+    def _by_own_names(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace names of the source by names of the program."""
+        own = {tensor.name: name for name, tensor in read_source(self.package).inputs.items()}
+        found: dict[str, Any] = {}
+        for name, value in inputs.items():
+            # A name that is both is the program's.
+            chosen = name if name in {feature.name for feature in self.interface.inputs} else own.get(name, name)
+            if chosen in inputs and chosen != name:
+                raise InvalidArgumentError(f"input '{chosen}' is given twice, once as '{name}', its name in the source")
+            found[chosen] = value
+        return found
+
     def _check(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         known = {feature.name: feature for feature in self.interface.inputs}
+        if inputs.keys() - known.keys():
+            inputs = self._by_own_names(inputs)
         unknown = sorted(inputs.keys() - known.keys())
         if unknown:
             raise InvalidArgumentError(

@@ -14,7 +14,7 @@ import triune
 import triune.coreai
 import triune.coreml
 from support.lowered import FLOAT, model_of
-from support.mil_models import save_accumulator, save_classifier, save_functions, save_image_model
+from support.mil_models import save_accumulator, save_affine, save_classifier, save_functions, save_image_model
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.state import State
 from triune.core.units import Presence, Unit
@@ -161,6 +161,15 @@ def test_a_model_tells_what_it_is_and_is_closed_once(model: Any, tmp_path: Path)
     assert "closed" in repr(loaded)
     with pytest.raises(triune.UnavailableError, match="'model.onnx' is closed"):
         loaded.run({"x": X})
+
+
+def test_a_program_in_fp16_says_that_it_computes_in_fp32_on_cpu(tmp_path: Path) -> None:
+    path = save_affine(tmp_path, precision="FLOAT16")
+    with triune.load(path, "cpu") as loaded:
+        assert loaded.precision == "fp32"
+        assert "on cpu (fp32, of a program in fp16)" in repr(loaded)
+    with triune.load(path, "ane") as loaded:
+        assert "on ane (emulated, fp16)" in repr(loaded)
 
 
 def test_the_package_offers_what_it_names() -> None:

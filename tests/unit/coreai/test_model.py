@@ -96,6 +96,10 @@ def test_a_ladder_of_shapes_is_one_model(tmp_path: Path) -> None:
     path = _save(tmp_path / "m.aimodel", InputShape(((1, 4), (2, 4))))
     with coreai.load(path) as model:
         assert model.function == "main"
+        assert [[str(spec) for spec in each] for each in (model.signature.inputs, model.signature.outputs)] == [
+            ["x: FP32[-1,4]"],
+            ["y: FP32[-1,4]"],
+        ]
         for rows in (1, 2):
             np.testing.assert_array_equal(model.predict({"x": X[:rows]})["y"], 2 * X[:rows])
         with pytest.raises(InvalidArgumentError, match=r"\[1,4\].*\[2,4\]"):

@@ -172,6 +172,17 @@ def test_states_are_known_by_name_and_shape(tmp_path: Path, affine: coreml.Model
         affine.predict({"x": X}, state)
 
 
+def test_a_model_has_its_signature_and_precision(tmp_path: Path, affine: coreml.Model) -> None:
+    assert list(map(str, affine.signature.inputs)) == ["x: FP32[2,3]"]
+    assert list(map(str, affine.signature.outputs)) == ["y: FP32[2,3]"]
+    assert "in reference (fp32)" in repr(affine)
+    # A state is neither an input nor an output.
+    accumulator = coreml.load(save_accumulator(tmp_path), executor="reference")
+    assert [spec.name for spec in accumulator.signature.inputs] == ["x"]
+    assert [spec.name for spec in accumulator.signature.outputs] == ["y"]
+    assert "in reference (fp16)" in repr(accumulator)
+
+
 def test_unknown_executors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="no executor 'gpu'; there are coreml, onnxruntime, reference"):
         coreml.load(save_affine(tmp_path), executor="gpu")  # type: ignore[arg-type]

@@ -4,10 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 
 from support.lowered import save_renamed
 from support.mil_models import save_affine
+from triune import coreml
+from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError
 from triune.coreml.package import Package, read_package
 from triune.coreml.source import SOURCE_KEY, Source, SourceTensor, read_source
@@ -18,6 +21,21 @@ def test_a_conversion_tells_names_and_ranks(tmp_path: Path) -> None:
         {"in_x_0": SourceTensor("in/x:0", 2), "plain": SourceTensor("plain", 2)},
         {"out_y_0": SourceTensor("out/y:0", 2)},
     )
+
+
+def test_a_loaded_model_has_the_names_and_takes_either(tmp_path: Path) -> None:
+    model = coreml.load(save_renamed(tmp_path), executor="reference")
+    assert model.source_names == {"in_x_0": "in/x:0", "out_y_0": "out/y:0"}
+    signature = model.signature
+    assert [spec.name for spec in signature.inputs] == ["in_x_0", "plain"]
+    shapes = {spec.name: spec.shape for spec in signature.inputs}
+    x, plain = (np.full(shapes[name], 3, signature.inputs[0].datatype.dtype) for name in ("in_x_0", "plain"))
+    right = model.predict({"in_x_0": x, "plain": plain})
+    np.testing.assert_array_equal(model.predict({"in/x:0": x, "plain": plain})["out_y_0"], right["out_y_0"])
+    with pytest.raises(InvalidArgumentError, match="'in_x_0' is given twice, once as 'in/x:0'"):
+        model.predict({"in_x_0": x, "in/x:0": x, "plain": plain})
+    with pytest.raises(InvalidArgumentError, match="has no input 'out/y:0'"):
+        model.predict({"in_x_0": x, "plain": plain, "out/y:0": x})
 
 
 @pytest.fixture(scope="module")

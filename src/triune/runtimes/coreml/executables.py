@@ -11,8 +11,9 @@ from triune.core.units import Unit
 from triune.coreml.model import Model
 from triune.coreml.package import Package
 from triune.coreml.raising import new_state
+from triune.coreml.signature import precision_of
 from triune.coreml.source import Source
-from triune.runtimes.coreml.tensors import precision_of, to_output
+from triune.runtimes.coreml.tensors import to_output
 from triune.runtimes.failures import run_failure
 
 

@@ -22,6 +22,7 @@ from triune.coreml.apple import AppleExecutor
 from triune.coreml.compiled import METADATA, read_compiled
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
+from triune.coreml.signature import compiled_signature
 from triune.coreml.source import read_source
 from triune.hosting import FAULT_LIMITS, HostedExecutable
 from triune.runtimes.compiled_cache import CompiledCache, conversion_digest, package_digest
@@ -29,7 +30,7 @@ from triune.runtimes.coreml.conversion import Convert, convert_in_process
 from triune.runtimes.coreml.executables import CompiledExecutable, PackageExecutable
 from triune.runtimes.coreml.options import OPTION_NAMES, Settings, read_settings
 from triune.runtimes.coreml.report import compute_plan_report
-from triune.runtimes.coreml.tensors import compiled_signature, signature_of
+from triune.runtimes.coreml.tensors import signature_of
 from triune.runtimes.onnx.file import read_signature
 from triune.runtimes.served import coreml_units
 
