@@ -10,7 +10,6 @@ import pytest
 from support.lowered import save_renamed
 from support.mil_models import save_affine
 from triune import coreml
-from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError
 from triune.coreml.package import Package, read_package
 from triune.coreml.source import SOURCE_KEY, Source, SourceTensor, read_source
