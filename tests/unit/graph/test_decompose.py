@@ -170,6 +170,61 @@ def test_real_signals_of_half_a_spectrum(length: int | None) -> None:
     np.testing.assert_allclose(y[..., 0], signal, atol=1e-5)
 
 
+# Free sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        ('(float[N,10,2] x) => (float[N,10,2] y) <int64 a={1}> { y = DFT (x, "", a) }', {"x": (3, 10, 2)}),
+        ('(float[N,6,1] x) => (float[N,4,2] y) <int64 a={1}> { y = DFT <onesided=1> (x, "", a) }', {"x": (3, 6, 1)}),
+        (
+            "(float[N,40,1] x, float[8] w) => (float[N,9,5,2] y) <int64 s={4}> { y = STFT (x, s, w) }",
+            {"x": (3, 40, 1), "w": (8,)},
+        ),
+        (
+            "(float[N,L,1] x, float[8] w) => (float[N,F,5,2] y) <int64 s={5}> { y = STFT (x, s, w) }",
+            {"x": (3, 41, 1), "w": (8,)},
+        ),
+        (
+            '(float[N,L,1] x) => (float[N,F,7,2] y) <int64 s={3}, int64 n={7}> { y = STFT <onesided=0> (x, s, "", n) }',
+            {"x": (2, 30, 1)},
+        ),
+        ('(float[N,3,3] x) => (float[N,3] y) { y = Einsum <equation="bii->bi"> (x) }', {"x": (2, 3, 3)}),
+        (
+            "(float[N,8,9] x) => (float[N,2,4,4] y) <int64[2] s={4,4}, int64[2] k={2,2}> { y = Col2Im (x, s, k) }",
+            {"x": (3, 8, 9)},
+        ),
+        (
+            """(float[N,2,6,3] c, float[N,2,2,3] u, int64[N] i) => (float[N,2,6,3] y) {
+            y = TensorScatter <mode="circular"> (c, u, i) }""",
+            {"c": (2, 2, 6, 3), "u": (2, 2, 2, 3), "i": (2,)},
+        ),
+        (
+            "(float[N,6,3] c, float[N,2,3] u) => (float[N,6,3] y) { y = TensorScatter (c, u) }",
+            {"c": (2, 6, 3), "u": (2, 2, 3)},
+        ),
+    ],
+)
+def test_a_free_batch_needs_no_size(text: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    inputs = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    if "i" in inputs:
+        inputs["i"] = np.array([3, 5])
+    same(f"agraph {text}", inputs)
+
+
+@pytest.mark.parametrize("batch", ["3", "N"])
+@pytest.mark.parametrize("op", ["LpPool", "MaxPool"])
+def test_a_window_beyond_the_image_is_known_whatever_the_batch_is(op: str, batch: str) -> None:
+    """The window is larger than the padded image by less than a stride."""
+    attributes = "kernel_shape=[4,4], strides=[2,2], pads=[0,0,0,0]"
+    text = f"agraph (float[{batch},2,3,3] x) => (float[{batch},2,1,1] y) {{ y = {op} <{attributes}> (x) }}"
+    x = RNG.standard_normal((3, 2, 3, 3)).astype(np.float32)
+    (fixed,) = evaluate(normalize(model_of(text.replace("N", "3"))), {"x": x})
+    (y,) = evaluate(normalize(model_of(text)), {"x": x})
+    np.testing.assert_allclose(y, fixed, rtol=1e-6)
+
+
 # Sequences
 
 

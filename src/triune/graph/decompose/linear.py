@@ -69,18 +69,20 @@ def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
 def _diagonals(c: Context, name: str, labels: str) -> tuple[str, str] | None:
     """Take the diagonal of an operand that has a label twice, such as "ii": the elements whose two indices are equal.
 
-    None if the shape of the operand is not known, or if several labels occur twice.
+    None if the size of the diagonal is not known, or if several labels occur twice.
     """
     b = c.build
     for label in set(labels):
         while labels.count(label) > 1:
-            shape = c.values.static_shape(name) if name in c.node.input else None
+            shape = c.values.shape(name) if name in c.node.input else None
             first, second = [position for position, each in enumerate(labels) if each == label][:2]
             if shape is None or len(labels) != len(shape):
                 return None
+            count = shape[second] if shape[first] is None else shape[first]
+            if count is None:
+                return None
             rest = [position for position in range(len(labels)) if position not in (first, second)]
             moved = b.op("Transpose", name, perm=[first, second, *rest])
-            count = shape[first]
             picks = np.repeat(np.arange(count)[:, None], 2, axis=1)
             name = b.op("GatherND", moved, b.constant(picks, np.int64))
             labels = label + "".join(labels[position] for position in rest)
@@ -140,22 +142,25 @@ def _product(c: Context, left: str, a: str, right: str, b_labels: str, needed: s
 def dft(c: Context) -> bool:
     """DFT of a known length n: a product with the matrix of roots of unity, exp(-2 pi i j k / n)."""
     b, x = c.build, c.input(0)
-    shape = c.values.static_shape(x)
+    shape = c.values.shape(x)
     axis_array = c.values.constant(c.input(2)) if c.input(2) else np.array(-2)
     length_array = c.values.constant(c.input(1)) if c.input(1) else None
     if shape is None or axis_array is None or (c.input(1) and length_array is None):
         return False
     axis = int(axis_array.reshape(-1)[0]) % len(shape)
+    given = shape[axis]
+    if given is None or shape[-1] is None:
+        return False
     is_inverse, is_onesided = bool(c.attributes.get("inverse", 0)), bool(c.attributes.get("onesided", 0))
     is_real = shape[-1] == 1
     # The inverse of a one-sided spectrum gives real numbers: 2 * (n - 1) of n bins.
     is_half = is_inverse and is_onesided
-    num_given = 2 * (shape[axis] - 1) if is_half else shape[axis]
+    num_given = 2 * (given - 1) if is_half else given
     length = num_given if length_array is None else int(length_array.reshape(-1)[0])
     dtype = helper.tensor_dtype_to_np_dtype(c.values.elem_type(x))
     kept = length // 2 + 1 if is_onesided and not is_inverse else length
-    used = min(length // 2 + 1 if is_half else length, shape[axis])
-    if used < shape[axis]:
+    used = min(length // 2 + 1 if is_half else length, given)
+    if used < given:
         x = b.op("Slice", x, b.ints(0), b.ints(used), b.ints(axis))
     sign = 1 if is_inverse else -1
     angle = sign * 2 * np.pi * np.outer(np.arange(used), np.arange(kept)) / length
@@ -188,9 +193,12 @@ def dft(c: Context) -> bool:
 
 
 def stft(c: Context) -> bool:
-    """STFT: gather the frames, multiply them by the window and by the matrix of roots of unity."""
+    """STFT: gather the frames, multiply them by the window and by the matrix of roots of unity.
+
+    If the length of the signal is not known, a Conv with these products as kernels takes the frames.
+    """
     b, x = c.build, c.input(0)
-    shape = c.values.static_shape(x)
+    shape = c.values.shape(x)
     step = c.values.constant(c.input(1))
     window_shape = c.values.static_shape(c.input(2)) if c.input(2) else None
     length_array = c.values.constant(c.input(3)) if c.input(3) else None
@@ -201,14 +209,21 @@ def stft(c: Context) -> bool:
     length = int(length_array.reshape(-1)[0]) if length_array is not None else (window_shape or (0,))[0]
     dtype = helper.tensor_dtype_to_np_dtype(c.values.elem_type(x))
     stride = int(step.reshape(-1)[0])
-    count = (shape[1] - length) // stride + 1
     kept = length // 2 + 1 if c.attributes.get("onesided", 1) else length
-    flat = b.op("Reshape", x, b.ints(shape[0], shape[1]))
+    angle = -2 * np.pi * np.outer(np.arange(length), np.arange(kept)) / length
+    if shape[1] is None:
+        kernels = b.constant(np.concatenate([np.cos(angle), np.sin(angle)], 1).T[:, None], dtype)
+        kernels = b.op("Mul", kernels, c.input(2)) if c.input(2) else kernels
+        found = b.op("Conv", b.op("Reshape", x, b.ints(0, 1, -1)), kernels, strides=[stride])
+        halves = b.op("Reshape", found, b.ints(0, 2, kept, -1))
+        c.give(b.op("Transpose", halves, perm=[0, 3, 2, 1]))
+        return True
+    count = (shape[1] - length) // stride + 1
+    flat = b.op("Reshape", x, b.ints(0, shape[1]))
     positions = np.arange(count)[:, None] * stride + np.arange(length)
     frames = b.op("Gather", flat, b.constant(positions, np.int64), axis=1)
     if c.input(2):
         frames = b.op("Mul", frames, c.input(2))
-    angle = -2 * np.pi * np.outer(np.arange(length), np.arange(kept)) / length
     parts = [b.op("MatMul", frames, b.constant(each, dtype)) for each in (np.cos(angle), np.sin(angle))]
     c.give(b.op("Concat", *(b.op("Unsqueeze", part, b.ints(3)) for part in parts), axis=3))
     return True

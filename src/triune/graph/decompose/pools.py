@@ -37,16 +37,16 @@ def pool(c: Context) -> bool:
 
     `ceil_mode` may add outputs along other axes; a Slice removes them.
     """
-    shape, window = c.values.static_shape(c.input(0)), window_of(c.attributes, c.attributes["kernel_shape"])
+    shape, window = _spatial(c), window_of(c.attributes, c.attributes["kernel_shape"])
     if shape is None or c.attributes.get("ceil_mode", 0) or window.auto_pad in SAME or c.is_read(1):
         return False
-    overhangs = [window.overhang(axis, size) for axis, size in enumerate(shape[2:])]
+    overhangs = [window.overhang(axis, size) for axis, size in enumerate(shape)]
     if not any(overhangs):
         return False
     b, op_type = c.build, c.node.op_type
     y = b.op(op_type, c.input(0), **{**c.attributes, "ceil_mode": 1})
-    counts = [1 if over else window.count(axis, shape[2 + axis]) for axis, over in enumerate(overhangs)]
-    axes = range(2, len(shape))
+    counts = [1 if over else window.count(axis, shape[axis]) for axis, over in enumerate(overhangs)]
+    axes = range(2, 2 + len(shape))
     c.give(b.op("Slice", y, b.ints(*[0] * len(counts)), b.ints(*counts), b.ints(*axes)))
     return True
 
@@ -63,8 +63,7 @@ def lp_pool(c: Context) -> bool:
         ends = [window.reach(axis, window.pads[len(kernel) + axis]) for axis in range(len(kernel))]
         powers = b.op("Pad", powers, b.ints(0, 0, *window.pads[: len(kernel)], 0, 0, *ends))
         rest = {name: value for name, value in rest.items() if name not in ("auto_pad", "pads")}
-    shape = c.values.static_shape(c.input(0))
-    overhangs = [window.overhang(axis, size) for axis, size in enumerate((shape or ())[2:])]
+    overhangs = [window.overhang(axis, size) for axis, size in enumerate(_spatial(c) or ())]
     if any(overhangs) and not c.attributes.get("ceil_mode", 0) and window.auto_pad not in SAME:
         powers = b.op("Pad", powers, b.ints(*[0] * (len(kernel) + 4), *overhangs))
     mean = b.op("AveragePool", powers, kernel_shape=kernel, count_include_pad=1, **rest)
@@ -142,9 +141,9 @@ def lrn(c: Context) -> bool:
 
 def col2im(c: Context) -> bool:
     """Col2Im: a ConvTranspose with a one-hot kernel, which adds each element of a column at its own position."""
-    shape = c.values.static_shape(c.input(0))
+    shape = c.values.shape(c.input(0))
     image, block = c.values.constant(c.input(1)), c.values.constant(c.input(2))
-    if shape is None or image is None or block is None:
+    if shape is None or shape[-2] is None or image is None or block is None:
         return False
     b = c.build
     sizes, kernel = [int(each) for each in image], [int(each) for each in block]
@@ -166,8 +165,15 @@ def col2im(c: Context) -> bool:
     image_name = b.op(
         "ConvTranspose", columns, weight, strides=strides, dilations=dilations, pads=pads, output_padding=rests
     )
-    c.give(b.op("Reshape", image_name, b.ints(shape[0], shape[1] // count, *sizes)))
+    c.give(b.op("Reshape", image_name, b.ints(-1, shape[-2] // count, *sizes)))
     return True
+
+
+def _spatial(c: Context) -> tuple[int, ...] | None:
+    """The sizes of the axes after the channels; None if one of them is not known."""
+    shape = c.values.shape(c.input(0))
+    known = [size for size in (shape or ())[2:] if size is not None]
+    return None if shape is None or len(known) < len(shape) - 2 else tuple(known)
 
 
 def _power(c: Context, name: str, exponent: float) -> str:

@@ -152,22 +152,22 @@ def tensor_scatter(c: Context) -> bool:
     """TensorScatter: write an update into the cache, for each row of the batch from its own index on; mode "circular"
     wraps around.
     """
-    past, update = c.values.static_shape(c.input(0)), c.values.static_shape(c.input(1))
+    past, update = c.values.shape(c.input(0)), c.values.shape(c.input(1))
     if past is None or update is None:
         return False
     b = c.build
     axis: int = c.attributes.get("axis", -2) % len(past)
-    if axis == 0:
+    count, size = update[axis], past[axis]
+    if axis == 0 or count is None or size is None:
         return False
-    steps = b.constant(np.arange(update[axis]), np.int64)
-    starts = c.input(2) or b.constant(np.zeros(past[0]), np.int64)
-    starts = b.cast(starts, TensorProto.INT64)
-    positions = b.op("Add", b.op("Unsqueeze", starts, b.ints(1)), steps)
+    starts = b.cast(c.input(2) or b.ints(0), TensorProto.INT64)
+    positions = b.op("Add", b.op("Unsqueeze", starts, b.ints(1)), b.constant(np.arange(count), np.int64))
     if c.attributes.get("mode", "linear") == "circular":
-        positions = b.op("Mod", positions, b.constant(past[axis], np.int64))
+        positions = b.op("Mod", positions, b.constant(size, np.int64))
     form = [1] * len(past)
-    form[0], form[axis] = past[0], update[axis]
-    indices = b.op("Expand", b.op("Reshape", positions, b.ints(*form)), b.ints(*update))
+    form[0], form[axis] = -1, count
+    target = b.op("Shape", c.input(1)) if None in update else b.ints(*(each or 0 for each in update))
+    indices = b.op("Expand", b.op("Reshape", positions, b.ints(*form)), target)
     c.give(b.op("ScatterElements", c.input(0), indices, c.input(1), axis=axis))
     return True
 
