@@ -209,6 +209,7 @@ class EngineCore:
         sequence = Sequence(
             prompt, table, state, ending, priority, salt, now_ns, matcher, number, rules, memory or {}, source
         )
+        sequence.is_follower = index > 0
         sequence.bill = self._account.new_bill() if self._account is not None else None
         self._scheduler.add(sequence)
         if self._second_tier is not None:

@@ -39,12 +39,15 @@ class Queues:
 
     def by_urgency(self, sequences: Iterable[Sequence], now_ns: int) -> list[Sequence]:
         """Sort by priority, less one level for each `ageing_seconds` since the arrival, then by arrival."""
-        ageing_ns = int(self._ageing_seconds * 1e9)
 
         def urgency(sequence: Sequence) -> tuple[int, int]:
-            return sequence.priority - (now_ns - sequence.arrived_ns) // ageing_ns, sequence.arrived_ns
+            return self.level(sequence, now_ns), sequence.arrived_ns
 
         return sorted(sequences, key=urgency)
+
+    def level(self, sequence: Sequence, now_ns: int) -> int:
+        """A sequence's priority, less one level for each `ageing_seconds` since its arrival."""
+        return sequence.priority - (now_ns - sequence.arrived_ns) // int(self._ageing_seconds * 1e9)
 
     def begin(self, sequence: Sequence, budget: int, now_ns: int) -> int:
         """Give a waiting sequence the blocks that the prefix cache has for it, and new ones for its first piece.
@@ -74,6 +77,7 @@ class Queues:
         if sequence.started_ns is None:
             sequence.started_ns = now_ns
             sequence.num_cached_tokens = min(num_cached, len(sequence.prompt))
+        sequence.num_at_turn = len(sequence.tokens)
         self.waiting.remove(sequence)
         self.running.append(sequence)
         return count
@@ -86,12 +90,12 @@ class Queues:
         while not sequence.table.grow(num_tokens):
             others = [each for each in self.by_urgency(self.running, now_ns) if id(each) not in planned]
             victim = others[-1]
-            self._preempt(victim)
+            self.preempt(victim)
             if victim is sequence:
                 return False
         return True
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def preempt(self, sequence: Sequence) -> None:
         """Take a sequence's blocks. It waits, and computes its tokens again, unless they are in the cache or were moved
         out of it.
         """

@@ -20,6 +20,7 @@ from triune.engine.queues import Queues
 from triune.engine.sampling.sampler import FAILED, Sample
 from triune.engine.sequence import FinishReason, Sequence
 from triune.engine.source import Source
+from triune.engine.turns import Turn, find_turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class Scheduler:
         self._clock = clock
         self._limits = limits
         self._queues = Queues(pool, block_size, limits.ageing_seconds, host)
+        # Whether a sequence waits for blocks, as of the last plan.
+        self._lacks_blocks = False
 
     @property
     def num_waiting(self) -> int:
@@ -154,6 +157,12 @@ class Scheduler:
         row of the token that this gives.
         """
         queues, now_ns, budget = self._queues, self._clock.now_ns(), self._step_tokens
+        turns = self._turns(now_ns)
+        if turns and running:
+            return None
+        for sequence in (each for turn in turns for each in turn.yields):
+            queues.preempt(sequence)
+        begins = [turn.begins for turn in turns]
         pieces: list[Piece] = []
         planned: set[int] = set()
         going = [
@@ -170,7 +179,9 @@ class Scheduler:
             pieces.append(piece.first(count))
             planned.add(id(sequence))
             budget = max(0, budget - count - sequence.num_unread)
-        for sequence in queues.by_urgency(queues.waiting, now_ns):
+        self._lacks_blocks = False
+        others = (each for each in queues.by_urgency(queues.waiting, now_ns) if each not in begins)
+        for sequence in (*begins, *others):
             if budget == 0 or len(queues.running) >= self._limits.sequences:
                 break
             if sequence.num_awaited:
@@ -178,10 +189,11 @@ class Scheduler:
             if sequence.num_unread > budget and any(piece.num_encoded for piece in pieces):
                 # A source is read as a whole. One that is longer than all tokens of a step has a step of its own.
                 break
-            if sequence.source and not self._has_room_for(sequence.source):
+            if sequence.source and not self._has_room_for(sequence.source, queues.running):
                 break
             count = queues.begin(sequence, budget, now_ns)
             if not count:
+                self._lacks_blocks = True
                 # Do not plan those that wait behind it: with fewer tokens they might always find room, and overtake it
                 # for ever.
                 break
@@ -190,9 +202,36 @@ class Scheduler:
             budget = max(0, budget - count - sequence.num_unread)
         return Plan(tuple(pieces))
 
-    def _has_room_for(self, source: Source) -> bool:
-        """Whether the encoder's output of one more source may be held."""
-        lengths = [len(each.source) for each in self._queues.running]
+    def _turns(self, now_ns: int) -> Seq[Turn]:
+        """The changes of places that are due."""
+        queues = self._queues
+        if not queues.waiting or sum(each.num_to_compute for each in queues.running) >= self._step_tokens:
+            return ()
+        return find_turns(
+            queues.by_urgency(queues.waiting, now_ns),
+            queues.running,
+            lambda sequence: queues.level(sequence, now_ns),
+            self._has_room,
+        )
+
+    def _has_room(self, sequence: Sequence, begun: Seq[Sequence], gone: Seq[Sequence]) -> bool:
+        """Whether a waiting sequence can begin after others have begun, and after yet others gave up their blocks."""
+        left = [each for each in (*self._queues.running, *begun) if each not in gone]
+        needed = sum(self._num_blocks(each) for each in (sequence, *begun)) + len(left)
+        free = self._pool.num_available + sum(len(each.table.blocks) for each in gone)
+        return (
+            len(left) < self._limits.sequences
+            and (needed <= free or not self._lacks_blocks)
+            and (not sequence.source or self._has_room_for(sequence.source, left))
+        )
+
+    def _num_blocks(self, sequence: Sequence) -> int:
+        """The most blocks that the first piece of a sequence takes."""
+        return -(-min(self._step_tokens, len(sequence.tokens)) // self._block_size)
+
+    def _has_room_for(self, source: Source, running: Seq[Sequence]) -> bool:
+        """Whether the encoder's output of one more source may be held beside those of running sequences."""
+        lengths = [len(each.source) for each in running]
         return not lengths or (len(lengths) + 1) * max(*lengths, len(source)) <= self._limits.source_tokens
 
     def extend(self, plan: Plan, drafts: Mapping[Piece, Seq[int]]) -> Plan:

@@ -80,6 +80,8 @@ class Sequence:
         num_cached_tokens: tokens of the prompt that were found in the cache when it began.
         num_preemptions: how often it gave up its blocks to others.
         num_awaited: blocks that are being read for it; it does not begin before they are there.
+        is_follower: whether it is not the first of several answers to one prompt.
+        num_at_turn: the tokens that it had when it last got blocks.
     """
 
     prompt: Tokens[int]
@@ -103,6 +105,8 @@ class Sequence:
     num_cached_tokens: int = field(default=0, init=False)
     num_preemptions: int = field(default=0, init=False)
     num_awaited: int = field(default=0, init=False)
+    is_follower: bool = field(default=False, init=False)
+    num_at_turn: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         """Begin with the prompt."""

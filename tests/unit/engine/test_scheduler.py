@@ -12,6 +12,7 @@ from triune.engine.sampling.parameters import SamplingParameters
 from triune.engine.sampling.sampler import FAILED, Sample, SamplingState
 from triune.engine.scheduler import Scheduler, SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
+from triune.engine.turns import FIRST_TURN_TOKENS, TURN_TOKENS
 
 
 class Bench:
@@ -159,3 +160,89 @@ def test_what_a_failed_sequence_computed_is_not_shared() -> None:
     assert bench.pool.num_cached == 0
     bench.add(9)
     assert pieces(bench.run()) == [(0, 9)]
+
+
+def test_answers_without_end_give_a_newcomer_its_turn() -> None:
+    bench = Bench(num_blocks=3000, step_tokens=64, sequences=2)
+    first, second = (bench.add(4, max_tokens=1000, first=start) for start in (0, 50))
+    bench.run()
+    late = bench.add(4, max_tokens=2, first=100)
+    for _ in range(FIRST_TURN_TOKENS - 2):
+        bench.run()
+    assert late.started_ns is None, "a turn is not over before it gave some tokens"
+    assert late in [piece.sequence for piece in (*bench.run().pieces, *bench.run().pieces)]
+    assert bench.scheduler.num_preempted == 1
+    while late.finish_reason is None:
+        bench.run()
+    bench.run()
+    assert bench.scheduler.num_running == 2
+    while first.finish_reason is None or second.finish_reason is None:
+        bench.run()
+    assert first.num_answered == second.num_answered == 1000
+
+
+def test_one_request_for_many_answers_leaves_a_place_for_another() -> None:
+    bench = Bench(num_blocks=3000, step_tokens=64, sequences=4)
+    many = [bench.add(4, max_tokens=1000) for _ in range(9)]
+    for each in many[1:]:
+        each.is_follower = True
+    bench.run()
+    bench.run()
+    others = [bench.add(4, max_tokens=1000, first=start) for start in (50, 90)]
+    bench.run()
+    assert all(each.num_answered for each in others)
+    assert [each.started_ns is None for each in many[:4]] == [False] * 4
+    assert bench.scheduler.num_preempted == 2
+    for _ in range(10 * FIRST_TURN_TOKENS):
+        bench.run()
+    assert bench.scheduler.num_preempted == 2, "those that follow take no turns"
+    assert many[0].num_answered > 9 * FIRST_TURN_TOKENS
+
+
+def test_all_answers_without_end_have_turns() -> None:
+    bench = Bench(num_blocks=1000, step_tokens=64, sequences=2)
+    endless = [bench.add(4, max_tokens=3000, first=100 * at) for at in range(5)]
+    for _ in range(12 * TURN_TOKENS):
+        bench.run()
+    given = [each.num_answered for each in endless]
+    assert min(given) > max(given) / 4
+    assert bench.scheduler.num_preempted < 12 * TURN_TOKENS / FIRST_TURN_TOKENS
+
+
+def test_a_newcomer_takes_no_turn_of_a_more_urgent_answer_until_it_has_waited() -> None:
+    bench = Bench(num_blocks=3000, step_tokens=64, sequences=1, ageing_seconds=1)
+    urgent = bench.add(4, max_tokens=1000)
+    late = bench.add(4, priority=2, first=50)
+    for _ in range(2 * FIRST_TURN_TOKENS):
+        bench.run()
+    assert late.started_ns is None
+    bench.clock.advance(2 * 10**9)
+    bench.run()
+    assert late.num_answered == 1
+    assert urgent.finish_reason is None
+
+
+def test_answers_without_end_that_hold_all_blocks_give_a_newcomer_its_turn() -> None:
+    bench = Bench(num_blocks=40, step_tokens=64, sequences=8)
+    endless = [bench.add(4, max_tokens=120, first=100 * at) for at in range(4)]
+    for _ in range(FIRST_TURN_TOKENS):
+        bench.run()
+    late = bench.add(32, max_tokens=2, first=1000)
+    for _ in range(4):
+        bench.run()
+    assert late.num_answered
+    while any(each.finish_reason is None for each in endless):
+        bench.run()
+    assert [each.num_answered for each in endless] == [120] * 4
+
+
+def test_no_step_is_planned_ahead_where_a_turn_is_due() -> None:
+    bench = Bench(num_blocks=3000, step_tokens=64, sequences=1)
+    bench.add(4, max_tokens=1000)
+    for _ in range(FIRST_TURN_TOKENS):
+        plan = bench.run()
+    plan = bench.scheduler.schedule()
+    assert bench.scheduler.follow(plan) is not None
+    late = bench.add(4, first=50)
+    assert bench.scheduler.follow(plan) is None
+    assert [piece.sequence for piece in bench.scheduler.schedule().pieces] == [late]

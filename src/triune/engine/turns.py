@@ -1,0 +1,84 @@
+"""Which sequences give their places to others that wait: an answer that does not end would keep its place for ever.
+
+A sequence keeps its place for a turn, which is short where another one has not begun yet. What it computed stays in
+the prefix cache as long as there is room, so that going on costs little; else it is computed again, and the turn of a
+long sequence is longer.
+"""
+
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Seq
+from typing import Final, NamedTuple
+
+from triune.engine.sequence import Sequence
+
+FIRST_TURN_TOKENS: Final = 8
+"""The tokens of a turn while a request waits that has no token yet."""
+
+TURN_TOKENS: Final = 256
+"""The least tokens of a turn while a sequence waits that had its own."""
+
+
+class Turn(NamedTuple):
+    """A change of places.
+
+    Attributes:
+        begins: the sequence that is to begin.
+        yields: those that give up their blocks for it.
+    """
+
+    begins: Sequence
+    yields: Seq[Sequence]
+
+
+def find_turns(
+    waiting: Iterable[Sequence],
+    running: Iterable[Sequence],
+    level: Callable[[Sequence], int],
+    has_room: Callable[[Sequence, Seq[Sequence], Seq[Sequence]], bool],
+) -> list[Turn]:
+    """Decide which running sequences give up their places to which waiting ones.
+
+    Sequences without a token come first. Further answers to one prompt yield first, and take no turns: a request for
+    many answers has no more than one without them.
+
+    Args:
+        waiting: the sequences that wait, the most urgent first.
+        running: the sequences that have places.
+        level: the priority that a waiting sequence has by now.
+        has_room: whether a sequence can begin after others have begun, and after yet others gave up their blocks.
+    """
+    turns: list[Turn] = []
+    ripe = sorted(
+        (each for each in running if num_of_turn(each) >= (1 if each.is_follower else FIRST_TURN_TOKENS)),
+        key=lambda each: (each.is_follower, num_of_turn(each)),
+    )
+    if not ripe:
+        return turns
+    able = [each for each in waiting if not each.is_follower and not each.num_awaited]
+    for is_first in (True, False):
+        for sequence in (each for each in able if (each.started_ns is None) is is_first):
+            begun = [turn.begins for turn in turns]
+            gone = [each for turn in turns for each in turn.yields]
+            yields = list[Sequence]()
+            over = [each for each in ripe if is_over(each, sequence, level(sequence))]
+            while over and not has_room(sequence, begun, [*gone, *yields]):
+                yields.append(over.pop())
+            if not yields or not has_room(sequence, begun, [*gone, *yields]):
+                break
+            turns.append(Turn(sequence, yields))
+            ripe = [each for each in ripe if each not in yields]
+    return turns
+
+
+def is_over(running: Sequence, waiting: Sequence, level: int) -> bool:
+    """Whether a sequence's turn is over now that another one waits, whose priority is `level` by now."""
+    if running.priority < level:
+        return False
+    if waiting.started_ns is None:
+        return num_of_turn(running) >= (1 if running.is_follower else FIRST_TURN_TOKENS)
+    return num_of_turn(running) >= max(TURN_TOKENS, len(running.tokens) // 2)
+
+
+def num_of_turn(sequence: Sequence) -> int:
+    """The tokens that a running sequence was given since it got its place."""
+    return len(sequence.tokens) - sequence.num_at_turn
