@@ -9,11 +9,20 @@ from triune.core.units import Unit
 from triune.graph.passes.branches import Branches
 from triune.graph.passes.casts import Casts
 from triune.graph.passes.common import Common
+from triune.graph.passes.conv_affine import ConvAffine
 from triune.graph.passes.fold import Fold
+from triune.graph.passes.for_ane import AneLayout, CoreOps, SafeHalf
+from triune.graph.passes.merge_projections import MergeProjections
 from triune.graph.passes.narrow_indices import NarrowIndices
 from triune.graph.passes.neutral import Neutral
+from triune.graph.passes.raise_opset import RaiseOpset
+from triune.graph.passes.recover_gelu import RecoverGelu
+from triune.graph.passes.recover_hard_swish import RecoverHardSwish
+from triune.graph.passes.recover_norms import RecoverLayerNorm, RecoverRmsNorm
+from triune.graph.passes.recover_rotary import RecoverRotary
 from triune.graph.passes.reshapes import Reshapes
 from triune.graph.passes.run import GraphPass
+from triune.graph.passes.sink_transposes import SinkTransposes
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.transposes import Transposes
 from triune.graph.weight_files import WeightFile
@@ -66,6 +75,7 @@ class Step:
         level: the first level that has it.
         make: makes the pass.
         units: the units for which it runs; all without any.
+        is_last: whether it runs once, after the others have found nothing more to do; after it only exact passes run.
     """
 
     name: str
@@ -74,11 +84,60 @@ class Step:
     level: Level
     make: Callable[[Given], GraphPass]
     units: frozenset[Unit] = frozenset()
+    is_last: bool = False
 
     def is_for(self, level: Level, unit: Unit) -> bool:
         """Whether the pass runs at a level for a unit."""
         return self.level.number <= level.number and (not self.units or unit in self.units)
 
+
+_FORMS: Final[Sequence[Step]] = (
+    Step(
+        "recover_layer_norm",
+        "layer normalizations recovered",
+        "after the exact passes, between whose leftovers no pattern is recognized; ONNX Runtime and OpenVINO find it "
+        "themselves and compute it as fast either way (0.99 to 1.07 times): for fewer nodes",
+        Level.O2,
+        lambda given: RecoverLayerNorm(),
+    ),
+    Step(
+        "recover_gelu",
+        "Gelu recovered",
+        "beside layer norms; as fast either way (0.99 to 1.01 times): for fewer nodes",
+        Level.O2,
+        lambda given: RecoverGelu(),
+    ),
+    Step(
+        "recover_hard_swish",
+        "HardSwish recovered",
+        "beside Gelu; ONNX Runtime takes 0.63 times as long, OpenVINO 0.85 to 0.94",
+        Level.O2,
+        lambda given: RecoverHardSwish(),
+    ),
+    Step(
+        "recover_rms_norm",
+        "RMS normalizations recovered",
+        "after layer norms, which contain the pattern; ONNX Runtime takes 0.89 times as long, OpenVINO 1.01 to 1.05",
+        Level.O2,
+        lambda given: RecoverRmsNorm(),
+        frozenset([Unit.CPU]),
+    ),
+    Step(
+        "recover_rotary",
+        "rotary position embeddings recovered",
+        "no pattern is a part of it; ONNX Runtime takes 0.56 times as long, OpenVINO 1.16 to 1.31",
+        Level.O2,
+        lambda given: RecoverRotary(),
+        frozenset([Unit.CPU]),
+    ),
+)
+"""The passes that recover one operator from many. Each runs if the model's operator set has the operator, for units
+whose runtime does not lose by it (`benchmarks/optimize.py --forms`).
+
+Not recovered: SiLU, since ONNX Runtime takes 1.12 times as long for Swish as for Sigmoid and Mul, and OpenVINO 1.00 to
+1.02; attention, which both recognize in its parts (0.94 to 1.01). An activation after a convolution is no operator of
+the standard: ONNX Runtime and OpenVINO fuse it when they load the model.
+"""
 
 STEPS: Final[Sequence[Step]] = (
     Step(
@@ -144,8 +203,69 @@ STEPS: Final[Sequence[Step]] = (
         Level.O1,
         lambda given: Common(),
     ),
+    Step(
+        "conv_affine",
+        "batch normalizations, scales and shifts folded into the convolution before them",
+        "after common, so that a convolution that two branches computed has one reader",
+        Level.O2,
+        lambda given: ConvAffine(given.file),
+    ),
+    Step(
+        "sink_transposes",
+        "Transposes moved behind elementwise operators, where they meet another one",
+        "after transposes, which joins those that are next to each other already",
+        Level.O2,
+        lambda given: SinkTransposes(),
+    ),
+    *_FORMS,
+    Step(
+        "merge_projections",
+        "products of one value with several matrices (queries, keys, values) merged into one",
+        "after conv_affine, which may still change weights; each product is a launch of a kernel there (predicted, not "
+        "measured). ONNX Runtime took 0.99 to 1.06 times as long with it, OpenVINO 1.04 to 1.12: not for cpu and amx",
+        Level.O2,
+        lambda given: MergeProjections(given.file),
+        frozenset([Unit.GPU]),
+    ),
+    Step(
+        "raise_opset",
+        "the operator set raised, and patterns replaced by its operators",
+        "after the patterns for which the model's own operator set has an operator",
+        Level.O3,
+        lambda given: RaiseOpset(
+            given.file, [step.make(given) for step in _FORMS if step.is_for(Level.O2, given.unit)]
+        ),
+        frozenset([Unit.CPU, Unit.AMX]),
+    ),
+    Step(
+        "core_ops",
+        "rewritten in core operators",
+        "first of those for ane, which know core operators alone",
+        Level.O3,
+        lambda given: CoreOps(given.file),
+        frozenset([Unit.ANE]),
+        is_last=True,
+    ),
+    Step(
+        "ane_layout",
+        "transformers rewritten to (B, C, 1, S), the layout that the Neural Engine computes fastest",
+        "before safe_half, which knows the norms of that layout",
+        Level.O3,
+        lambda given: AneLayout(given.file),
+        frozenset([Unit.ANE]),
+        is_last=True,
+    ),
+    Step(
+        "safe_half",
+        "masks, scales and norms rewritten to stay within fp16",
+        "last: it looks at the numbers of the graph that will be converted",
+        Level.O3,
+        lambda given: SafeHalf(given.file),
+        frozenset([Unit.ANE]),
+        is_last=True,
+    ),
 )
-"""The passes of all levels, in order. They repeat until none of them changes anything more."""
+"""The passes of all levels, in order. They repeat until none of them changes anything more; then the last ones run."""
 
 
 def steps_of(level: Level, unit: Unit) -> Sequence[Step]:

@@ -3,12 +3,12 @@
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx import ModelProto
 
 from triune.core.datatypes import Array
-from triune.core.errors import TriuneError, UnsupportedError
+from triune.core.errors import TriuneError
 from triune.core.units import Unit
 from triune.graph.conversion.prepare import Report, silent
 from triune.graph.conversion.shapes import InputShape
@@ -23,6 +23,9 @@ from triune.graph.weight_files import WeightFile
 
 MAX_ROUNDS = 8
 """The largest number of times that the passes of a level run: what one changes may allow another to change more."""
+
+_MARK = "triune.optimized"
+"""The key of the model's property that says for which level and unit the last passes have run."""
 
 _PASS_SECONDS = 2.0
 """The time for comparing the result of one pass with the source; one set of inputs is compared in any case."""
@@ -82,8 +85,7 @@ def optimize(
 
     Raises:
         InvalidArgumentError: the model is not valid ONNX, or a shape or an input does not fit it.
-        UnsupportedError: the model cannot be compared with the source, or the result differs from it, unless `force`;
-            or its operator set is too old.
+        UnsupportedError: the model cannot be compared with the source, unless `force`; or its operator set is too old.
     """
     shapes = shapes or {}
     check_given(model, inputs or {})
@@ -94,18 +96,7 @@ def optimize(
     outputs: Sequence[OutputVerdict] = ()
     if comparison is not None and level is not Level.O0:
         tell("comparing the result with the source")
-        try:
-            outputs = comparison.verdicts(run.model, is_exact=False, is_plain=False, seconds=_FINAL_SECONDS)
-        except TriuneError as error:
-            if not force:
-                raise
-            not_compared = str(error)
-        wrong = [each.described for each in outputs if each.verdict is Verdict.WRONG]
-        if wrong and not force:
-            raise UnsupportedError(
-                f"the optimized model would answer otherwise than the source: {'; '.join(wrong)}; use a lower level, "
-                "or --force to write it all the same"
-            )
+        outputs = run.compared(comparison, force=force)
     idle = [step.name for step in run.steps if step.name not in {each.name for each in run.reports}]
     return Optimized(run.model, before, run.reports, idle, outputs, not_compared, notes)
 
@@ -149,11 +140,56 @@ class _Run:
         self._comparison = comparison
         self._tell = tell
         self._left_out: set[str] = set()
+        # Whether only exact passes have changed the model: later ones are compared with the source, too.
+        self._is_exact = True
+        self._before: list[tuple[int, ModelProto]] = []
+        self._mark = f"{level.value} {unit.value}"
 
     def all_rounds(self) -> None:
-        """Run the passes until none of them changes anything, but not more than MAX_ROUNDS times."""
+        """Run the passes until none of them changes anything, but not more than MAX_ROUNDS times; then the last ones,
+        if they have not run over this model before.
+        """
+        last = [step for step in self.steps if step.is_last]
+        exact = [step for step in self.steps if step.level is Level.O1]
+        if last and _is_marked(self.model, self._mark):
+            self._repeat(exact)
+            return
+        self._repeat([step for step in self.steps if not step.is_last])
+        if [step for step in last if self._try(step)]:
+            self._repeat(exact)
+            self.model.metadata_props.add(key=_MARK, value=self._mark)
+
+    def compared(self, comparison: Comparison, *, force: bool) -> Sequence[OutputVerdict]:
+        """Compare the result, as ONNX Runtime optimizes it, with the source; undo the last passes while it is wrong.
+
+        Args:
+            comparison: the source.
+            force: whether a wrong result is kept.
+
+        Returns:
+            the verdicts on the outputs of the result.
+        """
+        found: Sequence[OutputVerdict] = ()
+        while True:
+            try:
+                found = comparison.verdicts(self.model, is_exact=False, is_plain=False, seconds=_FINAL_SECONDS)
+                why = "; ".join(each.described for each in found if each.verdict is Verdict.WRONG)
+            except TriuneError as error:
+                if force or not self._before:
+                    raise
+                why = str(error)
+            if not why or force or not self._before:
+                return found
+            position, self.model = self._before.pop()
+            undone = self.reports[position]
+            num_nodes = undone.num_nodes_before
+            self.reports[position] = replace(
+                undone, change="", num_nodes_after=num_nodes, left_out=f"at the end, {why}"
+            )
+
+    def _repeat(self, steps: Sequence[Step]) -> None:
         for _ in range(MAX_ROUNDS):
-            num_taken = sum(self._try(step) for step in self.steps if step.name not in self._left_out)
+            num_taken = sum(self._try(step) for step in steps if step.name not in self._left_out)
             if not num_taken:
                 return
 
@@ -171,8 +207,9 @@ class _Run:
                 return False
             why = _difference_of_interface(self.model, candidate)
             if not why and self._comparison is not None:
-                is_exact = step.level is Level.O1
-                why = self._comparison.wrong(candidate, is_exact=is_exact, is_plain=True, seconds=_PASS_SECONDS)
+                why = self._comparison.wrong(
+                    candidate, is_exact=self._is_exact and step.level is Level.O1, is_plain=True, seconds=_PASS_SECONDS
+                )
         except TriuneError as error:
             why = str(error)
         taken = self.model if why else candidate
@@ -190,8 +227,14 @@ class _Run:
         if why:
             self._left_out.add(step.name)
             return False
+        self._before.append((len(self.reports) - 1, self.model))
         self.model = candidate
+        self._is_exact = self._is_exact and step.level is Level.O1
         return True
+
+
+def _is_marked(model: ModelProto, mark: str) -> bool:
+    return any(each.key == _MARK and each.value == mark for each in model.metadata_props)
 
 
 def _key(model: ModelProto) -> bytes:

@@ -13,6 +13,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.graph.optimizing import STEPS, Level, Optimized, Step, levels, optimize
 from triune.graph.passes.run import GraphPass
+from triune.graph.verify import Verdict
 from triune.graph.weight_files import WeightFile, with_data
 
 TEXT = """g (float[n,3,4] x) => (float[n,3,4] y) <float one = {1}, float[4] unused = {1, 2, 3, 4}> {
@@ -172,9 +173,12 @@ def test_the_result_is_compared_as_a_whole(file: WeightFile, monkeypatch: pytest
 
     monkeypatch.setattr(levels, "STEPS", (Step("wrong", "what", "why", Level.O1, lambda given: Wrong()),))
     monkeypatch.setattr(Comparison, "wrong", lambda *given, **options: "")
-    with pytest.raises(UnsupportedError, match="would answer otherwise than the source: output 'y' is off"):
-        run(TEXT, file)
-    assert ops_of(run(TEXT, file, force=True).model).count("Neg") == 2
+    done = run(TEXT, file)
+    assert ops_of(done.model) == ops_of(model_of(TEXT, opset=20))
+    assert "at the end, output 'y' is off by" in done.passes[0].left_out
+    forced = run(TEXT, file, force=True)
+    assert ops_of(forced.model).count("Neg") == 2
+    assert forced.outputs[0].verdict is Verdict.WRONG
 
 
 def test_a_model_that_cannot_be_compared_is_refused(file: WeightFile) -> None:
@@ -207,6 +211,36 @@ def test_random_models_are_optimized(file: WeightFile) -> None:
     text = "g (float[2] x) => (float[2] y) <float one = {1}> { a = RandomUniformLike(x) b = Mul(a, one) y = Add(b, x) }"
     done = run(text, file)
     assert ops_of(done.model) == ["RandomUniformLike", "Add"]
+
+
+BLOCK = """g (float[b,s,8] x, float[1,1,1,s] mask) => (float[b,s,8] y) <int64[4] heads = {0, 0, 2, 4},
+  int64[3] merged = {0, 0, 8}, float scale = {0.5}, float[8] gain = {1,1,1,1,1,1,1,1},
+  float[8] shift = {0,0,0,0,0,0,0,0}> {
+  n = LayerNormalization<axis=-1>(x, gain, shift) q = MatMul(n, a) k = MatMul(n, c) v = MatMul(n, d)
+  qh = Reshape(q, heads) kh = Reshape(k, heads) vh = Reshape(v, heads)
+  qt = Transpose<perm=[0,2,1,3]>(qh) kt = Transpose<perm=[0,2,3,1]>(kh) vt = Transpose<perm=[0,2,1,3]>(vh)
+  p = MatMul(qt, kt) r = Mul(p, scale) m = Add(r, mask) w = Softmax<axis=-1>(m) o = MatMul(w, vt)
+  ot = Transpose<perm=[0,2,1,3]>(o) oh = Reshape(ot, merged) y = MatMul(oh, e) }"""
+
+
+def block() -> ModelProto:
+    """A small attention with a mask."""
+    model, rng = model_of(BLOCK, opset=18), np.random.default_rng(0)
+    for name in "acde":
+        weight = rng.standard_normal((8, 8)).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, name))
+    return model
+
+
+@pytest.mark.parametrize(("unit", "op"), [(Unit.ANE, "Conv"), (Unit.GPU, "Split"), (Unit.CPU, "LayerNormalization")])
+def test_what_a_unit_gains_from(file: WeightFile, unit: Unit, op: str) -> None:
+    done = run(block(), file, Level.O3, unit=unit)
+    assert not [each.left_out for each in done.passes if each.left_out]
+    assert op in ops_of(done.model)
+    assert [each.verdict for each in done.outputs] == [Verdict.RIGHT]
+    again = run(done.model, file, Level.O3, unit=unit)
+    assert not again.passes
+    assert ops_of(again.model) == ops_of(done.model)
 
 
 def test_steps_say_why_they_are_where_they_are() -> None:

@@ -1,0 +1,51 @@
+"""Raise a model's operator set, and recover newer operators from their parts."""
+
+from collections.abc import Sequence
+
+from onnx import ModelProto
+
+from triune.core.errors import UnsupportedError
+from triune.graph.declare_older import OLDER, declare_older
+from triune.graph.editing import opset_of
+from triune.graph.passes.run import GraphPass
+from triune.graph.passes.tidy_and_infer import TidyAndInfer
+from triune.graph.passes.upgrade import Upgrade
+from triune.graph.weight_files import WeightFile
+from triune.graph.weights import Large
+
+
+class RaiseOpset(GraphPass):
+    """Given a model of an older operator set than ONNX Runtime has kernels for, with patterns for which that one has an
+    operator. Result: the same model of that operator set, with these operators. Other models stay as they are.
+    """
+
+    name = "raise_opset"
+
+    def __init__(self, file: WeightFile, forms: Sequence[GraphPass]) -> None:
+        """Args:
+        file: the scratch file for new large weights.
+        forms: the passes that recover newer operators.
+        """
+        self._file = file
+        self._forms = forms
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Returns the raised model, or `model` itself."""
+        if opset_of(model) >= OLDER:
+            return model
+        raised = ModelProto()
+        raised.CopyFrom(model)
+        large = Large(self._file)
+        large.take(raised)
+        try:
+            raised = Upgrade()(raised)
+        except UnsupportedError:
+            # Some operators have no successor; the model stays of its set.
+            return model
+        large.give_back(raised)
+        raised = TidyAndInfer(self._file)(raised)
+        declare_older(raised)
+        num_nodes = len(raised.graph.node)
+        for form in self._forms:
+            raised = TidyAndInfer(self._file)(form(raised))
+        return raised if opset_of(raised) == OLDER and len(raised.graph.node) < num_nodes else model

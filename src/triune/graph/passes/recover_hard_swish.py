@@ -1,0 +1,57 @@
+"""Recover HardSwish from the nodes that exporters write for it.
+
+Howard et al., "Searching for MobileNetV3" (2019): x * min(max(x + 3, 0), 6) / 6.
+"""
+
+from onnx import ModelProto, TensorProto
+
+from triune.graph.editing import Edit, edit_graphs, node_of, opset_of
+from triune.graph.passes.factors import factors_of, is_near
+from triune.graph.passes.run import GraphPass
+from triune.graph.values import attributes_of
+
+FIRST_OPSET = 14
+"""The first operator set with HardSwish."""
+
+
+class RecoverHardSwish(GraphPass):
+    """Given x * clip(x + 3, 0, 6) / 6 in fp32, or x * HardSigmoid(x) with slope 1/6. Result: HardSwish."""
+
+    name = "recover_hard_swish"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, if its operator set has the operator. `Tidy` removes what nothing reads any more."""
+        if opset_of(model) >= FIRST_OPSET:
+            edit_graphs(model, _recover)
+        return model
+
+
+def _recover(edit: Edit) -> None:
+    for node in edit.each("Mul", "Div"):
+        if edit.values.elem_type(node.output[0]) != TensorProto.FLOAT:
+            continue
+        found = factors_of(edit, node)
+        if len(found.values) != 2:
+            continue
+        for x, gate in (found.values, found.values[::-1]):
+            slope = _slope(edit, x, gate)
+            if slope is not None and is_near(found.number * slope, 1 / 6):
+                edit.replace(node, [node_of("HardSwish", [x], [node.output[0]])])
+                break
+
+
+def _slope(edit: Edit, x: str, gate: str) -> float | None:
+    """1 if a value is clip(x + 3, 0, 6), 1/6 if it is HardSigmoid(x) of that slope, else None."""
+    node = edit.producer(gate, "Clip", "HardSigmoid")
+    if node is None:
+        return None
+    if node.op_type == "HardSigmoid":
+        attributes = attributes_of(node)
+        is_sixth = is_near(attributes.get("alpha", 0.2), 1 / 6) and attributes.get("beta", 0.5) == 0.5
+        return 1 / 6 if is_sixth and node.input[0] == x else None
+    add = edit.producer(node.input[0], "Add")
+    limits = [edit.scalar(name) for name in list(node.input)[1:]]
+    if add is None or limits != [0, 6]:
+        return None
+    pairs = (add.input, list(add.input)[::-1])
+    return 1.0 if any(name == x and edit.scalar(three) == 3 for name, three in pairs) else None
