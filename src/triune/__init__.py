@@ -28,6 +28,7 @@ from triune.core.version import VERSION
 
 if TYPE_CHECKING:
     from triune.api.answers import Answer
+    from triune.api.compressing import Compression, compress
     from triune.api.converting import Conversion, convert
     from triune.api.direct.products import matmul, unit
     from triune.api.direct.unit import DirectUnit
@@ -45,6 +46,7 @@ __version__ = VERSION
 
 __all__ = [
     "Answer",
+    "Compression",
     "Conversion",
     "DirectUnit",
     "Engine",
@@ -59,6 +61,7 @@ __all__ = [
     "UnavailableError",
     "UnitModel",
     "UnsupportedError",
+    "compress",
     "convert",
     "load",
     "matmul",
@@ -72,6 +75,7 @@ __all__ = [
 
 _MODULES = {
     "Answer": "triune.api.answers",
+    "Compression": "triune.api.compressing",
     "Conversion": "triune.api.converting",
     "DirectUnit": "triune.api.direct.unit",
     "Engine": "triune.api.engine",
@@ -80,6 +84,7 @@ _MODULES = {
     "Plan": "triune.planning.plan",
     "Simulation": "triune.simulation.report",
     "UnitModel": "triune.api.models",
+    "compress": "triune.api.compressing",
     "convert": "triune.api.converting",
     "load": "triune.api.models",
     "matmul": "triune.api.direct.products",

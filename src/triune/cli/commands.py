@@ -53,6 +53,12 @@ def _optimize() -> Loaded:
     return optimize, None
 
 
+def _compress() -> Loaded:
+    from triune.cli.compress import compress
+
+    return compress, None
+
+
 def _plan() -> Loaded:
     from triune.cli.plan import plan
 
@@ -95,6 +101,7 @@ _LOADERS: dict[str, Callable[[], Loaded]] = {
     "simulate": _simulate,
     "convert": _convert,
     "optimize": _optimize,
+    "compress": _compress,
     "predict": _predict,
 }
 

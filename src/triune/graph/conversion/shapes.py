@@ -37,6 +37,11 @@ class InputShape:
         """Whether there are several fixed shapes."""
         return len(self.choices) > 1
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there is one shape, without ranges."""
+        return len(self.choices) == 1 and all(isinstance(dim, int) for dim in self.choices[0])
+
 
 _LARGEST = 2**31 - 1
 

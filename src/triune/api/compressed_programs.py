@@ -1,0 +1,81 @@
+"""Compressed models as programs of Apple's: Core ML packages and Core AI assets."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from triune.api.converting import convert
+from triune.api.models import load
+from triune.compression.accuracy import Accuracy, OutputAccuracy
+from triune.compression.options import Options, WeightForm
+from triune.compression.save import save
+from triune.core.datatypes import Array
+from triune.graph.conversion.shapes import InputShape
+
+
+def convert_compressed(
+    model: ModelProto, target: Path, options: Options, shapes: Mapping[str, InputShape], tell: Callable[[str], None]
+) -> list[str]:
+    """Convert a compressed model to a program in fp16, whose weights stay compressed.
+
+    Integers stay in the model's own form. Palettes and zeros become look-up tables and bitmasks, without
+    further loss.
+
+    Args:
+        model: changed.
+        target: a .mlpackage or .aimodel.
+        options: the form of the weights.
+        shapes: of inputs with free dimensions.
+        tell: receives progress messages.
+
+    Returns:
+        what differs, and why. Raises as `converting.convert`.
+    """
+    is_core_ml = target.suffix == ".mlpackage"
+    with tempfile.TemporaryDirectory(prefix="triune-compression-") as folder:
+        path = Path(folder) / "model.onnx"
+        save(model, path)
+        tell("converting")
+        done = convert(
+            path, target, precision="fp16", shapes=shapes, verify=False, pack_weights=not is_core_ml, report=tell
+        )
+    notes = list(done.notes)
+    notes += [f"'{name}' is called '{other}' in the program" for name, other in done.renamed.items()]
+    if is_core_ml and (options.has_zeros or options.weights is WeightForm.PALETTE):
+        tell("packing weights")
+        # coremltools is imported only where a package is packed.
+        from triune.coreml.packing import pack_palettes, pack_zeros
+
+        if options.weights is WeightForm.PALETTE:
+            pack_palettes(target)
+        elif options.weights is WeightForm.SPARSE:
+            pack_zeros(target)
+    return notes
+
+
+def outputs_of_program(
+    path: Path, samples: Sequence[Mapping[str, Array]], expected: Sequence[Mapping[str, Array]]
+) -> Sequence[OutputAccuracy]:
+    """How far the outputs of a program are from those that are expected, by the source's names and types."""
+    accuracy = Accuracy()
+    with load(path) as program:
+        inputs = [spec.name for spec in program.signature.inputs]
+        names = [spec.name for spec in program.signature.outputs]
+        for sample, wanted in zip(samples, expected, strict=True):
+            given = dict(zip(inputs, _in_order(sample, inputs), strict=True))
+            found = program.run(given)
+            # A program's outputs keep their order; names that Core ML lacks are changed.
+            by_name = {
+                name: np.asarray(found[name if name in found else other])
+                for (name, _), other in zip(wanted.items(), names, strict=True)
+            }
+            accuracy.add(wanted, {name: array.astype(wanted[name].dtype) for name, array in by_name.items()})
+    return accuracy.outputs()
+
+
+def _in_order(sample: Mapping[str, Array], inputs: Sequence[str]) -> list[Array]:
+    arrays = list(sample.values())
+    return [sample.get(name, arrays[position]) for position, name in enumerate(inputs)]

@@ -1,0 +1,301 @@
+"""`triune.compress`: a smaller model in a form that the unit is fast with, and what it costs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from onnx import ModelProto
+
+from triune.api.compressed_programs import convert_compressed, outputs_of_program
+from triune.api.planning import opened_graph
+from triune.api.staging import publish, staged
+from triune.api.timing import Speed, speed_of, units_here
+from triune.compression.accuracy import OutputAccuracy
+from triune.compression.choice import form_for
+from triune.compression.options import Activations, Calibration, Options, Per, WeightForm
+from triune.compression.plan import Built, Plan
+from triune.compression.report import Layer, Report, Timed
+from triune.compression.samples import Samples, made_up, read_samples
+from triune.compression.save import save
+from triune.compression.search import Comparison, Found, agreement_of, search
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.units import Unit
+from triune.graph.conversion.shapes import InputShape, apply_shapes, parse_shapes
+from triune.graph.load import external_data, load, read_model, require_valid
+from triune.graph.weight_files import WeightFile
+from triune.graph.weights import Large
+
+WeightsName: TypeAlias = Literal["int8", "int4", "palette", "sparse"]
+Tell: TypeAlias = Callable[[str], None]
+
+LEAST: Final = 0.9
+"""The agreement below which nothing is written without force, where none is asked for."""
+
+_PROGRAMS = (".mlpackage", ".aimodel")
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """The result of a compression.
+
+    Attributes:
+        path: the file that was written.
+        report: what was done, and what it cost.
+    """
+
+    path: Path
+    report: Report
+
+
+def compress(
+    source: Path | str,
+    target: Path | str,
+    *,
+    weights: WeightsName | WeightForm | None = None,
+    per: Literal["tensor", "channel"] | Per = Per.CHANNEL,
+    group: int | None = None,
+    symmetric: bool = True,
+    bits: int = 4,
+    sparsity: float | None = None,
+    n_m: tuple[int, int] | None = None,
+    activations: Literal["int8", "dynamic"] | Activations | None = None,
+    calibrate: Path | str | None = None,
+    calibration: Literal["minmax", "percentile", "entropy"] | Calibration = Calibration.MINMAX,
+    unit: Literal["cpu", "amx", "gpu", "ane"] | None = None,
+    keep_accuracy: float | None = None,
+    shapes: Mapping[str, str] | None = None,
+    measure: bool = False,
+    force: bool = False,
+    report: Tell | None = None,
+) -> Compression:
+    """Compress a model, compare it with its source, and write it if it agrees.
+
+    Args:
+        source: a .onnx; or a .mlpackage, .mlmodelc or .aimodel, which is brought to ONNX first.
+        target: a .onnx, .mlpackage or .aimodel; an existing one is replaced.
+        weights: their form: "int8", "int4", "palette" or "sparse". None for what `unit` gains from.
+        per: "channel" for a scale for each output channel, "tensor" for one.
+        group: the weights along the input channels that share a scale: 32, 64 or 128; of palettes, the output channels
+            that share one.
+        symmetric: whether integers have no zero point.
+        bits: the bits of a palette's index.
+        sparsity: the share of weights that become 0.
+        n_m: (2, 4): of each 4 weights along the input channels, 2 stay.
+        activations: "int8" for ranges by calibration, "dynamic" for the range of each run (MatMul alone).
+        calibrate: samples (`compression.samples.read_samples`). None makes inputs up.
+        calibration: how ranges are found.
+        unit: the unit whose form is chosen where `weights` is None.
+        keep_accuracy: the least agreement of each output with the source's, 0 to 1: as many layers as it needs go back
+            to a higher precision, fewest first.
+        shapes: the shapes of inputs with free dimensions: "1,128", or for a program "1,1..512".
+        measure: whether to measure both on the units at hand.
+        force: write the result whatever its agreement is.
+        report: called with a message at each step.
+
+    Raises:
+        NotFoundError: there is no such source, or no samples.
+        InvalidArgumentError: an option is wrong, or does not apply; samples do not fit; or the disk is full.
+        UnsupportedError: the model has nothing to compress or cannot be converted; or the result agrees less than
+            `keep_accuracy`, or `LEAST`, and `force` is not set.
+    """
+    source, target, tell = Path(source), Path(target), report or _tell_nobody
+    _check_names(source, target)
+    least = _least(keep_accuracy)
+    with ExitStack() as stack:
+        tell("reading")
+        original = stack.enter_context(opened_graph(source, None, tell))
+        _require_valid(original)
+        given = parse_shapes([f"{name}={shape}" for name, shape in (shapes or {}).items()])
+        options = _options(
+            original, unit, target,
+            weights=weights, per=per, group=group, symmetric=symmetric, bits=bits, sparsity=sparsity, n_m=n_m,
+            activations=activations, calibration=calibration,
+        )  # fmt: skip
+        samples = _samples(original, calibrate, given)
+        file = stack.enter_context(WeightFile())
+        if options.activations is Activations.INT8:
+            tell("observing activations")
+        plan = Plan(original, options, samples.calibration, file, is_standard=target.suffix in _PROGRAMS)
+        comparison = Comparison(plan, samples.comparison)
+        found = search(plan, options.weights, comparison, keep_accuracy, tell)
+        _require(found, found.outputs, least, is_searched=keep_accuracy is not None, force=force)
+        staging = stack.enter_context(staged(target))
+        notes: list[str] = []
+        if target.suffix == ".onnx":
+            tell("writing")
+            save(found.built.model, staging)
+            outputs = comparison.outputs_of(Built(load(staging)))
+        else:
+            notes += convert_compressed(found.built.model, staging, options, given, tell)
+            tell("comparing")
+            outputs = outputs_of_program(staging, samples.comparison, comparison.expected)
+        _require(found, outputs, least, is_searched=keep_accuracy is not None, force=force)
+        before: list[Timed] = []
+        after: list[Timed] = []
+        if measure:
+            for each in units_here():
+                tell(f"measuring on {each.value}")
+                before.append(_timed(speed_of(source, each, samples.comparison[0])))
+                after.append(_timed(speed_of(staging, each, samples.comparison[0])))
+        sizes = _bytes_of(source), _bytes_of(staging)
+        publish(staging, target)
+    notes += _notes(options, target, found, samples)
+    layers = _layers(plan, found)
+    done = Report(
+        source.name, target.name, options.described, *sizes, samples.origin, samples.is_made_up, outputs,
+        agreement_of(outputs), least, layers, plan.kept, before, after, notes,
+    )  # fmt: skip
+    return Compression(target, done)
+
+
+def _require_valid(model: ModelProto) -> None:
+    """Raises InvalidArgumentError if a model is not valid ONNX. ONNX's checker does not take it with its weights."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    Large().take(copy)
+    require_valid(copy)
+
+
+def _check_names(source: Path, target: Path) -> None:
+    if target.suffix not in (".onnx", *_PROGRAMS):
+        raise InvalidArgumentError(f"'{target.name}' is no compressed model: name a .onnx, .mlpackage or .aimodel")
+    if source.resolve() == target.resolve():
+        raise InvalidArgumentError(f"'{target}' would replace the source: name another file")
+
+
+def _least(keep_accuracy: float | None) -> float:
+    if keep_accuracy is None:
+        return LEAST
+    if not 0 < keep_accuracy <= 1:
+        raise InvalidArgumentError(f"an accuracy of {keep_accuracy:g} is to be kept; give a share between 0 and 1")
+    return keep_accuracy
+
+
+def _options(
+    model: ModelProto,
+    unit: str | None,
+    target: Path,
+    *,
+    weights: WeightsName | WeightForm | None,
+    per: str | Per,
+    group: int | None,
+    symmetric: bool,
+    bits: int,
+    sparsity: float | None,
+    n_m: tuple[int, int] | None,
+    activations: str | Activations | None,
+    calibration: str | Calibration,
+) -> Options:
+    if weights is None:
+        if unit is None:
+            raise InvalidArgumentError("name a form (--weights int8) or a unit that is to gain (--for amx)")
+        chosen = form_for(Unit(unit), model, is_program=target.suffix in _PROGRAMS)
+        return replace(chosen, calibration=Calibration(calibration))
+    options = Options(
+        weights=WeightForm(weights),
+        per=Per(per),
+        group=group,
+        is_symmetric=symmetric,
+        bits=bits,
+        sparsity=sparsity,
+        n_m=n_m,
+        activations=None if activations is None else Activations(activations),
+        calibration=Calibration(calibration),
+    )
+    if target.suffix in _PROGRAMS and options.activations is not None:
+        raise InvalidArgumentError(
+            "activations of 8 bits (--activations) are for .onnx; programs of Apple's compute in fp16: leave them out"
+        )
+    return options
+
+
+def _samples(model: ModelProto, calibrate: Path | str | None, shapes: Mapping[str, InputShape]) -> Samples:
+    if calibrate is not None:
+        return read_samples(Path(calibrate), model)
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    apply_shapes(copy, {name: shape for name, shape in shapes.items() if shape.is_fixed})
+    return made_up(copy, shapes)
+
+
+def _require(found: Found, outputs: Sequence[OutputAccuracy], least: float, *, is_searched: bool, force: bool) -> None:
+    """Raises UnsupportedError if an output agrees less than `least`."""
+    if force or agreement_of(outputs) >= least:
+        return
+    worst = min(outputs, key=lambda each: each.agreement)
+    has = (
+        f"output '{worst.name}' agrees by {worst.agreement:.2%} ({worst.measure})"
+        if worst.is_finite
+        else f"output '{worst.name}' has NaN or infinities"
+    )
+    if is_searched:
+        raise UnsupportedError(
+            f"an agreement of {least:.2%} cannot be kept: with {len(found.returned)} of "
+            f"{len(found.returned) + len(found.forms)} layers in higher precision {has}; ask for less, for a form of "
+            "more bits, or write it as it is with --force"
+        )
+    raise UnsupportedError(
+        f"{has}, where {least:.0%} is the least: nothing is written. Keep sensitive layers precise (--keep-accuracy "
+        f"{least:.0%}), take a form of more bits, give samples of real inputs (--calibrate), or write it as it is with "
+        "--force"
+    )
+
+
+def _layers(plan: Plan, found: Found) -> list[Layer]:
+    operators = {each.name: each.reader for each in plan.weights}
+    operators |= {node.name: node.op_type for node in plan.source.graph.node if node.name not in operators}
+    layers: list[Layer] = []
+    for name in plan.layers:
+        change = found.built.changes.get(name)
+        form = found.forms.get(name)
+        note = "" if change is None else change.note
+        if name in found.returned:
+            note = "; ".join(filter(None, (f"went back to {found.returned[name]}: it is sensitive", note)))
+        layers.append(
+            Layer(
+                name,
+                operators.get(name, ""),
+                "floats" if form is None else form.value,
+                None if change is None else change.sqnr_db,
+                found.sensitivity.get(name),
+                note,
+            )
+        )
+    return layers
+
+
+def _notes(options: Options, target: Path, found: Found, samples: Samples) -> list[str]:
+    notes: list[str] = []
+    if found.returned:
+        notes.append(f"{len(found.returned)} layers went back to a higher precision: {', '.join(found.returned)}")
+    if samples.is_made_up and options.activations is Activations.INT8:
+        notes.append(
+            "the ranges of activations are those of made-up inputs; real ones may be larger, and are clipped then: "
+            "give samples with --calibrate"
+        )
+    if options.has_zeros and target.suffix == ".onnx":
+        notes.append(
+            "ONNX has no form for zeros that a runtime here computes faster with or reads from fewer bytes: ONNX "
+            "Runtime and OpenVINO multiply them like other numbers. A .mlpackage or .aimodel stores a bit for each"
+        )
+    return notes
+
+
+def _timed(speed: Speed) -> Timed:
+    return Timed(
+        speed.unit.value, speed.latency_ms, speed.rows_per_second, speed.batch, speed.joules_per_row, speed.unavailable
+    )
+
+
+def _bytes_of(path: Path) -> int:
+    """The bytes of a folder, or of a file and what it refers to in other files."""
+    if path.is_dir():
+        return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    beside = external_data(read_model(path), path) if path.suffix == ".onnx" else {}
+    return path.stat().st_size + sum(end - begin for ranges in beside.values() for begin, end in ranges)
+
+
+def _tell_nobody(what: str) -> None:
+    del what

@@ -1,0 +1,162 @@
+"""Quantize activations to 8 bits, in observed ranges: QuantizeLinear and DequantizeLinear around operators."""
+
+import logging
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto
+
+from triune.compression.observer import Range
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.graph.weight_files import num_bytes, with_data
+
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""The operators whose weights and activations are multiplied in 8 bits."""
+
+_BETWEEN = (
+    *("Add", "Relu", "Clip", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Reshape"),
+    *("Flatten", "Transpose", "Squeeze", "Unsqueeze", "Resize", "Pad"),
+)
+"""Operators that stay in 8 bits between convolutions. Between other products values stay floats: sums, norms and
+softmax of transformers lose too much.
+"""
+
+_QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul")
+
+_MOST_BYTES = (2**31 - 2**20) // 2
+"""ONNX Runtime's quantizer holds a model twice, as one protobuf message each, which has at most 2 GiB."""
+
+_INFERRED = ("onnx.infer", "onnxruntime.quant")
+"""The property by which ONNX Runtime's quantizer knows that shapes are inferred: else it writes the model to a file."""
+
+
+def require_floats(model: ModelProto) -> None:
+    """Raises InvalidArgumentError if activations of a model are quantized already."""
+    for node in model.graph.node:
+        if node.op_type in _QUANTIZED:
+            raise InvalidArgumentError(
+                f"the model's activations are quantized already ({node.op_type} '{node.name}'): compress the model "
+                "that it was made of, or leave --activations out"
+            )
+
+
+def require_small(model: ModelProto) -> None:
+    """Raises UnsupportedError if a model is too large for ONNX Runtime's quantizer."""
+    size = sum(num_bytes(each) for each in model.graph.initializer)
+    if size > _MOST_BYTES:
+        raise UnsupportedError(
+            f"the model has {size / 2**30:.1f} GiB of weights; activations are quantized in models of up to "
+            f"{_MOST_BYTES / 2**30:.1f} GiB: compress the weights alone (leave --activations out)"
+        )
+
+
+def operators_of(model: ModelProto) -> Sequence[str]:
+    """The operators whose operands are quantized: those of convolutional networks, or products alone."""
+    has_convolutions = any(node.op_type in ("Conv", "ConvTranspose") for node in model.graph.node)
+    return (*PRODUCTS, *_BETWEEN) if has_convolutions else PRODUCTS
+
+
+def layers_of(model: ModelProto) -> list[str]:
+    """The names of the nodes that multiply constant weights, in order."""
+    constants = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    return [node.name for node in model.graph.node if node.op_type in PRODUCTS and node.input[1] in constants]
+
+
+def values_of(model: ModelProto) -> list[str]:
+    """The names of the values whose ranges are needed, in order. `model` has types."""
+    kinds = {info.name: info.type.tensor_type.elem_type for info in _infos(model)}
+    constants = {tensor.name for tensor in model.graph.initializer}
+    wanted = operators_of(model)
+    names = (name for node in model.graph.node if node.op_type in wanted for name in (*node.input, *node.output))
+    floats = (name for name in names if name not in constants and kinds.get(name) == TensorProto.FLOAT)
+    return list(dict.fromkeys(floats))
+
+
+def quantized(
+    model: ModelProto, ranges: Mapping[str, Range], layers: Collection[str], *, is_per_channel: bool
+) -> ModelProto:
+    """Make a copy of a model in which some layers compute in 8 bits, by ONNX Runtime's quantizer.
+
+    Activations are uint8 with a zero point, weights int8 without one, biases int32.
+
+    Args:
+        model: has types and shapes, and the nodes have names of their own.
+        ranges: by value.
+        layers: the nodes among `layers_of` that compute in 8 bits.
+        is_per_channel: whether each output channel of weights has a scale.
+
+    Raises:
+        InternalError: the quantizer failed, or wrote a scale that is no number.
+    """
+    # The library is imported when it is needed, since it takes a second.
+    from onnxruntime.quantization import calibrate, qdq_quantizer, quant_utils
+
+    library: Any = calibrate
+    whole = with_data(model)
+    whole.metadata_props.add(key=_INFERRED[0], value=_INFERRED[1])
+    known = {
+        name: library.TensorData(lowest=np.array(each.low, np.float32), highest=np.array(each.high, np.float32))
+        for name, each in ranges.items()
+    }
+    is_convolutional = len(operators_of(model)) > len(PRODUCTS)
+    kept = [name for name in layers_of(model) if name not in layers]
+    quantizer_class: Any = qdq_quantizer.QDQQuantizer
+    types: Any = quant_utils.QuantType
+    try:
+        with _quiet():
+            quantizer = quantizer_class(
+                whole,
+                is_per_channel,
+                False,
+                types.QInt8,
+                types.QUInt8,
+                library.TensorsData(library.CalibrationMethod.MinMax, known),
+                [],
+                kept,
+                list(operators_of(model)),
+                {
+                    "MatMulConstBOnly": True,
+                    "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
+                    "OpTypesToExcludeOutputQuantization": [] if is_convolutional else list(PRODUCTS),
+                },
+            )
+            quantizer.quantize_model()
+    except (ValueError, TypeError, AssertionError, KeyError, IndexError, RuntimeError, AttributeError) as error:
+        raise InternalError(f"ONNX Runtime's quantizer fails: {type(error).__name__}: {error}") from error
+    result: ModelProto = quantizer.model.model
+    for position in reversed(range(len(result.metadata_props))):
+        if result.metadata_props[position].key == _INFERRED[0]:
+            del result.metadata_props[position]
+    _check_scales(result)
+    return result
+
+
+def _infos(model: ModelProto) -> Iterator[Any]:
+    yield from model.graph.value_info
+    yield from model.graph.input
+    yield from model.graph.output
+
+
+def _check_scales(model: ModelProto) -> None:
+    from triune.graph.weight_files import array_of
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] not in tensors:
+            continue
+        scale = array_of(tensors[node.input[1]])
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            raise InternalError(f"ONNX Runtime's quantizer gives '{node.name}' a scale that is not a positive number")
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Without the lines that ONNX Runtime's quantizer logs on the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,63 @@
+"""Weights of 4 bits in the form of ONNX Runtime's MatMulNBits."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.compression.integers import quantized
+
+_BITS = 4
+_MIDDLE = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NBits:
+    """The operands of MatMulNBits, for a weight [K, N] in groups along K of which the last may be shorter.
+
+    Attributes:
+        blocks: uint8 [N, groups, bytes]: two levels in a byte, the lower one first. Without zero points level 8 is 0.
+        scales: [N * groups].
+        zeros: uint8 [N * bytes]: the zero points of each column, two in a byte; None if there are none.
+        whole: what these stand for, [K, N].
+    """
+
+    blocks: NDArray[np.uint8]
+    scales: NDArray[Any]
+    zeros: NDArray[np.uint8] | None
+    whole: NDArray[Any]
+
+
+def matmul_n_bits(weight: NDArray[Any], group: int, *, is_symmetric: bool) -> NBits:
+    """Quantize a weight [K, N] to 4 bits in groups along K (com.microsoft.MatMulNBits, ONNX Runtime's contrib ops).
+
+    The last group is filled up with zeros, which change no scale.
+    """
+    size, count = weight.shape
+    num_groups = -(-size // group)
+    rows = np.zeros((count, num_groups * group), weight.dtype)
+    rows[:, :size] = weight.T
+    packed = quantized(rows, _BITS, axis=0, block_axis=1, block=group, is_symmetric=is_symmetric)
+    levels = packed.data.astype(np.int16)
+    zeros: NDArray[np.uint8] | None = None
+    if is_symmetric:
+        levels = levels + _MIDDLE
+    elif packed.zero_point is None:
+        # Without zero points MatMulNBits would take level 8 for 0.
+        zeros = np.zeros((count, (num_groups + 1) // 2), np.uint8)
+    else:
+        zeros = _pairs(_even(packed.zero_point))
+    blocks = _pairs(levels.astype(np.uint8)).reshape(count, num_groups, group // 2)
+    whole = np.ascontiguousarray(packed.whole()[:, :size].T)
+    return NBits(blocks, packed.scale.reshape(-1), None if zeros is None else zeros.reshape(-1), whole)
+
+
+def _even(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Values [N, groups] with an even number of groups."""
+    return np.pad(values.astype(np.uint8), ((0, 0), (0, values.shape[1] % 2)))
+
+
+def _pairs(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two levels of the last axis in a byte, the lower one first."""
+    return levels[..., 0::2] | (levels[..., 1::2] << np.uint8(4))

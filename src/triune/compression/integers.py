@@ -1,0 +1,79 @@
+"""Quantize weights to integers: w is about scale * (q - zero_point)."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from triune.graph.packed import Packed
+
+_TYPES = {
+    (8, True): TensorProto.INT8,
+    (8, False): TensorProto.UINT8,
+    (4, True): TensorProto.INT4,
+    (4, False): TensorProto.UINT4,
+}
+"""The element type of integers, by their bits and whether they are symmetric."""
+
+
+def quantized(
+    weight: NDArray[Any],
+    bits: int,
+    *,
+    axis: int | None,
+    block_axis: int | None = None,
+    block: int = 0,
+    is_symmetric: bool = True,
+) -> Packed:
+    """Quantize weights to the nearest level: no error is larger than half a step, the scale.
+
+    Symmetric, with b bits: scale = max |w| / (2^(b-1) - 1), q = round(w / scale). Asymmetric, with low = min(w, 0) and
+    high = max(w, 0): scale = (high - low) / (2^b - 1), zero_point = round(-low / scale), q = round(w / scale) +
+    zero_point, so that 0 is exact. (ONNX's QuantizeLinear; Jacob et al., 2018, arXiv:1712.05877.)
+
+    Args:
+        weight: of fp32 or fp16, without NaN and infinities; the scales have its type.
+        bits: 4 or 8.
+        axis: the axis of output channels, which have a scale each; None for one scale.
+        block_axis: the axis of input channels, of which each `block` in a row have a scale; None for no blocks.
+        block: the size of a block; it divides the axis.
+        is_symmetric: whether there are no zero points.
+    """
+    shape = list(weight.shape)
+    # Two axes take the place of the one that is cut into blocks.
+    cut = shape if block_axis is None else [*shape[:block_axis], -1, block, *shape[block_axis + 1 :]]
+    values = weight.astype(np.float32).reshape(cut)
+    kept = _kept_axes(axis, block_axis)
+    reduced = tuple(each for each in range(values.ndim) if each not in kept)
+    form = [size if each in (axis, block_axis) else 1 for each, size in enumerate(shape)]
+    if block_axis is not None:
+        form[block_axis] = shape[block_axis] // block
+    if is_symmetric:
+        most = (1 << (bits - 1)) - 1
+        scale = _usable(np.max(np.abs(values), reduced, keepdims=True) / np.float32(most), weight.dtype)
+        levels = np.clip(np.rint(values / scale), -most, most).astype(np.int8)
+        zero = None
+    else:
+        most = (1 << bits) - 1
+        low = np.minimum(np.min(values, reduced, keepdims=True), 0)
+        high = np.maximum(np.max(values, reduced, keepdims=True), 0)
+        scale = _usable(high / np.float32(most) - low / np.float32(most), weight.dtype)
+        zeros = np.clip(np.rint(-low / scale), 0, most)
+        levels = np.clip(np.rint(values / scale) + zeros, 0, most).astype(np.uint8)
+        zero = zeros.astype(np.uint8).reshape(form) if zeros.any() else None
+    scales = scale.astype(weight.dtype).reshape(form)
+    return Packed(_TYPES[bits, is_symmetric], levels.reshape(shape), scales, zero)
+
+
+def _kept_axes(axis: int | None, block_axis: int | None) -> set[int]:
+    """The axes of the values in blocks along which scales differ."""
+    if block_axis is None:
+        return set() if axis is None else {axis}
+    return {block_axis} if axis is None else {block_axis, axis + (axis > block_axis)}
+
+
+def _usable(scale: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.float32]:
+    """Scales as their type can hold them; 1 for weights that are all 0, or so small that their scale would be 0."""
+    held = scale.astype(dtype).astype(np.float32)
+    return np.where(held >= np.finfo(dtype).smallest_normal, held, np.float32(1))

@@ -1,0 +1,132 @@
+"""What a compression is asked for."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from triune.core.errors import InvalidArgumentError
+
+GROUPS = (32, 64, 128)
+"""The sizes of groups that runtimes have fast kernels for."""
+
+
+class WeightForm(Enum):
+    """The form in which weights are stored."""
+
+    INT8 = "int8"
+    INT4 = "int4"
+    PALETTE = "palette"
+    SPARSE = "sparse"
+
+
+class Per(Enum):
+    """How many weights share a scale or a palette: all of a tensor, or those of an output channel."""
+
+    TENSOR = "tensor"
+    CHANNEL = "channel"
+
+
+class Activations(Enum):
+    """How activations are quantized."""
+
+    INT8 = "int8"
+    """To 8 bits, in ranges that calibration found: QuantizeLinear and DequantizeLinear."""
+    DYNAMIC = "dynamic"
+    """To 8 bits, in the range that each run has: DynamicQuantizeLinear and MatMulInteger. Products of matrices only."""
+
+
+class Calibration(Enum):
+    """How the range of an activation is found."""
+
+    MINMAX = "minmax"
+    """The smallest and the largest value that occurred."""
+    PERCENTILE = "percentile"
+    """A range that leaves out one value of 100,000."""
+    ENTROPY = "entropy"
+    """The range whose quantized distribution is nearest to the real one, by the Kullback-Leibler divergence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A form of weights and activations.
+
+    Attributes:
+        weights: the form of weights.
+        per: whether a tensor or each output channel has a scale; of palettes, whether a tensor has one, or each group
+            of `group` output channels.
+        group: the number of weights that share a scale, along the input channels; of palettes, the output channels that
+            share one; None for no groups.
+        is_symmetric: whether integers are scale * q, without a zero point.
+        bits: the bits of an index into a palette.
+        sparsity: the share of weights that become 0; None for none.
+        n_m: (n, m): of each m weights in a row along the input channels, n stay; None for no such pattern.
+        activations: how activations are quantized; None for not at all.
+        calibration: how their ranges are found.
+    """
+
+    weights: WeightForm
+    per: Per = Per.CHANNEL
+    group: int | None = None
+    is_symmetric: bool = True
+    bits: int = 4
+    sparsity: float | None = None
+    n_m: tuple[int, int] | None = None
+    activations: Activations | None = None
+    calibration: Calibration = Calibration.MINMAX
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 8:
+            raise InvalidArgumentError(f"a palette's index has {self.bits} bits (--bits); it may have 1 to 8")
+        if self.group is not None and self.group not in GROUPS and self.weights is not WeightForm.PALETTE:
+            raise InvalidArgumentError(f"groups of {self.group} weights (--group): choose 32, 64 or 128")
+        if self.group is not None and self.group < 1:
+            raise InvalidArgumentError(f"a group of {self.group} channels (--group) has none; give 1 or more")
+        if self.group is not None and self.per is Per.TENSOR:
+            raise InvalidArgumentError("one scale for a tensor (--per tensor) has no groups: leave --group out")
+        if self.sparsity is not None and not 0 < self.sparsity < 1:
+            raise InvalidArgumentError(f"a sparsity of {self.sparsity} (--sparsity): give a share between 0 and 1")
+        if self.sparsity is not None and self.n_m is not None:
+            raise InvalidArgumentError("zeros come by a share (--sparsity) or by a pattern (--n-m), not by both")
+        if self.n_m is not None and not 0 < self.n_m[0] < self.n_m[1]:
+            raise InvalidArgumentError(f"the pattern {self.n_m[0]}:{self.n_m[1]} (--n-m): n of each m stay, 0 < n < m")
+        if self.weights is WeightForm.SPARSE and self.sparsity is None and self.n_m is None:
+            raise InvalidArgumentError("sparse weights need a share of zeros (--sparsity 0.5) or a pattern (--n-m 2:4)")
+        if self.weights is WeightForm.SPARSE and self.group is not None:
+            raise InvalidArgumentError("sparse weights have no groups: leave --group out")
+        if self.weights is WeightForm.PALETTE and self.has_zeros:
+            raise InvalidArgumentError(
+                "a palette has no exact 0: leave --sparsity and --n-m out, or give --weights int8 or int4 with them"
+            )
+        if self.activations is not None and (self.weights is not WeightForm.INT8 or self.group is not None):
+            raise InvalidArgumentError(
+                "activations of 8 bits (--activations) are multiplied with weights of 8 bits without groups: give "
+                "--weights int8, and leave --group out"
+            )
+        if self.activations is not None and not self.is_symmetric:
+            raise InvalidArgumentError(
+                "with activations of 8 bits (--activations) weights have no zero point: leave --asymmetric out"
+            )
+
+    @property
+    def has_zeros(self) -> bool:
+        """Whether weights are set to 0."""
+        return self.sparsity is not None or self.n_m is not None
+
+    @property
+    def described(self) -> str:
+        """The form in words, such as "int4, groups of 32, symmetric"."""
+        words = [self.weights.value]
+        if self.weights is WeightForm.PALETTE:
+            words.append(f"{self.bits} bits")
+            words.append(f"one for each {self.group} channels" if self.group else "one for a tensor")
+        elif self.weights is not WeightForm.SPARSE:
+            words.append(f"groups of {self.group}" if self.group else f"a scale for each {self.per.value}")
+            words.append("symmetric" if self.is_symmetric else "asymmetric")
+        if self.sparsity is not None:
+            words.append(f"{self.sparsity:.0%} zeros")
+        if self.n_m is not None:
+            words.append(f"{self.n_m[0]} of {self.n_m[1]} stay")
+        if self.activations is Activations.INT8:
+            words.append(f"activations int8 by {self.calibration.value}")
+        elif self.activations is Activations.DYNAMIC:
+            words.append("activations int8, in the range of each run")
+        return ", ".join(words)

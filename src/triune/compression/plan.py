@@ -1,0 +1,139 @@
+"""Build a model with some of its layers compressed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from onnx import ModelProto, version_converter
+
+from triune.compression import activations
+from triune.compression.found import Kept, Weight, find_weights
+from triune.compression.observer import Range, observe
+from triune.compression.options import Activations, Options, Per, WeightForm
+from triune.compression.prepare import prepare
+from triune.compression.rewrite import Change, compressed, needs_new_operators, opset_of
+from triune.core.datatypes import Array
+from triune.core.errors import UnsupportedError
+from triune.graph.passes.infer import Infer
+from triune.graph.weight_files import WeightFile
+from triune.graph.weights import Large
+
+_BLOCKS = 21
+"""The first operator set whose DequantizeLinear has blocks and integers of 4 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model with compressed layers.
+
+    Attributes:
+        model: the model; its large weights may be in the scratch file.
+        changes: what became of each weight, by the name of its layer.
+    """
+
+    model: ModelProto
+    changes: Mapping[str, Change] = field(default_factory=dict[str, Change])
+
+
+class Plan:
+    """A model, and which of its layers can be compressed.
+
+    A layer is a weight, by its name; with activations in 8 bits also a node that multiplies a weight, by its name.
+
+    Attributes:
+        options: what is asked for.
+        source: the model that was prepared, which computes what the user's does.
+        weights: those that can be compressed.
+        kept: those that cannot, with the reason.
+        layers: the names of all layers, in order.
+        file: the scratch file.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        options: Options,
+        samples: Sequence[Mapping[str, Array]],
+        file: WeightFile,
+        *,
+        is_standard: bool,
+    ) -> None:
+        """Prepare a model, and find the ranges of its activations.
+
+        Args:
+            model: a result of `graph.load`; changed.
+            options: how to compress it.
+            samples: inputs to take ranges from.
+            file: the scratch file for large weights.
+            is_standard: whether only standard operators may be written.
+
+        Raises:
+            InvalidArgumentError: the model's activations are quantized already, or the samples do not fit.
+            UnsupportedError: it has nothing to compress, or is too large for activations in 8 bits.
+        """
+        self.options: Final = options
+        self.file: Final = file
+        self._is_standard = is_standard
+        is_static = options.activations is Activations.INT8
+        if options.activations is not None:
+            activations.require_floats(model)
+        if is_static:
+            activations.require_small(model)
+        self.source: Final = self._typed(prepare(model, file))
+        found, kept = find_weights(self.source)
+        self._nodes: tuple[str, ...] = ()
+        self._ranges: Mapping[str, Range] = {}
+        if is_static:
+            self._nodes = tuple(activations.layers_of(self.source))
+            self._ranges = observe(self.source, activations.values_of(self.source), samples, options.calibration)
+            # The quantizer of activations writes the weights of these nodes itself.
+            found = [each for each in found if not set(self._nodes).intersection(name for name, _ in each.readers)]
+        self.weights: Final[Sequence[Weight]] = found
+        self.kept: Final[Sequence[Kept]] = kept
+        self.layers: Final[Sequence[str]] = (*(each.name for each in found), *self._nodes)
+        if not self.layers:
+            raise UnsupportedError(f"there is nothing to compress in the model: {_reasons(kept)}")
+
+    def build(self, forms: Mapping[str, WeightForm]) -> Built:
+        """Build the model with these layers compressed, each in its form.
+
+        Raises:
+            InternalError: ONNX Runtime's quantizer fails.
+        """
+        names = {each.name for each in self.weights}
+        own = {name: form for name, form in forms.items() if name in names}
+        model, changes = compressed(
+            self.source, own, self.weights, self.options, self.file, is_standard=self._is_standard
+        )
+        nodes = [name for name in self._nodes if name in forms]
+        if nodes:
+            model = activations.quantized(
+                self._typed(model), self._ranges, nodes, is_per_channel=self.options.per is Per.CHANNEL
+            )
+        return Built(model, changes)
+
+    def everything(self, form: WeightForm) -> dict[str, WeightForm]:
+        """All layers in one form."""
+        return dict.fromkeys(self.layers, form)
+
+    def _typed(self, model: ModelProto) -> ModelProto:
+        """The model with the types of its values, and of the operator set that its form needs."""
+        large = Large(self.file)
+        large.take(model)
+        if needs_new_operators(self.options) and opset_of(model) < _BLOCKS:
+            try:
+                model = version_converter.convert_version(model, _BLOCKS)
+            except RuntimeError as error:
+                raise UnsupportedError(
+                    f"this form needs operator set {_BLOCKS}, to which ONNX does not bring the model: {error}; export "
+                    "it for that set, or compress to int8 without groups"
+                ) from error
+        model = Infer()(model)
+        large.give_back(model)
+        return model
+
+
+def _reasons(kept: Sequence[Kept]) -> str:
+    if not kept:
+        return "it has no weights of 1,024 elements or more"
+    return "; ".join(f"'{each.name}': {each.reason}" for each in kept[:5])

@@ -1,0 +1,79 @@
+"""Bring a model to the form in which weights are found: named nodes, and no Transpose between a weight and its
+reader.
+"""
+
+from collections import Counter
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto
+
+from triune.graph.names import Names
+from triune.graph.sparse import make_dense
+from triune.graph.values import attributes_of, constant_tensor, names_read_by
+from triune.graph.weight_files import WeightFile, array_of
+
+_STANDARD = ("", "ai.onnx")
+
+
+def prepare(model: ModelProto, file: WeightFile) -> ModelProto:
+    """Name all nodes, make the constants of the main graph initializers, and store weights that a Transpose alone reads
+    in the transposed order.
+
+    Args:
+        model: a result of `graph.load`; changed.
+        file: the scratch file for the transposed weights.
+    """
+    graph = model.graph
+    make_dense(graph)
+    _name_nodes(model)
+    for node in list(graph.node):
+        tensor = constant_tensor(node) if node.op_type == "Constant" and node.domain in _STANDARD else None
+        if tensor is not None:
+            named = TensorProto()
+            named.CopyFrom(tensor)
+            named.name = node.output[0]
+            graph.initializer.append(named)
+            graph.node.remove(node)
+    _transpose(model, file)
+    return model
+
+
+def _name_nodes(model: ModelProto) -> None:
+    """Give each node a name of its own: other names are empty, or repeated."""
+    names = Names(model.graph)
+    names.value("node")  # The names are collected before the nodes are changed.
+    counts = Counter(node.name for node in model.graph.node)
+    for position, node in enumerate(model.graph.node):
+        if not node.name or counts[node.name] > 1:
+            node.name = names.value(f"{node.name or node.op_type}_{position}")
+
+
+def _transpose(model: ModelProto, file: WeightFile) -> None:
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    reads = Counter(name for node in graph.node for name in names_read_by(node))
+    reads.update(value.name for value in (*graph.output, *graph.input))
+    gone: set[str] = set()
+    nodes: list[NodeProto] = []
+    added: list[TensorProto] = []
+    for node in graph.node:
+        tensor = tensors.get(node.input[0]) if node.input else None
+        is_own = tensor is not None and reads[tensor.name] == 1 and node.output[0] not in _results(model)
+        if tensor is None or not is_own or node.op_type != "Transpose" or node.domain not in _STANDARD:
+            nodes.append(node)
+            continue
+        order = attributes_of(node).get("perm", list(range(len(tensor.dims)))[::-1])
+        added.append(file.tensor(node.output[0], np.ascontiguousarray(array_of(tensor).transpose(order))))
+        gone.add(tensor.name)
+    if not gone:
+        return
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    kept = [TensorProto.FromString(each.SerializeToString()) for each in graph.initializer if each.name not in gone]
+    del graph.node[:]
+    graph.node.extend(copies)
+    del graph.initializer[:]
+    graph.initializer.extend([*kept, *added])
+
+
+def _results(model: ModelProto) -> set[str]:
+    return {value.name for value in model.graph.output}

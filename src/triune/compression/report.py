@@ -1,0 +1,158 @@
+"""What a compression did and what it cost: as JSON, and as a page."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from triune.compression.accuracy import OutputAccuracy
+from triune.compression.found import Kept
+from triune.planning.page import filled
+
+_MARK = "/*COMPRESSION*/null"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of the model.
+
+    Attributes:
+        name: the weight, or the node that multiplies it.
+        operator: what reads it.
+        form: the form that it has now, "floats" if it stayed.
+        weights_db: the signal to quantization noise of its weights; None if another library quantized them.
+        output_db: that of the worst output with this layer compressed alone; None if that was not tried.
+        note: what differs from what was asked for, and why.
+    """
+
+    name: str
+    operator: str
+    form: str
+    weights_db: float | None = None
+    output_db: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Figures of one unit, before and after: see `api.timing.Speed`."""
+
+    unit: str
+    latency_ms: float | None
+    rows_per_second: float | None
+    batch: int
+    joules_per_row: float | None
+    unavailable: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A compression.
+
+    Attributes:
+        source, target: the names of the files.
+        form: the form in words.
+        source_bytes, target_bytes: their sizes, with weights in other files.
+        samples: what both were compared on.
+        is_made_up: whether these samples were made up.
+        outputs: the accuracy of each output.
+        agreement: that of the output that agrees least, 0 to 1.
+        least: the agreement that was asked for, or below which nothing is written without force.
+        layers: the layers.
+        kept: weights that cannot be compressed, with reasons.
+        before, after: figures of units; empty if nothing was measured.
+        notes: what else a reader should know.
+    """
+
+    source: str
+    target: str
+    form: str
+    source_bytes: int
+    target_bytes: int
+    samples: str
+    is_made_up: bool
+    outputs: Sequence[OutputAccuracy]
+    agreement: float
+    least: float
+    layers: Sequence[Layer]
+    kept: Sequence[Kept]
+    before: Sequence[Timed] = ()
+    after: Sequence[Timed] = ()
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def num_kept_layers(self) -> int:
+        """How many layers stayed in, or went back to, floats or a higher precision than was asked for."""
+        most = self.form.split(",", maxsplit=1)[0]
+        return sum(each.form != most for each in self.layers)
+
+
+def as_json(report: Report) -> Mapping[str, Any]:
+    """The report as values of JSON. Infinity, which JSON lacks, is the text "Infinity"."""
+    return {
+        "source": report.source,
+        "target": report.target,
+        "form": report.form,
+        "source_bytes": report.source_bytes,
+        "target_bytes": report.target_bytes,
+        "samples": report.samples,
+        "made_up": report.is_made_up,
+        "agreement": report.agreement,
+        "least": report.least,
+        "outputs": [_output(each) for each in report.outputs],
+        "layers": [
+            {
+                "name": each.name,
+                "operator": each.operator,
+                "form": each.form,
+                "weights_db": _number(each.weights_db),
+                "output_db": _number(each.output_db),
+                "note": each.note,
+            }
+            for each in report.layers
+        ],
+        "kept": [{"name": each.name, "elements": each.num_elements, "reason": each.reason} for each in report.kept],
+        "units": [_unit(one, other) for one, other in zip(report.before, report.after, strict=True)],
+        "notes": list(report.notes),
+    }
+
+
+def page_of(report: Report) -> str:
+    """The report as one page of HTML that needs no other file."""
+    return filled("triune.compression", _MARK, as_json(report))
+
+
+def _output(each: OutputAccuracy) -> Mapping[str, Any]:
+    return {
+        "name": each.name,
+        "agreement": each.agreement,
+        "measure": each.measure,
+        "cosine": each.cosine,
+        "top1": each.top1,
+        "equal": each.equal,
+        "largest": each.largest,
+        "largest_error": each.largest_error,
+        "mean_error": each.mean_error,
+        "sqnr_db": _number(each.sqnr_db),
+        "finite": each.is_finite,
+    }
+
+
+def _unit(before: Timed, after: Timed) -> Mapping[str, Any]:
+    return {"unit": before.unit, "before": _timed(before), "after": _timed(after)}
+
+
+def _timed(each: Timed) -> Mapping[str, Any]:
+    return {
+        "latency_ms": each.latency_ms,
+        "rows_per_second": each.rows_per_second,
+        "batch": each.batch,
+        "joules_per_row": each.joules_per_row,
+        "unavailable": each.unavailable,
+    }
+
+
+def _number(value: float | None) -> float | str | None:
+    if value is None or math.isfinite(value):
+        return value
+    return "Infinity" if value > 0 else "-Infinity"

@@ -1,0 +1,278 @@
+"""Put compressed weights into a graph, in the nodes that runtimes have for them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from triune.compression.blocks import matmul_n_bits
+from triune.compression.dynamic import DynamicProducts
+from triune.compression.found import Weight
+from triune.compression.integers import quantized
+from triune.compression.options import Activations, Options, Per, WeightForm
+from triune.compression.palettes import palettized
+from triune.compression.zeros import pruned, pruned_n_of_m
+from triune.core.errors import InvalidArgumentError
+from triune.graph.names import Names
+from triune.graph.packed import Packed, as_dequantize, small_tensor
+from triune.graph.weight_files import WeightFile, array_of
+
+_FIRST_BLOCKS = 21
+"""The first operator set whose DequantizeLinear has blocks and integers of 4 bits."""
+_FIRST_IR_OF_4_BITS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How a weight was compressed.
+
+    Attributes:
+        sqnr_db: the signal to quantization noise of its elements, in dB; infinite if nothing was lost.
+        num_bits: the bits that it takes now, scales and palettes included.
+        note: what differs from what was asked for, and why; "" if nothing does.
+    """
+
+    sqnr_db: float
+    num_bits: int
+    note: str = ""
+
+
+def opset_of(model: ModelProto) -> int:
+    """The version of the standard operators."""
+    return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
+
+
+def needs_new_operators(options: Options) -> bool:
+    """Whether a form needs operator set 21, in any of the forms that a search tries."""
+    return options.weights in (WeightForm.INT4, WeightForm.PALETTE) or options.group is not None
+
+
+def compressed(
+    model: ModelProto,
+    forms: Mapping[str, WeightForm],
+    weights: Sequence[Weight],
+    options: Options,
+    file: WeightFile,
+    *,
+    is_standard: bool,
+) -> tuple[ModelProto, dict[str, Change]]:
+    """Make a copy of a model with compressed weights.
+
+    Args:
+        model: a result of `prepare`.
+        forms: the form of each weight that is compressed, by name.
+        weights: those of the model.
+        options: how.
+        file: the scratch file for large weights.
+        is_standard: whether only standard operators are written, and none that is for one runtime.
+
+    Returns:
+        the model, and what became of each weight.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    rewriting = _Rewriting(copy, options, file, is_standard=is_standard)
+    changes = {each.name: rewriting.compress(each, forms[each.name]) for each in weights if each.name in forms}
+    rewriting.finish()
+    return copy, changes
+
+
+def sqnr_db(values: NDArray[Any], other: NDArray[Any]) -> float:
+    """The signal to quantization noise ratio, 10 log10(sum x^2 / sum (x - y)^2), in dB; infinite if nothing differs."""
+    wide = values.astype(np.float64)
+    noise = float(np.sum(np.square(wide - other.astype(np.float64))))
+    signal = float(np.sum(np.square(wide)))
+    if noise == 0:
+        return float("inf")
+    return float(10 * np.log10(signal / noise)) if signal else float("-inf")
+
+
+class _Rewriting:
+    def __init__(self, model: ModelProto, options: Options, file: WeightFile, *, is_standard: bool) -> None:
+        self._model = model
+        self._options = options
+        self._file = file
+        self._is_standard = is_standard
+        self._names = Names(model.graph)
+        self._names.value("compressed")  # The names are collected before the graph is changed.
+        self._first: list[NodeProto] = []
+        self._instead: dict[str, list[NodeProto]] = {}
+        self._added: list[TensorProto] = []
+        self._gone: set[str] = set()
+        self._nodes = {node.name: node for node in model.graph.node}
+        self._dynamic = DynamicProducts(self._names.value, self._add)
+
+    def compress(self, weight: Weight, form: WeightForm) -> Change:
+        original = array_of(weight.tensor)
+        values, note = self._with_zeros(weight, original)
+        match form:
+            case WeightForm.INT8 | WeightForm.INT4:
+                whole, num_bits, more = self._integers(weight, values, 8 if form is WeightForm.INT8 else 4)
+            case WeightForm.PALETTE:
+                whole, num_bits, more = self._palette(weight, values)
+            case WeightForm.SPARSE:
+                self._add(self._file.tensor(weight.name, values))
+                # A bit for each weight, and those that are not 0.
+                whole = values
+                num_bits = values.size + int(np.count_nonzero(values)) * values.itemsize * 8
+                more = ""
+        self._gone.add(weight.name)
+        return Change(sqnr_db(original, whole), num_bits, "; ".join(filter(None, (note, more))))
+
+    def finish(self) -> None:
+        graph = self._model.graph
+        nodes = [*self._first]
+        for node in graph.node:
+            nodes += self._instead.get(node.name, [node])
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        kept = [TensorProto.FromString(each.SerializeToString()) for each in graph.initializer]
+        kept = [each for each in kept if each.name not in self._gone]
+        del graph.node[:]
+        graph.node.extend(copies)
+        del graph.initializer[:]
+        graph.initializer.extend([*kept, *self._added])
+        small = (TensorProto.INT4, TensorProto.UINT4)
+        if any(each.data_type in small for each in self._added):
+            self._model.ir_version = max(self._model.ir_version, _FIRST_IR_OF_4_BITS)
+        domains = {node.domain for node in graph.node}
+        if "com.microsoft" in domains and all(each.domain != "com.microsoft" for each in self._model.opset_import):
+            self._model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+    def _with_zeros(self, weight: Weight, values: NDArray[Any]) -> tuple[NDArray[Any], str]:
+        options = self._options
+        if options.sparsity is not None:
+            return pruned(values, options.sparsity), ""
+        if options.n_m is None:
+            return values, ""
+        try:
+            return pruned_n_of_m(values, *options.n_m, weight.inner), ""
+        except InvalidArgumentError as error:
+            return values, f"no weight became 0: {error}"
+
+    def _integers(self, weight: Weight, values: NDArray[Any], bits: int) -> tuple[NDArray[Any], int, str]:
+        options, group, note = self._options, self._options.group, ""
+        readers = [self._nodes[name] for name, _ in weight.readers]
+        is_product = values.ndim == 2 and all(
+            node.op_type == "MatMul" and node.input[1] == weight.name and node.input[0] != weight.name
+            for node in readers
+        )
+        if group is not None and bits == 4 and is_product and not self._is_standard:
+            return self._n_bits(weight, values, group, readers)
+        size = weight.shape[weight.inner]
+        if group is not None and size % group:
+            note = f"a scale for each channel: groups of {group} do not divide its {size} input channels"
+            group = None
+        packed = quantized(
+            values,
+            bits,
+            axis=None if options.per is Per.TENSOR else weight.axis,
+            block_axis=None if group is None else weight.inner,
+            block=group or 0,
+            is_symmetric=options.is_symmetric,
+        )
+        if options.activations is Activations.DYNAMIC and is_product and packed.scale.dtype == np.float32:
+            levels, scales = self._dynamic.constants(weight.name, packed)
+            for node in readers:
+                self._instead[node.name] = list(self._dynamic.product(node, levels, scales))
+        elif self._is_rows(weight, packed, readers) and not self._is_standard:
+            self._gather(weight, packed, readers)
+        else:
+            node, constants = as_dequantize(packed, weight.name, self._names.prefix(f"{weight.name}/{bits} bits"))
+            self._first.append(node)
+            for each in constants:
+                self._add(each)
+        return packed.whole(), _bits_of(packed, bits), note
+
+    def _is_rows(self, weight: Weight, packed: Packed, readers: Sequence[NodeProto]) -> bool:
+        """Whether Gather alone reads the weight, whose rows have a scale each: then only rows that are read are
+        dequantized. ONNX Runtime dequantizes a whole table in each run.
+        """
+        is_by_row = list(packed.axes) == [0] and not packed.is_blocked
+        is_gathered = all(node.op_type == "Gather" and weight.name not in node.input[1:] for node in readers)
+        return is_by_row and is_gathered and packed.elem_type in (TensorProto.INT8, TensorProto.UINT8)
+
+    def _gather(self, weight: Weight, packed: Packed, readers: Sequence[NodeProto]) -> None:
+        names = {part: self._names.value(f"{weight.name}/{part}") for part in ("rows", "scales", "zeros")}
+        kind = weight.tensor.data_type
+        self._add(small_tensor(names["rows"], packed.elem_type, packed.data))
+        self._add(self._file.tensor(names["scales"], packed.scale))
+        if packed.zero_point is not None:
+            self._add(small_tensor(names["zeros"], packed.elem_type, packed.zero_point))
+        for node in readers:
+            place, result = node.input[1], node.output[0]
+            own = {part: self._names.value(f"{result}/{part}") for part in ("q", "row", "scale", "z", "zero", "less")}
+            row = own["row"]
+            nodes = [
+                helper.make_node("Gather", [names["rows"], place], [own["q"]], name=own["q"], axis=0),
+                helper.make_node("Cast", [own["q"]], [row], name=row, to=kind),
+                helper.make_node("Gather", [names["scales"], place], [own["scale"]], name=own["scale"], axis=0),
+            ]
+            if packed.zero_point is not None:
+                nodes += [
+                    helper.make_node("Gather", [names["zeros"], place], [own["z"]], name=own["z"], axis=0),
+                    helper.make_node("Cast", [own["z"]], [own["zero"]], name=own["zero"], to=kind),
+                    helper.make_node("Sub", [row, own["zero"]], [own["less"]], name=own["less"]),
+                ]
+                row = own["less"]
+            nodes.append(helper.make_node("Mul", [row, own["scale"]], [result], name=node.name))
+            self._instead[node.name] = nodes
+
+    def _n_bits(
+        self, weight: Weight, values: NDArray[Any], group: int, readers: Sequence[NodeProto]
+    ) -> tuple[NDArray[Any], int, str]:
+        found = matmul_n_bits(values, group, is_symmetric=self._options.is_symmetric)
+        prefix = self._names.prefix(f"{weight.name}/4 bits")
+        operands = [f"{prefix}/{part}" for part in ("blocks", "scales", "zeros")][: 2 + (found.zeros is not None)]
+        for name, array in zip(operands, (found.blocks, found.scales, found.zeros), strict=False):
+            if array is not None:
+                self._add(self._file.tensor(name, array))
+        size, count = weight.shape
+        for node in readers:
+            own = helper.make_node(
+                "MatMulNBits",
+                [node.input[0], *operands],
+                list(node.output),
+                name=node.name,
+                domain="com.microsoft",
+                K=size,
+                N=count,
+                bits=4,
+                block_size=group,
+            )
+            self._instead[node.name] = [own]
+        note = f"the last group has {size % group} weights" if size % group else ""
+        return (
+            found.whole,
+            8 * sum(each.nbytes for each in (found.blocks, found.scales, found.zeros) if each is not None),
+            note,
+        )
+
+    def _palette(self, weight: Weight, values: NDArray[Any]) -> tuple[NDArray[Any], int, str]:
+        bits = self._options.bits
+        found = palettized(values, bits, axis=weight.axis, rows=self._options.group)
+        kind = TensorProto.UINT4 if bits <= 4 else TensorProto.UINT8
+        prefix = self._names.prefix(f"{weight.name}/palette")
+        self._add(self._file.moved(small_tensor(f"{prefix}/indices", kind, found.indices)))
+        self._add(self._file.tensor(f"{prefix}/table", found.tables.reshape(-1)))
+        place = f"{prefix}/place"
+        self._first.append(helper.make_node("Cast", [f"{prefix}/indices"], [place], name=place, to=TensorProto.INT32))
+        if found.starts is not None:
+            self._add(self._file.tensor(f"{prefix}/starts", found.starts))
+            whole = f"{prefix}/places"
+            self._first.append(helper.make_node("Add", [place, f"{prefix}/starts"], [whole], name=whole))
+            place = whole
+        self._first.append(
+            helper.make_node("Gather", [f"{prefix}/table", place], [weight.name], name=f"{prefix}/weight", axis=0)
+        )
+        return found.whole(), found.indices.size * bits + found.tables.nbytes * 8, ""
+
+    def _add(self, tensor: TensorProto) -> None:
+        self._added.append(self._file.moved(tensor))
+
+
+def _bits_of(packed: Packed, bits: int) -> int:
+    zeros = 0 if packed.zero_point is None else packed.zero_point.size * bits
+    return packed.data.size * bits + packed.scale.nbytes * 8 + zeros

@@ -1,0 +1,139 @@
+"""`triune compress`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+from typer.testing import CliRunner, Result
+
+import triune
+from support.compressible import matrix, perceptron, run
+from triune.api import compressing
+from triune.cli import app
+from triune.compression.save import save
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    onnx.save(perceptron(), path)
+    return path
+
+
+def compress(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["compress", *map(str, arguments)])
+
+
+def test_a_model_is_compressed_and_reported(source: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=matrix(16, 64, 7))
+    target, page, values = tmp_path / "small.onnx", tmp_path / "report" / "out.html", tmp_path / "out.json"
+    result = compress(
+        source, "-o", target, "--weights", "int8", "--activations", "int8", "--calibrate", tmp_path / "x.npz",
+        "--report", page, "--json", values, "--no-measure",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = json.loads(values.read_text())
+    assert found["form"] == "int8, a scale for each channel, symmetric, activations int8 by minmax"
+    assert found["target_bytes"] == target.stat().st_size < found["source_bytes"] == source.stat().st_size
+    (output,) = found["outputs"]
+    assert (output["name"], output["measure"], output["finite"]) == ("y", "cosine", True)
+    assert 0.999 < output["agreement"] == found["agreement"] <= 1
+    assert [(layer["name"], layer["form"]) for layer in found["layers"]] == [("one", "int8"), ("two", "int8")]
+    assert found["samples"] == "4 samples of 'x.npz', apart from the 12 that calibration may use"
+    # The figures are those of the file that was written.
+    sample = {"x": matrix(16, 64, 7)[:1]}
+    assert np.abs(run(onnx.load(target), sample)[0] - run(perceptron(), sample)[0]).max() > 0
+    assert json.dumps(found["outputs"][0]["name"]) in page.read_text()
+    assert {each.name for each in tmp_path.iterdir()} == {"model.onnx", "small.onnx", "report", "out.json", "x.npz"}
+
+
+def test_units_at_hand_are_measured_for_a_report(source: Path, tmp_path: Path) -> None:
+    values = tmp_path / "out.json"
+    result = compress(source, "-o", tmp_path / "small.onnx", "--for", "cpu", "--json", values)
+    assert result.exit_code == 0, result.output
+    found = json.loads(values.read_text())
+    assert found["form"] == "int8, a scale for each channel, symmetric, activations int8, in the range of each run"
+    unit = next(each for each in found["units"] if each["unit"] == "cpu")
+    for side in (unit["before"], unit["after"]):
+        assert side["latency_ms"] > 0
+        assert side["rows_per_second"] > 0
+        assert side["joules_per_row"] is not None or side["unavailable"]
+
+
+def test_layers_go_back_until_the_accuracy_holds(source: Path, tmp_path: Path) -> None:
+    values = tmp_path / "out.json"
+    common = (source, "-o", tmp_path / "small.onnx", "--weights", "int4", "--json", values, "--no-measure")
+    result = compress(*common, "--max-drop", "0.05%")
+    assert result.exit_code == 0, result.output
+    found = json.loads(values.read_text())
+    assert found["least"] == pytest.approx(0.9995)
+    assert found["agreement"] >= found["least"]
+    assert "int8" in {layer["form"] for layer in found["layers"]}
+    assert all(layer["output_db"] is not None for layer in found["layers"])
+
+
+def test_what_agrees_too_little_is_not_written(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "small.onnx"
+    target.write_text("an older file")
+    arguments = (source, "-o", target, "--weights", "sparse", "--sparsity", "0.95")
+    result = compress(*arguments)
+    assert isinstance(result.exception, UnsupportedError)
+    assert "where 90% is the least: nothing is written" in str(result.exception)
+    assert target.read_text() == "an older file"
+    assert compress(*arguments, "--force").exit_code == 0
+    assert onnx.load(target).graph.node
+    result = compress(source, "-o", target, "--weights", "palette", "--bits", "1", "--keep-accuracy", "100%")
+    assert "an agreement of 100.00% cannot be kept: with 1 of 2 layers in higher precision" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((), InvalidArgumentError, "--weights int8"),
+        (("--weights", "int8", "--n-m", "half"), InvalidArgumentError, "not of the form 2:4"),
+        (("--weights", "int8", "--keep-accuracy", "all"), InvalidArgumentError, "write 99.2% or 0.992"),
+        (("--weights", "int8", "--keep-accuracy", "120%"), InvalidArgumentError, "between 0 and 1"),
+        (("--weights", "int8", "--keep-accuracy", "1", "--max-drop", "0"), InvalidArgumentError, "give one of them"),
+        (("--weights", "int8", "--calibrate", "none.npz"), NotFoundError, "no samples"),
+        (("--for", "amx"), UnsupportedError, "on amx no form of this model is faster"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    arguments: tuple[str, ...], error: type[Exception], message: str, source: Path, tmp_path: Path
+) -> None:
+    result = compress(source, "-o", tmp_path / "small.onnx", *arguments)
+    assert isinstance(result.exception, error), result.output
+    assert message in str(result.exception)
+    assert not (tmp_path / "small.onnx").exists()
+
+
+def test_files_of_other_kinds_are_refused(source: Path, tmp_path: Path) -> None:
+    for target, message in ((tmp_path / "x.tflite", "no compressed model"), (source, "would replace the source")):
+        with pytest.raises(InvalidArgumentError, match=message):
+            compressing.compress(source, target, weights="int8")
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(InvalidArgumentError, match="is not an ONNX model"):
+        compressing.compress(tmp_path / "text.onnx", tmp_path / "y.onnx", weights="int8")
+    with pytest.raises(InvalidArgumentError, match=r"are for \.onnx"):
+        compressing.compress(source, tmp_path / "y.mlpackage", weights="int8", activations="int8")
+
+
+def test_a_full_disk_is_an_error_of_its_own() -> None:
+    with pytest.raises(InvalidArgumentError, match="No space left on device; make room"):
+        save(perceptron(), Path("/dev/full"))
+
+
+def test_weights_beside_the_model_are_read_and_inlined(source: Path, tmp_path: Path) -> None:
+    beside = tmp_path / "beside.onnx"
+    onnx.save(
+        perceptron(first=matrix(64, 512), second=matrix(512, 32)), beside, save_as_external_data=True,
+        location="beside.bin", size_threshold=0,
+    )  # fmt: skip
+    done = triune.compress(beside, tmp_path / "small.onnx", weights="int4", group=32)
+    assert done.report.source_bytes == beside.stat().st_size + (tmp_path / "beside.bin").stat().st_size
+    model = onnx.load(tmp_path / "small.onnx", load_external_data=False)
+    assert all(each.data_location != TensorProto.EXTERNAL for each in model.graph.initializer)

@@ -1,0 +1,114 @@
+"""Activations of 8 bits: ranges, and the model that ONNX Runtime's quantizer makes of them."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from support.compressible import matrix, model_of, perceptron, run
+from support.graphs import ops_of
+from triune.compression.observer import Range, observe
+from triune.compression.options import Activations, Calibration, Options, WeightForm
+from triune.compression.plan import Plan
+from triune.compression.prepare import prepare
+from triune.core.errors import InvalidArgumentError
+from triune.graph.load import load
+from triune.graph.passes.infer import Infer
+from triune.graph.weight_files import WeightFile, array_of
+
+SAMPLES = [{"x": matrix(4, 64, seed)} for seed in (10, 11)]
+INT8 = Options(WeightForm.INT8, activations=Activations.INT8)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.onnx"
+    onnx.save(perceptron(), path)
+    return path
+
+
+def observed(path: Path, names: list[str], calibration: Calibration) -> dict[str, Range]:
+    with WeightFile() as file:
+        return observe(Infer()(prepare(load(path), file)), names, SAMPLES, calibration)
+
+
+def test_the_smallest_and_the_largest_value_of_all_samples_are_the_range(source: Path) -> None:
+    found = observed(source, ["x", "a"], Calibration.MINMAX)
+    whole = np.concatenate([each["x"] for each in SAMPLES])
+    assert found["x"] == Range(float(whole.min()), float(whole.max()))
+    products = whole @ matrix(64, 64)
+    assert np.isclose([found["a"].low, found["a"].high], [products.min(), products.max()], rtol=1e-5).all()
+
+
+@pytest.mark.parametrize("calibration", [Calibration.PERCENTILE, Calibration.ENTROPY])
+def test_other_ranges_are_within_the_values(source: Path, calibration: Calibration) -> None:
+    widest = observed(source, ["x", "a"], Calibration.MINMAX)
+    for name, found in observed(source, ["x", "a"], calibration).items():
+        assert widest[name].low <= found.low < 0 < found.high <= widest[name].high
+
+
+def test_one_wild_value_does_not_widen_the_range_of_entropy(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(perceptron(), path)
+    wild = matrix(200, 64, 3)
+    wild[0, 0] = 100.0
+    with WeightFile() as file:
+        model = Infer()(prepare(load(path), file))
+        found = observe(model, ["x"], [{"x": wild}], Calibration.ENTROPY)
+    assert found["x"].high < 50
+
+
+def test_values_that_are_no_numbers_have_no_range(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    nodes = [helper.make_node("Log", ["x"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"])]
+    onnx.save(model_of(nodes, {"x": (TensorProto.FLOAT, ["n", 64])}, ["y"], {"w": matrix(64, 64)}), path)
+    with pytest.raises(InvalidArgumentError, match="NaN or infinities in 'a'"):
+        observed(path, ["a"], Calibration.MINMAX)
+
+
+def test_products_have_the_scales_of_their_ranges(source: Path) -> None:
+    with WeightFile() as file:
+        plan = Plan(load(source), INT8, SAMPLES, file, is_standard=False)
+        assert list(plan.layers) == ["one", "two"]
+        model = plan.build(plan.everything(WeightForm.INT8)).model
+    assert ops_of(model).count("QuantizeLinear") == 2
+    tensors = {each.name: array_of(each) for each in model.graph.initializer}
+    first = next(node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "x")
+    low, high = (float(getattr(np.concatenate([e["x"] for e in SAMPLES]), end)()) for end in ("min", "max"))
+    assert np.isclose(tensors[first.input[1]], (high - low) / 255, rtol=1e-6)
+    assert tensors[first.input[2]] == round(-low / ((high - low) / 255))
+    weight = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0].startswith("first"))
+    assert np.allclose(tensors[weight.input[1]], np.abs(matrix(64, 64)).max(axis=0) / 127, rtol=1e-3)
+    (expected,), (found,) = run(perceptron(), SAMPLES[0]), run(model, SAMPLES[0])
+    assert 0 < np.abs(found - expected).max() < 0.04 * np.abs(expected).max()
+
+
+def test_only_the_layers_that_are_named_are_quantized(source: Path) -> None:
+    with WeightFile() as file:
+        plan = Plan(load(source), INT8, SAMPLES, file, is_standard=False)
+        model = plan.build({"two": WeightForm.INT8}).model
+    assert ops_of(model) == ["MatMul", "Relu", "DequantizeLinear", "QuantizeLinear", "DequantizeLinear", "MatMul"] or (
+        ops_of(model).count("QuantizeLinear") == 1 and {"first", "two"} & {node.name for node in model.graph.node}
+    )
+    assert any(each.name == "first" and each.data_type == TensorProto.FLOAT for each in model.graph.initializer)
+
+
+def test_activations_that_are_always_zero_have_a_scale(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(perceptron(first=np.zeros((64, 64), np.float32)), path)
+    with WeightFile() as file:
+        plan = Plan(load(path), INT8, SAMPLES, file, is_standard=False)
+        model = plan.build(plan.everything(WeightForm.INT8)).model
+    assert not run(model, SAMPLES[0])[0].any()
+
+
+def test_a_model_that_is_quantized_already_is_refused(source: Path, tmp_path: Path) -> None:
+    for activations in Activations:
+        options = Options(WeightForm.INT8, activations=activations)
+        with WeightFile() as file:
+            plan = Plan(load(source), options, SAMPLES, file, is_standard=False)
+            onnx.save(plan.build(plan.everything(WeightForm.INT8)).model, tmp_path / "again.onnx")
+            with pytest.raises(InvalidArgumentError, match="activations are quantized already"):
+                Plan(load(tmp_path / "again.onnx"), INT8, SAMPLES, file, is_standard=False)
