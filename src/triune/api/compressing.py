@@ -293,8 +293,10 @@ def _bytes_of(path: Path) -> int:
     """The bytes of a folder, or of a file and what it refers to in other files."""
     if path.is_dir():
         return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
-    beside = external_data(read_model(path), path) if path.suffix == ".onnx" else {}
-    return path.stat().st_size + sum(end - begin for ranges in beside.values() for begin, end in ranges)
+    if path.suffix != ".onnx":
+        return path.stat().st_size
+    beside = external_data(read_model(path), path).values()
+    return path.stat().st_size + sum(end - begin for ranges in beside for begin, end in ranges)
 
 
 def _tell_nobody(what: str) -> None:
