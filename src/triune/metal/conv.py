@@ -14,6 +14,7 @@ from triune.graph.conversion.window import Window, cuts_of, window_of
 from triune.metal.builder import product
 from triune.metal.context import Context, Lowering
 from triune.metal.library import Value, mx
+from triune.metal.nvidia import is_nvidia, pointwise
 
 _MOST_SPATIAL = 3
 
@@ -28,15 +29,22 @@ def _conv(c: Context) -> None:
     if not mx.issubdtype(x.dtype, mx.floating):
         found = of_integers(x, weights, window, groups, product)
     else:
-        found = mx.conv_general(
-            channels_last(x),
-            channels_last(weights),
-            stride=window.strides,
-            padding=([low for low, _ in pads], [high for _, high in pads]),
-            kernel_dilation=window.dilations,
-            groups=groups,
-        )
+        found = _convolved(channels_last(x), channels_last(weights), window, pads, groups)
     c.give(channels_first(_biased(c, found)))
+
+
+def _convolved(x: Value, weights: Value, window: Window, pads: Sequence[tuple[int, int]], groups: int) -> Value:
+    """The convolution of floats, all with channels last."""
+    if is_nvidia() and groups == 1 and {*window.kernel, *window.strides} == {1} and not any(map(any, pads)):
+        return pointwise(x, weights)
+    return mx.conv_general(
+        x,
+        weights,
+        stride=window.strides,
+        padding=([low for low, _ in pads], [high for _, high in pads]),
+        kernel_dilation=window.dilations,
+        groups=groups,
+    )
 
 
 def _conv_transpose(c: Context) -> None:

@@ -2,17 +2,22 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
-from triune.metal.library import Value, exclusive, from_numpy, is_gpu, mx, to_numpy
+from triune.metal.library import Value, exclusive, is_gpu, mx, to_numpy
+from triune.metal.nvidia import Upload
 from triune.metal.program import Program
 
 MOST_COMPILED = 32
 """The most sets of shapes for which a compiled function is kept. Each has its own copy of the graph; all share the
 weights.
 """
+
+NO_DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType({})
 
 _Compiled: TypeAlias = tuple[Callable[..., list[Value]], list[str]]
 """A compiled function, which returns the outputs and then the faults, and what each fault means."""
@@ -29,9 +34,18 @@ class Function:
         compiles: whether MLX compiles the program. On a CPU it does not, since MLX would start a C++ compiler.
     """
 
-    def __init__(self, program: Program, *, compiles: bool | None = None) -> None:
-        """`compiles`: None means on a GPU."""
+    def __init__(
+        self, program: Program, *, compiles: bool | None = None, dtypes: Mapping[str, np.dtype[Any]] = NO_DTYPES
+    ) -> None:
+        """Args:
+        program: the program.
+        compiles: None means on a GPU.
+        dtypes: outputs of these names become fp32 where that is their dtype here: on the GPU, since numpy takes longer
+            to cast one from 16 bits than a GPU takes to compute many models.
+        """
         self._program = program
+        self._upload = Upload()
+        self._widened = {name for name, dtype in dtypes.items() if dtype == np.float32}
         self.compiles = (is_gpu() if compiles is None else compiles) and not program.is_random
         self._compiled: OrderedDict[tuple[Any, ...], _Compiled | None] = OrderedDict()
 
@@ -49,7 +63,7 @@ class Function:
             Exception: any of MLX's.
         """
         with exclusive():
-            values = {name: from_numpy(array) for name, array in inputs.items()}
+            values = {name: self._upload(name, array) for name, array in inputs.items()}
             found, faults = self._compute(values, outputs)
             mx.eval(*found, *(fault for fault, _ in faults))
             outside = next((message for fault, message in faults if fault.item()), None)
@@ -62,10 +76,17 @@ class Function:
     ) -> tuple[list[Value], list[tuple[Value, str]]]:
         compiled = self._compiled_for(values, outputs) if self.compiles else None
         if compiled is None:
-            return self._program(values, outputs)
+            found, faults = self._program(values, outputs)
+            return self._cast(found, outputs), faults
         function, messages = compiled
         found = function(*values.values())
         return found[: len(outputs)], list(zip(found[len(outputs) :], messages, strict=True))
+
+    def _cast(self, found: Sequence[Value], outputs: Sequence[str]) -> list[Value]:
+        return [
+            value.astype(mx.float32) if name in self._widened else value
+            for name, value in zip(outputs, found, strict=True)
+        ]
 
     def _compiled_for(self, values: Mapping[str, Value], outputs: Sequence[str]) -> _Compiled | None:
         """The compiled function for these shapes; None if the program reads elements to know what to compute."""
@@ -85,7 +106,7 @@ class Function:
         def compute(*arrays: Value) -> list[Value]:
             found, faults = self._program(dict(zip(names, arrays, strict=True)), outputs, is_compiling=True)
             messages[:] = [message for _, message in faults]
-            return [*found, *(fault for fault, _ in faults)]
+            return [*self._cast(found, outputs), *(fault for fault, _ in faults)]
 
         function: Callable[..., list[Value]] = mx.compile(compute)
         try:

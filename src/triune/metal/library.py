@@ -4,12 +4,15 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Generator, Mapping
+from importlib.metadata import version
 from typing import Any, Final, TypeAlias
 
 import ml_dtypes
 import mlx.core
 import numpy as np
 from numpy.typing import NDArray
+
+from triune.core.cache import cache_folder
 
 mx: Any = mlx.core
 
@@ -36,6 +39,10 @@ _DTYPES: Mapping[Any, np.dtype[Any]] = {kind: dtype for dtype, kind in _KINDS.it
 
 # fp32 is fp32: matrix units would round its factors to TF32, which has 11 bits. MLX reads this at the first product.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
+
+# On CUDA, MLX compiles kernels as they are first needed, for minutes in all, and keeps them in a folder of temporary
+# files: which is another one in a worker process, and empty after a restart of the machine.
+os.environ.setdefault("MLX_PTX_CACHE_DIR", str(cache_folder() / "ptx" / version("mlx")))
 
 _SHARE_OF_MEMORY = 16
 

@@ -72,6 +72,7 @@ class Program:
         self._wide = {
             node.input[index] for node in graph.node for index in WIDE.get(node.op_type, ()) if index < len(node.input)
         }
+        self._kernels = {node.input[1] for node in graph.node if node.op_type == "Conv" and node.domain in STANDARD}
         self._plans = Plans(graph, float_type, more or {})
         self.is_random = self._plans.is_random
         self._quantized = self._pack(graph)
@@ -130,13 +131,16 @@ class Program:
         if tensor.data_type in _BYTES:
             # MLX has no integers of 4 bits.
             array = array.astype(_BYTES[tensor.data_type])
+        # A kernel is a view of an array with channels last, as MLX reads it: each run would else copy it.
+        is_kernel = tensor.name in self._kernels and array.ndim > 1
         try:
-            value = from_numpy(array)
+            value = from_numpy(np.moveaxis(array, 1, -1) if is_kernel else array)
         except (TypeError, ValueError) as error:
             kind = helper.tensor_dtype_to_string(tensor.data_type)
             raise UnsupportedError(f"constant '{tensor.name}' is of {kind}, which MLX does not have") from error
         is_cast = tensor.data_type == TensorProto.FLOAT and tensor.name not in self._wide
-        return value.astype(self._float_type) if is_cast else value
+        value = value.astype(self._float_type) if is_cast else value
+        return mx.moveaxis(value, -1, 1) if is_kernel else value
 
     def _run(self, plan: Plan, scope: conversion.Scope[Value], builder: MlxBuilder) -> None:
         for step in plan.steps:

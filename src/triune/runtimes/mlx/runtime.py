@@ -89,7 +89,7 @@ class Mlx:
             raise UnsupportedError(f"MLX cannot compute '{path}': {reason_of(error)}") from error
         own = precision_of(model) if precision == "source" else precision
         return _MlxExecutable(
-            Function(program),
+            Function(program, dtypes={spec.name: spec.datatype.dtype for spec in signature.outputs}),
             unit,
             own,
             signature,

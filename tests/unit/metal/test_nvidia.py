@@ -1,0 +1,84 @@
+"""What is done for NVIDIA's GPUs. Here MLX computes on the CPU, whose memory is copied by memmove in place of CUDA."""
+
+import ctypes
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mlx.core")
+
+from triune.metal.library import mx, to_numpy
+from triune.metal.nvidia import LARGE_BYTES, Upload, is_nvidia, pointwise
+
+
+class Copying:
+    """Copies as CUDA would, and counts."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        self.num = 0
+
+    def __call__(self, to: int, source: int, count: int, kind: int) -> int:
+        assert kind == 1
+        self.num += 1
+        ctypes.memmove(to, source, count)
+        return self.code
+
+
+def large(value: float, dtype: type = np.float32) -> np.ndarray:
+    return np.full((2, LARGE_BYTES // 4), value, dtype)
+
+
+def test_a_large_input_is_copied_into_the_array_of_its_shape() -> None:
+    copy = Copying()
+    upload = Upload(copy)
+    first = upload("x", large(1.5))
+    assert to_numpy(first).tolist() == large(1.5).tolist()
+    second = upload("x", large(2.5))
+    assert to_numpy(second).tolist() == large(2.5).tolist()
+    assert second is first
+    assert copy.num == 2
+
+
+def test_inputs_of_other_names_and_shapes_have_their_own_arrays() -> None:
+    upload = Upload(Copying())
+    found = [upload("x", large(1)), upload("y", large(2)), upload("x", large(3).reshape(4, -1))]
+    assert [float(each.max().item()) for each in found] == [1, 2, 3]
+    assert found[2].shape == (4, LARGE_BYTES // 8)
+
+
+def test_a_view_is_copied_in_its_order() -> None:
+    array = np.arange(LARGE_BYTES // 2, dtype=np.float32).reshape(2, -1)
+    found = Upload(Copying())("x", array.T)
+    assert np.array_equal(to_numpy(found), array.T)
+
+
+@pytest.mark.parametrize("array", [np.ones(8, np.float32), np.ones(LARGE_BYTES // 4, np.float64)])
+def test_small_inputs_and_fp64_are_copied_by_mlx(array: np.ndarray) -> None:
+    copy = Copying()
+    found = Upload(copy)("x", array)
+    assert copy.num == 0
+    assert found.dtype == mx.float32
+
+
+def test_a_bounded_number_of_arrays_is_kept() -> None:
+    upload = Upload(Copying())
+    kept = [upload(f"x{number}", large(number)) for number in range(12)]
+    assert upload("x11", large(0)) is kept[11]
+    assert upload("x0", large(0)) is not kept[0]
+
+
+def test_a_copy_that_fails_names_the_input_and_the_error() -> None:
+    with pytest.raises(RuntimeError, match="input 'x' of 2097152 bytes to the GPU: error 700"):
+        Upload(Copying(700))("x", large(1))
+
+
+def test_without_a_gpu_of_nvidia_mlx_copies() -> None:
+    assert not is_nvidia()
+    assert to_numpy(Upload()("x", large(4)))[1, -1] == 4
+
+
+def test_a_pointwise_convolution_is_that_of_mlx() -> None:
+    x, weights = mx.random.normal((2, 5, 7, 6)), mx.random.normal((4, 1, 1, 6))
+    expected = mx.conv_general(x, weights)
+    assert np.allclose(to_numpy(pointwise(x, weights)), to_numpy(expected), atol=1e-5)
