@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto
 
 from triune.coreai.library import Value, dialect, ir, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import cut, expand, refined, scalar
 from triune.coreai.lowering.loops import as_type, common_type, loop, with_row
 from triune.coreai.lowering.values import concat, constant, dtype_of, int32, is_bool, is_number, known_shape, shape_of
+from triune.graph.conversion.lowering.control import LoopParts, give_branch
 from triune.graph.conversion.problems import Refusal
 from triune.graph.identities import behind_identities
 from triune.graph.values import Values
@@ -24,12 +24,14 @@ With more steps, or an unknown number of them, the buffer grows by one row in ea
 """
 
 
-def _write_body(c: Context, body: GraphProto, given: Sequence[Value]) -> list[Value]:
-    """Write the body of a loop into the current block; return its results, with the sizes that the body declares."""
-    names = [value.name for value in body.input]
-    values = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))
-    declared = Values(body)
-    return [refined(value, declared.shape(output.name)) for value, output in zip(values, body.output, strict=True)]
+class _Loop(LoopParts[Value]):
+    """The parts of a Loop. The results of a step have the sizes that the body declares."""
+
+    def finished(self, results: Sequence[Value]) -> list[Value]:
+        """See `LoopParts`."""
+        declared = Values(self.body)
+        pairs = zip(results, self.body.output, strict=True)
+        return [refined(value, declared.shape(output.name)) for value, output in pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +43,18 @@ class _Row:
 
 
 def _if(c: Context) -> None:
-    graphs = [c.attributes[name] for name in ("then_branch", "else_branch")]
     known = c.constant(0)
     if known is not None:
-        for index, value in enumerate(c.lower_graph(graphs[not known.reshape(-1)[0]], c.scope, {})):
-            c.give(value, index)
+        give_branch(c, is_true=bool(known.reshape(-1)[0]))
         return
     condition = scalar(c.input(0))
     # Write the branches into a draft first: the types of the results, which an If needs, are known only afterwards.
     draft = dialect.IfOp([], condition)
     blocks = [draft.thenRegion.blocks[0], draft.elseRegion.blocks[0]]
     found: list[list[Value]] = []
-    for graph, block in zip(graphs, blocks, strict=True):
+    for name, block in zip(("then_branch", "else_branch"), blocks, strict=True):
         with ir.InsertionPoint(block):
-            found.append(c.lower_graph(graph, c.scope, {}))
+            found.append(c.lower_graph(c.attributes[name], c.scope, {}))
     pairs: dict[int, tuple[Value, ...]] = dict(enumerate(zip(*found, strict=True)))
     kinds = [common_type(one, other, "its branches give") for one, other in pairs.values()]
     # If both results are computed outside the branches, Core AI replaces the If by an operation that it cannot load.
@@ -103,46 +103,44 @@ def _move_out(value: Value, branches: Any) -> None:
 
 def _loop(c: Context) -> None:
     """Lower Loop. It carries the step's number, the condition, the node's values, and a buffer for each scan output."""
-    body: GraphProto = c.attributes["body"]
-    num_carried = len(c.node.input) - 2
-    limit = c.constant(0)
+    node = _Loop(c)
+    num_carried = len(node.carried)
     last = scalar(c.input(0)) if c.has(0) else None
     going = scalar(c.input(1)) if c.has(1) else constant(np.bool_(True))
-    carried = [c.input(2 + index) for index in range(num_carried)]
-    most = None if limit is None else int(limit.reshape(-1)[0])
-    if most is not None and most > MOST_STEPS_BUFFERED:
-        most = None
-    if most == 0 and len(body.output) > 1 + num_carried:
-        raise Refusal("the loop has no steps, so that its results are empty; Core AI has no empty tensors")
-    wanted = [place for place in range(num_carried, len(body.output) - 1) if c.wants(place)]
-    buffers = [_Buffer(place, row, most) for place, row in zip(wanted, _collected_rows(c, body, wanted), strict=True)]
+    most = None if node.limit is None or node.limit > MOST_STEPS_BUFFERED else node.limit
+    if most == 0 and node.scan_outputs:
+        raise node.no_steps()
+    wanted = [index for index in range(len(node.scan_outputs)) if c.wants(num_carried + index)]
+    buffers = [_Buffer(index, row, most) for index, row in zip(wanted, _collected_rows(node, wanted), strict=True)]
 
     def continues(step: Value, is_going: Value, *_rest: Value) -> Value:
         return is_going if last is None else ops.and_(is_going, ops.greater(last, step))
 
     def run(step: Value, is_going: Value, *rest: Value) -> Sequence[Value]:
-        given = [step, is_going, *rest[:num_carried]]
-        results = _write_body(c, body, given)
+        is_next, carried, collected = node.write_step(step, is_going, rest)
         kept = [
-            buffer.with_row(value, results[1 + buffer.place], step)
+            buffer.with_row(value, collected[buffer.index], step)
             for buffer, value in zip(buffers, rest[num_carried:], strict=True)
         ]
-        return [scalar(results[0]), *results[1 : 1 + num_carried], *kept]
+        return [scalar(is_next), *carried, *kept]
 
     starts = [buffer.start() for buffer in buffers]
-    results = loop([going, *carried, *starts], continues, run)
-    for index, value in enumerate(results[2 : 2 + num_carried]):
-        c.give(value, index)
-    is_whole = most is not None and _always_continues(c, body)
+    results = loop([going, *node.carried, *starts], continues, run)
+    node.give_carried(results[2:])
+    is_whole = most is not None and _always_continues(c, node)
     for buffer, value in zip(buffers, results[2 + num_carried :], strict=True):
-        c.give(value if is_whole else buffer.rows(value, results[0]), buffer.place)
+        c.give(value if is_whole else buffer.rows(value, results[0]), num_carried + buffer.index)
 
 
 class _Buffer:
-    """The buffer for a scan output: a row for each step."""
+    """The buffer for a scan output: a row for each step.
 
-    def __init__(self, place: int, row: _Row, most: int | None) -> None:
-        self.place = place
+    Attributes:
+        index: the position of the output among the scan outputs.
+    """
+
+    def __init__(self, index: int, row: _Row, most: int | None) -> None:
+        self.index = index
         self._row = row
         self._most = most
 
@@ -167,35 +165,34 @@ class _Buffer:
         return cut(buffer, 0, 0, steps)
 
 
-def _collected_rows(c: Context, body: GraphProto, places: Sequence[int]) -> list[_Row]:
-    """Find the shapes and dtypes of scan outputs: write the body into a draft, which is erased afterwards."""
-    if not places:
+def _collected_rows(node: _Loop, indices: Sequence[int]) -> list[_Row]:
+    """Find the shapes and dtypes of some scan outputs: write a step into a draft, which is erased afterwards."""
+    if not indices:
         return []
-    given = [int32(0), constant(np.bool_(True)), *(c.input(place) for place in range(2, len(c.node.input)))]
     draft = dialect.IfOp([], constant(np.bool_(True)))
     with ir.InsertionPoint(draft.thenRegion.blocks[0]):
-        values = _write_body(c, body, given)
-        seen = [(shape_of(values[1 + place]), dtype_of(values[1 + place])) for place in places]
+        _, _, collected = node.write_step(int32(0), constant(np.bool_(True)), node.carried)
+        seen = [(shape_of(collected[index]), dtype_of(collected[index])) for index in indices]
     draft.operation.erase()
     rows: list[_Row] = []
-    for place, (shape, dtype) in zip(places, seen, strict=True):
+    for index, (shape, dtype) in zip(indices, seen, strict=True):
         sizes = [size for size in shape if size is not None]
         if len(sizes) < len(shape):
-            name = body.output[1 + place].name
+            name = node.scan_outputs[index].name
             raise Refusal(f"the Loop collects '{name}' of each step, whose shape is not fixed; give fixed shapes")
         rows.append(_Row(sizes, dtype))
     return rows
 
 
-def _always_continues(c: Context, body: GraphProto) -> bool:
+def _always_continues(c: Context, node: _Loop) -> bool:
     """Whether the condition of a Loop is known to be true before the first step and after each."""
     start = c.constant(1)
     if c.has(1) and (start is None or not start.all()):
         return False
-    name, maker = behind_identities(body, body.output[0].name)
-    if name == body.input[1].name:
+    if node.hands_on(0):
         return True
-    own = {tensor.name: tensor for tensor in body.initializer}
+    name, maker = behind_identities(node.body, node.body.output[0].name)
+    own = {tensor.name: tensor for tensor in node.body.initializer}
     tensor = own.get(name) or (c.scope.tensor(name) if maker is None else None)
     return tensor is not None and bool(array_of(tensor).all())
 

@@ -16,6 +16,7 @@ from triune.coreml.lowering.context import (
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.precision import in_fp32
 from triune.coreml.lowering.shapes import to_scalar
+from triune.graph.conversion.lowering.control import LoopParts, give_branch
 from triune.graph.identities import behind_identities
 
 _DTYPES: Mapping[int, Any] = {
@@ -31,10 +32,8 @@ MOST_UNROLLED_STEPS = 16
 
 def _if(c: Context) -> None:
     condition = to_scalar(c.input(0))
-    graphs = [c.attributes[name] for name in ("then_branch", "else_branch")]
     if condition.val is not None:
-        for index, value in enumerate(c.lower_graph(graphs[not condition.val], c.scope, {})):
-            c.give(value, index)
+        give_branch(c, is_true=bool(condition.val))
         return
 
     given: list[Sequence[Var]] = []
@@ -51,8 +50,9 @@ def _if(c: Context) -> None:
 
         return build
 
-    results = mb.cond(pred=condition, _true_fn=branch(graphs[0]), _false_fn=branch(graphs[1]))
-    outputs: list[Var] = [results] if len(graphs[0].output) == 1 else list(results)
+    chosen, other = c.attributes["then_branch"], c.attributes["else_branch"]
+    results = mb.cond(pred=condition, _true_fn=branch(chosen), _false_fn=branch(other))
+    outputs: list[Var] = [results] if len(chosen.output) == 1 else list(results)
     for index, (value, *values) in enumerate(zip(outputs, *given, strict=True)):
         c.give(value if _have_one_shape(values) else _with_own_sizes(value), index)
 
@@ -96,112 +96,93 @@ def _shown(value: Var) -> str:
 
 
 def _loop(c: Context) -> None:
-    limit = c.constant(0)
-    if limit is not None and int(limit.reshape(-1)[0]) <= MOST_UNROLLED_STEPS and _unroll(c, int(limit.max())):
-        return
-    _while(c, None if limit is None else int(limit.reshape(-1)[0]))
+    loop = LoopParts(c)
+    if loop.limit is None or loop.limit > MOST_UNROLLED_STEPS or not _unroll(c, loop, loop.limit):
+        _while(c, loop)
 
 
-def _unroll(c: Context, steps: int) -> bool:
+def _unroll(c: Context, loop: LoopParts[Var], steps: int) -> bool:
     """Write the body of a Loop once for each step, at most `steps` times.
 
     Returns:
         whether that was possible: False if the condition of a step is not a constant.
     """
-    body = c.attributes["body"]
-    num_carried = len(c.node.input) - 2
     condition = c.input(1) if c.has(1) else mb.const(val=True)
-    carried = [c.input(2 + index) for index in range(num_carried)]
-    scanned: list[list[Var]] = [[] for _ in range(len(body.output) - 1 - num_carried)]
+    carried = loop.carried
+    scanned: list[list[Var]] = [[] for _ in loop.scan_outputs]
     for step in range(steps):
         if condition.val is None:
             return False
         if not bool(np.all(condition.val)):
             break
-        given = [mb.const(val=np.int32(step)), condition, *carried]
-        names = [value.name for value in body.input]
-        results = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))
-        condition, carried = results[0], results[1 : 1 + num_carried]
-        for values, value in zip(scanned, results[1 + num_carried :], strict=True):
+        condition, carried, collected = loop.write_step(mb.const(val=np.int32(step)), condition, carried)
+        for values, value in zip(scanned, collected, strict=True):
             values.append(value)
-    for index, value in enumerate(carried):
-        c.give(value, index)
-    for index, values in enumerate(scanned, start=num_carried):
+    loop.give_carried(carried)
+    for index, values in enumerate(scanned, start=len(carried)):
         if c.wants(index):
             if not values:
-                raise Refusal("the loop has no steps, so that its results are empty; Core ML has no empty tensors")
+                raise loop.no_steps()
             parts = [mb.expand_dims(x=value, axes=[0]) for value in values]
             c.give(mb.concat(values=parts, axis=0) if len(parts) > 1 else parts[0], index)
     return True
 
 
-def _while(c: Context, limit: int | None) -> None:
+def _while(c: Context, loop: LoopParts[Var]) -> None:
     """Write a Loop as MIL's while_loop.
 
     The loop carries the step's number, the condition, the node's carried values, and a buffer for each scan output.
-
-    Args:
-        c: the context of the Loop.
-        limit: the largest number of steps; None if it is known only at run time, or not given.
     """
-    body = c.attributes["body"]
-    num_carried = len(c.node.input) - 2
-    carried = [c.input(2 + index) for index in range(num_carried)]
-    names = [value.name for value in body.input]
+    num_carried = len(loop.carried)
     last = to_scalar(c.input(0)) if c.has(0) else None
     going = to_scalar(c.input(1)) if c.has(1) else mb.const(val=True)
-    most: Any = limit
-    if limit is None and last is not None:
+    most: Any = loop.limit
+    if most is None and last is not None:
         most = mb.maximum(x=last, y=np.int32(1))
-    scanned = body.output[1 + num_carried :]
-    shapes = [_row_shape(output) for output in scanned]
+    shapes = [_row_shape(output) for output in loop.scan_outputs]
     if any(shape is None for shape in shapes):
         # The shapes of the scan outputs are those of the first step, which is computed once more before the loop.
-        given = [mb.const(val=np.int32(0)), going, *carried]
-        first = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))[1 + num_carried :]
+        _, _, first = loop.write_step(mb.const(val=np.int32(0)), going, loop.carried)
         shapes = [sizes_of(value) for value in first]
-    buffers = [_buffer(output, most, shape or []) for output, shape in zip(scanned, shapes, strict=True)]
+    buffers = [_buffer(output, most, shape or []) for output, shape in zip(loop.scan_outputs, shapes, strict=True)]
 
     def continues(step: Var, is_going: Var, *_rest: Var) -> Var:
         return is_going if last is None else mb.logical_and(x=is_going, y=mb.less(x=step, y=last))
 
     def run(step: Var, is_going: Var, *rest: Var) -> Sequence[Var]:
-        given = [step, is_going, *rest[:num_carried]]
-        results = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))
-        for before, after, name in zip(given[2:], results[1:], names[2:], strict=False):
+        is_next, carried, collected = loop.write_step(step, is_going, rest)
+        for before, after, given in zip(rest, carried, loop.body.input[2:], strict=False):
             if before.rank != after.rank:
                 raise Refusal(
-                    f"a step changes the shape of '{name}' from {_shown(before)} to {_shown(after)}; in Core ML's "
-                    "loops a carried value keeps its rank: reshape it"
+                    f"a step changes the shape of '{given.name}' from {_shown(before)} to {_shown(after)}; in Core "
+                    "ML's loops a carried value keeps its rank: reshape it"
                 )
         kept = [
             mb.scatter(
                 data=buffer, indices=mb.expand_dims(x=step, axes=[0]), updates=_row(value), axis=0, mode="update"
             )
-            for buffer, value in zip(rest[num_carried:], results[1 + num_carried :], strict=True)
+            for buffer, value in zip(rest[num_carried:], collected, strict=True)
         ]
-        own = [mb.identity(x=value) for value in results[1 : 1 + num_carried]]
-        return [mb.add(x=step, y=np.int32(1)), mb.identity(x=to_scalar(results[0])), *own, *kept]
+        own = [mb.identity(x=value) for value in carried]
+        return [mb.add(x=step, y=np.int32(1)), mb.identity(x=to_scalar(is_next)), *own, *kept]
 
     start = mb.const(val=np.int32(0))
     starts = [
-        value if _is_handed_on(c, body, place) else _without_number(value)
-        for place, value in enumerate([going, *carried])
+        value if _is_handed_on(c, loop, place) else _without_number(value)
+        for place, value in enumerate([going, *loop.carried])
     ]
     results = mb.while_loop(_cond=continues, _body=run, loop_vars=(start, *starts, *buffers))
-    for index, value in enumerate(results[2 : 2 + num_carried]):
-        c.give(value, index)
+    loop.give_carried(results[2:])
     for index, value in enumerate(results[2 + num_carried :], start=num_carried):
         if c.wants(index):
-            c.give(_first_rows(value, results[0], is_bool=_is_bool_output(body, index)), index)
+            c.give(_first_rows(value, results[0], is_bool=_is_bool_output(loop.body, index)), index)
 
 
-def _is_handed_on(c: Context, body: Any, place: int) -> bool:
+def _is_handed_on(c: Context, loop: LoopParts[Var], place: int) -> bool:
     """Whether each step hands on what it was given: the condition (0), or a carried value (1, 2, ...)."""
-    name, maker = behind_identities(body, body.output[place].name)
-    if name == body.input[1 + place].name:
-        return True
-    return maker is None and place == 0 and c.scope.tensor(name) is not None
+    name, maker = behind_identities(loop.body, loop.body.output[place].name)
+    is_constant = maker is None and place == 0 and c.scope.tensor(name) is not None
+    return is_constant or loop.hands_on(place)
 
 
 def _without_number(value: Var) -> Var:

@@ -2,7 +2,7 @@
 builder.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias
 
@@ -80,6 +80,11 @@ class NodeContext(Generic[V]):
         """Let `value` be the node's output `index`."""
         if self.wants(index):
             self.scope.put(self.node.output[index], value)
+
+    def give_all(self, values: Iterable[V]) -> None:
+        """Let `values` be the node's first outputs."""
+        for index, value in enumerate(values):
+            self.give(value, index)
 
 
 Lowering: TypeAlias = Callable[[NodeContext[Any]], None]
