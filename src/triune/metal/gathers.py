@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from triune.graph.axes import positive
-from triune.graph.conversion.lowering.indices import reduction_of
+from triune.graph.conversion.lowering.indices import scatter_mode
 from triune.metal.context import Context, Lowering, builder_of
 from triune.metal.library import Value, mx
 
@@ -47,16 +47,16 @@ def _update(c: Context, x: Value, places: tuple[Value, ...], updates: Value) -> 
     """`x` with `updates` written at the indices `places`, which has an array of indices for each of the first
     dimensions.
     """
-    reduction, kind = reduction_of(c), x.dtype
-    if kind == mx.bool_ and reduction != "none":
+    mode, kind = scatter_mode(c), x.dtype
+    if kind == mx.bool_ and mode != "update":
         x, updates = x.astype(mx.int32), updates.astype(mx.int32)
     if updates.size == 0:
         return x.astype(kind)
-    if reduction == "none":
+    if mode == "update":
         changed = mx.array(x)
         changed[places] = updates
         return changed.astype(kind)
-    found = getattr(x.at[places], {"add": "add", "mul": "multiply", "max": "maximum", "min": "minimum"}[reduction])
+    found = getattr(x.at[places], {"add": "add", "mul": "multiply", "max": "maximum", "min": "minimum"}[mode])
     return found(updates).astype(kind)
 
 

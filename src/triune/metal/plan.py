@@ -8,7 +8,7 @@ from typing import Any
 from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.graph.conversion import scope as conversion
-from triune.graph.conversion.lowering.table import SHARED
+from triune.graph.conversion.lowering.table import with_own
 from triune.graph.conversion.problems import Problem, called, require_none
 from triune.graph.conversion.unconverted import why_unconverted
 from triune.graph.fused.call import DOMAIN
@@ -42,7 +42,7 @@ _OWN = (
 )
 """Families of operators that MLX has itself."""
 
-TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op, each in family.TABLE.items()}}
+TABLE: Mapping[str, Lowering] = with_own(*(family.TABLE for family in _OWN))
 
 BEYOND_CORE = ("BitCast", "RMSNormalization", "RotaryEmbedding", *whole.TABLE)
 """Operators that are computed as they are, though core ops could say them."""

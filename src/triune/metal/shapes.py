@@ -71,25 +71,6 @@ def _concat(c: Context) -> None:
     c.give(mx.concatenate(values, positive(int(c.attributes["axis"]), values[0].ndim)))
 
 
-def _depth_to_space(c: Context) -> None:
-    x, block = c.input(0), int(c.attributes["blocksize"])
-    batch, depth, height, width = x.shape
-    rest = depth // block**2
-    if c.attributes.get("mode", "DCR") == "DCR":
-        turned = mx.transpose(x.reshape((batch, block, block, rest, height, width)), [0, 3, 4, 1, 5, 2])
-    else:
-        turned = mx.transpose(x.reshape((batch, rest, block, block, height, width)), [0, 1, 4, 2, 5, 3])
-    c.give(turned.reshape((batch, rest, height * block, width * block)))
-
-
-def _space_to_depth(c: Context) -> None:
-    x, block = c.input(0), int(c.attributes["blocksize"])
-    batch, depth, height, width = x.shape
-    split = x.reshape((batch, depth, height // block, block, width // block, block))
-    order = [0, 1, 3, 5, 2, 4] if c.attributes.get("mode", "DCR") == "CRD" else [0, 3, 5, 1, 2, 4]
-    c.give(mx.transpose(split, order).reshape((batch, depth * block**2, height // block, width // block)))
-
-
 def _cumsum(c: Context) -> None:
     x = c.input(0)
     axis = positive(c.ints(1, "the axis of a running sum")[0], x.ndim)
@@ -111,7 +92,5 @@ TABLE: Mapping[str, Lowering] = {
     "Split": _split,
     "Tile": _tile,
     "Concat": _concat,
-    "DepthToSpace": _depth_to_space,
-    "SpaceToDepth": _space_to_depth,
     "CumSum": _cumsum,
 }

@@ -38,8 +38,7 @@ from triune.coreai.lowering.values import (
     transpose,
 )
 from triune.graph.axes import positive
-from triune.graph.conversion.lowering.indices import reduction_of
-from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.lowering.indices import scatter_mode, tuple_length
 
 
 def _gather(c: Context) -> None:
@@ -97,16 +96,16 @@ def _tuples_from_front(c: Context, batch_dims: int = 0) -> Value:
 
 def _scatter(c: Context, x: Value, indices: Value, updates: Value, axis: int) -> Value:
     """Scatter `updates` into `x` along dimension `axis`. All other dimensions are equal in the three operands."""
-    reduction = reduction_of(c)
-    was_bool = is_bool(x) and reduction != "none"
+    mode = scatter_mode(c)
+    was_bool = is_bool(x) and mode != "update"
     if was_bool:
         x, updates = cast(x, np.int32), cast(updates, np.int32)
     # Add, multiply, ... in fp32: Apple's interpreter (1.0.0b3) has no kernel for fp16, and the result is more precise.
-    is_half = dtype_of(x) == np.float16 and reduction != "none"
+    is_half = dtype_of(x) == np.float16 and mode != "update"
     if is_half:
         x, updates = cast(x, np.float32), cast(updates, np.float32)
-    mode = ir.Attribute.parse(f"#coreai.scatter_mode<{'update' if reduction == 'none' else reduction}>")
-    result = ops.scatter_along_axis(x.type, x, indices, updates, int32(axis), scatter_mode=mode)
+    kind = ir.Attribute.parse(f"#coreai.scatter_mode<{mode}>")
+    result = ops.scatter_along_axis(x.type, x, indices, updates, int32(axis), scatter_mode=kind)
     return cast(result, np.bool_ if was_bool else np.float16) if was_bool or is_half else result
 
 
@@ -175,9 +174,7 @@ def _scatter_nd(c: Context) -> None:
     if c.attributes.get("reduction", "none") == "none" and not is_nested() and not may_be_empty:
         c.give(ops.scatter_nd(x, _tuples_from_front(c), updates))
         return
-    depth = shape_of(indices)[-1]
-    if depth is None:
-        raise Refusal("the size of the last dimension of the indices is not known; fix it with --shape")
+    depth = tuple_length(c)
     last = rank_of(indices) - 1
     own = dims_of(x)
     if may_be_empty:

@@ -14,7 +14,8 @@ from triune.coreai.lowering.image_options import ImageOptions
 from triune.coreai.lowering.images import image_type
 from triune.coreai.lowering.options import LowerOptions
 from triune.coreai.lowering.values import tensor_type
-from triune.graph.conversion.shapes import InputShape, inputs_of, is_left_out, kind_of, listed
+from triune.graph.conversion.interface import empty_input, passed_type
+from triune.graph.conversion.shapes import InputShape, inputs_of, is_left_out, listed
 
 _DTYPES: Mapping[int, Any] = {
     TensorProto.FLOAT: np.float32,
@@ -117,11 +118,7 @@ def _dims(value: ValueInfoProto) -> Any:
 
 
 def _dtype(value: ValueInfoProto, role: str) -> Any:
-    elem_type = value.type.tensor_type.elem_type
-    if not value.type.HasField("tensor_type") or elem_type not in _DTYPES:
-        kind = kind_of(value)
-        raise UnsupportedError(f"{role} '{value.name}' is {kind}; Core AI passes FLOAT, FLOAT16, INT32 and BOOL")
-    return _DTYPES[elem_type]
+    return _DTYPES[passed_type(value, role, _DTYPES, "Core AI")]
 
 
 def _input(value: ValueInfoProto, options: LowerOptions) -> Feature:
@@ -130,10 +127,7 @@ def _input(value: ValueInfoProto, options: LowerOptions) -> Feature:
         raise UnsupportedError(f"not even the rank of input '{value.name}' is known; give its shape with --shape")
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in _dims(value))
     if 0 in shape:
-        raise UnsupportedError(
-            f"input '{value.name}' is empty, and Core AI has no empty tensors; remove it, or give its sizes with "
-            "--shape where 0 stands for any size"
-        )
+        raise empty_input(value.name, "Core AI")
     image = options.images.get(value.name)
     # The shape of an image is that of its bytes.
     given = None if image is not None else options.shapes.get(value.name)

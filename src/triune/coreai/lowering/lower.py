@@ -1,7 +1,7 @@
 """Lowering of ONNX models to a Core AI asset: each model becomes a function of one program."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.prepare import Prepared, Report, prepare, silent, some, translated_failures
 from triune.graph.conversion.problems import Problem, require_none
+from triune.graph.conversion.saved import Saved
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of, listed
 from triune.graph.fused import fuse
 from triune.graph.passes.halve import Halve
@@ -46,33 +47,24 @@ class Source:
     options: LowerOptions = field(default_factory=LowerOptions)
 
 
-@dataclass(frozen=True, slots=True)
-class Lowered:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered(Saved):
     """A saved asset.
 
     Attributes:
-        path: the .aimodel folder.
         functions: the names of the functions; a model with several stated shapes has one for each of them.
-        layout: which nodes were brought into the Neural Engine's layout, and which were not and why; None if no
-            source asked for that layout.
-        notes: what differs from the options and why, such as nodes that fp16 cannot compute.
     """
 
-    path: Path
     functions: tuple[str, ...]
-    layout: LayoutReport | None = None
-    notes: Sequence[str] = ()
 
 
-def lower(
-    model: ModelProto, path: Path, options: LowerOptions | None = None, *, report: Report | None = None
-) -> Lowered:
+def lower(model: ModelProto, path: Path, options: LowerOptions | None = None, *, report: Report = silent) -> Lowered:
     """Convert `model` to a function `main`: see `lower_functions`."""
     return lower_functions({MAIN: Source(model, options or LowerOptions())}, path, report=report)
 
 
 def lower_functions(
-    sources: Mapping[str, Source], path: Path, *, report: Report | None = None, may_fuse: bool = True
+    sources: Mapping[str, Source], path: Path, *, report: Report = silent, may_fuse: bool = True
 ) -> Lowered:
     """Convert models to functions of one program, which share equal weights, and save it.
 
@@ -93,22 +85,21 @@ def lower_functions(
     from triune.coreai.library import authoring
     from triune.coreai.lowering.interface import interface_of
 
-    tell = report or silent
     layout = LayoutReport() if any(each.options.layout is Layout.ANE for each in sources.values()) else None
     with WeightFile() as file:
         prepared: dict[str, Prepared] = {}
         for name, source in sources.items():
             with translated_failures(source.model):
-                prepared[name] = _prepare(source, layout, tell, file)
+                prepared[name] = _prepare(source, layout, report, file)
         interfaces = {name: interface_of(each.model, sources[name].options) for name, each in prepared.items()}
-        tell("writing the program")
+        report("writing the program")
         module = _write(sources, prepared, interfaces, may_fuse=may_fuse)
-    tell("saving the asset")
+    report("saving the asset")
     program = authoring.AIProgram(module)
     functions = [each for name in sources for each in _specialize(program, name, interfaces[name])]
     _save(program, path, sources, interfaces)
     notes = [f"{name}: {note}" if len(sources) > 1 else note for name in sources for note in prepared[name].notes]
-    return Lowered(path, tuple(functions), layout, notes)
+    return Lowered(path=path, functions=tuple(functions), layout=layout, notes=notes)
 
 
 def _prepare(source: Source, layout: LayoutReport | None, tell: Report, file: WeightFile) -> Prepared:

@@ -34,9 +34,8 @@ from triune.coreai.lowering.scope import Scope
 from triune.coreai.lowering.selections import selections, spreading
 from triune.coreai.lowering.values import dtype_of, is_known_type, rank_of, shape_of, tensor_type
 from triune.graph.conversion import scope as conversion
-from triune.graph.conversion.lowering.table import SHARED
+from triune.graph.conversion.lowering.table import with_own
 from triune.graph.conversion.problems import Problem, Refusal, called
-from triune.graph.conversion.unconverted import why_unconverted
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.fused.call import DOMAIN, RESULT
 from triune.graph.passes.narrow_values import NARROWED
@@ -48,13 +47,15 @@ _OWN = (
 )
 """Families of operators that Core AI lowers in its own way, or with limits of its own."""
 
-TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op, each in family.TABLE.items()}}
+TABLE: Mapping[str, Lowering] = with_own(*(family.TABLE for family in _OWN))
 
 
 class FunctionWriter(GraphWriter[Value]):
     """Writes a function into the MLIR module whose context is open: inputs, nodes, outputs and states."""
 
     library = "Core AI"
+    runtime = "Core AI"
+    table = TABLE
 
     def __init__(
         self,
@@ -125,12 +126,10 @@ class FunctionWriter(GraphWriter[Value]):
 
     def lower(self, node: NodeProto, scope: conversion.Scope[Value]) -> None:
         """Write the operations of a node."""
-        lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if node.domain == DOMAIN:
-            lowering = self._call_fused
+        lowering = self._call_fused if node.domain == DOMAIN else self.lowering_of(node)
         is_selected = not self._selections.isdisjoint(node.input)
         with spreading() if is_selected else contextlib.nullcontext():
-            (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph, BUILDER))
+            lowering(Context(node, attributes_of(node), scope, self.write_graph, BUILDER))
 
     def message_of(self, error: Exception) -> str:
         """The message of an error, without locations in source code."""
@@ -210,7 +209,3 @@ def _close(function: Any, inputs: list[Any], outputs: list[Any], names: list[str
     """Set the type of a function, now that its results are known, and their names."""
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, outputs))
     function.res_attrs = argument_attributes(names)
-
-
-def _unknown(context: Context) -> None:
-    raise Refusal(why_unconverted(context.node, "Core AI"))

@@ -11,6 +11,7 @@ from triune.coreai.lowering.resize_lines import Line, Resized, number, places_of
 from triune.coreai.lowering.unary import ceil
 from triune.coreai.lowering.values import cast, concat, constant, dtype_of, int32, int32s, like, rank_of
 from triune.graph.conversion.lowering.resize import nearest, product_along
+from triune.graph.conversion.lowering.resize_free import clipped_indices, far_weight, near_weight
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.resize import coordinate_mode, is_cropped
 
@@ -28,7 +29,7 @@ def resize_free(c: Context, x: Value, axes: Sequence[int], is_changed: Sequence[
     for each in changed:
         line, found = each.numbers, places_of(c, each)
         x = (
-            take(x, _clipped_indices(line, nearest(c, found)), line.axis)
+            take(x, clipped_indices(c.builder, line.own, nearest(c, found)), line.axis)
             if mode == "nearest"
             else _weighted_sum(c, x, each, found, mode)
         )
@@ -82,11 +83,6 @@ def _last_index(line: Line) -> Value:
     return ops.broadcasting_sub(line.own, number(1))
 
 
-def _clipped_indices(line: Line, indices: Value) -> Value:
-    """Clip fp32 indices to the range 0 to own - 1, and convert them to int32."""
-    return cast(ops.broadcasting_minimum(ops.broadcasting_maximum(indices, number(0)), _last_index(line)), np.int32)
-
-
 def _weighted_sum(c: Context, x: Value, each: Resized, places: Value, mode: str) -> Value:
     """Resize along one dimension by a product with the matrix of weights.
 
@@ -104,15 +100,11 @@ def _weighted_sum(c: Context, x: Value, each: Resized, places: Value, mode: str)
             reach = _filter_radius(line.scale, mode)
             more = ops.mul(cast(_filter_radius(each.shapes.scale, mode), np.int32), int32(2))
         cells = ops.broadcasting_sub(cast(iota(ops.add(size, more)), np.float32), reach)
-        x = take(x, _clipped_indices(line, cells), line.axis)
+        x = take(x, clipped_indices(c.builder, line.own, cells), line.axis)
     distance = ops.abs_(ops.broadcasting_sub(along(places, 1, 2), along(cells, 0, 2)))
     if is_antialiased:
         distance = ops.broadcasting_mul(distance, _filter_scale(line.scale))
-    weights = (
-        _linear_weight(distance)
-        if mode == "linear"
-        else _cubic_weight(distance, float(c.attributes.get("cubic_coeff_a", -0.75)))
-    )
+    weights = _linear_weight(distance) if mode == "linear" else _cubic_weight(c, distance)
     if is_excluded or is_antialiased:
         weights = ops.broadcasting_divide(weights, ops.reduce_sum(weights, int32s([0])))
     return product_along(c.builder, x, cast(weights, dtype_of(x)), line.axis)
@@ -133,19 +125,12 @@ def _linear_weight(distance: Value) -> Value:
     return ops.broadcasting_maximum(ops.broadcasting_sub(number(1), distance), number(0))
 
 
-def _cubic_weight(x: Value, a: float) -> Value:
-    """The cubic convolution kernel of Keys (1981) at distance `x`; `a` is ONNX's attribute `cubic_coeff_a`."""
-    near = _polynomial(x, [a + 2, -(a + 3), 0, 1])
-    far = _polynomial(x, [a, -5 * a, 8 * a, -4 * a])
+def _cubic_weight(c: Context, x: Value) -> Value:
+    """The weight in cubic interpolation at distance `x`."""
+    a = float(c.attributes.get("cubic_coeff_a", -0.75))
+    near, far = near_weight(c.builder, x, a), far_weight(c.builder, x, a)
     beyond = ops.broadcasting_where(ops.broadcasting_greater(number(2), x), far, number(0))
     return ops.broadcasting_where(ops.broadcasting_greater(x, number(1)), beyond, near)
-
-
-def _polynomial(x: Value, coefficients: Sequence[float]) -> Value:
-    total = number(coefficients[0])
-    for each in coefficients[1:]:
-        total = ops.broadcasting_add(ops.broadcasting_mul(total, x), number(each))
-    return total
 
 
 def _extrapolated(c: Context, x: Value, line: Line, places: Value) -> Value:

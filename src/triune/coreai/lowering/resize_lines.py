@@ -1,14 +1,14 @@
 """The coordinates in a dimension at which a Resize samples it, computed at run time.
 
-The formulas are those of `graph.conversion.resize`, in fp32 as in ONNX Runtime, so that mode "nearest" picks the same
-element of two that are equally near. Where a scale is a ratio of sizes, ONNX divides by the scale; here the number is
-multiplied by one size and divided by the other, so that coordinates that are integers are exact.
+The formulas are those of `graph.conversion.lowering.resize_free`. Where a scale is a ratio of sizes, ONNX divides by
+the scale; here the number is multiplied by one size and divided by the other, so that coordinates that are integers are
+exact.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,35 +17,12 @@ from triune.coreai.lowering.context import Context
 from triune.coreai.lowering.dims import as_scalar, cut, dim_of, element, iota, scalar
 from triune.coreai.lowering.unary import floor
 from triune.coreai.lowering.values import cast, constant, rank_of, shape_of
+from triune.graph.conversion.lowering.resize_free import ResizedAxis, coordinates
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.resize import coordinate_mode, is_cropped
+from triune.graph.conversion.resize import is_cropped
 
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """How one dimension is resized. Sizes and scales are scalars of fp32, `is_copied` is a scalar of bool.
-
-    Attributes:
-        axis: the dimension.
-        own: its size.
-        length: own * scale, not rounded.
-        count: its size in the result, an integer.
-        scale: the scale that the node gives, or the ratio of the sizes.
-        over: an index of the result times over / under is a coordinate in the dimension; this is the numerator.
-        under: the denominator.
-        roi: the beginning and end of the region of interest, as fractions of the size; None if there is none.
-        is_copied: whether the elements are copied unchanged; None if they are not, or if the formulas copy them.
-    """
-
-    axis: int
-    own: Value
-    length: Value
-    count: Value
-    scale: Value
-    over: Value
-    under: Value
-    roi: tuple[Value, Value] | None = None
-    is_copied: Value | None = None
+Line: TypeAlias = ResizedAxis[Value]
+"""How one dimension is resized."""
 
 
 class Resized(NamedTuple):
@@ -158,14 +135,14 @@ def _element(c: Context, operand: int, index: int) -> Value:
 def _by_scale(axis: int, own: Value, scale: Value) -> Line:
     length = ops.broadcasting_mul(own, scale)
     # ONNX's shape inference and ONNX Runtime compute the size as the floor of the product in fp32.
-    return Line(axis, own, length, floor(length), scale, number(1), scale)
+    return Line(axis, own, length, floor(length), scale, under=scale)
 
 
 def _by_sizes(c: Context, axes: Sequence[int], owns: Sequence[Value], sizes: Sequence[Value]) -> list[Line]:
     policy = c.attributes.get("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
         return [
-            Line(axis, own, size, size, ops.broadcasting_divide(size, own), own, size)
+            Line(axis, own, size, size, ops.broadcasting_divide(size, own), under=size, over=own)
             for axis, own, size in zip(axes, owns, sizes, strict=True)
         ]
     choose: Callable[[Value, Value], Value]
@@ -183,65 +160,10 @@ def _by_sizes(c: Context, axes: Sequence[int], owns: Sequence[Value], sizes: Seq
     for axis, own in zip(axes, owns, strict=True):
         length = ops.broadcasting_mul(own, factor)
         count = floor(ops.broadcasting_add(length, number(0.5)))
-        found.append(Line(axis, own, length, count, factor, number(1), factor))
+        found.append(Line(axis, own, length, count, factor, under=factor))
     return found
 
 
 def places_of(c: Context, each: Resized) -> Value:
     """For each element of the result, its coordinate in the dimension: a vector of fp32."""
-    line, index = each.numbers, cast(iota(each.target), np.float32)
-    found = _coordinates(c, line, index)
-    return found if line.is_copied is None else ops.broadcasting_where(line.is_copied, index, found)
-
-
-def _coordinates(c: Context, line: Line, index: Value) -> Value:
-    one, half = number(1), number(0.5)
-    match mode := coordinate_mode(c.attributes):
-        case "asymmetric":
-            return _scaled(index, line.over, line.under)
-        case "half_pixel":
-            return _centered(line, index)
-        case "pytorch_half_pixel":
-            is_longer = ops.broadcasting_greater(line.count, one)
-            return ops.broadcasting_mul(_centered(line, index), cast(is_longer, np.float32))
-        case "half_pixel_symmetric":
-            rest = ops.broadcasting_sub(line.length, line.count)
-            return _centered(line, ops.broadcasting_add(index, ops.broadcasting_mul(rest, half)))
-        case "align_corners":
-            return _scaled(index, ops.broadcasting_sub(line.own, one), _steps_between(line.count))
-        case "tf_crop_and_resize":
-            return _region_coordinates(line, index)
-        case _:
-            raise Refusal(f"coordinate_transformation_mode '{mode}'")
-
-
-def _scaled(index: Value, over: Value, under: Value) -> Value:
-    return ops.broadcasting_divide(ops.broadcasting_mul(index, over), under)
-
-
-def _centered(line: Line, index: Value) -> Value:
-    """(index + 0.5) * over / under - 0.5: the coordinates of the centers of elements."""
-    half = number(0.5)
-    return ops.broadcasting_sub(_scaled(ops.broadcasting_add(index, half), line.over, line.under), half)
-
-
-def _steps_between(length: Value) -> Value:
-    """max(length - 1, 2**-20), the number of steps between the first and last of `length` elements.
-
-    If there is only one, its index is 0, and any divisor but 0 will do.
-    """
-    return ops.broadcasting_maximum(ops.broadcasting_sub(length, number(1)), number(2**-20))
-
-
-def _region_coordinates(line: Line, index: Value) -> Value:
-    if line.roi is None:
-        raise Refusal("a region is resized, and none is given")
-    begin, end = line.roi
-    one = number(1)
-    last = ops.broadcasting_sub(line.own, one)
-    width = ops.broadcasting_mul(ops.broadcasting_sub(end, begin), last)
-    # If the result has one element, it is the middle of the region.
-    is_one = cast(_is_equal(line.count, one), np.float32)
-    middle = ops.broadcasting_mul(ops.broadcasting_mul(width, number(0.5)), is_one)
-    start = ops.broadcasting_add(ops.broadcasting_mul(begin, last), middle)
-    return ops.broadcasting_add(_scaled(index, width, _steps_between(line.count)), start)
+    return coordinates(c, each.numbers, cast(iota(each.target), np.float32))

@@ -1,4 +1,4 @@
-"""Lowering of Reshape, Expand, ConstantOfShape, Range, DepthToSpace and SpaceToDepth."""
+"""Lowering of Reshape, Expand, ConstantOfShape and Range."""
 
 import numpy as np
 
@@ -20,22 +20,12 @@ from triune.coreai.lowering.values import (
     int32,
     rank_of,
     reshape_to,
-    shape_of,
     sizes_of,
     tensor_type,
-    transpose,
 )
-from triune.graph.conversion.lowering.shapes import reshape_sizes
+from triune.graph.conversion.lowering.shapes import fill_value, known_length, reshape_sizes
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import EMPTY
-
-
-def length(x: Value, what: str) -> int:
-    """The number of elements of a vector. Raises Refusal if it is unknown; `what` begins the message."""
-    size = shape_of(x)[0]
-    if size is None:
-        raise Refusal(f"{what} is computed while the model runs; fix it")
-    return size
 
 
 def _reshape(c: Context) -> None:
@@ -61,7 +51,7 @@ def _with_rest(x: Value, dims: list[Dim]) -> Value:
 
 
 def _reshape_as_computed(c: Context, x: Value, shape: Value, *, keeps_zero: bool) -> Value:
-    rank = length(shape, "the rank of the reshaped value")
+    rank = known_length(c, 1, "the rank of the reshaped value")
     if not keeps_zero:
         # A 0 keeps the size of the same dimension of `x`.
         own = dims_of(x)[:rank]
@@ -78,7 +68,7 @@ def _expand(c: Context) -> None:
         c.give(spread(x, _broadcast_dims(dims_of(x), [int(each) for each in wanted])))
         return
     shape = c.input(1)
-    rank = max(length(shape, "the rank of the expanded value"), rank_of(x))
+    rank = max(known_length(c, 1, "the rank of the expanded value"), rank_of(x))
     if rank_of(x):
         shape = ops.broadcast_shapes(sizes_of(x, np.uint32), cast(shape, np.uint32))
     inferred = c.scope.values.shape(c.node.output[0]) or (None,) * rank
@@ -95,8 +85,7 @@ def _broadcast_dims(own: list[Dim], wanted: list[int]) -> list[Dim]:
 
 
 def _constant_of_shape(c: Context) -> None:
-    tensor = c.attributes.get("value")
-    filler = constant(np.float32(0)) if tensor is None else scalar(c.scope.make(tensor))
+    filler = constant(fill_value(c))
     if c.is_empty(0):
         c.give(filler)
         return
@@ -108,7 +97,7 @@ def _constant_of_shape(c: Context) -> None:
         c.give(spread(filler, [int(each) for each in wanted]))
         return
     shape = c.input(0)
-    rank = length(shape, "the rank of the filled value")
+    rank = known_length(c, 0, "the rank of the filled value")
     inferred = c.scope.values.shape(c.node.output[0]) or (None,) * rank
     kind = tensor_type(inferred, dtype_of(filler))
     c.give(dialect.BroadcastToOp(filler, cast(shape, np.uint32), results=[kind]).result)
@@ -123,43 +112,9 @@ def _range(c: Context) -> None:
     c.give(refined(found, c.scope.values.shape(c.node.output[0])))
 
 
-def _depth_to_space(c: Context) -> None:
-    x, block = c.input(0), int(c.attributes["blocksize"])
-    batch, depth, height, width = dims_of(x)
-    if not isinstance(depth, int):
-        raise Refusal("DepthToSpace of a depth that is not known; give its size with --shape")
-    rest = depth // block**2
-    if c.attributes.get("mode", "DCR") == "DCR":
-        split = shaped(x, [batch, block, block, rest, height, width])
-        permuted = transpose(split, [0, 3, 4, 1, 5, 2])
-    else:
-        split = shaped(x, [batch, rest, block, block, height, width])
-        permuted = transpose(split, [0, 1, 4, 2, 5, 3])
-    c.give(shaped(permuted, [batch, rest, _multiplied(height, block), _multiplied(width, block)]))
-
-
-def _space_to_depth(c: Context) -> None:
-    x, block = c.input(0), int(c.attributes["blocksize"])
-    batch, depth, height, width = dims_of(x)
-    high, wide = _divided(height, block), _divided(width, block)
-    split = shaped(x, [batch, depth, high, block, wide, block])
-    order = [0, 1, 3, 5, 2, 4] if c.attributes.get("mode", "DCR") == "CRD" else [0, 3, 5, 1, 2, 4]
-    c.give(shaped(transpose(split, order), [batch, _multiplied(depth, block**2), high, wide]))
-
-
-def _multiplied(size: Dim, factor: int) -> Dim:
-    return size * factor if isinstance(size, int) else ops.mul(size, int32(factor))
-
-
-def _divided(size: Dim, divisor: int) -> Dim:
-    return size // divisor if isinstance(size, int) else ops.floor_divide(size, int32(divisor))
-
-
 TABLE: dict[str, Lowering] = {
     "Reshape": _reshape,
     "Expand": _expand,
     "ConstantOfShape": _constant_of_shape,
     "Range": _range,
-    "DepthToSpace": _depth_to_space,
-    "SpaceToDepth": _space_to_depth,
 }

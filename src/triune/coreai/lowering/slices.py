@@ -7,7 +7,6 @@ import numpy as np
 from triune.coreai.library import Value, dialect, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import Dim, as_scalar, dim_of, element, scalar, take, vector
-from triune.coreai.lowering.shapes import length
 from triune.coreai.lowering.values import (
     cast,
     constant,
@@ -21,6 +20,7 @@ from triune.coreai.lowering.values import (
     tensor_type,
 )
 from triune.graph.axes import positive
+from triune.graph.conversion.lowering.shapes import known_length
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import EMPTY
 
@@ -32,7 +32,7 @@ _MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wr
 def _slice(c: Context) -> None:
     x = c.input(0)
     starts, ends, steps = c.constant(1), c.constant(2), c.constant(4)
-    count = length(c.input(1), "the number of sliced axes")
+    count = known_length(c, 1, "the number of sliced axes")
     axes = c.ints(3, "the axes of a slice") if c.has(3) else list(range(count))
     begin: list[Dim] = [0] * rank_of(x)
     end: list[Dim] = [_END if size is None else size for size in shape_of(x)]

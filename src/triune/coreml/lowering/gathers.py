@@ -15,7 +15,7 @@ from triune.coreml.lowering.context import (
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.options import Target
 from triune.graph.axes import positive
-from triune.graph.conversion.lowering.indices import reduction_of
+from triune.graph.conversion.lowering.indices import scatter_mode, tuple_length
 
 
 def _gather(c: Context) -> None:
@@ -60,22 +60,19 @@ def _gather_nd(c: Context) -> None:
     batch_dims = int(c.attributes.get("batch_dims", 0))
     if batch_dims and c.target.value < Target.IOS16.value:
         raise Refusal("GatherND with batch dimensions; give --target iOS16 or later")
-    indices = _from_front(indices, x, batch_dims)
+    indices = _from_front(c, indices, x, batch_dims)
     more = {"batch_dims": batch_dims} if batch_dims else {}
     c.give(through_int(x, lambda each: mb.gather_nd(x=each, indices=indices, **more)))
 
 
-def _from_front(indices: Var, x: Var, batch_dims: int) -> Var:
+def _from_front(c: Context, indices: Var, x: Var, batch_dims: int) -> Var:
     """Add the sizes of dimensions of `x` to the negative indices, which count from the end.
 
     `indices` are tuples (i, j, ...) along the last dimension; i indexes dimension `batch_dims` of `x`, j the next one.
     """
     if indices.val is not None and np.min(indices.val) >= 0:
         return indices
-    if not is_fixed(indices.shape[-1]):
-        raise Refusal("the size of the last dimension of the indices is not known; fix it with --shape")
-    depth = int(indices.shape[-1])
-    limits = as_vector(sizes_of(x)[batch_dims : batch_dims + depth])
+    limits = as_vector(sizes_of(x)[batch_dims : batch_dims + tuple_length(c)])
     if indices.val is not None and isinstance(limits, np.ndarray):
         known = np.asarray(indices.val)
         return mb.const(val=np.where(known < 0, known + limits, known).astype(np.int32))
@@ -87,24 +84,18 @@ _HIGHEST_RANK = 5
 """The most dimensions that a tensor of Core ML has."""
 
 
-def _mode(c: Context) -> str:
-    reduction = reduction_of(c)
-    return "update" if reduction == "none" else reduction
-
-
 def _scatter_elements(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
     axis = positive(int(c.attributes.get("axis", 0)), x.rank)
-    mode = _mode(c)
     indices = negative_from_end(indices, sizes_of(x)[axis])
     has_equal_sizes = all(place == axis or dim == x.shape[place] for place, dim in enumerate(indices.shape))
     was_bool = is_bool(x)
     if was_bool:
         x, updates = (mb.cast(x=each, dtype="int32") for each in (x, updates))
     if has_equal_sizes:
-        result = mb.scatter_along_axis(data=x, indices=indices, updates=updates, axis=axis, mode=mode)
+        result = mb.scatter_along_axis(data=x, indices=indices, updates=updates, axis=axis, mode=scatter_mode(c))
     else:
-        result = mb.scatter_nd(data=x, indices=_tuples(indices, axis), updates=_flat(updates), mode=mode)
+        result = mb.scatter_nd(data=x, indices=_tuples(indices, axis), updates=_flat(updates), mode=scatter_mode(c))
     c.give(mb.not_equal(x=result, y=np.int32(0)) if was_bool else result)
 
 
@@ -128,8 +119,7 @@ def _flat(updates: Var) -> Var:
 
 def _scatter_nd(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
-    mode = _mode(c)
-    indices = _from_front(indices, x, 0)
+    indices = _from_front(c, indices, x, 0)
     known = None if indices.val is None else np.asarray(indices.val)
     rest = [] if known is None else list(x.shape[known.shape[-1] :])
     if known is not None and known.ndim > _HIGHEST_RANK and all(map(is_fixed, rest)):
@@ -139,7 +129,7 @@ def _scatter_nd(c: Context) -> None:
     was_bool = is_bool(x)
     if was_bool:
         x, updates = (mb.cast(x=each, dtype="int32") for each in (x, updates))
-    result = mb.scatter_nd(data=x, indices=indices, updates=updates, mode=mode)
+    result = mb.scatter_nd(data=x, indices=indices, updates=updates, mode=scatter_mode(c))
     c.give(mb.not_equal(x=result, y=np.int32(0)) if was_bool else result)
 
 

@@ -13,7 +13,8 @@ from triune.coreml.lowering.context import truth
 from triune.coreml.lowering.mb import Var, get_new_symbol, mb, types
 from triune.coreml.lowering.options import LowerOptions, Target
 from triune.coreml.lowering.precision import in_fp32
-from triune.graph.conversion.shapes import InputShape, Range, inputs_of, is_left_out, kind_of
+from triune.graph.conversion.interface import empty_input, passed_type
+from triune.graph.conversion.shapes import InputShape, Range, inputs_of, is_left_out
 
 _RESERVED = frozenset(
     [
@@ -22,6 +23,8 @@ _RESERVED = frozenset(
     ]
 )
 """Reserved words of MIL, which coremltools' NameSanitizer changes too."""
+
+_RUNTIME = "Core ML"
 
 _MIL_TYPES: Mapping[int, str] = {
     TensorProto.FLOAT: "fp32",
@@ -120,23 +123,18 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
             f"{'; '.join(missing)}. Core ML needs limits for every dimension: give --shape INPUT=1,1..512 for a range, "
             "--shape INPUT=1,128|1,512 for several shapes, or one fixed shape"
         )
-    outputs = [Feature(value.name, names.sanitized(value.name), _elem_type(value, "output")) for value in graph.output]
+    outputs = [
+        Feature(value.name, names.sanitized(value.name), passed_type(value, "output", _MIL_TYPES, _RUNTIME))
+        for value in graph.output
+    ]
     library: Any = coremltools
     return Interface(inputs, outputs, getattr(library.target, options.target.label))
-
-
-def _elem_type(value: ValueInfoProto, role: str) -> int:
-    elem_type = value.type.tensor_type.elem_type
-    if not value.type.HasField("tensor_type") or elem_type not in _MIL_TYPES:
-        kind = kind_of(value)
-        raise UnsupportedError(f"{role} '{value.name}' is {kind}; Core ML passes FLOAT, FLOAT16, INT32 and BOOL")
-    return elem_type
 
 
 def _input(
     value: ValueInfoProto, name: str, options: LowerOptions, symbols: dict[str, Any], missing: list[str]
 ) -> Feature | None:
-    elem_type = _elem_type(value, "input")
+    elem_type = passed_type(value, "input", _MIL_TYPES, _RUNTIME)
     tensor = value.type.tensor_type
     given = options.shapes.get(value.name)
     if not tensor.HasField("shape"):
@@ -146,10 +144,7 @@ def _input(
     for axis, dim in enumerate(tensor.shape.dim):
         if dim.HasField("dim_value"):
             if dim.dim_value == 0:
-                raise UnsupportedError(
-                    f"input '{value.name}' is empty, and Core ML has no empty tensors; remove it, or give its sizes "
-                    "with --shape where 0 stands for any size"
-                )
+                raise empty_input(value.name, _RUNTIME)
             dims.append(dim.dim_value)
         elif given is None:
             missing.append(f"dimension {axis} ('{dim.dim_param or '?'}') of input '{value.name}' is free")

@@ -1,7 +1,7 @@
 """Lowering of an ONNX model to an ML Program package."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto, TensorProto
 
 from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
+from triune.coreml.installed import require_library
 from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.quiet import quiet
 from triune.coreml.source import SOURCE_KEY
@@ -16,6 +17,7 @@ from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout
 from triune.graph.conversion.prepare import Report, prepare, silent, translated_failures
 from triune.graph.conversion.problems import require_none
+from triune.graph.conversion.saved import Saved
 from triune.graph.passes.conv_affine import ConvAffine
 from triune.graph.passes.halve import require_known
 from triune.graph.passes.tidy import Tidy
@@ -29,26 +31,19 @@ if TYPE_CHECKING:
     """A function that makes a watcher of the passes, given the model, the package's interface and the options."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lowered:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered(Saved):
     """A saved package.
 
     Attributes:
-        path: the .mlpackage folder.
         inputs: for each input's name in the ONNX model, its name in the package.
         outputs: for each output's name in the ONNX model, its name in the package.
         num_ops: the number of operations of the program, without constants.
-        notes: what differs from the model and why, such as quantized weights in a form that the target lacks.
-        layout: which nodes were brought into the Neural Engine's layout, and which were not and why; None if the
-            options do not ask for that layout.
     """
 
-    path: Path
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     num_ops: int
-    notes: Sequence[str] = ()
-    layout: LayoutReport | None = None
 
 
 def lower(
@@ -56,7 +51,7 @@ def lower(
     path: Path,
     options: LowerOptions | None = None,
     *,
-    report: Report | None = None,
+    report: Report = silent,
     audit: "Audit | None" = None,
 ) -> Lowered:
     """Convert `model` to an ML Program and save it at `path`; a package there is replaced.
@@ -76,26 +71,25 @@ def lower(
     if path.suffix != ".mlpackage":
         raise InvalidArgumentError(f"'{path}' does not end in .mlpackage")
     options = options or LowerOptions()
-    tell = report or silent
     with quiet(), WeightFile() as file:
-        _require_coremltools()
+        require_library()
         from triune.coreml.lowering.interface import interface_of
         from triune.coreml.lowering.passes.pipeline import optimize
         from triune.coreml.lowering.program import ProgramWriter
         from triune.coreml.lowering.saving import save
 
         layout = LayoutReport() if options.layout is Layout.ANE else None
-        prepared = prepare(model, options, layout, tell, file)
+        prepared = prepare(model, options, layout, report, file)
         require_known(options.keep_fp32, prepared.model.graph)
         with translated_failures(model):
             graph = Tidy()(ConvAffine(file)(prepared.model))
         prepared = replace(prepared, model=graph)
         interface = interface_of(graph, options)
-        tell("writing the program")
+        report("writing the program")
         writer = ProgramWriter(prepared, interface, options)
         program = writer.write()
         require_none(writer.problems, "Core ML")
-        tell("optimizing the program")
+        report("optimizing the program")
         try:
             optimize(program, interface, options, None if audit is None else audit(graph, interface, options))
         except TriuneError:
@@ -108,25 +102,17 @@ def lower(
             raise UnsupportedError(
                 f"coremltools refuses the program: {text}; please report it with the model"
             ) from error
-        tell("saving the package")
+        report("saving the package")
         description = model.graph.doc_string or f"Converted from ONNX graph '{model.graph.name}'"
         save(program, interface.opset, path, description, {SOURCE_KEY: json.dumps(_source(model, graph, interface))})
         return Lowered(
-            path,
-            {feature.source: feature.name for feature in interface.inputs},
-            {feature.source: feature.name for feature in interface.outputs},
-            sum(op.op_type != "const" for op in _ops(program.functions["main"])),
+            path=path,
+            inputs={feature.source: feature.name for feature in interface.inputs},
+            outputs={feature.source: feature.name for feature in interface.outputs},
+            num_ops=sum(op.op_type != "const" for op in _ops(program.functions["main"])),
             notes=[*prepared.notes, *writer.notes],
             layout=layout,
         )
-
-
-def _require_coremltools() -> None:
-    try:
-        import coremltools
-    except ImportError as error:
-        raise UnsupportedError("converting to Core ML needs coremltools; pip install 'triune[coreml]'") from error
-    del coremltools
 
 
 def _ops(block: Any) -> list[Any]:

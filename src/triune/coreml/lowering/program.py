@@ -36,10 +36,9 @@ from triune.coreml.lowering.precision import marked_for_fp32
 from triune.coreml.lowering.scope import Scope
 from triune.coreml.lowering.subtraction import add_negated_constants
 from triune.graph.conversion import scope as conversion
-from triune.graph.conversion.lowering.table import SHARED
+from triune.graph.conversion.lowering.table import with_own
 from triune.graph.conversion.prepare import Prepared
 from triune.graph.conversion.problems import Problem, called
-from triune.graph.conversion.unconverted import why_unconverted
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.listed import MOST_LISTED
 from triune.graph.values import attributes_of
@@ -51,8 +50,7 @@ _OWN = (
 )
 """Families of operators that Core ML lowers in its own way, or with limits of its own."""
 
-TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op, each in family.TABLE.items()}}
-
+TABLE: Mapping[str, Lowering] = with_own(*(family.TABLE for family in _OWN))
 
 _MIL_TYPES: Mapping[int, str] = {
     TensorProto.FLOAT16: "fp16",
@@ -72,6 +70,8 @@ class ProgramWriter(GraphWriter[Var]):
     """
 
     library = "coremltools"
+    runtime = "Core ML"
+    table = TABLE
 
     def __init__(self, prepared: Prepared, interface: Interface, options: LowerOptions) -> None:
         """`interface` describes the inputs and outputs of `prepared`, with the shapes that are allowed."""
@@ -125,7 +125,7 @@ class ProgramWriter(GraphWriter[Var]):
 
     def lower(self, node: NodeProto, scope: conversion.Scope[Var]) -> None:
         """Write the operations of a node."""
-        lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        lowering = self.lowering_of(node)
         _require_small_constants(node, scope)
 
         def note(what: str) -> None:
@@ -133,7 +133,7 @@ class ProgramWriter(GraphWriter[Var]):
 
         target, precision = self._options.target, self._options.precision
         context = Context(node, attributes_of(node), scope, self.write_graph, BUILDER, target, precision, note)
-        (lowering or _unknown)(context)
+        lowering(context)
 
     def check(self, value: Var, node: NodeProto) -> None:
         """Refuse a value that Core ML cannot have.
@@ -179,7 +179,3 @@ def _require_small_constants(node: NodeProto, scope: conversion.Scope[Var]) -> N
             f"its result is constant, of {made} elements, which the package would store; at most {MOST_LISTED} are "
             "allowed: make the result an input of the model"
         )
-
-
-def _unknown(context: Context) -> None:
-    raise Refusal(why_unconverted(context.node, "Core ML"))

@@ -18,20 +18,17 @@ from triune.coreml.lowering.context import (
 )
 from triune.coreml.lowering.linear import product_of_images
 from triune.coreml.lowering.mb import Var, is_fixed, mb
-from triune.coreml.lowering.scope import as_constant
-from triune.graph.conversion.lowering.shapes import reshape_sizes, trilu, unsqueezed
-from triune.graph.weight_files import array_of
+from triune.graph.conversion.lowering.shapes import fill_value, known_length, reshape_sizes, trilu, unsqueezed
 
 
 def _reshape(c: Context) -> None:
     x = c.input(0)
     sizes, keeps_zero = reshape_sizes(c, "Core ML")
     if sizes is None:
-        shape = c.input(1)
         if x.rank == 0:
             raise Refusal("a scalar reshaped to a computed shape; fix the shape")
         # A 0 in the shape means that the size of `x` is kept, unless the attribute allowzero is set.
-        c.give(mb.reshape(x=x, shape=_with_zeros(x, shape, keeps_zero=keeps_zero)))
+        c.give(mb.reshape(x=x, shape=_with_zeros(x, c.input(1), keeps_zero=keeps_zero)))
         return
     if not sizes:
         c.give(to_scalar(x))
@@ -94,10 +91,8 @@ def _expand(c: Context) -> None:
     x = c.input(0)
     wanted = c.constant(1)
     if wanted is None:
-        shape = c.input(1)
-        if not is_fixed(shape.shape[0]):
-            raise Refusal("the rank of the expanded value is computed while the model runs; fix it")
-        c.give(broadcast_with(x, shape))
+        known_length(c, 1, "the rank of the expanded value")
+        c.give(broadcast_with(x, c.input(1)))
     elif has_static_shape(x):
         form = tuple(int(each) for each in wanted)
         c.give(broadcast_to(x, np.broadcast_shapes(tuple(int(dim) for dim in x.shape), form)))
@@ -112,13 +107,8 @@ def _expand(c: Context) -> None:
 
 
 def _constant_of_shape(c: Context) -> None:
-    tensor = c.attributes.get("value")
-    value = np.float32(0) if tensor is None else as_constant(tensor)
-    scalar = np.asarray(value).reshape(-1)[0]
-    if tensor is not None and array_of(tensor).dtype == np.bool_:
-        c.give(mb.fill(shape=c.input(0), value=bool(scalar)))
-        return
-    c.give(mb.fill(shape=c.input(0), value=scalar))
+    value = fill_value(c)
+    c.give(mb.fill(shape=c.input(0), value=bool(value) if value.dtype == np.bool_ else value))
 
 
 def _range(c: Context) -> None:

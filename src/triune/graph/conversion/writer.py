@@ -2,15 +2,16 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Generic
+from typing import Any, Generic
 
 from onnx import GraphProto, NodeProto
 
 from triune.core.errors import UnsupportedError
-from triune.graph.conversion.problems import MissingError, Problem, called
+from triune.graph.conversion.problems import MissingError, Problem, Refusal, called
 from triune.graph.conversion.scope import Scope, V
+from triune.graph.conversion.unconverted import why_unconverted
 
 
 class GraphWriter(ABC, Generic[V]):
@@ -22,6 +23,12 @@ class GraphWriter(ABC, Generic[V]):
 
     library: str
     """The name, for messages, of the vendor's library that builds programs: "coremltools"."""
+
+    runtime: str
+    """The name of the target runtime in messages: "Core ML"."""
+
+    table: Mapping[str, Callable[[Any], None]]
+    """The lowering of each core op."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -43,6 +50,13 @@ class GraphWriter(ABC, Generic[V]):
         """A placeholder, of the same type and shape, for a value whose node could not be converted, so that the nodes
         that read it are checked too.
         """
+
+    def lowering_of(self, node: NodeProto) -> Callable[[Any], None]:
+        """The lowering of a core op. Raises Refusal, with the reason, if `node` is none."""
+        lowering = self.table.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if lowering is None:
+            raise Refusal(why_unconverted(node, self.runtime))
+        return lowering
 
     def around(self, _node: NodeProto) -> AbstractContextManager[object]:
         """A context manager that is entered while a node is converted."""

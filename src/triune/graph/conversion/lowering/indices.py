@@ -49,12 +49,20 @@ def _reverse_sequence(c: NodeContext[V]) -> None:
     c.give(c.builder.reverse_sequence(c.input(0), c.input(1), time, batch))
 
 
-def reduction_of(c: NodeContext[V]) -> str:
-    """How a scatter combines an element with its updates: "add", "mul", "max", "min", or "none" to replace it."""
+def tuple_length(c: NodeContext[V]) -> int:
+    """How many indices each tuple of GatherND or ScatterND has: the size of the last dimension of input 1."""
+    length = c.builder.shape(c.input(1))[-1]
+    if length is None:
+        raise Refusal("the size of the last dimension of the indices is not known; fix it with --shape")
+    return length
+
+
+def scatter_mode(c: NodeContext[V]) -> str:
+    """How a scatter combines an element with its updates: "add", "mul", "max", "min", or "update" to replace it."""
     reduction = str(c.attributes.get("reduction", "none"))
     if c.builder.is_bool(c.input(0)) and reduction not in ("none", "max", "min"):
         raise Refusal(f"reduction '{reduction}' of booleans; cast them to integers")
-    return reduction
+    return "update" if reduction == "none" else reduction
 
 
 TABLE: Mapping[str, Lowering] = {

@@ -61,6 +61,20 @@ def reshape_sizes(c: NodeContext[V], library: str) -> tuple[list[int] | None, bo
     return sizes, allows_zero
 
 
+def known_length(c: NodeContext[V], index: int, what: str) -> int:
+    """The number of elements of an input, a vector. Raises Refusal if it is not known; `what` begins the message."""
+    size = c.builder.shape(c.input(index))[0]
+    if size is None:
+        raise Refusal(f"{what} is computed while the model runs; fix it")
+    return size
+
+
+def fill_value(c: NodeContext[V]) -> np.generic:
+    """The number with which ConstantOfShape fills its result, in the element type that programs have for it."""
+    tensor = c.attributes.get("value")
+    return np.float32(0) if tensor is None else c.scope.narrowed(tensor).reshape(-1)[0]
+
+
 def _unsqueeze(c: NodeContext[V]) -> None:
     c.give(c.builder.unsqueeze(c.input(0), unsqueezed(c)))
 

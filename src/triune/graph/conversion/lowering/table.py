@@ -1,10 +1,11 @@
 """The table of the lowerings that targets share. The table of a target takes precedence over it."""
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
-from triune.graph.conversion.context import Lowering
+from triune.graph.conversion.context import Lowering, NodeContext
 from triune.graph.conversion.lowering import (
+    blocks,
     elementwise,
     indices,
     norms,
@@ -15,7 +16,11 @@ from triune.graph.conversion.lowering import (
     suppression,
 )
 
+C = TypeVar("C", bound=NodeContext[Any])
+"""The context of nodes in a target."""
+
 SHARED: Final[Mapping[str, Lowering]] = {
+    **blocks.TABLE,
     **elementwise.TABLE,
     **norms.TABLE,
     **indices.TABLE,
@@ -25,3 +30,8 @@ SHARED: Final[Mapping[str, Lowering]] = {
     **sampling.TABLE,
     **suppression.TABLE,
 }
+
+
+def with_own(*tables: Mapping[str, Callable[[C], None]]) -> Mapping[str, Callable[[C], None]]:
+    """The lowerings of a target: those in its own tables, and the shared ones of all other operators."""
+    return {**SHARED, **{op: lowering for table in tables for op, lowering in table.items()}}

@@ -14,6 +14,7 @@ _FAMILIES = frozenset(
         *("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ArgMax", "ArgMin"),
         *("GridSample", "NonMaxSuppression", "TopK", "OneHot", "NonZero", "ReverseSequence"),
         *("Shape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Tile", "Trilu"),
+        *("DepthToSpace", "SpaceToDepth"),
     ]
 )
 
