@@ -50,9 +50,8 @@ def test_no_pair_of_files_of_lowerings_has_more_than_a_dozen_lines_in_common() -
 
 def test_what_is_written_twice_is_found(tmp_path: Path) -> None:
     one, other = tmp_path / "one.py", tmp_path / "other.py"
-    one.write_text('"""One."""\nimport os\n\ndef f(c: int) -> None:\n    """Two."""\n    x = 1\n    # x\n    y = (\n    )\n')  # noqa: E501
-        '"""One."""\nimport os\n\ndef f(c: int) -> None:\n    """Two."""\n    x = 1\n    # x\n    y = (\n    )\n'
-    )
-    other.write_text("import os\n\ndef f(c: int) -> None:\n    y = (\n    )\n    x = 1\n    x = 1\n")
+    head = '"""One."""\nimport os\n\ndef f(c: int) -> None:\n'
+    one.write_text(f'{head}    """Two."""\n    x = 1\n    # x\n    y = (\n    )\n')
+    other.write_text(f"{head}    y = (\n    )\n    x = 1\n    x = 1\n")
     assert _lines(one) == {"x = 1": 1, "y = (": 1}
     assert (_lines(one) & _lines(other)).total() == 2
