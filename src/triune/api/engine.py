@@ -120,6 +120,7 @@ class Engine:
             UnsupportedError: the architecture is unknown, or a library is missing; the message names what installs it.
         """
         require_libraries()
+        from triune.backends.resources import Resources
         from triune.backends.transformer.assemble import assemble_transformer
         from triune.backends.transformer.build import build_transformer
 
@@ -164,7 +165,7 @@ class Engine:
                 accounts[found] = ledger.account(name, 1, found, is_emulated=found in build.emulated)
 
         async def assemble() -> Any:
-            return assemble_transformer(build, DEFAULT_SETTINGS, clock, accounts)
+            return assemble_transformer(build, Resources(DEFAULT_SETTINGS, clock, accounts))
 
         try:
             self._servable = self.wait(assemble())

@@ -10,6 +10,7 @@ from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.gate.gate import Gate
 from triune.backends.gate.kept import KeptVerdicts
+from triune.backends.resources import Resources
 from triune.config.configure import Source
 from triune.config.load_key import LoadKeys
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
@@ -77,6 +78,10 @@ class MachineBackend:
         """Nothing: see `Backend.needs`."""
         del source
         return {}
+
+    def _resources(self, build: Build, units: Iterable[Unit]) -> Resources:
+        """What a servable of this build is given; `units` are those that it runs on."""
+        return Resources(self._settings, self._clock, self._accounts(build, units), self._power, self._arbiter)
 
     def _accounts(self, build: Build, units: Iterable[Unit]) -> Mapping[Unit, Account]:
         """The accounts of a version on the units that it runs on; empty where energy is not metered."""

@@ -236,7 +236,7 @@ class Lifecycle:
                 if config_json is None and record.remembered is not None and record.remembered.holds(stamp):
                     config_json = record.remembered.config_json
                 source, needs = await self._read(record, folder, stamp, config_json, limit)
-                makes_room = makes_room or self.memory.is_pinned(source)
+                makes_room = makes_room or self.memory.room.is_pinned(source)
                 built = None if needs else await self._builder.build(record, source, makes_room=makes_room)
             finally:
                 limit.cancel()
@@ -270,7 +270,7 @@ class Lifecycle:
             )
             needs = await in_thread(self._backends.needs, source)
             # Say now whether the parameter is a boolean.
-            self.memory.is_pinned(source)
+            self.memory.room.is_pinned(source)
             limit.change(limits_of(parameters_of(source.message), self._settings.limits).load_seconds)
         except TriuneError as error:
             raise LoadFailedError(reworded(error, f"failed to load '{record.name}': {error}"), str(error)) from error

@@ -133,7 +133,7 @@ class Residency:
             record.parked = {}
             self._loading.ready.pop(record.name, None)
         is_waiting = isinstance(error, NoRoomError) and not makes_room and not record.serving() and not self._is_closed
-        if not is_waiting or source is None or self.memory.is_pinned(source):
+        if not is_waiting or source is None or self.memory.room.is_pinned(source):
             return False
         try:
             versions = await self._parking.of_source(source)
@@ -147,7 +147,7 @@ class Residency:
     def close(self) -> None:
         """Make no more room, and load nothing ahead."""
         self._is_closed = True
-        self.memory.close()
+        self.memory.room.close()
         self.ahead.close()
 
     def _take_requests(self, name: str, versions: Mapping[int, LoadedVersion]) -> Mapping[int, ParkedServable]:

@@ -44,7 +44,6 @@ class EncoderBackend(MachineBackend):
     def assemble(self, build: "EncoderBuild", models: Models) -> Servable:
         """Make workers, dispatcher and what parts requests: see `Backend.assemble`."""
         del models
-        from triune.backends.encoder.build import assemble_encoder
+        from triune.backends.encoder.assemble import assemble_encoder
 
-        accounts = self._accounts(build, (each.unit for each in build.executables))
-        return assemble_encoder(build, self._settings, self._clock, accounts, self._power, self._arbiter)
+        return assemble_encoder(build, self._resources(build, (each.unit for each in build.executables)))

@@ -1,4 +1,4 @@
-"""From an encoder's checkpoint to a servable."""
+"""From an encoder's checkpoint to a compiled encoder."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -8,40 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
-from triune.arbiter.arbiter import Arbiter
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.encoder.checkpoint import graph_output_of, open_encoder_checkpoint, output_of
-from triune.backends.encoder.runner import EncoderRunner
 from triune.backends.gate.gate import Gate, Judged, describe_shortfall, leave_out
 from triune.backends.tensor.compile import compile_one
 from triune.backends.tensor.executable import SharedExecutable
 from triune.config.configure import Source
-from triune.config.encoder import COUNT_OUTPUT, GRAPH_BACKEND, PART_TEXTS
-from triune.config.limits import limits_of
-from triune.config.metrics import new_statistics
+from triune.config.encoder import GRAPH_BACKEND
 from triune.config.model_config import ModelConfig
 from triune.config.placement import place
-from triune.config.policy import BatchingPolicy
-from triune.config.settings import ModelSettings
-from triune.config.turns import weight_of
 from triune.core.clock import Clock
 from triune.core.datatypes import Array
-from triune.core.energy import Account
 from triune.core.errors import UnavailableError
-from triune.core.power import Power
 from triune.core.runtime import Executable
-from triune.core.servable import Servable
-from triune.core.threads import NoThreadError
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
 from triune.engine.encoder import Ids, TextEncoder
-from triune.engine.encoder_servable import EncoderServable
-from triune.engine.generation import Placement
 from triune.engine.models import write_encoder
 from triune.runtimes.machine import Machine
-from triune.scheduling.dispatcher import Dispatcher
-from triune.scheduling.worker import ThreadWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,70 +175,6 @@ def build_encoder(
         clock.now_ns() - started_ns,
         emulated=machine.emulated(config.units),
     )
-
-
-def assemble_encoder(
-    build: EncoderBuild,
-    settings: ModelSettings,
-    clock: Clock,
-    accounts: Mapping[Unit, Account],
-    power: Power | None = None,
-    arbiter: Arbiter | None = None,
-) -> Servable:
-    """Make the servable of a build, which then belongs to it.
-
-    Args:
-        build: the build.
-        settings: defaults for all models.
-        clock: the clock of all measurements.
-        accounts: are charged with the energy of each unit; empty where it is not metered.
-        power: the server's power mode; None for full power.
-        arbiter: gives turns to models that compete for hardware; None gives none.
-
-    Raises:
-        NoThreadError: the system cannot start a thread. The caller still owns the build then.
-    """
-    config, (output, *_) = build.config, build.config.outputs
-    statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
-    statistics.verdicts.update(build.verdicts)
-    limits = limits_of(config.parameters, settings.limits)
-    workers: list[ThreadWorker] = []
-    try:
-        for index, executable in enumerate(build.executables):
-            runner = EncoderRunner(executable, build.encoder, output, clock)
-            workers.append(ThreadWorker(runner, f"{config.name}-{build.version}-{executable.unit.value}-{index}"))
-    except NoThreadError:
-        for worker in workers:
-            worker.stop()
-        raise
-    computing = Dispatcher(
-        config.name,
-        build.version,
-        BatchingPolicy(max_batch_size=PART_TEXTS, is_dynamic=True, queue_limits=limits.queue),
-        (output, COUNT_OUTPUT),
-        workers,
-        statistics,
-        clock,
-        build.emulated,
-        run_limit_seconds=limits.run_seconds,
-        accounts=accounts,
-        power=power,
-        arbiter=arbiter,
-        weight=weight_of(config.message),
-    )
-    first = {each.unit: each for each in reversed(build.executables)}
-    reason = "of its config's units, it was expected to answer first" if len(first) > 1 else _reason(build)
-    placements = [Placement(unit, first[unit].recipe.runtime, first[unit].precision, reason) for unit in config.units]
-    return EncoderServable(
-        computing, build.encoder, placements, output, config.name, build.version, build.graph and build.graph.cleanup
-    )
-
-
-def _reason(build: EncoderBuild) -> str:
-    unit = build.executables[0].unit.value
-    is_named = build.source.message.instance_group or build.source.message.parameters
-    why = "the config names this unit" if is_named else "it is the unit of this runtime that every machine has"
-    return f"{build.executables[0].recipe.runtime} computes encoders on '{unit}', and {why}"
 
 
 def _sample(encoder: TextEncoder) -> _TextSample:

@@ -53,10 +53,9 @@ class SpeechBackend(MachineBackend):
     def assemble(self, build: "SpeechBuild", models: Models) -> Servable:
         """Start the engine: see `Backend.assemble`."""
         del models
-        from triune.backends.speech.build import assemble_speech
+        from triune.backends.speech.assemble import assemble_speech
 
-        accounts = self._accounts(build, [build.decoder.unit, build.encoder.unit])
-        return assemble_speech(build, self._settings, self._clock, accounts, self._power, self._arbiter)
+        return assemble_speech(build, self._resources(build, [build.decoder.unit, build.encoder.unit]))
 
     def _configure(self, source: Source, version: int) -> ModelConfig:
         folder = source.folder / str(version)

@@ -1,4 +1,4 @@
-"""From Whisper's checkpoint to a servable."""
+"""From Whisper's checkpoint to a compiled encoder and decoder."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -9,41 +9,27 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from triune.arbiter.arbiter import Arbiter
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Build
 from triune.backends.gate.gate import Gate, describe_excess
 from triune.backends.gate.logits import JudgedDecoder, Trusted, fp32_recipe, judge_decoder, sample_tokens
 from triune.backends.held import compile_held
-from triune.backends.share import share_of
 from triune.config.configure import Source
-from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
-from triune.config.parameters import UNITS_PARAMETER
 from triune.config.placement import Recipe
-from triune.config.settings import ModelSettings
 from triune.config.speech import SpeechOptions, read_speech_options
 from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable, DecoderStep
-from triune.core.energy import Account
 from triune.core.errors import InternalError, NoMemoryError, UnsupportedError
-from triune.core.power import Power
 from triune.core.runtime import Executable
-from triune.core.servable import Servable
-from triune.core.threads import NoThreadError
 from triune.core.units import Unit
 from triune.core.verdict import Verdict
-from triune.engine.core import EngineCore
-from triune.engine.generation import Placement
 from triune.engine.memory import Memory
 from triune.engine.models import write_encoder, write_model
 from triune.engine.models.whisper import write_whisper_alignment
-from triune.engine.scheduler import SchedulerLimits
 from triune.engine.speech.audio import RATE
 from triune.engine.speech.encoder import SpeechEncoder
-from triune.engine.speech.engine import SpeechEngine
 from triune.engine.speech.mel import WINDOW_FRAMES
-from triune.engine.speech.servable import SpeechServable
 from triune.engine.speech.tokens import SpeechTokens
 from triune.engine.speech.words.aligner import Aligner
 from triune.engine.weights.checkpoint import Checkpoint
@@ -55,10 +41,8 @@ from triune.hardware.memory import usable_memory
 from triune.runtimes.decoders import load_decoder, trusted_decoder
 from triune.runtimes.machine import Machine
 
-_SEQUENCES_A_FILE: Final = 2
+SEQUENCES_A_FILE: Final = 2
 """A window is looked at for its language and silence beside its text."""
-
-_STEP_TOKENS: Final = 512
 
 _SAMPLE_TOKENS: Final = 80
 """The tokens of text with which a unit is compared."""
@@ -180,7 +164,7 @@ def build_speech(
         )
         undo.callback(decoder.close)
         blocks = -(-whisper.max_target_positions // decoder.block_size)
-        _allocate(decoder, blocks * _SEQUENCES_A_FILE, options.max_sequences)
+        _allocate(decoder, blocks * SEQUENCES_A_FILE, options.max_sequences)
         attempt.check()
         recipe = Recipe(runtime, unit, machine.num_cores, ())
         graph = write_encoder(whisper, checkpoint, "plain", gives_memory=True)
@@ -235,70 +219,6 @@ def _allocate(decoder: DecoderExecutable, num_blocks: int, num_files: int) -> No
             "available; lower it, or unload other models first"
         )
     decoder.allocate(num_blocks * num_files)
-
-
-def assemble_speech(
-    build: SpeechBuild,
-    settings: ModelSettings,
-    clock: Clock,
-    accounts: Mapping[Unit, Account],
-    power: Power | None = None,
-    arbiter: Arbiter | None = None,
-) -> Servable:
-    """Start the engine of a build, which then belongs to it.
-
-    Args:
-        build: the build.
-        settings: defaults for all models.
-        clock: the clock of all measurements.
-        accounts: are charged with the energy of each unit; empty where it is not metered.
-        power: the server's power mode; None for full power.
-        arbiter: gives turns to models that compete for hardware; None gives none.
-
-    Raises:
-        NoThreadError: the system cannot start a thread. The caller still owns the build then.
-    """
-    config, decoder, options = build.config, build.decoder, build.options
-    num_sequences = options.max_sequences * _SEQUENCES_A_FILE
-    limits = SchedulerLimits(_STEP_TOKENS, num_sequences, build.whisper.max_target_positions)
-    core = EngineCore(
-        decoder,
-        build.whisper.vocab_size,
-        clock,
-        limits,
-        account=accounts.get(decoder.unit),
-        power=power,
-        share=share_of(config, decoder.unit, clock, arbiter),
-    )
-    if (account := accounts.get(build.encoder.unit)) is not None:
-        build.encoder.charge(account, clock)
-        build.aligner.charge(account, clock)
-    statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
-    statistics.accounts = accounts
-    statistics.verdicts.update(build.verdicts)
-    named = len(build.source.message.instance_group) or UNITS_PARAMETER in build.source.message.parameters
-    why = "the config names this unit" if named else f"'{decoder.unit.value}' is its best unit on this machine"
-    try:
-        engine = SpeechEngine(
-            core,
-            build.encoder,
-            build.aligner,
-            build.whisper,
-            build.tokenizer,
-            build.special,
-            Placement(decoder.unit, build.runtime, decoder.precision, f"{build.runtime} reads speech here, and {why}"),
-            clock,
-            name=config.name,
-            statistics=statistics,
-            max_running=options.max_sequences,
-            max_seconds=options.max_audio_seconds,
-            limits=settings.limits.queue,
-            close_decoder=decoder.close,
-        )
-    except NoThreadError:
-        core.close()
-        raise
-    return SpeechServable(engine, config.name, build.version)
 
 
 def _trusted(

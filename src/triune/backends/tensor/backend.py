@@ -1,9 +1,9 @@
 """The backend of tensor models. It configures, places, compiles and measures them, and makes workers and dispatcher."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from triune.backends.attempt import Attempt
 from triune.backends.gate.gate import Judged, leave_out
@@ -12,6 +12,7 @@ from triune.backends.tensor.build import TensorBuild, placement_of
 from triune.backends.tensor.compile import WarmUp, compile_all
 from triune.backends.tensor.cut.cut import Cut
 from triune.backends.tensor.cut.make import Made, make_cut
+from triune.backends.tensor.executable import SharedExecutable
 from triune.backends.tensor.objective import objective_shortfall
 from triune.backends.tensor.quick import is_quick
 from triune.backends.tensor.samples import samples_of, scores_of
@@ -20,7 +21,7 @@ from triune.config.limits import limits_of
 from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
 from triune.config.objective import objective_of
-from triune.config.placement import place
+from triune.config.placement import Recipe, place
 from triune.config.turns import weight_of
 from triune.core.placement import Placement
 from triune.core.servable import Servable
@@ -46,7 +47,7 @@ class TensorBackend(MachineBackend):
         return configure(source, version, self._machine, self._settings.completion)
 
     def build(self, source: Source, version: int, previous: TensorBuild | None, attempt: Attempt) -> TensorBuild:
-        """Configure, compile, warm up and measure a version: see `Backend.build`.
+        """Configure, place, compile and measure a version: see `Backend.build`.
 
         If its files are those of `previous`, executables with equal recipes are reused, so that a change of the config
         or of the number of instances compiles only new recipes.
@@ -58,75 +59,69 @@ class TensorBackend(MachineBackend):
             self._try_first(source, version, attempt)
         with ExitStack() as undo:
             config = self.configure(source, version)
-            made = Made(config)
-            if config.plan is not None:
-                made = make_cut(config, config.plan, source.folder, self._machine, attempt, undo)
-                config, spare = made.config, (*made.spare, *spare)
-                for note in made.notes:
-                    _log.info("model '%s': %s", config.name, note)
-            if made.cut is not None:
-                WarmUp(config, source.folder, attempt).run(made.cut.lend()[0])
-                attempt.check()
-                undo.pop_all()
-                return self._cut_build(made, made.cut, source, version, started_ns)
-            recipes = place(config, self._machine)
+            placed, recipes = self._place(config, source, attempt, undo)
+            spare = (*placed.spare, *spare)
             executables = compile_all(
-                config, source.folder, recipes, self._machine, spare=spare, attempt=attempt, undo=undo
+                placed.config, source.folder, recipes, self._machine, spare=spare, attempt=attempt, undo=undo
             )
-            reused = {each.unit for each in executables if each in spare}
-            verdicts = self._gate.judge(self._judged(config, source, version, previous, reused), executables)
-            units, kept = leave_out(verdicts, config, executables)
-            config = replace(config, units=units) if units != config.units else config
-            is_inline = is_quick(config, kept[0], self._clock)
-            shortfall = objective_shortfall(config, source.folder, kept, self._clock)
+            known = _known_verdicts(previous, {each.unit for each in executables if each in spare})
+            measured = self._measure(placed, executables, source, version, known, attempt)
             attempt.check()
             undo.pop_all()
         # What was measured for the plan's sake is held by the executables where they share it.
-        for each in (*made.spare, *(each for each in executables if each not in kept)):
+        for each in (*placed.spare, *(each for each in executables if each not in measured.executables)):
             each.close()
-        emulated = self._machine.emulated(config.units)
         return TensorBuild(
             version,
-            config,
+            measured.config,
             source,
-            tuple(kept),
-            verdicts,
-            is_inline,
+            measured.executables,
+            measured.verdicts,
+            measured.is_inline,
             self._clock.now_ns() - started_ns,
-            emulated=emulated,
-            placement=placement_of(config, kept, verdicts, (*made.notes, *([shortfall] if shortfall else []))),
+            placed.cut,
+            emulated=self._machine.emulated(measured.config.units),
+            placement=measured.placement,
         )
 
-    def _judged(
-        self, config: ModelConfig, source: Source, version: int, previous: TensorBuild | None, reused: Collection[Unit]
-    ) -> Judged:
-        """What the gate needs to compare units. For those whose executables are reused, verdicts of `previous` hold."""
-        before = previous.verdicts if previous is not None else dict[Unit, Verdict]()
-        return Judged(
-            config,
-            config.path,
-            samples_of(config, source.folder),
-            self._keys.of(source, version),
-            scores_of(config),
-            {unit: verdict for unit, verdict in before.items() if unit in reused},
-        )
+    def _place(
+        self, config: ModelConfig, source: Source, attempt: Attempt, undo: ExitStack
+    ) -> tuple[Made, Sequence[Recipe]]:
+        """Where a model is to be computed: on the units of its config, or as its plan says.
 
-    def _cut_build(self, made: Made, cut: Cut, source: Source, version: int, started_ns: int) -> TensorBuild:
-        verdict, plan = made.verdict, made.config.plan
-        assert plan is not None
-        verdicts = {} if verdict is None else {unit: verdict for unit in cut.units if unit is not Unit.CPU}
-        return TensorBuild(
-            version,
-            made.config,
-            source,
-            (),
-            verdicts,
-            False,
-            self._clock.now_ns() - started_ns,
-            cut,
-            placement=Placement(plan.text, is_cut=True, segments=made.segments, notes=made.notes),
-            emulated=self._machine.emulated(cut.units),
-        )
+        Returns:
+            what became of the plan, if the config has one, and the recipes to compile. There are none for a model that
+            is cut: its segments are compiled by then, since their times decide whether it is cut.
+        """
+        if config.plan is None:
+            return Made(config), place(config, self._machine)
+        made = make_cut(config, config.plan, source.folder, self._machine, attempt, undo)
+        for note in made.notes:
+            _log.info("model '%s': %s", config.name, note)
+        return made, () if made.cut is not None else place(made.config, self._machine)
+
+    def _measure(
+        self,
+        placed: Made,
+        executables: Sequence[SharedExecutable],
+        source: Source,
+        version: int,
+        known: Mapping[Unit, Verdict],
+        attempt: Attempt,
+    ) -> "_Measured":
+        """Compare the units' answers, and measure how fast they are. `known` are verdicts that need not be found."""
+        config = placed.config
+        if placed.cut is not None:
+            WarmUp(config, source.folder, attempt).run(placed.cut.lend()[0])
+            return _measured_cut(placed, placed.cut)
+        key, samples = self._keys.of(source, version), samples_of(config, source.folder)
+        verdicts = self._gate.judge(Judged(config, config.path, samples, key, scores_of(config), known), executables)
+        units, kept = leave_out(verdicts, config, executables)
+        config = replace(config, units=units) if units != config.units else config
+        is_inline = is_quick(config, kept[0], self._clock)
+        shortfall = objective_shortfall(config, source.folder, kept, self._clock)
+        notes = (*placed.notes, *([shortfall] if shortfall else []))
+        return _Measured(config, tuple(kept), verdicts, is_inline, placement_of(config, kept, verdicts, notes))
 
     def assemble(self, build: TensorBuild, models: Models) -> Servable:
         """Make workers and dispatcher: see `Backend.assemble`. A tensor model calls no other model."""
@@ -164,3 +159,37 @@ class TensorBackend(MachineBackend):
             weight=weight_of(config.message),
             objective_ns=objective_of(config.parameters),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What was found out of a compiled model.
+
+    Attributes:
+        config: its configuration, with the units whose answers are right.
+        executables: those on these units; none if the model is cut.
+        verdicts: how far the answers of each unit are from those of cpu.
+        is_inline: whether the model is so fast that the event loop's thread runs it.
+        placement: where it computes, and why.
+    """
+
+    config: ModelConfig
+    executables: tuple[SharedExecutable, ...]
+    verdicts: Mapping[Unit, Verdict]
+    is_inline: bool
+    placement: Placement
+
+
+def _measured_cut(made: Made, cut: Cut) -> _Measured:
+    """What was found out of a model that is cut, when its plan was made."""
+    config, verdict = made.config, made.verdict
+    assert config.plan is not None
+    verdicts = {} if verdict is None else {unit: verdict for unit in cut.units if unit is not Unit.CPU}
+    placement = Placement(config.plan.text, is_cut=True, segments=made.segments, notes=made.notes)
+    return _Measured(config, (), verdicts, False, placement)
+
+
+def _known_verdicts(previous: TensorBuild | None, reused: Collection[Unit]) -> Mapping[Unit, Verdict]:
+    """The verdicts of the build before, for the units whose executables are reused."""
+    before = previous.verdicts if previous is not None else dict[Unit, Verdict]()
+    return {unit: verdict for unit, verdict in before.items() if unit in reused}

@@ -1,25 +1,18 @@
 """From compiled decoders to an engine that answers requests."""
 
 import hashlib
-from collections.abc import Mapping
 
-from triune.arbiter.arbiter import Arbiter
-from triune.arbiter.blocking import BlockingShare
+from triune.backends.resources import Resources
 from triune.backends.share import share_of
 from triune.backends.transformer.build import TransformerBuild
 from triune.backends.transformer.units import UnitDecoder
 from triune.config.limits import limits_of
 from triune.config.metrics import new_statistics
 from triune.config.parameters import UNITS_PARAMETER
-from triune.config.settings import ModelSettings
 from triune.core.cache import cache_folder
-from triune.core.clock import Clock
 from triune.core.decoder import DecoderExecutable
-from triune.core.energy import Account
-from triune.core.power import Power
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
-from triune.core.units import Unit
 from triune.core.version import VERSION
 from triune.engine.core import EngineCore
 from triune.engine.engine import Engine
@@ -32,48 +25,32 @@ from triune.engine.speculation.ngram import NgramProposer
 from triune.engine.speculation.proposer import Proposer
 
 
-def assemble_transformer(
-    build: TransformerBuild,
-    settings: ModelSettings,
-    clock: Clock,
-    accounts: Mapping[Unit, Account],
-    power: Power | None = None,
-    arbiter: Arbiter | None = None,
-) -> Servable:
+def assemble_transformer(build: TransformerBuild, resources: Resources) -> Servable:
     """Start the engine of a build, which then belongs to it.
-
-    Args:
-        build: the build.
-        settings: defaults for all models.
-        clock: the clock of all measurements.
-        accounts: are charged with the energy of each unit; empty where it is not metered.
-        power: the server's power mode; None for full power.
-        arbiter: gives turns to models that compete for hardware; None gives none.
 
     Raises:
         NoThreadError: the system cannot start a thread. The caller still owns the build then.
     """
     config = build.config
-    limits = limits_of(config.parameters, settings.limits)
-    statistics = new_statistics(config.message, has_distributions=settings.has_distributions)
-    statistics.accounts = accounts
+    limits = limits_of(config.parameters, resources.settings.limits)
+    statistics = new_statistics(config.message, has_distributions=resources.settings.has_distributions)
+    statistics.accounts = resources.accounts
     statistics.verdicts.update(build.verdicts)
     replicas: list[Replica] = []
     try:
-        for each in build.decoders:
-            share = share_of(config, each.unit, clock, arbiter)
-            replicas.append(_replica(build, each, clock, accounts.get(each.unit), power, share))
+        # One that cannot be made leaves those before it in the list.
+        replicas.extend(_replica(build, each, resources) for each in build.decoders)
         engine = Engine(
             replicas,
             build.text,
-            clock,
+            resources.clock,
             name=config.name,
             statistics=statistics,
             limits=limits.queue,
             close_decoder=build.close_decoders,
             run_limit_seconds=limits.run_seconds,
             movable=build.movable,
-            power=power,
+            power=resources.power,
         )
     except NoThreadError:
         # Those that were made have files and threads of their own.
@@ -83,15 +60,9 @@ def assemble_transformer(
     return TextServable(engine, config.name, build.version)
 
 
-def _replica(
-    build: TransformerBuild,
-    each: UnitDecoder,
-    clock: Clock,
-    account: Account | None,
-    power: Power | None,
-    share: BlockingShare | None,
-) -> Replica:
+def _replica(build: TransformerBuild, each: UnitDecoder, resources: Resources) -> Replica:
     """A replica of the model over one decoder."""
+    share = share_of(build.config, each.unit, resources.clock, resources.arbiter)
     proposer: Proposer | None = NgramProposer() if build.options.speculation == "ngram" else None
     if each.draft is not None:
         proposer = DraftModel(each.draft.decoder, each.draft.context_tokens, build.limits.step_tokens)
@@ -100,13 +71,13 @@ def _replica(
     core = EngineCore(
         decoder,
         build.vocab_size,
-        clock,
+        resources.clock,
         limits,
         proposer,
         tier,
         build.adapters,
-        account,
-        power,
+        resources.accounts.get(each.unit),
+        resources.power,
         share,
         preempted_bytes=(build.options.preempted_bytes or 0) // len(build.decoders),
         reader=each.encoder,

@@ -79,8 +79,7 @@ class TransformerBackend(MachineBackend):
         del models
         from triune.backends.transformer.assemble import assemble_transformer
 
-        accounts = self._accounts(build, build.units)
-        return assemble_transformer(build, self._settings, self._clock, accounts, self._power, self._arbiter)
+        return assemble_transformer(build, self._resources(build, build.units))
 
     def _configure(self, source: Source, version: int) -> ModelConfig:
         folder = source.folder / str(version)

@@ -107,7 +107,7 @@ class Ahead:
         if lacking > 0 and not names:
             await self._read(record)
             return
-        await self._keeper.park_all(names, f"model '{record.name}' is likely to be needed sooner")
+        await self._keeper.room.park_all(names, f"model '{record.name}' is likely to be needed sooner")
         if self._keeper.expected_bytes(record) > self._keeper.ledger.free_bytes:
             return
         _log.info("model '%s' is loaded ahead: it is likely to be needed soon", record.name)
@@ -121,7 +121,7 @@ class Ahead:
         patterns = {each.name: each.usage.pattern for each in self._keeper.records()}
         return [
             replace(each, is_idle=each.is_idle and patterns[each.name].likely_ns(now_ns) > latest_ns)
-            for each in await self._keeper.candidates(record.name)
+            for each in await self._keeper.room.candidates(record.name)
         ]
 
     async def _read(self, record: ModelRecord) -> None:

@@ -79,7 +79,7 @@ def reason(repository: Repository, name: str) -> str:
 async def until_resident(repository: Repository, *names: str) -> None:
     """Wait until the models have kept their places for as long as their loads took, and may go."""
     while not all(
-        each.is_idle and each.is_settled for each in await repository.memory.candidates("") if each.name in names
+        each.is_idle and each.is_settled for each in await repository.memory.room.candidates("") if each.name in names
     ):
         await asyncio.sleep(0.001)
 

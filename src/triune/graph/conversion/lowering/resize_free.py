@@ -17,7 +17,7 @@ from triune.graph.conversion.resize import coordinate_mode
 from triune.graph.conversion.scope import V
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ResizedAxis(Generic[V]):
     """How one dimension is resized. Sizes and scales are scalars of fp32, `is_copied` is a scalar of bool.
 

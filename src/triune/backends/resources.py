@@ -1,0 +1,30 @@
+"""What a servable is given besides the build that it answers with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from triune.arbiter.arbiter import Arbiter
+from triune.config.settings import ModelSettings
+from triune.core.clock import Clock
+from triune.core.energy import Account
+from triune.core.power import Power
+from triune.core.units import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What `Backend.assemble` gives a servable of its server.
+
+    Attributes:
+        settings: defaults for all models.
+        clock: the clock of all measurements.
+        accounts: are charged with the energy of each unit; empty where it is not metered.
+        power: the server's power mode; None for full power.
+        arbiter: gives turns to models that compete for hardware; None gives none.
+    """
+
+    settings: ModelSettings
+    clock: Clock
+    accounts: Mapping[Unit, Account]
+    power: Power | None = None
+    arbiter: Arbiter | None = None
