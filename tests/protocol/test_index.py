@@ -55,6 +55,12 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+def test_each_start_has_ten_lines_at_most() -> None:
+    code = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert [language for language, _ in code] == ["", "bash", "bash", "python", "", "python"]
+    assert max(len(block.splitlines()) for _, block in code) <= 10
+
+
 @pytest.mark.timeout(300)
 def test_a_core_ml_developer_s_start(folder: Path) -> None:
     pytest.importorskip("coremltools")
