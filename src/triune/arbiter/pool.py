@@ -160,7 +160,7 @@ class Pool:
         return max((max(now_ns - each.started_ns, each.expected_ns) for each in self.running), default=0.0)
 
     def _is_one_model(self) -> bool:
-        """Whether all that compute or wait are units of one model."""
+        """Whether one model alone computes or waits here, on one or several units."""
         return len({id(each.share) for each in self.running} | {id(each) for each in self.waiting}) == 1
 
     def has_earlier(self, tag_ns: float) -> bool:

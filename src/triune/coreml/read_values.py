@@ -200,8 +200,7 @@ def _convert(values: Sequence[Any], field: str, dtype: DType, where: str) -> Arr
     wide = np.array(values, _WIDE[field])
     if kind in "iu" and wide.size:
         limits = np.iinfo(dtype.numpy)
-        # Core ML stores uint32 as int32 with the same bits, and so for other fields as wide as the type: these are not
-        # checked.
+        # Core ML stores uint32 in a field of int32, with the same bits. So a field as wide as the type is not checked.
         is_same_width = wide.dtype.itemsize == dtype.numpy.itemsize
         if not is_same_width and (int(wide.min()) < limits.min or int(wide.max()) > limits.max):
             raise InvalidArgumentError(f"{where}: values from {wide.min()} to {wide.max()} in {dtype.value}")

@@ -98,7 +98,7 @@ class TextEncoder:
         """The rows of texts, FP32 [texts, width], in runs of texts of like length.
 
         Raises:
-            InternalError: the runtime failed, or gave numbers that are none.
+            InternalError: the runtime failed, or gave NaN or infinity.
         """
         rows = self.compute_unchecked(executable, texts)
         if not np.isfinite(rows).all():

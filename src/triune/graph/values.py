@@ -144,7 +144,7 @@ def attributes_of(node: NodeProto) -> Mapping[str, Any]:
 
 
 _OF_GRAPHS = frozenset([AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.UNDEFINED])
-"""The types of attributes that may hold graphs; old files have no types."""
+"""The types of an attribute that may hold subgraphs. UNDEFINED is among them, since old files leave the type out."""
 
 
 def subgraphs_of(node: NodeProto) -> Iterable[GraphProto]:

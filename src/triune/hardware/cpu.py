@@ -18,7 +18,9 @@ from triune.hardware.cores import num_usable_cores
 from triune.hardware.tiles import ask_for_tiles, parse_tiles
 
 SYSCTL: Final = ("/usr/sbin/sysctl", "machdep.cpu", "hw", "sysctl.proc_translated")
-"""The command whose output `parse_sysctl` reads. Where a name is unknown it prints the others, and fails."""
+"""The command whose output `parse_sysctl` reads. If a name is unknown it still prints the others, and ends with an
+error.
+"""
 
 _ARM_FEATURE: Final = "hw.optional.arm."
 _UNKNOWN: Final = "unknown CPU"

@@ -28,7 +28,7 @@ def describe_units(outputs: Outputs, *, is_installed: Callable[[str], bool] = is
     """What is known of each unit, in the order of `Unit`, without runtimes and without what was measured here.
 
     Args:
-        outputs: what this machine's system printed. Texts that say nothing make fields unavailable, with the reason.
+        outputs: what this machine's system printed. Fields that it does not say are unavailable, with the reason.
         is_installed: returns whether a Python package is installed.
     """
     cpu = outputs.cpu()

@@ -45,7 +45,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What is known of hardware and is no number.
+    """A fact about hardware that is a word, not a number.
 
     Attributes:
         value: one word, such as "SME".

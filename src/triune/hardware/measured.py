@@ -88,7 +88,7 @@ def _figure(table: Mapping[str, Any]) -> Figure:
     number, unit, source = table["value"], table["unit"], table["source"]
     basis, note = table.get("basis", ""), table.get("note", "")
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
-        raise ValueError(f"a value is no number above 0 but {number!r}")
+        raise ValueError(f"a value is {number!r}, not a number above 0")
     if not all(isinstance(each, str) for each in (unit, source, basis, note)):
-        raise TypeError("a unit, source, basis or note is no text")
+        raise TypeError("a unit, source, basis or note is not a text")
     return Figure(number, unit, FigureKind(table["kind"]), source, basis, note=note)

@@ -127,7 +127,7 @@ def _of_blocks(node: NodeProto, makers: Mapping[str, NodeProto], tensors: Tensor
 
 
 def _in_words(packed: Packed, kind: Any) -> Quantized | None:
-    """The weights [out, in]; None if MLX has no group of such blocks."""
+    """Packed weights (out, in) as 32-bit words for MLX; None if no group size of MLX divides their blocks."""
     rows, columns = packed.data.shape
     if packed.scale.shape[0] not in (1, rows):
         return None

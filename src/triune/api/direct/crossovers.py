@@ -157,7 +157,7 @@ def _times(shapes: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[int, Mappin
     for shape, sizes in shapes.items():
         found = {int(size): {Unit(unit): float(each) for unit, each in by.items()} for size, by in sizes.items()}
         if any(not 0 < each < math.inf for by in found.values() for each in by.values()):
-            raise ValueError("a time is no number above 0")
+            raise ValueError("a time is not a number above 0")
         if tuple(found) != tuple(SIZES[shape]) or len({frozenset(by) for by in found.values()}) != 1:
             raise ValueError(f"sizes or units of '{shape}' are missing")
         yield shape, found

@@ -44,7 +44,7 @@ class DirectUnit:
             (..., m, n) of the same dtype; of int8, exact sums as INT32.
 
         Raises:
-            InvalidArgumentError: shapes or dtypes do not fit each other, or are none that this takes.
+            InvalidArgumentError: shapes or dtypes do not fit each other, or are others than these.
             UnsupportedError: no installed runtime does this on the unit.
             UnavailableError: the result does not fit the memory.
         """

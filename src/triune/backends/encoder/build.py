@@ -153,7 +153,7 @@ def build_encoder(
         verdicts = gate.judge(Judged(placed, path, [sample], load_key, scores), executables)
         units, kept = leave_out(verdicts, config, executables)
         for executable in {each.unit: each for each in kept}.values():
-            # Answers that are those of `cpu` are no numbers if the weights are none.
+            # NaN in the weights gives NaN on `cpu`, too, and so passes the comparison.
             encoder.compute(executable, sample.texts)
         attempt.check()
         undo.pop_all()

@@ -251,10 +251,10 @@ def _warm_up(decoder: DecoderExecutable, memory: Memory, token: int) -> None:
     """Compute one token, so that the first request does not wait for what the runtime prepares in its first step.
 
     Raises:
-        InternalError: the model's logits are no numbers.
+        InternalError: the model's logits are NaN or infinite.
     """
     zero, begins = np.zeros(1, np.int32), np.array([0, 1], np.int32)
     at = np.zeros(1, np.int64)
     logits = decoder.run(DecoderStep(np.array([token]), at, zero, begins, zero, begins, at, memory))
     if not np.isfinite(logits.max()):
-        raise InternalError(f"the model's logits for token {token} are no numbers; its weights are broken")
+        raise InternalError(f"the model's logits for token {token} are NaN or infinite; its weights are broken")

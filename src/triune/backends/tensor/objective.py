@@ -27,7 +27,7 @@ def objective_shortfall(
     load it is twice as long, since a request waits for the batch before.
 
     Raises:
-        InvalidArgumentError: the objective is no number of milliseconds.
+        InvalidArgumentError: the objective is not a number of milliseconds.
     """
     objective_ns = objective_of(config.parameters)
     if not objective_ns:

@@ -55,7 +55,7 @@ def measure(units: Sequence[UnitDecoder], clock: Clock, attempt: Attempt, *, nam
                 attempt.check()
     for (place, is_beside, (_, num_new), count), durations_ns in found.items():
         counts = (num_new, 0) if num_new > 1 else (0, count)
-        # What the runtime prepares in a first run counts only if there is no other one.
+        # The first run includes what the runtime prepares for later ones. It counts only if there is no other run.
         middle_ns = round(median(durations_ns[1:] or durations_ns))
         units[place].rates.record(*counts, middle_ns, is_beside=is_beside)
     for each in units:

@@ -39,11 +39,11 @@ def warm_up(
         num_sequences: the most sequences of a step.
 
     Raises:
-        InternalError: the model's logits are no numbers.
+        InternalError: the model's logits are NaN or infinite.
     """
     logits = decoder.run(step_of(decoder, [(0, 1)], memory))
     if not np.isfinite(logits.max()):
-        raise InternalError("the model's logits for token 0 are no numbers; its weights are broken")
+        raise InternalError("the model's logits for token 0 are NaN or infinite; its weights are broken")
     began = clock.now_ns()
     done, steps = 0, list(_ladder(decoder, memory, num_tokens, num_sequences))
     for step in steps:

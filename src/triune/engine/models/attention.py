@@ -8,7 +8,7 @@ from typing import Final
 from triune.engine.models.builder import ModelBuilder
 
 MASKED: Final = -10_000.0
-"""Added to the scores of tokens that are none, as in BERT. Finite in every precision, so that a text without tokens
+"""Added to the scores of padding, as in BERT. Finite in every precision, so that a text without tokens
 gives no NaN.
 """
 
@@ -49,8 +49,8 @@ def _by_heads(graph: ModelBuilder, x: str, num_heads: int, order: Sequence[int])
 
 
 def mask_of(graph: ModelBuilder, kept: str) -> str:
-    """What keeps attention from tokens that are none: `kept`, FP32 [batch, tokens] of 1 for a token and 0 for none, as
-    [batch, 1, 1, tokens] of 0 and MASKED.
+    """The mask that keeps attention from padding: `kept`, FP32 [batch, tokens] of 1 for a token and 0 for padding,
+    becomes [batch, 1, 1, tokens] of 0 and MASKED.
     """
     ignored = graph.op("Sub", graph.scalar(1), graph.op("Unsqueeze", kept, graph.ints(1, 2)))
     return graph.op("Mul", ignored, graph.scalar(MASKED))

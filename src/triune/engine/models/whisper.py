@@ -61,8 +61,8 @@ def write_whisper_alignment(config: WhisperConfig, weights: Weights, num_words: 
     """The decoder of whole texts that tells where it looks. Inputs: `input_ids` and `next_ids` INT64 [1, tokens], the
     tokens that follow those; for each layer N `cross_key.N` and `cross_value.N`, what the encoder gives with
     `gives_memory`. Outputs: `scores` FP32 [heads, tokens, frames], those of the heads that follow the sound, before the
-    softmax; `probabilities` FP32 [1, tokens], that of each next token, among the tokens below `num_words`; of next
-    tokens that are none of these they mean nothing.
+    softmax; `probabilities` FP32 [1, tokens], that of each next token, among the tokens below `num_words`; for
+    other next tokens they mean nothing.
 
     Raises:
         InvalidArgumentError: the config names a head that the decoder does not have.

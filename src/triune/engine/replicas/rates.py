@@ -19,7 +19,7 @@ class Curve:
         return bool(self._points)
 
     def record(self, size: int, duration_ns: float) -> None:
-        """Take a measurement; `size` is 1 or more."""
+        """Record a measurement; `size` is 1 or more."""
         key = size.bit_length()
         known = self._points.get(key)
         if known is None:
@@ -56,7 +56,7 @@ class Speeds:
     answers: Curve = field(default_factory=Curve)
 
     def record(self, num_prompt_tokens: int, num_answers: int, duration_ns: int) -> None:
-        """Take a step with so many tokens of prompts, and so many answers that go on."""
+        """Record how long a step took that read so many tokens of prompts, and gave so many answers a token each."""
         if not num_prompt_tokens:
             if num_answers:
                 self.answers.record(num_answers, duration_ns)
@@ -85,7 +85,7 @@ class Rates:
         self._step_tokens = step_tokens
 
     def record(self, num_prompt_tokens: int, num_answers: int, duration_ns: int, *, is_beside: bool) -> None:
-        """Take a step: see `Speeds.record`."""
+        """Record how long a step took: see `Speeds.record`."""
         (self.beside if is_beside else self.alone).record(num_prompt_tokens, num_answers, duration_ns)
 
     def prompt_ns(self, num_tokens: int, *, is_beside: bool) -> float:

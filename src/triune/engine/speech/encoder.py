@@ -39,14 +39,14 @@ class SpeechEncoder:
         self._meter = Meter(account, clock)
 
     def memory(self, samples: NDArray[np.float32], bills: list[Bill] | None = None) -> Memory:
-        """What a sequence reads of a window.
+        """The keys and values that the decoder's cross attention reads of one window of sound.
 
         Args:
             samples: FP32 [samples] at 16 kHz, at most 30 s.
             bills: gets the bill of the window; None if nobody asks for its cost.
 
         Raises:
-            InternalError: the runtime failed, or gave numbers that are none.
+            InternalError: the runtime failed, or gave NaN or infinity.
         """
         features = log_mel(samples, self._num_bands)[np.newaxis]
         with self._lock:

@@ -31,7 +31,7 @@ MAX_RANK: Final = 512
 
 _LARGEST: Final = 65504.0
 """The largest number of a matrix: fp16's. A larger one would be infinite where a runtime computes in fp16, and infinity
-times the zeros of other adapters' tokens is no number.
+times the zeros of other adapters' tokens is NaN.
 """
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,128}", re.ASCII)

@@ -113,5 +113,5 @@ class _Choice:
 
 
 def _end(logprobs: dict[str, list[Any]]) -> int:
-    """Where in the text the tokens end."""
+    """The index in the text of the first character after the last token."""
     return logprobs["text_offset"][-1] + len(logprobs["tokens"][-1])

@@ -129,7 +129,7 @@ def _near_constants(numbers: Sequence[float]) -> dict[str, Kind]:
 
 
 def _pairs(floats: Sequence[Input], inputs: Sequence[Input], seed: int) -> list[InputSet]:
-    """Sets in which all floats of one shape are nearly equal."""
+    """Sets of inputs in which the float inputs of equal shape have nearly equal elements."""
     if len({(each.shapes, each.dtype) for each in floats}) == len(floats):
         return []
     sets: list[InputSet] = []

@@ -130,7 +130,7 @@ class NvmlMeter:
 
 
 class NoDeviceError(Exception):
-    """The process may use no GPU of its own."""
+    """The process sees no GPU with a counter of its own: CUDA_VISIBLE_DEVICES hides all, or names a part of one."""
 
 
 def device(library: Nvml, visible: str | None) -> Any:

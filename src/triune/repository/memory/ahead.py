@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 _NS: Final = 1_000_000_000
 _PERIOD_NS: Final = 1 * _NS
-"""How often it is looked which models are in use, and which will be."""
+"""The time from one look at which models are in use, and which will be, to the next."""
 
 _AHEAD_NS: Final = 2 * _PERIOD_NS
 """How long before its likely use a model is to be loaded."""

@@ -44,7 +44,7 @@ def most_probable(logits: Value) -> Value:
 
 @fused
 def _chosen(ids: Value, sources: Value, tokens: Value) -> Value:
-    """The token ids where `sources` is negative, else the tokens, of which those that are none become 0."""
+    """The token ids where `sources` is negative, else the tokens, with 0 in place of NO_TOKEN."""
     return mx.where(sources < 0, ids, mx.maximum(tokens, 0))
 
 

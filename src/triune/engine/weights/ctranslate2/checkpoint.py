@@ -62,7 +62,7 @@ class CTranslate2Checkpoint:
         shape = self._file.variables[variable].shape
         if rows is None:
             return shape
-        # Rows that the variable does not have are none.
+        # `rows` may end behind the last row of the variable.
         return (len(range(*rows.indices(shape[0]))) if shape else 0, *shape[1:])
 
     def tensor(self, name: str) -> DenseTensor:
