@@ -37,11 +37,12 @@ lint: .venv/develop
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-# The conformance suites and other generated cases whole (about an hour), and the laws with four times as many examples, by new seeds; `make test`
-# runs fixed samples of both. With PyTorch, which `make torch` installs, almost twice as many of coremltools' own tests
+# The conformance suites, other generated cases and the demo whole (about an hour), and the laws with four times as many
+# examples, by new seeds; `make test`
+# runs fixed samples of these. With PyTorch, which `make torch` installs, almost twice as many of coremltools' own tests
 # run, and it takes another hour.
 conformance: .venv/develop
-	$(BIN)/python -m pytest --whole tests/conformance tests/property $(LAWS)
+	$(BIN)/python -m pytest --whole tests/conformance tests/property $(LAWS) tests/protocol/test_readme.py
 	$(BIN)/python -m pytest --whole -m sampled tests/unit tests/contract
 
 torch: .venv/develop

@@ -84,10 +84,16 @@ def packages() -> PackageCache:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory, packages: PackageCache) -> Path:
-    """All of the zoo's models, which the first process of tests builds for all. Nobody changes them."""
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run of tests have."""
     own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "zoo"
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def models(common: Path, packages: PackageCache) -> Path:
+    """All of the zoo's models, which the first process of tests builds for all. Nobody changes them."""
+    folder = common / "zoo"
     built = build_repository(folder, cache=packages)
     assert [(each.name, each.reason) for each in built if each.reason] == []
     return folder

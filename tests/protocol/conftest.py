@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import tritonclient.grpc
 import tritonclient.http
 
 from support.process import Served, serve
+from support.shared_server import locked, shared
 from triune.backends.transformer.backend import missing_for_transformers
 from triune.zoo.repository import build_repository
 
@@ -29,21 +31,35 @@ def served(repository: Path) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
-def real_models(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server of all of the zoo's models, and of one that is broken, shared by the tests that leave it as they found
-    it.
+def real_server(models: Path, common: Path) -> Iterator[Served]:
+    """A server of all of the zoo's models, and of one that is broken, for all processes of tests.
 
     The answers of smollm2 are reproducible, and so the same beside others. Its load, and that of Whisper, compile one
     precision instead of comparing two, which takes most of the time.
     """
-    folder = linked(models, tmp_path_factory.mktemp("real"))
-    if not missing_for_transformers():
-        configure(folder / "smollm2", reproducible="true")
-        configure(folder / "whisper-tiny.en", precision="fp32")
-    (folder / "broken" / "1").mkdir(parents=True)
-    (folder / "broken" / "1" / "model.gguf").write_bytes(b"GGUF" + bytes(60))
-    with serve(folder, ready_seconds=300) as running:
+    folder = common / "real"
+
+    @contextlib.contextmanager
+    def start() -> Iterator[Served]:
+        linked(models, folder / "models")
+        if not missing_for_transformers():
+            configure(folder / "models" / "smollm2", reproducible="true")
+            configure(folder / "models" / "whisper-tiny.en", precision="fp32")
+        (folder / "models" / "broken" / "1").mkdir(parents=True)
+        (folder / "models" / "broken" / "1" / "model.gguf").write_bytes(b"GGUF" + bytes(60))
+        with serve(folder / "models", ready_seconds=300) as running:
+            yield running
+        shutil.rmtree(folder / "models")
+
+    with shared(folder, start) as running:
         yield running
+
+
+@pytest.fixture
+def real_models(real_server: Served, common: Path) -> Iterator[Served]:
+    """The server of the zoo's models, for one test at a time, which leaves it as it found it."""
+    with locked(common / "real" / "turn"):
+        yield real_server
 
 
 def linked(models: Path, folder: Path) -> Path:

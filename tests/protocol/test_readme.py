@@ -21,12 +21,15 @@ ROOT = Path(__file__).parents[2]
 PAGES = ((ROOT / "README.md").read_text(), (ROOT / "docs/index.md").read_text().partition("## You ship")[0])
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", "\n".join(PAGES), re.DOTALL | re.MULTILINE)
 PORTS = (8000, 8001, 8002)
+NAMED = ("simple", "minilm", "efficientnet_lite0", "smollm2")
+"""The models that the blocks ask. With `--whole` the demo has all, as it has on the page."""
+
 LOCK = Path(tempfile.gettempdir()) / f"triune-readme-{os.getuid()}.lock"
 """Held by the process of tests that has the ports: another with blocks of these pages waits for it."""
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def demo(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Served]:
     """`triune demo` on the ports that the README names; built models are kept in the user's cache."""
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -36,6 +39,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                     pytest.fail(f"port {port} is taken: the README's examples use it; stop what listens there")
         folder = tmp_path_factory.mktemp("demo")
         flags = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), PORTS, strict=True)]
+        if not request.config.getoption("--whole"):
+            flags += [f"--model={name}" for name in NAMED]
         with serve(folder, *flags, command=(TRIUNE, "demo"), ready_seconds=600) as served:
             yield served
 

@@ -22,9 +22,12 @@ TRIUNE = str(Path(sys.executable).with_name("triune"))
 
 @dataclass
 class Served:
-    """A server that runs, and what it wrote to standard error."""
+    """A server that runs, and what it wrote to standard error.
 
-    process: subprocess.Popen[str] | ForkedServer
+    Its process is None in processes of tests that have not started it: see `support.shared_server`.
+    """
+
+    process: subprocess.Popen[str] | ForkedServer | None
     http: str
     grpc: str
     metrics: str
@@ -33,6 +36,7 @@ class Served:
 
     def interrupt(self) -> None:
         """What Ctrl-C does."""
+        assert self.process is not None
         self.process.send_signal(signal.SIGINT)
 
 

@@ -6,7 +6,7 @@ digits. The plugin computes Add, CumSum and shifts of integers in 32 bits. What 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -14,12 +14,21 @@ import numpy as np
 from triune.core.errors import UnsupportedError
 from triune.graph.exact_parts import MOST_EXACT, exact_parts
 from triune.runtimes.openvino.library import opset
-from triune.runtimes.openvino.whole_ranges import Range, constant_of, largest_of, range_of
-
-_BITS: Final = 8
-"""The bits of a digit."""
-
-_MOST_DIGIT: Final = (1 << _BITS) - 1
+from triune.runtimes.openvino.whole_parts import (
+    MOST_DIGIT,
+    digits_of,
+    in_parts,
+    int32,
+    joined,
+    numbers,
+    part_of,
+    product_of_parts,
+    shifted_left,
+    size_of,
+    sum_over,
+    transposed,
+)
+from triune.runtimes.openvino.whole_ranges import constant_of, largest_of, range_of
 
 _WIDTH: Final = 32
 """The bits of a sum."""
@@ -76,10 +85,10 @@ def _is_read_as_float(node: Any) -> bool:
 
 
 def _replace(node: Any, value: Any) -> None:
-    """Let the readers of a node's result read a value, shifted by 0 bits (`_shifted`)."""
+    """Let the readers of a node's result read a value, shifted by 0 bits (`shifted_left`)."""
     kind, old = node.get_output_element_type(0), node.output(0)
     readers, names = old.get_target_inputs(), old.get_names()
-    new = opset.convert(_shifted(_int32(value), 0), kind.get_type_name()).output(0)
+    new = opset.convert(shifted_left(int32(value), 0), kind.get_type_name()).output(0)
     for reader in readers:
         reader.replace_source_output(new)
     old.get_tensor().set_names(set())
@@ -94,57 +103,6 @@ def _refuse(node: Any, why: str) -> UnsupportedError:
     )
 
 
-def _size(output: Any, axis: int) -> int | None:
-    """The size of an axis; None if it is not known."""
-    shape = output.get_partial_shape()
-    dim = shape[axis % shape.rank.get_length()]
-    return dim.get_length() if dim.is_static else None
-
-
-def _numbers(*values: int) -> Any:
-    return opset.constant(np.array(values, np.int64))
-
-
-def _int32(output: Any) -> Any:
-    return opset.convert(output, "i32").output(0)
-
-
-def _digits(x: Any, limits: Range) -> list[tuple[Any, int, int]]:
-    """The digits of integers, the lowest first: each with the bits below it and its largest distance from 0.
-
-    Args:
-        x: INT32.
-        limits: what its elements may be; numbers up to 255 are one digit. The last digit has the sign.
-    """
-    if max(map(abs, limits)) <= _MOST_DIGIT:
-        return [(x, 0, max(map(abs, limits)))]
-    bits = max(limits[1].bit_length(), (-limits[0] - 1).bit_length() if limits[0] < 0 else 0) + (limits[0] < 0)
-    mask = opset.constant(np.array(_MOST_DIGIT, np.int32))
-    found: list[tuple[Any, int, int]] = []
-    for below in range(0, bits, _BITS):
-        shifted = opset.bitwise_right_shift(x, opset.constant(np.array(below, np.int32))).output(0) if below else x
-        is_last = below + _BITS >= bits
-        digit = shifted if is_last else opset.bitwise_and(shifted, mask).output(0)
-        found.append((digit, below, 128 if is_last and limits[0] < 0 else _MOST_DIGIT))
-    return found
-
-
-def _shifted(x: Any, bits: int) -> Any:
-    """INT32 shifted to the left, by 0 bits too: the plugin computes an Add or Multiply after a product or sum with
-    it, in fp32, but not a shift.
-    """
-    return opset.bitwise_left_shift(x, opset.constant(np.array(bits, np.int32))).output(0)
-
-
-def _joined(sums: Sequence[tuple[Any, int]]) -> Any:
-    """The sum of INT32 values, each times two to a power; larger numbers wrap around."""
-    total = None
-    for value, shift in sums:
-        shifted = _shifted(value, shift)
-        total = shifted if total is None else opset.add(total, shifted).output(0)
-    return total
-
-
 def _matmul(node: Any) -> Any | None:
     left, right = (node.input_value(at) for at in (0, 1))
     terms = _terms(node, left, right)
@@ -153,14 +111,14 @@ def _matmul(node: Any) -> Any | None:
     parts = _parts_of_constant(node, left, right)
     if parts is not None:
         # All in one part is what the plugin computes exactly.
-        return None if len(parts) == 1 else _of_parts(_int32(left), _int32(right), parts, node.get_attributes())
+        return None if len(parts) == 1 else product_of_parts(int32(left), int32(right), parts, node.get_attributes())
     sums: list[tuple[Any, int]] = []
-    for a, below_a, most_a in _digits(_int32(left), range_of(left)):
-        for b, below_b, most_b in _digits(_int32(right), range_of(right)):
+    for a, below_a, most_a in digits_of(int32(left), range_of(left)):
+        for b, below_b, most_b in digits_of(int32(right), range_of(right)):
             if below_a + below_b < _WIDTH:
                 step = MOST_EXACT // max(most_a * most_b, 1)
                 sums.append((_product(node, a, b, terms, step), below_a + below_b))
-    return _joined(sums)
+    return joined(sums)
 
 
 def _terms(node: Any, left: Any, right: Any) -> int | None:
@@ -171,35 +129,20 @@ def _terms(node: Any, left: Any, right: Any) -> int | None:
         rank = output.get_partial_shape().rank
         if rank.is_dynamic:
             raise _refuse(node, f"how many axes '{output.get_node().get_friendly_name()}' has is not known")
-        found.append(_size(output, -1 if is_last or rank.get_length() == 1 else -2))
+        found.append(size_of(output, -1 if is_last or rank.get_length() == 1 else -2))
     return found[0] if found[0] is not None else found[1]
 
 
 def _parts_of_constant(node: Any, left: Any, right: Any) -> list[slice] | None:
     """The parts in which a product by a constant matrix of small numbers is exact; None if the operand is none."""
     largest = largest_of(left)
-    if largest > _MOST_DIGIT or largest_of(right) > _MOST_DIGIT:
+    if largest > MOST_DIGIT or largest_of(right) > MOST_DIGIT:
         return None
     matrix = constant_of(right)
-    if matrix is None or matrix.ndim != 2 or np.abs(matrix).max(initial=0) > _MOST_DIGIT:
+    if matrix is None or matrix.ndim != 2 or np.abs(matrix).max(initial=0) > MOST_DIGIT:
         return None
     matrix = matrix.T if node.get_attributes()["transpose_b"] else matrix
     return exact_parts(matrix.astype(np.int16), largest) or [slice(0, 0)]
-
-
-def _part(x: Any, axis: int, some: slice) -> Any:
-    return opset.slice(x, _numbers(some.start), _numbers(some.stop), _numbers(1), _numbers(axis)).output(0)
-
-
-def _of_parts(a: Any, b: Any, parts: Sequence[slice], flags: Mapping[str, Any]) -> Any:
-    is_vector = [x.get_partial_shape().rank.get_length() == 1 for x in (a, b)]
-    axis_a = -2 if flags["transpose_a"] and not is_vector[0] else -1
-    axis_b = -1 if flags["transpose_b"] or is_vector[1] else -2
-    pieces = [
-        opset.matmul(_part(a, axis_a, some), _part(b, axis_b, some), flags["transpose_a"], flags["transpose_b"])
-        for some in parts
-    ]
-    return _joined([(piece.output(0), 0) for piece in pieces])
 
 
 def _product(node: Any, a: Any, b: Any, terms: int | None, step: int) -> Any:
@@ -207,48 +150,13 @@ def _product(node: Any, a: Any, b: Any, terms: int | None, step: int) -> Any:
     flags = node.get_attributes()
     if terms is not None and terms <= step * _MOST_PARTS:
         ends = range(0, max(terms, 1), step)
-        return _of_parts(a, b, [slice(at, min(at + step, terms)) for at in ends], flags)
+        return product_of_parts(a, b, [slice(at, min(at + step, terms)) for at in ends], flags)
     if any(x.get_partial_shape().rank.get_length() < 2 for x in (a, b)):
         raise _refuse(node, "the length of a vector is not known")
-    rows = _transposed(a, 0) if flags["transpose_a"] else a
-    columns = b if flags["transpose_b"] else _transposed(b, 0)
-    products = opset.matmul(_in_parts(rows, step), _in_parts(columns, step), False, True).output(0)
-    return _sum_over(products, -3)
-
-
-def _transposed(x: Any, lift: int) -> Any:
-    """The last two axes exchanged; `lift`: those before them by one place, instead."""
-    order = list(range(x.get_partial_shape().rank.get_length()))
-    at = len(order) - 2 - lift
-    order[at], order[at + 1] = order[at + 1], order[at]
-    return opset.transpose(x, _numbers(*order)).output(0)
-
-
-def _in_parts(x: Any, step: int) -> Any:
-    """[..., rows, terms] as [..., parts, rows, step], with zeros behind the last term."""
-    rank = x.get_partial_shape().rank.get_length()
-    shape = opset.shape_of(x, "i64")
-    terms = opset.gather(shape, _numbers(rank - 1), opset.constant(np.array(0, np.int64)))
-    up = opset.divide(opset.add(terms, _numbers(step - 1)), _numbers(step))
-    ends = opset.concat([_numbers(*[0] * (rank - 1)), opset.subtract(opset.multiply(up, _numbers(step)), terms)], 0)
-    zero = opset.constant(np.array(0, np.int32))
-    padded = opset.pad(x, _numbers(*[0] * rank), ends, "constant", zero)
-    # 0 keeps a dimension.
-    split = opset.reshape(padded, opset.concat([_numbers(*[0] * (rank - 1)), up, _numbers(step)], 0), True).output(0)
-    return _transposed(split, 1)
-
-
-def _sum_over(x: Any, axis: int) -> Any:
-    """The sums of INT32 over an axis, which is dropped: the last of the running sums, of none 0."""
-    rank = x.get_partial_shape().rank.get_length()
-    at = axis % rank
-    if not _size(x, axis):
-        begins = _numbers(*(int(each == at) for each in range(rank)))
-        x = opset.pad(x, begins, _numbers(*[0] * rank), "constant", opset.constant(np.array(0, np.int32))).output(0)
-    running = opset.cum_sum(x, opset.constant(np.array(at, np.int64)))
-    return opset.gather(running, opset.constant(np.array(-1, np.int64)), opset.constant(np.array(at, np.int64))).output(
-        0
-    )
+    rows = transposed(a, 0) if flags["transpose_a"] else a
+    columns = b if flags["transpose_b"] else transposed(b, 0)
+    products = opset.matmul(in_parts(rows, step), in_parts(columns, step), False, True).output(0)
+    return sum_over(products, -3)
 
 
 def _sum(node: Any) -> Any | None:
@@ -258,17 +166,17 @@ def _sum(node: Any) -> Any | None:
     if rank.is_dynamic:
         raise _refuse(node, "how many axes it has is not known")
     axes = _axes(node, rank.get_length())
-    sizes = [_size(x, axis) for axis in axes]
+    sizes = [size_of(x, axis) for axis in axes]
     known = [size for size in sizes if size is not None]
     if len(known) == len(sizes) and largest_of(x) * math.prod(known) <= MOST_EXACT:
         return None
-    total = _int32(x)
+    total = int32(x)
     if node.get_type_name() == "ReduceL1":
         total = opset.absolute(total).output(0)
     for axis in sorted(axes, reverse=True):
-        total = _sum_over(total, axis)
+        total = sum_over(total, axis)
     if node.get_attributes()["keep_dims"] and axes:
-        total = opset.unsqueeze(total, _numbers(*sorted(axes))).output(0)
+        total = opset.unsqueeze(total, numbers(*sorted(axes))).output(0)
     return total
 
 
@@ -289,7 +197,7 @@ def _convolution(node: Any) -> Any | None:
     is_grouped = node.get_type_name() == "GroupConvolution"
     shape = kernel.get_partial_shape()
     most = largest_of(image) * largest_of(kernel)
-    if shape.is_dynamic or most > _MOST_DIGIT**2:
+    if shape.is_dynamic or most > MOST_DIGIT**2:
         raise _refuse(node, "the shape of its kernel is not known, or its numbers have more than 8 bits")
     sizes = list(shape.to_shape())
     axis = 2 if is_grouped else 1
@@ -299,14 +207,14 @@ def _convolution(node: Any) -> Any | None:
     step = MOST_EXACT // (most * area)
     if not step:
         raise _refuse(node, f"its kernel has {area} elements, and {MOST_EXACT // most} are exact")
-    x, w = _int32(image), _int32(kernel)
+    x, w = int32(image), int32(kernel)
     sums: list[tuple[Any, int]] = []
     for start in range(0, channels, step):
         some = slice(start, min(start + step, channels))
         places = np.arange(sizes[0] if is_grouped else 1)[:, np.newaxis] * channels + np.arange(some.start, some.stop)
-        part = opset.gather(x, _numbers(*places.reshape(-1)), opset.constant(np.array(1, np.int64)))
-        sums.append((_convolved(node, part, _part(w, axis, some)), 0))
-    return _joined(sums)
+        part = opset.gather(x, numbers(*places.reshape(-1)), opset.constant(np.array(1, np.int64)))
+        sums.append((_convolved(node, part, part_of(w, axis, some)), 0))
+    return joined(sums)
 
 
 def _is_small(kernel: Any, largest: int, axis: int) -> bool:
