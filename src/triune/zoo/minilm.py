@@ -70,8 +70,10 @@ def build_checkpoint(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
     return ModelFolder(_CHECKPOINT_CONFIG + placement(units), files)
 
 
-RECIPE = Recipe("minilm", build, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX}))
-CHECKPOINT_RECIPE = Recipe("all-minilm-l6-v2", build_checkpoint, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX}), ENCODER)
+RECIPE = Recipe("minilm", build, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX, Unit.GPU}))
+CHECKPOINT_RECIPE = Recipe(
+    "all-minilm-l6-v2", build_checkpoint, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX, Unit.GPU}), ENCODER
+)
 
 
 def read_checkpoint(sources: Sources) -> dict[str, bytes]:

@@ -42,7 +42,7 @@ def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
     return ModelFolder(_CONFIG + placement(units), {"1/model.onnx": model, "characters.txt": characters.encode()})
 
 
-RECIPE = Recipe("rapidocr_rec", build, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX}))
+RECIPE = Recipe("rapidocr_rec", build, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX, Unit.GPU}))
 
 
 def read_characters(model: bytes) -> list[str]:

@@ -35,6 +35,8 @@ class Recipe:
         packages: the packages that `build` reads.
         units: the compute units that can run the model.
         backend: the backend that serves it.
+        num_units: the most units to place it on, the preferred ones first; None means all. On each, a transformer holds
+            its weights and a cache anew.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Recipe:
     packages: tuple[Package, ...] = ()
     units: frozenset[Unit] = frozenset({Unit.CPU})
     backend: str = "onnxruntime"
+    num_units: int | None = None
 
 
 def placement(units: Sequence[Unit]) -> str:

@@ -56,6 +56,7 @@ def build_repository(
     *,
     models: Sequence[str] | None = None,
     units: Sequence[Unit] = (Unit.CPU,),
+    emulated: Sequence[Unit] = (),
     progress: BuildProgress | None = None,
     cache: PackageCache | None = None,
 ) -> list[BuiltModel]:
@@ -67,6 +68,8 @@ def build_repository(
         folder: the repository; made if it does not exist.
         models: names from `RECIPES`; None builds all of them.
         units: the units to place models on, in order of preference. A model that none of them can run gets the cpu.
+        emulated: units that this machine emulates. They are added to the models of Apple's formats alone, for their
+            answers: emulated they are slower than the real ones.
         progress: receives a report of each step.
         cache: the cache of packages; None takes the user's cache.
 
@@ -83,7 +86,8 @@ def build_repository(
     built: list[BuiltModel] = []
     with _locked(folder):
         for recipe in recipes:
-            result = _build(folder / recipe.name, recipe, units, progress, cache)
+            wanted = [*units, *emulated] if recipe.backend == "coreml" else units
+            result = _build(folder / recipe.name, recipe, wanted, progress, cache)
             progress.finished(result)
             built.append(result)
     return built
@@ -100,7 +104,7 @@ def _build(
     folder: Path, recipe: Recipe, wanted: Sequence[Unit], progress: BuildProgress, cache: PackageCache
 ) -> BuiltModel:
     started = time.monotonic()
-    units = tuple(unit for unit in wanted if unit in recipe.units) or (Unit.CPU,)
+    units = tuple(unit for unit in wanted if unit in recipe.units)[: recipe.num_units] or (Unit.CPU,)
 
     def result(outcome: Outcome, reason: str = "") -> BuiltModel:
         return BuiltModel(recipe.name, outcome, units, time.monotonic() - started, reason)

@@ -37,4 +37,4 @@ def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
     return ModelFolder(_CONFIG + placement(units), {"1/model.gguf": model})
 
 
-RECIPE = Recipe("smollm2", build, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX}), TRANSFORMER)
+RECIPE = Recipe("smollm2", build, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX, Unit.GPU}), TRANSFORMER, num_units=1)

