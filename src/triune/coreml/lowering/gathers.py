@@ -42,17 +42,17 @@ def _gather_elements(c: Context) -> None:
 
 def _cut_to(x: Var, indices: Var, axis: int) -> Var:
     """Slice `x` to the size of `indices` in each dimension but `axis`, as MIL's gather_along_axis requires."""
-    ends: list[int] = []
-    is_larger = False
-    for place, (dim, size) in enumerate(zip(x.shape, indices.shape, strict=True)):
-        if place != axis and dim != size and not (is_fixed(dim) and is_fixed(size)):
-            raise Refusal("the shapes of data and indices are not known to fit; give fixed sizes with --shape")
-        is_smaller = place != axis and dim != size
-        is_larger = is_larger or is_smaller
-        ends.append(int(size) if is_smaller else 0)
-    if not is_larger:
+    others = [place for place in range(x.rank) if place != axis]
+    ends = [sizes_of(x)[axis] if place == axis else size for place, size in enumerate(sizes_of(indices))]
+    if all(x.shape[place] == indices.shape[place] for place in others):
         return x
-    return mb.slice_by_index(x=x, begin=[0] * x.rank, end=ends, end_mask=[each == 0 for each in ends])
+    if all(is_fixed(x.shape[place]) and is_fixed(indices.shape[place]) for place in others):
+        masks = [place == axis for place in range(x.rank)]
+        known = [0 if place == axis else int(indices.shape[place]) for place in range(x.rank)]
+        return mb.slice_by_index(x=x, begin=[0] * x.rank, end=known, end_mask=masks)
+    cut = mb.slice_by_index(x=x, begin=[0] * x.rank, end=as_vector(ends))
+    # coremltools asks for the same symbol where sizes are free: those of the indices.
+    return mb.reshape(x=cut, shape=as_vector(ends))
 
 
 def _gather_nd(c: Context) -> None:

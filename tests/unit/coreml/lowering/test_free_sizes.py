@@ -182,3 +182,15 @@ def test_known_places_in_a_dimension_of_any_size(op: str, places: list[int], tmp
         nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, shape)], i=np.array([places]), u=np.ones((1, 4), np.float32)
     )
     check(model, {"x": noise(5, 4)}, tmp_path, options(x=(Range(2, 20), 4)))
+
+
+@pytest.mark.parametrize(("rows", "num_rows"), [("n", 3), ("m", 3), ("m", 2)])
+def test_elements_are_gathered_of_rows_whose_number_has_another_name(rows: str, num_rows: int, tmp_path: Path) -> None:
+    """ONNX reads the first rows where the indices have fewer."""
+    model = model_of(
+        [helper.make_node("GatherElements", ["x", "i"], ["y"], axis=1)],
+        [("x", FLOAT, ["n", 4]), ("i", INT64, [rows, 2])],
+        [("y", FLOAT, [rows, 2])],
+    )
+    indices = RNG.integers(-4, 4, (num_rows, 2))
+    check(model, {"x": noise(3, 4), "i": indices}, tmp_path, options(x=(ANY, 4), i=(ANY, 2)))
