@@ -14,7 +14,42 @@ _SMALL_BOXES = np.repeat(
     np.concatenate([_CORNERS, _CORNERS + np.random.default_rng(2).random((1, 60, 2)) * 10 + 2], -1), 3, 1
 )
 
+_CENTRE = floats(52.52, 13.405)
+_NEAR = (_CENTRE + noise(6, 2) / 100).astype(np.float32)
+_LAYER = noise(2, 8) / 4
+
 PLACES = (
+    half_case(
+        "places_near_a_centre",
+        "d = Sub (x, c) q = Div (d, s) m = MatMul (q, w) y = Tanh (m)",
+        {"c": _CENTRE, "s": floats(0.01, 0.01), "w": _LAYER},
+        x=_NEAR,
+    ),
+    half_case(
+        "places_scaled_before_the_centre",
+        "q = Mul (x, s) d = Add (c, q) m = MatMul (d, w) y = Tanh (m)",
+        {"c": -100 * _CENTRE, "s": number(100), "w": _LAYER},
+        x=_NEAR,
+    ),
+    half_case(
+        "places_in_a_batch_norm",
+        "r = Reshape (x, shape) n = BatchNormalization (r, one, zero, c, v) m = MatMul (n, w) y = Tanh (m)",
+        {
+            "shape": np.array([6, 2]),
+            "one": np.ones(2, np.float32),
+            "zero": np.zeros(2, np.float32),
+            "c": _CENTRE[0],
+            "v": floats(1e-4, 1e-4)[0],
+            "w": _LAYER,
+        },
+        x=_NEAR.reshape(2, 6),
+    ),
+    half_case(
+        "years_since_a_year",
+        "d = Sub (x, c) m = MatMul (d, w) y = Tanh (m)",
+        {"c": number(2000), "w": _LAYER},
+        x=(2000 + noise(6, 2) * 3).astype(np.float32),
+    ),
     half_case("grid_given", "y = GridSample (x, g)", x=_IMAGE, g=_GRID),
     half_case(
         "grid_of_pixels",

@@ -61,7 +61,7 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     if node.op_type in RANKINGS:
         return _with_exact_operand(node, producers)
     if node.op_type == "Softmax":
-        copies = _copies_of_inputs(operand, producers)
+        copies = copies_of_inputs(operand, producers)
         return [] if copies is None else [*copies, node]
     if node.op_type == "Mod":
         # mod(x, d) = x - d * floor(x / d): the quotient multiplies the rounding error of d.
@@ -89,7 +89,7 @@ def _with_exact_operand(node: NodeProto, producers: Producers) -> list[NodeProto
     return [*before, node] if before or producers.is_input(node.input[0]) else []
 
 
-def _copies_of_inputs(name: str, producers: Producers, depth: int = 0) -> list[NodeProto] | None:
+def copies_of_inputs(name: str, producers: Producers, depth: int = 0) -> list[NodeProto] | None:
     """The nodes that copy elements of the model's inputs to a value, operands first; None if another node computes
     it.
     """
@@ -103,7 +103,7 @@ def _copies_of_inputs(name: str, producers: Producers, depth: int = 0) -> list[N
     for operand in producers.floats(node):
         if producers.values.constant(operand) is not None:
             continue
-        before = _copies_of_inputs(operand, producers, depth + 1)
+        before = copies_of_inputs(operand, producers, depth + 1)
         if before is None:
             return None
         is_of_input = True

@@ -1,0 +1,88 @@
+"""Find inputs that are centered, (x - mean) / std, by a mean so large beside the deviation that rounding x loses the
+difference.
+
+fp16 keeps 11 bits of x. Of temperatures in kelvin, (x - 288) / 0.5, the error is a quarter of a deviation.
+"""
+
+import numpy as np
+from onnx import NodeProto, TensorProto
+
+from triune.core.datatypes import Array
+from triune.graph.half.exact import copies_of_inputs
+from triune.graph.half.producers import Producers
+from triune.graph.values import attributes_of
+
+_MOST = 20.0
+"""The largest mean, in deviations, whose rounding is an error of at most 1/100 of a deviation."""
+
+_MOST_ALONE = 256.0
+"""The largest mean of a difference that is not scaled, for instance since a layer's weights do that: the deviation is
+taken to be some tens.
+"""
+
+
+def centered_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The nodes that center an input of the model and scale the difference, in order; [] if `node` is no difference of
+    an input and a constant, or fp16 resolves it.
+
+    `node` is an Add, Sub or BatchNormalization; the scale may be in a Mul or Div before or after it.
+    """
+    if producers.is_within or node.op_type not in ("Add", "Sub", "BatchNormalization"):
+        return []
+    if producers.values.elem_type(node.input[0]) != TensorProto.FLOAT:
+        return []
+    if node.op_type == "BatchNormalization":
+        before = copies_of_inputs(node.input[0], producers)
+        mean, variance = (producers.values.constant(node.input[index]) for index in (3, 4))
+        if before is None or mean is None or variance is None:
+            return []
+        deviation = np.sqrt(variance.astype(np.float64) + attributes_of(node).get("epsilon", 1e-5))
+        return [*before, node] if _is_far(mean, deviation, _MOST) else []
+    for position in (0, 1):
+        mean = producers.values.constant(node.input[1 - position])
+        if mean is None:
+            continue
+        name = node.input[position]
+        before = copies_of_inputs(name, producers)
+        if before is not None:
+            return _scaled_after(node, before, mean, producers)
+        scale = producers.of(name)
+        if scale is not None and scale.op_type in ("Mul", "Div") and _factor(scale, producers) is not None:
+            scaled = next(each for each in scale.input if producers.values.tensor(each) is None)
+            before = copies_of_inputs(scaled, producers)
+            if before is not None and _is_far(mean, np.ones(()), _MOST):
+                return [*before, scale, node]
+    return []
+
+
+def _scaled_after(node: NodeProto, before: list[NodeProto], mean: Array, producers: Producers) -> list[NodeProto]:
+    readers = producers.readers(node.output[0])
+    scales = [(reader, factor) for reader in readers if (factor := _factor(reader, producers)) is not None]
+    far = [reader for reader, factor in scales if _is_far(mean, 1 / factor, _MOST)]
+    if far:
+        return [*before, node, *far]
+    return [*before, node] if not scales and _is_far(mean, np.ones(()), _MOST_ALONE) else []
+
+
+def _factor(node: NodeProto, producers: Producers) -> Array | None:
+    """The constants by which a Mul or Div multiplies a value, without 0; None for any other node."""
+    if node.op_type not in ("Mul", "Div") or producers.values.elem_type(node.output[0]) != TensorProto.FLOAT:
+        return None
+    position = 1 if node.op_type == "Div" or producers.values.tensor(node.input[1]) is not None else 0
+    array = producers.values.constant(node.input[position])
+    if array is None or not array.size or producers.values.tensor(node.input[1 - position]) is not None:
+        return None
+    factor = np.abs(array.astype(np.float64))
+    if not factor.all():
+        return None
+    return 1 / factor if node.op_type == "Div" else factor
+
+
+def _is_far(mean: Array, deviation: Array, most: float) -> bool:
+    """Whether a mean is more than `most` deviations."""
+    try:
+        distance = np.abs(mean.astype(np.float64)) / deviation
+    except ValueError:
+        # They broadcast with the value only, along different axes.
+        distance = np.abs(mean.astype(np.float64)).max(initial=0) / deviation.min(initial=np.inf)
+    return bool(np.max(distance, initial=0) > most)
