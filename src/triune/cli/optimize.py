@@ -14,7 +14,7 @@ from triune.cli.output import escaped, print_json, progress_bar
 from triune.core.scratch import own_temporary_folder
 from triune.core.units import Unit
 from triune.graph.conversion.shapes import parse_shapes
-from triune.graph.optimizing import Level
+from triune.graph.optimizing.level import Level
 
 
 def optimize(

@@ -16,6 +16,7 @@ from triune.config.links import require_data_near, require_near
 from triune.config.metrics import require_bounds
 from triune.config.misplaced import misplaced
 from triune.config.model_config import ModelConfig
+from triune.config.optimization import optimization_of
 from triune.config.parameters import UNITS_PARAMETER, has_own_process, parameters_of, read_options
 from triune.config.parse import LARGEST_CONFIG_BYTES, WHY_NO_LARGER, parse_json, parse_text
 from triune.config.plan import read_plan
@@ -148,6 +149,7 @@ def configure(
         outputs=outputs,
         units=(plan.named_units if plan is not None else ()) or instances.units,
         plan=plan,
+        level=optimization_of(parameters, path.suffix, has_plan=plan is not None),
         has_own_process=has_own_process(message),
         num_instances=instances.num_instances,
         batching=batching,

@@ -9,6 +9,7 @@ from triune.config.policy import BatchingPolicy
 from triune.config.write import write_json
 from triune.core.datatypes import DataType
 from triune.core.units import Unit
+from triune.graph.optimizing.level import Level
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 
 
@@ -72,6 +73,7 @@ class ModelConfig:
         is_decoupled: whether a request may have any number of responses.
         metric_tags: labels to add to its metrics.
         has_own_process: whether each executable runs in a separate process.
+        level: how far its graph is optimized before it is compiled; None leaves the file as it is.
         plan: how it is to be cut into segments; None if it is not.
         num_runs: how many models run for one request: 1; for an ensemble, itself and all models of its steps, and of
             the steps of ensembles among them.
@@ -92,6 +94,7 @@ class ModelConfig:
     is_decoupled: bool
     metric_tags: Mapping[str, str]
     has_own_process: bool = False
+    level: Level | None = None
     plan: PlanRequest | None = None
     num_runs: int = 1
     num_levels: int = 0

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from triune.config.limits import LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER
 from triune.config.objective import OBJECTIVE_PARAMETER
+from triune.config.optimization import OPTIMIZATION_PARAMETER
 from triune.config.plan import CHIP_PARAMETER, PLAN_PARAMETER
 from triune.core.errors import InvalidArgumentError
 from triune.core.runtime import Runtime
@@ -50,7 +51,7 @@ def is_pinned(message: ModelConfigMessage, *, by_default: bool) -> bool:
 def option_names(backend: str, machine: Machine) -> frozenset[str]:
     """The names of all parameters that the backend's runtime or Triune itself reads."""
     names = {UNITS_PARAMETER, OWN_PROCESS_PARAMETER, TOLERANCE_PARAMETER, LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER}
-    names |= {PLAN_PARAMETER, CHIP_PARAMETER, PINNED_PARAMETER, OBJECTIVE_PARAMETER}
+    names |= {PLAN_PARAMETER, CHIP_PARAMETER, PINNED_PARAMETER, OBJECTIVE_PARAMETER, OPTIMIZATION_PARAMETER}
     for runtime in machine.runtimes.values():
         names.update(options_of(runtime, backend))
     return frozenset(names)

@@ -8,6 +8,7 @@ from triune.config.parameters import options_of, read_options
 from triune.config.unsupported import BACKENDS_WITH_GRAPH_LEVEL
 from triune.core.runtime import Runtime
 from triune.core.units import Unit
+from triune.graph.optimizing.level import Level
 from triune.runtimes.machine import Machine
 
 
@@ -21,6 +22,7 @@ class Recipe:
         num_threads: the number of CPU threads in one run.
         options: the settings of the runtime, sorted by name.
         has_own_process: whether it runs in its own process.
+        level: how far the model's graph is optimized for the unit before it is compiled; None leaves the file as it is.
     """
 
     runtime: str
@@ -28,6 +30,7 @@ class Recipe:
     num_threads: int
     options: tuple[tuple[str, str], ...]
     has_own_process: bool = False
+    level: Level | None = None
 
 
 def place(config: ModelConfig, machine: Machine) -> Sequence[Recipe]:
@@ -45,7 +48,7 @@ def recipe_on(unit: Unit, num_threads: int, config: ModelConfig, machine: Machin
     """Make the recipe of an executable on any unit, even one that the config does not name. Raises as `place` does."""
     runtime = machine.runtime_for(config.backend, unit)
     options = _options(config, runtime)
-    return Recipe(runtime.name, unit, num_threads, tuple(sorted(options.items())), config.has_own_process)
+    return Recipe(runtime.name, unit, num_threads, tuple(sorted(options.items())), config.has_own_process, config.level)
 
 
 def threads_per_executable(num_instances: int, num_cores: int) -> int:

@@ -120,8 +120,18 @@ def conversion_digest(path: Path, options: ConversionOptions) -> str:
     Raises:
         InvalidArgumentError: the file is not an ONNX model, or its weights are missing.
     """
-    rooms, libraries = _CORE_ML if isinstance(options, CoreMlOptions) else _CORE_AI
-    texts = [repr(options), *_versions(libraries)]
+    return _onnx_digest(path, repr(options), *(_CORE_ML if isinstance(options, CoreMlOptions) else _CORE_AI))
+
+
+def optimization_digest(path: Path, options: str) -> str:
+    """The key of an optimized graph: a hash of the ONNX file, its weights, the options, and what optimizes it. Raises
+    as `conversion_digest` does.
+    """
+    return _onnx_digest(path, options, ("graph",), ("onnx", "onnxruntime"))
+
+
+def _onnx_digest(path: Path, options: str, rooms: Sequence[str], libraries: Sequence[str]) -> str:
+    texts = [options, *_versions(libraries)]
     weights = external_data(read_model(path), path)
     try:
         for file, pieces in sorted(weights.items()):

@@ -10,7 +10,8 @@ from onnx import ModelProto, checker
 from support.examples import examples
 from support.graphs import answers, model_of
 from triune.core.units import Unit
-from triune.graph.optimizing import Level, optimize
+from triune.graph.optimizing.level import Level
+from triune.graph.optimizing.run import optimize
 from triune.graph.weight_files import WeightFile, with_data
 
 _UNARY = (

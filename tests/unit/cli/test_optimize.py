@@ -1,6 +1,7 @@
 """`triune optimize`, as a command, and `triune.optimize`."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import triune
 from support.graphs import model_of, ops_of
 from triune.cli import app
 from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.core.units import Unit
+from triune.graph.optimizing.levels import STEPS
 
 TEXT = """g (float[n,200] x) => (float[n,300] y) <float one = {1}> {
   a = Mul(x, one) v = Transpose(w) m = MatMul(a, v) y = Identity(m) }"""
@@ -141,3 +144,24 @@ def test_a_package_is_raised_first(path: str, tmp_path: Path) -> None:
     assert done.num_nodes_after <= done.num_nodes_before
     with triune.load(tmp_path / "out.onnx", "cpu") as model:
         assert model.run({"x": np.ones((2, 200), np.float32)})["y"].tolist() == [[200.0] * 300] * 2
+
+
+def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs/optimize.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert (tmp_path / "small.html").exists()
+
+
+def test_the_documentation_has_all_passes() -> None:
+    page = (Path(__file__).parents[3] / "docs/optimize.md").read_text()
+    rows = [line for line in page.splitlines() if re.match(r"\| `\w+`.* \| O\d \|", line)]
+    found = [
+        (name, line.split("|")[2].strip(), line.split("|")[4].strip())
+        for line in rows
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    ]
+    units = [", ".join(unit.value for unit in Unit if unit in step.units) or "all" for step in STEPS]
+    expected = [(step.name, step.level.value, words) for step, words in zip(STEPS, units, strict=True)]
+    assert sorted(found) == sorted(expected)

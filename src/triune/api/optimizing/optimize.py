@@ -17,8 +17,10 @@ from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.core.units import Unit
 from triune.graph.conversion.prepare import silent
 from triune.graph.load import load
-from triune.graph.optimizing import Level, Optimized, PassReport, op_counts
-from triune.graph.optimizing import optimize as optimize_graph
+from triune.graph.optimizing.level import Level
+from triune.graph.optimizing.report import PassReport, op_counts
+from triune.graph.optimizing.run import Optimized
+from triune.graph.optimizing.run import optimize as optimize_graph
 from triune.graph.optimizing.save import save
 from triune.graph.verify import OutputVerdict
 from triune.graph.weight_files import WeightFile

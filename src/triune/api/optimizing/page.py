@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from onnx import GraphProto, ModelProto
 
-from triune.graph.optimizing import Optimized
+from triune.graph.optimizing.run import Optimized
 from triune.graph.values import Values, subgraphs_of
 from triune.planning.page import filled
 

@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,8 @@ from triune.backends.attempt import Attempt
 from triune.backends.tensor.executable import SharedExecutable
 from triune.config.model_config import ModelConfig
 from triune.config.placement import Recipe
-from triune.config.samples import warmup_inputs
+from triune.config.samples import trial_inputs, warmup_inputs
+from triune.core.datatypes import Array
 from triune.core.errors import TriuneError, UnavailableError
 from triune.core.runtime import Executable
 from triune.hardware.memory import usable_memory
@@ -54,9 +55,10 @@ def compile_all(
     left = list(spare)
     executables: list[SharedExecutable] = []
     warmup = WarmUp(config, folder, attempt)
+    samples = trial_inputs(config, folder)
     for recipe in recipes:
         old = next((each for each in left if each.recipe == recipe), None)
-        executable = old.hold() if old is not None else compile_one(config.path, recipe, machine)
+        executable = old.hold() if old is not None else compile_one(config.path, recipe, machine, samples)
         undo.callback(executable.close)
         executables.append(executable)
         if old is not None:
@@ -85,8 +87,25 @@ def _check_memory(config: ModelConfig, executable: SharedExecutable, num_more: i
         )
 
 
-def compile_one(path: Path, recipe: Recipe, machine: Machine) -> SharedExecutable:
-    """Compile one executable, with a reference count of 1. Raises as `Runtime.load` does."""
+def compile_one(
+    path: Path, recipe: Recipe, machine: Machine, samples: Iterable[Mapping[str, Array]] = ()
+) -> SharedExecutable:
+    """Compile one executable, with a reference count of 1.
+
+    Args:
+        path: the model file.
+        recipe: how to compile it; its graph is first optimized, if the recipe has a level.
+        machine: the machine with the runtimes.
+        samples: the model's samples, for comparing an optimized graph that takes no made-up inputs.
+
+    Raises:
+        TriuneError: as `Runtime.load` and `optimized_file` do.
+    """
+    if recipe.level is not None:
+        # The passes take time to import, and most models have no level.
+        from triune.backends.tensor.optimized import optimized_file
+
+        path = optimized_file(path, recipe.level, recipe.unit, iter(samples))
     load = functools.partial(
         machine.runtimes[recipe.runtime].load,
         path,

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from triune.core.units import Unit
+from triune.graph.optimizing.level import Level
 from triune.graph.passes.branches import Branches
 from triune.graph.passes.casts import Casts
 from triune.graph.passes.common import Common
@@ -26,27 +26,6 @@ from triune.graph.passes.sink_transposes import SinkTransposes
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.transposes import Transposes
 from triune.graph.weight_files import WeightFile
-
-
-class Level(Enum):
-    """How far a graph is rewritten; each level has the passes of those before it."""
-
-    O0 = "O0"
-    """Made valid, with the shapes that can be inferred; nothing is rewritten."""
-
-    O1 = "O1"
-    """Exact: the same numbers, by fewer nodes."""
-
-    O2 = "O2"
-    """Equal up to the rounding of fp32."""
-
-    O3 = "O3"
-    """For one unit: what its runtimes gain from."""
-
-    @property
-    def number(self) -> int:
-        """0 to 3."""
-        return int(self.value[1:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from triune.graph.conversion.prepare import Report, silent
 from triune.graph.conversion.shapes import InputShape
 from triune.graph.editing import opset_of
 from triune.graph.optimizing.comparison import Comparison
-from triune.graph.optimizing.levels import Given, Level, Step, steps_of
+from triune.graph.optimizing.level import Level
+from triune.graph.optimizing.levels import Given, Step, steps_of
 from triune.graph.optimizing.prepare import prepared
 from triune.graph.optimizing.report import PassReport, change_between, op_counts
 from triune.graph.passes.tidy_and_infer import TidyAndInfer

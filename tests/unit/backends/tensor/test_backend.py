@@ -28,6 +28,7 @@ from triune.config.unsupported import hints_without_effect
 from triune.core.clock import MonotonicClock, VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.units import Unit
+from triune.graph.optimizing.level import Level
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.repository.memory.ledger import MemoryLedger
 from triune.repository.model import ModelState
@@ -419,3 +420,16 @@ def test_an_objective_that_cannot_be_met_is_told_at_the_load(tmp_path: Path, cap
     built.close()
     with pytest.raises(InvalidArgumentError, match="'latency_objective_ms' is 'soon'"):
         build(Bench(), tmp_path, text.format("soon"))
+
+
+def test_a_level_of_optimization(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIUNE_CACHE", str(tmp_path / "cache"))
+    text = "parameters {{ key: 'optimization_level' value {{ string_value: '{}' }} }}"
+    bench = Bench()
+    bench.runtimes["onnxruntime"] = OnnxRuntime()
+    built = build(bench, tmp_path / "models", text.format("O1"), affine(2.0))
+    assert built.executables[0].recipe.level is Level.O1
+    assert list((tmp_path / "cache" / "optimized").glob("*/model.onnx"))
+    built.close()
+    with pytest.raises(InvalidArgumentError, match="'optimization_level' is 'O9'; write one of O0, O1, O2, O3"):
+        build(bench, tmp_path / "models", text.format("O9"))

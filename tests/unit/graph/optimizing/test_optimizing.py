@@ -11,7 +11,10 @@ from onnx import ModelProto, NodeProto, checker, helper, numpy_helper
 from support.graphs import answers, model_of, ops_of
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
-from triune.graph.optimizing import STEPS, Level, Optimized, Step, levels, optimize
+from triune.graph.optimizing import levels
+from triune.graph.optimizing.level import Level
+from triune.graph.optimizing.levels import STEPS, Step
+from triune.graph.optimizing.run import Optimized, optimize
 from triune.graph.passes.run import GraphPass
 from triune.graph.verify import Verdict
 from triune.graph.weight_files import WeightFile, with_data

@@ -1,0 +1,47 @@
+"""Models whose config asks for an optimization level."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from support.graphs import model_of, ops_of
+from triune.backends.tensor.optimized import optimized_file
+from triune.core.errors import UnsupportedError
+from triune.core.units import Unit
+from triune.graph.optimizing.level import Level
+from triune.runtimes.compiled_cache import CompiledCache
+
+TEXT = "g (float[n,4] x) => (float[n,4] y) <float one = {1}> { a = Exp(x) b = Mul(a, one) y = Neg(b) }"
+
+STRINGS = "g (string[n] x) => (string[n] y) { a = Identity(x) y = Identity(a) }"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> CompiledCache:
+    return CompiledCache(tmp_path / "cache")
+
+
+def file_of(text: str, folder: Path) -> Path:
+    onnx.save(model_of(text, opset=20), folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def test_the_file_is_optimized_once(tmp_path: Path, cache: CompiledCache) -> None:
+    path = file_of(TEXT, tmp_path)
+    made = optimized_file(path, Level.O1, Unit.CPU, iter(()), cache)
+    assert ops_of(onnx.load(made)) == ["Exp", "Neg"]
+    before = made.stat().st_mtime_ns
+    assert optimized_file(path, Level.O1, Unit.CPU, iter(()), cache) == made
+    assert made.stat().st_mtime_ns == before
+    assert optimized_file(path, Level.O0, Unit.CPU, iter(()), cache) != made
+    assert optimized_file(path, Level.O1, Unit.AMX, iter(()), cache) != made
+
+
+def test_samples_are_used_where_nothing_can_be_made_up(tmp_path: Path, cache: CompiledCache) -> None:
+    path = file_of(STRINGS, tmp_path)
+    with pytest.raises(UnsupportedError, match="not a tensor of numbers"):
+        optimized_file(path, Level.O1, Unit.CPU, iter(()), cache)
+    samples = iter([{"x": np.array(["a", "b"], np.object_)}])
+    assert ops_of(onnx.load(optimized_file(path, Level.O1, Unit.CPU, samples, cache))) == ["Identity"]
