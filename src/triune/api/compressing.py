@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+import numpy as np
 from onnx import ModelProto
 
 from triune.api.compressed_programs import convert_compressed, outputs_of_program
 from triune.api.planning import opened_graph
 from triune.api.staging import publish, staged
-from triune.api.timing import Speed, speed_of, units_here
-from triune.compression.accuracy import OutputAccuracy
+from triune.api.timing import Speed, speeds_of, units_here
+from triune.compression.accuracy import Accuracy, OutputAccuracy
 from triune.compression.choice import form_for
 from triune.compression.options import Activations, Calibration, Options, Per, WeightForm
 from triune.compression.plan import Built, Plan
@@ -20,6 +21,7 @@ from triune.compression.report import Layer, Report, Timed
 from triune.compression.samples import Samples, made_up, read_samples
 from triune.compression.save import save
 from triune.compression.search import Comparison, Found, agreement_of, search
+from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.graph.conversion.shapes import InputShape, apply_shapes, parse_shapes
@@ -137,8 +139,10 @@ def compress(
         if measure:
             for each in units_here():
                 tell(f"measuring on {each.value}")
-                before.append(_timed(speed_of(source, each, samples.comparison[0])))
-                after.append(_timed(speed_of(staging, each, samples.comparison[0])))
+                expected = comparison.expected[0]
+                one, other = speeds_of((source, staging), each, samples.comparison[0])
+                before.append(_timed(one, expected))
+                after.append(_timed(other, expected))
         sizes = _bytes_of(source), _bytes_of(staging)
         publish(staging, target)
     notes += _notes(options, target, found, samples)
@@ -283,9 +287,21 @@ def _notes(options: Options, target: Path, found: Found, samples: Samples) -> li
     return notes
 
 
-def _timed(speed: Speed) -> Timed:
+def _timed(speed: Speed, expected: Mapping[str, Array]) -> Timed:
+    """The figures of a unit, with the agreement of what it answers to one sample."""
+    agreement: float | None = None
+    if speed.outputs.keys() >= expected.keys():
+        accuracy = Accuracy()
+        accuracy.add(expected, {name: np.asarray(speed.outputs[name]) for name in expected})
+        agreement = agreement_of(accuracy.outputs())
     return Timed(
-        speed.unit.value, speed.latency_ms, speed.rows_per_second, speed.batch, speed.joules_per_row, speed.unavailable
+        speed.unit.value,
+        speed.latency_ms,
+        speed.rows_per_second,
+        speed.batch,
+        speed.joules_per_row,
+        speed.unavailable,
+        agreement,
     )
 
 

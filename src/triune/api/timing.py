@@ -3,7 +3,8 @@
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +32,11 @@ class Speed:
     Attributes:
         unit: the unit.
         latency_ms: the median time of a call with one sample; None if it does not run there.
-        rows_per_second: with calls of `batch` samples at once.
+        rows_per_second: with calls of `batch` samples at once, of the median time.
         batch: the samples of such a call; 1 if the model takes no more.
         joules_per_row: of the same calls; None if no meter counts them.
         unavailable: why there are no times, or no joules; "" if there are both.
+        outputs: the results for the sample; empty if it does not run there.
     """
 
     unit: Unit
@@ -43,6 +45,7 @@ class Speed:
     batch: int
     joules_per_row: float | None
     unavailable: str
+    outputs: Mapping[str, Array] = field(default_factory=dict[str, Array])
 
 
 def units_here() -> Sequence[Unit]:
@@ -50,53 +53,84 @@ def units_here() -> Sequence[Unit]:
     return [each.unit for each in this_machine().units if each.presence is Presence.PRESENT]
 
 
-def speed_of(path: Path, unit: Unit, sample: Mapping[str, Array]) -> Speed:
-    """Measure a model for a few seconds. Other work on the machine makes it slower.
+def speeds_of(paths: Sequence[Path], unit: Unit, sample: Mapping[str, Array]) -> Sequence[Speed]:
+    """Measure models on a unit for some seconds. They take turns, call by call, so that other work on the machine makes
+    all of them slower.
 
     Args:
-        path: the model.
-        unit: where to run it.
-        sample: its inputs, for one call.
+        paths: the models, which take the same inputs.
+        unit: where to run them.
+        sample: the inputs of one call.
     """
-    try:
-        with load(path, unit.value) as model:
-            return _measured(model, unit, sample)
-    except TriuneError as error:
-        return Speed(unit, None, None, 1, None, str(error))
+    with ExitStack() as stack:
+        loaded: dict[Path, UnitModel] = {}
+        failures: dict[Path, str] = {}
+        outputs: dict[Path, Mapping[str, Array]] = {}
+        for path in paths:
+            try:
+                loaded[path] = stack.enter_context(load(path, unit.value))
+                outputs[path] = loaded[path].run(sample)
+            except TriuneError as error:
+                failures[path] = str(error)
+        able = {path: model for path, model in loaded.items() if path in outputs}
+        single = _times(able, sample)
+        many, batch = _batched(able, sample)
+        meter = this_machines_meter(this_machine().units, read_cpu().name, MonotonicClock())
+        stack.callback(meter.close)
+        several = _times(able, many)
+        found: list[Speed] = []
+        for path in paths:
+            if path not in able:
+                found.append(Speed(unit, None, None, 1, None, failures[path]))
+                continue
+            joules, why = _joules_of(meter, unit, able[path], many)
+            rows = batch / statistics.median(several[path])
+            latency = 1e3 * statistics.median(single[path])
+            per_row = None if joules is None else joules / batch
+            found.append(Speed(unit, latency, rows, batch, per_row, why, outputs[path]))
+        return found
 
 
-def _measured(model: UnitModel, unit: Unit, sample: Mapping[str, Array]) -> Speed:
-    times, _ = _times(model, sample)
+def _batched(models: Mapping[Path, UnitModel], sample: Mapping[str, Array]) -> tuple[Mapping[str, Array], int]:
+    """The sample several times in one call, and how often: once if a model takes no more."""
     many = {name: np.repeat(array, _BATCH, axis=0) if array.ndim else array for name, array in sample.items()}
-    batch = _BATCH
     try:
-        model.run(many)
+        for model in models.values():
+            model.run(many)
     except TriuneError:
-        # A model of a fixed batch size.
-        many, batch = dict(sample), 1
-    meter = this_machines_meter(this_machine().units, read_cpu().name, MonotonicClock())
-    try:
-        before = meter.read()
-        several, seconds = _times(model, many)
-        after = meter.read()
-        joules, why = _joules(meter, unit, before.joules, after.joules, after.unavailable)
-    finally:
-        meter.close()
-    rows = batch * len(several)
-    per_row = None if joules is None else joules / rows
-    return Speed(unit, 1e3 * statistics.median(times), rows / seconds, batch, per_row, why)
+        return sample, 1
+    return many, _BATCH
 
 
-def _times(model: UnitModel, inputs: Mapping[str, Array]) -> tuple[list[float], float]:
-    """The seconds of each of many calls, and of all of them together."""
-    model.run(inputs)
-    times: list[float] = []
+def _times(models: Mapping[Path, UnitModel], inputs: Mapping[str, Array]) -> Mapping[Path, Sequence[float]]:
+    """The seconds of each of many calls of each model."""
+    times: dict[Path, list[float]] = {path: [] for path in models}
     started = time.perf_counter()
-    while len(times) < _FEWEST_RUNS or time.perf_counter() - started < _SECONDS:
-        begin = time.perf_counter()
+    while models and (
+        time.perf_counter() - started < _SECONDS * len(models)
+        or any(len(each) < _FEWEST_RUNS for each in times.values())
+    ):
+        for path, model in models.items():
+            begin = time.perf_counter()
+            model.run(inputs)
+            times[path].append(time.perf_counter() - begin)
+    return times
+
+
+def _joules_of(
+    meter: EnergyMeter, unit: Unit, model: UnitModel, inputs: Mapping[str, Array]
+) -> tuple[float | None, str]:
+    """The joules of a call, and why they are not known."""
+    before = meter.read()
+    if not any(unit in rail.units and rail.role is RailRole.COMPUTE for rail in meter.rails) or before.unavailable:
+        return _joules(meter, unit, before.joules, before.joules, before.unavailable)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < _SECONDS:
         model.run(inputs)
-        times.append(time.perf_counter() - begin)
-    return times, time.perf_counter() - started
+        count += 1
+    after = meter.read()
+    joules, why = _joules(meter, unit, before.joules, after.joules, after.unavailable)
+    return None if joules is None else joules / count, why
 
 
 def _joules(

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto
 
+from triune.compression.noise import sqnr_db
 from triune.compression.observer import Range
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
-from triune.graph.weight_files import num_bytes, with_data
+from triune.graph.packed import packed_of
+from triune.graph.weight_files import array_of, num_bytes, with_data
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """The operators whose weights and activations are multiplied in 8 bits."""
@@ -133,6 +135,22 @@ def quantized(
     return result
 
 
+def weights_db(source: ModelProto, result: ModelProto, layers: Collection[str]) -> dict[str, float]:
+    """The signal to quantization noise of the weights of each layer that `quantized` quantized, in dB."""
+    before = {tensor.name: tensor for tensor in source.graph.initializer}
+    after = {tensor.name: tensor for tensor in result.graph.initializer}
+    unpacking = {node.output[0]: node for node in result.graph.node if node.op_type == "DequantizeLinear"}
+    now = {node.name: node.input[1] for node in result.graph.node if node.name in layers}
+    found: dict[str, float] = {}
+    for node in source.graph.node:
+        if node.name not in layers or now.get(node.name) not in unpacking:
+            continue
+        packed = packed_of(unpacking[now[node.name]], after.get)
+        if packed is not None:
+            found[node.name] = sqnr_db(array_of(before[node.input[1]]), packed.whole())
+    return found
+
+
 def _infos(model: ModelProto) -> Iterator[Any]:
     yield from model.graph.value_info
     yield from model.graph.input
@@ -140,8 +158,6 @@ def _infos(model: ModelProto) -> Iterator[Any]:
 
 
 def _check_scales(model: ModelProto) -> None:
-    from triune.graph.weight_files import array_of
-
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] not in tensors:

@@ -110,6 +110,8 @@ class Plan:
             model = activations.quantized(
                 self._typed(model), self._ranges, nodes, is_per_channel=self.options.per is Per.CHANNEL
             )
+            noise = activations.weights_db(self.source, model, nodes)
+            changes |= {name: Change(decibels) for name, decibels in noise.items()}
         return Built(model, changes)
 
     def everything(self, form: WeightForm) -> dict[str, WeightForm]:

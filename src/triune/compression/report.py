@@ -35,7 +35,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Figures of one unit, before and after: see `api.timing.Speed`."""
+    """Figures of one unit: see `api.timing.Speed`. `agreement` is that of its answers to one sample with those of the
+    source in fp32; None if it has none of these outputs.
+    """
 
     unit: str
     latency_ms: float | None
@@ -43,6 +45,7 @@ class Timed:
     batch: int
     joules_per_row: float | None
     unavailable: str
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,7 @@ def _timed(each: Timed) -> Mapping[str, Any]:
         "batch": each.batch,
         "joules_per_row": each.joules_per_row,
         "unavailable": each.unavailable,
+        "agreement": each.agreement,
     }
 
 

@@ -12,6 +12,7 @@ from triune.compression.blocks import matmul_n_bits
 from triune.compression.dynamic import DynamicProducts
 from triune.compression.found import Weight
 from triune.compression.integers import quantized
+from triune.compression.noise import sqnr_db
 from triune.compression.options import Activations, Options, Per, WeightForm
 from triune.compression.palettes import palettized
 from triune.compression.zeros import pruned, pruned_n_of_m
@@ -31,12 +32,10 @@ class Change:
 
     Attributes:
         sqnr_db: the signal to quantization noise of its elements, in dB; infinite if nothing was lost.
-        num_bits: the bits that it takes now, scales and palettes included.
         note: what differs from what was asked for, and why; "" if nothing does.
     """
 
     sqnr_db: float
-    num_bits: int
     note: str = ""
 
 
@@ -80,16 +79,6 @@ def compressed(
     return copy, changes
 
 
-def sqnr_db(values: NDArray[Any], other: NDArray[Any]) -> float:
-    """The signal to quantization noise ratio, 10 log10(sum x^2 / sum (x - y)^2), in dB; infinite if nothing differs."""
-    wide = values.astype(np.float64)
-    noise = float(np.sum(np.square(wide - other.astype(np.float64))))
-    signal = float(np.sum(np.square(wide)))
-    if noise == 0:
-        return float("inf")
-    return float(10 * np.log10(signal / noise)) if signal else float("-inf")
-
-
 class _Rewriting:
     def __init__(self, model: ModelProto, options: Options, file: WeightFile, *, is_standard: bool) -> None:
         self._model = model
@@ -110,17 +99,15 @@ class _Rewriting:
         values, note = self._with_zeros(weight, original)
         match form:
             case WeightForm.INT8 | WeightForm.INT4:
-                whole, num_bits, more = self._integers(weight, values, 8 if form is WeightForm.INT8 else 4)
+                whole, more = self._integers(weight, values, 8 if form is WeightForm.INT8 else 4)
             case WeightForm.PALETTE:
-                whole, num_bits, more = self._palette(weight, values)
+                whole, more = self._palette(weight, values)
             case WeightForm.SPARSE:
                 self._add(self._file.tensor(weight.name, values))
-                # A bit for each weight, and those that are not 0.
                 whole = values
-                num_bits = values.size + int(np.count_nonzero(values)) * values.itemsize * 8
                 more = ""
         self._gone.add(weight.name)
-        return Change(sqnr_db(original, whole), num_bits, "; ".join(filter(None, (note, more))))
+        return Change(sqnr_db(original, whole), "; ".join(filter(None, (note, more))))
 
     def finish(self) -> None:
         graph = self._model.graph
@@ -152,7 +139,7 @@ class _Rewriting:
         except InvalidArgumentError as error:
             return values, f"no weight became 0: {error}"
 
-    def _integers(self, weight: Weight, values: NDArray[Any], bits: int) -> tuple[NDArray[Any], int, str]:
+    def _integers(self, weight: Weight, values: NDArray[Any], bits: int) -> tuple[NDArray[Any], str]:
         options, group, note = self._options, self._options.group, ""
         readers = [self._nodes[name] for name, _ in weight.readers]
         is_product = values.ndim == 2 and all(
@@ -184,7 +171,7 @@ class _Rewriting:
             self._first.append(node)
             for each in constants:
                 self._add(each)
-        return packed.whole(), _bits_of(packed, bits), note
+        return packed.whole(), note
 
     def _is_rows(self, weight: Weight, packed: Packed, readers: Sequence[NodeProto]) -> bool:
         """Whether Gather alone reads the weight, whose rows have a scale each: then only rows that are read are
@@ -222,7 +209,7 @@ class _Rewriting:
 
     def _n_bits(
         self, weight: Weight, values: NDArray[Any], group: int, readers: Sequence[NodeProto]
-    ) -> tuple[NDArray[Any], int, str]:
+    ) -> tuple[NDArray[Any], str]:
         found = matmul_n_bits(values, group, is_symmetric=self._options.is_symmetric)
         prefix = self._names.prefix(f"{weight.name}/4 bits")
         operands = [f"{prefix}/{part}" for part in ("blocks", "scales", "zeros")][: 2 + (found.zeros is not None)]
@@ -244,13 +231,9 @@ class _Rewriting:
             )
             self._instead[node.name] = [own]
         note = f"the last group has {size % group} weights" if size % group else ""
-        return (
-            found.whole,
-            8 * sum(each.nbytes for each in (found.blocks, found.scales, found.zeros) if each is not None),
-            note,
-        )
+        return found.whole, note
 
-    def _palette(self, weight: Weight, values: NDArray[Any]) -> tuple[NDArray[Any], int, str]:
+    def _palette(self, weight: Weight, values: NDArray[Any]) -> tuple[NDArray[Any], str]:
         bits = self._options.bits
         found = palettized(values, bits, axis=weight.axis, rows=self._options.group)
         kind = TensorProto.UINT4 if bits <= 4 else TensorProto.UINT8
@@ -267,12 +250,7 @@ class _Rewriting:
         self._first.append(
             helper.make_node("Gather", [f"{prefix}/table", place], [weight.name], name=f"{prefix}/weight", axis=0)
         )
-        return found.whole(), found.indices.size * bits + found.tables.nbytes * 8, ""
+        return found.whole(), ""
 
     def _add(self, tensor: TensorProto) -> None:
         self._added.append(self._file.moved(tensor))
-
-
-def _bits_of(packed: Packed, bits: int) -> int:
-    zeros = 0 if packed.zero_point is None else packed.zero_point.size * bits
-    return packed.data.size * bits + packed.scale.nbytes * 8 + zeros

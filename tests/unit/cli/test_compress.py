@@ -7,9 +7,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
+from playwright.sync_api import expect
 from typer.testing import CliRunner, Result
 
 import triune
+from support.browser import chromium, fits, opened
 from support.compressible import matrix, perceptron, run
 from triune.api import compressing
 from triune.cli import app
@@ -62,6 +64,8 @@ def test_units_at_hand_are_measured_for_a_report(source: Path, tmp_path: Path) -
         assert side["latency_ms"] > 0
         assert side["rows_per_second"] > 0
         assert side["joules_per_row"] is not None or side["unavailable"]
+    assert unit["before"]["agreement"] == pytest.approx(1)
+    assert 0.99 < unit["after"]["agreement"] < 1
 
 
 def test_layers_go_back_until_the_accuracy_holds(source: Path, tmp_path: Path) -> None:
@@ -137,3 +141,26 @@ def test_weights_beside_the_model_are_read_and_inlined(source: Path, tmp_path: P
     assert done.report.source_bytes == beside.stat().st_size + (tmp_path / "beside.bin").stat().st_size
     model = onnx.load(tmp_path / "small.onnx", load_external_data=False)
     assert all(each.data_location != TensorProto.EXTERNAL for each in model.graph.initializer)
+
+
+def test_the_page_opens_in_a_browser_without_a_network(source: Path, tmp_path: Path) -> None:
+    page = tmp_path / "out.html"
+    name = "</script><b>two"
+    model = perceptron()
+    model.graph.node[2].name = name
+    onnx.save(model, source)
+    result = compress(
+        source, "-o", tmp_path / "small.onnx", "--weights", "int8", "--activations", "int8", "--max-drop", "0.001%",
+        "--force", "--report", page,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    with chromium() as browser, opened(browser, page.as_uri()) as tab:
+        expect(tab.get_by_role("heading", name="model.onnx → small.onnx")).to_be_visible()
+        expect(tab.get_by_text("agreement of the worst output; 100.00% is the least")).to_be_visible()
+        headings = tab.get_by_role("heading", level=2).all_text_contents()
+        assert headings == ["Outputs", "Speed on this machine", "Layers (2)", "Notes"]
+        assert tab.get_by_role("cell", name=name, exact=True).count() == 1
+        assert tab.get_by_role("row").filter(has_text="cpu").count() == 1
+        assert fits(tab)
+        tab.set_viewport_size({"width": 420, "height": 800})
+        assert fits(tab)
