@@ -13,6 +13,9 @@ from triune.compression.accuracy import Accuracy, OutputAccuracy
 from triune.compression.options import Options, WeightForm
 from triune.compression.save import save
 from triune.core.datatypes import Array
+from triune.core.errors import UnsupportedError
+from triune.coreml.description import ArrayFeature
+from triune.coreml.package import read_package
 from triune.graph.conversion.shapes import InputShape
 
 
@@ -50,10 +53,22 @@ def convert_compressed(
         from triune.coreml.packing import pack_palettes, pack_zeros
 
         if options.weights is WeightForm.PALETTE:
-            pack_palettes(target)
+            pack_palettes(target, options.group)
         elif options.weights is WeightForm.SPARSE:
             pack_zeros(target)
     return notes
+
+
+def require_arrays(source: Path) -> None:
+    """Raises UnsupportedError if a Core ML package has images or labels, which a package made of it would not have."""
+    package = read_package(source)
+    described = package.description.functions[package.description.default_function]
+    for feature in (*described.inputs, *described.outputs):
+        if not isinstance(feature.type, ArrayFeature):
+            raise UnsupportedError(
+                f"'{feature.name}' of '{source.name}' is no array: the compressed package would have arrays alone. "
+                "Compress the model that the package was made of"
+            )
 
 
 def outputs_of_program(

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from onnx import ModelProto
 
-from triune.api.compressed_programs import convert_compressed, outputs_of_program
+from triune.api.compressed_programs import convert_compressed, outputs_of_program, require_arrays
 from triune.api.planning import opened_graph
 from triune.api.staging import publish, staged
 from triune.api.timing import Speed, speeds_of, units_here
@@ -36,6 +36,7 @@ LEAST: Final = 0.9
 """The agreement below which nothing is written without force, where none is asked for."""
 
 _PROGRAMS = (".mlpackage", ".aimodel")
+_CORE_ML = (".mlpackage", ".mlmodel", ".mlmodelc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,8 @@ def compress(
     """
     source, target, tell = Path(source), Path(target), report or _tell_nobody
     _check_names(source, target)
+    if source.suffix in _CORE_ML and target.suffix == ".mlpackage" and source.exists():
+        require_arrays(source)
     least = _least(keep_accuracy)
     with ExitStack() as stack:
         tell("reading")
@@ -212,6 +215,10 @@ def _options(
         raise InvalidArgumentError(
             "activations of 8 bits (--activations) are for .onnx; programs of Apple's compute in fp16: leave them out"
         )
+    if target.suffix == ".aimodel" and options.weights is WeightForm.PALETTE and options.group is not None:
+        raise InvalidArgumentError(
+            "a .aimodel has one palette for a tensor here: leave --group out, or write .mlpackage"
+        )
     return options
 
 
@@ -279,6 +286,8 @@ def _notes(options: Options, target: Path, found: Found, samples: Samples) -> li
             "the ranges of activations are those of made-up inputs; real ones may be larger, and are clipped then: "
             "give samples with --calibrate"
         )
+    if options.has_zeros and options.weights is not WeightForm.SPARSE and target.suffix in _PROGRAMS:
+        notes.append("a 0 among integers takes the bits of an integer: the program is no smaller for its zeros")
     if options.has_zeros and target.suffix == ".onnx":
         notes.append(
             "ONNX has no form for zeros that a runtime here computes faster with or reads from fewer bytes: ONNX "

@@ -237,6 +237,10 @@ class _Rewriting:
         bits = self._options.bits
         found = palettized(values, bits, axis=weight.axis, rows=self._options.group)
         kind = TensorProto.UINT4 if bits <= 4 else TensorProto.UINT8
+        if self._is_standard:
+            # A program has a form of its own for weights of few values, which it gets when it is written.
+            self._add(self._file.tensor(weight.name, found.whole()))
+            return found.whole(), ""
         prefix = self._names.prefix(f"{weight.name}/palette")
         self._add(self._file.moved(small_tensor(f"{prefix}/indices", kind, found.indices)))
         self._add(self._file.tensor(f"{prefix}/table", found.tables.reshape(-1)))

@@ -1,21 +1,32 @@
 """Pack the weights of a Core ML package without loss: few distinct values as look-up tables, zeros as bitmasks."""
 
+import contextlib
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Final
 
 from triune.coreml.quiet import quiet
 
+_SMALLEST: Final = 1024
+"""Weights of fewer elements stay."""
+
 _LEAST_ZEROS: Final = 0.1
 """The share of zeros from which a bitmask, which costs one bit for each of 16, saves space."""
 
 
-def pack_palettes(path: Path) -> None:
-    """Store weights with at most 256 distinct values as a look-up table and indices into it. Changes the package."""
+def pack_palettes(path: Path, group: int | None) -> None:
+    """Store weights with at most 256 distinct values as a look-up table and indices into it. Changes the package.
+
+    Args:
+        path: the package.
+        group: how many output channels share a table; None for all. Weights whose channels it does not divide stay.
+    """
 
     def packed(library: Any, model: Any) -> Any:
-        config = library.OpPalettizerConfig(mode="unique")
+        groups = {} if group is None else {"granularity": "per_grouped_channel", "group_size": group}
+        config = library.OpPalettizerConfig(mode="unique", weight_threshold=_SMALLEST, **groups)
         return library.palettize_weights(model, library.OptimizationConfig(global_config=config))
 
     _rewrite(path, packed)
@@ -26,14 +37,16 @@ def pack_zeros(path: Path) -> None:
 
     def packed(library: Any, model: Any) -> Any:
         # A weight counts as 0 up to this: only zeros do.
-        config = library.OpThresholdPrunerConfig(threshold=0.0, minimum_sparsity_percentile=_LEAST_ZEROS)
+        config = library.OpThresholdPrunerConfig(
+            threshold=0.0, minimum_sparsity_percentile=_LEAST_ZEROS, weight_threshold=_SMALLEST
+        )
         return library.prune_weights(model, library.OptimizationConfig(global_config=config))
 
     _rewrite(path, packed)
 
 
 def _rewrite(path: Path, change: Callable[[Any, Any], Any]) -> None:
-    with quiet():
+    with quiet(), _without_warnings():
         # coremltools imports slowly, and publishes no types.
         import coremltools
         from coremltools.optimize import coreml
@@ -46,3 +59,15 @@ def _rewrite(path: Path, change: Callable[[Any, Any], Any]) -> None:
         del model
         shutil.rmtree(path)
         beside.rename(path)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Generator[None]:
+    """Without warnings of each weight that coremltools leaves alone: here those that are not in a palette."""
+    logger = logging.getLogger("coremltools")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
