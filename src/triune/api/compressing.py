@@ -1,7 +1,8 @@
 """`triune.compress`: a smaller model in a form that the unit is fast with, and what it costs."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -108,7 +109,7 @@ def compress(
     if source.suffix in _CORE_ML and target.suffix == ".mlpackage" and source.exists():
         require_arrays(source)
     least = _least(keep_accuracy)
-    with ExitStack() as stack:
+    with _needing_room(target), ExitStack() as stack:
         tell("reading")
         original = stack.enter_context(opened_graph(source, None, tell))
         _require_valid(original)
@@ -155,6 +156,18 @@ def compress(
         agreement_of(outputs), least, layers, plan.kept, before, after, notes,
     )  # fmt: skip
     return Compression(target, done)
+
+
+@contextmanager
+def _needing_room(target: Path) -> Generator[None]:
+    """A context in which an error of the system, such as a full disk, is raised as InvalidArgumentError."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"'{target.name}' cannot be made: {error.strerror or error}; make room where it goes and in "
+            f"'{tempfile.gettempdir()}' (TMPDIR), which holds weights meanwhile"
+        ) from error
 
 
 def _require_valid(model: ModelProto) -> None:

@@ -43,7 +43,7 @@ def quantized(
     shape = list(weight.shape)
     # Two axes take the place of the one that is cut into blocks.
     cut = shape if block_axis is None else [*shape[:block_axis], -1, block, *shape[block_axis + 1 :]]
-    values = weight.astype(np.float32).reshape(cut)
+    values = weight.astype(np.float32, copy=False).reshape(cut)
     kept = _kept_axes(axis, block_axis)
     reduced = tuple(each for each in range(values.ndim) if each not in kept)
     form = [size if each in (axis, block_axis) else 1 for each, size in enumerate(shape)]
@@ -51,8 +51,9 @@ def quantized(
         form[block_axis] = shape[block_axis] // block
     if is_symmetric:
         most = (1 << (bits - 1)) - 1
-        scale = _usable(np.max(np.abs(values), reduced, keepdims=True) / np.float32(most), weight.dtype)
-        levels = np.clip(np.rint(values / scale), -most, most).astype(np.int8)
+        largest = np.maximum(np.max(values, reduced, keepdims=True), -np.min(values, reduced, keepdims=True))
+        scale = _usable(largest / np.float32(most), weight.dtype)
+        levels = _levels(values, scale, None, -most, most).astype(np.int8)
         zero = None
     else:
         most = (1 << bits) - 1
@@ -60,10 +61,21 @@ def quantized(
         high = np.maximum(np.max(values, reduced, keepdims=True), 0)
         scale = _usable(high / np.float32(most) - low / np.float32(most), weight.dtype)
         zeros = np.clip(np.rint(-low / scale), 0, most)
-        levels = np.clip(np.rint(values / scale) + zeros, 0, most).astype(np.uint8)
+        levels = _levels(values, scale, zeros, 0, most).astype(np.uint8)
         zero = zeros.astype(np.uint8).reshape(form) if zeros.any() else None
     scales = scale.astype(weight.dtype).reshape(form)
     return Packed(_TYPES[bits, is_symmetric], levels.reshape(shape), scales, zero)
+
+
+def _levels(
+    values: NDArray[np.float32], scale: NDArray[np.float32], zeros: NDArray[np.float32] | None, low: int, high: int
+) -> NDArray[np.float32]:
+    """The levels of values, as floats. One array is made, since weights may be large."""
+    levels = values / scale
+    np.rint(levels, out=levels)
+    if zeros is not None:
+        levels += zeros
+    return np.clip(levels, low, high, out=levels)
 
 
 def _kept_axes(axis: int | None, block_axis: int | None) -> set[int]:

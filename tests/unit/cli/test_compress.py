@@ -1,6 +1,8 @@
 """`triune compress`."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from triune.api import compressing
 from triune.cli import app
 from triune.compression.save import save
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.graph.weight_files import WeightFile
 
 
 @pytest.fixture
@@ -131,6 +134,34 @@ def test_a_full_disk_is_an_error_of_its_own() -> None:
         save(perceptron(), Path("/dev/full"))
 
 
+def test_a_full_disk_for_weights_is_an_error_that_names_it(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: WeightFile, tensor: TensorProto) -> TensorProto:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(WeightFile, "moved", full)
+    with pytest.raises(InvalidArgumentError, match=r"No space left on device; make room where it goes and in .*TMPDIR"):
+        compressing.compress(source, tmp_path / "small.onnx", weights="int8")
+    assert not (tmp_path / "small.onnx").exists()
+
+
+def test_what_protobuf_cannot_hold_goes_beside_the_model(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triune.compression.save._MOST_BYTES_INLINE", 100_000)
+    onnx.save(perceptron(first=matrix(64, 2048), second=matrix(2048, 32)), source)
+    target = tmp_path / "results" / "small.onnx"
+    done = triune.compress(source, target, weights="int8")
+    assert [each.name for each in sorted(target.parent.iterdir())] == ["small.onnx", "small.onnx.data"]
+    assert done.report.target_bytes == sum(each.stat().st_size for each in target.parent.iterdir())
+    sample = {"x": matrix(2, 64, 5)}
+    with triune.load(target, "cpu") as small, triune.load(source, "cpu") as whole:
+        assert np.allclose(
+            small.run(sample)["y"], whole.run(sample)["y"], atol=0.03 * np.abs(whole.run(sample)["y"]).max()
+        )
+
+
 def test_weights_beside_the_model_are_read_and_inlined(source: Path, tmp_path: Path) -> None:
     beside = tmp_path / "beside.onnx"
     onnx.save(
@@ -156,7 +187,7 @@ def test_the_page_opens_in_a_browser_without_a_network(source: Path, tmp_path: P
     assert result.exit_code == 0, result.output
     with chromium() as browser, opened(browser, page.as_uri()) as tab:
         expect(tab.get_by_role("heading", name="model.onnx → small.onnx")).to_be_visible()
-        expect(tab.get_by_text("agreement of the worst output; 100.00% is the least")).to_be_visible()
+        expect(tab.get_by_text("agreement of the worst output; 99.9990% is the least")).to_be_visible()
         headings = tab.get_by_role("heading", level=2).all_text_contents()
         assert headings == ["Outputs", "Speed on this machine", "Layers (2)", "Notes"]
         assert tab.get_by_role("cell", name=name, exact=True).count() == 1
