@@ -132,7 +132,9 @@ def compress(
         if target.suffix == ".onnx":
             tell("writing")
             save(found.built.model, staging)
-            outputs = comparison.outputs_of(Built(load(staging)))
+            written = load(staging)
+            _require_valid(written)
+            outputs = comparison.outputs_of(Built(written))
         else:
             notes += convert_compressed(found.built.model, staging, options, given, tell)
             tell("comparing")

@@ -102,7 +102,6 @@ def quantized(
         name: library.TensorData(lowest=np.array(each.low, np.float32), highest=np.array(each.high, np.float32))
         for name, each in ranges.items()
     }
-    is_convolutional = len(operators_of(model)) > len(PRODUCTS)
     kept = [name for name in layers_of(model) if name not in layers]
     quantizer_class: Any = qdq_quantizer.QDQQuantizer
     types: Any = quant_utils.QuantType
@@ -121,10 +120,13 @@ def quantized(
                 {
                     "MatMulConstBOnly": True,
                     "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
-                    "OpTypesToExcludeOutputQuantization": [] if is_convolutional else list(PRODUCTS),
+                    # Scores of classes that are nearly equal would become equal.
+                    "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
                 },
             )
             quantizer.quantize_model()
+            # The quantizer appends its nodes, and sorts them only when it writes a file itself.
+            quantizer.model.topological_sort()
     except (ValueError, TypeError, AssertionError, KeyError, IndexError, RuntimeError, AttributeError) as error:
         raise InternalError(f"ONNX Runtime's quantizer fails: {type(error).__name__}: {error}") from error
     result: ModelProto = quantizer.model.model

@@ -12,6 +12,14 @@ from triune.graph.faults import FAULTS, MICROSOFT, TRIED, UNTRIED, Fault
 from triune.graph.names import Names
 from triune.graph.values import Values, subgraphs_of
 
+_FILLED = frozenset(
+    ["DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose", "Add", "Sub", "Mul", "Gather"]
+)
+"""Operators whose result has no size of 0 if none of their operands has one. Weights that are stored in fewer bits are
+computed by these from constants; a check between such weights and their reader would keep ONNX Runtime from its kernels
+for 8 bits.
+"""
+
 
 class Checks:
     """Inserts checks into graphs and functions.
@@ -25,6 +33,8 @@ class Checks:
     def __init__(self) -> None:
         self.is_changed = False
         self.crash_risk = ""
+        # Results that are computed from constants, without a size of 0.
+        self._filled: set[str] = set()
 
     def body(self, body: GraphProto | FunctionProto, *, can_write: bool) -> None:
         """Insert checks of the operands of the nodes in a body and in its subgraphs.
@@ -48,6 +58,8 @@ class Checks:
             if fault is not None:
                 nodes += self._with_checks(node, fault, values, names)
             nodes.append(node)
+            if self._is_filled(node, values):
+                self._filled.update(node.output)
         if len(nodes) > len(body.node):
             copies = GraphProto(node=nodes)
             del body.node[:]
@@ -65,7 +77,7 @@ class Checks:
         sized = {
             position: name
             for position, name in given.items()
-            if position in fault.sizes and not _has_sizes(name, values)
+            if position in fault.sizes and not self._has_sizes(name, values)
         }
         counted = {position: given[position] for position in fault.nonzero if position in given}
         if not is_safe or ((sized or counted) and names is None):
@@ -82,6 +94,15 @@ class Checks:
             node.input[position] = builder.op("Mul", name, one)
         return builder.nodes
 
+    def _is_filled(self, node: NodeProto, values: Values) -> bool:
+        is_known = node.op_type in _FILLED and node.domain in ("", "ai.onnx")
+        return is_known and all(self._has_sizes(name, values) for name in node.input if name)
+
+    def _has_sizes(self, name: str, values: Values) -> bool:
+        """Whether a value is a constant, or computed from constants, and has no dimension of size 0."""
+        tensor = values.tensor(name)
+        return name in self._filled if tensor is None else 0 not in tensor.dims
+
 
 def _fault_of(node: NodeProto, values: Values) -> Fault | None:
     """The known fault of a node's operator; None if it has none, or if its conditions are not met."""
@@ -96,12 +117,6 @@ def _fault_of(node: NodeProto, values: Values) -> Fault | None:
         known = values.rank(node.input[position]) if position < len(node.input) else None
         return fault if known in (None, rank) else None
     return fault
-
-
-def _has_sizes(name: str, values: Values) -> bool:
-    """Whether a value is a constant that has no dimension of size 0."""
-    tensor = values.tensor(name)
-    return tensor is not None and 0 not in tensor.dims
 
 
 def _with_sizes(builder: Builder, name: str, axes: Sequence[int] | None, message: str) -> str:

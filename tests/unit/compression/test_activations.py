@@ -89,9 +89,9 @@ def test_only_the_layers_that_are_named_are_quantized(source: Path) -> None:
     with WeightFile() as file:
         plan = Plan(load(source), INT8, SAMPLES, file, is_standard=False)
         model = plan.build({"two": WeightForm.INT8}).model
-    assert ops_of(model) == ["MatMul", "Relu", "DequantizeLinear", "QuantizeLinear", "DequantizeLinear", "MatMul"] or (
-        ops_of(model).count("QuantizeLinear") == 1 and {"first", "two"} & {node.name for node in model.graph.node}
-    )
+    assert ops_of(model).count("QuantizeLinear") == 1
+    # The nodes are in an order in which each value is computed before it is read.
+    onnx.checker.check_model(model, full_check=True)
     assert any(each.name == "first" and each.data_type == TensorProto.FLOAT for each in model.graph.initializer)
 
 

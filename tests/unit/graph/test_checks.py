@@ -198,3 +198,32 @@ def test_checked_models_are_valid() -> None:
 def test_every_fault_is_told_by_its_signal_or_its_endlessness() -> None:
     for fault in (*FAULTS.values(), *OPENVINO_FAULTS.values()):
         assert "SIG" in fault.why or "no end" in fault.why
+
+
+KERNEL = "float s = {0.5}, int8[2,1,1,1] q = {2, -3}, uint8[2,1,1,1] i = {0, 1}, float[2] table = {0.5, 2.0}"
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        "w = DequantizeLinear(q, s)",
+        "t = DequantizeLinear(q, s) w = Transpose<perm = [0, 1, 3, 2]>(t)",
+        "p = Cast<to = 6>(i) w = Gather<axis = 0>(table, p)",
+    ],
+)
+def test_weights_of_fewer_bits_are_read_without_a_check(weight: str) -> None:
+    model = model_of(f"g (float[1,1,2,2] x) => (float[1,2,2,2] y) <{KERNEL}> {{ {weight} y = Conv(x, w) }}", opset=21)
+    assert not guard(model).is_changed
+
+
+def test_weights_of_a_request_are_checked_though_they_are_of_fewer_bits() -> None:
+    text = "g (float[1,1,2,2] x, int8[m,1,1,1] q) => (float[1,m,2,2] y) <float s = {0.5}>"
+    model = model_of(f"{text} {{ w = DequantizeLinear(q, s) y = Conv(x, w) }}", opset=21)
+    assert guard(model).is_changed
+    assert "Div" in ops_of(model)
+
+
+def test_empty_weights_of_fewer_bits_are_checked() -> None:
+    text = "g (float[1,1,2,2] x) => (float[1,2,3,2] y) <float s = {0.5}, int8[2,1,0,1] q = {}>"
+    model = model_of(f"{text} {{ w = DequantizeLinear(q, s) y = Conv(x, w) }}", opset=21)
+    assert guard(model).is_changed
