@@ -136,7 +136,7 @@ def _no_alignment() -> Executable:
     raise UnsupportedError("the digits have no times of words")
 
 
-def listening_servable(name: str) -> SpeechServable:
+def listening_servable(name: str, max_running: int = 4) -> SpeechServable:
     """A servable of such a model."""
     clock, decoder = MonotonicClock(), ListeningDecoder()
     core = EngineCore(decoder, VOCAB, clock, SchedulerLimits(sequences=16))
@@ -151,7 +151,7 @@ def listening_servable(name: str) -> SpeechServable:
         clock,
         name=name,
         statistics=ModelStatistics(),
-        max_running=4,
+        max_running=max_running,
         max_seconds=60,
         limits=QueueLimits(64, 60),
         close_decoder=decoder.close,

@@ -50,6 +50,7 @@ def as_flac(*, times: int = 1, pause_seconds: float = 0.0) -> bytes:
 
 def decode_audio(content: bytes, max_seconds: float) -> np.ndarray:
     decoder = AudioDecoder(content, max_seconds)
+    parts: list[np.ndarray] = []
     while decoder.decode_part():
-        pass
-    return decoder.samples()
+        parts.append(decoder.take())
+    return np.concatenate([*parts, decoder.take()])

@@ -15,8 +15,8 @@ from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 RATE: Final = 16_000
 """Samples in a second, as Whisper reads them."""
 
-BYTES_A_SECOND: Final = 4 * RATE
-"""The memory of a second of decoded audio."""
+DECODING_BYTES: Final = 32 << 20
+"""The most memory that decoding a file takes beside the file: some parts, in FP32."""
 
 Content: TypeAlias = bytes | bytearray | memoryview
 """The bytes of an audio file."""
@@ -31,7 +31,7 @@ _DENSE_RATE: Final = 192_000
 shorter file may have more.
 """
 
-_PART_SAMPLES: Final = 1 << 22
+_PART_SAMPLES: Final = 1 << 20
 """About how many samples, of all channels together, are decoded at once."""
 
 _UNKNOWN_FRAMES: Final = 1 << 62
@@ -69,12 +69,13 @@ class AudioDecoder:
         self._rate: int = self._file.samplerate
         self._resampler = None if self._rate == RATE else soxr.ResampleStream(self._rate, RATE, 1, dtype="float32")
         self._parts: list[NDArray[np.float32]] = []
+        self._num_decoded = 0
 
     def decode_part(self) -> bool:
-        """Decode some millions of samples more: a fraction of a second of work. Returns whether any are left.
+        """Decode a million samples more: a fraction of a second of work. Returns whether any are left.
 
         Raises:
-            InvalidArgumentError: the file is damaged.
+            InvalidArgumentError: the file is damaged, or holds no samples.
         """
         num_blocks = max(1, _PART_SAMPLES // (self._rate * self._file.channels))
         for _ in range(num_blocks):
@@ -83,32 +84,40 @@ class AudioDecoder:
             mono = block.mean(axis=1, dtype=np.float32)
             is_last = not self._left
             self._parts.append(mono if self._resampler is None else self._resampler.resample_chunk(mono, last=is_last))
+            self._num_decoded += len(self._parts[-1])
             if is_last:
                 break
+        if not self._left and not self._num_decoded:
+            raise _holds_nothing()
         return self._left > 0
 
-    def samples(self) -> NDArray[np.float32]:
-        """What was decoded: FP32 [samples] at RATE, one channel (the mean of all), from -1 to 1.
+    def take(self) -> NDArray[np.float32]:
+        """What was decoded since the last call: FP32 [samples] at RATE, one channel (the mean of all), from -1 to 1.
 
         Raises:
-            InvalidArgumentError: it is nothing, or has numbers that are not finite.
+            InvalidArgumentError: it has numbers that are not finite.
         """
-        return _checked(np.concatenate(self._parts))
+        parts, self._parts = self._parts, []
+        return _checked(np.concatenate([np.empty(0, np.float32), *parts]))
 
 
 def checked_samples(samples: NDArray[np.float32], max_seconds: float) -> NDArray[np.float32]:
-    """Samples that a client gave, FP32 [samples] at RATE, as `AudioDecoder` gives them. Raises as it does."""
+    """Samples that a client gave, FP32 [samples] at RATE, as `AudioDecoder` gives them. Raises as that does."""
     seconds = len(samples) / RATE
     if seconds > max_seconds:
         raise PayloadTooLargeError(
             f"the audio is {seconds:.0f} seconds long; {max_seconds:.0f} are the limit: send it in parts"
         )
+    if not len(samples):
+        raise _holds_nothing()
     return _checked(samples)
 
 
+def _holds_nothing() -> InvalidArgumentError:
+    return InvalidArgumentError("the audio holds no samples")
+
+
 def _checked(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not len(samples):
-        raise InvalidArgumentError("the audio holds no samples")
     if not np.isfinite(samples).all():
         raise InvalidArgumentError("the audio has samples that are no finite numbers: encode it again")
     return np.clip(samples, -1, 1)
@@ -198,7 +207,7 @@ def _check_form(file: Any) -> None:
 
 def _check_length(file: Any, num_frames: int, max_seconds: float) -> None:
     if num_frames < 1:
-        raise InvalidArgumentError("the audio holds no samples")
+        raise _holds_nothing()
     seconds = num_frames / file.samplerate
     if seconds > max_seconds:
         raise PayloadTooLargeError(

@@ -1,10 +1,9 @@
 """The engine of speech: a `SpeechModel` over an encoder and a decoder of Whisper."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +11,18 @@ from numpy.typing import NDArray
 from triune.config.policy import QueueLimits
 from triune.core.clock import Clock
 from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.fair_slots import FairSlots
 from triune.core.statistics import ModelStatistics
 from triune.core.threads import in_thread, in_thread_or_here
 from triune.engine.admission import Admission, Ticket
 from triune.engine.core import EngineCore
 from triune.engine.generation import Placement, Usage
 from triune.engine.memory import Memory
-from triune.engine.speech.audio import RATE, AudioDecoder, Content, audio_seconds, checked_samples
+from triune.engine.speech.audio import RATE, Content, audio_seconds
 from triune.engine.speech.encoder import SpeechEncoder
+from triune.engine.speech.held_audio import HeldAudio
 from triune.engine.speech.jobs import Jobs
-from triune.engine.speech.mel import FRAME_SAMPLES, WINDOW_SAMPLES
+from triune.engine.speech.mel import FRAME_SAMPLES
 from triune.engine.speech.segments import Segment, SpeechRequest, cut
 from triune.engine.speech.tokens import SpeechTokens
 from triune.engine.speech.window import WindowReader, WindowText
@@ -37,12 +38,20 @@ _FORGETTING_TEMPERATURE: Final = 0.5
 """What was read at a higher temperature is not told to the next window."""
 
 
+class _Window(NamedTuple):
+    """What was read of a window of a file."""
+
+    text: WindowText
+    segments: Sequence[Segment]
+    is_last: bool
+
+
 class SpeechEngine:
     """A `SpeechModel`. Made and used on the event loop's thread.
 
     The windows of all requests are decoded together. A request has one window at a time, since the next one begins
-    where the times of the last say. At most `max_running` requests are decoded at the same time; others wait, with
-    their files as they came.
+    where the times of the last say. At most `max_running` requests are read at the same time. Where more are to be,
+    they take turns of a window.
 
     Attributes:
         placement: where the model runs.
@@ -77,7 +86,7 @@ class SpeechEngine:
         clock: the clock of all measurements.
         name: its name, for errors.
         statistics: the counters.
-        max_running: the most requests that are computed at the same time.
+        max_running: the most requests that are read at the same time.
         max_seconds: the longest audio file.
         limits: how many more requests may wait, and how long.
         close_decoder: frees the decoder; called in a thread by `close`.
@@ -95,7 +104,7 @@ class SpeechEngine:
         self._max_seconds = max_seconds
         self._close_decoder = close_decoder
         self._admission = Admission(name, clock, statistics, max_running, limits)
-        self._running = asyncio.Semaphore(max_running)
+        self._places = FairSlots(max_running)
         self._jobs = Jobs(core, self._admission, placement.unit, clock, name)
         self._reader = WindowReader(self._jobs, config, special, tokenizer, core.context_tokens)
 
@@ -122,19 +131,22 @@ class SpeechEngine:
         failure: TriuneError | None = None
         usages: list[Usage] = []
         try:
-            async with self._running:
-                self._admission.require_open()
-                self._admission.begin(ticket)
-                begun_ns = self._clock.now_ns()
-                samples = await self._decode(content)
-                num_read = num_written = 0
-                async with aclosing(self._windows(samples, request)) as windows:
-                    async for text, segments in windows:
-                        num_read += text.num_prompt_tokens
-                        num_written += text.num_tokens
-                        for segment in segments:
-                            yield segment
-                usages.append(self._usage(ticket, begun_ns, num_read, num_written))
+            begun_ns = num_read = num_written = 0
+            async with aclosing(self._windows(HeldAudio(content, self._max_seconds), request)) as windows:
+                is_last = False
+                while not is_last:
+                    # A client that reads slowly keeps no place.
+                    async with self._places.slot(1):
+                        if not ticket.has_begun:
+                            self._admission.require_open()
+                            self._admission.begin(ticket)
+                            begun_ns = self._clock.now_ns()
+                        text, segments, is_last = await anext(windows)
+                    num_read += text.num_prompt_tokens
+                    num_written += text.num_tokens
+                    for segment in segments:
+                        yield segment
+            usages.append(self._usage(ticket, begun_ns, num_read, num_written))
         except TriuneError as error:
             failure = error
             raise
@@ -169,15 +181,6 @@ class SpeechEngine:
         self._aligner.close()
         self._close_decoder()
 
-    async def _decode(self, content: Content | NDArray[np.float32]) -> NDArray[np.float32]:
-        if isinstance(content, np.ndarray):
-            return await in_thread(checked_samples, content, self._max_seconds)
-        decoder = await in_thread(AudioDecoder, content, self._max_seconds)
-        # If the client leaves, the part that is being decoded is the last one.
-        while await in_thread(decoder.decode_part):
-            pass
-        return await in_thread(decoder.samples)
-
     def _require_known(self, request: SpeechRequest) -> None:
         language = request.language
         if language is not None and language not in self.languages:
@@ -187,22 +190,22 @@ class SpeechEngine:
         if request.translates and not self._special.languages:
             raise UnsupportedError(f"model '{self._name}' knows English only, so that it cannot translate")
 
-    async def _windows(
-        self, samples: NDArray[np.float32], request: SpeechRequest
-    ) -> AsyncGenerator[tuple[WindowText, list[Segment]]]:
+    async def _windows(self, audio: HeldAudio, request: SpeechRequest) -> AsyncGenerator[_Window]:
         """Read one window after the other."""
         before = await self._prompt_tokens(request.prompt)
         language = request.language or ""
         at = 0
-        while len(samples) - at >= FRAME_SAMPLES or not at:
-            window = samples[at : at + WINDOW_SAMPLES]
+        is_last = False
+        while not is_last:
+            window = await audio.window(at)
             memory = await in_thread(self._encoder.memory, window, request.bills)
             text = await self._reader.read(memory, request, before, language)
             language = text.language
             segments, num_samples = ([], len(window)) if text.is_silent else self._cut(text, at, len(window))
             if request.has_words and segments:
                 segments = await in_thread(self._with_words, segments, memory, request, at, len(window))
-            yield text, segments
+            is_last = not await audio.has_more(at + num_samples)
+            yield _Window(text, segments, is_last)
             before = [*before, *(token for segment in segments for token in segment.tokens)]
             if text.temperature > _FORGETTING_TEMPERATURE:
                 before = []

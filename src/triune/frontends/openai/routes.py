@@ -11,7 +11,7 @@ from starlette.responses import Response
 from triune.core.energy import Bill
 from triune.core.errors import TriuneError
 from triune.engine.generation import Generation, TextModel
-from triune.engine.speech.audio import BYTES_A_SECOND
+from triune.engine.speech.audio import DECODING_BYTES
 from triune.frontends.access import Api
 from triune.frontends.bodies.event_streams import open_stream, while_connected
 from triune.frontends.bodies.offload import Offload
@@ -190,7 +190,7 @@ class _Endpoints:
             asked = read_transcription(await read_form(self._bodies, request, held), translates=translates)
             model = await speech_model_of(self._models, asked.model)
             seconds = await while_connected(request, model.seconds_of(asked.file))
-            held.grow(int(seconds * BYTES_A_SECOND))
+            held.grow(DECODING_BYTES)
             transcript = Transcript(asked, model.placement, seconds)
             segments = model.transcribe(asked.file, asked.speech)
             if asked.is_stream:

@@ -70,7 +70,7 @@ def test_a_file_that_does_not_tell_its_length_is_decoded_to_its_end(rate: int, c
 
 def test_a_file_that_does_not_tell_its_length_is_counted_up_to_the_limit() -> None:
     hour = unknown_length(encoded(np.zeros(3600 * 8000, np.int16), 8000, "FLAC", "PCM_16"))
-    with pytest.raises(PayloadTooLargeError, match="524 seconds long; 60 are the limit"):
+    with pytest.raises(PayloadTooLargeError, match="131 seconds long; 60 are the limit"):
         audio_seconds(hour, 60)
     dense = unknown_length(encoded(np.zeros((60 * 48_000, 8), np.int16), 48_000, "FLAC", "PCM_16"))
     with pytest.raises(PayloadTooLargeError, match="samples in 8 channels; 11520000 are the limit"):
@@ -82,8 +82,8 @@ def test_a_dense_file_is_decoded_in_parts() -> None:
     num_parts = 1
     while decoder.decode_part():
         num_parts += 1
-    assert num_parts == 2
-    assert pitch(decoder.samples()) == pytest.approx(440, abs=2)
+    assert num_parts == 6
+    assert pitch(decoder.take()) == pytest.approx(440, abs=2)
 
 
 @pytest.mark.parametrize(

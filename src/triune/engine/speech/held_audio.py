@@ -1,0 +1,56 @@
+"""The audio of a request, decoded as far as it is read: an hour of it would take hundreds of megabytes."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.threads import in_thread
+from triune.engine.speech.audio import AudioDecoder, Content, checked_samples
+from triune.engine.speech.mel import FRAME_SAMPLES, WINDOW_SAMPLES
+
+
+class HeldAudio:
+    """Reads audio forward, window by window. Used on the event loop's thread; decoding is done in others."""
+
+    def __init__(self, content: Content | NDArray[np.float32], max_seconds: float) -> None:
+        """Args:
+        content: a file, or FP32 [samples] at 16 kHz.
+        max_seconds: the longest that is taken.
+        """
+        self._content = content
+        self._max_seconds = max_seconds
+        self._decoder: AudioDecoder | None = None
+        self._is_whole = False
+        # The samples that were decoded and not read yet, and where they begin.
+        self._samples: NDArray[np.float32] = np.empty(0, np.float32)
+        self._start = 0
+
+    async def window(self, at: int) -> NDArray[np.float32]:
+        """The window that begins at a sample, no earlier than the one before; shorter at the end.
+
+        Raises:
+            InvalidArgumentError: the file is damaged, or it is none.
+            PayloadTooLargeError: it is longer than `max_seconds`.
+        """
+        await self._decode_to(at + WINDOW_SAMPLES)
+        self._samples = self._samples[at - self._start :].copy()
+        self._start = at
+        return self._samples[:WINDOW_SAMPLES]
+
+    async def has_more(self, at: int) -> bool:
+        """Whether there is a frame of the spectrogram from a sample on. Raises as `window`."""
+        await self._decode_to(at + FRAME_SAMPLES)
+        return self._start + len(self._samples) >= at + FRAME_SAMPLES
+
+    async def _decode_to(self, end: int) -> None:
+        # If the client leaves, the part that is being decoded is the last one.
+        while not self._is_whole and self._start + len(self._samples) < end:
+            await in_thread(self._decode)
+
+    def _decode(self) -> None:
+        if isinstance(self._content, np.ndarray):
+            self._samples, self._is_whole = checked_samples(self._content, self._max_seconds), True
+            return
+        if self._decoder is None:
+            self._decoder = AudioDecoder(self._content, self._max_seconds)
+        self._is_whole = not self._decoder.decode_part()
+        self._samples = np.concatenate([self._samples, self._decoder.take()])
