@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from onnx import GraphProto, ModelProto
@@ -41,6 +42,7 @@ def page_of(title: str, result: "Optimization", done: Optimized) -> str:
             {"name": each.name, "verdict": each.verdict.value, "error": _number(each.error), "allowed": each.allowed}
             for each in result.outputs
         ],
+        "num_nodes": [result.num_nodes_before, result.num_nodes_after],
         "before": before,
         "after": after,
         "rows": _rows(before, after),
@@ -53,7 +55,7 @@ def _number(value: float) -> float | None:
 
 
 def _nodes(model: ModelProto) -> list[_Node]:
-    """The nodes of a model in order; those of a subgraph follow its node, with a larger depth."""
+    """The nodes of a model in order, without Constants; those of a subgraph follow its node, with a larger depth."""
     found: list[_Node] = []
     _collect(model.graph, None, 0, found)
     return found
@@ -62,6 +64,8 @@ def _nodes(model: ModelProto) -> list[_Node]:
 def _collect(graph: GraphProto, outer: Values | None, depth: int, found: list[_Node]) -> None:
     values = Values(graph, outer)
     for node in graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            continue
         found.append(
             {
                 "op": node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}",
@@ -86,14 +90,13 @@ def _described(values: Values, name: str) -> Mapping[str, object]:
     return {"name": name, "shape": sizes, "is_constant": bool(name) and values.tensor(name) is not None}
 
 
-def _rows(before: Sequence[_Node], after: Sequence[_Node]) -> list[tuple[int | None, int | None]]:
-    """Which node stands beside which: equal ones beside each other, removed and new ones alone."""
-    rows: list[tuple[int | None, int | None]] = []
+def _rows(before: Sequence[_Node], after: Sequence[_Node]) -> list[tuple[int | None, int | None, bool]]:
+    """Which node stands beside which: equal ones beside each other, and removed ones beside new ones. With each row,
+    whether they are equal; one of them is None where there are more of the other.
+    """
+    rows: list[tuple[int | None, int | None, bool]] = []
     keys = [[repr((each["op"], each["outputs"], each["inputs"])) for each in nodes] for nodes in (before, after)]
     for kind, begin, end, begin_after, end_after in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
-        if kind == "equal":
-            rows += zip(range(begin, end), range(begin_after, end_after), strict=True)
-        else:
-            rows += [(position, None) for position in range(begin, end)]
-            rows += [(None, position) for position in range(begin_after, end_after)]
+        pairs = zip_longest(range(begin, end), range(begin_after, end_after))
+        rows += [(one, other, kind == "equal") for one, other in pairs]
     return rows
