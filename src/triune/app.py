@@ -37,6 +37,7 @@ from triune.lifetime.descriptors import connections_within, raise_descriptor_lim
 from triune.lifetime.ending import Ending
 from triune.lifetime.garbage import existing_objects_kept
 from triune.lifetime.watchdog import Watchdog
+from triune.repository.memory.meter import LoadMeter
 from triune.repository.repository import Repository
 from triune.repository.settings import RepositorySettings
 from triune.runtimes.machine import Machine, this_machine
@@ -69,6 +70,7 @@ def make_repository(
     *,
     is_missing_allowed: bool = False,
     shared: Shared = ALONE,
+    meter: LoadMeter | None = None,
 ) -> Repository:
     """Make a repository without opening it.
 
@@ -77,6 +79,7 @@ def make_repository(
         machine: the machine that models are loaded on; None takes this machine.
         is_missing_allowed: if True, a missing folder is reported by `Repository.open` and not here.
         shared: what all models share: see `Repository`.
+        meter: measures what loads take in memory; None measures this process.
 
     Raises:
         InvalidArgumentError: a folder does not exist.
@@ -89,7 +92,7 @@ def make_repository(
     machine = machine or this_machine()
     kept = cache_folder()
     shared = replace(shared, verdicts=kept / "gates")
-    return Repository(settings, machine, MonotonicClock(), trials=kept / "loaded", shared=shared)
+    return Repository(settings, machine, MonotonicClock(), trials=kept / "loaded", shared=shared, meter=meter)
 
 
 @contextlib.asynccontextmanager
@@ -125,7 +128,13 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
     with metered(machine.units, settings.energy_interval_seconds) as energy:
         arbiter = Arbiter(MonotonicClock(), machine.emulated(Unit))
         shared = Shared(energy, Power(settings.power_mode), arbiter)
-        repository = make_repository(settings.repository, machine, is_missing_allowed=is_missing_allowed, shared=shared)
+        repository = make_repository(
+            settings.repository,
+            machine,
+            is_missing_allowed=is_missing_allowed,
+            shared=shared,
+            meter=LoadMeter(read_requests=lambda: budget.reserved_bytes),
+        )
         with (
             _recording(settings.trace) as recording,
             Ending(settings.exit_timeout_seconds, kill_all) as ending,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from triune.backends.backend import Build
 from triune.config.configure import Source
@@ -15,6 +16,11 @@ from triune.repository.memory.usage import Measured
 from triune.repository.record import ModelRecord
 from triune.repository.tasks import Tasks
 from triune.scheduling.models import LoadedVersion
+
+_MOST_UNCERTAIN: Final = 2
+"""How many times its estimate a model is charged at most where it is not certain what it takes (docs/memory.md has
+measurements).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +106,15 @@ class MemoryKeeper:
         # where a unit's memory is not the process's.
         least = sum(weight_files(files).values()) + build.cache_bytes
         before = record.usage.measured_bytes(message, build.version, files) or 0
-        known = charge.num_bytes if growth.own_bytes is None else growth.own_bytes + process_bytes
-        charge.resize(max(known, least, before, process_bytes))
+        expected = 0 if growth.own_bytes is not None and growth.is_certain else charge.num_bytes
+        grown = growth.own_bytes or 0
+        if not growth.is_certain:
+            # Most of it may be memory of requests, for which no other model is to go.
+            grown = min(grown, _MOST_UNCERTAIN * expected)
+        charge.resize(max(grown + process_bytes, expected, least, before))
         if growth.own_bytes is not None:
-            record.usage.measured[build.version] = Measured(files, message, charge.num_bytes)
+            if growth.is_certain:
+                record.usage.measured[build.version] = Measured(files, message, charge.num_bytes)
         else:
             self._settle_group(_Overlapped(record, build, charge, process_bytes), growth)
         self.room.shrink(record)
@@ -117,12 +128,15 @@ class MemoryKeeper:
             return
         total = growth.group_bytes + sum(each.process_bytes for each in self._overlapped)
         charged = sum(each.charge.num_bytes for each in self._overlapped)
+        if not growth.is_certain:
+            total = min(total, _MOST_UNCERTAIN * charged)
         if total > charged > 0:
             for each in self._overlapped:
                 each.charge.resize(each.charge.num_bytes * total // charged)
                 source, version = each.build.source, each.build.version
                 files = source.stamp.versions.get(version, {})
-                each.record.usage.measured[version] = Measured(files, source.message, each.charge.num_bytes)
+                if growth.is_certain:
+                    each.record.usage.measured[version] = Measured(files, source.message, each.charge.num_bytes)
         self._overlapped = []
 
     def wake(self, name: str) -> "asyncio.Future[None]":

@@ -3,9 +3,13 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from triune.core.heap import HEAP
 from triune.hardware.memory import own_bytes
+
+_LITTLE_BYTES: Final = 1 << 20
+"""What requests hold may change by so much without a difference to what a model is charged."""
 
 
 def settled_bytes() -> int:
@@ -22,23 +26,30 @@ class Growth:
         group: the number of the loads that overlapped each other, of which this is one.
         own_bytes: what this load has added; None if others overlapped it: nobody can tell whose memory is whose.
         group_bytes: what all loads of the group have added, if this was the last of several; else None.
+        is_certain: whether requests held as much memory before as after. Else theirs is subtracted, of which nobody
+            knows how much they had got.
     """
 
     group: int
     own_bytes: int | None = None
     group_bytes: int | None = None
+    is_certain: bool = True
 
 
 class LoadMeter:
     """Measures loads, or groups of loads that overlap. May be called from any thread."""
 
-    def __init__(self, read_bytes: Callable[[], int] = settled_bytes) -> None:
+    def __init__(
+        self, read_bytes: Callable[[], int] = settled_bytes, read_requests: Callable[[], int] = lambda: 0
+    ) -> None:
         """Args:
         read_bytes: reads the memory of the process.
+        read_requests: reads how much of it requests under way have reserved.
         """
         self._read_bytes = read_bytes
+        self._read_requests = read_requests
         self._lock = threading.Lock()
-        self._num_running = self._group = self._start_bytes = 0
+        self._num_running = self._group = self._start_bytes = self._start_requests = 0
         self._is_overlapped = False
 
     def begin(self) -> None:
@@ -51,7 +62,7 @@ class LoadMeter:
             self._group += 1
             self._is_overlapped = False
         # A load that begins meanwhile belongs to the group, and its first bytes may be missed.
-        self._start_bytes = self._read_bytes()
+        self._start_bytes, self._start_requests = self._read_bytes(), self._read_requests()
 
     def end(self) -> Growth:
         """End a load that succeeded."""
@@ -60,8 +71,12 @@ class LoadMeter:
             group, is_overlapped = self._group, self._is_overlapped
             if self._num_running:
                 return Growth(group)
-        num_bytes = max(0, self._read_bytes() - self._start_bytes)
-        return Growth(group, group_bytes=num_bytes) if is_overlapped else Growth(group, own_bytes=num_bytes)
+        of_requests = self._read_requests() - self._start_requests
+        num_bytes = max(0, self._read_bytes() - self._start_bytes - max(0, of_requests))
+        is_certain = abs(of_requests) < _LITTLE_BYTES
+        if is_overlapped:
+            return Growth(group, group_bytes=num_bytes, is_certain=is_certain)
+        return Growth(group, own_bytes=num_bytes, is_certain=is_certain)
 
     def leave(self) -> None:
         """End a load that failed."""

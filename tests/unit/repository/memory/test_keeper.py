@@ -487,3 +487,25 @@ async def test_loads_that_overlap_are_charged_with_what_they_added_together(tmp_
         repository.memory.ledger.check()
     finally:
         await repository.close()
+
+
+async def test_what_is_measured_while_requests_come_is_not_remembered(tmp_path: Path) -> None:
+    class Disturbed(Blind):
+        growths = iter([Growth(1, own_bytes=900_000, is_certain=False), Growth(2, own_bytes=120_000)])
+
+        def end(self) -> Growth:
+            self.leave()
+            return next(self.growths)
+
+    put(tmp_path, "a", 2)
+    bench = Bench()
+    repository = bench.repository(tmp_path, mode=ControlMode.EXPLICIT, model_memory_bytes=250_000, meter=Disturbed())
+    await repository.open()
+    try:
+        for charged, expected in ((200_000, 100_000), (120_000, 120_000)):
+            await repository.load("a")
+            assert repository.memory.ledger.by_model() == {"a": charged}
+            assert [repository.memory.expected_bytes(each) for each in repository.memory.records()] == [expected]
+            await repository.unload("a")
+    finally:
+        await repository.close()

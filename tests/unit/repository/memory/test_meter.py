@@ -37,3 +37,18 @@ def test_what_shrinks_has_added_nothing() -> None:
     meter = LoadMeter(lambda: next(values))
     meter.begin()
     assert meter.end().own_bytes == 0
+
+
+def test_what_requests_hold_is_not_the_models() -> None:
+    held, in_use = [0], [1 << 30]
+    meter = LoadMeter(lambda: in_use[0], lambda: held[0])
+    meter.begin()
+    held[0], in_use[0] = 300 << 20, (1 << 30) + (310 << 20)
+    assert meter.end() == Growth(1, own_bytes=10 << 20, is_certain=False)
+    meter.begin()
+    # What was reserved and never sent does not make the model larger.
+    held[0] = 0
+    assert meter.end() == Growth(2, own_bytes=0, is_certain=False)
+    meter.begin()
+    held[0], in_use[0] = 1000, in_use[0] + 500_000
+    assert meter.end() == Growth(3, own_bytes=499_000)
