@@ -1,13 +1,15 @@
 """Add noise to a model, as large as rounding errors, to find out how much of an output depends on rounding.
 
 Every runtime rounds sums in its own way. A QuantizeLinear may turn such a rounding error into another level, and in
-Elu, e^x - 1, it is large relative to a small result. So noise is added before these operators. An output that changes
+Elu, e^x - 1, it is large relative to a small result; Softmax makes a rounding error of large scores, 2^-24 of their
+size, one of that many units of its results. So noise is added before these operators. An output that changes
 with the noise cannot be expected to be equal in all runtimes.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, helper
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.graph.by_values import RANDOM
 from triune.graph.names import Names
@@ -17,6 +19,29 @@ _QUANTIZED = frozenset(
     ["QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat"]
 )
 """Operators that quantize their first operand, perhaps by a scale that is computed from it."""
+
+_EXPONENTIAL = frozenset(["Softmax", "Exp", "Attention", "MultiHeadAttention", "GroupQueryAttention"])
+"""Operators with exponentials of their first operand, or of products with it."""
+
+PHASE: Final = "triune/noise/phase"
+"""An input of models of new operator sets, FP32 [], from which the noise of a run follows."""
+
+_FIRST_CAST_LIKE = 15
+"""The first operator set with CastLike, which noise of masked scores needs."""
+
+_FIRST_WITHOUT_RANDOM = 22
+"""The first operator set whose random operators ONNX Runtime lacks: there the noise is a sine of the elements."""
+
+_OFTEN = 2.0**22
+"""The angle of the largest element: so large that elements which differ by a rounding error have other sines."""
+
+_LEAST = 1e-30
+
+_ROUNDINGS: Final = 2.0**-21
+"""The noise on that operand, relative to its largest score: the rounding errors of a sum of some terms."""
+
+_MASK: Final = -9000.0
+"""Scores below this are masked: exporters add -10,000 and less."""
 
 _EXACT = frozenset(
     [
@@ -59,21 +84,30 @@ def with_noise(model: ModelProto, step: float, *, is_exact: bool) -> ModelProto 
         is_exact: whether a quantized value gets no noise if only operators that round nothing lead to it from the
             inputs, since its level is then certain.
     """
-    if not any(node.op_type in _QUANTIZED or node.op_type in _NEAR_ZERO for node in _nodes(model.graph)):
+    version = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
+    exponential = _EXPONENTIAL if version >= _FIRST_CAST_LIKE else frozenset[str]()
+    if not any(node.op_type in _QUANTIZED | exponential | _NEAR_ZERO.keys() for node in _nodes(model.graph)):
         return None
     noisy = ModelProto()
     noisy.CopyFrom(model)
+    has_random = version < _FIRST_WITHOUT_RANDOM
+    if not has_random:
+        noisy.graph.input.append(helper.make_tensor_value_info(PHASE, TensorProto.FLOAT, []))
     names = Names(model.graph)
     names.value("noise")  # The names are collected before the copy is changed.
-    _Noise(names, step, is_exact=is_exact).put_into(noisy.graph, set())
+    _Noise(names, step, exponential, is_exact=is_exact, has_random=has_random).put_into(noisy.graph, set())
     return noisy
 
 
 class _Noise:
-    def __init__(self, names: Names, step: float, *, is_exact: bool) -> None:
+    def __init__(
+        self, names: Names, step: float, exponential: frozenset[str], *, is_exact: bool, has_random: bool
+    ) -> None:
         self._names = names
         self._step = step
+        self._exponential = exponential
         self._is_exact = is_exact
+        self._has_random = has_random
         self._count = 0
 
     def put_into(self, graph: GraphProto, outer: set[str]) -> None:
@@ -87,7 +121,10 @@ class _Noise:
             for inner in subgraphs_of(node):
                 self.put_into(inner, exact)
             if node.op_type in _QUANTIZED and not (self._is_exact and node.input[0] in exact):
-                added, node.input[0] = self._moved(node.input[0])
+                added, node.input[0] = self._moved(node.input[0], self._step, has_masks=False)
+                nodes += added
+            if node.op_type in self._exponential and node.input[0] not in exact:
+                added, node.input[0] = self._moved(node.input[0], _ROUNDINGS, has_masks=True)
                 nodes += added
             if node.op_type == "QuantizeLinear" or (
                 node.op_type in _EXACT and exact.issuperset(filter(None, node.input))
@@ -99,31 +136,58 @@ class _Noise:
                 factor = abs(attributes.get("alpha", 1.0) * attributes.get("gamma", 1.0))
                 name, node.output[0] = node.output[0], self._names.value(f"{node.output[0]}/exact")
                 random, noise = self._random(node.output[0], _NEAR_ZERO[node.op_type] * max(1.0, factor))
-                nodes += [random, helper.make_node("Add", [node.output[0], noise], [name])]
+                nodes += [*random, helper.make_node("Add", [node.output[0], noise], [name])]
         del graph.node[:]
         graph.node.extend(nodes)
 
-    def _moved(self, name: str) -> tuple[list[NodeProto], str]:
+    def _moved(self, name: str, step: float, *, has_masks: bool) -> tuple[list[NodeProto], str]:
         """Build nodes that add noise to a value, relative to its largest element, since smaller ones may be sums whose
-        terms cancel.
+        terms cancel. Masked scores are not counted if it `has_masks`: -10,000, -3.4e38 or infinite.
         """
-        random, noise = self._random(name, self._step)
-        size, largest, error, moved = (
-            self._names.value(f"{name}/{part}") for part in ("size", "largest", "error", "moved")
-        )
+        random, noise = self._random(name, step)
+        parts = ("size", "largest", "error", "moved", "mask", "like", "is_score", "none", "zero", "counted")
+        of = {part: self._names.value(f"{name}/{part}") for part in parts}
+        without = [
+            helper.make_node("Constant", [], [of["mask"]], value_float=_MASK),
+            helper.make_node("CastLike", [of["mask"], name], [of["like"]]),
+            helper.make_node("Greater", [name, of["like"]], [of["is_score"]]),
+            helper.make_node("Constant", [], [of["none"]], value_float=0.0),
+            helper.make_node("CastLike", [of["none"], name], [of["zero"]]),
+            helper.make_node("Where", [of["is_score"], of["size"], of["zero"]], [of["counted"]]),
+        ]
         return [
-            random,
-            helper.make_node("Abs", [name], [size]),
-            helper.make_node("ReduceMax", [size], [largest], keepdims=0),
-            helper.make_node("Mul", [noise, largest], [error]),
-            helper.make_node("Add", [name, error], [moved]),
-        ], moved
+            *random,
+            helper.make_node("Abs", [name], [of["size"]]),
+            *(without if has_masks else []),
+            helper.make_node("ReduceMax", [of["counted" if has_masks else "size"]], [of["largest"]], keepdims=0),
+            helper.make_node("Mul", [noise, of["largest"]], [of["error"]]),
+            helper.make_node("Add", [name, of["error"]], [of["moved"]]),
+        ], of["moved"]
 
-    def _random(self, name: str, size: float) -> tuple[NodeProto, str]:
+    def _random(self, name: str, size: float) -> tuple[list[NodeProto], str]:
         self._count += 1
         noise = self._names.value(f"{name}/noise")
-        seed = float(self._count)
-        return helper.make_node("RandomUniformLike", [name], [noise], low=-size, high=size, seed=seed), noise
+        if self._has_random:
+            seed = float(self._count)
+            return [helper.make_node("RandomUniformLike", [name], [noise], low=-size, high=size, seed=seed)], noise
+        numbers = {"size": size, "often": _OFTEN, "least": _LEAST, "own": 2.39 * self._count}
+        parts = ("wide", "sizes", "most", "divisor", "share", "multiple", "begun", "angle", "sine", "product")
+        of = {part: self._names.value(f"{name}/{part}") for part in (*numbers, *parts)}
+        made = [helper.make_node("Constant", [], [of[part]], value_float=each) for part, each in numbers.items()]
+        return [
+            *made,
+            helper.make_node("Cast", [name], [of["wide"]], to=TensorProto.FLOAT),
+            helper.make_node("Abs", [of["wide"]], [of["sizes"]]),
+            helper.make_node("ReduceMax", [of["sizes"]], [of["most"]], keepdims=0),
+            helper.make_node("Max", [of["most"], of["least"]], [of["divisor"]]),
+            helper.make_node("Div", [of["wide"], of["divisor"]], [of["share"]]),
+            helper.make_node("Mul", [of["share"], of["often"]], [of["multiple"]]),
+            helper.make_node("Add", [of["multiple"], PHASE], [of["begun"]]),
+            helper.make_node("Add", [of["begun"], of["own"]], [of["angle"]]),
+            helper.make_node("Sin", [of["angle"]], [of["sine"]]),
+            helper.make_node("Mul", [of["sine"], of["size"]], [of["product"]]),
+            helper.make_node("CastLike", [of["product"], name], [noise]),
+        ], noise
 
 
 def _nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:

@@ -11,7 +11,7 @@ from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedE
 from triune.graph.precision import TOLERANCES
 from triune.graph.session import GraphSession, Weights, set_aside
 from triune.graph.verify.difference import Difference, difference_of
-from triune.graph.verify.noise import has_steps, is_random, with_noise
+from triune.graph.verify.noise import PHASE, has_steps, is_random, with_noise
 from triune.graph.verify.norms import write_norms
 from triune.graph.verify.unsigned import use_unsigned_weights
 
@@ -49,6 +49,7 @@ class OnnxModel:
         self._noisy = with_noise(self._model, _STEP * tolerance, is_exact=tolerance <= TOLERANCES["fp32"])
         self.is_random: Final = is_random(self._model)
         self._has_steps = has_steps(self._model)
+        self._num_noisy = 0
         self._sessions: dict[_Form, GraphSession] = {}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -102,6 +103,9 @@ class OnnxModel:
                 self._sessions[form] = GraphSession(
                     model, "the model", weights=self._weights, optimizes=form == "optimized"
                 )
+            if form == "noisy":
+                self._num_noisy += 1
+                inputs = {**inputs, PHASE: np.array(1.7 * self._num_noisy, np.float32)}
             results, _ = self._sessions[form].run(inputs, {})
         except (InvalidArgumentError, InternalError, UnsupportedError) as error:
             raise UnsupportedError(

@@ -115,3 +115,33 @@ def test_errors_are_put_into_branches_too() -> None:
 def test_models_without_steps_are_left_alone() -> None:
     model = model_of([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [2])], [("y", FLOAT, [2])])
     assert with_noise(model, 1e-5, is_exact=True) is None
+
+
+@pytest.mark.parametrize("opset", [17, 23])
+def test_scores_of_a_softmax_that_are_nearly_equal_are_uncertain(opset: int) -> None:
+    """Of scores of some thousands fp32 rounds the last digits, and Softmax multiplies these errors by the scores."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Abs", ["x"], ["a"]),
+        helper.make_node("MatMul", ["a", "w"], ["scores"]),
+        helper.make_node("Add", ["scores", "mask"], ["masked"]),
+        helper.make_node("Softmax", ["masked"], ["y"]),
+    ]
+    mask = np.zeros((4, 8), np.float32)
+    mask[:, 6:] = -3.4e38
+    same = 300 + np.abs(rng.standard_normal((16, 1))) + rng.standard_normal((16, 8)) * 0.01
+    model = model_of(nodes, [("x", FLOAT, [4, 16])], [("y", FLOAT, [4, 8])], w=same.astype(np.float32), mask=mask)
+    model.opset_import[0].version = opset
+    assert judged(model, model, ROUNDING).verdict is Verdict.RIGHT
+    # An error that rounding does not explain stays one.
+    other = same + 0.01 * rng.standard_normal(same.shape)
+    assert judged(model, changed(model, "w", other)).verdict is Verdict.WRONG
+
+
+@pytest.mark.parametrize("opset", [17, 21, 22, 24])
+def test_noise_is_made_in_every_operator_set(opset: int) -> None:
+    """ONNX Runtime lacks the random operators of new ones."""
+    model = quantized()
+    model.opset_import[0].version = opset
+    uncertain = OnnxModel(model).uncertainty({"x": np.ones((4, 8), np.float32)})
+    assert uncertain["y"].largest > 0
