@@ -144,8 +144,19 @@ class _Noise:
         """Build nodes that add noise to a value, relative to its largest element, since smaller ones may be sums whose
         terms cancel. Masked scores are not counted if it `has_masks`: -10,000, -3.4e38 or infinite.
         """
-        random, noise = self._random(name, step)
-        parts = ("size", "largest", "error", "moved", "mask", "like", "is_score", "none", "zero", "counted")
+        sizing, largest = self._largest(name, has_masks=has_masks)
+        random, noise = self._random(name, step, largest)
+        error, moved = (self._names.value(f"{name}/{part}") for part in ("error", "moved"))
+        return [
+            *sizing,
+            *random,
+            helper.make_node("Mul", [noise, largest], [error]),
+            helper.make_node("Add", [name, error], [moved]),
+        ], moved
+
+    def _largest(self, name: str, *, has_masks: bool) -> tuple[list[NodeProto], str]:
+        """Build nodes that compute the largest absolute value of a tensor, or of scores that are not masked."""
+        parts = ("size", "largest", "mask", "like", "is_score", "none", "zero", "counted")
         of = {part: self._names.value(f"{name}/{part}") for part in parts}
         without = [
             helper.make_node("Constant", [], [of["mask"]], value_float=_MASK),
@@ -155,37 +166,50 @@ class _Noise:
             helper.make_node("CastLike", [of["none"], name], [of["zero"]]),
             helper.make_node("Where", [of["is_score"], of["size"], of["zero"]], [of["counted"]]),
         ]
+        counted = of["counted" if has_masks else "size"]
         return [
-            *random,
             helper.make_node("Abs", [name], [of["size"]]),
             *(without if has_masks else []),
-            helper.make_node("ReduceMax", [of["counted" if has_masks else "size"]], [of["largest"]], keepdims=0),
-            helper.make_node("Mul", [noise, of["largest"]], [of["error"]]),
-            helper.make_node("Add", [name, of["error"]], [of["moved"]]),
-        ], of["moved"]
+            helper.make_node("ReduceMax", [counted], [of["largest"]], keepdims=0),
+        ], of["largest"]
 
-    def _random(self, name: str, size: float) -> tuple[list[NodeProto], str]:
+    def _random(self, name: str, size: float, largest: str = "") -> tuple[list[NodeProto], str]:
+        """Build nodes that make noise up to `size`, of the type and shape of a value.
+
+        `largest` names the absolute value of its largest element that counts, if nodes compute that already.
+        """
         self._count += 1
         noise = self._names.value(f"{name}/noise")
         if self._has_random:
             seed = float(self._count)
             return [helper.make_node("RandomUniformLike", [name], [noise], low=-size, high=size, seed=seed)], noise
-        numbers = {"size": size, "often": _OFTEN, "least": _LEAST, "own": 2.39 * self._count}
-        parts = ("wide", "sizes", "most", "divisor", "share", "multiple", "begun", "angle", "sine", "product")
+        sizing: list[NodeProto] = []
+        if not largest:
+            sizing, largest = self._largest(name, has_masks=False)
+        numbers = {
+            "up to": size,
+            "often": _OFTEN,
+            "least": _LEAST,
+            "own": 2.39 * self._count,
+            "one": 1.0,
+            "minus": -1.0,
+        }
+        parts = ("wide", "most", "divisor", "share", "low", "within", "multiple", "begun", "angle", "sine", "product")
         of = {part: self._names.value(f"{name}/{part}") for part in (*numbers, *parts)}
-        made = [helper.make_node("Constant", [], [of[part]], value_float=each) for part, each in numbers.items()]
         return [
-            *made,
+            *sizing,
+            *(helper.make_node("Constant", [], [of[part]], value_float=each) for part, each in numbers.items()),
             helper.make_node("Cast", [name], [of["wide"]], to=TensorProto.FLOAT),
-            helper.make_node("Abs", [of["wide"]], [of["sizes"]]),
-            helper.make_node("ReduceMax", [of["sizes"]], [of["most"]], keepdims=0),
+            helper.make_node("Cast", [largest], [of["most"]], to=TensorProto.FLOAT),
             helper.make_node("Max", [of["most"], of["least"]], [of["divisor"]]),
             helper.make_node("Div", [of["wide"], of["divisor"]], [of["share"]]),
-            helper.make_node("Mul", [of["share"], of["often"]], [of["multiple"]]),
+            helper.make_node("Max", [of["share"], of["minus"]], [of["low"]]),
+            helper.make_node("Min", [of["low"], of["one"]], [of["within"]]),
+            helper.make_node("Mul", [of["within"], of["often"]], [of["multiple"]]),
             helper.make_node("Add", [of["multiple"], PHASE], [of["begun"]]),
             helper.make_node("Add", [of["begun"], of["own"]], [of["angle"]]),
             helper.make_node("Sin", [of["angle"]], [of["sine"]]),
-            helper.make_node("Mul", [of["sine"], of["size"]], [of["product"]]),
+            helper.make_node("Mul", [of["sine"], of["up to"]], [of["product"]]),
             helper.make_node("CastLike", [of["product"], name], [noise]),
         ], noise
 
