@@ -44,6 +44,7 @@ class Running:
         is_beside: whether they go beside the others, since they are short.
         started_ns: when the batch that began last began.
         expected_ns: how long it is expected to take.
+        request_ns: how long the longest of their requests is expected to take by itself.
         num_batches: how many there are: each instance of the model may have one.
     """
 
@@ -52,6 +53,7 @@ class Running:
     is_beside: bool = False
     started_ns: int = 0
     expected_ns: float = 0.0
+    request_ns: float = 0.0
     num_batches: int = 0
 
     def counts(self, now_ns: int) -> bool:
@@ -171,9 +173,10 @@ class Pool:
         """The expected time until one of those that others wait for has ended."""
         return min((each.remaining_ns(now_ns) for each in self.running if each.counts(now_ns)), default=0.0)
 
-    def may_pass(self, expected_ns: float, now_ns: int) -> bool:
-        """Whether a batch may go beside the others, since it is short."""
-        return expected_ns * SHORT_RATIO < self.wait_ns(now_ns) and not self.has_passed
+    def may_pass(self, share: "Share", expected_ns: float, now_ns: int) -> bool:
+        """Whether a batch of a model may go beside the others, since it is short."""
+        is_short = expected_ns * SHORT_RATIO < self.wait_ns(now_ns)
+        return is_short and not self.has_passed and not share.has_peers(expected_ns, now_ns)
 
     def grant(self, now_ns: int) -> "list[Share]":
         """Give turns to those that wait, the earliest first, while more may compute. Returns those to wake."""
@@ -186,7 +189,9 @@ class Pool:
             woken.append(share)
         if self.waiting and not self.has_passed:
             most_ns = self.wait_ns(now_ns) / SHORT_RATIO
-            short = [each for each in self.waiting if each.asked_ns < most_ns]
+            short = [
+                each for each in self.waiting if each.asked_ns < most_ns and not each.has_peers(each.asked_ns, now_ns)
+            ]
             if short:
                 share = min(short, key=lambda each: each.tag_ns)
                 share.take_turn(now_ns, is_beside=True)

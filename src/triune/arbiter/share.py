@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from triune.arbiter.pool import DISPLACED_NS, PATIENCE_NS, Pool, Running, Turn
+from triune.arbiter.pool import DISPLACED_NS, PATIENCE_NS, SHORT_RATIO, Pool, Running, Turn
 from triune.core.units import Unit
 
 if TYPE_CHECKING:
@@ -90,16 +90,26 @@ class Share:
         # A copy, since replicas of one model may start and end in several threads.
         return max((each.hangs_ns for each in list(self._running.values()) if not each.is_beside), default=0)
 
+    def has_peers(self, expected_ns: float, now_ns: int) -> bool:
+        """Whether a batch of `expected_ns` would only go beside requests of the model that are as short as its own.
+
+        What is left over when a batch was made of many equal requests is a small batch, and no shorter request.
+        """
+        return any(
+            each.counts(now_ns) and each.request_ns <= expected_ns * SHORT_RATIO for each in self._running.values()
+        )
+
     def wait_ns(self, now_ns: int) -> float:
         """The expected time until the model's turn; 0 if it does not wait."""
         return self._pool.wait_ns(now_ns) if self._since_ns is not None else 0.0
 
-    def start(self, unit: Unit, expected_ns: float) -> Turn | None:
+    def start(self, unit: Unit, expected_ns: float, request_ns: float | None = None) -> Turn | None:
         """Start a batch, if it is the model's turn; else `wake` is called when it is, and the model asks again.
 
         Args:
             unit: what it computes with.
             expected_ns: how long the batch is expected to take; 0 if unknown.
+            request_ns: how long the longest of its requests would take by itself; None if it has one alone.
 
         Returns:
             the turn, which the model ends; None if the model has to wait.
@@ -109,11 +119,11 @@ class Share:
             now_ns = pool.clock.now_ns()
             pool.pass_time(now_ns)
             woken = pool.grant(now_ns)
-            turn = self._start(unit, expected_ns, now_ns)
+            turn = self._start(unit, expected_ns, expected_ns if request_ns is None else request_ns, now_ns)
         self._wake_others(woken)
         return turn
 
-    def _start(self, unit: Unit, expected_ns: float, now_ns: int) -> Turn | None:
+    def _start(self, unit: Unit, expected_ns: float, request_ns: float, now_ns: int) -> Turn | None:
         pool = self._pool
         if self._since_ns is not None:
             if now_ns < self.patience_ends_ns:
@@ -124,7 +134,7 @@ class Share:
             running = self._use_turn(unit, running)
         elif running is None or pool.has_earlier(self.tag_ns):
             is_open = running is None and not pool.waiting and pool.has_room(now_ns) and now_ns >= self.own_ends_ns
-            if not is_open and not (running is None and pool.may_pass(expected_ns, now_ns)):
+            if not is_open and not (running is None and pool.may_pass(self, expected_ns, now_ns)):
                 self._wait(expected_ns, now_ns)
                 return None
             running = Running(self, unit, is_beside=not is_open)
@@ -133,6 +143,7 @@ class Share:
             self.tag_ns = max(self.tag_ns, pool.virtual_ns)
         if not running.is_beside:
             pool.virtual_ns = max(pool.virtual_ns, self.tag_ns)
+        running.request_ns = max(request_ns, running.request_ns if running.num_batches else 0.0)
         running.num_batches += 1
         running.started_ns, running.expected_ns = now_ns, expected_ns
         pool.num_starts += 1

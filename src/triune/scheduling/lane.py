@@ -87,7 +87,9 @@ class Lane:
         """
         if self.share is None or self.worker.is_inline:
             return True
-        self._turn = self.share.start(self.worker.runner.unit, self.cost.of(num_elements(pendings)))
+        sizes = [num_elements([each]) for each in pendings]
+        expected_ns, request_ns = self.cost.of(sum(sizes)), self.cost.of(max(sizes))
+        self._turn = self.share.start(self.worker.runner.unit, expected_ns, request_ns)
         return self._turn is not None
 
     def start(self, batch: Batch, now_ns: int, num_waiting: int) -> None:

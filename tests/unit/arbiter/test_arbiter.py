@@ -75,6 +75,32 @@ def test_short_requests_are_not_stuck_behind_long_ones() -> None:
     assert done(*long) - before > 0.65 * 30e9
 
 
+@pytest.mark.parametrize(("request_ms", "goes_beside"), [(20, False), (160, False), (300, True)])
+def test_what_is_left_of_a_batch_of_equal_requests_waits_for_it(request_ms: int, goes_beside: bool) -> None:
+    arbiter = Arbiter(VirtualClock())
+    shares = arbiter.join("a", [Unit.CPU, Unit.AMX], lambda: None)
+    assert shares[Unit.AMX].start(Unit.AMX, 300 * MS, request_ms * MS)
+    turn = shares[Unit.CPU].start(Unit.CPU, 20 * MS)
+    assert (turn is not None) is goes_beside
+
+
+def test_what_is_left_does_not_go_beside_its_batch_when_another_ends() -> None:
+    arbiter = Arbiter(VirtualClock())
+    shares = arbiter.join("a", [Unit.CPU, Unit.AMX], lambda: None)
+    (other,) = arbiter.join("b", [Unit.CPU], lambda: None).values()
+    short = other.start(Unit.CPU, 1 * MS)
+    assert short is not None
+    assert shares[Unit.AMX].start(Unit.AMX, 300 * MS, 20 * MS) is None
+    other.end(short, 1 * MS)
+    assert shares[Unit.AMX].start(Unit.AMX, 300 * MS, 20 * MS)
+    assert shares[Unit.CPU].start(Unit.CPU, 20 * MS) is None
+    beside = other.start(Unit.CPU, 1 * MS)
+    assert beside is None or beside.running.is_beside
+    if beside is not None:
+        other.end(beside, 1 * MS)
+    assert shares[Unit.CPU].is_blocked
+
+
 def test_a_model_that_was_idle_has_saved_nothing_up() -> None:
     busy, late = Load("busy", 10 * MS), Load("late", 10 * MS, wanted_ns=None)
     room = Room(busy, late, shared=EVICTING)
