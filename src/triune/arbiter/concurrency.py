@@ -19,7 +19,9 @@ _LEAST_BATCHES: Final = 8
 """A window is longer if fewer batches than this ended in it..."""
 
 _LEAST_RATIO: Final = 6
-"""... or if it is less than this times as long as the longest batch in it: each counts where it ends."""
+"""... or if it is less than this times as long as the longest batch in it: each counts where it ends. Half of both is
+enough where less gets done than at the best level.
+"""
 
 _NUM_TRIALS: Final = 2
 """How often each level is measured before one is chosen, ..."""
@@ -90,12 +92,16 @@ class Concurrency:
             is_one_model: whether all that want to compute are units of one model.
         """
         self._elapsed_ns += elapsed_ns
-        if self._elapsed_ns < WINDOW_NS or self._num_batches < _LEAST_BATCHES:
-            return
-        self._longest_ns = max(self._longest_ns, longest_ns())
-        if self._elapsed_ns < _LEAST_RATIO * self._longest_ns:
+        if self._elapsed_ns < WINDOW_NS:
             return
         speedup, level = self._value_ns / self._elapsed_ns, self.level
+        # A level that gets less done costs time while it is measured.
+        part = 0.5 if speedup < _NEAR * max(self.speedups.values(), default=0.0) else 1.0
+        if self._num_batches < part * _LEAST_BATCHES:
+            return
+        self._longest_ns = max(self._longest_ns, longest_ns())
+        if self._elapsed_ns < part * _LEAST_RATIO * self._longest_ns:
+            return
         mean = self.speedups.get(level)
         self.speedups[level] = speedup if mean is None else mean + _WEIGHT * (speedup - mean)
         self._num_trials[level] = self._num_trials.get(level, 0) + 1
