@@ -330,6 +330,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         ({"chat_template_kwargs": {name: []}}, "chat_template_kwargs", f"has '{name}', which")
         for name in ("messages", "tools", "add_generation_prompt")
     ),
+    ({"chat_template_kwargs": dict.fromkeys(map(str, range(257)), 0)}, "chat_template_kwargs", "257"),
     ({"functions": []}, "functions", "tools"),
     ({"frobnicate": 1}, "frobnicate", "unknown"),
     ({"stream_options": {"include_all": True}, "stream": True}, "stream_options.include_all", "unknown"),

@@ -18,7 +18,9 @@ quick on every short text.
 """
 
 _LONG_CHARACTERS: Final = 100_000
-"""Not all threads tokenize longer texts at the same time."""
+"""Longer texts are read one after the other: no other thread runs while their ids, up to a million, become a list, and
+several at once would hold all others up for half a second.
+"""
 
 _MAX_THREADS: Final = 4
 """The most threads that tokenize and render templates at the same time."""
@@ -35,7 +37,7 @@ class TextWork:
         self._name = name
         self._text = text
         self._slots = FairSlots(_MAX_THREADS)
-        self._large_slots = FairSlots(max(1, _MAX_THREADS - 1))
+        self._large_slots = FairSlots(1)
         self._longest_token = max(map(len, text.token_bytes), default=1)
 
     async def render(

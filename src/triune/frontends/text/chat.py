@@ -11,6 +11,9 @@ from triune.frontends.text.fields import FieldError, Fields
 _GIVEN = frozenset({"messages", "tools", "add_generation_prompt"})
 """What a chat template is given beside the variables of the request."""
 
+_MOST_VARIABLES = 256
+"""The most variables of a request for a chat template: each is handled while no other thread runs."""
+
 TOKEN_BYTES = 36
 """The memory of a token id of a prompt: an integer of Python, and its place in a list."""
 
@@ -57,10 +60,16 @@ class ContextLengthError(InvalidArgumentError):
 
 
 def template_variables(fields: Fields) -> dict[str, Any]:
-    """Read `chat_template_kwargs`. Raises FieldError if one has the name of what the server gives the template."""
+    """Read `chat_template_kwargs`.
+
+    Raises:
+        FieldError: they are too many, or one has the name of what the server gives the template.
+    """
     variables = fields.mapping("chat_template_kwargs") or {}
+    path = fields.path("chat_template_kwargs")
+    if len(variables) > _MOST_VARIABLES:
+        raise FieldError(f"'{path}' has {len(variables)} variables; at most {_MOST_VARIABLES} are taken", path)
     for name in sorted(variables.keys() & _GIVEN):
-        path = fields.path("chat_template_kwargs")
         raise FieldError(
             f"'{path}' has '{name}', which the chat template gets from the request itself: remove it", path
         )
