@@ -52,6 +52,7 @@ def extreme(shape: tuple[int, ...], dtype: Any, *, is_low: bool) -> Array:
     return (limits.min + near if is_low else limits.max - near).astype(dtype)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("form", ["constant", "input", "free"])
 @pytest.mark.parametrize("terms", [1024, 3000, 8192])
 @pytest.mark.parametrize(("left", "right", "is_low"), [(U8, I8, True), (U8, U8, False), (I8, I8, True)])
@@ -77,6 +78,7 @@ def test_zero_points_double_what_is_summed(bench: Bench) -> None:
     np.testing.assert_array_equal(found, np.full((3, 5000), -255) @ (b.astype(I64) - zeros["zb"]))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("groups", [1, 2, 300])
 @pytest.mark.parametrize("is_constant", [True, False])
 def test_convolutions_of_8_bits(bench: Bench, groups: int, *, is_constant: bool) -> None:

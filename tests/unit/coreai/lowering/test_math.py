@@ -44,6 +44,7 @@ def _free(name: str, x: Any) -> list[str]:
     return [f"{name}_{axis}" for axis in range(x.ndim)]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("is_free", [False, True])
 @pytest.mark.parametrize(
     ("left", "right"),
@@ -62,6 +63,7 @@ def test_products(left: Any, right: Any, is_free: bool, tmp_path: Path) -> None:
     one("MatMul", whole, tmp_path, is_free=is_free)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("is_free", [False, True])
 @pytest.mark.parametrize("turns", [(0, 0), (1, 0), (0, 1), (1, 1)])
 @pytest.mark.parametrize("bias", [None, (), (4,), (2, 1)])
@@ -73,6 +75,7 @@ def test_gemm(bias: Any, turns: tuple[int, int], is_free: bool, tmp_path: Path) 
     one("Gemm", [a], tmp_path, is_free=is_free, constants=[b, *rest], **named)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("is_free", [False, True])
 @pytest.mark.parametrize("op", ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"])
 @pytest.mark.parametrize("named", [{}, {"keepdims": 0}, {"axes": [-1, 0]}, {"axes": [1], "keepdims": 0}])
@@ -113,6 +116,7 @@ def test_truths_are_reduced(tmp_path: Path) -> None:
         one(op, [RNG.random((3, 4)) > 0.5], tmp_path, constants=[np.array([1])])
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("is_free", [False, True])
 @pytest.mark.parametrize("op", ["ArgMax", "ArgMin"])
 @pytest.mark.parametrize("named", [{}, {"axis": -1, "keepdims": 0}, {"axis": 1, "select_last_index": 1}])
@@ -123,6 +127,7 @@ def test_places_of_extremes(op: str, named: dict[str, Any], is_free: bool, tmp_p
         one(op, [x], tmp_path, is_free=is_free, outputs=outputs, **named)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("is_free", [False, True])
 @pytest.mark.parametrize("exclusive", [0, 1])
 @pytest.mark.parametrize("reverse", [0, 1])
