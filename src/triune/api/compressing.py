@@ -34,7 +34,9 @@ WeightsName: TypeAlias = Literal["int8", "int4", "palette", "sparse"]
 Tell: TypeAlias = Callable[[str], None]
 
 LEAST: Final = 0.9
-"""The agreement below which nothing is written without force, where none is asked for."""
+"""The least agreement with the source where the caller asks for none. A model that agrees less is not written, unless
+it is forced.
+"""
 
 _PROGRAMS = (".mlpackage", ".aimodel")
 _CORE_ML = (".mlpackage", ".mlmodel", ".mlmodelc")

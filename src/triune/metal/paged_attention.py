@@ -174,8 +174,11 @@ class PagedAttention:
         return self._made[key]
 
     def _mask(self, c: Context, index: int, group: Group, window: int, num_keys: int, bias: int | None) -> Value | str:
-        """Which keys each new token of a group sees, BOOL [count, 1, tokens, keys]; with a bias of distances, the input
-        of this number, what is added to their scores, [count, heads, tokens, keys]. The same for all layers.
+        """The mask of a group's attention, which is the same for all layers.
+
+        Returns:
+            "causal", or BOOL [count, 1, tokens, keys]: whether each new token sees a key. If the node has a bias of
+            distances, its input `bias`, what is added to the scores instead: [count, heads, tokens, keys].
         """
         if bias is None and not group.blocks and (not window or window >= group.tokens):
             return "causal"

@@ -85,7 +85,7 @@ def product_of_parts(a: Any, b: Any, parts: Sequence[slice], flags: Mapping[str,
 
 
 def transposed(x: Any, lift: int) -> Any:
-    """The last two axes exchanged; `lift`: those before them by one place, instead."""
+    """Transpose the last two axes; with `lift` 1, the two axes in front of the last one."""
     order = list(range(x.get_partial_shape().rank.get_length()))
     at = len(order) - 2 - lift
     order[at], order[at + 1] = order[at + 1], order[at]
