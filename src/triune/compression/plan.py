@@ -11,15 +11,12 @@ from triune.compression.found import Kept, Weight, find_weights
 from triune.compression.observer import Range, observe
 from triune.compression.options import Activations, Options, Per, WeightForm
 from triune.compression.prepare import prepare
-from triune.compression.rewrite import Change, compressed, needs_new_operators, opset_of
+from triune.compression.rewrite import Change, compressed, needed_opset, opset_of
 from triune.core.datatypes import Array
 from triune.core.errors import UnsupportedError
 from triune.graph.passes.infer import Infer
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
-
-_BLOCKS = 21
-"""The first operator set whose DequantizeLinear has blocks and integers of 4 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +119,13 @@ class Plan:
         """The model with the types of its values, and of the operator set that its form needs."""
         large = Large(self.file)
         large.take(model)
-        if needs_new_operators(self.options) and opset_of(model) < _BLOCKS:
+        needed = needed_opset(self.options)
+        if opset_of(model) < needed:
             try:
-                model = version_converter.convert_version(model, _BLOCKS)
+                model = version_converter.convert_version(model, needed)
             except RuntimeError as error:
                 raise UnsupportedError(
-                    f"this form needs operator set {_BLOCKS}, to which ONNX does not bring the model: {error}; export "
+                    f"this form needs operator set {needed}, to which ONNX does not bring the model: {error}; export "
                     "it for that set, or compress to int8 without groups"
                 ) from error
         model = Infer()(model)

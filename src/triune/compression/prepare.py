@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
+from triune.graph.bare import OVERRIDABLE_FROM_IR
 from triune.graph.names import Names
 from triune.graph.sparse import make_dense
 from triune.graph.values import attributes_of, constant_tensor, names_read_by
@@ -24,6 +25,13 @@ def prepare(model: ModelProto, file: WeightFile) -> ModelProto:
         file: the scratch file for the transposed weights.
     """
     graph = model.graph
+    if model.ir_version < OVERRIDABLE_FROM_IR:
+        # Weights are listed as inputs there, and are none.
+        weights = {tensor.name for tensor in graph.initializer}
+        inputs = [value for value in graph.input if value.name not in weights]
+        del graph.input[:]
+        graph.input.extend(inputs)
+        model.ir_version = OVERRIDABLE_FROM_IR
     make_dense(graph)
     _name_nodes(model)
     for node in list(graph.node):

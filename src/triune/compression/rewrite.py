@@ -21,6 +21,8 @@ from triune.graph.names import Names
 from triune.graph.packed import Packed, as_dequantize, small_tensor
 from triune.graph.weight_files import WeightFile, array_of
 
+_FIRST_CHANNELS = 13
+"""The first operator set whose DequantizeLinear has a scale for each channel."""
 _FIRST_BLOCKS = 21
 """The first operator set whose DequantizeLinear has blocks and integers of 4 bits."""
 _FIRST_IR_OF_4_BITS = 10
@@ -44,9 +46,11 @@ def opset_of(model: ModelProto) -> int:
     return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
 
 
-def needs_new_operators(options: Options) -> bool:
-    """Whether a form needs operator set 21, in any of the forms that a search tries."""
-    return options.weights in (WeightForm.INT4, WeightForm.PALETTE) or options.group is not None
+def needed_opset(options: Options) -> int:
+    """The first operator set that has a form, in any precision that a search tries."""
+    if options.weights in (WeightForm.INT4, WeightForm.PALETTE) or options.group is not None:
+        return _FIRST_BLOCKS
+    return 1 if options.weights is WeightForm.SPARSE else _FIRST_CHANNELS
 
 
 def compressed(

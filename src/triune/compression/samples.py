@@ -10,8 +10,9 @@ import numpy as np
 from onnx import ModelProto
 
 from triune.core.datatypes import Array
-from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.graph.conversion.shapes import InputShape, inputs_of
+from triune.graph.session import GraphSession
 from triune.graph.verify import check_given, samples_of
 
 MOST = 512
@@ -43,9 +44,28 @@ class Samples:
 
 
 def made_up(model: ModelProto, shapes: Mapping[str, InputShape]) -> Samples:
-    """Make up inputs of a model, the same in each call. Raises as `graph.verify.samples_of`."""
+    """Make up inputs of a model, the same in each call. Those that the model refuses are left out.
+
+    Raises:
+        UnsupportedError: values cannot be made up, or the model refuses all of them.
+    """
     sets = [each for each in samples_of(model, shapes, {}, is_half=True) if each.name in _KINDS]
-    arrays = [each.arrays for each in sets]
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    session = GraphSession(copy, "the model")
+    arrays: list[Mapping[str, Array]] = []
+    refusal: InvalidArgumentError | InternalError | None = None
+    for each in sets:
+        try:
+            session.run(each.arrays, {})
+            arrays.append(each.arrays)
+        except (InvalidArgumentError, InternalError) as error:
+            refusal = error
+    if not arrays:
+        raise UnsupportedError(
+            f"no inputs can be made up that the model takes: {' '.join(str(refusal).split())}; give samples with "
+            "--calibrate"
+        ) from refusal
     return Samples(arrays, arrays, f"{len(arrays)} made-up inputs", is_made_up=True)
 
 

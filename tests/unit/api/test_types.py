@@ -16,6 +16,7 @@ SEEN = {
     "triune.predict('m.onnx', {'x': [1]})": "dict[str, Any]",
     "triune.convert('m.onnx', 'm.mlpackage', precision='fp16', shapes={'x': (1, (1, 8))}).path": "Path | None",
     "triune.convert('m.onnx', 'm.mlpackage').verdict": "Verdict | None",
+    "triune.compress('m.onnx', 's.onnx', weights='int8').report.agreement": "float",
     "triune.units()": "Sequence[UnitFacts]",
     "triune.coreml.load('m.mlpackage').predict({'x': 1})": "dict[str, Any]",
     "triune.InvalidArgumentError('why')": "InvalidArgumentError",

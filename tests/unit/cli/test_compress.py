@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from playwright.sync_api import expect
 from typer.testing import CliRunner, Result
 
 import triune
 from support.browser import chromium, fits, opened
-from support.compressible import matrix, perceptron, run
+from support.compressible import matrix, model_of, perceptron, run
 from triune.api import compressing
 from triune.cli import app
 from triune.compression.save import save
@@ -95,6 +95,23 @@ def test_what_agrees_too_little_is_not_written(source: Path, tmp_path: Path) -> 
     assert onnx.load(target).graph.node
     result = compress(source, "-o", target, "--weights", "palette", "--bits", "1", "--keep-accuracy", "100%")
     assert "an agreement of 100.00% cannot be kept: with 1 of 2 layers in higher precision" in str(result.exception)
+
+
+def test_what_becomes_infinite_is_not_written(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Abs", ["a"], ["b"]),
+        helper.make_node("Log", ["b"], ["y"]),
+    ]
+    weight = matrix(32, 64)
+    # One scale for the whole matrix leaves nothing of the last column, whose logarithm is then infinite.
+    weight[:, -1] *= 1e-4
+    model = model_of(nodes, {"x": (TensorProto.FLOAT, ["n", 32])}, ["y"], {"w": weight})
+    onnx.save(model, tmp_path / "model.onnx")
+    result = compress(tmp_path / "model.onnx", "-o", tmp_path / "y.onnx", "--weights", "int8", "--per", "tensor")
+    assert isinstance(result.exception, UnsupportedError)
+    assert "output 'y' has NaN or infinities, where 90% is the least: nothing is written" in str(result.exception)
+    assert not (tmp_path / "y.onnx").exists()
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,27 @@ def perceptron_int8(folder: Path) -> ModelProto:
     return built(perceptron(), Options(WeightForm.INT8), folder)[0]
 
 
+@pytest.mark.parametrize("name", ["int8", "int4 in groups", "dynamic"])
+def test_old_models_list_their_weights_as_inputs(name: str, tmp_path: Path) -> None:
+    source = perceptron(opset=9)
+    source.ir_version = 3
+    source.graph.input.extend(
+        helper.make_tensor_value_info(each.name, each.data_type, list(each.dims)) for each in source.graph.initializer
+    )
+    model, plan, _ = built(source, FORMS[name][0], tmp_path)
+    assert list(plan.layers) == ["first", "second"]
+    assert [value.name for value in model.graph.input] == ["x"]
+    onnx.checker.check_model(model)
+    assert 0 < relative(run(source, X)[0], run(model, X)[0]) < 0.3
+
+
+def test_weights_that_requests_may_replace_stay(tmp_path: Path) -> None:
+    source = perceptron()
+    source.graph.input.append(helper.make_tensor_value_info("first", TensorProto.FLOAT, [64, 64]))
+    _, plan, _ = built(source, Options(WeightForm.INT8), tmp_path)
+    assert [(each.name, each.reason[:28]) for each in plan.kept] == [("first", "it is the default of an inpu")]
+
+
 def test_a_model_without_weights_has_nothing_to_compress(tmp_path: Path) -> None:
     source = model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (TensorProto.FLOAT, ["n"])}, ["y"], {})
     with pytest.raises(UnsupportedError, match="nothing to compress in the model: it has no weights of 1,024"):

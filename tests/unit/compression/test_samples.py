@@ -9,7 +9,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from support.compressible import matrix, model_of, perceptron
 from triune.compression.samples import made_up, read_samples
-from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 
 
 def two_inputs() -> ModelProto:
@@ -48,6 +48,19 @@ def test_made_up_samples_are_the_same_each_time() -> None:
     assert one.is_made_up
     for first, second in zip(one.comparison, other.comparison, strict=True):
         assert np.array_equal(first["x"], second["x"])
+
+
+def test_made_up_samples_are_those_that_the_model_takes() -> None:
+    # It takes three rows alone.
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    kinds = {"x": (TensorProto.FLOAT, ["n", 2])}
+    model = model_of(nodes, kinds, ["y"], {"shape": np.array([3, 2])})
+    found = made_up(model, {})
+    assert found.comparison
+    assert {each["x"].shape for each in found.comparison} == {(3, 2)}
+    never = model_of(nodes, kinds, ["y"], {"shape": np.array([7, 11])})
+    with pytest.raises(UnsupportedError, match="no inputs can be made up that the model takes: .*--calibrate"):
+        made_up(never, {})
 
 
 NAN = matrix(4, 64)
