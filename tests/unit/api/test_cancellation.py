@@ -43,6 +43,11 @@ MODELS = {
         "g (float[4] x) => (float[4] y) { p=Softplus(x) y=Sub(p,x) }",
         {"x": [8, 8.1, 8.2, 8.3]},
     ),
+    "places near a centre, by large weights": (
+        """g (float[3,2] x) => (float[3,2] y) <float[2] c={52.52, 13.405}, float[2,2] w={70, -30, 20, 90}> {
+        d=Sub(x,c) m=MatMul(d,w) y=Tanh(m) }""",
+        {"x": [[52.525, 13.4], [52.518, 13.407], [52.52, 13.41]]},
+    ),
     "a branch for large inputs": (
         """g (float[4] x) => (float[4] y) <float limit={700}, float one={1}> {
         m=ReduceMax<keepdims=0>(x) b=Greater(m,limit) y=If(b)<

@@ -60,6 +60,7 @@ class Input:
             integers.
         ends: extreme values worth trying. For integers: the limits of a Clip, and the indices of the largest and
             smallest elements of a table. For floats that are cast to INT64: numbers beyond int32.
+        centers: constants of several elements that the program subtracts from the input, in numpy's broadcasting.
         uses: what the program uses the input for (a mask, a divisor, a length), if only some values are valid for it.
     """
 
@@ -70,6 +71,7 @@ class Input:
     numbers: tuple[float, ...] = ()
     ends: tuple[int, ...] = ()
     uses: Uses = field(default_factory=Uses)
+    centers: tuple[Array, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,13 +68,35 @@ def inputs_of_model(
     """
     limits, numbers = _index_limits(model.graph), _numbers(model)
     ends = {**_ends(model.graph), **_large_floats(model.graph, limits)}
-    uses = uses_of(model.graph)
+    uses, centers = uses_of(model.graph), _centers(model.graph)
     wanted = [value for value in inputs_of(model.graph) if value.name not in given]
     found = [_input(value, (shapes or {}).get(value.name), limits, numbers) for value in wanted]
     return [
-        replace(each, ends=tuple(sorted(ends.get(each.name, ()))), uses=uses.get(each.name, each.uses))
+        replace(
+            each,
+            ends=tuple(sorted(ends.get(each.name, ()))),
+            uses=uses.get(each.name, each.uses),
+            centers=tuple(centers.get(each.name, ())),
+        )
         for each in found
     ]
+
+
+def _centers(graph: GraphProto) -> dict[str, list[NDArray[Any]]]:
+    """For each float input, the constants of several elements that are subtracted from it, or its elements copied."""
+    floats = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WIDE_FLOATS]
+    sources = dict(zip(floats, floats, strict=True))
+    found: dict[str, list[NDArray[Any]]] = {}
+    for values, node in _nodes(graph, Values(graph)):
+        if node.op_type in ("Identity", "Cast") and node.input[0] in sources:
+            sources[node.output[0]] = sources[node.input[0]]
+        elif node.op_type in ("Add", "Sub") and len({*node.input} & sources.keys()) == 1:
+            position = 0 if node.input[0] in sources else 1
+            array = _small(values, node.input[1 - position])
+            if array is not None and array.size > 1 and array.dtype.kind == "f" and np.isfinite(array).all():
+                center = -array if node.op_type == "Add" else array
+                found.setdefault(sources[node.input[position]], []).append(center.astype(np.float64))
+    return found
 
 
 def _numbers(model: ModelProto) -> tuple[float, ...]:

@@ -24,6 +24,10 @@ _PAIRS: Final = ((1.0, 1e-2), (1.0, 1e-3), (50.0, 1e-3), (1000.0, 1e-1))
 """For nearly equal inputs: their size, and the size of their differences."""
 
 
+_WIDTHS: Final = (1e-3, 1e-4)
+"""How far inputs are from what is subtracted from them, relative to its largest element."""
+
+
 def narrow_inputs(inputs: Sequence[Input], *, seed: int = 0) -> list[InputSet]:
     """Create sets of inputs in which floats are close to a number or to each other, the most telling ones first.
 
@@ -34,7 +38,12 @@ def narrow_inputs(inputs: Sequence[Input], *, seed: int = 0) -> list[InputSet]:
     floats = [each for each in inputs if each.dtype.kind not in "biu"]
     if not floats:
         return []
-    sets = [*_pairs(floats, inputs, seed), *drawn(_KINDS, inputs, seed), *_apart(floats, inputs, seed)]
+    sets = [
+        *_pairs(floats, inputs, seed),
+        *_near_centers(inputs, seed),
+        *drawn(_KINDS, inputs, seed),
+        *_apart(floats, inputs, seed),
+    ]
     sets += drawn(_near_constants(floats[0].numbers), inputs, seed)
     return [replace(each, is_narrow=True) for each in sets]
 
@@ -126,6 +135,30 @@ def _near_constants(numbers: Sequence[float]) -> dict[str, Kind]:
             # Quotients by the constant for which functions such as Sigmoid are near their ends.
             fills[f"numbers near {word}{_FAR * number:.6g}"] = _beside(sign * _FAR * number, sign * number)
     return _kinds(fills)
+
+
+def _near_centers(inputs: Sequence[Input], seed: int) -> list[InputSet]:
+    """Sets in which inputs are nearly equal to the constants that the program subtracts from them."""
+    sets: list[InputSet] = []
+    if not any(each.centers for each in inputs):
+        return sets
+    for number, width in enumerate(_WIDTHS):
+        name = f"numbers within {width:g} of what is subtracted from them"
+        (found,) = drawn(_kinds({name: _near(0, 1.0)}), inputs, seed)
+        rng = np.random.default_rng([seed, number])
+        arrays = dict(found.arrays)
+        for each in inputs:
+            array = arrays[each.name]
+            for center in each.centers[:1]:
+                try:
+                    base = np.broadcast_to(center, array.shape)
+                except ValueError:
+                    # The constant broadcasts the input, too.
+                    continue
+                noise = width * float(np.abs(center).max()) * rng.standard_normal(array.shape)
+                arrays[each.name] = np.asarray(base + noise).astype(array.dtype)
+        sets.append(replace(found, arrays=arrays))
+    return sets
 
 
 def _pairs(floats: Sequence[Input], inputs: Sequence[Input], seed: int) -> list[InputSet]:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from triune.graph.audit import Input, narrow_inputs
+from support.graphs import model_of
+from triune.graph.audit import Input, inputs_of_model, narrow_inputs
 
 FLOAT = np.dtype(np.float32)
 
@@ -21,6 +22,17 @@ def test_inputs_are_on_both_sides_of_a_constant() -> None:
     above, below = sets["numbers just above 700"], sets["numbers just below 700"]
     assert above.min() > 700 > below.max()
     assert above.max() - below.min() < 10
+
+
+def test_inputs_are_near_what_is_subtracted_from_them() -> None:
+    text = """g (float[3,2] x, float[3,2] z) => (float[3,2] y) <float[2] c = {52.5, 13.5}> {
+        i = Identity (x) a = Sub (i, c) b = Add (z, c) y = Mul (a, b) }"""
+    sets = {each.name: each.arrays for each in narrow_inputs(inputs_of_model(model_of(text)))}
+    found = sets["numbers within 0.001 of what is subtracted from them"]
+    center = np.array([52.5, 13.5])
+    for name, sign in (("x", 1), ("z", -1)):
+        distance = np.abs(found[name] - sign * center)
+        assert 0 < distance.max() < 0.5
 
 
 def test_there_are_none_without_floats() -> None:
