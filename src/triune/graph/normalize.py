@@ -25,6 +25,7 @@ from triune.graph.passes.pack import Pack
 from triune.graph.passes.run import GraphPass, run_passes
 from triune.graph.passes.sequences import Sequences
 from triune.graph.passes.tidy import Tidy
+from triune.graph.passes.unroll import Unroll
 from triune.graph.passes.upgrade import Upgrade
 from triune.graph.shadows import rename_shadows
 from triune.graph.sparse import make_dense
@@ -56,6 +57,8 @@ def _round(keep: Collection[str], large: Large) -> Sequence[GraphPass]:
         Fold(),
         # After Fold, which may have made the condition of an If constant.
         Branches(),
+        # After Fold, too, which may have made the number of steps constant.
+        Unroll(),
         OneNumber(),
         Means(),
         # Removes values that no node reads any more.
