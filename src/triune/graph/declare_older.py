@@ -5,10 +5,14 @@ from typing import Final
 import onnx.defs
 from onnx import GraphProto, ModelProto, NodeProto
 
+from triune.graph.by_values import RANDOM
 from triune.graph.values import Values, subgraphs_of
 
 OLDER: Final = 25
 """The newest operator set of which ONNX Runtime 1.32 has the kernels of DequantizeLinear and QuantizeLinear."""
+
+_OF_RANDOM: Final = 21
+"""The newest operator set of which it has the kernels of operators that draw random numbers."""
 
 _OTHERWISE: Final = frozenset({"Mod", "SpaceToDepth"})
 """Operators whose newest form may compute something else. (Range got an attribute, for fp16 and bf16 alone.)"""
@@ -18,33 +22,39 @@ def declare_older(model: ModelProto) -> None:
     """Declare `OLDER` as the operator set of a model, if all its nodes are the same there.
 
     From there to `core_ops.OPSET`, operators came to take more element types, and few changed otherwise. A model with
-    one of these, or with an element type that the older operator does not take, stays as it is.
+    one of these, or with an element type that the older operator does not take, stays as it is. A model that draws
+    random numbers is declared as of `_OF_RANDOM`, if it is the same there.
 
     Args:
         model: a normalized model, whose values have types; changed.
     """
     imported = next((each for each in model.opset_import if each.domain in ("", "ai.onnx")), None)
-    if imported is not None and imported.version > OLDER and _is_same(model.graph, None, imported.version):
-        imported.version = OLDER
+    if imported is None:
+        return
+    is_random = any(node.op_type in RANDOM for node in model.graph.node)
+    for older in (_OF_RANDOM, OLDER) if is_random else (OLDER,):
+        if imported.version > older and _is_same(model.graph, None, imported.version, older):
+            imported.version = older
 
 
-def _is_same(graph: GraphProto, outer: Values | None, version: int) -> bool:
+def _is_same(graph: GraphProto, outer: Values | None, version: int, older: int) -> bool:
     values = Values(graph, outer)
     return all(
-        _is_same_node(node, values, version) and all(_is_same(inner, values, version) for inner in subgraphs_of(node))
+        _is_same_node(node, values, version, older)
+        and all(_is_same(inner, values, version, older) for inner in subgraphs_of(node))
         for node in graph.node
     )
 
 
-def _is_same_node(node: NodeProto, values: Values, version: int) -> bool:
+def _is_same_node(node: NodeProto, values: Values, version: int, older: int) -> bool:
     if node.domain not in ("", "ai.onnx"):
         return True
     new = onnx.defs.get_schema(node.op_type, version, "")
-    if new.since_version <= OLDER:
+    if new.since_version <= older:
         return True
-    if node.op_type in _OTHERWISE or not onnx.defs.has(node.op_type, OLDER, ""):
+    if node.op_type in _OTHERWISE or not onnx.defs.has(node.op_type, older, ""):
         return False
-    old = onnx.defs.get_schema(node.op_type, OLDER, "")
+    old = onnx.defs.get_schema(node.op_type, older, "")
     taken = {text for each in old.type_constraints for text in each.allowed_type_strs}
     kinds = [values.elem_type(name) for name in (*node.input, *node.output) if name]
     return {each.name for each in node.attribute} <= set(old.attributes) and all(

@@ -24,6 +24,8 @@ def model(op: str, elem_type: int, **attributes: int) -> ModelProto:
         # The older Celu takes fp32 alone, and Mod was described anew.
         (model("Celu", TensorProto.DOUBLE), OPSET),
         (model("Mod", TensorProto.INT64), OPSET),
+        (model("RandomNormalLike", TensorProto.FLOAT), 21),
+        (model("Bernoulli", TensorProto.FLOAT), 21),
     ],
 )
 def test_the_operator_set(made: ModelProto, version: int) -> None:

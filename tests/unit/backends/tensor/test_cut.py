@@ -18,8 +18,10 @@ from triune.backends.registry import typed_failures
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.tensor.build import TensorBuild
 from triune.backends.tensor.cut import make, pays
+from triune.backends.tensor.cut.graph import cut_graph, without_path
 from triune.backends.tensor.cut.stretches import Choice, Stretch
 from triune.config.configure import read_source
+from triune.config.model_config import ModelConfig
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.energy import Bill
@@ -27,6 +29,7 @@ from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError,
 from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
 from triune.core.units import Unit
+from triune.runtimes.machine import this_machine
 
 NODES = ("n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7")
 OPERATORS = ("Neg", "Abs", "Sigmoid", "Neg", "Tanh", "Abs", "Neg", "Sqrt")
@@ -362,3 +365,24 @@ def test_no_segment_begins_for_clients_that_have_left(tmp_path: Path) -> None:
         assert 1 not in servable.statistics.segments
 
     served(bench, tmp_path, "cpu to n2, amx", check)
+
+
+def opened(path: Path, text: str) -> tuple[ModelConfig, Path]:
+    write_model(path, "m", parameter("plan", "cpu"), v1=model_of(text, opset=21).SerializeToString())
+    source = read_source("m", path / "m", stamp(path / "m"))
+    return TensorBackend(this_machine(), MonotonicClock()).configure(source, 1), source.folder
+
+
+def test_a_model_that_draws_random_numbers_is_cut(tmp_path: Path) -> None:
+    config, folder = opened(
+        tmp_path, "g (float[b,4] x) => (float[b,4] y) { a = Neg(x)  r = RandomNormalLike(a)  y = Add(a, r) }"
+    )
+    with cut_graph(config, folder, this_machine()) as graph:
+        assert graph.is_random
+        assert set(config.outputs) <= graph.values.keys()
+
+
+def test_a_refusal_names_no_file_that_is_gone() -> None:
+    error = UnsupportedError("cannot run '/gone/piece-0.onnx': why")
+    found = without_path(error, Path("/gone/piece-0.onnx"), "3 operations")
+    assert (type(found), f"{found}") == (UnsupportedError, "cannot run 3 operations: why")

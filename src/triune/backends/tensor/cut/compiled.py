@@ -12,7 +12,7 @@ from typing import Final
 from triune.backends.attempt import Attempt
 from triune.backends.gate.compare import compare
 from triune.backends.tensor.compile import compile_one
-from triune.backends.tensor.cut.graph import CutGraph
+from triune.backends.tensor.cut.graph import CutGraph, without_path
 from triune.backends.tensor.cut.recipe import segment_recipe
 from triune.backends.tensor.cut.stretches import Choice, Stretch
 from triune.backends.tensor.executable import SharedExecutable
@@ -147,9 +147,10 @@ class StretchCompiler:
                 undo.callback(executable.close)
                 with self._attempt.holding(executable):
                     verdict, ms = self._measured(piece, executable)
-            except TriuneError as refusal:
+            except TriuneError as error:
+                refusal = without_path(error, path, name)
                 if is_last or self._attempt.is_given_up:
-                    raise
+                    raise refusal from error
                 return None, f"{choice} refuses {name}: {refusal}"
             if verdict is not None and verdict.excess and not is_last:
                 return None, f"{choice} ({executable.precision}) computes {name} wrongly: {verdict.excess}"

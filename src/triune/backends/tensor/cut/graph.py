@@ -12,7 +12,7 @@ from triune.config.model_config import ModelConfig
 from triune.config.placement import recipe_on
 from triune.config.samples import trial_inputs
 from triune.core.datatypes import Array
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, TriuneError, reworded
 from triune.core.scratch import HeldFolder
 from triune.core.units import Unit
 from triune.graph.declare_older import declare_older
@@ -113,7 +113,10 @@ def _computed(
     refusal = InvalidArgumentError("it takes no input")
     with HeldFolder() as held:
         path = PieceFolder(held).save(Piece(whole, tuple(config.inputs), tuple(outputs), 0, ()))
-        truth = compile_one(path, recipe_on(Unit.CPU, machine.num_cores, config, machine), machine)
+        try:
+            truth = compile_one(path, recipe_on(Unit.CPU, machine.num_cores, config, machine), machine)
+        except TriuneError as error:
+            raise without_path(error, path, f"'{config.path}', brought to core operators as a plan needs it") from error
         try:
             for inputs in trial_inputs(config, folder):
                 try:
@@ -126,3 +129,8 @@ def _computed(
         f"the model accepts none of the sample inputs, on which a plan is made and checked: {refusal}; give it a "
         "model_warmup sample"
     )
+
+
+def without_path(error: TriuneError, path: Path, what: str) -> TriuneError:
+    """An error that names `what` instead of a file that is gone when the message is read."""
+    return reworded(error, f"{error}".replace(f"'{path}'", what))
