@@ -1,5 +1,6 @@
 """Compare a model with what passes made of it, on made-up and revealing inputs."""
 
+import time
 from collections.abc import Mapping, Sequence
 
 from onnx import ModelProto
@@ -10,18 +11,28 @@ from triune.graph.audit import InputSet
 from triune.graph.conversion.shapes import InputShape
 from triune.graph.precision import TOLERANCES, precision_of
 from triune.graph.verify import OnnxModel, OutputVerdict, Verdict, samples_of, verify
+from triune.graph.verify.difference import Difference
+from triune.graph.verify.noise import is_random
+from triune.graph.weight_files import num_bytes
 
 EXACT_TOLERANCE = 1e-6
 """The allowed error of an exact pass, relative to an output's largest value: constants that were folded may be rounded
 otherwise than the runtime rounds.
 """
 
+_MOST_HELD_BYTES = 1 << 28
+"""The source's sessions stay open if its weights take no more."""
+
 _MOST_KEPT_BYTES = 1 << 28
 """The source's results are kept up to this size, and computed again beyond it."""
 
 
 class Comparison:
-    """The source of an optimization, and the inputs on which candidates are compared with it."""
+    """The source of an optimization, and the inputs on which candidates are compared with it.
+
+    ONNX Runtime's sessions hold copies of the weights. Of a model with large ones, the source's sessions are closed
+    before a candidate is loaded.
+    """
 
     def __init__(self, source: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array]) -> None:
         """Args:
@@ -30,11 +41,14 @@ class Comparison:
         given: the user's arrays by input; values for other inputs are made up.
 
         Raises:
-            UnsupportedError: values cannot be made up for an input, or ONNX Runtime cannot load the model.
+            UnsupportedError: values cannot be made up for an input.
         """
         self.tolerance = TOLERANCES[precision_of(source)]
+        self.is_random = is_random(source)
+        self._model = source
         self._sets: Sequence[InputSet] = samples_of(source, shapes, given, is_half=self.tolerance > TOLERANCES["fp32"])
-        self._source = OnnxModel(source, self.tolerance)
+        self._has_small_weights = sum(map(num_bytes, source.graph.initializer)) <= _MOST_HELD_BYTES
+        self._session: OnnxModel | None = None
         self._results: dict[tuple[int, bool], Mapping[str, Array]] = {}
         self._num_bytes = 0
 
@@ -53,23 +67,53 @@ class Comparison:
             UnsupportedError, InvalidArgumentError: the source takes none of the inputs, or the candidate does not run.
             InternalError: an output has another shape.
         """
-        model = OnnxModel(candidate, self.tolerance)
         positions = {id(each.arrays): position for position, each in enumerate(self._sets)}
-
-        def source(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-            key = (positions[id(inputs)], is_plain)
-            if key in self._results:
-                return self._results[key]
-            found = self._source.run_plain(inputs) if is_plain else self._source.run(inputs)
-            size = sum(each.nbytes for each in found.values())
-            if not self._source.is_random and self._num_bytes + size <= _MOST_KEPT_BYTES:
-                self._results[key] = found
-                self._num_bytes += size
-            return found
-
+        sets = self._sets
+        if not self._has_small_weights:
+            self._answer_ahead(is_plain=is_plain, seconds=seconds)
+            sets = [each for at, each in enumerate(sets) if (at, is_plain) in self._results] or sets
+            self._session = None
+        model = OnnxModel(candidate, self.tolerance)
         tolerance = min(EXACT_TOLERANCE, self.tolerance) if is_exact else self.tolerance
         result = model.run_plain if is_plain else model.run
-        return verify(self._sets, source, result, self._source, tolerance, seconds=seconds)
+
+        def source(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            return self._answers(positions[id(inputs)], is_plain=is_plain)
+
+        return verify(sets, source, result, self, tolerance, seconds=seconds)
+
+    def uncertainty(self, inputs: Mapping[str, Array]) -> Mapping[str, Difference]:
+        """The uncertainty of the source's outputs: `OnnxModel.uncertainty`."""
+        return self._opened().uncertainty(inputs)
+
+    def _answer_ahead(self, *, is_plain: bool, seconds: float) -> None:
+        """Run the source on the inputs that it takes, as far as the time goes."""
+        started = time.monotonic()
+        for position in range(len(self._sets)):
+            try:
+                self._answers(position, is_plain=is_plain)
+            except (InvalidArgumentError, UnsupportedError):
+                # `verify` raises it if the source takes none.
+                continue
+            if time.monotonic() - started > seconds:
+                return
+
+    def _answers(self, position: int, *, is_plain: bool) -> Mapping[str, Array]:
+        key = (position, is_plain)
+        if key in self._results:
+            return self._results[key]
+        inputs = self._sets[position].arrays
+        found = self._opened().run_plain(inputs) if is_plain else self._opened().run(inputs)
+        size = sum(each.nbytes for each in found.values())
+        if not self.is_random and self._num_bytes + size <= _MOST_KEPT_BYTES:
+            self._results[key] = found
+            self._num_bytes += size
+        return found
+
+    def _opened(self) -> OnnxModel:
+        if self._session is None:
+            self._session = OnnxModel(self._model, self.tolerance)
+        return self._session
 
     def wrong(self, candidate: ModelProto, *, is_exact: bool, is_plain: bool, seconds: float) -> str:
         """Why a candidate is wrong, or does not run; "" if it is right. The arguments are those of `verdicts`."""

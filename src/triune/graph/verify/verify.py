@@ -3,16 +3,30 @@
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.audit import InputSet
-from triune.graph.verify.onnx_model import OnnxModel
+from triune.graph.verify.difference import Difference
 from triune.graph.verify.verdict import Answers, OutputVerdict
 
 Compute: TypeAlias = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """A function that computes outputs from inputs, both by the names that the source has for them."""
+
+
+class Uncertain(Protocol):
+    """A model that knows how certain its outputs are, as `OnnxModel` does."""
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it may draw random numbers."""
+        ...
+
+    def uncertainty(self, inputs: Mapping[str, Array], /) -> Mapping[str, Difference]:
+        """By how much another result for each output, equally right, may differ."""
+        ...
+
 
 _SECONDS = 20.0
 """After this time, in seconds, no further set is run: for large models a few sets suffice."""
@@ -22,7 +36,7 @@ def verify(
     sets: Sequence[InputSet],
     source: Compute,
     result: Compute,
-    model: OnnxModel,
+    model: Uncertain,
     tolerance: float,
     *,
     otherwise: Sequence[InputSet] = (),

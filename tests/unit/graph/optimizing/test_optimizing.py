@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, checker, helper, numpy_helper
 from support.graphs import answers, model_of, ops_of
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
-from triune.graph.optimizing import levels
+from triune.graph.optimizing import comparison, levels
 from triune.graph.optimizing.level import Level
 from triune.graph.optimizing.levels import STEPS, Step
 from triune.graph.optimizing.run import Optimized, optimize
@@ -244,6 +244,16 @@ def test_what_a_unit_gains_from(file: WeightFile, unit: Unit, op: str) -> None:
     again = run(done.model, file, Level.O3, unit=unit)
     assert not again.passes
     assert ops_of(again.model) == ops_of(done.model)
+
+
+@pytest.mark.parametrize("text", [TEXT, TEXT.replace("c = Exp(x)", "c = RandomNormalLike(x)")])
+def test_sessions_of_large_sources_are_closed(file: WeightFile, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(comparison, "_MOST_HELD_BYTES", -1)
+    monkeypatch.setattr(levels, "STEPS", (*STEPS, Step("wrong", "what", "why", Level.O1, lambda given: Wrong())))
+    done = run(text, file)
+    assert len(done.model.graph.node) == len(run(text, file, Level.O0).model.graph.node) - 5 + ("Random" in text)
+    wrong = [each.name for each in done.passes if each.left_out]
+    assert wrong == ([] if "Random" in text else ["wrong"])
 
 
 def test_steps_say_why_they_are_where_they_are() -> None:
