@@ -9,7 +9,8 @@ EXTRAS := coreml$(comma)engine$(if $(filter %-x86_64,$(SYSTEM)),$(comma)openvino
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # Tests with generated examples that stand outside of tests/property.
-LAWS := $(addprefix tests/,unit/engine/test_moving.py unit/zoo/test_torch_checkpoint.py protocol/test_http_fuzz.py)
+LAWS := $(addprefix tests/,unit/engine/test_moving.py unit/zoo/test_torch_checkpoint.py protocol/test_http_fuzz.py \
+	protocol/test_openapi.py)
 TYPES := $(BIN)/pyright
 DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 

@@ -37,7 +37,7 @@ CHECKS: list[CheckFunction] = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-NUM_EXAMPLES = examples(20).max_examples
+NUM_EXAMPLES = examples(20, least=5).max_examples
 MAX_REQUEST_BYTES = 65536
 
 

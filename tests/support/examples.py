@@ -20,7 +20,10 @@ def load_profile(*, is_whole: bool) -> None:
     settings.load_profile(WHOLE if is_whole else SAMPLE)
 
 
-def examples(whole: int, **more: Any) -> settings:
-    """Settings of a test: so many examples in `make conformance`, and a fixed fourth of them otherwise."""
+def examples(whole: int, *, least: int = 10, **more: Any) -> settings:
+    """Settings of a test: so many examples in `make conformance`, and a fixed fourth of them otherwise.
+
+    Where examples are dear, `least` is the least of these.
+    """
     is_whole = settings.get_current_profile_name() == WHOLE
-    return settings(max_examples=whole if is_whole else max(10, whole // _OF_WHOLE), **more)
+    return settings(max_examples=whole if is_whole else max(least, whole // _OF_WHOLE), **more)

@@ -59,6 +59,7 @@ def _model(shape: Any = SHAPE, kind: Any = FLOAT) -> Any:
     return model_of(nodes, [("x", kind, shape)], [("y", kind, shape)])
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
 def test_a_program_of_images(options: ImageOptions, precision: Precision, tmp_path: Path) -> None:
