@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import ml_dtypes
@@ -43,6 +44,9 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 # On CUDA, MLX compiles kernels as they are first needed, for minutes in all, and keeps them in a folder of temporary
 # files: which is another one in a worker process, and empty after a restart of the machine.
 os.environ.setdefault("MLX_PTX_CACHE_DIR", str(cache_folder() / "ptx" / version("mlx")))
+
+KERNEL_FOLDER: Final = Path(os.environ["MLX_PTX_CACHE_DIR"])
+"""Where MLX keeps the kernels that it compiled for CUDA."""
 
 _SHARE_OF_MEMORY = 16
 

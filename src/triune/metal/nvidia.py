@@ -10,12 +10,16 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from triune.core.oldest import forget_oldest
 from triune.metal.library import Value, from_numpy, is_gpu, kind_of, mx
 
 LARGE_BYTES: Final = 1 << 20
 """From how many bytes on an input is large."""
 
 _MOST_KEPT: Final = 8
+
+MOST_KERNEL_FILES: Final = 6000
+"""How many files of compiled kernels are kept, three for each: some 200 MB. A model needs some ten to forty kernels."""
 
 Copy: TypeAlias = Callable[[int, int, int, int], int]
 """Copies bytes, given two addresses, to and from, the number, and CUDA's word for the direction. Returns an error code,
@@ -29,6 +33,18 @@ _HOST_TO_DEVICE: Final = 1
 def is_nvidia() -> bool:
     """Whether MLX computes on a GPU of NVIDIA."""
     return is_gpu() and mx.cuda.is_available()
+
+
+def trim_kernels(folder: Path, most: int = MOST_KERNEL_FILES) -> None:
+    """Remove the oldest files of the folder in which MLX keeps compiled kernels, so that at most `most` are left.
+
+    A folder that is not there is left alone.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    if folder.is_dir():
+        forget_oldest(folder, most)
 
 
 def pointwise(x: Value, weights: Value) -> Value:

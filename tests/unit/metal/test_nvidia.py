@@ -1,6 +1,8 @@
 """What is done for NVIDIA's GPUs. Here MLX computes on the CPU, whose memory is copied by memmove in place of CUDA."""
 
 import ctypes
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 pytest.importorskip("mlx.core")
 
 from triune.metal.library import mx, to_numpy
-from triune.metal.nvidia import LARGE_BYTES, Upload, is_nvidia, pointwise
+from triune.metal.nvidia import LARGE_BYTES, Upload, is_nvidia, pointwise, trim_kernels
 
 
 class Copying:
@@ -82,3 +84,13 @@ def test_a_pointwise_convolution_is_that_of_mlx() -> None:
     x, weights = mx.random.normal((2, 5, 7, 6)), mx.random.normal((4, 1, 1, 6))
     expected = mx.conv_general(x, weights)
     assert np.allclose(to_numpy(pointwise(x, weights)), to_numpy(expected), atol=1e-5)
+
+
+def test_the_oldest_kernels_are_forgotten(tmp_path: Path) -> None:
+    for number in range(9):
+        file = tmp_path / f"{number}.ptx"
+        file.touch()
+        os.utime(file, ns=(number, number))
+    trim_kernels(tmp_path, 3)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["6.ptx", "7.ptx", "8.ptx"]
+    trim_kernels(tmp_path / "absent")

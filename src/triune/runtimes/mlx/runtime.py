@@ -3,6 +3,7 @@
 Where MLX has no GPU, it computes on the CPU with the same code: for answers, and slowly. `gpu` counts as emulated then.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ from triune.runtimes.served import mlx_units
 
 if TYPE_CHECKING:
     from triune.metal.function import Function
+
+_log = logging.getLogger(__name__)
 
 _REFUSED = {
     DataType.FP64: "which GPUs of MLX do not compute",
@@ -75,9 +78,14 @@ class Mlx:
                 )
         # MLX's library starts the GPU when it is imported: not before a model needs it.
         from triune.metal.function import Function
-        from triune.metal.library import device_report
+        from triune.metal.library import KERNEL_FOLDER, device_report
         from triune.metal.lower import lower
+        from triune.metal.nvidia import trim_kernels
 
+        try:
+            trim_kernels(KERNEL_FOLDER)
+        except OSError as error:
+            _log.warning("old kernels cannot be removed from %s: %s", KERNEL_FOLDER, error)
         model = load(path)
         try:
             program = lower(model, precision, most_bytes=self._run_bytes)
