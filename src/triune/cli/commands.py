@@ -71,6 +71,12 @@ def _simulate() -> Loaded:
     return simulate, None
 
 
+def _tune() -> Loaded:
+    from triune.cli.tune import tune
+
+    return tune, None
+
+
 def _predict() -> Loaded:
     from triune.cli.predict import predict
 
@@ -102,6 +108,7 @@ _LOADERS: dict[str, Callable[[], Loaded]] = {
     "convert": _convert,
     "optimize": _optimize,
     "compress": _compress,
+    "tune": _tune,
     "predict": _predict,
 }
 

@@ -1,0 +1,1 @@
+"""Tuning of a served model: configurations are tried on this machine, and the best one is found."""

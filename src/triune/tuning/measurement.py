@@ -1,0 +1,126 @@
+"""What a trial of a configuration measured, and which measurement is better by an objective."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from statistics import fmean
+
+
+class Objective(Enum):
+    """What the best configuration has most or least of."""
+
+    THROUGHPUT = "throughput"
+    """The most requests a second."""
+    LATENCY = "latency"
+    """The shortest median time of a request of a single caller."""
+    JOULES = "joules"
+    """The fewest joules a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadLevel:
+    """What was measured with a number of callers, each of which sends its next request when it has an answer.
+
+    Attributes:
+        callers: the number of callers.
+        num_requests: the number of requests that were answered and measured.
+        requests_per_second: their rate.
+        p50_ms: the median time from a request to its answer.
+        p99_ms: the time within which 99% of them were answered; the longest time, if there are fewer than 100.
+        joules: the joules of a request; None if they were not metered.
+    """
+
+    callers: int
+    num_requests: int
+    requests_per_second: float
+    p50_ms: float
+    p99_ms: float
+    joules: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a trial measured.
+
+    Attributes:
+        levels: the loads, the fewest callers first; empty if the trial failed.
+        failure: why it failed; empty if it did not.
+        notes: what else there is to know, such as which inputs were sent.
+    """
+
+    levels: Sequence[LoadLevel] = ()
+    failure: str = ""
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """How good a measurement is by an objective.
+
+    Attributes:
+        is_met: whether a load keeps to the limit of p99, if there is one.
+        value: the larger the better: requests a second, the inverse of milliseconds, or of joules. If the limit is not
+            met, the inverse of the least p99 in milliseconds.
+        level: the load that it is of.
+    """
+
+    is_met: bool
+    value: float
+    level: LoadLevel
+
+    def is_better_than(self, other: "Rank", margin: float = 0.0) -> bool:
+        """Whether it is better than `other` by more than the share `margin`. One that meets the limit is better than
+        any that does not.
+        """
+        if self.is_met != other.is_met:
+            return self.is_met
+        return self.value > other.value * (1 + margin)
+
+
+def rank_of(measurement: Measurement, objective: Objective, p99_ms: float | None) -> Rank | None:
+    """The rank of a measurement; None if it failed.
+
+    Args:
+        measurement: the measurement.
+        objective: what is best.
+        p99_ms: the limit of p99; None for no limit.
+    """
+    levels = measurement.levels if objective is not Objective.LATENCY else measurement.levels[:1]
+    if measurement.failure or not levels:
+        return None
+    within = [level for level in levels if p99_ms is None or level.p99_ms <= p99_ms]
+    if not within:
+        least = min(levels, key=lambda level: level.p99_ms)
+        return Rank(False, 1 / least.p99_ms, least)
+    best = max(within, key=lambda level: value_of(level, objective))
+    return Rank(True, value_of(best, objective), best)
+
+
+def value_of(level: LoadLevel, objective: Objective) -> float:
+    """How good a load is by an objective: the larger the better."""
+    match objective:
+        case Objective.THROUGHPUT:
+            return level.requests_per_second
+        case Objective.LATENCY:
+            return 1 / level.p50_ms
+        case Objective.JOULES:
+            return 1 / level.joules if level.joules else 0.0
+
+
+def joined(runs: Sequence[Measurement]) -> Measurement:
+    """The means of several measurements of one configuration. One that failed stands for all."""
+    failed = next((each for each in runs if each.failure), None)
+    if failed is not None:
+        return failed
+    levels = [
+        LoadLevel(
+            same[0].callers,
+            sum(each.num_requests for each in same),
+            fmean(each.requests_per_second for each in same),
+            fmean(each.p50_ms for each in same),
+            fmean(each.p99_ms for each in same),
+            None if any(each.joules is None for each in same) else fmean(each.joules or 0.0 for each in same),
+        )
+        for same in zip(*(each.levels for each in runs), strict=True)
+    ]
+    return Measurement(levels, notes=runs[-1].notes)

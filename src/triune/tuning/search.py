@@ -1,0 +1,267 @@
+"""The search for the best configuration within a budget of time: one axis after the other, by successive halving."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias
+
+from triune.core.clock import Clock
+from triune.core.errors import InvalidArgumentError
+from triune.tuning.axes import Axis, Candidate
+from triune.tuning.measurement import Measurement, Objective, Rank, joined, rank_of
+
+LEAST_GAIN: Final = 0.02
+"""A candidate replaces the best so far if it is better by more: less is no difference that a short trial can tell."""
+
+_WORTH: Final = 0.85
+"""A candidate below this share of the best so far is not measured again."""
+
+_SHORT_SHARE: Final = 1 / 120
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.2, 5.0
+"""The time of a load in a short trial: a share of the budget within these limits."""
+
+_NUM_FINAL: Final = 4
+"""At the end the given configuration and the best one are measured twice, in turn, for twice the time."""
+
+_PATIENCE: Final = 4.0
+_PATIENCE_SECONDS: Final = 5.0
+"""A trial may take so many times as long as that of the given configuration, and so many seconds more."""
+
+Measure: TypeAlias = Callable[[Candidate, float, float], Measurement]
+"""Measures a candidate. It is given the seconds of each load, and the limit of the whole trial in seconds, after which
+it is ended and has failed."""
+
+
+class Watcher(Protocol):
+    """Is told what the search does."""
+
+    def __call__(self, tried: "Trial", share: float, /) -> None:
+        """A trial ended; `share` is the part of the budget that is used."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A trial of a candidate.
+
+    Attributes:
+        candidate: its values, in the order of the axes.
+        seconds: the time of each load.
+        measurement: what was measured.
+        rank: how good it is; None if it failed.
+    """
+
+    candidate: Candidate
+    seconds: float
+    measurement: Measurement
+    rank: Rank | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        given: the given configuration.
+        best: the best one; the given one if no other is better by more than the noise.
+        is_gain: whether `best` is another than the given one.
+        gain: how much better the best candidate was than the given one, as a share of the objective's value: 0.2 is
+            20% more requests a second, or a fifth more answers in the same time. Infinite if only it meets the limit.
+        noise: the spread of the given configuration's runs, as a share of the largest.
+        baseline: what was measured of the given configuration.
+        outcome: what was measured of the best one.
+        trials: all trials, in order.
+        rival: the other configuration that was compared with the given one at the end; None if none was better before.
+        num_left: how many candidates next to the best one were not tried, since the budget was used.
+    """
+
+    given: Candidate
+    best: Candidate
+    is_gain: bool
+    gain: float
+    noise: float
+    baseline: Measurement
+    outcome: Measurement
+    trials: Sequence[Trial]
+    rival: Candidate | None
+    num_left: int
+
+
+@dataclass(slots=True)
+class Search:
+    """One search. Its order depends on nothing but the axes and the measurements.
+
+    Attributes:
+        axes: what may vary, the most important axis first.
+        is_valid: whether the values of a candidate fit each other.
+        measure: measures a candidate.
+        objective: what is best.
+        p99_ms: the limit of p99; None for no limit.
+        budget_seconds: the time that the search may take.
+        num_levels: the number of loads of each trial.
+        clock: the clock.
+        watch: is told of each trial.
+    """
+
+    axes: Sequence[Axis]
+    is_valid: Callable[[Candidate], bool]
+    measure: Measure
+    objective: Objective
+    p99_ms: float | None
+    budget_seconds: float
+    num_levels: int
+    clock: Clock
+    watch: Watcher
+    _trials: list[Trial] = field(default_factory=list[Trial], init=False)
+    _started_ns: int = field(default=0, init=False)
+    _cost_seconds: float = field(default=0.0, init=False)
+    _reserve_seconds: float = field(default=0.0, init=False)
+
+    def run(self) -> Found:
+        """Search.
+
+        Raises:
+            InvalidArgumentError: the given configuration cannot be measured, or the budget is too small.
+        """
+        self._started_ns = self.clock.now_ns()
+        given = tuple(axis.given for axis in self.axes)
+        short = min(max(self.budget_seconds * _SHORT_SHARE, _SHORTEST_SECONDS), _LONGEST_SECONDS)
+        first = self._try(given, short, limit_seconds=self.budget_seconds)
+        if first.rank is None:
+            raise InvalidArgumentError(f"the given configuration cannot be measured: {first.measurement.failure}")
+        self._cost_seconds = started = self._elapsed()
+        # The first trial starts a process and imports libraries. The second tells what the others cost.
+        best = first if 2 * started > self.budget_seconds else self._try(given, short)
+        self._cost_seconds = min(started, self._elapsed() - started) or started
+        self._reserve_seconds = _NUM_FINAL * (self._cost_seconds + self.num_levels * short)
+        least = started + 2 * self._cost_seconds + self._reserve_seconds
+        if least > self.budget_seconds:
+            raise InvalidArgumentError(
+                f"a budget of {self.budget_seconds:g} s is too small: a trial of this model takes "
+                f"{self._cost_seconds:.1f} s here, and the least that is needed is {math.ceil(least)} s"
+            )
+        left = 0
+        is_changed = True
+        while is_changed:
+            before = best.candidate
+            left = 0
+            for index in range(len(self.axes)):
+                best, missed = self._along(index, best, short)
+                left += missed
+            is_changed = best.candidate != before and not left
+        return self._compare(given, best.candidate, 2 * short, left)
+
+    def _along(self, index: int, best: Trial, short: float) -> tuple[Trial, int]:
+        """Try the other values of an axis: all of them briefly, then the better half for twice as long, and so on.
+
+        Returns:
+            the best, and the number of candidates that there was no time for.
+        """
+        tried = {trial.candidate for trial in self._trials}
+        news = [
+            (*best.candidate[:index], value, *best.candidate[index + 1 :])
+            for value in self.axes[index].values
+            if value != best.candidate[index]
+        ]
+        news = [each for each in news if each not in tried and self.is_valid(each)]
+        rivals: list[Trial] = []
+        missed = 0
+        for candidate in news:
+            if not self._has_time(short):
+                missed += 1
+                continue
+            rivals.append(self._try(candidate, short))
+        seconds = short
+        while True:
+            rivals = self._better_half(rivals, best)
+            seconds *= 2
+            # The best so far is measured anew beside its rivals: the machine may be slower or faster than before.
+            if not rivals or not self._has_time(seconds, num=len(rivals) + 1):
+                break
+            best = self._try(best.candidate, seconds)
+            rivals = [self._try(each.candidate, seconds) for each in rivals]
+            if len(rivals) == 1:
+                break
+        winner = rivals[0] if rivals else None
+        for each in rivals[1:]:
+            if winner is not None and _is_better(each, winner):
+                winner = each
+        return (winner, missed) if winner is not None and _is_better(winner, best, LEAST_GAIN) else (best, missed)
+
+    def _better_half(self, rivals: Sequence[Trial], best: Trial) -> list[Trial]:
+        """The better half of those that may be better than the best so far, in their order."""
+        hopeful = [
+            each
+            for each in rivals
+            if each.rank is not None and best.rank is not None and each.rank.is_better_than(best.rank, _WORTH - 1)
+        ]
+        ordered: list[Trial] = []
+        for each in hopeful:
+            place = next((at for at, other in enumerate(ordered) if _is_better(each, other)), len(ordered))
+            ordered.insert(place, each)
+        kept = ordered[: (len(ordered) + 1) // 2]
+        return [each for each in hopeful if each in kept]
+
+    def _compare(self, given: Candidate, best: Candidate, seconds: float, left: int) -> Found:
+        """Measure the given configuration and the best one in turn, and decide whether the gain exceeds the noise."""
+        own: list[Measurement] = []
+        others: list[Measurement] = []
+        for _ in range(_NUM_FINAL // 2):
+            own.append(self._try(given, seconds).measurement)
+            if best != given:
+                others.append(self._try(best, seconds).measurement)
+        baseline = joined(own)
+        outcome = joined(others) if others else baseline
+        mine, theirs = (rank_of(each, self.objective, self.p99_ms) for each in (baseline, outcome))
+        ranks = [rank_of(each, self.objective, self.p99_ms) for each in own]
+        values = [each.value for each in ranks if each is not None and mine is not None and each.is_met == mine.is_met]
+        noise = (max(values) - min(values)) / max(values) if values else 0.0
+        if mine is None:
+            raise InvalidArgumentError(f"the given configuration failed when it was measured again: {baseline.failure}")
+        if theirs is None or best == given:
+            gain = 0.0
+        elif theirs.is_met != mine.is_met:
+            gain = math.inf if theirs.is_met else -math.inf
+        else:
+            gain = theirs.value / mine.value - 1
+        is_gain = gain > max(noise, LEAST_GAIN)
+        return Found(
+            given,
+            best if is_gain else given,
+            is_gain,
+            gain,
+            noise,
+            baseline,
+            outcome if is_gain else baseline,
+            tuple(self._trials),
+            best if best != given else None,
+            left,
+        )
+
+    def _try(self, candidate: Candidate, seconds: float, *, limit_seconds: float | None = None) -> Trial:
+        if limit_seconds is None:
+            measuring = self.num_levels * seconds
+            limit_seconds = _PATIENCE * self._cost_seconds + 2 * measuring + _PATIENCE_SECONDS
+            # A trial that hangs must not use the time of the last comparison.
+            left = self.budget_seconds - self._elapsed() - self._reserve_seconds
+            limit_seconds = min(limit_seconds, max(left, self._cost_seconds + 2 * measuring))
+        measurement = self.measure(candidate, seconds, limit_seconds)
+        trial = Trial(candidate, seconds, measurement, rank_of(measurement, self.objective, self.p99_ms))
+        self._trials.append(trial)
+        self.watch(trial, min(1.0, self._elapsed() / self.budget_seconds))
+        return trial
+
+    def _has_time(self, seconds: float, num: int = 1) -> bool:
+        """Whether so many trials fit the budget, beside the comparison at the end."""
+        short = self._trials[0].seconds
+        cost = self._cost_seconds + self.num_levels * max(0.0, seconds - short)
+        return self._elapsed() + num * cost + self._reserve_seconds <= self.budget_seconds
+
+    def _elapsed(self) -> float:
+        return (self.clock.now_ns() - self._started_ns) / 1e9
+
+
+def _is_better(one: Trial, other: Trial, margin: float = 0.0) -> bool:
+    if one.rank is None or other.rank is None:
+        return one.rank is not None
+    return one.rank.is_better_than(other.rank, margin)

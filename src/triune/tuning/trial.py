@@ -1,0 +1,193 @@
+"""A trial: a model is loaded with a config as the server loads it, measured under some loads, and freed."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from triune.arbiter.arbiter import Arbiter
+from triune.backends.attempt import Attempt
+from triune.backends.machine_backend import Shared
+from triune.backends.registry import Backends
+from triune.backends.tensor.backend import TensorBackend
+from triune.config.configure import Source
+from triune.config.model_config import ModelConfig
+from triune.config.samples import trial_inputs
+from triune.config.stamps import Stamp
+from triune.core.clock import MonotonicClock
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.core.requests import InferenceRequest
+from triune.core.servable import Call
+from triune.core.units import Unit
+from triune.hardware.energy.ledger import EnergyLedger
+from triune.hardware.energy.metering import metered
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.runtimes.machine import Machine
+from triune.scheduling.models import LoadedVersion
+from triune.tuning.callers import load_level
+from triune.tuning.measurement import LoadLevel, Measurement
+
+_MAX_CALLS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is tuned. It can be pickled, for the process of the trials.
+
+    Attributes:
+        name: the model's name.
+        folder: its folder.
+        version: its version.
+        machine: the machine.
+        callers: the numbers of callers of the loads.
+        inputs: a file of numpy's with the user's inputs; None to make them up.
+        is_metered: whether joules are measured.
+    """
+
+    name: str
+    folder: Path
+    version: int
+    machine: Machine
+    callers: Sequence[int]
+    inputs: Path | None = None
+    is_metered: bool = False
+
+
+class _NoModels:
+    """The models that others may call: none, since a tensor model calls no other."""
+
+    def get(self, name: str, version: int | None = None) -> LoadedVersion:
+        raise NotFoundError(f"there is no model '{name}', version {version}, beside the one that is tuned")
+
+
+def measure(subject: Subject, message: ModelConfigMessage, seconds: float) -> Measurement:
+    """Load the model with a config, and measure it.
+
+    Args:
+        subject: the model.
+        message: the config, as in config.pbtxt.
+        seconds: the time of each load.
+
+    Raises:
+        TriuneError: the model cannot be loaded with the config, or does not answer.
+    """
+    with metered(subject.machine.units) if subject.is_metered else nullcontext() as ledger:
+        return asyncio.run(_measure(subject, message, seconds, ledger))
+
+
+async def _measure(
+    subject: Subject, message: ModelConfigMessage, seconds: float, ledger: EnergyLedger | None
+) -> Measurement:
+    clock = MonotonicClock()
+    async with _loaded(subject, message, ledger) as (loaded, shortfall):
+        if shortfall:
+            raise UnsupportedError(shortfall)
+        calls, notes = await _calls(subject, loaded)
+
+        async def joules() -> float:
+            if ledger is not None:
+                await ledger.settle()
+            accounts = loaded.statistics.accounts.values()
+            for account in accounts:
+                if reason := account.why_unavailable():
+                    raise UnsupportedError(f"the joules of '{account.unit.value}' are unavailable: {reason}")
+            return sum(sum(account.totals().values()) for account in accounts)
+
+        levels: list[LoadLevel] = []
+        for callers in subject.callers:
+            metering = joules if ledger is not None else None
+            try:
+                levels.append(await load_level(loaded.servable, calls, callers, seconds, clock, metering))
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from group
+        return Measurement(levels, notes=notes)
+
+
+@asynccontextmanager
+async def _loaded(
+    subject: Subject, message: ModelConfigMessage, ledger: EnergyLedger | None
+) -> AsyncGenerator[tuple[LoadedVersion, str]]:
+    clock, machine = MonotonicClock(), subject.machine
+    shared = Shared(energy=ledger, arbiter=Arbiter(clock, machine.emulated(Unit)))
+    backends = Backends(TensorBackend(machine, clock, shared=shared), clock)
+    source = Source(subject.name, subject.folder, message, (subject.version,), Stamp())
+    build = await asyncio.to_thread(backends.build, source, subject.version, None, Attempt())
+    try:
+        loaded = backends.assemble(build, _NoModels())
+    except BaseException:
+        build.close()
+        raise
+    try:
+        yield loaded, build.shortfall
+    finally:
+        await loaded.servable.close()
+
+
+async def _calls(subject: Subject, loaded: LoadedVersion) -> tuple[Sequence[Call], Sequence[str]]:
+    """The requests to send, each of one row, and what is to be said of them."""
+    config = loaded.config
+    if subject.inputs is not None:
+        return _given_calls(subject.inputs, loaded), ()
+    is_warm = any(source != "zero" for sample in config.warmup for _, _, source in sample.inputs.values())
+    texts = [name for name, each in config.inputs.items() if each.datatype is DataType.BYTES and not each.is_optional]
+    if texts and not is_warm:
+        raise UnsupportedError(
+            f"input '{texts[0]}' has texts, which cannot be made up: give a file of inputs (--input), or a "
+            "model_warmup sample in the config"
+        )
+    refusal: TriuneError | None = None
+    for inputs in trial_inputs(config, subject.folder):
+        call = Call(InferenceRequest(config.name, {}), _one_row(inputs, config), 1)
+        try:
+            await loaded.servable.submit(call)
+        except InvalidArgumentError as error:
+            refusal = error
+            continue
+        if is_warm:
+            return [call], ("the requests are the config's model_warmup sample",)
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+        return [call], (f"the requests are made-up numbers: {shapes}",)
+    raise InvalidArgumentError(
+        f"the model takes none of the made-up inputs ({refusal}): give a file of inputs (--input)"
+    )
+
+
+def _one_row(inputs: Mapping[str, Array], config: ModelConfig) -> dict[str, Array]:
+    has_batch = config.batching.max_batch_size > 0
+    return {name: array[:1] if has_batch else array for name, array in inputs.items()}
+
+
+def _given_calls(path: Path, loaded: LoadedVersion) -> Sequence[Call]:
+    """The requests of the user's file: one for each row, or one with all, if the model has no batch dimension.
+
+    Raises:
+        InvalidArgumentError: the file cannot be read, or does not fit the model.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays: dict[str, Array] = {name: _as_bytes(file[name]) for name in file.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InvalidArgumentError(
+            f"the inputs '{path}' cannot be read: {error}; write them with numpy.savez"
+        ) from None
+    config = loaded.config
+    if not config.batching.max_batch_size:
+        return [loaded.check(InferenceRequest(config.name, arrays))]
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or not (num_rows := next(iter(lengths.values()))):
+        shown = ", ".join(f"{name}: {length}" for name, length in lengths.items()) or "no array"
+        raise InvalidArgumentError(f"the inputs '{path}' must have as many rows each, at least one; they have {shown}")
+    return [
+        loaded.check(InferenceRequest(config.name, {name: array[row : row + 1] for name, array in arrays.items()}))
+        for row in range(min(num_rows, _MAX_CALLS))
+    ]
+
+
+def _as_bytes(array: Array) -> Array:
+    if array.dtype.kind == "U":
+        array = np.char.encode(array, "utf-8")
+    return array.astype(np.object_) if array.dtype.kind == "S" else array

@@ -1,0 +1,85 @@
+"""Runs trials in a process of its own, which ends with a trial that crashes or exceeds its time."""
+
+import functools
+import logging
+import pickle
+import threading
+from pathlib import Path
+
+from triune.core.errors import TriuneError
+from triune.core.scratch import HeldFolder
+from triune.hosting import Limits, WorkerEndedError, WorkerProcess
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.tuning.measurement import Measurement
+from triune.tuning.trial import Subject, measure
+
+_RESULT = "result"
+
+
+class Trials:
+    """Runs the trials of a model, one at a time. Used by one thread."""
+
+    def __init__(self, subject: Subject) -> None:
+        """Args:
+        subject: the model.
+        """
+        self._subject = subject
+        self._folder = HeldFolder()
+        self._process: WorkerProcess | None = None
+
+    def measure(self, message: ModelConfigMessage, seconds: float, limit_seconds: float) -> Measurement:
+        """Measure the model with a config. A trial that fails, crashes or takes longer than its limit says so.
+
+        Args:
+            message: the config.
+            seconds: the time of each load.
+            limit_seconds: the limit of the whole trial, its load included.
+
+        Raises:
+            InternalError: no process can be started.
+        """
+        process = self._process or WorkerProcess("the trials of a tuning", Limits())
+        self._process = process
+        path = self._folder.path / _RESULT
+        has_ended = threading.Event()
+
+        def end() -> None:
+            has_ended.set()
+            process.interrupt()
+
+        timer = threading.Timer(limit_seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            config = message.SerializeToString()
+            process.work(functools.partial(_work, self._subject, config, seconds, path))
+        except WorkerEndedError as error:
+            self._end()
+            how = f"not done within {limit_seconds:.0f} s" if has_ended.is_set() else f"its process {error.how}"
+            return Measurement(failure=how)
+        except TriuneError as error:
+            return Measurement(failure=f"{error}")
+        finally:
+            timer.cancel()
+        if has_ended.is_set():
+            self._end()
+        found: Measurement = pickle.loads(path.read_bytes())
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        self._end()
+        self._folder.remove()
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.free()
+            self._process = None
+
+
+def _work(subject: Subject, config: bytes, seconds: float, path: Path) -> None:
+    """Run a trial, and leave what it measured in a file: a process gives back nothing else."""
+    # What a trial finds wrong is in its result.
+    logging.disable(logging.WARNING)
+    path.write_bytes(pickle.dumps(measure(subject, ModelConfigMessage.FromString(config), seconds)))
