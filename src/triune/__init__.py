@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     from triune.api.optimizing import Optimization, optimize
     from triune.api.planning import plan
     from triune.api.simulation import simulate
+    from triune.api.tuning import tune
     from triune.api.units import units
     from triune.core.model import Model
     from triune.planning.plan import Plan
     from triune.simulation.report import Simulation
+    from triune.tuning.report import Tuning
 
 __version__ = VERSION
 
@@ -58,6 +60,7 @@ __all__ = [
     "Plan",
     "Simulation",
     "TriuneError",
+    "Tuning",
     "UnavailableError",
     "UnitModel",
     "UnsupportedError",
@@ -69,6 +72,7 @@ __all__ = [
     "plan",
     "predict",
     "simulate",
+    "tune",
     "unit",
     "units",
 ]
@@ -83,6 +87,7 @@ _MODULES = {
     "Optimization": "triune.api.optimizing",
     "Plan": "triune.planning.plan",
     "Simulation": "triune.simulation.report",
+    "Tuning": "triune.tuning.report",
     "UnitModel": "triune.api.models",
     "compress": "triune.api.compressing",
     "convert": "triune.api.converting",
@@ -92,6 +97,7 @@ _MODULES = {
     "plan": "triune.api.planning",
     "predict": "triune.api.models",
     "simulate": "triune.api.simulation",
+    "tune": "triune.api.tuning",
     "unit": "triune.api.direct.products",
     "units": "triune.api.units",
 }
