@@ -32,28 +32,38 @@ def choose(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]
     Returns:
         the names; empty if all idle models together do not suffice.
     """
+    idle = [each for each in candidates if each.is_idle and each.is_settled]
+    found = _enough(sorted(idle, key=lambda each: each.used), lacking_bytes)
+    return [each.name for each in found]
+
+
+def choose_busy(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]:
+    """The models to unload when no idle ones suffice: they finish their requests, one after the other.
+
+    Idle ones come before busy ones, then the least recently used. None is unloaded in vain, as by `choose`.
+
+    Returns:
+        the names, in order: the largest come first, since who goes first waits longest; empty if all together do not
+        suffice.
+    """
+    settled = [each for each in candidates if each.is_settled]
+    found = _enough(sorted(settled, key=lambda each: (not each.is_idle, each.used)), lacking_bytes)
+    return [each.name for each in sorted(found, key=lambda each: -each.num_bytes)]
+
+
+def _enough(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[Candidate]:
+    """The first of some models that free enough, without those that are not needed; empty if all free too little."""
     chosen: list[Candidate] = []
     left = lacking_bytes
-    for each in sorted(candidates, key=lambda candidate: candidate.used):
+    for each in candidates:
         if left <= 0:
             break
-        if each.is_idle and each.is_settled:
-            chosen.append(each)
-            left -= each.num_bytes
+        chosen.append(each)
+        left -= each.num_bytes
     if left > 0:
         return ()
     for each in reversed(chosen[:-1]):
         if left + each.num_bytes <= 0:
             chosen.remove(each)
             left += each.num_bytes
-    return [each.name for each in chosen]
-
-
-def first_to_drain(candidates: Sequence[Candidate], lacking_bytes: int) -> str | None:
-    """The model that is to finish its requests and to be unloaded when no idle ones suffice: of those that suffice
-    alone, if there are any, an idle one before a busy one, the least recently used first. None if no model is settled.
-    """
-    settled = [each for each in candidates if each.is_settled]
-    enough = [each for each in settled if each.num_bytes >= lacking_bytes]
-    ordered = sorted(enough or settled, key=lambda candidate: (not candidate.is_idle, candidate.used))
-    return ordered[0].name if ordered else None
+    return chosen

@@ -11,7 +11,7 @@ from triune.config.configure import Source
 from triune.config.parameters import is_pinned
 from triune.core.clock import Clock
 from triune.core.errors import NoRoomError, UnsupportedError
-from triune.repository.memory.choice import Candidate, choose, first_to_drain
+from triune.repository.memory.choice import Candidate, choose, choose_busy
 from triune.repository.memory.ledger import Charge, MemoryLedger
 from triune.repository.memory.parked import wake_up
 from triune.repository.record import ModelRecord
@@ -204,12 +204,14 @@ class Room:
                 raise self._no_room(record, version, num_bytes)
             lacking -= self.ledger.leaving_bytes
             names = choose(candidates, lacking) if lacking > 0 else ()
-            if not names and lacking > 0 and self._clock.now_ns() >= patient_until_ns:
-                first = first_to_drain(candidates, lacking)
-                names = [first] if first is not None else ()
+            busy = choose_busy(candidates, lacking) if lacking > 0 and not names else ()
+            why = f"model '{record.name}' needed {num_bytes} bytes"
             if names:
-                why = f"model '{record.name}' needed {num_bytes} bytes"
                 await self.park_all(names, why)
+            elif busy and self._clock.now_ns() >= patient_until_ns:
+                for name in busy:
+                    if num_bytes > self.ledger.free_bytes + self.ledger.leaving_bytes:
+                        await self.park_all([name], why)
             else:
                 await self._pause(pause_ns)
                 pause_ns = min(2 * pause_ns, _LONGEST_PAUSE_NS)
