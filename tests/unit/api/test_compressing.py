@@ -16,6 +16,7 @@ from support.compressible import matrix, perceptron
 from support.mil_models import save_classifier
 from triune.cli import app
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.units import Presence
 
 PAGE = (Path(__file__).parents[3] / "docs/compress.md").read_text()
 
@@ -95,3 +96,28 @@ def test_packages_are_compressed_too(source: Path, tmp_path: Path) -> None:
     classifier = save_classifier(tmp_path)
     with pytest.raises(UnsupportedError, match="is no array"):
         triune.compress(classifier, target, weights="int8")
+
+
+FORMS = [
+    {"weights": "int8"},
+    {"weights": "int4", "group": 32, "symmetric": False},
+    {"weights": "palette", "bits": 4, "group": 8},
+    {"weights": "int8", "activations": "int8"},
+    {"weights": "int8", "activations": "dynamic"},
+]
+
+
+@pytest.mark.parametrize("options", FORMS)
+def test_all_units_compute_every_form(options: Mapping[str, Any], source: Path) -> None:
+    small = source.with_name("small.onnx")
+    triune.compress(source, small, force=True, **options)
+    x = {"x": matrix(3, 128, 5)}
+    units = [each.unit.value for each in triune.units() if each.presence is not Presence.ABSENT]
+    answers: dict[str, Any] = {}
+    for unit in units:
+        if unit != "ane":  # Core ML takes no free dimension.
+            with triune.load(small, unit) as model:
+                answers[unit] = model.run(x)["y"]
+    for unit, answer in answers.items():
+        # amx computes in bf16, and ONNX Runtime rounds activations to 8 bits before weights of 8 bits.
+        assert np.abs(answer - answers["cpu"]).max() < 0.03 * np.abs(answers["cpu"]).max(), unit

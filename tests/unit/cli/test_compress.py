@@ -123,7 +123,6 @@ def test_what_becomes_infinite_is_not_written(tmp_path: Path) -> None:
         (("--weights", "int8", "--keep-accuracy", "120%"), InvalidArgumentError, "between 0 and 1"),
         (("--weights", "int8", "--keep-accuracy", "1", "--max-drop", "0"), InvalidArgumentError, "give one of them"),
         (("--weights", "int8", "--calibrate", "none.npz"), NotFoundError, "no samples"),
-        (("--for", "amx"), UnsupportedError, "on amx no form of this model is faster"),
     ],
 )
 def test_what_does_not_fit_is_refused(
