@@ -38,6 +38,9 @@ LEAST: Final = 0.9
 it is forced.
 """
 
+_SLOWER: Final = 1.1
+"""A call that takes this many times as long as before is slower, whatever else the machine does."""
+
 _PROGRAMS = (".mlpackage", ".aimodel")
 _CORE_ML = (".mlpackage", ".mlmodel", ".mlmodelc")
 
@@ -154,6 +157,11 @@ def compress(
         sizes = _bytes_of(source), _bytes_of(staging)
         publish(staging, target)
     notes += _notes(options, target, found, samples)
+    notes += [
+        f"on {one.unit} a call takes longer than before: {other.latency_ms:.3g} ms, {one.latency_ms:.3g} ms before"
+        for one, other in zip(before, after, strict=True)
+        if one.latency_ms and other.latency_ms and other.latency_ms > _SLOWER * one.latency_ms
+    ]
     layers = _layers(plan, found)
     done = Report(
         source.name, target.name, options.described, *sizes, samples.origin, samples.is_made_up, outputs,
