@@ -298,6 +298,7 @@ class Repository:
         self._asked.discard(name)
         dependencies.forget(name)
         await self._lifecycle.unload(self._models[name])
+        self._forget_stranger(name)
         for part in parts if with_parts else ():
             if part in self._models and part not in self._asked and not dependencies.dependents(part):
                 await self._unload(part, with_parts=True)

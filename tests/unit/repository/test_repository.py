@@ -569,6 +569,7 @@ async def test_files_in_the_request_stand_in_for_the_folder(tmp_path: Path, monk
         await repository.load("new", config_json="{}", files={"1/model.onnx": affine(4)})
         assert await scale_of(repository, "new") == 4
         await repository.unload("new")
+        assert [entry.name for entry in repository.index()] == ["m"], "no folder has the other one"
         await repository.load("m")
         assert await scale_of(repository, "m") == 2
         await eventually(lambda: list(temporary.iterdir()) == [])
