@@ -74,6 +74,7 @@ def lower(
     with quiet(), WeightFile() as file:
         require_library()
         from triune.coreml.lowering.interface import interface_of
+        from triune.coreml.lowering.merge_axes import MergeAxes
         from triune.coreml.lowering.passes.pipeline import optimize
         from triune.coreml.lowering.program import ProgramWriter
         from triune.coreml.lowering.saving import save
@@ -82,8 +83,10 @@ def lower(
         prepared = prepare(model, options, layout, report, file)
         require_known(options.keep_fp32, prepared.model.graph)
         with translated_failures(model):
-            graph = Tidy()(ConvAffine(file)(prepared.model))
-        prepared = replace(prepared, model=graph)
+            merge = MergeAxes()
+            graph = Tidy()(merge(ConvAffine(file)(prepared.model)))
+        wide = {merge.parted[name] for name in prepared.wide if name in merge.parted}
+        prepared = replace(prepared, model=graph, wide=prepared.wide | wide)
         interface = interface_of(graph, options)
         report("writing the program")
         writer = ProgramWriter(prepared, interface, options)
