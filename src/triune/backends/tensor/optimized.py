@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from triune.core.datatypes import Array
-from triune.core.errors import UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.graph.load import load
 from triune.graph.optimizing.level import Level
@@ -57,8 +57,14 @@ def _optimized(
     model = load(path)
     try:
         return optimize(model, level, unit, file)
-    except UnsupportedError:
-        inputs = next(samples, None)
-        if inputs is None:
-            raise
-        return optimize(model, level, unit, file, inputs=inputs)
+    except UnsupportedError as error:
+        refusal = error
+    for inputs in samples:
+        try:
+            return optimize(model, level, unit, file, inputs=inputs)
+        except (InvalidArgumentError, UnsupportedError) as error:
+            refusal = error
+    raise UnsupportedError(
+        f"the model takes neither made-up inputs nor its samples, so it cannot be compared with its form at level "
+        f"{level.value}: give a sample that it takes in model_warmup, or leave out optimization_level ({refusal})"
+    )
