@@ -204,6 +204,6 @@ def _busy(machine: Machine) -> list[str]:
     if load < machine.num_cores / 4:
         return []
     return [
-        f"about {load:.1f} of {machine.num_cores} cores were busy in the minute before: the figures are noisy, and "
-        "worse than those of an idle machine"
+        f"in the minute before, {load:.1f} threads on average wanted the {machine.num_cores} cores: the figures are "
+        "noisy, and worse than those of an idle machine"
     ]

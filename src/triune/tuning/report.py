@@ -93,7 +93,7 @@ class Tuning:
         if found.is_gain:
             return f"the best is {found.gain:.1%} better than the given config ({noise})"
         if found.rival is None:
-            return f"no gain: kept. Nothing that was tried is better ({noise})"
+            return f"no gain: kept. None of the {len(self.tried) - 1} others that were tried is better ({noise})"
         if math.isinf(found.gain):
             return "no gain: kept. When it was measured again, the best other config did not keep to the limit of p99"
         than = f"less than that and {LEAST_GAIN:.0%}" if found.gain > 0 else "worse"

@@ -207,9 +207,9 @@ class Search:
         own: list[Measurement] = []
         others: list[Measurement] = []
         for _ in range(_NUM_FINAL // 2):
-            own.append(self._try(given, seconds).measurement)
+            own.append(self._try(given, seconds, is_last=True).measurement)
             if best != given:
-                others.append(self._try(best, seconds).measurement)
+                others.append(self._try(best, seconds, is_last=True).measurement)
         baseline = joined(own)
         outcome = joined(others) if others else baseline
         mine, theirs = (rank_of(each, self.objective, self.p99_ms) for each in (baseline, outcome))
@@ -238,13 +238,16 @@ class Search:
             left,
         )
 
-    def _try(self, candidate: Candidate, seconds: float, *, limit_seconds: float | None = None) -> Trial:
+    def _try(
+        self, candidate: Candidate, seconds: float, *, limit_seconds: float | None = None, is_last: bool = False
+    ) -> Trial:
         if limit_seconds is None:
             measuring = self.num_levels * seconds
             limit_seconds = _PATIENCE * self._cost_seconds + 2 * measuring + _PATIENCE_SECONDS
-            # A trial that hangs must not use the time of the last comparison.
-            left = self.budget_seconds - self._elapsed() - self._reserve_seconds
-            limit_seconds = min(limit_seconds, max(left, self._cost_seconds + 2 * measuring))
+            if not is_last:
+                # A trial that hangs must not use the time of the last comparison.
+                left = self.budget_seconds - self._elapsed() - self._reserve_seconds
+                limit_seconds = min(limit_seconds, max(left, self._cost_seconds + 2 * measuring))
         measurement = self.measure(candidate, seconds, limit_seconds)
         trial = Trial(candidate, seconds, measurement, rank_of(measurement, self.objective, self.p99_ms))
         self._trials.append(trial)

@@ -1,9 +1,12 @@
 """`triune tune`, as a command, on a tiny model."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -12,12 +15,11 @@ from triune.api import tuning
 from triune.cli import app
 from triune.config.parse import parse_text
 from triune.core.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
-from triune.core.units import Presence, Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.runtimes.machine import this_machine
 from triune.tuning.measurement import LoadLevel, Measurement
 from triune.tuning.trial import Subject
 
+PAGE = Path(__file__).parents[3] / "docs" / "tune.md"
 CONFIG = "# As its author wrote it.\nmax_batch_size: 8\ndynamic_batching { }\n"
 
 
@@ -48,10 +50,17 @@ def run(*arguments: object) -> str:
 
 
 def test_a_real_model_within_a_budget(model: Path, tmp_path: Path) -> None:
-    # However busy the machine is, three trials fit.
-    text = run(model, "--budget=40s", "--callers=1,4", "--html", tmp_path / "page.html", "--output", tmp_path / "out")
+    budget, text = 4, ""
+    while not text and budget < 600:
+        try:
+            text = run(
+                model, f"--budget={budget}s", "--callers=1,4", "--html", tmp_path / "page.html", "-o", tmp_path / "out"
+            )
+        except InvalidArgumentError as error:
+            # The least depends on how busy the machine is.
+            (least,) = re.findall(r"the least that is needed is (\d+) s|not done within", str(error))
+            budget = max(int(least or 0), 2 * budget)
     assert "the given config" in text
-    assert "units=amx" in text or this_machine().status(Unit.AMX).presence is Presence.ABSENT
     assert ("no gain: kept" in text) != ("better than the given config" in text)
     written = (tmp_path / "out" / "config.pbtxt").read_text()
     assert written.startswith("# As its author wrote it.")
@@ -126,6 +135,27 @@ def test_models_that_are_none(model: Path) -> None:
     write_model(model.parent, "steps", 'platform: "ensemble"', v1=b"")
     with pytest.raises(UnsupportedError, match="its backend is ensemble"):
         run(model.parent / "steps")
+
+
+@pytest.mark.usefixtures("made_up")
+def test_the_page_of_the_documentation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(tmp_path / "models", "minilm", CONFIG, v1=affine())
+    np.savez(tmp_path / "sentences.npz", x=np.zeros((3, 4), np.float32))
+    monkeypatch.chdir(tmp_path)
+    commands, program = re.findall(r"^```(?:python)?\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    for line in commands.splitlines():
+        words = shlex.split(line)
+        assert words[:2] == ["triune", "tune"]
+        if "joules" in line:
+            # Whether there is a meter depends on the machine, and made-up trials have no joules.
+            continue
+        run(*words[2:])
+    assert "max_batch_size: 32" in (tmp_path / "tuned" / "config.pbtxt").read_text()
+    assert (tmp_path / "tuned.html").exists()
+    exec(program, {})
+    assert "better than the given config" in capsys.readouterr().out
 
 
 def test_no_meter_for_joules(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
