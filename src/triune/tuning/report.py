@@ -62,7 +62,7 @@ class Tuning:
             if known is None or known.rank is None or (trial.rank is not None and trial.seconds >= known.seconds):
                 longest[trial.candidate] = trial
         # The comparison at the end stands for what it compared.
-        compared = {self.found.given: self.found.baseline, self.found.best: self.found.outcome}
+        compared = self.found.compared
         found: list[Tried] = []
         for candidate, trial in longest.items():
             measurement = compared.get(candidate, trial.measurement)
@@ -95,9 +95,12 @@ class Tuning:
         if found.rival is None:
             return f"no gain: kept. None of the {len(self.tried) - 1} others that were tried is better ({noise})"
         if math.isinf(found.gain):
-            return "no gain: kept. When it was measured again, the best other config did not keep to the limit of p99"
-        than = f"less than that and {LEAST_GAIN:.0%}" if found.gain > 0 else "worse"
-        return f"no gain: kept. The best other config is {found.gain:+.1%}, {than} when measured again ({noise})"
+            return "no gain: kept. Measured again, the best other config failed, or did not keep to the limit of p99"
+        if found.gain <= max(found.noise, LEAST_GAIN):
+            return (
+                f"no gain: kept. Measured again, the best other config has {found.gain:+.1%}, which is noise ({noise})"
+            )
+        return f"no gain: kept. The best other config has {found.gain:+.1%}, but not in each of its runs ({noise})"
 
 
 def as_json(tuning: Tuning) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The search for the best configuration within a budget of time: one axis after the other, by successive halving."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
@@ -20,8 +20,10 @@ _SHORT_SHARE: Final = 1 / 120
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.2, 5.0
 """The time of a load in a short trial: a share of the budget within these limits."""
 
-_NUM_FINAL: Final = 4
-"""At the end the given configuration and the best one are measured twice, in turn, for twice the time."""
+_NUM_RUNS: Final = 3
+"""How often the given configuration and the best one are measured at the end, in turn, for twice the time. If they were
+equally good, all runs of one would be better than all of the other in 1 of 20 cases.
+"""
 
 _PATIENCE: Final = 4.0
 _PATIENCE_SECONDS: Final = 5.0
@@ -63,13 +65,13 @@ class Found:
 
     Attributes:
         given: the given configuration.
-        best: the best one; the given one if no other is better by more than the noise.
+        best: the best one; the given one if no other is better by more than the noise, in each of its last runs than
+            in each of the given one's.
         is_gain: whether `best` is another than the given one.
         gain: how much better the best candidate was than the given one, as a share of the objective's value: 0.2 is
-            20% more requests a second, or a fifth more answers in the same time. Infinite if only it meets the limit.
+            20% more requests a second. Infinite if only it meets the limit, negatively if only the given one does.
         noise: the spread of the given configuration's runs, as a share of the largest.
-        baseline: what was measured of the given configuration.
-        outcome: what was measured of the best one.
+        compared: what was measured at the end of the given configuration, and of the best other one if there was any.
         trials: all trials, in order.
         rival: the other configuration that was compared with the given one at the end; None if none was better before.
         num_left: how many candidates next to the best one were not tried, since the budget was used.
@@ -80,11 +82,15 @@ class Found:
     is_gain: bool
     gain: float
     noise: float
-    baseline: Measurement
-    outcome: Measurement
+    compared: Mapping[Candidate, Measurement]
     trials: Sequence[Trial]
     rival: Candidate | None
     num_left: int
+
+    @property
+    def outcome(self) -> Measurement:
+        """What was measured of the best configuration at the end."""
+        return self.compared[self.best]
 
 
 @dataclass(slots=True)
@@ -133,7 +139,7 @@ class Search:
         # The first trial starts a process and imports libraries. The second tells what the others cost.
         best = first if 2 * started > self.budget_seconds else self._try(given, short)
         self._cost_seconds = min(started, self._elapsed() - started) or started
-        self._reserve_seconds = _NUM_FINAL * (self._cost_seconds + self.num_levels * short)
+        self._reserve_seconds = 2 * _NUM_RUNS * (self._cost_seconds + self.num_levels * short)
         least = started + 2 * self._cost_seconds + self._reserve_seconds
         if least > self.budget_seconds:
             raise InvalidArgumentError(
@@ -203,40 +209,33 @@ class Search:
         return [each for each in hopeful if each in kept]
 
     def _compare(self, given: Candidate, best: Candidate, seconds: float, left: int) -> Found:
-        """Measure the given configuration and the best one in turn, and decide whether the gain exceeds the noise."""
-        own: list[Measurement] = []
-        others: list[Measurement] = []
-        for _ in range(_NUM_FINAL // 2):
-            own.append(self._try(given, seconds, is_last=True).measurement)
-            if best != given:
-                others.append(self._try(best, seconds, is_last=True).measurement)
-        baseline = joined(own)
-        outcome = joined(others) if others else baseline
-        mine, theirs = (rank_of(each, self.objective, self.p99_ms) for each in (baseline, outcome))
-        ranks = [rank_of(each, self.objective, self.p99_ms) for each in own]
-        values = [each.value for each in ranks if each is not None and mine is not None and each.is_met == mine.is_met]
-        noise = (max(values) - min(values)) / max(values) if values else 0.0
+        """Measure the given configuration and the best one in turn, and decide whether the difference is a gain."""
+        runs: dict[Candidate, list[Measurement]] = {given: [], best: []}
+        for _ in range(_NUM_RUNS):
+            for candidate, measured in runs.items():
+                measured.append(self._try(candidate, seconds, is_last=True).measurement)
+        compared = {candidate: joined(measured) for candidate, measured in runs.items()}
+        mine, theirs = self._rank(compared[given]), self._rank(compared[best])
         if mine is None:
-            raise InvalidArgumentError(f"the given configuration failed when it was measured again: {baseline.failure}")
-        if theirs is None or best == given:
-            gain = 0.0
-        elif theirs.is_met != mine.is_met:
-            gain = math.inf if theirs.is_met else -math.inf
+            reason = compared[given].failure
+            raise InvalidArgumentError(f"the given configuration failed when it was measured again: {reason}")
+        ranks = {candidate: [self._rank(each) for each in measured] for candidate, measured in runs.items()}
+        own = [each for each in ranks[given] if each is not None]
+        others = [each for each in ranks[best] if each is not None]
+        values = [each.value for each in own if each.is_met == mine.is_met]
+        noise = (max(values) - min(values)) / max(values) if values else 0.0
+        if theirs is None or theirs.is_met != mine.is_met:
+            gain = math.inf if theirs is not None and theirs.is_met else -math.inf
         else:
             gain = theirs.value / mine.value - 1
-        is_gain = gain > max(noise, LEAST_GAIN)
-        return Found(
-            given,
-            best if is_gain else given,
-            is_gain,
-            gain,
-            noise,
-            baseline,
-            outcome if is_gain else baseline,
-            tuple(self._trials),
-            best if best != given else None,
-            left,
-        )
+        is_apart = all(one.is_better_than(other) for one in others for other in own)
+        is_gain = gain > max(noise, LEAST_GAIN) and is_apart
+        rival = best if best != given else None
+        best = best if is_gain else given
+        return Found(given, best, is_gain, gain, noise, compared, tuple(self._trials), rival, left)
+
+    def _rank(self, measurement: Measurement) -> Rank | None:
+        return rank_of(measurement, self.objective, self.p99_ms)
 
     def _try(
         self, candidate: Candidate, seconds: float, *, limit_seconds: float | None = None, is_last: bool = False
@@ -249,7 +248,7 @@ class Search:
                 left = self.budget_seconds - self._elapsed() - self._reserve_seconds
                 limit_seconds = min(limit_seconds, max(left, self._cost_seconds + 2 * measuring))
         measurement = self.measure(candidate, seconds, limit_seconds)
-        trial = Trial(candidate, seconds, measurement, rank_of(measurement, self.objective, self.p99_ms))
+        trial = Trial(candidate, seconds, measurement, self._rank(measurement))
         self._trials.append(trial)
         self.watch(trial, min(1.0, self._elapsed() / self.budget_seconds))
         return trial

@@ -96,7 +96,7 @@ def test_json_has_every_trial(model: Path) -> None:
     assert [each["config"] for each in found["tried"] if each["is_best"]] == ["max_batch_size=32"]
     assert parse_text(found["config"].encode(), "config").max_batch_size == 32
     assert found["tried"][0]["levels"] == [
-        {"callers": 2, "num_requests": 2000, "requests_per_second": 160, "p50_ms": 1, "p99_ms": 2, "joules": None}
+        {"callers": 2, "num_requests": 3000, "requests_per_second": 160, "p50_ms": 1, "p99_ms": 2, "joules": None}
     ]
 
 

@@ -87,16 +87,27 @@ def test_a_gain_below_the_noise_is_none() -> None:
 
     quiet = Surface([axis("size", "1", "2", given="1")], at)
     assert quiet.search().is_gain
-    # The second of the given config's runs at the end is slow by itself.
-    noisy = Surface(quiet.axes, at, drift=(*[1.0] * 7, 0.7, 1.0))
+    # Of the given config's runs at the end the second is slow by itself.
+    noisy = Surface(quiet.axes, at, drift=(*[1.0] * 7, 0.7, *[1.0] * 3))
     found = noisy.search()
-    assert noisy.tried[-4:] == [("1",), ("2",), ("1",), ("2",)]
+    assert noisy.tried[-6:] == [("1",), ("2",)] * 3
     assert found.noise == pytest.approx(0.3)
     assert found.rival == ("2",)
-    assert found.gain == pytest.approx(108 / 85 - 1)
+    assert found.gain == pytest.approx(108 / 90 - 1)
     assert not found.is_gain
     assert found.best == ("1",)
-    assert found.outcome == found.baseline
+
+
+def test_a_gain_that_not_every_run_has_is_none() -> None:
+    def at(values: Values) -> LoadLevel:
+        return level(200 if values == {"size": "2"} else 100, 10)
+
+    # One of its three runs at the end is slower than the given config.
+    surface = Surface([axis("size", "1", "2", given="1")], at, drift=(*[1.0] * 8, 0.4, *[1.0] * 2))
+    found = surface.search()
+    assert found.gain == pytest.approx(480 / 300 - 1)
+    assert found.noise == 0
+    assert not found.is_gain
 
 
 def test_failures_are_told_and_cost_nothing_else() -> None:
