@@ -24,6 +24,7 @@ PAGE = (Path(__file__).parents[3] / "docs/compress.md").read_text()
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("coremltools")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("triune.api.timing._SECONDS", 0.02)
     onnx.save(perceptron(), "model.onnx")
     num_commands = 0
     for language, body in re.findall(r"^```(python|sh)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):

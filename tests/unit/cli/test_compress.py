@@ -29,6 +29,11 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triune.api.timing._SECONDS", 0.02)
+
+
 def compress(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["compress", *map(str, arguments)])
 
@@ -56,6 +61,7 @@ def test_a_model_is_compressed_and_reported(source: Path, tmp_path: Path) -> Non
     assert {each.name for each in tmp_path.iterdir()} == {"model.onnx", "small.onnx", "report", "out.json", "x.npz"}
 
 
+@pytest.mark.usefixtures("hurried")
 def test_units_at_hand_are_measured_for_a_report(source: Path, tmp_path: Path) -> None:
     values = tmp_path / "out.json"
     result = compress(source, "-o", tmp_path / "small.onnx", "--for", "cpu", "--json", values)
@@ -190,6 +196,7 @@ def test_weights_beside_the_model_are_read_and_inlined(source: Path, tmp_path: P
     assert all(each.data_location != TensorProto.EXTERNAL for each in model.graph.initializer)
 
 
+@pytest.mark.usefixtures("hurried")
 def test_the_page_opens_in_a_browser_without_a_network(source: Path, tmp_path: Path) -> None:
     page = tmp_path / "out.html"
     name = "</script><b>two"
