@@ -25,6 +25,9 @@ _NUM_RUNS: Final = 3
 equally good, all runs of one would be better than all of the other in 1 of 20 cases.
 """
 
+_FIRST_SECONDS: Final = 60.0
+"""The least time that the first trial may take."""
+
 _PATIENCE: Final = 4.0
 _PATIENCE_SECONDS: Final = 5.0
 """A trial may take so many times as long as that of the given configuration, and so many seconds more."""
@@ -132,7 +135,8 @@ class Search:
         self._started_ns = self.clock.now_ns()
         given = tuple(axis.given for axis in self.axes)
         short = min(max(self.budget_seconds * _SHORT_SHARE, _SHORTEST_SECONDS), _LONGEST_SECONDS)
-        first = self._try(given, short, limit_seconds=self.budget_seconds)
+        # It may take longer than a small budget, so that the error can name the least.
+        first = self._try(given, short, limit_seconds=max(self.budget_seconds, _FIRST_SECONDS))
         if first.rank is None:
             raise InvalidArgumentError(f"the given configuration cannot be measured: {first.measurement.failure}")
         self._cost_seconds = started = self._elapsed()

@@ -154,3 +154,10 @@ def test_a_given_config_that_fails_is_an_error() -> None:
     made = Surface([axis("size", *SIZES, given="1")], lambda _: "the file is broken")
     with pytest.raises(InvalidArgumentError, match="cannot be measured: the file is broken"):
         made.search()
+
+
+def test_a_given_config_that_never_answers_is_an_error_after_a_minute() -> None:
+    made = Surface([axis("size", *SIZES, given="1")], lambda _: level(1, 1), hang=lambda _: True)
+    with pytest.raises(InvalidArgumentError, match="cannot be measured: not done in time"):
+        made.search(budget=1)
+    assert made.limits == [60]
