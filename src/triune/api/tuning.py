@@ -24,7 +24,7 @@ from triune.tuning.config_text import changes, rewritten
 from triune.tuning.measurement import Measurement, Objective
 from triune.tuning.report import Tuning
 from triune.tuning.search import Found, Search, Trial
-from triune.tuning.trial import Subject
+from triune.tuning.trial import Subject, units_of
 from triune.tuning.trials import Trials
 
 _OTHERS: Final = ("ensemble_scheduling", "model_transaction_policy.decoupled")
@@ -80,7 +80,16 @@ def tune(
     if file is not None and not file.is_file():
         raise NotFoundError(f"there is no file of inputs '{inputs}'")
     loads = tuple(callers)[:1] if aim is Objective.LATENCY else tuple(callers)
-    subject = Subject(source.name, folder, source.versions[-1], machine, loads, file, aim is Objective.JOULES)
+    subject = Subject(
+        source.name,
+        folder,
+        source.versions[-1],
+        machine,
+        loads,
+        file,
+        aim is Objective.JOULES,
+        units_of(source.message),
+    )
     busy = _busy(machine)
 
     def watch(tried: Trial, share: float) -> None:

@@ -15,6 +15,7 @@ from triune.backends.registry import Backends
 from triune.backends.tensor.backend import TensorBackend
 from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
+from triune.config.parameters import UNITS_PARAMETER
 from triune.config.samples import trial_inputs
 from triune.config.stamps import Stamp
 from triune.core.clock import MonotonicClock
@@ -46,6 +47,7 @@ class Subject:
         callers: the numbers of callers of the loads.
         inputs: a file of numpy's with the user's inputs; None to make them up.
         is_metered: whether joules are measured.
+        units: the parameter `units` of the given config; empty if it has none.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Subject:
     callers: Sequence[int]
     inputs: Path | None = None
     is_metered: bool = False
+    units: str = ""
 
 
 class _NoModels:
@@ -84,9 +87,11 @@ async def _measure(
 ) -> Measurement:
     clock = MonotonicClock()
     async with _loaded(subject, message, ledger) as (loaded, shortfall):
-        if shortfall:
+        # The given config is served without a unit whose answers are wrong. Another is not to be written with it.
+        if shortfall and units_of(message) != subject.units:
             raise UnsupportedError(shortfall)
         calls, notes = await _calls(subject, loaded)
+        notes = [*notes, shortfall] if shortfall else notes
 
         async def joules() -> float:
             if ledger is not None:
@@ -105,6 +110,11 @@ async def _measure(
             except ExceptionGroup as group:
                 raise group.exceptions[0] from group
         return Measurement(levels, notes=notes)
+
+
+def units_of(message: ModelConfigMessage) -> str:
+    """The parameter `units` of a config; empty if it has none."""
+    return message.parameters[UNITS_PARAMETER].string_value if UNITS_PARAMETER in message.parameters else ""
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,10 @@ def test_units_with_wrong_answers_are_left_out_with_the_reason(tmp_path: Path) -
     with pytest.raises(UnsupportedError, match="amx"):
         measured(made, f"max_batch_size: 4 {units} {exact}")
     assert measured(made, f"max_batch_size: 4 {units}").levels
+    # The server serves the given config without them, and so it is measured.
+    given = measured(replace(made, units="cpu,amx"), f"max_batch_size: 4 {units} {exact}")
+    assert given.levels
+    assert "amx" in given.notes[-1]
 
 
 def test_texts_are_not_made_up(tmp_path: Path) -> None:
