@@ -38,7 +38,7 @@ def matmul_n_bits(weight: NDArray[Any], group: int, *, is_symmetric: bool) -> NB
     num_groups = -(-size // group)
     rows = np.zeros((count, num_groups * group), weight.dtype)
     rows[:, :size] = weight.T
-    packed = quantized(rows, _BITS, axis=0, block_axis=1, block=group, is_symmetric=is_symmetric)
+    packed = quantized(rows, _BITS, axis=None, block_axis=1, block=group, is_symmetric=is_symmetric)
     levels = packed.data.astype(np.int16)
     zeros: NDArray[np.uint8] | None = None
     if is_symmetric:

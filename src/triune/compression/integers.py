@@ -35,7 +35,7 @@ def quantized(
     Args:
         weight: of fp32 or fp16, without NaN and infinities; the scales have its type.
         bits: 4 or 8.
-        axis: the axis of output channels, which have a scale each; None for one scale.
+        axis: the axis of output channels, which have a scale each; None for one scale, or with blocks.
         block_axis: the axis of input channels, of which each `block` in a row have a scale; None for no blocks.
         block: the size of a block; it divides the axis.
         is_symmetric: whether there are no zero points.
@@ -44,11 +44,13 @@ def quantized(
     # Two axes take the place of the one that is cut into blocks.
     cut = shape if block_axis is None else [*shape[:block_axis], -1, block, *shape[block_axis + 1 :]]
     values = weight.astype(np.float32, copy=False).reshape(cut)
-    kept = _kept_axes(axis, block_axis)
-    reduced = tuple(each for each in range(values.ndim) if each not in kept)
-    form = [size if each in (axis, block_axis) else 1 for each, size in enumerate(shape)]
-    if block_axis is not None:
-        form[block_axis] = shape[block_axis] // block
+    if block_axis is None:
+        reduced = tuple(each for each in range(values.ndim) if each != axis)
+        form = [size if each == axis else 1 for each, size in enumerate(shape)]
+    else:
+        # DequantizeLinear has a scale for each index of all axes but that of blocks.
+        reduced = (block_axis + 1,)
+        form = [size // block if each == block_axis else size for each, size in enumerate(shape)]
     if is_symmetric:
         most = (1 << (bits - 1)) - 1
         largest = np.maximum(np.max(values, reduced, keepdims=True), -np.min(values, reduced, keepdims=True))
@@ -76,13 +78,6 @@ def _levels(
     if zeros is not None:
         levels += zeros
     return np.clip(levels, low, high, out=levels)
-
-
-def _kept_axes(axis: int | None, block_axis: int | None) -> set[int]:
-    """The axes of the values in blocks along which scales differ."""
-    if block_axis is None:
-        return set() if axis is None else {axis}
-    return {block_axis} if axis is None else {block_axis, axis + (axis > block_axis)}
 
 
 def _usable(scale: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.float32]:

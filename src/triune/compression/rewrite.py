@@ -159,7 +159,7 @@ class _Rewriting:
         packed = quantized(
             values,
             bits,
-            axis=None if options.per is Per.TENSOR else weight.axis,
+            axis=None if options.per is Per.TENSOR or group is not None else weight.axis,
             block_axis=None if group is None else weight.inner,
             block=group or 0,
             is_symmetric=options.is_symmetric,

@@ -29,7 +29,9 @@ def test_the_error_is_at_most_half_a_step(
     weight = ((rng.standard_normal((8, 16)) + shift) * 2.0**exponent).astype(np.float32)
     weight *= rng.integers(0, 2, (8, 1))
     block_axis = (1 - axis if axis is not None else 1) if block else None
-    packed = quantized(weight, bits, axis=axis, block_axis=block_axis, block=block, is_symmetric=is_symmetric)
+    packed = quantized(
+        weight, bits, axis=None if block else axis, block_axis=block_axis, block=block, is_symmetric=is_symmetric
+    )
     step = repeat_blocks(packed.scale, weight.shape, block) if block else packed.scale
     assert (np.abs(packed.whole() - weight) <= step * (0.5 + 1e-5)).all()
     if block:

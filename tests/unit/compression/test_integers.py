@@ -47,11 +47,18 @@ def test_four_bits_have_seven_levels_on_each_side() -> None:
 def test_groups_have_a_scale_each(axis: int) -> None:
     weight = np.array([[7.0, 1.0, 14.0, -2.0], [0.7, 0.1, 0.0, 0.0]], np.float32)
     weight = weight if axis == 0 else weight.T
-    packed = quantized(np.ascontiguousarray(weight), 4, axis=axis, block_axis=1 - axis, block=2)
+    packed = quantized(np.ascontiguousarray(weight), 4, axis=None, block_axis=1 - axis, block=2)
     scale, data = (packed.scale, packed.data) if axis == 0 else (packed.scale.T, packed.data.T)
     # A group of zeros has the scale 1.
     assert np.allclose(scale, [[1.0, 2.0], [0.1, 1.0]])
     assert data.tolist() == [[7, 1, 7, -1], [7, 1, 0, 0]]
+
+
+def test_each_place_of_a_kernel_has_groups_of_its_own() -> None:
+    weight = np.random.default_rng(0).standard_normal((8, 64, 5, 1)).astype(np.float32)
+    packed = quantized(weight, 4, axis=None, block_axis=1, block=32)
+    assert packed.scale.shape == (8, 2, 5, 1)
+    assert np.allclose(packed.scale[3, 1, 4, 0], np.abs(weight[3, 32:, 4, 0]).max() / 7)
 
 
 @pytest.mark.parametrize("is_symmetric", [True, False])

@@ -156,6 +156,17 @@ def test_convolutions_have_a_scale_for_each_output_channel(tmp_path: Path) -> No
     assert relative(run(source, x)[0], run(model, x)[0]) < 0.02
 
 
+@pytest.mark.parametrize("form", [WeightForm.INT8, WeightForm.INT4])
+@pytest.mark.parametrize("is_standard", [True, False])
+def test_kernels_are_compressed_in_groups(form: WeightForm, is_standard: bool, tmp_path: Path) -> None:
+    kernel = np.random.default_rng(0).standard_normal((6, 64, 3, 1)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["x", "kernel"], ["y"])]
+    source = model_of(nodes, {"x": (TensorProto.FLOAT, [1, 64, 6, 2])}, ["y"], {"kernel": kernel}, opset=17)
+    model, _, _ = built(source, Options(form, group=32), tmp_path, is_standard=is_standard)
+    x = {"x": np.random.default_rng(2).standard_normal((1, 64, 6, 2)).astype(np.float32)}
+    assert relative(run(source, x)[0], run(model, x)[0]) < (0.02 if form is WeightForm.INT8 else 0.3)
+
+
 def test_weights_of_zeros_and_of_one_zero_channel_are_right(tmp_path: Path) -> None:
     first = matrix(64, 64)
     first[:, 3] = 0
