@@ -96,6 +96,8 @@ class Tuning:
             return f"no gain: kept. None of the {len(self.tried) - 1} others that were tried is better ({noise})"
         if math.isinf(found.gain):
             return "no gain: kept. Measured again, the best other config failed, or did not keep to the limit of p99"
+        if found.gain <= 0:
+            return f"no gain: kept. Measured again, the best other config is no better: {found.gain:+.1%} ({noise})"
         if found.gain <= max(found.noise, LEAST_GAIN):
             return (
                 f"no gain: kept. Measured again, the best other config has {found.gain:+.1%}, which is noise ({noise})"
