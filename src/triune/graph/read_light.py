@@ -17,7 +17,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
-from triune.core.files import open_file
+from triune.core.files import open_file, read_file
 from triune.graph.weight_files import LARGE_BYTES
 
 _WITHIN: Mapping[str, Mapping[int, str]] = {
@@ -68,6 +68,11 @@ def read_light(path: Path, max_bytes: int | None = None) -> ModelProto:
         DecodeError: the file is not a protobuf message.
     """
     model = ModelProto()
+    if path.stat().st_size < LARGE_BYTES:
+        # Nothing in it is large. Some files of the system report no size, and have no end.
+        model.MergeFromString(read_file(path, LARGE_BYTES if max_bytes is None else max_bytes))
+        _make_initializers(model)
+        return model
     with open_file(path) as file:
         descriptor = file.fileno()
         size = os.fstat(descriptor).st_size
@@ -90,9 +95,6 @@ class _File:
 
     def read_into(self, model: ModelProto) -> None:
         """Merge the file into an empty model, in parts. Fields of protobuf messages may be merged in any parts."""
-        if self._size < LARGE_BYTES:
-            model.MergeFromString(self._bytes(0, self._size))
-            return
         others: list[bytes] = []
         for number, wire, begin, value, after in self._fields(0, self._size):
             if _WITHIN["model"].get(number) == "graph" and wire == _LENGTH and after > value:

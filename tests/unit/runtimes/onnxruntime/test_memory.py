@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import itertools
 import multiprocessing
 import threading
 import time
@@ -155,8 +156,10 @@ CASES: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], list[np.ndar
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
+    numbers = itertools.count()
+
     def load(proto: onnx.ModelProto, limit: int | None = LIMIT, **options: str) -> Executable:
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.onnx"
+        path = tmp_path / f"{next(numbers)}.onnx"
         onnx.save(proto, path)
         return OnnxRuntime(limit).load(path, unit=Unit.CPU, num_threads=1, options=options)
 
