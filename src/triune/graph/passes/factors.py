@@ -1,10 +1,12 @@
-"""Read a chain of products as one constant and the values that are multiplied."""
+"""Read a chain of products as one constant and the values that are multiplied, and replace those that are known."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
-from triune.graph.editing import Edit
+from triune.graph.editing import Edit, node_of
 
 _MOST_FACTORS = 4
 """No pattern has more factors."""
@@ -58,3 +60,25 @@ def scaled(edit: Edit, name: str) -> tuple[float, str]:
 def is_near(number: float | None, wanted: float) -> bool:
     """Whether a constant is a number that was written with the digits of fp32, or of a paper."""
     return number is not None and abs(number - wanted) <= 2e-6 * abs(wanted)
+
+
+Form: TypeAlias = Callable[[Edit, str, str, float], tuple[str, Mapping[str, str]] | None]
+"""Given x, a gate and a number: the operator that computes x * gate * number of x alone, and its attributes; None if
+there is no such operator.
+"""
+
+
+def replace_gates(edit: Edit, form: Form) -> None:
+    """Replace products in fp32 of two values and a number by the operator that computes them, where `form` knows it."""
+    for node in edit.each("Mul", "Div"):
+        if edit.values.elem_type(node.output[0]) != TensorProto.FLOAT:
+            continue
+        found = factors_of(edit, node)
+        if len(found.values) != 2:
+            continue
+        for x, gate in (found.values, found.values[::-1]):
+            known = form(edit, x, gate, found.number)
+            if known is not None:
+                op_type, attributes = known
+                edit.replace(node, [node_of(op_type, [x], [node.output[0]], **attributes)])
+                break

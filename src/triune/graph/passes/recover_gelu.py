@@ -5,11 +5,12 @@ x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2.
 """
 
 import math
+from collections.abc import Mapping
 
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto
 
-from triune.graph.editing import Edit, edit_graphs, node_of, opset_of
-from triune.graph.passes.factors import factors_of, is_near, scaled
+from triune.graph.editing import Edit, edit_graphs, opset_of
+from triune.graph.passes.factors import factors_of, is_near, replace_gates, scaled
 from triune.graph.passes.run import GraphPass
 
 FIRST_OPSET = 20
@@ -26,23 +27,13 @@ class RecoverGelu(GraphPass):
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`, if its operator set has Gelu. `Tidy` removes what nothing reads any more."""
         if opset_of(model) >= FIRST_OPSET:
-            edit_graphs(model, _recover)
+            edit_graphs(model, lambda edit: replace_gates(edit, _gelu))
         return model
 
 
-def _recover(edit: Edit) -> None:
-    for node in edit.each("Mul", "Div"):
-        if edit.values.elem_type(node.output[0]) != TensorProto.FLOAT:
-            continue
-        found = factors_of(edit, node)
-        if len(found.values) != 2 or not is_near(found.number, 0.5):
-            continue
-        for x, gate in (found.values, found.values[::-1]):
-            kind = _kind_of(edit, x, gate)
-            if kind is not None:
-                gelu = node_of("Gelu", [x], [node.output[0]], **({"approximate": kind} if kind else {}))
-                edit.replace(node, [gelu])
-                break
+def _gelu(edit: Edit, x: str, gate: str, number: float) -> tuple[str, Mapping[str, str]] | None:
+    kind = _kind_of(edit, x, gate) if is_near(number, 0.5) else None
+    return None if kind is None else ("Gelu", {"approximate": kind} if kind else {})
 
 
 def _kind_of(edit: Edit, x: str, gate: str) -> str | None:

@@ -3,10 +3,12 @@
 Howard et al., "Searching for MobileNetV3" (2019): x * min(max(x + 3, 0), 6) / 6.
 """
 
-from onnx import ModelProto, TensorProto
+from collections.abc import Mapping
 
-from triune.graph.editing import Edit, edit_graphs, node_of, opset_of
-from triune.graph.passes.factors import factors_of, is_near
+from onnx import ModelProto
+
+from triune.graph.editing import Edit, edit_graphs, opset_of
+from triune.graph.passes.factors import is_near, replace_gates
 from triune.graph.passes.run import GraphPass
 from triune.graph.values import attributes_of
 
@@ -22,22 +24,13 @@ class RecoverHardSwish(GraphPass):
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`, if its operator set has the operator. `Tidy` removes what nothing reads any more."""
         if opset_of(model) >= FIRST_OPSET:
-            edit_graphs(model, _recover)
+            edit_graphs(model, lambda edit: replace_gates(edit, _hard_swish))
         return model
 
 
-def _recover(edit: Edit) -> None:
-    for node in edit.each("Mul", "Div"):
-        if edit.values.elem_type(node.output[0]) != TensorProto.FLOAT:
-            continue
-        found = factors_of(edit, node)
-        if len(found.values) != 2:
-            continue
-        for x, gate in (found.values, found.values[::-1]):
-            slope = _slope(edit, x, gate)
-            if slope is not None and is_near(found.number * slope, 1 / 6):
-                edit.replace(node, [node_of("HardSwish", [x], [node.output[0]])])
-                break
+def _hard_swish(edit: Edit, x: str, gate: str, number: float) -> tuple[str, Mapping[str, str]] | None:
+    slope = _slope(edit, x, gate)
+    return ("HardSwish", {}) if slope is not None and is_near(number * slope, 1 / 6) else None
 
 
 def _slope(edit: Edit, x: str, gate: str) -> float | None:
