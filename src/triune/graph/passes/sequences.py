@@ -13,6 +13,9 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 _MAKERS = ("SequenceEmpty", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SplitToSequence", "Identity")
 _READERS = ("SequenceAt", "SequenceLength", "ConcatFromSequence")
 
+SEQUENCE_OPS = frozenset([*_MAKERS, *_READERS]) - {"Identity"}
+"""The operators that make or read a sequence."""
+
 
 class Sequences(GraphPass):
     """Given a sequence of known length (SequenceConstruct, SequenceInsert, SplitToSequence), and nodes that read it at

@@ -1,9 +1,11 @@
-"""Replace a Loop that carries a sequence, and runs a known number of times, by copies of its body."""
+"""Replace a Loop that makes or reads a sequence, and runs a known number of times, by copies of its body."""
 
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from triune.graph.names import Names, defined_names, rename
 from triune.graph.passes.run import GraphPass
+from triune.graph.passes.sequences import SEQUENCE_OPS
+from triune.graph.passes.steps import num_steps
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 _MOST_STEPS = 64
@@ -12,8 +14,8 @@ _MOST_NODES = 4096
 
 
 class Unroll(GraphPass):
-    """Given a Loop that carries a sequence, of a constant trip count and a condition that stays true. Result: a copy of
-    its body for each step, in which `Sequences` finds the tensors of the sequence.
+    """Given a Loop that makes or reads a sequence, whose number of steps follows from constants. Result: a copy of its
+    body for each step, in which `Sequences` finds the tensors of the sequence.
 
     Core ML and Core AI have loops, but no sequences. Other loops stay.
     """
@@ -45,32 +47,25 @@ def _unroll(graph: GraphProto, outer: Values | None, names: Names) -> None:
 
 
 def _num_steps(loop: NodeProto, values: Values) -> int | None:
-    """How often a Loop that carries a sequence runs; None if it is not known, or the Loop is to stay."""
+    """How often a Loop with sequences runs; None if it is not known, or the Loop is to stay."""
     body: GraphProto = attributes_of(loop)["body"]
-    if not any(value.type.HasField("sequence_type") for value in body.input[2:]):
+    if not _has_sequences(body):
         return None
-    trips = values.constant(loop.input[0]) if loop.input[0] else None
-    condition = values.constant(loop.input[1]) if len(loop.input) > 1 and loop.input[1] else None
-    if trips is None or (len(loop.input) > 1 and loop.input[1] and condition is None):
-        return None
-    steps = int(trips.reshape(-1)[0])
-    if condition is not None and not condition.reshape(-1)[0]:
-        steps = 0
+    steps = num_steps(loop, values, _MOST_STEPS)
     num_scanned = len(body.output) - len(body.input) + 1
     # Of no step, the scanned outputs would be empty.
-    if not 0 <= steps <= _MOST_STEPS or len(body.node) * steps > _MOST_NODES or (num_scanned and not steps):
+    if steps is None or len(body.node) * steps > _MOST_NODES or (num_scanned and not steps):
         return None
-    return steps if _goes_on(body, values) else None
+    return steps
 
 
-def _goes_on(body: GraphProto, outer: Values) -> bool:
-    """Whether the condition that a body computes is that which it is given, or the constant true."""
-    values, name = Values(body, outer), body.output[0].name
-    producers = {output: node for node in body.node for output in node.output}
-    while name in producers and producers[name].op_type == "Identity":
-        name = producers[name].input[0]
-    constant = values.constant(name)
-    return name == body.input[1].name or (constant is not None and bool(constant.reshape(-1)[0]))
+def _has_sequences(graph: GraphProto) -> bool:
+    """Whether a node of a body, or of a branch in it, makes or reads a sequence."""
+    return any(
+        (node.op_type in SEQUENCE_OPS and node.domain in ("", "ai.onnx"))
+        or any(map(_has_sequences, subgraphs_of(node)))
+        for node in graph.node
+    )
 
 
 def _copies(loop: NodeProto, steps: int, names: Names) -> list[NodeProto]:
