@@ -11,8 +11,11 @@ from triune.graph.core_ops import OPSET
 from triune.graph.values import Values, attributes_of
 
 _COUNTING = frozenset(
-    "Abs Add And Cast CastLike Constant Equal Gather Greater GreaterOrEqual Identity Less LessOrEqual Max Min Mul Neg "
-    "Not Or Reshape Slice Squeeze Sub Unsqueeze Where Xor".split()
+    [
+        *("Add", "Sub", "Mul", "Neg", "Abs", "Min", "Max", "Cast", "CastLike"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "Where"),
+        *("Identity", "Constant", "Reshape", "Squeeze", "Unsqueeze", "Gather", "Slice"),
+    ]
 )
 """The operators that a condition may be computed with: those that count and compare."""
 
