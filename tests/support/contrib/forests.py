@@ -168,6 +168,9 @@ CASES = [
         for function in ("SUM", "AVERAGE", "MIN", "MAX")
     ),
     _regressor("base", base=[3.5]),
+    # What no leaf of a row speaks of: of several targets 0 without a base value, of one target a score of 0.
+    *(_regressor(f"base {leaf}", base=[0.5, -2.0, 1.0], count=3, per_leaf=leaf) for leaf in ("one", "some")),
+    *(_regressor(f"{function} some", aggregate_function=function, per_leaf="some") for function in ("MIN", "MAX")),
     *(
         _regressor(f"{transform} {count} targets", post_transform=transform, count=count, positive=True, num_trees=1)
         for transform in ("SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")

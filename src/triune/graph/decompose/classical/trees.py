@@ -136,7 +136,8 @@ def _extreme(c: Context, trees: _Trees, reduction: str) -> str:
     scores = b.op("Gather", trees.tables["scores"], trees.leaves)
     if "targets" in trees.tables:
         scores = b.op("Mul", b.op("Unsqueeze", scores, b.ints(2)), trees.tables["targets"])
-    if all(given == ALWAYS for given in trees.facts.given):
+    # As ONNX Runtime has it: of one target, a leaf without a score has the score 0.
+    if len(trees.facts.given) == 1 or all(given == ALWAYS for given in trees.facts.given):
         return b.op(reduction, scores, b.ints(1), keepdims=0)
     none = b.constant(np.inf if reduction == "ReduceMin" else -np.inf, np.float32)
     given = b.cast(b.op("Gather", trees.tables["given"], trees.leaves), TensorProto.BOOL)
@@ -175,6 +176,9 @@ def _regressor(c: Context, aggregate: str, transform: str, elem_type: int = Tens
     base = _base(c)
     if base.size == num_targets:
         total = b.op("Add", total, b.constant(base))
+        if num_targets > 1 and "given" in trees.tables:
+            # As ONNX Runtime has it: a target for which none of the row's leaves has a score is 0, without its base.
+            total = b.op("Where", _has_score(c, trees), total, b.constant(0, np.float32))
     if num_targets > 1:
         total = post_transformed(c, total, transform)
     elif transform == "PROBIT":
