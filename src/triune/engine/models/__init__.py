@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.explicit_cache import ExplicitSize
 from triune.engine.models.bert import write_bert
 from triune.engine.models.builder import Weights
 from triune.engine.models.encoder_forms import EncoderFormName
@@ -15,7 +16,7 @@ from triune.engine.weights.config import BertConfig, Gpt2Config, LlamaConfig, Mo
 from triune.engine.weights.lora import Adapter
 from triune.graph.held import HeldModel
 
-__all__ = ["EncoderFormName", "FormName", "write_encoder", "write_model"]
+__all__ = ["EncoderFormName", "FormName", "write_encoder", "write_explicit", "write_model"]
 
 
 def write_model(
@@ -54,6 +55,36 @@ def write_model(
             return write_whisper_decoder(config, weights, form, num_positions or config.max_target_positions)
         case _:
             raise UnsupportedError(f"{_name(config)} cannot be written as a decoder")
+
+
+def write_explicit(config: ModelConfig, weights: Weights, size: ExplicitSize, *, num_positions: int) -> HeldModel:
+    """Write a decoder as an ONNX graph for one sequence with an explicit cache (`engine.models.explicit`).
+
+    Args:
+        config: a checkpoint's config.
+        weights: the checkpoint.
+        size: how many tokens the cache holds, and how many a call takes.
+        num_positions: the longest context in tokens, the same for all sizes between which sequences are to move: tables
+            of positions may depend on it.
+
+    Raises:
+        UnsupportedError: the architecture is not written in this form.
+        InvalidArgumentError: the model has no positions for such a context, or the cache holds more than that.
+    """
+    if size.context > num_positions:
+        raise InvalidArgumentError(
+            f"a cache of {size.context} tokens is asked for; the context has {num_positions} at most"
+        )
+    match config:
+        case LlamaConfig():
+            return write_llama(config, weights, size, num_positions)
+        case Gpt2Config():
+            _require_positions(config.n_positions, num_positions)
+            return write_gpt2(config, weights, size, num_positions)
+        case _:
+            raise UnsupportedError(
+                f"{_name(config)} is not written with an explicit cache; LLaMA's family and GPT-2 are"
+            )
 
 
 def write_encoder(

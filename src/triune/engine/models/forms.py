@@ -1,19 +1,24 @@
 """The forms of a decoder's graph: what its inputs are, and how its attention sees earlier tokens.
 
 An architecture is written once, by the methods of a `Form`, which differ in the dimensions before the last: a paged
-graph has [tokens, width], a plain one [batch, tokens, width].
+graph has [tokens, width], the others [batch, tokens, width].
 """
 
 from typing import Literal, Protocol, TypeAlias
 
 from onnx import TensorProto
 
+from triune.core.explicit_cache import ExplicitSize
 from triune.engine.models.attention import MASKED, steps_of
 from triune.engine.models.builder import ModelBuilder
+from triune.engine.models.explicit import Explicit
 from triune.engine.weights.config import Rope
 from triune.graph.paged_attention import DOMAIN, OP_TYPE
 
 FormName: TypeAlias = Literal["paged", "plain"]
+
+FormChoice: TypeAlias = FormName | ExplicitSize
+"""A form by its name, or the sizes of the form with an explicit cache."""
 
 
 class Form(Protocol):
@@ -70,9 +75,11 @@ class Form(Protocol):
         ...
 
 
-def form_of(name: FormName, graph: ModelBuilder, num_positions: int) -> Form:
-    """The form of this name, for contexts of up to `num_positions` tokens. Declares the graph's first inputs."""
-    return Paged(graph, num_positions) if name == "paged" else Plain(graph, num_positions)
+def form_of(choice: FormChoice, graph: ModelBuilder, num_positions: int) -> Form:
+    """The form, for contexts of up to `num_positions` tokens. Declares the graph's first inputs."""
+    if isinstance(choice, ExplicitSize):
+        return Explicit(graph, num_positions, choice)
+    return Paged(graph, num_positions) if choice == "paged" else Plain(graph, num_positions)
 
 
 class Paged:

@@ -6,18 +6,18 @@ Radford et al., "Language Models are Unsupervised Multitask Learners" (2019).
 from collections.abc import Sequence
 
 from triune.engine.models.builder import ModelBuilder, Weights
-from triune.engine.models.forms import Form, FormName, form_of
+from triune.engine.models.forms import Form, FormChoice, form_of
 from triune.engine.weights.config import Gpt2Config
 from triune.engine.weights.lora import Adapter
 from triune.graph.held import HeldModel
 
 
 def write_gpt2(
-    config: Gpt2Config, weights: Weights, form_name: FormName, num_positions: int, adapters: Sequence[Adapter] = ()
+    config: Gpt2Config, weights: Weights, form_choice: FormChoice, num_positions: int, adapters: Sequence[Adapter] = ()
 ) -> HeldModel:
     """The graph in this form (`forms` says the inputs and outputs), for contexts of up to `num_positions` tokens."""
     graph = ModelBuilder("gpt2", weights, adapters)
-    form = form_of(form_name, graph, num_positions)
+    form = form_of(form_choice, graph, num_positions)
     tokens, places = graph.embedding(form.ids, "transformer.wte"), graph.embedding(form.positions(), "transformer.wpe")
     x = graph.op("Add", tokens, places)
     for index in range(config.n_layer):

@@ -7,18 +7,18 @@ Touvron et al., 2023 (arXiv:2302.13971); grouped heads: Ainslie et al., 2023 (ar
 from collections.abc import Sequence
 
 from triune.engine.models.builder import ModelBuilder, Weights
-from triune.engine.models.forms import Form, FormName, form_of
+from triune.engine.models.forms import Form, FormChoice, form_of
 from triune.engine.weights.config import Layer, LlamaConfig
 from triune.engine.weights.lora import Adapter
 from triune.graph.held import HeldModel
 
 
 def write_llama(
-    config: LlamaConfig, weights: Weights, form_name: FormName, num_positions: int, adapters: Sequence[Adapter] = ()
+    config: LlamaConfig, weights: Weights, form_choice: FormChoice, num_positions: int, adapters: Sequence[Adapter] = ()
 ) -> HeldModel:
     """The graph in this form (`forms` says the inputs and outputs), for contexts of up to `num_positions` tokens."""
     graph = ModelBuilder(config.model_type, weights, adapters)
-    form = form_of(form_name, graph, num_positions)
+    form = form_of(form_choice, graph, num_positions)
     x = graph.embedding(form.ids, "model.embed_tokens")
     if config.embedding_multiplier != 1:
         x = graph.op("Mul", x, graph.scalar(config.embedding_multiplier))

@@ -1,0 +1,75 @@
+"""What a decoder with an explicit cache of a fixed size is given: see `engine.models.explicit` for its graph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+
+
+@dataclass(frozen=True, slots=True)
+class ExplicitSize:
+    """The sizes of a graph.
+
+    Attributes:
+        context: the tokens that the cache holds.
+        tokens: the new tokens of a call.
+    """
+
+    context: int
+    tokens: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.tokens <= self.context:
+            raise InvalidArgumentError(
+                f"a call of {self.tokens} tokens with a cache of {self.context}: it takes from 1 to {self.context}"
+            )
+
+
+def visible_name(window: int) -> str:
+    """The name of the input that says which keys are seen in layers with a sliding window of so many tokens, 0 for no
+    window.
+    """
+    return f"visible_{window}" if window else "visible"
+
+
+def given_for(
+    size: ExplicitSize, ids: NDArray[np.int64], past: int, windows: Mapping[str, int], wanted: int
+) -> dict[str, Array]:
+    """The inputs of a call, except for the caches.
+
+    Args:
+        size: the sizes of the graph.
+        ids: INT64 [n], the new tokens, at most `size.tokens`.
+        past: the tokens that the cache holds.
+        windows: for each input of the graph that says which keys are seen, by its name, the window; 0 for none.
+        wanted: which of the new tokens the logits are of.
+
+    Raises:
+        InvalidArgumentError: there are no tokens, or more than the call or the cache takes.
+    """
+    count = len(ids)
+    if not 1 <= count <= size.tokens or past + count > size.context or past < 0:
+        raise InvalidArgumentError(
+            f"{count} tokens behind {past}: a call takes 1 to {size.tokens}, the cache {size.context} in all"
+        )
+    # What fills the call up sees what the last token sees: a row without any key has no sensible answer.
+    rows = np.minimum(np.arange(size.tokens), count - 1)
+    positions = past + rows
+    places = np.arange(size.context)
+    placement = (places[:, np.newaxis] == past + np.arange(size.tokens)) & (np.arange(size.tokens) < count)
+    distance = positions[:, np.newaxis] - places
+    found: dict[str, Array] = {
+        "input_ids": ids[rows][np.newaxis],
+        "position_ids": positions[np.newaxis],
+        "placement": placement[np.newaxis].astype(np.float32),
+    }
+    if size.tokens > 1:
+        found["wanted"] = (np.arange(size.tokens) == wanted)[np.newaxis, np.newaxis].astype(np.float32)
+    for name, window in windows.items():
+        is_seen = (distance >= 0) & (distance < (window or size.context))
+        found[name] = is_seen[np.newaxis, np.newaxis].astype(np.float32)
+    return found
