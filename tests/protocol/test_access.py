@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc
 import tritonclient.http
@@ -31,6 +32,7 @@ X = np.ones((1, 4), np.float32)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("models")
     write_model(made, "affine", v1=affine())
+    write_model(made, "apart", 'parameters { key: "own_process" value { string_value: "true" } }', v1=affine())
     return made
 
 
@@ -57,6 +59,17 @@ def status(url: str, headers: dict[str, str], method: str = "GET", body: bytes |
             return response.status, response.headers
     except urllib.error.HTTPError as error:
         return error.code, error.headers
+
+
+def test_the_processes_that_run_models_do_not_inherit_the_keys(keyed: Served) -> None:
+    assert keyed.process is not None
+    workers = [each for each in psutil.Process(keyed.process.pid).children() if "/apart/" in " ".join(each.cmdline())]
+    assert workers
+    for each in workers:
+        environment = each.environ()
+        assert "PATH" in environment
+        assert "TRIUNE_API_KEY" not in environment
+        assert "rose-7Q" not in str(environment)
 
 
 PATHS = [

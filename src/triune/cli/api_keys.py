@@ -1,6 +1,6 @@
 """Read API keys from the command line, the environment and a file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +10,10 @@ VARIABLE: Final = "TRIUNE_API_KEY"
 """The environment variable with API keys, separated by spaces."""
 
 
-def read_keys(given: Sequence[str], file: Path | None, environment: Mapping[str, str]) -> list[str]:
+def take_keys(given: Sequence[str], file: Path | None, environment: MutableMapping[str, str]) -> list[str]:
     """Collect the keys of the command line, of the environment and of a file, in this order.
+
+    The variable is removed from the environment: the processes that run models would inherit it.
 
     The file has one key in each line; empty lines and lines that begin with # are skipped.
 
@@ -19,8 +21,9 @@ def read_keys(given: Sequence[str], file: Path | None, environment: Mapping[str,
         InvalidArgumentError: the file cannot be read; or the file or the environment variable exists but contains no
             key, so that the server would be open although its operator wanted keys.
     """
-    keys = [*given, *environment.get(VARIABLE, "").split()]
-    if VARIABLE in environment and not environment[VARIABLE].strip():
+    variable = environment.pop(VARIABLE, None)
+    keys = [*given, *(variable or "").split()]
+    if variable is not None and not variable.strip():
         raise InvalidArgumentError(f"{VARIABLE} is set and has no key; give it one, or unset it")
     if file is None:
         return keys

@@ -1,5 +1,6 @@
 """Set up logging by Triton's log flags."""
 
+import errno
 import logging
 import os
 import time
@@ -12,7 +13,6 @@ from rich.logging import RichHandler
 
 from triune.cli.log_writer import LogWriter
 from triune.core.errors import InvalidArgumentError
-from triune.core.files import non_file_kind
 
 # Their debug messages tell of nothing but themselves, for each request.
 _TALKATIVE = ("asyncio", "grpc")
@@ -84,9 +84,21 @@ def _handler(options: LogOptions, console: Console) -> logging.Handler:
 
 
 def _file_handler(file: Path) -> logging.Handler:
-    # Opening a named pipe blocks until it has a reader: let the thread open the file, at its first write.
-    is_plain = not file.exists() or non_file_kind(file) is None
-    return logging.FileHandler(file, encoding="utf-8", errors="backslashreplace", delay=not is_plain)
+    """A handler that appends to a file, which may be a device or a pipe that somebody reads.
+
+    Raises:
+        OSError: the file cannot be opened for writing, such as a folder, or a pipe that nobody reads.
+    """
+    # Opening a pipe waits for a reader, for ever if none comes: O_NONBLOCK makes that an error. Writing may wait.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(file, flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(error.errno, "it is a pipe that nobody reads, or a socket; give a file", str(file)) from error
+        raise
+    os.set_blocking(descriptor, True)
+    return logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace"))
 
 
 def _is_wanted(options: LogOptions, level: int) -> bool:

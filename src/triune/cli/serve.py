@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from triune.cli.api_keys import read_keys
+from triune.cli.api_keys import take_keys
 from triune.cli.backend_config import read_backend_config
 from triune.cli.cache_config import cache_bytes
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
@@ -320,7 +320,7 @@ def serve(
         has_playground=playground,
         trace=record,
         access=Access.of(
-            read_keys(api_keys or (), api_key_file, os.environ),
+            take_keys(api_keys or (), api_key_file, os.environ),
             http_restricted_api or (),
             grpc_restricted_protocol or (),
             allowed_host or (),

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from triune.cli.log_writer import LogWriter
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
+from triune.core.errors import InvalidArgumentError
 
 PAGE = 1 << 16
 
@@ -137,13 +138,18 @@ def test_a_terminal_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[2J" not in stream.getvalue()
 
 
-def test_a_log_file_that_is_a_pipe_is_opened_by_who_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_file_that_is_a_pipe_has_somebody_who_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
     os.mkfifo(tmp_path / "pipe")
-    writer = set_up_logs(LogOptions(file=tmp_path / "pipe"), Console(stderr=True))
-    logging.info("line")
-    with (tmp_path / "pipe").open() as pipe:
+    options = LogOptions(file=tmp_path / "pipe")
+    with pytest.raises(InvalidArgumentError, match=r"--log-file '.*/pipe' cannot be written: it is a pipe that nobody"):
+        set_up_logs(options, Console(stderr=True))
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reading, True)
+    with os.fdopen(reading) as pipe:
+        writer = set_up_logs(options, Console(stderr=True))
+        logging.info("line")
         assert pipe.readline().endswith("INFO line\n")
-    writer.flush()
+        writer.close()

@@ -1,5 +1,7 @@
 import logging
+import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,23 @@ def test_levels_can_be_left_out_one_by_one(tmp_path: Path, monkeypatch: pytest.M
     assert [each.split(" ")[-1] for each in lines] == ["debug", "warning"]
 
 
-def test_log_file_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match="--log-file"):
-        set_up_logs(LogOptions(file=tmp_path / "none" / "log"), Console(stderr=True))
+@pytest.mark.parametrize("format", [LogFormat.TRIUNE, LogFormat.DEFAULT])
+@pytest.mark.parametrize("kind", ["no folder", "folder", "socket", "protected"])
+def test_log_file_that_cannot_be_written(
+    kind: str, format: LogFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The names of sockets are short.
+    monkeypatch.chdir(tmp_path)
+    file = Path("none/log" if kind == "no folder" else "log")
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "protected":
+        if os.geteuid() == 0:
+            pytest.skip("root may write anything")
+        file.touch(mode=0o400)
+    with socket.socket(socket.AF_UNIX) as listening:
+        if kind == "socket":
+            listening.bind(str(file))
+        with pytest.raises(InvalidArgumentError, match=rf"--log-file '{file}' cannot be written: "):
+            set_up_logs(LogOptions(format=format, file=file), Console(stderr=True))
+    assert not file.is_file() or kind == "protected"
