@@ -24,6 +24,11 @@ class Listing:
         self._looking = asyncio.Lock()
         self._num_begun = self._last_ended = 0
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the folders have been listed."""
+        return self._last_ended > 0
+
     async def list(self) -> None:
         """List the folders. The listing begins after the call.
 

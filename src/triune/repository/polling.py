@@ -40,6 +40,11 @@ class Polling:
         """The folders of the last listing, by the names of their models."""
         return self._listing.found
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether the folders have been listed."""
+        return self._listing.is_made
+
     async def list_folders(self) -> None:
         """List the folders of the repositories, in a thread. The listing begins after the call.
 

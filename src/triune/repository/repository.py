@@ -270,6 +270,11 @@ class Repository:
     def _why_not(self, name: str, version: int | None) -> TriuneError:
         if name in self._models:
             return self._models[name].why_not(version)
+        if not self._polling.is_listed:
+            return UnavailableError(
+                f"Request for unknown model: '{name}' has no available versions: the model repository has not been "
+                "read yet; try again in a moment"
+            )
         if name in self._found:
             remedy = "load it first" if self._settings.control_mode is ControlMode.EXPLICIT else "try again in a moment"
             return UnavailableError(

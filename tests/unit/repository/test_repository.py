@@ -66,6 +66,20 @@ def states(repository: Repository) -> dict[tuple[str, int | None], ModelState | 
     return {(each.name, each.version): each.state for each in repository.index()}
 
 
+async def test_no_model_is_unknown_before_the_folders_were_read(tmp_path: Path) -> None:
+    write_model(tmp_path, "good", v1=affine(2))
+    repository = Bench().repository(tmp_path)
+    for name in ("good", "unknown"):
+        with pytest.raises(UnavailableError, match="the model repository has not been read yet; try again in a moment"):
+            repository.get(name)
+        assert not repository.is_ready(name)
+    await repository.open()
+    assert repository.is_ready("good")
+    with pytest.raises(NotFoundError):
+        repository.get("unknown")
+    await repository.close()
+
+
 async def test_none_serves_everything_and_broken_models_stop_nobody(tmp_path: Path) -> None:
     write_model(tmp_path, "good", v1=affine(2), v2=affine(3))
     write_model(tmp_path, "bad_config", "input [\n  { nam: 'x' } ]", v1=affine())

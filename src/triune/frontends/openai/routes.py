@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from triune.core.energy import Bill
-from triune.core.errors import TriuneError
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError
 from triune.engine.generation import Generation, TextModel
 from triune.engine.speech.audio import DECODING_BYTES
 from triune.frontends.access import Api
@@ -87,9 +87,14 @@ class _Endpoints:
 
     async def show_model(self, request: Request) -> Response:
         name = request.path_params["model"]
-        for each in [*self._served(name), *self._served(name.rpartition(":")[0])]:
+        bases = (name, name.rpartition(":")[0])
+        for each in [entry for base in bases for entry in self._served(base)]:
             if each["id"] == name:
                 return JsonResponse(each)
+        for base in bases:
+            # One that is not ready may become a model for text.
+            with contextlib.suppress(NotFoundError, InvalidArgumentError):
+                self._models.text_model(base)
         raise unknown_model(name)
 
     def _served(self, name: str) -> list[dict[str, object]]:
