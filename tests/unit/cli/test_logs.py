@@ -44,10 +44,10 @@ def test_levels_can_be_left_out_one_by_one(tmp_path: Path, monkeypatch: pytest.M
     assert [each.split(" ")[-1] for each in lines] == ["debug", "warning"]
 
 
-@pytest.mark.parametrize("format", [LogFormat.TRIUNE, LogFormat.DEFAULT])
+@pytest.mark.parametrize("form", [LogFormat.TRIUNE, LogFormat.DEFAULT])
 @pytest.mark.parametrize("kind", ["no folder", "folder", "socket", "protected"])
 def test_log_file_that_cannot_be_written(
-    kind: str, format: LogFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, form: LogFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The names of sockets are short.
     monkeypatch.chdir(tmp_path)
@@ -62,5 +62,5 @@ def test_log_file_that_cannot_be_written(
         if kind == "socket":
             listening.bind(str(file))
         with pytest.raises(InvalidArgumentError, match=rf"--log-file '{file}' cannot be written: "):
-            set_up_logs(LogOptions(format=format, file=file), Console(stderr=True))
+            set_up_logs(LogOptions(format=form, file=file), Console(stderr=True))
     assert not file.is_file() or kind == "protected"
