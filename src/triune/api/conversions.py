@@ -1,6 +1,6 @@
 """The conversions: each reads a model, writes another, and compares both if asked to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,11 @@ from triune.coreml import verify as coreml_verify
 from triune.coreml.audit import Audit as CoreMlAudit
 from triune.coreml.lowering import Lowered as CoreMlLowered
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
-from triune.coreml.lowering import lower
+from triune.coreml.lowering import Source as CoreMlSource
+from triune.coreml.lowering import lower_functions as lower_coreml_functions
 from triune.coreml.package import read_package
 from triune.coreml.raising import raise_function
+from triune.graph.ane import Report as LayoutReport
 from triune.graph.audit import Finding
 from triune.graph.blame import Verified
 from triune.graph.conversion.shapes import inputs_of, listed
@@ -53,40 +55,70 @@ Compared = Comparison | None
 
 
 def onnx_to_coreml(
-    source: Path,
+    sources: Mapping[str, Path],
     output: Path,
     options: CoreMlOptions,
     tell: Tell,
     comparison: Compared,
     audit: CoreMlAudit | None = None,
 ) -> ConversionResult:
-    """Convert ONNX to a Core ML package. `audit` checks the compiler passes that run before it is saved."""
+    """Convert ONNX models to a Core ML package with a function for each. `audit` checks the compiler passes that run
+    before it is saved; it takes one function without states.
+
+    Raises:
+        InvalidArgumentError: a name in the options is not one of an input, or there is more to audit.
+        Otherwise as `lower_functions` does.
+    """
     given: Mapping[str, Array] = comparison.given if comparison is not None else {}
+    if audit is not None and (len(sources) > 1 or options.states):
+        raise InvalidArgumentError(
+            "check (--check) takes a package of one function without states: leave functions (--add) and states "
+            "(--state) out for it"
+        )
 
     def convert(wide: frozenset[str]) -> tuple[ConversionResult, Compare]:
-        own = replace(options, wide=wide)
-        model = load(source)
-        check_given(model, given, options.constants)
-        lowered = lower(model, output, own, report=tell, audit=None if audit is None else audit.begin)
+        everyone = replace(options, wide=wide)
+        models = {name: load(path) for name, path in sources.items()}
+        _check_names(models, options, ())
+        each = {name: _own_coreml(model, everyone) for name, model in models.items()}
+        for name, model in models.items():
+            check_given(model, _own_values(model, given), each[name].constants)
+        functions = {name: CoreMlSource(model, each[name]) for name, model in models.items()}
+        lowered = lower_coreml_functions(functions, output, report=tell, audit=None if audit is None else audit.begin)
         if audit is not None:
             audit.require_answers()
-        names = {**lowered.inputs, **lowered.outputs}
+        renamed = {
+            name: other
+            for done in lowered.values()
+            for name, other in {**done.inputs, **done.outputs, **done.states}.items()
+            if name != other
+        }
+        notes = [f"{name}: {note}" if len(lowered) > 1 else note for name in lowered for note in lowered[name].notes]
+        layouts = [done.layout for done in lowered.values() if done.layout is not None]
         done = ConversionResult(
-            renamed={name: other for name, other in names.items() if name != other},
-            layout=lowered.layout,
-            notes=lowered.notes,
+            renamed=renamed,
+            layout=LayoutReport.of(layouts) if layouts else None,
+            notes=notes,
             findings=None if audit is None else audit.findings,
         )
-        plain = replace(lowered, layout=None, notes=())
-        return done, partial(_compare_coreml, source, plain, own, given)
+        plain = {name: replace(done, layout=None, notes=()) for name, done in lowered.items()}
+        return done, partial(_compare_coreml, sources, plain, everyone, given)
 
     return in_rounds(convert, output, comparison, tell)
 
 
 def _compare_coreml(
-    source: Path, lowered: CoreMlLowered, options: CoreMlOptions, given: Mapping[str, Array]
+    sources: Mapping[str, Path],
+    lowered: Mapping[str, CoreMlLowered],
+    options: CoreMlOptions,
+    given: Mapping[str, Array],
 ) -> Verified:
-    return coreml_verify.verify_lowered(load(source), lowered, options, given)
+    def verified(path: Path, name: str) -> Verified:
+        model = load(path)
+        own = _own_coreml(model, options)
+        return coreml_verify.verify_lowered(model, lowered[name], own, _own_values(model, given))
+
+    return _joined({name: verified(path, name) for name, path in sources.items()})
 
 
 def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:
@@ -114,8 +146,8 @@ def onnx_to_coreai(
     def convert(wide: frozenset[str]) -> tuple[ConversionResult, Compare]:
         everyone = replace(options, wide=wide)
         models = {name: load(path) for name, path in sources.items()}
-        _check_names(models, options)
-        each = {name: _own(model, everyone) for name, model in models.items()}
+        _check_names(models, options, options.images)
+        each = {name: _own_coreai(model, everyone) for name, model in models.items()}
         for name, model in models.items():
             check_given(model, _own_values(model, given or checked or {}), each[name].constants)
         functions = {name: Source(model, each[name]) for name, model in models.items()}
@@ -142,7 +174,13 @@ def onnx_to_coreai(
 def _compare_coreai(
     sources: Mapping[str, Path], output: Path, options: CoreAiOptions, given: Mapping[str, Array], is_hurried: bool
 ) -> Verified:
-    found = {name: _compare_function(path, output, name, options, given, is_hurried) for name, path in sources.items()}
+    return _joined(
+        {name: _compare_function(path, output, name, options, given, is_hurried) for name, path in sources.items()}
+    )
+
+
+def _joined(found: Mapping[str, Verified]) -> Verified:
+    """What was found of several functions."""
     if len(found) == 1:
         return next(iter(found.values()))
     return Verified(
@@ -158,7 +196,7 @@ def _compare_function(
     source: Path, output: Path, name: str, options: CoreAiOptions, given: Mapping[str, Array], is_hurried: bool
 ) -> Verified:
     model = load(source)
-    own = _own(model, options)
+    own = _own_coreai(model, options)
     return coreai_verify.verify_lowered(model, output, name, own, _own_values(model, given), is_hurried=is_hurried)
 
 
@@ -200,20 +238,32 @@ def _save(model: ModelProto, output: Path) -> None:
     library.save(model, str(output), save_as_external_data=is_large, location=beside)
 
 
-def _check_names(models: Mapping[str, ModelProto], options: CoreAiOptions) -> None:
+def _check_names(
+    models: Mapping[str, ModelProto], options: CoreMlOptions | CoreAiOptions, images: Collection[str]
+) -> None:
     """Raise InvalidArgumentError for a name in the options that is not an input of any model."""
     names = dict.fromkeys(value.name for model in models.values() for value in inputs_of(model.graph))
     for name in (*options.shapes, *options.constants, *options.states):
         if name not in names:
             raise InvalidArgumentError(f"there is no input '{name}'; the inputs are {listed(names)}")
     names |= dict.fromkeys(value.name for model in models.values() for value in model.graph.output)
-    for name in options.images:
+    for name in images:
         if name not in names:
             raise InvalidArgumentError(f"there is no '{name}' to be an image; inputs and outputs are {listed(names)}")
 
 
-def _own(model: ModelProto, options: CoreAiOptions) -> CoreAiOptions:
+def _own_coreml(model: ModelProto, options: CoreMlOptions) -> CoreMlOptions:
     """Select the options that are about the inputs of this model."""
+    return replace(
+        options,
+        shapes=_own_values(model, options.shapes),
+        constants=_own_values(model, options.constants),
+        states=_own_values(model, options.states),
+    )
+
+
+def _own_coreai(model: ModelProto, options: CoreAiOptions) -> CoreAiOptions:
+    """Select the options that are about the inputs and outputs of this model."""
     return replace(
         options,
         shapes=_own_values(model, options.shapes),

@@ -96,9 +96,10 @@ def convert(
         layout: "ane" rewrites transformers to the layout that is fast on the Neural Engine.
         system: the oldest system that must run a .mlpackage: "iOS15" to "iOS18".
         function: the function of the source to convert, such as "encoder" of a checkpoint with encoder and decoder; for
-            a new .aimodel from .onnx, the name of its function.
-        functions: further functions of a .aimodel by name, each an ONNX file; equal weights are shared.
-        states: inputs that become states of a .aimodel, each with the output that is its next value.
+            a new .mlpackage or .aimodel from .onnx, the name of its function.
+        functions: further functions of the target by name, each an ONNX file; equal weights are shared.
+        states: inputs that become states of the target, each with the output that is its next value. Those of a
+            .mlpackage are of fp16.
         images: inputs and outputs of a .aimodel that become images: "rgb24", "rgb24,scale=0.5,bias=1|2|3".
         pack_weights: compress the weights of a .aimodel without loss, by look-up tables and bitmasks.
         verify: compare source and target on the same inputs; a wrong target is not written. By default what computes in
@@ -123,10 +124,10 @@ def convert(
         raise InvalidArgumentError("inputs (--input) are what verify and check compare with: ask for one of them, too")
     if check and target.suffix == ".onnx":
         raise InvalidArgumentError("check is about Apple's compilers: convert to .mlpackage or .aimodel")
-    if target.suffix != ".aimodel" and (functions or states or images or pack_weights):
-        raise InvalidArgumentError(
-            "functions (--add), states (--state), images (--image) and packed weights (--pack-weights) are for .aimodel"
-        )
+    if target.suffix == ".onnx" and (functions or states):
+        raise InvalidArgumentError("functions (--add) and states (--state) are for .mlpackage and .aimodel")
+    if target.suffix != ".aimodel" and (images or pack_weights):
+        raise InvalidArgumentError("images (--image) and packed weights (--pack-weights) are for .aimodel")
     shared: dict[str, Any] = {
         "precision": precision,
         "keep_fp32": frozenset(keep_fp32),
@@ -148,12 +149,9 @@ def convert(
                 _refuse_options_of_onnx(shared)
                 done = checkpoint_to_onnx(source, path, function, tell, compared)
             case ".onnx", ".mlpackage":
-                if function is not None:
-                    raise InvalidArgumentError(
-                        "function (--function) chooses among the functions of a package; leave it out"
-                    )
-                options = CoreMlOptions(target=Target.parse(system), **shared)
-                done = onnx_to_coreml(source, path, options, tell, comparison, Audit(given) if check else None)
+                sources = _sources(source, function or MAIN, functions or {})
+                options = CoreMlOptions(target=Target.parse(system), states=states or {}, **shared)
+                done = onnx_to_coreml(sources, path, options, tell, comparison, Audit(given) if check else None)
             case ".onnx", ".aimodel":
                 if system != DEFAULT_SYSTEM:
                     raise InvalidArgumentError(

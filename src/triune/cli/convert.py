@@ -48,17 +48,17 @@ def convert(
         Layout, typer.Option(help="ane rewrites transformers to the Neural Engine's layout, (B, C, 1, S).")
     ] = Layout.SOURCE,
     function: Annotated[
-        str | None, typer.Option(help="The source's function to convert; for an .aimodel, the new function's name.")
+        str | None, typer.Option(help="The source's function to convert; from .onnx, the new function's name.")
     ] = None,
     more: Annotated[
         list[str] | None,
-        typer.Option("--add", help="name=other.onnx: add a function to the .aimodel; equal weights are shared."),
+        typer.Option("--add", help="name=other.onnx: add a function; equal weights are shared."),
     ] = None,
     states: Annotated[
         list[str] | None,
         typer.Option(
             "--state",
-            help="past=present: make the input past a state of the .aimodel, updated from the output present.",
+            help="past=present: make the input past a state of the program, updated from the output present.",
         ),
     ] = None,
     pack_weights: Annotated[

@@ -1,6 +1,7 @@
 """Verify a conversion: run the model and its converted form on the same inputs, and compare the outputs."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from onnx import ModelProto
@@ -14,6 +15,7 @@ from triune.coreml.mil import Array, StateType
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
 from triune.coreml.raising import new_state
+from triune.graph.audit.inputs import InputSet
 from triune.graph.blame import Gates, Verified, verify_halved
 from triune.graph.conversion.constants import typed_constants
 from triune.graph.conversion.options import Precision
@@ -26,13 +28,17 @@ from triune.graph.verify import OnnxModel, OutputVerdict, narrow_samples_of, sam
 
 _LARGEST = 2**31 - 1
 
+_ROUNDED = 2.0**-10
+"""How far the next value of a state may be off, of its largest value: it is rounded to fp16."""
+
 
 def verify_lowered(model: ModelProto, lowered: Lowered, options: LowerOptions, given: Mapping[str, Array]) -> Verified:
-    """Compare an ONNX model in ONNX Runtime with its lowered package in Triune's executor.
+    """Compare an ONNX model in ONNX Runtime with its lowered function in Triune's executor. States are rounded to fp16,
+    as Core ML has them, for both.
 
     Args:
         model: the source model.
-        lowered: the package that it was lowered to.
+        lowered: the function that it was lowered to.
         options: the options of the conversion.
         given: inputs that passed `check_given`, by the source's names. The others are made up.
 
@@ -44,23 +50,26 @@ def verify_lowered(model: ModelProto, lowered: Lowered, options: LowerOptions, g
     package = read_package(lowered.path)
     for name, array in given.items():
         if name in lowered.inputs:
-            _check_shape(name, _as_package_input(name, array), lowered.inputs[name], package)
+            _check_shape(name, _as_package_input(name, array), lowered, package)
     model, _ = numbers_of(model)
     known = {**given, **typed_constants(model, options.constants)}
     precision = "fp32" if options.precision is Precision.FP32 else "fp16"
-    tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
+    tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)], _ROUNDED if options.states else 0.0)
     sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
+    sets = [_with_rounded_states(each, lowered) for each in sets]
     narrow = narrow_samples_of(model, options.shapes, known) if precision == "fp16" else []
     sized = sized_samples_of(model, options.shapes, known) if precision == "fp16" else []
     gates = Gates(model)
-    source, executor = OnnxModel(gates.model, tolerance), OnnxExecutor(package)
+    source, executor = OnnxModel(gates.model, tolerance), OnnxExecutor(package, lowered.function)
 
     def result(arrays: Mapping[str, Array]) -> dict[str, Array]:
         taken = {name: array for name, array in arrays.items() if name in lowered.inputs}
-        outputs, _ = executor.run(
-            {lowered.inputs[name]: _as_package_input(name, array) for name, array in taken.items()}, {}
+        outputs, after = executor.run(
+            {lowered.inputs[name]: _as_package_input(name, array) for name, array in taken.items()},
+            {other: _as_state(arrays[name]) for name, other in lowered.states.items()},
         )
-        return {name: outputs[other] for name, other in lowered.outputs.items()}
+        found = {name: outputs[other] for name, other in lowered.outputs.items()}
+        return found | {options.states[name]: after[other] for name, other in lowered.states.items()}
 
     return verify_halved(model, options, sets, narrow, sized, source, source.run, gates, result, tolerance)
 
@@ -131,15 +140,24 @@ def _dim(bounds: Bounds) -> Dim:
     return Range(bounds.lower, _LARGEST if bounds.upper is None else bounds.upper)
 
 
-def _check_shape(name: str, array: Array, feature_name: str, package: Package) -> None:
-    description = package.description
-    features = description.functions[description.default_function].inputs
-    feature = next(each.type for each in features if each.name == feature_name)
+def _check_shape(name: str, array: Array, lowered: Lowered, package: Package) -> None:
+    features = package.description.functions[lowered.function].inputs
+    feature = next(each.type for each in features if each.name == lowered.inputs[name])
     if isinstance(feature, ArrayFeature) and not feature.allows(array.shape):
         raise InvalidArgumentError(
             f"input '{name}' has shape {list(array.shape)}; the package takes {feature.limits()}: give another array, "
             "or other limits with --shape"
         )
+
+
+def _with_rounded_states(each: InputSet, lowered: Lowered) -> InputSet:
+    rounded = {name: _as_state(each.arrays[name]).astype(each.arrays[name].dtype) for name in lowered.states}
+    return replace(each, arrays={**each.arrays, **rounded})
+
+
+def _as_state(array: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return array.astype(np.float16)
 
 
 def _as_package_input(name: str, array: Array) -> Array:

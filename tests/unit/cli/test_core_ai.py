@@ -137,7 +137,7 @@ def test_several_functions_in_one_asset(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("-o", "m.mlpackage", "--state", "past=present"), "functions (--add), states (--state), images (--image) and"),
+        (("-o", "m.mlpackage", "--pack-weights"), "images (--image) and packed weights (--pack-weights) are for"),
         (("-o", "m.aimodel", "--target", "iOS17"), "(--target) is for .mlpackage"),
         (("-o", "m.aimodel", "--state", "past"), "past=present"),
         (("-o", "m.aimodel", "--state", "post=present"), "no input 'post'; the inputs are 'past', 'x'"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import format_shape
@@ -16,6 +16,7 @@ from triune.coreai.lowering.options import LowerOptions
 from triune.coreai.lowering.values import tensor_type
 from triune.graph.conversion.interface import empty_input, passed_type
 from triune.graph.conversion.shapes import InputShape, inputs_of, is_left_out, listed
+from triune.graph.conversion.states import check_states
 
 _DTYPES: Mapping[int, Any] = {
     TensorProto.FLOAT: np.float32,
@@ -76,41 +77,12 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
         UnsupportedError: Core AI lacks the type of an input, or the rank of an input is not known.
     """
     graph = model.graph
-    _check_states(graph, options.states)
+    check_states(graph, options.states)
     inputs = [_input(value, options) for value in inputs_of(graph) if not is_left_out(value, graph)]
     nexts = set(options.states.values())
     outputs = [_output(value, options) for value in graph.output if value.name not in nexts]
     _check_images(inputs, outputs, options)
     return Interface(inputs, outputs)
-
-
-def _check_states(graph: GraphProto, states: Mapping[str, str]) -> None:
-    inputs = {value.name: value for value in inputs_of(graph)}
-    outputs = {value.name: value for value in graph.output}
-    for name, following in states.items():
-        if name not in inputs:
-            raise InvalidArgumentError(f"there is no input '{name}' to be a state; the inputs are {listed(inputs)}")
-        if following not in outputs:
-            raise InvalidArgumentError(
-                f"there is no output '{following}' to be the next value of state '{name}'; the outputs are "
-                f"{listed(outputs)}"
-            )
-        before, after = (_static_shape(value) for value in (inputs[name], outputs[following]))
-        if before is None or (after is not None and after != before):
-            raise InvalidArgumentError(
-                f"state '{name}' is {_shown(inputs[name])}, its next value '{following}' {_shown(outputs[following])}; "
-                "a state has one fixed shape"
-            )
-
-
-def _static_shape(value: ValueInfoProto) -> tuple[int, ...] | None:
-    dims = value.type.tensor_type.shape.dim
-    return tuple(dim.dim_value for dim in dims) if all(dim.HasField("dim_value") for dim in dims) else None
-
-
-def _shown(value: ValueInfoProto) -> str:
-    dims = [str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or "?" for dim in _dims(value)]
-    return f"[{', '.join(dims)}]"
 
 
 def _dims(value: ValueInfoProto) -> Any:

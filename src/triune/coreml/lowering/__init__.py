@@ -1,6 +1,6 @@
 """Lowering of graphs to Core ML's ML Programs, with coremltools' MIL builder. Each file has one family of operators."""
 
-from triune.coreml.lowering.lower import Lowered, lower
+from triune.coreml.lowering.lower import MAIN, Lowered, Source, lower, lower_functions
 from triune.coreml.lowering.options import LowerOptions, Target
 
-__all__ = ["LowerOptions", "Lowered", "Target", "lower"]
+__all__ = ["MAIN", "LowerOptions", "Lowered", "Source", "Target", "lower", "lower_functions"]

@@ -1,4 +1,4 @@
-"""The inputs and outputs of a package, derived from those of a graph."""
+"""The inputs, outputs and states of a function, derived from those of a graph."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from triune.coreml.lowering.options import LowerOptions, Target
 from triune.coreml.lowering.precision import in_fp32
 from triune.graph.conversion.interface import empty_input, passed_type
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of, is_left_out
+from triune.graph.conversion.states import check_states
 
 _RESERVED = frozenset(
     [
@@ -45,6 +46,7 @@ class Feature:
         shape: an input's shape; a size that is not fixed is a symbol of coremltools. () for a scalar.
         given: the shape that the user stated for an input, by `--shape` for example; None if none.
         is_wide: whether an fp16 value is passed as fp32, since interfaces have fp16 only from iOS16 on.
+        next: for a state, the name of the graph's output that is its next value; else empty.
     """
 
     source: str
@@ -53,14 +55,22 @@ class Feature:
     shape: tuple[Any, ...] = ()
     given: InputShape | None = None
     is_wide: bool = False
+    next: str = ""
 
     def placeholder(self) -> Any:
-        """The input of MIL's function: for a scalar a vector of one element, since Core ML passes no scalars."""
+        """The input of MIL's function: for a scalar a vector of one element, since Core ML passes no scalars. All
+        states are of fp16, since Core ML has no others.
+        """
+        if self.next:
+            return mb.state_tensor_placeholder(self.shape or (1,), types.fp16)
         kind = "fp32" if self.is_wide else _MIL_TYPES[self.elem_type]
         return mb.placeholder(shape=self.shape or (1,), dtype=types.string_to_builtin(kind))
 
     def to_graph_value(self, value: Var) -> Var:
         """Convert the input of MIL's function to the element type and shape that the graph's input has."""
+        if self.next:
+            value = mb.read_state(input=value)
+            value = value if self.elem_type == TensorProto.FLOAT16 else mb.cast(x=value, dtype="fp32")
         if self.elem_type == TensorProto.BOOL:
             value = truth(value)
         if self.is_wide:
@@ -88,26 +98,31 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """All inputs and outputs of a package.
+    """All inputs, outputs and states of a function, each in the graph's order.
 
     Attributes:
-        inputs: the inputs, in the graph's order.
-        outputs: the outputs, in the graph's order.
+        inputs: the inputs.
+        outputs: the outputs.
+        states: the inputs of the graph that are states.
         opset: the deployment target, as the constant that coremltools has for it.
     """
 
     inputs: Sequence[Feature]
     outputs: Sequence[Feature]
+    states: Sequence[Feature]
     opset: Any
 
 
 def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
-    """The interface of a package of a normalized and narrowed model. Empty inputs that no node reads are left out.
+    """The interface of a function of a normalized and narrowed model. Empty inputs that no node reads are left out.
 
     Raises:
+        InvalidArgumentError: a state names no input or output of the model, or their shapes differ.
         UnsupportedError: Core ML lacks an input's type or shape, or a dimension has no limits.
     """
     graph = model.graph
+    check_states(graph, options.states)
+    nexts = set(options.states.values())
     names = _UniqueNames([value.name for value in (*inputs_of(graph), *graph.output)])
     symbols: dict[str, Any] = {}
     missing: list[str] = []
@@ -126,9 +141,12 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
     outputs = [
         Feature(value.name, names.sanitized(value.name), passed_type(value, "output", _MIL_TYPES, _RUNTIME))
         for value in graph.output
+        if value.name not in nexts
     ]
+    states = [feature for feature in inputs if feature.next]
+    inputs = [feature for feature in inputs if not feature.next]
     library: Any = coremltools
-    return Interface(inputs, outputs, getattr(library.target, options.target.label))
+    return Interface(inputs, outputs, states, getattr(library.target, options.target.label))
 
 
 def _input(
@@ -155,8 +173,14 @@ def _input(
         raise UnsupportedError(
             f"input '{value.name}' is of rank {len(tensor.shape.dim)}; Core ML's limit is rank 5: reshape it before"
         )
+    following = options.states.get(value.name, "")
+    if following and elem_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
+        raise UnsupportedError(
+            f"state '{value.name}' is {TensorProto.DataType.Name(elem_type)}; Core ML's states are FLOAT16: leave it "
+            "an input and an output"
+        )
     is_wide = elem_type == TensorProto.FLOAT16 and options.target is Target.IOS15
-    return Feature(value.name, name, elem_type, tuple(dims), given, is_wide)
+    return Feature(value.name, name, elem_type, tuple(dims), given, is_wide, following)
 
 
 class _UniqueNames:

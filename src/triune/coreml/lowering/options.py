@@ -1,6 +1,7 @@
 """The options of a conversion to Core ML."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from triune.core.errors import InvalidArgumentError
@@ -40,6 +41,16 @@ class LowerOptions(ConversionOptions):
 
     Attributes:
         target: the oldest system that must run the package.
+        states: inputs that become states of the program, such as caches of keys and values, each with the output that
+            is its next value. Core ML's states are of fp16.
     """
 
     target: Target = Target.IOS18
+    states: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        ConversionOptions.__post_init__(self)
+        if self.states and self.target is not Target.IOS18:
+            raise InvalidArgumentError(
+                f"states need iOS18, and the package is to run on {self.target.label}: leave one of them out"
+            )

@@ -32,7 +32,7 @@ from triune.coreml.lowering.context import MAX_RANK, Context, Lowering, Refusal
 from triune.coreml.lowering.interface import Interface
 from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, is_fixed, mb, typed_var, types
 from triune.coreml.lowering.options import LowerOptions
-from triune.coreml.lowering.precision import marked_for_fp32
+from triune.coreml.lowering.precision import in_fp32, marked_for_fp32
 from triune.coreml.lowering.scope import Scope
 from triune.coreml.lowering.subtraction import add_negated_constants
 from triune.graph.conversion import scope as conversion
@@ -87,17 +87,26 @@ class ProgramWriter(GraphWriter[Var]):
     def write(self) -> Any:
         """Write the program and return it. If `problems` is not empty afterwards, it must not be used."""
         program = Program()
-        inputs = {feature.name: feature.placeholder() for feature in self._interface.inputs}
+        features = (*self._interface.inputs, *self._interface.states)
+        inputs = {feature.name: feature.placeholder() for feature in features}
         with Function(inputs, opset_version=self._interface.opset) as function:
             scope = self.new_scope(self._graph)
-            for feature in self._interface.inputs:
+            for feature in features:
                 scope.put(feature.source, feature.to_graph_value(function.inputs[feature.name]))
             self.write_nodes(self._graph, scope)
+            for feature in self._interface.states:
+                self._update(function.inputs[feature.name], feature.next, scope)
             outputs = [self._output(feature.source, feature.name, scope) for feature in self._interface.outputs]
             function.set_outputs([each for each in outputs if each is not None])
             add_negated_constants(function)
         program.add_function("main", function)
         return program
+
+    def _update(self, state: Var, source: str, scope: conversion.Scope[Var]) -> None:
+        """Write a state's next value. Nothing reads the state afterwards."""
+        value = self.output(source, scope)
+        if value is not None:
+            mb.coreml_update_state(state=state, value=value if value.dtype == types.fp16 else _halved(value))
 
     def _output(self, source: str, name: str, scope: conversion.Scope[Var]) -> Var | None:
         """Convert a value to an output of Core ML: at least rank 1, int32 in place of bool, with the output's name."""
@@ -162,6 +171,11 @@ class ProgramWriter(GraphWriter[Var]):
         kind = _MIL_TYPES.get(elem_type, "int32")
         dims = [get_new_symbol() if dim is None else dim for dim in shape]
         return typed_var(name, dims, kind)
+
+
+def _halved(value: Var) -> Var:
+    with in_fp32():
+        return mb.cast(x=value, dtype="fp16")
 
 
 def _require_small_constants(node: NodeProto, scope: conversion.Scope[Var]) -> None:

@@ -1,6 +1,7 @@
 """The report of which nodes the passes for the Neural Engine changed, and which similar nodes they left and why."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 LINEAR_TO_CONV = "linear_to_conv"
@@ -31,6 +32,12 @@ class Report:
 
     changed: list[Entry] = field(default_factory=list[Entry])
     left: list[Entry] = field(default_factory=list[Entry])
+
+    @classmethod
+    def of(cls, reports: Iterable["Report"]) -> "Report":
+        """The entries of several graphs in one report."""
+        given = list(reports)
+        return cls([each for one in given for each in one.changed], [each for one in given for each in one.left])
 
     def change(self, step: str, node: str, text: str) -> None:
         """Record that a node was changed."""
