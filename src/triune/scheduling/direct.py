@@ -37,6 +37,7 @@ class DirectRuns:
         self._version = version
         self._outputs = outputs
         self._worker = worker
+        self._executable = worker.runner.executable
         self._statistics = statistics
         self._clock = clock
         self._account = account
@@ -56,7 +57,7 @@ class DirectRuns:
         worker = self._worker
         if not worker.is_inline:
             return None
-        executable, request = worker.runner.executable, call.request
+        executable, request = self._executable, call.request
         names = [output.name for output in request.outputs] if request.outputs else self._outputs
         try:
             outputs = executable.run(call.inputs, names)

@@ -133,9 +133,10 @@ class Dispatcher:
         if self._is_closed:
             self.statistics.record_failure(FailureReason.REJECTED, 0)
             raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
-        unit = self._eligible.unit_of(call.request) if call.request.parameters else None
-        mode = self._eligible.mode_of(call.request) if call.request.parameters else None
-        if unit is None and self.statistics.lost:
+        unit = mode = None
+        if call.request.parameters:
+            unit, mode = self._eligible.unit_of(call.request), self._eligible.mode_of(call.request)
+        if statistics.lost and unit is None:
             self._eligible.require()
         future = asyncio.get_running_loop().create_future()
         now_ns = self._clock.now_ns()

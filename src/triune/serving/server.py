@@ -63,6 +63,10 @@ class _Passed:
     batch_size: int
 
 
+def _stopping() -> UnavailableError:
+    return UnavailableError("the server is stopping and takes no new requests; send this one elsewhere")
+
+
 class Server:
     """Serves the models of a repository.
 
@@ -262,11 +266,14 @@ class Server:
         Raises:
             TriuneError: as `infer` does.
         """
-        self._require_open()
+        if self._is_draining:
+            raise _stopping()
         model = self._repository.get(request.model, request.version)
         check_cache = request.check_cache
-        if check_cache is not None and isinstance(result := check_cache.result, _Passed) and result.model is model:
-            return model, Call(request, request.inputs, result.batch_size)
+        if check_cache is not None:
+            passed = check_cache.result
+            if isinstance(passed, _Passed) and passed.model is model:
+                return model, Call(request, request.inputs, passed.batch_size)
         call = model.check(request)
         is_as_given = call.finish is None and all(call.inputs[name] is each for name, each in request.inputs.items())
         if check_cache is not None and is_as_given:
@@ -275,7 +282,7 @@ class Server:
 
     def _require_open(self) -> None:
         if self._is_draining:
-            raise UnavailableError("the server is stopping and takes no new requests; send this one elsewhere")
+            raise _stopping()
 
     async def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
         """Scan the repository, and return name, version, state and reason of each version of a model.
