@@ -10,13 +10,15 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from onnx import ModelProto
 
+from triune.api.checkpoints import is_checkpoint
 from triune.api.compressed_programs import convert_compressed, outputs_of_program, require_arrays
+from triune.api.compressing_text import compress_text
 from triune.api.planning import opened_graph
 from triune.api.staging import publish, staged
 from triune.api.timing import Speed, speeds_of, units_here
 from triune.compression.accuracy import Accuracy, OutputAccuracy
-from triune.compression.choice import form_for
-from triune.compression.options import Activations, Calibration, Options, Per, WeightForm
+from triune.compression.choice import decoder_form_for, form_for
+from triune.compression.options import Activations, Calibration, Method, Options, Per, WeightForm
 from triune.compression.plan import Built, Plan
 from triune.compression.report import Layer, Report, Timed
 from triune.compression.samples import Samples, made_up, read_samples
@@ -30,7 +32,8 @@ from triune.graph.load import external_data, load, read_model, require_valid
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
 
-WeightsName: TypeAlias = Literal["int8", "int4", "palette", "sparse"]
+WeightsName: TypeAlias = Literal["int8", "int4", "fp16", "bf16", "fp32", "palette", "sparse"]
+MethodName: TypeAlias = Literal["nearest", "gptq", "awq", "best"]
 Tell: TypeAlias = Callable[[str], None]
 
 LEAST: Final = 0.9
@@ -72,6 +75,7 @@ def compress(
     activations: Literal["int8", "dynamic"] | Activations | None = None,
     calibrate: Path | str | None = None,
     calibration: Literal["minmax", "percentile", "entropy"] | Calibration = Calibration.MINMAX,
+    method: MethodName | Method = Method.NEAREST,
     unit: Literal["cpu", "amx", "gpu", "ane"] | None = None,
     keep_accuracy: float | None = None,
     shapes: Mapping[str, str] | None = None,
@@ -82,9 +86,10 @@ def compress(
     """Compress a model, compare it with its source, and write it if it agrees.
 
     Args:
-        source: a .onnx; or a .mlpackage, .mlmodelc or .aimodel, which is brought to ONNX first.
-        target: a .onnx, .mlpackage or .aimodel; an existing one is replaced.
-        weights: their form: "int8", "int4", "palette" or "sparse". None for what `unit` gains from.
+        source: a .onnx; or a .mlpackage, .mlmodelc or .aimodel, which is brought to ONNX first; or a decoder's
+            checkpoint, a .gguf or a directory.
+        target: a .onnx, .mlpackage or .aimodel, for a checkpoint a directory; an existing one is replaced.
+        weights: their form: "int8", "int4", "fp16", "bf16", "palette" or "sparse". None for what `unit` gains from.
         per: "channel" for a scale for each output channel, "tensor" for one.
         group: the weights along the input channels that share a scale: 32, 64 or 128; of palettes, the output channels
             that share one.
@@ -93,8 +98,10 @@ def compress(
         sparsity: the share of weights that become 0.
         n_m: (2, 4): of each 4 weights along the input channels, 2 stay.
         activations: "int8" for ranges by calibration, "dynamic" for the range of each run (MatMul alone).
-        calibrate: samples (`compression.samples.read_samples`). None makes inputs up.
+        calibrate: samples (`compression.samples.read_samples`), for a checkpoint a text. None makes inputs up, and
+            takes a text of Python's own.
         calibration: how ranges are found.
+        method: how levels of integers are found.
         unit: the unit whose form is chosen where `weights` is None.
         keep_accuracy: the least agreement of each output with the source's, 0 to 1: as many layers as it needs go back
             to a higher precision, fewest first.
@@ -110,6 +117,23 @@ def compress(
             `keep_accuracy`, or `LEAST`, and `force` is not set.
     """
     source, target, tell = Path(source), Path(target), report or _tell_nobody
+    if is_checkpoint(source):
+        form = _checkpoint_options(
+            unit, weights=weights, per=per, group=group, symmetric=symmetric, bits=bits, sparsity=sparsity, n_m=n_m,
+            activations=activations, method=method,
+        )  # fmt: skip
+        with _needing_room(target):
+            done = compress_text(
+                source,
+                target,
+                form,
+                calibrate=None if calibrate is None else Path(calibrate),
+                keep_accuracy=keep_accuracy,
+                least=_least(keep_accuracy),
+                force=force,
+                tell=tell,
+            )
+        return Compression(target, done)
     _check_names(source, target)
     if source.suffix in _CORE_ML and target.suffix == ".mlpackage" and source.exists():
         require_arrays(source)
@@ -122,7 +146,7 @@ def compress(
         options = _options(
             original, unit, target,
             weights=weights, per=per, group=group, symmetric=symmetric, bits=bits, sparsity=sparsity, n_m=n_m,
-            activations=activations, calibration=calibration,
+            activations=activations, calibration=calibration, method=method,
         )  # fmt: skip
         samples = _samples(original, calibrate, given)
         file = stack.enter_context(WeightFile())
@@ -219,6 +243,7 @@ def _options(
     n_m: tuple[int, int] | None,
     activations: str | Activations | None,
     calibration: str | Calibration,
+    method: str | Method,
 ) -> Options:
     if weights is None:
         if unit is None:
@@ -235,6 +260,7 @@ def _options(
         n_m=n_m,
         activations=None if activations is None else Activations(activations),
         calibration=Calibration(calibration),
+        method=Method(method),
     )
     if target.suffix in _PROGRAMS and options.activations is not None:
         raise InvalidArgumentError(
@@ -245,6 +271,36 @@ def _options(
             "a .aimodel has one palette for a tensor here: leave --group out, or write .mlpackage"
         )
     return options
+
+
+def _checkpoint_options(
+    unit: str | None,
+    *,
+    weights: WeightsName | WeightForm | None,
+    per: str | Per,
+    group: int | None,
+    symmetric: bool,
+    bits: int,
+    sparsity: float | None,
+    n_m: tuple[int, int] | None,
+    activations: str | Activations | None,
+    method: str | Method,
+) -> Options:
+    if weights is None:
+        if unit is None:
+            raise InvalidArgumentError("name a form (--weights int4) or a unit that is to gain (--for gpu)")
+        return decoder_form_for(Unit(unit))
+    return Options(
+        WeightForm(weights),
+        Per(per),
+        group,
+        is_symmetric=symmetric,
+        bits=bits,
+        sparsity=sparsity,
+        n_m=n_m,
+        activations=None if activations is None else Activations(activations),
+        method=Method(method),
+    )
 
 
 def _samples(model: ModelProto, calibrate: Path | str | None, shapes: Mapping[str, InputShape]) -> Samples:

@@ -12,7 +12,8 @@ from triune.api import compressing
 from triune.api.compressing import Compression
 from triune.cli.arrays import split_pairs
 from triune.cli.output import escaped, progress_bar
-from triune.compression.options import Activations, Calibration, Per, WeightForm
+from triune.compression.accuracy import TextAccuracy
+from triune.compression.options import Activations, Calibration, Method, Per, WeightForm
 from triune.compression.report import Report, as_json, page_of
 from triune.core.errors import InvalidArgumentError
 from triune.core.scratch import own_temporary_folder
@@ -20,8 +21,10 @@ from triune.core.units import Unit
 
 
 def compress(
-    model: Annotated[Path, typer.Argument(help="model.onnx, .mlpackage, .mlmodelc or .aimodel.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="model.onnx, .mlpackage or .aimodel; overwritten.")],
+    model: Annotated[Path, typer.Argument(help="model.onnx, .mlpackage, .mlmodelc, .aimodel, .gguf or folder.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="model.onnx, .mlpackage, .aimodel or folder; overwritten.")
+    ],
     weights: Annotated[
         WeightForm | None, typer.Option(help="The form of weights; without it, what --for gains from.")
     ] = None,
@@ -40,9 +43,13 @@ def compress(
         typer.Option(help="int8: in ranges by calibration; dynamic: in the range of each run, MatMul alone."),
     ] = None,
     calibrate: Annotated[
-        Path | None, typer.Option(help="Samples: an .npz of the inputs, or a folder of .npz or .npy; else made up.")
+        Path | None,
+        typer.Option(help="Samples: an .npz, a folder of .npz or .npy, or text of a decoder's; else made up."),
     ] = None,
     calibration: Annotated[Calibration, typer.Option(help="How ranges of activations are found.")] = Calibration.MINMAX,
+    method: Annotated[
+        Method, typer.Option(help="How levels of integers are found; best: all are tried, what agrees best is kept.")
+    ] = Method.NEAREST,
     keep_accuracy: Annotated[
         str | None, typer.Option(help="99.2%: the least agreement; as few layers as needed stay precise for it.")
     ] = None,
@@ -77,6 +84,7 @@ def compress(
             activations=activations,
             calibrate=calibrate,
             calibration=calibration,
+            method=method,
             unit=None if unit is None else unit.value,
             keep_accuracy=_kept(keep_accuracy, max_drop),
             shapes=split_pairs(shapes or [], option="--shape", form="input=1,128"),
@@ -128,11 +136,13 @@ def _print(done: Compression) -> None:
         f"{_size(report.target_bytes)} now"
     )
     console.print(text, highlight=False, soft_wrap=True)
-    table = Table("output", "agreement", "by", "largest error", "mean error", "largest value", "dB")
-    for each in report.outputs:
-        numbers = (f"{value:.3g}" for value in (each.largest_error, each.mean_error, each.largest))
-        table.add_row(escaped(each.name), f"{each.agreement:.2%}", each.measure, *numbers, f"{each.sqnr_db:.1f}")
-    console.print(table)
+    for each in report.methods:
+        kept = ", kept" if each.is_kept else ""
+        console.print(f"{each.name}: {escaped(each.note)}{kept}", highlight=False, soft_wrap=True)
+    if report.text is not None:
+        _print_text(console, report.text)
+    else:
+        _print_outputs(console, report)
     _print_layers(console, report)
     said = f"compared on {escaped(report.samples)}"
     if report.is_made_up:
@@ -140,6 +150,21 @@ def _print(done: Compression) -> None:
     console.print(said, highlight=False, soft_wrap=True)
     for note in report.notes:
         console.print(f"[yellow]note[/] {escaped(note)}", highlight=False, soft_wrap=True)
+
+
+def _print_text(console: Console, text: TextAccuracy) -> None:
+    table = Table("perplexity before", "now", "same most probable token", "divergence", "tokens")
+    figures = (f"{text.perplexity_before:.4g}", f"{text.perplexity:.4g}", f"{text.top1:.2%}", f"{text.divergence:.3g}")
+    table.add_row(*figures, f"{text.num_tokens:,}")
+    console.print(table)
+
+
+def _print_outputs(console: Console, report: Report) -> None:
+    table = Table("output", "agreement", "by", "largest error", "mean error", "largest value", "dB")
+    for each in report.outputs:
+        numbers = (f"{value:.3g}" for value in (each.largest_error, each.mean_error, each.largest))
+        table.add_row(escaped(each.name), f"{each.agreement:.2%}", each.measure, *numbers, f"{each.sqnr_db:.1f}")
+    console.print(table)
 
 
 def _print_layers(console: Console, report: Report) -> None:

@@ -1,5 +1,6 @@
 """How far the outputs of a compressed model are from those of its source."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,36 @@ class OutputAccuracy:
         if self.equal is not None:
             return "equal elements"
         return "top-1" if self.is_classes else "cosine"
+
+
+@dataclass(frozen=True, slots=True)
+class TextAccuracy:
+    """How far the predictions of a decoder are from those of its source, on a text.
+
+    Attributes:
+        num_tokens: how many tokens were predicted.
+        perplexity_before: of the source: exp(-mean log p(token)).
+        perplexity: of the result.
+        top1: the share of places where both find the same token the most probable one.
+        divergence: the mean Kullback-Leibler divergence of the result's probabilities from the source's, in nats.
+        is_finite: whether all logits are numbers.
+    """
+
+    num_tokens: int
+    perplexity_before: float
+    perplexity: float
+    top1: float
+    divergence: float
+    is_finite: bool
+
+    @property
+    def agreement(self) -> float:
+        """exp(-divergence), 0 with NaN: by this factor the result finds text of the source's less probable, a token.
+        The perplexity of a given text may also fall by what a model lost.
+        """
+        if not self.is_finite or not math.isfinite(self.divergence):
+            return 0.0
+        return math.exp(-self.divergence)
 
 
 class Accuracy:

@@ -25,6 +25,7 @@ def quantized(
     block_axis: int | None = None,
     block: int = 0,
     is_symmetric: bool = True,
+    scale_type: type[np.floating[Any]] | None = None,
 ) -> Packed:
     """Quantize weights to the nearest level: no error is larger than half a step, the scale.
 
@@ -39,8 +40,10 @@ def quantized(
         block_axis: the axis of input channels, of which each `block` in a row have a scale; None for no blocks.
         block: the size of a block; it divides the axis.
         is_symmetric: whether there are no zero points.
+        scale_type: the type of the scales; None for that of the weights.
     """
     shape = list(weight.shape)
+    kept_as = np.dtype(weight.dtype if scale_type is None else scale_type)
     # Two axes take the place of the one that is cut into blocks.
     cut = shape if block_axis is None else [*shape[:block_axis], -1, block, *shape[block_axis + 1 :]]
     values = weight.astype(np.float32, copy=False).reshape(cut)
@@ -54,18 +57,18 @@ def quantized(
     if is_symmetric:
         most = (1 << (bits - 1)) - 1
         largest = np.maximum(np.max(values, reduced, keepdims=True), -np.min(values, reduced, keepdims=True))
-        scale = _usable(largest / np.float32(most), weight.dtype)
+        scale = _usable(largest / np.float32(most), kept_as)
         levels = _levels(values, scale, None, -most, most).astype(np.int8)
         zero = None
     else:
         most = (1 << bits) - 1
         low = np.minimum(np.min(values, reduced, keepdims=True), 0)
         high = np.maximum(np.max(values, reduced, keepdims=True), 0)
-        scale = _usable(high / np.float32(most) - low / np.float32(most), weight.dtype)
+        scale = _usable(high / np.float32(most) - low / np.float32(most), kept_as)
         zeros = np.clip(np.rint(-low / scale), 0, most)
         levels = _levels(values, scale, zeros, 0, most).astype(np.uint8)
         zero = zeros.astype(np.uint8).reshape(form) if zeros.any() else None
-    scales = scale.astype(weight.dtype).reshape(form)
+    scales = scale.astype(kept_as).reshape(form)
     return Packed(_TYPES[bits, is_symmetric], levels.reshape(shape), scales, zero)
 
 
@@ -81,6 +84,8 @@ def _levels(
 
 
 def _usable(scale: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.float32]:
-    """Scales as their type can hold them; 1 for weights that are all 0, or so small that their scale would be 0."""
-    held = scale.astype(dtype).astype(np.float32)
-    return np.where(held >= np.finfo(dtype).smallest_normal, held, np.float32(1))
+    """Scales as their type can hold them: at least the smallest normal number, since units may take smaller ones for 0;
+    1 for weights that are all 0.
+    """
+    held = np.maximum(scale.astype(dtype), np.finfo(dtype).smallest_normal).astype(np.float32)
+    return np.where(scale > 0, held, np.float32(1))

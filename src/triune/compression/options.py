@@ -14,8 +14,24 @@ class WeightForm(Enum):
 
     INT8 = "int8"
     INT4 = "int4"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    FP32 = "fp32"
     PALETTE = "palette"
     SPARSE = "sparse"
+
+
+class Method(Enum):
+    """How levels are found for integers."""
+
+    NEAREST = "nearest"
+    """Each weight takes the nearest level."""
+    GPTQ = "gptq"
+    """The weights that are still to be rounded make up for the errors of those that are (`gptq`)."""
+    AWQ = "awq"
+    """Input channels with large activations are scaled up before, and the activations down (`awq`)."""
+    BEST = "best"
+    """All of these are tried, and the one that agrees best is kept."""
 
 
 class Per(Enum):
@@ -45,6 +61,9 @@ class Calibration(Enum):
     """The range whose quantized distribution is nearest to the real one, by the Kullback-Leibler divergence."""
 
 
+_INTEGERS = (WeightForm.INT4, WeightForm.INT8)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """A form of weights and activations.
@@ -61,6 +80,7 @@ class Options:
         n_m: (n, m): of each m weights in a row along the input channels, n stay; None for no such pattern.
         activations: how activations are quantized; None for not at all.
         calibration: how their ranges are found.
+        method: how levels are found for integers.
     """
 
     weights: WeightForm
@@ -72,6 +92,7 @@ class Options:
     n_m: tuple[int, int] | None = None
     activations: Activations | None = None
     calibration: Calibration = Calibration.MINMAX
+    method: Method = Method.NEAREST
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:
@@ -92,6 +113,19 @@ class Options:
             raise InvalidArgumentError("sparse weights need a share of zeros (--sparsity 0.5) or a pattern (--n-m 2:4)")
         if self.weights is WeightForm.SPARSE and self.group is not None:
             raise InvalidArgumentError("sparse weights have no groups: leave --group out")
+        if self.is_float and (self.group is not None or self.has_zeros or self.activations is not None):
+            raise InvalidArgumentError(
+                f"weights in {self.weights.value} have no scales and no zeros: leave --group, --sparsity, --n-m and "
+                "--activations out"
+            )
+        if self.method is not Method.NEAREST and (self.weights not in _INTEGERS or self.has_zeros):
+            raise InvalidArgumentError(
+                f"--method {self.method.value} finds levels of integers: give --weights int8 or int4, without zeros"
+            )
+        if self.method is not Method.NEAREST and self.per is Per.TENSOR:
+            raise InvalidArgumentError(
+                f"--method {self.method.value} takes a scale for each channel or group: leave --per tensor out"
+            )
         if self.weights is WeightForm.PALETTE and self.has_zeros:
             raise InvalidArgumentError(
                 "a palette has no exact 0: leave --sparsity and --n-m out, or give --weights int8 or int4 with them"
@@ -107,6 +141,11 @@ class Options:
             )
 
     @property
+    def is_float(self) -> bool:
+        """Whether weights stay floats."""
+        return self.weights in (WeightForm.FP16, WeightForm.BF16, WeightForm.FP32)
+
+    @property
     def has_zeros(self) -> bool:
         """Whether weights are set to 0."""
         return self.sparsity is not None or self.n_m is not None
@@ -118,7 +157,7 @@ class Options:
         if self.weights is WeightForm.PALETTE:
             words.append(f"{self.bits} bits")
             words.append(f"one for each {self.group} channels" if self.group else "one for a tensor")
-        elif self.weights is not WeightForm.SPARSE:
+        elif self.weights in _INTEGERS:
             words.append(f"groups of {self.group}" if self.group else f"a scale for each {self.per.value}")
             words.append("symmetric" if self.is_symmetric else "asymmetric")
         if self.sparsity is not None:

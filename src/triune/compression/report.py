@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from triune.compression.accuracy import OutputAccuracy
+from triune.compression.accuracy import OutputAccuracy, TextAccuracy
 from triune.compression.found import Kept
 from triune.planning.page import filled
 
@@ -49,6 +49,23 @@ class Timed:
 
 
 @dataclass(frozen=True, slots=True)
+class Method:
+    """A way to find levels that was tried.
+
+    Attributes:
+        name: its name.
+        agreement: that of the model with all layers in it, 0 to 1.
+        note: its figures in words.
+        is_kept: whether the result has it.
+    """
+
+    name: str
+    agreement: float
+    note: str
+    is_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A compression.
 
@@ -65,6 +82,8 @@ class Report:
         kept: weights that cannot be compressed, with reasons.
         before, after: figures of units; empty if nothing was measured.
         notes: what else a reader should know.
+        methods: what was tried, if several were.
+        text: the accuracy of a decoder on text; None of other models.
     """
 
     source: str
@@ -82,6 +101,8 @@ class Report:
     before: Sequence[Timed] = ()
     after: Sequence[Timed] = ()
     notes: Sequence[str] = field(default_factory=tuple)
+    methods: Sequence[Method] = ()
+    text: TextAccuracy | None = None
 
     @property
     def num_kept_layers(self) -> int:
@@ -117,6 +138,11 @@ def as_json(report: Report) -> Mapping[str, Any]:
         "kept": [{"name": each.name, "elements": each.num_elements, "reason": each.reason} for each in report.kept],
         "units": [_unit(one, other) for one, other in zip(report.before, report.after, strict=True)],
         "notes": list(report.notes),
+        "methods": [
+            {"name": each.name, "agreement": each.agreement, "note": each.note, "kept": each.is_kept}
+            for each in report.methods
+        ],
+        "text": None if report.text is None else _text(report.text),
     }
 
 
@@ -137,6 +163,17 @@ def _output(each: OutputAccuracy) -> Mapping[str, Any]:
         "largest_error": each.largest_error,
         "mean_error": each.mean_error,
         "sqnr_db": _number(each.sqnr_db),
+        "finite": each.is_finite,
+    }
+
+
+def _text(each: TextAccuracy) -> Mapping[str, Any]:
+    return {
+        "tokens": each.num_tokens,
+        "perplexity_before": each.perplexity_before,
+        "perplexity": _number(each.perplexity),
+        "top1": each.top1,
+        "divergence": _number(each.divergence),
         "finite": each.is_finite,
     }
 

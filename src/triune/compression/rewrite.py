@@ -50,7 +50,7 @@ def needed_opset(options: Options) -> int:
     """The first operator set that has a form, in any precision that a search tries."""
     if options.weights in (WeightForm.INT4, WeightForm.PALETTE) or options.group is not None:
         return _FIRST_BLOCKS
-    return 1 if options.weights is WeightForm.SPARSE else _FIRST_CHANNELS
+    return 1 if options.weights in (WeightForm.SPARSE, WeightForm.FP16, WeightForm.FP32) else _FIRST_CHANNELS
 
 
 def compressed(
@@ -106,7 +106,9 @@ class _Rewriting:
                 whole, more = self._integers(weight, values, 8 if form is WeightForm.INT8 else 4)
             case WeightForm.PALETTE:
                 whole, more = self._palette(weight, values)
-            case WeightForm.SPARSE:
+            case WeightForm.FP16 | WeightForm.BF16:
+                whole, more = self._half(weight, values, form)
+            case WeightForm.SPARSE | WeightForm.FP32:
                 self._add(self._file.tensor(weight.name, values))
                 whole = values
                 more = ""
@@ -176,6 +178,23 @@ class _Rewriting:
             for each in constants:
                 self._add(each)
         return packed.whole(), note
+
+    def _half(self, weight: Weight, values: NDArray[Any], form: WeightForm) -> tuple[NDArray[Any], str]:
+        """A weight stored in 16 bits, and cast where it is read."""
+        kind = TensorProto.FLOAT16 if form is WeightForm.FP16 else TensorProto.BFLOAT16
+        with np.errstate(over="ignore"):
+            stored = values.astype(helper.tensor_dtype_to_np_dtype(kind))
+        if not np.isfinite(stored.astype(np.float32)).all():
+            self._add(self._file.tensor(weight.name, values))
+            return values, f"it stays in fp32: it has weights beyond {form.value}"
+        if weight.tensor.data_type == kind:
+            self._add(self._file.tensor(weight.name, values))
+            return values, ""
+        name = self._names.value(f"{weight.name}/{form.value}")
+        self._add(self._file.tensor(name, stored))
+        cast = helper.make_node("Cast", [name], [weight.name], name=f"{name}/cast", to=weight.tensor.data_type)
+        self._first.append(cast)
+        return stored.astype(values.dtype), ""
 
     def _is_rows(self, weight: Weight, packed: Packed, readers: Sequence[NodeProto]) -> bool:
         """Whether Gather alone reads the weight, whose rows have a scale each: then only rows that are read are

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import triune
 from support.compressible import matrix, perceptron
 from support.mil_models import save_classifier
+from support.text_models import write_text_model
 from triune.cli import app
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Presence
@@ -26,6 +27,8 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("triune.api.timing._SECONDS", 0.02)
     onnx.save(perceptron(), "model.onnx")
+    write_text_model(tmp_path / "decoder")
+    Path("text.txt").write_text(PAGE)
     num_commands = 0
     for language, body in re.findall(r"^```(python|sh)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
         if language == "python":
@@ -37,7 +40,7 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             result = CliRunner().invoke(app, arguments)
             assert result.exit_code == 0, (line, result.output, result.exception)
             num_commands += 1
-    assert num_commands == 8
+    assert num_commands == 10
     assert {"small.mlpackage", "small.onnx", "report.html", "report.json", "kept.onnx"} <= {
         each.name for each in tmp_path.iterdir()
     }

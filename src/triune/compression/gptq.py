@@ -1,0 +1,109 @@
+"""GPTQ: the weights of a matrix are rounded one column after another, and those that are left make up for the errors.
+
+Frantar et al., 2023 (arXiv:2210.17323), whose steps these are: with H the second moments of the inputs and U the upper
+Cholesky factor of its inverse (U^T U = H^-1), column i is rounded to q, and each later column j becomes
+w_j - (w_i - q) / U_ii * U_ij. Columns are taken in the order of falling H_ii, and the scales of groups are those of the
+weights as they were ("act_order" and "static_groups" of the authors' code), so that groups stay neighbours.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.compression.integers import quantized
+from triune.compression.moments import Moments
+from triune.graph.packed import Packed
+
+_DAMPING: Final = 0.01
+"""The share of the mean of H's diagonal that is added to it, as in the paper: H may have no inverse."""
+_MOST_DAMPING: Final = 100.0
+_AT_ONCE: Final = 128
+"""How many columns are rounded before later blocks are changed: the paper's lazy batches."""
+
+
+def gptq(
+    weight: NDArray[Any],
+    moments: Moments,
+    bits: int,
+    group: int | None,
+    *,
+    is_symmetric: bool,
+    scale_type: type[np.floating[Any]] | None = None,
+) -> Packed:
+    """Quantize a matrix [out, in] so that its products with inputs like those of the samples change little.
+
+    Args:
+        weight: of fp32 or fp16; the scales have its type.
+        moments: of its inputs.
+        bits: 4 or 8.
+        group: how many weights of a row share a scale, a divisor of `in`; None if a whole row does.
+        is_symmetric: whether there are no zero points.
+        scale_type: the type of the scales; None for that of the weights.
+
+    Returns:
+        integers in the form of `integers.quantized`. Where the samples say nothing, or rounding to the nearest level is
+        better on them, that is taken for the whole matrix.
+    """
+    size = weight.shape[1]
+    nearest = quantized(
+        weight, bits, axis=None, block_axis=1, block=group or size, is_symmetric=is_symmetric, scale_type=scale_type
+    )
+    if not moments.count or not np.isfinite(moments.second).all():
+        return nearest
+    levels = _rounded(weight.astype(np.float32), nearest, moments.second, bits)
+    if levels is None:
+        return nearest
+    found = Packed(nearest.elem_type, levels, nearest.scale, nearest.zero_point)
+    return found if moments.error(found.whole() - weight) <= moments.error(nearest.whole() - weight) else nearest
+
+
+def _rounded(
+    weight: NDArray[np.float32], form: Packed, second: NDArray[np.float32], bits: int
+) -> NDArray[np.int8 | np.uint8] | None:
+    """The levels [out, in] in the scales of `form`; None if H has no inverse."""
+    order = np.argsort(-np.diag(second), kind="stable")
+    factor = _factor(second[np.ix_(order, order)].astype(np.float64))
+    if factor is None:
+        return None
+    size = weight.shape[1]
+    places = order // (size // form.scale.shape[1])
+    is_symmetric = form.data.dtype == np.int8
+    most = (1 << (bits - 1)) - 1 if is_symmetric else (1 << bits) - 1
+    least = -most if is_symmetric else 0
+    # One row a column of the matrix: what is read and changed at once lies together.
+    left = np.ascontiguousarray(weight.T[order])
+    scales = form.scale.astype(np.float32).T[places]
+    zeros = np.zeros_like(scales) if form.zero_point is None else form.zero_point.astype(np.float32).T[places]
+    levels = np.empty_like(left)
+    for begin in range(0, size, _AT_ONCE):
+        end = min(begin + _AT_ONCE, size)
+        errors = np.empty_like(left[begin:end])
+        for at in range(begin, end):
+            level = np.clip(np.rint(left[at] / scales[at]) + zeros[at], least, most)
+            levels[at] = level
+            error = (left[at] - (level - zeros[at]) * scales[at]) / factor[at, at]
+            errors[at - begin] = error
+            left[at + 1 : end] -= factor[at, at + 1 : end, np.newaxis] * error
+        left[end:] -= factor[begin:end, end:].T @ errors
+    result = np.empty(weight.shape, form.data.dtype)
+    result[:, order] = levels.T
+    return result
+
+
+def _factor(second: NDArray[np.float64]) -> NDArray[np.float32] | None:
+    """U of H with the damping that an inverse needs."""
+    diagonal = np.diag(second)
+    mean = float(diagonal.mean())
+    if not mean > 0:
+        return None
+    # An input that is always 0 gives H no entry: its weights are rounded to the nearest level.
+    whole = second + np.diag(np.where(diagonal == 0, mean, 0))
+    damping = _DAMPING
+    while damping <= _MOST_DAMPING:
+        try:
+            inverse = np.linalg.inv(whole + damping * mean * np.eye(len(whole)))
+            return np.linalg.cholesky((inverse + inverse.T) / 2).T.astype(np.float32)
+        except np.linalg.LinAlgError:
+            damping *= 10
+    return None

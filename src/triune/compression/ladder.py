@@ -1,0 +1,87 @@
+"""Which layers go back to a higher precision first, and how many must."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+_T = TypeVar("_T", bound="Tried")
+
+
+class Tried(Protocol):
+    """What came of a number of steps."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the accuracy holds that was asked for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A layer goes back.
+
+    Attributes:
+        layer: its name.
+        rung: the place of its new form among its forms.
+    """
+
+    layer: str
+    rung: int
+
+
+def steps_of(noise: Mapping[str, Sequence[float]]) -> list[Step]:
+    """The order in which layers go back: the one that adds the most noise is next, by one rung. Steps that add no less
+    noise than before are left out.
+
+    Args:
+        noise: for each layer the noise that it adds in each of its forms, the smallest one first.
+    """
+    rungs = dict.fromkeys(noise, 0)
+    steps: list[Step] = []
+    places = {name: place for place, name in enumerate(noise)}
+    while True:
+        left = [
+            (noise[name][rung], -places[name], name, next_rung)
+            for name, rung in rungs.items()
+            if (next_rung := _quieter(noise[name], rung)) is not None
+        ]
+        if not left:
+            return steps
+        *_, name, rung = max(left)
+        rungs[name] = rung
+        steps.append(Step(name, rung))
+
+
+def rungs_after(steps: Sequence[Step]) -> dict[str, int]:
+    """The rung of each layer that has gone back after these steps."""
+    return {step.layer: step.rung for step in steps}
+
+
+def fewest(most: int, attempt: Callable[[int], _T]) -> _T:
+    """What comes of the fewest steps with which the accuracy holds, found by doubling and then halving; of all steps if
+    it holds with none of the numbers tried.
+
+    Args:
+        most: the number of steps there are, 1 or more.
+        attempt: takes a number of steps.
+    """
+    too_few, count = 0, min(1, most)
+    found = attempt(count)
+    while not found.holds and count < most:
+        too_few, count = count, min(2 * count, most)
+        found = attempt(count)
+    if not found.holds:
+        return found
+    while count - too_few > 1:
+        middle = (too_few + count) // 2
+        tried = attempt(middle)
+        if tried.holds:
+            found, count = tried, middle
+        else:
+            too_few = middle
+    return found
+
+
+def _quieter(noise: Sequence[float], rung: int) -> int | None:
+    """The next rung with less noise; None if there is none."""
+    return next((each for each in range(rung + 1, len(noise)) if noise[each] < noise[rung]), None)

@@ -1,0 +1,42 @@
+"""What a product's inputs are like on samples: by this GPTQ and AWQ know which errors of weights matter."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Moments:
+    """Sums over the rows x of a product's inputs, for a matrix [out, in] that they are multiplied with.
+
+    Attributes:
+        count: how many rows were added.
+        second: fp32 [in, in], the sum of x x^T. An error dW of the matrix changes the outputs by dW x, the sum of whose
+            squares is trace(dW second dW^T).
+        sizes: fp64 [in], the sum of |x|.
+    """
+
+    def __init__(self, width: int) -> None:
+        """`width`: the number of inputs."""
+        self.count = 0
+        self.second: NDArray[np.float32] = np.zeros((width, width), np.float32)
+        self.sizes: NDArray[np.float64] = np.zeros(width, np.float64)
+
+    def add(self, rows: NDArray[Any]) -> None:
+        """Add inputs [..., in]."""
+        flat = rows.reshape(-1, rows.shape[-1]).astype(np.float32, copy=False)
+        self.count += len(flat)
+        self.second += flat.T @ flat
+        self.sizes += np.abs(flat).sum(axis=0, dtype=np.float64)
+
+    def error(self, difference: NDArray[Any]) -> float:
+        """The sum of the squares by which outputs change for a difference [out, in] of the matrix."""
+        return float(np.vdot(difference @ self.second, difference))
+
+    def divided(self, scales: NDArray[np.float32]) -> "Moments":
+        """Those of inputs that are divided by scales [in]."""
+        other = Moments(len(scales))
+        other.count = self.count
+        other.second = self.second / scales / scales[:, np.newaxis]
+        other.sizes = self.sizes / scales
+        return other

@@ -1,0 +1,81 @@
+"""How far a decoder with other weights is from its source on text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.compression.accuracy import TextAccuracy
+from triune.engine.compressing.graph import TextGraph
+
+_EACH: Final = 4
+"""All probabilities are compared at each fourth place: they take 200 kB a place for a vocabulary of 50,000."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Predictions:
+    """What is predicted after each token of a text.
+
+    Attributes:
+        losses: FP64 [tokens - 1], -log p of each next token.
+        best: INT64 [tokens], the most probable next token.
+        logs: FP32 [places, vocabulary], log p of all tokens at some places.
+        is_finite: whether all logits are numbers.
+    """
+
+    losses: NDArray[np.float64]
+    best: NDArray[np.int64]
+    logs: NDArray[np.float32]
+    is_finite: bool
+
+
+class TextComparison:
+    """The predictions of a decoder on texts, to which those with other weights are compared."""
+
+    def __init__(self, graph: TextGraph, texts: Sequence[Sequence[int]]) -> None:
+        """Compute those of the graph as it is. Each text has two tokens or more."""
+        self._graph = graph
+        self._texts = texts
+        self._expected: Final = [_predicted(graph.logits(tokens), tokens) for tokens in texts]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all logits of the source are numbers."""
+        return all(each.is_finite for each in self._expected)
+
+    def accuracy(self) -> TextAccuracy:
+        """Of the graph as it is now."""
+        found = [_predicted(self._graph.logits(tokens), tokens) for tokens in self._texts]
+        same = [one.best == other.best for one, other in zip(self._expected, found, strict=True)]
+        divergences = [_divergence(one.logs, other.logs) for one, other in zip(self._expected, found, strict=True)]
+        return TextAccuracy(
+            num_tokens=sum(len(each.losses) for each in found),
+            perplexity_before=_perplexity(self._expected),
+            perplexity=_perplexity(found),
+            top1=float(np.concatenate(same).mean()),
+            divergence=float(np.concatenate(divergences).mean()),
+            is_finite=all(each.is_finite for each in found),
+        )
+
+
+def _predicted(logits: NDArray[np.float32], tokens: Sequence[int]) -> _Predictions:
+    is_finite = bool(np.isfinite(logits).all())
+    peaks = logits.max(axis=1)
+    # log softmax(x)_i = x_i - max - log(sum(exp(x - max)))
+    totals = np.log(np.exp(logits - peaks[:, np.newaxis]).sum(axis=1, dtype=np.float64)) + peaks
+    losses = totals[:-1] - logits[np.arange(len(tokens) - 1), np.asarray(tokens[1:])]
+    logs = logits[::_EACH] - totals[::_EACH, np.newaxis].astype(np.float32)
+    return _Predictions(losses, logits.argmax(axis=1), logs, is_finite)
+
+
+def _perplexity(texts: Sequence[_Predictions]) -> float:
+    """exp(-mean log p); infinite where that is beyond FP64."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(np.concatenate([each.losses for each in texts]).mean()))
+
+
+def _divergence(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """sum(p (log p - log q)) of each place."""
+    return np.maximum((np.exp(one) * (one - other)).sum(axis=1, dtype=np.float64), 0)

@@ -1,0 +1,186 @@
+"""Bring a decoder's matrices to fewer bits by one method, and change its graph accordingly."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.compression.awq import Scaling, awq
+from triune.compression.moments import Moments
+from triune.compression.noise import sqnr_db
+from triune.compression.options import Method, WeightForm
+from triune.engine.compressing.graph import Site, TextGraph
+from triune.engine.compressing.stored import Stored, group_of, half_form, stored
+from triune.engine.weights.config import LlamaConfig
+
+TABLES: Final = ("model.embed_tokens.weight", "lm_head.weight")
+"""The matrices with a row for each token. They are stored in 8 bits where others have 4: as llama.cpp does, since what
+they lose no later layer makes up for.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How matrices are stored.
+
+    Attributes:
+        weights: INT4, INT8, FP16, BF16 or FP32.
+        group: how many weights of a row share a scale; None if a whole row does.
+        is_symmetric: whether the levels lie around 0.
+    """
+
+    weights: WeightForm
+    group: int | None
+    is_symmetric: bool
+
+    def of(self, name: str) -> WeightForm:
+        """The form of a matrix where nothing goes back to a higher precision."""
+        return WeightForm.INT8 if self.weights is WeightForm.INT4 and name in TABLES else self.weights
+
+
+@dataclass(slots=True)
+class Made:
+    """Matrices that one method made.
+
+    Attributes:
+        method: the method.
+        matrices: by name.
+        inputs: by name of a matrix, what AWQ multiplied its columns with.
+        outputs: by name of a matrix, what AWQ divided its rows by.
+        vectors: the norms that AWQ changed, as the graph takes them.
+        noise: by name of a matrix, the error of its product's outputs on the samples, relative to their size.
+        scaled: how AWQ scaled the inputs of sites, by the value's name.
+    """
+
+    method: Method
+    matrices: dict[str, Stored] = field(default_factory=dict[str, Stored])
+    inputs: dict[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+    outputs: dict[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+    noise: dict[str, float] = field(default_factory=dict[str, float])
+    scaled: dict[str, Scaling] = field(default_factory=dict[str, Scaling])
+
+
+class Matrices:
+    """The matrices of a decoder.
+
+    Attributes:
+        names: of all that can be compressed, in order.
+        notes: by name, what differs from the form that was asked for.
+    """
+
+    def __init__(self, graph: TextGraph, config: LlamaConfig, form: Form) -> None:
+        """`graph` has the weights of the source, which are copied where they change."""
+        self._graph = graph
+        self._config = config
+        self._form = form
+        self._source: Final = dict(graph.values)
+        self.names: Final = [name for name, each in self._source.items() if each.ndim == 2]
+        self.notes: Final[dict[str, str]] = {}
+        for name in self.names:
+            if form.weights in (WeightForm.INT4, WeightForm.INT8):
+                note = group_of(form.group, self._source[name].shape[1])[1]
+                if form.of(name) is not form.weights:
+                    note = "; ".join(filter(None, ("int8: each row is a token", note)))
+                if note:
+                    self.notes[name] = note
+
+    def make(self, methods: Sequence[Method], texts: Sequence[Sequence[int]]) -> list[Made]:
+        """All matrices by each method."""
+        self.restore()
+        found = [Made(method) for method in methods]
+        left = set(self.names)
+        for site, moments in self._graph.moments(texts):
+            for made in found:
+                self._make_site(made, site, moments)
+            left.difference_update(site.weights)
+        for made in found:
+            # A table that is looked up in, and multiplied by nothing.
+            for name in sorted(left):
+                made.matrices[name] = self._stored(made, name, self._form.of(name), None)
+        return found
+
+    def in_form(self, made: Made, name: str, form: WeightForm) -> Stored:
+        """A matrix of `made` in another form, rounded to the nearest level."""
+        return self._stored(made, name, form, None)
+
+    def put(self, made: Made, matrices: Mapping[str, Stored]) -> None:
+        """Give the graph these matrices, and the norms of `made`."""
+        self.restore()
+        self._graph.values.update(made.vectors)
+        self._graph.values.update({name: each.whole() for name, each in matrices.items()})
+
+    def restore(self) -> None:
+        """Give the graph the weights of the source."""
+        self._graph.values.update(self._source)
+
+    def weights_db(self, made: Made, name: str, matrix: Stored) -> float:
+        """The signal to quantization noise of a matrix, in dB."""
+        return sqnr_db(self._floats(made, name), matrix.whole())
+
+    def half(self, made: Made, name: str) -> WeightForm:
+        """The form of 16 bits that a matrix loses less in."""
+        return half_form(self._floats(made, name))
+
+    def _make_site(self, made: Made, site: Site, moments: Moments) -> None:
+        fold = self._fold_of(site) if made.method is Method.AWQ else None
+        if fold is not None:
+            scaling = awq(
+                [self._floats(made, name) for name in site.weights],
+                moments,
+                lambda weight: self._rounded(site.weights[0], weight),
+            )
+            made.scaled[site.value] = scaling
+            if scaling.exponent:
+                for name in site.weights:
+                    made.inputs[name] = scaling.scales
+                moments = moments.divided(scaling.scales)
+                self._fold(made, fold, scaling.scales)
+        for name in site.weights:
+            form = self._form.of(name)
+            # A table that is looked up in, too, must keep its rows, not only its products.
+            learns = made.method is Method.GPTQ and name not in TABLES
+            made.matrices[name] = self._stored(made, name, form, moments if learns else None)
+            floats = self._floats(made, name)
+            size = moments.error(floats)
+            made.noise[name] = moments.error(made.matrices[name].whole() - floats) / size if size > 0 else 0.0
+
+    def _fold_of(self, site: Site) -> str | None:
+        """The norm, or the matrix, whose outputs are the inputs of a site, and of no other."""
+        layer, _, kind = site.weights[0].removesuffix(".weight").rpartition(".")
+        match kind:
+            case "q_proj":
+                return f"{layer.removesuffix('.self_attn')}.input_layernorm.weight"
+            case "gate_proj":
+                norm = "pre_feedforward_layernorm" if self._config.has_post_norms else "post_attention_layernorm"
+                return f"{layer.removesuffix('.mlp')}.{norm}.weight"
+            case "down_proj" if not self._config.mlp_bias:
+                return f"{layer}.up_proj.weight"
+            case _:
+                return None
+
+    def _fold(self, made: Made, name: str, scales: NDArray[np.float32]) -> None:
+        if name in self.names:
+            made.outputs[name] = scales
+            # Its own form is already found; a row that is divided keeps its codes.
+            made.matrices[name] = self._stored(made, name, self._form.of(name), None)
+        else:
+            made.vectors[name] = self._source[name] / scales
+
+    def _rounded(self, name: str, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+        group = group_of(self._form.group, weight.shape[1])[0]
+        return stored(weight, self._form.of(name), group, None, is_symmetric=self._form.is_symmetric).whole()
+
+    def _stored(self, made: Made, name: str, form: WeightForm, moments: Moments | None) -> Stored:
+        floats = self._floats(made, name)
+        group = group_of(self._form.group, floats.shape[1])[0]
+        return stored(floats, form, group, moments, is_symmetric=self._form.is_symmetric)
+
+    def _floats(self, made: Made, name: str) -> NDArray[np.float32]:
+        """The matrix of the source, as AWQ scaled it."""
+        values = self._source[name]
+        if name in made.inputs:
+            values = values * made.inputs[name]
+        return values / made.outputs[name][:, np.newaxis] if name in made.outputs else values

@@ -1,0 +1,114 @@
+"""A matrix as it is stored: codes with scales and offsets as MLX keeps them, or floats of fewer bits."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.compression.gptq import gptq
+from triune.compression.integers import quantized
+from triune.compression.moments import Moments
+from triune.compression.options import GROUPS, WeightForm
+from triune.engine.weights.tensors import Bits
+from triune.graph.packed import Packed
+
+_BITS: dict[WeightForm, Bits] = {WeightForm.INT4: 4, WeightForm.INT8: 8}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codes:
+    """A matrix [out, in] of weights `code * scale + offset`.
+
+    Attributes:
+        codes: UINT8 [out, in].
+        bits: the bits of a code.
+        scales: FP16 [out, in / group].
+        offsets: FP16 [out, in / group]: -scale * zero point.
+        group: how many weights of a row share a scale.
+    """
+
+    codes: NDArray[np.uint8]
+    bits: Bits
+    scales: NDArray[np.float16]
+    offsets: NDArray[np.float16]
+    group: int
+
+    def whole(self) -> NDArray[np.float32]:
+        """The weights, as the engine computes with them."""
+        rows, columns = self.codes.shape
+        values = self.codes.reshape(rows, -1, self.group).astype(np.float32)
+        values *= self.scales.astype(np.float32)[..., np.newaxis]
+        values += self.offsets.astype(np.float32)[..., np.newaxis]
+        return values.reshape(rows, columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Floats:
+    """A matrix of FP32, FP16 or BF16."""
+
+    values: NDArray[Any]
+
+    def whole(self) -> NDArray[np.float32]:
+        """The weights in FP32."""
+        return self.values.astype(np.float32)
+
+
+Stored: TypeAlias = Codes | Floats
+
+
+def group_of(group: int | None, columns: int) -> tuple[int, str]:
+    """The size of groups for rows of `columns` weights, and a note if it is not the one that was asked for."""
+    if group is None:
+        return columns, ""
+    if columns % group == 0:
+        return group, ""
+    smaller = next((each for each in reversed(GROUPS) if each < group and columns % each == 0), None)
+    if smaller is None:
+        return columns, f"a scale for each channel: no group of {group} or fewer divides its {columns} input channels"
+    return smaller, f"groups of {smaller}: {group} does not divide its {columns} input channels"
+
+
+def stored(
+    weight: NDArray[np.float32], form: WeightForm, group: int, moments: Moments | None, *, is_symmetric: bool
+) -> Stored:
+    """A matrix [out, in] in a form.
+
+    Args:
+        weight: the matrix.
+        form: INT4, INT8, FP16, BF16 or FP32.
+        group: how many weights of a row share a scale.
+        moments: what GPTQ rounds by; None rounds to the nearest level.
+        is_symmetric: whether the levels lie around 0.
+    """
+    bits = _BITS.get(form)
+    if bits is None:
+        return Floats(weight.astype(_FLOATS[form]))
+    if moments is None:
+        packed = quantized(
+            weight, bits, axis=None, block_axis=1, block=group, is_symmetric=is_symmetric, scale_type=np.float16
+        )
+    else:
+        packed = gptq(weight, moments, bits, group, is_symmetric=is_symmetric, scale_type=np.float16)
+    return _codes(packed, bits, group)
+
+
+_FLOATS = {WeightForm.FP32: np.float32, WeightForm.FP16: np.float16, WeightForm.BF16: ml_dtypes.bfloat16}
+
+
+def half_form(weight: NDArray[np.float32]) -> WeightForm:
+    """Of the two forms of 16 bits the one that loses less: FP16, unless weights are beyond its range."""
+    most = np.abs(weight).max(initial=0)
+    return WeightForm.FP16 if most <= np.finfo(np.float16).max else WeightForm.BF16
+
+
+def _codes(packed: Packed, bits: Bits, group: int) -> Codes:
+    scales = packed.scale.astype(np.float16)
+    if packed.data.dtype == np.int8:
+        # MLX's codes have no sign. The offset is exact: the scale times a power of two.
+        middle = 1 << (bits - 1)
+        codes = (packed.data.astype(np.int16) + middle).astype(np.uint8)
+        return Codes(codes, bits, scales, (-middle * scales.astype(np.float32)).astype(np.float16), group)
+    zeros = np.zeros(scales.shape, np.float32) if packed.zero_point is None else packed.zero_point.astype(np.float32)
+    return Codes(packed.data, bits, scales, (-zeros * scales.astype(np.float32)).astype(np.float16), group)
