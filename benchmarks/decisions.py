@@ -3,16 +3,17 @@
     python benchmarks/decisions.py --models 100 --rounds 5
 
 Dispatchers of --models models with four units each share one arbiter; each model always has requests waiting. Batches
-compute nothing and take a time of the simulator's clock, so that all the real time is the scheduler's own. It is
-compared with one model on one unit without an arbiter, where nothing is to decide: the difference is what deciding
-costs. Printed are microseconds a batch, medians over the rounds.
+compute nothing and take a time of the simulator's clock, so that all the processor's time is the scheduler's own. It is
+compared with batches of as many requests of one model on one unit without an arbiter, where nothing is to decide: the
+difference is what deciding costs. Printed are microseconds of the processor's time, the least of the rounds: what other
+programs compute at the same time makes them longer, never shorter.
 """
 
 import argparse
 import asyncio
-import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,7 +34,7 @@ POLICY = BatchingPolicy(max_batch_size=8, is_dynamic=True)
 SIZES = (1, 2, 4, 8)
 ROW_MS = {Unit.CPU: 4.0, Unit.AMX: 2.0, Unit.GPU: 1.0, Unit.ANE: 1.5}
 NUM_CLIENTS = 8
-"""Requests that each model has under way: one batch that runs, and some that wait."""
+"""Requests that each model has under way: batches that run, and some requests that wait."""
 
 
 def profile(name: str, units: Sequence[Unit]) -> Profile:
@@ -55,28 +56,39 @@ class Hardware(SimulatedChip):
         self.clock.call_at(self.clock.now_ns() + int(cost.ns), lambda: done(0.0))
 
 
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What is run: models of which each is served on `units`, and has `num_clients` requests under way."""
+
+    label: str
+    num_models: int
+    units: Sequence[Unit]
+    has_arbiter: bool = True
+    num_clients: int = NUM_CLIENTS
+
+
 class Run:
     """Models that are asked again as soon as they have answered, until there were `num_batches`."""
 
-    def __init__(self, num_models: int, units: Sequence[Unit], *, has_arbiter: bool, num_batches: int) -> None:
+    def __init__(self, scene: Scene, num_batches: int) -> None:
+        self.scene = scene
         self.clock = VirtualClock()
-        self.arbiter = Arbiter(self.clock) if has_arbiter else None
+        self.arbiter = Arbiter(self.clock) if scene.has_arbiter else None
         self.chip = Hardware(self.clock)
-        self.units = units
-        self.num_models = num_models
         self.num_left = num_batches
+        self.num_requests = 0
         self.inputs = {"input": np.zeros((1, 16), np.float32)}
 
     async def run(self) -> None:
         self.done = asyncio.Event()
-        models = [self.dispatcher(profile(f"m{index}", self.units)) for index in range(self.num_models)]
-        for _ in range(NUM_CLIENTS):
+        models = [self.dispatcher(profile(f"m{index}", self.scene.units)) for index in range(self.scene.num_models)]
+        for _ in range(self.scene.num_clients):
             for each in models:
                 self.send(each)
         await self.done.wait()
 
     def dispatcher(self, each: Profile) -> Dispatcher:
-        workers = [SimulatedWorker(each, unit, self.chip, self.clock, self.ran) for unit in self.units]
+        workers = [SimulatedWorker(each, unit, self.chip, self.clock, self.ran) for unit in self.scene.units]
         return Dispatcher(each.name, 1, POLICY, (), workers, ModelStatistics(), self.clock, arbiter=self.arbiter)
 
     def send(self, model: Dispatcher) -> None:
@@ -88,18 +100,19 @@ class Run:
         model.submit(call).add_done_callback(again)
 
     def ran(self, batch: SimulatedBatch) -> None:
-        del batch
+        self.num_requests += batch.num_rows
         self.num_left -= 1
         if self.num_left <= 0:
             self.done.set()
 
 
-def microseconds(num_models: int, units: Sequence[Unit], *, has_arbiter: bool, num_batches: int) -> float:
-    run = Run(num_models, units, has_arbiter=has_arbiter, num_batches=num_batches)
+def measure(scene: Scene, num_batches: int) -> tuple[float, float]:
+    """The microseconds of the processor that a batch takes, and the requests in one."""
+    run = Run(scene, num_batches)
     with asyncio.Runner(loop_factory=lambda: virtual_loop(run.clock)) as runner:
-        started = time.perf_counter()
+        started = time.process_time()
         runner.run(run.run())
-        return 1e6 * (time.perf_counter() - started) / num_batches
+        return 1e6 * (time.process_time() - started) / num_batches, run.num_requests / num_batches
 
 
 def main() -> None:
@@ -108,20 +121,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=5000)
     options = parser.parse_args()
-    found: dict[str, list[float]] = {}
-    for _ in range(options.rounds):
-        for label, num_models, units, has_arbiter in (
-            ("one model, one unit, no arbiter", 1, [Unit.GPU], False),
-            ("one model, four units", 1, list(Unit), True),
-            (f"{options.models} models, one unit each", options.models, [Unit.GPU], True),
-            (f"{options.models} models, four units each", options.models, list(Unit), True),
-        ):
-            each = microseconds(num_models, units, has_arbiter=has_arbiter, num_batches=options.batches)
-            found.setdefault(label, []).append(each)
-    base = statistics.median(found["one model, one unit, no arbiter"])
-    for label, times in found.items():
-        median = statistics.median(times)
-        print(f"{label:38} {median:8.1f} us a batch, {median - base:+8.1f}  ({min(times):.1f} to {max(times):.1f})")
+    num_models, four = options.models, list(Unit)
+    single, several = (
+        Scene(f"nothing to decide, {clients} clients", 1, [Unit.GPU], False, clients) for clients in (1, 8)
+    )
+    scenes = [
+        single,
+        several,
+        Scene("one model, four units", 1, four),
+        Scene("one model, four units, 16 clients", 1, four, num_clients=16),
+        Scene(f"{num_models} models, one unit each", num_models, [Unit.GPU]),
+        Scene(f"{num_models} models, four units each", num_models, four),
+    ]
+    found = {scene: measure(scene, options.batches) for scene in scenes}
+    for _ in range(options.rounds - 1):
+        for scene in scenes:
+            found[scene] = min(found[scene], measure(scene, options.batches))
+    (one_us, one), (several_us, some) = found[single], found[several]
+    request_us = (several_us - one_us) / (some - one)
+    print(f"{'us of the processor':34} {'a batch':>8} {'requests in it':>15} {'for deciding':>13}")
+    for scene, (each_us, num_requests) in found.items():
+        deciding_us = each_us - (one_us + request_us * (num_requests - one))
+        print(f"{scene.label:34} {each_us:8.1f} {num_requests:15.1f} {deciding_us:+13.1f}")
 
 
 if __name__ == "__main__":
