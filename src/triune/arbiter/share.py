@@ -51,7 +51,11 @@ class Share:
     @property
     def is_blocked(self) -> bool:
         """Whether the model cannot start a batch now: it waits, and not for too long yet."""
-        return self._since_ns is not None and self._pool.clock.now_ns() < self.patience_ends_ns
+        since_ns = self._since_ns
+        if since_ns is None:
+            return False
+        now_ns = self._pool.clock.now_ns()
+        return now_ns < since_ns + PATIENCE_NS or now_ns < self.patience_ends_ns
 
     @property
     def has_turn(self) -> bool:

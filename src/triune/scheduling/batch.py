@@ -9,6 +9,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceResponse
 from triune.core.units import Unit
+from triune.scheduling.batcher import FormedBatch
 from triune.scheduling.queue import Pending
 
 Answer: TypeAlias = dict[str, Array] | TriuneError | asyncio.Task[InferenceResponse]
@@ -35,7 +36,7 @@ class Batch:
 
     Attributes:
         pendings: the requests, in order.
-        num_rows: the total number of rows.
+        num_rows, num_elements: the total number of rows, and of elements in all inputs.
         outputs: the model's outputs, in order.
         has_rows: whether the first dimension of every tensor is a batch dimension.
         ragged: inputs whose rows may differ in shape.
@@ -51,25 +52,19 @@ class Batch:
     """
 
     __slots__ = (
-        "answers", "ended_ns", "has_rows", "infer_ns", "input_ns", "is_given_up", "is_indivisible", "num_executions",
-        "num_rows", "output_ns", "outputs", "parts", "pendings", "ragged", "started_ns",
+        "answers", "ended_ns", "has_rows", "infer_ns", "input_ns", "is_given_up", "is_indivisible", "num_elements",
+        "num_executions", "num_rows", "output_ns", "outputs", "parts", "pendings", "ragged", "started_ns",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        pendings: Sequence[Pending],
-        num_rows: int,
-        outputs: Sequence[str],
-        policy: BatchingPolicy,
-    ) -> None:
+    def __init__(self, formed: FormedBatch, outputs: Sequence[str], policy: BatchingPolicy) -> None:
         """Args:
-        pendings: at least one request, all of one group.
-        num_rows: the total number of rows.
+        formed: the requests.
         outputs: the model's outputs, in order.
         policy: says whether there is a batch dimension, and which inputs are ragged (differ in shape from row to row).
         """
-        self.pendings = pendings
-        self.num_rows = num_rows
+        self.pendings: Sequence[Pending] = formed.pendings
+        self.num_rows = formed.num_rows
+        self.num_elements = formed.num_elements
         self.answers: Sequence[Answer] = ()
         self.num_executions = 0
         self.started_ns = self.ended_ns = 0
@@ -80,8 +75,3 @@ class Batch:
         self.outputs = outputs
         self.has_rows = policy.max_batch_size > 0
         self.ragged = policy.ragged_inputs
-
-
-def num_elements(pendings: Sequence[Pending]) -> int:
-    """The total number of elements in the inputs of some requests. Their run time is estimated from it."""
-    return sum(array.size for pending in pendings for array in pending.call.inputs.values())

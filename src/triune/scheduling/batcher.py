@@ -1,7 +1,8 @@
 """The batcher chooses the waiting requests that run next as a batch. It does not remove them from the queue."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from triune.config.policy import BatchingPolicy
 from triune.core.datatypes import Array
@@ -9,12 +10,23 @@ from triune.core.power import PowerMode
 from triune.scheduling.queue import Pending
 
 
-@dataclass(frozen=True, slots=True)
-class FormedBatch:
-    """Requests to run now, and their total number of rows."""
+class FormedBatch(NamedTuple):
+    """Requests to run now.
 
-    pendings: tuple[Pending, ...]
+    Attributes:
+        pendings: at least one request, all of one group.
+        num_rows: their total number of rows.
+        num_elements: the total number of elements in their inputs.
+    """
+
+    pendings: Sequence[Pending]
     num_rows: int
+    num_elements: int
+
+    @classmethod
+    def of(cls, pendings: Sequence[Pending], num_rows: int) -> "FormedBatch":
+        """A batch of `pendings`, which have `num_rows` rows together."""
+        return cls(pendings, num_rows, sum([each.num_elements for each in pendings]))
 
     def first(self, num_rows: int) -> "FormedBatch":
         """Take requests from the front, at least one, and as many as have at most `num_rows` rows together."""
@@ -26,7 +38,7 @@ class FormedBatch:
                 break
             total += pending.call.batch_size
             count += 1
-        return FormedBatch(self.pendings[:count], total)
+        return self.of(self.pendings[:count], total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,7 @@ class Batcher:
                 continue
             if not chosen:
                 if not self.is_batching:
-                    return FormedBatch((pending,), pending.call.batch_size)
+                    return FormedBatch((pending,), pending.call.batch_size, pending.num_elements)
             elif pending.group != chosen[0].group:
                 if policy.preserve_ordering:
                     can_grow = False
@@ -140,7 +152,7 @@ class Batcher:
         goes_at_ns = oldest_ns + delay_us * 1000
         is_late = delay_us > 0 and (self.is_ending or now_ns >= goes_at_ns)
         if best_length and not is_late:
-            return FormedBatch(tuple(chosen[:best_length]), best_rows)
+            return FormedBatch.of(chosen[:best_length], best_rows)
         if is_late or not can_grow or delay_us == 0 or num_rows >= self._largest_preferred:
-            return FormedBatch(tuple(chosen), num_rows)
+            return FormedBatch.of(chosen, num_rows)
         return WaitUntil(goes_at_ns)

@@ -106,6 +106,7 @@ class Dispatcher:
         self._queue = RequestQueue(policy)
         self._batcher = Batcher(policy, preference.min_delay_us if preference is not None else None)
         self._timer: Timer | None = None
+        self._timer_ns = 0
         self._run_limit = RunLimit(clock, run_limit_seconds, self._running, self._give_up)
         self._answers = Answers(name, version, statistics, clock, preserve_ordering=policy.preserve_ordering)
         self._is_closed = False
@@ -222,51 +223,49 @@ class Dispatcher:
             )
             self._answers.fail(pending, error, FailureReason.REJECTED)
         when_ns = 0
-        while self._queue and any(lane.is_free for lane in self._lanes):
-            decision = self._batcher.form(self._eligible.waiting(self._queue), now_ns)
+        while self._queue and (free := [lane for lane in self._lanes if lane.is_free]):
+            decision = self._batcher.form(self._eligible.waiting(self._queue, free), now_ns)
             if isinstance(decision, WaitUntil):
                 when_ns = decision.when_ns
                 break
             if decision is None:
                 break
             lanes = self._eligible.lanes_of(decision.pendings[0])
-            trial = self._trials.due(lanes)
-            lane = trial or self._choose(lanes, decision, now_ns)
+            trial = self._trials.due(lanes, free)
+            lane = trial or self._choose(lanes, free, decision, now_ns)
             if lane is None:
                 break
             if self._batcher.may_split and not lane.worker.is_inline:
                 # A short trial costs little.
                 decision = decision.first(1 if trial else self._rows(lane, decision))
-            if not lane.take_turn(decision.pendings):
+            if not lane.take_turn(decision):
                 continue
             self._trials.started(lane, is_trial=trial is not None)
             for pending in decision.pendings:
                 self._queue.remove(pending)
-            self._start(lane, decision.pendings, decision.num_rows, now_ns)
+            self._start(lane, decision, now_ns)
         self._turns.return_unused(has_waiting=bool(self._queue))
         deadline_ns = self._queue.next_deadline_ns() if self._queue else 0
         self._set_timer(min(filter(None, (when_ns, deadline_ns, self._turns.patience_ends_ns)), default=0))
         self.statistics.num_waiting = len(self._queue)
 
-    def _choose(self, lanes: Sequence[Lane], batch: FormedBatch, now_ns: int) -> Lane | None:
+    def _choose(self, lanes: Sequence[Lane], free: Collection[Lane], batch: FormedBatch, now_ns: int) -> Lane | None:
         """The free lane that runs a batch; None if it waits for one that is busy."""
         if self._objective is not None:
-            lane = self._objective.choose(lanes, batch.pendings, now_ns)
+            lane = self._objective.choose(lanes, batch, now_ns)
             if lane is not None:
-                return lane if lane.is_free else None
-        return choose_lane(lanes, batch.pendings, len(self._queue), now_ns)
+                return lane if lane in free else None
+        return choose_lane(lanes, free, batch, len(self._queue), now_ns)
 
     def _rows(self, lane: Lane, batch: FormedBatch) -> int:
         """The rows of a formed batch that run now."""
-        num_rows = batch.num_rows
-        if self._objective is not None:
-            num_rows = self._objective.rows(lane, batch.pendings, num_rows)
+        num_rows = batch.num_rows if self._objective is None else self._objective.rows(lane, batch)
         return lane.sizer.choose(num_rows)
 
-    def _start(self, lane: Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
-        batch = Batch(pendings, num_rows, self._outputs, self._policy)
+    def _start(self, lane: Lane, formed: FormedBatch, now_ns: int) -> None:
+        batch = Batch(formed, self._outputs, self._policy)
         self._answers.begin(batch)
-        for pending in pendings:
+        for pending in formed.pendings:
             if pending.call.bill is not None:
                 for unit in lane.worker.runner.units:
                     pending.call.bill.ran_on(unit, pending.call.batch_size)
@@ -353,12 +352,15 @@ class Dispatcher:
             self._pump()
 
     def _set_timer(self, when_ns: int) -> None:
+        if when_ns == self._timer_ns:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._timer_ns = when_ns
         if when_ns:
             self._timer = self._clock.call_at(when_ns, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer, self._timer_ns = None, 0
         self._pump()

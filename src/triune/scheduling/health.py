@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from triune.core.errors import UnitLostError
 from triune.core.statistics import ModelStatistics
-from triune.scheduling.batch import Batch, num_elements
+from triune.scheduling.batch import Batch
 from triune.scheduling.lane import Lane
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class UnitHealth:
         if lane.speed is None or batch.num_executions != 1:
             return
         unit, statistics = lane.worker.runner.unit, self._statistics
-        has_changed = lane.speed.record(num_elements(batch.pendings), batch.infer_ns, batch.ended_ns)
+        has_changed = lane.speed.record(batch.num_elements, batch.infer_ns, batch.ended_ns)
         if lane.speed.ratio:
             statistics.slowdowns[unit] = lane.speed.ratio
         if not has_changed:

@@ -1,6 +1,7 @@
 """Lanes: workers as the dispatcher sees them. `choose_lane` chooses the worker for a batch."""
 
 import functools
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from triune.arbiter.cost import CostEstimate
@@ -14,7 +15,8 @@ from triune.core.preference import UnitPreference
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest
 from triune.core.units import Unit
 from triune.hardware.heat.slowing import SpeedWatch
-from triune.scheduling.batch import Batch, num_elements
+from triune.scheduling.batch import Batch
+from triune.scheduling.batcher import FormedBatch
 from triune.scheduling.pace import Pace
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.sizer import BatchSizer
@@ -80,15 +82,15 @@ class Lane:
         """Whether a batch may start, as far as is known: the worker is free, and the model does not wait for a turn."""
         return self.running is None and not self.is_lost and (self.share is None or not self.share.is_blocked)
 
-    def take_turn(self, pendings: Sequence[Pending]) -> bool:
-        """Whether a batch of these requests may start now. If not, the lane is not free until the model is woken.
+    def take_turn(self, batch: FormedBatch) -> bool:
+        """Whether a batch may start now. If not, the lane is not free until the model is woken.
 
         Batches on the event loop's thread are so short that they take no turn.
         """
         if self.share is None or self.worker.is_inline:
             return True
-        sizes = [num_elements([each]) for each in pendings]
-        expected_ns, request_ns = self.cost.of(sum(sizes)), self.cost.of(max(sizes))
+        longest = max([each.num_elements for each in batch.pendings])
+        expected_ns, request_ns = self.cost.of(batch.num_elements), self.cost.of(longest)
         self._turn = self.share.start(self.worker.runner.unit, expected_ns, request_ns)
         return self._turn is not None
 
@@ -121,7 +123,7 @@ class Lane:
         elif self._account is not None:
             self._account.quick_ns += batch.ended_ns - batch.started_ns
         self._busy_ns = batch.ended_ns - batch.started_ns
-        size = num_elements(batch.pendings)
+        size = batch.num_elements
         self.cost.record(size, self._busy_ns)
         if self.share is not None and self._turn is not None:
             if self.share.was_alone(self._turn):
@@ -138,7 +140,7 @@ class Lane:
         """The estimated time until the worker is free. A batch that takes longer than expected may take much longer."""
         if self.running is None:
             return 0.0 if self.share is None else self.share.wait_ns(now_ns)
-        return remaining_ns(self.cost.of(num_elements(self.running.pendings)), now_ns - self.begun_ns)
+        return remaining_ns(self.cost.of(self.running.num_elements), now_ns - self.begun_ns)
 
 
 class EligibleLanes:
@@ -239,11 +241,11 @@ class EligibleLanes:
             units = self._usual
         return [lane for lane in self._lanes if lane.worker.runner.unit in units]
 
-    def waiting(self, queue: RequestQueue) -> Iterable[Pending]:
+    def waiting(self, queue: RequestQueue, free: Collection[Lane]) -> Iterable[Pending]:
         """The requests of the queue that could start now, since one of their lanes is free."""
         if not self.is_restricted:
             return queue
-        return [each for each in queue if any(lane.is_free for lane in self.lanes_of(each))]
+        return [each for each in queue if any(lane in free for lane in self.lanes_of(each))]
 
 
 def request_ns(lanes: Sequence[Lane]) -> float:
@@ -252,24 +254,33 @@ def request_ns(lanes: Sequence[Lane]) -> float:
     return 1 / sum(1 / each for each in paces) if paces else 0.0
 
 
-def choose_lane(lanes: Sequence[Lane], pendings: Sequence[Pending], num_waiting: int, now_ns: int) -> Lane | None:
+def choose_lane(
+    lanes: Sequence[Lane], free: Collection[Lane], batch: FormedBatch, num_waiting: int, now_ns: int
+) -> Lane | None:
     """Choose the free worker that takes the least time; None if a worker that is still busy would end the batch first.
 
     So a slow unit gets a batch only if the fast ones would need longer, with all waiting requests before it.
 
     Args:
-        lanes: the workers, at least one of them free.
-        pendings: the requests of the batch.
+        lanes: the workers that may run the batch.
+        free: those that are free, at least one of `lanes` among them.
+        batch: the batch.
         num_waiting: the number of waiting requests, including those of the batch.
         now_ns: the current time.
     """
     if len(lanes) == 1:
         return lanes[0]
-    size = num_elements(pendings)
-    free = min((lane for lane in lanes if lane.is_free), key=lambda lane: lane.cost.of(size))
-    finish_ns = free.cost.of(size)
-    num_batches = -(-num_waiting // len(pendings))
+    chosen, finish_ns = None, math.inf
+    busy: list[tuple[Lane, float]] = []
     for lane in lanes:
-        if not lane.is_free and lane.remaining_ns(now_ns) + num_batches * lane.cost.of(size) < finish_ns:
+        takes_ns = lane.cost.of(batch.num_elements)
+        if lane not in free:
+            busy.append((lane, takes_ns))
+        elif takes_ns < finish_ns:
+            chosen, finish_ns = lane, takes_ns
+    num_batches = -(-num_waiting // len(batch.pendings))
+    for lane, takes_ns in busy:
+        all_ns = num_batches * takes_ns
+        if all_ns < finish_ns and lane.remaining_ns(now_ns) + all_ns < finish_ns:
             return None
-    return free
+    return chosen

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from triune.core.units import Unit
-from triune.scheduling.batch import num_elements
+from triune.scheduling.batcher import FormedBatch
 from triune.scheduling.lane import Lane
-from triune.scheduling.queue import Pending
 
 
 class Objective:
@@ -24,14 +23,15 @@ class Objective:
         self._objective_ns = objective_ns
         self._joules_per_row = joules_per_row
 
-    def rows(self, lane: Lane, pendings: Sequence[Pending], num_rows: int) -> int:
-        """The most rows of a batch on a lane, of `num_rows` that wait in `pendings`; at least 1."""
-        per_row = num_elements(pendings) / num_rows
+    def rows(self, lane: Lane, batch: FormedBatch) -> int:
+        """The most rows on a lane, of those that `batch` has; at least 1."""
+        num_rows = batch.num_rows
+        per_row = batch.num_elements / num_rows
         while num_rows > 1 and lane.cost.of(max(1, round(per_row * num_rows))) > self._objective_ns / 2:
             num_rows = -(-num_rows // 2)
         return num_rows
 
-    def choose(self, lanes: Sequence[Lane], pendings: Sequence[Pending], now_ns: int) -> Lane | None:
+    def choose(self, lanes: Sequence[Lane], batch: FormedBatch, now_ns: int) -> Lane | None:
         """The cheapest lane that answers a batch in time; None if none does, or if no joules are known.
 
         It may be busy: then the batch waits for it.
@@ -39,7 +39,7 @@ class Objective:
         joules = {lane: self._joules_per_row(lane.worker.runner.unit) for lane in lanes}
         if len(lanes) < 2 or not all(joules.values()):
             return None
-        size = num_elements(pendings)
-        left_ns = min(each.arrived_ns for each in pendings) + self._objective_ns - now_ns
+        size = batch.num_elements
+        left_ns = min(each.arrived_ns for each in batch.pendings) + self._objective_ns - now_ns
         in_time = [lane for lane in lanes if lane.remaining_ns(now_ns) + lane.cost.of(size) <= left_ns]
         return min(in_time, key=lambda lane: joules[lane], default=None)

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from triune.config.policy import MIN_WAITING, BatchingPolicy, TimeoutAction
 from triune.core.errors import UnavailableError
@@ -26,6 +26,7 @@ class Pending:
         group: requests of equal groups may share a batch.
         unit: the unit that the client asked for; None leaves the choice to the dispatcher.
         mode: the power mode that the client asked for; None for the server's.
+        num_elements: the number of elements in its inputs. Run times are estimated from it.
     """
 
     call: Call
@@ -36,6 +37,10 @@ class Pending:
     group: object = None
     unit: Unit | None = None
     mode: PowerMode | None = None
+    num_elements: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_elements = sum(array.size for array in self.call.inputs.values())
 
 
 class RequestQueue:

@@ -1,6 +1,6 @@
 """Batches that measure a unit: what is known of it may be too little, wrong, or outdated."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from triune.scheduling.lane import Lane
@@ -27,12 +27,12 @@ class LaneTrials:
         self._next = dict.fromkeys(lanes, _INTERVAL)
         self._num_batches = 0
 
-    def due(self, lanes: Sequence[Lane]) -> Lane | None:
-        """A free lane that has to be measured, of those that a batch may use; usually None."""
+    def due(self, lanes: Sequence[Lane], free: Collection[Lane]) -> Lane | None:
+        """A lane that has to be measured, of `lanes` that a batch may use, and of those that are free; usually None."""
         if not self._is_needed or len(lanes) == 1:
             return None
         for lane in lanes:
-            if lane.is_free and (lane.cost.num_batches < _NUM_FIRST or self._num_batches >= self._next[lane]):
+            if (lane.cost.num_batches < _NUM_FIRST or self._num_batches >= self._next[lane]) and lane in free:
                 return lane
         return None
 

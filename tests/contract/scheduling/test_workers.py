@@ -18,6 +18,7 @@ from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
 from triune.hosting import HostedExecutable
 from triune.scheduling.batch import Batch
+from triune.scheduling.batcher import FormedBatch
 from triune.scheduling.queue import Pending
 from triune.scheduling.runner import TensorRunner
 from triune.scheduling.worker import BatchCallback, InlineWorker, QuickWorker, ThreadWorker, Worker
@@ -89,7 +90,7 @@ def batch_of(*values: float) -> Batch:
         inputs: dict[str, Array] = {"x": np.full((1, 2), value, np.float32)}
         future = asyncio.get_running_loop().create_future()
         pendings.append(Pending(Call(InferenceRequest("doubler", inputs), inputs, 1), future, 0))
-    return Batch(pendings, len(values), ["y"], BatchingPolicy(max_batch_size=8))
+    return Batch(FormedBatch.of(pendings, len(values)), ["y"], BatchingPolicy(max_batch_size=8))
 
 
 async def run(worker: Worker, batch: Batch) -> list[threading.Thread]:
