@@ -1,5 +1,6 @@
 """Estimates of how long a unit takes for a batch, from the batches that it ran."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,11 +22,6 @@ class _Mean:
     num_elements: float
     count: int
     last: int
-
-    @property
-    def element_ns(self) -> float:
-        """The time of an element."""
-        return self.ns / self.num_elements
 
 
 class CostEstimate:
@@ -50,7 +46,7 @@ class CostEstimate:
         if mean.count >= _NUM_FIRST:
             mean.ns += _WEIGHT * (duration_ns - mean.ns)
             mean.num_elements += _WEIGHT * (num_elements - mean.num_elements)
-        elif duration_ns / num_elements < mean.element_ns:
+        elif duration_ns / num_elements < mean.ns / mean.num_elements:
             mean.ns, mean.num_elements = duration_ns, num_elements
         mean.count += 1
         mean.last = self.num_batches
@@ -61,14 +57,14 @@ class CostEstimate:
         It is scaled from the nearest known size. If no size is known it is 0, so that the worker is chosen and
         measured.
         """
-        if not self._means:
-            return 0.0
-        size = num_elements.bit_length()
+        size, stale = num_elements.bit_length(), self.num_batches - _STALE
         mean = self._means.get(size)
-        if mean is None or not self._is_fresh(mean):
-            fresh = [each for each, other in self._means.items() if self._is_fresh(other)]
-            mean = self._means[min(fresh, key=lambda each: abs(each - size))]
-        return mean.element_ns * max(1, num_elements)
-
-    def _is_fresh(self, mean: _Mean) -> bool:
-        return mean.last > self.num_batches - _STALE
+        if mean is None or mean.last <= stale:
+            if not self._means:
+                return 0.0
+            nearest = math.inf
+            for each, other in self._means.items():
+                if other.last > stale and (each - size) ** 2 < nearest:
+                    mean, nearest = other, (each - size) ** 2
+            assert mean is not None  # the last batch's size is fresh
+        return mean.ns / mean.num_elements * (num_elements or 1)

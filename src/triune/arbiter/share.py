@@ -89,7 +89,7 @@ class Share:
         Where one computes at a time, a second unit of the model takes its turns from the first, and adds nothing. Only
         what seems to hang is left alone.
         """
-        if self._pool.limit > 1:
+        if not self._running or self._pool.limit > 1:
             return 0
         # A copy, since replicas of one model may start and end in several threads.
         return max((each.hangs_ns for each in list(self._running.values()) if not each.is_beside), default=0)
@@ -189,6 +189,23 @@ class Share:
                     self._wait(next_ns, now_ns)
                 woken = pool.grant(now_ns)
         self._wake_others(woken)
+
+    def return_unused(self, *, has_waiting: bool) -> int:
+        """Give back the turn in which no batch was started, and wait for none that no batch needs.
+
+        Args:
+            has_waiting: whether the model has requests that wait.
+
+        Returns:
+            `patience_ends_ns`.
+        """
+        if self._since_ns is None and self._granted is None:
+            return 0
+        ends_ns = self.patience_ends_ns
+        if has_waiting and self._pool.clock.now_ns() < ends_ns:
+            return ends_ns
+        self.withdraw()
+        return 0
 
     def withdraw(self) -> None:
         """Wait no more, and give back a turn in which no batch was started."""

@@ -112,6 +112,7 @@ class Batcher:
     def _form(self, queue: Iterable[Pending], now_ns: int, skipped: list[Pending]) -> FormedBatch | WaitUntil | None:
         """Choose the next batch from the group of the first waiting request. Other requests are added to `skipped`."""
         policy = self._policy
+        preferred, most_rows = policy.preferred_batch_sizes, policy.max_batch_size
         chosen: list[Pending] = []
         num_rows = 0
         best_length = best_rows = 0
@@ -120,28 +121,30 @@ class Batcher:
         for pending in queue:
             if pending.future.done():
                 continue
+            rows = pending.call.batch_size
             if not chosen:
                 if not self.is_batching:
-                    return FormedBatch((pending,), pending.call.batch_size, pending.num_elements)
+                    return FormedBatch((pending,), rows, pending.num_elements)
             elif pending.group != chosen[0].group:
                 if policy.preserve_ordering:
                     can_grow = False
                     break
                 skipped.append(pending)
                 continue
-            if chosen and not best_length and num_rows + pending.call.batch_size > self._largest_preferred:
+            if chosen and not best_length and num_rows + rows > self._largest_preferred:
                 # With this request the batch would exceed every preferred size, so that it runs without it (as in
                 # Triton's `GetDynamicBatch`).
                 best_length, best_rows = len(chosen), num_rows
-            if num_rows + pending.call.batch_size > policy.max_batch_size:
+            if num_rows + rows > most_rows:
                 can_grow = False
                 break
             chosen.append(pending)
-            num_rows += pending.call.batch_size
-            oldest_ns = min(oldest_ns, pending.arrived_ns)
-            if num_rows in policy.preferred_batch_sizes:
+            num_rows += rows
+            if pending.arrived_ns < oldest_ns:
+                oldest_ns = pending.arrived_ns
+            if num_rows in preferred:
                 best_length, best_rows = len(chosen), num_rows
-            if num_rows == policy.max_batch_size:
+            if num_rows == most_rows:
                 can_grow = False
                 break
         if not chosen:

@@ -244,9 +244,9 @@ class Dispatcher:
             for pending in decision.pendings:
                 self._queue.remove(pending)
             self._start(lane, decision, now_ns)
-        self._turns.return_unused(has_waiting=bool(self._queue))
+        patience_ns = self._turns.return_unused(has_waiting=bool(self._queue))
         deadline_ns = self._queue.next_deadline_ns() if self._queue else 0
-        self._set_timer(min(filter(None, (when_ns, deadline_ns, self._turns.patience_ends_ns)), default=0))
+        self._set_timer(min(filter(None, (when_ns, deadline_ns, patience_ns)), default=0))
         self.statistics.num_waiting = len(self._queue)
 
     def _choose(self, lanes: Sequence[Lane], free: Collection[Lane], batch: FormedBatch, now_ns: int) -> Lane | None:

@@ -75,6 +75,7 @@ class Lane:
         self._turn: Turn | None = None
         self._work: Work | None = None
         self._busy_ns = 0
+        self._expected_ns = 0.0
         self._is_loaded = False
 
     @property
@@ -98,7 +99,7 @@ class Lane:
         """Start a batch while `num_waiting` other requests wait. The worker must be free."""
         self._is_loaded = num_waiting >= MIN_WAITING
         self.sizer.record_start(batch.num_rows, now_ns, self._busy_ns)
-        self.running, self.begun_ns = batch, now_ns
+        self.running, self.begun_ns, self._expected_ns = batch, now_ns, self.cost.of(batch.num_elements)
         if self._account is not None and not self._is_quick(batch):
             rows = [(each.call.batch_size, each.call.bill) for each in batch.pendings]
             self._work = self._account.begin_batch(now_ns, rows)
@@ -140,7 +141,7 @@ class Lane:
         """The estimated time until the worker is free. A batch that takes longer than expected may take much longer."""
         if self.running is None:
             return 0.0 if self.share is None else self.share.wait_ns(now_ns)
-        return remaining_ns(self.cost.of(self.running.num_elements), now_ns - self.begun_ns)
+        return remaining_ns(self._expected_ns, now_ns - self.begun_ns)
 
 
 class EligibleLanes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from triune.arbiter.arbiter import Arbiter
@@ -32,6 +33,7 @@ class Turns:
         """
         self._by_unit: Mapping[Unit, Share] = {}
         self._loop = asyncio.get_running_loop() if arbiter is not None else None
+        self._thread = threading.get_ident()
         self._pump = pump
         self._balance = arbiter.balance if arbiter is not None else None
         self._demand = Demand(costs)
@@ -49,21 +51,18 @@ class Turns:
             self._demand.num_requests += 1
             self._balance.update(now_ns)
 
-    def return_unused(self, *, has_waiting: bool) -> None:
+    def return_unused(self, *, has_waiting: bool) -> int:
         """Give back the turns in which no batch was started, and wait for none that no batch needs.
 
         Args:
             has_waiting: whether requests wait in the model's queue.
+
+        Returns:
+            the earliest time at which the model computes without its turn; 0 if it waits for none.
         """
         self._demand.tell(has_waiting=has_waiting)
-        for share in self._shares:
-            if share.has_turn or (share.is_waiting and not (has_waiting and share.is_blocked)):
-                share.withdraw()
-
-    @property
-    def patience_ends_ns(self) -> int:
-        """The earliest time at which the model computes without its turn; 0 if it waits for none."""
-        return min((share.patience_ends_ns for share in self._shares if share.is_waiting), default=0)
+        ends_ns = [share.return_unused(has_waiting=has_waiting) for share in self._shares]
+        return min(filter(None, ends_ns), default=0)
 
     def close(self) -> None:
         """Leave the pools. No turn may be running."""
@@ -75,5 +74,7 @@ class Turns:
     def _on_turn(self) -> None:
         """Let the model go on. Called in any thread."""
         assert self._loop is not None
+        # On the loop's own thread nothing has to wake it, which takes calls of the system.
+        is_here = threading.get_ident() == self._thread
         with contextlib.suppress(RuntimeError):  # the event loop is closed, so that nobody waits for answers
-            self._loop.call_soon_threadsafe(self._pump)
+            (self._loop.call_soon if is_here else self._loop.call_soon_threadsafe)(self._pump)
