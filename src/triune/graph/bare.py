@@ -1,10 +1,8 @@
 """Shape inference that ignores the shapes that a model declares, since these may be wrong."""
 
-import onnx.checker
-import onnx.shape_inference
 from onnx import GraphProto, ModelProto, ValueInfoProto
 
-from triune.graph.inference import infer_shapes
+from triune.graph.inference_apart import try_infer_shapes
 from triune.graph.values import subgraphs_of
 from triune.graph.weights import Large
 
@@ -26,6 +24,9 @@ def infer_bare(model: ModelProto, *, is_strict: bool = False) -> ModelProto:
     Args:
         model: not changed.
         is_strict: whether to ignore the shapes that subgraphs (of If, Loop and Scan) declare, too.
+
+    Raises:
+        InternalError, OSError: as `try_infer_shapes`.
     """
     bare = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     _copy(model.graph, bare.graph, can_override=model.ir_version >= OVERRIDABLE_FROM_IR)
@@ -35,11 +36,7 @@ def infer_bare(model: ModelProto, *, is_strict: bool = False) -> ModelProto:
             dims[0].dim_param = own_name(value)
     if is_strict:
         _forget_shapes(bare.graph)
-    try:
-        return infer_shapes(bare, data_prop=True)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError):
-        # Inference failed: the copy is returned without inferred shapes.
-        return bare
+    return try_infer_shapes(bare, has_data=True) or bare
 
 
 def own_name(value: ValueInfoProto) -> str:

@@ -79,6 +79,23 @@ class NoneLarge(Large):
         graph.initializer.append(tensor)
 
 
+def without_large(model: ModelProto) -> ModelProto:
+    """A copy of a model with inputs in the place of its large initializers, for shape inference."""
+    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph = model.graph
+    light.graph.name = graph.name
+    light.graph.node.extend(graph.node)
+    light.graph.input.extend(graph.input)
+    light.graph.output.extend(graph.output)
+    light.graph.value_info.extend(graph.value_info)
+    light.graph.sparse_initializer.extend(graph.sparse_initializer)
+    large, inputs = Large(), {value.name for value in graph.input}
+    for tensor in graph.initializer:
+        if tensor.name not in inputs or num_bytes(tensor) < LARGE_BYTES:
+            large.add(light.graph, tensor)
+    return light
+
+
 def tensor_of(name: str, array: NDArray[Any]) -> TensorProto:
     """Create an initializer from an array of any memory order."""
     return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)

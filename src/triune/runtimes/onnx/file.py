@@ -3,16 +3,15 @@
 from pathlib import Path
 
 import onnx.checker
-import onnx.shape_inference
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
 from triune.graph.bare import NO_NAMES, OVERRIDABLE_FROM_IR
-from triune.graph.inference import infer_shapes
+from triune.graph.inference_apart import try_infer_shapes
 from triune.graph.load import load, read_model
-from triune.graph.weights import Large
+from triune.graph.weights import Large, without_large
 from triune.runtimes.failures import reason_of
 from triune.runtimes.onnx.rows import rows_of
 
@@ -50,8 +49,10 @@ def read_signature(path: Path) -> Signature:
 def signature_of(model: ModelProto, path: Path) -> Signature:
     """The signature of a model in memory; otherwise as `read_signature`."""
     graph = model.graph
-    if any(not _is_shape_known(value.type) for value in graph.output):
-        graph = _infer_shapes(model).graph
+    declared = graph.output
+    if any(not _is_shape_known(value.type) for value in declared):
+        inferred = try_infer_shapes(without_large(model))
+        declared = inferred.graph.output if inferred is not None else declared
     initializers = {tensor.name for tensor in graph.initializer}
     initializers |= {tensor.values.name for tensor in graph.sparse_initializer}
     can_override = model.ir_version >= OVERRIDABLE_FROM_IR
@@ -60,7 +61,7 @@ def signature_of(model: ModelProto, path: Path) -> Signature:
         for value in graph.input
         if can_override or value.name not in initializers
     )
-    outputs = tuple(_translate(value, path, is_input=False) for value in graph.output)
+    outputs = tuple(_translate(value, path, is_input=False) for value in declared)
     return Signature(inputs, outputs, rows=rows_of(model, inputs, outputs))
 
 
@@ -82,14 +83,6 @@ def broken_part(path: Path) -> str | None:
 
 def _is_shape_known(of: TypeProto) -> bool:
     return of.tensor_type.elem_type != TensorProto.UNDEFINED and of.tensor_type.HasField("shape")
-
-
-def _infer_shapes(model: ModelProto) -> ModelProto:
-    try:
-        return infer_shapes(model)
-    except (onnx.shape_inference.InferenceError, ValueError):
-        # Shape inference only adds shapes that the file lacks. It skips unknown operators.
-        return model
 
 
 def _translate(value: ValueInfoProto, path: Path, *, is_input: bool, has_default: bool = False) -> TensorSpec:
