@@ -40,9 +40,9 @@ def fatal_fusions(model: ModelProto) -> Sequence[str]:
 def without_fatal_fusions(model: ModelProto) -> None:
     """Change a model so that ONNX Runtime's optimizer does not crash on it, even in a session with default options.
 
-    After each Transpose that moves the first dimension, and that a MatMul may come to read, a Clip without limits is
-    inserted, which changes nothing. Optimizers would remove an Identity, or a Reshape to the same shape, but not a
-    Clip.
+    After each Transpose that moves the first dimension, and that a MatMul may come to read, a Tile that repeats nothing
+    is inserted, which changes nothing and takes every element type. Optimizers would remove an Identity, or a Reshape
+    to the same shape, but not a Tile.
     """
     if not fatal_fusions(model):
         return
@@ -51,21 +51,23 @@ def without_fatal_fusions(model: ModelProto) -> None:
         for name in node.input:
             readers.setdefault(name, []).append(node)
     names = Names(model.graph)
-    _insert_clips(model.graph, readers, names)
+    _insert_tiles(model.graph, readers, names)
 
 
-def _insert_clips(graph: GraphProto, readers: Mapping[str, Sequence[NodeProto]], names: Names) -> None:
+def _insert_tiles(graph: GraphProto, readers: Mapping[str, Sequence[NodeProto]], names: Names) -> None:
     nodes: list[NodeProto] = []
     for node in graph.node:
         for inner in subgraphs_of(node):
-            _insert_clips(inner, readers, names)
+            _insert_tiles(inner, readers, names)
         nodes.append(node)
         permutation = tuple(attributes_of(node).get("perm", ())) if node.op_type == "Transpose" else ()
         if len(permutation) < 3 or permutation[0] == 0 or not _reaches_a_product(node.output[0], readers):
             continue
         name = node.output[0]
         node.output[0] = names.value(f"{name}/transposed")
-        nodes.append(helper.make_node("Clip", [node.output[0]], [name], name=f"{name}/clip"))
+        times = names.value(f"{name}/times")
+        nodes.append(helper.make_node("Constant", [], [times], value_ints=[1] * len(permutation)))
+        nodes.append(helper.make_node("Tile", [node.output[0], times], [name], name=f"{name}/tile"))
     del graph.node[:]
     graph.node.extend(nodes)
 

@@ -177,4 +177,23 @@ INTEGERS = (
         {"c": np.float32(3000), "w": noise(8, 8) * np.float32(0.2), "d": np.array(10), "r": noise(10)},
         x=noise(3, 8),
     ),
+    half_case(
+        "ends_of_bins",
+        "a = Abs(x) f = Floor(a) s = Sign(x) w = Mul(f, s) q = Div(w, c) m = Mul(q, c) y = Ceil(m)",
+        {"c": np.float32(23)},
+        x=floats(3.25, 6.5, -7.5, 12.25, 13.0, 1.0),
+    ),
+    half_case(
+        "above_the_mean",
+        "m = ReduceMean(x, axes) g = Greater(x, m) y = Cast<to = 1>(g)",
+        {"axes": np.array([1])},
+        x=floats(1.0001, 1.0002, 1.0003, 1.0001),
+    ),
+    half_case(
+        "sectors_of_angles",
+        "a = Atan(x) m = Mul(a, c) y = Floor(m)",
+        {"c": np.float32(1000)},
+        x=np.tan(np.array([[0.70095, 0.8112, 0.6039]])).astype(np.float32),
+        bound=1e-4,
+    ),
 )

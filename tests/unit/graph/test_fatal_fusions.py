@@ -22,6 +22,8 @@ _FATAL = {
     "concat": f"{_HALF} {{ t = Transpose <perm = [1, 0, 2]> (x)  c = Concat <axis = 0> (t) y = MatMul (c, w) }}",
     "cast": """agraph (int32[2,4,3] x, float[3,6] w) => (float[4,2,6] y)
       { t = Transpose <perm = [1, 0, 2]> (x)  c = Cast <to = 1> (t)  y = MatMul (c, w) }""",
+    "bool": """agraph (bool[2,4,3] x, float[3,6] w) => (float[4,2,6] y)
+      { t = Transpose <perm = [1, 0, 2]> (x)  c = Cast <to = 1> (t)  y = MatMul (c, w) }""",
     "double": """agraph (float[3,2,4] x, double[3,6] w) => (double[2,4,6] y)
       { t = Transpose <perm = [1, 2, 0]> (x)  c = Cast <to = 11> (t)  y = MatMul (c, w) }""",
     "branch": """agraph (bool b, float16[2,4,3] x, float16[3,6] w) => (float16[4,2,6] y) { y = If (b) <
@@ -35,6 +37,7 @@ _KINDS = {
     "identity": (10, 10),
     "concat": (10, 10),
     "cast": (6, 1),
+    "bool": (9, 1),
     "double": (1, 11),
     "branch": (10, 10),
 }

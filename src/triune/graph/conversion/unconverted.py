@@ -23,6 +23,8 @@ _REASONS: Mapping[str, str] = {
     "ImageDecoder": "it decodes the bytes of a file; decode them before the model, and give it the pixels",
     "RoiAlign": "the number of its samples depends on the boxes, or the size of the image is free; give it a "
     "sampling_ratio, and fixed sizes with --shape",
+    "MaxRoiPool": "it has more than 64 bins along an axis, or the size of the image is free; give fixed sizes with "
+    "--shape",
     "DeformConv": "it is not over two dimensions, or sizes are free; give fixed sizes with --shape",
     "Dropout": "it is in training mode, and its shape is not fixed; give fixed sizes with --shape",
     "TfIdfVectorizer": "it counts words of text, or the number of tokens is free; give a fixed one with --shape",

@@ -1,13 +1,17 @@
-"""RoiAlign and DeformConv, which interpolate between the pixels of an image."""
+"""RoiAlign and DeformConv, which interpolate between the pixels of an image, and MaxRoiPool."""
 
 import math
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from triune.graph.decompose.context import Context, Decomposition
 
 _MOST_SAMPLES = 1 << 16
 """The largest number of samples along an axis: the interpolation matrix has a row for each."""
+
+_MOST_BINS = 64
+"""The largest number of MaxRoiPool's bins along an axis: each has nodes of its own."""
 
 
 def roi_align(c: Context) -> bool:
@@ -110,6 +114,66 @@ class _Axis:
         ]
 
 
+def max_roi_pool(c: Context) -> bool:
+    """MaxRoiPool: for each bin of a region, the largest of the pixels of its rows and columns; 0 if it has none.
+
+    A region is (image, x1, y1, x2, y2), with both corners in it, in pixels after `spatial_scale`, rounded half away
+    from zero. Bins may overlap: the first pixel is rounded down, the end is rounded up.
+
+    Source: ONNX Runtime's MaxRoiPool and Caffe's ROIPooling; the standard says no more than that it is max pooling.
+    """
+    shape, bins = c.values.shape(c.input(0)), [int(each) for each in c.attributes["pooled_shape"]]
+    if shape is None or len(shape) != 4 or shape[2] is None or shape[3] is None or max(bins) > _MOST_BINS:
+        return False
+    b = c.build
+    regions = c.input(1) if c.values.elem_type(c.input(1)) == TensorProto.FLOAT else b.cast(c.input(1), 1)
+    index = b.op("Squeeze", b.op("Slice", regions, b.ints(0), b.ints(1), b.ints(1)), b.ints(1))
+    pixels = b.op("Gather", c.input(0), b.cast(index, TensorProto.INT64))
+    dtype = helper.tensor_dtype_to_np_dtype(c.values.elem_type(c.input(0)))
+    zero = b.constant(0, dtype)
+    for axis, position, count, length in ((2, 2, bins[0], shape[2]), (3, 1, bins[1], shape[3])):
+        start, extent = _whole_region(c, regions, position)
+        size = b.op("Div", extent, b.constant(count, np.float32))
+        # In place of the pixels that are not in a bin: the least number of the type would be too large for fp16.
+        least = b.op("ReduceMin", pixels, b.ints(axis), keepdims=1)
+        at = b.constant(np.arange(length).reshape((-1, 1) if axis == 2 else (1, -1)), np.float32)
+        largest: list[str] = []
+        for each in range(count):
+            first = b.op("Floor", b.op("Mul", size, b.constant(each, np.float32)))
+            end = b.op("Ceil", b.op("Mul", size, b.constant(each + 1, np.float32)))
+            first, end = (
+                b.op("Clip", b.op("Add", place, start), b.constant(0, np.float32), b.constant(length, np.float32))
+                for place in (first, end)
+            )
+            is_within = b.op("And", b.op("GreaterOrEqual", at, first), b.op("Less", at, end))
+            found = b.op("ReduceMax", b.op("Where", is_within, pixels, least), b.ints(axis), keepdims=1)
+            largest.append(b.op("Where", b.op("LessOrEqual", end, first), zero, found))
+        pixels = b.op("Concat", *largest, axis=axis)
+    c.give(pixels)
+    return True
+
+
+def _whole_region(c: Context, regions: str, position: int) -> tuple[str, str]:
+    """Build the first pixel of each region along an axis, and how many pixels it has, at least 1: (R, 1, 1, 1).
+
+    Args:
+        c: the node.
+        regions: (R, 5) of fp32.
+        position: the index of the first pixel among a region's five numbers; that of the last is 2 more.
+    """
+    b = c.build
+    ends: list[str] = []
+    for at in (position, position + 2):
+        column = b.op("Unsqueeze", b.op("Slice", regions, b.ints(at), b.ints(at + 1), b.ints(1)), b.ints(2, 3))
+        exact = b.op("Mul", column, b.constant(c.attributes.get("spatial_scale", 1.0), np.float32))
+        size = b.op("Abs", exact)
+        whole = b.op("Floor", size)
+        is_up = b.op("GreaterOrEqual", b.op("Sub", size, whole), b.constant(0.5, np.float32))
+        ends.append(b.op("Mul", b.op("Add", whole, b.cast(is_up, 1)), b.op("Sign", exact)))
+    one = b.constant(1, np.float32)
+    return ends[0], b.op("Max", b.op("Add", b.op("Sub", ends[1], ends[0]), one), one)
+
+
 def deform_conv(c: Context) -> bool:
     """DeformConv: GridSample at the offset position of each kernel element, then a 1x1 convolution of all samples."""
     shape, weight = c.values.shape(c.input(0)), c.values.static_shape(c.input(1))
@@ -152,4 +216,4 @@ def _points(
     return elements * dilation + positions * stride - float(c.attributes.get("pads", [0] * 4)[axis])
 
 
-TABLE: dict[str, Decomposition] = {"RoiAlign": roi_align, "DeformConv": deform_conv}
+TABLE: dict[str, Decomposition] = {"RoiAlign": roi_align, "MaxRoiPool": max_roi_pool, "DeformConv": deform_conv}

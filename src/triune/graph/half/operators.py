@@ -179,14 +179,19 @@ EXACT_ARITHMETIC = (
                 "Exp",
             ),
             *("Floor", "Ceil", "Round", "Mod", "Cast", "Concat", "Slice", "Split", "Expand", "Tile", "Gather"),
-            *("GatherElements", "GatherND", "Range", "CumSum", "ReduceSum", "Pad", "Trilu", "DequantizeLinear"),
+            *("GatherElements", "GatherND", "Range", "CumSum", "ReduceSum", "Pad", "Trilu", "DequantizeLinear", "Sign"),
         ]
     )
 )
 """Coordinates and angles are computed from the model's inputs and integers by these."""
 
-FUNCTIONS = SATURATING | frozenset(["Softmax", "Exp", "Softplus", "Log"])
-"""Functions of one operand that may stand between a model's inputs and a step, as arithmetic may."""
+FUNCTIONS = SATURATING | frozenset(
+    [
+        *("Softmax", "Exp", "Softplus", "Log", "ReduceMean", "ReduceProd", "AveragePool"),
+        *("Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Atanh"),
+    ]
+)
+"""Functions of one operand, and means, that may stand between a model's inputs and a step, as arithmetic may."""
 
 STEPS = frozenset(["Floor", "Ceil", "Round", "Mod"]) | RANKINGS | COMPARISONS
 """The result jumps where an operand passes a whole number or another operand. So does a Cast to integers."""
