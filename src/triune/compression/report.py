@@ -7,9 +7,7 @@ from typing import Any
 
 from triune.compression.accuracy import OutputAccuracy, TextAccuracy
 from triune.compression.found import Kept
-from triune.planning.page import filled
-
-_MARK = "/*COMPRESSION*/null"
+from triune.pages.page import page
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +146,7 @@ def as_json(report: Report) -> Mapping[str, Any]:
 
 def page_of(report: Report) -> str:
     """The report as one page of HTML that needs no other file."""
-    return filled("triune.compression", _MARK, as_json(report))
+    return page("triune.compression", "Compression", as_json(report))
 
 
 def _output(each: OutputAccuracy) -> Mapping[str, Any]:

@@ -1,9 +1,9 @@
 """A simulation as one page of HTML: no other file and no server is needed to read it."""
 
-from triune.planning.page import filled
+from triune.pages.page import page
 from triune.simulation.report import Simulation, as_json
 
 
 def page_of(simulation: Simulation) -> str:
     """The page of a simulation: schedules beside each other, and what each unit did for each model."""
-    return filled("triune.simulation", "/*SIMULATION*/null", as_json(simulation))
+    return page("triune.simulation", "Simulation", as_json(simulation))

@@ -9,7 +9,7 @@ from onnx import GraphProto, ModelProto
 
 from triune.graph.optimizing.run import Optimized
 from triune.graph.values import Values, subgraphs_of
-from triune.planning.page import filled
+from triune.pages.page import page
 
 if TYPE_CHECKING:
     from triune.api.optimizing.optimize import Optimization
@@ -47,7 +47,7 @@ def page_of(title: str, result: "Optimization", done: Optimized) -> str:
         "after": after,
         "rows": _rows(before, after),
     }
-    return filled("triune.api.optimizing", "/*OPTIMIZED*/null", content)
+    return page("triune.api.optimizing", "Optimization", content)
 
 
 def _number(value: float) -> float | None:

@@ -1,58 +1,3 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>Tuning</title>
-<style>
-:root { --ink: #1c2330; --soft: #5a6475; --paper: #fff; --line: #d9dee7;
-  --other: #8a94a6; --given: #2a7fb8; --best: #2e9e5b; --limit: #c0392b; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6eaf2; --soft: #9aa5b8; --paper: #12161d; --line: #2b3340;
-    --other: #8e99ac; --given: #4aa3dd; --best: #4cc07c; --limit: #e57368; } }
-body { margin: 0 auto; max-width: 1180px; padding: 24px 20px 80px; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 22px; margin: 20px 0 4px; }
-h2 { font-size: 15px; margin: 26px 0 8px; }
-p, li { color: var(--soft); margin: 4px 0; }
-pre { border: 1px solid var(--line); padding: 12px; overflow-x: auto; border-radius: 6px; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-td, th { text-align: right; padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td:first-child, th:first-child, td.why { text-align: left; }
-td.why { color: var(--soft); }
-tr.best td:first-child { color: var(--best); font-weight: 600; }
-tr.given td:first-child { color: var(--given); font-weight: 600; }
-svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--soft); font-size: 12px; }
-.axis { stroke: var(--line); }
-.limit { stroke: var(--limit); stroke-dasharray: 5 4; }
-.front { fill: none; stroke: var(--soft); stroke-dasharray: 2 3; }
-.path { fill: none; stroke-opacity: .55; }
-.key { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin: 0 5px 0 14px; }
-</style>
-</head>
-<body>
-<main></main>
-<script>
-"use strict";
-const found = /*TUNING*/null;
-
-function make(tag, ...children) {
-  const node = document.createElement(tag);
-  node.append(...children);
-  return node;
-}
-
-function draw(tag, attributes, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
 const number = value => value === null || value === undefined ? "" : value === 0 ? "0" :
   Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 });
 
@@ -96,17 +41,14 @@ function chart(tried) {
     if (isNamed) svg.append(draw("polyline", { class: "path", stroke: color(each), points: line(each.levels) }));
     for (const level of each.levels) svg.append(draw("circle",
       { cx: x(level.p99_ms), cy: y(level.requests_per_second), r: isNamed ? 6 : 4, fill: color(each) },
-      draw("title", {}, `${each.config}: ${level.callers} at once, ${number(level.requests_per_second)} requests/s, ` +
+      draw("title", `${each.config}: ${level.callers} at once, ${number(level.requests_per_second)} requests/s, ` +
         `p50 ${number(level.p50_ms)} ms, p99 ${number(level.p99_ms)} ms`)));
   }
   return svg;
 }
 
 function key(name, words) {
-  const dot = make("span");
-  dot.className = "key";
-  dot.style.background = `var(--${name})`;
-  return [dot, words];
+  return [make("span", {class: "key", style: `background: var(--${name})`}), words];
 }
 
 function table(tried) {
@@ -115,20 +57,14 @@ function table(tried) {
   const heads = ["config", ...callers.flatMap(each => [`${each} at once: requests/s`, "p50 ms", "p99 ms",
     ...(hasJoules ? ["joules"] : [])])];
   const rows = tried.map(each => {
-    const row = make("tr", make("td", each.config));
-    row.className = each.is_best ? "best" : each.is_given ? "given" : "";
+    const row = make("tr", {class: each.is_best ? "best" : each.is_given ? "given" : ""}, make("td", each.config));
     if (each.failure) {
-      const why = make("td", `left out: ${each.failure}`);
-      why.className = "why";
-      why.colSpan = heads.length - 1;
-      row.append(why);
+      row.append(make("td", {class: "why", colspan: heads.length - 1}, `left out: ${each.failure}`));
     } else row.append(...each.levels.flatMap(level => [level.requests_per_second, level.p50_ms, level.p99_ms,
       ...(hasJoules ? [level.joules] : [])].map(value => make("td", number(value)))));
     return row;
   });
-  const around = make("div", make("table", make("tr", ...heads.map(each => make("th", each))), ...rows));
-  around.className = "wide";
-  return around;
+  return make("div", {class: "wide"}, make("table", make("tr", ...heads.map(each => make("th", each))), ...rows));
 }
 
 const limit = found.p99_limit_ms === null ? "" : `, with a p99 of at most ${number(found.p99_limit_ms)} ms (the red line)`;
@@ -147,6 +83,3 @@ document.querySelector("main").append(
   make("h2", "All configs"), table(found.tried),
   make("h2", "What changes in config.pbtxt"), make("pre", found.changes || "nothing"),
   ...(found.notes.length ? [make("h2", "Notes"), make("ul", ...found.notes.map(each => make("li", each)))] : []));
-</script>
-</body>
-</html>

@@ -1,53 +1,4 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>Compression</title>
-<style>
-:root { --ink: #1c2330; --soft: #5a6475; --paper: #fff; --line: #d9dee7; --panel: #f5f7fa; --bar: #2a7fb8;
-  --good: #2e7d4f; --bad: #b3372f; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6eaf2; --soft: #9aa5b8; --paper: #12161d; --line: #2b3340; --panel: #1a202a; --bar: #4aa3dd;
-    --good: #4cc07c; --bad: #e8756c; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1040px; padding: 24px 20px 80px; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 22px; margin: 12px 0 2px; overflow-wrap: anywhere; }
-h2 { font-size: 16px; margin: 34px 0 6px; }
-p { color: var(--soft); margin: 4px 0; }
-.totals { display: flex; flex-wrap: wrap; gap: 14px 44px; margin: 20px 0 8px; }
-.big { font-size: 26px; font-weight: 600; font-variant-numeric: tabular-nums; }
-.good { color: var(--good); } .bad { color: var(--bad); }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-th { font-weight: 500; color: var(--soft); font-size: 13px; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td, th { text-align: left; padding: 4px 18px 4px 0; vertical-align: top; }
-td.number, th.number { text-align: right; white-space: nowrap; }
-tr + tr td { border-top: 1px solid var(--panel); }
-td.name { font: 13px/1.75 ui-monospace, monospace; overflow-wrap: anywhere; min-width: 110px; }
-.db { display: grid; grid-template-columns: 64px 110px; gap: 8px; align-items: center; }
-.db i { display: block; height: 8px; border-radius: 2px; background: var(--bar); }
-.db span { text-align: right; }
-li { margin: 4px 0; overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<main></main>
-<script>
-"use strict";
-const found = /*COMPRESSION*/null;
 const MOST_DB = 60;
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
 
 function digits(value, count = 3) {
   if (value === null || value === undefined) return "–";
@@ -63,10 +14,10 @@ const size = bytes => bytes >= 1e9 ? `${digits(bytes / 1e9)} GB` : bytes >= 1e6 
   : `${digits(bytes / 1e3)} kB`;
 
 function table(heads, rows) {
-  const head = make("tr", {}, ...heads.map(([text, kind]) => make("th", {class: kind || ""}, text)));
-  const body = rows.map(row => make("tr", {}, ...row.map((cell, index) =>
+  const head = make("tr", ...heads.map(([text, kind]) => make("th", {class: kind || ""}, text)));
+  const body = rows.map(row => make("tr", ...row.map((cell, index) =>
     make("td", {class: heads[index][1] || ""}, cell))));
-  return make("div", {class: "scroll"}, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
+  return make("div", {class: "wide"}, make("table", make("thead", head), make("tbody", ...body)));
 }
 
 function db(value) {
@@ -74,11 +25,7 @@ function db(value) {
   const bar = make("i");
   const share = typeof value === "string" ? (value === "Infinity" ? 1 : 0) : value / MOST_DB;
   bar.style.width = `${Math.round(110 * Math.min(1, Math.max(0, share)))}px`;
-  return make("div", {class: "db"}, make("span", {}, typeof value === "string" ? digits(value) : value.toFixed(1)), bar);
-}
-
-function total(value, words, kind = "") {
-  return make("div", {}, make("div", {class: `big ${kind}`}, value), make("p", {}, words));
+  return make("div", {class: "db"}, make("span", typeof value === "string" ? digits(value) : value.toFixed(1)), bar);
 }
 
 function times(before, after) {
@@ -89,30 +36,30 @@ function times(before, after) {
 const main = document.querySelector("main");
 const holds = found.agreement >= found.least;
 main.append(
-  make("h1", {}, `${found.source} → ${found.target}`), make("p", {}, found.form),
+  make("h1", `${found.source} → ${found.target}`), make("p", found.form),
   make("div", {class: "totals"},
     total(`${digits(found.source_bytes / Math.max(1, found.target_bytes), 2)} times smaller`,
       `${size(found.source_bytes)} before, ${size(found.target_bytes)} after`),
     total(percent(found.agreement), `${found.text ? "agreement, exp(-divergence)" : "agreement of the worst output"}; ${percent(found.least)} is the least`,
       holds ? "good" : "bad")),
-  make("p", {}, `Compared on ${found.samples}${found.made_up
+  make("p", `Compared on ${found.samples}${found.made_up
     ? ": give yours with --calibrate, which tell more" : ""}.`));
 
 if (found.text) {
   const text = found.text;
-  main.append(make("h2", {}, "Text"), table(
+  main.append(make("h2", "Text"), table(
     [["perplexity before", "number"], ["now", "number"], ["same most probable token", "number"],
       ["divergence, nats", "number"], ["tokens", "number"]],
     [[digits(text.perplexity_before, 5), digits(text.perplexity, 5), percent(text.top1),
       digits(text.divergence), text.tokens.toLocaleString("en")]]));
 }
 if (found.methods.length) {
-  main.append(make("h2", {}, "Methods that were tried, on all layers"), table(
+  main.append(make("h2", "Methods that were tried, on all layers"), table(
     [["method"], ["agreement", "number"], ["figures"], [""]],
     found.methods.map(each => [each.name, percent(each.agreement), each.note, each.kept ? "kept" : ""])));
 }
 
-if (found.outputs.length) main.append(make("h2", {}, "Outputs"), table(
+if (found.outputs.length) main.append(make("h2", "Outputs"), table(
   [["output", "name"], ["agreement", "number"], ["measured by"], ["cosine", "number"], ["top-1", "number"],
     ["largest error", "number"], ["mean error", "number"], ["largest value", "number"], ["signal to noise, dB", "number"]],
   found.outputs.map(each => [each.name, percent(each.agreement), each.measure, digits(each.cosine, 5),
@@ -122,15 +69,15 @@ if (found.outputs.length) main.append(make("h2", {}, "Outputs"), table(
 if (found.units.length) {
   const reasons = new Set(found.units.flatMap(({unit, before, after}) =>
     [...new Set([before.unavailable, after.unavailable])].filter(Boolean).map(why => `${unit}: ${why}`)));
-  main.append(make("h2", {}, "Speed on this machine"),
-    make("p", {}, "Measured, before → after: both take turns, call by call. Other work on the machine makes both slower."),
+  main.append(make("h2", "Speed on this machine"),
+    make("p", "Measured, before → after: both take turns, call by call. Other work on the machine makes both slower."),
     table([["unit"], ["latency, ms", "number"], ["samples a second", "number"], ["samples a call", "number"],
       ["joules a sample", "number"], ["agreement on the unit", "number"]],
     found.units.map(({unit, before, after}) => [unit, times(before.latency_ms, after.latency_ms),
       times(before.rows_per_second, after.rows_per_second), `${after.batch}`,
       before.joules_per_row === null || after.joules_per_row === null ? "unavailable"
         : times(before.joules_per_row, after.joules_per_row), percent(after.agreement)])),
-    make("ul", {}, ...[...reasons].map(each => make("li", {}, each))));
+    make("ul", ...[...reasons].map(each => make("li", each))));
 }
 
 const hasOutputs = found.layers.some(each => each.output_db !== null);
@@ -138,7 +85,7 @@ const hasNotes = found.layers.some(each => each.note);
 const heads = [["layer", "name"], ["operator"], ["form"], ["signal to noise of weights, dB"]];
 if (hasOutputs) heads.push([found.text ? "of its products, dB" : "of the worst output, this layer alone, dB"]);
 if (hasNotes) heads.push(["note"]);
-main.append(make("h2", {}, `Layers (${found.layers.length})`), table(heads, found.layers.map(each => {
+main.append(make("h2", `Layers (${found.layers.length})`), table(heads, found.layers.map(each => {
   const row = [each.name, each.operator, each.form, db(each.weights_db)];
   if (hasOutputs) row.push(db(each.output_db));
   if (hasNotes) row.push(each.note);
@@ -146,13 +93,10 @@ main.append(make("h2", {}, `Layers (${found.layers.length})`), table(heads, foun
 })));
 
 if (found.kept.length) {
-  main.append(make("h2", {}, `Weights that stayed as they are (${found.kept.length})`), table(
+  main.append(make("h2", `Weights that stayed as they are (${found.kept.length})`), table(
     [["weight", "name"], ["elements", "number"], ["reason"]],
     found.kept.map(each => [each.name, each.elements.toLocaleString("en"), each.reason])));
 }
 if (found.notes.length) {
-  main.append(make("h2", {}, "Notes"), make("ul", {}, ...found.notes.map(each => make("li", {}, each))));
+  main.append(make("h2", "Notes"), make("ul", ...found.notes.map(each => make("li", each))));
 }
-</script>
-</body>
-</html>

@@ -1,45 +1,5 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>Simulation</title>
-<style>
-:root { --ink: #1c2330; --soft: #5a6475; --paper: #fff; --line: #d9dee7;
-  --cpu: #8a94a6; --amx: #2a7fb8; --gpu: #b0489b; --ane: #2e9e5b; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6eaf2; --soft: #9aa5b8; --paper: #12161d; --line: #2b3340;
-    --cpu: #8e99ac; --amx: #4aa3dd; --gpu: #d36cbd; --ane: #4cc07c; } }
-body { margin: 0 auto; max-width: 1180px; padding: 24px 20px 80px; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 22px; margin: 20px 0 4px; }
-h2 { font-size: 15px; margin: 26px 0 8px; }
-p, li { color: var(--soft); margin: 4px 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-td, th { text-align: right; padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td:first-child, th:first-child { text-align: left; }
-.bar { display: inline-block; height: 10px; border-radius: 2px; margin-right: 8px; vertical-align: middle; }
-</style>
-</head>
-<body>
-<main></main>
-<script>
-"use strict";
-const found = /*SIMULATION*/null;
-
-function make(tag, ...children) {
-  const node = document.createElement(tag);
-  node.append(...children);
-  return node;
-}
-
 function bar(part, width, color) {
-  const node = document.createElement("span");
-  node.className = "bar";
-  node.style.cssText = `width: ${Math.max(1, width * part)}px; background: var(--${color})`;
-  return node;
+  return make("span", {class: "bar", style: `width: ${Math.max(1, width * part)}px; background: var(--${color})`});
 }
 
 const number = value => value === 0 ? "0" : Number(value.toPrecision(4)).toLocaleString("en");
@@ -70,6 +30,3 @@ document.querySelector("main").append(
       number(each.rows_per_second), number(each.rows_per_batch), number(each.p50_ms), number(each.p99_ms),
       number(each.queue_ms), number(each.joules)])),
   make("h2", "What was assumed"), make("ul", ...found.notes.map(each => make("li", each))));
-</script>
-</body>
-</html>
