@@ -105,7 +105,7 @@ class EngineCore:
 
     @property
     def last_plan(self) -> Plan:
-        """What the last step computed."""
+        """The plan of the last step: which tokens of which sequences it computed."""
         return self._steps.last_plan
 
     @property

@@ -38,7 +38,7 @@ class MergeAxes(GraphPass):
     name = "merge_axes"
 
     def __init__(self) -> None:
-        """Nothing was merged yet."""
+        """Begin without merged axes. An instance is for one model."""
         self.parted: dict[str, str] = {}
 
     def __call__(self, model: ModelProto) -> ModelProto:

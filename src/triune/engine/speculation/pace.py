@@ -64,7 +64,11 @@ class Accuracy:
         self._num_checked *= _KEPT_IDLE
 
     def num_worth(self, least_rate: float) -> int:
-        """How many tokens to guess, if one is worth it that is right with a probability of at least `least_rate`."""
+        """How many tokens to guess for the next step.
+
+        A guess is right only if all before it are: the n-th is with the probability rate^n. As many are guessed as
+        have rate^n >= `least_rate`, below which checking a guess costs more than it saves.
+        """
         rate = min(self.rate, 0.99)
         if rate <= least_rate:
             return 0

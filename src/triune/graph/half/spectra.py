@@ -13,7 +13,8 @@ from triune.graph.half.producers import Producers
 
 
 def spectrum_producers(square: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute what is squared from the model's inputs, by one product with constant weights; else [].
+    """The nodes from the model's inputs to the operand of a square, if they are one product with constant weights, as a
+    Fourier transform is; else [].
 
     Args:
         square: any node; [] unless it is a square.

@@ -125,8 +125,8 @@ def _read_version(reader: Reader, name: str) -> None:
 
 def _alignment(reader: Reader, metadata: Mapping[str, Value]) -> int:
     alignment = metadata.get(_ALIGNMENT_KEY, _DEFAULT_ALIGNMENT)
-    # Tensors are views of the mapped file. Their numbers take up to 8 bytes, so that each tensor must begin at a
-    # multiple of 8.
+    # Tensors are views of the mapped file. An element takes up to 8 bytes, so each tensor must begin at a multiple
+    # of 8.
     if type(alignment) is not int or not 8 <= alignment <= _MAX_ALIGNMENT or alignment.bit_count() != 1:
         raise reader.error(f"{_ALIGNMENT_KEY} is {alignment!r}; expected a power of two from 8 to {_MAX_ALIGNMENT}")
     return alignment
