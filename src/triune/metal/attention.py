@@ -70,7 +70,7 @@ def turned(c: Context, x: Value) -> Value:
 
 
 def _by_tables(c: Context, rows: Value) -> Value:
-    """Rotate pairs of elements of [batch, tokens, heads, size] by angles whose cosines and sines are inputs (tables)."""
+    """Rotate pairs of elements of [batch, tokens, heads, size] by angles, of which inputs are the cosines and sines."""
     cosines, sines = c.input(1), c.input(2)
     if c.has(3):
         positions = mx.clip(c.input(3), 0, cosines.shape[0] - 1)

@@ -71,7 +71,7 @@ class PagedAttention:
         self._parts_before, self._parts = self._parts, []
 
     def compute(self, result: Value, *caches: Value) -> None:
-        """Start to compute the operations so far, which are a part of the step, on the GPU; `result` is their last value.
+        """Start to compute the operations so far, a part of the step, on the GPU; `result` is their last value.
 
         A cache is written in place only while nothing else holds its memory, and MLX holds what it reads until it has
         read it. So this waits until the step before has come further than this part: else MLX would copy whole caches.

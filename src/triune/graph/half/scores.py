@@ -200,8 +200,8 @@ class _Scores:
                 node.input[position] = self.operands.scaled(node.input[position], scale, node)
 
     def _reduce_scale(self, last: NodeProto, name: str, scale: Scale, pushed: Scale) -> None:
-        """Remove the node `last`, which multiplies scores by `scale`; or if only the factor `pushed` was moved before the
-        scores, let it multiply by the rest, scale / pushed.
+        """Remove the node `last`, which multiplies scores by `scale`; or if only the factor `pushed` was moved before
+        the scores, let it multiply by the rest, scale / pushed.
         """
         if scale.name or np.array_equal(scale.factors, pushed.factors):
             self.operands.remove(last)
