@@ -24,15 +24,18 @@ from triune.graph.normalize import normalize
 from triune.graph.values import Values
 from triune.graph.weight_files import WeightFile
 from triune.hardware.chips import chip as chip_of
+from triune.hardware.facts import UnitFacts
+from triune.hardware.measured import machine_key
 from triune.planning.candidates import Request
 from triune.planning.constants import constants as fitted
 from triune.planning.graph_ops import KEPT, ops_of
 from triune.planning.machine import target_here
+from triune.planning.measured import MeasuredTime, load_times, model_key, of_shapes
 from triune.planning.op import Op, group_of
 from triune.planning.plan import Goal, Plan
 from triune.planning.planner import plan as plan_request
 from triune.planning.units import target_of
-from triune.runtimes.described import known_units
+from triune.runtimes.described import known_units, times_folder
 
 GoalName: TypeAlias = Literal["latency", "throughput", "energy"]
 
@@ -80,7 +83,8 @@ def plan(
         InvalidArgumentError: an option is wrong, or a shape is not known.
         UnsupportedError: an operation has no unit, no plan keeps the limit, or this machine was not measured.
     """
-    target = target_here(known_units(), fitted()) if chip is None else target_of(chip_of(chip), fitted())
+    here = known_units() if chip is None else None
+    target = target_of(chip_of(chip), fitted()) if chip is not None else target_here(here or (), fitted())
     tell = report or _tell_nobody
     try:
         wanted = Goal(goal)
@@ -94,11 +98,19 @@ def plan(
     named = tuple(each if isinstance(each, Unit) else _unit(each) for each in units)
     plans: list[Plan] = []
     bound = _Bound(shapes or {}, {name: np.asarray(value) for name, value in (constants or {}).items()})
-    for title, ops, group in _steps(path, bound, tokens, function, tell):
+    times, reason = ((), "") if here is None or is_checkpoint(path) else times_here(path, here)
+    for title, ops, group, inputs in _steps(path, bound, tokens, function, tell):
         tell("planning")
-        request = Request(title, ops, group, wanted, named, latency_limit_ms)
-        plans.append(plan_request(request, target, fitted()))
+        measured, note = of_shapes(times, inputs)
+        request = Request(title, ops, group, wanted, named, latency_limit_ms, measured)
+        noted = replace(target, notes=(*target.notes, *filter(None, (reason, note))))
+        plans.append(plan_request(request, noted, fitted()))
     return plans
+
+
+def times_here(path: Path, units: Sequence[UnitFacts]) -> tuple[Sequence[MeasuredTime], str]:
+    """The times of a model that were measured on this machine, and why they cannot be read; see `load_times`."""
+    return load_times(times_folder(), model_key(path, machine_key(units)))
 
 
 def _unit(name: str) -> Unit:
@@ -116,13 +128,13 @@ class _Bound:
     constants: Mapping[str, Array]
 
 
-_Step: TypeAlias = tuple[str, list[Op], str]
+_Step: TypeAlias = tuple[str, list[Op], str, Mapping[str, tuple[int, ...]]]
 
 
 def _steps(
     source: Path, bound: _Bound, tokens: int, function: str | None, tell: Callable[[str], None]
 ) -> Generator[_Step]:
-    """What to plan of a source: a title, operations, and the class of models."""
+    """What to plan of a source: a title, operations, the class of models, and the shapes of a file's inputs."""
     name = str(source)
     if not is_checkpoint(source):
         with opened_graph(source, function, tell) as model:
@@ -139,9 +151,9 @@ def _steps(
             yield _whole(f"{name},{part} {tokens} tokens", model, bound, sizes)
             return
         prompt = _core(model, bound, {"batch": 1, "tokens": tokens})
-        yield f"{name}, prompt of {tokens} tokens", _with_last_logits(ops_of(prompt), tokens), "prefill"
+        yield f"{name}, prompt of {tokens} tokens", _with_last_logits(ops_of(prompt), tokens), "prefill", {}
         step = _core(model, bound, {"batch": 1, "tokens": 1})
-        yield f"{name}, one token after {tokens}", ops_of(step, past_tokens=tokens), "decode"
+        yield f"{name}, one token after {tokens}", ops_of(step, past_tokens=tokens), "decode", {}
 
 
 def ops_for(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> tuple[list[Op], str]:
@@ -151,8 +163,10 @@ def ops_for(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> tuple[lis
 
 
 def _whole(title: str, model: ModelProto, bound: _Bound, sizes: Mapping[str, int]) -> _Step:
-    ops = ops_of(_core(model, bound, sizes))
-    return title, ops, group_of(ops)
+    core = _core(model, bound, sizes)
+    ops, values = ops_of(core), Values(core.graph)
+    shapes = {each.name: values.shape(each.name) or () for each in inputs_of(core.graph)}
+    return title, ops, group_of(ops), {name: tuple(dim or 0 for dim in shape) for name, shape in shapes.items()}
 
 
 def _with_last_logits(ops: list[Op], tokens: int) -> list[Op]:

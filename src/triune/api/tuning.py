@@ -1,6 +1,7 @@
 """`triune.tune`: try configurations of a served model on this machine, and find the best one."""
 
 import contextlib
+import datetime
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.units import Presence, Unit
 from triune.hardware.energy.metering import metered
+from triune.hardware.measured import machine_key
+from triune.planning.measured import dated, keep_times, model_key
+from triune.runtimes.described import known_units, times_folder
 from triune.runtimes.machine import Machine, this_machine
 from triune.tuning.axes import MAX_BATCH_SIZE, Axis, Candidate, axes_of, changed, describe, is_valid
 from triune.tuning.config_text import changes, rewritten
@@ -50,7 +54,8 @@ def tune(
 ) -> Tuning:
     """Try configurations of a model on this machine, and find the best one.
 
-    The model is loaded as a server loads it, in a process of its own. Nothing is written.
+    The model is loaded as a server loads it, in a process of its own. No config is written; how long batches took is
+    kept in the cache folder, where a plan for this machine finds it.
 
     Args:
         model: the model's folder in a repository.
@@ -109,6 +114,7 @@ def tune(
 
         found = Search(axes, fits, measure, aim, p99_ms, budget_seconds, len(loads), clock, watch).run()
     seconds = (clock.now_ns() - started_ns) / 1e9
+    unkept = _keep(config.path, found.trials)
     path = folder / CONFIG_FILENAME
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     best = changed(source.message, axes, found.best)
@@ -121,7 +127,7 @@ def tune(
         rewritten(text, source.message, best),
         changes(source.message, best),
         seconds,
-        (*busy, *_notes(found, axes, config)),
+        (*busy, *_notes(found, axes, config), *unkept),
     )
 
 
@@ -205,6 +211,19 @@ def _notes(found: Found, axes: Sequence[Axis], config: ModelConfig) -> list[str]
     if few:
         notes.append(f"a load answered only {min(few)} requests: below {_FEW}, p99 is the longest time")
     return notes
+
+
+def _keep(path: Path, trials: Sequence[Trial]) -> list[str]:
+    """Keep the times of batches for plans of the model on this machine (`triune plan`). Returns why it is not done."""
+    source = f"triune tune, {datetime.datetime.now(tz=datetime.UTC).date().isoformat()}"
+    times = dated((time for each in trials for time in each.measurement.times), source)
+    if not times:
+        return []
+    try:
+        keep_times(times_folder(), model_key(path, machine_key(known_units())), times)
+    except OSError as error:
+        return [f"what was measured is not kept for plans: {error}"]
+    return []
 
 
 def _busy(machine: Machine) -> list[str]:

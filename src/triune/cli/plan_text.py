@@ -8,7 +8,7 @@ from rich.table import Table
 from triune.cli.output import escaped
 from triune.core.units import Unit
 from triune.planning.constants import Score
-from triune.planning.plan import Advice, Goal, Plan
+from triune.planning.plan import Advice, Goal, Plan, Whole
 
 COLOURS = {Unit.CPU: "white", Unit.AMX: "cyan", Unit.GPU: "magenta", Unit.ANE: "green"}
 """The colours of units, in the terminal."""
@@ -24,7 +24,8 @@ def print_plan(plan: Plan) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    say(f"[bold]{escaped(plan.title)}[/] on {plan.chip}, for {plan.goal.value}: predicted, not measured")
+    kind = "predicted" if any(each.measured for each in plan.wholes) else "predicted, not measured"
+    say(f"[bold]{escaped(plan.title)}[/] on {plan.chip}, for {plan.goal.value}: {kind}")
     table = Table("", "unit", "operations", "ms", "joules", "why")
     for index, each in enumerate(plan.segments[:_MOST_ROWS]):
         first, last = each.ops[0], each.ops[-1]
@@ -37,7 +38,7 @@ def print_plan(plan: Plan) -> None:
     console.print(table)
     if len(plan.segments) > _MOST_ROWS:
         say(f"and {len(plan.segments) - _MOST_ROWS} segments more: --json and --html have them all")
-    say(f"one call: {plan.ms:.3g} ms{described(plan.latency_error)}")
+    say(f"one call: {plan.ms:.3g} ms{_kind_of(plan)}")
     if math.isnan(plan.joules):
         say("          energy unavailable: the power of the units is not known")
     else:
@@ -52,7 +53,10 @@ def print_plan(plan: Plan) -> None:
             say(f"all on {whole.unit.value}: impossible, it refuses {whole.num_refused} operations")
         else:
             close = ", which the error does not tell from this plan" if plan.is_close(whole) else ""
-            say(f"all on {whole.unit.value}: {whole.ms:.3g} ms, {_joules(whole.joules, ' J')} (predicted){close}")
+            joules = (
+                f"{_joules(whole.joules, ' J')} (predicted)" if not math.isnan(whole.joules) else "energy unavailable"
+            )
+            say(f"all on {whole.unit.value}: {whole.ms:.3g} ms ({_source_of(whole)}), {joules}{close}")
     if plan.core_ml is not None:
         core = plan.core_ml
         say(
@@ -64,6 +68,25 @@ def print_plan(plan: Plan) -> None:
         say(f"[yellow]faster[/] {escaped(text_of(advice))}")
     for note in plan.notes:
         say(f"[yellow]note[/] {escaped(note)}")
+
+
+def _kind_of(plan: Plan) -> str:
+    """Whether the time of a plan is measured or predicted, and how well, as text."""
+    whole = next((each for each in plan.wholes if plan.measured and each.measured is plan.measured), None)
+    if whole is not None:
+        return f" ({_source_of(whole)})"
+    units = ", ".join(each.unit.value for each in plan.wholes if each.measured)
+    if units:
+        return f" (predicted, corrected by what was measured here of the whole model on {units})"
+    return described(plan.latency_error)
+
+
+def _source_of(whole: Whole) -> str:
+    """Who says how long a whole model takes on a unit, as text."""
+    if whole.measured is None:
+        return "predicted"
+    calls = f"{whole.measured.num_calls:,} calls"
+    return f"measured here: {whole.measured.source}, {calls}; the cost model alone predicts {whole.predicted_ms:.3g} ms"
 
 
 def _joules(joules: float, unit: str) -> str:

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from triune.planning.constants import Score
+from triune.planning.measured import MeasuredTime
 from triune.planning.plan import Plan, PlannedOp, Segment
 
 KIND = "predicted"
-"""The kind of every time and energy of a plan."""
+"""The kind of every time and energy of a plan of which `measured` is null."""
 
 
 def as_json(plans: Sequence[Plan]) -> dict[str, Any]:
-    """Plans as JSON: times in milliseconds, energies in joules, all predicted."""
+    """Plans as JSON: times in milliseconds, energies in joules. What was not `measured` is predicted."""
     return {"kind": KIND, "plans": [_plan(each) for each in plans]}
 
 
@@ -23,6 +24,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "chip": plan.chip,
         "for": plan.goal.value,
         "ms": plan.ms,
+        "measured": _measured(plan.measured),
         "joules": _known(plan.joules),
         "period_ms": plan.period_ms,
         "apart_per_second": plan.apart_per_second,
@@ -33,6 +35,8 @@ def _plan(plan: Plan) -> dict[str, Any]:
             {
                 "unit": each.unit.value,
                 "ms": each.ms,
+                "predicted_ms": each.predicted_ms,
+                "measured": _measured(each.measured),
                 "joules": _known(each.joules),
                 "num_refused": each.num_refused,
                 "is_within_error": plan.is_close(each),
@@ -82,6 +86,10 @@ def _op(op: PlannedOp) -> dict[str, Any]:
         },
         "inputs": list(op.inputs),
     }
+
+
+def _measured(time: MeasuredTime | None) -> dict[str, Any] | None:
+    return None if time is None else {"ms": time.ms, "num_calls": time.num_calls, "source": time.source}
 
 
 def _known(joules: float | None) -> float | None:

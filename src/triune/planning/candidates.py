@@ -1,7 +1,7 @@
 """The operations of a model on the units of a target: what each costs, and what each unit refuses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from triune.core.units import Unit
 from triune.hardware.rules import Refusal, refusal
 from triune.planning.core_ml import LAUNCH_MS
 from triune.planning.cost import Costs, costs_of, sizes_of
+from triune.planning.measured import MeasuredTime
 from triune.planning.op import Op
 from triune.planning.placement import PathCosts
 from triune.planning.plan import Goal
@@ -36,6 +37,8 @@ class Request:
         goal: what the plan is for.
         units: the units that it may use; empty for all.
         latency_limit_ms: for the goal energy, the longest time of a call; None for that of the fastest plan, twice.
+        measured: how long the whole model took on units of the target, where that was measured: its operations there,
+            and their launch, are predicted to take as much longer or shorter than by the cost model alone.
     """
 
     title: str
@@ -44,6 +47,7 @@ class Request:
     goal: Goal = Goal.LATENCY
     units: tuple[Unit, ...] = ()
     latency_limit_ms: float | None = None
+    measured: Mapping[Unit, MeasuredTime] = field(default_factory=dict[Unit, MeasuredTime])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Candidates:
         energy: the costs in joules.
         costs: the parts of each unit's costs.
         refusals: for each operation, why units refuse it.
+        predicted_ms: the whole model on each unit by the cost model alone; infinite where an operation is refused.
     """
 
     ops: Sequence[Op]
@@ -65,6 +70,7 @@ class Candidates:
     energy: PathCosts
     costs: Sequence[Costs]
     refusals: Sequence[Mapping[Unit, Refusal]]
+    predicted_ms: Sequence[float]
 
 
 def candidates(request: Request, target: Target) -> Candidates:
@@ -96,6 +102,15 @@ def candidates(request: Request, target: Target) -> Candidates:
     passed = _PASSED_TWICE * _live_bytes(request.ops)
     memory = target.memory_gb_per_s or min(each.rates.memory_gb_per_s for each in units)
     launch = np.array([each.rates.launch_ms for each in units])
+    ms = np.where(is_refused, np.inf, np.stack([each.ms for each in costs], 1))
+    predicted = launch + ms.sum(axis=0)
+    scale = np.array(
+        [
+            request.measured[each.unit].ms / whole if each.unit in request.measured and np.isfinite(whole) else 1.0
+            for each, whole in zip(units, predicted, strict=True)
+        ]
+    )
+    launch, ms = launch * scale, ms * scale
     switch = np.array(
         [
             [0.0 if one is other or {one.unit, other.unit} == _SAME_CORES else LAUNCH_MS for other in units]
@@ -108,7 +123,7 @@ def candidates(request: Request, target: Target) -> Candidates:
         if request.ops[index].is_fused and refusals[index].keys() == refusals[index - 1].keys():
             transfer[index] = np.inf
     time = PathCosts(
-        np.where(is_refused, np.inf, np.stack([each.ms for each in costs], 1)),
+        ms,
         launch,
         switch,
         transfer,
@@ -123,7 +138,7 @@ def candidates(request: Request, target: Target) -> Candidates:
         1e-3 * float(watts.min()) * time.transfer,
         np.zeros(len(units)),
     )
-    return Candidates(request.ops, units, time, energy, costs, refusals)
+    return Candidates(request.ops, units, time, energy, costs, refusals, predicted.tolist())
 
 
 def _held(ops: Sequence[Op], unit: Unit, tier: int) -> Sequence[Op]:

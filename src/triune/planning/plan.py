@@ -8,6 +8,7 @@ from triune.core.units import Unit
 from triune.hardware.rules import Refusal
 from triune.planning.constants import Score
 from triune.planning.core_ml import CoreMlChoice
+from triune.planning.measured import MeasuredTime
 
 
 class Goal(Enum):
@@ -90,20 +91,25 @@ class Whole:
 
     Attributes:
         unit: the unit.
-        ms: the predicted time; None if the unit refuses an operation.
+        ms: the time: measured, if `measured` is not None, else predicted; None if the unit refuses an operation.
         joules: the predicted energy; None likewise.
         num_refused: how many operations the unit refuses.
+        predicted_ms: the time that the cost model alone predicts; None likewise.
+        measured: what was measured on this machine; None if nothing was.
     """
 
     unit: Unit
     ms: float | None
     joules: float | None
     num_refused: int
+    predicted_ms: float | None = None
+    measured: MeasuredTime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan. Every time and energy is a prediction of the cost model; energy is NaN where the power is not known.
+    """A plan. Every time and energy is a prediction of the cost model, which is corrected by what was measured of the
+    whole model on this machine's units; energy is NaN where the power is not known.
 
     Attributes:
         title: what is planned: the model, or a step of it.
@@ -137,13 +143,21 @@ class Plan:
     notes: Sequence[str]
 
     @property
+    def measured(self) -> MeasuredTime | None:
+        """What was measured of this plan: it has one unit, on which the whole model was measured."""
+        units = {each.unit for each in self.segments}
+        return next((each.measured for each in self.wholes if {each.unit} == units), None)
+
+    @property
     def apart_per_second(self) -> float:
         """The predicted calls a second if each unit that can computes whole calls by itself, next to the others."""
         return sum(1e3 / each.ms for each in self.wholes if each.ms)
 
     def is_close(self, whole: Whole) -> bool:
         """Whether a whole model on one unit is another plan, whose time differs by less than the median error."""
-        if self.latency_error is None or whole.ms is None or {each.unit for each in self.segments} == {whole.unit}:
+        if self.latency_error is None or whole.ms is None or (whole.measured and self.measured):
+            return False
+        if {each.unit for each in self.segments} == {whole.unit}:
             return False
         return abs(whole.ms - self.ms) < self.latency_error.median * self.ms
 

@@ -59,7 +59,7 @@ def plan(request: Request, target: Target, constants: Constants) -> Plan:
         ms=ms,
         joules=sum(each.joules for each in segments),
         period_ms=period,
-        wholes=[_whole(found, column) for column in range(len(found.units))],
+        wholes=[_whole(request, found, column) for column in range(len(found.units))],
         core_ml=None if ane is None else core_ml_choice(request.ops, target.tier),
         advice=advice_of(found.ops, found.units, found.time, found.refusals, path),
         latency_error=constants.score("latency", request.group) if target.is_scored else None,
@@ -118,9 +118,9 @@ def _segments(found: Candidates, path: Sequence[int]) -> list[Segment]:
 
 def _planned(found: Candidates, index: int, unit: int, makers: Mapping[str, str]) -> PlannedOp:
     op, costs = found.ops[index], found.costs[unit]
-    ms = float(costs.ms[index])
+    ms = float(found.time.ops[index, unit])
     compute, memory = float(costs.compute_ms[index]), float(costs.memory_ms[index])
-    bound = "launch" if max(compute, memory) < ms / 2 else "arithmetic" if compute > memory else "memory"
+    bound = "launch" if max(compute, memory) < costs.ms[index] / 2 else "arithmetic" if compute > memory else "memory"
     return PlannedOp(
         op.name,
         op.op_type,
@@ -157,13 +157,15 @@ def _why(found: Candidates, indices: Sequence[int], unit: int, launch_ms: float)
     return "; ".join(texts)
 
 
-def _whole(found: Candidates, column: int) -> Whole:
+def _whole(request: Request, found: Candidates, column: int) -> Whole:
     ops = found.time.ops[:, column]
     num_refused = int(np.isinf(ops).sum())
     path = [column] * len(ops)
     if num_refused:
         return Whole(found.units[column].unit, None, None, num_refused)
-    return Whole(found.units[column].unit, found.time.total(path), found.energy.total(path), 0)
+    unit = found.units[column].unit
+    joules, measured = found.energy.total(path), request.measured.get(unit)
+    return Whole(unit, found.time.total(path), joules, 0, found.predicted_ms[column], measured)
 
 
 def _weight_bytes(found: Candidates, path: Sequence[int]) -> float:

@@ -64,6 +64,11 @@ def measured_folder() -> Path:
     return cache_folder() / "units"
 
 
+def times_folder() -> Path:
+    """Where times of models that were measured here are kept (`planning.measured`)."""
+    return cache_folder() / "times"
+
+
 def _asked_core_ml(facts: UnitFacts) -> UnitFacts:
     """A Neural Engine whose cores the system does not print: Core ML tells them, too."""
     has_core_ml = any(each.name == "coreml" for each in facts.runtimes)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from statistics import fmean
 
+from triune.planning.measured import MeasuredTime
+
 
 class Objective(Enum):
     """What the best configuration has most or least of."""
@@ -46,11 +48,13 @@ class Measurement:
         levels: the loads, the fewest callers first; empty if the trial failed.
         failure: why it failed; empty if it did not.
         notes: what else there is to know, such as which inputs were sent.
+        times: how long batches took, by their size, if one unit computed all of them.
     """
 
     levels: Sequence[LoadLevel] = ()
     failure: str = ""
     notes: Sequence[str] = ()
+    times: Sequence[MeasuredTime] = ()
 
 
 @dataclass(frozen=True, slots=True)

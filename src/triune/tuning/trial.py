@@ -26,6 +26,7 @@ from triune.core.servable import Call
 from triune.core.units import Unit
 from triune.hardware.energy.ledger import EnergyLedger
 from triune.hardware.energy.metering import metered
+from triune.planning.measured import MeasuredTime
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import LoadedVersion
@@ -33,6 +34,9 @@ from triune.tuning.callers import load_level
 from triune.tuning.measurement import LoadLevel, Measurement
 
 _MAX_CALLS = 1024
+
+_LEAST_BATCHES = 16
+"""The mean time of fewer batches of a size is not kept: the first ones are slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,25 @@ async def _measure(
                 levels.append(await load_level(loaded.servable, calls, callers, seconds, clock, metering))
             except ExceptionGroup as group:
                 raise group.exceptions[0] from group
-        return Measurement(levels, notes=notes)
+        return Measurement(levels, notes=notes, times=_times(loaded, calls[0].inputs))
+
+
+def _times(loaded: LoadedVersion, inputs: Mapping[str, Array]) -> list[MeasuredTime]:
+    """How long batches of requests with such inputs took, if one unit computed all, and each size often enough."""
+    statistics, has_batch = loaded.statistics, loaded.config.batching.max_batch_size > 0
+    if len(statistics.unit_inferences) != 1:
+        return []
+    (unit,) = statistics.unit_inferences
+    return [
+        MeasuredTime(
+            unit,
+            {name: (num_rows, *array.shape[1:]) if has_batch else array.shape for name, array in inputs.items()},
+            batch.compute_infer.total_ns / batch.compute_infer.count / 1e6,
+            batch.compute_infer.count,
+        )
+        for num_rows, batch in statistics.batches.items()
+        if batch.compute_infer.count >= _LEAST_BATCHES and batch.compute_infer.total_ns
+    ]
 
 
 def units_of(message: ModelConfigMessage) -> str:

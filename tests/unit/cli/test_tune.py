@@ -11,10 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from support.repositories import affine, write_model
-from triune.api import tuning
+from triune.api import planning, tuning
 from triune.cli import app
 from triune.config.parse import parse_text
 from triune.core.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.hardware.facts import UnitFacts
+from triune.hardware.figures import Figure, FigureKind
+from triune.planning.measured import MeasuredTime
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.tuning.measurement import LoadLevel, Measurement
 from triune.tuning.trial import Subject
@@ -32,7 +36,8 @@ class MadeUp:
     def measure(self, message: ModelConfigMessage, seconds: float, limit_seconds: float) -> Measurement:
         assert 0 < seconds < limit_seconds
         size = min(message.max_batch_size, 32)
-        return Measurement([LoadLevel(n, 1000, 10.0 * size * n, 0.5 * n, float(n)) for n in self._callers])
+        levels = [LoadLevel(n, 1000, 10.0 * size * n, 0.5 * n, float(n)) for n in self._callers]
+        return Measurement(levels, times=[MeasuredTime(Unit.CPU, {"x": (2, 4)}, 64 / size, 100)])
 
     def close(self) -> None: ...
 
@@ -85,6 +90,42 @@ def test_the_best_config_is_the_given_one_with_what_was_tuned(model: Path, tmp_p
     run(model, "-o", tmp_path, "--force")
     assert (model / "config.pbtxt").read_text() == CONFIG
     assert "the whole config.pbtxt:\n# As its author" in run(model)
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_plan_for_this_machine_is_corrected_by_what_was_measured(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = "measured here on 2026-12-01"
+    figures = {
+        "matmul_fp32_tflops": Figure(0.2, "TFLOPS", FigureKind.MEASURED, here, basis="fp32"),
+        "memory_gb_per_s": Figure(40, "GB/s", FigureKind.MEASURED, here),
+    }
+    facts = UnitFacts(UnitStatus(Unit.CPU, Presence.PRESENT), "Abacus", figures=figures)
+    monkeypatch.setenv("TRIUNE_CACHE", str(tmp_path / "cache"))
+    for module in (tuning, planning):
+        monkeypatch.setattr(module, "known_units", lambda: [facts])
+
+    def planned(rows: int) -> str:
+        options = ["plan", str(model / "1" / "model.onnx"), "--shape", f"x={rows},4"]
+        done = CliRunner(env={"COLUMNS": "240"}).invoke(app, options, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert "predicted, not measured" in planned(2)
+    run(model)
+    text = planned(2)
+    # 64 / 32: the fastest of all trials.
+    assert re.search(
+        r"one call: 2 ms \(measured here: triune tune, \d{4}-\d\d-\d\d, 100 calls; the cost model alone predicts", text
+    )
+    assert "not measured" not in text
+    text = planned(8)
+    assert "predicted, not measured" in text
+    assert "what was measured here is for other shapes, and corrects nothing; such as --shape x=2,4" in text
+    (kept,) = (tmp_path / "cache" / "times").iterdir()
+    kept.write_text("[")
+    assert "is broken" in planned(2)
 
 
 @pytest.mark.usefixtures("made_up")

@@ -11,6 +11,7 @@ import pytest
 from support.repositories import STRING, Bench, affine, identity, turning, write_model
 from triune.config.parse import parse_text
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.units import Unit
 from triune.runtimes.machine import Machine, this_machine
 from triune.tuning.measurement import Measurement
 from triune.tuning.trial import Subject, measure
@@ -50,6 +51,17 @@ def test_a_model_is_measured_and_failures_cost_nothing_else(tmp_path: Path) -> N
         assert 0 < level.p50_ms <= level.p99_ms
         assert level.joules is None
     assert found.notes == ("the requests are made-up numbers: x [1, 4]",)
+    # How often each size of batches ran depends on the machine, but single requests come first.
+    assert {each.unit for each in found.times} == {Unit.CPU}
+    assert {"x": (1, 4)} in [each.shapes for each in found.times]
+    assert all(each.ms > 0 and each.num_calls >= 16 for each in found.times)
+
+
+def test_times_of_batches_are_of_one_unit(tmp_path: Path) -> None:
+    both = 'parameters { key: "units" value { string_value: "cpu,amx" } }'
+    found = measured(subject(tmp_path, affine(), machine=Bench().machine), f"max_batch_size: 4 {both}")
+    assert found.levels
+    assert not found.times
 
 
 def test_a_trial_that_hangs_is_ended_and_the_next_one_runs(tmp_path: Path) -> None:

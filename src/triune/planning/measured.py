@@ -1,0 +1,156 @@
+"""Times of whole models that were measured on this machine, kept on disk: plans are corrected by them."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, cast
+
+from triune.core.errors import InvalidArgumentError
+from triune.core.files import open_file, read_file
+from triune.core.oldest import forget_oldest
+from triune.core.units import Unit
+
+_MOST: Final = 1024
+"""The number of models of which times are kept; the oldest go first."""
+
+_MOST_TIMES: Final = 256
+"""The number of times that are kept of a model, those of the newest shapes."""
+
+_MOST_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTime:
+    """How long a call of a whole model took on one unit of this machine.
+
+    Attributes:
+        unit: the unit.
+        shapes: the shapes of its inputs, the rows of a batch included.
+        ms: the mean time of a call. Of several configurations that were measured, that of the fastest.
+        num_calls: how many calls it is the mean of.
+        source: who measured it and when, such as "triune tune, 2026-12-01".
+    """
+
+    unit: Unit
+    shapes: Mapping[str, tuple[int, ...]]
+    ms: float
+    num_calls: int
+    source: str = ""
+
+
+def model_key(path: Path, machine: str) -> str:
+    """The name of a model on this machine: a hash of its file, or of the files of its folder, and of `machine`.
+
+    Weights in other files than an ONNX model's own do not count: times do not depend on their values.
+
+    Args:
+        path: the model.
+        machine: the name of the machine with the versions of its runtimes (`hardware.measured.machine_key`).
+
+    Raises:
+        InvalidArgumentError: the model cannot be read.
+    """
+    total = hashlib.sha256(machine.encode())
+    try:
+        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        for each in files:
+            with open_file(each) as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError as error:
+        raise InvalidArgumentError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    return total.hexdigest()
+
+
+def load_times(folder: Path, key: str) -> tuple[Sequence[MeasuredTime], str]:
+    """The times that are kept of a model.
+
+    Args:
+        folder: where they are kept.
+        key: of `model_key`.
+
+    Returns:
+        the times, and why a file of them cannot be read; "" if it can, or if there is none.
+    """
+    path = folder / f"{key}.json"
+    try:
+        return [_time(each) for each in json.loads(read_file(path, _MOST_BYTES))], ""
+    except FileNotFoundError:
+        return (), ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return (), f"times that were measured here cannot be read: '{path}' is broken ({error})"
+
+
+def keep_times(folder: Path, key: str, times: Iterable[MeasuredTime]) -> None:
+    """Keep the times of a model, in the place of older ones of the same units and shapes.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    found = {_place(each): each for each in load_times(folder, key)[0]}
+    for each in fastest(times):
+        found.pop(_place(each), None)
+        found[_place(each)] = each
+    content = [
+        {"unit": each.unit.value, "shapes": each.shapes, "ms": each.ms, "num_calls": each.num_calls}
+        | {"source": each.source}
+        for each in list(found.values())[-_MOST_TIMES:]
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".times-")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(content, file)
+        Path(temporary).replace(folder / f"{key}.json")
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    forget_oldest(folder, _MOST)
+
+
+def fastest(times: Iterable[MeasuredTime]) -> list[MeasuredTime]:
+    """Of each unit and shapes the shortest of the times."""
+    found: dict[object, MeasuredTime] = {}
+    for each in times:
+        kept = found.get(_place(each))
+        if kept is None or each.ms < kept.ms:
+            found[_place(each)] = each
+    return list(found.values())
+
+
+def of_shapes(
+    times: Sequence[MeasuredTime], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Mapping[Unit, MeasuredTime], str]:
+    """The times of a model for the shapes of a plan.
+
+    Returns:
+        the times by unit, and what to say if there are times of other shapes alone; "" otherwise.
+    """
+    found = {each.unit: each for each in times if each.shapes == shapes}
+    if found or not times:
+        return found, ""
+    options = " ".join(f"--shape {name}={','.join(map(str, dims))}" for name, dims in times[-1].shapes.items())
+    return {}, f"what was measured here is for other shapes, and corrects nothing; such as {options}"
+
+
+def _place(time: MeasuredTime) -> object:
+    return time.unit, tuple(sorted(time.shapes.items()))
+
+
+def _time(content: Any) -> MeasuredTime:
+    table = cast("dict[str, Any]", content)
+    shapes = {str(name): tuple(int(dim) for dim in dims) for name, dims in table["shapes"].items()}
+    ms, num_calls, source = table["ms"], table["num_calls"], table["source"]
+    if not isinstance(ms, int | float) or not 0 < ms < float("inf"):
+        raise ValueError(f"a time is {ms!r}, not a number of milliseconds above 0")
+    if not isinstance(num_calls, int) or not isinstance(source, str):
+        raise TypeError("a number of calls is no whole number, or a source no text")
+    return MeasuredTime(Unit(table["unit"]), shapes, float(ms), num_calls, source)
+
+
+def dated(times: Iterable[MeasuredTime], source: str) -> list[MeasuredTime]:
+    """The times with their source."""
+    return [replace(each, source=source) for each in times]
