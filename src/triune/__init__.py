@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from triune.api.tuning import tune
     from triune.api.units import units
     from triune.core.model import Model
+    from triune.graph.custom import CustomOp, custom_op
     from triune.planning.plan import Plan
     from triune.simulation.report import Simulation
     from triune.tuning.report import Tuning
@@ -50,6 +51,7 @@ __all__ = [
     "Answer",
     "Compression",
     "Conversion",
+    "CustomOp",
     "DirectUnit",
     "Engine",
     "InternalError",
@@ -66,6 +68,7 @@ __all__ = [
     "UnsupportedError",
     "compress",
     "convert",
+    "custom_op",
     "load",
     "matmul",
     "optimize",
@@ -81,6 +84,7 @@ _MODULES = {
     "Answer": "triune.api.answers",
     "Compression": "triune.api.compressing",
     "Conversion": "triune.api.converting",
+    "CustomOp": "triune.graph.custom",
     "DirectUnit": "triune.api.direct.unit",
     "Engine": "triune.api.engine",
     "Model": "triune.core.model",
@@ -91,6 +95,7 @@ _MODULES = {
     "UnitModel": "triune.api.models",
     "compress": "triune.api.compressing",
     "convert": "triune.api.converting",
+    "custom_op": "triune.graph.custom",
     "load": "triune.api.models",
     "matmul": "triune.api.direct.products",
     "optimize": "triune.api.optimizing",

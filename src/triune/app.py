@@ -29,6 +29,7 @@ from triune.frontends.playground import playground_routes
 from triune.frontends.playground.machine import PageMachine
 from triune.frontends.routes import ApiRoute
 from triune.frontends.short import ShortLimits
+from triune.graph.custom import read_custom_ops
 from triune.hardware.battery import read_battery
 from triune.hardware.energy.metering import metered
 from triune.hardware.heat.machine import read_heat
@@ -123,7 +124,11 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
     memory = settings.memory
     budget = MemoryBudget(memory.inflight_bytes)
     run_bytes = memory.run_bytes or max(1 << 30, budget.limit_bytes)
-    machine = this_machine(conversion_bytes=memory.conversion_bytes, run_bytes=run_bytes)
+    machine = this_machine(
+        conversion_bytes=memory.conversion_bytes,
+        run_bytes=run_bytes,
+        custom_ops=read_custom_ops(settings.custom_ops),
+    )
     is_missing_allowed = settings.is_exiting_on_error is False
     with metered(machine.units, settings.energy_interval_seconds) as energy:
         arbiter = Arbiter(MonotonicClock(), machine.emulated(Unit))

@@ -75,6 +75,8 @@ class Settings:
         energy_interval_seconds: how often the meters of energy are read; 0 does not meter energy.
         power_mode: what is done for speed, and what without, at the start.
         has_playground: whether there is a page for browsers at `/` of the HTTP port.
+        custom_ops: Python files and shared libraries of custom operators, which all models may use. They are run with
+            all rights of the server.
         trace: the file to record in which requests arrive when; None records nothing.
     """
 
@@ -93,4 +95,5 @@ class Settings:
     energy_interval_seconds: float = INTERVAL_SECONDS
     power_mode: PowerMode = PowerMode.BALANCED
     has_playground: bool = True
+    custom_ops: tuple[Path, ...] = ()
     trace: Path | None = None

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from triune.api.checkpoints import checkpoint_to_onnx, graph_of, is_checkpoint
 from triune.api.comparing import Comparison
 from triune.api.conversions import coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
+from triune.api.custom import BodyCheck, with_custom_ops
 from triune.api.model_folders import model_in
 from triune.api.rounds import ConversionResult
 from triune.api.shapes import Shape, input_shape
@@ -29,6 +30,9 @@ from triune.coreml.lowering import Target
 from triune.graph.ane import Report
 from triune.graph.audit import Finding
 from triune.graph.conversion.options import Layout, Precision
+from triune.graph.custom import CustomOpsGiven, read_custom_ops
+from triune.graph.load import load
+from triune.graph.optimizing.save import save
 from triune.graph.verify import OutputVerdict, Verdict
 
 PrecisionName: TypeAlias = Literal["fp32", "fp16", "mixed"]
@@ -81,6 +85,7 @@ def convert(
     verify: bool | None = None,
     check: bool = False,
     inputs: Mapping[str, Array] | None = None,
+    custom_ops: CustomOpsGiven = (),
     report: Callable[[str], None] | None = None,
 ) -> Conversion:
     """Convert ONNX to Core ML or Core AI, or either of them to ONNX, or a transformer's checkpoint to any of the three.
@@ -106,6 +111,9 @@ def convert(
             fp16 is compared, for a minute at most, and a wrong target is an error.
         check: compare the program's outputs before and after each compiler pass; a wrong target is not written.
         inputs: inputs for `verify` and `check`, by name; missing ones are generated.
+        custom_ops: custom operators (`custom_op`), or Python files that define them: their bodies are put into the
+            model first. `verify` compares them with their numpy functions, too. With them .onnx is converted to .onnx,
+            as a model that contains the bodies.
         report: called with a message at each step.
 
     Raises:
@@ -136,6 +144,8 @@ def convert(
         "layout": _chosen(Layout, layout, "layout"),
     }
     given = dict(inputs or {})
+    ops = read_custom_ops(custom_ops)
+    bodies = BodyCheck({**shared["constants"], **given}, shared["shapes"], not is_default) if verify else None
     compared = given if verify else None
     comparison = Comparison(given, is_limited=is_default) if verify else None
     with ExitStack() as stack:
@@ -144,10 +154,21 @@ def convert(
         if form == "checkpoint" and target.suffix in (".mlpackage", ".aimodel"):
             source, function = stack.enter_context(graph_of(source, function, tell)), None
             form = ".onnx"
+        where = f"a conversion to {target.suffix}"
+        resolved = stack.enter_context(with_custom_ops(source, ops, where, bodies, tell))
+        source = resolved.path
+        functions = {
+            name: stack.enter_context(with_custom_ops(Path(each), ops, where, bodies, tell)).path
+            for name, each in (functions or {}).items()
+        }
         match form, target.suffix:
             case "checkpoint", ".onnx":
                 _refuse_options_of_onnx(shared)
                 done = checkpoint_to_onnx(source, path, function, tell, compared)
+            case ".onnx", ".onnx" if ops.ops:
+                _refuse_options_of_onnx(shared)
+                save(load(source), path)
+                done = ConversionResult()
             case ".onnx", ".mlpackage":
                 sources = _sources(source, function or MAIN, functions or {})
                 options = CoreMlOptions(target=Target.parse(system), states=states or {}, **shared)
@@ -172,6 +193,7 @@ def convert(
                     ".aimodel, or the source is a .gguf or a directory with config.json: export models of other kinds "
                     "to .onnx first (torch.onnx.export, tf2onnx)"
                 )
+        done = replace(done, notes=[*resolved.notes, *done.notes])
         if is_default:
             done = _judged(target, done)
         is_right = done.verdict is not Verdict.WRONG and not done.findings

@@ -24,7 +24,9 @@ from triune.coreai.description import describe
 from triune.coreml.feature_values import classes_of
 from triune.coreml.package import read_package
 from triune.coreml.signature import precision_of
+from triune.graph.custom import CustomOps, CustomOpsGiven, read_custom_ops
 from triune.graph.state_names import new_state
+from triune.runtimes.custom import resolved_file
 from triune.runtimes.machine import Machine, this_machine
 from triune.runtimes.registry import ROWS, backend_of, missing
 
@@ -163,6 +165,7 @@ def load(
     options: Mapping[str, Parameter] | None = None,
     plan: str | None = None,
     chip: str | None = None,
+    custom_ops: CustomOpsGiven = (),
 ) -> UnitModel:
     """Load a model file for one unit, or cut into segments for several.
 
@@ -177,17 +180,19 @@ def load(
             such as "cpu to clip_40, amx". The model's `placement` says what became of it. Only units that are named
             with `units` are planned for.
         chip: the chip that the plan is made for; None for this machine.
+        custom_ops: custom operators (`custom_op`), or files that define them. Those without a body run on "cpu" alone.
 
     Raises:
         NotFoundError: there is no such file, or no such function, operation or chip.
         InvalidArgumentError: the file has another suffix or is broken, or a unit or option is unknown.
         UnsupportedError: none of the units can run it; the message gives the reason for each.
     """
+    ops = read_custom_ops(custom_ops)
     if plan is not None:
-        return _load_cut(Path(path), plan, chip, unit, units, function, dict(options or {}))
+        return _load_cut(Path(path), plan, chip, unit, units, function, dict(options or {}), ops)
     if chip is not None:
         raise InvalidArgumentError("a chip is named for a plan; give plan, too, or leave chip out")
-    return _load(Path(path), unit, units, function, dict(options or {}), is_raw=False)
+    return _load(Path(path), unit, units, function, dict(options or {}), ops, is_raw=False)
 
 
 def _load_cut(
@@ -198,6 +203,7 @@ def _load_cut(
     units: Sequence[str] | None,
     function: str | None,
     options: dict[str, Parameter],
+    ops: CustomOps,
 ) -> UnitModel:
     """Load a model with a plan. Raises as `load` does."""
     if unit is not None:
@@ -209,16 +215,16 @@ def _load_cut(
     # What a plan needs is imported only for one.
     from triune.api.cutting import load_cut
 
-    machine = this_machine()
+    machine = this_machine(custom_ops=ops)
     named = named_units(units) if units else ()
-    executable, placement = load_cut(path, plan, chip, named, options, "onnxruntime", machine)
+    executable, placement = load_cut(resolved_file(path, ops), plan, chip, named, options, "onnxruntime", machine)
     is_emulated = bool(machine.emulated(each.unit for each in placement.segments))
     return UnitModel(path, executable, is_emulated=is_emulated, placement=placement)
 
 
-def load_raw(path: Path) -> UnitModel:
+def load_raw(path: Path, custom_ops: CustomOpsGiven = ()) -> UnitModel:
     """Load a model on the best unit, with labels and probabilities as tensors. Raises as `load` does."""
-    return _load(path, None, None, None, {}, is_raw=True)
+    return _load(path, None, None, None, {}, read_custom_ops(custom_ops), is_raw=True)
 
 
 def _load(
@@ -227,6 +233,7 @@ def _load(
     units: Sequence[str] | None,
     function: str | None,
     options: dict[str, Parameter],
+    ops: CustomOps,
     *,
     is_raw: bool,
 ) -> UnitModel:
@@ -239,7 +246,7 @@ def _load(
     if backend is None:
         suffixes = ", ".join(suffix for row in ROWS for suffix in row.suffixes)
         raise InvalidArgumentError(f"'{path.name}' ends in none of {suffixes}")
-    machine = this_machine()
+    machine = this_machine(custom_ops=ops)
     if backend not in machine.runtimes:
         raise InvalidArgumentError(missing()[backend])
     if unit is None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from triune.api import converting
 from triune.api.converting import DEFAULT_SYSTEM, Conversion
 from triune.cli.arrays import read_array, read_constants, split_pairs
+from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.output import escaped, escaped_lines, print_json, progress_bar
 from triune.core.scratch import own_temporary_folder
 from triune.graph.audit import Finding
@@ -94,6 +95,7 @@ def convert(
         list[str] | None,
         typer.Option("--input", help="name=file.npy: an input for --verify or --check; other inputs are generated."),
     ] = None,
+    custom_ops: CustomOpFiles = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a report as JSON.")] = False,
 ) -> None:
     """Convert ONNX to Core ML or Core AI, Core ML or Core AI to ONNX, or a transformer's checkpoint to any of them."""
@@ -122,6 +124,7 @@ def convert(
             verify=verify,
             check=check,
             inputs=given,
+            custom_ops=custom_ops or (),
             report=report,
         )
     seconds = time.monotonic() - started

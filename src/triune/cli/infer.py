@@ -14,6 +14,7 @@ from rich.table import Table
 from triune import app
 from triune.api.models import load, load_raw
 from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
+from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.names import Names
 from triune.cli.output import escaped, escaped_lines, print_json, progress_bar
 from triune.cli.placements import placement_json, print_placement
@@ -27,7 +28,9 @@ from triune.core.requests import InferenceRequest, InferenceResponse, RequestedO
 from triune.core.tensors import TensorSpec, describe, format_shape
 from triune.coreml.package import read_package
 from triune.coreml.source import Source, as_program_takes, read_source
+from triune.graph.custom import read_custom_ops
 from triune.repository.settings import ControlMode, RepositorySettings
+from triune.runtimes.machine import this_machine
 from triune.runtimes.registry import PACKAGE_SUFFIXES
 from triune.scheduling.models import LoadedVersion
 
@@ -50,6 +53,7 @@ def infer(
         typer.Option(help="Of a file: cut it, for latency or energy, or by 'cpu to clip_40, amx'.", show_default=False),
     ] = None,
     plan_chip: Annotated[str | None, typer.Option(help="The chip to plan for [default: this machine].")] = None,
+    custom_ops: CustomOpFiles = None,
     save: Annotated[Path | None, typer.Option(help="The folder to write outputs to, as name.npy.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
 ) -> None:
@@ -59,11 +63,13 @@ def infer(
     if repository:
         if plan is not None or plan_chip is not None:
             raise InvalidArgumentError("--plan is for a model file; a model in a repository has its plan in its config")
-        response = asyncio.run(_infer(repository, model, version, arrays, outputs or [], classes))
+        response = asyncio.run(_infer(repository, model, version, arrays, outputs or [], classes, custom_ops or ()))
     else:
         if version is not None:
             raise InvalidArgumentError(f"--version {version} is of a model in a repository; give --repository, too")
-        response, placement = _infer_file(Path(model), arrays, outputs or [], classes, plan, plan_chip)
+        response, placement = _infer_file(
+            Path(model), arrays, outputs or [], classes, plan, plan_chip, custom_ops or ()
+        )
     if save is not None:
         _save(response, save)
     if as_json:
@@ -79,9 +85,16 @@ def infer(
 
 
 async def _infer(
-    folders: Sequence[Path], name: str, version: int | None, arrays: dict[str, Array], outputs: list[str], classes: int
+    folders: Sequence[Path],
+    name: str,
+    version: int | None,
+    arrays: dict[str, Array],
+    outputs: list[str],
+    classes: int,
+    custom_ops: Sequence[Path],
 ) -> InferenceResponse:
-    repository = app.make_repository(RepositorySettings(folders, ControlMode.EXPLICIT, [name]))
+    machine = this_machine(custom_ops=read_custom_ops(custom_ops))
+    repository = app.make_repository(RepositorySettings(folders, ControlMode.EXPLICIT, [name]), machine)
     with progress_bar() as progress:
         task = progress.add_task(f"loading {name}", total=None)
         async with app.opened(repository) as server:
@@ -110,7 +123,13 @@ def _source(model: LoadedVersion) -> Source:
 
 
 def _infer_file(
-    path: Path, arrays: dict[str, Array], outputs: list[str], classes: int, plan: str | None, chip: str | None
+    path: Path,
+    arrays: dict[str, Array],
+    outputs: list[str],
+    classes: int,
+    plan: str | None,
+    chip: str | None,
+    custom_ops: Sequence[Path],
 ) -> tuple[InferenceResponse, Placement | None]:
     """Run a model file that is not in a repository. It is loaded from its place, since external weights are beside
     it.
@@ -122,7 +141,10 @@ def _infer_file(
         raise InvalidArgumentError(f"'{path}' is not a model file; to run a model of a repository, give --repository")
     with progress_bar() as progress:
         task = progress.add_task(f"loading {path}", total=None)
-        with load_raw(path) if plan is None and chip is None else load(path, plan=plan, chip=chip) as model:
+        is_whole = plan is None and chip is None
+        with (
+            load_raw(path, custom_ops) if is_whole else load(path, plan=plan, chip=chip, custom_ops=custom_ops)
+        ) as model:
             placement = model.placement
             progress.update(task, description=f"running {path}")
             source = read_source(read_package(path)) if path.suffix == ".mlpackage" else Source()

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from triune import app
 from triune.backends.gate.gate import describe_excess
+from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.output import escaped, print_json
 from triune.cli.placements import fetch_placements, print_placements
 from triune.config.model_config import TensorConfig
@@ -17,8 +18,10 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import format_shape
 from triune.core.units import Unit
 from triune.frontends.kserve.descriptions import verdict_json
+from triune.graph.custom import read_custom_ops
 from triune.repository.check import ModelCheck
 from triune.repository.settings import RepositorySettings
+from triune.runtimes.machine import this_machine
 
 _URL: Final = "http://localhost:8000"
 
@@ -37,6 +40,7 @@ def models(
     url: Annotated[
         str | None, typer.Option(help="For --placement: the server's address [default: http://localhost:8000].")
     ] = None,
+    custom_ops: CustomOpFiles = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the models of a repository, or where those of a running server compute.
@@ -58,7 +62,8 @@ def models(
         raise InvalidArgumentError("--url is for --placement, which shows the models of a running server")
     if not repository:
         raise InvalidArgumentError("name a repository with --repository, or ask a running server with --placement")
-    checks = app.make_repository(RepositorySettings(repository)).check()
+    machine = this_machine(custom_ops=read_custom_ops(custom_ops or ()))
+    checks = app.make_repository(RepositorySettings(repository), machine).check()
     if as_json:
         print_json([_as_json(check) for check in checks])
     else:

@@ -12,6 +12,7 @@ from rich.console import Console
 from triune.cli.api_keys import take_keys
 from triune.cli.backend_config import read_backend_config
 from triune.cli.cache_config import cache_bytes
+from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
 from triune.cli.serving import run
 from triune.config.limits import DEFAULT_LIMITS as DEFAULT_MODEL_LIMITS
@@ -219,6 +220,7 @@ def serve(
         list[str] | None,
         typer.Option(help="A name in Host headers that a server on a loopback address takes; * for any."),
     ] = None,
+    custom_ops: CustomOpFiles = None,
     record: Annotated[
         Path | None, typer.Option(help="A new file for a trace of arrivals, which `triune simulate` reads.")
     ] = None,
@@ -318,6 +320,7 @@ def serve(
         exit_timeout_seconds=exit_timeout_secs,
         name=name,
         has_playground=playground,
+        custom_ops=tuple(custom_ops or ()),
         trace=record,
         access=Access.of(
             take_keys(api_keys or (), api_key_file, os.environ),

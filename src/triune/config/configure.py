@@ -31,6 +31,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.files import read_file
 from triune.core.tensors import Signature
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.runtimes.custom import resolved_file
 from triune.runtimes.machine import Machine
 
 _log = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ def configure(
     runtime = machine.runtimes[message.backend]
     signature = runtime.inspect(path, read_options(parameters, runtime, message.backend))
     require_data_near(path, version_folder)
+    path = resolved_file(path, machine.custom_ops)
     complete_tensors(message, signature, completion)
     batching = translate_batching(message, signature.rows)
     labels = {

@@ -40,6 +40,7 @@ class LoadKeys:
         return digest_of(
             [
                 *self._versions,
+                self._machine.custom_ops.digest() if self._machine.custom_ops else "",
                 repr(self._machine.units),
                 repr((self._machine.num_cores, self._completion, sorted(self._machine.runtimes))),
                 config.SerializeToString(deterministic=True).hex(),

@@ -1,6 +1,6 @@
 """Split a graph into pieces, each a model of its own, which compute one after the other what the graph computes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -36,7 +36,7 @@ class Piece:
     nodes: tuple[int, ...]
 
 
-def split(model: ModelProto, borders: Sequence[int]) -> list[Piece]:
+def split(model: ModelProto, borders: Sequence[int], *, apart: Collection[int] = ()) -> list[Piece]:
     """Split a model before some of its nodes.
 
     Each piece takes the nodes between two borders, so that pieces run in their order. A value that passes a border is
@@ -47,6 +47,7 @@ def split(model: ModelProto, borders: Sequence[int]) -> list[Piece]:
         model: a normalized model (`graph.normalize`): nodes are in topological order, values have types, and inner
             graphs hide no outer names. It is not changed.
         borders: positions of nodes, ascending; a piece begins with each. The first piece begins with node 0.
+        apart: positions of nodes that are in one piece only, even if they compute constants.
 
     Returns:
         the pieces, in order. One that would compute nothing that is read is left out.
@@ -60,30 +61,32 @@ def split(model: ModelProto, borders: Sequence[int]) -> list[Piece]:
         raise InvalidArgumentError(
             f"the borders of pieces are {list(borders)}; they must be ascending positions of nodes, 1 to {count - 1}"
         )
-    return _Splitter(model).pieces([0, *borders, count])
+    return _Splitter(model, apart).pieces([0, *borders, count])
 
 
-def constant_nodes(graph: GraphProto) -> frozenset[int]:
-    """The positions of nodes that compute constants, such as the dequantized form of a weight."""
+def constant_nodes(graph: GraphProto, apart: Collection[int] = ()) -> frozenset[int]:
+    """The positions of nodes that compute constants, such as the dequantized form of a weight, without those of `apart`
+    and those that read their results.
+    """
     makers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
     given = {value.name for value in graph.input}
     found: set[int] = set()
     for at, node in enumerate(graph.node):
         reads = [name for name in names_read_by(node) if name in makers or name in given]
-        if node.op_type not in RANDOM and all(makers.get(name) in found for name in reads):
+        if node.op_type not in RANDOM and at not in apart and all(makers.get(name) in found for name in reads):
             found.add(at)
     return frozenset(found)
 
 
 class _Splitter:
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, apart: Collection[int]) -> None:
         self._model = model
         self._graph = model.graph
         self._values = Values(model.graph)
         self._given = {value.name: value for value in model.graph.input}
         self._reads = [names_read_by(node) for node in model.graph.node]
         self._makers = {name: at for at, node in enumerate(model.graph.node) for name in node.output if name}
-        self._of_constants = constant_nodes(model.graph)
+        self._of_constants = constant_nodes(model.graph, apart)
 
     def pieces(self, ends: Sequence[int]) -> list[Piece]:
         results = {value.name for value in self._graph.output}

@@ -130,6 +130,13 @@ def optimization_digest(path: Path, options: str) -> str:
     return _onnx_digest(path, options, ("graph",), ("onnx", "onnxruntime"))
 
 
+def custom_ops_digest(path: Path, ops: str) -> str:
+    """The key of a model with the bodies of its custom operators: a hash of the ONNX file, its weights, and the digest
+    of the operators. Raises as `conversion_digest` does.
+    """
+    return _onnx_digest(path, ops, ("graph/custom",), ("onnx",))
+
+
 def _onnx_digest(path: Path, options: str, rooms: Sequence[str], libraries: Sequence[str]) -> str:
     texts = [options, *_versions(libraries)]
     weights = external_data(read_model(path), path)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from triune.core.errors import UnsupportedError
 from triune.core.runtime import Runtime
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.graph.custom import NO_CUSTOM_OPS, CustomOps
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
+from triune.runtimes.custom import WithCustomOps
 from triune.runtimes.registry import available, stand_ins
 
 
@@ -19,11 +21,13 @@ class Machine:
         runtimes: the runtimes by backend name, the default one first.
         units: the status of every unit.
         num_cores: the number of CPU cores that models may use together.
+        custom_ops: the custom operators, which the runtimes know.
     """
 
     runtimes: Mapping[str, Runtime]
     units: Sequence[UnitStatus]
     num_cores: int
+    custom_ops: CustomOps = NO_CUSTOM_OPS
 
     def status(self, unit: Unit) -> UnitStatus:
         """The status of `unit`. A unit that was not detected is absent."""
@@ -93,13 +97,21 @@ class Machine:
         return ", ".join(found) or "none"
 
 
-def this_machine(*, conversion_bytes: int | None = None, run_bytes: int | None = None) -> Machine:
+def this_machine(
+    *, conversion_bytes: int | None = None, run_bytes: int | None = None, custom_ops: CustomOps = NO_CUSTOM_OPS
+) -> Machine:
     """The machine that this process runs on. Imports the libraries of its runtimes.
 
     Args:
         conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
         run_bytes: the memory limit of one run; None sets no limit.
+        custom_ops: operators that models may have beside ONNX's.
     """
     cpu = read_cpu()
     units = detect_units(cpu)
-    return Machine(available(units, conversion_bytes=conversion_bytes, run_bytes=run_bytes), units, cpu.num_cores)
+    runtimes = available(
+        units, conversion_bytes=conversion_bytes, run_bytes=run_bytes, op_libraries=custom_ops.libraries
+    )
+    if custom_ops:
+        runtimes = {name: WithCustomOps(each, custom_ops, run_bytes) for name, each in runtimes.items()}
+    return Machine(runtimes, units, cpu.num_cores, custom_ops)

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from triune.core.runtime import Runtime
 from triune.core.units import Unit, UnitStatus
@@ -20,12 +21,14 @@ class RuntimeSetup:
         conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
         run_bytes: the memory limit of one run; None sets no limit.
         runtimes: the runtimes of the rows above this one.
+        op_libraries: shared libraries of custom operators for ONNX Runtime.
     """
 
     units: Sequence[UnitStatus]
     conversion_bytes: int | None
     run_bytes: int | None
     runtimes: Sequence[Runtime]
+    op_libraries: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Row:
 def _onnxruntime(setup: RuntimeSetup) -> Runtime:
     from triune.runtimes.onnxruntime import OnnxRuntime
 
-    return OnnxRuntime(setup.run_bytes)
+    return OnnxRuntime(setup.run_bytes, setup.op_libraries)
 
 
 def _openvino(setup: RuntimeSetup) -> Runtime:
@@ -155,7 +158,11 @@ ROWS: Sequence[Row] = (
 
 
 def available(
-    units: Sequence[UnitStatus], *, conversion_bytes: int | None = None, run_bytes: int | None = None
+    units: Sequence[UnitStatus],
+    *,
+    conversion_bytes: int | None = None,
+    run_bytes: int | None = None,
+    op_libraries: Sequence[Path] = (),
 ) -> Mapping[str, Runtime]:
     """The installed runtimes by backend name, the default one first. This imports their libraries.
 
@@ -163,12 +170,13 @@ def available(
         units: this machine's units, from `hardware.units.detect_units`.
         conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
         run_bytes: the memory limit of one run; None sets no limit.
+        op_libraries: shared libraries of custom operators for ONNX Runtime.
     """
     absent = missing()
     runtimes: list[Runtime] = []
     for row in ROWS:
         if row.name not in absent:
-            runtimes.append(row.make(RuntimeSetup(units, conversion_bytes, run_bytes, runtimes)))
+            runtimes.append(row.make(RuntimeSetup(units, conversion_bytes, run_bytes, runtimes, op_libraries)))
     return {runtime.name: runtime for runtime in runtimes}
 
 

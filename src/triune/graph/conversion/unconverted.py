@@ -67,7 +67,8 @@ def why_unconverted(node: NodeProto, runtime: str) -> str:
     if domain:
         return (
             f"what it computes is not known here; export the model without operators of '{domain}', save it with a "
-            "lower optimization level, or define the operator as a function of the model"
+            "lower optimization level, or define the operator in standard operators: as a function of the model, or by "
+            "custom_op(..., body=...) (--custom-ops)"
         )
     return f"there is no such operation in {runtime}, nor a way to make it of others"
 

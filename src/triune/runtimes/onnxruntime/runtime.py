@@ -27,6 +27,7 @@ from triune.hosting import FAULT_LIMITS, HostedExecutable
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import read_signature, signature_of
+from triune.runtimes.onnxruntime.libraries import has_foreign_ops, register_libraries
 from triune.runtimes.onnxruntime.many_strings import host_many_strings
 from triune.runtimes.onnxruntime.memory import RunMemory, own_arena
 from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, NO_LOG, run_options_of, session_options_of
@@ -73,11 +74,14 @@ class OnnxRuntime:
     option_names = KNOWN_OPTIONS
     default_filenames = ("model.onnx",)
 
-    def __init__(self, run_bytes: int | None = None) -> None:
+    def __init__(self, run_bytes: int | None = None, op_libraries: Sequence[Path] = ()) -> None:
         """Args:
         run_bytes: the memory limit of a run, without the model's weights; None sets no limit.
+        op_libraries: shared libraries of custom operators, which are loaded for models of operators that neither ONNX
+            nor ONNX Runtime has. Such a model runs in a process of its own, which the libraries may crash.
         """
         self._run_bytes = run_bytes
+        self._op_libraries = tuple(op_libraries)
         # Requests get the errors, so that ONNX Runtime need not log them.
         _library.set_default_logger_severity(NO_LOG)
 
@@ -126,14 +130,16 @@ class OnnxRuntime:
             is_steady=not by_values(model).time,
             only_nodes=only_nodes(model),
         )
+        libraries = self._op_libraries if has_foreign_ops(model) else ()
         source, fatal = source_of(model, path), list(fatal_fusions(model))
         del model
         # A separate process enforces the limit if no arena can.
         has_limit = session_options.enable_cpu_mem_arena and (facts.is_steady or not source.gives_labels)
-        if (source.hosting_reason or not has_limit) and not is_own_process:
+        if (source.hosting_reason or not has_limit or libraries) and not is_own_process:
             del source
             return self._hosted(path, num_threads, options)
         source.give_weights(session_options)
+        register_libraries(session_options, libraries)
         try:
             with own_arena(session_options, self._run_bytes, is_by_values=not facts.is_steady):
                 if "optimization.graph.level" in options:

@@ -1,0 +1,41 @@
+"""ONNX files whose custom operators have got their bodies; kept on disk."""
+
+from pathlib import Path
+from typing import Final
+
+from triune.graph.custom import CustomOps
+from triune.graph.custom.resolve import with_bodies
+from triune.graph.load import load, read_model
+from triune.graph.optimizing.save import save
+from triune.runtimes.compiled_cache import CompiledCache, custom_ops_digest
+
+_SUFFIX: Final = ".onnx"
+_FILENAME: Final = "model.onnx"
+
+
+def resolved_file(path: Path, ops: CustomOps, cache: CompiledCache | None = None) -> Path:
+    """The file in which a model's custom operators have their bodies, as functions of the model.
+
+    Args:
+        path: a model file.
+        ops: the custom operators.
+        cache: where such files are kept; None: in the folder `custom` of Triune's cache.
+
+    Returns:
+        the new file; `path` itself if it is no ONNX file, or uses no custom operator with a body.
+
+    Raises:
+        InvalidArgumentError: the file is not an ONNX model.
+        UnavailableError: the cache cannot be written to.
+    """
+    if path.suffix != _SUFFIX or not ops.ops or with_bodies(read_model(path), ops) is None:
+        return path
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        whole = with_bodies(load(path), ops)
+        assert whole is not None
+        save(whole, folder / _FILENAME)
+
+    kept = cache or CompiledCache(name="custom")
+    return kept.get(custom_ops_digest(path, ops.digest()), make) / _FILENAME

@@ -1,0 +1,53 @@
+"""Shared libraries of custom operators, as ONNX Runtime loads them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from onnx import ModelProto, NodeProto
+
+from triune.core.errors import InvalidArgumentError
+from triune.graph.values import subgraphs_of
+from triune.runtimes.failures import reason_of
+
+_KNOWN: Final = frozenset(
+    [
+        *("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training"),
+        *("com.microsoft", "com.microsoft.experimental", "com.microsoft.nchwc", "com.ms.internal.nhwc"),
+    ]
+)
+"""The domains of ONNX and ONNX Runtime. That of onnxruntime-extensions, "ai.onnx.contrib", is none of them."""
+
+
+def has_foreign_ops(model: ModelProto) -> bool:
+    """Whether a model has operators that neither ONNX, nor ONNX Runtime, nor the model's functions define."""
+    functions = {(each.domain, each.name) for each in model.functions}
+    graphs = [model.graph.node, *(each.node for each in model.functions)]
+    return any(_is_foreign(node, functions) for nodes in graphs for node in _all_nodes(nodes))
+
+
+def register_libraries(options: Any, libraries: Sequence[Path]) -> None:
+    """Have a session with these SessionOptions know the operators of libraries.
+
+    Raises:
+        InvalidArgumentError: a library cannot be loaded.
+    """
+    for path in libraries:
+        try:
+            options.register_custom_ops_library(str(path))
+        except Exception as error:
+            raise InvalidArgumentError(
+                f"the library of custom operators '{path}' cannot be loaded: {reason_of(error)}; it must be built for "
+                "this system, and export RegisterCustomOps"
+            ) from error
+
+
+def _is_foreign(node: NodeProto, functions: set[tuple[str, str]]) -> bool:
+    return node.domain not in _KNOWN and (node.domain, node.op_type) not in functions
+
+
+def _all_nodes(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:
+    for node in nodes:
+        yield node
+        for graph in subgraphs_of(node):
+            yield from _all_nodes(graph.node)

@@ -1,0 +1,47 @@
+"""A file of custom operators, and models of them."""
+
+from onnx import ModelProto
+
+from support.graphs import model_of
+
+SOURCE = """
+import numpy as np
+import triune
+
+
+@triune.custom_op("my.domain::Swish", body='''
+    <domain: "my.domain", opset_import: ["" : 20]>
+    Swish <beta: float = 1.0> (x) => (y) {
+        b = Constant <value_float: float = @beta> ()
+        scaled = Mul (x, b)
+        gate = Sigmoid (scaled)
+        y = Mul (x, gate)
+    }''')
+def swish(x, *, beta=1.0):
+    return x / (1 + np.exp(-beta * x))
+
+
+@triune.custom_op("my.domain::Ranks", outputs=[np.int64, "x"])
+def ranks(x, w, *, axis=-1):
+    if x.shape[0] == 7:
+        raise ValueError("seven rows are too many")
+    return np.argsort(x, axis=axis), np.sort(x, axis=axis) * w
+"""
+"""`Swish` has a body, `Ranks` is in numpy alone."""
+
+_IMPORTS = ', "my.domain" : 1'
+
+
+def with_body(opset: int = 17) -> ModelProto:
+    """A model of operators with a body; of another operator set than the body."""
+    text = """g (float[rows,3] x) => (float[rows,3] y) {
+        a = my.domain.Swish<beta = 2.0>(x)  b = my.domain.Swish(a)  y = Add(b, x) }"""
+    return model_of(text, opset=opset, imports=_IMPORTS)
+
+
+def in_numpy() -> ModelProto:
+    """A model with an operator that only numpy computes, of which an input is computed of constants."""
+    text = """g (float[rows,3] x) => (float[rows,3] y, int64[rows,3] order) <float[3] w = {1, 2, 3}> {
+        a = my.domain.Swish<beta = 2.0>(x)  v = Neg(w)  order, sorted = my.domain.Ranks(a, v)
+        b = my.domain.Swish(sorted)  y = Add(b, x) }"""
+    return model_of(text, opset=20, imports=_IMPORTS)
