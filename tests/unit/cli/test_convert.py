@@ -113,7 +113,6 @@ def test_inputs_become_constants(tmp_path: Path) -> None:
         ["-o", "m.mlpackage", "--shape", "x=1,4", "--constant", "x=a"],
         ["-o", "m.mlpackage", "--shape", "x=1,4", "--constant", "x=none.npy"],
         ["-o", "m.mlpackage", "--shape", "x=1,4", "--input", "x=none.npy", "--verify"],
-        ["-o", "m.mlpackage", "--shape", "x=1,4", "--function", "main"],
         ["-o", "m.mlpackage", "--shape", "x=1,4", "--precision", "mixed", "--keep-fp32", "z"],
         ["-o", "m.mlpackage", "--constant", "x=1"],
         ["-o", "/dev/null/folder/m.mlpackage", "--shape", "x=1,4"],
