@@ -81,6 +81,7 @@ def onnx_to_coreml(
         models = {name: load(path) for name, path in sources.items()}
         _check_names(models, options, ())
         each = {name: _own_coreml(model, everyone) for name, model in models.items()}
+        _require_inputs(models, given)
         for name, model in models.items():
             check_given(model, _own_values(model, given), each[name].constants)
         functions = {name: CoreMlSource(model, each[name]) for name, model in models.items()}
@@ -148,6 +149,7 @@ def onnx_to_coreai(
         models = {name: load(path) for name, path in sources.items()}
         _check_names(models, options, options.images)
         each = {name: _own_coreai(model, everyone) for name, model in models.items()}
+        _require_inputs(models, given or checked or {})
         for name, model in models.items():
             check_given(model, _own_values(model, given or checked or {}), each[name].constants)
         functions = {name: Source(model, each[name]) for name, model in models.items()}
@@ -250,6 +252,14 @@ def _check_names(
     for name in images:
         if name not in names:
             raise InvalidArgumentError(f"there is no '{name}' to be an image; inputs and outputs are {listed(names)}")
+
+
+def _require_inputs(models: Mapping[str, ModelProto], given: Mapping[str, Array]) -> None:
+    """Raise InvalidArgumentError for a given array that is an input of no model."""
+    names = dict.fromkeys(value.name for model in models.values() for value in inputs_of(model.graph))
+    for name in given:
+        if name not in names:
+            raise InvalidArgumentError(f"there is no input '{name}' to give; the inputs are {listed(names)}")
 
 
 def _own_coreml(model: ModelProto, options: CoreMlOptions) -> CoreMlOptions:

@@ -1,19 +1,21 @@
 """ONNX files whose custom operators have got their bodies; kept on disk."""
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from triune.graph.custom import CustomOps
 from triune.graph.custom.resolve import with_bodies
 from triune.graph.load import load, read_model
 from triune.graph.optimizing.save import save
-from triune.runtimes.compiled_cache import CompiledCache, custom_ops_digest
+
+if TYPE_CHECKING:
+    from triune.runtimes.compiled_cache import CompiledCache
 
 _SUFFIX: Final = ".onnx"
 _FILENAME: Final = "model.onnx"
 
 
-def resolved_file(path: Path, ops: CustomOps, cache: CompiledCache | None = None) -> Path:
+def resolved_file(path: Path, ops: CustomOps, cache: "CompiledCache | None" = None) -> Path:
     """The file in which a model's custom operators have their bodies, as functions of the model.
 
     Args:
@@ -30,6 +32,8 @@ def resolved_file(path: Path, ops: CustomOps, cache: CompiledCache | None = None
     """
     if path.suffix != _SUFFIX or not ops.ops or with_bodies(read_model(path), ops) is None:
         return path
+    # The cache imports the converters, which a server without custom operators does not need.
+    from triune.runtimes.compiled_cache import CompiledCache, custom_ops_digest
 
     def make(folder: Path) -> None:
         folder.mkdir()
