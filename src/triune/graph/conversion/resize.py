@@ -111,6 +111,9 @@ def _coordinates(mode: str, each: Axis) -> NDArray[np.float32]:
             return half_pixel
         case "asymmetric":
             return index / scale
+        case "tf_half_pixel_for_nn":
+            # A mode of operator sets 11 and 12 alone.
+            return (index + np.float32(0.5)) / scale
         case "align_corners":
             return index * 0 if length == 1 else index * (each.size - 1) / (length - 1)
         case "pytorch_half_pixel":

@@ -59,6 +59,8 @@ def coordinates(c: NodeContext[V], resized: ResizedAxis[V], index: V) -> V:
     match mode := coordinate_mode(c.attributes):
         case "asymmetric":
             found = _scaled(b, index, resized.over, resized.under)
+        case "tf_half_pixel_for_nn":
+            found = _scaled(b, b.add(index, 0.5), resized.over, resized.under)
         case "half_pixel":
             found = _centered(b, index, resized)
         case "pytorch_half_pixel":
