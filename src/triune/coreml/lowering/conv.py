@@ -15,7 +15,7 @@ from triune.coreml.lowering.context import (
 )
 from triune.coreml.lowering.mb import Var, mb
 from triune.coreml.lowering.options import Target
-from triune.coreml.lowering.window import flat, image_sizes, padding_of
+from triune.coreml.lowering.window import flat, image_sizes, pad_words, padding_of
 from triune.graph.conversion.window import cuts_of, window_of
 
 
@@ -37,8 +37,7 @@ def _conv(c: Context) -> None:
         weight=weight,
         bias=bias,
         strides=window.strides,
-        pad_type="custom",
-        pad=flat(padding_of(x, window)),
+        **(pad_words(x, window, c.target) or {"pad_type": "custom", "pad": flat(padding_of(x, window))}),
         dilations=dilations,
         groups=int(c.attributes.get("group", 1)),
     )

@@ -1,7 +1,7 @@
 """Lowering of MaxPool and AveragePool."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +17,7 @@ from triune.coreml.lowering.context import (
     static_dim,
 )
 from triune.coreml.lowering.mb import Var, mb
-from triune.coreml.lowering.window import flat, image_sizes, padding_of
+from triune.coreml.lowering.window import flat, image_sizes, pad_words, padding_of
 from triune.graph.conversion.window import SAME, Window, pool_window
 
 _MOST_WINDOW_ELEMENTS = 256
@@ -29,9 +29,14 @@ Widths: TypeAlias = list[tuple[int, int]]
 
 def _max_pool(c: Context) -> None:
     x = c.input(0)
-    window, widths = _window(c, x)
     # ONNX also pools int8 and uint8. Cast these to fp32, which represents them exactly.
     wide = x if is_float(x) else mb.cast(x=x, dtype="fp32")
+    words = None if c.wants(1) else _words(c, x)
+    if words is not None:
+        values = mb.max_pool(x=wide, **words)
+        c.give(values if is_float(x) else mb.cast(x=values, dtype="int32"))
+        return
+    window, widths = _window(c, x)
     if c.wants(1):
         values, places = _max_with_indices(c, wide, window, widths)
         c.give(places, 1)
@@ -44,6 +49,13 @@ def _max_pool(c: Context) -> None:
             x=wide, kernel_sizes=window.kernel, strides=window.strides, pad_type="custom", pad=flat(widths)
         )
     c.give(values if is_float(x) else mb.cast(x=values, dtype="int32"))
+
+
+def _words(c: Context, x: Var) -> Mapping[str, Any] | None:
+    """The window of a pool whose padding depends on a size that is not known; None if its padding is known."""
+    window = pool_window(c.attributes, image_sizes(x))
+    words = pad_words(x, window, c.target)
+    return None if words is None else {"kernel_sizes": window.kernel, "strides": window.strides, **words}
 
 
 def _window(c: Context, x: Var) -> tuple[Window, Widths]:
@@ -149,9 +161,13 @@ def _window_starts(pooled: Var, steps: Sequence[Any], window: Window) -> Var:
 
 
 def _average_pool(c: Context) -> None:
-    x = c.input(0)
+    x, is_counted = c.input(0), bool(c.attributes.get("count_include_pad", 0))
+    words = _words(c, x)
+    if words is not None:
+        c.give(mb.avg_pool(x=x, exclude_padding_from_average=not is_counted, **words))
+        return
     window, widths = _window(c, x)
-    if c.attributes.get("count_include_pad", 0):
+    if is_counted:
         # With `ceil_mode` the last window may exceed the padding. ONNX's mean counts zeros of the padding, but nothing
         # beyond it: so only the former is padded here.
         own = [(begin, min(end, reach)) for (begin, end), (_, reach) in zip(padding_of(x, window), widths, strict=True)]

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from support.lowered import BOOL, FLOAT, INT64, check, model_of, plain_answers
 from triune.core.errors import UnsupportedError
 from triune.coreml.lowering import LowerOptions, lower
+from triune.coreml.lowering.options import Target
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import read_package
 from triune.graph.conversion.options import Precision
@@ -82,6 +83,7 @@ def _resize(kinds: Mapping[str, Any], sizes: str) -> Any:
     [
         ("nearest", "asymmetric", {"nearest_mode": "floor"}),
         ("nearest", "half_pixel", {}),
+        ("nearest", "tf_half_pixel_for_nn", {"nearest_mode": "floor"}),
         ("linear", "half_pixel", {}),
         ("linear", "align_corners", {}),
         ("linear", "pytorch_half_pixel", {}),
@@ -94,6 +96,30 @@ def test_images_are_resized_to_the_size_of_others(
     kinds = {"mode": mode, "coordinate_transformation_mode": coordinates, "axes": [2, 3], **more}
     shape = (ANY, 2, ANY, ANY)
     check(_resize(kinds, given), {"x": noise(1, 2, 3, 8), "y": noise(1, 2, 7, 5)}, tmp_path, options(x=shape, y=shape))
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("kind", ["Conv", "MaxPool", "AveragePool", "counted", "integers"])
+@pytest.mark.parametrize("size", [3, 4])
+def test_windows_over_images_of_any_size_are_padded(kind: str, auto_pad: str, size: int, tmp_path: Path) -> None:
+    words: dict[str, Any] = {"strides": [2, 3], "auto_pad": auto_pad, "kernel_shape": [size, size]}
+    elem_type = TensorProto.INT8 if kind == "integers" else FLOAT
+    op = {"counted": "AveragePool", "integers": "MaxPool"}.get(kind, kind)
+    more = {"count_include_pad": 1} if kind == "counted" else {}
+    node = helper.make_node(op, ["x", "w"] if op == "Conv" else ["x"], ["y"], **words, **more)
+    constants = {"w": noise(4, 2, size, size)} if op == "Conv" else {}
+    model = model_of([node], [("x", elem_type, ["b", 2, "h", 11])], [("y", elem_type, None)], **constants)
+    for height in (5, 6, 10):
+        x = (noise(1, 2, height, 11) * 9).astype(np.int8 if kind == "integers" else np.float32)
+        check(model, {"x": x}, tmp_path, options(x=(ANY, 2, ANY, 11)))
+
+
+def test_the_lower_padding_is_of_newer_systems(tmp_path: Path) -> None:
+    node = helper.make_node("MaxPool", ["x"], ["y"], strides=[2], auto_pad="SAME_LOWER", kernel_shape=[3])
+    model = model_of([node], [("x", FLOAT, [1, 2, "h"])], [("y", FLOAT, None)])
+    shapes = {"x": InputShape(((1, 2, ANY),))}
+    with pytest.raises(UnsupportedError, match="give --target iOS16 or later"):
+        lower(model, tmp_path / "m.mlpackage", LowerOptions(shapes=shapes, target=Target.IOS15))
 
 
 def test_computed_scales_below_one_stretch_over_the_floored_length(tmp_path: Path) -> None:
