@@ -18,7 +18,8 @@ import asyncio
 import json
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import uvloop
@@ -30,6 +31,8 @@ from triune.core.units import Unit
 from triune.zoo.repository import build_repository
 
 _LEARNING_SECONDS = 20.0
+_SETS_OF_UNITS: Sequence[Sequence[Unit]] = ([Unit.CPU], [Unit.AMX], [Unit.CPU, Unit.AMX])
+_NUM_WINDOWS = 8
 
 Load = tuple[Sequence[bytes], int]
 """Requests, and the connections that send them."""
@@ -79,19 +82,40 @@ def by_units(server_of: Mapping[str, Path], options: argparse.Namespace) -> None
     table = Table()
     for number in range(options.rounds):
         for label, root in _in_turn(server_of, number):
-            for units in ([Unit.CPU], [Unit.AMX], [Unit.CPU, Unit.AMX]):
-                with tempfile.TemporaryDirectory() as folder:
-                    build_repository(Path(folder), models=["minilm"], units=units)
-                    with triune(Path(folder), label=label, program=program_of(root)) as server:
-                        requests = [encode(server.host, "minilm", inputs_of("minilm", 1), ["sentence_embedding"])]
-                        loads = {"minilm": (requests, 16)}
-                        name = f"{label}: {'+'.join(unit.value for unit in units)}"
-                        first = measure(server, loads, options.seconds)["minilm"]
-                        measure(server, loads, max(0.1, _LEARNING_SECONDS - options.seconds))
-                        result = measure(server, loads, options.seconds)["minilm"]
-                        table.add(f"{name}, at first", first.rate)
-                        table.add(name, result.rate)
+            with ExitStack() as servers:
+                running = {
+                    "+".join(unit.value for unit in units): servers.enter_context(_minilm(units, label, root, port))
+                    for units, port in zip(_SETS_OF_UNITS, range(19000, 19100, 10), strict=False)
+                }
+                load = {
+                    name: {
+                        "minilm": ([encode(each.host, "minilm", inputs_of("minilm", 1), ["sentence_embedding"])], 16)
+                    }
+                    for name, each in running.items()
+                }
+                for name, server in running.items():
+                    first = measure(server, load[name], options.seconds)["minilm"]
+                    measure(server, load[name], max(0.1, _LEARNING_SECONDS - options.seconds))
+                    table.add(f"{label}: {name}, at first", first.rate)
+                # In short windows in turn: a virtual machine is twice as fast in some minutes as in others.
+                for window in range(_NUM_WINDOWS):
+                    rates = {
+                        name: measure(running[name], load[name], options.seconds / 4)["minilm"].rate
+                        for name in sorted(running, reverse=window % 2 == 1)
+                    }
+                    for name, rate in rates.items():
+                        table.add(f"{label}: {name}", rate)
+                    *alone, both = running
+                    table.add(f"{label}: {both} / the best alone", rates[both] / max(rates[name] for name in alone))
     table.show()
+
+
+@contextmanager
+def _minilm(units: Sequence[Unit], label: str, root: Path, port: int) -> Iterator[Running]:
+    with tempfile.TemporaryDirectory() as folder:
+        build_repository(Path(folder), models=["minilm"], units=units)
+        with triune(Path(folder), label=label, program=program_of(root), port=port) as server:
+            yield server
 
 
 def by_models(server_of: Mapping[str, Path], options: argparse.Namespace) -> None:
