@@ -21,6 +21,7 @@ from triune.compression.choice import decoder_form_for, form_for
 from triune.compression.options import Activations, Calibration, Method, Options, Per, WeightForm
 from triune.compression.plan import Built, Plan
 from triune.compression.report import Layer, Report, Timed
+from triune.compression.report import Method as TriedMethod
 from triune.compression.samples import Samples, made_up, read_samples
 from triune.compression.save import save
 from triune.compression.search import Comparison, Found, agreement_of, search
@@ -32,7 +33,7 @@ from triune.graph.load import external_data, load, read_model, require_valid
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
 
-WeightsName: TypeAlias = Literal["int8", "int4", "fp16", "bf16", "fp32", "palette", "sparse"]
+WeightsName: TypeAlias = Literal["int8", "int4", "fp16", "bf16", "palette", "sparse"]
 MethodName: TypeAlias = Literal["nearest", "gptq", "awq", "best"]
 Tell: TypeAlias = Callable[[str], None]
 
@@ -150,10 +151,10 @@ def compress(
         )  # fmt: skip
         samples = _samples(original, calibrate, given)
         file = stack.enter_context(WeightFile())
-        if options.activations is Activations.INT8:
-            tell("observing activations")
-        plan = Plan(original, options, samples.calibration, file, is_standard=target.suffix in _PROGRAMS)
-        comparison = Comparison(plan, samples.comparison)
+        plan, comparison, methods = _chosen(
+            original, options, samples, file, is_standard=target.suffix in _PROGRAMS, tell=tell
+        )
+        options = plan.options
         found = search(plan, options.weights, comparison, keep_accuracy, tell)
         _require(found, found.outputs, least, is_searched=keep_accuracy is not None, force=force)
         staging = stack.enter_context(staged(target))
@@ -180,7 +181,7 @@ def compress(
                 after.append(_timed(other, expected))
         sizes = _bytes_of(source), _bytes_of(staging)
         publish(staging, target)
-    notes += _notes(options, target, found, samples)
+    notes += _notes(options, target, plan, found, samples)
     notes += [
         f"on {one.unit} a call takes longer than before: {other.latency_ms:.3g} ms, {one.latency_ms:.3g} ms before"
         for one, other in zip(before, after, strict=True)
@@ -189,9 +190,42 @@ def compress(
     layers = _layers(plan, found)
     done = Report(
         source.name, target.name, options.described, *sizes, samples.origin, samples.is_made_up, outputs,
-        agreement_of(outputs), least, layers, plan.kept, before, after, notes,
+        agreement_of(outputs), least, layers, plan.kept, before, after, notes, methods,
     )  # fmt: skip
     return Compression(target, done)
+
+
+def _chosen(
+    original: ModelProto, options: Options, samples: Samples, file: WeightFile, *, is_standard: bool, tell: Tell
+) -> tuple[Plan, Comparison, list[TriedMethod]]:
+    """The plan by the method that agrees best, what to compare it with, and the figures of all methods if there are
+    several. The first that agrees as well as another is kept.
+    """
+    plans: list[Plan] = []
+    tried: list[tuple[float, str]] = []
+    comparison: Comparison | None = None
+    for method in options.methods:
+        tell(f"preparing: {method.value}")
+        copy = ModelProto()
+        copy.CopyFrom(original)
+        one = replace(options, method=method)
+        plans.append(Plan(copy, one, samples.calibration, file, is_standard=is_standard))
+        comparison = comparison or Comparison(plans[-1], samples.comparison)
+        if len(options.methods) > 1:
+            outputs = comparison.outputs_of(plans[-1].build(plans[-1].everything(options.weights)))
+            worst = min(outputs, key=lambda each: each.agreement)
+            words = f"'{worst.name}' agrees by {worst.agreement:.3%} ({worst.measure}), {worst.sqnr_db:.1f} dB"
+            tried.append((agreement_of(outputs), words))
+    assert comparison is not None
+    if not tried:
+        return plans[0], comparison, []
+    agreements = [agreement for agreement, _ in tried]
+    best = agreements.index(max(agreements))
+    methods = [
+        TriedMethod(method.value, agreement, words, method is options.methods[best])
+        for method, (agreement, words) in zip(options.methods, tried, strict=True)
+    ]
+    return plans[best], comparison, methods
 
 
 @contextmanager
@@ -265,6 +299,10 @@ def _options(
     if target.suffix in _PROGRAMS and options.activations is not None:
         raise InvalidArgumentError(
             "activations of 8 bits (--activations) are for .onnx; programs of Apple's compute in fp16: leave them out"
+        )
+    if target.suffix in _PROGRAMS and options.is_float:
+        raise InvalidArgumentError(
+            "a program has floats of 16 bits anyway (triune convert): for a smaller one give --weights int8"
         )
     if target.suffix == ".aimodel" and options.weights is WeightForm.PALETTE and options.group is not None:
         raise InvalidArgumentError(
@@ -358,8 +396,14 @@ def _layers(plan: Plan, found: Found) -> list[Layer]:
     return layers
 
 
-def _notes(options: Options, target: Path, found: Found, samples: Samples) -> list[str]:
+def _notes(options: Options, target: Path, plan: Plan, found: Found, samples: Samples) -> list[str]:
     notes: list[str] = []
+    if options.method in (Method.AWQ, Method.SMOOTHQUANT):
+        gains = [1 - each.after / each.before for each in plan.scaled.values()]
+        mean = f", of whose errors it takes {np.mean(gains):.0%} away in the mean" if gains else ""
+        notes.append(f"{options.method.value} scales the inputs of {len(gains)} products or groups of them{mean}")
+    if options.method is not Method.NEAREST and samples.is_made_up:
+        notes.append(f"{options.method.value} learned from made-up inputs: give samples of real ones (--calibrate)")
     if found.returned:
         notes.append(f"{len(found.returned)} layers went back to a higher precision: {', '.join(found.returned)}")
     if samples.is_made_up and options.activations is Activations.INT8:

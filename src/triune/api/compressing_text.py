@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -14,7 +14,7 @@ from triune.backends.libraries import require_libraries
 from triune.compression.accuracy import TextAccuracy
 from triune.compression.found import Kept
 from triune.compression.ladder import Step, fewest, rungs_after, steps_of
-from triune.compression.options import Method, Options, Per, WeightForm
+from triune.compression.options import Options, Per, WeightForm
 from triune.compression.report import Layer, Report
 from triune.compression.report import Method as TriedMethod
 from triune.core.errors import InvalidArgumentError, UnsupportedError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Tell: TypeAlias = Callable[[str], None]
 
-_METHODS: Final = (Method.NEAREST, Method.GPTQ, Method.AWQ)
 _INTEGERS: Final = (WeightForm.INT4, WeightForm.INT8)
 _FORMS: Final = (*_INTEGERS, WeightForm.FP16, WeightForm.BF16)
 
@@ -98,7 +97,7 @@ def compress_text(
         raise InvalidArgumentError(f"'{source.name}' has, or computes, NaN or infinities: it cannot be compared with")
     form = Form(options.weights, options.group, options.is_symmetric)
     matrices = Matrices(graph, config, form)
-    methods = _METHODS if options.method is Method.BEST else (options.method,)
+    methods = options.methods
     tell(f"rounding by {' and '.join(each.value for each in methods)}")
     tried: list[TriedMethod] = []
     best: tuple[Made, TextAccuracy] | None = None
@@ -139,8 +138,9 @@ def compress_text(
         for name in checkpoint.names
         if name not in forms
     ]
+    described = replace(options, method=made.method).described
     return Report(
-        source.name, target.name, f"{options.described}, {made.method.value}", *sizes, texts.origin, texts.is_built_in,
+        source.name, target.name, described, *sizes, texts.origin, texts.is_built_in,
         [], accuracy.agreement, least, _layers(matrices, made, found), kept, notes=notes,
         methods=tried if len(tried) > 1 else (), text=accuracy,
     )  # fmt: skip

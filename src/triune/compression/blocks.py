@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
-from triune.compression.integers import quantized
+from triune.graph.packed import Packed
 
-_BITS = 4
 _MIDDLE = 8
 
 
@@ -29,26 +29,33 @@ class NBits:
     whole: NDArray[Any]
 
 
-def matmul_n_bits(weight: NDArray[Any], group: int, *, is_symmetric: bool) -> NBits:
-    """Quantize a weight [K, N] to 4 bits in groups along K (com.microsoft.MatMulNBits, ONNX Runtime's contrib ops).
-
-    The last group is filled up with zeros, which change no scale.
-    """
+def padded_rows(weight: NDArray[Any], group: int) -> NDArray[Any]:
+    """A weight [K, N] as rows [N, groups * group], filled up with zeros, which change no scale."""
     size, count = weight.shape
-    num_groups = -(-size // group)
-    rows = np.zeros((count, num_groups * group), weight.dtype)
+    rows = np.zeros((count, -(-size // group) * group), weight.dtype)
     rows[:, :size] = weight.T
-    packed = quantized(rows, _BITS, axis=None, block_axis=1, block=group, is_symmetric=is_symmetric)
+    return rows
+
+
+def matmul_n_bits(packed: Packed, size: int) -> NBits:
+    """Bring a quantized weight to the form of MatMulNBits (com.microsoft, ONNX Runtime's contrib ops).
+
+    Args:
+        packed: integers of 4 bits [N, K], K filled up to whole groups, with a scale for each group of a row.
+        size: K without what fills it up.
+    """
+    num_groups = packed.scale.shape[1]
+    count, columns = packed.data.shape
     levels = packed.data.astype(np.int16)
     zeros: NDArray[np.uint8] | None = None
-    if is_symmetric:
+    if packed.elem_type == TensorProto.INT4:
         levels = levels + _MIDDLE
     elif packed.zero_point is None:
         # Without zero points MatMulNBits would take level 8 for 0.
         zeros = np.zeros((count, (num_groups + 1) // 2), np.uint8)
     else:
         zeros = _pairs(_even(packed.zero_point))
-    blocks = _pairs(levels.astype(np.uint8)).reshape(count, num_groups, group // 2)
+    blocks = _pairs(levels.astype(np.uint8)).reshape(count, num_groups, columns // num_groups // 2)
     whole = np.ascontiguousarray(packed.whole()[:, :size].T)
     return NBits(blocks, packed.scale.reshape(-1), None if zeros is None else zeros.reshape(-1), whole)
 

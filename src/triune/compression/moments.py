@@ -1,4 +1,4 @@
-"""What a product's inputs are like on samples: by this GPTQ and AWQ know which errors of weights matter."""
+"""What a product's inputs are like on samples: by this GPTQ, AWQ and SmoothQuant know which errors matter."""
 
 from typing import Any
 
@@ -14,6 +14,8 @@ class Moments:
         second: fp32 [in, in], the sum of x x^T. An error dW of the matrix changes the outputs by dW x, the sum of whose
             squares is trace(dW second dW^T).
         sizes: fp64 [in], the sum of |x|.
+        low: fp32 [in], the smallest value of each channel; 0 if all are larger.
+        high: fp32 [in], the largest value of each channel; 0 if all are smaller.
     """
 
     def __init__(self, width: int) -> None:
@@ -21,13 +23,19 @@ class Moments:
         self.count = 0
         self.second: NDArray[np.float32] = np.zeros((width, width), np.float32)
         self.sizes: NDArray[np.float64] = np.zeros(width, np.float64)
+        self.low: NDArray[np.float32] = np.zeros(width, np.float32)
+        self.high: NDArray[np.float32] = np.zeros(width, np.float32)
 
     def add(self, rows: NDArray[Any]) -> None:
         """Add inputs [..., in]."""
         flat = rows.reshape(-1, rows.shape[-1]).astype(np.float32, copy=False)
+        if not len(flat):
+            return
         self.count += len(flat)
         self.second += flat.T @ flat
         self.sizes += np.abs(flat).sum(axis=0, dtype=np.float64)
+        self.low = np.minimum(self.low, flat.min(axis=0))
+        self.high = np.maximum(self.high, flat.max(axis=0))
 
     def error(self, difference: NDArray[Any]) -> float:
         """The sum of the squares by which outputs change for a difference [out, in] of the matrix."""
@@ -39,4 +47,17 @@ class Moments:
         other.count = self.count
         other.second = self.second / scales / scales[:, np.newaxis]
         other.sizes = self.sizes / scales
+        other.low, other.high = self.low / scales, self.high / scales
+        return other
+
+    def padded(self, width: int) -> "Moments":
+        """Those of the same inputs with zeros behind them, up to `width` channels."""
+        more = width - len(self.sizes)
+        if not more:
+            return self
+        other = Moments(width)
+        other.count = self.count
+        other.second = np.pad(self.second, ((0, more), (0, more)))
+        other.sizes = np.pad(self.sizes, (0, more))
+        other.low, other.high = np.pad(self.low, (0, more)), np.pad(self.high, (0, more))
         return other

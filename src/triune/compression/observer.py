@@ -53,14 +53,12 @@ def observe(
         InvalidArgumentError: the model does not take a sample, or computes NaN or infinities on it.
     """
     found: dict[str, Range] = {}
-    inputs = {value.name for value in model.graph.input}
     for begin in range(0, len(names), _AT_ONCE):
         part = names[begin : begin + _AT_ONCE]
-        values = _values(model, [name for name in part if name not in inputs], samples)
         watch = _MinMax() if calibration is Calibration.MINMAX else _Histograms(calibration)
-        for sample, computed in zip(samples, values, strict=True):
+        for values in values_on(model, part, samples):
             for name in part:
-                array = sample[name] if name in inputs else computed[name]
+                array = values[name]
                 if not np.isfinite(array).all():
                     raise InvalidArgumentError(
                         f"the model computes NaN or infinities in '{name}' on these samples, so that no range can be "
@@ -72,23 +70,29 @@ def observe(
     return {name: found.get(name, Range(0.0, 0.0)) for name in names}
 
 
-def _values(
+def values_on(
     model: ModelProto, names: Sequence[str], samples: Sequence[Mapping[str, Array]]
 ) -> Iterator[Mapping[str, Array]]:
-    """The values of each sample."""
-    if not names:
-        yield from ({} for _ in samples)
+    """Some values of a model, inputs or results of nodes, for each sample.
+
+    Raises:
+        InvalidArgumentError: the model does not take a sample.
+    """
+    inputs = {value.name for value in model.graph.input}
+    wanted = [name for name in names if name not in inputs]
+    if not wanted:
+        yield from samples
         return
     copy = ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]
-    copy.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in names)
+    copy.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in wanted)
     kinds = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
     for value in copy.graph.output:
         value.CopyFrom(kinds[value.name])
     session = GraphSession(copy, "the model")
     for sample in samples:
-        yield session.run(sample, {})[0]
+        yield {**sample, **session.run(sample, {})[0]}
 
 
 class _MinMax:

@@ -30,8 +30,12 @@ class Method(Enum):
     """The weights that are still to be rounded make up for the errors of those that are (`gptq`)."""
     AWQ = "awq"
     """Input channels with large activations are scaled up before, and the activations down (`awq`)."""
+    SMOOTHQUANT = "smoothquant"
+    """For activations in 8 bits: channels with large activations are scaled down before, and their weights up
+    (`smooth`).
+    """
     BEST = "best"
-    """All of these are tried, and the one that agrees best is kept."""
+    """All of these that apply are tried, and the one that agrees best is kept."""
 
 
 class Per(Enum):
@@ -113,6 +117,8 @@ class Options:
             raise InvalidArgumentError("sparse weights need a share of zeros (--sparsity 0.5) or a pattern (--n-m 2:4)")
         if self.weights is WeightForm.SPARSE and self.group is not None:
             raise InvalidArgumentError("sparse weights have no groups: leave --group out")
+        if self.weights is WeightForm.FP32:
+            raise InvalidArgumentError("weights in fp32 (--weights) have nothing to compress: choose a smaller form")
         if self.is_float and (self.group is not None or self.has_zeros or self.activations is not None):
             raise InvalidArgumentError(
                 f"weights in {self.weights.value} have no scales and no zeros: leave --group, --sparsity, --n-m and "
@@ -121,6 +127,15 @@ class Options:
         if self.method is not Method.NEAREST and (self.weights not in _INTEGERS or self.has_zeros):
             raise InvalidArgumentError(
                 f"--method {self.method.value} finds levels of integers: give --weights int8 or int4, without zeros"
+            )
+        if (self.method is Method.SMOOTHQUANT) and self.activations is None:
+            raise InvalidArgumentError(
+                "--method smoothquant makes room for activations in 8 bits: give --activations int8 or dynamic with it"
+            )
+        if self.method in (Method.GPTQ, Method.AWQ) and self.activations is Activations.INT8:
+            raise InvalidArgumentError(
+                f"--method {self.method.value} finds levels of weights alone; with --activations int8 ONNX Runtime's "
+                "quantizer finds them: give --method smoothquant, or leave it out"
             )
         if self.method is not Method.NEAREST and self.per is Per.TENSOR:
             raise InvalidArgumentError(
@@ -139,6 +154,19 @@ class Options:
             raise InvalidArgumentError(
                 "with activations of 8 bits (--activations) weights have no zero point: leave --asymmetric out"
             )
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods to try: one, or for BEST all that apply, the simplest first."""
+        if self.method is not Method.BEST:
+            return (self.method,)
+        match self.activations:
+            case None:
+                return Method.NEAREST, Method.GPTQ, Method.AWQ
+            case Activations.INT8:
+                return Method.NEAREST, Method.SMOOTHQUANT
+            case Activations.DYNAMIC:
+                return Method.NEAREST, Method.GPTQ, Method.SMOOTHQUANT
 
     @property
     def is_float(self) -> bool:
@@ -160,6 +188,8 @@ class Options:
         elif self.weights in _INTEGERS:
             words.append(f"groups of {self.group}" if self.group else f"a scale for each {self.per.value}")
             words.append("symmetric" if self.is_symmetric else "asymmetric")
+        if self.method not in (Method.NEAREST, Method.BEST):
+            words.append(f"by {self.method.value}")
         if self.sparsity is not None:
             words.append(f"{self.sparsity:.0%} zeros")
         if self.n_m is not None:

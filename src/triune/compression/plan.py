@@ -1,21 +1,29 @@
 """Build a model with some of its layers compressed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from onnx import ModelProto, version_converter
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, version_converter
 
 from triune.compression import activations
+from triune.compression.awq import awq
 from triune.compression.found import Kept, Weight, find_weights
+from triune.compression.halves import half_form
+from triune.compression.integers import quantized
+from triune.compression.moments import Moments
 from triune.compression.observer import Range, observe
-from triune.compression.options import Activations, Options, Per, WeightForm
+from triune.compression.options import Activations, Method, Options, Per, WeightForm
 from triune.compression.prepare import prepare
+from triune.compression.products import Site, moments_of, rows_of, scale_inputs, sites_of
 from triune.compression.rewrite import Change, compressed, needed_opset, opset_of
+from triune.compression.scaling import Scaling
+from triune.compression.smooth import smooth
 from triune.core.datatypes import Array
 from triune.core.errors import UnsupportedError
 from triune.graph.passes.infer import Infer
-from triune.graph.weight_files import WeightFile
+from triune.graph.weight_files import WeightFile, array_of
 from triune.graph.weights import Large
 
 
@@ -43,6 +51,7 @@ class Plan:
         weights: those that can be compressed.
         kept: those that cannot, with the reason.
         layers: the names of all layers, in order.
+        scaled: the products whose inputs AWQ or SmoothQuant scales.
         file: the scratch file.
     """
 
@@ -77,12 +86,22 @@ class Plan:
         if is_static:
             activations.require_small(model)
         self.source: Final = self._typed(prepare(model, file))
+        self._base = self.source
+        self.scaled: Final[dict[Site, Scaling]] = {}
+        self._moments: dict[str, Moments] = {}
         found, kept = find_weights(self.source)
+        if options.method in (Method.AWQ, Method.SMOOTHQUANT):
+            self.scaled.update(self._scalings(found, samples))
+            self._base = scale_inputs(self.source, self.scaled, found, file)
+            found, kept = find_weights(self._base)
+        elif options.method is Method.GPTQ:
+            for site, moments in moments_of(self.source, sites_of(self.source, found), samples):
+                self._moments |= dict.fromkeys(site.weights, moments)
         self._nodes: tuple[str, ...] = ()
         self._ranges: Mapping[str, Range] = {}
         if is_static:
-            self._nodes = tuple(activations.layers_of(self.source))
-            self._ranges = observe(self.source, activations.values_of(self.source), samples, options.calibration)
+            self._nodes = tuple(activations.layers_of(self._base))
+            self._ranges = observe(self._base, activations.values_of(self._base), samples, options.calibration)
             # The quantizer of activations writes the weights of these nodes itself.
             found = [each for each in found if not set(self._nodes).intersection(name for name, _ in each.readers)]
         self.weights: Final[Sequence[Weight]] = found
@@ -100,20 +119,57 @@ class Plan:
         names = {each.name for each in self.weights}
         own = {name: form for name, form in forms.items() if name in names}
         model, changes = compressed(
-            self.source, own, self.weights, self.options, self.file, is_standard=self._is_standard
+            self._base,
+            own,
+            self.weights,
+            self.options,
+            self.file,
+            is_standard=self._is_standard,
+            moments=self._moments,
         )
         nodes = [name for name in self._nodes if name in forms]
         if nodes:
             model = activations.quantized(
                 self._typed(model), self._ranges, nodes, is_per_channel=self.options.per is Per.CHANNEL
             )
-            noise = activations.weights_db(self.source, model, nodes)
+            noise = activations.weights_db(self._base, model, nodes)
             changes |= {name: Change(decibels) for name, decibels in noise.items()}
         return Built(model, changes)
 
     def everything(self, form: WeightForm) -> dict[str, WeightForm]:
         """All layers in one form."""
         return dict.fromkeys(self.layers, form)
+
+    def rungs(self, name: str) -> Sequence[WeightForm | None]:
+        """The forms of a layer from the one that is asked for to floats, None: int4, int8, 16 bits."""
+        form = self.options.weights
+        weight = next((each for each in self.weights if each.name == name), None)
+        if weight is None or form not in (WeightForm.INT4, WeightForm.INT8):
+            return form, None
+        above = [] if form is WeightForm.INT8 else [WeightForm.INT8]
+        # Programs compute in fp16: there floats have 16 bits.
+        if not self._is_standard and weight.tensor.data_type == TensorProto.FLOAT:
+            above.append(half_form(array_of(weight.tensor)))
+        return form, *above, None
+
+    def _scalings(
+        self, weights: Sequence[Weight], samples: Sequence[Mapping[str, Array]]
+    ) -> Iterator[tuple[Site, Scaling]]:
+        """The sites whose inputs are scaled, because that pays."""
+        options = self.options
+        bits = 8 if options.weights is WeightForm.INT8 else 4
+        by_name = {weight.name: weight for weight in weights}
+        find = smooth if options.method is Method.SMOOTHQUANT else awq
+        for site, moments in moments_of(self.source, sites_of(self.source, weights), samples):
+            group = options.group if options.group is not None and site.width % options.group == 0 else site.width
+
+            def rounded(rows: NDArray[Any], group: int = group) -> NDArray[Any]:
+                form = quantized(rows, bits, axis=None, block_axis=1, block=group, is_symmetric=options.is_symmetric)
+                return form.whole()
+
+            scaling = find([rows_of(by_name[name]) for name in site.weights], moments, rounded)
+            if scaling.exponent:
+                yield site, scaling
 
     def _typed(self, model: ModelProto) -> ModelProto:
         """The model with the types of its values, and of the operator set that its form needs."""

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from triune.compression.blocks import matmul_n_bits
+from triune.compression.blocks import matmul_n_bits, padded_rows
 from triune.compression.dynamic import DynamicProducts
 from triune.compression.found import Weight
+from triune.compression.gptq import gptq
 from triune.compression.integers import quantized
+from triune.compression.moments import Moments
 from triune.compression.noise import sqnr_db
 from triune.compression.options import Activations, Options, Per, WeightForm
 from triune.compression.palettes import palettized
@@ -61,6 +63,7 @@ def compressed(
     file: WeightFile,
     *,
     is_standard: bool,
+    moments: Mapping[str, Moments],
 ) -> tuple[ModelProto, dict[str, Change]]:
     """Make a copy of a model with compressed weights.
 
@@ -71,21 +74,31 @@ def compressed(
         options: how.
         file: the scratch file for large weights.
         is_standard: whether only standard operators are written, and none that is for one runtime.
+        moments: by weight, what GPTQ rounds those by in the form of `options`; others take the nearest level.
 
     Returns:
         the model, and what became of each weight.
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    rewriting = _Rewriting(copy, options, file, is_standard=is_standard)
+    rewriting = _Rewriting(copy, options, file, moments, is_standard=is_standard)
     changes = {each.name: rewriting.compress(each, forms[each.name]) for each in weights if each.name in forms}
     rewriting.finish()
     return copy, changes
 
 
 class _Rewriting:
-    def __init__(self, model: ModelProto, options: Options, file: WeightFile, *, is_standard: bool) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        options: Options,
+        file: WeightFile,
+        moments: Mapping[str, Moments],
+        *,
+        is_standard: bool,
+    ) -> None:
         self._model = model
+        self._moments = moments
         self._options = options
         self._file = file
         self._is_standard = is_standard
@@ -158,7 +171,7 @@ class _Rewriting:
         if group is not None and size % group:
             note = f"a scale for each channel: groups of {group} do not divide its {size} input channels"
             group = None
-        packed = quantized(
+        packed = self._learned(weight, values, bits, group) or quantized(
             values,
             bits,
             axis=None if options.per is Per.TENSOR or group is not None else weight.axis,
@@ -178,6 +191,15 @@ class _Rewriting:
             for each in constants:
                 self._add(each)
         return packed.whole(), note
+
+    def _learned(self, weight: Weight, values: NDArray[Any], bits: int, group: int | None) -> Packed | None:
+        """The levels that GPTQ finds; None where the nearest ones are taken."""
+        moments = self._moments.get(weight.name)
+        if moments is None or bits != (8 if self._options.weights is WeightForm.INT8 else 4):
+            return None
+        rows = values if weight.axis == 0 else values.T
+        packed = gptq(rows, moments, bits, group, is_symmetric=self._options.is_symmetric)
+        return packed if weight.axis == 0 else packed.transposed(1, 0)
 
     def _half(self, weight: Weight, values: NDArray[Any], form: WeightForm) -> tuple[NDArray[Any], str]:
         """A weight stored in 16 bits, and cast where it is read."""
@@ -233,7 +255,13 @@ class _Rewriting:
     def _n_bits(
         self, weight: Weight, values: NDArray[Any], group: int, readers: Sequence[NodeProto]
     ) -> tuple[NDArray[Any], str]:
-        found = matmul_n_bits(values, group, is_symmetric=self._options.is_symmetric)
+        rows, is_symmetric = padded_rows(values, group), self._options.is_symmetric
+        moments = self._moments.get(weight.name)
+        if moments is None:
+            packed = quantized(rows, 4, axis=None, block_axis=1, block=group, is_symmetric=is_symmetric)
+        else:
+            packed = gptq(rows, moments.padded(rows.shape[1]), 4, group, is_symmetric=is_symmetric)
+        found = matmul_n_bits(packed, len(values))
         prefix = self._names.prefix(f"{weight.name}/4 bits")
         operands = [f"{prefix}/{part}" for part in ("blocks", "scales", "zeros")][: 2 + (found.zeros is not None)]
         for name, array in zip(operands, (found.blocks, found.scales, found.zeros), strict=False):

@@ -1,12 +1,15 @@
 """Find the fewest layers that must stay precise, so that the outputs agree as far as is asked for."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from triune.compression.accuracy import Accuracy, OutputAccuracy
+from triune.compression.ladder import fewest, rungs_after, steps_of
 from triune.compression.options import WeightForm
 from triune.compression.plan import Built, Plan
+from triune.compression.rewrite import Change
 from triune.core.datatypes import Array
 from triune.graph.session import GraphSession
 
@@ -71,11 +74,11 @@ def agreement_of(outputs: Sequence[OutputAccuracy]) -> float:
 
 
 def search(plan: Plan, form: WeightForm, comparison: Comparison, least: float | None, tell: Tell) -> Found:
-    """Compress all layers; if the outputs agree less than `least`, return the most sensitive ones to a higher
-    precision, fewest first, until they do.
+    """Compress all layers; if the outputs agree less than `least`, return layers to a higher precision, fewest steps
+    first, until they do.
 
-    int4 goes back to int8 first; if all layers in int8 do not suffice, from int8 to the source's floats. The same
-    arguments give the same result.
+    The layer that adds the most noise to the outputs goes up by one: from int4 to int8, to 16 bits, to the source's
+    floats; then the next, which may be the same. The same arguments give the same result.
 
     Args:
         plan: the model.
@@ -87,18 +90,50 @@ def search(plan: Plan, form: WeightForm, comparison: Comparison, least: float | 
     tell("compressing")
     built = plan.build(plan.everything(form))
     outputs = comparison.outputs_of(built)
-    if least is None or agreement_of(outputs) >= least:
-        return Found(plan.everything(form), built, outputs, {}, {}, holds=True)
-    del built
+    first = Found(plan.everything(form), built, outputs, {}, {}, holds=least is None or agreement_of(outputs) >= least)
+    if least is None or first.holds:
+        return first
     sensitivity = sensitivities(plan, form, comparison, tell)
-    order = sorted(plan.layers, key=lambda name: (sensitivity[name], plan.layers.index(name)))
-    steps = [(form, None)] if form is not WeightForm.INT4 else [(form, WeightForm.INT8), (WeightForm.INT8, None)]
-    found: Found | None = None
-    for low, high in steps:
-        found = _fewest(plan, order, low, high, comparison, least, sensitivity, tell)
-        if found.holds:
-            break
-    assert found is not None
+    rungs = {name: plan.rungs(name) for name in plan.layers}
+    steps = steps_of(_noise(plan, rungs, sensitivity, built))
+
+    def attempt(count: int) -> Found:
+        tell(f"{count} of {len(steps)} steps to a higher precision")
+        after = rungs_after(steps[:count])
+        forms = {name: kind for name in plan.layers if (kind := rungs[name][after.get(name, 0)]) is not None}
+        built = plan.build(forms)
+        outputs = comparison.outputs_of(built)
+        # The most sensitive ones first.
+        names = sorted(after, key=lambda name: sensitivity[name])
+        returned = {name: _word(rungs[name][after[name]]) for name in names}
+        return Found(forms, built, outputs, returned, sensitivity, holds=agreement_of(outputs) >= least)
+
+    # Without any compressed layer there is nothing to write.
+    return fewest(len(steps) - 1, attempt) if len(steps) > 1 else replace(first, sensitivity=sensitivity)
+
+
+def _word(form: WeightForm | None) -> str:
+    return "floats" if form is None else form.value
+
+
+def _noise(
+    plan: Plan, rungs: Mapping[str, Sequence[WeightForm | None]], sensitivity: Mapping[str, float], built: Built
+) -> dict[str, list[float]]:
+    """The noise that each layer adds to the outputs in each of its forms, relative to them.
+
+    It is measured in the first. In others it is as much less as that of the weights: rounding errors of one weight in
+    two forms are alike but for their size.
+    """
+    now = {name: 10 ** (-decibels / 10) for name, decibels in sensitivity.items()}
+    found = {name: [noise] for name, noise in now.items()}
+    before = {name: change.sqnr_db for name, change in built.changes.items()}
+    for rung in range(1, max(map(len, rungs.values()))):
+        forms = {name: form for name, each in rungs.items() if rung < len(each) and (form := each[rung]) is not None}
+        changes: Mapping[str, Change] = plan.build(forms).changes if forms else {}
+        for name, each in rungs.items():
+            if rung < len(each):
+                less = before[name] - changes[name].sqnr_db if name in forms else -math.inf
+                found[name].append(now[name] * 10 ** (less / 10) if less < math.inf else now[name])
     return found
 
 
@@ -109,46 +144,4 @@ def sensitivities(plan: Plan, form: WeightForm, comparison: Comparison, tell: Te
         tell(f"layer {number + 1} of {len(plan.layers)} alone")
         outputs = comparison.outputs_of(plan.build({name: form}), _SAMPLES_OF_A_LAYER)
         found[name] = min((each.sqnr_db for each in outputs), default=float("inf"))
-    return found
-
-
-def _fewest(
-    plan: Plan,
-    order: Sequence[str],
-    low: WeightForm,
-    high: WeightForm | None,
-    comparison: Comparison,
-    least: float,
-    sensitivity: Mapping[str, float],
-    tell: Tell,
-) -> Found:
-    """The fewest layers at the beginning of `order` that must have the form `high`, by doubling and then halving."""
-
-    def attempt(count: int) -> Found:
-        tell(f"{count} of {len(order)} layers in higher precision")
-        forms = dict.fromkeys(order[count:], low)
-        if high is not None:
-            forms |= dict.fromkeys(order[:count], high)
-        built = plan.build(forms)
-        outputs = comparison.outputs_of(built)
-        word = high.value if high is not None else "floats"
-        returned = dict.fromkeys(order[:count], word)
-        return Found(forms, built, outputs, returned, sensitivity, holds=agreement_of(outputs) >= least)
-
-    # Without any compressed layer there is nothing to write.
-    most = len(order) if high is not None else len(order) - 1
-    too_few, count = 0, min(1, most)
-    found = attempt(count)
-    while not found.holds and count < most:
-        too_few, count = count, min(2 * count, most)
-        found = attempt(count)
-    if not found.holds:
-        return found
-    while count - too_few > 1:
-        middle = (too_few + count) // 2
-        tried = attempt(middle)
-        if tried.holds:
-            found, count = tried, middle
-        else:
-            too_few = middle
     return found

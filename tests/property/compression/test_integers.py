@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.examples import examples
-from triune.compression.blocks import matmul_n_bits
+from triune.compression.blocks import matmul_n_bits, padded_rows
 from triune.compression.integers import quantized
 from triune.graph.packed import repeat_blocks
 
@@ -44,6 +44,8 @@ def test_the_error_of_products_of_four_bits_is_at_most_half_a_step(
     seed: int, rows: int, is_symmetric: bool, exponent: float
 ) -> None:
     weight = (np.random.default_rng(seed).standard_normal((rows, 3)) * 2.0**exponent).astype(np.float32)
-    found = matmul_n_bits(weight, 32, is_symmetric=is_symmetric)
+    filled = padded_rows(weight, 32)
+    packed = quantized(filled, 4, axis=None, block_axis=1, block=32, is_symmetric=is_symmetric)
+    found = matmul_n_bits(packed, len(weight))
     step = np.repeat(found.scales.reshape(3, -1).T, 32, axis=0)[:rows]
     assert (np.abs(found.whole - weight) <= step * (0.5 + 1e-5)).all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from triune.compression.blocks import matmul_n_bits
+from triune.compression.blocks import matmul_n_bits, padded_rows
 from triune.compression.integers import quantized
 
 WEIGHT = np.array([[1.0, -2.0, 0.5, 0.0], [127.0, 63.5, -127.0, 1.0]], np.float32)
@@ -78,7 +78,9 @@ def test_scales_have_the_type_of_the_weights() -> None:
 def test_a_last_group_may_be_shorter_in_products() -> None:
     weight = np.zeros((40, 1), np.float32)
     weight[:, 0] = [7.0] * 32 + [14.0] * 8
-    found = matmul_n_bits(weight, 32, is_symmetric=True)
+    rows = padded_rows(weight, 32)
+    packed = quantized(rows, 4, axis=None, block_axis=1, block=32, is_symmetric=True)
+    found = matmul_n_bits(packed, len(weight))
     assert found.scales.tolist() == [1.0, 2.0]
     assert found.blocks.shape == (1, 2, 16)
     # Level 15 is 7 above the middle, in both halves of a byte; what fills the group up is level 8, 0.

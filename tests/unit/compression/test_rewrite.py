@@ -45,6 +45,8 @@ FORMS = {
     "palette": (Options(WeightForm.PALETTE, bits=6), None, 0.2),
     "palettes": (Options(WeightForm.PALETTE, bits=4, group=8), None, 0.3),
     "dynamic": (Options(WeightForm.INT8, activations=Activations.DYNAMIC), None, 0.05),
+    "fp16": (Options(WeightForm.FP16), ["Cast", "Cast", "MatMul", "Relu", "MatMul"], 1e-3),
+    "bf16": (Options(WeightForm.BF16), None, 0.01),
     "sparse": (Options(WeightForm.SPARSE, sparsity=0.1), ["MatMul", "Relu", "MatMul"], 0.1),
 }
 

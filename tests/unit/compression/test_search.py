@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
-from support.compressible import matrix, perceptron
+from support.compressible import matrix, model_of, perceptron
 from triune.compression.accuracy import Accuracy
 from triune.compression.options import Options, Per, WeightForm
 from triune.compression.plan import Plan
@@ -45,9 +46,9 @@ def test_the_sensitive_layer_goes_back(plan: Plan) -> None:
     assert everything < without
     found = search(plan, WeightForm.INT8, comparison, (everything + without) / 2, silent)
     assert found.holds
-    assert found.returned == {"first": "floats"}
-    assert found.forms == {"second": WeightForm.INT8}
-    assert agreement_of(found.outputs) == without
+    assert found.returned == {"first": "fp16"}
+    assert found.forms == {"first": WeightForm.FP16, "second": WeightForm.INT8}
+    assert agreement_of(found.outputs) == pytest.approx(without, rel=1e-6)
     again = search(plan, WeightForm.INT8, comparison, (everything + without) / 2, silent)
     assert (again.returned, again.sensitivity) == (found.returned, found.sensitivity)
 
@@ -55,7 +56,8 @@ def test_the_sensitive_layer_goes_back(plan: Plan) -> None:
 def test_what_cannot_be_kept_is_said(plan: Plan) -> None:
     found = search(plan, WeightForm.INT8, Comparison(plan, SAMPLES), 1.0, silent)
     assert not found.holds
-    assert len(found.returned) == 1
+    # The last step but one: without any compressed layer there is nothing to write.
+    assert found.returned == {"first": "fp16", "second": "floats"}
 
 
 def test_nothing_is_searched_where_all_layers_hold(plan: Plan) -> None:
@@ -75,6 +77,38 @@ def test_four_bits_go_back_to_eight_before_floats(tmp_path: Path) -> None:
         assert set(found.returned.values()) == {"int8"}
         assert set(found.forms.values()) <= {WeightForm.INT4, WeightForm.INT8}
         assert set(found.forms) == {"first", "second"}
+
+
+def test_one_layer_goes_back_to_floats_while_others_keep_four_bits(tmp_path: Path) -> None:
+    """A model of four layers, of which one computes what all others only add a little to."""
+    nodes = [helper.make_node("MatMul", ["x", f"w{index}"], [f"y{index}"], name=f"n{index}") for index in range(4)]
+    nodes.append(helper.make_node("Sum", [f"y{index}" for index in range(4)], ["y"], name="sum"))
+    # In the first a group has one large number: 4 bits and 8 leave nothing of the others.
+    first = matrix(64, 64)
+    first[0] = 3e4
+    weights = {"w0": first, **{f"w{index}": 1e-2 * matrix(64, 64, index) for index in range(1, 4)}}
+    path = tmp_path / "model.onnx"
+    onnx.save(model_of(nodes, {"x": (TensorProto.FLOAT, ["n", 64])}, ["y"], weights), path)
+    with WeightFile() as file:
+        plan = Plan(load(path), Options(WeightForm.INT4, group=32), [], file, is_standard=False)
+        found = search(plan, WeightForm.INT4, Comparison(plan, SAMPLES), 0.999, silent)
+    assert found.holds
+    assert found.returned == {"w0": "fp16"}
+    assert found.forms == {"w0": WeightForm.FP16} | dict.fromkeys(("w1", "w2", "w3"), WeightForm.INT4)
+
+
+def test_weights_beyond_fp16_go_back_to_bf16(tmp_path: Path) -> None:
+    large = matrix(64, 64)
+    large[0] = 1e6
+    path = tmp_path / "model.onnx"
+    onnx.save(perceptron(first=large), path)
+    with WeightFile() as file:
+        plan = Plan(load(path), Options(WeightForm.INT4, group=32), [], file, is_standard=False)
+        assert list(plan.rungs("first")) == [WeightForm.INT4, WeightForm.INT8, WeightForm.BF16, None]
+        assert list(plan.rungs("second")) == [WeightForm.INT4, WeightForm.INT8, WeightForm.FP16, None]
+        built = plan.build({"first": WeightForm.BF16, "second": WeightForm.INT4})
+        assert built.changes["first"].sqnr_db > 40
+        assert agreement_of(Comparison(plan, SAMPLES).outputs_of(built)) > 0.9
 
 
 def test_accuracy_is_what_its_formulas_say() -> None:

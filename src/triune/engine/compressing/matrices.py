@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.compression.awq import Scaling, awq
+from triune.compression.halves import half_form
 from triune.compression.moments import Moments
 from triune.compression.noise import sqnr_db
 from triune.compression.options import Method, WeightForm
 from triune.engine.compressing.graph import Site, TextGraph
-from triune.engine.compressing.stored import Stored, group_of, half_form, stored
+from triune.engine.compressing.stored import Stored, group_of, stored
 from triune.engine.weights.config import LlamaConfig
 
 TABLES: Final = ("model.embed_tokens.weight", "lm_head.weight")

@@ -97,12 +97,6 @@ def stored(
 _FLOATS = {WeightForm.FP32: np.float32, WeightForm.FP16: np.float16, WeightForm.BF16: ml_dtypes.bfloat16}
 
 
-def half_form(weight: NDArray[np.float32]) -> WeightForm:
-    """Of the two forms of 16 bits the one that loses less: FP16, unless weights are beyond its range."""
-    most = np.abs(weight).max(initial=0)
-    return WeightForm.FP16 if most <= np.finfo(np.float16).max else WeightForm.BF16
-
-
 def _codes(packed: Packed, bits: Bits, group: int) -> Codes:
     scales = packed.scale.astype(np.float16)
     if packed.data.dtype == np.int8:

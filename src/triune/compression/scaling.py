@@ -1,0 +1,68 @@
+"""Inputs of products that are divided by scales, by which weights are multiplied: the product stays the same."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.compression.moments import Moments
+
+_STEPS: Final = 20
+"""Exponents up to 1 in steps of 1/20, as in AWQ's own code."""
+
+_LARGEST: Final = 1e4
+"""No scale is further from 1: FP16 must hold what is scaled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What the inputs of some matrices are divided by, and their weights multiplied by.
+
+    Attributes:
+        scales: fp32 [in], above 0; all 1 if no scaling is better than none.
+        exponent: that of the scales' formula; 0 for none.
+        before: the sum of the squares of the outputs' errors without it, over that of the outputs.
+        after: the same with it.
+    """
+
+    scales: NDArray[np.float32]
+    exponent: float
+    before: float
+    after: float
+
+
+def best_of(
+    scales_of: Callable[[float], NDArray[np.float32]],
+    error_of: Callable[[NDArray[np.float32]], float],
+    weights: Sequence[NDArray[Any]],
+    moments: Moments,
+) -> Scaling:
+    """Try exponents, and keep the scales with the least error.
+
+    Args:
+        scales_of: the scales for an exponent above 0 and up to 1; channels where they are 0, or no numbers, get 1.
+        error_of: the sum of the squares of the outputs' errors with scales.
+        weights: the matrices [out, in].
+        moments: of their inputs.
+    """
+    ones = np.ones(weights[0].shape[1], np.float32)
+    size = sum(moments.error(each) for each in weights)
+    if not moments.count or not 0 < size < np.inf:
+        return Scaling(ones, 0.0, 0.0, 0.0)
+    none = error_of(ones) / size
+    best = Scaling(ones, 0.0, none, none)
+    for step in range(1, _STEPS + 1):
+        scales = scales_of(step / _STEPS)
+        is_usable = np.isfinite(scales) & (scales > 0)
+        if not is_usable.any():
+            continue
+        # The geometric mean of the largest and the smallest is 1: weights stay near the size that they had.
+        middle = np.sqrt(scales[is_usable].max()) * np.sqrt(scales[is_usable].min())
+        scales = np.where(is_usable, scales / middle, 1)
+        scales = np.clip(scales, 1 / _LARGEST, _LARGEST).astype(np.float32)
+        error = error_of(scales) / size
+        if error < best.after:
+            best = Scaling(scales, step / _STEPS, none, error)
+    return best
