@@ -102,7 +102,7 @@ function page(plan) {
   const boxes = plan.segments.map(box);
   const slices = plan.segments.map((segment, index) => {
     const slice = make("button", {title: `${index + 1}: ${segment.unit}, ${number(segment.ms, "ms")}`,
-      "aria-label": `segment ${index + 1}`, style: `flex: ${segment.ms} 0 0; background: ${color(segment.unit)}`});
+      "aria-label": `segment ${index + 1}`, style: `flex: ${1e3 * segment.ms / plan.ms} 0 0; background: ${color(segment.unit)}`});
     slice.addEventListener("click", () => {
       boxes[index].scrollIntoView({block: "center"});
       boxes[index].querySelector("button").click();

@@ -70,5 +70,10 @@ def test_names_are_shown_as_they_are(browser: Browser, tmp_path: Path) -> None:
         page.locator("g.op").click()
         assert HOSTILE in page.locator(".detail").inner_text()
         assert HOSTILE in page.locator("h1").inner_text()
+        # Also where all of it takes less than a millisecond, the segments fill the bar of time.
+        whole, part = page.locator(".time").bounding_box(), page.locator(".time button").bounding_box()
+        assert whole is not None
+        assert part is not None
+        assert part["width"] > 0.99 * whole["width"] - 2
         assert page.title() == f"Plan of {HOSTILE} on M2 Pro"
         assert page.locator("img").count() == 0
