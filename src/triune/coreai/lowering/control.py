@@ -8,7 +8,7 @@ import numpy as np
 
 from triune.coreai.library import Value, dialect, ir, ops
 from triune.coreai.lowering.context import Context, Lowering
-from triune.coreai.lowering.dims import cut, expand, refined, scalar
+from triune.coreai.lowering.dims import Dim, cut, dims_of, expand, refined, scalar, spread
 from triune.coreai.lowering.loops import as_type, common_type, loop, with_row
 from triune.coreai.lowering.values import concat, constant, dtype_of, int32, is_bool, is_number, known_shape, shape_of
 from triune.graph.conversion.lowering.control import LoopParts, give_branch
@@ -38,7 +38,7 @@ class _Loop(LoopParts[Value]):
 class _Row:
     """The shape and dtype of a scan output in each step."""
 
-    shape: list[int]
+    shape: list[Dim]
     dtype: np.dtype[Any]
 
 
@@ -150,7 +150,7 @@ class _Buffer:
         If the number of steps is not known, it begins with one row, since Core AI has no empty tensors; `rows` drops
         that row.
         """
-        return constant(np.zeros([self._most or 1, *self._row.shape], self._row.dtype))
+        return spread(constant(np.zeros((), self._row.dtype)), [self._most or 1, *self._row.shape])
 
     def with_row(self, buffer: Value, value: Value, step: Value) -> Value:
         """Add the value of step number `step` to the buffer."""
@@ -166,22 +166,22 @@ class _Buffer:
 
 
 def _collected_rows(node: _Loop, indices: Sequence[int]) -> list[_Row]:
-    """Find the shapes and dtypes of some scan outputs: write a step into a draft, which is erased afterwards."""
+    """Find the shapes and dtypes of some scan outputs: write a step into a draft, which is erased afterwards.
+
+    If a size is known only at run time, the step is written before the loop, too: the results are as large in each.
+    """
     if not indices:
         return []
+    start = (int32(0), constant(np.bool_(True)), node.carried)
     draft = dialect.IfOp([], constant(np.bool_(True)))
     with ir.InsertionPoint(draft.thenRegion.blocks[0]):
-        _, _, collected = node.write_step(int32(0), constant(np.bool_(True)), node.carried)
+        _, _, collected = node.write_step(*start)
         seen = [(shape_of(collected[index]), dtype_of(collected[index])) for index in indices]
     draft.operation.erase()
-    rows: list[_Row] = []
-    for index, (shape, dtype) in zip(indices, seen, strict=True):
-        sizes = [size for size in shape if size is not None]
-        if len(sizes) < len(shape):
-            name = node.scan_outputs[index].name
-            raise Refusal(f"the Loop collects '{name}' of each step, whose shape is not fixed; give fixed shapes")
-        rows.append(_Row(sizes, dtype))
-    return rows
+    if all(None not in shape for shape, _ in seen):
+        return [_Row([size for size in shape if size is not None], dtype) for shape, dtype in seen]
+    _, _, collected = node.write_step(*start)
+    return [_Row(dims_of(collected[index]), dtype) for index, (_, dtype) in zip(indices, seen, strict=True)]
 
 
 def _always_continues(c: Context, node: _Loop) -> bool:

@@ -132,15 +132,25 @@ def test_a_condition_that_is_false_from_the_start(tmp_path: Path) -> None:
     looped(body, [("y", FLOAT, [2, 3])], tmp_path, 3, {"x": X}, going=False)
 
 
-def test_what_is_collected_must_have_a_fixed_shape(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Identity", ["v"], ["w"])]
-    nodes.append(helper.make_node("Identity", ["v"], ["s"]))
-    body = graph(nodes, STEP, [("d", BOOL, []), ("w", FLOAT, None), ("s", FLOAT, None)])
-    outputs = [("y", FLOAT, ["m", 3]), ("z", FLOAT, ["n", "m", 3])]
-    node = helper.make_node("Loop", ["n", "go", "x"], ["y", "z"], body=body)
-    model = model_of([node], [("x", FLOAT, ["m", 3])], outputs, go=np.array(True), n=np.array(20))
-    with pytest.raises(UnsupportedError, match="whose shape is not fixed"):
-        lower(model, tmp_path / "m.aimodel")
+@pytest.mark.parametrize("steps", [5, None])
+@pytest.mark.parametrize("kind", [FLOAT, INT64, BOOL])
+def test_what_is_collected_may_be_of_any_size(kind: int, steps: int | None, tmp_path: Path) -> None:
+    """As the distances between a batch and each row of a table, by scikit-learn's neighbours."""
+    nodes = [
+        helper.make_node("Identity", ["c"], ["d"]),
+        helper.make_node("Gather", ["table", "i"], ["r"]),
+        helper.make_node("Sub", ["v", "r"], ["difference"]),
+        helper.make_node("ReduceSum", ["difference", "axes"], ["total"], keepdims=0),
+        helper.make_node("Cast", ["total"], ["s"], to=kind),
+        helper.make_node("Identity", ["v"], ["w"]),
+    ]
+    table = np.arange(15, dtype=np.float32).reshape(5, 3)
+    body = graph(nodes, STEP, [("d", BOOL, []), ("w", FLOAT, None), ("s", kind, None)], table=table, axes=np.array([1]))
+    outputs = [("y", FLOAT, ["m", 3]), ("z", kind, ["n", "m"])]
+    calls = [{"x": np.concatenate([X] * count)} for count in (1, 3)]
+    if steps is None:
+        calls = [{**call, "n": np.array(count)} for call, count in zip(calls, (5, 2), strict=True)]
+    looped(body, outputs, tmp_path, steps, *calls, size="m")
 
 
 @pytest.mark.parametrize("order", ["dis", "ids", "sdi"])
