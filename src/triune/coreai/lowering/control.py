@@ -12,7 +12,6 @@ from triune.coreai.lowering.dims import Dim, cut, dims_of, expand, refined, scal
 from triune.coreai.lowering.loops import as_type, common_type, loop, with_row
 from triune.coreai.lowering.values import concat, constant, dtype_of, int32, is_bool, is_number, known_shape, shape_of
 from triune.graph.conversion.lowering.control import LoopParts, give_branch
-from triune.graph.conversion.problems import Refusal
 from triune.graph.identities import behind_identities
 from triune.graph.values import Values
 from triune.graph.weight_files import array_of

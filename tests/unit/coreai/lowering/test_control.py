@@ -9,8 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from support.lowered import BOOL, FLOAT, INT64, model_of
 from support.lowered_coreai import check
-from triune.core.errors import UnsupportedError
-from triune.coreai.lowering import LowerOptions, lower
+from triune.coreai.lowering import LowerOptions
 from triune.graph.conversion.options import Precision
 
 INT32 = TensorProto.INT32
