@@ -1,6 +1,7 @@
 """What is large: it goes off the loop, within one memory budget that every way out of a request gives back."""
 
 import asyncio
+import gc
 import gzip
 import json
 import threading
@@ -13,11 +14,13 @@ import pytest
 
 from support.hand_server import HandServer
 from support.wire import Wire, binary_infer, get, head, infer, post, tensor
+from triune.core.errors import TriuneError
 from triune.frontends.bodies.budget import MemoryBudget
 from triune.frontends.bodies.offload import Offload
 from triune.frontends.kserve.http import large_requests as large_requests
 from triune.frontends.kserve.http.server import HttpServer
 from triune.frontends.limits import Limits
+from triune.frontends.openai import openai_routes
 
 PATH = "/v2/models/identity/infer"
 LIMIT = 64 << 20
@@ -48,7 +51,7 @@ def budget() -> MemoryBudget:
 async def connect(
     server: HandServer, budget: MemoryBudget, offload: Offload
 ) -> AsyncIterator[Callable[[], Awaitable[Wire]]]:
-    limits = Limits(send_seconds=0.5, connections=3)
+    limits = Limits(send_seconds=0.5, connections=3, json_bytes=8 << 20)
     front_end = HttpServer(
         server,  # type: ignore[arg-type]
         "127.0.0.1",
@@ -56,6 +59,7 @@ async def connect(
         limits=limits,
         budget=budget,
         offload=offload,
+        more_routes=lambda bodies: openai_routes(server, bodies, offload),  # type: ignore[arg-type]
     )
     port = await front_end.start()
     wires: list[Wire] = []
@@ -176,6 +180,49 @@ async def test_more_elements_of_bytes_than_the_limit(wire: Wire) -> None:
     text = json.dumps({"inputs": [item]}).encode()
     answer = await wire.ask(post(PATH, text + data, {"Inference-Header-Content-Length": str(len(text))}))
     assert (answer.status, "has 1048577 elements of BYTES" in answer.error) == (413, True)
+
+
+JUNK = b"0" * 40_000
+BINARY = json.dumps({"inputs": [tensor(shape=[1, 9], data=None, parameters={"binary_data_size": 36})]}).encode()
+CHAT = json.dumps({"model": "identity", "messages": [{"role": "user", "content": "a" * 40_000}]}).encode()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        post(PATH, JUNK),
+        post(PATH, JUNK * 250),
+        post(PATH, gzip.compress(LARGE.tobytes(), 1)[:-9], GZIP),
+        post(PATH, BINARY + JUNK, {"Inference-Header-Content-Length": str(len(BINARY))}),
+        post(PATH, BINARY + JUNK, {"Inference-Header-Content-Length": "20"}),
+        post(PATH, JUNK, {"Inference-Header-Content-Length": "0"}),
+        infer(inputs=[tensor(data=[1.0] * 10_000)]),
+        infer("failing"),
+        infer("unknown"),
+        post("/v2/models/identity/generate", JUNK),
+        post("/v2/models/identity/generate_stream", JUNK),
+        post("/v2/repository/models/m/load", JUNK),
+        post("/v1/chat/completions", JUNK),
+        post("/v1/chat/completions", JUNK * 250),
+        post("/v1/chat/completions", CHAT.replace(b"role", b"roll")),
+        post("/v1/chat/completions", gzip.compress(CHAT)[:-9], GZIP),
+        post("/v1/embeddings", JUNK),
+        post("/v1/sequences/import", JUNK),
+    ],
+)
+async def test_a_refused_body_is_freed_without_the_garbage_collector(wire: Wire, request_bytes: bytes) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        answer = await wire.ask(request_bytes)
+        assert answer.status in (400, 404, 413)
+        # The next answer comes when the first request's tasks have ended.
+        assert (await wire.ask(infer())).status == 200
+        # What an error's traceback refers to stays as long as the error.
+        left = [each for each in gc.get_objects() if isinstance(each, TriuneError) and each.__traceback__ is not None]
+        assert left == []
+    finally:
+        gc.enable()
 
 
 async def test_what_waits_holds_memory_and_what_is_too_much_is_refused(

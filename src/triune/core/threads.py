@@ -99,6 +99,8 @@ async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *ar
         # The event loop is closed, so that nobody waits for the result.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, failure)
+        # The error's traceback refers to this frame, which must not keep what `work` used alive.
+        del result, failure
 
     start_thread(run, getattr(work, "__qualname__", "work"), _Awaited)
     return await future

@@ -10,6 +10,7 @@ from starlette.routing import Match, Route
 
 from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.frontends.access import Api, Rule, Rules
+from triune.frontends.defects import forget_frames
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -63,7 +64,9 @@ class ApiRoute:
             except Exception as error:
                 if answer_error is None:
                     raise
-                return answer_error(error)
+                response = answer_error(error)
+                forget_frames(error)
+                return response
 
         return Route(self.path, checked, methods=self.methods)
 

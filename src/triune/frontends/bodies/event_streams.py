@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from triune.core.errors import CancelledError as RequestCancelledError
 from triune.frontends.bodies.budget import Reservation
+from triune.frontends.defects import forget_frames
 
 T = TypeVar("T")
 
@@ -97,4 +98,6 @@ async def _rest(
             async for event in events:
                 yield event
         except Exception as error:  # noqa: BLE001 - the status was sent already: the error becomes an event
-            yield failed(error)
+            event = failed(error)
+            forget_frames(error)
+            yield event

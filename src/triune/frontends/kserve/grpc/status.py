@@ -21,6 +21,7 @@ from triune.core.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from triune.frontends.defects import forget_frames
 
 _logger = logging.getLogger(__name__)
 
@@ -94,14 +95,10 @@ def details_of(error: TriuneError) -> str:
 
 
 def as_triune_error(error: Exception, method: str) -> TriuneError:
-    """Return a TriuneError unchanged; log any other exception and return an InternalError for it.
-
-    The traceback and the cause are removed: their frames refer to the request's bytes, and some also to the error, so
-    that only the garbage collector would free the bytes.
-    """
+    """Return a TriuneError without its traceback; log any other exception and return an InternalError for it."""
     if not isinstance(error, TriuneError):
         _logger.error("gRPC method %s failed", method, exc_info=error)
-    error.__traceback__ = error.__cause__ = error.__context__ = None
+    forget_frames(error)
     if isinstance(error, TriuneError):
         return error
     return InternalError(f"{method} failed within the server: {type(error).__name__}: {error}")

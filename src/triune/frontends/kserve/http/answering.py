@@ -15,7 +15,7 @@ from triune.frontends.bodies.budget import REQUEST_BYTES, MemoryBudget
 from triune.frontends.bodies.compression import Body, pieces
 from triune.frontends.bodies.offload import NUM_FREED, SMALL_BYTES
 from triune.frontends.bodies.pacing import Pacer
-from triune.frontends.defects import as_internal_error
+from triune.frontends.defects import as_internal_error, forget_frames
 from triune.frontends.hosts import OwnHosts
 from triune.frontends.kserve.http.answers import LAST_CHUNK, AnswerHeads, error_headers
 from triune.frontends.kserve.http.cycle import InferCycle
@@ -217,6 +217,7 @@ class Answering:
         self._finish(cycle)
 
     def _write_failure(self, cycle: InferCycle, error: TriuneError) -> None:
+        forget_frames(error)
         if not cycle.disconnected:
             self._write_error(cycle, status_of(error), str(error), retry_after(error))
 

@@ -20,7 +20,7 @@ from triune.frontends.bodies.json_values import as_bool, as_object, json_name
 from triune.frontends.bodies.offload import Offload
 from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.bodies.responses import JsonResponse
-from triune.frontends.defects import defect
+from triune.frontends.defects import defect, forget_frames
 from triune.frontends.kserve import descriptions
 from triune.frontends.kserve.http.generate import Generate
 from triune.frontends.kserve.http.load import parse_load
@@ -211,6 +211,7 @@ def _refuse(what: str) -> Endpoint:
 
 
 async def _answer_error(request: Request, error: TriuneError) -> Response:
+    forget_frames(error)
     status = status_of(error)
     headers: dict[str, str] = {}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
