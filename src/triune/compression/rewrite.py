@@ -18,7 +18,6 @@ from triune.compression.noise import sqnr_db
 from triune.compression.options import Activations, Options, Per, WeightForm
 from triune.compression.palettes import palettized
 from triune.compression.zeros import pruned, pruned_n_of_m
-from triune.core.errors import InvalidArgumentError
 from triune.graph.names import Names
 from triune.graph.packed import Packed, as_dequantize, small_tensor
 from triune.graph.weight_files import WeightFile, array_of
@@ -113,20 +112,19 @@ class _Rewriting:
 
     def compress(self, weight: Weight, form: WeightForm) -> Change:
         original = array_of(weight.tensor)
-        values, note = self._with_zeros(weight, original)
+        values, note = self._with_zeros(weight, original), ""
         match form:
             case WeightForm.INT8 | WeightForm.INT4:
-                whole, more = self._integers(weight, values, 8 if form is WeightForm.INT8 else 4)
+                whole, note = self._integers(weight, values, 8 if form is WeightForm.INT8 else 4)
             case WeightForm.PALETTE:
-                whole, more = self._palette(weight, values)
+                whole, note = self._palette(weight, values)
             case WeightForm.FP16 | WeightForm.BF16:
-                whole, more = self._half(weight, values, form)
+                whole, note = self._half(weight, values, form)
             case WeightForm.SPARSE | WeightForm.FP32:
                 self._add(self._file.tensor(weight.name, values))
                 whole = values
-                more = ""
         self._gone.add(weight.name)
-        return Change(sqnr_db(original, whole), "; ".join(filter(None, (note, more))))
+        return Change(sqnr_db(original, whole), note)
 
     def finish(self) -> None:
         graph = self._model.graph
@@ -147,16 +145,11 @@ class _Rewriting:
         if "com.microsoft" in domains and all(each.domain != "com.microsoft" for each in self._model.opset_import):
             self._model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
-    def _with_zeros(self, weight: Weight, values: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    def _with_zeros(self, weight: Weight, values: NDArray[Any]) -> NDArray[Any]:
         options = self._options
         if options.sparsity is not None:
-            return pruned(values, options.sparsity), ""
-        if options.n_m is None:
-            return values, ""
-        try:
-            return pruned_n_of_m(values, *options.n_m, weight.inner), ""
-        except InvalidArgumentError as error:
-            return values, f"no weight became 0: {error}"
+            return pruned(values, options.sparsity)
+        return values if options.n_m is None else pruned_n_of_m(values, *options.n_m, weight.inner)
 
     def _integers(self, weight: Weight, values: NDArray[Any], bits: int) -> tuple[NDArray[Any], str]:
         options, group, note = self._options, self._options.group, ""

@@ -6,7 +6,6 @@ import pytest
 from support.compressible import matrix
 from triune.compression.palettes import k_means, palettized
 from triune.compression.zeros import pruned, pruned_n_of_m
-from triune.core.errors import InvalidArgumentError
 
 
 def test_two_centers_are_the_means_of_two_heaps() -> None:
@@ -74,6 +73,10 @@ def test_of_each_four_two_stay() -> None:
     assert pruned_n_of_m(np.ascontiguousarray(weight.T), 2, 4, 0).T.tolist() == expected
 
 
-def test_a_pattern_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"6 input channels are not divided by the 4 of 2:4"):
-        pruned_n_of_m(np.ones((2, 6), np.float32), 2, 4, 1)
+def test_a_last_group_that_is_shorter_keeps_as_many() -> None:
+    weight = np.array([[1.0, -5.0, 3.0, 2.0, 0.5, 0.25, -0.75]], np.float32)
+    expected = [[0.0, -5.0, 3.0, 0.0, 0.5, 0.0, -0.75]]
+    assert pruned_n_of_m(weight, 2, 4, 1).tolist() == expected
+    assert pruned_n_of_m(weight.T, 2, 4, 0).T.tolist() == expected
+    assert pruned_n_of_m(weight[:, :6], 2, 4, 1).tolist() == [[0.0, -5.0, 3.0, 0.0, 0.5, 0.25]]
+    assert weight[0, 0] == 1.0
