@@ -8,7 +8,7 @@ from onnx.reference import ReferenceEvaluator
 
 from contract.decoders.cases import CONFIGS, SeededWeights
 from triune.core.datatypes import Array
-from triune.core.explicit_cache import ExplicitSize, given_for
+from triune.core.explicit_cache import ExplicitSize, given_for, windows_of
 from triune.engine.models import write_explicit
 
 NUM_POSITIONS = 40
@@ -31,8 +31,7 @@ class ExplicitModel:
         for name, shape in shapes.items():
             if "cache" in name:
                 self.caches[name] = moved(self.caches.get(name), shape)
-        windows = {name: int(name.partition("_")[2] or 0) for name in shapes if name.startswith("visible")}
-        given = given_for(size, np.asarray(ids, np.int64), self.length, windows, range(len(ids))[wanted])
+        given = given_for(size, np.asarray(ids, np.int64), self.length, windows_of(shapes), range(len(ids))[wanted])
         found = dict(zip(graph.output_names, graph.run(None, {**given, **self.caches}), strict=True))
         self.caches = {name: found[f"{name}_new"] for name in self.caches}
         self.length += len(ids)

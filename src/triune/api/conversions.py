@@ -10,7 +10,7 @@ import onnx
 from onnx import ModelProto
 
 from triune.api.comparing import Compare, Comparison
-from triune.api.rounds import ConversionResult, Tell, in_rounds
+from triune.api.rounds import ConversionResult, Tell, in_rounds, notes_of
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.coreai import audit as coreai_audit
@@ -94,7 +94,7 @@ def onnx_to_coreml(
             for name, other in {**done.inputs, **done.outputs, **done.states}.items()
             if name != other
         }
-        notes = [f"{name}: {note}" if len(lowered) > 1 else note for name in lowered for note in lowered[name].notes]
+        notes = notes_of({name: done.notes for name, done in lowered.items()})
         layouts = [done.layout for done in lowered.values() if done.layout is not None]
         done = ConversionResult(
             renamed=renamed,

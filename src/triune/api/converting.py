@@ -15,6 +15,7 @@ from triune.api.checkpoints import checkpoint_to_onnx, graph_of, is_checkpoint
 from triune.api.comparing import Comparison
 from triune.api.conversions import coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
 from triune.api.custom import BodyCheck, with_custom_ops
+from triune.api.ladders import CacheForm, LadderFiles, ladder_of, ladder_to_program
 from triune.api.model_folders import model_in
 from triune.api.rounds import ConversionResult
 from triune.api.shapes import Shape, input_shape
@@ -86,9 +87,14 @@ def convert(
     check: bool = False,
     inputs: Mapping[str, Array] | None = None,
     custom_ops: CustomOpsGiven = (),
+    contexts: Sequence[int] = (),
+    cache: CacheForm | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Conversion:
     """Convert ONNX to Core ML or Core AI, or either of them to ONNX, or a transformer's checkpoint to any of the three.
+
+    A decoder's checkpoint becomes a program with a cache: for each size C of it the functions `prefill_C` and
+    `decode_C`; or, if `function` is "decoder" or `shapes` are given, the graph that reads whole texts.
 
     Args:
         source: a .onnx, .mlpackage, .mlmodelc or .aimodel; or a .gguf, or a directory in Hugging Face's form; or a
@@ -114,6 +120,9 @@ def convert(
         custom_ops: custom operators (`custom_op`), or Python files that define them: their bodies are put into the
             model first. `verify` compares them with their numpy functions, too. With them .onnx is converted to .onnx,
             as a model that contains the bodies.
+        contexts: the sizes in tokens of the caches of a decoder's program; 256 and 1024 if there are none.
+        cache: whether a decoder's program keeps its cache in states ("state", the default), or takes and gives it as
+            inputs and outputs ("argument").
         report: called with a message at each step.
 
     Raises:
@@ -136,6 +145,10 @@ def convert(
         raise InvalidArgumentError("functions (--add) and states (--state) are for .mlpackage and .aimodel")
     if target.suffix != ".aimodel" and (images or pack_weights):
         raise InvalidArgumentError("images (--image) and packed weights (--pack-weights) are for .aimodel")
+    if target.suffix == ".aimodel" and system != DEFAULT_SYSTEM:
+        raise InvalidArgumentError(
+            "the oldest system (--target) is for .mlpackage; an .aimodel runs from macOS and iOS 27 on"
+        )
     shared: dict[str, Any] = {
         "precision": precision,
         "keep_fp32": frozenset(keep_fp32),
@@ -151,9 +164,18 @@ def convert(
     with ExitStack() as stack:
         path = stack.enter_context(_output_path(target, is_staged=verify or check))
         form = "checkpoint" if is_checkpoint(source) else source.suffix
+        ladder: LadderFiles | None = None
         if form == "checkpoint" and target.suffix in (".mlpackage", ".aimodel"):
-            source, function = stack.enter_context(graph_of(source, function, tell)), None
-            form = ".onnx"
+            if function is None and not shapes:
+                ladder = stack.enter_context(ladder_of(source, contexts, tell))
+            if ladder is None:
+                source, function = stack.enter_context(graph_of(source, function, tell)), None
+                form = ".onnx"
+        if ladder is None and (contexts or cache is not None):
+            raise InvalidArgumentError(
+                "sizes of caches (--context) and their form (--cache) are for converting a checkpoint of LLaMA's "
+                "family or GPT-2 to .mlpackage or .aimodel, without --function and --shape"
+            )
         where = f"a conversion to {target.suffix}"
         resolved = stack.enter_context(with_custom_ops(source, ops, where, bodies, tell))
         source = resolved.path
@@ -162,6 +184,19 @@ def convert(
             for name, each in (functions or {}).items()
         }
         match form, target.suffix:
+            case "checkpoint", (".mlpackage" | ".aimodel") if ladder is not None:
+                if functions or states or images or check or given or ops.ops:
+                    raise InvalidArgumentError(
+                        "a decoder's program has functions and states of its own: leave out functions (--add), states "
+                        "(--state), images (--image), custom operators, check (--check) and inputs (--input), or "
+                        "convert the graph that reads whole texts (--function decoder)"
+                    )
+                chosen = (
+                    CoreMlOptions(target=Target.parse(system), **shared)
+                    if target.suffix == ".mlpackage"
+                    else CoreAiOptions(packs_weights=pack_weights, **shared)
+                )
+                done = ladder_to_program(ladder, path, chosen, cache or "state", tell, comparison)
             case "checkpoint", ".onnx":
                 _refuse_options_of_onnx(shared)
                 done = checkpoint_to_onnx(source, path, function, tell, compared)
@@ -174,10 +209,6 @@ def convert(
                 options = CoreMlOptions(target=Target.parse(system), states=states or {}, **shared)
                 done = onnx_to_coreml(sources, path, options, tell, comparison, Audit(given) if check else None)
             case ".onnx", ".aimodel":
-                if system != DEFAULT_SYSTEM:
-                    raise InvalidArgumentError(
-                        "the oldest system (--target) is for .mlpackage; an .aimodel runs from macOS and iOS 27 on"
-                    )
                 sources = _sources(source, function or MAIN, functions or {})
                 options = CoreAiOptions(
                     states=states or {}, images=parse_images(images or {}), packs_weights=pack_weights, **shared

@@ -51,6 +51,17 @@ Convert: TypeAlias = Callable[[frozenset[str]], tuple[ConversionResult, Compare]
 """Converts a model with further values in fp32 (`ConversionOptions.wide`); returns the result, and what compares it."""
 
 
+def notes_of(functions: Mapping[str, Sequence[str]]) -> list[str]:
+    """The notes on several functions, with the names of those that each is on; without names, if there is only one
+    function.
+    """
+    names: dict[str, list[str]] = {}
+    for name, notes in functions.items():
+        for note in notes:
+            names.setdefault(note, []).append(name)
+    return [note if len(functions) == 1 else f"{', '.join(named)}: {note}" for note, named in names.items()]
+
+
 def in_rounds(convert: Convert, output: Path, comparison: Comparison | None, tell: Tell) -> ConversionResult:
     """Convert a model; if the comparison finds nodes for which fp16 is not exact enough, again with these in fp32.
 

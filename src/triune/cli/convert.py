@@ -2,6 +2,7 @@
 
 import math
 import time
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,19 @@ from triune.api.converting import DEFAULT_SYSTEM, Conversion
 from triune.cli.arrays import read_array, read_constants, split_pairs
 from triune.cli.custom_ops import CustomOpFiles
 from triune.cli.output import escaped, escaped_lines, print_json, progress_bar
+from triune.core.errors import InvalidArgumentError
 from triune.core.scratch import own_temporary_folder
 from triune.graph.audit import Finding
 from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.verify import Verdict
+
+
+class CacheChoice(Enum):
+    """The forms of the cache of a language model's program: see `triune.convert`."""
+
+    STATE = "state"
+    ARGUMENT = "argument"
 
 
 def convert(
@@ -74,6 +83,18 @@ def convert(
             "of the .aimodel, with x = bytes * scale + bias.",
         ),
     ] = None,
+    contexts: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            help="256,1024: the sizes in tokens of the caches of a language model's program, which has functions "
+            "prefill_256, decode_256 and so on.",
+        ),
+    ] = None,
+    cache: Annotated[
+        CacheChoice | None,
+        typer.Option(help="Whether a language model's program has its cache as states (the default), or as arguments."),
+    ] = None,
     verify: Annotated[
         bool | None,
         typer.Option(
@@ -125,6 +146,8 @@ def convert(
             check=check,
             inputs=given,
             custom_ops=custom_ops or (),
+            contexts=_numbers(contexts),
+            cache=None if cache is None else cache.value,
             report=report,
         )
     seconds = time.monotonic() - started
@@ -137,6 +160,13 @@ def convert(
             Console().print(text, highlight=False, soft_wrap=True)
     if done.path is None:
         raise typer.Exit(1)
+
+
+def _numbers(text: str | None) -> list[int]:
+    parts = [] if text is None else text.split(",")
+    if not all(each.isascii() and each.isdigit() and len(each) < 10 for each in parts):
+        raise InvalidArgumentError(f"--context is {text!r}; it is sizes in tokens, such as 256,1024")
+    return [int(each) for each in parts]
 
 
 def _print_json(output: Path, seconds: float, done: Conversion) -> None:

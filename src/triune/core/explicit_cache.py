@@ -1,13 +1,17 @@
 """What a decoder with an explicit cache of a fixed size is given: see `engine.models.explicit` for its graph."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
+
+_KEYS: Final = "key_cache_"
+_VALUES: Final = "value_cache_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,27 @@ def visible_name(window: int) -> str:
     window.
     """
     return f"visible_{window}" if window else "visible"
+
+
+def windows_of(names: Iterable[str]) -> dict[str, int]:
+    """The windows of the inputs that `visible_name` names, among all inputs of a graph."""
+    known = visible_name(0)
+    return {name: int(name.removeprefix(known).lstrip("_") or 0) for name in names if name.startswith(known)}
+
+
+def cache_names(layer: int) -> tuple[str, str]:
+    """The names of the inputs of a layer's keys and values."""
+    return f"{_KEYS}{layer}", f"{_VALUES}{layer}"
+
+
+def is_cache(name: str) -> bool:
+    """Whether an input holds keys or values."""
+    return name.startswith((_KEYS, _VALUES))
+
+
+def new_name(cache: str) -> str:
+    """The name of the output that is a cache's next value."""
+    return f"{cache}_new"
 
 
 def given_for(

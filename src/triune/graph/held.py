@@ -4,6 +4,7 @@ A protobuf message has at most 2 GiB, and copies what is put into it. The weight
 already been read or mapped into memory. So the model refers to them as external data.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class HeldModel:
                 f"the weights take {self.weight_bytes} bytes, and an ONNX model in one piece at most {_MOST_BYTES}: "
                 "save it with its weights in a file beside it"
             )
-        copy = self._copy()
+        copy = self.copy()
         for tensor in copy.graph.initializer:
             if tensor.name in self.weights:
                 tensor.ClearField("data_location")
@@ -76,7 +77,7 @@ class HeldModel:
         `location` is one by which the reader knows that offsets are addresses. They are valid as long as this object
         lives.
         """
-        copy = self._copy()
+        copy = self.copy()
         for tensor in copy.graph.initializer:
             if tensor.name in self.weights:
                 refer(tensor, location, self.weights[tensor.name].ctypes.data, self.weights[tensor.name].nbytes)
@@ -88,18 +89,10 @@ class HeldModel:
         Raises:
             OSError: a file cannot be written.
         """
-        copy, data_path = self._copy(), path.with_name(f"{path.name}.data")
-        if self.weights:
-            with data_path.open("wb") as file:
-                for tensor in copy.graph.initializer:
-                    if tensor.name in self.weights:
-                        # Weights begin at multiples of the page size, so that readers can map them into memory.
-                        file.seek(-file.tell() % 4096, 1)
-                        refer(tensor, data_path.name, file.tell(), self.weights[tensor.name].nbytes)
-                        file.write(self.weights[tensor.name].data)
-        path.write_bytes(copy.SerializeToString())
+        save_together({path: self})
 
-    def _copy(self) -> ModelProto:
+    def copy(self) -> ModelProto:
+        """A copy of the model that can be changed. Its large weights are not in it."""
         copy = ModelProto()
         copy.CopyFrom(self.model)
         return copy
@@ -113,3 +106,32 @@ def held_tensor(
     tensor = TensorProto(name=name, data_type=elem_type, dims=shape)
     refer(tensor, HELD, 0, held.nbytes)
     return tensor, held
+
+
+def save_together(models: Mapping[Path, HeldModel]) -> None:
+    """Write models as ONNX files in one folder, and their large weights to a file beside the first one, named as that
+    with `.data` appended. Weights of equal names and bytes are written once.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    first = next(iter(models))
+    data_path = first.with_name(f"{first.name}.data")
+    written: dict[str, list[tuple[NDArray[np.uint8], int]]] = {}
+    with contextlib.ExitStack() as stack:
+        file = None
+        for path, model in models.items():
+            copy = model.copy()
+            for tensor in copy.graph.initializer:
+                if tensor.name not in model.weights:
+                    continue
+                weight, known = model.weights[tensor.name], written.setdefault(tensor.name, [])
+                offset = next((place for other, place in known if np.array_equal(other, weight)), None)
+                if offset is None:
+                    file = file or stack.enter_context(data_path.open("wb"))
+                    # Weights begin at multiples of the page size, so that readers can map them into memory.
+                    offset = file.seek(-file.tell() % 4096, 1)
+                    file.write(weight.data)
+                    known.append((weight, offset))
+                refer(tensor, data_path.name, offset, weight.nbytes)
+            path.write_bytes(copy.SerializeToString())

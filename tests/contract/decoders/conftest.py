@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from contract.decoders.cases import CONFIGS, SeededWeights
+from support.ladders import graph_decoder
 from triune.core.decoder import CacheType, DecoderExecutable
 from triune.core.units import Unit
 from triune.engine.models import write_model
@@ -41,6 +42,8 @@ class Bench:
         model = write_model(config, weights or SeededWeights(config), "paged", adapters=adapters)
         if self.name == "reference":
             decoder: DecoderExecutable = ReferenceDecoder(model, num_blocks=num_blocks)
+        elif self.name == "ladder":
+            decoder = graph_decoder(config, weights or SeededWeights(config), model, num_blocks)
         elif self.name == "mlx":
             from triune.runtimes.mlx.decoder import MlxDecoder
 
@@ -65,9 +68,30 @@ def other_form(case: str) -> DecoderExecutable:
     return ReferenceDecoder(write_model(config, SeededWeights(config), "paged"), num_blocks=9, block_size=5)
 
 
-@pytest.fixture(params=["reference", "openvino", "mlx"])
+NOT_ON_LADDERS = {
+    # A block is a whole sequence: none is shared, full, or one of several.
+    "test_tokens_that_do_not_fit_are_refused",
+    "test_sequences_share_blocks_of_an_equal_beginning",
+    "test_steps_that_do_not_fit_are_refused",
+    "test_sequences_together_get_what_each_gets_alone",
+    "test_sequences_that_gave_up_their_blocks_go_on_where_they_were",
+    "test_blocks_come_back_from_files_after_a_restart",
+}
+"""Tests of what decoders with explicit caches do not claim; nor do they take LoRA adapters."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "bench" not in metafunc.fixturenames:
+        return
+    names = ["reference", "openvino", "mlx"]
+    if metafunc.function.__name__ not in NOT_ON_LADDERS and not metafunc.module.__name__.endswith("test_adapters"):
+        names.append("ladder")
+    metafunc.parametrize("bench", names, indirect=True)
+
+
+@pytest.fixture
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    if request.param != "reference" and (reason := missing().get(request.param)):
+    if request.param in ("openvino", "mlx") and (reason := missing().get(request.param)):
         pytest.skip(reason)
     bench = Bench(request.param)
     yield bench

@@ -11,7 +11,7 @@ from typing import Final
 from onnx import TensorProto
 
 from triune.core.errors import UnsupportedError
-from triune.core.explicit_cache import ExplicitSize, visible_name
+from triune.core.explicit_cache import ExplicitSize, cache_names, new_name, visible_name
 from triune.engine.models.builder import ModelBuilder
 from triune.engine.weights.config import Rope
 
@@ -100,8 +100,9 @@ class Explicit:
         width, times = num_kv_heads * head_size, num_heads // num_kv_heads
         value = graph.op("Transpose", value, perm=[0, 2, 1])
         placement, kept = self._turned
-        keys = self._updated(f"key_cache_{layer}", (1, size.context, width), self._kept, self._placement, key)
-        values = self._updated(f"value_cache_{layer}", (1, width, size.context), kept, value, placement)
+        key_name, value_name = cache_names(layer)
+        keys = self._updated(key_name, (1, size.context, width), self._kept, self._placement, key)
+        values = self._updated(value_name, (1, width, size.context), kept, value, placement)
         query = self._by_heads(graph.op("Mul", query, graph.scalar(scale)), num_heads, [0, 2, 1, 3])
         keys = self._by_heads(keys, num_kv_heads, [0, 2, 3, 1])
         keys = self._repeated(keys, times, 1, num_heads, head_size, size.context)
@@ -127,9 +128,9 @@ class Explicit:
         graph = self._graph
         cache = graph.input(name, TensorProto.FLOAT, *shape)
         placed = graph.op("MatMul" if self._size.tokens > 1 else "Mul", left, right)
-        graph.put("Add", [graph.op("Mul", cache, kept), placed], [f"{name}_new"])
-        self._outputs.append((f"{name}_new", shape))
-        return f"{name}_new"
+        graph.put("Add", [graph.op("Mul", cache, kept), placed], [new_name(name)])
+        self._outputs.append((new_name(name), shape))
+        return new_name(name)
 
     def _choice(self, name: str, *shape: int) -> str:
         """An input of 0 and 1. The Clip says so to those who ask what fp16 holds."""
