@@ -96,7 +96,7 @@ def test_on_a_phone(browser: Browser, real_models: Served, tmp_path: Path) -> No
         expect(page.locator(".labels li")).to_have_count(5)
         assert fits(page)
         page.get_by_role("link", name="Models").click()
-        expect(page.get_by_role("row").filter(has_text="efficientnet_lite0")).to_contain_text("images")
+        expect(page.locator("#models-rows tr").filter(has_text="efficientnet_lite0")).to_contain_text("images")
         assert fits(page)
 
 
@@ -107,3 +107,15 @@ def test_the_units_of_the_machine_are_shown(page: Page) -> None:
     expect(rows.first).to_contain_text("cpu present")
     expect(rows.first.locator("[data-label=Power]")).to_have_text(re.compile(r"^(unavailable|\d+\.\d W.*)$"))
     expect(page.locator("#units-mode")).to_have_text("power mode balanced")
+
+
+def test_placements_and_joules_are_shown(page: Page) -> None:
+    page.get_by_role("link", name="Models").click()
+    place = page.locator("#places-rows tr").filter(has_text="efficientnet_lite0").first
+    expect(place.locator("[data-label=Observed]")).to_contain_text("onnxruntime says CPUExecutionProvider")
+    expect(place.locator("[data-label=Planned]")).to_have_text("no plan")
+    expect(place.locator("[data-label=Busy]")).to_have_text(re.compile(r"^\d+%$"))
+    energy = re.compile(r"^(no meter here|[\d.]+ m?J.*|)$")
+    expect(place.locator("[data-label=Energy]")).to_have_text(energy)
+    row = page.locator("#models-rows tr").filter(has_text="efficientnet_lite0")
+    expect(row.locator("[data-label=Energy]")).to_have_text(energy)

@@ -13,7 +13,7 @@ from triune.scheduling.models import LoadedVersion
 Json: TypeAlias = dict[str, Any]
 
 _NS: Final = 1e9
-_NOT_METERED: Final = "the server does not meter energy (--energy-interval-ms 0)"
+NOT_METERED: Final = "the server does not meter energy (--energy-interval-ms 0)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def _unit(
 def _power(unit: Unit, machine: PageMachine, rails: Sequence[RailStatus]) -> Mapping[str, Any]:
     """The watts of a unit's rails, with the units that share them; or why they are unavailable."""
     if machine.ledger is None:
-        return {"kind": "unavailable", "reason": _NOT_METERED}
+        return {"kind": "unavailable", "reason": NOT_METERED}
     own = [each for each in rails if unit in each.rail.units and each.rail.role is RailRole.COMPUTE]
     known = [each.totals.watts for each in own if each.totals.watts is not None]
     if not known or len(known) < len(own):

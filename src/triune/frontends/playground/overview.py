@@ -10,6 +10,7 @@ from triune.engine.encoder_servable import EncoderServable
 from triune.engine.servable import TextServable
 from triune.engine.speech.servable import SpeechServable
 from triune.frontends.playground.machine import PageMachine, describe_machine
+from triune.frontends.playground.places import joules, places
 from triune.protos.model_config_pb2 import ModelInput
 from triune.repository.model import IndexEntry
 from triune.scheduling.models import LoadedVersion
@@ -71,6 +72,7 @@ def _loaded(version: LoadedVersion) -> Json:
     line: Json = {
         "kinds": [*_text_kinds(version), *(["images"] if image else [])],
         "units": _units(version, counted),
+        "placement": places(version),
         "requests": counted.success.count,
         "failures": {reason.value: count for reason, count in counted.failures.items() if count},
         "inferences": counted.num_inferences,
@@ -115,6 +117,7 @@ def _units(version: LoadedVersion, counted: ModelStatistics) -> list[Json]:
             "inferences": counted.unit_inferences.get(unit, 0),
             "busy_seconds": counted.unit_busy_ns.get(unit, 0) / _NS,
             "error": verdict.largest if (verdict := counted.verdicts.get(unit)) is not None else None,
+            "energy": joules(version, unit),
         }
         for unit, precision in version.precisions.items()
     ]

@@ -74,7 +74,9 @@ async def test_every_model_is_told_with_what_is_known_of_it() -> None:
         "inferences": 0,
         "busy_seconds": 0,
         "error": None,
+        "energy": {"kind": "unavailable", "reason": "the server does not meter energy (--energy-interval-ms 0)"},
     }
+    assert [each["unit"] for each in adder["placement"]["segments"]] == ["amx", "cpu"]
     assert (adder["requests"], adder["request_seconds"], adder["failures"]) == (3, 0.006, {"REJECTED": 1})
     assert (broken["state"], "requests" in broken) == ("UNAVAILABLE", False)
     assert (idle["state"], idle["version"]) == (None, None)

@@ -64,6 +64,22 @@ export function readable(value) {
   return String(Number(value.toPrecision(3)));
 }
 
+/** A unit, with what is said of it. */
+export function unitChip(unit, text = "", title = "") {
+  const chip = make("span", { className: "unit", title }, make("b", {}, unit), text ? ` ${text}` : "");
+  chip.dataset.unit = unit;
+  return chip;
+}
+
+/** The joules of one of `count` rows or requests, or that there is no meter, and why. */
+export function joules(energy, count, what) {
+  if (energy.joules === undefined) return [make("span", { title: energy.reason }, "no meter here")];
+  if (!count) return [];
+  const each = energy.joules / count;
+  const text = each < 0.1 ? `${readable(each * 1e3)} mJ` : `${readable(each)} J`;
+  return [text, make("small", {}, `a ${what}, ${energy.kind}`)];
+}
+
 /** A time for people. */
 export function duration(seconds) {
   if (seconds >= 1) return `${readable(seconds)} s`;

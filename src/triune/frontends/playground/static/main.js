@@ -5,6 +5,7 @@ import { Chat } from "./chat.js";
 import { byId } from "./dom.js";
 import { Images } from "./images.js";
 import { Models } from "./models.js";
+import { Places } from "./places.js";
 import { Similarity } from "./similarity.js";
 import { Speech } from "./speech.js";
 import { Units } from "./units.js";
@@ -19,6 +20,7 @@ const parts = {
   models: new Models(),
 };
 const units = new Units();
+const places = new Places();
 let timer = 0;
 
 function shown() {
@@ -36,6 +38,7 @@ function show() {
   const title = document.querySelector(`nav a[href="#${current}"]`).textContent;
   document.title = `${title} · Triune`;
   parts[current].shown?.();
+  if (current === "models") places.shown();
 }
 
 /** Ask for the models now, and again every few seconds while somebody can see the page. */
@@ -46,6 +49,7 @@ async function refresh(isQuiet = true) {
     tellServer("up", `${overview.server.name} ${overview.server.version}`);
     for (const part of Object.values(parts)) part.update(overview.models);
     units.update(overview.machine);
+    places.update(overview.models);
   } catch (error) {
     tellServer("down", error.status === 0 ? "not reachable" : error.status === 401 ? "key needed" : "refused");
     if (error.status === 401) byId("key-open").hidden = false;

@@ -1,6 +1,6 @@
 // The list of models: states, units, counts, and the rates between two looks at them.
 
-import { byId, duration, errorBox, make, readable, sparkline } from "./dom.js";
+import { byId, duration, errorBox, joules, make, readable, sparkline, unitChip } from "./dom.js";
 
 const SLOTS = 60;
 
@@ -90,6 +90,7 @@ function row(model, seen) {
     cell("Requests", "number", isLoaded ? requests(model) : ""),
     cell("Rate", "number rate", ...(isLoaded ? rate(model, seen) : [])),
     cell("Mean time", "number", model.requests ? duration(model.request_seconds / model.requests) : ""),
+    cell("Energy", "number", ...(isLoaded ? joules(energyOf(model), model.requests, "request") : [])),
     cell("Errors", failures ? "number bad" : "number", ...(isLoaded ? errors(model, failures) : [])),
   );
 }
@@ -110,11 +111,17 @@ function state(model) {
 function units(model) {
   return model.units.map(({ unit, precision, is_emulated, inferences }) => {
     const text = is_emulated ? `${precision}, emulated` : precision;
-    const title = `${inferences.toLocaleString("en")} rows computed on ${unit}`;
-    const chip = make("span", { className: "unit", title }, make("b", {}, unit), " ", text);
-    chip.dataset.unit = unit;
-    return chip;
+    return unitChip(unit, text, `${inferences.toLocaleString("en")} rows computed on ${unit}`);
   });
+}
+
+/** The joules of all units together, or why those of one are unavailable. */
+function energyOf(model) {
+  const all = model.units.map((each) => each.energy);
+  const lacking = all.find((each) => each.joules === undefined);
+  if (lacking !== undefined || !all.length) return lacking ?? { reason: "no unit computes it" };
+  const kinds = [...new Set(all.map((each) => each.kind).filter(Boolean))];
+  return { joules: all.reduce((sum, each) => sum + each.joules, 0), kind: kinds.join(", ") };
 }
 
 function requests(model) {

@@ -1,6 +1,6 @@
 // The units of the machine: what each computes, how much of the time, what waits for it, and its power.
 
-import { byId, make, readable, sparkline } from "./dom.js";
+import { byId, make, readable, sparkline, unitChip } from "./dom.js";
 
 const SLOTS = 60;
 
@@ -41,8 +41,7 @@ function row(unit, seen) {
     made.dataset.label = label;
     return made;
   };
-  const chip = make("span", { className: "unit" }, make("b", {}, unit.unit), ` ${unit.presence}`);
-  chip.dataset.unit = unit.unit;
+  const chip = unitChip(unit.unit, unit.presence);
   const warnings = [
     unit.lost,
     unit.hot,
