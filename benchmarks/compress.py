@@ -1,6 +1,9 @@
-"""Compressed forms of MiniLM and EfficientNet-Lite0: size, speed and accuracy, beside ONNX Runtime's own quantizer.
+"""Compressed forms of MiniLM and EfficientNet-Lite0: size, speed and accuracy, beside ONNX Runtime's own quantizer and
+NNCF's for OpenVINO.
 
-Usage: compress.py [--only minilm|efficientnet_lite0] [--seconds 2]
+Usage: compress.py [--only minilm|efficientnet_lite0] [--seconds 2] [--nncf PYTHON]
+--nncf: the Python of an environment with nncf and openvino; its models run in the OpenVINO of this one, with the
+threads and the precision that Triune gives OpenVINO.
 All forms of a model take turns on each unit, call by call; a figure is the median of a call. Where other work runs on
 the machine, compare the milliseconds of CPU time, which lack those of a model in a process of its own. The answers of
 each unit are compared with fp32 on cpu: by the mean cosine of outputs, and for EfficientNet by the share of equal
@@ -12,7 +15,9 @@ texts.
 import argparse
 import io
 import logging
+import os
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -106,7 +111,29 @@ FORMS: Mapping[str, Made] = {
     "int4, groups of 32": by_triune(weights="int4", group=32),
     "int8, activations": by_triune(weights="int8", activations="int8"),
     "int8, dynamic": by_triune(weights="int8", activations="dynamic"),
+    "int8, activations, best": by_triune(weights="int8", activations="int8", method="best"),
+    "int4, groups of 32, best": by_triune(weights="int4", group=32, method="best"),
 }
+NNCF_FORMS = ("int8", "int4")
+
+
+class OpenVinoModel:
+    """A model of OpenVINO's own form on a unit, as `triune.load` runs those of ONNX."""
+
+    def __init__(self, path: Path, unit: str) -> None:
+        import openvino
+
+        precision = {"cpu": "f32", "amx": "bf16"}[unit]
+        settings = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._model: Any = openvino.Core().compile_model(path, "CPU", settings)
+
+    def run(self, inputs: Sample) -> Mapping[str, NDArray[Any]]:
+        found = self._model(dict(inputs))
+        return {each.any_name: found[each] for each in self._model.outputs}
 
 
 def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -147,7 +174,9 @@ def accuracy(model: Any, samples: Sequence[Sample], expected: Sequence[NDArray[A
     return f"{text}  Spearman {spearman(rows / np.linalg.norm(rows, axis=1, keepdims=True)):.4f}"
 
 
-def compare(name: str, source: Path, calibration: Sequence[Sample], samples: Sequence[Sample], seconds: float) -> None:
+def compare(
+    name: str, source: Path, calibration: Sequence[Sample], samples: Sequence[Sample], seconds: float, nncf: str | None
+) -> None:
     output = onnx.load(source, load_external_data=False).graph.output[-1].name
     one = {key: array[:, :128] if array.ndim == 2 else array for key, array in samples[0].items()}
     eight = {key: np.repeat(array, 8, axis=0) for key, array in one.items()}
@@ -163,6 +192,11 @@ def compare(name: str, source: Path, calibration: Sequence[Sample], samples: Seq
                 continue
             paths[form] = Path(folder) / f"{len(paths)}.onnx"
             make(source, paths[form], data)
+        for form in NNCF_FORMS if nncf is not None else ():
+            paths[f"NNCF, {form}"] = Path(folder) / f"{len(paths)}.xml"
+            script = Path(__file__).with_name("nncf_peer.py")
+            command = [nncf or "", str(script), str(source), str(paths[f"NNCF, {form}"]), str(data), form]
+            subprocess.run(command, check=True, capture_output=True)
         with triune.load(source, "cpu") as model:
             expected = [np.asarray(model.run(each)[output])[0].astype(np.float64) for each in samples]
         for unit in UNITS:
@@ -170,26 +204,36 @@ def compare(name: str, source: Path, calibration: Sequence[Sample], samples: Seq
                 models: dict[str, Any] = {}
                 for form, path in paths.items():
                     try:
-                        models[form] = stack.enter_context(triune.load(path, unit))
+                        if path.suffix == ".xml":
+                            models[form] = OpenVinoModel(path, unit)
+                        else:
+                            models[form] = stack.enter_context(triune.load(path, unit))
                         models[form].run(one)
                     except triune.TriuneError as error:
                         models.pop(form, None)
-                        print(f"{unit:4} {form:22} does not run: {str(error)[:90]}")
+                        print(f"{unit:4} {form:24} does not run: {str(error)[:90]}")
                 single, several = timed(models, one, seconds), timed(models, eight, seconds)
                 for form, model in models.items():
                     (wall, cpu), (walls, cpus) = single[form], several[form]
                     print(
-                        f"{unit:4} {form:22} {paths[form].stat().st_size / 1e6:6.1f} MB  1 row {wall:7.1f} ms "
+                        f"{unit:4} {form:24} {size_of(paths[form]) / 1e6:6.1f} MB  1 row {wall:7.1f} ms "
                         f"(CPU {cpu:6.1f})  8 rows {walls:7.1f} ms (CPU {cpus:6.1f})  "
                         f"{accuracy(model, samples, expected, output)}",
                         flush=True,
                     )
 
 
+def size_of(path: Path) -> int:
+    """The bytes of a model; OpenVINO's has its weights beside it."""
+    beside = path.with_suffix(".bin")
+    return path.stat().st_size + (beside.stat().st_size if path.suffix == ".xml" else 0)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--only", choices=("minilm", "efficientnet_lite0"))
     arguments.add_argument("--seconds", type=float, default=2.0)
+    arguments.add_argument("--nncf", metavar="PYTHON")
     given = arguments.parse_args()
     logging.disable(logging.WARNING)
     print(heading("compress.py"))
@@ -205,7 +249,7 @@ def main() -> None:
             else:
                 calibration = list(pictures(("motorcycle_right.png", "rocket.jpg", "hubble_deep_field.jpg")))
                 samples = list(pictures(("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png")))
-            compare(name, source, calibration, samples, given.seconds)
+            compare(name, source, calibration, samples, given.seconds, given.nncf)
 
 
 if __name__ == "__main__":

@@ -32,14 +32,17 @@ class Moments:
         if not len(flat):
             return
         self.count += len(flat)
-        self.second += flat.T @ flat
+        # What is beyond fp32 becomes infinite, and then no method learns from it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.second += flat.T @ flat
         self.sizes += np.abs(flat).sum(axis=0, dtype=np.float64)
         self.low = np.minimum(self.low, flat.min(axis=0))
         self.high = np.maximum(self.high, flat.max(axis=0))
 
     def error(self, difference: NDArray[Any]) -> float:
         """The sum of the squares by which outputs change for a difference [out, in] of the matrix."""
-        return float(np.vdot(difference @ self.second, difference))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(np.vdot(difference @ self.second, difference))
 
     def divided(self, scales: NDArray[np.float32]) -> "Moments":
         """Those of inputs that are divided by scales [in]."""

@@ -1,4 +1,4 @@
-"""Bring a model to the form in which weights are found: named nodes, and no Transpose between a weight and its
+"""Bring a model to the form in which weights are found: named nodes, and no Transpose or Cast between a weight and its
 reader.
 """
 
@@ -14,15 +14,16 @@ from triune.graph.values import attributes_of, constant_tensor, names_read_by
 from triune.graph.weight_files import WeightFile, array_of
 
 _STANDARD = ("", "ai.onnx")
+_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def prepare(model: ModelProto, file: WeightFile) -> ModelProto:
-    """Name all nodes, make the constants of the main graph initializers, and store weights that a Transpose alone reads
-    in the transposed order.
+    """Name all nodes, make the constants of the main graph initializers, and store weights that a Transpose or a Cast
+    alone reads as it gives them.
 
     Args:
         model: a result of `graph.load`; changed.
-        file: the scratch file for the transposed weights.
+        file: the scratch file for these weights.
     """
     graph = model.graph
     if model.ir_version < OVERRIDABLE_FROM_IR:
@@ -42,8 +43,26 @@ def prepare(model: ModelProto, file: WeightFile) -> ModelProto:
             named.name = node.output[0]
             graph.initializer.append(named)
             graph.node.remove(node)
+    _widen(model, file)
     _transpose(model, file)
     return model
+
+
+def _widen(model: ModelProto, file: WeightFile) -> None:
+    """Store weights of 16 bits that a Cast alone reads in the type that it casts them to, which changes no number."""
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in _HALVES}
+    reads = Counter(name for node in graph.node for name in names_read_by(node))
+    reads.update(value.name for value in (*graph.output, *graph.input))
+    results = _results(model)
+    for node in list(graph.node):
+        tensor = tensors.get(node.input[0]) if node.op_type == "Cast" and node.domain in _STANDARD else None
+        is_own = tensor is not None and reads[tensor.name] == 1 and node.output[0] not in results
+        if tensor is None or not is_own or attributes_of(node).get("to") != TensorProto.FLOAT:
+            continue
+        graph.initializer.append(file.tensor(node.output[0], array_of(tensor).astype(np.float32)))
+        graph.initializer.remove(tensor)
+        graph.node.remove(node)
 
 
 def _name_nodes(model: ModelProto) -> None:

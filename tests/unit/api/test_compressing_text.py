@@ -1,6 +1,8 @@
 """Decoders' checkpoints in fewer bits."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -183,3 +185,23 @@ def test_too_little_agreement_writes_nothing(source: Path, text: Path) -> None:
     with pytest.raises(UnsupportedError, match="nothing is written"):
         triune.compress(source, source.with_name("small"), weights="int4", group=32, calibrate=text)
     assert not source.with_name("small").exists()
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(source: Path, text: Path, tmp_path: Path) -> None:
+    """The limit stands for the disk: the library that writes tensors meets it, too."""
+    script = """
+import resource, signal, sys
+import triune
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
+try:
+    triune.compress(sys.argv[1], sys.argv[2], weights="int8", calibrate=sys.argv[3], force=True)
+except triune.InvalidArgumentError as error:
+    print(error)
+"""
+    target = tmp_path / "full"
+    command = [sys.executable, "-c", script, str(source), str(target), str(text)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cannot be" in found.stdout, (found.stdout, found.stderr)
+    assert "make room" in found.stdout
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["decoder", "text.txt"]

@@ -20,7 +20,7 @@ from triune.compression.search import Comparison
 from triune.compression.smooth import smooth
 from triune.core.errors import InvalidArgumentError
 from triune.graph.load import load
-from triune.graph.weight_files import WeightFile
+from triune.graph.weight_files import WeightFile, with_data
 
 
 def inputs(seed: int, rows: int = 64) -> dict[str, Any]:
@@ -114,6 +114,18 @@ def test_channels_without_variance(tmp_path: Path) -> None:
             (output,) = Comparison(plan, samples).outputs_of(plan.build(plan.everything(options.weights)))
         assert output.is_finite
         assert output.agreement > 0.95
+
+
+def test_inputs_whose_squares_overflow_teach_nothing(tmp_path: Path) -> None:
+    samples = [{"x": np.full((8, 64), 1e30, np.float32)}]
+    found: list[ModelProto] = []
+    for method in (Method.NEAREST, Method.GPTQ, Method.AWQ):
+        options = Options(WeightForm.INT4, group=32, method=method)
+        with WeightFile() as file:
+            onnx.save(network(), tmp_path / "model.onnx")
+            plan = Plan(load(tmp_path / "model.onnx"), options, samples, file, is_standard=False)
+            found.append(with_data(plan.build(plan.everything(options.weights)).model))
+    assert found[0] == found[1] == found[2]
 
 
 def test_best_reports_what_it_tried(tmp_path: Path) -> None:

@@ -169,6 +169,15 @@ def test_kernels_are_compressed_in_groups(form: WeightForm, is_standard: bool, t
     assert relative(run(source, x)[0], run(model, x)[0]) < (0.02 if form is WeightForm.INT8 else 0.3)
 
 
+@pytest.mark.parametrize("form", [WeightForm.FP16, WeightForm.BF16])
+def test_weights_of_16_bits_are_a_source(form: WeightForm, tmp_path: Path) -> None:
+    half, _, _ = built(perceptron(), Options(form), tmp_path)
+    model, _, result = built(half, Options(WeightForm.INT8), tmp_path)
+    assert set(result.changes) == {"first", "second"}
+    assert "Cast" not in ops_of(model)
+    assert relative(run(half, X)[0], run(model, X)[0]) < 0.02
+
+
 def test_weights_of_zeros_and_of_one_zero_channel_are_right(tmp_path: Path) -> None:
     first = matrix(64, 64)
     first[:, 3] = 0

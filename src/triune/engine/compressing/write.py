@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
-from triune.core.errors import UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.engine.compressing.stored import Codes, Stored
 from triune.engine.weights import Checkpoint, DenseTensor, open_checkpoint
 from triune.engine.weights.config import LinearScaling, Llama3Scaling, LlamaConfig, Rope
@@ -39,7 +40,7 @@ def write_mlx(
 
     Raises:
         UnsupportedError: the config of a GGUF file has something that config.json cannot say.
-        OSError: the disk is full, or the folder cannot be written.
+        OSError, InvalidArgumentError: the disk is full, or the folder cannot be written.
     """
     folder.mkdir()
     settings = _settings(source, checkpoint)
@@ -119,7 +120,12 @@ def _write_tensors(tensors: Iterator[tuple[str, NDArray[Any]]], folder: Path) ->
 
 def _save(tensors: Mapping[str, NDArray[Any]], path: Path) -> None:
     library: Any = safetensors_numpy
-    library.save_file(dict(tensors), path, {"format": "mlx"})
+    try:
+        library.save_file(dict(tensors), path, {"format": "mlx"})
+    except SafetensorError as error:
+        raise InvalidArgumentError(
+            f"'{path.name}' cannot be written: {error}; make room, or name another place"
+        ) from error
 
 
 def _settings(source: Path, checkpoint: Checkpoint) -> dict[str, object]:
@@ -185,7 +191,7 @@ def _scaling(rope: Rope, name: str) -> dict[str, object]:
 
 
 def _write_tokenizer(source: Path, checkpoint: Checkpoint, folder: Path) -> None:
-    checkpoint.tokenizer().backend.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(checkpoint.tokenizer().backend.to_str(), encoding="utf-8")
     texts: dict[str, object] = dict(special_texts(open_gguf(source).metadata))
     texts["tokenizer_class"] = "PreTrainedTokenizerFast"
     (folder / "tokenizer_config.json").write_text(json.dumps(texts, indent=2) + "\n", encoding="utf-8")
