@@ -14,7 +14,7 @@ from onnx import ModelProto
 
 from triune.api.checkpoints import graph_of, is_checkpoint
 from triune.core.datatypes import Array
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.graph.conversion.constants import bind_constants, typed_constants
 from triune.graph.conversion.prepare import translated_failures
@@ -34,7 +34,7 @@ from triune.planning.measured import MeasuredTime, load_times, model_key, of_sha
 from triune.planning.op import Op, group_of
 from triune.planning.plan import Goal, Plan
 from triune.planning.planner import plan as plan_request
-from triune.planning.units import target_of
+from triune.planning.units import Target, target_of
 from triune.runtimes.described import known_units, times_folder
 
 GoalName: TypeAlias = Literal["latency", "throughput", "energy"]
@@ -83,29 +83,80 @@ def plan(
         InvalidArgumentError: an option is wrong, or a shape is not known.
         UnsupportedError: an operation has no unit, no plan keeps the limit, or this machine was not measured.
     """
-    here = known_units() if chip is None else None
-    target = target_of(chip_of(chip), fitted()) if chip is not None else target_here(here or (), fitted())
-    tell = report or _tell_nobody
     try:
         wanted = Goal(goal)
     except ValueError:
         raise InvalidArgumentError(
             f"there is no goal {goal!r}; there are {', '.join(each.value for each in Goal)}"
         ) from None
+    bound = _Bound(shapes or {}, {name: np.asarray(value) for name, value in (constants or {}).items()})
+    requests, targets = _requests(Path(source), chip, units, bound, tokens, function, report or _tell_nobody)
+    return [
+        plan_request(replace(each, goal=wanted, latency_limit_ms=latency_limit_ms), on, fitted())
+        for each, on in zip(requests, targets, strict=True)
+    ]
+
+
+def compare(
+    source: Path | str,
+    *,
+    chip: str | None = None,
+    units: Sequence[str | Unit] = (),
+    shapes: Mapping[str, str] | None = None,
+    constants: Mapping[str, ArrayLike] | None = None,
+    tokens: int = DEFAULT_TOKENS,
+    latency_limit_ms: float | None = None,
+    function: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> list[list[Plan]]:
+    """Plan a model for each goal. Arguments as of `plan`; the limit is that of the plan of least energy.
+
+    Returns:
+        for each plan that `plan` returns the plans for all goals. A goal for which there is no plan is left out, and a
+        note of the first plan says why.
+
+    Raises:
+        TriuneError: as `plan`, if there is no plan for the shortest call.
+    """
+    bound = _Bound(shapes or {}, {name: np.asarray(value) for name, value in (constants or {}).items()})
+    requests, targets = _requests(Path(source), chip, units, bound, tokens, function, report or _tell_nobody)
+    compared: list[list[Plan]] = []
+    for request, target in zip(requests, targets, strict=True):
+        plans = [plan_request(request, target, fitted())]
+        for goal in (Goal.THROUGHPUT, Goal.ENERGY):
+            limit = latency_limit_ms if goal is Goal.ENERGY else None
+            try:
+                plans.append(plan_request(replace(request, goal=goal, latency_limit_ms=limit), target, fitted()))
+            except UnsupportedError as error:
+                plans[0] = replace(plans[0], notes=(*plans[0].notes, f"for {goal.value}: {error}"))
+        compared.append(plans)
+    return compared
+
+
+def _requests(
+    path: Path,
+    chip: str | None,
+    units: Sequence[str | Unit],
+    bound: "_Bound",
+    tokens: int,
+    function: str | None,
+    tell: Callable[[str], None],
+) -> tuple[list[Request], list[Target]]:
+    """What to plan, for the shortest call, and for which target; the notes of targets differ. Raises as `plan` does."""
+    here = known_units() if chip is None else None
+    target = target_of(chip_of(chip), fitted()) if chip is not None else target_here(here or (), fitted())
     if tokens < 1:
         raise InvalidArgumentError(f"{tokens} tokens cannot be planned for; give 1 or more")
-    path = Path(source)
     named = tuple(each if isinstance(each, Unit) else _unit(each) for each in units)
-    plans: list[Plan] = []
-    bound = _Bound(shapes or {}, {name: np.asarray(value) for name, value in (constants or {}).items()})
+    requests: list[Request] = []
+    targets: list[Target] = []
     times, reason = ((), "") if here is None or is_checkpoint(path) else times_here(path, here)
     for title, ops, group, inputs in _steps(path, bound, tokens, function, tell):
         tell("planning")
         measured, note = of_shapes(times, inputs)
-        request = Request(title, ops, group, wanted, named, latency_limit_ms, measured)
-        noted = replace(target, notes=(*target.notes, *filter(None, (reason, note))))
-        plans.append(plan_request(request, noted, fitted()))
-    return plans
+        requests.append(Request(title, ops, group, units=named, measured=measured))
+        targets.append(replace(target, notes=(*target.notes, *filter(None, (reason, note)))))
+    return requests, targets
 
 
 def times_here(path: Path, units: Sequence[UnitFacts]) -> tuple[Sequence[MeasuredTime], str]:

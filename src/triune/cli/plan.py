@@ -2,8 +2,9 @@
 
 import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -11,11 +12,26 @@ from triune.api import planning
 from triune.api.planning import DEFAULT_TOKENS
 from triune.cli.arrays import read_constants, split_pairs
 from triune.cli.output import print_json, progress_bar
-from triune.cli.plan_text import print_plan
+from triune.cli.plan_text import print_comparison, print_plan
+from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.planning.as_json import as_json
 from triune.planning.page import page_of
 from triune.planning.plan import Goal
+
+
+class _Options(TypedDict):
+    """What `planning.plan` and `planning.compare` both take."""
+
+    chip: str | None
+    units: Sequence[str]
+    shapes: Mapping[str, str]
+    constants: Mapping[str, Array]
+    tokens: int
+    latency_limit_ms: float | None
+    function: str | None
+    report: Callable[[str], None]
+
 
 _MS = {"ms": 1.0, "s": 1e3, "us": 1e-3}
 
@@ -47,12 +63,17 @@ def plan(
     function: Annotated[
         str | None, typer.Option(help="The function of a model that has several, such as encoder.")
     ] = None,
+    is_comparing: Annotated[
+        bool, typer.Option("--compare", help="The plans for latency, throughput and energy side by side.")
+    ] = False,
     as_page: Annotated[bool, typer.Option("--html", help="Print a page that draws the plan: > plan.html")] = False,
     as_values: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Plan a model for a chip: the unit of each part, predicted times and joules, and what would make it faster."""
     if as_page and as_values:
         raise InvalidArgumentError("a plan is printed as a page (--html) or as JSON (--json), not as both")
+    if is_comparing and goal is not Goal.LATENCY:
+        raise InvalidArgumentError(f"--compare plans for every goal: leave --for {goal.value} out")
     limit = None if latency_limit is None else _milliseconds(latency_limit)
     with progress_bar() as progress:
         task = progress.add_task("reading", total=None)
@@ -60,10 +81,8 @@ def plan(
         def report(what: str) -> None:
             progress.update(task, description=what)
 
-        plans = planning.plan(
-            model,
+        options = _Options(
             chip=chip,
-            goal=goal,
             units=units or (),
             shapes=split_pairs(shapes or [], option="--shape", form="input=1,128"),
             constants=read_constants(constants or []),
@@ -72,10 +91,15 @@ def plan(
             function=function,
             report=report,
         )
+        compared = planning.compare(model, **options) if is_comparing else []
+        plans = [each for same in compared for each in same] or planning.plan(model, goal=goal, **options)
     if as_page:
         sys.stdout.write(page_of(plans))
     elif as_values:
         print_json(as_json(plans))
+    elif is_comparing:
+        for each in compared:
+            print_comparison(each)
     else:
         for each in plans:
             print_plan(each)

@@ -1,6 +1,7 @@
 """A plan as text."""
 
 import math
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +16,7 @@ COLOURS = {Unit.CPU: "white", Unit.AMX: "cyan", Unit.GPU: "magenta", Unit.ANE: "
 
 _MOST_ROWS = 40
 _MOST_ADVICE = 5
+_MOST_UNITS = 6
 
 
 def print_plan(plan: Plan) -> None:
@@ -67,6 +69,30 @@ def print_plan(plan: Plan) -> None:
     for advice in plan.advice[:_MOST_ADVICE]:
         say(f"[yellow]faster[/] {escaped(text_of(advice))}")
     for note in plan.notes:
+        say(f"[yellow]note[/] {escaped(note)}")
+
+
+def print_comparison(plans: Sequence[Plan]) -> None:
+    """Print plans of one model for several goals side by side, on standard output. The first is for latency."""
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    first = plans[0]
+    say(f"[bold]{escaped(first.title)}[/] on {first.chip}")
+    table = Table("for", "segments on", "ms a call", "calls a second", "joules a call", "time")
+    for plan in plans:
+        units = ", ".join(f"[{COLOURS[each.unit]}]{each.unit.value}[/]" for each in plan.segments[:_MOST_UNITS])
+        more = f" and {len(plan.segments) - _MOST_UNITS} more" if len(plan.segments) > _MOST_UNITS else ""
+        rate, kind = f"{1e3 / plan.period_ms:.4g}", "measured here" if plan.measured else "predicted"
+        table.add_row(plan.goal.value, units + more, f"{plan.ms:.3g}", rate, _joules(plan.joules, ""), kind)
+    console.print(table)
+    if predicted := [each for each in plans if not each.measured]:
+        say(f"times:    {_kind_of(predicted[0]).strip(' ()')}")
+    if not math.isnan(first.joules):
+        say(f"energies: {described(first.joules_error).strip(' ()')}")
+    for note in first.notes:
         say(f"[yellow]note[/] {escaped(note)}")
 
 

@@ -153,4 +153,20 @@ function page(plan) {
 }
 
 document.title = `Plan of ${found.plans[0].title} on ${found.plans[0].chip}`;
-document.querySelector("main").append(...found.plans.map(page));
+/** Plans of one model for several goals, side by side. */
+function comparison(plans) {
+  const head = ["for", "segments on", "time of a call", "calls a second", "energy of a call", ""];
+  const table = make("table", make("tr", ...head.map(text => make("th", text))));
+  for (const plan of plans) {
+    const units = plan.segments.map(each => each.unit);
+    const shown = units.slice(0, 6).join(", ") + (units.length > 6 ? ` and ${units.length - 6} more` : "");
+    const cells = [plan.for, shown, number(plan.ms, "ms"), (1e3 / plan.period_ms).toPrecision(3), joules(plan.joules),
+      plan.measured ? "time measured here" : "predicted"];
+    table.append(make("tr", ...cells.map(text => make("td", text))));
+  }
+  return make("section", {class: "comparison"}, make("h1", `${plans[0].title} on ${plans[0].chip}`), table);
+}
+
+const titles = [...new Set(found.plans.map(each => each.title))];
+const compared = titles.map(title => found.plans.filter(each => each.title === title)).filter(each => each.length > 1);
+document.querySelector("main").append(...compared.map(comparison), ...found.plans.map(page));

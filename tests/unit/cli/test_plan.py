@@ -42,6 +42,28 @@ def test_text_says_that_all_is_predicted(path: str) -> None:
     assert "Core ML, asked for CPU and Neural Engine, would put 0 of 3 operations" in text
 
 
+def test_plans_for_every_goal_stand_side_by_side(path: str) -> None:
+    text = run(path, "--chip", "m2-pro", "--compare")
+    assert text.count("predicted") == 5
+    rows = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
+    assert rows == ["latency", "throughput", "energy"]
+    assert "energies: predicted; of" in text
+    plans = json.loads(run(path, "--chip", "m2-pro", "--compare", "--json"))["plans"]
+    found = {each["for"]: each for each in plans}
+    assert list(found) == ["latency", "throughput", "energy"]
+    assert found["latency"]["ms"] <= found["energy"]["ms"] <= 2 * found["latency"]["ms"]
+    assert found["energy"]["joules"] <= found["latency"]["joules"]
+    assert found["throughput"]["period_ms"] <= found["latency"]["ms"]
+
+
+def test_a_goal_without_a_plan_says_why_beside_the_others(path: str) -> None:
+    text = run(path, "--chip", "m2-pro", "--compare", "--latency-limit", "1us")
+    assert "for energy: no plan of" in text
+    assert "raise --latency-limit" in text
+    with pytest.raises(InvalidArgumentError, match="leave --for energy out"):
+        run(path, "--chip", "m2-pro", "--compare", "--for", "energy")
+
+
 def test_json(path: str) -> None:
     values = json.loads(run(path, "--chip", "m2-pro", "--for", "energy", "--latency-limit", "20ms", "--json"))
     assert values["kind"] == "predicted"

@@ -1,5 +1,6 @@
 """The page of a plan, in Chromium: it opens by clicks, asks nobody, and shows names as they are."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def test_segments_open_by_a_click(browser: Browser, tmp_path: Path) -> None:
         expect(page.locator("g.op").first).to_be_hidden()
         assert "predicted, not measured" in page.locator("main").inner_text()
         assert "side by side" in page.locator("main").inner_text()
+
+
+def test_plans_for_several_goals_stand_side_by_side(browser: Browser, tmp_path: Path) -> None:
+    target, path = target_of(chip("M2 Pro"), constants()), tmp_path / "plan.html"
+    ops = vision.resnet_50().ops
+    requests = [Request(HOSTILE, ops, "convolution", goal) for goal in Goal]
+    path.write_text(page_of([plan(each, target, constants()) for each in requests]), "utf-8")
+    with opened(browser, path.as_uri()) as page:
+        rows = page.locator(".comparison tr")
+        expect(rows).to_have_count(4)
+        expect(rows.nth(3)).to_contain_text(re.compile(r"^energy.* m?J"))
+        expect(page.locator(".comparison h1")).to_have_text(f"{HOSTILE} on M2 Pro")
 
 
 def test_a_thousand_operations(browser: Browser, tmp_path: Path) -> None:
