@@ -20,7 +20,7 @@ from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.inline import Inline
 from triune.graph.passes.means import Means
-from triune.graph.passes.one_number import OneNumber
+from triune.graph.passes.one_number import OneNumber, give_scalars
 from triune.graph.passes.pack import Pack
 from triune.graph.passes.run import GraphPass, run_passes
 from triune.graph.passes.sequences import Sequences
@@ -108,6 +108,7 @@ def normalize(
     free_negative_sizes(copy.graph)
     copy = Adopt()(copy)
     require_valid(copy)
+    give_scalars(copy.graph)
     declared = take_output_shapes(copy)
     watch = None if check is None else Check(copy, check)
     copy = run_passes(infer_anew(copy), [Upgrade()], watch)

@@ -25,6 +25,15 @@ STEPS = model_of(
         => (bool[1] on, float[2] b, float[1] v) <float[1] most = {20}, float[1] two = {2}> {
           b = Add (a, one)  m = ReduceMax (b)  on = Less (m, most)  v = Add (u, two) }> }"""
 )
+# As tf2onnx writes tf.image.crop_and_resize.
+ROWS = model_of(
+    """agraph (float[3,2] x, int64 n) => (float[?,2] y)
+        <bool c = {1}, int64[3] order = {2, 0, 1}, int64[1] zero = {0}> {
+      y = Loop (n, c) <body = b (int64[1] i, bool going) => (bool on, float[2] row)
+        <int64[1] one = {1}> {
+          next = Add (i, one)  place = Slice (order, i, next)  end = Add (place, one)
+          on = Identity (going)  found = Slice (x, place, end, zero)  row = Squeeze (found, zero) }> }"""
+)
 X = np.array([1, 2], np.float32)
 CALLS: Mapping[str, tuple[ModelProto, list[Any]]] = {
     "branches": (BRANCHES, [{"x": X}, {"x": -X}]),
@@ -35,6 +44,7 @@ CALLS: Mapping[str, tuple[ModelProto, list[Any]]] = {
             {"x": X, "c": np.array([True]), "n": np.array([3])},
         ],
     ),
+    "rows": (ROWS, [{"x": np.arange(6, dtype=np.float32).reshape(3, 2), "n": np.array(count)} for count in (3, 2)]),
 }
 
 

@@ -32,8 +32,10 @@ _MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wr
 def _slice(c: Context) -> None:
     x = c.input(0)
     starts, ends, steps = c.constant(1), c.constant(2), c.constant(4)
-    count = known_length(c, 1, "the number of sliced axes")
-    axes = c.ints(3, "the axes of a slice") if c.has(3) else list(range(count))
+    if c.has(3):
+        axes = c.ints(3, "the axes of a slice")
+    else:
+        axes = list(range(known_length(c, 1, "the number of sliced axes")))
     begin: list[Dim] = [0] * rank_of(x)
     end: list[Dim] = [_END if size is None else size for size in shape_of(x)]
     stride: list[Dim] = [1] * rank_of(x)

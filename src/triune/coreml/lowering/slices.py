@@ -15,9 +15,8 @@ _END = np.iinfo(np.int32).max
 def _slice(c: Context) -> None:
     x = c.input(0)
     starts, ends = c.constant(1), c.constant(2)
-    count = _length(c.input(1))
-    axes = c.ints(3, "the axes of a slice") if c.has(3) else list(range(count))
-    steps = c.ints(4, "the steps of a slice") if c.has(4) else [1] * count
+    axes = c.ints(3, "the axes of a slice") if c.has(3) else list(range(_length(c.input(1))))
+    steps = c.ints(4, "the steps of a slice") if c.has(4) else [1] * len(axes)
     plan = _SliceOperands(x)
     for index, (axis, step) in enumerate(zip(axes, steps, strict=True)):
         start = int(starts[index]) if starts is not None else _element(c.input(1), index)

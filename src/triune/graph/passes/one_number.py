@@ -24,6 +24,35 @@ class OneNumber(GraphPass):
         return model
 
 
+def give_scalars(graph: GraphProto) -> None:
+    """Let the number of the step and the condition come as [] into the body of each Loop, as in ONNX's standard.
+
+    Bodies may declare them as [1], as tf2onnx does. What reads them then reads them reshaped to that. It is to run
+    before shapes are inferred, since inference gives the body the shapes of the Loop's operands.
+    """
+    _give_scalars(graph, Names(graph))
+
+
+def _give_scalars(graph: GraphProto, names: Names) -> None:
+    for node in graph.node:
+        for body in subgraphs_of(node):
+            _give_scalars(body, names)
+            if node.op_type != "Loop" or node.domain not in ("", "ai.onnx"):
+                continue
+            values, build = Values(body), Builder(names.prefix(f"{node.name or node.output[0]}/one-number"))
+            for value in body.input[:2]:
+                rank = values.rank(value.name)
+                if rank:
+                    given = build.name()
+                    build.put("Reshape", [given, build.constant(np.ones(rank, np.int64))], [value.name])
+                    value.name = given
+                    _declare(value, 0)
+            if build.nodes:
+                nodes = [NodeProto.FromString(each.SerializeToString()) for each in (*build.nodes, *body.node)]
+                del body.node[:]
+                body.node.extend(nodes)
+
+
 def _unify(graph: GraphProto, outer: Values | None, names: Names) -> None:
     values = Values(graph, outer)
     nodes: list[NodeProto] = []
