@@ -84,6 +84,7 @@ def ladder_of(source: Path, contexts: Sequence[int], tell: Tell) -> Generator[La
     from triune.engine.models import write_explicit, write_model
     from triune.engine.weights import open_checkpoint
     from triune.engine.weights.config import Gpt2Config, LlamaConfig
+    from triune.engine.weights.read_once import ReadOnce
 
     tell("reading the checkpoint")
     checkpoint = open_checkpoint(source)
@@ -102,13 +103,14 @@ def ladder_of(source: Path, contexts: Sequence[int], tell: Tell) -> Generator[La
     with tempfile.TemporaryDirectory(prefix="triune-checkpoint-") as folder:
         paths = {name: Path(folder) / f"{name}.onnx" for name in sizes}
         whole = Path(folder) / "whole.onnx"
+        weights = ReadOnce(checkpoint)
         graphs = {
-            paths[name]: write_explicit(config, checkpoint, size, num_positions=max(contexts))
+            paths[name]: write_explicit(config, weights, size, num_positions=max(contexts))
             for name, size in sizes.items()
         }
-        graphs[whole] = write_model(config, checkpoint, "plain", num_positions=max(contexts))
+        graphs[whole] = write_model(config, weights, "plain", num_positions=max(contexts))
         save_together(graphs)
-        del graphs
+        del graphs, weights
         yield LadderFiles(paths, whole, contexts, config.vocab_size)
 
 

@@ -9,7 +9,7 @@ import importlib.metadata
 import logging
 import os
 import platform
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from triune.core.cache import cache_folder
@@ -121,6 +121,13 @@ def conversion_digest(path: Path, options: ConversionOptions) -> str:
         InvalidArgumentError: the file is not an ONNX model, or its weights are missing.
     """
     return _onnx_digest(path, repr(options), *(_CORE_ML if isinstance(options, CoreMlOptions) else _CORE_AI))
+
+
+def functions_digest(paths: Mapping[str, Path], options: str) -> str:
+    """The key of a Core ML package of several functions: a hash of their ONNX files and weights, the options, the
+    converter and its libraries. Raises as `conversion_digest` does.
+    """
+    return _digest([], [f"{name} {_onnx_digest(path, options, *_CORE_ML)}" for name, path in paths.items()])
 
 
 def optimization_digest(path: Path, options: str) -> str:

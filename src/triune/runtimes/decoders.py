@@ -1,5 +1,6 @@
 """Which runtime runs the decoders of transformers on this machine."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -13,7 +14,7 @@ from triune.runtimes.registry import missing
 
 
 class LoadDecoder(Protocol):
-    """Compiles a decoder's graph in the paged form; see `OpenVinoDecoder` and `MlxDecoder`."""
+    """Compiles a decoder's graph in the paged form; see `OpenVinoDecoder`, `MlxDecoder` and `load_ladder_decoder`."""
 
     def __call__(
         self,
@@ -45,6 +46,16 @@ def _mlx() -> LoadDecoder:
     return MlxDecoder
 
 
+def _coreml() -> LoadDecoder:
+    from triune.hardware.cpu import read_cpu
+    from triune.hardware.units import detect_units
+    from triune.runtimes.compiled_cache import CompiledCache
+    from triune.runtimes.coreml import CoreMl
+    from triune.runtimes.coreml.decoder import load_ladder_decoder
+
+    return functools.partial(load_ladder_decoder, CoreMl(detect_units(read_cpu())), CompiledCache())
+
+
 _SHARE_OF_MEMORY: Final = 3
 """Weights that are copied to be compared may take one part in so many of the memory that is available."""
 
@@ -53,6 +64,9 @@ _MOST_EVALUATED: Final = 1 << 30
 
 _LOADERS: Final[Mapping[str, Callable[[], LoadDecoder]]] = {"mlx": _mlx, "openvino": _openvino}
 """The runtimes that can, the preferred one first, each with a function that imports its decoder."""
+
+_NEURAL_ENGINE: Final = "coreml"
+"""The runtime of decoders on the Neural Engine. It computes only what names that unit: one sequence after the other."""
 
 
 def decoder_runtime(machine: Machine, unit: Unit | None = None) -> str:
@@ -66,6 +80,13 @@ def decoder_runtime(machine: Machine, unit: Unit | None = None) -> str:
         UnsupportedError: none is installed, or only one for an emulated unit that the config does not name; the message
             has the command that installs one.
     """
+    if unit is Unit.ANE and machine.status(unit).presence is not Presence.ABSENT:
+        if _NEURAL_ENGINE not in machine.runtimes:
+            raise UnsupportedError(
+                f"transformers on '{unit.value}' are run by {_NEURAL_ENGINE}, which is not installed: pip install "
+                f"'triune[{_NEURAL_ENGINE}]'"
+            )
+        return _NEURAL_ENGINE
     able = [name for name in _LOADERS if name in machine.runtimes]
     if not able:
         raise UnsupportedError(_lacking())
@@ -90,7 +111,7 @@ def _lacking(able: Sequence[str] = ()) -> str:
 
 def load_decoder(runtime: str) -> LoadDecoder:
     """The function of a runtime that compiles decoders. Imports the runtime's library."""
-    return _LOADERS[runtime]()
+    return _coreml() if runtime == _NEURAL_ENGINE else _LOADERS[runtime]()
 
 
 def trusted_decoder(model: HeldModel, machine: Machine) -> DecoderExecutable | None:

@@ -110,10 +110,16 @@ class TransformerBuild(Build):
             places.append(
                 f"{each.unit.value} ({emulated}{each.runtime}, {decoder.precision}, {threads}, a cache of "
                 f"{decoder.num_blocks * decoder.block_size} tokens in "
-                f"{decoder.num_blocks * decoder.block_bytes >> 20} MiB"
+                f"{decoder.num_blocks * decoder.block_bytes >> 20} MiB{self._most_sequences(each)}"
                 f"{_with_adapters(self.adapters)}{_with_draft(each.draft)})"
             )
         return f"on {' and on '.join(places)} in {self.duration_ns / 1e9:.2f} s"
+
+    def _most_sequences(self, each: UnitDecoder) -> str:
+        """How many answers a cache holds whose blocks are whole sequences."""
+        count = each.decoder.num_blocks
+        is_whole = each.decoder.block_size >= self.limits.context_tokens
+        return f", for {count} answer{'s' if count > 1 else ''} at a time" if is_whole else ""
 
 
 def build_transformer(

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.explicit_cache import ExplicitSize
 from triune.engine.imports.decoder import ExportedDecoder
-from triune.engine.models import write_encoder, write_model
+from triune.engine.models import write_encoder, write_explicit, write_model
 from triune.engine.weights.checkpoint import Checkpoint
 from triune.engine.weights.config import Gpt2Config, LlamaConfig, ModelConfig, T5Config
 from triune.engine.weights.lora import Adapter
 from triune.engine.weights.open import open_checkpoint
 from triune.engine.weights.tokenizer.template import ChatTemplate
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
+from triune.graph.decoder_model import DecoderModel
 from triune.graph.held import HeldModel
 
 _OTHERS: Final = {
@@ -121,7 +123,15 @@ class _CheckpointFiles:
 
     def write(self, num_positions: int, adapters: Sequence[Adapter]) -> HeldModel:
         """See `DecoderFiles`."""
-        return write_model(self.architecture, self._checkpoint, "paged", num_positions=num_positions, adapters=adapters)
+        config, checkpoint = self.architecture, self._checkpoint
+        paged = write_model(config, checkpoint, "paged", num_positions=num_positions, adapters=adapters)
+        if adapters or isinstance(config, T5Config):
+            return paged
+
+        def write_size(size: ExplicitSize) -> HeldModel:
+            return write_explicit(config, checkpoint, size, num_positions=num_positions)
+
+        return DecoderModel(paged.model, paged.weights, num_positions, write_size)
 
     def write_encoder(self) -> HeldModel:
         """See `DecoderFiles`."""

@@ -1,6 +1,6 @@
 """A ladder as a decoder of the transformer engine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ class LadderDecoder(LogitsOnHost):
         heads: Sequence[tuple[int, int]],
         vocab_size: int,
         num_blocks: int,
-        free: Callable[[], object] = lambda: None,
     ) -> None:
         """Args:
         ladder: the functions, which it closes.
@@ -38,14 +37,12 @@ class LadderDecoder(LogitsOnHost):
         heads: the number and size of heads, of the keys, then of the values of each layer.
         vocab_size: the length of logits.
         num_blocks: the number of sequences that it holds.
-        free: is called at last when it is closed.
         """
         self.unit = unit
         self.precision = precision
         self._ladder = ladder
         self._heads = heads
         self._vocab_size = vocab_size
-        self._free = free
         self._dtypes = [each.dtype for each in ladder.start().caches.values()]
         self.block_size = ladder.contexts[-1]
         self.cache_form = f"{self._dtypes[0].name} explicit [{self.block_size}]"
@@ -132,8 +129,6 @@ class LadderDecoder(LogitsOnHost):
         """See `DecoderExecutable`."""
         self._ladder.close()
         self._blocks.clear()
-        self._free()
-        self._free = lambda: None
 
     def _held(self, index: int, num_tokens: int) -> Held:
         """A block that holds some tokens. One without any is begun anew, in the smallest cache."""

@@ -1,0 +1,133 @@
+"""Decoders of the transformer engine on the Neural Engine: a ladder of functions of one Core ML package."""
+
+import functools
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from triune.core.decoder import CacheType, DecoderPrecision
+from triune.core.errors import UnsupportedError
+from triune.core.explicit_cache import is_cache, new_name
+from triune.core.units import Unit
+from triune.coreml.lowering import LowerOptions, Source, lower_functions
+from triune.graph.conversion.options import Layout, Precision
+from triune.graph.decoder_model import DecoderModel
+from triune.graph.held import HeldModel, save_together
+from triune.graph.load import load
+from triune.graph.paged_attention import cache_heads
+from triune.runtimes.compiled_cache import CompiledCache, functions_digest
+from triune.runtimes.conversion import convert_within
+from triune.runtimes.coreml.options import FUNCTION, STATES
+from triune.runtimes.coreml.runtime import CoreMl
+from triune.runtimes.ladder import Ladder, contexts_up_to, functions_of
+from triune.runtimes.ladder.decoder import LadderDecoder
+
+_log = logging.getLogger(__name__)
+
+_SECONDS: Final = 3600
+"""The time limit of a conversion. The limit of a model's load ends it before, if there is one."""
+
+_PRECISIONS: Final[Mapping[str, Precision]] = {"fp16": Precision.FP16, "fp32": Precision.FP32}
+
+
+def load_ladder_decoder(
+    runtime: CoreMl,
+    cache: CompiledCache,
+    model: HeldModel,
+    *,
+    unit: Unit,
+    num_threads: int,
+    num_blocks: int,
+    precision: DecoderPrecision | None,
+    cache_type: CacheType | None,
+    is_reproducible: bool = False,
+) -> LadderDecoder:
+    """Convert a decoder to a package, unless that was done before, and load it.
+
+    Keys and values are arguments of its functions, since states did not run on the Neural Engine where that was tried
+    (`hardware/rules`); in `fp16` they are states, since the arguments of a package are of fp32.
+
+    Args:
+        runtime: loads the functions.
+        cache: keeps packages.
+        model: the decoder, a `DecoderModel`.
+        unit: the unit.
+        num_threads: CPU threads, where the unit is emulated.
+        num_blocks: the number of sequences.
+        precision: fp16 if None.
+        cache_type: fp32 if None.
+        is_reproducible: must be false.
+
+    Raises:
+        UnsupportedError: the decoder has no such form, or an option is not one of this unit's.
+    """
+    if not isinstance(model, DecoderModel):
+        raise UnsupportedError(
+            f"on '{unit.value}' a decoder has an explicit cache, with which only checkpoints of LLaMA's family and "
+            "GPT-2 are written, without LoRA adapters: choose another unit"
+        )
+    if is_reproducible:
+        raise UnsupportedError(
+            f"'reproducible' is not to be had on '{unit.value}', where prompts are read by another function than "
+            "answers: choose 'cpu'"
+        )
+    if precision not in (None, *_PRECISIONS) or cache_type not in (None, "fp32", "fp16"):
+        raise UnsupportedError(
+            f"on '{unit.value}' the precision is fp16 or fp32, not {precision or 'fp16'}, and the cache fp32 or fp16, "
+            f"not {cache_type or 'fp32'}: change 'precision' and 'cache_type'"
+        )
+    options = LowerOptions(precision=_PRECISIONS[precision or "fp16"], layout=Layout.ANE)
+    contexts = contexts_up_to(model.context_tokens)
+    has_states = cache_type == "fp16"
+    package = _converted(model, contexts, options, cache, has_states=has_states)
+    chosen = {STATES: "explicit"} if has_states else {}
+    ladder = Ladder(
+        contexts,
+        lambda name: runtime.load(package, unit=unit, num_threads=num_threads, options={FUNCTION: name, **chosen}),
+    )
+    return LadderDecoder(
+        ladder,
+        unit=unit,
+        precision=precision or "fp16",
+        heads=list(cache_heads(model.model.graph).values()),
+        vocab_size=model.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
+        num_blocks=num_blocks,
+    )
+
+
+def _converted(
+    model: DecoderModel, contexts: tuple[int, ...], options: LowerOptions, cache: CompiledCache, *, has_states: bool
+) -> Path:
+    """The package of a decoder."""
+    with tempfile.TemporaryDirectory(prefix="triune-decoder-") as folder:
+        paths = {name: Path(folder) / f"{name}.onnx" for name in functions_of(contexts)}
+        save_together({paths[name]: model.write_explicit(size) for name, size in functions_of(contexts).items()})
+        key = functions_digest(paths, f"{options} states {has_states}")
+
+        def convert(target: Path) -> None:
+            _log.info("converting a decoder with caches of %s tokens to Core ML, once", ", ".join(map(str, contexts)))
+            work = functools.partial(_convert, paths, target, options, has_states)
+            # Nobody sets these seconds, so no parameter is named that would.
+            convert_within(
+                work,
+                "the conversion of the decoder",
+                seconds=_SECONDS,
+                seconds_parameter="context_tokens",
+                memory_bytes=None,
+            )
+
+        return cache.get(f"{key}.mlpackage", convert)
+
+
+def _convert(paths: Mapping[str, Path], target: Path, options: LowerOptions, has_states: bool) -> None:
+    sources: dict[str, Source] = {}
+    for name, path in paths.items():
+        graph = load(path)
+        caches = [value.name for value in graph.graph.input if is_cache(value.name)] if has_states else []
+        own = LowerOptions(
+            precision=options.precision, layout=options.layout, states={each: new_name(each) for each in caches}
+        )
+        sources[name] = Source(graph, own)
+    lower_functions(sources, target)

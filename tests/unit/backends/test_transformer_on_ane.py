@@ -1,0 +1,96 @@
+"""Language models on the Neural Engine, here emulated: caches of fixed sizes in functions of a Core ML package."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.text_models import write_adapter, write_text_model
+from triune.backends.attempt import Attempt
+from triune.backends.transformer.backend import TransformerBackend
+from triune.config.configure import Source, read_source
+from triune.config.stamps import stamp
+from triune.core.clock import MonotonicClock
+from triune.core.errors import UnsupportedError
+from triune.core.units import Presence, Unit
+from triune.engine.generation import Generation
+from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.servable import TextServable
+from triune.runtimes.decoders import decoder_runtime
+from triune.runtimes.machine import Machine, this_machine
+from triune.scheduling.models import Models
+
+pytest.importorskip("coremltools")
+
+NO_MODELS: Models = None  # type: ignore[assignment]
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    machine = this_machine()
+    if machine.status(Unit.ANE).presence is not Presence.EMULATED or "openvino" not in machine.runtimes:
+        pytest.skip("the Neural Engine is not emulated here, or there is nothing to compare it with")
+    return machine
+
+
+def source(root: Path, **parameters: object) -> Source:
+    folder = root / "m"
+    write_text_model(folder / "1")
+    texts = [
+        f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}' for name, value in parameters.items()
+    ]
+    (folder / "config.pbtxt").write_text("\n".join(texts))
+    return read_source("m", folder, stamp(folder), supports=lambda _: TransformerBackend.supports)
+
+
+@pytest.mark.timeout(400)
+async def test_it_gives_the_answers_of_the_cpu(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIUNE_CACHE", str(tmp_path / "cache"))
+    backend = TransformerBackend(machine, MonotonicClock())
+    answers: list[list[list[int]]] = []
+    for unit in ("cpu", "ane"):
+        given = source(
+            tmp_path / unit, units=unit, precision="fp32", cache_type="fp32", context_tokens=32, max_sequences=2
+        )
+        build = backend.build(given, 1, None, Attempt())
+        if unit == "ane":
+            assert build.emulated == {Unit.ANE}
+            assert str(build).startswith("on ane (emulated, coreml, fp32, ")
+            assert f", for {build.decoders[0].decoder.num_blocks} answers at a time)" in str(build)
+        servable = backend.assemble(build, NO_MODELS)
+        assert isinstance(servable, TextServable)
+        found: list[list[int]] = []
+        for text in ("hello", "a"):
+            request = Generation(text, SamplingParameters(temperature=0), 20, is_end_ignored=True)
+            found.append([token async for delta in servable.model.generate(request) for token in delta.tokens])
+        answers.append(found)
+        await servable.close()
+    assert answers[0] == answers[1]
+    assert [len(each) for each in answers[0]] == [20, 20]
+    assert len(list((tmp_path / "cache" / "coreml").glob("*.mlpackage"))) == 1
+
+
+def test_what_is_refused(machine: Machine, tmp_path: Path) -> None:
+    backend = TransformerBackend(machine, MonotonicClock())
+
+    def refused(name: str, told: str, **parameters: object) -> None:
+        given = source(tmp_path / name, units="ane", **parameters)
+        if name == "adapter":
+            write_adapter(tmp_path / name / "m" / "1" / "adapters" / "poet")
+        with pytest.raises(UnsupportedError, match=told):
+            backend.build(given, 1, None, Attempt())
+
+    refused("adapter", "LLaMA's family and GPT-2 are written, without LoRA adapters: choose another unit")
+    refused("reproducible", "'reproducible' is not to be had on 'ane'", reproducible="true")
+    refused("bf16", "the precision is fp16 or fp32, not bf16", precision="bf16")
+    refused("int8", "the cache fp32 or fp16, not int8", cache_type="int8")
+
+
+def test_the_runtime_is_told_where_it_is_not_installed(machine: Machine) -> None:
+    assert decoder_runtime(machine, Unit.ANE) == "coreml"
+    assert decoder_runtime(machine, None) != "coreml"
+    without = replace(machine, runtimes={name: each for name, each in machine.runtimes.items() if name != "coreml"})
+    with pytest.raises(UnsupportedError, match=r"pip install 'triune\[coreml\]'"):
+        decoder_runtime(without, Unit.ANE)
