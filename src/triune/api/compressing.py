@@ -304,10 +304,6 @@ def _options(
         raise InvalidArgumentError(
             "a program has floats of 16 bits anyway (triune convert): for a smaller one give --weights int8"
         )
-    if target.suffix == ".aimodel" and options.weights is WeightForm.PALETTE and options.group is not None:
-        raise InvalidArgumentError(
-            "a .aimodel has one palette for a tensor here: leave --group out, or write .mlpackage"
-        )
     return options
 
 

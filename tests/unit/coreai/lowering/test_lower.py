@@ -135,7 +135,26 @@ def _of_many_zeros(rng: Any) -> Any:
     return np.where(rng.random((128, 128)) < 0.2, rng.standard_normal((128, 128)), 0).astype(np.float32)
 
 
-@pytest.mark.parametrize(("make", "share"), [(_of_few_values, 0.2), (_of_many_zeros, 0.3)])
+def _of_few_values_in_columns(rng: Any) -> Any:
+    """16 values in each 32 output channels, 64 and more in all: one table would have 64 entries, and indices of 8 bits.
+
+    Beyond 256 in all there would be no table.
+    """
+    tables = rng.standard_normal((4, 1, 16)).astype(np.float32)
+    parts = [np.take(table[0], rng.integers(0, 16, (128, 32))) for table in tables]
+    return np.concatenate(parts, axis=1)
+
+
+def _of_many_tables(rng: Any) -> Any:
+    """A table of 4 values for each 2 input channels, more than 256 in all."""
+    tables = rng.standard_normal((64, 4)).astype(np.float32) + np.arange(64, dtype=np.float32)[:, np.newaxis]
+    return np.concatenate([table[rng.integers(0, 4, (2, 128))] for table in tables])
+
+
+PACKABLE = [(_of_few_values, 0.2), (_of_many_zeros, 0.3), (_of_few_values_in_columns, 0.33), (_of_many_tables, 0.2)]
+
+
+@pytest.mark.parametrize(("make", "share"), PACKABLE)
 def test_weights_are_packed_exactly(make: Any, share: float, apart: Any, tmp_path: Path) -> None:
     weight = make(np.random.default_rng(0))
     model = _linear(weight)
