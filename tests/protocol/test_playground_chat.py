@@ -22,6 +22,7 @@ STORY = "Once upon a time. " * 12
 def tables() -> PageModels:
     answers = {
         "story": STORY,
+        "riddle": f"<think>\nIt is {HOSTILE}.\n</think>\n\nAn egg.",
         "attack": f"{HOSTILE}{SCRIPT}[a](javascript:alert(1))",
         "break": ("Half of", UnavailableError(f"the unit is gone {HOSTILE}")),
     }
@@ -350,3 +351,15 @@ def test_a_server_that_is_gone_is_told(browser: Browser) -> None:
         expect(page.locator("#server-text")).to_have_text("not reachable")
         say(page, "hello")
         expect(page.get_by_role("alert")).to_have_text("Error the server cannot be reached: is it still running?")
+
+
+def test_reasoning_is_folded_above_the_answer(page: Page) -> None:
+    say(page, "riddle")
+    answer = page.locator(".bubble.assistant")
+    expect(answer.locator(".meta")).to_contain_text("tokens")
+    expect(answer.locator(".text")).to_have_text("An egg.")
+    thoughts = answer.locator(".thoughts p")
+    expect(thoughts).to_be_hidden()
+    answer.get_by_text("Reasoning").click()
+    expect(thoughts).to_have_text(f"It is {HOSTILE}.")
+    assert answer.locator("img").count() == 0

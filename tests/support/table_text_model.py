@@ -42,6 +42,7 @@ class TableTextModel:
         can_chat: bool = True,
         adapters: Sequence[str] = (),
         tokens_per_delta: int = 1,
+        prompt_end: str = "<assistant>",
     ) -> None:
         self.context_tokens = context_tokens
         self.can_chat = can_chat
@@ -56,6 +57,7 @@ class TableTextModel:
         self.num_written = 0
         self.all_closed = asyncio.Event()
         self._size = tokens_per_delta
+        self._prompt_end = prompt_end
 
     def room_behind(self, num_prompt_tokens: int) -> int:
         return self.context_tokens - num_prompt_tokens
@@ -72,7 +74,7 @@ class TableTextModel:
             raise UnsupportedError("the model has no chat template")
         self.rendered.append((messages, tools, variables))
         lines = [f"<{each['role']}>{each['content']}{json.dumps(each.get('tool_calls', ''))}" for each in messages]
-        return "\n".join([*lines, "<assistant>"])
+        return "\n".join([*lines, self._prompt_end])
 
     async def tokenize(self, text: str, *, is_templated: bool = False) -> list[int]:
         return list(text.encode())

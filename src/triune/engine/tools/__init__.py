@@ -1,1 +1,1 @@
-"""Tool calls in the text of a model."""
+"""What the text of a model consists of beside the answer: calls of tools, and reasoning."""

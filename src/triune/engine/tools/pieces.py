@@ -1,4 +1,4 @@
-"""What the text of a model is made of if it may call tools."""
+"""What the text of a model is made of."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,13 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Text:
     """Text for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """What the model writes for itself before the answer."""
 
     text: str
 
@@ -36,4 +43,4 @@ class CallArguments:
     text: str
 
 
-Piece = Text | CallBegin | CallArguments
+Piece = Text | Reasoning | CallBegin | CallArguments

@@ -8,7 +8,7 @@ import orjson
 
 from triune.engine.generation import Placement
 from triune.engine.sequence import FinishReason
-from triune.engine.tools.pieces import CallArguments, CallBegin, Text
+from triune.engine.tools.pieces import CallArguments, CallBegin, Reasoning, Text
 from triune.frontends.anthropic.requests import MessagesRequest
 from triune.frontends.bodies.budget import Reservation
 from triune.frontends.text.answers import Cost, Part
@@ -33,26 +33,28 @@ class MessageAnswer:
 
     async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
         """The answer as events."""
-        num_blocks, is_text, is_open = 0, False, False
+        num_blocks, kind = 0, None
         async for part in parts:
             self._cost.add(part)
             if self._part is None:
                 yield _event("message_start", message=self._document([], {"stop_reason": None, "stop_sequence": None}))
             self._part = part
             for piece in part.pieces:
-                if isinstance(piece, CallBegin) or (isinstance(piece, Text) and not (is_open and is_text)):
-                    if is_open:
+                if isinstance(piece, CallBegin) or (not isinstance(piece, CallArguments) and type(piece) is not kind):
+                    if kind is not None:
                         yield _event("content_block_stop", index=num_blocks - 1)
-                    is_open, is_text, num_blocks = True, isinstance(piece, Text), num_blocks + 1
+                    kind, num_blocks = type(piece), num_blocks + 1
                     yield _begun(num_blocks - 1, piece)
                 match piece:
+                    case Reasoning(text):
+                        yield _delta(num_blocks - 1, {"type": "thinking_delta", "thinking": text})
                     case Text(text):
                         yield _delta(num_blocks - 1, {"type": "text_delta", "text": text})
                     case CallArguments(_, text):
                         yield _delta(num_blocks - 1, {"type": "input_json_delta", "partial_json": text})
                     case CallBegin():
                         pass
-        if is_open:
+        if kind is not None:
             yield _event("content_block_stop", index=num_blocks - 1)
         end: dict[str, Any] = {"delta": self._ending(), "usage": self._usage()}
         if self._request.has_report:
@@ -111,6 +113,8 @@ class MessageAnswer:
 
 
 def _encoded(block: Block) -> dict[str, Any]:
+    if block.is_reasoning:
+        return _thinking(block.text)
     if block.name is None:
         return {"type": "text", "text": block.text}
     try:
@@ -127,9 +131,19 @@ def _tool_use(tool_use_id: str, name: str, arguments: Any) -> dict[str, Any]:
     return {"type": "tool_use", "id": tool_use_id, "name": name, "input": arguments}
 
 
-def _begun(index: int, piece: Text | CallBegin) -> bytes:
-    is_text = isinstance(piece, Text)
-    block = {"type": "text", "text": ""} if is_text else _tool_use(call_id(), piece.name, {})
+def _thinking(text: str) -> dict[str, Any]:
+    # The signature, by which Anthropic knows its own thoughts again, has nothing to sign here.
+    return {"type": "thinking", "thinking": text, "signature": ""}
+
+
+def _begun(index: int, piece: Text | Reasoning | CallBegin) -> bytes:
+    match piece:
+        case Text():
+            block: dict[str, Any] = {"type": "text", "text": ""}
+        case Reasoning():
+            block = _thinking("")
+        case CallBegin(_, name):
+            block = _tool_use(call_id(), name, {})
     return _event("content_block_start", index=index, content_block=block)
 
 

@@ -12,7 +12,7 @@ from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.bodies.responses import JsonResponse
 from triune.frontends.routes import ApiRoute, otherwise
 from triune.frontends.text.answers import parts_of
-from triune.frontends.text.chat import TOKEN_BYTES, chat_tokens, with_prompt
+from triune.frontends.text.chat import TOKEN_BYTES, chat_prompt, with_prompt
 from triune.frontends.text.models import TextModels, text_model_of
 from triune.frontends.text.reading import read_body
 from triune.frontends.text.responding import respond
@@ -44,11 +44,17 @@ class _Endpoints:
         try:
             asked = await read_body(self._bodies, request, read_messages, held)
             model, adapter = await text_model_of(self._models, asked.model)
-            tokens = await while_connected(request, chat_tokens(model, asked.chat))
-            held.grow(TOKEN_BYTES * len(tokens))
-            generation = with_prompt(model, asked.generation, tokens, adapter)
-            parts = parts_of(model, [generation], asked.chat.parameters, has_parallel_calls=asked.has_parallel_calls)
-            answer = MessageAnswer(asked, model.placement, len(tokens))
+            prompt = await while_connected(request, chat_prompt(model, asked.chat))
+            held.grow(TOKEN_BYTES * len(prompt.tokens))
+            generation = with_prompt(model, asked.generation, prompt.tokens, adapter)
+            parts = parts_of(
+                model,
+                [generation],
+                asked.chat.parameters,
+                has_parallel_calls=asked.has_parallel_calls,
+                is_reasoning=prompt.is_reasoning,
+            )
+            answer = MessageAnswer(asked, model.placement, len(prompt.tokens))
             return await respond(request, answer, parts, held, error_event, is_stream=asked.is_stream)
         except BaseException:
             held.release()
@@ -58,5 +64,5 @@ class _Endpoints:
         with self._bodies.reserve() as held:
             asked = await read_body(self._bodies, request, read_count, held)
             model, _ = await text_model_of(self._models, asked.model)
-            tokens = await while_connected(request, chat_tokens(model, asked.chat))
-        return JsonResponse({"input_tokens": len(tokens)})
+            prompt = await while_connected(request, chat_prompt(model, asked.chat))
+        return JsonResponse({"input_tokens": len(prompt.tokens)})

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from triune.engine.generation import Placement
 from triune.engine.sequence import FinishReason
-from triune.engine.tools.pieces import CallArguments, CallBegin, Text
+from triune.engine.tools.pieces import CallArguments, CallBegin, Reasoning, Text
 from triune.frontends.bodies.budget import Reservation
 from triune.frontends.openai.choices import Choices
 from triune.frontends.openai.logprobs import chat_logprobs
@@ -75,6 +75,8 @@ def _deltas(part: Part) -> list[dict[str, Any]]:
         match piece:
             case Text(text):
                 deltas.append({"content": text})
+            case Reasoning(text):
+                deltas.append({"reasoning_content": text})
             case CallBegin(index, name):
                 function = {"name": name, "arguments": ""}
                 call = {"index": index, "id": call_id(), "type": "function", "function": function}
@@ -100,13 +102,16 @@ class _Choice:
         self._reason = finish_reason(part)
 
     def write(self, index: int, json: JsonParts) -> None:
-        text = "".join(block.text for block in self._blocks if block.name is None)
+        text = "".join(block.text for block in self._blocks if block.is_text)
+        reasoning = "".join(block.text for block in self._blocks if block.is_reasoning)
         calls = [
             {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": block.text}}
             for block in self._blocks
             if block.name is not None
         ]
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if reasoning:
+            message["reasoning_content"] = reasoning
         if calls:
             message |= {"content": text or None, "tool_calls": calls}
         json.open_object({"index": index, "message": message, "finish_reason": self._reason}, "logprobs")

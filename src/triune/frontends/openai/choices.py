@@ -134,4 +134,5 @@ def _usage(cost: Cost) -> dict[str, Any]:
         "completion_tokens": cost.num_tokens,
         "total_tokens": cost.num_prompt_tokens + cost.num_tokens,
         "prompt_tokens_details": {"cached_tokens": cost.num_cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": cost.num_reasoning_tokens},
     }

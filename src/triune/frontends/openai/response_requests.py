@@ -125,6 +125,10 @@ def _read_item(fields: Fields, messages: list[dict[str, Any]]) -> None:
         output = fields.need("output", read_content(fields, "output"))
         fields.end()
         messages.append({"role": "tool", "tool_call_id": call_id, "content": output})
+    elif kind == "reasoning":
+        # Reasoning of earlier turns is not shown to the model, as in OpenAI's API where it was not stored.
+        fields.ignore("id", "summary", "content", "encrypted_content")
+        fields.end()
     else:
-        why = f"it is '{kind[:64]}'; messages, function_call and function_call_output are known"
+        why = f"it is '{kind[:64]}'; messages, reasoning, function_call and function_call_output are known"
         raise unsupported(fields.path("type"), why, "unsupported_value")

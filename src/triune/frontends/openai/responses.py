@@ -10,7 +10,7 @@ import orjson
 from triune.core.errors import TriuneError
 from triune.engine.generation import Placement
 from triune.engine.sequence import FinishReason
-from triune.engine.tools.pieces import CallArguments, CallBegin, Text
+from triune.engine.tools.pieces import CallArguments, CallBegin, Reasoning, Text
 from triune.frontends.bodies.budget import Reservation
 from triune.frontends.openai.logprobs import chat_logprobs
 from triune.frontends.openai.response_requests import ResponseRequest
@@ -21,7 +21,7 @@ from triune.frontends.text.json_parts import JsonParts, encoded_elements
 
 
 class ResponseAnswer:
-    """The answer to one request: items, each a message or a call of a tool."""
+    """The answer to one request: items, each a message, reasoning or a call of a tool."""
 
     def __init__(self, request: ResponseRequest, placement: Placement, held: Reservation) -> None:
         """Args:
@@ -51,7 +51,7 @@ class ResponseAnswer:
             for event in self._grow(part):
                 yield event
             reason = part.delta.finish_reason or reason
-        for event in [*([] if self._items else self._begin_text()), *self._end_item()]:
+        for event in [*([] if self._items else self._begin_text(Block(None))), *self._end_item()]:
             yield event
         status = _status(reason)
         json = JsonParts()
@@ -88,9 +88,14 @@ class ResponseAnswer:
         self._logprobs += chat_logprobs(part.delta.logprobs)
         for piece in part.pieces:
             match piece:
+                case Reasoning(text):
+                    if not self._items or not self._items[-1].block.is_reasoning:
+                        events += [*self._end_item(), *self._begin_text(Block(None, is_reasoning=True))]
+                    self._items[-1].block.pieces.append(text)
+                    events.append(self._event("response.reasoning_text.delta", **self._place, delta=text))
                 case Text(text):
-                    if not self._items or self._items[-1].block.name is not None:
-                        events += [*self._end_item(), *self._begin_text()]
+                    if not self._items or not self._items[-1].block.is_text:
+                        events += [*self._end_item(), *self._begin_text(Block(None))]
                     item = self._items[-1]
                     item.block.pieces.append(text)
                     if self._logprobs:
@@ -105,9 +110,10 @@ class ResponseAnswer:
                     events.append(self._event("response.function_call_arguments.delta", **self._where, delta=text))
         return events
 
-    def _begin_text(self) -> list[bytes]:
-        begun = self._begin(_Item(Block(None)))
-        return [begun, self._event("response.content_part.added", **self._place, part=_text_part(""))]
+    def _begin_text(self, block: Block) -> list[bytes]:
+        """Begin a message, or reasoning."""
+        begun = self._begin(_Item(block))
+        return [begun, self._event("response.content_part.added", **self._place, part=_part(block))]
 
     def _begin(self, item: "_Item") -> bytes:
         self._items.append(item)
@@ -122,9 +128,11 @@ class ResponseAnswer:
         item, text = self._items[-1], self._items[-1].block.text
         if item.block.name is None:
             # The probabilities came with the text, and come once more with the whole response.
+            name = "reasoning_text" if item.block.is_reasoning else "output_text"
+            more: dict[str, Any] = {} if item.block.is_reasoning else {"logprobs": []}
             events = [
-                self._event("response.output_text.done", **self._place, text=text, logprobs=[]),
-                self._event("response.content_part.done", **self._place, part=_text_part(text)),
+                self._event(f"response.{name}.done", **self._place, text=text, **more),
+                self._event("response.content_part.done", **self._place, part=_part(item.block)),
             ]
         else:
             done = {"name": item.block.name, "arguments": text}
@@ -184,7 +192,7 @@ class ResponseAnswer:
             "input_tokens": cost.num_prompt_tokens,
             "input_tokens_details": {"cached_tokens": cost.num_cached_tokens, "cache_write_tokens": 0},
             "output_tokens": cost.num_tokens,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": cost.num_reasoning_tokens},
             "total_tokens": cost.num_prompt_tokens + cost.num_tokens,
         }
 
@@ -193,7 +201,7 @@ class _Item:
     """An item of the answer.
 
     Attributes:
-        block: its text or call.
+        block: its text, reasoning or call.
         logprobs: the probabilities of its tokens, encoded as they come, since thousands would hold the loop at the end.
         id: the item's id.
     """
@@ -201,13 +209,16 @@ class _Item:
     def __init__(self, block: Block) -> None:
         self.block = block
         self.logprobs: list[bytes] = []
-        self.id = f"{'msg' if block.name is None else 'fc'}_{secrets.token_hex(24)}"
+        prefix = "rs" if block.is_reasoning else "msg" if block.is_text else "fc"
+        self.id = f"{prefix}_{secrets.token_hex(24)}"
 
     def document(self, *, is_begun: bool = False) -> dict[str, Any]:
         """The item, whole or as it begins, without probabilities."""
         item: dict[str, Any] = {"id": self.id, "status": "in_progress" if is_begun else "completed"}
         if self.block.name is None:
-            content = [] if is_begun else [_text_part(self.block.text)]
+            content = [] if is_begun else [_part(self.block)]
+            if self.block.is_reasoning:
+                return {**item, "type": "reasoning", "summary": [], "content": content}
             return {**item, "type": "message", "role": "assistant", "content": content}
         call = {"call_id": self.block.id, "name": self.block.name, "arguments": self.block.text}
         return {**item, "type": "function_call", **call}
@@ -215,7 +226,7 @@ class _Item:
     def write(self, json: JsonParts) -> None:
         """Write the item with its probabilities."""
         item = self.document()
-        if self.block.name is not None:
+        if not self.block.is_text:
             json.add(orjson.dumps(item))
             return
         (part,) = item.pop("content")
@@ -227,8 +238,11 @@ class _Item:
         json.add(b"}]}")
 
 
-def _text_part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _part(block: Block) -> dict[str, Any]:
+    """The part of an item that has the text of a block."""
+    if block.is_reasoning:
+        return {"type": "reasoning_text", "text": block.text}
+    return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": []}
 
 
 def _status(reason: FinishReason | None) -> str:

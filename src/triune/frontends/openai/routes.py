@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from triune.core.energy import Bill
-from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.engine.generation import Generation, TextModel
 from triune.engine.speech.audio import DECODING_BYTES
 from triune.frontends.access import Api
@@ -36,7 +36,7 @@ from triune.frontends.openai.speech_requests import read_transcription
 from triune.frontends.openai.transcripts import Transcript
 from triune.frontends.routes import ApiRoute, Endpoint, otherwise
 from triune.frontends.text.answers import parts_of
-from triune.frontends.text.chat import TOKEN_BYTES, chat_tokens, with_prompt
+from triune.frontends.text.chat import TOKEN_BYTES, chat_prompt, with_prompt
 from triune.frontends.text.models import TextModels, embedding_model_of, speech_model_of, text_model_of, unknown_model
 from triune.frontends.text.reading import read_body
 from triune.frontends.text.responding import closing, respond
@@ -93,7 +93,7 @@ class _Endpoints:
                 return JsonResponse(each)
         for base in bases:
             # One that is not ready may become a model for text.
-            with contextlib.suppress(NotFoundError, InvalidArgumentError):
+            with contextlib.suppress(NotFoundError, InvalidArgumentError, UnsupportedError):
                 self._models.text_model(base)
         raise unknown_model(name)
 
@@ -126,10 +126,16 @@ class _Endpoints:
             asked = await read_body(self._bodies, request, read_chat, held)
             asked = replace(asked, text=identified(asked.text, CHAT_PREFIX))
             model, adapter = await text_model_of(self._models, asked.text.model)
-            tokens = await while_connected(request, chat_tokens(model, asked.chat))
-            held.grow(TOKEN_BYTES * len(tokens))
-            generation = with_prompt(model, asked.text.generation, tokens, adapter)
-            parts = parts_of(model, [generation], asked.chat.parameters, has_parallel_calls=asked.has_parallel_calls)
+            prompt = await while_connected(request, chat_prompt(model, asked.chat))
+            held.grow(TOKEN_BYTES * len(prompt.tokens))
+            generation = with_prompt(model, asked.text.generation, prompt.tokens, adapter)
+            parts = parts_of(
+                model,
+                [generation],
+                asked.chat.parameters,
+                has_parallel_calls=asked.has_parallel_calls,
+                is_reasoning=prompt.is_reasoning,
+            )
             answer = ChatAnswer(asked.text, model.placement)
             return await respond(request, answer, parts, held, error_event, is_stream=asked.text.is_stream)
         except BaseException:
@@ -157,10 +163,16 @@ class _Endpoints:
         try:
             asked = await read_body(self._bodies, request, read_response, held)
             model, adapter = await text_model_of(self._models, asked.text.model)
-            tokens = await while_connected(request, chat_tokens(model, asked.chat))
-            held.grow(TOKEN_BYTES * len(tokens))
-            generation = with_prompt(model, asked.text.generation, tokens, adapter)
-            parts = parts_of(model, [generation], asked.chat.parameters, has_parallel_calls=asked.has_parallel_calls)
+            prompt = await while_connected(request, chat_prompt(model, asked.chat))
+            held.grow(TOKEN_BYTES * len(prompt.tokens))
+            generation = with_prompt(model, asked.text.generation, prompt.tokens, adapter)
+            parts = parts_of(
+                model,
+                [generation],
+                asked.chat.parameters,
+                has_parallel_calls=asked.has_parallel_calls,
+                is_reasoning=prompt.is_reasoning,
+            )
             answer = ResponseAnswer(asked, model.placement, held)
             return await respond(request, answer, parts, held, answer.failed_event, is_stream=asked.text.is_stream)
         except BaseException:

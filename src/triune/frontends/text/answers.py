@@ -1,4 +1,4 @@
-"""Runs generations, finds calls of tools in their answers, and counts what they cost."""
+"""Runs generations, finds reasoning and calls of tools in their answers, and counts what they cost."""
 
 import asyncio
 import contextlib
@@ -11,8 +11,9 @@ from triune.core.errors import InternalError, UnavailableError
 from triune.core.units import Unit
 from triune.engine.generation import Delta, Generation, Placement, TextModel, Usage
 from triune.engine.sequence import FinishReason
-from triune.engine.tools.pieces import CallArguments, CallBegin, Piece, Text
+from triune.engine.tools.pieces import CallArguments, CallBegin, Piece, Reasoning, Text
 from triune.engine.tools.reader import MARKERS, ToolCallReader
+from triune.engine.tools.reasoning import REASONING_MARKERS, ReasoningReader
 
 _NS_PER_MS = 1e6
 _LOGPROB_BYTES = 300
@@ -24,15 +25,17 @@ class Part:
 
     Attributes:
         index: the number of the answer among all answers of the request.
-        pieces: the text and calls of tools that it grew by.
+        pieces: the text, the reasoning and the calls of tools that it grew by.
         delta: the same as the model gave it.
         num_calls: the calls that the answer has so far.
+        num_reasoning_tokens: how many of the delta's tokens are reasoning.
     """
 
     index: int
     pieces: Sequence[Piece]
     delta: Delta
     num_calls: int = 0
+    num_reasoning_tokens: int = 0
 
     @property
     def num_bytes(self) -> int:
@@ -47,21 +50,24 @@ async def parts_of(
     tools: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     has_parallel_calls: bool = True,
+    is_reasoning: bool | None = None,
 ) -> AsyncGenerator[Part]:
     """Run generations at the same time, and yield what their answers grow by. Closing the generator cancels them.
 
     Args:
         model: the model.
         generations: each with its prompt. The answers of the second one are numbered after those of the first.
-        tools: the parameters of the tools that the model may call; None leaves the text as it is.
+        tools: the parameters of the tools that the model may call; None if it may call none.
         has_parallel_calls: if False, all calls of an answer but the first are left out.
+        is_reasoning: whether the prompts end within reasoning; None if the text is to be left as it is.
 
     Raises:
         TriuneError: as `TextModel.generate`.
     """
-    readers: dict[int, ToolCallReader] = {}
-    if tools:
-        generations = [replace(each, shown_specials=MARKERS) for each in generations]
+    readers: dict[int, _AnswerReader] = {}
+    shown = (MARKERS if tools else frozenset[str]()) | (frozenset[str]() if is_reasoning is None else REASONING_MARKERS)
+    if shown:
+        generations = [replace(each, shown_specials=shown) for each in generations]
     offsets = [0]
     for generation in generations:
         offsets.append(offsets[-1] + generation.num_answers)
@@ -69,16 +75,41 @@ async def parts_of(
         async for place, delta in deltas:
             check_end(delta)
             index = offsets[place] + delta.index
-            if not tools:
-                yield Part(index, [Text(delta.text)] if delta.text else [], delta)
-                continue
-            reader = readers.get(index) or readers.setdefault(index, ToolCallReader(tools))
-            pieces = reader.add(delta.text)
-            if delta.finish_reason is not None:
-                pieces += reader.end()
-            if not has_parallel_calls:
-                pieces = [each for each in pieces if not isinstance(each, (CallBegin, CallArguments)) or not each.index]
-            yield Part(index, pieces, delta, reader.num_calls)
+            if index not in readers:
+                # An answer that must have a form has no reasoning before it.
+                has_reasoning = is_reasoning if generations[place].constraint is None else None
+                readers[index] = _AnswerReader(tools, has_parallel_calls, has_reasoning)
+            yield readers[index].part(index, delta)
+
+
+class _AnswerReader:
+    """Finds reasoning and calls of tools in one answer. The arguments are those of `parts_of`."""
+
+    def __init__(
+        self, tools: Mapping[str, Mapping[str, Any]] | None, has_parallel_calls: bool, is_reasoning: bool | None
+    ) -> None:
+        self._calls = ToolCallReader(tools) if tools else None
+        self._reasoning = None if is_reasoning is None else ReasoningReader(is_inside=is_reasoning)
+        self._has_parallel_calls = has_parallel_calls
+
+    def part(self, index: int, delta: Delta) -> Part:
+        """What the answer with this index grew by."""
+        text, is_last = delta.text, delta.finish_reason is not None
+        pieces: list[Piece] = []
+        num_reasoning_tokens = 0
+        if self._reasoning is not None:
+            was_inside = self._reasoning.is_inside
+            reasoning, text = self._reasoning.add(text, is_last=is_last)
+            if was_inside or self._reasoning.is_inside:
+                num_reasoning_tokens = len(delta.tokens)
+            if reasoning:
+                pieces.append(Reasoning(reasoning))
+        if self._calls is None:
+            return Part(index, [*pieces, Text(text)] if text else pieces, delta, 0, num_reasoning_tokens)
+        found = self._calls.add(text) + (self._calls.end() if is_last else [])
+        if not self._has_parallel_calls:
+            found = [each for each in found if not isinstance(each, (CallBegin, CallArguments)) or not each.index]
+        return Part(index, [*pieces, *found], delta, self._calls.num_calls, num_reasoning_tokens)
 
 
 def check_end(delta: Delta) -> None:
@@ -124,13 +155,16 @@ class Cost:
     Attributes:
         num_answers_per_prompt: how many answers each prompt has.
         usages: the cost of each answer, by its number.
+        num_reasoning_tokens: how many tokens of all answers are reasoning.
     """
 
     num_answers_per_prompt: int = 1
     usages: dict[int, Usage] = field(default_factory=dict[int, Usage])
+    num_reasoning_tokens: int = 0
 
     def add(self, part: Part) -> None:
-        """Count an answer, if it ends with this part."""
+        """Count the part, and the answer if it ends with it."""
+        self.num_reasoning_tokens += part.num_reasoning_tokens
         if part.delta.usage is not None:
             self.usages[part.index] = part.delta.usage
 

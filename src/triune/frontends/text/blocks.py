@@ -1,10 +1,10 @@
-"""An answer as a row of texts and calls of tools."""
+"""An answer as a row of texts, reasoning and calls of tools."""
 
 import secrets
 import string
 from dataclasses import dataclass, field
 
-from triune.engine.tools.pieces import CallArguments, CallBegin, Text
+from triune.engine.tools.pieces import CallArguments, CallBegin, Reasoning, Text
 from triune.frontends.text.answers import Part
 
 _LETTERS = string.ascii_letters + string.digits
@@ -17,17 +17,24 @@ def call_id() -> str:
 
 @dataclass(slots=True)
 class Block:
-    """A text, or a call of a tool.
+    """A text, reasoning, or a call of a tool.
 
     Attributes:
-        name: the tool's name; None for a text.
+        name: the tool's name; None for a text and for reasoning.
         pieces: the text, or the arguments, piece by piece.
         id: the call's id.
+        is_reasoning: whether it is reasoning.
     """
 
     name: str | None
     pieces: list[str] = field(default_factory=list[str])
     id: str = field(default_factory=call_id)
+    is_reasoning: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is text for the user."""
+        return self.name is None and not self.is_reasoning
 
     @property
     def text(self) -> str:
@@ -40,8 +47,12 @@ def add_to_blocks(blocks: list[Block], part: Part) -> None:
     for piece in part.pieces:
         match piece:
             case Text(text):
-                if not blocks or blocks[-1].name is not None:
+                if not blocks or not blocks[-1].is_text:
                     blocks.append(Block(None))
+                blocks[-1].pieces.append(text)
+            case Reasoning(text):
+                if not blocks or not blocks[-1].is_reasoning:
+                    blocks.append(Block(None, is_reasoning=True))
                 blocks[-1].pieces.append(text)
             case CallBegin(_, name):
                 blocks.append(Block(name))

@@ -6,6 +6,7 @@ from typing import Any
 
 from triune.core.errors import InvalidArgumentError
 from triune.engine.generation import Generation, TextModel
+from triune.engine.tools.reasoning import is_open_after
 from triune.frontends.text.fields import FieldError, Fields
 
 _GIVEN = frozenset({"messages", "tools", "add_generation_prompt"})
@@ -76,10 +77,24 @@ def template_variables(fields: Fields) -> dict[str, Any]:
     return variables
 
 
-async def chat_tokens(model: TextModel, chat: Chat) -> list[int]:
-    """The token ids of a conversation. Raises as `TextModel.render` and `tokenize` do."""
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A conversation as the model reads it.
+
+    Attributes:
+        tokens: the token ids.
+        is_reasoning: whether it ends within the model's reasoning, so that the answer begins there.
+    """
+
+    tokens: list[int]
+    is_reasoning: bool
+
+
+async def chat_prompt(model: TextModel, chat: Chat) -> ChatPrompt:
+    """The prompt of a conversation. Raises as `TextModel.render` and `tokenize` do."""
     text = await model.render(chat.messages, tools=chat.tools or None, variables=chat.variables)
-    return await model.tokenize(text + chat.beginning, is_templated=True)
+    text += chat.beginning
+    return ChatPrompt(await model.tokenize(text, is_templated=True), is_open_after(text))
 
 
 def with_prompt(model: TextModel, generation: Generation, tokens: list[int], adapter: str | None = None) -> Generation:

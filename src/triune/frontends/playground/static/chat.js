@@ -141,7 +141,9 @@ export class Chat {
       const response = await post("/v1/chat/completions", body, { signal: running.signal });
       for await (const event of events(response)) {
         meter.add(event);
-        const added = event.choices?.[0]?.delta?.content;
+        const delta = event.choices?.[0]?.delta;
+        if (delta?.reasoning_content) thoughts(item).appendData(delta.reasoning_content);
+        const added = delta?.content;
         if (!added) continue;
         answer += added;
         writer.add(added);
@@ -257,6 +259,15 @@ function bubble(role, name, text) {
   );
 }
 
+/** The text of the model's reasoning, folded, above its answer. */
+function thoughts(item) {
+  if (!item.querySelector(".thoughts")) {
+    const text = make("p", { dir: "auto" }, document.createTextNode(""));
+    item.querySelector(".text").before(make("details", { className: "thoughts" }, make("summary", {}, "Reasoning"), text));
+  }
+  return item.querySelector(".thoughts p").firstChild;
+}
+
 /** Measures an answer as its reader meets it, and reads what the server says of it. */
 class Meter {
   isStopped = false;
@@ -273,7 +284,7 @@ class Meter {
     this.#report = event.triune ?? this.#report;
     const choice = event.choices?.[0];
     this.#reason = choice?.finish_reason ?? this.#reason;
-    if (!choice?.delta?.content) return;
+    if (!choice?.delta?.content && !choice?.delta?.reasoning_content) return;
     this.#last = performance.now();
     this.#first ||= this.#last;
     this.#numEvents += 1;

@@ -1,0 +1,82 @@
+"""Finds the reasoning of a model, `<think>...</think>`, before its answer, while the text arrives.
+
+DeepSeek R1, Qwen 3, SmolLM 3 and others write it so. Some chat templates end the prompt with `<think>`, so that the
+text begins within the reasoning.
+"""
+
+from typing import Final
+
+OPENING, CLOSING = "<think>", "</think>"
+REASONING_MARKERS: Final = frozenset({OPENING, CLOSING})
+"""Texts that are special tokens of some models, which the reader has to see."""
+
+_MOST_SPACES: Final = 64
+"""White space before `<think>`, in characters; after more, the text is no reasoning."""
+
+
+def is_open_after(text: str) -> bool:
+    """Whether a prompt ends within reasoning, as a template leaves it: with `<think>`."""
+    return text.rstrip().endswith(OPENING)
+
+
+class ReasoningReader:
+    """Parts the text of one answer into its reasoning and the rest. White space around the reasoning is dropped.
+
+    Attributes:
+        is_inside: whether the text so far ends within the reasoning.
+    """
+
+    def __init__(self, *, is_inside: bool) -> None:
+        """`is_inside`: whether the prompt ends within the reasoning."""
+        self.is_inside = is_inside
+        self._is_before = not is_inside
+        self._drops_spaces = is_inside
+        self._held = ""
+
+    def add(self, text: str, *, is_last: bool) -> tuple[str, str]:
+        """Take the next piece of the answer.
+
+        Args:
+            text: the piece; may be empty.
+            is_last: whether the answer ends with it.
+
+        Returns:
+            what it adds to the reasoning, and to the rest, as far as that is certain.
+        """
+        self._held += text
+        if self._is_before:
+            rest = self._held.lstrip()
+            may_open = len(self._held) - len(rest) <= _MOST_SPACES
+            if may_open and OPENING.startswith(rest) and rest != OPENING and not is_last:
+                return "", ""
+            self._is_before = False
+            self.is_inside = self._drops_spaces = may_open and rest.startswith(OPENING)
+            if self.is_inside:
+                self._held = rest[len(OPENING) :]
+        if self._drops_spaces:
+            self._held = self._held.lstrip()
+            self._drops_spaces = not self._held
+        if not self.is_inside:
+            return "", self._taken(len(self._held))
+        end = self._held.find(CLOSING)
+        if end < 0:
+            certain = len(self._held) if is_last else self._certain()
+            return self._taken(certain), ""
+        reasoning = self._taken(end).rstrip()
+        self.is_inside = False
+        self._held = self._held[len(CLOSING) :].lstrip()
+        self._drops_spaces = not self._held
+        return reasoning, self._taken(len(self._held))
+
+    def _certain(self) -> int:
+        """The length of what is held without white space and a beginning of `</think>` at its end."""
+        length = len(self._held)
+        for count in range(min(len(CLOSING) - 1, length), 0, -1):
+            if self._held.endswith(CLOSING[:count]):
+                length -= count
+                break
+        return len(self._held[:length].rstrip())
+
+    def _taken(self, length: int) -> str:
+        taken, self._held = self._held[:length], self._held[length:]
+        return taken
