@@ -13,6 +13,7 @@ from triune.backends.attempt import Attempt
 from triune.backends.machine_backend import Shared
 from triune.backends.registry import Backends
 from triune.backends.tensor.backend import TensorBackend
+from triune.backends.tensor.build import TensorBuild
 from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
 from triune.config.parameters import UNITS_PARAMETER
@@ -31,6 +32,7 @@ from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
 from triune.scheduling.models import LoadedVersion
 from triune.tuning.callers import load_level
+from triune.tuning.kept import KeptExecutables
 from triune.tuning.measurement import LoadLevel, Measurement
 
 _MAX_CALLS = 1024
@@ -71,26 +73,33 @@ class _NoModels:
         raise NotFoundError(f"there is no model '{name}', version {version}, beside the one that is tuned")
 
 
-def measure(subject: Subject, message: ModelConfigMessage, seconds: float) -> Measurement:
+def measure(
+    subject: Subject, message: ModelConfigMessage, seconds: float, kept: KeptExecutables | None = None
+) -> Measurement:
     """Load the model with a config, and measure it.
 
     Args:
         subject: the model.
         message: the config, as in config.pbtxt.
         seconds: the time of each load.
+        kept: the executables of earlier trials of the same model, which gets those of this one; None keeps none.
 
     Raises:
         TriuneError: the model cannot be loaded with the config, or does not answer.
     """
     with metered(subject.machine.units) if subject.is_metered else nullcontext() as ledger:
-        return asyncio.run(_measure(subject, message, seconds, ledger))
+        return asyncio.run(_measure(subject, message, seconds, ledger, kept))
 
 
 async def _measure(
-    subject: Subject, message: ModelConfigMessage, seconds: float, ledger: EnergyLedger | None
+    subject: Subject,
+    message: ModelConfigMessage,
+    seconds: float,
+    ledger: EnergyLedger | None,
+    kept: KeptExecutables | None,
 ) -> Measurement:
     clock = MonotonicClock()
-    async with _loaded(subject, message, ledger) as (loaded, shortfall):
+    async with _loaded(subject, message, ledger, kept) as (loaded, shortfall):
         # The given config is served without a unit whose answers are wrong. Another is not to be written with it.
         if shortfall and units_of(message) != subject.units:
             raise UnsupportedError(shortfall)
@@ -141,13 +150,14 @@ def units_of(message: ModelConfigMessage) -> str:
 
 @asynccontextmanager
 async def _loaded(
-    subject: Subject, message: ModelConfigMessage, ledger: EnergyLedger | None
+    subject: Subject, message: ModelConfigMessage, ledger: EnergyLedger | None, kept: KeptExecutables | None
 ) -> AsyncGenerator[tuple[LoadedVersion, str]]:
     clock, machine = MonotonicClock(), subject.machine
     shared = Shared(energy=ledger, arbiter=Arbiter(clock, machine.emulated(Unit)))
     backends = Backends(TensorBackend(machine, clock, shared=shared), clock)
     source = Source(subject.name, subject.folder, message, (subject.version,), Stamp())
-    build = await asyncio.to_thread(backends.build, source, subject.version, None, Attempt())
+    previous = None if kept is None else kept.previous()
+    build = await asyncio.to_thread(backends.build, source, subject.version, previous, Attempt())
     try:
         loaded = backends.assemble(build, _NoModels())
     except BaseException:
@@ -155,6 +165,8 @@ async def _loaded(
         raise
     try:
         yield loaded, build.shortfall
+        if kept is not None and isinstance(build, TensorBuild):
+            kept.keep(build)
     finally:
         await loaded.servable.close()
 

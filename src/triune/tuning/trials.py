@@ -10,6 +10,7 @@ from triune.core.errors import TriuneError
 from triune.core.scratch import HeldFolder
 from triune.hosting import Limits, WorkerEndedError, WorkerProcess
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.tuning.kept import KeptExecutables
 from triune.tuning.measurement import Measurement
 from triune.tuning.trial import Subject, measure
 
@@ -82,4 +83,11 @@ def _work(subject: Subject, config: bytes, seconds: float, path: Path) -> None:
     """Run a trial, and leave what it measured in a file: a process gives back nothing else."""
     # What a trial finds wrong is in its result.
     logging.disable(logging.WARNING)
-    path.write_bytes(pickle.dumps(measure(subject, ModelConfigMessage.FromString(config), seconds)))
+    found = measure(subject, ModelConfigMessage.FromString(config), seconds, _kept())
+    path.write_bytes(pickle.dumps(found))
+
+
+@functools.cache
+def _kept() -> KeptExecutables:
+    """The executables of the trials in this process, which are all of one model."""
+    return KeptExecutables()
