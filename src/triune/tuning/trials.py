@@ -27,6 +27,7 @@ class Trials:
         self._subject = subject
         self._folder = HeldFolder()
         self._process: WorkerProcess | None = None
+        self._is_first = True
 
     def measure(self, message: ModelConfigMessage, seconds: float, limit_seconds: float) -> Measurement:
         """Measure the model with a config. A trial that fails, crashes or takes longer than its limit says so.
@@ -53,7 +54,7 @@ class Trials:
         timer.start()
         try:
             config = message.SerializeToString()
-            process.work(functools.partial(_work, self._subject, config, seconds, path))
+            process.work(functools.partial(_work, self._subject, config, seconds, path, keeps=not self._is_first))
         except WorkerEndedError as error:
             self._end()
             how = f"not done within {limit_seconds:.0f} s" if has_ended.is_set() else f"its process {error.how}"
@@ -62,6 +63,7 @@ class Trials:
             return Measurement(failure=f"{error}")
         finally:
             timer.cancel()
+            self._is_first = False
         if has_ended.is_set():
             self._end()
         found: Measurement = pickle.loads(path.read_bytes())
@@ -79,11 +81,14 @@ class Trials:
             self._process = None
 
 
-def _work(subject: Subject, config: bytes, seconds: float, path: Path) -> None:
-    """Run a trial, and leave what it measured in a file: a process gives back nothing else."""
+def _work(subject: Subject, config: bytes, seconds: float, path: Path, *, keeps: bool) -> None:
+    """Run a trial, and leave what it measured in a file: a process gives back nothing else.
+
+    The first trial of all keeps no executables, so that the second tells the search what a trial takes that compiles.
+    """
     # What a trial finds wrong is in its result.
     logging.disable(logging.WARNING)
-    found = measure(subject, ModelConfigMessage.FromString(config), seconds, _kept())
+    found = measure(subject, ModelConfigMessage.FromString(config), seconds, _kept() if keeps else None)
     path.write_bytes(pickle.dumps(found))
 
 
