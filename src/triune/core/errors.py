@@ -31,6 +31,19 @@ class UnavailableError(TriuneError):
         self.retry_after_seconds = retry_after_seconds
 
 
+def forget_frames(error: BaseException) -> None:
+    """Remove the tracebacks and the causes of an error that was logged or answered, and of its causes.
+
+    Their frames refer to what was worked on, such as a request's body or a model, and some also to the error. Only the
+    garbage collector would free these, and no memory budget counts them any more.
+    """
+    left: BaseException | None = error
+    while left is not None:
+        cause = left.__cause__ or left.__context__
+        left.__traceback__ = left.__cause__ = left.__context__ = None
+        left = cause
+
+
 def reworded(error: TriuneError, message: str) -> TriuneError:
     """Make an error of the same kind with another message."""
     again = type(error)(message)

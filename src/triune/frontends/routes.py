@@ -8,9 +8,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.core.errors import InvalidArgumentError, NotFoundError, forget_frames
 from triune.frontends.access import Api, Rule, Rules
-from triune.frontends.defects import forget_frames
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 

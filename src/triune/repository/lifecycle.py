@@ -15,7 +15,7 @@ from triune.config.limits import LoadLimit, limits_of
 from triune.config.stamps import Stamp
 from triune.config.unsupported import log_hints
 from triune.core.clock import Clock
-from triune.core.errors import TriuneError, reworded
+from triune.core.errors import TriuneError, forget_frames, reworded
 from triune.core.threads import NoThreadError, in_thread
 from triune.repository.builder import Priced, VersionBuilder, free
 from triune.repository.dependencies import Dependencies, Needs
@@ -211,16 +211,19 @@ class Lifecycle:
             work = self._prepare(record, folder, config_json, has_override=override is not None, makes_room=makes_room)
             built = await record.may_give_up(asyncio.create_task(work))
             self._swap(record, built, override)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised, as what a client may see
             failure = failure_of(record, error)
+            forget_frames(error)
             if not await self.residency.waits(record, failure, makes_room=makes_room) and (
                 record.is_loading() or not self._is_closing
             ):
                 record.fail(failure.problem, failure.reasons)
             await remove(override)
-            if failure.error is error:
-                raise
-            raise failure.error from error
+            try:
+                raise failure.error from (None if failure.error is error else error)
+            finally:
+                # The error's traceback refers to this frame.
+                del failure
         except BaseException:
             await remove(override)
             raise

@@ -1,6 +1,7 @@
 """The repository as the server sees it: control modes, states, replacing models under requests."""
 
 import asyncio
+import gc
 import os
 import shutil
 import threading
@@ -21,6 +22,7 @@ from triune.core.errors import (
     InvalidArgumentError,
     NotFoundError,
     PayloadTooLargeError,
+    TriuneError,
     UnavailableError,
     UnsupportedError,
 )
@@ -30,6 +32,7 @@ from triune.core.servable import Call
 from triune.core.threads import is_work_left
 from triune.core.units import Unit
 from triune.frontends.kserve.descriptions import statistics_with_energy
+from triune.repository.failure import LoadFailedError
 from triune.repository.finding import Finder
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.repository import Repository
@@ -64,6 +67,20 @@ async def scale_of(repository: Repository, name: str, version: int | None = None
 
 def states(repository: Repository) -> dict[tuple[str, int | None], ModelState | None]:
     return {(each.name, each.version): each.state for each in repository.index()}
+
+
+async def test_a_load_that_failed_leaves_nothing_to_the_garbage_collector(tmp_path: Path) -> None:
+    write_model(tmp_path, "bad", v1=b"not a model", v2=affine())
+    gc.collect()
+    gc.disable()
+    try:
+        async with opened(Bench(), tmp_path) as repository:
+            assert not repository.is_every_model_ready()
+            # What was built and read is referred to by frames, and these by an error's traceback.
+            left = [each for each in gc.get_objects() if isinstance(each, (TriuneError, LoadFailedError))]
+            assert [each for each in left if each.__traceback__ is not None] == []
+    finally:
+        gc.enable()
 
 
 async def test_no_model_is_unknown_before_the_folders_were_read(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from triune.core.errors import CancelledError as RequestCancelledError
+from triune.core.errors import forget_frames
 from triune.frontends.bodies.budget import Reservation
-from triune.frontends.defects import forget_frames
 
 T = TypeVar("T")
 

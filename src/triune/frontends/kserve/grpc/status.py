@@ -20,8 +20,8 @@ from triune.core.errors import (
     UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
+    forget_frames,
 )
-from triune.frontends.defects import forget_frames
 
 _logger = logging.getLogger(__name__)
 

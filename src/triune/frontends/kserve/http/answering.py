@@ -8,14 +8,14 @@ from typing import Any, Protocol, cast
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
-from triune.core.errors import TriuneError
+from triune.core.errors import TriuneError, forget_frames
 from triune.core.requests import InferenceResponse
 from triune.frontends.access import Rule
 from triune.frontends.bodies.budget import REQUEST_BYTES, MemoryBudget
 from triune.frontends.bodies.compression import Body, pieces
 from triune.frontends.bodies.offload import NUM_FREED, SMALL_BYTES
 from triune.frontends.bodies.pacing import Pacer
-from triune.frontends.defects import as_internal_error, forget_frames
+from triune.frontends.defects import as_internal_error
 from triune.frontends.hosts import OwnHosts
 from triune.frontends.kserve.http.answers import LAST_CHUNK, AnswerHeads, error_headers
 from triune.frontends.kserve.http.cycle import InferCycle

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError, forget_frames
 from triune.core.power import mode_of
 from triune.core.printable import printable
 from triune.frontends.access import OPEN, Api, Rules
@@ -20,7 +20,7 @@ from triune.frontends.bodies.json_values import as_bool, as_object, json_name
 from triune.frontends.bodies.offload import Offload
 from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.bodies.responses import JsonResponse
-from triune.frontends.defects import defect, forget_frames
+from triune.frontends.defects import defect
 from triune.frontends.kserve import descriptions
 from triune.frontends.kserve.http.generate import Generate
 from triune.frontends.kserve.http.load import parse_load
