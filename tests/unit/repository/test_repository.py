@@ -70,7 +70,7 @@ def states(repository: Repository) -> dict[tuple[str, int | None], ModelState | 
 
 
 async def test_a_load_that_failed_leaves_nothing_to_the_garbage_collector(tmp_path: Path) -> None:
-    write_model(tmp_path, "bad", v1=b"not a model", v2=affine())
+    write_model(tmp_path, "bad", ALL, v1=b"not a model", v2=affine())
     gc.collect()
     gc.disable()
     try:
