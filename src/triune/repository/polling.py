@@ -1,13 +1,12 @@
 """Models follow their folders: they are loaded as these are found, and loaded anew or unloaded when these change."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
 from triune.core.clock import Clock, Timer
-from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.core.errors import InvalidArgumentError, TriuneError, forget_frames
 from triune.repository.finding import Found
 from triune.repository.lifecycle import Lifecycle
 from triune.repository.listing import Listing
@@ -91,8 +90,10 @@ class Polling:
         if found is None or found.problem:
             await self._lifecycle.withdraw(name, found.problem if found else not_found(name))
             return
-        with contextlib.suppress(TriuneError):
+        try:
             await self._lifecycle.load(name, found.folders[0])
+        except TriuneError as error:
+            forget_frames(error)
 
     async def _together(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
         # Unexpected errors are logged; they stop neither the other work nor the server.

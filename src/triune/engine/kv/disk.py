@@ -1,5 +1,6 @@
 """Blocks in files: the second tier of the prefix cache, which survives a restart."""
 
+import errno
 import logging
 import os
 import queue
@@ -15,6 +16,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from triune.core.datatypes import Array
+from triune.core.files import read_file
 from triune.core.threads import start_thread
 from triune.engine.kv.hashes import BlockHash
 
@@ -29,6 +31,9 @@ that are not written: memory is for the first tier.
 _CHECKSUM_BYTES: Final = 16
 _SUFFIX: Final = ".kv"
 _PART_SUFFIX: Final = ".part"
+_NO_BLOCK: Final = (errno.EINVAL, errno.EFBIG, errno.EAGAIN, errno.ENXIO)
+"""What `read_file` says of a pipe, a device, a larger file or one without an end."""
+
 _FIND, _LOAD, _STORE, _END = 0, 1, 2, 3
 
 _log = logging.getLogger(__name__)
@@ -206,12 +211,16 @@ class DiskTier:
     def _read(self, block_hash: BlockHash) -> Sequence[Array] | None:
         path = self._path(block_hash)
         try:
-            content = path.read_bytes()
+            content = read_file(path, self._file_bytes)
             os.utime(path)
         except FileNotFoundError:
             # Someone else has made room.
             self._forget(block_hash)
             return None
+        except OSError as error:
+            if error.errno not in _NO_BLOCK:
+                raise
+            content = b""
         payload = memoryview(content)[_CHECKSUM_BYTES:]
         if len(content) != self._file_bytes or content[:_CHECKSUM_BYTES] != _checksum(block_hash, [payload]):
             self._forget(block_hash)
@@ -236,10 +245,13 @@ class DiskTier:
                 self._pending.pop(block_hash, None)
             return
         path = self._path(block_hash)
-        part = path.with_suffix(_PART_SUFFIX)
+        # Another server may write the same block.
+        part = path.with_suffix(f".{os.getpid()}{_PART_SUFFIX}")
         parts = [np.ascontiguousarray(each).view(np.uint8).reshape(-1) for each in arrays]
         try:
-            with part.open("wb") as file:
+            # Opening a pipe that is in its place would wait for who reads it.
+            part.unlink(missing_ok=True)
+            with part.open("xb") as file:
                 file.write(_checksum(block_hash, [each.data for each in parts]))
                 for each in parts:
                     file.write(each.data)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,42 @@ def test_a_file_under_the_name_of_another_is_a_miss(tmp_path: Path) -> None:
     assert load(disk, 2) is None
     assert disk.num_broken == 1
     disk.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "larger file", "socket"])
+def test_what_is_no_file_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    filled(tmp_path)
+    # The names of sockets are short.
+    monkeypatch.chdir(tmp_path)
+    disk, place = tier(Path()), path(Path(), 1)
+    assert load(disk, 0) is not None
+    place.unlink()
+    with socket.socket(socket.AF_UNIX) as listening:
+        if kind == "pipe":
+            os.mkfifo(place)
+        elif kind == "device":
+            place.symlink_to("/dev/zero")
+        elif kind == "socket":
+            listening.bind(str(place))
+        else:
+            place.write_bytes(bytes(FILE_BYTES + 1))
+        assert load(disk, 1) is None
+    assert load(disk, 2) is not None
+    assert not disk.has(name(1))
+    assert not place.exists()
+    disk.store(name(1), block(1))
+    disk.close()
+    assert (disk.num_broken, disk.num_stored) == (1, 1)
+
+
+def test_a_pipe_in_the_way_of_a_block_does_not_hold_it_up(tmp_path: Path) -> None:
+    disk = tier(tmp_path)
+    assert load(disk, 1) is None
+    os.mkfifo(path(tmp_path, 1).with_suffix(f".{os.getpid()}.part"))
+    disk.store(name(1), block(1))
+    assert load(disk, 1) is not None
+    disk.close()
+    assert path(tmp_path, 1).is_file()
 
 
 def test_truncated_and_half_written_files_are_deleted(tmp_path: Path) -> None:
