@@ -18,7 +18,7 @@ from triune.config.configure import Source
 from triune.config.parameters import UNITS_PARAMETER
 from triune.config.settings import DEFAULT_SETTINGS
 from triune.config.stamps import Stamp
-from triune.config.transformer import GGUF_FILENAME, TRANSFORMER, configure_transformer, named_unit
+from triune.config.transformer import GGUF_FILENAME, TRANSFORMER, Speculation, configure_transformer, named_unit
 from triune.core.clock import MonotonicClock
 from triune.core.decoder import CacheType
 from triune.core.energy import Account, report_of
@@ -98,6 +98,8 @@ class Engine:
         cache_type: CacheType | None = None,
         adapters: Mapping[str, str | Path] | None = None,
         reproducible: bool = False,
+        speculation: Speculation | None = None,
+        draft: str | Path | None = None,
     ) -> None:
         """Load a checkpoint.
 
@@ -113,6 +115,10 @@ class Engine:
             adapters: folders of LoRA adapters, as PEFT saves them, by the name that the option `adapter` has; beside
                 those in the folder `adapters` of the checkpoint's.
             reproducible: give the same answers whatever else is computed at the same time, in fp32 on the unit "cpu".
+            speculation: what guesses the next tokens, which are then computed in one step, so that no answer changes:
+                "ngram" takes those that came before after the same tokens, "draft" asks the draft model, "off" guesses
+                none; None is "draft" with a draft model, else "off".
+            draft: the checkpoint of a small model with the same vocabulary, which guesses the next tokens.
 
         Raises:
             NotFoundError: there is no such file or directory.
@@ -127,6 +133,9 @@ class Engine:
         self.path: Final = checkpoint_in(Path(path))
         if not self.path.exists():
             raise NotFoundError(f"'{path}': there is no such file or directory")
+        guesser = None if draft is None else checkpoint_in(Path(draft))
+        if guesser is not None and not guesser.exists():
+            raise NotFoundError(f"the draft model '{draft}': there is no such file or directory")
         options = {
             UNITS_PARAMETER: unit,
             "precision": precision,
@@ -134,6 +143,8 @@ class Engine:
             "cache_bytes": cache_bytes,
             "cache_type": cache_type,
             "reproducible": "true" if reproducible else None,
+            "speculation": speculation,
+            "draft_model": None if guesser is None else guesser.name,
         }
         message = ModelConfigMessage(backend=TRANSFORMER)
         for name, value in options.items():
@@ -151,7 +162,9 @@ class Engine:
         config = configure_transformer(message, name, folder, machine, runtime)
         source = Source(name, folder, message, (1,), Stamp())
         folders = {name: Path(each) for name, each in (adapters or {}).items()}
-        build = build_transformer(config, source, 1, machine, clock, Attempt(), is_trial=False, adapters=folders)
+        build = build_transformer(
+            config, source, 1, machine, clock, Attempt(), is_trial=False, adapters=folders, draft=guesser
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = start_thread(self._loop.run_forever, f"triune-{name}")
         self._is_closed = False

@@ -13,6 +13,7 @@ from triune.cli.output import escaped_lines
 from triune.cli.text import (
     MODEL_HELP,
     AdapterName,
+    DraftName,
     MaxTokens,
     Seed,
     Temperature,
@@ -38,6 +39,7 @@ def chat(
     top_k: TopK = 0,
     seed: Seed = None,
     adapter: AdapterName = None,
+    draft: DraftName = None,
     unit: UnitName = None,
 ) -> None:
     """Talk with a model. Each line that you write is a message."""
@@ -48,7 +50,7 @@ def chat(
     console = Console(stderr=True)
     options = options_of(max_tokens, temperature, top_p, top_k, seed)
     start: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    engine, options["adapter"] = open_engine(model, unit, adapter)
+    engine, options["adapter"] = open_engine(model, unit, adapter, draft)
     with engine:
         console.print(_HELP, style="dim", highlight=False)
         messages = list(start)

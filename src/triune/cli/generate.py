@@ -10,6 +10,7 @@ from triune.cli.output import print_json
 from triune.cli.text import (
     MODEL_HELP,
     AdapterName,
+    DraftName,
     MaxTokens,
     Seed,
     Temperature,
@@ -33,6 +34,7 @@ def generate(
     seed: Seed = None,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends the answer.")] = None,
     adapter: AdapterName = None,
+    draft: DraftName = None,
     unit: UnitName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print text, tokens and times as JSON, at the end.")] = False,
 ) -> None:
@@ -40,7 +42,7 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt
     options = options_of(max_tokens, temperature, top_p, top_k, seed)
     options["stop"] = tuple(stop or ())
-    engine, options["adapter"] = open_engine(model, unit, adapter)
+    engine, options["adapter"] = open_engine(model, unit, adapter, draft)
     with engine:
         if not as_json:
             answer = show(engine.stream(text, **options))

@@ -33,11 +33,17 @@ AdapterName = Annotated[
     str | None,
     typer.Option(help="A LoRA adapter of the model's folder 'adapters', or a folder as PEFT saves it."),
 ]
+DraftName = Annotated[
+    str | None,
+    typer.Option("--draft", help="A small model with the same vocabulary that guesses tokens: no answer changes."),
+]
 UnitName = Annotated[str | None, typer.Option(help="The unit to run on; the fastest, if not given.")]
 
 
-def open_engine(model: str, unit: str | None, adapter: str | None = None) -> tuple[Engine, str | None]:
-    """Load the model. Returns it with the name of the adapter.
+def open_engine(
+    model: str, unit: str | None, adapter: str | None = None, draft: str | None = None
+) -> tuple[Engine, str | None]:
+    """Load the model, and its draft model. Returns it with the name of the adapter.
 
     Raises:
         NotFoundError: there is no such file, folder or model.
@@ -50,7 +56,7 @@ def open_engine(model: str, unit: str | None, adapter: str | None = None) -> tup
         given[adapter] = folder
     with progress_bar() as progress:
         progress.add_task(f"loading {path.name}", total=None)
-        return Engine(path, unit, adapters=given), adapter
+        return Engine(path, unit, adapters=given, draft=None if draft is None else _find(draft)), adapter
 
 
 def options_of(max_tokens: int | None, temperature: float, top_p: float, top_k: int, seed: int | None) -> Options:

@@ -58,6 +58,14 @@ def test_an_adapter_is_one_of_the_models_or_a_folder(monkeypatch, capsys, tmp_pa
     assert "the LoRA adapter 'pirate' is unknown; this model has poet" in capsys.readouterr().err
 
 
+def test_a_draft_model_guesses(monkeypatch, capsys, folder, tmp_path) -> None:
+    draft = write_text_model(tmp_path / "draft" / "1").parent
+    assert triune(monkeypatch, "generate", folder, "abc", "--max-tokens", 40, "--json", "--draft", draft) == 0
+    assert len(json.loads(capsys.readouterr().out)["tokens"]) == 40
+    assert triune(monkeypatch, "generate", folder, "abc", "--draft", tmp_path / "nowhere") == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_generate_stops_at_a_text(monkeypatch, capsys, folder) -> None:
     triune(monkeypatch, "generate", folder, "abc", "--max-tokens", 9, "--json")
     text = json.loads(capsys.readouterr().out)["text"]

@@ -133,6 +133,7 @@ def build_transformer(
     is_trial: bool,
     judge: tuple[Gate, str] | None = None,
     adapters: Mapping[str, Path] | None = None,
+    draft: Path | None = None,
 ) -> TransformerBuild:
     """Do the slow work: see `Backend.build`.
 
@@ -146,6 +147,7 @@ def build_transformer(
         is_trial: whether the caches are the smallest ones.
         judge: the gate, and the name under which verdicts are kept (`config.load_key`); None judges no unit.
         adapters: folders of LoRA adapters by name, beside those of the config and of the version's folder.
+        draft: the checkpoint of the draft model, if the config's parameter 'draft_model' only names it.
     """
     started_ns = clock.now_ns()
     options = read_transformer_options(config.message)
@@ -160,7 +162,7 @@ def build_transformer(
     rules = None if files.start_token is None else SourceRules(files.start_token, context_tokens)
     text = TextSide.of(files.tokenizer(), files.chat_template, vocab_size, rules)
     attempt.check()
-    draft_files = open_draft(options, source, vocab_size, text.tokenizer)
+    draft_files = open_draft(options, source, vocab_size, text.tokenizer, draft)
     read = read_adapters(config, source, version, options, adapters or {}, files.architecture)
     attempt.check()
     graph = files.write(context_tokens, read)

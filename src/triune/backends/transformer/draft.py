@@ -42,7 +42,7 @@ class Draft:
 
 
 def open_draft(
-    options: TransformerOptions, source: Source, vocab_size: int, tokenizer: Tokenizer
+    options: TransformerOptions, source: Source, vocab_size: int, tokenizer: Tokenizer, given: Path | None = None
 ) -> DecoderFiles | None:
     """Open the draft model of a model, which must have the same vocabulary; None if the config names none.
 
@@ -51,6 +51,7 @@ def open_draft(
         source: the model.
         vocab_size: the rows of its embedding.
         tokenizer: its tokenizer.
+        given: the checkpoint, if the config only names it.
 
     Raises:
         NotFoundError: there is no such checkpoint.
@@ -59,7 +60,7 @@ def open_draft(
     name = options.draft_model
     if name is None:
         return None
-    path, shown = _path_of(name, source), printable(name[:128])
+    path, shown = given or _path_of(name, source), printable(name[:128])
     with _named(shown):
         files = open_decoder_files(path)
     if files.start_token is not None:
