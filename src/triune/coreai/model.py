@@ -19,7 +19,8 @@ from triune.core.tensors import Signature, TensorSpec, format_shape
 from triune.core.units import Unit
 from triune.coreai.description import describe
 from triune.coreai.interface import Interface, Limits, as_array, to_array
-from triune.coreai.lowering.lower import LADDER, SOURCE_KEY
+from triune.coreai.lowering.ladders import LADDER
+from triune.coreai.lowering.lower import SOURCE_KEY
 from triune.coreai.system import has_system_runtime
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from onnx import helper
 from PIL import Image
 
 from support.coreai_programs import image_type, ops, save_graph
-from support.lowered import FLOAT, model_of
+from support.lowered import FLOAT, model_of, plain_answers
 from triune import coreai
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.units import Unit
@@ -106,6 +106,33 @@ def test_a_ladder_of_shapes_is_one_model(tmp_path: Path) -> None:
             model.predict({"x": np.ones((3, 4))})
     with coreai.load(path, function="main_of_2x4") as model, pytest.raises(InvalidArgumentError):
         model.predict({"x": X[:1]})
+
+
+@pytest.mark.parametrize("name", ["lstm", "places"])
+def test_a_ladder_of_what_needs_fixed_sizes_is_converted_for_each(name: str, tmp_path: Path) -> None:
+    """Core AI's library does not fix the sizes of loops; a convolution's output_shape needs the image's size."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "lstm": {"w": rng.standard_normal((1, 16, 3)), "r": rng.standard_normal((1, 16, 4))},
+        "places": {"w": rng.standard_normal((3, 2, 4))},
+    }[name]
+    node = {
+        "lstm": helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4),
+        "places": helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2], output_shape=[11]),
+    }[name]
+    constants = {key: each.astype(np.float32) for key, each in weights.items()}
+    shape = ["t", "b", 3] if name == "lstm" else ["b", 3, "t"]
+    model = model_of([node], [("x", FLOAT, shape)], [("y", FLOAT, None)], **constants)
+    shapes = ((2, 1, 3), (5, 3, 3)) if name == "lstm" else ((1, 3, 5), (2, 3, 6))
+    lowered = lower(model, tmp_path / "m.aimodel", LowerOptions(shapes={"x": InputShape(shapes)}))
+    assert len(lowered.functions) == 2
+    with coreai.load(lowered.path) as found:
+        assert found.function == "main"
+        for each in shapes:
+            x = rng.standard_normal(each).astype(np.float32)
+            np.testing.assert_allclose(found.predict({"x": x})["y"], plain_answers(model, {"x": x})[0], atol=1e-5)
+        with pytest.raises(InvalidArgumentError):
+            found.predict({"x": np.ones((7, 3, 3), np.float32)})
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:

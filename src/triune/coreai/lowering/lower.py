@@ -1,7 +1,7 @@
 """Lowering of ONNX models to a Core AI asset: each model becomes a function of one program."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from onnx import ModelProto
 
 from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
 from triune.coreai.installed import require_library
+from triune.coreai.lowering.ladders import Ladder, ladder_of, with_shapes
 from triune.coreai.lowering.options import LowerOptions
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout, Precision
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 SOURCE_KEY = "triune.source"
 """The key of the asset's metadata that holds the sources' names, types and limits of shapes."""
-
-LADDER = "_of_"
-"""The separator between a function's name and the shapes for which a variant of it was converted."""
 
 MAIN = "main"
 """The name of the function of a model that was converted alone."""
@@ -82,24 +80,42 @@ def lower_functions(
     if path.suffix != ".aimodel":
         raise InvalidArgumentError(f"'{path}' does not end in .aimodel")
     require_library()
-    from triune.coreai.library import authoring
     from triune.coreai.lowering.interface import interface_of
 
     layout = LayoutReport() if any(each.options.layout is Layout.ANE for each in sources.values()) else None
     with WeightFile() as file:
-        prepared: dict[str, Prepared] = {}
-        for name, source in sources.items():
-            with translated_failures(source.model):
-                prepared[name] = _prepare(source, layout, report, file)
+        prepared = _prepared(sources, layout, report, file)
         interfaces = {name: interface_of(each.model, sources[name].options) for name, each in prepared.items()}
+        ladders = {name: ladder_of(each) for name, each in interfaces.items()}
+        metadata = {name: _source(sources[name], interfaces[name]) for name in sources}
         report("writing the program")
-        module = _write(sources, prepared, interfaces, may_fuse=may_fuse)
-    report("saving the asset")
-    program = authoring.AIProgram(module)
-    functions = [each for name in sources for each in _specialize(program, name, interfaces[name])]
-    _save(program, path, sources, interfaces)
+        try:
+            module = _write(sources, prepared, interfaces, may_fuse=may_fuse)
+            report("saving the asset")
+            _save(module, ladders, path, metadata, sources)
+        except UnsupportedError:
+            if not any(ladders.values()):
+                raise
+            # Operations that need fixed sizes are refused, and Core AI's library does not fix those of loops.
+            report("writing the program for each shape")
+            fixed = dict(_variants(sources, ladders))
+            whole = _prepared(fixed, layout, silent, file)
+            interfaces = {name: interface_of(each.model, fixed[name].options) for name, each in whole.items()}
+            module = _write(fixed, whole, interfaces, may_fuse=may_fuse)
+            _save(module, {}, path, metadata, fixed)
+    functions = [each for name, ladder in ladders.items() for each in _names(name, ladder)]
     notes = [f"{name}: {note}" if len(sources) > 1 else note for name in sources for note in prepared[name].notes]
     return Lowered(path=path, functions=tuple(functions), layout=layout, notes=notes)
+
+
+def _prepared(
+    sources: Mapping[str, Source], layout: LayoutReport | None, tell: Report, file: WeightFile
+) -> dict[str, Prepared]:
+    prepared: dict[str, Prepared] = {}
+    for name, source in sources.items():
+        with translated_failures(source.model):
+            prepared[name] = _prepare(source, layout, tell, file)
+    return prepared
 
 
 def _prepare(source: Source, layout: LayoutReport | None, tell: Report, file: WeightFile) -> Prepared:
@@ -173,44 +189,44 @@ def _in_function(function: str, problem: Problem, num_functions: int) -> Problem
     return problem if num_functions == 1 else Problem(f"{problem.node} of function '{function}'", problem.reason)
 
 
-def _specialize(program: Any, name: str, interface: "Interface") -> list[str]:
-    """Specialize a function to each shape that the user stated.
+def _names(function: str, ladder: Ladder) -> list[str]:
+    """The names of the functions that a function becomes: itself, or one for each of its shapes."""
+    return [f"{function}_{key}" for key in ladder] or [function]
 
-    Returns:
-        the names of the functions.
+
+def _variants(sources: Mapping[str, Source], ladders: Mapping[str, Ladder]) -> Iterator[tuple[str, Source]]:
+    """The sources of the functions, each with the fixed shapes that it is for."""
+    for name, source in sources.items():
+        for variant, shapes in zip(_names(name, ladders[name]), ladders[name].values() or [{}], strict=True):
+            yield variant, replace(source, options=with_shapes(source.options, shapes))
+
+
+def _save(
+    module: Any, ladders: Mapping[str, Ladder], path: Path, metadata: Mapping[str, Any], sources: Mapping[str, Source]
+) -> None:
+    """Fix the sizes of the functions that have several shapes, and save the program.
+
+    Raises:
+        UnsupportedError: Core AI's library fails in either.
     """
-    given = {feature.name: feature.given for feature in interface.inputs if feature.given is not None}
-    several = {key: shape for key, shape in given.items() if shape.is_enumerated}
-    if not several:
-        return [name]
-    counts = {len(shape.choices) for shape in several.values()}
-    if len(counts) > 1:
-        raise InvalidArgumentError("inputs have different numbers of shapes; give each as many as the others, in order")
-    ladder: dict[str, dict[str, tuple[Any, ...]]] = {}
-    for number in range(counts.pop()):
-        shapes = {key: shape.choices[number] for key, shape in several.items()}
-        # Names in MLIR begin with a letter.
-        ladder[LADDER[1:] + "_".join("x".join(map(str, each)) for each in shapes.values())] = shapes
-    program.set_static_shape_config(name, ladder)
-    return [f"{name}_{key}" for key in ladder]
-
-
-def _save(program: Any, path: Path, sources: Mapping[str, Source], interfaces: Mapping[str, "Interface"]) -> None:
     from coreai.runtime import AIModelAssetMetadata
 
-    from triune.coreai.library import plain
+    from triune.coreai.library import authoring, plain
 
     kind: Any = AIModelAssetMetadata
-    metadata = kind()
+    said = kind()
     graphs = [source.model.graph for source in sources.values()]
-    metadata.model_description = "; ".join(
-        graph.doc_string or f"Converted from ONNX graph '{graph.name}'" for graph in graphs
-    )
-    metadata.set_custom(SOURCE_KEY, {name: _source(sources[name], interfaces[name]) for name in sources})
+    texts = [graph.doc_string or f"Converted from ONNX graph '{graph.name}'" for graph in graphs]
+    said.model_description = "; ".join(dict.fromkeys(texts))
+    said.set_custom(SOURCE_KEY, metadata)
     if path.exists():
         shutil.rmtree(path)
     try:
-        program.save_asset(path, metadata)
+        program = authoring.AIProgram(module)
+        for name, ladder in ladders.items():
+            if ladder:
+                program.set_static_shape_config(name, ladder)
+        program.save_asset(path, said)
     # MLIR's exceptions have no other common base class.
     except Exception as error:
         raise UnsupportedError(

@@ -1,0 +1,43 @@
+"""Functions of several stated shapes: a function of fixed shapes for each, `main_of_1x64`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from triune.core.errors import InvalidArgumentError
+from triune.coreai.lowering.options import LowerOptions
+from triune.graph.conversion.shapes import InputShape
+
+if TYPE_CHECKING:
+    from triune.coreai.lowering.interface import Interface
+
+LADDER = "_of_"
+"""The separator between a function's name and the shapes for which a variant of it was converted."""
+
+Ladder: TypeAlias = Mapping[str, Mapping[str, tuple[Any, ...]]]
+"""The shape of each input that has several, by the end of the function's name: `of_1x64`."""
+
+
+def ladder_of(interface: "Interface") -> Ladder:
+    """The shapes that the user stated for a function, each with its own for every input; none if there is only one.
+
+    Raises:
+        InvalidArgumentError: inputs have different numbers of shapes.
+    """
+    given = {feature.name: feature.given for feature in interface.inputs if feature.given is not None}
+    several = {key: shape for key, shape in given.items() if shape.is_enumerated}
+    counts = {len(shape.choices) for shape in several.values()}
+    if len(counts) > 1:
+        raise InvalidArgumentError("inputs have different numbers of shapes; give each as many as the others, in order")
+    ladder: dict[str, Mapping[str, tuple[Any, ...]]] = {}
+    for number in range(counts.pop() if counts else 0):
+        shapes = {key: shape.choices[number] for key, shape in several.items()}
+        # Names in MLIR begin with a letter.
+        ladder[LADDER[1:] + "_".join("x".join(map(str, each)) for each in shapes.values())] = shapes
+    return ladder
+
+
+def with_shapes(options: LowerOptions, shapes: Mapping[str, tuple[Any, ...]]) -> LowerOptions:
+    """Options whose inputs have these shapes alone."""
+    fixed = {name: InputShape((shape,)) for name, shape in shapes.items()}
+    return replace(options, shapes={**options.shapes, **fixed})
