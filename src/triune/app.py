@@ -13,6 +13,7 @@ from triune.core.addresses import format_address
 from triune.core.cache import cache_folder
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
+from triune.core.heap import HEAP
 from triune.core.power import Power
 from triune.core.printable import encodable, printable
 from triune.core.units import Unit
@@ -129,6 +130,8 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
         run_bytes=run_bytes,
         custom_ops=read_custom_ops(settings.custom_ops),
     )
+    # Threads for large requests come and go. With many arenas, what each has freed adds up to hundreds of megabytes.
+    HEAP.limit_arenas(max(2, machine.num_cores))
     is_missing_allowed = settings.is_exiting_on_error is False
     with metered(machine.units, settings.energy_interval_seconds) as energy:
         arbiter = Arbiter(MonotonicClock(), machine.emulated(Unit))

@@ -10,6 +10,9 @@ from triune.core.threads import NoThreadError, start_thread
 LARGE_BYTES: Final = 64 << 20
 """Freed memory of at least this size is returned to the system."""
 
+# glibc's M_ARENA_MAX.
+_ARENA_MAX: Final = -8
+
 # After a second, the last users of the memory have freed it.
 _WAIT_SECONDS = 1.0
 
@@ -19,8 +22,18 @@ class Heap:
 
     def __init__(self) -> None:
         # Only glibc has `malloc_trim`. A call through ctypes releases the GIL.
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        library = ctypes.CDLL(None)
+        self._trim = getattr(library, "malloc_trim", None)
+        self._set = getattr(library, "mallopt", None) if self._trim is not None else None
         self._due = threading.Lock()
+
+    def limit_arenas(self, count: int) -> None:
+        """Let all threads together allocate from at most `count` arenas. Call this before there are many threads.
+
+        By default glibc has eight arenas for each core, and each keeps tens of megabytes of what its threads freed.
+        """
+        if self._set is not None:
+            self._set(_ARENA_MAX, count)
 
     def give_back_soon(self) -> None:
         """Return freed memory to the system in a second, in another thread. Call this when much is about to be
