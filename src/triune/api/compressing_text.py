@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Tell: TypeAlias = Callable[[str], None]
 
+_FILES: Final = (".onnx", ".mlpackage", ".mlmodel", ".mlmodelc", ".aimodel", ".gguf", ".safetensors")
+"""Suffixes of files. Names of models have dots, too: "Qwen2.5-0.5B"."""
+
 _INTEGERS: Final = (WeightForm.INT4, WeightForm.INT8)
 _FORMS: Final = (*_INTEGERS, WeightForm.FP16, WeightForm.BF16)
 
@@ -195,10 +198,10 @@ def _rungs(form: WeightForm, half: WeightForm) -> list[WeightForm]:
 def _require(options: Options, source: Path, target: Path) -> None:
     if target.resolve() == source.resolve():
         raise InvalidArgumentError(f"'{target}' would replace the source: name another directory")
-    if target.suffix:
+    if target.suffix in _FILES:
         raise InvalidArgumentError(
             f"'{target.name}' is to get a decoder's weights, which are written as a directory in MLX's layout: name "
-            "one without a suffix"
+            f"one without {target.suffix}"
         )
     if options.weights not in _FORMS:
         names = ", ".join(each.value for each in _FORMS)
