@@ -36,9 +36,9 @@ def run(engine: EngineCore) -> None:
         assert num_steps < 2000
 
 
-def alone(prompt: list[int], max_tokens: int) -> list[int]:
+def alone(prompt: list[int], max_tokens: int, case: str = CASE) -> list[int]:
     """The greedy continuation by the graph without a cache."""
-    config = CONFIGS[CASE]
+    config = CONFIGS[case]
     evaluator = ReferenceEvaluator(write_model(config, SeededWeights(config), "plain").whole())
     tokens = list(prompt)
     for _ in range(max_tokens):
