@@ -15,6 +15,8 @@ from triune.api.checkpoints import checkpoint_to_onnx, graph_of, is_checkpoint
 from triune.api.comparing import Comparison
 from triune.api.conversions import coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
 from triune.api.custom import BodyCheck, with_custom_ops
+from triune.api.frameworks import exported, framework_of
+from triune.api.frameworks.frameworks import SUFFIXES
 from triune.api.ladders import CacheForm, LadderFiles, ladder_of, ladder_to_program
 from triune.api.model_folders import model_in
 from triune.api.rounds import ConversionResult
@@ -69,7 +71,7 @@ class Conversion:
 
 
 def convert(
-    source: Path | str,
+    source: Any,
     target: Path | str,
     *,
     precision: PrecisionName | Precision = Precision.FP32,
@@ -91,14 +93,18 @@ def convert(
     cache: CacheForm | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Conversion:
-    """Convert ONNX to Core ML or Core AI, or either of them to ONNX, or a transformer's checkpoint to any of the three.
+    """Convert ONNX to Core ML or Core AI, or either of them to ONNX; or a transformer's checkpoint, or a model of
+    another framework, to any of the three.
 
     A decoder's checkpoint becomes a program with a cache: for each size C of it the functions `prefill_C` and
     `decode_C`; or, if `function` is "decoder" or `shapes` are given, the graph that reads whole texts.
 
     Args:
         source: a .onnx, .mlpackage, .mlmodelc or .aimodel; or a .gguf, or a directory in Hugging Face's form; or a
-            model's folder in a repository, of which the newest version is converted.
+            model's folder in a repository, of which the newest version is converted. Of other frameworks: a .pt2,
+            .keras, .tflite, .skops, .ubj, .json (XGBoost) or .txt (LightGBM), a SavedModel's folder; or an object: a
+            torch.nn.Module or ExportedProgram, a keras.Model, an estimator of scikit-learn, XGBoost or LightGBM, a
+            function of JAX.
         target: a .mlpackage, .aimodel or .onnx; an existing one is replaced.
         precision: the floating-point format that the program computes in.
         keep_fp32: names of nodes or operators that precision "mixed" keeps in fp32.
@@ -116,7 +122,8 @@ def convert(
         verify: compare source and target on the same inputs; a wrong target is not written. By default what computes in
             fp16 is compared, for a minute at most, and a wrong target is an error.
         check: compare the program's outputs before and after each compiler pass; a wrong target is not written.
-        inputs: inputs for `verify` and `check`, by name; missing ones are generated.
+        inputs: inputs for `verify` and `check`, by name; missing ones are generated. A torch.nn.Module and a function
+            of JAX need an example of each of their parameters.
         custom_ops: custom operators (`custom_op`), or Python files that define them: their bodies are put into the
             model first. `verify` compares them with their numpy functions, too. With them .onnx is converted to .onnx,
             as a model that contains the bodies.
@@ -132,12 +139,15 @@ def convert(
         UnsupportedError: the model cannot be converted (the message lists every node with the reason), or a library is
             missing; or `verify` is None, and the target would answer wrongly in fp16.
     """
-    source, target = model_in(Path(source)), Path(target)
+    framework = framework_of(source)
+    target = Path(target)
+    if framework is None:
+        source = model_in(Path(source))
     tell = report or _tell_nobody
     precision = _chosen(Precision, precision, "precision")
     is_default = verify is None and precision is not Precision.FP32 and target.suffix != ".onnx"
     verify = is_default if verify is None else verify
-    if inputs and not (verify or check):
+    if inputs and not (verify or check or framework is not None):
         raise InvalidArgumentError("inputs (--input) are what verify and check compare with: ask for one of them, too")
     if check and target.suffix == ".onnx":
         raise InvalidArgumentError("check is about Apple's compilers: convert to .mlpackage or .aimodel")
@@ -163,6 +173,12 @@ def convert(
     comparison = Comparison(given, is_limited=is_default) if verify else None
     with ExitStack() as stack:
         path = stack.enter_context(_output_path(target, is_staged=verify or check))
+        notes: tuple[str, ...] = ()
+        if framework is not None:
+            made = stack.enter_context(
+                exported(framework, source, given, shared["shapes"], tell, is_compared=bool(verify))
+            )
+            source, notes = made.path, made.notes
         form = "checkpoint" if is_checkpoint(source) else source.suffix
         ladder: LadderFiles | None = None
         if form == "checkpoint" and target.suffix in (".mlpackage", ".aimodel"):
@@ -200,8 +216,8 @@ def convert(
             case "checkpoint", ".onnx":
                 _refuse_options_of_onnx(shared)
                 done = checkpoint_to_onnx(source, path, function, tell, compared)
-            case ".onnx", ".onnx" if ops.ops:
-                _refuse_options_of_onnx(shared)
+            case ".onnx", ".onnx" if ops.ops or framework is not None:
+                _refuse_options_of_onnx(shared if framework is None else {**shared, "shapes": {}})
                 save(load(source), path)
                 done = ConversionResult()
             case ".onnx", ".mlpackage":
@@ -221,10 +237,10 @@ def convert(
             case _:
                 raise InvalidArgumentError(
                     f"no conversion from '{source.name}' to '{target.name}'; one is .onnx, the other .mlpackage or "
-                    ".aimodel, or the source is a .gguf or a directory with config.json: export models of other kinds "
-                    "to .onnx first (torch.onnx.export, tf2onnx)"
+                    ".aimodel, or the source is a .gguf, a directory with config.json, or a model of another framework "
+                    f"({SUFFIXES}, a SavedModel's folder)"
                 )
-        done = replace(done, notes=[*resolved.notes, *done.notes])
+        done = replace(done, notes=[*notes, *resolved.notes, *done.notes])
         if is_default:
             done = _judged(target, done)
         is_right = done.verdict is not Verdict.WRONG and not done.findings

@@ -35,7 +35,8 @@ def convert(
         Path,
         typer.Argument(
             help="model.onnx, .mlpackage, .mlmodelc, .aimodel or .gguf, a Hugging Face directory, or a model's folder "
-            "in a repository."
+            "in a repository; of other frameworks .pt2, .keras, .tflite, .skops, .ubj, .json, .txt, or a SavedModel's "
+            "folder."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="model.mlpackage, .aimodel or .onnx; overwritten.")],

@@ -57,7 +57,7 @@ FIELDS: Mapping[str, Field] = {
     ),
     "model_operations.op_library_filename": Field(
         lambda message: len(message.model_operations.op_library_filename) > 0,
-        "export the model with standard operators",
+        "start the server with --custom-ops LIBRARY, which all models may use",
     ),
     "model_repository_agents": Field(
         lambda message: len(message.model_repository_agents.agents) > 0,

@@ -1,0 +1,222 @@
+"""Models of scikit-learn, XGBoost and LightGBM, by skl2onnx and onnxmltools: operators of ai.onnx.ml, which
+conversions write in core operators.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from onnx import ModelProto, helper
+
+from triune.api.frameworks.result import Export, ExporterError, Request, library
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+
+_DEFAULT_INPUT: Final = "x"
+
+_KINDS_OF_SKL2ONNX: Final = "skl2onnx.common.data_types"
+_KINDS_OF_ONNXMLTOOLS: Final = "onnxmltools.convert.common.data_types"
+
+_OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
+"""The operator sets that all of skl2onnx's converters know (1.20)."""
+
+
+def export_sklearn(request: Request) -> Export:
+    """Export an estimator or a pipeline of scikit-learn, or a .skops file. A classifier's scores are a tensor.
+
+    Its input is "x" [N, features] of fp32, or those of `request.inputs`, one for each column or group of columns.
+
+    Raises:
+        ExporterError: skl2onnx lacks an estimator, which the message names.
+        InvalidArgumentError: a .skops file has types that may run code.
+    """
+    exporter, base = library("skl2onnx"), library("sklearn.base")
+    model = _from_skops(request.source) if isinstance(request.source, (str, Path)) else request.source
+    names = _inputs(request, getattr(model, "n_features_in_", None))
+    options = {id(model): {"zipmap": False}} if base.is_classifier(model) else None
+    written = _written(
+        lambda: exporter.to_onnx(
+            model, initial_types=_types(names, library(_KINDS_OF_SKL2ONNX)), options=options, target_opset=_OPSETS
+        ),
+        "scikit-learn",
+    )
+    _save(written, request.target)
+    outputs = [value.name for value in written.graph.output]
+    return Export(lambda inputs: _sklearn_outputs(model, outputs, names, inputs), {})
+
+
+def export_xgboost(request: Request) -> Export:
+    """Export a model of XGBoost: an estimator, a Booster, or a file (.json, .ubj). Its input is "x" [N, features] of
+    fp32.
+
+    Raises:
+        ExporterError: onnxmltools cannot convert it.
+        InvalidArgumentError: the file is none of XGBoost's.
+    """
+    xgboost, convert = library("xgboost"), library("onnxmltools.convert")
+    model = request.source
+    if isinstance(model, (str, Path)):
+        model = xgboost.Booster()
+        try:
+            model.load_model(str(request.source))
+        except (xgboost.core.XGBoostError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"'{Path(request.source).name}' is no model of XGBoost: {_first_line(error)}"
+            ) from error
+    is_booster = isinstance(model, xgboost.Booster)
+    booster = model if is_booster else model.get_booster()
+    names = _inputs(request, booster.num_features())
+    # onnxmltools reads features by their numbers alone.
+    plain = copy.deepcopy(model)
+    (plain if is_booster else plain.get_booster()).feature_names = None
+    written = _written(
+        lambda: convert.convert_xgboost(plain, initial_types=_types(names, library(_KINDS_OF_ONNXMLTOOLS))), "XGBoost"
+    )
+    _save(written, request.target)
+    outputs = [value.name for value in written.graph.output]
+
+    def compute(inputs: Mapping[str, Array]) -> Sequence[Array]:
+        rows = np.concatenate([inputs[name] for name in names], axis=1)
+        scores = booster.inplace_predict(rows)
+        return _both(scores, outputs)
+
+    return Export(compute, {})
+
+
+def export_lightgbm(request: Request) -> Export:
+    """Export a model of LightGBM: an estimator, a Booster, or a .txt file. Its input is "x" [N, features] of fp32.
+
+    Raises:
+        ExporterError: onnxmltools cannot convert it.
+        InvalidArgumentError: the file is none of LightGBM's.
+    """
+    lightgbm, convert = library("lightgbm"), library("onnxmltools.convert")
+    model = request.source
+    if isinstance(model, (str, Path)):
+        try:
+            model = lightgbm.Booster(model_file=str(model))
+        except lightgbm.basic.LightGBMError as error:
+            raise InvalidArgumentError(
+                f"'{Path(request.source).name}' is no model of LightGBM: {_first_line(error)}"
+            ) from error
+    booster = model if isinstance(model, lightgbm.Booster) else model.booster_
+    names = _inputs(request, booster.num_feature())
+    written = _written(
+        lambda: convert.convert_lightgbm(
+            booster, initial_types=_types(names, library(_KINDS_OF_ONNXMLTOOLS)), zipmap=False
+        ),
+        "LightGBM",
+    )
+    _save(written, request.target)
+    outputs = [value.name for value in written.graph.output]
+
+    def compute(inputs: Mapping[str, Array]) -> Sequence[Array]:
+        rows = np.concatenate([inputs[name] for name in names], axis=1)
+        return _both(np.asarray(booster.predict(rows)), outputs)
+
+    note = "LightGBM compares features with fp64 thresholds: a feature within a rounding of fp32 may go the other way"
+    return Export(compute, {}, (note,))
+
+
+def _from_skops(path: Path | str) -> Any:
+    skops = library("skops.io")
+    try:
+        unknown = skops.get_untrusted_types(file=str(path))
+        model = None if unknown else skops.load(str(path), trusted=[])
+    except Exception as error:
+        raise InvalidArgumentError(f"'{Path(path).name}' is no file of skops: {error}") from error
+    if unknown:
+        raise InvalidArgumentError(
+            f"'{Path(path).name}' has types that skops does not know as harmless: {', '.join(unknown)}; load it in "
+            "Python with those that you trust, and give triune.convert the estimator"
+        )
+    return model
+
+
+def _inputs(request: Request, num_features: int | None) -> dict[str, tuple[np.dtype[Any], Sequence[int | None]]]:
+    """The inputs, each with its dtype and its shape after the batch."""
+    if request.inputs:
+        return {name: (array.dtype, list(array.shape[1:])) for name, array in request.inputs.items()}
+    if num_features is None:
+        raise InvalidArgumentError("the model does not say how many features it takes; give an example with inputs")
+    if len(request.shapes) > 1:
+        raise InvalidArgumentError("the model has several inputs; give an example of each with inputs")
+    name = next(iter(request.shapes), _DEFAULT_INPUT)
+    return {name: (np.dtype(np.float32), [num_features])}
+
+
+def _types(inputs: Mapping[str, tuple[np.dtype[Any], Sequence[int | None]]], kinds: Any) -> list[tuple[str, Any]]:
+    """The inputs by the exporter's own classes of types, which `kinds` has."""
+    table = {
+        "f4": kinds.FloatTensorType,
+        "f8": kinds.DoubleTensorType,
+        "i8": kinds.Int64TensorType,
+        "i4": kinds.Int32TensorType,
+        "b1": kinds.BooleanTensorType,
+    }
+    found: list[tuple[str, Any]] = []
+    for name, (dtype, dims) in inputs.items():
+        kind = kinds.StringTensorType if dtype.kind in "OUS" else table.get(dtype.str[1:])
+        if kind is None:
+            raise InvalidArgumentError(
+                f"input '{name}' is given as {dtype}; models of scikit-learn, XGBoost and LightGBM take float32, "
+                "float64, int32, int64, bool or text"
+            )
+        found.append((name, kind([None, *dims])))
+    return found
+
+
+def _written(convert: Callable[[], ModelProto], title: str) -> ModelProto:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return convert()
+    except Exception as error:
+        # The exporters raise errors of any type, with the estimator's name.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ExporterError(
+            f"the exporter of {title} cannot convert it: {type(error).__name__}: {' '.join(lines[:3])}"[:600]
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _save(model: ModelProto, path: Path) -> None:
+    """Save a model, with each operator set imported once."""
+    versions: dict[str, int] = {}
+    for each in model.opset_import:
+        versions[each.domain] = max(versions.get(each.domain, 0), each.version)
+    versions.setdefault("", 9)
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
+    path.write_bytes(model.SerializeToString())
+
+
+def _sklearn_outputs(
+    model: Any, outputs: Sequence[str], inputs: Mapping[str, Any], values: Mapping[str, Array]
+) -> Sequence[Array]:
+    rows: Any = next(iter(values.values()))
+    if len(inputs) > 1:
+        # Columns with names are what it was fitted on, so pandas is there.
+        rows = library("pandas").DataFrame({name: values[name].reshape(len(values[name])) for name in inputs})
+    if len(outputs) > 1:
+        found = [model.predict(rows)]
+        if hasattr(model, "predict_proba"):
+            found.append(model.predict_proba(rows))
+        elif hasattr(model, "decision_function"):
+            found.append(model.decision_function(rows))
+        return [np.asarray(each) for each in found]
+    return [np.asarray(model.predict(rows) if hasattr(model, "predict") else model.transform(rows))]
+
+
+def _both(scores: Array, outputs: Sequence[str]) -> Sequence[Array]:
+    """Labels and probabilities of a classifier's scores, as its exported model has them; the scores of a regressor."""
+    if len(outputs) == 1:
+        return [scores.reshape(len(scores), -1)]
+    two = np.stack([1 - scores, scores], axis=1) if scores.ndim == 1 else scores
+    return [two.argmax(axis=1), two]

@@ -1,0 +1,67 @@
+"""What an exporter is given, and what it gives."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from triune.core.datatypes import Array
+from triune.graph.conversion.shapes import Dim, InputShape, Range
+
+OPSET: Final = 20
+"""The operator set of exports, where the exporter lets one choose."""
+
+Compute: TypeAlias = Callable[[Mapping[str, Array]], Sequence[Array]]
+"""Computes a model in its own framework: from its inputs by name, the outputs in the order of the exported model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A model to export.
+
+    Attributes:
+        source: a file, a folder, or an object of the framework.
+        target: the ONNX file to write.
+        inputs: example inputs by name. Exporters that run the model need all of them.
+        shapes: the sizes of inputs with free dimensions, by name.
+    """
+
+    source: Any
+    target: Path
+    inputs: Mapping[str, Array]
+    shapes: Mapping[str, InputShape]
+
+    def dims(self, name: str, array: Array) -> tuple[Dim, ...]:
+        """The shape of an input: that which is asked for, else that of its example. Several shapes become ranges."""
+        asked = self.shapes.get(name)
+        if asked is None:
+            return array.shape
+        if not asked.is_enumerated:
+            return asked.choices[0]
+        sizes: list[tuple[Any, ...]] = list(zip(*asked.choices, strict=True))
+        return tuple(each[0] if len(set(each)) == 1 else Range(min(each), max(each)) for each in sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A model that was written as ONNX.
+
+    Attributes:
+        compute: computes the model in its own framework; None if that cannot be done.
+        inputs: examples of inputs that came with the model.
+        notes: what is to be known of it.
+    """
+
+    compute: Compute | None
+    inputs: Mapping[str, Array]
+    notes: tuple[str, ...] = ()
+
+
+def library(name: str) -> Any:
+    """Import a library of an extra. Its types are partial, or unknown where the extra is not installed."""
+    return importlib.import_module(name)
+
+
+class ExporterError(Exception):
+    """An exporter cannot convert a model: the message says which layer, and why."""
