@@ -99,6 +99,10 @@ class NoRoomError(UnavailableError):
     """The memory that models may take has no room for a model now; it may have once others are unloaded."""
 
 
+class NotRunError(UnavailableError):
+    """The model was not run, since what runs it is not there now. The request changed nothing, and counts as no run."""
+
+
 class UnitLostError(UnavailableError):
     """The hardware of a unit is gone, or computes nothing for this process any more; other units can."""
 

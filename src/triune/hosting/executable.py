@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import psutil
 
 from triune.core.datatypes import Array
-from triune.core.errors import InternalError, TriuneError, UnavailableError
+from triune.core.errors import InternalError, NotRunError, TriuneError
 from triune.core.runtime import Executable
 from triune.core.threads import NoThreadError, start_thread
 from triune.hosting.limits import Limits
@@ -87,7 +87,7 @@ class HostedExecutable:
         Raises:
             TriuneError: the error that the executable raised.
             InternalError: the process died while it computed this request.
-            UnavailableError: the process failed repeatedly, and is not restarted for a while.
+            NotRunError: the process failed repeatedly, and is not restarted for a while.
         """
         while True:
             process = self._ready_process()
@@ -136,14 +136,14 @@ class HostedExecutable:
             if self._process is not None:
                 return self._process
             seconds = max(0.0, (self._resting_until or 0.0) - time.monotonic())
-            raise UnavailableError(
+            raise NotRunError(
                 f"the worker process of {self._name} failed {self._num_failures} times in a row and was given up: "
                 f"{self._problem}; it is tried again by the first request in {seconds:.0f} s or later"
             )
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise UnavailableError(f"the worker process of {self._name} is closed")
+            raise NotRunError(f"the worker process of {self._name} is closed")
 
     def _forget_failures(self) -> None:
         """Reset the number of failures, since the process has answered."""

@@ -42,7 +42,8 @@ class Batch:
         ragged: inputs whose rows may differ in shape.
         answers: for each request its outputs or an error, from the runner. If its `finish` is slow, the dispatcher
             replaces the outputs by the task that finishes them, so that the worker is free for the next batch.
-        num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone.
+        num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone; 0 if what
+            runs it was not there.
         started_ns, ended_ns: when the run began and ended, on the clock.
         input_ns, infer_ns, output_ns: the time to concatenate inputs, to run the model, and to split outputs.
         parts: of a model that is cut into segments, the runs of its segments.

@@ -300,15 +300,16 @@ class Dispatcher:
         if lost is not None and not lane.is_lost:
             self._lose(lane, batch, lost)
         self._health.record_speed(lane, batch)
-        self.statistics.record_execution(
-            lane.worker.runner.unit,
-            batch.num_rows,
-            batch.num_executions,
-            batch.input_ns,
-            batch.infer_ns,
-            batch.output_ns,
-            [(part.segment, part.unit, part.ended_ns - part.started_ns) for part in batch.parts],
-        )
+        if batch.num_executions:
+            self.statistics.record_execution(
+                lane.worker.runner.unit,
+                batch.num_rows,
+                batch.num_executions,
+                batch.input_ns,
+                batch.infer_ns,
+                batch.output_ns,
+                [(part.segment, part.unit, part.ended_ns - part.started_ns) for part in batch.parts],
+            )
         if batch.is_indivisible and self._batcher.is_batching:
             self._batcher.is_batching = False
             _log.warning(

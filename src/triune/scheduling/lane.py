@@ -124,14 +124,18 @@ class Lane:
         elif self._account is not None:
             self._account.quick_ns += batch.ended_ns - batch.started_ns
         self._busy_ns = batch.ended_ns - batch.started_ns
-        size = batch.num_elements
-        self.cost.record(size, self._busy_ns)
+        size, has_run = batch.num_elements, batch.num_executions > 0
+        # A worker that has lost what runs the model refuses at once, which must not make it the fastest.
+        if has_run:
+            self.cost.record(size, self._busy_ns)
         if self.share is not None and self._turn is not None:
-            if self.share.was_alone(self._turn):
+            if has_run and self.share.was_alone(self._turn):
                 self.alone.record(size, self._busy_ns)
             known = [each for each in (lane.alone.of(size) for lane in lanes) if each]
             self.share.end(self._turn, min(known, default=self._busy_ns), self.cost.of(size) if has_more else None)
             self._turn = None
+        if not has_run:
+            return
         self.any_pace.record(len(batch.pendings), self._busy_ns)
         # If few requests wait, batches are small, and slower per request than under load.
         if self._is_loaded:

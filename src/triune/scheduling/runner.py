@@ -7,7 +7,7 @@ import numpy as np
 
 from triune.core.clock import Clock, MonotonicClock
 from triune.core.datatypes import Array
-from triune.core.errors import InternalError, TriuneError, defect_of, no_memory
+from triune.core.errors import InternalError, NotRunError, TriuneError, defect_of, no_memory
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature, format_shape
 from triune.core.units import Unit
@@ -123,6 +123,8 @@ class TensorRunner:
             batch.output_ns += batch.ended_ns - ran_ns
         except TriuneError as error:
             batch.ended_ns = self.clock.now_ns()
+            if isinstance(error, NotRunError):
+                batch.num_executions -= 1
             return [error] * len(pendings)
         except MemoryError:
             batch.ended_ns = self.clock.now_ns()

@@ -7,7 +7,7 @@ import pytest
 from support.hand import DETECTIONS, POISON, Bench, Doubler, value_of
 from triune.config.policy import BatchingPolicy, QueuePolicy, TimeoutAction
 from triune.core.datatypes import Array
-from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
+from triune.core.errors import InternalError, InvalidArgumentError, NotRunError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Finisher
 from triune.core.statistics import FailureReason
@@ -126,6 +126,45 @@ async def test_memory_that_is_not_there_is_no_defect(monkeypatch: pytest.MonkeyP
     bench.finish()
     with pytest.raises(UnavailableError, match="not the memory for a request to model 'doubler' now"):
         future.result()
+
+
+# A worker whose process is gone refuses: nothing ran.
+
+
+def refusing(*_: object) -> dict[str, Array]:
+    raise NotRunError("the worker process was given up")
+
+
+async def test_what_was_not_run_counts_as_no_execution() -> None:
+    bench = Bench()
+    bench.workers[0].executable.run = refusing
+    bench.send(0)
+    futures = [bench.send(value) for value in (1, 2, 3)]
+    bench.finish()
+    bench.finish()
+    for future in futures:
+        with pytest.raises(UnavailableError, match="given up"):
+            future.result()
+    assert bench.statistics.fail.count == bench.statistics.failures[FailureReason.BACKEND] == 4
+    assert bench.statistics.num_executions == 0
+    assert not bench.statistics.batches
+    assert not bench.statistics.unit_inferences
+
+
+async def test_a_worker_that_refuses_at_once_is_not_the_fastest() -> None:
+    bench = Bench(2, max_batch_size=1)
+    fast, slow = bench.workers
+    bench.send(0)
+    bench.send(0)
+    fast.finish(3 * MS)
+    slow.finish(5 * MS)
+    slow.executable.run = refusing
+    for _ in range(50):
+        bench.send(1)
+        bench.send(2)
+        assert (fast.rows, slow.rows) == ([1], [2])
+        slow.finish()
+        fast.finish(3 * MS)
 
 
 # Rows: an answer is made of those of its own request, or it is an error.
