@@ -32,6 +32,12 @@ PLACES = (
         x=_NEAR,
     ),
     half_case(
+        "places_in_radians_near_a_centre",
+        "r = Mul (x, k) d = Sub (r, c) q = Mul (d, s) m = MatMul (q, w) y = Tanh (m)",
+        {"k": number(np.pi / 180), "c": (_CENTRE * np.pi / 180).astype(np.float32), "s": number(4000), "w": _LAYER},
+        x=_NEAR,
+    ),
+    half_case(
         "places_in_a_batch_norm",
         "r = Reshape (x, shape) n = BatchNormalization (r, one, zero, c, v) m = MatMul (n, w) y = Tanh (m)",
         {

@@ -83,19 +83,36 @@ def inputs_of_model(
 
 
 def _centers(graph: GraphProto) -> dict[str, list[NDArray[Any]]]:
-    """For each float input, the constants of several elements that are subtracted from it, or its elements copied."""
+    """For each float input, the constants of several elements that are subtracted from it, or its elements copied.
+
+    Of an input that is scaled first, x * s - c, this is c / s.
+    """
     floats = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WIDE_FLOATS]
-    sources = dict(zip(floats, floats, strict=True))
+    sources = dict.fromkeys(floats, np.ones(()))
+    origins = dict(zip(floats, floats, strict=True))
     found: dict[str, list[NDArray[Any]]] = {}
     for values, node in _nodes(graph, Values(graph)):
-        if node.op_type in ("Identity", "Cast") and node.input[0] in sources:
-            sources[node.output[0]] = sources[node.input[0]]
-        elif node.op_type in ("Add", "Sub") and len({*node.input} & sources.keys()) == 1:
-            position = 0 if node.input[0] in sources else 1
-            array = _small(values, node.input[1 - position])
-            if array is not None and array.size > 1 and array.dtype.kind == "f" and np.isfinite(array).all():
-                center = -array if node.op_type == "Add" else array
-                found.setdefault(sources[node.input[position]], []).append(center.astype(np.float64))
+        read = [position for position, name in enumerate(node.input[:2]) if name in sources]
+        if len(read) != 1:
+            continue
+        name, scale = node.input[read[0]], sources[node.input[read[0]]]
+        if node.op_type in ("Identity", "Cast"):
+            sources[node.output[0]], origins[node.output[0]] = scale, origins[name]
+            continue
+        array = _small(values, node.input[1 - read[0]]) if len(node.input) > 1 else None
+        if array is None or array.dtype.kind != "f" or not np.isfinite(array).all():
+            continue
+        number = array.astype(np.float64)
+        try:
+            if node.op_type in ("Mul", "Div") and number.all() and (node.op_type == "Mul" or read[0] == 0):
+                sources[node.output[0]] = scale * number if node.op_type == "Mul" else scale / number
+                origins[node.output[0]] = origins[name]
+            elif node.op_type in ("Add", "Sub") and max(number.size, scale.size) > 1:
+                center = (-number if node.op_type == "Add" else number) / scale
+                found.setdefault(origins[name], []).append(center)
+        except ValueError:
+            # They broadcast with the value only, along different axes.
+            continue
     return found
 
 

@@ -50,18 +50,29 @@ def centered_producers(node: NodeProto, producers: Producers) -> list[NodeProto]
         if scale is not None and scale.op_type in ("Mul", "Div") and _factor(scale, producers) is not None:
             scaled = next(each for each in scale.input if producers.values.tensor(each) is None)
             before = copies_of_inputs(scaled, producers)
-            if before is not None and _is_far(mean, np.ones(()), _MOST):
-                return [*before, scale, node]
+            if before is not None:
+                return _scaled_after(node, [*before, scale], mean, producers, alone=_MOST)
     return []
 
 
-def _scaled_after(node: NodeProto, before: list[NodeProto], mean: Array, producers: Producers) -> list[NodeProto]:
+def _scaled_after(
+    node: NodeProto, before: list[NodeProto], mean: Array, producers: Producers, *, alone: float = _MOST_ALONE
+) -> list[NodeProto]:
+    """The nodes before a difference, the difference, and what scales it, if the mean is far; else [].
+
+    Args:
+        node: the difference.
+        before: the nodes that compute its operand of the input.
+        mean: what is subtracted.
+        producers: what computes and reads values.
+        alone: how large the mean may be if nothing scales the difference.
+    """
     readers = producers.readers(node.output[0])
     scales = [(reader, factor) for reader in readers if (factor := _factor(reader, producers)) is not None]
     far = [reader for reader, factor in scales if _is_far(mean, 1 / factor, _MOST)]
     if far:
         return [*before, node, *far]
-    return [*before, node] if not scales and _is_far(mean, np.ones(()), _MOST_ALONE) else []
+    return [*before, node] if not scales and _is_far(mean, np.ones(()), alone) else []
 
 
 def _factor(node: NodeProto, producers: Producers) -> Array | None:

@@ -35,5 +35,16 @@ def test_inputs_are_near_what_is_subtracted_from_them() -> None:
         assert 0 < distance.max() < 0.5
 
 
+def test_inputs_that_are_scaled_first_are_near_what_is_subtracted_then() -> None:
+    text = """g (float[3,2] x, float[3,2] z) => (float[3,2] y)
+      <float k = {0.25}, float[2] c = {52.5, 13.5}, float[2] s = {2, 4}, float one = {1}> {
+        m = Mul (k, x) a = Sub (m, c) d = Div (z, s) b = Add (d, one) y = Mul (a, b) }"""
+    sets = {each.name: each.arrays for each in narrow_inputs(inputs_of_model(model_of(text)))}
+    found = sets["numbers within 0.001 of what is subtracted from them"]
+    for name, center in (("x", np.array([210, 54])), ("z", np.array([-2, -4]))):
+        distance = np.abs(found[name] - center)
+        assert 0 < distance.max() < 2
+
+
 def test_there_are_none_without_floats() -> None:
     assert narrow_inputs([Input("x", np.dtype(np.int64), ((4,),))]) == []
