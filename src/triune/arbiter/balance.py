@@ -54,7 +54,7 @@ _LEAST_PART: Final = 0.03
 
 
 class Demand:
-    """What a model asks of the hardware. It is changed on the event loop's thread.
+    """What a model asks of the hardware. One thread at a time changes it.
 
     Attributes:
         costs: the time of a request on each unit under load, in nanoseconds; units for which it is not known are left
@@ -62,9 +62,10 @@ class Demand:
         num_requests: how many requests it has got.
         has_waiting: whether more requests wait than can be started now.
         shares: the model's shares of pools.
+        lock: guards the pools; None before the model has joined.
     """
 
-    __slots__ = ("costs", "has_waiting", "num_requests", "shares")
+    __slots__ = ("costs", "has_waiting", "lock", "num_requests", "shares")
 
     def __init__(self, costs: Callable[[], Mapping[Unit, float]]) -> None:
         """`costs`: see the class."""
@@ -72,10 +73,13 @@ class Demand:
         self.num_requests = 0
         self.has_waiting = False
         self.shares: Collection[Share] = ()
+        self.lock: threading.Lock | None = None
 
     def tell(self, *, has_waiting: bool) -> None:
-        """Change `has_waiting`."""
-        if has_waiting is not self.has_waiting:
+        """Change `has_waiting`. The caller does not own the lock."""
+        if has_waiting is self.has_waiting or self.lock is None:
+            return
+        with self.lock:
             self.has_waiting = has_waiting
             for share in self.shares:
                 share.count_wanting()
@@ -110,10 +114,11 @@ class Balance:
 
     def join(self, demand: Demand, shares: Mapping[Unit, Share]) -> None:
         """Add a model with its shares by pool. The caller owns the lock."""
-        demand.shares = list(shares.values())
+        demand.shares, demand.lock = list(shares.values()), self._lock
         for share in shares.values():
             share.demand = demand
-        self._members.append(_Member(demand, shares))
+        # A new list, since `update` may be going through the old one.
+        self._members = [*self._members, _Member(demand, shares)]
 
     def leave(self, demand: Demand) -> None:
         """Remove a model."""

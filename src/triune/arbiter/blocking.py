@@ -1,8 +1,10 @@
 """The share of a model that computes in a thread of its own, and waits there for its turn."""
 
 import threading
+from collections.abc import Mapping
 
 from triune.arbiter.arbiter import Arbiter
+from triune.arbiter.balance import Demand
 from triune.arbiter.cost import CostEstimate
 from triune.arbiter.pool import PATIENCE_NS, Turn
 from triune.core.clock import Clock
@@ -10,7 +12,10 @@ from triune.core.units import Unit
 
 
 class BlockingShare:
-    """A share for a loop of steps, each between `begin` and `end`. One thread uses it."""
+    """A share for steps, each between `begin` and `end`. One thread at a time uses it.
+
+    The steps count as the model's requests, of which it tells the arbiter how many there are and how long they take.
+    """
 
     def __init__(self, arbiter: Arbiter, clock: Clock, name: str, unit: Unit, weight: float = 1.0) -> None:
         """Args:
@@ -21,7 +26,9 @@ class BlockingShare:
         weight: see `Arbiter.join`.
         """
         self._woken = threading.Event()
-        self._share = arbiter.join(name, [unit], self._woken.set, weight)[unit]
+        self._demand = Demand(self._costs)
+        self._share = arbiter.join(name, [unit], self._woken.set, weight, self._demand)[unit]
+        self._balance = arbiter.balance
         self._clock = clock
         self._unit = unit
         self._turn: Turn | None = None
@@ -30,6 +37,7 @@ class BlockingShare:
 
     def begin(self) -> None:
         """Wait for the model's turn, for PATIENCE_NS at most."""
+        self._demand.num_requests += 1
         while (turn := self._share.start(self._unit, self._last_ns)) is None:
             self._woken.wait(PATIENCE_NS / 1e9)
             self._woken.clear()
@@ -51,8 +59,14 @@ class BlockingShare:
 
     def withdraw(self) -> None:
         """Do not wait for a turn: there is no next step."""
+        self._demand.tell(has_waiting=False)
         self._share.withdraw()
 
     def close(self) -> None:
         """Leave the pool. No step may be running."""
+        self._balance.leave(self._demand)
         self._share.close()
+
+    def _costs(self) -> Mapping[Unit, float]:
+        """The time of the last step, as far as there was one."""
+        return {self._unit: self._last_ns} if self._last_ns else {}

@@ -71,7 +71,9 @@ class Share:
         return max(since_ns + (DISPLACED_NS if self.is_displaced else PATIENCE_NS), self.own_ends_ns)
 
     def count_wanting(self) -> None:
-        """Count whether the model has more to compute here than it has begun. Call this when that may have changed."""
+        """Count whether the model has more to compute here than it has begun. Call this when that may have changed. The
+        caller owns the pool's lock.
+        """
         wants = not self.is_elsewhere and self.demand is not None and self.demand.has_waiting
         if wants is not self._is_wanting:
             self._is_wanting = wants

@@ -84,7 +84,7 @@ class Dispatcher:
         self._policy = policy
         self._outputs = tuple(outputs)
         accounts = accounts or {}
-        units = list(dict.fromkeys(worker.runner.unit for worker in workers))
+        units = list(dict.fromkeys(worker.runner.unit for worker in workers if not worker.runner.is_charging))
         self._turns = Turns(name, units, arbiter, weight, self._pump, self._costs)
         self._lanes = [
             Lane(
@@ -168,7 +168,7 @@ class Dispatcher:
         return {
             lane.worker.runner.unit: each
             for lane in self._eligible.usual
-            if (each := lane.pace.request_ns or lane.any_pace.request_ns)
+            if lane.share is not None and (each := lane.pace.request_ns or lane.any_pace.request_ns)
         }
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:

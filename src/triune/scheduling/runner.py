@@ -30,7 +30,7 @@ class Runner(Protocol):
 
     @property
     def is_charging(self) -> bool:
-        """Whether the runner charges the energy of its batches itself."""
+        """Whether the runner charges the energy of its batches, and takes turns on shared hardware, itself."""
         ...
 
     @property
@@ -58,7 +58,7 @@ class TensorRunner:
         executable: the compiled model; closed with the runner.
         unit: the unit that the batches run on.
         units: the same, as all units that they run on.
-        is_charging: whether the runner charges the energy of its batches itself: no, the dispatcher does.
+        is_charging: whether the runner charges energy and takes turns itself: no, the dispatcher does.
         is_steady: whether the time of a batch depends only on the shapes of its inputs.
         clock: measures the runs.
     """

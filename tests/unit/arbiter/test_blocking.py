@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from triune.arbiter.arbiter import Arbiter
+from triune.arbiter.balance import Demand
 from triune.arbiter.blocking import BlockingShare
 from triune.arbiter.pool import PATIENCE_NS
 from triune.core.clock import VirtualClock
@@ -31,6 +32,38 @@ def in_thread(call: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     return thread
+
+
+def test_steps_tell_their_demand() -> None:
+    pair = Pair()
+    pool = pair.arbiter.pools[Unit.CPU]
+    pair.step(20 * MS, has_more=False)
+    assert pool.num_wanting == 0
+    pair.step(20 * MS, has_more=True)
+    assert pool.num_wanting == 1
+    pair.steps.withdraw()
+    assert pool.num_wanting == 0
+    pair.step(20 * MS, has_more=True)
+    pair.steps.close()
+    assert pool.num_wanting == 0
+
+
+def test_a_model_leaves_the_unit_of_a_busy_language_model_to_it() -> None:
+    pair = Pair()
+    costs = {Unit.CPU: 10.0 * MS, Unit.GPU: 10.0 * MS}
+    demand = Demand(lambda: costs)
+    shares = pair.arbiter.join("flexible", [Unit.CPU, Unit.GPU], lambda: None, demand=demand)
+    for _ in range(100):
+        pair.step(20 * MS, has_more=True)
+        demand.num_requests += 1
+        pair.arbiter.balance.update(pair.clock.now_ns())
+    assert shares[Unit.CPU].is_displaced
+    assert not shares[Unit.GPU].is_elsewhere
+    pair.steps.withdraw()
+    assert not shares[Unit.CPU].is_displaced, "a pool waits for nobody who does not compute"
+    pair.steps.close()
+    pair.clock.advance(1000 * MS)
+    pair.arbiter.balance.update(pair.clock.now_ns())
 
 
 def test_a_step_waits_for_its_turn() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from triune.backends.attempt import Attempt
 from triune.backends.gate.gate import Judged, leave_out
 from triune.backends.machine_backend import MachineBackend
+from triune.backends.share import share_of
 from triune.backends.tensor.build import TensorBuild, placement_of
 from triune.backends.tensor.compile import WarmUp, compile_all
 from triune.backends.tensor.cut.cut import Cut
@@ -133,7 +134,8 @@ class TensorBackend(MachineBackend):
         accounts = self._accounts(build, config.units if build.cut else (each.unit for each in build.executables))
         runners: list[TensorRunner] = [TensorRunner(each, self._clock) for each in build.executables]
         if build.cut is not None:
-            runners += [SegmentsRunner(each, self._clock, accounts) for each in build.cut.open()]
+            segments = build.cut.open(lambda unit: share_of(config, unit, self._clock, self._arbiter))
+            runners += [SegmentsRunner(each, self._clock, accounts) for each in segments]
         workers: list[QuickWorker | ThreadWorker] = []
         try:
             for index, runner in enumerate(runners):

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from triune.arbiter.blocking import BlockingShare
 from triune.core.datatypes import Array
 from triune.core.errors import UnavailableError
 from triune.core.runtime import Executable
@@ -28,10 +29,12 @@ class Segment:
     Attributes:
         executable: the segment as a model of its own.
         turn: is held while it runs, since several calls of the whole model may share it.
+        share: its share of the hardware of its unit; None where no other model competes for it.
     """
 
     executable: Executable
     turn: threading.Lock = field(default_factory=threading.Lock)
+    share: BlockingShare | None = None
 
     @property
     def unit(self) -> Unit:

@@ -17,8 +17,8 @@ from triune.scheduling.segments.executable import SegmentedExecutable
 class SegmentsRunner(TensorRunner):
     """A `TensorRunner` of a segmented executable.
 
-    The next segment does not begin if all clients of the batch have left. Energy is charged here, as each segment
-    begins and ends, since the dispatcher sees the batch as a whole.
+    The next segment does not begin if all clients of the batch have left. Each segment takes a turn on the hardware
+    of its own unit, and its energy is charged here, since the dispatcher sees the batch as a whole.
     """
 
     is_charging = True
@@ -46,13 +46,18 @@ class SegmentsRunner(TensorRunner):
         def around(number: int) -> Generator[None]:
             if all(each.future.done() for each in pendings):
                 raise UnavailableError("the request was withdrawn")
-            unit, started_ns = self._segmented.segments[number].unit, self.clock.now_ns()
+            segment = self._segmented.segments[number]
+            if segment.share is not None:
+                segment.share.begin()
+            unit, started_ns = segment.unit, self.clock.now_ns()
             account = self._accounts.get(unit)
             work = account.begin_batch(started_ns, rows) if account is not None else None
             try:
                 yield
             finally:
                 ended_ns = self.clock.now_ns()
+                if segment.share is not None:
+                    segment.share.end(batch.num_elements, has_more=False)
                 if work is not None:
                     work.ended_ns = ended_ns
                 parts.append(Part(number, unit, started_ns, ended_ns))

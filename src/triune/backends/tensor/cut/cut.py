@@ -2,7 +2,9 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from triune.arbiter.blocking import BlockingShare
 from triune.backends.tensor.cut.compiled import Compiled
 from triune.core.scratch import HeldFolder
 from triune.core.tensors import Signature
@@ -51,11 +53,15 @@ class Cut:
         """Whether a segment runs in another process."""
         return any(each.executable.is_hosted for each in self.compiled)
 
-    def open(self) -> list[SegmentedExecutable]:
+    def open(self, share_of: Callable[[Unit], BlockingShare | None] = lambda _: None) -> list[SegmentedExecutable]:
         """One executable for each batch that may be under way: in a pipeline as many as there are segments.
 
         The last one that is closed closes the cut.
+
+        Args:
+            share_of: makes the share of a segment in the hardware of its unit; None where no other model competes.
         """
+        self._segments = tuple(replace(each, share=share_of(each.unit)) for each in self._segments)
         self._num_open = len(self._segments) if self.is_pipeline else 1
         return [self._executable(self._close_one) for _ in range(self._num_open)]
 
@@ -65,7 +71,9 @@ class Cut:
 
     def close(self) -> None:
         """Free the segments and their files."""
-        for each in self.compiled:
+        for each in self._segments:
+            if each.share is not None:
+                each.share.close()
             each.executable.close()
         self._folder.remove()
 
