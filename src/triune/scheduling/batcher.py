@@ -62,13 +62,21 @@ class Batcher:
             wait for nothing.
     """
 
-    def __init__(self, policy: BatchingPolicy, min_delay_us: Callable[[PowerMode | None], int] | None = None) -> None:
+    def __init__(
+        self,
+        policy: BatchingPolicy,
+        min_delay_us: Callable[[PowerMode | None], int] | None = None,
+        max_delay_us: int | None = None,
+    ) -> None:
         """Args:
         policy: the rules of the config.
         min_delay_us: how long the oldest request waits at least, by its power mode; None for no time.
+        max_delay_us: how long it waits at most for a larger batch, whatever the policy and the mode say; None for no
+            such limit.
         """
         self._policy = policy
         self._min_delay_us = min_delay_us
+        self._max_delay_us = max_delay_us
         self.is_batching = policy.is_dynamic
         self.is_ending = False
         self.may_split = policy.is_dynamic and not policy.preferred_batch_sizes and not policy.max_queue_delay_us
@@ -152,6 +160,8 @@ class Batcher:
         delay_us = policy.max_queue_delay_us
         if self._min_delay_us is not None:
             delay_us = max(delay_us, self._min_delay_us(chosen[0].mode))
+        if self._max_delay_us is not None:
+            delay_us = min(delay_us, self._max_delay_us)
         goes_at_ns = oldest_ns + delay_us * 1000
         is_late = delay_us > 0 and (self.is_ending or now_ns >= goes_at_ns)
         if best_length and not is_late:

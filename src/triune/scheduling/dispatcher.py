@@ -104,7 +104,12 @@ class Dispatcher:
         statistics.accounts = accounts
         self._clock = clock
         self._queue = RequestQueue(policy)
-        self._batcher = Batcher(policy, preference.min_delay_us if preference is not None else None)
+        # A batch takes half of the objective at most, so that waiting for more requests may take the other half.
+        self._batcher = Batcher(
+            policy,
+            preference.min_delay_us if preference is not None else None,
+            objective_ns // 2000 if objective_ns else None,
+        )
         self._timer: Timer | None = None
         self._timer_ns = 0
         self._run_limit = RunLimit(clock, run_limit_seconds, self._running, self._give_up)

@@ -25,7 +25,7 @@ MS = 1_000_000
 class Bench:
     """A model on units whose time and joules of a row are given, and known to the dispatcher."""
 
-    def __init__(self, objective_ms: float, **units: tuple[int, float]) -> None:
+    def __init__(self, objective_ms: float, delay_us: int = 0, **units: tuple[int, float]) -> None:
         self.clock = VirtualClock()
         self.row_ms = {Unit(name): each for name, (each, _) in units.items()}
         self.workers = {unit: HandWorker(Doubler(unit), self.clock) for unit in self.row_ms}
@@ -35,7 +35,7 @@ class Bench:
         self.dispatcher = Dispatcher(
             "m",
             1,
-            BatchingPolicy(max_batch_size=16, is_dynamic=True),
+            BatchingPolicy(max_batch_size=16, is_dynamic=True, max_queue_delay_us=delay_us),
             ("y",),
             list(self.workers.values()),
             self.statistics,
@@ -45,6 +45,7 @@ class Bench:
         )
         for _ in range(3 * len(units)):
             self.send()
+            self.clock.advance(delay_us * 1000)
             self.finish()
         self.statistics.unit_inferences.update(dict.fromkeys(self.row_ms, 10))
         for name, (_, joules) in units.items():
@@ -104,3 +105,15 @@ async def test_without_joules_the_soonest_unit_computes() -> None:
     bench.send()
     assert bench.running == {Unit.GPU: 1}
     bench.finish()
+
+
+@pytest.mark.parametrize(("objective_ms", "waits_ms"), [(50, 25), (100, 40), (0, 40)])
+async def test_a_request_waits_half_of_it_at_most_for_others(objective_ms: float, waits_ms: int) -> None:
+    bench = Bench(objective_ms, delay_us=40_000, cpu=(10, 0.0))
+    bench.send()
+    bench.clock.advance(waits_ms * MS - 1)
+    assert not bench.running
+    bench.clock.advance(1)
+    assert bench.running == {Unit.CPU: 1}
+    bench.finish()
+    await bench.dispatcher.drain()
