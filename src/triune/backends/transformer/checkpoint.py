@@ -1,5 +1,6 @@
 """What the engine can serve: checkpoints, and decoders exported to ONNX."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -12,6 +13,7 @@ from triune.engine.weights.checkpoint import Checkpoint
 from triune.engine.weights.config import Gpt2Config, LlamaConfig, ModelConfig, T5Config
 from triune.engine.weights.lora import Adapter
 from triune.engine.weights.open import open_checkpoint
+from triune.engine.weights.read_once import ReadOnce
 from triune.engine.weights.tokenizer.template import ChatTemplate
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 from triune.graph.decoder_model import DecoderModel
@@ -90,14 +92,14 @@ def open_decoder_files(path: Path) -> DecoderFiles:
     # OpenVINO reads blocks with offsets, so that the weights of all forms stay packed and exact.
     checkpoint = open_checkpoint(path, inexact="offsets")
     if isinstance(checkpoint.config, T5Config):
-        return _EncoderDecoderFiles(checkpoint, checkpoint.config, path.name)
+        return _EncoderDecoderFiles(checkpoint, checkpoint.config, path)
     if not isinstance(checkpoint.config, LlamaConfig | Gpt2Config):
         what, remedy = _OTHERS[type(checkpoint.config).__name__]
         raise UnsupportedError(
             f"{path.name} is {what}; backend 'transformer' serves LLaMA's family, GPT-2 and T5, which generate text: "
             f"{remedy}"
         )
-    return _CheckpointFiles(checkpoint, checkpoint.config)
+    return _CheckpointFiles(checkpoint, checkpoint.config, path)
 
 
 class _CheckpointFiles:
@@ -106,8 +108,9 @@ class _CheckpointFiles:
     is_of_any_length = False
     start_token: int | None = None
 
-    def __init__(self, checkpoint: Checkpoint, config: LlamaConfig | Gpt2Config | T5Config) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: LlamaConfig | Gpt2Config | T5Config, path: Path) -> None:
         self._checkpoint = checkpoint
+        self._path = path
         self.architecture = config
         self.vocab_size = config.vocab_size
         self.context_tokens = config.max_position_embeddings if isinstance(config, LlamaConfig) else config.n_positions
@@ -128,8 +131,11 @@ class _CheckpointFiles:
         if adapters or isinstance(config, T5Config):
             return paged
 
+        # Core ML's packed weights have no blocks with offsets of their own: those are unpacked, once for all graphs.
+        whole = functools.cache(lambda: ReadOnce(open_checkpoint(self._path)))
+
         def write_size(size: ExplicitSize) -> HeldModel:
-            return write_explicit(config, checkpoint, size, num_positions=num_positions)
+            return write_explicit(config, whole(), size, num_positions=num_positions)
 
         return DecoderModel(paged.model, paged.weights, num_positions, write_size)
 
@@ -143,13 +149,13 @@ class _EncoderDecoderFiles(_CheckpointFiles):
 
     is_of_any_length = True
 
-    def __init__(self, checkpoint: Checkpoint, config: T5Config, where: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: T5Config, path: Path) -> None:
         """Raises InvalidArgumentError if no token is named that answers begin behind."""
-        super().__init__(checkpoint, config)
+        super().__init__(checkpoint, config, path)
         self.start_token = config.tokens.decoder_start
         if self.start_token is None:
             raise InvalidArgumentError(
-                f"{where}/config.json: there is no decoder_start_token_id, the token that answers begin behind"
+                f"{path.name}/config.json: there is no decoder_start_token_id, the token that answers begin behind"
             )
 
 
