@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import logging
 import os
+import re
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.conversion.shapes import Range
 
 _torch = library("torch")
+_NODE: Final = re.compile(r"node %(\w+) ")
+
 _WEIGHTS_ONLY: Final = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -140,16 +143,22 @@ def _reason(error: BaseException, program: Any) -> str:
         cause = cause.__cause__
     text = " ".join(str(each) for each in causes)
     at = _node_named_in(text, program)
-    if at is None:
-        # Most operators are decomposed before they are converted, and the parts have names of their own.
-        at = _node_named_in(text, program.run_decompositions())
     layer = "" if at is None else _layer_of(at)
     return f"PyTorch's exporter cannot convert {layer or 'the program'}: {_first_lines(causes[-1])}"
 
 
 def _node_named_in(text: str, program: Any) -> Any:
-    """The node of a program that a message names as "%name "; None if it names none."""
-    return next((node for node in program.graph.nodes if f"%{node.name} " in text), None)
+    """The node of a program that a message names as "node %name "; None if it names none.
+
+    Operators are decomposed before they are converted: a part may be named as the end of its operator, as `bessel_j0`
+    of `special_bessel_j0`.
+    """
+    found = _NODE.search(text)
+    if found is None:
+        return None
+    nodes = list(program.graph.nodes)
+    same = [node for node in nodes if node.name == found[1]]
+    return next(iter([*same, *(node for node in nodes if node.name.endswith(f"_{found[1]}"))]), None)
 
 
 def _layer_of(node: Any) -> str:

@@ -61,10 +61,12 @@ def _call_once(keras: Any, model: Any, inputs: Mapping[str, Array]) -> None:
         model(values[0] if len(values) == 1 else values, training=False)
         return
 
-    def zeros(tensor: Any) -> Any:
-        return keras.ops.zeros([1 if size is None else size for size in tensor.shape], tensor.dtype)
-
-    model(keras.tree.map_structure(zeros, model.input), training=False)
+    zeros = [
+        keras.ops.zeros([1 if size is None else size for size in tensor.shape], tensor.dtype)
+        for tensor in model.inputs or ()
+    ]
+    if zeros:
+        model(zeros[0] if len(zeros) == 1 else zeros, training=False)
 
 
 def export_saved_model(request: Request) -> Export:

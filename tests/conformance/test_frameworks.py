@@ -1,0 +1,148 @@
+"""Models of other frameworks, by their own exporters. One that is not installed is skipped: its extra installs it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import triune
+from support.graphs import answers
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((200, 4)).astype(np.float32)
+LABELS = np.digitize(X[:, 0] + X[:, 1] * X[:, 2], [-0.5, 0.5])
+TARGETS = X @ np.array([1, 2, 3, 4], np.float32)
+
+
+def agrees(notes: Any, title: str) -> None:
+    (note,) = [note for note in notes if f"the export differs from {title} by" in note]
+    assert float(note.split(" by ")[1].split(" ")[0]) < 1e-5
+
+
+@pytest.mark.timeout(600)
+class TestPyTorch:
+    """A module, its program, and a file."""
+
+    @pytest.fixture(scope="class")
+    def torch(self) -> Any:
+        pytest.importorskip("onnxscript", reason="pip install 'triune[torch]'")
+        return pytest.importorskip("torch", reason="pip install 'triune[torch]'")
+
+    def test_a_module_keeps_its_names_and_free_sizes(self, torch: Any, tmp_path: Path) -> None:
+        body = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.GELU(), torch.nn.LayerNorm(8))
+        target = tmp_path / "m.onnx"
+        done = triune.convert(body, target, inputs={"input": X[:2]}, shapes={"input": ((1, 8), 4)}, verify=True)
+        agrees(done.notes, "PyTorch")
+        model = onnx.load(str(target))
+        assert [node.name.partition("/")[0] for node in model.graph.node] == ["0", "1", "2"]
+        with torch.no_grad():
+            expected = body(torch.from_numpy(X[:5])).numpy()
+        np.testing.assert_allclose(answers(model, {"input": X[:5]})[0], expected, rtol=1e-4, atol=1e-5)
+
+    def test_programs_and_files(self, torch: Any, tmp_path: Path) -> None:
+        program = torch.export.export(torch.nn.Linear(4, 3), (torch.from_numpy(X[:2]),))
+        torch.export.save(program, tmp_path / "m.pt2")
+        for source in (program, tmp_path / "m.pt2"):
+            agrees(triune.convert(source, tmp_path / "m.onnx", verify=True).notes, "PyTorch")
+
+    def test_what_cannot_be_exported_names_the_layer(self, torch: Any, tmp_path: Path) -> None:
+        class Odd(torch.nn.Module):
+            def forward(self, x: Any) -> Any:
+                return torch.special.bessel_j0(x)
+
+        module = torch.nn.Sequential(torch.nn.Linear(4, 4), Odd())
+        with pytest.raises(UnsupportedError, match=r"cannot convert layer '1' \(.*Odd\), aten.special_bessel_j0"):
+            triune.convert(module, tmp_path / "m.onnx", inputs={"input": X[:2]})
+        with pytest.raises(InvalidArgumentError, match="the inputs of Sequential are input; 'input' is missing"):
+            triune.convert(module, tmp_path / "m.onnx")
+
+
+@pytest.mark.timeout(600)
+def test_keras_saved_models_and_tflite(tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx", reason="pip install 'triune[tensorflow]'")
+    tensorflow = pytest.importorskip("tensorflow", reason="pip install 'triune[tensorflow]'")
+    keras = pytest.importorskip("keras", reason="pip install 'triune[tensorflow]'")
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(3)]
+    )
+    agrees(triune.convert(model, tmp_path / "m.onnx", verify=True).notes, "Keras")
+    model.save(tmp_path / "m.keras")
+    agrees(triune.convert(tmp_path / "m.keras", tmp_path / "m.onnx", verify=True).notes, "Keras")
+    model.export(tmp_path / "saved", verbose=False)
+    agrees(triune.convert(tmp_path / "saved", tmp_path / "m.onnx", verify=True).notes, "TensorFlow")
+    (tmp_path / "m.tflite").write_bytes(tensorflow.lite.TFLiteConverter.from_keras_model(model).convert())
+    agrees(triune.convert(tmp_path / "m.tflite", tmp_path / "m.onnx", verify=True).notes, "TensorFlow Lite")
+
+
+@pytest.mark.timeout(600)
+def test_jax(tmp_path: Path) -> None:
+    pytest.importorskip("jax2onnx", reason="pip install 'triune[jax]'")
+    jax = pytest.importorskip("jax", reason="pip install 'triune[jax]'")
+
+    def gated(x: Any, w: Any) -> Any:
+        return jax.nn.sigmoid(x @ w) * x
+
+    for shapes in ({}, {"x": ((1, 8), 4)}):
+        given = {"x": X[:2], "w": X[:4]}
+        agrees(triune.convert(gated, tmp_path / "m.onnx", inputs=given, shapes=shapes, verify=True).notes, "JAX")
+    with pytest.raises(InvalidArgumentError, match="the inputs of the function are x, w"):
+        triune.convert(gated, tmp_path / "m.onnx", inputs={"x": X[:2]})
+
+
+@pytest.mark.timeout(600)
+def test_scikit_learn(tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx", reason="pip install 'triune[sklearn]'")
+    skops = pytest.importorskip("skops.io", reason="pip install 'triune[sklearn]'")
+    from sklearn.cluster import DBSCAN
+    from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
+    from sklearn.svm import SVC, SVR
+
+    models = [
+        (make_pipeline(StandardScaler(), RandomForestClassifier(5)), LABELS),
+        (GradientBoostingRegressor(n_estimators=5), TARGETS),
+        (HistGradientBoostingClassifier(max_iter=5), LABELS),
+        (make_pipeline(SimpleImputer(), PolynomialFeatures(), LogisticRegression()), LABELS),
+        (SVC(), LABELS),
+        (SVR(), TARGETS),
+    ]
+    for model, targets in models:
+        agrees(triune.convert(model.fit(X, targets), tmp_path / "m.onnx", verify=True).notes, "scikit-learn")
+    skops.dump(models[0][0], tmp_path / "m.skops")
+    agrees(triune.convert(tmp_path / "m.skops", tmp_path / "m.onnx", verify=True).notes, "scikit-learn")
+    if pytest.importorskip("coremltools") is not None:
+        target = tmp_path / "m.mlpackage"
+        assert triune.convert(models[0][0], target, shapes={"x": (3, 4)}, verify=True).path == target
+    with pytest.raises(UnsupportedError, match="sklearn.cluster._dbscan.DBSCAN"):
+        triune.convert(make_pipeline(StandardScaler(), DBSCAN()).fit(X), tmp_path / "m.onnx")
+    skops.dump(make_pipeline(FunctionTransformer(agrees), LogisticRegression()), tmp_path / "code.skops")
+    with pytest.raises(InvalidArgumentError, match="has types that skops does not know as harmless: .*agrees"):
+        triune.convert(tmp_path / "code.skops", tmp_path / "m.onnx")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
+def test_boosted_trees(library: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxmltools", reason=f"pip install 'triune[{library}]'")
+    trees = pytest.importorskip(library, reason=f"pip install 'triune[{library}]'")
+    is_xgboost = library == "xgboost"
+    title = "XGBoost" if is_xgboost else "LightGBM"
+    kinds = (trees.XGBClassifier, trees.XGBRegressor) if is_xgboost else (trees.LGBMClassifier, trees.LGBMRegressor)
+    for kind, targets in ((kinds[0], LABELS), (kinds[0], LABELS > 0), (kinds[1], TARGETS)):
+        model = kind(n_estimators=5).fit(X, targets)
+        agrees(triune.convert(model, tmp_path / "m.onnx", inputs={"x": X[:50]}, verify=True).notes, title)
+        for suffix in (".json", ".ubj") if is_xgboost else (".txt",):
+            path = tmp_path / f"m{suffix}"
+            (model if is_xgboost else model.booster_).save_model(path)
+            agrees(triune.convert(path, tmp_path / "m.onnx", verify=True).notes, title)
+    (tmp_path / "other.json").write_text("{}")
+    (tmp_path / "other.txt").write_text("hello")
+    with pytest.raises(InvalidArgumentError, match=f"is no model of {title}"):
+        triune.convert(tmp_path / ("other.json" if is_xgboost else "other.txt"), tmp_path / "m.onnx")
