@@ -22,42 +22,44 @@ def agrees(notes: Any, title: str) -> None:
     assert float(note.split(" by ")[1].split(" ")[0]) < 1e-5
 
 
+@pytest.fixture(name="torch")
+def _torch() -> Any:
+    pytest.importorskip("onnxscript", reason="pip install 'triune[torch]'")
+    return pytest.importorskip("torch", reason="pip install 'triune[torch]'")
+
+
 @pytest.mark.timeout(600)
-class TestPyTorch:
-    """A module, its program, and a file."""
+def test_a_module_keeps_its_names_and_free_sizes(torch: Any, tmp_path: Path) -> None:
+    body = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.GELU(), torch.nn.LayerNorm(8))
+    target = tmp_path / "m.onnx"
+    done = triune.convert(body, target, inputs={"input": X[:2]}, shapes={"input": ((1, 8), 4)}, verify=True)
+    agrees(done.notes, "PyTorch")
+    model = onnx.load(str(target))
+    assert [node.name.partition("/")[0] for node in model.graph.node] == ["0", "1", "2"]
+    with torch.no_grad():
+        expected = body(torch.from_numpy(X[:5])).numpy()
+    np.testing.assert_allclose(answers(model, {"input": X[:5]})[0], expected, rtol=1e-4, atol=1e-5)
 
-    @pytest.fixture(scope="class")
-    def torch(self) -> Any:
-        pytest.importorskip("onnxscript", reason="pip install 'triune[torch]'")
-        return pytest.importorskip("torch", reason="pip install 'triune[torch]'")
 
-    def test_a_module_keeps_its_names_and_free_sizes(self, torch: Any, tmp_path: Path) -> None:
-        body = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.GELU(), torch.nn.LayerNorm(8))
-        target = tmp_path / "m.onnx"
-        done = triune.convert(body, target, inputs={"input": X[:2]}, shapes={"input": ((1, 8), 4)}, verify=True)
-        agrees(done.notes, "PyTorch")
-        model = onnx.load(str(target))
-        assert [node.name.partition("/")[0] for node in model.graph.node] == ["0", "1", "2"]
-        with torch.no_grad():
-            expected = body(torch.from_numpy(X[:5])).numpy()
-        np.testing.assert_allclose(answers(model, {"input": X[:5]})[0], expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.timeout(600)
+def test_programs_and_files(torch: Any, tmp_path: Path) -> None:
+    program = torch.export.export(torch.nn.Linear(4, 3), (torch.from_numpy(X[:2]),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    for source in (program, tmp_path / "m.pt2"):
+        agrees(triune.convert(source, tmp_path / "m.onnx", verify=True).notes, "PyTorch")
 
-    def test_programs_and_files(self, torch: Any, tmp_path: Path) -> None:
-        program = torch.export.export(torch.nn.Linear(4, 3), (torch.from_numpy(X[:2]),))
-        torch.export.save(program, tmp_path / "m.pt2")
-        for source in (program, tmp_path / "m.pt2"):
-            agrees(triune.convert(source, tmp_path / "m.onnx", verify=True).notes, "PyTorch")
 
-    def test_what_cannot_be_exported_names_the_layer(self, torch: Any, tmp_path: Path) -> None:
-        class Odd(torch.nn.Module):
-            def forward(self, x: Any) -> Any:
-                return torch.special.bessel_j0(x)
+@pytest.mark.timeout(600)
+def test_what_cannot_be_exported_names_the_layer(torch: Any, tmp_path: Path) -> None:
+    class Odd(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return torch.special.bessel_j0(x)
 
-        module = torch.nn.Sequential(torch.nn.Linear(4, 4), Odd())
-        with pytest.raises(UnsupportedError, match=r"cannot convert layer '1' \(.*Odd\), aten.special_bessel_j0"):
-            triune.convert(module, tmp_path / "m.onnx", inputs={"input": X[:2]})
-        with pytest.raises(InvalidArgumentError, match="the inputs of Sequential are input; 'input' is missing"):
-            triune.convert(module, tmp_path / "m.onnx")
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), Odd())
+    with pytest.raises(UnsupportedError, match=r"cannot convert layer '1' \(.*Odd\), aten.special_bessel_j0"):
+        triune.convert(module, tmp_path / "m.onnx", inputs={"input": X[:2]})
+    with pytest.raises(InvalidArgumentError, match="the inputs of Sequential are input; 'input' is missing"):
+        triune.convert(module, tmp_path / "m.onnx")
 
 
 @pytest.mark.timeout(600)
