@@ -126,9 +126,10 @@ def compress_text(
         write_mlx(source, checkpoint, found.matrices, vectors, staging)
         tell("comparing what was written")
         written = open_checkpoint(staging)
-        graph.values.update({name: written.tensor(name).dequantize() for name in matrices.names})
-        for name in made.vectors:
-            graph.values[name] = (written.tensor(name).dequantize() + offset).astype(np.float32)
+        # All of them: the graph still has the norms of the method that was tried last.
+        for name in graph.values:
+            plus = offset if name.endswith("norm.weight") else 0
+            graph.values[name] = (written.tensor(name).dequantize() + plus).astype(np.float32, copy=False)
         accuracy = comparison.accuracy()
         found = _Attempt(found.matrices, forms, found.returned, accuracy, accuracy.agreement >= least)
         _require_agreement(found, least, is_searched=keep_accuracy is not None, force=force)
