@@ -117,7 +117,7 @@ def test_scikit_learn(tmp_path: Path) -> None:
     ]
     for model, targets in models:
         agrees(triune.convert(model.fit(X, targets), tmp_path / "m.onnx", verify=True).notes, "scikit-learn")
-    skops.dump(models[0][0], tmp_path / "m.skops")
+    skops.dump(models[3][0], tmp_path / "m.skops")
     agrees(triune.convert(tmp_path / "m.skops", tmp_path / "m.onnx", verify=True).notes, "scikit-learn")
     if pytest.importorskip("coremltools") is not None:
         target = tmp_path / "m.mlpackage"
