@@ -20,6 +20,9 @@ _DEFAULT_INPUT: Final = "x"
 _KINDS_OF_SKL2ONNX: Final = "skl2onnx.common.data_types"
 _KINDS_OF_ONNXMLTOOLS: Final = "onnxmltools.convert.common.data_types"
 
+_HARMLESS: Final = ("numpy.dtype",)
+"""Types that skops (0.16) does not know as harmless, although they run nothing: imputers have them."""
+
 _OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
 """The operator sets that all of skl2onnx's converters know (1.20)."""
 
@@ -124,8 +127,9 @@ def export_lightgbm(request: Request) -> Export:
 def _from_skops(path: Path | str) -> Any:
     skops = library("skops.io")
     try:
-        unknown = skops.get_untrusted_types(file=str(path))
-        model = None if unknown else skops.load(str(path), trusted=[])
+        found = skops.get_untrusted_types(file=str(path))
+        unknown = [each for each in found if each not in _HARMLESS]
+        model = None if unknown else skops.load(str(path), trusted=found)
     except Exception as error:
         raise InvalidArgumentError(f"'{Path(path).name}' is no file of skops: {error}") from error
     if unknown:
