@@ -17,6 +17,7 @@ from support.http2 import (
     EMPTY_MESSAGE,
     END_HEADERS,
     END_STREAM,
+    GOAWAY,
     HEADERS,
     PING,
     RESET,
@@ -109,6 +110,21 @@ async def test_small_frames_are_read_slowly_and_others_are_answered(start: Start
                 num_answered += (await flooding.read())[0] == PING
     assert num_answered < 5000
     await flooding.wire.close()
+
+
+async def test_a_head_that_names_a_large_header_thousands_of_times(start: Start) -> None:
+    port = await start()
+    connection = await Http2.open(port)
+    # 4,000 bytes, which both ends remember as number 62.
+    large = b"\x40\x03big\x7f\xa1\x1e" + b"v" * 4000
+    await connection.wire.send(frame(HEADERS, END_HEADERS, 1, head_of("ServerLive") + large), message(1))
+    assert await connection.answer(1) == ANSWER
+    await connection.wire.send(frame(HEADERS, END_HEADERS, 3, head_of("ServerLive") + b"\xbe" * 1000))
+    parting = await connection.until(GOAWAY, 0)
+    assert b"headers" in parting[1]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert await channel.unary_unary(LIVE)(b"", timeout=60)
+    await connection.wire.close()
 
 
 async def test_no_connection_takes_all_calls(start: Start) -> None:

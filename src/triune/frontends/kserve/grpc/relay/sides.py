@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import logging
+import math
 from typing import Final, Protocol
 
 from triune.frontends.kserve.grpc.relay import frames
+from triune.frontends.kserve.grpc.relay.heads import HeadSizes, MalformedError, block_of
 from triune.frontends.kserve.grpc.relay.side import Side
 from triune.frontends.kserve.grpc.relay.turns import Turns
 from triune.frontends.limits import Limits
@@ -126,6 +128,7 @@ class ClientSide(Side):
         self._library: LibrarySide | None = None
         self._calls: dict[int, int] = {}
         self._last_stream = 0
+        self._head_sizes = HeadSizes()
         self._num_abandoned = 0
         self.is_known = False
         self._is_waiting = False
@@ -219,7 +222,8 @@ class ClientSide(Side):
             if end > size and end - position <= frames.MAX_BYTES:
                 break
             if kind == frames.HEADERS:
-                last, end = frames.find_end(data, position, _MOST_HEADS * self._shared.limits.head_bytes)
+                most = _MOST_HEADS * self._shared.limits.head_bytes
+                last, end = frames.find_end(data, position, most)
                 if end < 0:
                     self.transport.abort()
                 if end <= 0:
@@ -229,6 +233,13 @@ class ClientSide(Side):
                     if not call:
                         self.pause()
                         break
+                num_bytes = self._decoded_bytes(data, position, end)
+                if num_bytes > most:
+                    self._shared.turns.leave(call)
+                    self._expel(library, f"a call whose headers have more than {most} bytes, or are not valid")
+                    break
+                allowed -= num_bytes // _SMALL_FRAME_BYTES
+                if stream > self._last_stream:
                     headers = frames.with_header(data[position:end], last - position, CALL, b"%d" % call)
                     changed += (data[start:position], headers, self._open(library, stream, call))
                     start, call = end, 0
@@ -239,17 +250,23 @@ class ClientSide(Side):
             position = end
         self._pass_on(data, changed, start, position)
         self._num_allowed = allowed
-        if allowed <= 0:
+        if allowed <= 0 and not self.is_closed:
             self.pause()
             seconds = (1 - allowed) / self._shared.limits.frames_per_second
             self._num_strikes += seconds * _STRIKES_PER_SECOND
             self._loop.call_later(seconds, self._go_on)
         if self._num_strikes > _MAX_STRIKES and not self.is_closed:
-            self._expel(library)
+            self._expel(library, "too many calls without an answer, or too many small frames")
 
-    def _expel(self, library: LibrarySide) -> None:
+    def _decoded_bytes(self, data: bytes, start: int, end: int) -> float:
+        """The size of a head when it is decoded; infinite if it is not valid."""
+        try:
+            return self._head_sizes.size_of(block_of(data, start, end))
+        except MalformedError:
+            return math.inf
+
+    def _expel(self, library: LibrarySide, reason: str) -> None:
         """Send the reason, stop reading, and close the connection when the client has had time to read the reason."""
-        reason = "too many calls without an answer, or too many small frames"
         _log.info("a gRPC connection is closed: it sent %s", reason)
         library.say_goodbye(self._last_stream, reason)
         self.pause()

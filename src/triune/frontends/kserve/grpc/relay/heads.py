@@ -1,0 +1,133 @@
+"""How large the heads of calls are when they are decoded. Source: RFC 7541 (HPACK).
+
+A head may name an earlier header by one byte, so that 15 KB become 60 MB. gRPC's library decodes all of them, also of
+calls that it refuses then.
+"""
+
+from collections import deque
+from typing import Final
+
+from triune.frontends.kserve.grpc.relay import frames
+
+_PADDED, _PRIORITY = 0x8, 0x20
+_PRIORITY_BYTES: Final = 5
+
+_NUM_STATIC: Final = 61
+"""Headers that every connection knows (appendix A)."""
+_STATIC_BYTES: Final = 48
+"""At least the size of each of them, and at least that of its name."""
+
+_MOST_ENTRIES: Final = 128
+"""The table of 4,096 bytes has room for as many: each counts 32 bytes beside its name and value (section 4.1)."""
+
+_MOST_KNOWN: Final = 32
+
+_INDEXED, _INDEXING, _RESIZE = 0x80, 0x40, 0x20
+
+
+class MalformedError(Exception):
+    """A head ends within a header, or names one that was never sent."""
+
+
+def block_of(data: bytes, start: int, end: int) -> bytes:
+    """The header block in the frames from `start` to `end`: HEADERS, and the CONTINUATION frames that follow it.
+
+    Raises:
+        MalformedError: the padding is longer than the frame.
+    """
+    parts: list[bytes] = []
+    while start < end:
+        high, low, _, flags, _ = frames.read_head(data, start)
+        first, last = start + frames.HEAD_BYTES, start + frames.HEAD_BYTES + (high << 8 | low)
+        start = last
+        if not parts:
+            if flags & _PADDED:
+                last -= data[first]
+                first += 1
+            if flags & _PRIORITY:
+                first += _PRIORITY_BYTES
+            if first > last:
+                raise MalformedError
+        parts.append(data[first:last])
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class HeadSizes:
+    """Estimates the decoded sizes of the heads of one connection, all of which it must see, in their order.
+
+    Entries are found by how recently they were added. So it does not matter which of them the table has dropped.
+    """
+
+    def __init__(self) -> None:
+        self._entries: deque[tuple[int, int]] = deque(maxlen=_MOST_ENTRIES)
+        self._known: dict[bytes, int] = {}
+
+    def size_of(self, block: bytes) -> int:
+        """The size of all names and values of a header block, in bytes: the true one, or at most 1.6 times it, or the
+        upper bound `_STATIC_BYTES` for what every connection knows.
+
+        Raises:
+            MalformedError: the block is not valid.
+        """
+        size = self._known.get(block)
+        if size is not None:
+            return size
+        size, is_changed = 0, False
+        at = 0
+        try:
+            while at < len(block):
+                first = block[at]
+                if first & _INDEXED:
+                    index, at = _integer(block, at, 0x7F)
+                    size += self._entry(index)[1]
+                elif first & _INDEXING == 0 and first & _RESIZE:
+                    _, at = _integer(block, at, 0x1F)
+                else:
+                    is_added = bool(first & _INDEXING)
+                    index, at = _integer(block, at, 0x3F if is_added else 0x0F)
+                    if index:
+                        name = self._entry(index)[0]
+                    else:
+                        name, at = _string(block, at)
+                    value, at = _string(block, at)
+                    size += name + value
+                    if is_added:
+                        self._entries.appendleft((name, name + value))
+                        is_changed = True
+        except IndexError:
+            raise MalformedError from None
+        if at > len(block):
+            raise MalformedError
+        if is_changed:
+            self._known.clear()
+        elif len(self._known) < _MOST_KNOWN:
+            self._known[block] = size
+        return size
+
+    def _entry(self, index: int) -> tuple[int, int]:
+        """The sizes of a header's name, and of its name and value."""
+        if not index:
+            raise MalformedError
+        return (_STATIC_BYTES, _STATIC_BYTES) if index <= _NUM_STATIC else self._entries[index - _NUM_STATIC - 1]
+
+
+def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
+    """Read an integer whose first byte has the bits of `mask` (section 5.1). Returns it, and where it ends."""
+    value = block[at] & mask
+    at += 1
+    if value < mask:
+        return value, at
+    for shift in range(0, 35, 7):
+        byte = block[at]
+        at += 1
+        value += (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise MalformedError
+
+
+def _string(block: bytes, at: int) -> tuple[int, int]:
+    """The size of a string (section 5.2), and where it ends. The shortest code of Huffman's has 5 bits."""
+    is_coded = block[at] & 0x80
+    length, at = _integer(block, at, 0x7F)
+    return (length * 8 // 5 if is_coded else length), at + length
