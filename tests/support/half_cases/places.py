@@ -38,6 +38,18 @@ PLACES = (
         x=_NEAR,
     ),
     half_case(
+        "places_whose_centre_is_in_a_bias",
+        "m = Gemm (x, w, b) y = Tanh (m)",
+        {"w": _LAYER * 100, "b": (-100 * _CENTRE @ _LAYER).reshape(-1).astype(np.float32)},
+        x=_NEAR,
+    ),
+    half_case(
+        "places_whose_centre_is_added_to_a_product",
+        "m = MatMul (x, w) a = Add (m, b) y = Tanh (a)",
+        {"w": _LAYER * 100, "b": (-100 * _CENTRE @ _LAYER).reshape(-1).astype(np.float32)},
+        x=_NEAR,
+    ),
+    half_case(
         "places_in_a_batch_norm",
         "r = Reshape (x, shape) n = BatchNormalization (r, one, zero, c, v) m = MatMul (n, w) y = Tanh (m)",
         {

@@ -25,12 +25,15 @@ def centered_producers(node: NodeProto, producers: Producers) -> list[NodeProto]
     """The nodes that center an input of the model and scale the difference, in order; [] if `node` is no difference of
     an input and a constant, or fp16 resolves it.
 
-    `node` is an Add, Sub or BatchNormalization; the scale may be in a Mul or Div before or after it.
+    `node` is an Add, Sub or BatchNormalization; the scale may be in a Mul or Div before or after it. Or it is a layer
+    with both folded into its weights and its bias.
     """
-    if producers.is_within or node.op_type not in ("Add", "Sub", "BatchNormalization"):
+    if producers.is_within or node.op_type not in ("Add", "Sub", "BatchNormalization", "Gemm"):
         return []
     if producers.values.elem_type(node.input[0]) != TensorProto.FLOAT:
         return []
+    if node.op_type == "Gemm":
+        return _layer_producers(node, node, node.input[2] if len(node.input) > 2 else "", producers)
     if node.op_type == "BatchNormalization":
         before = copies_of_inputs(node.input[0], producers)
         mean, variance = (producers.values.constant(node.input[index]) for index in (3, 4))
@@ -43,6 +46,10 @@ def centered_producers(node: NodeProto, producers: Producers) -> list[NodeProto]
         if mean is None:
             continue
         name = node.input[position]
+        maker = producers.of(name)
+        if maker is not None and maker.op_type == "MatMul":
+            found = _layer_producers(maker, node, node.input[1 - position], producers)
+            return [*found, node] if found else []
         before = copies_of_inputs(name, producers)
         if before is not None:
             return _scaled_after(node, before, mean, producers)
@@ -53,6 +60,31 @@ def centered_producers(node: NodeProto, producers: Producers) -> list[NodeProto]
             if before is not None:
                 return _scaled_after(node, [*before, scale], mean, producers, alone=_MOST)
     return []
+
+
+def _layer_producers(layer: NodeProto, adds: NodeProto, bias: str, producers: Producers) -> list[NodeProto]:
+    """The nodes up to a Gemm or MatMul of the model's input whose bias is far beside its weights; else [].
+
+    Such a layer has (x - mean) / std folded into it: its weights are divided by std, and its bias cancels the mean.
+
+    Args:
+        layer: the Gemm, or the MatMul before an Add.
+        adds: the node that adds the bias.
+        bias: the name of what is added.
+        producers: what computes its operands.
+    """
+    before = copies_of_inputs(layer.input[0], producers)
+    if before is None or producers.values.rank(layer.input[0]) != 2:
+        return []
+    if layer.op_type == "Gemm" and attributes_of(adds).get("transA", 0):
+        return []
+    weight, added = producers.values.constant(layer.input[1]), producers.values.constant(bias) if bias else None
+    if weight is None or added is None or weight.ndim != 2:
+        return []
+    axis = 1 if layer.op_type == "Gemm" and attributes_of(layer).get("transB", 0) else 0
+    sizes = np.linalg.norm(weight.astype(np.float64), axis=axis)
+    is_far = bool(sizes.all()) and _is_far(added, sizes, _MOST)
+    return [*before, layer] if is_far else []
 
 
 def _scaled_after(
