@@ -20,6 +20,9 @@ _MOST_ALONE = 256.0
 taken to be some tens.
 """
 
+_MOST_RESULTS = 4096
+"""A layer with more results is not examined."""
+
 
 def centered_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     """The nodes that center an input of the model and scale the difference, in order; [] if `node` is no difference of
@@ -63,7 +66,7 @@ def centered_producers(node: NodeProto, producers: Producers) -> list[NodeProto]
 
 
 def _layer_producers(layer: NodeProto, adds: NodeProto, bias: str, producers: Producers) -> list[NodeProto]:
-    """The nodes up to a Gemm or MatMul of the model's input whose bias is far beside its weights; else [].
+    """The nodes up to a Gemm or MatMul of the model's input whose bias cancels a mean of it; else [].
 
     Such a layer has (x - mean) / std folded into it: its weights are divided by std, and its bias cancels the mean.
 
@@ -81,10 +84,23 @@ def _layer_producers(layer: NodeProto, adds: NodeProto, bias: str, producers: Pr
     weight, added = producers.values.constant(layer.input[1]), producers.values.constant(bias) if bias else None
     if weight is None or added is None or weight.ndim != 2:
         return []
-    axis = 1 if layer.op_type == "Gemm" and attributes_of(layer).get("transB", 0) else 0
-    sizes = np.linalg.norm(weight.astype(np.float64), axis=axis)
-    is_far = bool(sizes.all()) and _is_far(added, sizes, _MOST)
-    return [*before, layer] if is_far else []
+    is_turned = layer.op_type == "Gemm" and attributes_of(layer).get("transB", 0)
+    matrix = (weight.T if is_turned else weight).astype(np.float64)
+    is_folded = added.size == matrix.shape[1] and _cancels_a_mean(matrix, added.reshape(-1).astype(np.float64))
+    return [*before, layer] if is_folded else []
+
+
+def _cancels_a_mean(weight: Array, bias: Array) -> bool:
+    """Whether there is a mean x, far from 0, for which x @ weight is nearly -bias in all results, which are more than
+    the elements of x.
+    """
+    sizes = np.linalg.norm(weight, axis=0)
+    if not weight.shape[0] < weight.shape[1] <= _MOST_RESULTS or not sizes.all() or not _is_far(bias, sizes, _MOST):
+        return False
+    scaled = weight / sizes
+    mean: Array = np.linalg.lstsq(scaled.T, -bias / sizes)[0]
+    rest: Array = mean @ scaled + bias / sizes
+    return bool(np.linalg.norm(rest) < np.linalg.norm(bias / sizes) / 10)
 
 
 def _scaled_after(
