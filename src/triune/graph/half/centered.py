@@ -4,8 +4,6 @@ difference.
 fp16 keeps 11 bits of x. Of temperatures in kelvin, (x - 288) / 0.5, the error is a quarter of a deviation.
 """
 
-from typing import Any
-
 import numpy as np
 from onnx import NodeProto, TensorProto
 
@@ -100,9 +98,8 @@ def _cancels_a_mean(weight: Array, bias: Array) -> bool:
     if not weight.shape[0] < weight.shape[1] <= _MOST_RESULTS or not sizes.all() or not _is_far(bias, sizes, _MOST):
         return False
     scaled = weight / sizes
-    # numpy's stubs leave the type of what lstsq returns partly unknown.
-    solved: Any = np.linalg.lstsq(scaled.T, -bias / sizes)
-    rest: Array = np.add(np.matmul(solved[0], scaled), bias / sizes)
+    mean = np.linalg.pinv(scaled.T) @ (-bias / sizes)
+    rest = mean @ scaled + bias / sizes
     return bool(np.linalg.norm(rest) < np.linalg.norm(bias / sizes) / 10)
 
 
