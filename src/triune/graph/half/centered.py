@@ -98,9 +98,10 @@ def _cancels_a_mean(weight: Array, bias: Array) -> bool:
     if not weight.shape[0] < weight.shape[1] <= _MOST_RESULTS or not sizes.all() or not _is_far(bias, sizes, _MOST):
         return False
     scaled = weight / sizes
-    mean = np.linalg.pinv(scaled.T) @ (-bias / sizes)
-    rest = mean @ scaled + bias / sizes
-    return bool(np.linalg.norm(rest) < np.linalg.norm(bias / sizes) / 10)
+    target = -bias / sizes
+    # The least squares solution, by the normal equations.
+    mean = np.linalg.solve(scaled @ scaled.T + 1e-9 * np.eye(len(scaled)), scaled @ target)
+    return bool(np.linalg.norm(np.subtract(np.matmul(mean, scaled), target)) < np.linalg.norm(target) / 10)
 
 
 def _scaled_after(
