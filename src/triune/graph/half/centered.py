@@ -4,6 +4,8 @@ difference.
 fp16 keeps 11 bits of x. Of temperatures in kelvin, (x - 288) / 0.5, the error is a quarter of a deviation.
 """
 
+from typing import cast
+
 import numpy as np
 from onnx import NodeProto, TensorProto
 
@@ -100,8 +102,8 @@ def _cancels_a_mean(weight: Array, bias: Array) -> bool:
     scaled = weight / sizes
     target = -bias / sizes
     # The least squares solution, by the normal equations.
-    mean = np.linalg.solve(scaled @ scaled.T + 1e-9 * np.eye(len(scaled)), scaled @ target)
-    return bool(np.linalg.norm(np.subtract(np.matmul(mean, scaled), target)) < np.linalg.norm(target) / 10)
+    mean = cast("Array", np.linalg.solve(scaled @ scaled.T + 1e-9 * np.eye(len(scaled)), scaled @ target))
+    return bool(np.linalg.norm(mean @ scaled - target) < np.linalg.norm(target) / 10)
 
 
 def _scaled_after(
