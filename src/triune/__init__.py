@@ -28,7 +28,7 @@ from triune.core.version import VERSION
 
 if TYPE_CHECKING:
     from triune.api.answers import Answer
-    from triune.api.compressing import Compression, compress
+    from triune.api.compressing.compress import Compression, compress
     from triune.api.converting import Conversion, convert
     from triune.api.direct.products import matmul, unit
     from triune.api.direct.unit import DirectUnit
@@ -82,7 +82,7 @@ __all__ = [
 
 _MODULES = {
     "Answer": "triune.api.answers",
-    "Compression": "triune.api.compressing",
+    "Compression": "triune.api.compressing.compress",
     "Conversion": "triune.api.converting",
     "CustomOp": "triune.graph.custom",
     "DirectUnit": "triune.api.direct.unit",
@@ -93,7 +93,7 @@ _MODULES = {
     "Simulation": "triune.simulation.report",
     "Tuning": "triune.tuning.report",
     "UnitModel": "triune.api.models",
-    "compress": "triune.api.compressing",
+    "compress": "triune.api.compressing.compress",
     "convert": "triune.api.converting",
     "custom_op": "triune.graph.custom",
     "load": "triune.api.models",

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triune.api import compressing
-from triune.api.compressing import Compression
+from triune.api.compressing import compress as compressing
+from triune.api.compressing.compress import Compression
 from triune.cli.arrays import split_pairs
 from triune.cli.output import escaped, progress_bar
 from triune.compression.accuracy import TextAccuracy

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 import triune
 from support.browser import chromium, fits, opened
 from support.compressible import matrix, model_of, perceptron, run
-from triune.api import compressing
+from triune.api.compressing import compress as compressing
 from triune.cli import app
 from triune.compression.save import save
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError

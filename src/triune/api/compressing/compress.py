@@ -1,51 +1,48 @@
 """`triune.compress`: a smaller model in a form that the unit is fast with, and what it costs."""
 
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-import numpy as np
 from onnx import ModelProto
 
 from triune.api.checkpoints import is_checkpoint
-from triune.api.compressed_programs import convert_compressed, outputs_of_program, require_arrays
-from triune.api.compressing_text import compress_text
+from triune.api.compressing.forms import (
+    PROGRAMS,
+    MethodName,
+    WeightsName,
+    check_names,
+    checkpoint_options_of,
+    least_agreement,
+    options_of,
+)
+from triune.api.compressing.programs import convert_compressed, outputs_of_program, require_arrays
+from triune.api.compressing.results import layers_of, notes_of, require_agreement, timed
+from triune.api.compressing.text import compress_text
 from triune.api.planning import opened_graph
 from triune.api.staging import publish, staged
-from triune.api.timing import Speed, speeds_of, units_here
-from triune.compression.accuracy import Accuracy, OutputAccuracy
-from triune.compression.choice import decoder_form_for, form_for
+from triune.api.timing import speeds_of, units_here
 from triune.compression.options import Activations, Calibration, Method, Options, Per, WeightForm
 from triune.compression.plan import Built, Plan
-from triune.compression.report import Layer, Report, Timed
 from triune.compression.report import Method as TriedMethod
+from triune.compression.report import Report, Timed
 from triune.compression.samples import Samples, made_up, read_samples
 from triune.compression.save import save
-from triune.compression.search import Comparison, Found, agreement_of, search
-from triune.core.datatypes import Array
-from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.core.units import Unit
+from triune.compression.search import Comparison, agreement_of, search
+from triune.core.errors import InvalidArgumentError
 from triune.graph.conversion.shapes import InputShape, apply_shapes, parse_shapes
 from triune.graph.load import external_data, load, read_model, require_valid
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
 
-WeightsName: TypeAlias = Literal["int8", "int4", "fp16", "bf16", "palette", "sparse"]
-MethodName: TypeAlias = Literal["nearest", "gptq", "awq", "best"]
 Tell: TypeAlias = Callable[[str], None]
-
-LEAST: Final = 0.9
-"""The least agreement with the source where the caller asks for none. A model that agrees less is not written, unless
-it is forced.
-"""
 
 _SLOWER: Final = 1.1
 """A call that takes this many times as long as before is slower, whatever else the machine does."""
 
-_PROGRAMS = (".mlpackage", ".aimodel")
 _CORE_ML = (".mlpackage", ".mlmodel", ".mlmodelc")
 
 
@@ -119,7 +116,7 @@ def compress(
     """
     source, target, tell = Path(source), Path(target), report or _tell_nobody
     if is_checkpoint(source):
-        form = _checkpoint_options(
+        form = checkpoint_options_of(
             unit, weights=weights, per=per, group=group, symmetric=symmetric, bits=bits, sparsity=sparsity, n_m=n_m,
             activations=activations, method=method,
         )  # fmt: skip
@@ -130,21 +127,21 @@ def compress(
                 form,
                 calibrate=None if calibrate is None else Path(calibrate),
                 keep_accuracy=keep_accuracy,
-                least=_least(keep_accuracy),
+                least=least_agreement(keep_accuracy),
                 force=force,
                 tell=tell,
             )
         return Compression(target, done)
-    _check_names(source, target)
+    check_names(source, target)
     if source.suffix in _CORE_ML and target.suffix == ".mlpackage" and source.exists():
         require_arrays(source)
-    least = _least(keep_accuracy)
+    least = least_agreement(keep_accuracy)
     with _needing_room(target), ExitStack() as stack:
         tell("reading")
         original = stack.enter_context(opened_graph(source, None, tell))
         _require_valid(original)
         given = parse_shapes([f"{name}={shape}" for name, shape in (shapes or {}).items()])
-        options = _options(
+        options = options_of(
             original, unit, target,
             weights=weights, per=per, group=group, symmetric=symmetric, bits=bits, sparsity=sparsity, n_m=n_m,
             activations=activations, calibration=calibration, method=method,
@@ -152,11 +149,11 @@ def compress(
         samples = _samples(original, calibrate, given)
         file = stack.enter_context(WeightFile())
         plan, comparison, methods = _chosen(
-            original, options, samples, file, is_standard=target.suffix in _PROGRAMS, tell=tell
+            original, options, samples, file, is_standard=target.suffix in PROGRAMS, tell=tell
         )
         options = plan.options
         found = search(plan, options.weights, comparison, keep_accuracy, tell)
-        _require(found, found.outputs, least, is_searched=keep_accuracy is not None, force=force)
+        require_agreement(found, found.outputs, least, is_searched=keep_accuracy is not None, force=force)
         staging = stack.enter_context(staged(target))
         notes: list[str] = []
         if target.suffix == ".onnx":
@@ -169,7 +166,7 @@ def compress(
             notes += convert_compressed(found.built.model, staging, options, given, tell)
             tell("comparing")
             outputs = outputs_of_program(staging, samples.comparison, comparison.expected)
-        _require(found, outputs, least, is_searched=keep_accuracy is not None, force=force)
+        require_agreement(found, outputs, least, is_searched=keep_accuracy is not None, force=force)
         before: list[Timed] = []
         after: list[Timed] = []
         if measure:
@@ -177,17 +174,17 @@ def compress(
                 tell(f"measuring on {each.value}")
                 expected = comparison.expected[0]
                 one, other = speeds_of((source, staging), each, samples.comparison[0])
-                before.append(_timed(one, expected))
-                after.append(_timed(other, expected))
+                before.append(timed(one, expected))
+                after.append(timed(other, expected))
         sizes = _bytes_of(source), _bytes_of(staging)
         publish(staging, target)
-    notes += _notes(options, target, plan, found, samples)
+    notes += notes_of(options, target, plan, found, samples)
     notes += [
         f"on {one.unit} a call takes longer than before: {other.latency_ms:.3g} ms, {one.latency_ms:.3g} ms before"
         for one, other in zip(before, after, strict=True)
         if one.latency_ms and other.latency_ms and other.latency_ms > _SLOWER * one.latency_ms
     ]
-    layers = _layers(plan, found)
+    layers = layers_of(plan, found)
     done = Report(
         source.name, target.name, options.described, *sizes, samples.origin, samples.is_made_up, outputs,
         agreement_of(outputs), least, layers, plan.kept, before, after, notes, methods,
@@ -248,95 +245,6 @@ def _require_valid(model: ModelProto) -> None:
     require_valid(copy)
 
 
-def _check_names(source: Path, target: Path) -> None:
-    if target.suffix not in (".onnx", *_PROGRAMS):
-        raise InvalidArgumentError(f"'{target.name}' is no compressed model: name a .onnx, .mlpackage or .aimodel")
-    if source.resolve() == target.resolve():
-        raise InvalidArgumentError(f"'{target}' would replace the source: name another file")
-
-
-def _least(keep_accuracy: float | None) -> float:
-    if keep_accuracy is None:
-        return LEAST
-    if not 0 < keep_accuracy <= 1:
-        raise InvalidArgumentError(f"an accuracy of {keep_accuracy:g} is to be kept; give a share between 0 and 1")
-    return keep_accuracy
-
-
-def _options(
-    model: ModelProto,
-    unit: str | None,
-    target: Path,
-    *,
-    weights: WeightsName | WeightForm | None,
-    per: str | Per,
-    group: int | None,
-    symmetric: bool,
-    bits: int,
-    sparsity: float | None,
-    n_m: tuple[int, int] | None,
-    activations: str | Activations | None,
-    calibration: str | Calibration,
-    method: str | Method,
-) -> Options:
-    if weights is None:
-        if unit is None:
-            raise InvalidArgumentError("name a form (--weights int8) or a unit that is to gain (--for amx)")
-        chosen = form_for(Unit(unit), model, is_program=target.suffix in _PROGRAMS)
-        return replace(chosen, calibration=Calibration(calibration))
-    options = Options(
-        weights=WeightForm(weights),
-        per=Per(per),
-        group=group,
-        is_symmetric=symmetric,
-        bits=bits,
-        sparsity=sparsity,
-        n_m=n_m,
-        activations=None if activations is None else Activations(activations),
-        calibration=Calibration(calibration),
-        method=Method(method),
-    )
-    if target.suffix in _PROGRAMS and options.activations is not None:
-        raise InvalidArgumentError(
-            "activations of 8 bits (--activations) are for .onnx; programs of Apple's compute in fp16: leave them out"
-        )
-    if target.suffix in _PROGRAMS and options.is_float:
-        raise InvalidArgumentError(
-            "a program has floats of 16 bits anyway (triune convert): for a smaller one give --weights int8"
-        )
-    return options
-
-
-def _checkpoint_options(
-    unit: str | None,
-    *,
-    weights: WeightsName | WeightForm | None,
-    per: str | Per,
-    group: int | None,
-    symmetric: bool,
-    bits: int,
-    sparsity: float | None,
-    n_m: tuple[int, int] | None,
-    activations: str | Activations | None,
-    method: str | Method,
-) -> Options:
-    if weights is None:
-        if unit is None:
-            raise InvalidArgumentError("name a form (--weights int4) or a unit that is to gain (--for gpu)")
-        return decoder_form_for(Unit(unit))
-    return Options(
-        WeightForm(weights),
-        Per(per),
-        group,
-        is_symmetric=symmetric,
-        bits=bits,
-        sparsity=sparsity,
-        n_m=n_m,
-        activations=None if activations is None else Activations(activations),
-        method=Method(method),
-    )
-
-
 def _samples(model: ModelProto, calibrate: Path | str | None, shapes: Mapping[str, InputShape]) -> Samples:
     if calibrate is not None:
         return read_samples(Path(calibrate), model)
@@ -344,95 +252,6 @@ def _samples(model: ModelProto, calibrate: Path | str | None, shapes: Mapping[st
     copy.CopyFrom(model)
     apply_shapes(copy, {name: shape for name, shape in shapes.items() if shape.is_fixed})
     return made_up(copy, shapes)
-
-
-def _require(found: Found, outputs: Sequence[OutputAccuracy], least: float, *, is_searched: bool, force: bool) -> None:
-    """Raises UnsupportedError if an output agrees less than `least`."""
-    if force or agreement_of(outputs) >= least:
-        return
-    worst = min(outputs, key=lambda each: each.agreement)
-    has = (
-        f"output '{worst.name}' agrees by {worst.agreement:.2%} ({worst.measure})"
-        if worst.is_finite
-        else f"output '{worst.name}' has NaN or infinities"
-    )
-    if is_searched:
-        raise UnsupportedError(
-            f"an agreement of {least:.2%} cannot be kept: with {len(found.returned)} of "
-            f"{len(found.returned) + len(found.forms)} layers in higher precision {has}; ask for less, for a form of "
-            "more bits, or write it as it is with --force"
-        )
-    raise UnsupportedError(
-        f"{has}, where {least:.0%} is the least: nothing is written. Keep sensitive layers precise (--keep-accuracy "
-        f"{least:.0%}), take a form of more bits, give samples of real inputs (--calibrate), or write it as it is with "
-        "--force"
-    )
-
-
-def _layers(plan: Plan, found: Found) -> list[Layer]:
-    operators = {each.name: each.reader for each in plan.weights}
-    operators |= {node.name: node.op_type for node in plan.source.graph.node if node.name not in operators}
-    layers: list[Layer] = []
-    for name in plan.layers:
-        change = found.built.changes.get(name)
-        form = found.forms.get(name)
-        note = "" if change is None else change.note
-        if name in found.returned:
-            note = "; ".join(filter(None, (f"went back to {found.returned[name]}: it is sensitive", note)))
-        layers.append(
-            Layer(
-                name,
-                operators.get(name, ""),
-                "floats" if form is None else form.value,
-                None if change is None else change.sqnr_db,
-                found.sensitivity.get(name),
-                note,
-            )
-        )
-    return layers
-
-
-def _notes(options: Options, target: Path, plan: Plan, found: Found, samples: Samples) -> list[str]:
-    notes: list[str] = []
-    if options.method in (Method.AWQ, Method.SMOOTHQUANT):
-        gains = [1 - each.after / each.before for each in plan.scaled.values()]
-        mean = f", of whose errors it takes {np.mean(gains):.0%} away in the mean" if gains else ""
-        notes.append(f"{options.method.value} scales the inputs of {len(gains)} products or groups of them{mean}")
-    if options.method is not Method.NEAREST and samples.is_made_up:
-        notes.append(f"{options.method.value} learned from made-up inputs: give samples of real ones (--calibrate)")
-    if found.returned:
-        notes.append(f"{len(found.returned)} layers went back to a higher precision: {', '.join(found.returned)}")
-    if samples.is_made_up and options.activations is Activations.INT8:
-        notes.append(
-            "the ranges of activations are those of made-up inputs; real ones may be larger, and are clipped then: "
-            "give samples with --calibrate"
-        )
-    if options.has_zeros and options.weights is not WeightForm.SPARSE and target.suffix in _PROGRAMS:
-        notes.append("a 0 among integers takes the bits of an integer: the program is no smaller for its zeros")
-    if options.has_zeros and target.suffix == ".onnx":
-        notes.append(
-            "ONNX has no form for zeros that a runtime here computes faster with or reads from fewer bytes: ONNX "
-            "Runtime and OpenVINO multiply them like other numbers. A .mlpackage or .aimodel stores a bit for each"
-        )
-    return notes
-
-
-def _timed(speed: Speed, expected: Mapping[str, Array]) -> Timed:
-    """The figures of a unit, with the agreement of what it answers to one sample."""
-    agreement: float | None = None
-    if speed.outputs.keys() >= expected.keys():
-        accuracy = Accuracy()
-        accuracy.add(expected, {name: np.asarray(speed.outputs[name]) for name in expected})
-        agreement = agreement_of(accuracy.outputs())
-    return Timed(
-        speed.unit.value,
-        speed.latency_ms,
-        speed.rows_per_second,
-        speed.batch,
-        speed.joules_per_row,
-        speed.unavailable,
-        agreement,
-    )
 
 
 def _bytes_of(path: Path) -> int:

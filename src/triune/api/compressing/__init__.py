@@ -1,0 +1,1 @@
+"""`triune.compress`: models in fewer bits, compared with their sources."""

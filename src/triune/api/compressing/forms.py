@@ -1,0 +1,120 @@
+"""The form that the arguments of `triune.compress` name, and what they may not be together."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from onnx import ModelProto
+
+from triune.compression.choice import decoder_form_for, form_for
+from triune.compression.options import Activations, Calibration, Method, Options, Per, WeightForm
+from triune.core.errors import InvalidArgumentError
+from triune.core.units import Unit
+
+WeightsName: TypeAlias = Literal["int8", "int4", "fp16", "bf16", "palette", "sparse"]
+MethodName: TypeAlias = Literal["nearest", "gptq", "awq", "best"]
+
+LEAST: Final = 0.9
+"""The least agreement with the source where the caller asks for none. A model that agrees less is not written, unless
+it is forced.
+"""
+
+PROGRAMS: Final = (".mlpackage", ".aimodel")
+"""Suffixes of programs of Apple's."""
+
+
+def check_names(source: Path, target: Path) -> None:
+    """Raise InvalidArgumentError unless `target` names a compressed model, which is not the source."""
+    if target.suffix not in (".onnx", *PROGRAMS):
+        raise InvalidArgumentError(f"'{target.name}' is no compressed model: name a .onnx, .mlpackage or .aimodel")
+    if source.resolve() == target.resolve():
+        raise InvalidArgumentError(f"'{target}' would replace the source: name another file")
+
+
+def least_agreement(keep_accuracy: float | None) -> float:
+    """The least agreement of a result that is written. Raises InvalidArgumentError if it is not between 0 and 1."""
+    if keep_accuracy is None:
+        return LEAST
+    if not 0 < keep_accuracy <= 1:
+        raise InvalidArgumentError(f"an accuracy of {keep_accuracy:g} is to be kept; give a share between 0 and 1")
+    return keep_accuracy
+
+
+def options_of(
+    model: ModelProto,
+    unit: str | None,
+    target: Path,
+    *,
+    weights: WeightsName | WeightForm | None,
+    per: str | Per,
+    group: int | None,
+    symmetric: bool,
+    bits: int,
+    sparsity: float | None,
+    n_m: tuple[int, int] | None,
+    activations: str | Activations | None,
+    calibration: str | Calibration,
+    method: str | Method,
+) -> Options:
+    """The form of a model of tensors; the arguments are those of `triune.compress`.
+
+    Raises:
+        InvalidArgumentError: no form and no unit is named, or a program of Apple's has no such form.
+    """
+    if weights is None:
+        if unit is None:
+            raise InvalidArgumentError("name a form (--weights int8) or a unit that is to gain (--for amx)")
+        chosen = form_for(Unit(unit), model, is_program=target.suffix in PROGRAMS)
+        return replace(chosen, calibration=Calibration(calibration))
+    options = Options(
+        weights=WeightForm(weights),
+        per=Per(per),
+        group=group,
+        is_symmetric=symmetric,
+        bits=bits,
+        sparsity=sparsity,
+        n_m=n_m,
+        activations=None if activations is None else Activations(activations),
+        calibration=Calibration(calibration),
+        method=Method(method),
+    )
+    if target.suffix in PROGRAMS and options.activations is not None:
+        raise InvalidArgumentError(
+            "activations of 8 bits (--activations) are for .onnx; programs of Apple's compute in fp16: leave them out"
+        )
+    if target.suffix in PROGRAMS and options.is_float:
+        raise InvalidArgumentError(
+            "a program has floats of 16 bits anyway (triune convert): for a smaller one give --weights int8"
+        )
+    return options
+
+
+def checkpoint_options_of(
+    unit: str | None,
+    *,
+    weights: WeightsName | WeightForm | None,
+    per: str | Per,
+    group: int | None,
+    symmetric: bool,
+    bits: int,
+    sparsity: float | None,
+    n_m: tuple[int, int] | None,
+    activations: str | Activations | None,
+    method: str | Method,
+) -> Options:
+    """The form of a decoder's checkpoint. Raises InvalidArgumentError if no form and no unit is named."""
+    if weights is None:
+        if unit is None:
+            raise InvalidArgumentError("name a form (--weights int4) or a unit that is to gain (--for gpu)")
+        return decoder_form_for(Unit(unit))
+    return Options(
+        WeightForm(weights),
+        Per(per),
+        group,
+        is_symmetric=symmetric,
+        bits=bits,
+        sparsity=sparsity,
+        n_m=n_m,
+        activations=None if activations is None else Activations(activations),
+        method=Method(method),
+    )
