@@ -27,7 +27,9 @@ TEXT = (
 
 
 @pytest.mark.timeout(3600)
-def test_the_greedy_continuation_is_that_of_the_paged_form(tmp_path: Path) -> None:
+def test_the_greedy_continuation_is_that_of_the_paged_form(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--whole"):
+        pytest.skip("it takes minutes: run it by --whole")
     from triune.runtimes.openvino.decoder import OpenVinoDecoder
 
     package = tmp_path / "smollm2.mlpackage"

@@ -198,7 +198,7 @@ def test_the_browser_itself_refuses_code_in_the_page(browser: Browser, served: T
 
 def test_the_list_of_models(page: Page, served: TextServer) -> None:
     page.get_by_role("link", name="Models").click()
-    row = page.get_by_role("row").filter(has_text="adder")
+    row = page.locator("#models-rows").get_by_role("row").filter(has_text="adder")
     for text in ("version 3", "ready", "amx bf16, emulated", "cpu fp32", "2 ms", "1 rejected"):
         expect(row).to_contain_text(text)
     expect(page.get_by_role("row").filter(has_text="idle")).to_contain_text("not loaded")

@@ -14,7 +14,7 @@ import numpy as np
 
 from triune.core.datatypes import Array
 from triune.core.errors import TriuneError, UnsupportedError
-from triune.coreai.lowering import MAIN, Source, lower_functions
+from triune.coreai.lowering import MAIN, LowerOptions, Source, lower_functions
 from triune.coreai.model import Model
 from triune.coreai.verify import computed, is_judged_by_apple, pictured
 from triune.graph.audit import Difference, Finding, InputSet, differences, find_difference
@@ -26,7 +26,7 @@ from triune.graph.verify import OnnxModel, samples_of
 STEP: Final = "Core AI's rewriting"
 
 
-def audit(source: Source, path: Path, function: str, given: Mapping[str, Array]) -> list[Finding]:
+def audit(source: Source[LowerOptions], path: Path, function: str, given: Mapping[str, Array]) -> list[Finding]:
     """Find the outputs of a function that the compiler's rewriting changes.
 
     Args:
@@ -48,7 +48,7 @@ def audit(source: Source, path: Path, function: str, given: Mapping[str, Array])
 
 
 def _compared(
-    source: Source, function: str, unfused: Path, fused: Path, given: Mapping[str, Array]
+    source: Source[LowerOptions], function: str, unfused: Path, fused: Path, given: Mapping[str, Array]
 ) -> Iterator[Finding]:
     """Run both programs on samples, and yield the outputs that differ.
 
@@ -88,7 +88,7 @@ def _findings(
     inputs: InputSet,
     reference: Mapping[str, Array],
     after: Model,
-    source: Source,
+    source: Source[LowerOptions],
     origin: OnnxModel,
     tolerance: float,
 ) -> Iterator[Finding]:

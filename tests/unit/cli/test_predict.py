@@ -106,6 +106,8 @@ def test_what_is_wrong_is_one_line(
 ) -> None:
     path, x = save_affine(tmp_path), saved(tmp_path, np.ones((3, 2)))
     (tmp_path / "broken.png").write_bytes(b"no image")
+    # coremltools may have shown its progress.
+    capsys.readouterr()
     for arguments, message in (
         ([path, f"--input=x={x}"], "'x' has shape [3, 2]; it must have [2, 3]"),
         ([path], "input 'x' is missing: give --input x=FILE, fp32 of [2, 3]"),

@@ -16,7 +16,7 @@ from triune.coreai.lowering.options import LowerOptions
 from triune.coreai.lowering.values import tensor_type
 from triune.graph.conversion.interface import empty_input, passed_type
 from triune.graph.conversion.shapes import InputShape, inputs_of, is_left_out, listed
-from triune.graph.conversion.states import check_states
+from triune.graph.conversion.states import next_values
 
 _DTYPES: Mapping[int, Any] = {
     TensorProto.FLOAT: np.float32,
@@ -77,9 +77,8 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
         UnsupportedError: Core AI lacks the type of an input, or the rank of an input is not known.
     """
     graph = model.graph
-    check_states(graph, options.states)
+    nexts = next_values(graph, options.states)
     inputs = [_input(value, options) for value in inputs_of(graph) if not is_left_out(value, graph)]
-    nexts = set(options.states.values())
     outputs = [_output(value, options) for value in graph.output if value.name not in nexts]
     _check_images(inputs, outputs, options)
     return Interface(inputs, outputs)

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from triune.graph.conversion.prepare import Prepared, Report, prepare, silent, s
 from triune.graph.conversion.problems import Problem, require_none
 from triune.graph.conversion.saved import Saved
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of, listed
+from triune.graph.conversion.sources import MAIN, Source, description_of
 from triune.graph.fused import fuse
 from triune.graph.passes.halve import Halve
 from triune.graph.weight_files import WeightFile
@@ -27,22 +28,6 @@ if TYPE_CHECKING:
 
 SOURCE_KEY = "triune.source"
 """The key of the asset's metadata that holds the sources' names, types and limits of shapes."""
-
-MAIN = "main"
-"""The name of the function of a model that was converted alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A model to convert to a function, and how.
-
-    Attributes:
-        model: any ONNX model, which is not changed. If it has external data, `graph.load` must have set their paths.
-        options: the options of the conversion.
-    """
-
-    model: ModelProto
-    options: LowerOptions = field(default_factory=LowerOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +47,7 @@ def lower(model: ModelProto, path: Path, options: LowerOptions | None = None, *,
 
 
 def lower_functions(
-    sources: Mapping[str, Source], path: Path, *, report: Report = silent, may_fuse: bool = True
+    sources: Mapping[str, Source[LowerOptions]], path: Path, *, report: Report = silent, may_fuse: bool = True
 ) -> Lowered:
     """Convert models to functions of one program, which share equal weights, and save it.
 
@@ -109,36 +94,33 @@ def lower_functions(
 
 
 def _prepared(
-    sources: Mapping[str, Source], layout: LayoutReport | None, tell: Report, file: WeightFile
+    sources: Mapping[str, Source[LowerOptions]], layout: LayoutReport | None, tell: Report, file: WeightFile
 ) -> dict[str, Prepared]:
-    prepared: dict[str, Prepared] = {}
-    for name, source in sources.items():
-        with translated_failures(source.model):
-            prepared[name] = _prepare(source, layout, tell, file)
-    return prepared
+    return {name: _prepare(source, layout, tell, file) for name, source in sources.items()}
 
 
-def _prepare(source: Source, layout: LayoutReport | None, tell: Report, file: WeightFile) -> Prepared:
+def _prepare(source: Source[LowerOptions], layout: LayoutReport | None, tell: Report, file: WeightFile) -> Prepared:
     """Convert a model to core ops, in the element types and the layout that its options ask for."""
-    options = source.options
-    prepared = prepare(source.model, options, layout if options.layout is Layout.ANE else None, tell, file)
-    model = prepared.model
-    if options.precision is not Precision.FP32:
-        model = Halve(options.keep_fp32, prepared.wide, file)(model)
-    notes = [*prepared.notes]
-    if prepared.traps:
-        notes.append(
-            "Core AI's interpreter ends its process where the integers of these nodes leave int32, and it is not known "
-            f"whether they do: {some(prepared.traps)}"
+    with translated_failures(source.model):
+        options = source.options
+        prepared = prepare(source.model, options, layout if options.layout is Layout.ANE else None, tell, file)
+        model = prepared.model
+        if options.precision is not Precision.FP32:
+            model = Halve(options.keep_fp32, prepared.wide, file)(model)
+        notes = [*prepared.notes]
+        if prepared.traps:
+            notes.append(
+                "Core AI's interpreter ends its process where the integers of these nodes leave int32, and it is not "
+                f"known whether they do: {some(prepared.traps)}"
+            )
+        # Patterns are not fused in the Neural Engine's layout, which splits them into parts.
+        return replace(
+            prepared, notes=tuple(notes), model=fuse(model, file=file) if options.layout is Layout.SOURCE else model
         )
-    # Patterns are not fused in the Neural Engine's layout, which splits them into parts.
-    return replace(
-        prepared, notes=tuple(notes), model=fuse(model, file=file) if options.layout is Layout.SOURCE else model
-    )
 
 
 def _write(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, Source[LowerOptions]],
     prepared: Mapping[str, Prepared],
     interfaces: Mapping[str, "Interface"],
     *,
@@ -194,7 +176,9 @@ def _names(function: str, ladder: Ladder) -> list[str]:
     return [f"{function}_{key}" for key in ladder] or [function]
 
 
-def _variants(sources: Mapping[str, Source], ladders: Mapping[str, Ladder]) -> Iterator[tuple[str, Source]]:
+def _variants(
+    sources: Mapping[str, Source[LowerOptions]], ladders: Mapping[str, Ladder]
+) -> Iterator[tuple[str, Source[LowerOptions]]]:
     """The sources of the functions, each with the fixed shapes that it is for."""
     for name, source in sources.items():
         for variant, shapes in zip(_names(name, ladders[name]), ladders[name].values() or [{}], strict=True):
@@ -202,7 +186,11 @@ def _variants(sources: Mapping[str, Source], ladders: Mapping[str, Ladder]) -> I
 
 
 def _save(
-    module: Any, ladders: Mapping[str, Ladder], path: Path, metadata: Mapping[str, Any], sources: Mapping[str, Source]
+    module: Any,
+    ladders: Mapping[str, Ladder],
+    asset: Path,
+    metadata: Mapping[str, Any],
+    sources: Mapping[str, Source[LowerOptions]],
 ) -> None:
     """Fix the sizes of the functions that have several shapes, and save the program.
 
@@ -215,18 +203,16 @@ def _save(
 
     kind: Any = AIModelAssetMetadata
     said = kind()
-    graphs = [source.model.graph for source in sources.values()]
-    texts = [graph.doc_string or f"Converted from ONNX graph '{graph.name}'" for graph in graphs]
-    said.model_description = "; ".join(dict.fromkeys(texts))
+    said.model_description = description_of(sources.values())
     said.set_custom(SOURCE_KEY, metadata)
-    if path.exists():
-        shutil.rmtree(path)
+    if asset.exists():
+        shutil.rmtree(asset)
     try:
         program = authoring.AIProgram(module)
         for name, ladder in ladders.items():
             if ladder:
                 program.set_static_shape_config(name, ladder)
-        program.save_asset(path, said)
+        program.save_asset(asset, said)
     # MLIR's exceptions have no other common base class.
     except Exception as error:
         raise UnsupportedError(
@@ -235,7 +221,7 @@ def _save(
         ) from error
 
 
-def _free_inputs(sources: Mapping[str, Source]) -> str:
+def _free_inputs(sources: Mapping[str, Source[LowerOptions]]) -> str:
     """List the names of inputs with a free dimension."""
     free = [
         value.name
@@ -246,7 +232,7 @@ def _free_inputs(sources: Mapping[str, Source]) -> str:
     return listed(dict.fromkeys(free)) or "what the model computes"
 
 
-def _source(source: Source, interface: "Interface") -> dict[str, Any]:
+def _source(source: Source[LowerOptions], interface: "Interface") -> dict[str, Any]:
     """The metadata of a function that its program does not have: the element types in the model, and limits of
     shapes.
     """

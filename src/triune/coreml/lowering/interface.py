@@ -15,7 +15,7 @@ from triune.coreml.lowering.options import LowerOptions, Target
 from triune.coreml.lowering.precision import in_fp32
 from triune.graph.conversion.interface import empty_input, passed_type
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of, is_left_out
-from triune.graph.conversion.states import check_states
+from triune.graph.conversion.states import next_values
 
 _RESERVED = frozenset(
     [
@@ -121,8 +121,7 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
         UnsupportedError: Core ML lacks an input's type or shape, or a dimension has no limits.
     """
     graph = model.graph
-    check_states(graph, options.states)
-    nexts = set(options.states.values())
+    nexts = next_values(graph, options.states)
     names = _UniqueNames([value.name for value in (*inputs_of(graph), *graph.output)])
     symbols: dict[str, Any] = {}
     missing: list[str] = []

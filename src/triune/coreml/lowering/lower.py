@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.prepare import Prepared, Report, prepare, silent, some, translated_failures
 from triune.graph.conversion.problems import require_none
 from triune.graph.conversion.saved import Saved
+from triune.graph.conversion.sources import MAIN, Source, description_of
 from triune.graph.passes.conv_affine import ConvAffine
 from triune.graph.passes.halve import require_known
 from triune.graph.passes.tidy import Tidy
@@ -31,23 +32,6 @@ if TYPE_CHECKING:
 
     Audit = Callable[[ModelProto, Interface, LowerOptions], Watcher[Any]]
     """A function that makes a watcher of the passes, given the model, the package's interface and the options."""
-
-
-MAIN = "main"
-"""The name of the function of a model that was converted alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A model to convert to a function, and how.
-
-    Attributes:
-        model: any ONNX model, which is not changed. If it has external data, `graph.load` must have set their paths.
-        options: the options of the conversion.
-    """
-
-    model: ModelProto
-    options: LowerOptions = field(default_factory=LowerOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +85,7 @@ def lower(
 
 
 def lower_functions(
-    sources: Mapping[str, Source], path: Path, *, report: Report = silent, audit: "Audit | None" = None
+    sources: Mapping[str, Source[LowerOptions]], path: Path, *, report: Report = silent, audit: "Audit | None" = None
 ) -> dict[str, Lowered]:
     """Convert models to functions of one ML Program, which share equal weights, and save it at `path`.
 
@@ -133,11 +117,17 @@ def lower_functions(
         program = joined({name: each.program for name, each in written.items()})
         report("saving the package")
         opset = next(iter(written.values())).interface.opset
-        save(program, opset, path, _description(sources), {SOURCE_KEY: json.dumps(_metadata(sources, written))})
+        save(
+            program,
+            opset,
+            path,
+            description_of(sources.values()),
+            {SOURCE_KEY: json.dumps(_metadata(sources, written))},
+        )
         return {name: _lowered(name, path, each) for name, each in written.items()}
 
 
-def _require_functions(sources: Mapping[str, Source]) -> None:
+def _require_functions(sources: Mapping[str, Source[LowerOptions]]) -> None:
     for name, source in sources.items():
         if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
             raise InvalidArgumentError(
@@ -151,7 +141,7 @@ def _require_functions(sources: Mapping[str, Source]) -> None:
             )
 
 
-def _write(source: Source, file: WeightFile, report: Report, audit: "Audit | None") -> _Written:
+def _write(source: Source[LowerOptions], file: WeightFile, report: Report, audit: "Audit | None") -> _Written:
     from triune.coreml.lowering.interface import interface_of
     from triune.coreml.lowering.merge_axes import MergeAxes
     from triune.coreml.lowering.passes.pipeline import optimize
@@ -203,12 +193,6 @@ def _lowered(name: str, path: Path, written: _Written) -> Lowered:
     )
 
 
-def _description(sources: Mapping[str, Source]) -> str:
-    graphs = [source.model.graph for source in sources.values()]
-    texts = [graph.doc_string or f"Converted from ONNX graph '{graph.name}'" for graph in graphs]
-    return "; ".join(dict.fromkeys(texts))
-
-
 def _ops(block: Any) -> list[Any]:
     """All operations of a block and of the blocks within it."""
     found: list[Any] = []
@@ -219,7 +203,7 @@ def _ops(block: Any) -> list[Any]:
     return found
 
 
-def _metadata(sources: Mapping[str, Source], written: Mapping[str, _Written]) -> dict[str, Any]:
+def _metadata(sources: Mapping[str, Source[LowerOptions]], written: Mapping[str, _Written]) -> dict[str, Any]:
     """Describe the inputs, outputs and states of the ONNX models, for the metadata of the package.
 
     For each, by its name in the package: its name in the model, its declared element type and its inferred rank. With

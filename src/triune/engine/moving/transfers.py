@@ -17,6 +17,7 @@ from triune.core.units import Unit
 from triune.engine.group import Group
 from triune.engine.moving.wire import MovedAnswer
 from triune.engine.replicas.replicas import Replicas
+from triune.engine.tools.reasoning import REASONING_MARKERS
 
 _MORE_TOKENS: Final = 64
 """So many tokens may come between the request for an export and the copy of keys and values."""
@@ -80,8 +81,9 @@ class Transfers:
         group, shown = self._group(request_id), printable(request_id[:64])
         (answer,), request = group.answers, group.request
         movable = self._movable
-        if request.shown_specials or movable is None:
-            why = "it may call tools" if request.shown_specials else "the model's weights have no key"
+        may_call = bool(request.shown_specials - REASONING_MARKERS)
+        if may_call or movable is None:
+            why = "it may call tools" if may_call else "the model's weights have no key"
             raise UnsupportedError(f"answer '{shown}' cannot be moved, since {why}")
         max_tokens = len(answer.job.prompt) + answer.num_tokens + _MORE_TOKENS
         # Keys and values, and the bytes that are written of them.

@@ -8,8 +8,8 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.conversion.shapes import inputs_of, listed
 
 
-def check_states(graph: GraphProto, states: Mapping[str, str]) -> None:
-    """Require that inputs may become states.
+def next_values(graph: GraphProto, states: Mapping[str, str]) -> set[str]:
+    """The outputs that are next values of states, after a check that inputs may become states.
 
     Args:
         graph: the graph.
@@ -21,22 +21,24 @@ def check_states(graph: GraphProto, states: Mapping[str, str]) -> None:
     """
     inputs = {value.name: value for value in inputs_of(graph)}
     outputs = {value.name: value for value in graph.output}
-    for name, following in states.items():
+    for name, output in states.items():
         if name not in inputs:
             raise InvalidArgumentError(f"there is no input '{name}' to be a state; the inputs are {listed(inputs)}")
-        if following not in outputs:
+        if output not in outputs:
             raise InvalidArgumentError(
-                f"there is no output '{following}' to be the next value of state '{name}'; the outputs are "
+                f"there is no output '{output}' to be the next value of state '{name}'; the outputs are "
                 f"{listed(outputs)}"
             )
-        before, after = (_static_shape(value) for value in (inputs[name], outputs[following]))
+        before, after = (_static_shape(value) for value in (inputs[name], outputs[output]))
         if before is None or (after is not None and after != before):
             raise InvalidArgumentError(
-                f"state '{name}' is {_shown(inputs[name])}, its next value '{following}' {_shown(outputs[following])}; "
+                f"state '{name}' is {_shown(inputs[name])}, its next value '{output}' {_shown(outputs[output])}; "
                 "a state has one fixed shape"
             )
-    if len(set(states.values())) < len(states):
+    following = set(states.values())
+    if len(following) < len(states):
         raise InvalidArgumentError(f"two states have the same next value; the states are {listed(states)}")
+    return following
 
 
 def _static_shape(value: ValueInfoProto) -> tuple[int, ...] | None:

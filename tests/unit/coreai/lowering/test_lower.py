@@ -100,7 +100,7 @@ def test_wrong_states_are_refused(states: Any, told: str, tmp_path: Path) -> Non
 def test_functions_share_their_weights(apart: Any, tmp_path: Path) -> None:
     weight = np.random.default_rng(0).standard_normal((128, 128)).astype(np.float32)
     one = lower(_linear(weight), tmp_path / "one.aimodel")
-    sources = {"prefill": Source(_linear(weight)), "decode": Source(_linear(weight, 1))}
+    sources = {"prefill": Source(_linear(weight), LowerOptions()), "decode": Source(_linear(weight, 1), LowerOptions())}
     both = lower_functions(sources, tmp_path / "both.aimodel")
     assert both.functions == ("prefill", "decode")
     assert _num_bytes(both.path) < _num_bytes(one.path) + 4096

@@ -48,7 +48,7 @@ def test_states_are_kept_between_calls(kind: int, precision: Precision, executor
 def test_functions_share_their_weights(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).standard_normal((128, 128)).astype(np.float32)
     one = lower(linear(weight), tmp_path / "one.mlpackage")
-    sources = {"prefill": Source(linear(weight)), "decode": Source(linear(weight, 1))}
+    sources = {"prefill": Source(linear(weight), LowerOptions()), "decode": Source(linear(weight, 1), LowerOptions())}
     both = lower_functions(sources, tmp_path / "both.mlpackage")
     assert list(both) == ["prefill", "decode"]
     assert size_of_weights(both["decode"].path) == size_of_weights(one.path)
@@ -65,7 +65,10 @@ def test_weights_of_one_name_that_differ_by_little_are_not_shared(tmp_path: Path
     weight = np.random.default_rng(0).standard_normal((128, 128)).astype(np.float32)
     other = weight.copy()
     other[5, 7] = np.nextafter(other[5, 7], np.float32(9))
-    both = lower_functions({"a": Source(linear(weight)), "b": Source(linear(other))}, tmp_path / "m.mlpackage")
+    both = lower_functions(
+        {"a": Source(linear(weight), LowerOptions()), "b": Source(linear(other), LowerOptions())},
+        tmp_path / "m.mlpackage",
+    )
     x = np.eye(128, dtype=np.float32)[:6]
     for function, right in (("a", weight), ("b", other)):
         found = coreml.load(both["a"].path, function=function).predict({"x": x[3:]})["y"]
@@ -123,4 +126,7 @@ def test_tensors_of_one_name_in_the_package_are_the_same_ones(tmp_path: Path) ->
         return model_of([helper.make_node("Neg", [name], ["y"])], [(name, FLOAT, [2])], [("y", FLOAT, [2])])
 
     with pytest.raises(InvalidArgumentError, match="'x_1' of function 'b' would be 'x:1', .*'x.1'"):
-        lower_functions({"a": Source(named("x.1")), "b": Source(named("x:1"))}, tmp_path / "m.mlpackage")
+        lower_functions(
+            {"a": Source(named("x.1"), LowerOptions()), "b": Source(named("x:1"), LowerOptions())},
+            tmp_path / "m.mlpackage",
+        )

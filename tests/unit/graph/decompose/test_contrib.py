@@ -112,7 +112,7 @@ def test_many_in_a_row_are_all_written_though_each_hides_the_types_of_the_next()
     [
         ("com.microsoft.nchwc.ReorderInput", "lower optimization level"),
         ("com.microsoft.Tokenizer", "is not known here"),
-        ("com.example.Own", "define the operator as a function"),
+        ("com.example.Own", "define the operator in standard operators: as a function of the model"),
         ("ai.onnx.ml.CastMap", "dictionary"),
         ("TfIdfVectorizer", "tokens"),
     ],

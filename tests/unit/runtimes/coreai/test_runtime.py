@@ -119,7 +119,7 @@ def test_datatypes_of_the_source_stay(runtime: CoreAi, tmp_path: Path) -> None:
 
 
 def test_functions_are_chosen_by_name(runtime: CoreAi, tmp_path: Path) -> None:
-    sources = {"one": Source(_double()), "two": Source(_double())}
+    sources = {"one": Source(_double(), LowerOptions()), "two": Source(_double(), LowerOptions())}
     path = lower_functions(sources, tmp_path / "m.aimodel").path
     np.testing.assert_array_equal(_run(runtime, path, {"x": X}, function="two")["y"], 2 * X)
     with pytest.raises(InvalidArgumentError, match="'one', 'two'"):

@@ -17,6 +17,7 @@ CODES = {
     errors.UnitLostError: grpc.StatusCode.UNAVAILABLE,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.NotRunError: grpc.StatusCode.UNAVAILABLE,
     errors.RestrictedError: grpc.StatusCode.UNAVAILABLE,
     errors.CancelledError: grpc.StatusCode.CANCELLED,
     errors.InternalError: grpc.StatusCode.INTERNAL,
