@@ -122,7 +122,7 @@ def _converted(
 
 
 def _convert(paths: Mapping[str, Path], target: Path, options: LowerOptions, has_states: bool) -> None:
-    sources: dict[str, Source] = {}
+    sources: dict[str, Source[LowerOptions]] = {}
     for name, path in paths.items():
         graph = load(path)
         caches = [value.name for value in graph.graph.input if is_cache(value.name)] if has_states else []
