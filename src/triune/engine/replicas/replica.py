@@ -33,12 +33,14 @@ class Left:
         num_tokens: the tokens that it is still expected to get, at least 1.
         then: the replica that goes on with it after its first token; None for this one.
         is_stuck: whether it could not be moved.
+        is_named: whether its request names the unit, so that it does not leave it for a faster one.
     """
 
     num_prompt_tokens: int
     num_tokens: int
     then: "Replica | None" = None
     is_stuck: bool = False
+    is_named: bool = False
 
 
 class Replica:

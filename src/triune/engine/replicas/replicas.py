@@ -98,7 +98,7 @@ class Replicas:
         """
         if unit is not None:
             place = self.all.index(self.on(unit))
-            return Choice(place, place, f"the request names '{unit.value}'")
+            return Choice(place, place, f"the request names '{unit.value}'", is_named=True)
         if len(self.all) == 1:
             return Choice(0, 0, self.all[0].placement.reason)
         return await self._candidates.choose(job, num_answers)
@@ -111,6 +111,7 @@ class Replicas:
             num_to_read = 0 if place or job.state is not None else job.num_prompt_tokens
             left = Left(num_to_read, self._candidates.expected_of(job))
             left.then = then if then is not replica else None
+            left.is_named = choice.is_named
             replica.add(job, left)
             job.placements.append(replace(replica.placement, reason=choice.reason))
         replica.thread.add(jobs[0])
@@ -216,7 +217,7 @@ class Replicas:
         """Move those answers of a replica that another one is expected to finish sooner."""
         able = self._candidates.usable()
         for job, left in list(replica.jobs.items()):
-            if left.is_stuck:
+            if left.is_stuck or left.is_named:
                 continue
             target = self._candidates.best(able, Asked(0, 1, left.num_tokens), without=job)
             if target is not replica:

@@ -77,11 +77,13 @@ class Choice:
         place: which replica reads the prompt.
         then: which one goes on after the first token.
         reason: why, in one sentence without its end.
+        is_named: whether the request names the unit.
     """
 
     place: int
     then: int
     reason: str
+    is_named: bool = False
 
 
 def choose(outlooks: Sequence[Outlook], asked: Asked, *, can_part: bool = False) -> Choice:

@@ -442,6 +442,8 @@ async def test_answers_leave_a_unit_that_has_slowed_down() -> None:
         assert usage.units[CPU] * 100 * MS >= LASTING_NS
         assert engine.statistics.slowed == {CPU}
         assert (await read(engine, asked()))[1].units == {AMX: LENGTH}
+        # One that names its unit stays.
+        assert (await read(engine, asked(unit=CPU, max_tokens=300)))[1].units == {CPU: 300}
 
 
 async def test_unloading_lets_moved_answers_end(monkeypatch: pytest.MonkeyPatch) -> None:
