@@ -419,7 +419,8 @@ async def test_one_unit_reads_the_prompt_and_another_goes_on() -> None:
         assert engine.replicas.moves.counts == {(CPU, AMX, "prompt read"): 1}
 
 
-async def test_answers_leave_a_unit_that_has_slowed_down() -> None:
+@pytest.mark.parametrize("named", [None, CPU])
+async def test_answers_leave_a_unit_that_has_slowed_down_unless_they_name_it(named: Unit | None) -> None:
     class Slowing(CopyingDecoder):
         def __init__(self, *step_ms: int) -> None:
             super().__init__(num_blocks=1000)
@@ -435,15 +436,17 @@ async def test_answers_leave_a_unit_that_has_slowed_down() -> None:
     for unit, each in fast.items():
         each.record(0, 1, (10 if unit is CPU else 12) * MS, is_beside=False)
     async with replicated_engine({CPU: slow, AMX: steady}, rates=fast, clock=clock) as engine:
-        tokens, usage = await read(engine, asked(max_tokens=1000))
+        tokens, usage = await read(engine, asked(max_tokens=1000, unit=named))
         assert tokens == expected(length=1000)
+        if named is not None:
+            assert engine.statistics.slowed == {CPU}
+            assert usage.units == {CPU: 1000}
+            return
         assert [each.unit for each in usage.placements] == [CPU, AMX]
         assert "steps on 'cpu' take " in usage.placements[1].reason
         assert usage.units[CPU] * 100 * MS >= LASTING_NS
         assert engine.statistics.slowed == {CPU}
         assert (await read(engine, asked()))[1].units == {AMX: LENGTH}
-        # One that names its unit stays.
-        assert (await read(engine, asked(unit=CPU, max_tokens=300)))[1].units == {CPU: 300}
 
 
 async def test_unloading_lets_moved_answers_end(monkeypatch: pytest.MonkeyPatch) -> None:
