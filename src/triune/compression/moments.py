@@ -1,9 +1,41 @@
 """What a product's inputs are like on samples: by this GPTQ, AWQ and SmoothQuant know which errors matter."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+_MOST_BYTES: Final = 1 << 30
+"""The most memory of moments at once: for more, the samples are read several times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Products that multiply the same value with weights.
+
+    Attributes:
+        value: the name of the value in the graph.
+        width: the number of its channels.
+        weights: the names of the weights.
+    """
+
+    value: str
+    width: int
+    weights: tuple[str, ...]
+
+
+def held_at_once(sites: Sequence[Site]) -> Iterator[list[Site]]:
+    """Divide sites into as many at a time as `_MOST_BYTES` has room for, at least one."""
+    left = list(sites)
+    while left:
+        part: list[Site] = []
+        size = 0
+        while left and (not part or size + 4 * left[0].width ** 2 <= _MOST_BYTES):
+            size += 4 * left[0].width ** 2
+            part.append(left.pop(0))
+        yield part
 
 
 class Moments:

@@ -12,11 +12,11 @@ from triune.compression.awq import awq
 from triune.compression.found import Kept, Weight, find_weights
 from triune.compression.halves import half_form
 from triune.compression.integers import quantized
-from triune.compression.moments import Moments
+from triune.compression.moments import Moments, Site
 from triune.compression.observer import Range, observe
 from triune.compression.options import Activations, Method, Options, Per, WeightForm
 from triune.compression.prepare import prepare
-from triune.compression.products import Site, moments_of, rows_of, scale_inputs, sites_of
+from triune.compression.products import moments_of, rows_of, scale_inputs, sites_of
 from triune.compression.rewrite import Change, compressed, needed_opset, opset_of
 from triune.compression.scaling import Scaling
 from triune.compression.smooth import smooth

@@ -1,39 +1,20 @@
 """The products of a graph whose weights can be scaled, or rounded by what their inputs are like."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from triune.compression.found import Weight
-from triune.compression.moments import Moments
+from triune.compression.moments import Moments, Site, held_at_once
 from triune.compression.observer import values_on
 from triune.compression.scaling import Scaling
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.graph.names import Names
 from triune.graph.weight_files import WeightFile, array_of
-
-_MOST_MOMENT_BYTES: Final = 1 << 30
-"""The most memory of moments at once: for more, the samples are run several times."""
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Products that multiply the same value with weights.
-
-    Attributes:
-        value: the name of the value.
-        width: its channels.
-        weights: the names of the weights; each is read by these products alone, and only as their second operand.
-    """
-
-    value: str
-    width: int
-    weights: tuple[str, ...]
 
 
 def sites_of(model: ModelProto, weights: Sequence[Weight]) -> list[Site]:
@@ -61,13 +42,7 @@ def moments_of(
     Raises:
         InvalidArgumentError: the model does not take a sample, or computes NaN or infinities on it.
     """
-    left = list(sites)
-    while left:
-        part: list[Site] = []
-        size = 0
-        while left and (not part or size + 4 * left[0].width ** 2 <= _MOST_MOMENT_BYTES):
-            size += 4 * left[0].width ** 2
-            part.append(left.pop(0))
+    for part in held_at_once(sites):
         found = {site.value: Moments(site.width) for site in part}
         for values in values_on(model, list(found), samples):
             for name, moments in found.items():

@@ -101,6 +101,14 @@ def tensor_of(name: str, array: NDArray[Any]) -> TensorProto:
     return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
 
 
+def without_weights(model: ModelProto) -> ModelProto:
+    """A copy of a model that has inputs in place of large weights, for what does not read them."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    Large().take(copy)
+    return copy
+
+
 def _copy(tensor: TensorProto) -> TensorProto:
     copy = TensorProto()
     copy.CopyFrom(tensor)

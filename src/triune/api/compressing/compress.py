@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -16,6 +17,7 @@ from triune.api.compressing.forms import (
     WeightsName,
     check_names,
     checkpoint_options_of,
+    form_of,
     least_agreement,
     options_of,
 )
@@ -36,7 +38,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.conversion.shapes import InputShape, apply_shapes, parse_shapes
 from triune.graph.load import external_data, load, read_model, require_valid
 from triune.graph.weight_files import WeightFile
-from triune.graph.weights import Large
+from triune.graph.weights import without_weights
 
 Tell: TypeAlias = Callable[[str], None]
 
@@ -115,11 +117,12 @@ def compress(
             `keep_accuracy`, or `LEAST`, and `force` is not set.
     """
     source, target, tell = Path(source), Path(target), report or _tell_nobody
+    written_form = partial(
+        form_of, weights, per=per, group=group, symmetric=symmetric, bits=bits, sparsity=sparsity, n_m=n_m,
+        activations=activations, method=method,
+    )  # fmt: skip
     if is_checkpoint(source):
-        form = checkpoint_options_of(
-            unit, weights=weights, per=per, group=group, symmetric=symmetric, bits=bits, sparsity=sparsity, n_m=n_m,
-            activations=activations, method=method,
-        )  # fmt: skip
+        form = checkpoint_options_of(unit, written_form())
         with _needing_room(target):
             done = compress_text(
                 source,
@@ -139,13 +142,10 @@ def compress(
     with _needing_room(target), ExitStack() as stack:
         tell("reading")
         original = stack.enter_context(opened_graph(source, None, tell))
-        _require_valid(original)
+        # ONNX's checker does not take a model with its weights.
+        require_valid(without_weights(original))
         given = parse_shapes([f"{name}={shape}" for name, shape in (shapes or {}).items()])
-        options = options_of(
-            original, unit, target,
-            weights=weights, per=per, group=group, symmetric=symmetric, bits=bits, sparsity=sparsity, n_m=n_m,
-            activations=activations, calibration=calibration, method=method,
-        )  # fmt: skip
+        options = options_of(original, unit, target, written_form(), calibration)
         samples = _samples(original, calibrate, given)
         file = stack.enter_context(WeightFile())
         plan, comparison, methods = _chosen(
@@ -160,7 +160,7 @@ def compress(
             tell("writing")
             save(found.built.model, staging)
             written = load(staging)
-            _require_valid(written)
+            require_valid(without_weights(written))
             outputs = comparison.outputs_of(Built(written))
         else:
             notes += convert_compressed(found.built.model, staging, options, given, tell)
@@ -235,14 +235,6 @@ def _needing_room(target: Path) -> Generator[None]:
             f"'{target.name}' cannot be made: {error.strerror or error}; make room where it goes and in "
             f"'{tempfile.gettempdir()}' (TMPDIR), which holds weights meanwhile"
         ) from error
-
-
-def _require_valid(model: ModelProto) -> None:
-    """Raises InvalidArgumentError if a model is not valid ONNX. ONNX's checker does not take it with its weights."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    Large().take(copy)
-    require_valid(copy)
 
 
 def _samples(model: ModelProto, calibrate: Path | str | None, shapes: Mapping[str, InputShape]) -> Samples:

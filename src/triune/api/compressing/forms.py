@@ -40,12 +40,9 @@ def least_agreement(keep_accuracy: float | None) -> float:
     return keep_accuracy
 
 
-def options_of(
-    model: ModelProto,
-    unit: str | None,
-    target: Path,
-    *,
+def form_of(
     weights: WeightsName | WeightForm | None,
+    *,
     per: str | Per,
     group: int | None,
     symmetric: bool,
@@ -53,20 +50,12 @@ def options_of(
     sparsity: float | None,
     n_m: tuple[int, int] | None,
     activations: str | Activations | None,
-    calibration: str | Calibration,
     method: str | Method,
-) -> Options:
-    """The form of a model of tensors; the arguments are those of `triune.compress`.
-
-    Raises:
-        InvalidArgumentError: no form and no unit is named, or a program of Apple's has no such form.
-    """
+) -> Options | None:
+    """The form that is written out; None if `weights` is None. The arguments are those of `triune.compress`."""
     if weights is None:
-        if unit is None:
-            raise InvalidArgumentError("name a form (--weights int8) or a unit that is to gain (--for amx)")
-        chosen = form_for(Unit(unit), model, is_program=target.suffix in PROGRAMS)
-        return replace(chosen, calibration=Calibration(calibration))
-    options = Options(
+        return None
+    return Options(
         weights=WeightForm(weights),
         per=Per(per),
         group=group,
@@ -75,9 +64,24 @@ def options_of(
         sparsity=sparsity,
         n_m=n_m,
         activations=None if activations is None else Activations(activations),
-        calibration=Calibration(calibration),
         method=Method(method),
     )
+
+
+def options_of(
+    model: ModelProto, unit: str | None, target: Path, form: Options | None, calibration: str | Calibration
+) -> Options:
+    """The form of a model of tensors: `form`, or that which the unit gains from.
+
+    Raises:
+        InvalidArgumentError: no form and no unit is named, or a program of Apple's has no such form.
+    """
+    if form is None:
+        if unit is None:
+            raise InvalidArgumentError("name a form (--weights int8) or a unit that is to gain (--for amx)")
+        chosen = form_for(Unit(unit), model, is_program=target.suffix in PROGRAMS)
+        return replace(chosen, calibration=Calibration(calibration))
+    options = replace(form, calibration=Calibration(calibration))
     if target.suffix in PROGRAMS and options.activations is not None:
         raise InvalidArgumentError(
             "activations of 8 bits (--activations) are for .onnx; programs of Apple's compute in fp16: leave them out"
@@ -89,32 +93,10 @@ def options_of(
     return options
 
 
-def checkpoint_options_of(
-    unit: str | None,
-    *,
-    weights: WeightsName | WeightForm | None,
-    per: str | Per,
-    group: int | None,
-    symmetric: bool,
-    bits: int,
-    sparsity: float | None,
-    n_m: tuple[int, int] | None,
-    activations: str | Activations | None,
-    method: str | Method,
-) -> Options:
+def checkpoint_options_of(unit: str | None, form: Options | None) -> Options:
     """The form of a decoder's checkpoint. Raises InvalidArgumentError if no form and no unit is named."""
-    if weights is None:
-        if unit is None:
-            raise InvalidArgumentError("name a form (--weights int4) or a unit that is to gain (--for gpu)")
-        return decoder_form_for(Unit(unit))
-    return Options(
-        WeightForm(weights),
-        Per(per),
-        group,
-        is_symmetric=symmetric,
-        bits=bits,
-        sparsity=sparsity,
-        n_m=n_m,
-        activations=None if activations is None else Activations(activations),
-        method=Method(method),
-    )
+    if form is not None:
+        return form
+    if unit is None:
+        raise InvalidArgumentError("name a form (--weights int4) or a unit that is to gain (--for gpu)")
+    return decoder_form_for(Unit(unit))

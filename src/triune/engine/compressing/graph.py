@@ -1,38 +1,19 @@
 """A decoder as a graph whose weights are inputs, so that other weights can be tried without loading it again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from triune.compression.moments import Moments
+from triune.compression.moments import Moments, Site, held_at_once
 from triune.engine.models import write_model
 from triune.engine.weights import Checkpoint, DenseTensor
 from triune.graph.session import GraphSession
 
 _JOIN: Final = " + "
 """Between the names of matrices that a graph multiplies as one (`ModelBuilder.linears`)."""
-
-_MOST_MOMENT_BYTES: Final = 1 << 30
-"""The most memory of moments at once: for more, the samples are read several times."""
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Matrices that are multiplied with the same value.
-
-    Attributes:
-        weights: the names of the matrices [out, in], whose rows follow each other.
-        value: the name of the value in the graph.
-        width: the number of its channels, `in`.
-    """
-
-    weights: tuple[str, ...]
-    value: str
-    width: int
 
 
 class TextGraph:
@@ -87,13 +68,7 @@ class TextGraph:
         """What the inputs of each site are like on texts, one site after another. It holds those of as many sites as
         a gigabyte takes, and reads the texts again for the next ones.
         """
-        left = list(self.sites)
-        while left:
-            part: list[Site] = []
-            size = 0
-            while left and (not part or size + 4 * left[0].width ** 2 <= _MOST_MOMENT_BYTES):
-                size += 4 * left[0].width ** 2
-                part.append(left.pop(0))
+        for part in held_at_once(self.sites):
             found = {site.value: Moments(site.width) for site in part}
             session = GraphSession(self._copy(list(found)), "the model")
             for tokens in texts:
@@ -130,7 +105,7 @@ class TextGraph:
             if transpose is None or transpose.input[0] not in inputs:
                 continue
             names = tuple(_names(transpose.input[0]))
-            yield Site(names, node.input[0], self.values[names[0]].shape[1])
+            yield Site(node.input[0], self.values[names[0]].shape[1], names)
 
 
 class _Unpacked:

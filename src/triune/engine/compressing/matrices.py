@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from triune.compression.awq import Scaling, awq
 from triune.compression.halves import half_form
-from triune.compression.moments import Moments
+from triune.compression.moments import Moments, Site
 from triune.compression.noise import sqnr_db
 from triune.compression.options import Method, WeightForm
-from triune.engine.compressing.graph import Site, TextGraph
+from triune.engine.compressing.graph import TextGraph
 from triune.engine.compressing.stored import Stored, group_of, stored
 from triune.engine.weights.config import LlamaConfig
 

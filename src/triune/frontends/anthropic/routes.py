@@ -11,11 +11,10 @@ from triune.frontends.bodies.event_streams import while_connected
 from triune.frontends.bodies.reader import BodyReader
 from triune.frontends.bodies.responses import JsonResponse
 from triune.frontends.routes import ApiRoute, otherwise
-from triune.frontends.text.answers import parts_of
-from triune.frontends.text.chat import TOKEN_BYTES, chat_prompt, with_prompt
+from triune.frontends.text.chat import chat_prompt
 from triune.frontends.text.models import TextModels, text_model_of
 from triune.frontends.text.reading import read_body
-from triune.frontends.text.responding import respond
+from triune.frontends.text.responding import begin_chat, respond
 
 
 def anthropic_routes(models: TextModels, bodies: BodyReader) -> list[ApiRoute]:
@@ -44,17 +43,16 @@ class _Endpoints:
         try:
             asked = await read_body(self._bodies, request, read_messages, held)
             model, adapter = await text_model_of(self._models, asked.model)
-            prompt = await while_connected(request, chat_prompt(model, asked.chat))
-            held.grow(TOKEN_BYTES * len(prompt.tokens))
-            generation = with_prompt(model, asked.generation, prompt.tokens, adapter)
-            parts = parts_of(
+            parts, num_prompt_tokens = await begin_chat(
+                request,
                 model,
-                [generation],
-                asked.chat.parameters,
+                asked.chat,
+                asked.generation,
+                adapter,
+                held,
                 has_parallel_calls=asked.has_parallel_calls,
-                is_reasoning=prompt.is_reasoning,
             )
-            answer = MessageAnswer(asked, model.placement, len(prompt.tokens))
+            answer = MessageAnswer(asked, model.placement, num_prompt_tokens)
             return await respond(request, answer, parts, held, error_event, is_stream=asked.is_stream)
         except BaseException:
             held.release()

@@ -36,10 +36,10 @@ from triune.frontends.openai.speech_requests import read_transcription
 from triune.frontends.openai.transcripts import Transcript
 from triune.frontends.routes import ApiRoute, Endpoint, otherwise
 from triune.frontends.text.answers import parts_of
-from triune.frontends.text.chat import TOKEN_BYTES, chat_prompt, with_prompt
+from triune.frontends.text.chat import TOKEN_BYTES, with_prompt
 from triune.frontends.text.models import TextModels, embedding_model_of, speech_model_of, text_model_of, unknown_model
 from triune.frontends.text.reading import read_body
-from triune.frontends.text.responding import closing, respond
+from triune.frontends.text.responding import begin_chat, closing, respond
 
 
 def openai_routes(models: TextModels, bodies: BodyReader, offload: Offload) -> list[ApiRoute]:
@@ -126,15 +126,14 @@ class _Endpoints:
             asked = await read_body(self._bodies, request, read_chat, held)
             asked = replace(asked, text=identified(asked.text, CHAT_PREFIX))
             model, adapter = await text_model_of(self._models, asked.text.model)
-            prompt = await while_connected(request, chat_prompt(model, asked.chat))
-            held.grow(TOKEN_BYTES * len(prompt.tokens))
-            generation = with_prompt(model, asked.text.generation, prompt.tokens, adapter)
-            parts = parts_of(
+            parts, _ = await begin_chat(
+                request,
                 model,
-                [generation],
-                asked.chat.parameters,
+                asked.chat,
+                asked.text.generation,
+                adapter,
+                held,
                 has_parallel_calls=asked.has_parallel_calls,
-                is_reasoning=prompt.is_reasoning,
             )
             answer = ChatAnswer(asked.text, model.placement)
             return await respond(request, answer, parts, held, error_event, is_stream=asked.text.is_stream)
@@ -163,15 +162,14 @@ class _Endpoints:
         try:
             asked = await read_body(self._bodies, request, read_response, held)
             model, adapter = await text_model_of(self._models, asked.text.model)
-            prompt = await while_connected(request, chat_prompt(model, asked.chat))
-            held.grow(TOKEN_BYTES * len(prompt.tokens))
-            generation = with_prompt(model, asked.text.generation, prompt.tokens, adapter)
-            parts = parts_of(
+            parts, _ = await begin_chat(
+                request,
                 model,
-                [generation],
-                asked.chat.parameters,
+                asked.chat,
+                asked.text.generation,
+                adapter,
+                held,
                 has_parallel_calls=asked.has_parallel_calls,
-                is_reasoning=prompt.is_reasoning,
             )
             answer = ResponseAnswer(asked, model.placement, held)
             return await respond(request, answer, parts, held, answer.failed_event, is_stream=asked.text.is_stream)

@@ -7,10 +7,12 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
+from triune.engine.generation import Generation, TextModel
 from triune.frontends.bodies.budget import Reservation
 from triune.frontends.bodies.event_streams import open_stream, while_connected
 from triune.frontends.bodies.responses import HeldResponse
-from triune.frontends.text.answers import Part
+from triune.frontends.text.answers import Part, parts_of
+from triune.frontends.text.chat import TOKEN_BYTES, Chat, chat_prompt, with_prompt
 
 
 class Answer(Protocol):
@@ -23,6 +25,42 @@ class Answer(Protocol):
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
         """The answer as one document, in pieces. The reservation grows by its size."""
         ...
+
+
+async def begin_chat(
+    request: Request,
+    model: TextModel,
+    chat: Chat,
+    generation: Generation,
+    adapter: str | None,
+    held: Reservation,
+    *,
+    has_parallel_calls: bool,
+) -> tuple[AsyncGenerator[Part], int]:
+    """Read a conversation into tokens, and begin its answer.
+
+    Args:
+        request: the request, whose body has been read.
+        model: the model.
+        chat: the conversation.
+        generation: how the answer is generated.
+        adapter: the LoRA adapter; None for none.
+        held: the request's reservation, which grows by the prompt.
+        has_parallel_calls: see `parts_of`.
+
+    Returns:
+        what the answer grows by, and the tokens of the prompt.
+
+    Raises:
+        TriuneError: as `chat_prompt` and `with_prompt`.
+    """
+    prompt = await while_connected(request, chat_prompt(model, chat))
+    held.grow(TOKEN_BYTES * len(prompt.tokens))
+    prompted = with_prompt(model, generation, prompt.tokens, adapter)
+    parts = parts_of(
+        model, [prompted], chat.parameters, has_parallel_calls=has_parallel_calls, is_reasoning=prompt.is_reasoning
+    )
+    return parts, len(prompt.tokens)
 
 
 async def respond(

@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from triune.core.datatypes import Array
 from triune.graph.passes.infer import Infer
 from triune.graph.values import Values
-from triune.graph.weights import Large
+from triune.graph.weights import without_weights
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
@@ -132,10 +132,7 @@ def _choices(model: ModelProto, values: Values, made: Collection[str], most: int
             ]
     if not found:
         return []
-    plain = ModelProto()
-    plain.CopyFrom(model)
-    Large().take(plain)
-    inferred = Values(Infer()(plain).graph)
+    inferred = Values(Infer()(without_weights(model)).graph)
     return [each for each in found if inferred.elem_type(each.node.output[0]) in _FLOATS][:most]
 
 

@@ -25,7 +25,7 @@ from triune.graph.passes.narrow import Narrow
 from triune.graph.passes.widen import Widen, half_interface
 from triune.graph.ranges import WIDE
 from triune.graph.weight_files import WeightFile
-from triune.graph.weights import Large
+from triune.graph.weights import without_weights
 
 Report: TypeAlias = Callable[[str], None]
 """A function that is called with one line of text about the current step."""
@@ -88,19 +88,12 @@ def translated_failures(model: ModelProto) -> Generator[None]:
         raise
     # An invalid node may raise anything.
     except Exception as error:
-        why = contradiction_within(_without_weights(model))
+        why = contradiction_within(without_weights(model))
         if why is not None:
             raise InvalidArgumentError(f"the model is not valid ONNX: {why}") from error
         raise InternalError(
             f"Triune failed to bring the model to core operators ({type(error).__name__}: {error}); please report it"
         ) from error
-
-
-def _without_weights(model: ModelProto) -> ModelProto:
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    Large().take(copy)
-    return copy
 
 
 def _prepared(
