@@ -1,6 +1,6 @@
 """What a request costs now and cost before: an identity of 16 floats, by two checkouts of Triune in turn.
 
-Usage: versions.py --before DIR [--rounds 5] [--seconds 4] [--connections 1 8 32]
+Usage: versions.py --before DIR [--rounds 20] [--seconds 1] [--connections 1 8 32]
 DIR is the root of another checkout, such as `git worktree add --detach DIR COMMIT` makes; it runs in this environment.
 
 Each round starts both servers anew, since two processes of one checkout differ by a tenth, and loads one and then the
@@ -37,8 +37,8 @@ class Round:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32])
     options = parser.parse_args()
     print(heading("HTTP identity, now and before"), flush=True)
