@@ -1,4 +1,4 @@
-"""What a compression is asked for."""
+"""The options of a compression."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -27,12 +27,14 @@ class Method(Enum):
     NEAREST = "nearest"
     """Each weight takes the nearest level."""
     GPTQ = "gptq"
-    """The weights that are still to be rounded make up for the errors of those that are (`gptq`)."""
+    """Weights are rounded one after the other, and those still to be rounded make up for the errors so far (`gptq`)."""
     AWQ = "awq"
-    """Input channels with large activations are scaled up before, and the activations down (`awq`)."""
+    """Before weights are rounded, the input channels with large activations are scaled up, and their activations down
+    (`awq`).
+    """
     SMOOTHQUANT = "smoothquant"
-    """For activations in 8 bits: channels with large activations are scaled down before, and their weights up
-    (`smooth`).
+    """For activations in 8 bits: before they are rounded, channels with large activations are scaled down, and the
+    weights of these channels up (`smooth`).
     """
     BEST = "best"
     """All of these that apply are tried, and the one that agrees best is kept."""
@@ -49,9 +51,11 @@ class Activations(Enum):
     """How activations are quantized."""
 
     INT8 = "int8"
-    """To 8 bits, in ranges that calibration found: QuantizeLinear and DequantizeLinear."""
+    """Activations are quantized to 8 bits in ranges that calibration found, by QuantizeLinear and DequantizeLinear."""
     DYNAMIC = "dynamic"
-    """To 8 bits, in the range that each run has: DynamicQuantizeLinear and MatMulInteger. Products of matrices only."""
+    """Activations are quantized to 8 bits in the range that they have in each run, by DynamicQuantizeLinear and
+    MatMulInteger. This is done for products of matrices only.
+    """
 
 
 class Calibration(Enum):
@@ -74,10 +78,10 @@ class Options:
 
     Attributes:
         weights: the form of weights.
-        per: whether a tensor or each output channel has a scale; of palettes, whether a tensor has one, or each group
-            of `group` output channels.
-        group: the number of weights that share a scale, along the input channels; of palettes, the output channels that
-            share one; None for no groups.
+        per: whether a tensor or each output channel has a scale. With palettes: whether a tensor or each group of
+            `group` output channels has a palette.
+        group: the number of weights along the input channels that share a scale. With palettes: the number of output
+            channels that share a palette. None for no groups.
         is_symmetric: whether integers are scale * q, without a zero point.
         bits: the bits of an index into a palette.
         sparsity: the share of weights that become 0; None for none.

@@ -1,7 +1,7 @@
 """Find the interval in which the integers of each value lie if a graph is computed in int32.
 
-This is interval arithmetic (R. E. Moore, Interval Analysis, 1966), from constants, sizes and small element types on.
-Inputs are within int32, since programs refuse others when they are called.
+The intervals are computed by interval arithmetic (R. E. Moore, Interval Analysis, 1966), beginning with constants,
+sizes and small element types. Inputs are within int32: a program that is called with other inputs refuses them.
 """
 
 import itertools
@@ -112,7 +112,7 @@ _COPIED_OPERANDS: Mapping[str, slice] = {
     "Concat": slice(None),
     "Where": slice(1, None),
 }
-"""Operators whose results are elements of the operands in this slice of all operands."""
+"""Operators that only copy elements, each with the slice of its operands from which the elements come."""
 
 
 def _union(given: Sequence[Interval]) -> _Ends:
@@ -120,7 +120,7 @@ def _union(given: Sequence[Interval]) -> _Ends:
 
 
 def _from_ends(operation: Callable[[int, int], int], a: Interval, b: Interval) -> _Ends:
-    """The interval of an operation whose extreme results are those of the ends of both intervals."""
+    """The interval of an operation that gives its lowest and its highest result at ends of both intervals."""
     ends = [operation(x, y) for x, y in itertools.product((a.low, a.high), (b.low, b.high))]
     return min(ends), max(ends)
 
@@ -164,8 +164,10 @@ def _computed(node: NodeProto, values: Values, given: Sequence[Interval]) -> _En
 
 
 def _quotient(a: Interval, b: Interval) -> _Ends:
-    """The interval of a quotient rounded towards zero. If the divisor may be 0, the quotient is at most as large as the
-    dividend.
+    """The interval of a quotient of integers, rounded towards zero.
+
+    If the divisor's interval includes 0, its other numbers are at least 1 in absolute value, so no quotient is larger
+    in absolute value than the dividend.
     """
     if b.low <= 0 <= b.high:
         return -a.largest, a.largest
@@ -203,7 +205,9 @@ def _cast(node: NodeProto, values: Values, given: Interval) -> _Ends | None:
 
 
 def _of_reduction(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends:
-    """The interval of a sum or product of many elements. If their number is not known, 2^31 is assumed."""
+    """The interval of a sum or product of many elements. An axis whose size is not known counts as 2^31 - 1
+    elements.
+    """
     count = _count(node, values)
     if node.op_type == "ReduceProd":
         return _power(given[0], Interval(0, count))
@@ -213,7 +217,9 @@ def _of_reduction(node: NodeProto, values: Values, given: Sequence[Interval]) ->
 
 
 def _scattered(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends:
-    """The interval of a tensor into which updates are written, or all of them added to or multiplied with one place."""
+    """The interval of a tensor after ScatterElements or ScatterND. If these add or multiply, all updates may meet the
+    same element.
+    """
     data, updates = given[0], given[2]
     shape = values.shape(node.input[1]) or (None,)
     sizes = shape[:-1] if node.op_type == "ScatterND" else shape

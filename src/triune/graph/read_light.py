@@ -27,7 +27,7 @@ _WITHIN: Mapping[str, Mapping[int, str]] = {
     "attribute": {5: "tensor", 6: "graph"},
 }
 """For each message, the fields that may contain weights, and the kind of message in the field. Weights in functions are
-read.
+not left out.
 """
 
 _DATA_TYPE, _RAW_DATA, _DATA_LOCATION = 2, 9, 14
@@ -40,7 +40,7 @@ _LISTS = (7, 8, 9)
 _VARINT, _64_BITS, _LENGTH, _32_BITS = 0, 1, 2, 5
 
 _PART_BYTES = 1 << 18
-"""Protobuf parses some 250 MB of nodes a second, and so this in a millisecond."""
+"""The size of a part. Protobuf parses some 250 MB of nodes a second, so a part takes a millisecond."""
 
 _LONGEST_VARINT = 10
 
@@ -48,7 +48,7 @@ _MOST_NESTED = 100
 """How deep protobuf reads nested messages."""
 
 _MOST_FIELDS = 256
-"""A tensor with more fields has its elements in fields of their own, as strings are."""
+"""A tensor with more fields has a field for each element, as tensors of strings have."""
 
 _WINDOW_BYTES = 1 << 14
 """How much of the file is read at once to find its fields."""
@@ -137,8 +137,8 @@ class _File:
     def _light_fields(
         self, kind: str, start: int, end: int, depth: int
     ) -> Iterator[tuple[int, int, int, bytes | None]]:
-        """Yield, for each field of a message, its number, the offsets of the field and of the next one, and what it is
-        without its large weights; None if it has none.
+        """Yield, for each field of a message, its number, the offsets of the field and of the next one, and the field's
+        bytes without its large weights; None in place of the bytes if it has no large weights.
         """
         within = _WITHIN[kind]
         for number, wire, begin, value, after in self._fields(start, end):
@@ -149,8 +149,8 @@ class _File:
             yield number, begin, after, None if text is None else _field(number, text)
 
     def _tensor(self, start: int, end: int) -> bytes | None:
-        """The bytes of a tensor that refers to its data as external data; None if the data are not raw, or external
-        already.
+        """The bytes of the tensor with its data left out, so that it refers to the file as external data. None if the
+        data are external already, or are not in one field of raw bytes.
         """
         data_type, offsets, others = 0, list[tuple[int, int, int]](), list[bytes]()
         for number, wire, begin, value, after in self._fields(start, end):

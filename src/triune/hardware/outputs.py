@@ -1,4 +1,4 @@
-"""What the system prints and tells of this machine, as texts, so that tests can replay those of other machines."""
+"""What the system prints about this machine, as texts. Tests replay the texts of other machines."""
 
 import platform
 import subprocess
@@ -29,7 +29,7 @@ class Outputs:
     Attributes:
         system: "darwin" or "linux".
         machine: the architecture for which this Python was built: "arm64", "x86_64".
-        num_cores: logical cores that this process may use; on macOS it is in `texts`.
+        num_cores: logical cores that this process may use; 0 on macOS, where `texts` has the number.
         memory_bytes: the memory that this process may use.
         texts: by name: on macOS "sysctl", "displays" and "neural_engine", on Linux "cpuinfo", "caches", "tiles" and
             "nvml", and "nvidia", the GPUs that the driver lists. A missing one is "".
@@ -76,7 +76,11 @@ def read_outputs() -> Outputs:
 
 
 def run(command: Sequence[str]) -> tuple[str, str]:
-    """What a command prints, and why that is nothing; "" for the one or the other. It may fail after it printed."""
+    """Run a command. If it prints anything, it counts as successful, even if it fails afterwards.
+
+    Returns:
+        what it printed and ""; or, if it printed nothing, "" and the reason.
+    """
     try:
         done = subprocess.run(
             command,

@@ -10,25 +10,28 @@ from triune.metal.context import Context, Lowering, builder_of
 from triune.metal.library import Value, mx
 
 _CLOSE = 1e-4
-"""How far a table may be from the angles that are read from it; 16 bits have steps of 5e-4 and more below 1."""
+"""The largest difference between a table and the cosines or sines of the angles that were read from it. Tables in 16
+bits exceed it: just below 1 their steps are 5e-4 or more.
+"""
 
 
 def wavelengths(cosines: NDArray[Any], sines: NDArray[Any]) -> NDArray[np.float32] | None:
-    """How many positions a pair of elements takes to turn by one radian, FP32 [pairs].
+    """The number of positions over which each pair of elements is rotated by one radian, FP32 [pairs].
 
     Args:
-        cosines: a table [positions, pairs] of RotaryEmbedding.
-        sines: the other one.
+        cosines: RotaryEmbedding's table of cosines [positions, pairs].
+        sines: its table of sines [positions, pairs].
 
     Returns:
-        None if the angles do not grow with the positions, or if the tables have another factor than 1.
+        None if the angles do not grow in proportion to the positions, or if the tables are scaled by a factor.
     """
     cosines, sines = cosines.astype(np.float64), sines.astype(np.float64)
     if cosines.ndim != 2 or len(cosines) < 2:
         return None
     last = len(cosines) - 1
     angles: NDArray[np.float64] = np.arctan2(sines[1], cosines[1])
-    # The last position says it more precisely: by how much it is off what the first one predicts.
+    # Position 1 gives the angles roughly. The last position corrects them, by its distance from what they predict
+    # there.
     off: NDArray[np.float64] = np.arctan2(sines[last], cosines[last]) - last * angles
     angles = angles + (off - 2 * np.pi * np.round(off / (2 * np.pi))) / last
     if (angles <= 0).any():
@@ -39,7 +42,7 @@ def wavelengths(cosines: NDArray[Any], sines: NDArray[Any]) -> NDArray[np.float3
 
 
 def _rotary(c: Context) -> None:
-    """RotaryEmbedding of [batch, tokens, heads * size] or [batch, heads, tokens, size], in the tables' type."""
+    """Compute RotaryEmbedding of [batch, tokens, heads * size] or [batch, heads, tokens, size]."""
     x = c.input(0)
     is_flat = x.ndim == 3
     rows = x.reshape((*x.shape[:2], int(c.attributes["num_heads"]), -1)) if is_flat else mx.swapaxes(x, 1, 2)
@@ -51,8 +54,8 @@ def _rotary(c: Context) -> None:
 
 
 def turned(c: Context, x: Value) -> Value:
-    """Turn heads [tokens, heads, size] by the angles of their positions: inputs 1 to 3 of the node are those of
-    RotaryEmbedding, and so are the attributes `interleaved` and `rotary_embedding_dim`.
+    """Rotate heads [tokens, heads, size] by the angles of their positions. The node has inputs 1 to 3 and the
+    attributes `interleaved` and `rotary_embedding_dim` of RotaryEmbedding.
     """
     lengths = builder_of(c).wavelengths.get(c.node.input[1])
     if lengths is None:
@@ -70,12 +73,14 @@ def turned(c: Context, x: Value) -> Value:
 
 
 def _by_tables(c: Context, rows: Value) -> Value:
-    """Rotate pairs of elements of [batch, tokens, heads, size] by angles, of which inputs are the cosines and sines."""
+    """Rotate pairs of elements of `rows` [batch, tokens, heads, size] by angles. Inputs 1 and 2 of the node are the
+    cosines and sines of the angles.
+    """
     cosines, sines = c.input(1), c.input(2)
     if c.has(3):
         positions = mx.clip(c.input(3), 0, cosines.shape[0] - 1)
         cosines, sines = (mx.take(each, positions, 0) for each in (cosines, sines))
-    # The same for all heads: now they are of the shape batch, tokens, 1, half of the size.
+    # All heads share the tables, whose shape becomes [batch, tokens, 1, pairs].
     cosines, sines = (mx.expand_dims(each, 2) for each in (cosines, sines))
     part = int(c.attributes.get("rotary_embedding_dim", 0)) or rows.shape[-1]
     first, rest = rows[..., :part], rows[..., part:]
@@ -97,7 +102,7 @@ def fused_attention(c: Context) -> None:
     query, key, value = (c.input(index) for index in range(3))
     mask = None
     if c.has(3):
-        # Not infinite in 16 bits, either: a row in which all is masked would be of no number.
+        # A row whose mask is -infinity everywhere would give NaN, so the mask is limited to the lowest finite number.
         mask = mx.maximum(c.input(3), mx.finfo(query.dtype).min).astype(query.dtype)
         mask = mask.reshape((*[1] * (4 - mask.ndim), *mask.shape))
     scale = float(c.attributes["scale"])

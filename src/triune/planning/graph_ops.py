@@ -15,7 +15,7 @@ from triune.planning.op import PRODUCTS, Op, OpClass
 from triune.planning.op_classes import class_of
 
 KEPT: Final = ("Attention", "RMSNormalization", "RotaryEmbedding")
-"""Operators that are no core operators, but that units compute as one."""
+"""Operators that are not core ops, each of which a unit computes as one operation."""
 
 _INTEGERS: Final[Mapping[int, str]] = {
     TensorProto.INT8: "int8",
@@ -36,12 +36,17 @@ _BITS: Final[Mapping[int, int]] = {
     TensorProto.UINT16: 16,
 }
 _FUSING: Final = PRODUCTS | {OpClass.ELEMENTWISE, OpClass.REDUCE}
-"""The classes of operations that units compute together with an elementwise one behind them."""
+"""The classes of operations that units compute together with an elementwise operation that follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Weight:
-    """A value that is known when the model is loaded: its elements, and the bits of each if they are packed."""
+    """A value that is known when the model is loaded.
+
+    Attributes:
+        elements: the number of its elements.
+        bits: the bits in which each element is stored, scales and zero points included; None if it is not packed.
+    """
 
     elements: int
     bits: float | None
@@ -50,12 +55,12 @@ class _Weight:
 def ops_of(model: ModelProto, past_tokens: int = 0) -> list[Op]:
     """The operations of a model that run on each call, in the graph's order.
 
-    What follows from constants and from the shapes of inputs alone is left out.
+    Nodes that depend only on constants and on the shapes of inputs are left out.
 
     Args:
         model: a model of core operators and those of `KEPT`, whose shapes are known.
-        past_tokens: for a step of a decoder in the plain form: the tokens before those of the input, which attention
-            reads beside them.
+        past_tokens: for a step of a decoder in the plain form: how many tokens come before those of the input;
+            attention reads them, too.
 
     Raises:
         InvalidArgumentError: the shape of a value is not known; the message names it.
@@ -88,9 +93,9 @@ class _Reader:
         return found
 
     def _is_weight(self, node: NodeProto) -> bool:
-        """Whether a node computes a weight when the model is loaded, which is then noted."""
+        """Whether the results of a node are known when the model is loaded. If so, they are noted as weights."""
         if node.op_type in ("Shape", "Size"):
-            # A shape is known before the values are. What is computed from shapes alone is, too.
+            # A shape is known before the values are, and so is what is computed from shapes alone.
             shape = self._values.static_shape(node.output[0])
             self._weights[node.output[0]] = _Weight(prod(shape) if shape is not None else 1, None)
             return True
@@ -101,7 +106,7 @@ class _Reader:
         if node.op_type == "DequantizeLinear":
             values = given[0].elements
             stored = _BITS.get(self._values.elem_type(node.input[0]), 8) * values
-            # Scales are stored in 16 bits, zero points as the values are.
+            # Scales are stored in 16 bits; zero points in the bits of the values.
             stored += sum(16 * each.elements for each in given[1:2])
             bits = stored / values if values else None
         else:
@@ -135,7 +140,7 @@ class _Reader:
             facts=self._facts(node, computed, shapes),
         )
         constants = [weight for name in node.input if name and (weight := self._weight(name)) is not None]
-        # A table of which rows are looked up is not read whole.
+        # The other operators do not read a constant whole: Gather, for example, reads some rows of a table.
         if kind not in ("Gather", "GatherND", "GatherElements", "Reshape", "Slice", "Expand", "Tile", "Pad"):
             largest = max(constants, key=lambda each: each.elements, default=None)
             bits = largest.bits if largest else None
@@ -206,7 +211,7 @@ class _Reader:
             heads, kv_heads = attributes["q_num_heads"], attributes["kv_num_heads"]
             (batch, queries, width), keys = query, key[1]
             size = width // heads
-        # Causal attention looks at half of its own tokens.
+        # With causal attention, a token sees half of the input's tokens on average.
         own = (keys + 1) / 2 if attributes.get("is_causal", 0) and keys == queries else keys
         seen = own + self._past_tokens
         return replace(
@@ -220,7 +225,7 @@ class _Reader:
         )
 
     def _fused(self, op: Op, previous: Op | None) -> Op:
-        """An elementwise operation as units compute it: with the one before it, if nothing else reads its result."""
+        """An elementwise operation, fused with the previous operation if nothing else reads the result of that one."""
         if previous is None or previous.op_class not in _FUSING:
             return op
         own = next((name for name in op.inputs if name in previous.outputs and self._readers.get(name) == 1), None)

@@ -24,11 +24,11 @@ class PathCosts:
     """Costs of a placement, in milliseconds or joules; one row an operation, one column a unit.
 
     Attributes:
-        ops: of each operation on each unit; infinite where the unit refuses it.
-        launch: of a segment on each unit.
-        switch: of passing from a unit (row) to another (column); the diagonal is 0.
-        transfer: of passing what is still to be read from one unit to another before each operation.
-        output: of a last segment on each unit.
+        ops: the cost of each operation on each unit; infinite where the unit refuses it.
+        launch: the cost of starting a segment on each unit.
+        switch: the cost of passing from a unit (row) to another (column); the diagonal is 0.
+        transfer: for a change of units before each operation: the cost of passing on the values that are read later.
+        output: the cost of passing on the output, if the last segment is on each unit.
     """
 
     ops: NDArray[np.float64]
@@ -97,7 +97,14 @@ def place_fastest(costs: PathCosts) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
-    """The pairs of time and energy with which an operation may end on a unit, the fastest first."""
+    """The pairs of time and energy with which the operations so far may end on a unit, the fastest first.
+
+    Attributes:
+        time: the time of each pair.
+        energy: its energy.
+        unit: the unit of the operation before this one, by which the pair came about.
+        label: the index of the pair of that operation.
+    """
 
     time: NDArray[np.float64]
     energy: NDArray[np.float64]
@@ -151,7 +158,7 @@ def _kept(
     label: NDArray[np.intp],
     limit: float,
 ) -> _Labels:
-    """The pairs that are possible, within the limit, and not worse than another."""
+    """The pairs that are possible and within the limit, without those that are worse in both than another."""
     possible = np.flatnonzero(np.isfinite(time) & (time <= limit))
     order = possible[np.lexsort((energy[possible], time[possible]))]
     lowest = np.minimum.accumulate(energy[order]) if len(order) else energy[order]
@@ -165,10 +172,10 @@ def _kept(
 
 
 def place_pipeline(costs: PathCosts) -> list[int]:
-    """The path whose slowest segment is as fast as can be, each unit having at most one segment: a pipeline, through
-    which calls pass one behind the other.
+    """The path whose slowest segment takes the least time. Each unit has at most one segment, so that calls can follow
+    each other through the segments as through a pipeline.
 
-    Dynamic programming over operations, for each order of units. Fewer segments win where more make no difference.
+    Dynamic programming over operations, for each order of units. If fewer segments are as good, they are chosen.
     """
     sums = np.vstack([np.zeros(costs.num_units), np.cumsum(np.where(np.isinf(costs.ops), 0.0, costs.ops), axis=0)])
     refused = np.vstack([np.zeros(costs.num_units), np.cumsum(np.isinf(costs.ops), axis=0)])
@@ -176,7 +183,9 @@ def place_pipeline(costs: PathCosts) -> list[int]:
     chosen: list[tuple[int, int]] = []
     begin = np.full(costs.num_ops + 1, np.inf)
     begin[0] = 0.0
-    # The units so far, and for each number of operations the slowest segment and where the last one begins.
+    # Each entry: the units of the segments so far, in their order; the time of the slowest segment if these compute the
+    # first n operations, for each n; and for each segment, with which operation it begins if it ends before operation
+    # n.
     waiting: list[tuple[tuple[int, ...], NDArray[np.float64], list[NDArray[np.intp]]]] = [((), begin, [])]
     while waiting:
         units, slowest, begins = waiting.pop(0)
@@ -209,7 +218,9 @@ def _cuts(
 
 
 def segment_times(costs: PathCosts, path: Sequence[int]) -> list[float]:
-    """The cost of each segment of a path: its operations, its launch, what passes to it, and of the last the output."""
+    """The cost of each segment of a path: its operations, its launch, what is passed to it. The last also has the
+    output.
+    """
     times: list[float] = []
     for position, unit in enumerate(path):
         if not position:

@@ -11,14 +11,16 @@ from triune.tuning.axes import Axis, Candidate
 from triune.tuning.measurement import Measurement, Objective, Rank, joined, rank_of
 
 LEAST_GAIN: Final = 0.02
-"""A candidate replaces the best so far if it is better by more: less is no difference that a short trial can tell."""
+"""A candidate replaces the best so far if it is better by more than this share. Short trials cannot tell less."""
 
 _WORTH: Final = 0.85
 """A candidate below this share of the best so far is not measured again."""
 
 _SHORT_SHARE: Final = 1 / 120
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.2, 5.0
-"""The time of a load in a short trial: a share of the budget within these limits."""
+"""In a short trial each load (a number of callers at once) lasts this share of the budget, but no less than the
+shortest and no more than the longest time.
+"""
 
 _NUM_RUNS: Final = 3
 """How often the given configuration and the best one are measured at the end, in turn, for twice the time. If they were
@@ -68,15 +70,17 @@ class Found:
 
     Attributes:
         given: the given configuration.
-        best: the best one; the given one if no other is better by more than the noise, in each of its last runs than
-            in each of the given one's.
-        is_gain: whether `best` is another than the given one.
+        best: the best configuration. It is the given one unless another is better by more than the noise, and each of
+            the other's last runs is better than each of the given one's.
+        is_gain: whether `best` differs from `given`.
         gain: how much better the best candidate was than the given one, as a share of the objective's value: 0.2 is
-            20% more requests a second. Infinite if only it meets the limit, negatively if only the given one does.
+            20% more requests a second. It is infinity if only the best candidate meets the limit of p99, and -infinity
+            if only the given one does.
         noise: the spread of the given configuration's runs, as a share of the largest.
-        compared: what was measured at the end of the given configuration, and of the best other one if there was any.
+        compared: the last measurements of the given configuration, and of the best other one if there was any.
         trials: all trials, in order.
-        rival: the other configuration that was compared with the given one at the end; None if none was better before.
+        rival: the other configuration that was compared with the given one at the end; None if none was better until
+            then.
         num_left: how many candidates next to the best one were not tried, since the budget was used.
     """
 
@@ -135,7 +139,7 @@ class Search:
         self._started_ns = self.clock.now_ns()
         given = tuple(axis.given for axis in self.axes)
         short = min(max(self.budget_seconds * _SHORT_SHARE, _SHORTEST_SECONDS), _LONGEST_SECONDS)
-        # It may take longer than a small budget, so that the error can name the least.
+        # The first trial may take longer than a small budget, so that the error can name the least budget.
         first = self._try(given, short, limit_seconds=max(self.budget_seconds, _FIRST_SECONDS))
         if first.rank is None:
             raise InvalidArgumentError(f"the given configuration cannot be measured: {first.measurement.failure}")
@@ -258,7 +262,7 @@ class Search:
         return trial
 
     def _has_time(self, seconds: float, num: int = 1) -> bool:
-        """Whether so many trials fit the budget, beside the comparison at the end."""
+        """Whether `num` trials fit into the budget, with enough time left for the comparison at the end."""
         short = self._trials[0].seconds
         cost = self._cost_seconds + self.num_levels * max(0.0, seconds - short)
         return self._elapsed() + num * cost + self._reserve_seconds <= self.budget_seconds

@@ -27,13 +27,13 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 NUM_TOKENS: Final = 82
-"""The tokens of the sample: a prompt that is longer than the steps for which a decoder may have another program (see
-`openvino.few_tokens`), and then tokens one by one, as answers are computed.
+"""How many tokens the sample has: a prompt, and then tokens that are computed one by one, as those of an answer are. A
+decoder may have another program for steps of few tokens (see `openvino.few_tokens`); the prompt is longer than these.
 """
 
 _ONE_BY_ONE: Final = 2
 _NUM_ROWS: Final = 14
-"""Of the prompt, the last tokens whose logits are compared."""
+"""How many tokens at the prompt's end have their logits compared."""
 
 MOST_SECONDS: Final = 60
 """If the trusted decoder takes longer to compile, units are not compared."""
@@ -52,10 +52,14 @@ with packed weights may round activations to 8 bits. SmolLM2-135M in Q4_1 was me
 """
 
 _PART_OF_COSINE: Final = 3
-"""The cosine of a row, less its mean, may fall short of 1 by one part in so many of the tolerance."""
+"""The cosine of a row with the expected one, both less their means, may be below 1 by the tolerance divided by this
+number.
+"""
 
 _CLEAR: Final = 0.5
-"""A row is clear if its most probable token leads by more than this part of what the tolerance allows."""
+"""A row of logits is clear if its largest expected logit is above the second by more than this number * the tolerance *
+the spread of the row.
+"""
 
 _SMALLEST: Final = 1e-3
 """The lower bound of a row's spread."""
@@ -64,16 +68,16 @@ _PACKED: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.INT
 _NS: Final = 1_000_000_000
 
 NO_MEMORY: Final[Memory] = MappingProxyType({})
-"""That of a decoder that reads no encoder."""
+"""The memory of a decoder that reads no encoder's output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """Logits that are right.
+    """What computes the logits that count as right.
 
     Attributes:
         decoder: computes in fp32 on the CPU; closed after the comparison.
-        memory: what it reads of an encoder in fp32 on the CPU; empty without one.
+        memory: what the decoder reads of an encoder, which was computed in fp32 on the CPU; empty without an encoder.
     """
 
     decoder: DecoderExecutable
@@ -85,12 +89,13 @@ class JudgedDecoder:
     """A decoder to judge.
 
     Attributes:
-        name: the model's, for the log.
-        parameters: those of its config.
+        name: the model's name, for the log.
+        parameters: the parameters of the model's config.
         load_key: the name under which verdicts are kept (`config.load_key`).
         graph: the decoder's graph.
-        tokens: the sample, at least one.
-        trust: compiles what computes the right logits; None if nothing here can. Called if a verdict is not kept.
+        tokens: the sample's tokens, at least one.
+        trust: compiles what computes the right logits; returns None if no runtime here can. It is called only if the
+            gate has no verdict on a unit.
     """
 
     name: str
@@ -108,13 +113,13 @@ def fp32_recipe(machine: Machine) -> Recipe:
 
 
 def sample_tokens(vocab_size: int, most: int) -> list[int]:
-    """Tokens of all parts of a vocabulary, always the same, and at most `most`."""
+    """Random tokens of the whole vocabulary, the same at each call. There are at most `most` of them."""
     return np.random.default_rng(0).integers(0, vocab_size, min(NUM_TOKENS, most)).tolist()
 
 
 def logits_of(decoder: DecoderExecutable, tokens: Sequence[int], memory: Memory) -> NDArray[np.float32]:
-    """The logits after the last tokens: FP32 [rows, vocabulary]. The cache, which must be of no sequence yet, is
-    written; if it is too small, another one takes its place meanwhile.
+    """The logits after the last tokens: FP32 [rows, vocabulary]. This writes to the decoder's cache, so no sequence may
+    use it yet. If the cache is too small, a larger one takes its place during the call.
 
     Raises:
         TriuneError: the runtime failed.
@@ -190,7 +195,7 @@ def judge_decoder(
 
 
 def _expected(model: JudgedDecoder, clock: Clock) -> NDArray[np.float32] | None:
-    """The right logits; None if they cannot be had, of which the log tells."""
+    """The right logits; None if they cannot be computed. The log then says why."""
     began_ns = clock.now_ns()
     with ExitStack() as stack:
         try:
@@ -216,8 +221,8 @@ def compare_logits(
 
     A row is wrong if a logit is off by more than the tolerance times the spread of the expected row, if its cosine with
     the expected row, both less their means, is below 1 - tolerance / 3, or if a logit is NaN or infinite where the
-    expected one is not. And the most probable token may be another one in as many of the clear rows as the tolerance
-    says.
+    expected one is not. Of the clear rows (`_CLEAR`), a share of at most the tolerance may have another most probable
+    token than expected.
     """
     if found.shape != expected.shape:
         return _failed(
@@ -253,7 +258,9 @@ def compare_logits(
 
 
 def _cosine(wide: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """The smallest cosine of two rows, less their means; 1 for rows without a spread."""
+    """The smallest cosine of a row of `wide` with the same row of `other`, both less their means. It is 1 for
+    rows without a spread.
+    """
     a, b = (each - each.mean(axis=1, keepdims=True) for each in (wide, other))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(np.where(lengths > 0, (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1), 1).min())

@@ -22,9 +22,10 @@ def broadcast_to(x: Var, shape: Sequence[int]) -> Var:
 
 
 def broadcast_with(x: Var, shape: Var) -> Var:
-    """Broadcast `x` with a value of shape `shape`, a vector that is known only at run time, as numpy does.
+    """Broadcast `x` as numpy does, against a value of another shape. The vector `shape` holds that shape, and is known
+    only at run time.
 
-    This multiplies by ones, which changes no number, infinity or NaN.
+    `x` is multiplied by ones of that shape, which changes no number, infinity or NaN.
     """
 
     def times_ones(each: Var) -> Var:
@@ -77,7 +78,7 @@ def sizes_of(x: Var) -> list[Any]:
 
 
 def as_vector(sizes: Sequence[Any]) -> Any:
-    """Make an int32 vector of `sizes`, of which each is an int or a scalar of the program."""
+    """Make an int32 vector of `sizes`. Each size is an int or a scalar of the program."""
     if all(isinstance(each, int) for each in sizes):
         return np.array(sizes, np.int32)
     parts = [

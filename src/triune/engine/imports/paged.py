@@ -26,18 +26,19 @@ _UNARY: Final = ("Cast", "Identity", "Tanh", "Mul", "Div", "Add", "Sub", "Clip")
 
 
 class Paging:
-    """Given a decoder over [batch, tokens] with caches as inputs and outputs, and its attention. Result: the same
-    decoder in the paged form of `engine.models.forms`.
+    """Rewrites a decoder over [batch, tokens], whose caches are inputs and outputs, in the paged form of
+    `engine.models.forms`.
 
-    Each packed token is a row of the batch, with one token: what the decoder computes of rows, it computes of each by
-    itself, and attention alone sees other tokens. Masks are dropped. Positions come from the step.
+    Each packed token becomes a row of the batch that has one token. The decoder computes each row by itself, so all
+    operators but attention stay as they are. Attention is replaced by `PagedAttention`, which sees the other tokens of
+    the sequence. Masks are removed, and positions are an input.
     """
 
     def __init__(self, interface: Interface, found: Sequence[FoundAttention], probes: Sequence[Probe]) -> None:
         """Args:
         interface: what the inputs and outputs are.
         found: the attention of each layer.
-        probes: the graph with several sizes, by which positions are known.
+        probes: the graph computed for several sizes, which shows which values are positions.
         """
         self._interface = interface
         self._found = found
@@ -94,7 +95,9 @@ class Paging:
         return found
 
     def _shape_of_positions(self, probe: Probe, name: str) -> str | None:
-        """How a value has the positions of the new tokens: as "batch, 1, new", for instance; None if it has not."""
+        """How a value holds the positions of the new tokens: "rows 3", for example, if its shape is [batch or 1, 1,
+        new]. "number 1" if it has 1 dimension and holds the number of sequences. None if it holds neither.
+        """
         known, sizes = probe.known(_original(name)), probe.sizes
         if known is None or known.dtype.kind not in "if":
             return None
@@ -173,7 +176,7 @@ class _Positions:
         self.nodes: list[NodeProto] = []
 
     def add(self, name: str, rows: str, elem_type: int, form: str) -> None:
-        """Replace a value of this type: "rows 3" for positions of 3 dimensions, "number 1" for the number of rows."""
+        """Replace the value `name` of type `elem_type`; for `form` see `Paging._shape_of_positions`."""
         key = elem_type, form
         if key not in self._made:
             build, (kind, rank) = self._build, form.split()
@@ -241,7 +244,7 @@ def _new_caches(interface: Interface) -> list[str]:
 
 
 def _old(name: str) -> str:
-    """The name in the rewritten graph of what was called so."""
+    """The name that a value of the exported decoder, called `name`, has while the graph is rewritten."""
     return f"given/{name}"
 
 
@@ -262,7 +265,7 @@ def _free_names(graph: GraphProto, interface: Interface) -> None:
 
 
 def _rename(nodes: Sequence[NodeProto], names: Mapping[str, str]) -> None:
-    """Let nodes read other values."""
+    """Change the names of the values that nodes read."""
     for node in nodes:
         for at, name in enumerate(node.input):
             node.input[at] = names.get(name, name)

@@ -18,7 +18,7 @@ from triune.graph.held import HeldModel, held_tensor
 from triune.graph.weight_files import LARGE_BYTES
 
 OPSET = 23
-"""The first with RMSNormalization, RotaryEmbedding and Attention."""
+"""The first operator set with RMSNormalization, RotaryEmbedding and Attention."""
 
 _IR_VERSION = 11
 
@@ -45,7 +45,7 @@ class ModelBuilder(Builder):
         """Args:
         name: the graph's name.
         weights: where tensors come from.
-        adapters: LoRA adapters, of which each token may have one.
+        adapters: LoRA adapters; each token may have one of them.
         """
         super().__init__(name)
         self._name = name
@@ -130,7 +130,7 @@ class ModelBuilder(Builder):
         return self.ops("Split", len(names), y, self.ints(*sizes.values()), axis=-1)
 
     def embedding(self, ids: str, name: str) -> str:
-        """The rows `ids` of the matrix `{name}.weight`, as FP32. Of a packed matrix only these rows are unpacked."""
+        """The rows `ids` of the matrix `{name}.weight`, as FP32. If it is packed, only these rows are unpacked."""
         name = f"{name}.weight"
         tensor = self._tensor(name)
         if isinstance(tensor, DenseTensor):
@@ -206,7 +206,9 @@ class ModelBuilder(Builder):
         return self._hold(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape, values)
 
     def _matrix(self, name: str) -> str:
-        """A matrix [out, in] as FP32; one that is packed stays so, and is unpacked by nodes that runtimes fuse."""
+        """A matrix [out, in] as FP32. A packed one stays packed in the graph, and runtimes fuse the nodes that unpack
+        it.
+        """
         tensor = self._tensor(name)
         if isinstance(tensor, DenseTensor):
             return self._as_float(self._dense(name, tensor.values), tensor.values)
@@ -225,14 +227,14 @@ class ModelBuilder(Builder):
         return self.op("Reshape", numbers, self.ints(*tensor.shape))
 
     def _codes(self, name: str, tensor: PackedTensor) -> str:
-        """The codes [out, in]; [out, blocks, block size] where zero points are no whole numbers."""
+        """A packed matrix's codes [out, in], or [out, blocks, block size] if its zero points are not whole numbers."""
         rows, columns = tensor.shape
         blocks = () if tensor.offsets is None else (columns // tensor.block_size,)
         shape = (rows, *blocks, tensor.block_size if blocks else columns)
         return self._hold(f"{name}.codes", _CODES[tensor.bits, tensor.is_signed], shape, tensor.codes)
 
     def _gathered_codes(self, ids: str, name: str, tensor: PackedTensor) -> str:
-        """The codes of the rows `ids` as FP32 [..., in], or [..., in / 2, 2] if two share a byte."""
+        """The codes of the rows `ids` as FP32 [..., in], or [..., in / 2, 2] if two codes share a byte."""
         if tensor.bits == 8:
             return self.cast(self.op("Gather", self._codes(name, tensor), ids), TensorProto.FLOAT)
         # Gather does not support elements of 4 bits. So whole bytes are gathered, and arithmetic splits them.
@@ -275,6 +277,6 @@ def _scales_and_zeros(tensor: PackedTensor) -> tuple[Array, Array | None]:
     if tensor.offsets is None:
         return scales, None if tensor.zero_points is None else tensor.zero_points.astype(np.float32)
     # In a block of scale 0 all weights equal the offset, which no zero point expresses. So such a scale becomes 1e-10
-    # times the offset: what the codes (up to 255) then add is less than FP32 rounds.
+    # times the offset: the codes (up to 255) times this scale are lost when FP32 adds the offset.
     scales = np.where(scales == 0, np.abs(tensor.offsets) * np.float32(1e-10), scales)
     return scales, -np.divide(tensor.offsets, scales, out=np.zeros_like(scales), where=scales != 0)

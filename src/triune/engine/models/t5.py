@@ -1,4 +1,4 @@
-"""T5 as two graphs, an encoder and a decoder. Positions are known by a bias of the attention scores alone.
+"""T5 as two graphs, an encoder and a decoder. Only a bias of the attention scores tells them positions.
 
 Raffel et al., 2019 (arXiv:1910.10683); gated MLPs of version 1.1: Shazeer, 2020 (arXiv:2002.05202).
 """
@@ -19,9 +19,9 @@ from triune.graph.held import HeldModel
 def write_t5_encoder(
     config: T5Config, weights: Weights, form_name: EncoderFormName, *, gives_memory: bool = False
 ) -> HeldModel:
-    """The encoder in this form (`encoder_forms` says the inputs). Output: `last_hidden_state` FP32 [..., width]; with
-    `gives_memory` what the paged decoder reads instead, `cross_key.N` and `cross_value.N` FP32 [..., heads * size] for
-    each layer N of it.
+    """The encoder in this form (`encoder_forms` says the inputs). Output: `last_hidden_state` FP32 [..., width]. With
+    `gives_memory` the outputs are instead what the paged decoder reads: `cross_key.N` and `cross_value.N` FP32 [...,
+    heads * size] for each layer N of the decoder.
     """
     graph = ModelBuilder("t5_encoder", weights)
     form = encoder_form_of(form_name, graph)
@@ -110,7 +110,7 @@ def _bias_between(graph: ModelBuilder, config: T5Config, steps: str) -> str:
 
 
 def _rows_of_bias(graph: ModelBuilder, config: T5Config, stack: str, distances: NDArray[np.int64]) -> str:
-    """The bias of each distance from a query to a key in a stack, FP32 [distances, heads]."""
+    """The bias for each distance from a query to a key, FP32 [distances, heads]; `stack` is "encoder" or "decoder"."""
     buckets = distance_buckets(
         distances,
         config.relative_attention_num_buckets,
@@ -123,7 +123,7 @@ def _rows_of_bias(graph: ModelBuilder, config: T5Config, stack: str, distances: 
 def distance_buckets(
     distances: NDArray[np.int64], num_buckets: int, max_distance: int, *, is_causal: bool
 ) -> NDArray[np.int64]:
-    """The bucket of each distance from a query to a key, which is positive for later keys.
+    """The bucket of each distance from a query to a key. The distance to a later key is positive.
 
     Half of the buckets are for single distances, the others for ranges that grow up to `max_distance`. If attention is
     not causal, later keys have half of all buckets.
@@ -135,7 +135,7 @@ def distance_buckets(
         num_buckets //= 2
         offset, ago = np.where(distances > 0, num_buckets, 0), np.abs(distances)
     num_single = num_buckets // 2
-    # In fp32, as T5's code has it: at the borders of ranges the rounding decides.
+    # In fp32, as in T5's code: at the borders of ranges the rounding decides which bucket it is.
     share = np.log(np.maximum(ago, 1).astype(np.float32) / np.float32(num_single)) / np.float32(
         math.log(max_distance / num_single)
     )

@@ -15,16 +15,16 @@ radvisory of an offset (8 bytes) and a count (4 bytes, signed).
 """
 
 _STEP_BYTES = 128 << 10
-"""The bytes of one request to the system. Of a larger one, Linux reads only as much as the disk's queue takes: of a
-file of 192 MiB that was asked for at once, 8 MiB came (Linux 6, ext4).
+"""The bytes of one request to the system. If a request is larger, Linux reads only as much as the disk's queue takes:
+when one request asked for 192 MiB of a file, 8 MiB were read (Linux 6, ext4).
 """
 
 
 def read_ahead(source: Source, version: int) -> None:
     """Have the system read the weight files of a version into its cache, in the order of their names.
 
-    Takes about as long as the disk needs, so that it is called in a thread; files that are in the cache take no time. A
-    file that cannot be opened is left out: the load says what is wrong with it.
+    This takes about as long as the disk needs, so call it in a thread. Files that are in the cache already take no
+    time. A file that cannot be opened is left out: the load will say what is wrong with it.
     """
     for name, num_bytes in sorted(weight_files(source.stamp.versions.get(version, {})).items()):
         with contextlib.suppress(OSError), open_file(source.folder / name) as file:

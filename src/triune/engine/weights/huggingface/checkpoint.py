@@ -30,10 +30,10 @@ class _Source:
 
     Attributes:
         name: the tensor's name in the files; for a packed weight, the name of its module.
-        is_packed: whether the files have the weight packed.
-        rows: the rows of the files' tensor that are this one; None if all of them are.
+        is_packed: whether the weight is packed in the files.
+        rows: which rows of the files' tensor are the graph's tensor; None for all rows.
         shape: the shape in the graph: [out, in] for a matrix.
-        is_transposed: whether the files have the matrix as [in, out].
+        is_transposed: whether the matrix is [in, out] in the files.
     """
 
     name: str
@@ -138,8 +138,8 @@ def _drop_idle_biases(sources: dict[str, _Source], store: Store, config: ModelCo
 
 
 def _with_heads(config: BertConfig, store: Store) -> BertConfig:
-    """The config with what the tensors say of pooler and head. A head for texts reads the pooler; one for tokens comes
-    without a pooler.
+    """The config, with the pooler and the head that the tensors show. A head that classifies texts reads the pooler; a
+    checkpoint with a head that classifies tokens has no pooler.
     """
     has_pooler = any(name.endswith("pooler.dense.weight") for name in store.shapes)
     if "classifier.weight" not in store.shapes:
@@ -148,15 +148,15 @@ def _with_heads(config: BertConfig, store: Store) -> BertConfig:
 
 
 def config_is_tied(config: ModelConfig) -> bool:
-    """Whether the embedding is the output's matrix, too."""
+    """Whether the matrix of the embedding is that of the output, too."""
     return bool(getattr(config, "tie_word_embeddings", False))
 
 
 def _source(
     store: Store, stored: str, config: ModelConfig, packing: Packing | None, where: str
 ) -> tuple[str, _Source] | None:
-    """The graph's name for a tensor of the files, and where it is; None if the graph does not read it, or if it is only
-    a part of a packed weight, such as its scales.
+    """The graph's name for the tensor `stored` of the files, and its source. None if the graph does not read the
+    tensor, or if the tensor is only a part of a packed weight, such as its scales.
     """
     if packing is not None:
         module = stored.rpartition(".")[0]
