@@ -101,7 +101,7 @@ def convert(
 
     Args:
         source: a .onnx, .mlpackage, .mlmodelc or .aimodel; or a .gguf, or a directory in Hugging Face's form; or a
-            model's folder in a repository, of which the newest version is converted. Of other frameworks: a .pt2,
+            model's folder in a repository, whose newest version is converted. From other frameworks: a .pt2,
             .keras, .tflite, .skops, .ubj, .json (XGBoost) or .txt (LightGBM), a SavedModel's folder; or an object: a
             torch.nn.Module or ExportedProgram, a keras.Model, an estimator of scikit-learn, XGBoost or LightGBM, a
             function of JAX.

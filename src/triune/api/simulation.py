@@ -138,7 +138,7 @@ def _profiles(
 def _shapes(
     name: str, model: ModelProto, policy: BatchingPolicy, num_rows: int, sizes: Mapping[str, int]
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of a model's inputs for a batch of so many rows."""
+    """The shapes of a model's inputs for a batch of `num_rows` rows."""
     shapes: dict[str, tuple[int, ...]] = {}
     lacking: dict[str, None] = {}
     for value in inputs_of(model.graph):

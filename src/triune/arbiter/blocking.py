@@ -14,7 +14,7 @@ from triune.core.units import Unit
 class BlockingShare:
     """A share for steps, each between `begin` and `end`. One thread at a time uses it.
 
-    The steps count as the model's requests, of which it tells the arbiter how many there are and how long they take.
+    To the arbiter the steps are the model's requests: it is told how many there are and how long they take.
     """
 
     def __init__(self, arbiter: Arbiter, clock: Clock, name: str, unit: Unit, weight: float = 1.0) -> None:

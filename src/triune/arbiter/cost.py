@@ -8,10 +8,12 @@ _WEIGHT: Final = 0.2
 """How much the newest batch counts in a size's mean."""
 
 _NUM_FIRST: Final = 3
-"""Of so many batches of a size the fastest counts: the first ones allocate memory, and may be disturbed."""
+"""Until a size has had this many batches, its estimate is the time of the fastest: the first ones allocate memory, and
+may be disturbed.
+"""
 
 _STALE: Final = 16
-"""Sizes that have not occurred for this number of batches are estimated from others again."""
+"""A size that has not occurred for this number of batches is estimated from other sizes again."""
 
 
 @dataclass(slots=True)

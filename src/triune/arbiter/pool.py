@@ -199,7 +199,7 @@ class Pool:
         return woken
 
     def _first(self, now_ns: int) -> "Share | None":
-        """Of those that wait and may compute, the one whose clock is furthest behind."""
+        """The share whose clock is furthest behind, among those that wait and may compute; None if there is none."""
         first: Share | None = None
         for each in self.waiting:
             if (first is None or each.tag_ns < first.tag_ns) and now_ns >= each.own_ends_ns and not each.is_displaced:

@@ -90,7 +90,7 @@ def quantized(
         is_per_channel: whether each output channel of weights has a scale.
 
     Raises:
-        InternalError: the quantizer failed, or wrote a scale that is no number.
+        InternalError: the quantizer failed, or wrote a scale that is NaN.
     """
     # The library is imported when it is needed, since it takes a second.
     from onnxruntime.quantization import calibrate, qdq_quantizer, quant_utils

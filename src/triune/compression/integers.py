@@ -37,7 +37,7 @@ def quantized(
         weight: of fp32 or fp16, without NaN and infinities; the scales have its type.
         bits: 4 or 8.
         axis: the axis of output channels, which have a scale each; None for one scale, or with blocks.
-        block_axis: the axis of input channels, of which each `block` in a row have a scale; None for no blocks.
+        block_axis: the axis of input channels; each `block` neighbours on it share a scale. None for no blocks.
         block: the size of a block; it divides the axis.
         is_symmetric: whether there are no zero points.
         scale_type: the type of the scales; None for that of the weights.

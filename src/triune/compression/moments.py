@@ -77,7 +77,7 @@ class Moments:
             return float(np.vdot(difference @ self.second, difference))
 
     def divided(self, scales: NDArray[np.float32]) -> "Moments":
-        """Those of inputs that are divided by scales [in]."""
+        """The moments of the inputs divided by `scales` [in]."""
         other = Moments(len(scales))
         other.count = self.count
         other.second = self.second / scales / scales[:, np.newaxis]
@@ -86,7 +86,7 @@ class Moments:
         return other
 
     def padded(self, width: int) -> "Moments":
-        """Those of the same inputs with zeros behind them, up to `width` channels."""
+        """The moments of the inputs, with channels of zeros added at the end up to `width` channels."""
         more = width - len(self.sizes)
         if not more:
             return self

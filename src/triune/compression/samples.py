@@ -19,7 +19,7 @@ MOST = 512
 """The largest number of samples: more make no range wider that matters, and each is run several times."""
 
 _HELD_OUT = 4
-"""Of the user's samples each fourth one is kept from calibration, and compared with alone, if there are 8 or more."""
+"""If the user gives 8 or more samples, each fourth is kept from calibration, and only these are used to compare."""
 _FEWEST_TO_HOLD_OUT = 8
 
 _KINDS = ("noise", "fractions", "masks", "nearly equal numbers")

@@ -16,7 +16,7 @@ def pruned(weight: NDArray[Any], sparsity: float) -> NDArray[Any]:
 
 
 def pruned_n_of_m(weight: NDArray[Any], n: int, m: int, axis: int) -> NDArray[Any]:
-    """Of each m weights in a row along `axis`, keep the n of the largest magnitude, and set the others to 0.
+    """In each group of m weights along `axis`, keep the n of the largest magnitude, and set the others to 0.
 
     Where m does not divide the axis, the last group has fewer weights, and keeps n of them.
     """

@@ -105,7 +105,7 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature, completi
     The model can batch if it has inputs, and the first dimension of every tensor is free and the same. If inputs or
     outputs are missing from the config of such a model, a max_batch_size of 0 becomes the default, or the file's limit
     if that is smaller. If it is then above 1, and no scheduler is chosen, the dynamic batcher is turned on. A tensor
-    without data_type or dims gets them from the file. Of optional inputs, only states are filled in.
+    without data_type or dims gets them from the file. An optional input is filled in only if it is a state.
 
     Raises:
         InvalidArgumentError: max_batch_size is set, but the model cannot batch, or its limit is smaller.

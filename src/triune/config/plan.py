@@ -32,7 +32,7 @@ class PlanRequest:
 
     Attributes:
         text: the parameter as written.
-        goal: what the plan is for. Of a plan for throughput, segments run at the same time, each for another batch.
+        goal: what the plan is for. In a plan for throughput, segments run at the same time, each for another batch.
         stretches: for each stretch of operations its unit, and the name of its last operation, which is None for the
             last stretch. Empty: the planner chooses.
         chip: the chip to plan for; None for this machine.

@@ -34,7 +34,7 @@ class ExplicitSize:
 
 
 def visible_name(window: int) -> str:
-    """The name of the input that says which keys are seen in layers with a sliding window of so many tokens, 0 for no
+    """The name of the input that says which keys are seen in layers with a sliding window of `window` tokens; 0 for no
     window.
     """
     return f"visible_{window}" if window else "visible"

@@ -24,10 +24,10 @@ class PendingTokens(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KnownTokens:
-    """Those of a step that is computed.
+    """The tokens of a step that is computed already: `PendingTokens` that need no waiting.
 
     Attributes:
-        tokens: INT64 [n].
+        tokens: the tokens, INT64 [n].
     """
 
     tokens: NDArray[np.int64]

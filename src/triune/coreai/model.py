@@ -156,7 +156,7 @@ class Model(LoadedModel):
 
 
 def _merged(variants: Sequence[Sequence[TensorSpec]]) -> tuple[TensorSpec, ...]:
-    """The specifications of tensors of which there are variants of several shapes, but of one rank."""
+    """The specifications of tensors that have variants of several shapes, but of one rank."""
     found: list[TensorSpec] = []
     for specs in zip(*variants, strict=True):
         sizes = zip(*(spec.shape for spec in specs), strict=True)

@@ -47,7 +47,7 @@ def quiet() -> Generator[None]:
     os.environ["TQDM_DISABLE"] = "1"
     try:
         with warnings.catch_warnings():
-            # Passes of coremltools compute with constants that may be infinite, of which numpy warns.
+            # Passes of coremltools compute with constants that may be infinite; numpy would warn of these.
             warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"coremltools\.")
             warnings.filterwarnings("ignore", category=SyntaxWarning)
             warnings.filterwarnings("ignore", category=DeprecationWarning)

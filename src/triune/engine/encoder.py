@@ -24,8 +24,8 @@ _CHARACTERS_A_TOKEN: Final = 256
 
 
 _QUICK_CHARACTERS: Final = 1 << 13
-"""Inputs up to this length are read by the worker that computes them, and computed together. Of longer ones other
-requests' texts go between.
+"""Inputs up to this length are read by the worker that computes them, and computed together. While longer
+inputs are read, the texts of other requests are computed between their parts.
 """
 
 _PART_CHARACTERS: Final = 1 << 16

@@ -150,7 +150,7 @@ class TextModel(Protocol):
         ...
 
     def room_behind(self, num_prompt_tokens: int) -> int:
-        """The most tokens of an answer to a prompt of so many tokens; less than 1 if it is too long."""
+        """The most tokens that an answer to a prompt of this length may have; less than 1 if the prompt is too long."""
         ...
 
     @property

@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def num_going(self) -> int:
-        """The sequences of which nothing but the next token is computed, with guesses of those that follow it."""
+        """The number of sequences whose last token alone is computed, with guesses of the tokens that follow it."""
         return sum(piece.end - piece.begin == 1 for piece in self.pieces)
 
     @property

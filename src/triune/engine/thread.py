@@ -28,7 +28,9 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 _PART_TOKENS = 64
-"""Before a step, keys and values of so many tokens are written that another engine computed: tens of milliseconds."""
+"""Before each step, at most this many tokens that another engine computed get their keys and values written: this takes
+tens of milliseconds.
+"""
 
 
 class EngineThread:

@@ -187,7 +187,7 @@ class _Search:
     def _bodies(
         self, node: NodeProto, bodies: Sequence[GraphProto], scope: _Scope, inputs: Sequence[_Known]
     ) -> list[_Known]:
-        """Follow the values through the branches of an If, of which either may run, or the body of a loop."""
+        """Follow the values through both branches of an If, since either may run, or through the body of a loop."""
         is_sized = any(each.is_sized for each in inputs)
         # The first two inputs of a Loop's body are the iteration number and the condition, which the body computes.
         fixed = [_FIXED, _FIXED] if node.op_type == "Loop" else []

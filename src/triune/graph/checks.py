@@ -41,7 +41,7 @@ class Checks:
 
         Args:
             body: the graph or function; changed in place.
-            can_write: whether the operator set of `body` has the operators of which checks consist.
+            can_write: whether the operator set of `body` has the operators that a check is made of.
         """
         graph = body if isinstance(body, GraphProto) else GraphProto(node=body.node)
         self._nodes(body, graph, None, Names(graph) if can_write else None)

@@ -9,10 +9,10 @@ from triune.graph.by_values import RANDOM
 from triune.graph.values import Values, subgraphs_of
 
 OLDER: Final = 25
-"""The newest operator set of which ONNX Runtime 1.32 has the kernels of DequantizeLinear and QuantizeLinear."""
+"""The newest operator set whose DequantizeLinear and QuantizeLinear ONNX Runtime 1.32 has kernels for."""
 
 _OF_RANDOM: Final = 21
-"""The newest operator set of which it has the kernels of operators that draw random numbers."""
+"""The newest operator set whose operators that draw random numbers it has kernels for."""
 
 _OTHERWISE: Final = frozenset({"Mod", "SpaceToDepth"})
 """Operators whose newest form may compute something else. (Range got an attribute, for fp16 and bf16 alone.)"""

@@ -81,7 +81,7 @@ def _drop_trailing(node: NodeProto) -> int:
     num_given = len(node.input)
     fewest = 0
     if num_given and not node.input[-1] and _schemas.has(node.op_type, "" if node.domain == "ai.onnx" else node.domain):
-        # The schema of Loop requires two inputs, of which both may be "".
+        # The schema of Loop requires two inputs; both may be "".
         fewest = _schemas.get_schema(node.op_type, "" if node.domain == "ai.onnx" else node.domain).min_input
     while num_given > fewest and not node.input[num_given - 1]:
         num_given -= 1

@@ -16,7 +16,9 @@ from triune.graph.values import subgraphs_of
 from triune.hosting import Limits, run_in_process
 
 MOST_NODES: Final = 2000
-"""Up to so many nodes are inferred here. That takes some 25 µs a node; the start of a process takes a second."""
+"""Models of up to this many nodes are inferred in this process. That takes some 25 µs a node; the start of a process
+takes a second.
+"""
 
 _CPU_SECONDS: Final = 3600
 """The process cannot notice that its parent has ended while it infers."""
@@ -44,8 +46,8 @@ def try_infer_shapes(model: ModelProto, *, has_data: bool = False) -> ModelProto
 
 
 def num_inferred(model: ModelProto) -> float:
-    """How many nodes ONNX's inference visits: those of subgraphs, and those of a function at each of its calls.
-    Infinite for functions that call themselves.
+    """How many nodes ONNX's inference visits: the nodes of subgraphs count, too, and those of a function at each of its
+    calls. Infinite for functions that call themselves.
     """
     bodies = {(each.domain, each.name): each.node for each in model.functions}
     known: dict[tuple[str, str], float] = {}

@@ -1,4 +1,4 @@
-"""Find the operators of which a model has exactly one node: an error of a runtime that names only the operator is then
+"""Find the operators that a model has exactly one node of: an error of a runtime that names only the operator is then
 about that node.
 """
 

@@ -106,7 +106,7 @@ class _Writer:
         for cache, new in ((key_cache, key), (value_cache, value)):
             b.put("Identity", [new], [new_tokens(cache)])
         keys, values = self._all(key_cache, key), self._all(value_cache, value)
-        # A value of no number would reach others: its weight is 0, and 0 times NaN is NaN.
+        # A value that is NaN would reach other sequences although its weight is 0: 0 times NaN is NaN.
         values = b.op("Where", self._once("kept rows", self._kept_rows), values, self._scalar(0.0))
         queries = self._by_heads(query, heads)
         if heads != kv_heads:

@@ -104,7 +104,7 @@ def parse_sysctl(text: str, machine: str = "") -> Cpu:
     """Parse the output of `SYSCTL` on macOS. macOS has no affinity: every active core is usable.
 
     Args:
-        text: the output; what is missing or no number is taken as unknown.
+        text: the output; a figure that is missing or not a number is taken as unknown.
         machine: the architecture for which this process's Python was built, "arm64" or "x86_64".
     """
     facts = _facts(text.splitlines())

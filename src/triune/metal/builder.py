@@ -215,7 +215,7 @@ class MlxBuilder(Builder[Value]):
         return mx.transpose(found, [int(each) for each in np.argsort(order)])
 
     def top_k(self, x: Value, count: Dim[Value], axis: int, *, is_largest: bool) -> tuple[Value, Value]:
-        """See `Builder`. Of equal elements the first ones come first."""
+        """See `Builder`. Equal elements keep their order."""
         size = x.shape[axis]
         if self.number(count) > size:
             raise ValueError(f"the first {self.number(count)} of a dimension of {size} elements")

@@ -115,7 +115,7 @@ def of_integers(x: Value, weights: Value, window: Window, groups: int, multiply:
     total = mx.zeros(shape, dtype=x.dtype)
     for place, part in zip(np.ndindex(*window.kernel), window.parts(counts), strict=True):
         rows = padded[(slice(None), *part)]
-        # Of each group a matrix with a row for each channel.
+        # For each group, a matrix with a row for each channel.
         matrices = mx.swapaxes(kernel[(*[slice(None)] * 3, *place)], 1, 2)
         if groups == 1:
             found = multiply(rows, matrices[0])

@@ -17,7 +17,7 @@ _CACHE_INPUT = 3
 """The place of the caches among the inputs of the operator."""
 
 _PART = 6
-"""After so many layers what is described by then is given to the GPU."""
+"""After each group of this many layers, the operations described so far are handed to the GPU."""
 
 
 class CacheForm:
@@ -46,7 +46,7 @@ class CacheForm:
 
 @fused
 def joined(key: Value, value: Value, is_key: Value, broken: Value) -> Value:
-    """Keys where `is_key`, else values; where a value is no finite number, both are what `broken` says."""
+    """Keys where `is_key`, else values; where a value is NaN or infinite, both are what `broken` says."""
     return mx.where(mx.isfinite(value), mx.where(is_key, key, value), broken)
 
 
@@ -148,8 +148,8 @@ class PagedAttention:
     def _joined(self, key: Value, value: Value) -> Value:
         """Keys and values [tokens, heads, size] as one array [tokens, 2, heads, size].
 
-        A value of no number would reach other sequences: in a mask it is multiplied by 0. So it becomes 0, and its key
-        no number, which reaches none.
+        A value that is NaN or infinite would reach other sequences, since a mask multiplies it by 0. So it becomes 0,
+        and its key becomes NaN, which reaches no other sequence.
         """
         if ("joined",) not in self._made:
             is_key = mx.array([[[True]], [[False]]])
@@ -224,7 +224,7 @@ def _attended(query: Value, key: Value, value: Value, *, scale: float, mask: Val
         [count * tokens, heads * size]
     """
     count, tokens, heads, size = query.shape
-    # Of one token, heads and tokens have the same order either way.
+    # With one token, [heads, tokens] and [tokens, heads] have the same order in memory.
     query = query.reshape((count, heads, 1, size)) if tokens == 1 else mx.swapaxes(query, 1, 2)
     if cap:
         found = _capped(query, key, value, scale=scale, mask=mask, cap=cap)

@@ -63,8 +63,8 @@ WIDE: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(ROTARY, (1, 2)),
     **dict.fromkeys(["QLinearMatMul", "QLinearConv"], (1, 4, 6)),
 }
-"""Inputs that stay in fp32 if they are constants. Of rounded angles, positions beyond a few hundred would run together;
-rounded scales would give other levels.
+"""Inputs that stay in fp32 if they are constants. With rounded angles, positions beyond a few hundred could not be told
+apart; rounded scales would give other levels.
 """
 
 

@@ -43,7 +43,7 @@ def _quantize(c: Context) -> None:
 def _dequantize(c: Context) -> None:
     x, scale = c.input(0), c.input(1)
     kind = builder_of(c).kind_of(int(c.attributes.get("output_dtype", 0))) if c.attributes.get("output_dtype") else None
-    # Of integers beyond 24 bits the difference is exact only as integers.
+    # Integers of more than 24 bits are subtracted as integers: fp32 would round them.
     found = x.astype(mx.int32)
     if c.has(2):
         found = found - _spread(c, c.input(2).astype(mx.int32), x)

@@ -9,7 +9,7 @@ from triune.planning.measured import MeasuredTime
 from triune.planning.plan import Plan, PlannedOp, Segment
 
 KIND = "predicted"
-"""The kind of every time and energy of a plan of which `measured` is null."""
+"""The kind of every time and energy of a plan if `measured` is null."""
 
 
 def as_json(plans: Sequence[Plan]) -> dict[str, Any]:

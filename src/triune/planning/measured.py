@@ -15,7 +15,7 @@ from triune.core.oldest import forget_oldest
 from triune.core.units import Unit
 
 _MOST: Final = 1024
-"""The number of models of which times are kept; the oldest go first."""
+"""The number of models whose times are kept; the oldest are dropped first."""
 
 _MOST_TIMES: Final = 256
 """The number of times that are kept of a model, those of the newest shapes."""
@@ -30,7 +30,7 @@ class MeasuredTime:
     Attributes:
         unit: the unit.
         shapes: the shapes of its inputs, the rows of a batch included.
-        ms: the mean time of a call. Of several configurations that were measured, that of the fastest.
+        ms: the mean time of a call; if several configurations were measured, that of the fastest.
         num_calls: how many calls it is the mean of.
         source: who measured it and when, such as "triune tune, 2026-12-01".
     """
@@ -112,7 +112,7 @@ def keep_times(folder: Path, key: str, times: Iterable[MeasuredTime]) -> None:
 
 
 def fastest(times: Iterable[MeasuredTime]) -> list[MeasuredTime]:
-    """Of each unit and shapes the shortest of the times."""
+    """The shortest time for each pair of a unit and shapes."""
     found: dict[object, MeasuredTime] = {}
     for each in times:
         kept = found.get(_place(each))

@@ -8,5 +8,5 @@ from triune.planning.plan import Plan
 
 
 def page_of(plans: Sequence[Plan]) -> str:
-    """The page of some plans: their segments, coloured by unit, each of which a click opens to its operations."""
+    """The page of some plans: their segments, coloured by unit. A click on a segment shows its operations."""
     return page("triune.planning", "Plan", as_json(plans))

@@ -37,7 +37,7 @@ class Listing:
         """
         num_begun = self._num_begun
         async with self._looking:
-            # Of all callers that wait for a running listing, one lists again for the others.
+            # If several callers wait for a running listing, one of them lists again for all.
             if self._last_ended > num_begun:
                 return
             self._num_begun += 1

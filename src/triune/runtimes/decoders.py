@@ -57,7 +57,7 @@ def _coreml() -> LoadDecoder:
 
 
 _SHARE_OF_MEMORY: Final = 3
-"""Weights that are copied to be compared may take one part in so many of the memory that is available."""
+"""Weights that are copied to be compared may take at most the available memory divided by this."""
 
 _MOST_EVALUATED: Final = 1 << 30
 """The most bytes of weights for ONNX's evaluator."""

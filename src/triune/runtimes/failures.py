@@ -100,7 +100,8 @@ def run_failure(
         error: the vendor library's error.
         inputs: the inputs of the run; the message shows the values of small ones.
         is_refusal: whether the library itself reported invalid arguments.
-        only_nodes: for operators of which the model has only one node, its name, for errors without a node name.
+        only_nodes: for each operator that the model has only one node of, the node's name, for errors without a node
+            name.
     """
     text = str(error)
     node, words, is_refused = node_of(text, only_nodes)

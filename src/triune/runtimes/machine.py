@@ -37,7 +37,7 @@ class Machine:
         return UnitStatus(unit, Presence.ABSENT, reason="this system has no such unit")
 
     def emulated(self, units: Iterable[Unit]) -> frozenset[Unit]:
-        """Those of `units` that are emulated."""
+        """The units among `units` that are emulated."""
         return frozenset(unit for unit in units if self.status(unit).presence is Presence.EMULATED)
 
     def present(self) -> str:

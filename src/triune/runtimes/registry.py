@@ -49,7 +49,7 @@ class Row:
         is_folder: whether these files are folders.
         is_always_here: whether its library is always installed with Triune, without an extra.
         stands_in_for: other backends whose files it can load, with the units for which it does, since their own
-            runtimes do not support these. Of several rows, the first one that is installed is used.
+            runtimes do not support these. If several rows can, the first one that is installed is used.
     """
 
     name: str

@@ -146,8 +146,8 @@ def key_of(call: Call, owner: int) -> bytes:
 class CachedServable:
     """A `Servable` that answers requests from the cache if it can, and else asks the servable within it.
 
-    It stores complete responses to clients, including classifications, but no errors. Of two equal requests at the same
-    time, both are computed.
+    It stores complete responses to clients, including classifications, but no errors. If two equal requests come at the
+    same time, both are computed.
     """
 
     def __init__(self, inner: Servable, cache: ResponseCache, clock: Clock, *, is_ordered: bool = False) -> None:

@@ -43,10 +43,10 @@ class Optimum:
             self._choices[name] = np.array(rows)
 
     def least_ns(self, num_rows: Mapping[str, float]) -> tuple[float, dict[str, float]]:
-        """The least time in which so many rows of each model can be computed.
+        """The least time in which `num_rows` of each model can be computed.
 
         Returns:
-            the time, and of each model the part that a row stands for: they add up to it.
+            the time, and for each model the part of it that one row takes: the parts of all rows add up to the time.
         """
         choices = [(self._choices[name], number) for name, number in num_rows.items()]
         prices = np.full(choices[0][0].shape[1], 1 / choices[0][0].shape[1])

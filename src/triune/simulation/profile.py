@@ -114,7 +114,7 @@ def profile_of(
         name: the model's name.
         policy: how its requests are queued and batched.
         row_elements: the input elements of a row.
-        ops_of: the operations of a batch of so many rows, and the class of models.
+        ops_of: gives, for a number of rows, the operations of a batch, and the class of the model.
         target: the chip.
         weight: its part of hardware that models compete for.
 

@@ -88,7 +88,7 @@ class Simulation:
         chip: the name of the chip.
         num_requests: the requests of the trace.
         trace_seconds: from its first arrival to its last.
-        capacity_rows: at most so many rows a second can be computed of this mix of models.
+        capacity_rows: how many rows a second can be computed of this mix of models, at most.
         results: Triune's own first.
         notes: what was assumed, which units are left out, and the error of the predictions.
     """
@@ -114,14 +114,14 @@ def simulated(
     *,
     is_compared: bool = True,
 ) -> Simulation:
-    """Run a trace by Triune's rule, and by those that it is compared with. Arguments as of `run.play`; the trace begins
-    with its first arrival.
+    """Run a trace by Triune's rule, and by the rules that it is compared with. The trace begins with its first
+    arrival.
 
     Args:
         arrivals: the trace.
         profiles: the models by name.
         target: the chip.
-        constants: tell the error of predictions.
+        constants: the planner's constants, with the error of its predictions.
         is_compared: whether to run it by other rules, too.
     """
     optimum = _optimum(profiles, target)
@@ -190,7 +190,7 @@ def _served(model: str, unit: Unit | None, batches: Sequence[SimulatedBatch], se
 
 
 def _percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent do not exceed; 0 without values."""
+    """The smallest value that `percent` percent of the values do not exceed; 0 without values."""
     return float(np.percentile(values, percent, method="inverted_cdf")) if values else 0.0
 
 

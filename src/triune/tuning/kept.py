@@ -51,8 +51,8 @@ class KeptExecutables:
             self._executables.pop().close()
 
     def _known(self) -> Mapping[Unit, Verdict]:
-        """The verdicts on units of which executables of one recipe alone are kept: on others it is not known which of
-        them a configuration takes.
+        """The verdicts on units whose kept executables all have one recipe. If a unit has executables of several
+        recipes, it is not known which of them a configuration takes.
         """
         recipes: dict[Unit, set[Recipe]] = {}
         for each in self._executables:

@@ -32,7 +32,7 @@ _FIRST_SECONDS: Final = 60.0
 
 _PATIENCE: Final = 4.0
 _PATIENCE_SECONDS: Final = 5.0
-"""A trial may take so many times as long as that of the given configuration, and so many seconds more."""
+"""A trial may take this many times as long as that of the given configuration, and this many seconds more."""
 
 Measure: TypeAlias = Callable[[Candidate, float, float], Measurement]
 """Measures a candidate. It is given the seconds of each load, and the limit of the whole trial in seconds, after which

@@ -22,7 +22,7 @@ FILES = (
 """What each of the wheel's packages, `tiny.mlpackage` and `full.mlpackage`, consists of."""
 
 NUM_SAMPLES = 1024
-"""Of a frame, at 16 kHz: 64 ms."""
+"""The samples of a frame: 64 ms at 16 kHz."""
 NUM_BINS = 360
 CENTS_PER_BIN = 20
 FIRST_CENTS = 1997.3794084376191

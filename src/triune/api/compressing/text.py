@@ -281,7 +281,7 @@ def _notes(options: Options, made: "Made", found: _Attempt, sizes: tuple[int, in
 
 
 def _bytes_of(path: Path) -> int:
-    """Of a file, or of a directory's weights."""
+    """The size of a file, or of the weight files in a directory, in bytes."""
     if path.is_dir():
         return sum(each.stat().st_size for each in path.glob("*.safetensors"))
     return path.stat().st_size

@@ -1,4 +1,4 @@
-"""Which unit computes a product of which size first: from times that were measured on this machine, and are kept."""
+"""Which unit computes a product of a size first, by times that were measured on this machine and kept."""
 
 import bisect
 import json
@@ -117,7 +117,7 @@ def measured_units(times: Times) -> frozenset[Unit]:
 
 
 def load_times(path: Path) -> dict[str, Times]:
-    """The times that are kept, by dtype; none of what is missing or broken, of which the log tells."""
+    """The times that are kept, by dtype; empty if the file is missing or broken. A broken file is logged."""
     try:
         content = cast("dict[str, Any]", json.loads(read_file(path, _MOST_BYTES)))
         return {dtype: dict(_times(shapes)) for dtype, shapes in content.items()}

@@ -1,4 +1,4 @@
-"""Compiled work of direct calls, of which the last used are kept."""
+"""Compiled work of direct calls. The work that was used last is kept."""
 
 import threading
 from collections import OrderedDict

@@ -55,7 +55,7 @@ _BUSY: Final = 0.5
 
 _LONG: Final = 0.2
 _SECONDS: Final = 0.01
-"""The time for which a product is repeated in each round. Of all rounds the shortest time counts."""
+"""The time for which a product is repeated in each round. The shortest time of all rounds counts."""
 
 
 class Direct:

@@ -36,7 +36,9 @@ _MOST_WEIGHTS: Final = 256 << 20
 """Models with more bytes of weights are not examined: they are copied, and compiled again."""
 
 _MOST_WATCHED: Final = 128
-"""The number of values that are returned at once. Of a larger graph, every so many-th first, then those between."""
+"""The largest number of values that are compared in one run. In a larger graph, values at equal distances are compared
+first, and then those between the first wrong one and the one before it.
+"""
 
 _FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 

@@ -101,7 +101,7 @@ def _largest(array: Array) -> float:
 
 
 def _agreement(expected: Array, found: Array, tolerance: float) -> float | None:
-    """Of the rows whose best class is clear, the part in which both choose the same; None if no row is clear."""
+    """The share of the rows with a clear best class in which both have the same best class; None if no row is clear."""
     if expected.shape != found.shape or expected.ndim == 0 or expected.shape[-1] < 2 or not _is_float(expected):
         return None
     rows = expected.astype(np.float64).reshape(-1, expected.shape[-1])

@@ -71,7 +71,7 @@ def compile_all(
 
 
 def _check_memory(config: ModelConfig, executable: SharedExecutable, num_more: int) -> None:
-    """Refuse a model of which `num_more` executables are still to be loaded, if their processes do not fit the memory.
+    """Refuse a model if the processes of the `num_more` executables that are still to be loaded do not fit the memory.
 
     Raises:
         UnavailableError: each takes what the process of `executable` takes, and all together more than is left.

@@ -38,7 +38,7 @@ that is more.
 """
 
 _SHARE_OF_MEMORY: Final = 4
-"""Without `cache_bytes`, the caches take at most one part in so many of the memory that is available."""
+"""Without `cache_bytes`, the caches take at most the available memory divided by this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from triune.core.decoder import DecoderExecutable
 from triune.core.threads import start_thread
 
 MOST_SECONDS: Final = 10.0
-"""After so many seconds no further step is begun."""
+"""After this time no further step is begun."""
 
 _PROMPTS: Final = (32, 256)
 _ANSWERS: Final = (1, 8)

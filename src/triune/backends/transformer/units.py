@@ -61,7 +61,9 @@ class UnitDecoder:
         return self.decoder.block_bytes + (self.draft.block_bytes(self.decoder) if self.draft is not None else 0)
 
     def allocate(self, num_blocks: int) -> None:
-        """Give it a cache of so many blocks, and its draft model one of as many tokens. Raises NoMemoryError."""
+        """Give the decoder a cache of `num_blocks` blocks, and its draft model one of as many tokens. Raises
+        NoMemoryError.
+        """
         self.decoder.allocate(num_blocks)
         if self.draft is not None:
             self.draft.allocate(self.decoder)

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 _NS = 1_000_000_000
 
 MOST_SECONDS = 30
-"""After so many seconds no further step is begun."""
+"""After this time no further step is begun."""
 
 _PROMPT = 512
 _COUNTS = (1, 8, 32)

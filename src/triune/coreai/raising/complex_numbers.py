@@ -59,7 +59,7 @@ def _divide(graph: Graph, operands: Sequence[Complex]) -> Complex:
 def _from_products(
     real: tuple[str, str], imaginary: tuple[str, str], graph: Graph, operands: Sequence[Complex]
 ) -> Complex:
-    """Make a complex result, of which each part is f(x.real) * g(x.imaginary).
+    """Make a complex result, each part of which is f(x.real) * g(x.imaginary).
 
     For each part, `real` and `imaginary` name the operators f and g. So exp(x) has the parts e^a cos(b) and e^a sin(b).
     """

@@ -200,7 +200,7 @@ def _or_zeros(bias: Array | None, weight_hh: Array) -> Array:
 def _batch_rows(state: Array, x: Array) -> Array:
     """The first rows of a state, as many as `x` has in its batch.
 
-    For packed sequences coremltools writes states of more rows, of which Core ML takes the first.
+    For packed sequences coremltools writes states with more rows; Core ML takes the first of them.
     """
     return state[: x.shape[1]]
 

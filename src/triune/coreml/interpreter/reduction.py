@@ -1,5 +1,5 @@
-"""Reductions over axes. Results for integers are integers: means and roots are rounded toward zero. Of no elements the
-result is the neutral one.
+"""Reductions over axes. Results for integers are integers: means and roots are rounded toward zero. The result of
+reducing no elements is the neutral element of the operation.
 """
 
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def _index_of(function: Callable[..., Any]) -> Compute:
 
 
 FAMILY: Family = {
-    # Of equal elements the first is taken.
+    # If several elements are equal, the index of the first is the result.
     "reduce_argmax": _index_of(np.argmax),
     "reduce_argmin": _index_of(np.argmin),
     "reduce_l1_norm": _reduction(_l1_norm),

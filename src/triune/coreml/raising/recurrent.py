@@ -77,7 +77,7 @@ def _initial_state(graph: Graph, given: Given, name: str, directions: int, hidde
 def _batch_rows(graph: Graph, state: Tensor, x: Tensor) -> Tensor:
     """The first rows of a state, as many as `x` has in its batch.
 
-    For packed sequences coremltools writes states of more rows, of which Core ML takes the first.
+    For packed sequences coremltools writes states with more rows; Core ML takes the first of them.
     """
     batch = None if x.shape is None else x.shape[1]
     rows = None if state.shape is None else state.shape[0]

@@ -46,7 +46,7 @@ class TextComparison:
         return all(each.is_finite for each in self._expected)
 
     def accuracy(self) -> TextAccuracy:
-        """Of the graph as it is now."""
+        """The accuracy of the graph as it is now."""
         found = [_predicted(self._graph.logits(tokens), tokens) for tokens in self._texts]
         same = [one.best == other.best for one, other in zip(self._expected, found, strict=True)]
         divergences = [_divergence(one.logs, other.logs) for one, other in zip(self._expected, found, strict=True)]

@@ -33,7 +33,8 @@ def write_mlx(
 
     Args:
         source: the checkpoint's path.
-        checkpoint: that of LLaMA's family which the tokenizer, the config and all other tensors are taken from.
+        checkpoint: the checkpoint, of LLaMA's family; the tokenizer, the config and all other tensors are taken from
+            it.
         matrices: by name.
         vectors: norms that changed, as the checkpoint stores them.
         folder: where to write; it does not exist.

@@ -27,7 +27,7 @@ def find_group_query(
         num_positions: the longest context in tokens.
 
     Raises:
-        InvalidArgumentError: it has no rotary embedding for so many positions.
+        InvalidArgumentError: its rotary embedding has fewer positions than are needed.
         UnsupportedError: it uses something that `triune::PagedAttention` does not have.
     """
     given, flags = {at: name for at, name in enumerate(node.input) if name}, attributes_of(node)

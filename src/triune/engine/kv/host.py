@@ -56,7 +56,7 @@ class HostTier:
         return not self._compute_ns or self._copy_ns < self._compute_ns
 
     def observe(self, num_tokens: int, duration_ns: int) -> None:
-        """Take what it took to read so many tokens of prompts."""
+        """Record how long it took to compute `num_tokens` tokens of prompts."""
         if num_tokens >= _LEAST_TOKENS:
             self._compute_ns = _mean(self._compute_ns, duration_ns / num_tokens)
 

@@ -34,7 +34,7 @@ def write_model(
         weights: the checkpoint.
         form: "paged" for a cache of blocks, "plain" for none.
         num_positions: the longest context in tokens; None takes the model's own.
-        adapters: LoRA adapters, of which each token may have one. Without any, the graph has no trace of them.
+        adapters: LoRA adapters; each token may have one of them. Without any, the graph has no trace of them.
 
     Raises:
         UnsupportedError: the architecture has no decoder, or none with adapters.

@@ -74,7 +74,7 @@ class Adapters:
         if self._rows:
             x = graph.op("Gather", x, self._rows)
         narrow = graph.product_with(x, f"{whole}.adapters down", np.concatenate(downs))
-        # Not a product with 0 and 1: where another adapter's numbers are infinite, that would be no number.
+        # A Where, since a product with 0 and 1 would be NaN where another adapter's numbers are infinite.
         own = graph.op("Where", self._mask(tuple(owners)), narrow, graph.scalar(0))
         added = graph.product_with(own, f"{whole}.adapters up", up)
         if not self._rows:

@@ -153,7 +153,7 @@ class Explicit:
         return graph.op("Transpose", graph.op("Reshape", x, graph.ints(0, 0, num_heads, -1)), perm=list(order))
 
     def _repeated(self, x: str, times: int, *shape: int) -> str:
-        """Heads with each of them so many times; `shape` is the result's."""
+        """Repeat each head `times` times; `shape` is the shape of the result."""
         if times == 1:
             return x
         graph = self._graph

@@ -118,7 +118,7 @@ def encode(answer: MovedAnswer) -> list[bytes]:
 
 
 def memory_of(num_bytes: int) -> int:
-    """The most memory that an answer of so many bytes takes while it is read and its keys and values are written."""
+    """The most memory that an answer of `num_bytes` takes while it is read and its keys and values are written."""
     # Keys and values of 16 bits take twice the bytes as FP32, and each token takes a Python object.
     values = min(_MAX_MARKS, num_bytes) + min(3 * MAX_TOKENS, num_bytes // 4)
     return 3 * num_bytes + _VALUE_BYTES * values

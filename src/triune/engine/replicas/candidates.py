@@ -83,7 +83,7 @@ class Candidates:
         return max(1, min(job.ending.max_tokens, round(self._expected)))
 
     def record_length(self, num_tokens: int) -> None:
-        """Count an answer that ended with so many tokens."""
+        """Count an answer that ended with `num_tokens` tokens."""
         self._expected += _WEIGHT * (num_tokens - self._expected)
 
     def _choice(

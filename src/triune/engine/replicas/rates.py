@@ -56,7 +56,9 @@ class Speeds:
     answers: Curve = field(default_factory=Curve)
 
     def record(self, num_prompt_tokens: int, num_answers: int, duration_ns: int) -> None:
-        """Record how long a step took that read so many tokens of prompts, and gave so many answers a token each."""
+        """Record the duration of a step that read `num_prompt_tokens` of prompts, and gave a token to `num_answers`
+        answers.
+        """
         if not num_prompt_tokens:
             if num_answers:
                 self.answers.record(num_answers, duration_ns)
@@ -89,12 +91,12 @@ class Rates:
         (self.beside if is_beside else self.alone).record(num_prompt_tokens, num_answers, duration_ns)
 
     def prompt_ns(self, num_tokens: int, *, is_beside: bool) -> float:
-        """The time to read so many tokens of prompts, in as many steps as they need."""
+        """The time to read `num_tokens` tokens of prompts, in as many steps as they need."""
         curve = self.beside.prompts if is_beside and self.beside.prompts else self.alone.prompts
         whole, rest = divmod(num_tokens, self._step_tokens)
         return whole * curve.of(self._step_tokens) + (curve.of(rest) if rest else 0.0)
 
     def answer_ns(self, num_answers: int, *, is_beside: bool) -> float:
-        """The time of a step that gives a token to so many answers."""
+        """The time of a step that gives a token to each of `num_answers` answers."""
         curve = self.beside.answers if is_beside and self.beside.answers else self.alone.answers
         return curve.of(num_answers)

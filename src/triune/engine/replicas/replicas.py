@@ -117,7 +117,7 @@ class Replicas:
         replica.thread.add(jobs[0])
 
     def forget(self, job: Job, num_tokens: int) -> None:
-        """Count a job no more, which has ended with so many tokens."""
+        """Stop counting a job, which has ended with `num_tokens` tokens."""
         replica = self._where.pop(job, None)
         if replica is not None:
             replica.forget(job)

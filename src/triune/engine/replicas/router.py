@@ -38,7 +38,7 @@ class Outlook:
     num_cached: int = 0
 
     def reading_ns(self, num_tokens: int, *, is_beside: bool) -> float:
-        """From now until a prompt of so many tokens is read, after those that wait before it."""
+        """The time from now until a prompt of `num_tokens` tokens is read, after the prompts that wait before it."""
         missing = max(num_tokens - self.num_cached, 1) if num_tokens else 0
         wait_ns = 0.0
         if self.num_answers >= self.max_answers:
@@ -49,7 +49,7 @@ class Outlook:
         return wait_ns + self.rates.prompt_ns(self.num_prompt_tokens + missing, is_beside=is_beside)
 
     def answering_ns(self, num_answers: int, num_tokens: int, *, is_beside: bool) -> float:
-        """The time of so many more answers of so many tokens each, beside those that it has."""
+        """The time that `num_answers` more answers of `num_tokens` tokens each take, beside those that it has."""
         together = min(self.num_answers + num_answers, self.max_answers)
         return num_tokens * self.rates.answer_ns(together, is_beside=is_beside)
 

@@ -209,7 +209,8 @@ def _draw(weights: NDArray[np.float32], parameters: SamplingParameters, uniform:
         return _draw_of_all(weights, uniform)
     tokens = _most_probable(weights, parameters)
     cumulative = np.cumsum(weights[tokens], dtype=np.float64)
-    # Of top_k tokens, top_p keeps those that reach this share of their own sum. The token that reaches it is kept, too.
+    # After top_k, top_p keeps the most probable of the remaining tokens, until they reach this share of their own sum.
+    # The token that reaches it is kept, too.
     total = float(cumulative[-1] if parameters.top_k else weights.sum(dtype=np.float64))
     num_kept = int(cumulative.searchsorted(parameters.top_p * total * (1 - 1e-9))) + 1
     return int(tokens[_position(cumulative[:num_kept], uniform)])

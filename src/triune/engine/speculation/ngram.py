@@ -12,7 +12,7 @@ from triune.engine.sequence import Sequence
 _SHORTEST: Final = 2
 _LONGEST: Final = 8
 _WINDOW: Final = 8192
-"""Only so many of the latest tokens are searched, which takes about 20 us."""
+"""Only this many of the latest tokens are searched, which takes about 20 us."""
 
 
 class NgramProposer:

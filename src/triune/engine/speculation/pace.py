@@ -23,13 +23,13 @@ _FORGOTTEN: Final = 1.01
 """By how much the shortest time of a step grows with each step of as many tokens, so that slower times count later."""
 
 _NEW_GUESS: Final = 0.25
-"""What the latest guesses weigh in the mean of what a guess takes to be made."""
+"""The weight of the latest guesses in the mean of the time that making a guess takes."""
 
 _KEPT_GUESS: Final = 0.99
 """By how much guesses are taken to be cheaper after each step without any, so that they are tried again."""
 
 _MAX_TOKENS: Final = 128
-"""Only steps of so many tokens at most are looked at."""
+"""Only the times of steps with at most this many tokens are recorded."""
 
 _MOST_WEIGHT: Final = 8.0
 """The latest checks count as much as this many, so that a text that turns to something new is noticed soon."""

@@ -59,7 +59,9 @@ _CHANGE_NOTHING: Final = (
     "eva_config",
     "qalora_group_size",
 )
-"""Settings of training, of PEFT's own layers, and of which layers have matrices, which the tensors say."""
+"""Settings that need not be read: those of training and of PEFT's own layers, and those that say which layers have
+matrices, since the tensors show that.
+"""
 
 _INITIAL: Final = (True, False, None, "gaussian", "eva", "orthogonal")
 """Ways to begin training that leave the model's own weights as they are."""
@@ -246,7 +248,7 @@ def _read(store: Store, name: str, shape: tuple[int, int], where: str) -> Matrix
 
 def _require_numbers(what: str, down: Matrix, up: Matrix) -> None:
     for name, values in (("lora_A", down), ("lora_B with its scale", up)):
-        # Not a number compares as false.
+        # NaN compares as false, and is refused, too.
         if not (largest := np.abs(values).max()) <= _LARGEST:
             raise InvalidArgumentError(f"{what}: {name} has the number {largest:g}; the limit is {_LARGEST:g}")
 

@@ -11,8 +11,8 @@ _MOVED_BYTES = 1 << 20
 class ArrivingBody:
     """Collects the pieces of a body in contiguous memory.
 
-    Beyond a megabyte, memory for the largest possible body is reserved, of which the system allocates each page when it
-    is written.
+    For a body of more than a megabyte, memory for the largest possible body is reserved. The system allocates each page
+    of it only when the page is written.
 
     Attributes:
         num_bytes: how many bytes have arrived.

@@ -25,7 +25,7 @@ class Decoder:
 
     def __init__(self, limits: Limits, offload: Offload) -> None:
         """Args:
-        limits: the limits, of which the largest body and the largest JSON are used.
+        limits: the limits; only those of bodies and of JSON are used.
         offload: the threads and processes that do the work.
         """
         self._limits = limits

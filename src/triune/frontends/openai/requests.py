@@ -72,7 +72,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """Of the answers to each prompt, those are returned whose tokens are the most probable in the mean.
+    """Which of the answers to each prompt are returned: those whose tokens are the most probable in the mean.
 
     Attributes:
         num_answers: how many (OpenAI's `n`); `best_of` is `Generation.num_answers`.

@@ -72,7 +72,7 @@ def chosen(
 def combined(
     call: Constraint | None, form: Constraint | None, tools: Sequence[Mapping[str, Any]], path: str
 ) -> Constraint | None:
-    """The form of an answer, of which calls and text may each have one.
+    """The form of an answer, made of the form of its calls and that of its text.
 
     Args:
         call: the form of a call, if the model must call a tool; then there is no text.

@@ -16,7 +16,8 @@ _MOST_NUMBERS = 4
 """The number of constants of a model near which inputs are tried."""
 
 _MOST_APART = 4
-"""The number of inputs each of which is tried small and large beside the others."""
+"""At most this many inputs are tried, one at a time, with values much smaller and much larger than those of the others.
+"""
 
 _FAR = 8.0
 

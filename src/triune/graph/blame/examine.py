@@ -141,7 +141,7 @@ def _branches(simulation: Simulation, untaken: Iterable[Untaken]) -> tuple[dict[
     for each in untaken:
         node = simulation.nodes.get(each.value)
         if node is None or node.node.op_type != each.op_type:
-            # Of the others the operands may have been folded or fused.
+            # A Max, Min or Clip may be missing because its operands were folded or fused.
             left += [each] if each.op_type in ("If", "Where") else []
             continue
         if each.op_type == "If":

@@ -1,4 +1,4 @@
-"""Judge results for inputs of which the outputs may be small: by the size of these outputs themselves."""
+"""Judge results for inputs whose outputs may be small: by the size of these outputs themselves."""
 
 from collections.abc import Mapping
 

@@ -12,7 +12,9 @@ from triune.graph.audit import InputSet, SizedInputs
 from triune.graph.verify import Answers, Compute, OnnxModel, Verdict
 
 _SIZES = (8.0, *(2.0**power for power in range(4, 16)), 60_000.0)
-"""The sizes of inputs that may be tried. Of the first one the ordinary sets tell; the last one fp16 still holds."""
+"""The sizes of inputs that may be tried. The ordinary sets of inputs show whether the first is right; fp16 still
+holds the last.
+"""
 
 
 def largest_note(

@@ -22,7 +22,7 @@ _FEW_NODES = 48
 """A graph of at most this many nodes may be in fp32 whole."""
 
 _SHARE = 0.15
-"""Of a larger graph, the share of nodes that may be in fp32 for inputs that are made up to be difficult."""
+"""In a larger graph, this share of the nodes may be in fp32 for inputs that are made up to be difficult."""
 
 _MARGIN = 0.6
 """Compilers order sums in other ways than the simulation does, so outputs must be better by this than they need be."""
@@ -87,7 +87,7 @@ def search(
 
 
 def wide_nodes(simulation: Simulation, wide: Collection[str]) -> dict[str, Node]:
-    """The nodes with these first results, by these, if so many may be named; else {}."""
+    """The nodes whose first results are in `wide`, by these results; {} if they are more than may be in fp32."""
     found = {name: node for name, node in simulation.nodes.items() if name in wide}
     return found if len(found) <= _most(simulation) else {}
 

@@ -15,8 +15,8 @@ RULES: Mapping[str, Rule] = {**indices.RULES, **norms.RULES, **sequences.RULES, 
 
 
 _OWN_RULES_ALONE = frozenset(["Range"])
-"""Operators of which ONNX's inference refuses what runtimes take, and ONNX's own functions have: limits of one element
-that are vectors.
+"""Operators whose nodes ONNX's inference may refuse although runtimes compute them: Range with limits that are vectors
+of one element. ONNX's own functions have such nodes.
 """
 
 

@@ -156,7 +156,7 @@ def custom_op(name: str, *, outputs: Sequence[str | DTypeLike] = (), body: Any =
     Args:
         name: the domain and the operator, with "::" between them.
         outputs: the element type of each output, a numpy dtype or the name of an input that has the same one. Needed
-            only for an operator without a body, of which an output has another type than the first input.
+            only for an operator without a body that has an output of another type than its first input.
         body: the operator in ONNX operators: a function in ONNX's text, a FunctionProto, or a function of onnxscript.
 
     Raises:

@@ -1,4 +1,6 @@
-"""Sums of products of 8-bit integers beyond 2**24, of which fp32 has not all: by the digits of one operand."""
+"""Sums of products of 8-bit integers that may exceed 2**24, beyond which fp32 does not hold all integers: one operand
+is split into digits.
+"""
 
 import math
 from collections.abc import Sequence
@@ -70,8 +72,8 @@ def become_floats(c: Context, name: str, depth: int = _DEEPEST) -> bool:
 
 
 def _adds_little(c: Context, node: NodeProto, name: str) -> bool:
-    """Whether a node adds a constant to a sum, and one that fp32 has. Of the difference of two large sums no more than
-    their errors may be left.
+    """Whether a node adds a constant to a sum, and fp32 holds the constant exactly. A difference of two sums does not
+    count: if both are large, little more than their errors may be left.
     """
     if node.op_type not in ("Add", "Sub"):
         return False

@@ -1,7 +1,8 @@
 """Find inputs that are centered, (x - mean) / std, by a mean so large beside the deviation that rounding x loses the
 difference.
 
-fp16 keeps 11 bits of x. Of temperatures in kelvin, (x - 288) / 0.5, the error is a quarter of a deviation.
+fp16 keeps 11 bits of x. For example, temperatures in kelvin, (x - 288) / 0.5, have an error of a quarter of a
+deviation.
 """
 
 from typing import cast

@@ -20,7 +20,7 @@ from triune.graph.half.products import may_leave
 from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges
 
 _ORDINARY = 512.0
-"""The assumed absolute value of activations of which nothing is known."""
+"""The assumed absolute value of activations that nothing is known about."""
 
 _ACTIVATION = 255.0
 """The assumed absolute value of activations that a layer's weights multiply."""

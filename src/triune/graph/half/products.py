@@ -32,7 +32,7 @@ def may_leave(node: NodeProto, producers: Producers, ordinary: float, weighed: f
     Args:
         node: a product of matrices.
         producers: the nodes of the graph.
-        ordinary: the assumed absolute value of activations of which nothing is known.
+        ordinary: the assumed absolute value of activations that nothing is known about.
         weighed: the assumed absolute value of activations that a layer's weights multiply.
     """
     names = list(node.input[:2])

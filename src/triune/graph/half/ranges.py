@@ -47,7 +47,7 @@ WIDE_INTEGERS = (
 
 
 def within(ranges: Ranges, interval: tuple[float, float]) -> Ranges:
-    """Those of the ranges that are possible for values in an interval."""
+    """The ranges among `ranges` that values in an interval can have."""
     if magnitude(interval) <= LARGEST:
         ranges = ranges - HIGH
     if interval[0] >= SMALLEST_INVERTED or interval[1] <= -SMALLEST_INVERTED:

@@ -1,4 +1,4 @@
-"""Find what computes whole numbers beyond 2048 (buckets, indices, counts), of which fp16 has not all."""
+"""Find what computes whole numbers beyond 2048 (buckets, indices, counts): fp16 does not hold all of them."""
 
 import math
 

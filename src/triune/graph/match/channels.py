@@ -112,8 +112,8 @@ def read_heads(heads: Heads, *, is_transposed: bool = False) -> Split | None:
 
 
 def trace(index: Index, is_source: IsSource, name: str) -> Heads | None:
-    """Find the source of which the value `name` selects channels, and which ones; None if `name` is no float of rank 3
-    or 4 of known sizes.
+    """Find the value from which `name` selects channels, and which channels these are. None if `name` is not a float of
+    rank 3 or 4 with known sizes.
     """
     node = index.producer(name)
     found = None

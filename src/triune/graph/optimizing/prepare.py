@@ -20,7 +20,7 @@ _INITIALIZERS_ALONE = 4
 """From this IR version on, initializers need not be inputs."""
 
 _FIRST_OPSET = 7
-"""The first operator set of which ONNX Runtime promises to run every operator."""
+"""The first operator set whose every operator ONNX Runtime promises to run."""
 
 
 def prepared(model: ModelProto, shapes: Mapping[str, InputShape], file: WeightFile) -> tuple[ModelProto, list[str]]:

@@ -10,7 +10,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.weight_files import data_of, num_bytes, refer, with_data
 
 MOST_INLINE_BYTES = 2**31 - 2**24
-"""Protobuf's limit is 2 GiB, of which the nodes take a part; larger weights go into a file beside the model."""
+"""Protobuf's limit is 2 GiB, and the nodes take a part of it; larger weights go into a file beside the model."""
 
 _ALIGNMENT_BYTES = 64
 """The weights begin at multiples of this, so that runtimes may map them."""

@@ -30,7 +30,7 @@ class Neutral(GraphPass):
     Slice, Pad or Tile that changes nothing, Relu of Relu. Result: their readers read the operand. Where both names must
     stay, an Identity is left.
 
-    A sum x + 0.0 stays, since it makes 0.0 of -0.0, and so do nodes of which it is not known that shape and type stay.
+    A sum x + 0.0 stays, since it makes 0.0 of -0.0, and so does a node if it is not known that shape and type stay.
     """
 
     name = "neutral"

@@ -84,7 +84,7 @@ def _layer_norm(found: _Normalized, x: str, bias: list[str], result: str) -> Nod
 def _recover_rms_norms(edit: Edit) -> None:
     for node in edit.each("Mul"):
         found = _scaled(edit, node)
-        # Of a value minus its mean it is a layer normalization.
+        # If z is a value minus its mean, the pattern is a layer normalization.
         if found is not None and _uncentred(edit, found.z) is None:
             norm = node_of("RMSNormalization", [found.z, found.scale], [node.output[0]], axis=-1, epsilon=found.epsilon)
             edit.replace(node, [norm])

@@ -53,7 +53,7 @@ def _num_steps(loop: NodeProto, values: Values) -> int | None:
         return None
     steps = num_steps(loop, values, _MOST_STEPS)
     num_scanned = len(body.output) - len(body.input) + 1
-    # Of no step, the scanned outputs would be empty.
+    # Without any step, the scanned outputs would be empty.
     if steps is None or len(body.node) * steps > _MOST_NODES or (num_scanned and not steps):
         return None
     return steps

@@ -21,7 +21,7 @@ def slice_of(graph: Graph, x: Tensor, starts: Tensor, ends: Tensor, steps: Tenso
 def replaced(
     graph: Graph, x: Tensor, update: Tensor, starts: Tensor, ends: Tensor, steps: Tensor, partial: Sequence[int]
 ) -> Tensor:
-    """Copy `x` with a slice replaced by `update`. `partial` are the axes of which the slice may select only a part."""
+    """Copy `x` with a slice replaced by `update`. `partial` are the axes on which the slice may select only a part."""
     if not partial:
         return update
     # The usual case, new rows of a cache: concatenate what is before the slice, the update, and what is after it.

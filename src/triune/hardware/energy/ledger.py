@@ -14,8 +14,8 @@ from triune.hardware.energy.meter import EnergyMeter, Rail, RailRole, Reading
 from triune.hardware.energy.split import Division, divide
 
 _MAX_WORKS: Final = 1 << 17
-"""The most works between two readings, of which a meter that hangs may keep some megabytes. Older ones are forgotten
-then, and their energy counts as idle.
+"""The most works that are kept between two readings. If a meter hangs, these take some megabytes; older works are
+forgotten, and their energy counts as idle.
 """
 
 _TOLERANCE: Final = 1e-9

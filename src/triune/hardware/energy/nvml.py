@@ -27,7 +27,7 @@ class Nvml(Protocol):
         ...
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Any:  # noqa: N802
-        """The GPU of an identifier, such as "GPU-6a0f...", of which the beginning is enough for CUDA but not here."""
+        """The GPU of an identifier, such as "GPU-6a0f...". CUDA takes the beginning of one, too; this does not."""
         ...
 
     def nvmlDeviceGetName(self, handle: Any) -> str:  # noqa: N802

@@ -115,7 +115,7 @@ class Ahead:
         self._tasks.begin(self._loads.load_again(record, makes_room=False))
 
     async def _less_needed(self, record: ModelRecord) -> Sequence[Candidate]:
-        """The models that may go, of which those that are needed before the model's use is over count as busy."""
+        """The models that may be unloaded. Those that are needed before the use of `record` is over count as busy."""
         now_ns = self._clock.now_ns()
         latest_ns = record.usage.pattern.latest_ns()
         patterns = {each.name: each.usage.pattern for each in self._keeper.records()}

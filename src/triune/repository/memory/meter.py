@@ -9,7 +9,8 @@ from triune.core.heap import HEAP
 from triune.hardware.memory import own_bytes
 
 _LITTLE_BYTES: Final = 1 << 20
-"""What requests hold may change by so much without a difference to what a model is charged."""
+"""If the memory of requests changes by less than this during a load, the memory charged to the model counts as certain.
+"""
 
 
 def settled_bytes() -> int:
@@ -23,7 +24,7 @@ class Growth:
     """What a load has added to the memory, in bytes, as far as it is known.
 
     Attributes:
-        group: the number of the loads that overlapped each other, of which this is one.
+        group: the number that loads which overlapped each other share.
         own_bytes: what this load has added; None if others overlapped it: nobody can tell whose memory is whose.
         group_bytes: what all loads of the group have added, if this was the last of several; else None.
         is_certain: whether requests held as much memory before as after. Else theirs is subtracted, of which nobody

@@ -116,7 +116,7 @@ class WithCustomOps:
 
 
 class Pieces:
-    """The executables of a model's pieces, of which at most one runs."""
+    """The executables of a model's pieces; at most one of them runs at a time."""
 
     def __init__(self) -> None:
         self._executables: list[Executable] = []

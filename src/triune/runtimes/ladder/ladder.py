@@ -26,7 +26,8 @@ DECODE: Final = "decode"
 
 _SMALLEST: Final = 256
 _STEP: Final = 4
-"""Without a choice, the caches of a ladder begin at the smallest size, and each is so many times the one before."""
+"""If no sizes are given, the caches of a ladder begin at the smallest size, and each is this many times the one before.
+"""
 
 _PREFILL_TOKENS: Final = 64
 """The tokens of a call of `prefill_C`. Up to 256, sums of as many values stay within fp16."""
@@ -114,10 +115,10 @@ class Ladder:
         self._functions: dict[tuple[str, int], _Function] = {}
 
     def start(self, num_tokens: int = 1) -> Held:
-        """An empty cache: the smallest one that holds so many tokens.
+        """An empty cache: the smallest one that holds `num_tokens` tokens.
 
         Raises:
-            InvalidArgumentError: none does.
+            InvalidArgumentError: no cache holds as many.
         """
         context = self._context(num_tokens)
         return Held(context, self._function(DECODE, context).empty())
@@ -153,10 +154,10 @@ class Ladder:
         return [found[each] for each in wanted]
 
     def grow(self, held: Held, num_tokens: int) -> None:
-        """Move a sequence to the smallest cache that holds so many tokens, if its own is smaller.
+        """Move a sequence to the smallest cache that holds `num_tokens` tokens, if its own holds fewer.
 
         Raises:
-            InvalidArgumentError: none does.
+            InvalidArgumentError: no cache holds as many.
         """
         if num_tokens <= held.context:
             return

@@ -206,7 +206,7 @@ class _OpenVinoExecutable:
         kernels = [_kernel_of(each) for each in compiled.get_runtime_model().get_ordered_ops()]
         devices = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
         on_amx = sum("_amx" in each for each in kernels)
-        # Of shapes that are free, the plugin chooses kernels for each call.
+        # If shapes are free, the plugin chooses kernels in each call.
         open_ones = sum(each.startswith("undef") for each in kernels)
         return f"{devices}: {on_amx} of {len(kernels)} kernels for AMX, {open_ones} chosen in each call"
 
@@ -279,7 +279,7 @@ def _check_range(name: str, array: Array) -> None:
 
 
 def _check_floats(name: str, array: Array, operator: str) -> None:
-    """Refuse integers that fp32 does not have, of which an operator would compute another result."""
+    """Refuse integers that fp32 does not hold exactly, since the operator would compute a wrong result with them."""
     if not array.size or array.itemsize < np.dtype(np.int32).itemsize:
         return
     low, high = int(array.min()), int(array.max())

@@ -118,7 +118,9 @@ class StretchCompiler:
         return [(by_begin[piece.begin], piece) for piece in pieces]
 
     def _instead(self, stretch: Stretch, piece: Piece, why: str) -> Sequence[Stretch]:
-        """What takes the place of a stretch that its unit refuses or computes wrongly: parts, of which some moved."""
+        """The stretches that replace one that its unit refuses or computes wrongly: parts of it, some moved to other
+        units.
+        """
         if stretch.depth >= MAX_DEPTH or len(piece.nodes) < 2:
             return [stretch.moved(why)]
         _log.info("model '%s': %s; its halves are tried", self._config.name, why)

@@ -62,7 +62,7 @@ def optimize(program: Any, interface: Interface, options: LowerOptions, watch: W
     Args:
         program: a program of PyMIL, which is changed in place.
         interface: the inputs and outputs of the package.
-        options: the options of the conversion, of which the precision is used.
+        options: the options of the conversion; only the precision is used.
         watch: is called with a pass's name and the program after each pass, and before the first with the name "".
     """
     program.functions["main"].set_input_types(tuple(feature.tensor_type() for feature in interface.inputs))

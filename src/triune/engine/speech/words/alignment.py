@@ -1,7 +1,7 @@
 """Which frames of sound each token of a text is about, from cross-attention (openai/whisper, `timing.py`).
 
-Some heads of Whisper's decoder look at the sound that the next token is about. The weights of these are smoothed, and
-the best way through them is found that goes forward in both text and sound: dynamic time warping.
+Some heads of Whisper's decoder look at the sound that the next token is about. Their weights are smoothed.
+Dynamic time warping then finds the best path through the weights that goes forward in both text and sound.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 _FILTER_FRAMES: Final = 7
-"""Weights are the median of so many frames."""
+"""Each weight is replaced by the median of this many frames around it."""
 
 
 def first_frames(scores: NDArray[np.float32], num_frames: int) -> NDArray[np.int64]:

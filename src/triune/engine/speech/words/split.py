@@ -70,8 +70,8 @@ def _characters(tokens: Sequence[int], token_bytes: Sequence[bytes]) -> list[tup
 
 
 def limited(words: Sequence[Word], longest: float) -> list[Word]:
-    """Words of which those at the end or the beginning of a sentence do not last longer than `longest` seconds: the
-    rest is a pause.
+    """The words, with those at the end or the beginning of a sentence shortened to `longest` seconds: the rest of their
+    time is a pause.
     """
     found = list(words)
     for place, word in enumerate(found):
@@ -109,8 +109,8 @@ def with_punctuation(words: Sequence[Word]) -> list[Word]:
 
 
 def within(words: Sequence[Word], start: float, end: float, longest: float) -> list[Word]:
-    """Words of a segment, of which the first and the last one do not last longer than `longest` seconds, and do not
-    reach out of the segment by more than half a second.
+    """The words of a segment, with the first and the last shortened to `longest` seconds, and to the segment if they
+    exceed it by more than half a second.
     """
     found = list(words)
     first = found[0]

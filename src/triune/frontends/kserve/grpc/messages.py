@@ -56,7 +56,8 @@ def more_statistics(models: Sequence[LoadedVersion]) -> str:
     """Triune's own statistics, for which the message has no place, as JSON in ASCII: a list with the `name`, `version`
     and `triune` of each version, as over HTTP.
 
-    It goes into the trailing metadata, of which clients take 8 KiB. Of what is larger it says how to get it.
+    It goes into the trailing metadata. Clients take at most 8 KiB of these: a longer list is replaced by a text that
+    says how to get it.
     """
     if len(models) <= _MOST_VERSIONS:
         document = descriptions.statistics_with_energy(models)["model_stats"]

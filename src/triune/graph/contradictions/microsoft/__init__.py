@@ -1,4 +1,4 @@
-"""Contradictions of ONNX Runtime's own operators (com.microsoft), of which ONNX has neither schemas nor inference."""
+"""Contradictions of ONNX Runtime's own operators (com.microsoft), for which ONNX has neither schemas nor inference."""
 
 from triune.graph.contradictions.microsoft.rules import wrong_at
 
