@@ -17,6 +17,7 @@ _SMALL_BOXES = np.repeat(
 _CENTRE = floats(52.52, 13.405)
 _NEAR = (_CENTRE + noise(6, 2) / 100).astype(np.float32)
 _LAYER = noise(2, 8) / 4
+_KERNELS = noise(4, 1, 3, 3) / 10
 
 PLACES = (
     half_case(
@@ -67,6 +68,67 @@ PLACES = (
         "d = Sub (x, c) m = MatMul (d, w) y = Tanh (m)",
         {"c": number(2000), "w": _LAYER},
         x=(2000 + noise(6, 2) * 3).astype(np.float32),
+    ),
+    half_case(
+        "logarithms_near_a_centre",
+        "l = Log (x) d = Sub (l, c) q = Mul (d, s) m = MatMul (q, w) y = Tanh (m)",
+        {"c": np.log(_CENTRE), "s": number(1000), "w": _LAYER},
+        x=_NEAR,
+    ),
+    half_case(
+        "roots_near_a_centre",
+        "l = Sqrt (x) d = Sub (l, c) q = Mul (d, s) m = MatMul (q, w) y = Tanh (m)",
+        {"c": np.sqrt(_CENTRE), "s": number(700), "w": _LAYER},
+        x=_NEAR,
+    ),
+    half_case(
+        "ratios_to_a_centre",
+        "l = Div (x, c) d = Sub (l, one) q = Mul (d, s) m = MatMul (q, w) y = Tanh (m)",
+        {"c": _CENTRE, "one": number(1), "s": number(3000), "w": _LAYER},
+        x=_NEAR,
+    ),
+    half_case(
+        "places_turned_before_and_after_the_centre",
+        "t = Transpose (x) d = Sub (t, c) q = Mul (d, s) u = Transpose (q) m = MatMul (u, w) y = Tanh (m)",
+        {"c": _CENTRE.T.copy(), "s": number(100), "w": _LAYER},
+        x=_NEAR,
+    ),
+    half_case(
+        "places_picked_and_joined_before_the_centre",
+        "a = Gather <axis = 1> (x, one) b = Gather <axis = 1> (x, zero) j = Concat <axis = 1> (a, b) "
+        "d = Sub (j, c) q = Mul (d, s) m = MatMul (q, w) y = Tanh (m)",
+        {
+            "one": np.array([1]),
+            "zero": np.array([0]),
+            "c": _CENTRE[:, ::-1].copy(),
+            "s": number(100),
+            "w": _LAYER,
+        },
+        x=_NEAR,
+    ),
+    half_case(
+        "places_scaled_before_a_batch_norm",
+        "r = Mul (x, k) n = BatchNormalization (r, one, zero, c, v) y = Tanh (n)",
+        {
+            "k": number(np.pi / 180),
+            "one": np.ones(2, np.float32),
+            "zero": np.zeros(2, np.float32),
+            "c": (_CENTRE[0] * np.pi / 180).astype(np.float32),
+            "v": np.full(2, 3e-8, np.float32),
+        },
+        x=_NEAR,
+    ),
+    half_case(
+        "squares_beside_the_number",
+        "p = Mul (x, x) h = Mul (x, c) d = Sub (p, h) q = Mul (d, s) y = Tanh (q)",
+        {"c": _CENTRE, "s": number(2)},
+        x=_NEAR,
+    ),
+    half_case(
+        "a_picture_whose_mean_is_in_a_bias",
+        "y = Conv (x, w, b)",
+        {"w": _KERNELS, "b": (-300 * _KERNELS.sum(axis=(1, 2, 3))).astype(np.float32)},
+        x=(300 + noise(1, 1, 8, 8)).astype(np.float32),
     ),
     half_case("grid_given", "y = GridSample (x, g)", x=_IMAGE, g=_GRID),
     half_case(

@@ -60,7 +60,8 @@ class Input:
             integers.
         ends: extreme values worth trying. For integers: the limits of a Clip, and the indices of the largest and
             smallest elements of a table. For floats that are cast to INT64: numbers beyond int32.
-        centers: constants of several elements that the program subtracts from the input, in numpy's broadcasting.
+        centers: numbers near which what the program computes from the input is nearly cancelled by a constant, in
+            numpy's broadcasting.
         uses: what the program uses the input for (a mask, a divisor, a length), if only some values are valid for it.
     """
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, helper
 
 from triune.core.errors import UnsupportedError
+from triune.graph.audit.centers import centers_of
 from triune.graph.audit.inputs import Free, Input
 from triune.graph.audit.uses import SAME, uses_of
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of
@@ -68,7 +69,7 @@ def inputs_of_model(
     """
     limits, numbers = _index_limits(model.graph), _numbers(model)
     ends = {**_ends(model.graph), **_large_floats(model.graph, limits)}
-    uses, centers = uses_of(model.graph), _centers(model.graph)
+    uses, centers = uses_of(model.graph), centers_of(model)
     wanted = [value for value in inputs_of(model.graph) if value.name not in given]
     found = [_input(value, (shapes or {}).get(value.name), limits, numbers) for value in wanted]
     return [
@@ -80,40 +81,6 @@ def inputs_of_model(
         )
         for each in found
     ]
-
-
-def _centers(graph: GraphProto) -> dict[str, list[NDArray[Any]]]:
-    """For each float input, the constants of several elements that are subtracted from it, or its elements copied.
-
-    Of an input that is scaled first, x * s - c, this is c / s.
-    """
-    floats = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WIDE_FLOATS]
-    sources = dict.fromkeys(floats, np.ones(()))
-    origins = dict(zip(floats, floats, strict=True))
-    found: dict[str, list[NDArray[Any]]] = {}
-    for values, node in _nodes(graph, Values(graph)):
-        read = [position for position, name in enumerate(node.input[:2]) if name in sources]
-        if len(read) != 1:
-            continue
-        name, scale = node.input[read[0]], sources[node.input[read[0]]]
-        if node.op_type in ("Identity", "Cast"):
-            sources[node.output[0]], origins[node.output[0]] = scale, origins[name]
-            continue
-        array = _small(values, node.input[1 - read[0]]) if len(node.input) > 1 else None
-        if array is None or array.dtype.kind != "f" or not np.isfinite(array).all():
-            continue
-        number = array.astype(np.float64)
-        try:
-            if node.op_type in ("Mul", "Div") and number.all() and (node.op_type == "Mul" or read[0] == 0):
-                sources[node.output[0]] = scale * number if node.op_type == "Mul" else scale / number
-                origins[node.output[0]] = origins[name]
-            elif node.op_type in ("Add", "Sub") and max(number.size, scale.size) > 1:
-                center = (-number if node.op_type == "Add" else number) / scale
-                found.setdefault(origins[name], []).append(center)
-        except ValueError:
-            # They broadcast with the value only, along different axes.
-            continue
-    return found
 
 
 def _numbers(model: ModelProto) -> tuple[float, ...]:

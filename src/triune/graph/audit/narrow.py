@@ -15,6 +15,9 @@ from triune.graph.audit.inputs import Array, Fill, Input, InputSet, Kind, drawn
 _MOST_NUMBERS = 4
 """The number of constants of a model near which inputs are tried."""
 
+_MOST_CENTERS = 3
+"""The number of sums of an input near whose zeros it is tried."""
+
 _MOST_APART = 4
 """At most this many inputs are tried, one at a time, with values much smaller and much larger than those of the others.
 """
@@ -139,26 +142,28 @@ def _near_constants(numbers: Sequence[float]) -> dict[str, Kind]:
 
 
 def _near_centers(inputs: Sequence[Input], seed: int) -> list[InputSet]:
-    """Sets in which inputs are nearly equal to the constants that the program subtracts from them."""
+    """Sets in which inputs are nearly those for which a constant cancels what is computed from them."""
     sets: list[InputSet] = []
-    if not any(each.centers for each in inputs):
-        return sets
-    for number, width in enumerate(_WIDTHS):
-        name = f"numbers within {width:g} of what is subtracted from them"
-        (found,) = drawn(_kinds({name: _near(0, 1.0)}), inputs, seed)
-        rng = np.random.default_rng([seed, number])
-        arrays = dict(found.arrays)
-        for each in inputs:
-            array = arrays[each.name]
-            for center in each.centers[:1]:
+    for position in range(min(max((len(each.centers) for each in inputs), default=0), _MOST_CENTERS)):
+        for number, width in enumerate(_WIDTHS):
+            which = f" ({position + 1})" if position else ""
+            name = f"numbers within {width:g} of what is subtracted from them{which}"
+            (found,) = drawn(_kinds({name: _near(0, 1.0)}), inputs, seed)
+            rng = np.random.default_rng([seed, number])
+            arrays = dict(found.arrays)
+            for each in inputs:
+                # An input of fewer centers stays near its last one.
+                center = each.centers[min(position, len(each.centers) - 1)] if each.centers else None
+                array = arrays[each.name]
                 try:
-                    base = np.broadcast_to(center, array.shape)
+                    base = None if center is None else np.broadcast_to(center, array.shape)
                 except ValueError:
                     # The constant broadcasts the input, too.
-                    continue
-                noise = width * float(np.abs(center).max()) * rng.standard_normal(array.shape)
-                arrays[each.name] = np.asarray(base + noise).astype(array.dtype)
-        sets.append(replace(found, arrays=arrays))
+                    base = None
+                if base is not None:
+                    noise = width * float(np.abs(base).max(initial=0.0)) * rng.standard_normal(array.shape)
+                    arrays[each.name] = np.asarray(base + noise).astype(array.dtype)
+            sets.append(replace(found, arrays=arrays))
     return sets
 
 

@@ -18,7 +18,8 @@ there are a few typical reasons, and one module finds each of them:
 - `scaled_back`: values beyond fp16 that a later node scales down again are computed in fp32.
 - `exact`: coordinates, angles, comparisons, remainders and differences, computed from inputs and integers, for which
   the 11 bits of fp16's significand are too few, are computed in fp32.
-- `centered`: inputs from which a mean is subtracted that is large beside the deviation are read, and centered, in fp32.
+- `cancelled`: what is computed elementwise from an input and nearly cancelled by a constant is computed in fp32, from
+  the input on, if what follows magnifies the difference.
 - `steps`: what lies between a Sigmoid, Tanh or Softmax and a rounding, a ranking or a comparison is computed in fp32,
   and so are fractions, `x - floor(x)`.
 - `whole_numbers`: what is rounded to integers beyond 2048 is computed in fp32 since the last layer.

@@ -7,7 +7,7 @@ from onnx import GraphProto, NodeProto
 
 from triune.graph.half.between import copies_between
 from triune.graph.half.bounds import Bounds
-from triune.graph.half.centered import centered_producers
+from triune.graph.half.cancelled import cancelled_nodes
 from triune.graph.half.constant_sizes import ConstantSizes
 from triune.graph.half.exact import exact_producers
 from triune.graph.half.integer_outputs import integer_producers
@@ -115,13 +115,11 @@ class _Search:
         for value in graph.output:
             for producer in elementwise_of_inputs(value.name, producers) or ():
                 kept.setdefault(first_result(producer), _kept(producer, "its results may be beyond fp16"))
+        for producer in cancelled_nodes(graph, producers):
+            kept.setdefault(first_result(producer), _kept(producer, "fp16 is not exact enough for what it subtracts"))
         for node in graph.node:
             for producer in exact_producers(node, producers):
                 kept.setdefault(first_result(producer), _kept(producer, "fp16 is not exact enough"))
-            for producer in centered_producers(node, producers):
-                kept.setdefault(
-                    first_result(producer), _kept(producer, "fp16 is not exact enough for what it subtracts")
-                )
             for producer in (*squashed_producers(node, producers), *fraction_producers(node, producers)):
                 kept.setdefault(first_result(producer), _kept(producer, "its step may be passed by rounding to fp16"))
             for producer in small_producers(node, producers):

@@ -1,0 +1,132 @@
+"""Follow each input of a model through the nodes that compute elements from its elements, to where sums cancel."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from onnx import GraphProto, NodeProto, TensorProto
+
+from triune.core.datatypes import Array
+from triune.graph.cancellation import elementwise, layout
+from triune.graph.cancellation.curve import Curve, curve_of_input
+from triune.graph.values import Values
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+_INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.INT8, TensorProto.INT16)
+
+_SIZES = 2.0 ** np.arange(-20, 24, 0.5)
+"""The absolute numbers of an input for which its curves are computed first: from 1e-6 to 1e7."""
+
+_ROUNDS = 4
+"""How often the numbers are narrowed to those beside which a sum changes its sign: by a factor of 8 each time."""
+
+_PARTS = 8
+
+_MOST_BRACKETS = 64
+"""The number of changes of the sign that are followed for each input."""
+
+_MOST_ELEMENTS = 1 << 17
+"""Fewer are followed if a curve had more elements then."""
+
+_MOST_CONSTANT = 1 << 14
+"""A constant of more elements is not read: it is the weight of a layer."""
+
+_MOST_NODES = 64
+"""The number of nodes in a row after which an input is not followed further."""
+
+
+def cancelling_curves(graph: GraphProto, values: Values, version: int) -> dict[str, Curve]:
+    """The curves, by the names of the values, of what is computed elementwise from inputs with sums that cancel.
+
+    They are computed for numbers beside which one of the sums is 0, so that each `Curve.lost` tells by how much the
+    value may be off there.
+
+    Args:
+        graph: the main graph of a model, whose types are known.
+        values: of this graph.
+        version: the operator set.
+    """
+    numbers = {
+        value.name: np.concatenate([-_SIZES[::-1], _SIZES])
+        for value in graph.input
+        if values.tensor(value.name) is None
+        and value.type.tensor_type.elem_type in (*_FLOATS, *_INTEGERS)
+        and values.rank(value.name) is not None
+    }
+    found: dict[str, Curve] = {}
+    for _ in range(_ROUNDS):
+        if not numbers:
+            return {}
+        found = _followed(graph, values, version, numbers)
+        numbers = {name: beside for name in numbers if (beside := _narrowed(name, found)) is not None}
+    return {name: curve for name, curve in found.items() if curve.is_zero.any()}
+
+
+def _narrowed(source: str, found: Mapping[str, Curve]) -> Array | None:
+    """Numbers of an input between those beside which a sum changes its sign; None if none does."""
+    brackets = sorted(
+        {
+            bracket
+            for curve in found.values()
+            if curve.source == source and curve.crossed is not None
+            for bracket in curve.brackets()
+        }
+    )
+    if not brackets:
+        return None
+    largest = max(curve.values[0].size for curve in found.values() if curve.source == source)
+    most = int(np.clip(_MOST_ELEMENTS // (_PARTS * largest), 1, _MOST_BRACKETS))
+    chosen = np.linspace(0, len(brackets) - 1, min(len(brackets), most)).astype(int)
+    parts = [np.linspace(low, high, _PARTS + 1) for low, high in (brackets[int(each)] for each in chosen)]
+    return np.unique(np.concatenate(parts))
+
+
+def _followed(graph: GraphProto, values: Values, version: int, numbers: Mapping[str, Array]) -> dict[str, Curve]:
+    """The curves of inputs, for some numbers, and of all that is computed elementwise from one of them."""
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    found = {
+        name: curve_of_input(name, values.rank(name) or 0, each, is_integer=types[name] in _INTEGERS)
+        for name, each in numbers.items()
+    }
+    for node in graph.node:
+        read = [found[name] for name in node.input if name in found]
+        if read and len(read[0].nodes) < _MOST_NODES and node.domain in ("", "ai.onnx"):
+            found |= _after(node, found, values, version)
+    return found
+
+
+def _after(node: NodeProto, found: Mapping[str, Curve], values: Values, version: int) -> Mapping[str, Curve]:
+    """The curves of a node's results, of which an operand has a curve; {} if they are no such function."""
+    if node.op_type in layout.OPERATORS:
+        first = found.get(node.input[0])
+        return {} if first is None else layout.reordered(node, first, values, version)
+    operands = [found.get(name) for name in node.input]
+    if node.op_type == "Concat":
+        curves = [each for each in operands if each is not None]
+        joined = layout.concatenated(node, curves, values) if len(curves) == len(operands) else None
+        return {} if joined is None else {node.output[0]: joined}
+    if node.op_type not in elementwise.OPERATORS:
+        return {}
+    to = values.elem_type(node.output[0])
+    if to not in (*_FLOATS, *_INTEGERS) or (to in _INTEGERS and values.elem_type(node.input[0]) not in _INTEGERS):
+        return {}
+    given: list[Curve | Array | None] = []
+    for name, curve in zip(node.input, operands, strict=True):
+        array = _constant(values, name) if name and curve is None else None
+        if name and curve is None and array is None:
+            return {}
+        given.append(array if curve is None else curve)
+    result = elementwise.computed(node, given)
+    if result is None:
+        return {}
+    # Integers are not rounded to fp16.
+    return {node.output[0]: replace(result, errors=0 * result.errors) if to in _INTEGERS else result}
+
+
+def _constant(values: Values, name: str) -> Array | None:
+    tensor = values.tensor(name)
+    if tensor is None or not 0 < math.prod(tensor.dims) <= _MOST_CONSTANT or tensor.data_type == TensorProto.STRING:
+        return None
+    array = values.constant(name)
+    return array if array is not None and array.dtype.kind in "iuf" and np.isfinite(array).all() else None
