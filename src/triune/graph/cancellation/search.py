@@ -10,7 +10,7 @@ from onnx import GraphProto, NodeProto, TensorProto
 from triune.core.datatypes import Array
 from triune.graph.cancellation import elementwise, layout
 from triune.graph.cancellation.curve import Curve, curve_of_input
-from triune.graph.values import Values
+from triune.graph.values import Values, attributes_of
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.INT8, TensorProto.INT16)
@@ -108,7 +108,8 @@ def _after(node: NodeProto, found: Mapping[str, Curve], values: Values, version:
         return {} if joined is None else {node.output[0]: joined}
     if node.op_type not in elementwise.OPERATORS:
         return {}
-    to = values.elem_type(node.output[0])
+    # A type that is not known is that of ordinary floats.
+    to = attributes_of(node)["to"] if node.op_type == "Cast" else values.elem_type(node.output[0]) or TensorProto.FLOAT
     if to not in (*_FLOATS, *_INTEGERS) or (to in _INTEGERS and values.elem_type(node.input[0]) not in _INTEGERS):
         return {}
     given: list[Curve | Array | None] = []
