@@ -96,7 +96,11 @@ class _Member:
 
 
 class Balance:
-    """Divides pools between the models that tell their demand. `update` is called on the event loop's thread."""
+    """Divides pools between the models that tell their demand. `update` is called on the event loop's thread.
+
+    Attributes:
+        due_ns: the time from which on the pools should be divided anew; infinite while there is one model alone.
+    """
 
     def __init__(self, lock: threading.Lock, pool_of: Callable[[Unit], Unit]) -> None:
         """Args:
@@ -109,6 +113,7 @@ class Balance:
         self._members: list[_Member] = []
         self._parts: dict[_Member, NDArray[np.float64]] = {}
         self._prices = np.full(len(self._pools), 1 / len(self._pools))
+        self.due_ns = math.inf
         self._updated_ns = 0
         self._num_updates = 0
 
@@ -118,20 +123,31 @@ class Balance:
         for share in shares.values():
             share.demand = demand
         # A new list, since `update` may be going through the old one.
-        self._members = [*self._members, _Member(demand, shares)]
+        self._set([*self._members, _Member(demand, shares)])
 
     def leave(self, demand: Demand) -> None:
         """Remove a model."""
         with self._lock:
-            self._members = [each for each in self._members if each.demand is not demand]
+            self._set([each for each in self._members if each.demand is not demand])
             self._parts = {each: part for each, part in self._parts.items() if each.demand is not demand}
+
+    def _set(self, members: list[_Member]) -> None:
+        self._members = members
+        self._set_due()
+
+    def _set_due(self) -> None:
+        # A model alone has nobody to divide the pools with.
+        num_models = len(self._members)
+        self.due_ns = math.inf
+        if num_models > 1:
+            self.due_ns = self._updated_ns + math.ceil(_PERIOD_NS * max(1, num_models / _MODELS))
 
     def update(self, now_ns: int) -> None:
         """Divide the pools anew, if it is time."""
-        elapsed_ns = now_ns - self._updated_ns
-        if len(self._members) < 2 or elapsed_ns < _PERIOD_NS * max(1, len(self._members) / _MODELS):
+        if now_ns < self.due_ns:
             return
-        self._updated_ns = now_ns
+        elapsed_ns, self._updated_ns = now_ns - self._updated_ns, now_ns
+        self._set_due()
         self._count(elapsed_ns)
         costs = {each: each.demand.costs() for each in self._members if each.per_ns > _RARE}
         asking = [each for each, known in costs.items() if known]

@@ -6,7 +6,6 @@ pool measures its *speedup*: the time that the finished batches would have taken
 divided by the time in which they were computed. One model at a time has the speedup 1, less the gaps between batches.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 LEVELS: Final = (1, 2, 4)
@@ -76,30 +75,29 @@ class Concurrency:
         self._longest_ns = max(self._longest_ns, took_ns)
         self._num_batches += 1
 
-    def passed(
-        self,
-        elapsed_ns: float,
-        num_models: int,
-        longest_ns: Callable[[], float],
-        is_one_model: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def passed(self, elapsed_ns: float) -> bool:
         """Record that at least two models, or units of one model, wanted to compute for `elapsed_ns`.
 
+        Returns:
+            whether this may have been enough, so that `judge` has to be called.
+        """
+        self._elapsed_ns += elapsed_ns
+        return self._elapsed_ns >= WINDOW_NS
+
+    def judge(self, num_models: int, longest_ns: float, *, is_one_model: bool = False) -> None:
+        """Choose a level, if the current one was measured for long enough.
+
         Args:
-            elapsed_ns: the time.
-            num_models: the number of all that may want to.
+            num_models: the number of all that may want to compute.
             longest_ns: how long the longest running batch has taken, or is expected to take.
             is_one_model: whether all that want to compute are units of one model.
         """
-        self._elapsed_ns += elapsed_ns
-        if self._elapsed_ns < WINDOW_NS:
-            return
         speedup, level = self._value_ns / self._elapsed_ns, self.level
         # A level that gets less done costs time while it is measured.
         part = 0.5 if speedup < _NEAR * max(self.speedups.values(), default=0.0) else 1.0
         if self._num_batches < part * _LEAST_BATCHES:
             return
-        self._longest_ns = max(self._longest_ns, longest_ns())
+        self._longest_ns = max(self._longest_ns, longest_ns)
         if self._elapsed_ns < part * _LEAST_RATIO * self._longest_ns:
             return
         mean = self.speedups.get(level)
@@ -109,7 +107,7 @@ class Concurrency:
         self._elapsed_ns = self._value_ns = self._longest_ns = 0.0
         self._num_batches = 0
         levels = [*(each for each in LEVELS if each < num_models), 0]
-        self.level = self._choose(levels, 1 if is_one_model() else 0)
+        self.level = self._choose(levels, 1 if is_one_model else 0)
 
     def _choose(self, levels: list[int], usual: int) -> int:
         # One at a time comes first: it tells what each batch takes alone.

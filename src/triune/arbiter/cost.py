@@ -12,6 +12,9 @@ _NUM_FIRST: Final = 3
 may be disturbed.
 """
 
+_MOST_KNOWN: Final = 64
+"""Estimates of so many sizes are kept at most: clients choose the sizes."""
+
 _STALE: Final = 16
 """A size that has not occurred for this number of batches is estimated from other sizes again."""
 
@@ -36,10 +39,13 @@ class CostEstimate:
     def __init__(self) -> None:
         self.num_batches = 0
         self._means: dict[int, _Mean] = {}
+        # Estimates since the last batch: many decisions ask for the same few sizes.
+        self._known: dict[int, float] = {}
 
     def record(self, num_elements: int, duration_ns: int) -> None:
         """Record that a batch of `num_elements` took `duration_ns`."""
         self.num_batches += 1
+        self._known.clear()
         size, num_elements = num_elements.bit_length(), max(1, num_elements)
         mean = self._means.get(size)
         if mean is None:
@@ -59,6 +65,14 @@ class CostEstimate:
         It is scaled from the nearest known size. If no size is known it is 0, so that the worker is chosen and
         measured.
         """
+        known = self._known.get(num_elements)
+        if known is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            known = self._known[num_elements] = self._estimate(num_elements)
+        return known
+
+    def _estimate(self, num_elements: int) -> float:
         size, stale = num_elements.bit_length(), self.num_batches - _STALE
         mean = self._means.get(size)
         if mean is None or mean.last <= stale:

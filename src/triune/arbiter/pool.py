@@ -1,6 +1,9 @@
 """Hardware that models share."""
 
+import math
 import threading
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -91,10 +94,14 @@ class Turn(NamedTuple):
 class Pool:
     """Hardware that models share. All shares use its lock.
 
+    A hundred models may wait, and each batch asks who is next. So those that wait are kept in order.
+
     Attributes:
         shares: of all models that may compute here.
-        waiting: those that wait for their turn.
+        waiting: those that wait for their turn, the one whose clock is furthest behind first; of equal clocks the one
+            that has waited longest.
         running: what computes, and the turns in which nothing computes yet.
+        limit: how many may compute at once. One if weights differ, since only turns can follow weights.
         concurrency: how many compute at once.
         num_starts: how many batches have begun.
         crowded_ns: how long, in all, at least two wanted to compute.
@@ -117,9 +124,16 @@ class Pool:
         self.crowded_ns = 0.0
         self.virtual_ns = 0.0
         self.num_wanting = 0
+        self.limit = 0
         self._changed_ns = 0
         self._num_units = 0
         self._has_weights = False
+        self._num_waits = 0
+        self._num_beside = 0
+        # Of those that wait, in the order of `waiting`: their clocks, and a number that grows with each wait.
+        self._places: list[tuple[float, int]] = []
+        # The same numbers with the time that each one's batch takes, the shortest first.
+        self._times: list[tuple[float, int]] = []
 
     def join(self, share: "Share") -> None:
         """Add a model. The caller owns the lock."""
@@ -133,28 +147,68 @@ class Pool:
         self.shares = shares
         self._num_units = sum(each.num_units for each in shares)
         self._has_weights = len({each.weight for each in shares}) > 1
+        self._set_limit()
 
-    @property
-    def limit(self) -> int:
-        """How many may compute at once. One if weights differ, since only turns can follow weights."""
-        return 1 if self._has_weights else self.concurrency.level or self._num_units
+    def _set_limit(self) -> None:
+        self.limit = 1 if self._has_weights else self.concurrency.level or self._num_units
 
     def has_room(self, now_ns: int) -> bool:
         """Whether one more may compute."""
-        limit = self.limit
-        return len(self.running) < limit or sum(each.counts(now_ns) for each in self.running) < limit
+        left = self.limit
+        if len(self.running) < left:
+            return True
+        for each in self.running:
+            if not each.is_beside and now_ns < each.started_ns + PATIENCE_NS:
+                left -= 1
+        return left > 0
 
-    @property
-    def has_passed(self) -> bool:
-        """Whether a short batch goes beside the others."""
-        return any(each.is_beside for each in self.running)
+    def add_running(self, running: Running) -> None:
+        """Add what computes, or a turn in which nothing computes yet. The caller owns the lock."""
+        self.running.append(running)
+        self._num_beside += running.is_beside
+
+    def remove_running(self, running: Running) -> None:
+        """Remove what `add_running` added. The caller owns the lock."""
+        self.running.remove(running)
+        self._num_beside -= running.is_beside
+
+    def add_waiting(self, share: "Share") -> None:
+        """Add a share that waits. Its `tag_ns` and `asked_ns` are set. The caller owns the lock."""
+        self._num_waits += 1
+        self._insert(share, self._num_waits)
+        time = (share.asked_ns, self._num_waits)
+        self._times.insert(bisect_left(self._times, time), time)
+
+    def remove_waiting(self, share: "Share") -> None:
+        """Remove a share that waits. The caller owns the lock."""
+        number = self._remove(share)
+        del self._times[bisect_left(self._times, (share.asked_ns, number))]
+
+    def move_waiting(self, share: "Share", tag_ns: float) -> None:
+        """Set the clock of a share that waits. The caller owns the lock."""
+        number = self._remove(share)
+        share.tag_ns = tag_ns
+        self._insert(share, number)
+
+    def _insert(self, share: "Share", number: int) -> None:
+        place = share.place = (share.tag_ns, number)
+        index = bisect_left(self._places, place)
+        self._places.insert(index, place)
+        self.waiting.insert(index, share)
+
+    def _remove(self, share: "Share") -> int:
+        index = bisect_left(self._places, share.place)
+        del self._places[index], self.waiting[index]
+        return share.place[1]
 
     def pass_time(self, now_ns: int) -> None:
         """Count the time since the last change. The caller owns the lock, and changes what runs or waits after this."""
         if len(self.running) + len(self.waiting) > 1:
             elapsed_ns = now_ns - self._changed_ns
             self.crowded_ns += elapsed_ns
-            self.concurrency.passed(elapsed_ns, self._num_units, lambda: self._longest_ns(now_ns), self._is_one_model)
+            if self.concurrency.passed(elapsed_ns):
+                self.concurrency.judge(self._num_units, self._longest_ns(now_ns), is_one_model=self._is_one_model())
+                self._set_limit()
         self._changed_ns = now_ns
 
     def _longest_ns(self, now_ns: int) -> float:
@@ -167,19 +221,30 @@ class Pool:
 
     def has_earlier(self, tag_ns: float) -> bool:
         """Whether a model waits whose clock is behind `tag_ns`."""
-        return any(each.tag_ns < tag_ns for each in self.waiting)
+        return bool(self._places) and self._places[0][0] < tag_ns
 
     def wait_ns(self, now_ns: int) -> float:
         """The expected time until one of those that others wait for has ended."""
-        return min((each.remaining_ns(now_ns) for each in self.running if each.counts(now_ns)), default=0.0)
+        least_ns = math.inf
+        for each in self.running:
+            elapsed_ns = now_ns - each.started_ns
+            if not each.is_beside and elapsed_ns < PATIENCE_NS:
+                left_ns = remaining_ns(each.expected_ns, elapsed_ns)
+                if left_ns < least_ns:
+                    least_ns = left_ns
+        return 0.0 if least_ns == math.inf else least_ns
 
     def may_pass(self, share: "Share", expected_ns: float, now_ns: int) -> bool:
         """Whether a batch of a model may go beside the others, since it is short."""
+        if self._num_beside:
+            return False
         is_short = expected_ns * SHORT_RATIO < self.wait_ns(now_ns)
-        return is_short and not self.has_passed and not share.has_peers(expected_ns, now_ns)
+        return is_short and not share.has_peers(expected_ns, now_ns)
 
-    def grant(self, now_ns: int) -> "list[Share]":
+    def grant(self, now_ns: int) -> "Sequence[Share]":
         """Give turns to those that wait, the earliest first, while more may compute. Returns those to wake."""
+        if not self.waiting:
+            return ()
         woken: list[Share] = []
         while self.waiting and self.has_room(now_ns):
             share = self._first(now_ns)
@@ -187,21 +252,24 @@ class Pool:
                 break
             share.take_turn(now_ns)
             woken.append(share)
-        if self.waiting and not self.has_passed:
+        if self.waiting and not self._num_beside:
             most_ns = self.wait_ns(now_ns) / SHORT_RATIO
-            short = [
-                each for each in self.waiting if each.asked_ns < most_ns and not each.has_peers(each.asked_ns, now_ns)
-            ]
-            if short:
-                share = min(short, key=lambda each: each.tag_ns)
+            share = self._first_short(most_ns, now_ns) if self._times[0][0] < most_ns else None
+            if share is not None:
                 share.take_turn(now_ns, is_beside=True)
                 woken.append(share)
         return woken
 
     def _first(self, now_ns: int) -> "Share | None":
         """The share whose clock is furthest behind, among those that wait and may compute; None if there is none."""
-        first: Share | None = None
         for each in self.waiting:
-            if (first is None or each.tag_ns < first.tag_ns) and now_ns >= each.own_ends_ns and not each.is_displaced:
-                first = each
-        return first
+            if now_ns >= each.own_ends_ns() and not each.is_displaced():
+                return each
+        return None
+
+    def _first_short(self, most_ns: float, now_ns: int) -> "Share | None":
+        """The share whose clock is furthest behind, among those that wait with a batch of less than `most_ns`."""
+        for each in self.waiting:
+            if each.asked_ns < most_ns and not each.has_peers(each.asked_ns, now_ns):
+                return each
+        return None

@@ -1,6 +1,6 @@
 """A model's share of hardware, by which it takes turns."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from triune.arbiter.pool import DISPLACED_NS, PATIENCE_NS, SHORT_RATIO, Pool, Running, Turn
@@ -21,6 +21,8 @@ class Share:
         waited_ns: how long, in all, it waited for its turn.
         num_waits: how often it waited.
         asked_ns: how long the batch that waited last is expected to take.
+        place: its place among those that wait; only the pool reads it.
+        is_asking: whether the model waits for its turn, or its turn has come and it has started no batch in it yet.
         demand: what the model asks for; None if that is not known.
         is_elsewhere: whether it leaves the pool to others that need it, since it is relatively better elsewhere.
     """
@@ -34,6 +36,8 @@ class Share:
         self.waited_ns = 0
         self.num_waits = 0
         self.asked_ns = 0.0
+        self.place = (0.0, 0)
+        self.is_asking = False
         self.demand: Demand | None = None
         self.is_elsewhere = False
         self._is_wanting = False
@@ -48,27 +52,23 @@ class Share:
         """Whether the model waits for its turn."""
         return self._since_ns is not None
 
-    @property
-    def is_blocked(self) -> bool:
+    def is_blocked(self, now_ns: int) -> bool:
         """Whether the model cannot start a batch now: it waits, and not for too long yet."""
         since_ns = self._since_ns
-        if since_ns is None:
-            return False
-        now_ns = self._pool.clock.now_ns()
-        return now_ns < since_ns + PATIENCE_NS or now_ns < self.patience_ends_ns
+        return since_ns is not None and (now_ns < since_ns + PATIENCE_NS or now_ns < self.patience_ends_ns())
 
     @property
     def has_turn(self) -> bool:
         """Whether the model's turn has come, and it has started no batch in it yet."""
         return self._granted is not None
 
-    @property
     def patience_ends_ns(self) -> int:
         """The time at which a waiting model computes in any case, if it asks again; 0 if it does not wait."""
         since_ns = self._since_ns
         if since_ns is None:
             return 0
-        return max(since_ns + (DISPLACED_NS if self.is_displaced else PATIENCE_NS), self.own_ends_ns)
+        ends_ns = since_ns + (DISPLACED_NS if self.is_displaced() else PATIENCE_NS)
+        return max(ends_ns, self.own_ends_ns()) if self._running else ends_ns
 
     def count_wanting(self) -> None:
         """Count whether the model has more to compute here than it has begun. Call this when that may have changed. The
@@ -79,12 +79,10 @@ class Share:
             self._is_wanting = wants
             self._pool.num_wanting += 1 if wants else -1
 
-    @property
     def is_displaced(self) -> bool:
         """Whether another model needs the pool, and this one is relatively better elsewhere."""
         return self.is_elsewhere and self._pool.num_wanting > 0
 
-    @property
     def own_ends_ns(self) -> int:
         """The time from which on the model's own batches do not hold up its other units; 0 if they do not.
 
@@ -93,14 +91,20 @@ class Share:
         """
         if not self._running or self._pool.limit > 1:
             return 0
+        ends_ns = 0
         # A copy, since replicas of one model may start and end in several threads.
-        return max((each.hangs_ns for each in list(self._running.values()) if not each.is_beside), default=0)
+        for each in list(self._running.values()):
+            if not each.is_beside and each.hangs_ns > ends_ns:
+                ends_ns = each.hangs_ns
+        return ends_ns
 
     def has_peers(self, expected_ns: float, now_ns: int) -> bool:
         """Whether a batch of `expected_ns` would only go beside requests of the model that are as short as its own.
 
         What is left over when a batch was made of many equal requests is a small batch, and no shorter request.
         """
+        if not self._running:
+            return False
         return any(
             each.counts(now_ns) and each.request_ns <= expected_ns * SHORT_RATIO for each in self._running.values()
         )
@@ -126,34 +130,37 @@ class Share:
             pool.pass_time(now_ns)
             woken = pool.grant(now_ns)
             turn = self._start(unit, expected_ns, expected_ns if request_ns is None else request_ns, now_ns)
-        self._wake_others(woken)
+        if woken:
+            self._wake_others(woken)
         return turn
 
     def _start(self, unit: Unit, expected_ns: float, request_ns: float, now_ns: int) -> Turn | None:
         pool = self._pool
         if self._since_ns is not None:
-            if now_ns < self.patience_ends_ns:
+            if now_ns < self.patience_ends_ns():
                 return None
             self.take_turn(now_ns)
         running = self._running.get(unit)
         if self._granted is not None:
             running = self._use_turn(unit, running)
         elif running is None or pool.has_earlier(self.tag_ns):
-            is_open = running is None and not pool.waiting and pool.has_room(now_ns) and now_ns >= self.own_ends_ns
+            is_open = running is None and not pool.waiting and pool.has_room(now_ns) and now_ns >= self.own_ends_ns()
             if not is_open and not (running is None and pool.may_pass(self, expected_ns, now_ns)):
                 self._wait(expected_ns, now_ns)
                 return None
-            running = Running(self, unit, is_beside=not is_open)
-            pool.running.append(running)
+            running = Running(self, unit, not is_open)
+            pool.add_running(running)
             self._running[unit] = running
-            self.tag_ns = max(self.tag_ns, pool.virtual_ns)
-        if not running.is_beside:
-            pool.virtual_ns = max(pool.virtual_ns, self.tag_ns)
-        running.request_ns = max(request_ns, running.request_ns if running.num_batches else 0.0)
+            if self.tag_ns < pool.virtual_ns:
+                self.tag_ns = pool.virtual_ns
+        if not running.is_beside and pool.virtual_ns < self.tag_ns:
+            pool.virtual_ns = self.tag_ns
+        if not running.num_batches or running.request_ns < request_ns:
+            running.request_ns = request_ns
         running.num_batches += 1
         running.started_ns, running.expected_ns = now_ns, expected_ns
         pool.num_starts += 1
-        was_alone = len(pool.running) == 1 and running.num_batches == 1
+        was_alone = running.num_batches == 1 and len(pool.running) == 1
         return Turn(running, now_ns, pool.crowded_ns, pool.num_starts, was_alone)
 
     def was_alone(self, turn: Turn) -> bool:
@@ -170,7 +177,7 @@ class Share:
                 from now on, unless it is its turn.
         """
         pool, running = self._pool, turn.running
-        if self.demand is not None:
+        if self.demand is not None and self.demand.has_waiting is (next_ns is None):
             self.demand.tell(has_waiting=next_ns is not None)
         with pool.lock:
             now_ns = pool.clock.now_ns()
@@ -180,47 +187,55 @@ class Share:
                 # What is measured is the time in which at least two wanted to compute.
                 part = (pool.crowded_ns - turn.crowded_ns) / took_ns
                 pool.concurrency.record(alone_ns * part, took_ns)
-            self.tag_ns += took_ns / self.weight
+            tag_ns = self.tag_ns + took_ns / self.weight
+            if self._since_ns is None:
+                self.tag_ns = tag_ns
+            else:
+                pool.move_waiting(self, tag_ns)
             running.num_batches -= 1
-            woken: list[Share] = []
+            woken: Sequence[Share] = ()
             if not running.num_batches:
                 assert running.unit is not None
                 del self._running[running.unit]
-                pool.running.remove(running)
+                pool.remove_running(running)
                 if next_ns is not None and self._since_ns is None and self._granted is None:
                     self._wait(next_ns, now_ns)
                 woken = pool.grant(now_ns)
-        self._wake_others(woken)
+        if woken:
+            self._wake_others(woken)
 
-    def return_unused(self, *, has_waiting: bool) -> int:
+    def return_unused(self, now_ns: int, *, has_waiting: bool) -> int:
         """Give back the turn in which no batch was started, and wait for none that no batch needs.
 
         Args:
+            now_ns: the time.
             has_waiting: whether the model has requests that wait.
 
         Returns:
             `patience_ends_ns`.
         """
-        if self._since_ns is None and self._granted is None:
+        if not self.is_asking:
             return 0
-        ends_ns = self.patience_ends_ns
-        if has_waiting and self._pool.clock.now_ns() < ends_ns:
-            return ends_ns
+        if has_waiting:
+            ends_ns = self.patience_ends_ns()
+            if now_ns < ends_ns:
+                return ends_ns
         self.withdraw()
         return 0
 
     def withdraw(self) -> None:
         """Wait no more, and give back a turn in which no batch was started."""
-        if self._since_ns is None and self._granted is None:
+        if not self.is_asking:
             return
         pool = self._pool
-        woken: list[Share] = []
+        woken: Sequence[Share] = ()
         with pool.lock:
             now_ns = pool.clock.now_ns()
             pool.pass_time(now_ns)
             if self._granted is not None:
-                pool.running.remove(self._granted)
+                pool.remove_running(self._granted)
                 self._granted = None
+                self.is_asking = False
                 woken = pool.grant(now_ns)
             elif self._since_ns is not None:
                 self._end_wait(now_ns)
@@ -238,7 +253,8 @@ class Share:
         """End the wait: the next `start` succeeds. The caller owns the pool's lock."""
         self._end_wait(now_ns)
         self._granted = Running(self, None, is_beside, now_ns, self.asked_ns)
-        self._pool.running.append(self._granted)
+        self._pool.add_running(self._granted)
+        self.is_asking = True
 
     def _wake_others(self, woken: "Iterable[Share]") -> None:
         """Wake models whose turn has come. The caller does not own the pool's lock, since a model may ask at once."""
@@ -248,22 +264,25 @@ class Share:
 
     def _use_turn(self, unit: Unit, running: Running | None) -> Running:
         granted, self._granted = self._granted, None
+        self.is_asking = False
         assert granted is not None
         if running is not None:
-            self._pool.running.remove(granted)
+            self._pool.remove_running(granted)
             return running
         granted.unit = unit
         self._running[unit] = granted
         return granted
 
     def _wait(self, expected_ns: float, now_ns: int) -> None:
-        self._pool.waiting.append(self)
         self.tag_ns = max(self.tag_ns, self._pool.virtual_ns)
         self.asked_ns, self._since_ns = expected_ns, now_ns
+        self._pool.add_waiting(self)
+        self.is_asking = True
 
     def _end_wait(self, now_ns: int) -> None:
         assert self._since_ns is not None
-        self._pool.waiting.remove(self)
+        self._pool.remove_waiting(self)
+        self.is_asking = False
         self.num_waits += now_ns > self._since_ns
         self.waited_ns += now_ns - self._since_ns
         self._since_ns = None

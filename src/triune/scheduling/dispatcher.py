@@ -194,7 +194,7 @@ class Dispatcher:
         for pending in list(self._queue):
             self._queue.remove(pending)
             self._answers.fail(pending, UnavailableError(f"model '{self._name}' was unloaded"), FailureReason.REJECTED)
-        self._turns.return_unused(has_waiting=bool(self._queue))
+        self._turns.return_unused(self._clock.now_ns(), has_waiting=bool(self._queue))
         self._set_timer(0)
         self.statistics.num_waiting = 0
 
@@ -228,7 +228,7 @@ class Dispatcher:
             )
             self._answers.fail(pending, error, FailureReason.REJECTED)
         when_ns = 0
-        while self._queue and (free := [lane for lane in self._lanes if lane.is_free]):
+        while self._queue and (free := [lane for lane in self._lanes if lane.is_free(now_ns)]):
             decision = self._batcher.form(self._eligible.waiting(self._queue, free), now_ns)
             if isinstance(decision, WaitUntil):
                 when_ns = decision.when_ns
@@ -249,7 +249,7 @@ class Dispatcher:
             for pending in decision.pendings:
                 self._queue.remove(pending)
             self._start(lane, decision, now_ns)
-        patience_ns = self._turns.return_unused(has_waiting=bool(self._queue))
+        patience_ns = self._turns.return_unused(now_ns, has_waiting=bool(self._queue))
         deadline_ns = self._queue.next_deadline_ns() if self._queue else 0
         self._set_timer(min(filter(None, (when_ns, deadline_ns, patience_ns)), default=0))
         self.statistics.num_waiting = len(self._queue)

@@ -78,10 +78,12 @@ class Lane:
         self._expected_ns = 0.0
         self._is_loaded = False
 
-    @property
-    def is_free(self) -> bool:
+    def is_free(self, now_ns: int) -> bool:
         """Whether a batch may start, as far as is known: the worker is free, and the model does not wait for a turn."""
-        return self.running is None and not self.is_lost and (self.share is None or not self.share.is_blocked)
+        if self.running is not None or self.is_lost:
+            return False
+        share = self.share
+        return share is None or not share.is_asking or not share.is_blocked(now_ns)
 
     def take_turn(self, batch: FormedBatch) -> bool:
         """Whether a batch may start now. If not, the lane is not free until the model is woken.

@@ -49,20 +49,28 @@ class Turns:
         """Count a request."""
         if self._balance is not None:
             self._demand.num_requests += 1
-            self._balance.update(now_ns)
+            if now_ns >= self._balance.due_ns:
+                self._balance.update(now_ns)
 
-    def return_unused(self, *, has_waiting: bool) -> int:
+    def return_unused(self, now_ns: int, *, has_waiting: bool) -> int:
         """Give back the turns in which no batch was started, and wait for none that no batch needs.
 
         Args:
+            now_ns: the time.
             has_waiting: whether requests wait in the model's queue.
 
         Returns:
             the earliest time at which the model computes without its turn; 0 if it waits for none.
         """
-        self._demand.tell(has_waiting=has_waiting)
-        ends_ns = [share.return_unused(has_waiting=has_waiting) for share in self._shares]
-        return min(filter(None, ends_ns), default=0)
+        if self._demand.has_waiting is not has_waiting:
+            self._demand.tell(has_waiting=has_waiting)
+        first_ns = 0
+        for share in self._shares:
+            if share.is_asking:
+                ends_ns = share.return_unused(now_ns, has_waiting=has_waiting)
+                if ends_ns and (ends_ns < first_ns or not first_ns):
+                    first_ns = ends_ns
+        return first_ns
 
     def close(self) -> None:
         """Leave the pools. No turn may be running."""

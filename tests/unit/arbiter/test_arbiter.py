@@ -85,7 +85,7 @@ def test_what_is_left_of_a_batch_of_equal_requests_waits_for_it(request_ms: int,
 
 
 def test_what_is_left_does_not_go_beside_its_batch_when_another_ends() -> None:
-    arbiter = Arbiter(VirtualClock())
+    arbiter = Arbiter(clock := VirtualClock())
     shares = arbiter.join("a", [Unit.CPU, Unit.AMX], lambda: None)
     (other,) = arbiter.join("b", [Unit.CPU], lambda: None).values()
     short = other.start(Unit.CPU, 1 * MS)
@@ -98,7 +98,7 @@ def test_what_is_left_does_not_go_beside_its_batch_when_another_ends() -> None:
     assert beside is None or beside.running.is_beside
     if beside is not None:
         other.end(beside, 1 * MS)
-    assert shares[Unit.CPU].is_blocked
+    assert shares[Unit.CPU].is_blocked(clock.now_ns())
 
 
 def test_a_model_that_was_idle_has_saved_nothing_up() -> None:
@@ -118,7 +118,7 @@ def test_who_waits_for_a_model_that_hangs_computes_after_a_while() -> None:
     (other,) = arbiter.join("other", [Unit.AMX], lambda: None).values()
     assert hung.start(Unit.CPU, 5 * MS)
     assert other.start(Unit.AMX, 50 * MS) is None
-    assert other.patience_ends_ns == PATIENCE_NS
+    assert other.patience_ends_ns() == PATIENCE_NS
     clock.advance(PATIENCE_NS - 1)
     assert other.start(Unit.AMX, 50 * MS) is None
     clock.advance(1)

@@ -57,10 +57,10 @@ def test_a_model_leaves_the_unit_of_a_busy_language_model_to_it() -> None:
         pair.step(20 * MS, has_more=True)
         demand.num_requests += 1
         pair.arbiter.balance.update(pair.clock.now_ns())
-    assert shares[Unit.CPU].is_displaced
+    assert shares[Unit.CPU].is_displaced()
     assert not shares[Unit.GPU].is_elsewhere
     pair.steps.withdraw()
-    assert not shares[Unit.CPU].is_displaced, "a pool waits for nobody who does not compute"
+    assert not shares[Unit.CPU].is_displaced(), "a pool waits for nobody who does not compute"
     pair.steps.close()
     pair.clock.advance(1000 * MS)
     pair.arbiter.balance.update(pair.clock.now_ns())
