@@ -36,7 +36,7 @@ class Share:
         self.waited_ns = 0
         self.num_waits = 0
         self.asked_ns = 0.0
-        self.place = (0.0, 0)
+        self.place: tuple[float, int] = (0.0, 0)
         self.is_asking = False
         self.demand: Demand | None = None
         self.is_elsewhere = False
