@@ -107,7 +107,13 @@ class Bench:
     """A dispatcher with hand-turned workers and time."""
 
     def __init__(
-        self, num_workers: int = 1, *, is_inline: bool = False, run_limit_seconds: float = math.inf, **policy: object
+        self,
+        num_workers: int = 1,
+        *,
+        is_inline: bool = False,
+        run_limit_seconds: float = math.inf,
+        max_elements: int | None = None,
+        **policy: object,
     ) -> None:
         self.clock = VirtualClock()
         self.statistics = ModelStatistics()
@@ -124,6 +130,7 @@ class Bench:
             self.statistics,
             self.clock,
             run_limit_seconds=run_limit_seconds,
+            max_elements=None if max_elements is None else lambda: max_elements,
         )
 
     def send(

@@ -68,6 +68,7 @@ class BatchingPolicy:
         queue_policies: the policies by priority level.
         queue_limits: the limits for levels whose policies have no max_queue_size.
         ragged_inputs: inputs whose rows may differ in shape; they are padded with zeros at the end of each dimension.
+        is_fair: whether small requests pass larger ones that wait, as far as none waits for ever.
     """
 
     max_batch_size: int = 0
@@ -81,6 +82,7 @@ class BatchingPolicy:
     queue_policies: Mapping[int, QueuePolicy] = field(default_factory=dict[int, QueuePolicy])
     queue_limits: QueueLimits = NO_LIMITS
     ragged_inputs: frozenset[str] = frozenset()
+    is_fair: bool = False
 
     def policy_of(self, level: int) -> QueuePolicy:
         """The queue policy of a priority level."""

@@ -60,6 +60,8 @@ class Call:
         finish: converts the model's response to the client's (classification, reshape). None: it is not converted.
         compute_time: before it answers, the servable adds its compute time here; None if it is not needed.
         bill: where its joules are charged; None if nobody asked for them.
+        size: how large it is, in a unit that all calls of the model share: run times are estimated from it. None for
+            the number of elements in its inputs.
     """
 
     request: InferenceRequest
@@ -68,6 +70,7 @@ class Call:
     finish: Finisher | None = None
     compute_time: ComputeTime | None = None
     bill: Bill | None = None
+    size: int | None = None
 
 
 class Servable(Protocol):

@@ -10,23 +10,22 @@ from numpy.typing import NDArray
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.runtime import Executable
+from triune.engine.encoder_steps import MAX_TOKENS, steps_of
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 Ids: TypeAlias = NDArray[np.int64]
-
-STEP_TOKENS: Final = 2048
-"""The most tokens of a run, counted as if all its texts were as long as the longest. More make no runtime faster, and
-take more memory.
-"""
 
 _CHARACTERS_A_TOKEN: Final = 256
 """Texts with more characters for each token that a model reads are refused unread. Spaces make no tokens."""
 
 
-_QUICK_CHARACTERS: Final = 1 << 13
+_QUICK_CHARACTERS: Final = 1 << 10
 """Inputs up to this length are read by the worker that computes them, and computed together. While longer
 inputs are read, the texts of other requests are computed between their parts.
 """
+
+_TOKEN_CHARACTERS: Final = 4
+"""About as many characters make a token."""
 
 _PART_CHARACTERS: Final = 1 << 16
 """The length of the parts in which longer inputs are read."""
@@ -77,11 +76,13 @@ class TextEncoder:
 
     def is_quick(self, inputs: Sequence[object]) -> bool:
         """Whether `read` takes a few milliseconds at most, and `compute` a step."""
-        return self.tokenizer.is_quick and _length(inputs) <= _QUICK_CHARACTERS
+        return self.tokenizer.is_quick and self.expected_tokens(inputs) * _TOKEN_CHARACTERS <= _QUICK_CHARACTERS
 
-    def parts_to_compute(self, texts: Sequence[Ids], most: int) -> list[list[int]]:
-        """Which texts, by their places, to compute together: each part is a step, and has at most `most` texts."""
-        return list(steps_of([len(each) for each in texts], most=most))
+    def expected_tokens(self, inputs: Sequence[object]) -> int:
+        """About how many tokens `read` will find, without reading."""
+        characters = _length([each for each in inputs if isinstance(each, str | bytes)])
+        ids = _length([each for each in inputs if not isinstance(each, str | bytes)])
+        return ids + -(-characters // _TOKEN_CHARACTERS) + len(inputs)
 
     def parts_to_read(self, inputs: Sequence[object]) -> Iterator[tuple[int, int, int]]:
         """Where parts of inputs begin and end that `read` takes some ten milliseconds for, and how long they are."""
@@ -109,7 +110,7 @@ class TextEncoder:
         """As `compute`, whatever the numbers are. Raises InternalError if the runtime failed."""
         rows = np.empty((len(texts), self.width), np.float32)
         names = {spec.name for spec in executable.signature.inputs}
-        for step in steps_of([len(each) for each in texts]):
+        for step in steps_of([len(each) for each in texts], lambda: MAX_TOKENS):
             given = {name: array for name, array in pack([texts[at] for at in step]).items() if name in names}
             rows[step] = executable.run(given, [self.output])[self.output]
         return rows
@@ -141,15 +142,6 @@ def _ids(given: object, at: int) -> Ids:
         return np.array(given, np.int64)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidArgumentError(f"input {at} is neither a text nor ids of tokens: {error}") from None
-
-
-def steps_of(lengths: Sequence[int], step_tokens: int = STEP_TOKENS, most: int | None = None) -> Iterator[list[int]]:
-    """Which texts run together, by their places: those of like length, as many as STEP_TOKENS and `most` allow."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    while order:
-        count = max(1, min(step_tokens // lengths[order[0]], most or len(order)))
-        yield order[:count]
-        order = order[count:]
 
 
 def pack(texts: Sequence[Ids]) -> Mapping[str, Array]:

@@ -16,6 +16,7 @@ from triune.core.finishing import Finishing
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable, only_answer
 from triune.core.threads import in_thread
+from triune.engine.encoder_steps import steps_of
 from triune.engine.generation import Placement
 from triune.engine.model_servable import ModelServable
 
@@ -41,6 +42,7 @@ class EncoderServable(ModelServable[Servable]):
         self,
         computing: Servable,
         encoder: "TextEncoder",
+        step_tokens: Callable[[], int],
         placements: Sequence[Placement],
         output: str,
         name: str,
@@ -48,8 +50,9 @@ class EncoderServable(ModelServable[Servable]):
         on_close: Callable[[], None] | None = None,
     ) -> None:
         """Args:
-        computing: computes parts, of at most PART_TEXTS texts; closed by `close`.
+        computing: computes parts, of at most PART_TEXTS texts; closed by `close`. The sizes of calls are tokens.
         encoder: what it computes.
+        step_tokens: the most tokens of a part, at this moment.
         placements: where it runs: on each unit once, the first of its config first.
         output: the name of the output.
         name: the model's name.
@@ -61,6 +64,7 @@ class EncoderServable(ModelServable[Servable]):
         self._finishing = Finishing()
         self._slots = FairSlots(_MAX_READERS)
         self._encoder = encoder
+        self._step_tokens = step_tokens
         self._output = output
         self.placements = placements
 
@@ -98,9 +102,10 @@ class EncoderServable(ModelServable[Servable]):
         texts = call.inputs[TEXT_INPUT]
         if not 1 <= len(texts) <= MAX_INPUTS:
             raise InvalidArgumentError(f"{len(texts)} inputs are given; a request may have 1 to {MAX_INPUTS}: split it")
-        if len(texts) <= PART_TEXTS and self._encoder.is_quick(list(texts)):
-            return self.model.submit(replace(call, batch_size=len(texts)))
-        return asyncio.ensure_future(self._in_parts(call, list(texts)))
+        given = list(texts)
+        if len(given) <= PART_TEXTS and self._encoder.is_quick(given):
+            return self.model.submit(replace(call, batch_size=len(given), size=self._encoder.expected_tokens(given)))
+        return asyncio.ensure_future(self._in_parts(call, given))
 
     async def _in_parts(self, call: Call, texts: Sequence[object]) -> InferenceResponse:
         """Read long texts in a thread and compute them, both a part at a time, between which other requests go."""
@@ -108,16 +113,20 @@ class EncoderServable(ModelServable[Servable]):
         for begin, end, length in self._encoder.parts_to_read(texts):
             async with self._slots.slot(length):
                 read += await in_thread(self._encoder.read, texts[begin:end], begin)
-        parts = self._encoder.parts_to_compute(read, PART_TEXTS)
+        parts: list[list[int]] = []
         answers: dict[int, InferenceResponse] = {}
-        waiting = iter(enumerate(parts))
+        # How long a part may be is asked when it is its turn.
+        waiting = steps_of([len(each) for each in read], self._step_tokens, PART_TEXTS)
 
         async def compute() -> None:
-            for number, part in waiting:
+            for part in waiting:
+                number = len(parts)
+                parts.append(part)
                 ids = np.empty(len(part), np.object_)
                 for at, place in enumerate(part):
                     ids[at] = read[place]
-                one = replace(call, inputs={TEXT_INPUT: ids}, batch_size=len(part), finish=None)
+                size = sum(len(read[place]) for place in part)
+                one = replace(call, inputs={TEXT_INPUT: ids}, batch_size=len(part), finish=None, size=size)
                 answers[number] = await self.model.submit(one)
 
         # One part for each unit, and one that is ready when the first of them ends.

@@ -8,7 +8,8 @@ import numpy as np
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, defect_of
 from triune.core.runtime import Executable
-from triune.engine.encoder import pack, steps_of
+from triune.engine.encoder import pack
+from triune.engine.encoder_steps import MAX_TOKENS, steps_of
 from triune.engine.memory import Memory
 from triune.engine.source import Source
 
@@ -25,7 +26,7 @@ class SourceEncoder:
     def read(self, sources: Seq[Source]) -> Seq[Memory | TriuneError]:
         """See `SourceReader`. Texts of like length are read together, packed."""
         found: dict[int, Memory | TriuneError] = {}
-        for step in steps_of([len(each) for each in sources]):
+        for step in steps_of([len(each) for each in sources], lambda: MAX_TOKENS):
             texts = [np.array(sources[at], np.int64) for at in step]
             try:
                 given = {name: array for name, array in pack(texts).items() if name in self._inputs}

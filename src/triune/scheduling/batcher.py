@@ -1,5 +1,6 @@
 """The batcher chooses the waiting requests that run next as a batch. It does not remove them from the queue."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -67,14 +68,18 @@ class Batcher:
         policy: BatchingPolicy,
         min_delay_us: Callable[[PowerMode | None], int] | None = None,
         max_delay_us: int | None = None,
+        max_elements: Callable[[], int] | None = None,
     ) -> None:
         """Args:
         policy: the rules of the config.
         min_delay_us: how long the oldest request waits at least, by its power mode; None for no time.
         max_delay_us: how long it waits at most for a larger batch, whatever the policy and the mode say; None for no
             such limit.
+        max_elements: the most elements of a batch of several requests; None for no limit. A request of more than half
+            of them is not added to others, which would wait for it.
         """
         self._policy = policy
+        self._max_elements = max_elements
         self._min_delay_us = min_delay_us
         self._max_delay_us = max_delay_us
         self.is_batching = policy.is_dynamic
@@ -121,8 +126,9 @@ class Batcher:
         """Choose the next batch from the group of the first waiting request. Other requests are added to `skipped`."""
         policy = self._policy
         preferred, most_rows = policy.preferred_batch_sizes, policy.max_batch_size
+        most_elements = math.inf if self._max_elements is None else self._max_elements()
         chosen: list[Pending] = []
-        num_rows = 0
+        num_rows = num_elements = 0
         best_length = best_rows = 0
         can_grow = True
         oldest_ns = now_ns
@@ -143,11 +149,13 @@ class Batcher:
                 # With this request the batch would exceed every preferred size, so that it runs without it (as in
                 # Triton's `GetDynamicBatch`).
                 best_length, best_rows = len(chosen), num_rows
-            if num_rows + rows > most_rows:
+            more = pending.num_elements
+            if num_rows + rows > most_rows or (chosen and max(num_elements + more, 2 * more) > most_elements):
                 can_grow = False
                 break
             chosen.append(pending)
             num_rows += rows
+            num_elements += more
             if pending.arrived_ns < oldest_ns:
                 oldest_ns = pending.arrived_ns
             if num_rows in preferred:

@@ -8,7 +8,7 @@ arrives, when a batch ends, and when a timer fires.
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from triune.arbiter.arbiter import Arbiter
@@ -61,6 +61,7 @@ class Dispatcher:
         arbiter: Arbiter | None = None,
         weight: float = 1.0,
         objective_ns: int = 0,
+        max_elements: Callable[[], int] | None = None,
     ) -> None:
         """Args:
         name: the model's name, for answers and messages.
@@ -78,6 +79,7 @@ class Dispatcher:
             made on the event loop's thread.
         weight: the model's part of the hardware, in relation to that of others.
         objective_ns: how long requests should take at most, from arrival to answer; 0 for no objective.
+        max_elements: the most elements of a batch of several requests; None for no limit.
         """
         self._name = name
         self._version = version
@@ -109,6 +111,7 @@ class Dispatcher:
             policy,
             preference.min_delay_us if preference is not None else None,
             objective_ns // 2000 if objective_ns else None,
+            max_elements,
         )
         self._timer: Timer | None = None
         self._timer_ns = 0
@@ -247,7 +250,7 @@ class Dispatcher:
                 continue
             self._trials.started(lane, is_trial=trial is not None)
             for pending in decision.pendings:
-                self._queue.remove(pending)
+                self._queue.begin(pending)
             self._start(lane, decision, now_ns)
         patience_ns = self._turns.return_unused(now_ns, has_waiting=bool(self._queue))
         deadline_ns = self._queue.next_deadline_ns() if self._queue else 0

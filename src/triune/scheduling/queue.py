@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from triune.config.policy import MIN_WAITING, BatchingPolicy, TimeoutAction
@@ -26,7 +26,7 @@ class Pending:
         group: requests of equal groups may share a batch.
         unit: the unit that the client asked for; None leaves the choice to the dispatcher.
         mode: the power mode that the client asked for; None for the server's.
-        num_elements: the number of elements in its inputs. Run times are estimated from it.
+        num_elements: the number of elements in its inputs, or the call's size. Run times are estimated from it.
     """
 
     call: Call
@@ -40,18 +40,21 @@ class Pending:
     num_elements: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.num_elements = sum(array.size for array in self.call.inputs.values())
+        size = self.call.size
+        self.num_elements = sum(array.size for array in self.call.inputs.values()) if size is None else size
 
 
 class RequestQueue:
     """Waiting requests, in the order in which they should run.
 
     Lower priority levels come first. Within a level, requests that are past their timeout, with Triton's action DELAY,
-    come after all others. Otherwise the order is that of arrival.
+    come after all others. Otherwise the order is that of arrival, or of sizes if the policy is fair. Then the oldest
+    request of a level goes as soon as requests of its own size together have passed it.
     """
 
     def __init__(self, policy: BatchingPolicy) -> None:
         self._policy = policy
+        self._num_passed = 0
         self._levels: dict[int, tuple[deque[Pending], deque[Pending]]] = {}
         self._size = 0
         self._earliest_ns = 0
@@ -62,7 +65,13 @@ class RequestQueue:
     def __iter__(self) -> Iterator[Pending]:
         for level in sorted(self._levels):
             for waiting in self._levels[level]:
-                yield from waiting
+                yield from self._by_size(waiting) if self._policy.is_fair else waiting
+
+    def _by_size(self, waiting: deque[Pending]) -> Iterable[Pending]:
+        rest = list(waiting)
+        first = [rest.pop(0)] if rest and self._num_passed >= rest[0].num_elements else []
+        # By powers of two: those of about the same size go in order of arrival.
+        return first + sorted(rest, key=lambda each: each.num_elements.bit_length())
 
     def push(self, pending: Pending, request_ns: Callable[[], float]) -> None:
         """Append a request to the queue, and set its level and deadline.
@@ -140,6 +149,13 @@ class RequestQueue:
             self._forget_if_empty(pending.level)
             return True
         return False
+
+    def begin(self, pending: Pending) -> None:
+        """Remove a request that runs now."""
+        if self._policy.is_fair:
+            is_oldest = any(waiting and waiting[0] is pending for waiting in self._levels[pending.level])
+            self._num_passed = 0 if is_oldest else self._num_passed + pending.num_elements
+        self.remove(pending)
 
     def expire(self, now_ns: int) -> list[Pending]:
         """Apply timeouts: requests with Triton's action DELAY move to the end, those with REJECT are removed.

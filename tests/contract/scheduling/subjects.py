@@ -25,6 +25,7 @@ from triune.core.units import Unit
 from triune.engine.core import EngineCore
 from triune.engine.encoder import TextEncoder
 from triune.engine.encoder_servable import EncoderServable
+from triune.engine.encoder_steps import StepSize
 from triune.engine.engine import Engine
 from triune.engine.generation import Placement
 from triune.engine.replicas.rates import Rates
@@ -200,11 +201,14 @@ class LengthEncoder:
 def encoder() -> Servable:
     clock = MonotonicClock()
     texts = TextEncoder(byte_tokenizer(), 64, EOS, "sentence_embedding", 1)
-    worker = ThreadWorker(EncoderRunner(LengthEncoder(), texts, EMBEDDING_OUTPUT, clock), "doubler")
-    policy = BatchingPolicy(max_batch_size=64, is_dynamic=True)
+    steps = StepSize([Unit.CPU])
+    worker = ThreadWorker(EncoderRunner(LengthEncoder(), texts, EMBEDDING_OUTPUT, steps, clock), "doubler")
+    policy = BatchingPolicy(max_batch_size=64, is_dynamic=True, is_fair=True)
     outputs = (EMBEDDING_OUTPUT, COUNT_OUTPUT)
-    computing = Dispatcher("doubler", 1, policy, outputs, [worker], ModelStatistics(), clock)
-    return EncoderServable(computing, texts, _PLACEMENT, EMBEDDING_OUTPUT, "doubler", 1)
+    computing = Dispatcher(
+        "doubler", 1, policy, outputs, [worker], ModelStatistics(), clock, max_elements=steps.num_tokens
+    )
+    return EncoderServable(computing, texts, steps.num_tokens, _PLACEMENT, EMBEDDING_OUTPUT, "doubler", 1)
 
 
 def _texts(*texts: bytes) -> Mapping[str, Array]:

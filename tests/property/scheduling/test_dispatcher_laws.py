@@ -20,6 +20,8 @@ policies = st.fixed_dictionaries(
         "preferred_batch_sizes": st.sampled_from([(), (2,), (2, 4)]),
         "preserve_ordering": st.booleans(),
         "num_priority_levels": st.sampled_from([0, 2]),
+        "is_fair": st.booleans(),
+        "max_elements": st.sampled_from([None, 6]),
         "ragged_inputs": st.sampled_from([frozenset[str](), frozenset({"x"})]),
         "default_queue_policy": st.builds(
             QueuePolicy,

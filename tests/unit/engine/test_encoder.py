@@ -5,7 +5,8 @@ import pytest
 
 from support.scripted import VOCAB, byte_tokenizer
 from triune.core.errors import InvalidArgumentError
-from triune.engine.encoder import TextEncoder, pack, steps_of
+from triune.engine.encoder import TextEncoder, pack
+from triune.engine.encoder_steps import MAX_TOKENS, steps_of
 
 
 def encoder(max_tokens: int = 8) -> TextEncoder:
@@ -40,12 +41,12 @@ def test_what_cannot_be_read_is_named(given: list[object], message: str) -> None
 
 
 def test_texts_of_like_length_run_together() -> None:
-    assert list(steps_of([3, 10, 4, 9, 100], 20)) == [[4], [1, 3], [2, 0]]
-    assert list(steps_of([5] * 7, 20)) == [[0, 1, 2, 3], [4, 5, 6]]
+    assert list(steps_of([3, 10, 4, 9, 100], lambda: 20)) == [[4], [1, 3], [2, 0]]
+    assert list(steps_of([5] * 7, lambda: 20)) == [[0, 1, 2, 3], [4, 5, 6]]
     lengths = np.random.default_rng(1).integers(1, 600, 500).tolist()
-    steps = list(steps_of(lengths))
+    steps = list(steps_of(lengths, lambda: MAX_TOKENS))
     assert sorted(at for step in steps for at in step) == list(range(500))
-    assert all(len(step) == 1 or len(step) * max(lengths[at] for at in step) <= 2048 for step in steps)
+    assert all(len(step) == 1 or len(step) * max(lengths[at] for at in step) <= MAX_TOKENS for step in steps)
 
 
 def test_packed_texts() -> None:

@@ -205,3 +205,31 @@ def fill(bench: Bench, num_waiting: int) -> None:
     for value in range(num_waiting + 1):
         bench.send(value)
     assert bench.statistics.num_waiting == num_waiting
+
+
+async def test_small_requests_pass_larger_ones_in_a_fair_queue_until_their_turn_has_come() -> None:
+    bench = Bench(is_fair=True, is_dynamic=False)
+    bench.send(0, length=100)
+    large, small = [bench.send(value, length=100) for value in (1, 2)], [bench.send(3, length=4)]
+    order: list[float] = []
+    while bench.is_busy:
+        order += bench.rows
+        if len(order) < 40:
+            small.append(bench.send(3 + len(order), length=4))
+        bench.finish()
+    assert order[:2] == [0, 3], "a small request goes before the large ones that wait"
+    assert order.index(1) == 26, "25 small requests are as much as a large one: then it is its turn"
+    assert order.index(2) > order.index(1)
+    assert all(each.done() for each in (*large, *small))
+
+
+async def test_a_batch_has_no_more_elements_than_it_may() -> None:
+    bench = Bench(is_fair=True, max_elements=10, ragged_inputs=frozenset({"x"}))
+    bench.send(0)
+    for value, length in ((1, 30), (2, 8), (3, 4), (4, 4), (5, 3), (6, 1)):
+        bench.send(value, length=length)
+    batches: list[list[float]] = []
+    while bench.is_busy:
+        batches.append(bench.rows)
+        bench.finish()
+    assert batches == [[0], [6, 5, 3], [4], [2], [1]], "what is more than half of a batch is not added to others"

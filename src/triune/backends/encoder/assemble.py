@@ -11,6 +11,7 @@ from triune.config.turns import weight_of
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError
 from triune.engine.encoder_servable import EncoderServable
+from triune.engine.encoder_steps import StepSize
 from triune.engine.generation import Placement
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.worker import ThreadWorker
@@ -26,10 +27,11 @@ def assemble_encoder(build: EncoderBuild, resources: Resources) -> Servable:
     statistics = new_statistics(config.message, has_distributions=resources.settings.has_distributions)
     statistics.verdicts.update(build.verdicts)
     limits = limits_of(config.parameters, resources.settings.limits)
+    steps = StepSize(config.units)
     workers: list[ThreadWorker] = []
     try:
         for index, executable in enumerate(build.executables):
-            runner = EncoderRunner(executable, build.encoder, output, resources.clock)
+            runner = EncoderRunner(executable, build.encoder, output, steps, resources.clock)
             workers.append(ThreadWorker(runner, f"{config.name}-{build.version}-{executable.unit.value}-{index}"))
     except NoThreadError:
         for worker in workers:
@@ -38,7 +40,7 @@ def assemble_encoder(build: EncoderBuild, resources: Resources) -> Servable:
     computing = Dispatcher(
         config.name,
         build.version,
-        BatchingPolicy(max_batch_size=PART_TEXTS, is_dynamic=True, queue_limits=limits.queue),
+        BatchingPolicy(max_batch_size=PART_TEXTS, is_dynamic=True, queue_limits=limits.queue, is_fair=True),
         (output, COUNT_OUTPUT),
         workers,
         statistics,
@@ -49,12 +51,20 @@ def assemble_encoder(build: EncoderBuild, resources: Resources) -> Servable:
         power=resources.power,
         arbiter=resources.arbiter,
         weight=weight_of(config.message),
+        max_elements=steps.num_tokens,
     )
     first = {each.unit: each for each in reversed(build.executables)}
     reason = "of its config's units, it was expected to answer first" if len(first) > 1 else _reason(build)
     placements = [Placement(unit, first[unit].recipe.runtime, first[unit].precision, reason) for unit in config.units]
     return EncoderServable(
-        computing, build.encoder, placements, output, config.name, build.version, build.graph and build.graph.cleanup
+        computing,
+        build.encoder,
+        steps.num_tokens,
+        placements,
+        output,
+        config.name,
+        build.version,
+        build.graph and build.graph.cleanup,
     )
 
 

@@ -8,6 +8,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import TriuneError, defect_of, no_memory
 from triune.core.runtime import Executable
 from triune.engine.encoder import Ids, TextEncoder
+from triune.engine.encoder_steps import StepSize
 from triune.scheduling.batch import Batch
 
 
@@ -25,11 +26,14 @@ class EncoderRunner:
     is_charging = False
     is_steady = False
 
-    def __init__(self, executable: Executable, encoder: TextEncoder, output: str, clock: Clock) -> None:
+    def __init__(
+        self, executable: Executable, encoder: TextEncoder, output: str, steps: StepSize, clock: Clock
+    ) -> None:
         """Args:
         executable: the compiled graph, in the packed form; closed with the runner.
         encoder: reads texts, and knows the graph's output.
         output: what the answers call it.
+        steps: is told how long tokens take.
         clock: measures the runs.
         """
         self.unit = executable.unit
@@ -37,6 +41,7 @@ class EncoderRunner:
         self._executable = executable
         self._encoder = encoder
         self._output = output
+        self._steps = steps
         self._clock = clock
 
     def run(self, batch: Batch) -> None:
@@ -71,11 +76,13 @@ class EncoderRunner:
         if not texts:
             return [each for each in read if isinstance(each, TriuneError)]
         batch.num_executions += 1
+        begun_ns = self._clock.now_ns()
         try:
             rows = self._encoder.compute(self._executable, texts)
         except BaseException as error:  # noqa: BLE001 - an unexpected error or a panic of a runtime must not end the worker
             failure = _typed(error)
             return [each if isinstance(each, TriuneError) else failure for each in read]
+        self._steps.record(self.unit, sum(map(len, texts)), self._clock.now_ns() - begun_ns)
         answers: list[dict[str, Array] | TriuneError] = []
         begin = 0
         for each in read:

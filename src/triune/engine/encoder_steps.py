@@ -1,0 +1,62 @@
+"""How many tokens of texts an encoder computes at a time, so that those of other clients need not wait for long."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from triune.core.units import Unit
+
+STEP_NS: Final = 100_000_000
+"""What a step takes, as far as MIN_TOKENS and MAX_TOKENS allow. A text waits for the step that runs, at most."""
+
+MIN_TOKENS: Final = 256
+"""The tokens of the shortest step. Fewer take longer each: threads meet after every operation."""
+
+MAX_TOKENS: Final = 2048
+"""The tokens of the longest step. More make no runtime faster, and take more memory."""
+
+_FIRST_TOKENS: Final = 512
+"""The tokens of a step before any was measured."""
+
+_WEIGHT: Final = 0.2
+"""How much the newest step counts in the mean."""
+
+
+class StepSize:
+    """The tokens of a step, by the measured speed of the slowest unit. Threads may record while others ask."""
+
+    def __init__(self, units: Iterable[Unit]) -> None:
+        """Args:
+        units: the units that compute.
+        """
+        self._token_ns = dict.fromkeys(units, 0.0)
+
+    def record(self, unit: Unit, num_tokens: int, duration_ns: int) -> None:
+        """Record that `unit` computed `num_tokens`. Few tell little: what every run takes would count as theirs."""
+        if num_tokens < MIN_TOKENS // 2:
+            return
+        token_ns, before = duration_ns / num_tokens, self._token_ns[unit]
+        self._token_ns[unit] = before + _WEIGHT * (token_ns - before) if before else token_ns
+
+    def num_tokens(self) -> int:
+        """The most tokens of a step, counted as if all its texts were as long as the longest. One text may have
+        more.
+        """
+        slowest = max(self._token_ns.values())
+        return min(max(int(STEP_NS / slowest), MIN_TOKENS), MAX_TOKENS) if slowest else _FIRST_TOKENS
+
+
+def steps_of(lengths: Sequence[int], step_tokens: Callable[[], int], most: int | None = None) -> Iterator[list[int]]:
+    """Which texts run together, by their places: those of like length.
+
+    Args:
+        lengths: the tokens of each.
+        step_tokens: asked before each step: its most tokens, counted as if all its texts were as long as the longest.
+            A text that is longer has a step of its own.
+        most: the most texts of a step; None for no limit.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    begin = 0
+    while begin < len(order):
+        count = max(1, min(step_tokens() // lengths[order[begin]], most or len(order)))
+        yield order[begin : begin + count]
+        begin += count
