@@ -24,11 +24,6 @@ class FormedBatch(NamedTuple):
     num_rows: int
     num_elements: int
 
-    @classmethod
-    def of(cls, pendings: Sequence[Pending], num_rows: int) -> "FormedBatch":
-        """A batch of `pendings`, which have `num_rows` rows together."""
-        return cls(pendings, num_rows, sum([each.num_elements for each in pendings]))
-
     def first(self, num_rows: int) -> "FormedBatch":
         """Take requests from the front, at least one, and as many as have at most `num_rows` rows together."""
         if num_rows >= self.num_rows:
@@ -39,7 +34,8 @@ class FormedBatch(NamedTuple):
                 break
             total += pending.call.batch_size
             count += 1
-        return self.of(self.pendings[:count], total)
+        pendings = self.pendings[:count]
+        return FormedBatch(pendings, total, sum([each.num_elements for each in pendings]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +105,7 @@ class Batcher:
         """
         skipped: list[Pending] = []
         decision = self._form(queue, now_ns, skipped)
-        if not isinstance(decision, WaitUntil) or not skipped:
+        if not skipped or not isinstance(decision, WaitUntil):
             return decision
         groups: dict[object, list[Pending]] = {}
         for pending in skipped:
@@ -126,40 +122,43 @@ class Batcher:
         """Choose the next batch from the group of the first waiting request. Other requests are added to `skipped`."""
         policy = self._policy
         preferred, most_rows = policy.preferred_batch_sizes, policy.max_batch_size
+        largest = self._largest_preferred
         most_elements = math.inf if self._max_elements is None else self._max_elements()
         chosen: list[Pending] = []
+        group: object = None
         num_rows = num_elements = 0
-        best_length = best_rows = 0
+        best: FormedBatch | None = None
         can_grow = True
         oldest_ns = now_ns
         for pending in queue:
             if pending.future.done():
                 continue
-            rows = pending.call.batch_size
             if not chosen:
                 if not self.is_batching:
-                    return FormedBatch((pending,), rows, pending.num_elements)
-            elif pending.group != chosen[0].group:
+                    return FormedBatch((pending,), pending.call.batch_size, pending.num_elements)
+                group = pending.group
+            elif pending.group != group:
                 if policy.preserve_ordering:
                     can_grow = False
                     break
                 skipped.append(pending)
                 continue
-            if chosen and not best_length and num_rows + rows > self._largest_preferred:
+            total = num_rows + pending.call.batch_size
+            if total > largest and chosen and best is None:
                 # With this request the batch would exceed every preferred size, so that it runs without it (as in
                 # Triton's `GetDynamicBatch`).
-                best_length, best_rows = len(chosen), num_rows
+                best = FormedBatch(chosen[:], num_rows, num_elements)
             more = pending.num_elements
-            if num_rows + rows > most_rows or (chosen and max(num_elements + more, 2 * more) > most_elements):
+            if total > most_rows or (chosen and (num_elements + more > most_elements or 2 * more > most_elements)):
                 can_grow = False
                 break
             chosen.append(pending)
-            num_rows += rows
+            num_rows = total
             num_elements += more
             if pending.arrived_ns < oldest_ns:
                 oldest_ns = pending.arrived_ns
             if num_rows in preferred:
-                best_length, best_rows = len(chosen), num_rows
+                best = FormedBatch(chosen[:], num_rows, num_elements)
             if num_rows == most_rows:
                 can_grow = False
                 break
@@ -172,8 +171,8 @@ class Batcher:
             delay_us = min(delay_us, self._max_delay_us)
         goes_at_ns = oldest_ns + delay_us * 1000
         is_late = delay_us > 0 and (self.is_ending or now_ns >= goes_at_ns)
-        if best_length and not is_late:
-            return FormedBatch.of(chosen[:best_length], best_rows)
-        if is_late or not can_grow or delay_us == 0 or num_rows >= self._largest_preferred:
-            return FormedBatch.of(chosen, num_rows)
+        if best is not None and not is_late:
+            return best
+        if is_late or not can_grow or delay_us == 0 or num_rows >= largest:
+            return FormedBatch(chosen, num_rows, num_elements)
         return WaitUntil(goes_at_ns)

@@ -1,8 +1,8 @@
 """The dispatcher queues the requests of a model, and decides which run where and when; `answers` answers them.
 
 Everything here runs on the event loop's thread, except for the batches, which workers run. `_pump` is the main loop: it
-asks the batcher for a batch, chooses a worker and starts it, until there is nothing to do. It runs when a request
-arrives, when a batch ends, and when a timer fires.
+asks `Choice` for a batch and its worker, and starts it, until there is nothing to do. It runs when a request arrives,
+when a batch ends, and when a timer fires.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from triune.core.threads import in_thread_or_here
 from triune.core.units import Unit
 from triune.scheduling.answers import Answers
 from triune.scheduling.batch import Answer, Batch
-from triune.scheduling.batcher import Batcher, FormedBatch, WaitUntil
+from triune.scheduling.batcher import Batcher, FormedBatch
+from triune.scheduling.choice import Choice
 from triune.scheduling.direct import DirectRuns
 from triune.scheduling.health import UnitHealth
-from triune.scheduling.lane import EligibleLanes, Lane, choose_lane, request_ns
+from triune.scheduling.lane import EligibleLanes, Lane, request_ns
 from triune.scheduling.objective import Objective
 from triune.scheduling.queue import Pending, RequestQueue
-from triune.scheduling.trials import LaneTrials
 from triune.scheduling.turns import Turns
 from triune.scheduling.worker import InlineWorker, QuickWorker, Worker
 
@@ -99,8 +99,6 @@ class Dispatcher:
         ]
         preference = UnitPreference(power, statistics) if power is not None else None
         self._eligible = EligibleLanes(self._lanes, emulated, preference)
-        self._trials = LaneTrials(self._lanes)
-        self._objective = Objective(objective_ns, partial(joules_per_row, statistics)) if objective_ns else None
         self._health = UnitHealth(name, self._lanes, statistics)
         self.statistics = statistics
         statistics.accounts = accounts
@@ -113,6 +111,8 @@ class Dispatcher:
             objective_ns // 2000 if objective_ns else None,
             max_elements,
         )
+        objective = Objective(objective_ns, partial(joules_per_row, statistics)) if objective_ns else None
+        self._choice = Choice(self._lanes, self._eligible, self._batcher, objective)
         self._timer: Timer | None = None
         self._timer_ns = 0
         self._run_limit = RunLimit(clock, run_limit_seconds, self._running, self._give_up)
@@ -230,45 +230,26 @@ class Dispatcher:
                 f"'{self._name}'; allow a longer timeout, or send fewer requests at once"
             )
             self._answers.fail(pending, error, FailureReason.REJECTED)
+        queue, choice = self._queue, self._choice
         when_ns = 0
-        while self._queue and (free := [lane for lane in self._lanes if lane.is_free(now_ns)]):
-            decision = self._batcher.form(self._eligible.waiting(self._queue, free), now_ns)
-            if isinstance(decision, WaitUntil):
-                when_ns = decision.when_ns
+        while queue.size:
+            chosen = choice.next(queue, now_ns)
+            if chosen is None:
+                when_ns = choice.when_ns
                 break
-            if decision is None:
-                break
-            lanes = self._eligible.lanes_of(decision.pendings[0])
-            trial = self._trials.due(lanes, free)
-            lane = trial or self._choose(lanes, free, decision, now_ns)
-            if lane is None:
-                break
-            if self._batcher.may_split and not lane.worker.is_inline:
-                # A short trial costs little.
-                decision = decision.first(1 if trial else self._rows(lane, decision))
-            if not lane.take_turn(decision):
-                continue
-            self._trials.started(lane, is_trial=trial is not None)
-            for pending in decision.pendings:
-                self._queue.begin(pending)
-            self._start(lane, decision, now_ns)
-        patience_ns = self._turns.return_unused(now_ns, has_waiting=bool(self._queue))
-        deadline_ns = self._queue.next_deadline_ns() if self._queue else 0
-        self._set_timer(min(filter(None, (when_ns, deadline_ns, patience_ns)), default=0))
-        self.statistics.num_waiting = len(self._queue)
-
-    def _choose(self, lanes: Sequence[Lane], free: Collection[Lane], batch: FormedBatch, now_ns: int) -> Lane | None:
-        """The free lane that runs a batch; None if it waits for one that is busy."""
-        if self._objective is not None:
-            lane = self._objective.choose(lanes, batch, now_ns)
-            if lane is not None:
-                return lane if lane in free else None
-        return choose_lane(lanes, free, batch, len(self._queue), now_ns)
-
-    def _rows(self, lane: Lane, batch: FormedBatch) -> int:
-        """The rows of a formed batch that run now."""
-        num_rows = batch.num_rows if self._objective is None else self._objective.rows(lane, batch)
-        return lane.sizer.choose(num_rows)
+            lane, batch = chosen
+            for pending in batch.pendings:
+                queue.begin(pending)
+            self._start(lane, batch, now_ns)
+        num_waiting = self.statistics.num_waiting = queue.size
+        for each_ns in (
+            self._turns.return_unused(now_ns, has_waiting=num_waiting > 0),
+            queue.next_deadline_ns() if num_waiting else 0,
+        ):
+            if each_ns and (each_ns < when_ns or not when_ns):
+                when_ns = each_ns
+        if when_ns != self._timer_ns:
+            self._set_timer(when_ns)
 
     def _start(self, lane: Lane, formed: FormedBatch, now_ns: int) -> None:
         batch = Batch(formed, self._outputs, self._policy)
@@ -361,8 +342,6 @@ class Dispatcher:
             self._pump()
 
     def _set_timer(self, when_ns: int) -> None:
-        if when_ns == self._timer_ns:
-            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -92,8 +92,9 @@ class Lane:
         """
         if self.share is None or self.worker.is_inline:
             return True
-        longest = max([each.num_elements for each in batch.pendings])
-        expected_ns, request_ns = self.cost.of(batch.num_elements), self.cost.of(longest)
+        expected_ns = request_ns = self.cost.of(batch.num_elements)
+        if len(batch.pendings) > 1:
+            request_ns = self.cost.of(max([each.num_elements for each in batch.pendings]))
         self._turn = self.share.start(self.worker.runner.unit, expected_ns, request_ns)
         return self._turn is not None
 
@@ -133,8 +134,7 @@ class Lane:
         if self.share is not None and self._turn is not None:
             if has_run and self.share.was_alone(self._turn):
                 self.alone.record(size, self._busy_ns)
-            known = [each for each in (lane.alone.of(size) for lane in lanes) if each]
-            self.share.end(self._turn, min(known, default=self._busy_ns), self.cost.of(size) if has_more else None)
+            self.share.end(self._turn, self._alone_ns(size, lanes), self.cost.of(size) if has_more else None)
             self._turn = None
         if not has_run:
             return
@@ -142,6 +142,14 @@ class Lane:
         # If few requests wait, batches are small, and slower per request than under load.
         if self._is_loaded:
             self.pace.record(len(batch.pendings), self._busy_ns)
+
+    def _alone_ns(self, size: int, lanes: "Sequence[Lane]") -> float:
+        """How long a batch takes alone on the model's fastest lane, as far as that was measured."""
+        least_ns = math.inf
+        for lane in lanes:
+            if 0 < (each := lane.alone.of(size)) < least_ns:
+                least_ns = each
+        return self._busy_ns if least_ns == math.inf else least_ns
 
     def remaining_ns(self, now_ns: int) -> float:
         """The estimated time until the worker is free. A batch that takes longer than expected may take much longer."""
@@ -230,6 +238,11 @@ class EligibleLanes:
         return mode
 
     @property
+    def present(self) -> Sequence[Lane]:
+        """The lanes whose hardware is there."""
+        return self._lanes
+
+    @property
     def usual(self) -> Sequence[Lane]:
         """The lanes of requests that name no unit, in full power."""
         return [lane for lane in self._lanes if lane.worker.runner.unit in self._usual]
@@ -277,17 +290,19 @@ def choose_lane(
     """
     if len(lanes) == 1:
         return lanes[0]
+    size = batch.num_elements
     chosen, finish_ns = None, math.inf
     busy: list[tuple[Lane, float]] = []
     for lane in lanes:
-        takes_ns = lane.cost.of(batch.num_elements)
+        takes_ns = lane.cost.of(size)
         if lane not in free:
             busy.append((lane, takes_ns))
         elif takes_ns < finish_ns:
             chosen, finish_ns = lane, takes_ns
-    num_batches = -(-num_waiting // len(batch.pendings))
-    for lane, takes_ns in busy:
-        all_ns = num_batches * takes_ns
-        if all_ns < finish_ns and lane.remaining_ns(now_ns) + all_ns < finish_ns:
-            return None
+    if busy:
+        num_batches = -(-num_waiting // len(batch.pendings))
+        for lane, takes_ns in busy:
+            all_ns = num_batches * takes_ns
+            if all_ns < finish_ns and lane.remaining_ns(now_ns) + all_ns < finish_ns:
+                return None
     return chosen

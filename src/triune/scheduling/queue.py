@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from triune.config.policy import MIN_WAITING, BatchingPolicy, TimeoutAction
 from triune.core.errors import UnavailableError
@@ -50,22 +51,25 @@ class RequestQueue:
     Lower priority levels come first. Within a level, requests that are past their timeout, with Triton's action DELAY,
     come after all others. Otherwise the order is that of arrival, or of sizes if the policy is fair. Then the oldest
     request of a level goes as soon as requests of its own size together have passed it.
+
+    Attributes:
+        size: how many wait.
     """
 
     def __init__(self, policy: BatchingPolicy) -> None:
         self._policy = policy
         self._num_passed = 0
         self._levels: dict[int, tuple[deque[Pending], deque[Pending]]] = {}
-        self._size = 0
+        self.size = 0
         self._earliest_ns = 0
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __iter__(self) -> Iterator[Pending]:
-        for level in sorted(self._levels):
-            for waiting in self._levels[level]:
-                yield from self._by_size(waiting) if self._policy.is_fair else waiting
+        levels = self._levels
+        waiting = [each for level in sorted(levels) for each in levels[level] if each]
+        return chain.from_iterable(map(self._by_size, waiting) if self._policy.is_fair else waiting)
 
     def _by_size(self, waiting: deque[Pending]) -> Iterable[Pending]:
         rest = list(waiting)
@@ -95,7 +99,7 @@ class RequestQueue:
                     f"Exceeds maximum queue size of model '{pending.call.request.model}', {rules.max_queue_size}: "
                     "send fewer requests at once, or try again later"
                 )
-        elif self._size >= min(MIN_WAITING, policy.queue_limits.max_requests or MIN_WAITING):
+        elif self.size >= min(MIN_WAITING, policy.queue_limits.max_requests or MIN_WAITING):
             self._check_limits(pending, level, request_ns)
         timeout_us = rules.default_timeout_us
         if rules.allow_timeout_override and pending.call.request.timeout_us:
@@ -105,11 +109,11 @@ class RequestQueue:
         if pending.deadline_ns:
             self._earliest_ns = min(self._earliest_ns or pending.deadline_ns, pending.deadline_ns)
         in_time.append(pending)
-        self._size += 1
+        self.size += 1
 
     def _check_limits(self, pending: Pending, level: int, request_ns: Callable[[], float]) -> None:
         model, limits = pending.call.request.model, self._policy.queue_limits
-        if limits.max_requests and self._size >= limits.max_requests:
+        if limits.max_requests and self.size >= limits.max_requests:
             raise UnavailableError(
                 f"Exceeds maximum queue size of model '{model}', {limits.max_requests}: send fewer requests at once, "
                 "or try again later; --max-queue-size allows more, and so does max_queue_size in its config"
@@ -145,7 +149,7 @@ class RequestQueue:
                 waiting.remove(pending)
             except ValueError:
                 continue
-            self._size -= 1
+            self.size -= 1
             self._forget_if_empty(pending.level)
             return True
         return False
@@ -180,7 +184,7 @@ class RequestQueue:
                     delayed.append(pending)
         for pending in rejected:
             self._forget_if_empty(pending.level)
-        self._size -= len(rejected)
+        self.size -= len(rejected)
         deadlines = (
             pending.deadline_ns for in_time, _ in self._levels.values() for pending in in_time if pending.deadline_ns
         )

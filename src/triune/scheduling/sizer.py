@@ -18,7 +18,8 @@ _REFRESH = 64
 class BatchSizer:
     """Chooses between all waiting rows, a half, a quarter and an eighth of them, as powers of two.
 
-    Each size is tried a few times before it is rated, the largest one first.
+    Each size is tried a few times before it is rated, the largest one first. Ratings are kept by size class: the binary
+    logarithm of the rows, rounded up, so that 17 to 32 rows are class 5.
     """
 
     def __init__(self) -> None:
@@ -31,22 +32,21 @@ class BatchSizer:
 
     def choose(self, num_rows: int) -> int:
         """The number of rows for the next batch, at least 1, if `num_rows` rows wait and fit into one batch."""
-        sizes = [num_rows]
-        half = 1 << (num_rows - 1).bit_length() - 1 if num_rows > 1 else 0
-        while half and len(sizes) < _NUM_SIZES:
-            sizes.append(half)
-            half //= 2
-        for size in sizes:
-            if self._num_trials.get(_class_of(size), 0) < _NUM_TRIALS:
-                return size
+        largest = (num_rows - 1).bit_length()
+        classes = range(largest, max(-1, largest - _NUM_SIZES), -1)
+        num_trials, costs = self._num_trials, self._costs
+        for each in classes:
+            if num_trials.get(each, 0) < _NUM_TRIALS:
+                return 1 << each if each < largest else num_rows
         self._num_choices += 1
+        best = largest
         if self._num_choices % _REFRESH == 0:
-            return sizes[self._num_choices // _REFRESH % len(sizes)]
-        best = num_rows
-        for size in sizes:
-            if self._costs[_class_of(size)] < _GAIN * self._costs[_class_of(best)]:
-                best = size
-        return best
+            best = classes[self._num_choices // _REFRESH % len(classes)]
+        else:
+            for each in classes:
+                if costs[each] < _GAIN * costs[best]:
+                    best = each
+        return 1 << best if best < largest else num_rows
 
     def record_start(self, num_rows: int, now_ns: int, busy_ns: int) -> None:
         """Record that a batch starts, and that the batch before it computed for `busy_ns`.
@@ -55,15 +55,10 @@ class BatchSizer:
         """
         if self._num_rows:
             elapsed_ns = min(now_ns - self._started_ns, 2 * busy_ns)
-            self._learn(_class_of(self._num_rows), elapsed_ns / self._num_rows)
+            self._learn((self._num_rows - 1).bit_length(), elapsed_ns / self._num_rows)
         self._num_rows, self._started_ns = num_rows, now_ns
 
     def _learn(self, size: int, row_ns: float) -> None:
         self._num_trials[size] = self._num_trials.get(size, 0) + 1
         mean = self._costs.get(size)
         self._costs[size] = row_ns if mean is None else mean + _WEIGHT * (row_ns - mean)
-
-
-def _class_of(num_rows: int) -> int:
-    """The size class of a batch: its rows, rounded up to a power of two, so that 17 to 32 rows are class 32."""
-    return (num_rows - 1).bit_length()

@@ -26,14 +26,18 @@ class LaneTrials:
         self._interval = dict.fromkeys(lanes, _INTERVAL)
         self._next = dict.fromkeys(lanes, _INTERVAL)
         self._num_batches = 0
+        # No lane is due before this number of batches. It is 0 until all have been measured for the first time.
+        self._next_due = 0
 
     def due(self, lanes: Sequence[Lane], free: Collection[Lane]) -> Lane | None:
         """A lane that has to be measured, of `lanes` that a batch may use, and of those that are free; usually None."""
-        if not self._is_needed or len(lanes) == 1:
+        if self._num_batches < self._next_due or not self._is_needed or len(lanes) == 1:
             return None
         for lane in lanes:
             if (lane.cost.num_batches < _NUM_FIRST or self._num_batches >= self._next[lane]) and lane in free:
                 return lane
+        if all(lane.cost.num_batches >= _NUM_FIRST for lane in self._next):
+            self._next_due = min(self._next.values())
         return None
 
     def started(self, lane: Lane, *, is_trial: bool) -> None:
@@ -42,3 +46,4 @@ class LaneTrials:
         if lane.cost.num_batches >= _NUM_FIRST:
             self._interval[lane] = min(2 * self._interval[lane], _MOST_INTERVAL) if is_trial else _INTERVAL
         self._next[lane] = self._num_batches + self._interval[lane]
+        self._next_due = min(self._next_due, self._next[lane])

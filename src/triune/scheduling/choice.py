@@ -1,0 +1,85 @@
+"""The decision: which waiting requests run next, on which worker, and when."""
+
+from collections.abc import Collection, Sequence
+
+from triune.scheduling.batcher import Batcher, FormedBatch, WaitUntil
+from triune.scheduling.lane import EligibleLanes, Lane, choose_lane
+from triune.scheduling.objective import Objective
+from triune.scheduling.queue import RequestQueue
+from triune.scheduling.trials import LaneTrials
+
+
+class Choice:
+    """Decides for one model. It takes the turn of a batch, but does not remove its requests from the queue.
+
+    This runs for each request that arrives and each batch that ends, with thousands of them a second.
+
+    Attributes:
+        when_ns: the time at which to ask again, if `next` found that a larger batch may form until then; else 0.
+    """
+
+    def __init__(
+        self, lanes: Sequence[Lane], eligible: EligibleLanes, batcher: Batcher, objective: Objective | None
+    ) -> None:
+        """Args:
+        lanes: all lanes of the model.
+        eligible: which of them a request may use.
+        batcher: which requests may run together.
+        objective: the latency objective; None for none.
+        """
+        self.when_ns = 0
+        self._lanes = lanes
+        self._eligible = eligible
+        self._batcher = batcher
+        self._objective = objective
+        self._trials = LaneTrials(lanes)
+
+    def next(self, queue: RequestQueue, now_ns: int) -> tuple[Lane, FormedBatch] | None:
+        """The batch that starts now, with its lane, whose turn has been taken; None if nothing starts now.
+
+        Args:
+            queue: at least one waiting request.
+            now_ns: the time.
+        """
+        self.when_ns = 0
+        eligible, batcher = self._eligible, self._batcher
+        is_restricted = eligible.is_restricted
+        formed: FormedBatch | None = None
+        # Each time that a turn is refused, the lanes of that hardware are not free any more.
+        while free := [lane for lane in self._lanes if lane.is_free(now_ns)]:
+            if formed is None or is_restricted:
+                found = batcher.form(eligible.waiting(queue, free) if is_restricted else queue, now_ns)
+                if isinstance(found, WaitUntil):
+                    self.when_ns = found.when_ns
+                    return None
+                if found is None:
+                    return None
+                formed = found
+            lanes = eligible.lanes_of(formed.pendings[0]) if is_restricted else eligible.present
+            trial = self._trials.due(lanes, free)
+            lane = trial or self._lane(lanes, free, formed, queue.size, now_ns)
+            if lane is None:
+                return None
+            batch = formed
+            if batcher.may_split and not lane.worker.is_inline:
+                # A short trial costs little.
+                batch = formed.first(1 if trial else self._rows(lane, formed))
+            if lane.take_turn(batch):
+                self._trials.started(lane, is_trial=trial is not None)
+                return lane, batch
+        return None
+
+    def _lane(
+        self, lanes: Sequence[Lane], free: Collection[Lane], batch: FormedBatch, num_waiting: int, now_ns: int
+    ) -> Lane | None:
+        """The free lane that runs a batch; None if it waits for one that is busy."""
+        if self._objective is not None:
+            lane = self._objective.choose(lanes, batch, now_ns)
+            if lane is not None:
+                return lane if lane in free else None
+        return choose_lane(lanes, free, batch, num_waiting, now_ns)
+
+    def _rows(self, lane: Lane, batch: FormedBatch) -> int:
+        """The rows of a formed batch that run now."""
+        num_rows = batch.num_rows if self._objective is None else self._objective.rows(lane, batch)
+        return lane.sizer.choose(num_rows)
