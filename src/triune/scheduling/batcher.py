@@ -24,6 +24,11 @@ class FormedBatch(NamedTuple):
     num_rows: int
     num_elements: int
 
+    @classmethod
+    def of(cls, pendings: Sequence[Pending], num_rows: int) -> "FormedBatch":
+        """A batch of `pendings`, which have `num_rows` rows together."""
+        return cls(pendings, num_rows, sum([each.num_elements for each in pendings]))
+
     def first(self, num_rows: int) -> "FormedBatch":
         """Take requests from the front, at least one, and as many as have at most `num_rows` rows together."""
         if num_rows >= self.num_rows:
@@ -34,8 +39,7 @@ class FormedBatch(NamedTuple):
                 break
             total += pending.call.batch_size
             count += 1
-        pendings = self.pendings[:count]
-        return FormedBatch(pendings, total, sum([each.num_elements for each in pendings]))
+        return self.of(self.pendings[:count], total)
 
 
 @dataclass(frozen=True, slots=True)
