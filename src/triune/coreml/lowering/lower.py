@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto
 from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
 from triune.core.printable import printable
 from triune.coreml.installed import require_library
+from triune.coreml.lowering.accumulating import accumulating_note
 from triune.coreml.lowering.options import LowerOptions, Target
 from triune.coreml.quiet import quiet
 from triune.coreml.source import SOURCE_KEY
@@ -176,6 +177,7 @@ def _write(source: Source[LowerOptions], file: WeightFile, report: Report, audit
     notes = [*prepared.notes, *writer.notes]
     if rounded and options.precision is Precision.FP32:
         notes.append(f"Core ML's states are fp16, and the program computes in fp32: it rounds {some(rounded)}")
+    notes += accumulating_note(graph.graph, {state.source: state.next for state in interface.states})
     return _Written(program, prepared, interface, notes, layout)
 
 

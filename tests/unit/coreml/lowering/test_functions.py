@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import triune
+from support import graphs
 from support.lowered import FLOAT, INT64, model_of
 from triune import coreml
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
@@ -42,7 +43,27 @@ def test_states_are_kept_between_calls(kind: int, precision: Precision, executor
     for right in (2, 4, 6):
         np.testing.assert_array_equal(model.predict({"x": x}, state)["y"], np.full((1, 4), 2 * right))
         np.testing.assert_array_equal(state.read("past"), np.full((1, 4), right, np.float16))
-    assert any("states are fp16" in note for note in lowered.notes) == (kind == FLOAT and precision is Precision.FP32)
+    is_rounded = kind == FLOAT and precision is Precision.FP32
+    assert any("computes in fp32: it rounds past" in note for note in lowered.notes) == is_rounded
+
+
+@pytest.mark.parametrize(
+    ("nodes", "accumulates"),
+    [
+        ("q = Add (x, p)", True),
+        ("a = Mul (p, k) b = Mul (x, s) q = Add (a, b)", True),
+        ("d = Sub (x, p) m = Mul (d, s) q = Add (p, m)", True),
+        ("a = Mul (p, k) q = Tanh (x)", False),
+        ("q = Mul (p, k)", False),
+        ("s1 = Sigmoid (x) a = Mul (p, s1) t = Tanh (x) q = Add (a, t)", False),
+    ],
+)
+def test_states_that_add_to_themselves_are_named(nodes: str, accumulates: bool, tmp_path: Path) -> None:
+    text = f"""g (float[4] x, float[4] p) => (float[4] y, float[4] q) <float k = {{0.999}}, float s = {{0.001}}> {{
+        {nodes} y = Mul (x, q) }}"""
+    options = LowerOptions(states={"p": "q"}, precision=Precision.FP16)
+    lowered = lower(graphs.model_of(text), tmp_path / "m.mlpackage", options)
+    assert any("each call adds to p:" in note for note in lowered.notes) == accumulates
 
 
 def test_functions_share_their_weights(tmp_path: Path) -> None:
