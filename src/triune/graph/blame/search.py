@@ -152,11 +152,15 @@ def _first_wrong(
 ) -> list[str]:
     """The nodes that lead to wrong outputs and whose results are wrong although their operands are not."""
     leading = _ancestors(simulation, outputs)
-    wrong = {name for name in leading if _is_off(sample.expected[name], actual.get(name))}
+    wrong = {
+        name
+        for name in leading
+        if any(_is_off(sample.expected[each], actual.get(each)) for each in simulation.nodes[name].results)
+    }
     first = [name for name in wrong if not wrong.intersection(simulation.nodes[name].operands)]
     fresh = [name for name in first if name not in blamed]
     # What was blamed and is still wrong is computed from operands that are rounded too much.
-    return fresh or first or [name for name in outputs if name in simulation.nodes]
+    return fresh or first or [simulation.makers[name] for name in outputs if name in simulation.makers]
 
 
 def _is_off(expected: Array, actual: Array | None) -> bool:
@@ -173,7 +177,7 @@ def _is_off(expected: Array, actual: Array | None) -> bool:
 
 def _ancestors(simulation: Simulation, names: Sequence[str]) -> set[str]:
     found: set[str] = set()
-    waiting = list(names)
+    waiting = [simulation.makers.get(name, name) for name in names]
     while waiting:
         name = waiting.pop()
         if name in simulation.nodes and name not in found:
@@ -185,7 +189,7 @@ def _ancestors(simulation: Simulation, names: Sequence[str]) -> set[str]:
 def leading_to(simulation: Simulation, name: str, *, is_whole: bool) -> dict[str, Node]:
     """A node and those that compute its operands, back to inputs, or to layers of the network unless `is_whole`."""
     found: dict[str, Node] = {}
-    waiting = [name]
+    waiting = [simulation.makers.get(name, name)]
     while waiting:
         each = waiting.pop()
         node = simulation.nodes.get(each)

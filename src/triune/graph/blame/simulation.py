@@ -42,18 +42,20 @@ _INEXACT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the graph's main level whose first result is a float.
+    """A node of the graph's main level with a result of floats.
 
     Attributes:
         value: the name of its first result.
         node: the node.
-        operands: the float operands that nodes of the main level compute.
+        operands: the names of the first results of the nodes of the main level that compute its operands.
+        results: the names of its results of floats.
         is_layer: whether it multiplies by constant weights.
     """
 
     value: str
     node: NodeProto
     operands: tuple[str, ...]
+    results: tuple[str, ...]
     is_layer: bool
 
 
@@ -61,8 +63,9 @@ class Simulation:
     """A prepared graph and its variants.
 
     Attributes:
-        nodes: the nodes whose results are floats, in order, by the name of the result.
+        nodes: the nodes with results of floats, in order, by the name of the first result.
         outputs: the names of the graph's outputs.
+        makers: for each result of one of these nodes the name of the first one.
     """
 
     def __init__(self, model: ModelProto, keep: Collection[str], file: WeightFile) -> None:
@@ -80,7 +83,9 @@ class Simulation:
         values = Values(model.graph)
         self.nodes = dict(_nodes(model.graph, values))
         self.outputs = [value.name for value in model.graph.output]
-        self._reference = GraphSession(self._watched(_copy(model), self.nodes), "the graph in fp32", optimizes=False)
+        self.makers = {name: first for first, each in self.nodes.items() for name in each.node.output if name}
+        self._watched = [name for each in self.nodes.values() for name in each.results]
+        self._reference = GraphSession(_with_outputs(_copy(model), self._watched), "the graph in fp32", optimizes=False)
         self._noisy: GraphSession | None = None
         self._phase = ""
 
@@ -111,7 +116,7 @@ class Simulation:
         model = Halve(self._keep, wide, self._file)(_copy(self._model))
         made = {name for node in model.graph.node for name in node.output}
         names: dict[str, str] = {}
-        for name in self.nodes if is_watched else ():
+        for name in self._watched if is_watched else ():
             if name not in self.outputs:
                 found = next((each for each in (f"{name}/fp32", name) if each in made), None)
                 if found is not None:
@@ -124,13 +129,6 @@ class Simulation:
                 model.graph.output.append(helper.make_tensor_value_info(each, kind, None))
         keep_half_rounding(model)
         return Halved(self, GraphSession(model, "the graph in fp16", optimizes=False), names)
-
-    def _watched(self, model: ModelProto, names: Collection[str]) -> ModelProto:
-        listed = {value.name for value in model.graph.output}
-        for name in names:
-            if name not in listed:
-                model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-        return model
 
     def _run(self, session: GraphSession, inputs: Mapping[str, Array]) -> dict[str, Array]:
         results, _ = session.run({name: narrow_array(name, array) for name, array in inputs.items()}, {})
@@ -158,17 +156,28 @@ class Halved:
 
 
 def _nodes(graph: GraphProto, values: Values) -> Sequence[tuple[str, Node]]:
+    first_of = {name: next(each for each in node.output if each) for node in graph.node for name in node.output if name}
     found: dict[str, Node] = {}
     for node in graph.node:
-        first = next((name for name in node.output if name), "")
-        if values.elem_type(first) != TensorProto.FLOAT and not any(True for _ in subgraphs_of(node)):
+        results = tuple(name for name in node.output if name and values.elem_type(name) == TensorProto.FLOAT)
+        if not results and not any(True for _ in subgraphs_of(node)):
             continue
-        operands = sorted(names_read_by(node))
+        names = sorted(names_read_by(node))
         is_layer = node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN") and any(
-            values.tensor(name) is not None for name in operands
+            values.tensor(name) is not None for name in names
         )
-        found[first] = Node(first, node, tuple(name for name in operands if values.tensor(name) is None), is_layer)
+        first = next((name for name in node.output if name), "")
+        operands = dict.fromkeys(first_of.get(name, name) for name in names if values.tensor(name) is None)
+        found[first] = Node(first, node, tuple(operands), results, is_layer)
     return list(found.items())
+
+
+def _with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
+    listed = {value.name for value in model.graph.output}
+    for name in names:
+        if name not in listed:
+            model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return model
 
 
 def _with_noise(model: ModelProto) -> tuple[ModelProto, str]:

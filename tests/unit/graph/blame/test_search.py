@@ -61,3 +61,22 @@ def test_what_is_examined_is_named_in_notes() -> None:
     assert first.startswith("fp16 is not exact enough for numbers near 0.01")
     # There is no such Where, so its side is told of alone.
     assert second == "no generated input takes the first side of Where 'y', so that was not compared"
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        # What cancels leads to the output through a second result, of a Split and of a Loop with a counter.
+        """c = Cos (x) e = Sub (one, c) d = Mul (e, k) s, t = Split <axis = 0, num_outputs = 2> (d) y = Mul (t, k)""",
+        """c = Cos (x) d = Sub (one, c) last, t = Loop <body = b (int64 i, bool going, int32 n, float[4] h) => (
+            bool again, int32 m, float[4] g) <int32 step = {1}, float[4] h0 = {0, 0, 0, 0}> {
+                again = Identity (going) m = Add (n, step) g = Add (h, d) }> (num, yes, zero, nought) y = Mul (t, k)""",
+    ],
+)
+def test_a_second_result_leads_to_what_cancels(nodes: str) -> None:
+    text = f"""g (float[4] x) => (float[M] y) <float one = {{1}}, float k = {{3}}, int64 num = {{3}}, bool yes = {{1}},
+      int32 zero = {{0}}, float[4] nought = {{0, 0, 0, 0}}> {{ {nodes} }}"""
+    wrong = Wrong(InputSet("numbers near 0.01", X, is_narrow=True), {"y": np.zeros(2 if "Split" in nodes else 4)})
+    found = examine(model_of(text, opset=18), OPTIONS, [wrong], [], 0.05, 60)
+    assert {"c", "d" if "Loop" in nodes else "e"} <= set(found.wide)
+    assert len(found.wide) < 5
