@@ -107,6 +107,25 @@ PLACES = (
         x=_NEAR,
     ),
     half_case(
+        "places_of_two_inputs_joined_before_the_centre",
+        "j = Concat <axis = 1> (x, z) d = Sub (j, c) q = Mul (d, s) m = MatMul (q, w) y = Tanh (m)",
+        {"c": _CENTRE, "s": number(100), "w": _LAYER},
+        x=_NEAR[:, :1].copy(),
+        z=_NEAR[:, 1:].copy(),
+    ),
+    half_case(
+        "places_that_replace_missing_ones",
+        "g = Greater (x, zero) r = Where (g, x, c) d = Sub (r, c) q = Mul (d, s) m = MatMul (q, w) y = Tanh (m)",
+        {"zero": number(0), "c": _CENTRE, "s": number(100), "w": _LAYER},
+        x=_NEAR,
+    ),
+    half_case(
+        "means_near_a_centre",
+        "r = ReduceMean <keepdims = 1> (x, axes) d = Sub (r, c) q = Mul (d, s) y = Tanh (q)",
+        {"axes": np.array([0]), "c": _CENTRE, "s": number(50)},
+        x=_NEAR,
+    ),
+    half_case(
         "places_scaled_before_a_batch_norm",
         "r = Mul (x, k) n = BatchNormalization (r, one, zero, c, v) y = Tanh (n)",
         {

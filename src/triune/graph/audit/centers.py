@@ -7,7 +7,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from triune.core.datatypes import Array
-from triune.graph.cancellation import Curve, cancelling_curves, folded_means
+from triune.graph.cancellation import Curve, cancelling_curves, first_elements, folded_means
 from triune.graph.conversion.shapes import inputs_of
 from triune.graph.core_ops import OPSET
 from triune.graph.values import Values
@@ -24,12 +24,15 @@ def centers_of(model: ModelProto) -> dict[str, list[Array]]:
     graph, values = model.graph, Values(model.graph)
     version = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=OPSET)
     floats = {value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _FLOATS}
+    first = first_elements(graph, values)
     found: dict[str, list[Array]] = {}
     for curve in cancelling_curves(graph, values, version).values():
-        shape = values.shape(curve.source)
-        center = _in_places(curve, values.static_shape(curve.source)) if shape is not None else None
-        if center is not None and curve.source in floats and np.isfinite(center).any():
-            found.setdefault(curve.source, []).append(np.nan_to_num(center, nan=0.0))
+        if curve.crossed is None:
+            continue
+        for name in curve.sources:
+            center = _in_places(curve, curve.crossed, first.get(name), values.static_shape(name))
+            if name in floats and np.isfinite(center).any():
+                found.setdefault(name, []).append(np.nan_to_num(center, nan=0.0))
     copies = {name: name for name in floats}
     for node in graph.node:
         if node.op_type in ("Identity", "Cast") and node.input[0] in copies:
@@ -39,16 +42,23 @@ def centers_of(model: ModelProto) -> dict[str, list[Array]]:
     return {name: _distinct(centers) for name, centers in found.items()}
 
 
-def _in_places(curve: Curve, shape: tuple[int, ...] | None) -> Array | None:
-    """The numbers for which a sum is 0, in the places of the input's elements; None if these are not known."""
-    if curve.crossed is None:
-        return None
-    if curve.places is None:
-        return curve.crossed if curve.layout == curve.source else None
-    if shape is None:
-        return None
+def _in_places(curve: Curve, crossed: Array, first: int | None, shape: tuple[int, ...] | None) -> Array:
+    """The numbers for which a sum is 0, in the places of an input's elements, or in a row if these are not known.
+
+    Args:
+        curve: the sum.
+        crossed: the numbers, `curve.crossed`.
+        first: the count of elements before the input's.
+        shape: the input's shape.
+    """
+    if curve.is_in_place:
+        return crossed
+    if curve.places is None or shape is None or first is None:
+        return crossed[np.isfinite(crossed)].reshape(-1)
+    places = curve.places.reshape(-1) - first
+    is_own = (places >= 0) & (places < math.prod(shape))
     center = np.full(math.prod(shape), np.nan)
-    center[curve.places.reshape(-1)] = np.broadcast_to(curve.crossed, curve.places.shape).reshape(-1)
+    center[places[is_own]] = np.broadcast_to(crossed, curve.places.shape).reshape(-1)[is_own]
     return center.reshape(shape)
 
 

@@ -61,7 +61,7 @@ class Input:
         ends: extreme values worth trying. For integers: the limits of a Clip, and the indices of the largest and
             smallest elements of a table. For floats that are cast to INT64: numbers beyond int32.
         centers: numbers near which what the program computes from the input is nearly cancelled by a constant, in
-            numpy's broadcasting.
+            numpy's broadcasting; of any other shape, they are for elements that are not known.
         uses: what the program uses the input for (a mask, a divisor, a length), if only some values are valid for it.
     """
 

@@ -153,18 +153,20 @@ def _near_centers(inputs: Sequence[Input], seed: int) -> list[InputSet]:
             arrays = dict(found.arrays)
             for each in inputs:
                 # An input of fewer centers stays near its last one.
-                center = each.centers[min(position, len(each.centers) - 1)] if each.centers else None
-                array = arrays[each.name]
-                try:
-                    base = None if center is None else np.broadcast_to(center, array.shape)
-                except ValueError:
-                    # The constant broadcasts the input, too.
-                    base = None
-                if base is not None:
-                    noise = width * float(np.abs(base).max(initial=0.0)) * rng.standard_normal(array.shape)
-                    arrays[each.name] = np.asarray(base + noise).astype(array.dtype)
+                if each.centers:
+                    base = _spread(each.centers[min(position, len(each.centers) - 1)], arrays[each.name].shape, rng)
+                    noise = width * float(np.abs(base).max(initial=0.0)) * rng.standard_normal(base.shape)
+                    arrays[each.name] = np.asarray(base + noise).astype(each.dtype)
             sets.append(replace(found, arrays=arrays))
     return sets
+
+
+def _spread(center: Array, shape: tuple[int, ...], rng: Generator) -> Array:
+    """Numbers as elements of an input: each has its own, or one of them if the input is broadcast with them."""
+    try:
+        return np.broadcast_to(center, shape)
+    except ValueError:
+        return np.asarray(rng.choice(center.reshape(-1), shape))
 
 
 def _pairs(floats: Sequence[Input], inputs: Sequence[Input], seed: int) -> list[InputSet]:

@@ -1,14 +1,14 @@
 """Find sums that cancel: for some numbers of an input, what is computed from it and what a constant adds are nearly
 equal, so that rounding either of them is an error as large as the difference.
 
-- `curve`: a value of which each element is a function of one element of one input, over some numbers of the input.
+- `curve`: a value of which each element is a function of one element of an input, over some numbers.
 - `elementwise`: the curves that arithmetic and functions make; `layout`: those that reorder elements.
-- `search`: follows an input through a graph, and narrows the numbers to those where a sum is 0.
+- `search`: follows inputs through a graph, and narrows the numbers to those where a sum is 0.
 - `folded`: layers whose bias cancels a mean of their operand.
 """
 
 from triune.graph.cancellation.curve import Curve
 from triune.graph.cancellation.folded import FoldedMean, folded_means
-from triune.graph.cancellation.search import cancelling_curves
+from triune.graph.cancellation.search import cancelling_curves, first_elements
 
-__all__ = ["Curve", "FoldedMean", "cancelling_curves", "folded_means"]
+__all__ = ["Curve", "FoldedMean", "cancelling_curves", "first_elements", "folded_means"]

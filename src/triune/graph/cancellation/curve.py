@@ -1,4 +1,4 @@
-"""A value of which each element is a function of one element of one input."""
+"""A value of which each element is a function of one element of an input."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,12 @@ ROUNDING = 2.0**-11
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """What a value is for some numbers of the input from which it is computed.
+    """What a value is for some numbers of the elements of inputs from which it is computed.
 
     Attributes:
-        source: the name of the input.
-        numbers: FP64 [n], numbers of an element of the input, ascending.
+        sources: the names of the inputs. The elements of all inputs are counted together, in order.
+        first: the count of elements before those of the input, if there is one; None if it is not known.
+        numbers: FP64 [n], numbers that an element of an input may be, ascending.
         values: FP64 [n, *sizes], the value's elements for these numbers. `sizes` are those of the value, or 1 along
             axes along which all elements are the same function.
         errors: FP64 [n, *sizes], how far the elements may be off if the input, the constants and the result of each
@@ -25,15 +26,16 @@ class Curve:
         nodes: the nodes that compute the value, in order.
         layout: the value that the last node that reorders elements computes, or the input: elements of values of one
             layout are functions of the same element of the input.
-        places: INT64, of the value's shape: for each element, which of the input's elements, counted in order, it is
-            computed from. None if the value has the input's layout, or this is not known.
+        places: INT64, of the value's shape: for each element, which of all inputs' elements it is computed from. None
+            if the value has the input's layout, or this is not known.
         is_zero: BOOL [n, *sizes], whether a sum in the value changes its sign beside this number.
         crossed: FP64 [*sizes], the largest number for which the value itself, a sum, is 0; NaN if there is none. None
             if it is no sum.
         is_scaled: whether a node multiplies by a constant, or computes a function.
     """
 
-    source: str
+    sources: tuple[str, ...]
+    first: int | None
     numbers: Array
     values: Array
     errors: Array
@@ -50,17 +52,22 @@ class Curve:
         error = np.where(self.is_zero, self.errors - 8 * ROUNDING * np.abs(self.values), 0)
         return float(np.max(error, where=np.isfinite(error), initial=0.0))
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the value's elements are functions of one input's elements in the same places."""
+        return self.layout in self.sources
+
     def brackets(self) -> list[tuple[float, float]]:
         """Neighbours among the numbers between which the sum changes its sign, for some element."""
         found = sign_changes(self.numbers, self.values).reshape(len(self.numbers) - 1, -1).any(axis=1)
         return [(float(self.numbers[each]), float(self.numbers[each + 1])) for each in np.flatnonzero(found)]
 
 
-def curve_of_input(source: str, rank: int, numbers: Array, *, is_integer: bool) -> Curve:
+def curve_of_input(source: str, first: int | None, rank: int, numbers: Array, *, is_integer: bool) -> Curve:
     """The curve of an input of this rank, which is rounded unless it is an integer."""
     values = numbers.reshape(-1, *(1,) * rank)
     errors = np.zeros(values.shape) if is_integer else ROUNDING * np.abs(values)
-    return Curve(source, numbers, values, errors, (), source, None, np.zeros(values.shape, bool))
+    return Curve((source,), first, numbers, values, errors, (), source, None, np.zeros(values.shape, bool))
 
 
 def sign_changes(numbers: Array, values: Array) -> Array:

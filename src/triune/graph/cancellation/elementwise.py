@@ -79,7 +79,7 @@ _FUNCTIONS: Mapping[str, _Function] = {
 _SUMS = frozenset(["Add", "Sub"])
 _SCALES = frozenset(["Mul", "Div"])
 
-OPERATORS = frozenset([*_LINEAR, *_COPIES, *_FUNCTIONS, "Clip", "BatchNormalization"])
+OPERATORS = frozenset([*_LINEAR, *_COPIES, *_FUNCTIONS, "Clip", "Where", "BatchNormalization"])
 """The operators that `computed` knows."""
 
 _MOST = 1 << 19
@@ -95,8 +95,10 @@ def computed(node: NodeProto, operands: Sequence[Curve | Array | None]) -> Curve
     """
     curves = [each for each in operands if isinstance(each, Curve)]
     first = curves[0]
-    if any((each.source, each.layout) != (first.source, first.layout) for each in curves):
+    if any(each.layout != first.layout for each in curves):
         return None
+    if node.op_type == "Where":
+        return _chosen(node, first, operands)
     if node.op_type == "BatchNormalization":
         return _normalized(node, first, operands)
     function = _function(node)
@@ -130,6 +132,16 @@ def computed(node: NodeProto, operands: Sequence[Curve | Array | None]) -> Curve
         crossed=crossed,
         is_scaled=is_scaled,
     )
+
+
+def _chosen(node: NodeProto, x: Curve, operands: Sequence[Curve | Array | None]) -> Curve | None:
+    """The curve of a Where that chooses between a curve and constants."""
+    rank = max([x.values.ndim - 1, *(each.ndim for each in operands if isinstance(each, np.ndarray))])
+    if sum(isinstance(each, Curve) for each in operands) != 1:
+        return None
+    parts = {"values": x.values, "errors": x.errors, "is_zero": x.is_zero}
+    padded = {part: _padded(array, rank) for part, array in parts.items()}
+    return replace(x, **padded, nodes=(*x.nodes, node), crossed=None)
 
 
 def _joined(chains: Sequence[tuple[NodeProto, ...]], last: NodeProto) -> tuple[NodeProto, ...]:

@@ -21,6 +21,14 @@ OPERATORS = frozenset(
 )
 """The operators that `reordered` knows: each element of the results is one of the first operand."""
 
+SELECTIONS = frozenset(
+    [
+        *("Pad", "Trilu", "MaxPool", "AveragePool", "GlobalAveragePool", "ReverseSequence", "TopK", "Resize"),
+        *("ReduceMax", "ReduceMin", "ReduceMean"),
+    ]
+)
+"""The operators that `selected` knows: each element of the results is one of the first operand, or a mean of them."""
+
 _MOST = 1 << 19
 """Values of more elements are followed only if all elements are the same function, or axes are exchanged."""
 
@@ -43,11 +51,15 @@ def reordered(node: NodeProto, operand: Curve, values: Values, version: int) -> 
     if len(shape) != len(sizes):
         return {}
     own = np.arange(math.prod(shape)).reshape(shape)
+    try:
+        orders = _run(node, own, constants, version)
+    # The evaluator raises exceptions of many classes for operators that it lacks, and for invalid nodes.
+    except Exception:
+        return {}
     found: dict[str, Curve] = {}
-    for name, order in zip(node.output, _run(node, own, constants, version), strict=True):
-        places = order if operand.places is None else operand.places.reshape(-1)[order]
-        # Elements that were reordered in a way that is not known stay so.
-        known = places if operand.places is not None or operand.layout == operand.source else None
+    for name, order in zip(node.output, orders, strict=True):
+        before = _places(operand, shape)
+        known = None if before is None else before.reshape(-1)[order]
         if is_uniform:
             found[name] = _uniform(node, operand, name, order.ndim, known)
         elif len(operand.numbers) * max(order.size, own.size) <= _MOST:
@@ -65,12 +77,26 @@ def reordered(node: NodeProto, operand: Curve, values: Values, version: int) -> 
     return found
 
 
+def selected(node: NodeProto, operand: Curve, values: Values) -> Curve | None:
+    """The curve of a node's first result; None if not all elements that it may select are the same function."""
+    name = node.output[0]
+    shape = values.shape(name)
+    sizes = operand.values.shape[1:]
+    if shape is None:
+        return None
+    if all(size == 1 for size in sizes):
+        return _uniform(node, operand, name, len(shape), None)
+    if len(shape) != len(sizes) or any(size not in (1, other) for size, other in zip(sizes, shape, strict=True)):
+        return None
+    return replace(operand, nodes=(*operand.nodes, node), layout=name, places=None, crossed=None)
+
+
 def concatenated(node: NodeProto, operands: Sequence[Curve], values: Values) -> Curve | None:
-    """The curve of a Concat; None if its operands are of different inputs, or sizes are not known."""
+    """The curve of a Concat; None if sizes are not known."""
     shapes = [values.static_shape(name) for name in node.input]
     size = sum(math.prod(shape or ()) for shape in shapes)
     first = operands[0]
-    if any(shape is None for shape in shapes) or any(each.source != first.source for each in operands):
+    if any(shape is None for shape in shapes):
         return None
     if len(first.numbers) * size > _MOST:
         return None
@@ -90,6 +116,8 @@ def concatenated(node: NodeProto, operands: Sequence[Curve], values: Values) -> 
     nodes = {each.output[0]: each for operand in operands for each in operand.nodes}
     return replace(
         first,
+        sources=tuple(dict.fromkeys(name for each in operands for name in each.sources)),
+        first=None,
         **joined,
         nodes=(*nodes.values(), node),
         layout=node.output[0],
@@ -100,9 +128,9 @@ def concatenated(node: NodeProto, operands: Sequence[Curve], values: Values) -> 
 
 
 def _places(operand: Curve, shape: tuple[int, ...]) -> Array | None:
-    if operand.places is not None or operand.layout != operand.source:
+    if operand.places is not None or not operand.is_in_place or operand.first is None:
         return operand.places
-    return np.arange(math.prod(shape)).reshape(shape)
+    return operand.first + np.arange(math.prod(shape)).reshape(shape)
 
 
 def _arrays(operand: Curve) -> dict[str, Array]:

@@ -1,5 +1,6 @@
 """Follow each input of a model through the nodes that compute elements from its elements, to where sums cancel."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,48 +48,44 @@ def cancelling_curves(graph: GraphProto, values: Values, version: int) -> dict[s
         values: of this graph.
         version: the operator set.
     """
-    numbers = {
-        value.name: np.concatenate([-_SIZES[::-1], _SIZES])
-        for value in graph.input
-        if values.tensor(value.name) is None
-        and value.type.tensor_type.elem_type in (*_FLOATS, *_INTEGERS)
-        and values.rank(value.name) is not None
-    }
+    numbers: Array | None = np.concatenate([-_SIZES[::-1], _SIZES])
     found: dict[str, Curve] = {}
     for _ in range(_ROUNDS):
-        if not numbers:
-            return {}
         found = _followed(graph, values, version, numbers)
-        numbers = {name: beside for name in numbers if (beside := _narrowed(name, found)) is not None}
+        numbers = _narrowed(found)
+        if numbers is None:
+            return {}
     return {name: curve for name, curve in found.items() if curve.is_zero.any()}
 
 
-def _narrowed(source: str, found: Mapping[str, Curve]) -> Array | None:
-    """Numbers of an input between those beside which a sum changes its sign; None if none does."""
-    brackets = sorted(
-        {
-            bracket
-            for curve in found.values()
-            if curve.source == source and curve.crossed is not None
-            for bracket in curve.brackets()
-        }
-    )
+def first_elements(graph: GraphProto, values: Values) -> dict[str, int]:
+    """For each input of a known shape the count of the elements of inputs before it."""
+    sizes = {value.name: values.static_shape(value.name) for value in graph.input}
+    known = {name: math.prod(shape) for name, shape in sizes.items() if shape is not None}
+    return dict(zip(known, itertools.accumulate(known.values(), initial=0), strict=False))
+
+
+def _narrowed(found: Mapping[str, Curve]) -> Array | None:
+    """Numbers between those beside which a sum changes its sign; None if none does."""
+    sums = [curve for curve in found.values() if curve.crossed is not None]
+    brackets = sorted({bracket for curve in sums for bracket in curve.brackets()})
     if not brackets:
         return None
-    largest = max(curve.values[0].size for curve in found.values() if curve.source == source)
+    largest = max(1, *(curve.values[0].size for curve in found.values()))
     most = int(np.clip(_MOST_ELEMENTS // (_PARTS * largest), 1, _MOST_BRACKETS))
     chosen = np.linspace(0, len(brackets) - 1, min(len(brackets), most)).astype(int)
     parts = [np.linspace(low, high, _PARTS + 1) for low, high in (brackets[int(each)] for each in chosen)]
     return np.unique(np.concatenate(parts))
 
 
-def _followed(graph: GraphProto, values: Values, version: int, numbers: Mapping[str, Array]) -> dict[str, Curve]:
-    """The curves of inputs, for some numbers, and of all that is computed elementwise from one of them."""
-    types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
-    found = {
-        name: curve_of_input(name, values.rank(name) or 0, each, is_integer=types[name] in _INTEGERS)
-        for name, each in numbers.items()
-    }
+def _followed(graph: GraphProto, values: Values, version: int, numbers: Array) -> dict[str, Curve]:
+    """The curves of inputs, for some numbers, and of all that is computed elementwise from them."""
+    first = first_elements(graph, values)
+    found: dict[str, Curve] = {}
+    for value in graph.input:
+        name, kind, rank = value.name, value.type.tensor_type.elem_type, values.rank(value.name)
+        if values.tensor(name) is None and kind in (*_FLOATS, *_INTEGERS) and rank is not None:
+            found[name] = curve_of_input(name, first.get(name), rank, numbers, is_integer=kind in _INTEGERS)
     for node in graph.node:
         read = [found[name] for name in node.input if name in found]
         if read and len(read[0].nodes) < _MOST_NODES and node.domain in ("", "ai.onnx"):
@@ -101,6 +98,10 @@ def _after(node: NodeProto, found: Mapping[str, Curve], values: Values, version:
     if node.op_type in layout.OPERATORS:
         first = found.get(node.input[0])
         return {} if first is None else layout.reordered(node, first, values, version)
+    if node.op_type in layout.SELECTIONS:
+        first = found.get(node.input[0])
+        result = None if first is None else layout.selected(node, first, values)
+        return {} if result is None else {node.output[0]: result}
     operands = [found.get(name) for name in node.input]
     if node.op_type == "Concat":
         curves = [each for each in operands if each is not None]
@@ -113,11 +114,15 @@ def _after(node: NodeProto, found: Mapping[str, Curve], values: Values, version:
     if to not in (*_FLOATS, *_INTEGERS) or (to in _INTEGERS and values.elem_type(node.input[0]) not in _INTEGERS):
         return {}
     given: list[Curve | Array | None] = []
-    for name, curve in zip(node.input, operands, strict=True):
+    # A condition chooses elements, whatever it is.
+    is_chosen = node.op_type == "Where"
+    for name, curve in zip(node.input[is_chosen:], operands[is_chosen:], strict=True):
         array = _constant(values, name) if name and curve is None else None
         if name and curve is None and array is None:
             return {}
         given.append(array if curve is None else curve)
+    if not any(isinstance(each, Curve) for each in given):
+        return {}
     result = elementwise.computed(node, given)
     if result is None:
         return {}

@@ -43,7 +43,7 @@ def cancelled_nodes(graph: GraphProto, producers: Producers) -> Iterator[NodePro
     for name, curve in cancelling_curves(graph, producers.values, OPSET).items():
         # What follows a node in fp32 is computed from the right difference.
         is_known = any(output in lost for node in curve.nodes for output in node.output)
-        if not is_known and curve.source not in masks and _is_lost(name, curve, producers):
+        if not is_known and masks.isdisjoint(curve.sources) and _is_lost(name, curve, producers):
             lost.add(name)
             yield from curve.nodes
     copies = {

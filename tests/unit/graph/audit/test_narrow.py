@@ -48,3 +48,19 @@ def test_inputs_that_are_scaled_first_are_near_what_is_subtracted_then() -> None
 
 def test_there_are_none_without_floats() -> None:
     assert narrow_inputs([Input("x", np.dtype(np.int64), ((4,),))]) == []
+
+
+def test_inputs_that_are_moved_are_near_what_is_subtracted_from_their_elements() -> None:
+    text = """g (float[3,2] x) => (float[2,3] y) <float[2,1] c = {52.5, 13.5}, float one = {1}> {
+        l = Log (x) t = Transpose <perm = [1, 0]> (l) a = Sub (t, one) r = Transpose (x) y = Sub (r, c) }"""
+    sets = {each.name: each.arrays for each in narrow_inputs(inputs_of_model(model_of(text)))}
+    for which, center in (("", np.exp(np.ones(2))), (" (2)", np.array([52.5, 13.5]))):
+        found = sets[f"numbers within 0.001 of what is subtracted from them{which}"]
+        assert 0 < np.abs(found["x"] - center).max() < 0.5
+
+
+def test_inputs_are_near_one_of_several_numbers_that_are_subtracted() -> None:
+    text = """g (float[4,1] x) => (float[4,3] y) <float[3] c = {10, 20, 40}> { y = Sub (x, c) }"""
+    sets = {each.name: each.arrays for each in narrow_inputs(inputs_of_model(model_of(text)))}
+    found = sets["numbers within 0.001 of what is subtracted from them"]["x"]
+    assert np.abs(found - np.array([10, 20, 40])).min(axis=1).max() < 0.5
