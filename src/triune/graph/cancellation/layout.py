@@ -53,8 +53,8 @@ def reordered(node: NodeProto, operand: Curve, values: Values, version: int) -> 
     own = np.arange(math.prod(shape)).reshape(shape)
     try:
         orders = _run(node, own, constants, version)
-    # The evaluator raises exceptions of many classes for operators that it lacks, and for invalid nodes.
-    except Exception:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        # The node is not valid, or the evaluator lacks its operator.
         return {}
     found: dict[str, Curve] = {}
     for name, order in zip(node.output, orders, strict=True):
