@@ -16,7 +16,7 @@ from triune.core.finishing import Finishing
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable, only_answer
 from triune.core.threads import in_thread
-from triune.engine.encoder_steps import steps_of
+from triune.engine.encoder_steps import StepSize, steps_of
 from triune.engine.generation import Placement
 from triune.engine.model_servable import ModelServable
 
@@ -42,7 +42,7 @@ class EncoderServable(ModelServable[Servable]):
         self,
         computing: Servable,
         encoder: "TextEncoder",
-        step_tokens: Callable[[], int],
+        steps: StepSize,
         placements: Sequence[Placement],
         output: str,
         name: str,
@@ -52,7 +52,7 @@ class EncoderServable(ModelServable[Servable]):
         """Args:
         computing: computes parts, of at most PART_TEXTS texts; closed by `close`. The sizes of calls are tokens.
         encoder: what it computes.
-        step_tokens: the most tokens of a part, at this moment.
+        steps: says how many tokens a part may have.
         placements: where it runs: on each unit once, the first of its config first.
         output: the name of the output.
         name: the model's name.
@@ -64,7 +64,7 @@ class EncoderServable(ModelServable[Servable]):
         self._finishing = Finishing()
         self._slots = FairSlots(_MAX_READERS)
         self._encoder = encoder
-        self._step_tokens = step_tokens
+        self._steps = steps
         self._output = output
         self.placements = placements
 
@@ -102,6 +102,8 @@ class EncoderServable(ModelServable[Servable]):
         texts = call.inputs[TEXT_INPUT]
         if not 1 <= len(texts) <= MAX_INPUTS:
             raise InvalidArgumentError(f"{len(texts)} inputs are given; a request may have 1 to {MAX_INPUTS}: split it")
+        if self.statistics.num_pending:
+            self._steps.share()
         given = list(texts)
         if len(given) <= PART_TEXTS and self._encoder.is_quick(given):
             return self.model.submit(replace(call, batch_size=len(given), size=self._encoder.expected_tokens(given)))
@@ -116,7 +118,7 @@ class EncoderServable(ModelServable[Servable]):
         parts: list[list[int]] = []
         answers: dict[int, InferenceResponse] = {}
         # How long a part may be is asked when it is its turn.
-        waiting = steps_of([len(each) for each in read], self._step_tokens, PART_TEXTS)
+        waiting = steps_of([len(each) for each in read], self._steps.num_tokens, PART_TEXTS)
 
         async def compute() -> None:
             for part in waiting:

@@ -6,13 +6,18 @@ from typing import Final
 from triune.core.units import Unit
 
 STEP_NS: Final = 100_000_000
-"""What a step takes, as far as MIN_TOKENS and MAX_TOKENS allow. A text waits for the step that runs, at most."""
+"""What a step takes while requests share the model, as far as MIN_TOKENS and MAX_TOKENS allow. A short request waits
+for the step that runs.
+"""
 
 MIN_TOKENS: Final = 256
 """The tokens of the shortest step. Fewer take longer each: threads meet after every operation."""
 
-MAX_TOKENS: Final = 2048
+MAX_TOKENS: Final = 1024
 """The tokens of the longest step. More make no runtime faster, and take more memory."""
+
+_SHARED_STEPS: Final = 32
+"""For so many steps after a request came while another one was under way, further ones are expected."""
 
 _FIRST_TOKENS: Final = 512
 """The tokens of a step before any was measured."""
@@ -22,25 +27,35 @@ _WEIGHT: Final = 0.2
 
 
 class StepSize:
-    """The tokens of a step, by the measured speed of the slowest unit. Threads may record while others ask."""
+    """The tokens of a step: as many as may be while one request is alone, and else by the measured speed of the slowest
+    unit. Threads may record while others ask.
+    """
 
     def __init__(self, units: Iterable[Unit]) -> None:
         """Args:
         units: the units that compute.
         """
         self._token_ns = dict.fromkeys(units, 0.0)
+        self._num_shared = 0
+
+    def share(self) -> None:
+        """Note that a request came while another one was under way."""
+        self._num_shared = _SHARED_STEPS
 
     def record(self, unit: Unit, num_tokens: int, duration_ns: int) -> None:
         """Record that `unit` computed `num_tokens`. Few tell little: what every run takes would count as theirs."""
         if num_tokens < MIN_TOKENS // 2:
             return
         token_ns, before = duration_ns / num_tokens, self._token_ns[unit]
+        self._num_shared = max(0, self._num_shared - 1)
         self._token_ns[unit] = before + _WEIGHT * (token_ns - before) if before else token_ns
 
     def num_tokens(self) -> int:
         """The most tokens of a step, counted as if all its texts were as long as the longest. One text may have
         more.
         """
+        if not self._num_shared:
+            return MAX_TOKENS
         slowest = max(self._token_ns.values())
         return min(max(int(STEP_NS / slowest), MIN_TOKENS), MAX_TOKENS) if slowest else _FIRST_TOKENS
 

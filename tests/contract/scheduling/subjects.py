@@ -208,7 +208,7 @@ def encoder() -> Servable:
     computing = Dispatcher(
         "doubler", 1, policy, outputs, [worker], ModelStatistics(), clock, max_elements=steps.num_tokens
     )
-    return EncoderServable(computing, texts, steps.num_tokens, _PLACEMENT, EMBEDDING_OUTPUT, "doubler", 1)
+    return EncoderServable(computing, texts, steps, _PLACEMENT, EMBEDDING_OUTPUT, "doubler", 1)
 
 
 def _texts(*texts: bytes) -> Mapping[str, Array]:

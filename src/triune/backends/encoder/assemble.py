@@ -59,7 +59,7 @@ def assemble_encoder(build: EncoderBuild, resources: Resources) -> Servable:
     return EncoderServable(
         computing,
         build.encoder,
-        steps.num_tokens,
+        steps,
         placements,
         output,
         config.name,
