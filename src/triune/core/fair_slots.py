@@ -1,17 +1,26 @@
-"""A limit for concurrent work whose cost is known, so that cheap work does not wait behind expensive work."""
+"""A limit for concurrent work of which the cost is known, so that cheap work does not wait behind expensive work."""
 
 import asyncio
 import contextlib
 import heapq
+from collections import deque
 from collections.abc import AsyncGenerator
+from typing import Final, NamedTuple
+
+_MOST_DONE: Final = 64
+"""So many that wait no more are kept, beside as many as wait."""
+
+
+class _Waiting(NamedTuple):
+    cost: int
+    number: int
+    future: asyncio.Future[None]
 
 
 class FairSlots:
-    """A semaphore. At most `num_slots` callers work at the same time; those that wait go on in order of their turns.
-
-    A caller's turn is its cost, added to the cost of all work that had begun when it arrived. So callers of equal cost
-    go in order of arrival, and a cheap one passes the expensive ones before it. No caller waits forever: whoever
-    arrives when more than the caller's own cost has begun in the meantime goes after it.
+    """A semaphore. At most `num_slots` callers work at the same time; of those that wait, the cheapest goes on, and of
+    equals the first. No caller waits forever: the one that has waited longest goes on as soon as those that passed it
+    cost as much together as it does.
 
     Make and use it on the event loop's thread.
     """
@@ -21,9 +30,13 @@ class FairSlots:
         num_slots: the limit, at least 1.
         """
         self._num_free = num_slots
-        self._begun = 0
         self._num_arrived = 0
-        self._waiting: list[tuple[int, int, int, asyncio.Future[None]]] = []
+        self._num_waiting = 0
+        self._passed = 0
+        """What those cost that passed the one that has waited longest."""
+        # Both hold all that wait; those whose futures are done are dropped when they come first.
+        self._by_arrival: deque[_Waiting] = deque()
+        self._by_cost: list[_Waiting] = []
 
     @contextlib.asynccontextmanager
     async def slot(self, cost: int) -> AsyncGenerator[None]:
@@ -33,13 +46,19 @@ class FairSlots:
             cost: of the caller's work, in any unit that all callers share.
         """
         self._num_arrived += 1
+        self._num_waiting += 1
+        self._forget_done()
         future = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (self._begun + cost, self._num_arrived, cost, future))
+        waiting = _Waiting(cost, self._num_arrived, future)
+        self._by_arrival.append(waiting)
+        heapq.heappush(self._by_cost, waiting)
         self._admit()
         try:
             await future
         except asyncio.CancelledError:
-            if not future.cancelled():
+            if future.cancelled():
+                self._num_waiting -= 1
+            else:
                 self._free()
             raise
         try:
@@ -52,9 +71,26 @@ class FairSlots:
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and (self._num_free or self._waiting[0][3].done()):
-            _, _, cost, future = heapq.heappop(self._waiting)
-            if not future.done():
-                self._num_free -= 1
-                self._begun += cost
-                future.set_result(None)
+        while (oldest := self._oldest()) is not None and self._num_free:
+            if self._passed >= oldest.cost:
+                chosen = oldest
+            else:
+                while self._by_cost[0].future.done():
+                    heapq.heappop(self._by_cost)
+                chosen = self._by_cost[0]
+            self._passed = 0 if chosen is oldest else self._passed + chosen.cost
+            self._num_free -= 1
+            self._num_waiting -= 1
+            chosen.future.set_result(None)
+
+    def _oldest(self) -> _Waiting | None:
+        while self._by_arrival and self._by_arrival[0].future.done():
+            self._by_arrival.popleft()
+        if not self._by_arrival:
+            return None
+        return self._by_arrival[0]
+
+    def _forget_done(self) -> None:
+        if len(self._by_arrival) + len(self._by_cost) > 4 * self._num_waiting + _MOST_DONE:
+            self._by_arrival = deque(each for each in self._by_arrival if not each.future.done())
+            self._by_cost = sorted(self._by_arrival)

@@ -20,7 +20,6 @@ ACTIONS = st.lists(
 class Caller:
     def __init__(self, slots: FairSlots, cost: int, begun: "list[Caller]") -> None:
         self.cost = cost
-        self.begun_before = sum(each.cost for each in begun)
         self.end = asyncio.Event()
         self.task = asyncio.ensure_future(self._work(slots, begun))
 
@@ -42,8 +41,11 @@ def test_turns(num_slots: int, actions: list[tuple[str, int]]) -> None:
 
 async def _check(num_slots: int, actions: list[tuple[str, int]]) -> None:
     slots, callers, begun = FairSlots(num_slots), list[Caller](), list[Caller]()
+    # Who has waited longest, and how many had begun when that was so first.
+    oldest: tuple[Caller | None, int] = (None, 0)
 
     async def check() -> None:
+        nonlocal oldest
         await settle()
         running = [each for each in begun if not each.task.done()]
         waiting = [each for each in callers if each not in begun and not each.task.done()]
@@ -53,7 +55,12 @@ async def _check(num_slots: int, actions: list[tuple[str, int]]) -> None:
             for each in waiting:
                 if callers.index(each) < callers.index(late):
                     assert late.cost < each.cost, "only what is cheaper passes"
-                    assert late.begun_before < each.begun_before + each.cost, "nobody is passed for ever"
+        first = waiting[0] if waiting else None
+        if first is not oldest[0]:
+            oldest = first, len(begun)
+        elif first is not None:
+            passed = [each.cost for each in begun[oldest[1] :]]
+            assert sum(passed[:-1]) < first.cost, "nobody is passed for ever"
 
     for action, number in actions:
         if action == "come":
@@ -72,3 +79,37 @@ async def _check(num_slots: int, actions: list[tuple[str, int]]) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         async with slots.slot(1):
             pass
+
+
+def test_a_cheap_caller_passes_all_expensive_ones_that_wait() -> None:
+    async def check() -> None:
+        slots, begun = FairSlots(1), list[Caller]()
+        expensive = [Caller(slots, 1000, begun) for _ in range(8)]
+        for each in expensive:
+            await settle()
+            cheap = Caller(slots, 1, begun)
+            each.end.set()
+            await settle()
+            assert begun[-1] is cheap, "also after the expensive ones have waited for long"
+            cheap.end.set()
+        await asyncio.gather(*(each.task for each in expensive))
+
+    asyncio.run(check())
+
+
+def test_those_that_have_ended_are_forgotten_while_others_wait() -> None:
+    async def check() -> None:
+        slots, begun = FairSlots(1), list[Caller]()
+        expensive = [Caller(slots, 1_000_000, begun) for _ in range(3)]
+        for _ in range(500):
+            await settle()
+            cheap = Caller(slots, 1, begun)
+            begun[-1].end.set()
+            await settle()
+            assert begun[-1] is cheap
+            assert len(slots._by_arrival) + len(slots._by_cost) < 100
+        for each in (*expensive, begun[-1]):
+            each.end.set()
+        await asyncio.gather(*(each.task for each in expensive))
+
+    asyncio.run(check())
