@@ -12,7 +12,7 @@ from triune.core.clock import Clock
 from triune.core.errors import TriuneError
 from triune.core.power import Power
 from triune.core.statistics import ModelStatistics
-from triune.core.threads import in_thread, in_thread_or_here
+from triune.core.threads import in_thread_or_here
 from triune.core.units import Unit
 from triune.engine.admission import Admission, Ticket
 from triune.engine.counters import EngineCounters, EngineState
@@ -259,7 +259,7 @@ class Engine:
     async def _grammar(self, request: Generation) -> Grammar | None:
         if request.constraint is None:
             return None
-        return await in_thread(self._text.constraints.compile, request.constraint)
+        return await self._text.constraints.compile_in_turn(request.constraint)
 
     async def _start(self, group: Group) -> Group:
         jobs = [answer.job for answer in group.answers]

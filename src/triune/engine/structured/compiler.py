@@ -1,15 +1,19 @@
 """Compiles constraints for one model's vocabulary."""
 
+import asyncio
+import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Final
 from weakref import WeakSet
 
 from llguidance import LLMatcher, LLTokenizer
 
 from triune.core.errors import UnavailableError
+from triune.core.fair_slots import FairSlots
+from triune.core.threads import in_thread, in_thread_or_here
 from triune.engine.structured.constraint import Constraint
 from triune.engine.structured.grammar import grammar_of
 from triune.engine.structured.matcher import Matcher
@@ -22,6 +26,11 @@ long as may be 80 MiB, see `trial.parser_limits`; usually it is less than 1 MiB.
 """
 
 _MAX_WAITING: Final = 32
+"""The most constraints that wait, of the short ones and of the long ones."""
+
+_SHORT_CHARACTERS: Final = 4096
+"""Constraints up to this length have a process of their own, so that they do not wait for longer ones."""
+
 _MAX_REMEMBERED: Final = 4096
 
 
@@ -43,6 +52,23 @@ class Grammar:
         return Matcher(self, self._matcher.deep_copy(), self._vocab_size, self._end_tokens)
 
 
+class _Lane:
+    """Compiles one constraint at a time.
+
+    Attributes:
+        lock: whoever compiles has it.
+        trials: tries constraints first; used by who has the lock.
+        waiting: has a place for each constraint that waits or is compiled.
+        slots: whose turn it is on the event loop: short constraints pass longer ones.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.trials = Trials()
+        self.waiting = threading.BoundedSemaphore(_MAX_WAITING)
+        self.slots = FairSlots(1)
+
+
 class ConstraintCompiler:
     """Compiles constraints. Any thread may use it."""
 
@@ -59,9 +85,8 @@ class ConstraintCompiler:
         self._tokenizer = LLTokenizer(words, eos_token=list(self._end_tokens) or None)  # pyright: ignore[reportArgumentType]
         words.greedy = self._tokenizer
         self._grammars: WeakSet[Grammar] = WeakSet()
-        self._lock = threading.Lock()
-        self._trials = Trials()
-        self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
+        self._short, self._long = _Lane(), _Lane()
+        self._tried_lock = threading.Lock()
         self._tried: OrderedDict[bytes, None] = OrderedDict()
 
     def compile(self, constraint: Constraint) -> Grammar:
@@ -71,37 +96,67 @@ class ConstraintCompiler:
             InvalidArgumentError: the constraint is wrong, no answer can meet it, or it is too complex.
             UnavailableError: too many constraints wait or are in use.
         """
+        with self._place(constraint) as lane:
+            return self._compile(constraint, lane)
+
+    async def compile_in_turn(self, constraint: Constraint) -> Grammar:
+        """As `compile`, on the event loop's thread. If the caller is cancelled, the constraint is not compiled: what
+        waits is dropped, what is being tried is ended.
+        """
+        with self._place(constraint) as lane:
+            async with lane.slots.slot(len(constraint.text)):
+                work = asyncio.ensure_future(in_thread(self._compile, constraint, lane))
+                try:
+                    return await asyncio.shield(work)
+                except asyncio.CancelledError:
+                    # It is nobody else's turn before the thread has ended.
+                    await in_thread_or_here(lane.trials.interrupt)
+                    await asyncio.wait([work])
+                    if not work.cancelled():
+                        work.exception()
+                    raise
+
+    def close(self) -> None:
+        """End the processes that try constraints. Waits for those that they try."""
+        for lane in (self._short, self._long):
+            with lane.lock:
+                lane.trials.close()
+
+    @contextlib.contextmanager
+    def _place(self, constraint: Constraint) -> Generator[_Lane]:
         if len(self._grammars) >= MAX_GRAMMARS:
             raise UnavailableError(
                 f"{len(self._grammars)} constraints are in use, of at most {MAX_GRAMMARS}; try again later"
             )
-        if not self._waiting.acquire(blocking=False):
+        lane = self._short if len(constraint.text) <= _SHORT_CHARACTERS else self._long
+        if not lane.waiting.acquire(blocking=False):
             raise UnavailableError(f"{_MAX_WAITING} constraints wait to be compiled, as many as may; try again later")
         try:
-            text = grammar_of(constraint)
-            with self._lock:
-                self._try(text)
-                matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=parser_limits(text))
-            require_usable(matcher)
+            yield lane
         finally:
-            self._waiting.release()
+            lane.waiting.release()
+
+    def _compile(self, constraint: Constraint, lane: _Lane) -> Grammar:
+        text = grammar_of(constraint)
+        with lane.lock:
+            self._try(text, lane)
+            matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=parser_limits(text))
+        require_usable(matcher)
         grammar = Grammar(matcher, self._vocab_size, self._end_tokens)
         self._grammars.add(grammar)
         return grammar
 
-    def close(self) -> None:
-        """End the process that tries constraints. Waits for the one that it tries."""
-        with self._lock:
-            self._trials.close()
-
-    def _try(self, text: str) -> None:
+    def _try(self, text: str, lane: _Lane) -> None:
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        if digest not in self._tried:
-            self._trials.require(text)
-        self._tried[digest] = None
-        self._tried.move_to_end(digest)
-        if len(self._tried) > _MAX_REMEMBERED:
-            self._tried.popitem(last=False)
+        with self._tried_lock:
+            is_known = digest in self._tried
+        if not is_known:
+            lane.trials.require(text)
+        with self._tried_lock:
+            self._tried[digest] = None
+            self._tried.move_to_end(digest)
+            if len(self._tried) > _MAX_REMEMBERED:
+                self._tried.popitem(last=False)
 
 
 class _Vocabulary:

@@ -50,6 +50,9 @@ class Trials:
 
     def __init__(self) -> None:
         self._process: WorkerProcess | None = None
+        # While it is held, a trial neither begins nor ends.
+        self._lock = threading.Lock()
+        self._is_trying = self._is_interrupted = False
 
     def require(self, grammar: str) -> None:
         """Make sure that a grammar can be compiled.
@@ -59,9 +62,17 @@ class Trials:
             InternalError: the system cannot start a process.
         """
         process = self._process or WorkerProcess("the trial of constraints", _LIMITS)
-        self._process = process
+        with self._lock:
+            self._process, self._is_trying = process, True
         try:
-            process.work(partial(_try, grammar))
+            try:
+                process.work(partial(_try, grammar))
+            finally:
+                with self._lock:
+                    was_interrupted, self._is_trying, self._is_interrupted = self._is_interrupted, False, False
+                if was_interrupted:
+                    # It may have answered before it was killed.
+                    self.close()
         except (WorkerEndedError, UnavailableError) as error:
             self.close()
             how = error.how if isinstance(error, WorkerEndedError) else "took too long"
@@ -69,6 +80,13 @@ class Trials:
                 f"the constraint is too complex: the process that compiled it {how}; it may take {MAX_CPU_SECONDS} s "
                 f"of CPU time, {MAX_MEMORY_BYTES >> 20} MiB of memory and {_STACK_BYTES >> 20} MiB of stack"
             ) from error
+
+    def interrupt(self) -> None:
+        """End what is being tried, if anything is. Any thread may call it, while the caller of `require` owns this."""
+        with self._lock:
+            if self._is_trying and self._process is not None:
+                self._is_interrupted = True
+                self._process.kill()
 
     def close(self) -> None:
         """End the process."""

@@ -1,7 +1,9 @@
 """Constraints over a vocabulary of bytes: what they allow, and which are refused."""
 
+import asyncio
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 import tokenizers
@@ -16,6 +18,7 @@ from triune.engine.sequence import Ending, FinishReason
 from triune.engine.structured.compiler import MAX_GRAMMARS, ConstraintCompiler
 from triune.engine.structured.constraint import MAX_CHARACTERS, Constraint
 from triune.engine.structured.matcher import Matcher
+from triune.engine.structured.trial import Trials
 from triune.engine.weights.config import SpecialTokens
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
@@ -232,3 +235,71 @@ def test_an_answer_whose_next_tokens_take_too_long_to_find_fails_alone(compiler:
         raise failing.error or AssertionError
     assert (other.finish_reason, other.num_answered) == (FinishReason.LENGTH, 60)
     engine.check()
+
+
+class Held(Trials):
+    """Trials that end when a test lets them, or interrupts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried: list[str] = []
+        self.may_end = threading.Semaphore(0)
+        self.num_interrupts = 0
+
+    def require(self, grammar: str) -> None:
+        self.tried.append(grammar)
+        assert self.may_end.acquire(timeout=60)
+
+    def interrupt(self) -> None:
+        self.num_interrupts += 1
+        self.may_end.release()
+
+
+def long_constraint(letter: str) -> Constraint:
+    return Constraint("choice", json.dumps([letter * 5000]))
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    while not is_so():
+        await asyncio.sleep(0)
+
+
+async def test_short_constraints_do_not_wait_for_long_ones(compiler: ConstraintCompiler) -> None:
+    before, compiler._long.trials = compiler._long.trials, (held := Held())
+    waiting = [asyncio.ensure_future(compiler.compile_in_turn(long_constraint(each))) for each in "abc"]
+    await until(lambda: len(held.tried) == 1)
+    grammar = await compiler.compile_in_turn(Constraint("choice", '["short"]'))
+    assert fits(grammar.matcher(), "short")
+    assert not any(each.done() for each in waiting)
+    for _ in waiting:
+        held.may_end.release()
+    await asyncio.gather(*waiting)
+    compiler._long.trials = before
+
+
+async def test_constraints_whose_clients_have_left_are_not_compiled(compiler: ConstraintCompiler) -> None:
+    before, compiler._long.trials = compiler._long.trials, (held := Held())
+    left = [asyncio.ensure_future(compiler.compile_in_turn(long_constraint(each))) for each in "def"]
+    last = asyncio.ensure_future(compiler.compile_in_turn(long_constraint("g")))
+    await until(lambda: len(held.tried) == 1)
+    for each in left:
+        each.cancel()
+    await asyncio.wait(left)
+    assert held.num_interrupts == 1, "the one that is tried is ended, and those that wait are dropped"
+    await until(lambda: len(held.tried) == 2)
+    assert "ggg" in held.tried[1]
+    held.may_end.release()
+    await last
+    compiler._long.trials = before
+
+
+async def test_a_trial_that_is_interrupted_harms_no_other(compiler: ConstraintCompiler) -> None:
+    for letter in "hij":
+        names = {f"name{i}": {"pattern": "^[a-z]{1,40}$"} for i in range(1500)}
+        slow = Constraint("json_schema", json.dumps({"properties": names, "title": letter}))
+        leaving = asyncio.ensure_future(compiler.compile_in_turn(slow))
+        await until(lambda: compiler._long.trials._is_trying)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        grammar = await compiler.compile_in_turn(long_constraint(letter))
+        assert fits(grammar.matcher(), letter * 5000)
