@@ -1,7 +1,7 @@
 """`triune predict`: run a Core ML or Core AI program on any system, without a server."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import quote
@@ -21,7 +21,7 @@ from triune.core.printable import printable
 from triune.core.scratch import own_temporary_folder
 from triune.core.tensors import format_shape
 from triune.coreml.feature_values import describe
-from triune.coreml.source import Source, as_program_takes, read_source
+from triune.coreml.source import read_source
 
 _PROGRAMS = (".mlpackage", ".mlmodelc", ".mlmodel", ".aimodel")
 _CORE_ML = "coreml, onnxruntime or reference"
@@ -60,7 +60,7 @@ def predict(
         load = _core_ai if program.suffix == ".aimodel" else _core_ml
         loaded = load(program, function, executor)
         with loaded.model as model:
-            values = as_program_takes(loaded.names.translate(given, loaded.required), loaded.source)
+            values = loaded.names.translate(given, loaded.required)
             progress.update(task, description=f"running {model.function}")
             started = time.perf_counter()
             outputs = model.predict(values, model.make_state())
@@ -95,7 +95,6 @@ class _Loaded:
     executor: str
     names: Names
     required: dict[str, str]
-    source: Source = field(default_factory=Source)
 
 
 def _core_ml(program: Path, function: str | None, executor: str | None) -> _Loaded:
@@ -103,10 +102,9 @@ def _core_ml(program: Path, function: str | None, executor: str | None) -> _Load
         raise InvalidArgumentError(f"executor '{executor}' is for .aimodel; '{program.name}' takes {_CORE_ML}")
     model = coreml.load(program, function=function, executor=cast("coreml.ExecutorName | None", executor))
     features = model.interface.inputs
-    source = read_source(model.package)
-    names = Names(str(program), "input", [each.name for each in features], source.inputs)
+    names = Names(str(program), "input", [each.name for each in features], read_source(model.package).inputs)
     required = {each.name: describe(each) for each in features if not each.is_optional}
-    return _Loaded(model, model.executor, names, required, source)
+    return _Loaded(model, model.executor, names, required)
 
 
 def _core_ai(program: Path, function: str | None, executor: str | None) -> _Loaded:

@@ -19,7 +19,7 @@ from triune.coreml.feature_values import classes_of, default_of, describe, from_
 from triune.coreml.mil import Array, Function, StateType, TensorType
 from triune.coreml.package import Package, read_package, read_specification
 from triune.coreml.signature import precision_of, signature_of
-from triune.coreml.source import read_source
+from triune.coreml.source import as_program_takes, is_scalar, read_source
 
 ExecutorName: TypeAlias = Literal["coreml", "onnxruntime", "reference"]
 _EXECUTORS: Final = get_args(ExecutorName)
@@ -178,6 +178,8 @@ class Model(LoadedModel):
             raise InvalidArgumentError(
                 f"'{self.package.name}', function '{self.function}' has no input '{unknown[0]}'; it has {sorted(known)}"
             )
+        if any(is_scalar(value) for value in inputs.values()):
+            inputs = as_program_takes(inputs, read_source(self.package))
         return {
             name: to_program(feature, self._types[name], inputs[name])
             if inputs.get(name) is not None

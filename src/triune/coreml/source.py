@@ -44,9 +44,13 @@ def as_program_takes(inputs: Mapping[str, Any], source: Source) -> dict[str, Any
     """
     scalars = {name for name, tensor in source.inputs.items() if tensor.rank == 0}
     return {
-        name: value.reshape(1) if name in scalars and isinstance(value, np.ndarray) and not value.ndim else value
-        for name, value in inputs.items()
+        name: np.reshape(value, 1) if name in scalars and is_scalar(value) else value for name, value in inputs.items()
     }
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a value is a number, or an array of rank 0."""
+    return isinstance(value, np.ndarray | np.generic | bool | int | float) and not np.ndim(value)
 
 
 def read_source(package: Package) -> Source:

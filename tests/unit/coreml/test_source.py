@@ -6,11 +6,13 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from onnx import helper
 
-from support.lowered import save_renamed
+from support.lowered import FLOAT, model_of, save_renamed
 from support.mil_models import save_affine
 from triune import coreml
 from triune.core.errors import InvalidArgumentError
+from triune.coreml.lowering import lower
 from triune.coreml.package import Package, read_package
 from triune.coreml.source import SOURCE_KEY, Source, SourceTensor, read_source
 
@@ -35,6 +37,21 @@ def test_a_loaded_model_has_the_names_and_takes_either(tmp_path: Path) -> None:
         model.predict({"in_x_0": x, "in/x:0": x, "plain": plain})
     with pytest.raises(InvalidArgumentError, match="has no input 'out/y:0'"):
         model.predict({"in_x_0": x, "plain": plain, "out/y:0": x})
+
+
+def test_a_scalar_of_the_source_is_taken_as_it_was(tmp_path: Path) -> None:
+    """Core ML has no arrays of rank 0, and a program has one number there; where the source has one number in an array,
+    nothing else is taken.
+    """
+    nodes = [helper.make_node("Sub", ["scalar", "single"], ["total"])]
+    inputs = [("scalar", FLOAT, ()), ("single", FLOAT, (1,))]
+    lower(model_of(nodes, inputs, [("total", FLOAT, (1,))]), tmp_path / "sub.mlpackage")
+    model = coreml.load(tmp_path / "sub.mlpackage", executor="reference")
+    one = np.array([1], np.float32)
+    for given in (np.array(5, np.float32), np.float32(5), 5, 5.0, np.array([5], np.float32)):
+        np.testing.assert_array_equal(model.predict({"scalar": given, "single": one})["total"], [4])
+    with pytest.raises(InvalidArgumentError, match=r"'single' has shape \[\]; it must have \[1\]"):
+        model.predict({"scalar": 5, "single": 1})
 
 
 @pytest.fixture(scope="module")
