@@ -5,13 +5,15 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper
 
+from triune.core.datatypes import Array
 from triune.graph.builder import Builder
 from triune.graph.names import Names
 from triune.graph.passes.infer import Infer
+from triune.graph.passes.narrow_compared import COMPARISONS, compare_within_int32
 from triune.graph.passes.narrow_values import NARROWED, narrow_tensor
 from triune.graph.passes.run import GraphPass
 from triune.graph.values import attributes_of, names_read_by, subgraphs_of
-from triune.graph.weight_files import WeightFile
+from triune.graph.weight_files import WeightFile, array_of
 from triune.graph.weights import Large
 
 _WIDE_INPUTS: Mapping[str, tuple[int, ...]] = {
@@ -45,14 +47,17 @@ _WRAPS = frozenset(
 _SCATTERS = frozenset(["ScatterND", "ScatterElements"])
 """These do so where they add or multiply."""
 
+_BEYOND_INT32 = (TensorProto.INT64, TensorProto.UINT64, TensorProto.UINT32)
+"""Types with whole numbers that int32 does not hold."""
+
 
 class Narrow(GraphPass):
     """Given tensors of any number type. Result: tensors of fp16, fp32, int32 and bool. Integers of 8 and 16 bits still
     wrap around.
 
     Where ONNX allows only INT64 (the shape of a Reshape), a Cast to INT64 is inserted. Integers between QuantizeLinear
-    and DequantizeLinear keep their type. A constant outside int32 is an error, and `narrow_array` raises one for an
-    input. If the model computes an INT64 outside int32, it wraps without an error.
+    and DequantizeLinear keep their type. A constant outside int32 is an error if none within says the same, and
+    `narrow_array` raises one for an input. If the model computes an INT64 outside int32, it wraps without an error.
     """
 
     name = "narrow"
@@ -65,7 +70,7 @@ class Narrow(GraphPass):
         """Changes `model`, whose constants are initializers and whose types are known: `normalize` it first.
 
         Raises:
-            UnsupportedError: a constant does not fit into int32 or fp32.
+            UnsupportedError: a constant does not fit into int32 or fp32, and none that does says the same.
         """
         _Graph(model.graph, {}, Names(model.graph), self._file).narrow()
         large = Large(self._file)
@@ -127,6 +132,11 @@ class _Graph:
 
     def _narrow(self, node: NodeProto) -> None:
         types = [self._known.get(name, (0, None))[0] for name in node.output]
+        if node.op_type in COMPARISONS:
+            build = Builder(self._names.prefix(f"{node.output[0]}/compared"))
+            if compare_within_int32(node, self._wide_constant, build):
+                self._take(build)
+                return
         wide_body = (0,) if node.op_type == "Loop" else ()
         for subgraph in subgraphs_of(node):
             _Graph(subgraph, self._known, self._names, self._file).narrow(wide_body)
@@ -162,6 +172,11 @@ class _Graph:
         self._take(build)
         for wide, name in after:
             self._cast(wide, name, TensorProto.INT32)
+
+    def _wide_constant(self, name: str) -> Array | None:
+        """The array of a constant of `_BEYOND_INT32`; None for any other value."""
+        elem_type, tensor = self._known.get(name, (0, None))
+        return array_of(tensor) if tensor is not None and elem_type in _BEYOND_INT32 else None
 
     def _take(self, build: Builder) -> None:
         """Move nodes from `build` to the graph. Constant nodes become initializers, as in normalized models."""

@@ -14,7 +14,9 @@ ENDS = np.iinfo(np.int32)
 CONSTANTS = (
     "<int64 most = {9223372036854775807}, int64 least = {-9223372036854775808}, int64 big = {4294967296}, "
     "int64[1] most1 = {9223372036854775807}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, "
-    "bool[1] yes = {1}>"
+    "int64 next = {2147483648}, int64 last = {-2147483649}, int64[6] ends = {2147483648, 3, -1, 0, 2147483647, -4}, "
+    "int64[6] starts = {-2147483648, -9223372036854775808, -1, 0, -2147483649, -4}, "
+    "int64[6] both = {-2147483648, -9223372036854775808, -1, 0, 4294967296, -4}, bool[1] yes = {1}>"
 )
 
 
@@ -37,6 +39,13 @@ def _model(body: str) -> str:
         "j = Concat <axis = 0> (two, most1)  m = Max (j, two)  e = Gather (m, one)  y = Slice (x, zero, e, zero)",
         *(f"b = {op} (most, x)  y = Cast <to = 7> (b)" for op in ("Less", "GreaterOrEqual")),
         *(f"b = {op} (least, x)  y = Cast <to = 7> (b)" for op in ("Greater", "LessOrEqual")),
+        *(
+            f"b = {op} ({operands})  y = Cast <to = 7> (b)"
+            for op in ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal")
+            for limit in ("most", "least", "big", "next", "last", "ends", "starts")
+            for operands in (f"x, {limit}", f"{limit}, x")
+        ),
+        "b = Equal (x, both)  y = Cast <to = 7> (b)",
     ],
 )
 def test_limits_that_no_number_within_int32_meets_are_those_of_int32(body: str) -> None:
@@ -57,8 +66,10 @@ def test_limits_that_no_number_within_int32_meets_are_those_of_int32(body: str) 
         ("y = Min (x, least)", "-9223372036854775808"),
         ("y = Max (x, most)", "9223372036854775807"),
         ("y = Where (c, x, most)", "9223372036854775807"),
-        ("b = Less (x, most)  y = Cast <to = 7> (b)", "9223372036854775807"),
-        ("b = Equal (x, most)  y = Cast <to = 7> (b)", "9223372036854775807"),
+        ("b = Less (x, both)  y = Cast <to = 7> (b)", "-9223372036854775808"),
+        # What is compared may itself be beyond int32.
+        ("w = Where (c, most, x)  b = Less (w, most)  y = Cast <to = 7> (b)", "9223372036854775807"),
+        ("w = Where (c, most, x)  b = Equal (w, big)  y = Cast <to = 7> (b)", "9223372036854775807"),
         ("w = Where (c, most, x)  y = Add (w, x)", "9223372036854775807"),
         ("w = Where (c, most, x)  y = Slice (w, zero, two, zero)", "9223372036854775807"),
         # The same constant is a limit of one, and an element of the other.
