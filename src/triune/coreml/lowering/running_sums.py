@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from triune.coreml.lowering.context import Context, Lowering, is_float, like, static_dim
+from triune.coreml.lowering.context import Context, Lowering, is_float, like
 from triune.coreml.lowering.mb import Var, mb
 from triune.graph.axes import positive
 
@@ -15,14 +15,12 @@ def _cumsum(c: Context) -> None:
     if not c.attributes.get("exclusive", 0):
         c.give(total)
         return
-    size = static_dim(x, axis, "the length of an exclusive running sum")
+    # An exclusive sum begins with a zero and lacks the last sum. What is cut is of any length, and never empty.
     zero = mb.mul(x=_cut(x, axis, 0, 1), y=like(x, 0)) if not is_float(x) else _zeros(x, axis)
-    if size == 1:
-        c.give(zero)
-    elif is_reverse:
-        c.give(mb.concat(values=[_cut(total, axis, 1, size), zero], axis=axis))
+    if is_reverse:
+        c.give(_cut(mb.concat(values=[total, zero], axis=axis), axis, 1, None))
     else:
-        c.give(mb.concat(values=[zero, _cut(total, axis, 0, size - 1)], axis=axis))
+        c.give(_cut(mb.concat(values=[zero, total], axis=axis), axis, 0, -1))
 
 
 def _zeros(x: Var, axis: int) -> Var:
@@ -31,11 +29,13 @@ def _zeros(x: Var, axis: int) -> Var:
     return mb.mul(x=mb.cast(x=mb.equal(x=row, y=row), dtype="fp32"), y=np.float32(0))
 
 
-def _cut(x: Var, axis: int, begin: int, end: int) -> Var:
+def _cut(x: Var, axis: int, begin: int, end: int | None) -> Var:
+    """A slice along one axis: to its end if `end` is None, and from there if `end` is negative."""
     begins, ends = [0] * x.rank, [0] * x.rank
-    begins[axis], ends[axis] = begin, end
+    begins[axis], ends[axis] = begin, end or 0
     masks = [each != axis for each in range(x.rank)]
-    return mb.slice_by_index(x=x, begin=begins, end=ends, begin_mask=masks, end_mask=masks)
+    end_masks = [each or end is None for each in masks]
+    return mb.slice_by_index(x=x, begin=begins, end=ends, begin_mask=masks, end_mask=end_masks)
 
 
 TABLE: dict[str, Lowering] = {"CumSum": _cumsum}

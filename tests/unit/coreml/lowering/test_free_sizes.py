@@ -63,6 +63,28 @@ def test_a_vector_of_any_size_is_reshaped_to_a_scalar_where_it_has_one_element(t
     check(model, {"x": np.array([2.5], np.float32)}, tmp_path, options(x=(ANY,)))
 
 
+@pytest.mark.parametrize("length", [1, 5])
+@pytest.mark.parametrize("axis", [1, -2])
+@pytest.mark.parametrize("reverse", [0, 1])
+@pytest.mark.parametrize("elem_type", [FLOAT, INT64])
+def test_running_sums_without_the_element_itself(
+    elem_type: int, reverse: int, axis: int, length: int, tmp_path: Path
+) -> None:
+    """An infinity is in the sums after it alone; the sums are as long as what is summed."""
+    nodes = [
+        helper.make_node("CumSum", ["x", "axis"], ["sums"], exclusive=1, reverse=reverse),
+        helper.make_node("Add", ["x", "sums"], ["with_it"]),
+    ]
+    outputs = [("sums", elem_type, [1, "n", 2]), ("with_it", elem_type, [1, "n", 2])]
+    model = model_of(nodes, [("x", elem_type, [1, "n", 2])], outputs, axis=np.array(axis))
+    if elem_type == FLOAT:
+        x = noise(1, length, 2)
+        x[0, length // 2, 1] = np.inf
+    else:
+        x = np.arange(-3, 2 * length - 3).reshape(1, length, 2)
+    check(model, {"x": x}, tmp_path, options(x=(1, ANY, 2)))
+
+
 def _resize(kinds: Mapping[str, Any], sizes: str) -> Any:
     """`x` resized to the size of `y`; by `sizes`, or by the `scales` that the sizes make."""
     nodes = [
