@@ -50,7 +50,7 @@ def as_program_takes(inputs: Mapping[str, Any], source: Source) -> dict[str, Any
 
 def is_scalar(value: Any) -> bool:
     """Whether a value is a number, or an array of rank 0."""
-    return isinstance(value, np.ndarray | np.generic | bool | int | float) and not np.ndim(value)
+    return isinstance(value, bool | int | float) or (isinstance(value, np.ndarray | np.generic) and value.ndim == 0)
 
 
 def read_source(package: Package) -> Source:
