@@ -29,13 +29,16 @@ def _pad(c: Context) -> None:
     if c.constant(1) is None and _is_plain(c, x):
         c.give(_computed(c, x))
         return
+    mode = c.attributes.get("mode", "constant")
+    if c.constant(1) is None and mode != "constant" and not c.has(3):
+        c.give(_gathered(c, x, mode))
+        return
     pads = c.ints(1, "how much is padded")
     axes = c.ints(3, "the padded axes") if c.has(3) else list(range(x.rank))
     begins, ends = [0] * x.rank, [0] * x.rank
     for index, axis in enumerate(axes):
         begins[positive(axis, x.rank)] = pads[index]
         ends[positive(axis, x.rank)] = pads[index + len(axes)]
-    mode = c.attributes.get("mode", "constant")
     if mode == "constant":
         x = _crop(x, begins, ends)
         begins, ends = ([max(each, 0) for each in side] for side in (begins, ends))
@@ -61,6 +64,37 @@ def _computed(c: Context, x: Var) -> Var:
     widths = mb.reshape(x=by_axis, shape=[2 * x.rank])
     filler = 0.0 if value is None else float(value.reshape(-1)[0])
     return mb.pad(x=x, pad=widths, mode="constant", constant_val=like(x, filler))
+
+
+def _gathered(c: Context, x: Var, mode: str) -> Var:
+    """Repeat elements of `x` by amounts that are computed while the model runs: a gather along each axis."""
+    for axis in range(x.rank):
+        before, after = (_element(c.input(1), place) for place in (axis, axis + x.rank))
+        if all(each.val is not None and int(each.val) == 0 for each in (before, after)):
+            continue
+        size = _element(mb.shape(x=x), axis)
+        line = mb.range_1d(start=mb.mul(x=before, y=np.int32(-1)), end=mb.add(x=size, y=after), step=np.int32(1))
+        places = _places(line, size, mode)
+        x = through_int(x, lambda each, places=places, axis=axis: mb.gather(x=each, indices=places, axis=axis))
+    return x
+
+
+def _places(line: Var, size: Var, mode: str) -> Var:
+    """Where the elements of a padded axis are in the axis itself, whose elements are 0 to `size` - 1 of `line`."""
+    if mode == "wrap":
+        return mb.mod(x=line, y=size)
+    last = mb.sub(x=size, y=np.int32(1))
+    if mode == "edge":
+        return mb.minimum(x=mb.maximum(x=line, y=np.int32(0)), y=last)
+    # A mirrored line comes again after all elements but the ends were read both ways. One element is its own mirror.
+    period = mb.maximum(x=mb.mul(x=last, y=np.int32(2)), y=np.int32(1))
+    forth = mb.mod(x=line, y=period)
+    return mb.minimum(x=forth, y=mb.sub(x=period, y=forth))
+
+
+def _element(vector: Var, place: int) -> Var:
+    """A scalar of a vector."""
+    return mb.squeeze(x=mb.slice_by_index(x=vector, begin=[place], end=[place + 1]), axes=[0])
 
 
 def _crop(x: Var, begins: list[int], ends: list[int]) -> Var:

@@ -23,3 +23,21 @@ def test_amounts_that_are_computed(length: int, tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((1, length, 4)).astype(np.float32)
     options = LowerOptions(shapes={"x": InputShape(((1, Range(1, 16), 4),))})
     check(model_of(WINDOWS, opset=18), {"x": x}, tmp_path, options)
+
+
+MULTIPLES = """g (TYPE[1,n,m] x) => (TYPE[1,h,w] y) {
+s = Shape <start = 1> (x) less = Neg (s) k = Constant <value_ints = [8]> () p = Mod (less, k)
+none = Constant <value_ints = [0]> ()
+begins = Constant <value_ints = [0, 2, 1]> () w = Concat <axis = 0> (begins, none, p)
+y = Pad <mode = "MODE"> (x, w) }"""
+
+
+@pytest.mark.parametrize("kind", ["float", "int64", "bool"])
+@pytest.mark.parametrize("sizes", [(8, 5), (11, 9), (16, 15)])
+@pytest.mark.parametrize("mode", ["edge", "reflect", "wrap"])
+def test_computed_amounts_of_what_is_repeated(mode: str, sizes: tuple[int, int], kind: str, tmp_path: Path) -> None:
+    """As before a network that takes multiples of 8; more rows are repeated before than after."""
+    dtype = {"float": np.float32, "int64": np.int64, "bool": np.bool_}[kind]
+    x = (np.random.default_rng(0).standard_normal((1, *sizes)) * 9).astype(dtype)
+    options = LowerOptions(shapes={"x": InputShape(((1, Range(4, 16), Range(4, 16)),))})
+    check(model_of(MULTIPLES.replace("TYPE", kind).replace("MODE", mode), opset=19), {"x": x}, tmp_path, options)
