@@ -60,11 +60,17 @@ class Admission:
         self._num_answers = 0
         self._num_requests = 0
         self._waiting: dict[Ticket, None] = {}
-        """The requests that have not begun, in the order of their arrival."""
+        """The requests that have not begun, in the order of their arrival, without further prompts of a request: those
+        wait for the first ones of others.
+        """
         self._is_empty: asyncio.Event | None = None
 
-    def enter(self, num_answers: int) -> Ticket:
+    def enter(self, num_answers: int, place: int = 0) -> Ticket:
         """Admit a request. Its owner calls `leave` once.
+
+        Args:
+            num_answers: the answers that it asks for.
+            place: which of the prompts of a client's request it is.
 
         Raises:
             InvalidArgumentError: the number of answers is out of range.
@@ -77,7 +83,8 @@ class Admission:
             self.statistics.record_failure(FailureReason.REJECTED, 0)
             raise
         ticket = Ticket(num_answers, now_ns)
-        self._waiting[ticket] = None
+        if not place:
+            self._waiting[ticket] = None
         self._num_answers += num_answers
         self._num_requests += 1
         self.statistics.num_pending += 1
@@ -154,7 +161,7 @@ class Admission:
                 )
 
     def _stop_waiting(self, ticket: Ticket) -> None:
-        del self._waiting[ticket]
+        self._waiting.pop(ticket, None)
         self.statistics.num_waiting -= 1
 
 

@@ -173,6 +173,7 @@ class EngineCore:
         rules: TokenRules | None = None,
         memory: Memory | None = None,
         source: Source = (),
+        place: int = 0,
     ) -> Sequence:
         """Take a prompt, whose answer the next steps compute.
 
@@ -188,6 +189,7 @@ class EngineCore:
             rules: what the logits decide about the next token; None if nothing.
             memory: what the sequence reads of an encoder, which `salt` must name; None if the decoder reads none.
             source: the tokens that the engine's encoder reads for the sequence; empty if it has none.
+            place: which of the prompts of one request this is.
 
         Raises:
             InvalidArgumentError: a token is not the model's, the prompt is empty or too long (see `Scheduler.add`), or
@@ -209,7 +211,7 @@ class EngineCore:
         sequence = Sequence(
             prompt, table, state, ending, priority, salt, now_ns, matcher, number, rules, memory or {}, source
         )
-        sequence.is_follower = index > 0
+        sequence.is_follower, sequence.place = index > 0, place
         sequence.bill = self._account.new_bill() if self._account is not None else None
         self._scheduler.add(sequence)
         if self._second_tier is not None:

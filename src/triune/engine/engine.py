@@ -151,7 +151,7 @@ class Engine:
 
     def generate(self, request: Generation) -> AsyncGenerator[Delta]:
         """See `TextModel`."""
-        return self._deltas(request.num_answers, partial(self._begun, request))
+        return self._deltas(request.num_answers, partial(self._begun, request), request.place)
 
     def holds(self, request_id: str) -> bool:
         """See `MovableTextModel`."""
@@ -169,9 +169,11 @@ class Engine:
         """See `MovableTextModel`."""
         return self._deltas(1, partial(self._resumed, moved))
 
-    async def _deltas(self, num_answers: int, begin: Callable[[Ticket], Awaitable[Group]]) -> AsyncGenerator[Delta]:
+    async def _deltas(
+        self, num_answers: int, begin: Callable[[Ticket], Awaitable[Group]], place: int = 0
+    ) -> AsyncGenerator[Delta]:
         """What answers grow by, from their admission to their end."""
-        ticket = self._admission.enter(num_answers)
+        ticket = self._admission.enter(num_answers, place)
         group: Group | None = None
         failure: TriuneError | None = None
         try:

@@ -37,6 +37,7 @@ class Generation:
         adapter: the name of the LoRA adapter that answers (`TextModel.adapters`); None for the model as it is.
         id: names the request, so that another server can go on with its answer (`moving.movable`); empty if none may.
         unit: the unit that computes it; None leaves the choice to the model.
+        place: which of the prompts of one request this is. It waits for the first prompts of other requests.
     """
 
     prompt: str | Sequence[int]
@@ -55,6 +56,7 @@ class Generation:
     adapter: str | None = None
     id: str = ""
     unit: Unit | None = None
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)

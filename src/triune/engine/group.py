@@ -130,6 +130,7 @@ def start_group(
             grammar.matcher() if grammar else None,
             request.adapter,
             source=source,
+            place=request.place,
         )
         for index in range(request.num_answers)
     ]

@@ -36,6 +36,7 @@ class Job:
         state: where the answer goes on, if another engine began it; forgotten when it has begun here. Its parameters
             then count, not those above.
         before: what another unit of the same model computed of it; None if none did.
+        place: which of the prompts of one request this answers.
         followers: other answers to the same prompt. They begin when this one has its first token, so that they find the
             prompt's blocks in the prefix cache.
         is_cancelled: set by the event loop. The job does not begin then.
@@ -57,6 +58,7 @@ class Job:
     source: Source = ()
     state: SequenceState | None = None
     before: Sequence | None = None
+    place: int = 0
     followers: tuple["Job", ...] = ()
     is_cancelled: bool = False
     is_retried: bool = False

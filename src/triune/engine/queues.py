@@ -38,10 +38,12 @@ class Queues:
         self._host = host
 
     def by_urgency(self, sequences: Iterable[Sequence], now_ns: int) -> list[Sequence]:
-        """Sort by priority, less one level for each `ageing_seconds` since the arrival, then by arrival."""
+        """Sort by priority, less one level for each `ageing_seconds` since the arrival, then by the place among the
+        prompts of one request, so that requests with many take turns with others, then by arrival.
+        """
 
-        def urgency(sequence: Sequence) -> tuple[int, int]:
-            return self.level(sequence, now_ns), sequence.arrived_ns
+        def urgency(sequence: Sequence) -> tuple[int, int, int]:
+            return self.level(sequence, now_ns), sequence.place, sequence.arrived_ns
 
         return sorted(sequences, key=urgency)
 

@@ -81,6 +81,7 @@ class Sequence:
         num_preemptions: how often it gave up its blocks to others.
         num_awaited: blocks that are being read for it; it does not begin before they are there.
         is_follower: whether it is not the first of several answers to one prompt.
+        place: which of the prompts of one request it answers.
         num_at_turn: the tokens that it had when it last got blocks.
     """
 
@@ -106,6 +107,7 @@ class Sequence:
     num_preemptions: int = field(default=0, init=False)
     num_awaited: int = field(default=0, init=False)
     is_follower: bool = field(default=False, init=False)
+    place: int = field(default=0, init=False)
     num_at_turn: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:

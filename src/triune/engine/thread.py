@@ -189,6 +189,7 @@ class EngineThread:
                 memory=job.memory,
                 salt=job.salt,
                 source=job.source,
+                place=job.place,
             )
         except TriuneError as error:
             self._fail([job, *job.followers], error)

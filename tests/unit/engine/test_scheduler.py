@@ -246,3 +246,28 @@ def test_no_step_is_planned_ahead_where_a_turn_is_due() -> None:
     late = bench.add(4, first=50)
     assert bench.scheduler.follow(plan) is None
     assert [piece.sequence for piece in bench.scheduler.schedule().pieces] == [late]
+
+
+def test_requests_with_many_prompts_take_turns_with_others() -> None:
+    bench = Bench(step_tokens=10, ageing_seconds=10)
+    many = [bench.add(10, max_tokens=1, first=100 * place) for place in range(5)]
+    for place, each in enumerate(many):
+        each.place = place
+    assert [piece.sequence for piece in bench.run().pieces] == [many[0]]
+    bench.clock.advance(1_000_000)
+    other = bench.add(10, max_tokens=1, first=1000)
+    order = [bench.run().pieces[0].sequence for _ in range(5)]
+    assert order == [other, *many[1:]], "its first prompt goes before the further ones of another request"
+
+
+def test_further_prompts_of_a_request_do_not_wait_for_ever() -> None:
+    bench = Bench(step_tokens=10, ageing_seconds=1)
+    late = bench.add(10, max_tokens=1)
+    late.place = 7
+    for number in range(1, 5):
+        bench.clock.advance(400_000_000)
+        bench.add(10, max_tokens=1, first=100 * number)
+        bench.run()
+        if late.finish_reason is not None:
+            break
+    assert number == 3, "after a second it is more urgent"

@@ -123,6 +123,7 @@ class Moves:
             source=job.source,
             state=state,
             before=job.sequence or job.before,
+            place=job.place,
             followers=job.followers,
             is_retried=True,
             placements=job.placements,

@@ -223,9 +223,9 @@ async def _prepared(
     """The generation for each prompt, and the texts of the prompts if answers begin with them."""
     generations: list[Generation] = []
     echoes: list[str] = []
-    for prompt in asked.prompts:
+    for place, prompt in enumerate(asked.prompts):
         tokens = await model.tokenize(prompt) if isinstance(prompt, str) else prompt
-        generations.append(with_prompt(model, asked.text.generation, tokens, adapter))
+        generations.append(with_prompt(model, replace(asked.text.generation, place=place), tokens, adapter))
         if asked.is_echo:
             echoes.append(prompt if isinstance(prompt, str) else await model.detokenize(prompt))
     return generations, echoes
