@@ -7,6 +7,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.core.datatypes import Array
+from triune.graph.bare import infer_bare
+from triune.graph.declare_older import OLDER, declare_older
 from triune.graph.half_rounding import keep_half_rounding
 from triune.graph.names import Names
 from triune.graph.passes.halve import Halve
@@ -85,7 +87,7 @@ class Simulation:
         self.outputs = [value.name for value in model.graph.output]
         self.makers = {name: first for first, each in self.nodes.items() for name in each.node.output if name}
         self._watched = [name for each in self.nodes.values() for name in each.results]
-        self._reference = GraphSession(_with_outputs(_copy(model), self._watched), "the graph in fp32", optimizes=False)
+        self._reference = _session(_with_outputs(_copy(model), self._watched), "the graph in fp32")
         self._noisy: GraphSession | None = None
         self._phase = ""
 
@@ -97,7 +99,7 @@ class Simulation:
         """For each float output, by how much each element may differ in another runtime that computes in fp32."""
         if self._noisy is None:
             model, self._phase = _with_noise(_copy(self._model))
-            self._noisy = GraphSession(model, "the graph with noise", optimizes=False)
+            self._noisy = _session(model, "the graph with noise")
         results = [
             self._run(self._noisy, {**inputs, self._phase: np.array(1.7 * number, np.float32)})
             for number in range(_NUM_NOISY)
@@ -121,14 +123,15 @@ class Simulation:
                 found = next((each for each in (f"{name}/fp32", name) if each in made), None)
                 if found is not None:
                     names[name] = found
-        types = Values(model.graph)
+        keep_half_rounding(model)
+        # Neither Halve nor the rounding gives types to all that they make.
+        types = Values(infer_bare(model).graph)
         listed = {value.name for value in model.graph.output}
         for each in dict.fromkeys(names.values()):
             if each not in listed:
                 kind = types.elem_type(each) or TensorProto.FLOAT16
                 model.graph.output.append(helper.make_tensor_value_info(each, kind, None))
-        keep_half_rounding(model)
-        return Halved(self, GraphSession(model, "the graph in fp16", optimizes=False), names)
+        return Halved(self, _session(model, "the graph in fp16"), names)
 
     def _run(self, session: GraphSession, inputs: Mapping[str, Array]) -> dict[str, Array]:
         results, _ = session.run({name: narrow_array(name, array) for name, array in inputs.items()}, {})
@@ -153,6 +156,17 @@ class Halved:
         results = self._simulation.run_halved(self._session, inputs)
         outputs = {name: results[name] for name in self._simulation.outputs}
         return {**{name: results[other] for name, other in self._names.items()}, **outputs}
+
+
+def _session(model: ModelProto, name: str) -> GraphSession:
+    """Load a model of the newest operator set, of which ONNX Runtime lacks kernels, as one of an older set."""
+    if any(imported.version > OLDER for imported in model.opset_import if imported.domain in ("", "ai.onnx")):
+        # Which nodes are the same in the older set depends on the types of their operands.
+        typed = infer_bare(model)
+        model.graph.ClearField("value_info")
+        model.graph.value_info.extend(typed.graph.value_info)
+        declare_older(model)
+    return GraphSession(model, name, optimizes=False)
 
 
 def _nodes(graph: GraphProto, values: Values) -> Sequence[tuple[str, Node]]:
