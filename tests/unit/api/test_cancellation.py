@@ -60,6 +60,20 @@ MODELS = {
         b=Greater(x,limit) k=Div(x,limit) n=Sigmoid(k) d=Sub(one,n) u=Mul(d,thousand) y=Where(b,u,x) }""",
         {"x": [7000, 8000, 9000, 7500]},
     ),
+    "log returns, rounded to fp16 by the model itself": (
+        """g (float[4] x) => (float[3] y) <int64[1] zero = {0}, int64[1] one = {1}, int64[1] three = {3},
+        int64[1] four = {4}, float hundred = {100}> {
+        a=Slice(x,one,four) b=Slice(x,zero,three) e=Log(a) f=Log(b) d=Sub(e,f) u=Mul(d,hundred)
+        h=Cast<to=10>(u) y=Cast<to=1>(h) }""",
+        {"x": [150.3, 151.2, 149.7, 152.6]},
+    ),
+    "log returns before weights of int8": (
+        """g (float[4, 1] x) => (float[3, 1] y) <int64[1] zero = {0}, int64[1] one = {1}, int64[1] three = {3},
+        int64[1] four = {4}, float hundred = {100}, int8[1, 1] w = {90}, float step = {0.01}> {
+        a=Slice(x,one,four) b=Slice(x,zero,three) e=Log(a) f=Log(b) d=Sub(e,f) u=Mul(d,hundred)
+        v=DequantizeLinear(w,step) y=MatMul(u,v) }""",
+        {"x": [[150.3], [151.2], [149.7], [152.6]]},
+    ),
 }
 
 
@@ -100,12 +114,24 @@ def test_what_cancels_is_right_in_fp16(tmp_path: Path, name: str, target: str) -
 
 
 def test_a_conversion_says_which_nodes_are_in_fp32_and_why(tmp_path: Path) -> None:
-    source = saved(tmp_path / "m.onnx", MODELS["1000 (1 - sigmoid(x))"][0])
-    done = triune.convert(source, tmp_path / "m.mlpackage", precision="fp16", verify=True)
-    (note,) = done.notes
-    assert note.startswith("fp16 is not exact enough for numbers near 8")
+    known = triune.convert(
+        saved(tmp_path / "m.onnx", MODELS["1000 (1 - sigmoid(x))"][0]), tmp_path / "m.mlpackage", precision="fp16"
+    )
+    (note,) = known.notes
+    assert note.startswith("fp16 cannot represent what some nodes compute")
     assert "Sigmoid 's'" in note
+    assert "Sub 'd' (fp16 is not exact enough for what it subtracts)" in note
+    # No constant cancels here: two elements of the input do.
+    found = triune.convert(
+        saved(tmp_path / "m.onnx", MODELS["log returns before weights of int8"][0]),
+        tmp_path / "m.mlpackage",
+        precision="fp16",
+        verify=True,
+    )
+    note = found.notes[-1]
+    assert note.startswith("fp16 is not exact enough for ")
     assert "Sub 'd'" in note
+    assert "Log 'e'" in note
 
 
 def test_a_branch_that_no_input_takes_computes_in_fp32(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def _pruned(
         if time.monotonic() > deadline or len(found) <= 1:
             break
         # Leaving out what is in `wide` shows nothing. Core ML computes some of these in fp16 unless they are named.
-        if name in wide:
+        if name in wide or _is_side(name, found):
             continue
         # A node that only hands numbers on costs nothing, and without it they would be rounded in between.
         fewer = {each: node for each, node in found.items() if each != name}
@@ -140,6 +140,18 @@ def _pruned(
         ):
             found = fewer
     return found
+
+
+def _is_side(name: str, found: Mapping[str, Node]) -> bool:
+    """Whether a node computes one operand of a sum, and another node of `found` the other one.
+
+    Where two values cancel, both are needed in fp32, though the samples may be right if one of them is rounded.
+    """
+    return any(
+        each.node.op_type in ("Add", "Sub") and name in each.operands and all(side in found for side in each.operands)
+        for each in found.values()
+        if len(each.operands) == 2
+    )
 
 
 def errors(sample: Sample, actual: Mapping[str, Array], outputs: Sequence[str], tolerance: float) -> dict[str, float]:

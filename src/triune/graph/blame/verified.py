@@ -4,17 +4,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.audit import InputSet, SizedInputs
+from triune.graph.bare import infer_bare
 from triune.graph.blame.examine import Wrong, examine
 from triune.graph.blame.gates import Gates, described
 from triune.graph.blame.judge import error_of
 from triune.graph.blame.largest import largest_note
 from triune.graph.conversion.options import ConversionOptions, Precision
 from triune.graph.precision import precision_of
+from triune.graph.values import Values
 from triune.graph.verify import Compute, OnnxModel, OutputVerdict, Verdict, verify
 
 _NARROW_SECONDS = 4.0
@@ -103,7 +105,7 @@ def verify_halved(
     if source.is_random:
         # It ran twice on each set.
         return Verified(verdicts)
-    if options.precision is Precision.FP32 or precision_of(model) != "fp32":
+    if options.precision is Precision.FP32 or not _computes_in_fp32(model):
         return Verified(verdicts, num_tried=num_tried, num_sets=len(sets))
     is_small = len(model.graph.node) <= _FEW_NODES
     elapsed = time.monotonic() - started
@@ -143,6 +145,22 @@ def _narrowly_wrong(
         if any(error_of(array, actual[name], tolerance) > 1 for name, array in expected.items() if _is_float(array)):
             found.append(Wrong(each, actual))
     return found
+
+
+def _computes_in_fp32(model: ModelProto) -> bool:
+    """Whether any node but a Cast computes in fp32. In a model of which others compute in fp16 or bf16, it is one that
+    had to be in fp32, or all but a last Cast.
+    """
+    if precision_of(model) == "fp32":
+        return True
+    values = Values(infer_bare(model).graph)
+    return any(
+        values.elem_type(name) == TensorProto.FLOAT
+        for node in model.graph.node
+        if node.op_type not in ("Cast", "Constant")
+        for name in node.output
+        if name
+    )
 
 
 def _is_float(array: Array) -> bool:

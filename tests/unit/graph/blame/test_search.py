@@ -80,3 +80,39 @@ def test_a_second_result_leads_to_what_cancels(nodes: str) -> None:
     found = examine(model_of(text, opset=18), OPTIONS, [wrong], [], 0.05, 60)
     assert {"c", "d" if "Loop" in nodes else "e"} <= set(found.wide)
     assert len(found.wide) < 5
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "p = MatMul (d, floats) y = Identity (p)",
+        # ONNX Runtime lacks kernels of the newest DequantizeLinear, which packed weights need.
+        "w = DequantizeLinear (levels, step) p = MatMul (d, w) y = Identity (p)",
+        """q = QuantizeLinear (d, fine, middle) r = DequantizeLinear (q, fine, middle) p = MatMul (r, floats)
+        y = Identity (p)""",
+        # The model computes in fp32 but for what it hands out.
+        "p = MatMul (d, floats) h = Cast <to = 10> (p) y = Cast <to = 1> (h)",
+    ],
+)
+def test_quantized_models_and_those_with_fp16_within_are_searched(nodes: str) -> None:
+    text = f"""g (float[1, 4] x) => (float[1, 1] y) <float one = {{1}}, float step = {{0.01}},
+      float fine = {{0.000001}}, int8 middle = {{0}}, int8[4, 1] levels = {{90, 80, 70, 60}},
+      float[4, 1] floats = {{0.9, 0.8, 0.7, 0.6}}> {{
+        c = Cos (x) d = Sub (one, c) {nodes} }}"""
+    arrays = {"x": X["x"].reshape(1, 4)}
+    wrong = Wrong(InputSet("numbers near 0.01", arrays, is_narrow=True), {"y": np.zeros((1, 1))})
+    found = examine(model_of(text, opset=18), OPTIONS, [wrong], [], 0.05, 60)
+    assert {"c", "d"} <= set(found.wide)
+    assert "why could not be found" not in " ".join(found.notes)
+
+
+def test_both_values_that_cancel_compute_in_fp32() -> None:
+    text = """g (float[4] x) => (float[3] y) <int64[1] zero = {0}, int64[1] one = {1}, int64[1] three = {3},
+      int64[1] four = {4}, float k = {100}> {
+        a = Slice (x, one, four) b = Slice (x, zero, three) e = Log (a) f = Log (b) d = Sub (e, f) y = Mul (d, k) }"""
+    # log(b) alone happens to be right in fp16: it is 4.
+    arrays = {"x": np.array([54.59375, 54.59375, 54.59375, 55.2], np.float32)}
+    exact = 100 * np.diff(np.log(arrays["x"]))
+    wrong = Wrong(InputSet("lines", arrays, is_narrow=True), {"y": np.zeros_like(exact)})
+    found = examine(model_of(text, opset=18), OPTIONS, [wrong], [], 0.05, 60)
+    assert {"d", "e", "f"} <= set(found.wide)
