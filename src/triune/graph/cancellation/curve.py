@@ -32,6 +32,7 @@ class Curve:
         crossed: FP64 [*sizes], the largest number for which the value itself, a sum, is 0; NaN if there is none. None
             if it is no sum.
         is_scaled: whether a node multiplies by a constant, or computes a function.
+        is_sampled: whether a constant was read in part, so that these are some of the value's elements alone.
     """
 
     sources: tuple[str, ...]
@@ -45,6 +46,7 @@ class Curve:
     is_zero: Array
     crossed: Array | None = None
     is_scaled: bool = False
+    is_sampled: bool = False
 
     @property
     def lost(self) -> float:

@@ -31,13 +31,16 @@ _MOST_ELEMENTS = 1 << 17
 """Fewer are followed if a curve had more elements then."""
 
 _MOST_CONSTANT = 1 << 14
-"""A constant of more elements is not read: it is the weight of a layer."""
+"""A constant of more elements is not read if it may not be sampled."""
+
+_NUM_SAMPLED = 1 << 11
+"""The number of elements up to which a constant is not sampled, and about how many are read of a larger one."""
 
 _MOST_NODES = 64
 """The number of nodes in a row after which an input is not followed further."""
 
 
-def cancelling_curves(graph: GraphProto, values: Values, version: int) -> dict[str, Curve]:
+def cancelling_curves(graph: GraphProto, values: Values, version: int, *, can_sample: bool = False) -> dict[str, Curve]:
     """The curves, by the names of the values, of what is computed elementwise from inputs with sums that cancel.
 
     They are computed for numbers beside which one of the sums is 0, so that each `Curve.lost` tells by how much the
@@ -47,11 +50,13 @@ def cancelling_curves(graph: GraphProto, values: Values, version: int) -> dict[s
         graph: the main graph of a model, whose types are known.
         values: of this graph.
         version: the operator set.
+        can_sample: whether a large constant is read in part, at even distances along its longest axes. The curves'
+            elements are then not in the places of the values' elements.
     """
     numbers: Array | None = np.concatenate([-_SIZES[::-1], _SIZES])
     found: dict[str, Curve] = {}
     for _ in range(_ROUNDS):
-        found = _followed(graph, values, version, numbers)
+        found = _followed(graph, values, version, numbers, can_sample)
         numbers = _narrowed(found)
         if numbers is None:
             return {}
@@ -78,7 +83,7 @@ def _narrowed(found: Mapping[str, Curve]) -> Array | None:
     return np.unique(np.concatenate(parts))
 
 
-def _followed(graph: GraphProto, values: Values, version: int, numbers: Array) -> dict[str, Curve]:
+def _followed(graph: GraphProto, values: Values, version: int, numbers: Array, can_sample: bool) -> dict[str, Curve]:
     """The curves of inputs, for some numbers, and of all that is computed elementwise from them."""
     first = first_elements(graph, values)
     found: dict[str, Curve] = {}
@@ -89,12 +94,20 @@ def _followed(graph: GraphProto, values: Values, version: int, numbers: Array) -
     for node in graph.node:
         read = [found[name] for name in node.input if name in found]
         if read and len(read[0].nodes) < _MOST_NODES and node.domain in ("", "ai.onnx"):
-            found |= _after(node, found, values, version)
+            found |= _after(node, found, values, version, can_sample)
     return found
 
 
-def _after(node: NodeProto, found: Mapping[str, Curve], values: Values, version: int) -> Mapping[str, Curve]:
-    """The curves of a node's results, of which an operand has a curve; {} if they are no such function."""
+def _after(
+    node: NodeProto, found: Mapping[str, Curve], values: Values, version: int, can_sample: bool
+) -> Mapping[str, Curve]:
+    """The curves of a node's results, of which an operand has a curve; {} if they are no such function.
+
+    Where elements go is not known of those that are sampled.
+    """
+    is_sampled = any(found[name].is_sampled for name in node.input if name in found)
+    if is_sampled and node.op_type not in elementwise.OPERATORS:
+        return {}
     if node.op_type in layout.OPERATORS:
         first = found.get(node.input[0])
         return {} if first is None else layout.reordered(node, first, values, version)
@@ -117,7 +130,9 @@ def _after(node: NodeProto, found: Mapping[str, Curve], values: Values, version:
     # A condition chooses elements, whatever it is.
     is_chosen = node.op_type == "Where"
     for name, curve in zip(node.input[is_chosen:], operands[is_chosen:], strict=True):
-        array = _constant(values, name) if name and curve is None else None
+        array = _constant(values, name, can_sample) if name and curve is None else None
+        if array is not None and can_sample and array.size > _NUM_SAMPLED:
+            array, is_sampled = _sampled(array), True
         if name and curve is None and array is None:
             return {}
         given.append(array if curve is None else curve)
@@ -127,12 +142,29 @@ def _after(node: NodeProto, found: Mapping[str, Curve], values: Values, version:
     if result is None:
         return {}
     # Integers are not rounded to fp16.
-    return {node.output[0]: replace(result, errors=0 * result.errors) if to in _INTEGERS else result}
+    errors = 0 * result.errors if to in _INTEGERS else result.errors
+    return {node.output[0]: replace(result, errors=errors, is_sampled=is_sampled)}
 
 
-def _constant(values: Values, name: str) -> Array | None:
+def _constant(values: Values, name: str, can_sample: bool) -> Array | None:
     tensor = values.tensor(name)
-    if tensor is None or not 0 < math.prod(tensor.dims) <= _MOST_CONSTANT or tensor.data_type == TensorProto.STRING:
+    if tensor is None or not math.prod(tensor.dims) or tensor.data_type == TensorProto.STRING:
+        return None
+    if not can_sample and math.prod(tensor.dims) > _MOST_CONSTANT:
         return None
     array = values.constant(name)
     return array if array is not None and array.dtype.kind in "iuf" and np.isfinite(array).all() else None
+
+
+def _sampled(array: Array) -> Array:
+    """Elements of a large array at even distances along its longest axes, which are halved until few are left.
+
+    Arrays of one shape are sampled in the same places.
+    """
+    sizes = list(array.shape)
+    while math.prod(sizes) > _NUM_SAMPLED:
+        longest = sizes.index(max(sizes))
+        sizes[longest] = (sizes[longest] + 1) // 2
+    for axis, size in enumerate(sizes):
+        array = array.take(np.linspace(0, array.shape[axis] - 1, size).astype(int), axis=axis)
+    return array

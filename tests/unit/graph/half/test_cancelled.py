@@ -1,7 +1,8 @@
 """Which differences compute in fp32, and which may stay in fp16."""
 
+import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from support.graphs import model_of
 from triune.graph.half import fit_half
@@ -53,3 +54,16 @@ def test_what_follows_the_scaled_difference_stays_in_fp16() -> None:
     assert _wide(model_of(text)) == {"Log", "Sub", "Mul"}
     with WeightFile() as file:
         assert "y" not in fit_half(normalize(model_of(text)), file).wide
+
+
+@pytest.mark.parametrize("nodes", ["q = Div (d, s)", "t = Transpose <perm = [0, 2, 3, 1]> (d) q = Div (t, s)"])
+@pytest.mark.parametrize("size", [16, 96])
+def test_a_mean_image_of_any_size_is_subtracted_in_fp32(size: int, nodes: str) -> None:
+    """Kelvin, of which the mean is 144 deviations from 0."""
+    model = model_of(
+        f"""g (float[1,3,{size},{size}] x) => (float[1,A,B,C] y) <float s = {{2}}> {{
+            d = Sub (x, m) {nodes} y = Tanh (q) }}"""
+    )
+    mean = 288 + np.random.default_rng(0).normal(0, 2, (1, 3, size, size))
+    model.graph.initializer.append(numpy_helper.from_array(mean.astype(np.float32), "m"))
+    assert "Sub" in _wide(model)
