@@ -166,5 +166,6 @@ def _sampled(array: Array) -> Array:
         longest = sizes.index(max(sizes))
         sizes[longest] = (sizes[longest] + 1) // 2
     for axis, size in enumerate(sizes):
-        array = array.take(np.linspace(0, array.shape[axis] - 1, size).astype(int), axis=axis)
+        places: Array = np.linspace(0, array.shape[axis] - 1, size).astype(int)
+        array = np.take(array, places, axis=axis)
     return array
