@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
@@ -166,6 +167,6 @@ def _sampled(array: Array) -> Array:
         longest = sizes.index(max(sizes))
         sizes[longest] = (sizes[longest] + 1) // 2
     for axis, size in enumerate(sizes):
-        places: Array = np.linspace(0, array.shape[axis] - 1, size).astype(int)
-        array = np.take(array, places, axis=axis)
+        places = np.arange(size) * array.shape[axis] // size
+        array = cast("Array", np.take(array, places, axis=axis))
     return array
