@@ -167,6 +167,6 @@ def _sampled(array: Array) -> Array:
         longest = sizes.index(max(sizes))
         sizes[longest] = (sizes[longest] + 1) // 2
     for axis, size in enumerate(sizes):
-        places = np.arange(size) * array.shape[axis] // size
+        places = [index * array.shape[axis] // size for index in range(size)]
         array = cast("Array", np.take(array, places, axis=axis))
     return array
