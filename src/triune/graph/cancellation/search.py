@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
@@ -168,5 +167,5 @@ def _sampled(array: Array) -> Array:
         sizes[longest] = (sizes[longest] + 1) // 2
     for axis, size in enumerate(sizes):
         places = [index * array.shape[axis] // size for index in range(size)]
-        array = cast("Array", np.take(array, places, axis=axis))
+        array = np.take(array, places, axis=axis)
     return array
