@@ -91,7 +91,7 @@ def joined(deltas: Sequence[Delta]) -> Answer:
 
 
 def checked_messages(messages: Sequence[Message]) -> Sequence[Message]:
-    """Return the messages. Raises InvalidArgumentError if they are no conversation."""
+    """Return the messages. Raises InvalidArgumentError if they are not a conversation."""
     if isinstance(messages, str) or not messages:
         raise InvalidArgumentError(
             'a conversation is a list of messages, such as [{"role": "user", "content": "Hello"}]'

@@ -43,7 +43,7 @@ CacheForm: TypeAlias = Literal["state", "argument"]
 """Whether a program keeps keys and values in its states, or takes them as inputs and gives them as outputs."""
 
 _MOST: Final = 1024
-"""Without a choice, the largest cache of a program."""
+"""The largest cache of a program if no sizes are given."""
 
 _TOKENS_AFTER: Final = 3
 """How many tokens a comparison reads in the second cache."""
@@ -68,8 +68,8 @@ class LadderFiles:
 
 @contextlib.contextmanager
 def ladder_of(source: Path, contexts: Sequence[int], tell: Tell) -> Generator[LadderFiles | None]:
-    """The graphs of a decoder with explicit caches, as files that exist meanwhile; None if the checkpoint is no decoder
-    that has such graphs: only LLaMA's family and GPT-2 have them.
+    """The graphs of a decoder with explicit caches, as files that exist meanwhile; None if the checkpoint is not a
+    decoder that has such graphs: only LLaMA's family and GPT-2 have them.
 
     Args:
         source: a checkpoint.
@@ -153,7 +153,7 @@ def ladder_to_program(
 
 
 def open_ladder(program: Path, contexts: Sequence[int]) -> Ladder:
-    """The functions of a program, computed as `triune predict` does."""
+    """Load the functions `prefill_C` and `decode_C` of a program. They compute as `triune predict` does."""
     if program.suffix == ".aimodel":
         return Ladder(contexts, lambda name: _Function(coreai.load(program, function=name)))
     package = read_package(program)

@@ -14,7 +14,7 @@ _FILENAMES: Final = (*(f"model{suffix}" for row in ROWS for suffix in row.suffix
 
 
 def newest_version(folder: Path) -> Path | None:
-    """The folder of a model's newest version; None if it is no model's folder in a repository."""
+    """The folder of a model's newest version; None if it is not a model's folder in a repository."""
     versions = [each for each in folder.glob("*") if is_version(each.name) and each.is_dir()]
     return max(versions, key=lambda each: int(each.name), default=None)
 

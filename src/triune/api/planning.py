@@ -272,7 +272,7 @@ def _fixed(model: ModelProto, shapes: Mapping[str, str], sizes: Mapping[str, int
     """Fixed shapes of all inputs: those given, and for free dimensions of others those of `sizes`, or 1 for the first.
 
     Raises:
-        InvalidArgumentError: a dimension is free, or a given shape is no fixed one.
+        InvalidArgumentError: a dimension is free, or a given shape is not fixed.
     """
     found = parse_shapes([f"{name}={shape}" for name, shape in shapes.items()])
     for name, shape in found.items():

@@ -24,7 +24,7 @@ def fetch_placements(url: str) -> Sequence[Mapping[str, Any]]:
         url: the server's address, such as "localhost:8000" or "http://localhost:8000".
 
     Raises:
-        InvalidArgumentError: the address is no HTTP address, or no server of Triune's answers there.
+        InvalidArgumentError: the address is not an HTTP address, or no server of Triune's answers there.
         UnavailableError: nothing answers.
     """
     base = (url if "://" in url else f"http://{url}").rstrip("/")

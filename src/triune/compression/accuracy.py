@@ -44,7 +44,9 @@ class OutputAccuracy:
 
     @property
     def agreement(self) -> float:
-        """The share that agrees: equal integers, equal classes, or the cosine of other floats; 0 with NaN."""
+        """How far the output agrees, 0 to 1: the share of equal integers or of equal classes, else the cosine; 0 with
+        NaN.
+        """
         if not self.is_finite:
             return 0.0
         if self.equal is not None:
@@ -53,7 +55,7 @@ class OutputAccuracy:
 
     @property
     def measure(self) -> str:
-        """What the agreement is."""
+        """What `agreement` counts, in words."""
         if self.equal is not None:
             return "equal elements"
         return "top-1" if self.is_classes else "cosine"

@@ -24,7 +24,7 @@ def new_statistics(message: ModelConfigMessage, *, has_distributions: bool) -> M
 
 
 def require_bounds(message: ModelConfigMessage) -> None:
-    """Raise InvalidArgumentError if `model_metrics` has a bucket that is no finite number."""
+    """Raise InvalidArgumentError if `model_metrics` has a bucket that is not a finite number."""
     for control in message.model_metrics.metric_control:
         for bound in control.histogram_options.buckets:
             if not math.isfinite(bound):

@@ -43,7 +43,7 @@ def has_own_process(message: ModelConfigMessage) -> bool:
 
 
 def is_pinned(message: ModelConfigMessage, *, by_default: bool) -> bool:
-    """Whether a model stays loaded when others need room. Raises InvalidArgumentError if `pinned` is no boolean."""
+    """Whether a model stays loaded when others need room. Raises InvalidArgumentError if `pinned` is not a boolean."""
     given = message.parameters.get(PINNED_PARAMETER)
     return by_default if given is None else boolean(PINNED_PARAMETER, given.string_value)
 

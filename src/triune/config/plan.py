@@ -55,7 +55,7 @@ def parse_plan(text: str, *, chip: str | None = None, units: tuple[Unit, ...] = 
     """Parse the value of the parameter `plan`.
 
     Raises:
-        InvalidArgumentError: it is no plan; the message shows how to write one.
+        InvalidArgumentError: it is not a plan; the message shows how to write one.
     """
     shown = cut(text, _SHOWN_CHARACTERS)
     goals = {goal.value: goal for goal in Goal}

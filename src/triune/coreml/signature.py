@@ -58,7 +58,7 @@ def signature_of(package: Package, name: str) -> Signature:
 
 
 def states_of(package: Package, name: str) -> tuple[TensorSpec, ...]:
-    """The states of a function of a package, as optional inputs. Raises UnsupportedError if one is no tensor."""
+    """The states of a function of a package, as optional inputs. Raises UnsupportedError if one is not a tensor."""
     return tuple(_state(feature, package.name) for feature in package.description.functions[name].states)
 
 

@@ -134,7 +134,7 @@ class Steps:
         return _Running(plan, self._clock.now_ns())
 
     def _begin(self, running: _Running, before: PendingTokens | None = None) -> None:
-        """Have the decoder begin a step; `before` are the tokens of the step before, if it still computes that."""
+        """Have the decoder begin a step. `before` are the tokens of the previous step, if that still runs."""
         self._before_writing()
         step = running.plan.step()
         if running.plan.pieces[0].sequence.memory:

@@ -94,7 +94,7 @@ def normalize(
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    # ONNX Runtime saves models with initializers that are no inputs under the model's old IR version, which does not
+    # ONNX Runtime saves models with initializers that are not inputs under the model's old IR version, which does not
     # allow it.
     copy.ir_version = max(copy.ir_version, _INITIALIZERS_ALONE)
     large = Large(file) if check is None else NoneLarge()

@@ -54,7 +54,7 @@ def split(model: ModelProto, borders: Sequence[int], *, apart: Collection[int] =
 
     Raises:
         InvalidArgumentError: the borders are not ascending positions of nodes.
-        UnsupportedError: what passes a border is no tensor, or its type is not known.
+        UnsupportedError: what passes a border is not a tensor, or its type is not known.
     """
     count = len(model.graph.node)
     if any(not 0 < border < count for border in borders) or any(a >= b for a, b in pairwise(borders)):
@@ -152,7 +152,11 @@ class _Splitter:
         return Piece(model, tuple(inputs), tuple(outputs), begin, tuple(own))
 
     def _declared(self, name: str) -> ValueInfoProto:
-        """The declaration of a value that passes a border. Raises UnsupportedError if it is no tensor of known type."""
+        """The declaration of a value that passes a border.
+
+        Raises:
+            UnsupportedError: it is no tensor of a known type.
+        """
         kind = self._values.type(name)
         if kind is None or not _is_tensor(kind):
             maker = self._makers.get(name)

@@ -64,8 +64,8 @@ def _product(c: Context, first: tuple[int, int], second: tuple[int, int]) -> Val
 
 
 def _parts(c: Context, second: tuple[int, int], largest: int) -> list[tuple[slice, Value]] | None:
-    """The rows of a constant matrix, minus its zero point, in parts whose sums are exact, as fp32; None if it is not
-    constant. They are made once.
+    """The parts of a constant matrix, minus its zero point, whose sums are exact in fp32: the rows of each, and its
+    elements in fp32. They are made once. None if the matrix is not constant.
     """
     kept = builder_of(c).whole
     name = c.node.output[0]

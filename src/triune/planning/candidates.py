@@ -59,9 +59,10 @@ class Candidates:
         units: the units, in the order of the columns.
         time: the costs in milliseconds.
         energy: the costs in joules.
-        costs: the parts of each unit's costs.
+        costs: for each unit, the parts that its costs consist of.
         refusals: for each operation, why units refuse it.
-        predicted_ms: the whole model on each unit by the cost model alone; infinite where an operation is refused.
+        predicted_ms: the time of the whole model on each unit, by the cost model without measurements; infinite if the
+            unit refuses an operation.
     """
 
     ops: Sequence[Op]

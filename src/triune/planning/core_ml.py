@@ -57,7 +57,7 @@ class CoreMlChoice:
 
     Attributes:
         units: of each operation, CPU or ANE.
-        ms: the total of Core ML's estimates for that choice, which is no prediction of a time.
+        ms: the total of Core ML's estimates for that choice, which is not a prediction of a time.
         num_segments: the number of runs of operations on one unit.
     """
 

@@ -70,7 +70,7 @@ def times_folder() -> Path:
 
 
 def _asked_core_ml(facts: UnitFacts) -> UnitFacts:
-    """A Neural Engine whose cores the system does not print: Core ML tells them, too."""
+    """The facts of a Neural Engine with the number of its cores, asked from Core ML if the system did not print it."""
     has_core_ml = any(each.name == "coreml" for each in facts.runtimes)
     if facts.unit is not Unit.ANE or facts.presence is not Presence.PRESENT or facts.cores or not has_core_ml:
         return facts
@@ -80,7 +80,7 @@ def _asked_core_ml(facts: UnitFacts) -> UnitFacts:
 
 
 def with_neural_engine_cores(facts: UnitFacts, num_cores: int | None) -> UnitFacts:
-    """The facts with the number of cores that Core ML tells; unchanged if that is None."""
+    """The facts, with `num_cores` as the number of cores of the Neural Engine; unchanged if that is None."""
     if num_cores is None:
         return facts
     unavailable = {name: why for name, why in facts.unavailable.items() if name != "cores"}

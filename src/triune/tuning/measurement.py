@@ -112,7 +112,7 @@ def value_of(level: LoadLevel, objective: Objective) -> float:
 
 
 def joined(runs: Sequence[Measurement]) -> Measurement:
-    """The means of several measurements of one configuration. One that failed stands for all."""
+    """The means of several measurements of one configuration; if one failed, that one."""
     failed = next((each for each in runs if each.failure), None)
     if failed is not None:
         return failed

@@ -69,7 +69,7 @@ def compress_text(
         tell: receives progress messages.
 
     Raises:
-        InvalidArgumentError: an option does not apply, the text is none or too short, or the target is no directory.
+        InvalidArgumentError: an option does not apply, the text is none or too short, or the target is not a directory.
         UnsupportedError: the architecture is not of LLaMA's family, or the result agrees too little.
     """
     _require(options, source, target)

@@ -131,7 +131,7 @@ SUFFIXES: Final = ", ".join(_BY_SUFFIX)
 
 
 def framework_of(source: Any) -> Framework | None:
-    """The framework of a model; None for a path that is no file or folder of one.
+    """The framework of a model; None for a path that is not a file or folder of one.
 
     Args:
         source: a path, an object of a framework, or a function of JAX.

@@ -14,7 +14,7 @@ def open_encoder_checkpoint(folder: Path) -> tuple[BertConfig, Checkpoint]:
     pooled by the mean of their tokens, which is that library's own rule.
 
     Raises:
-        UnsupportedError: it is no encoder, or classifies tokens; and as `open_checkpoint` raises.
+        UnsupportedError: it is not an encoder, or it classifies tokens; and as `open_checkpoint` raises.
     """
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config

@@ -96,7 +96,7 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    """A number, perhaps infinite. NaN would compare as right with every tolerance."""
+    """Require a number of at least 0, which may be infinite. NaN is refused: it would be within every tolerance."""
     if not isinstance(value, int | float) or value != value or value < 0:
         raise ValueError(f"{value!r:.100} is not a number from 0 on")
     return float(value)

@@ -22,7 +22,7 @@ def blockwise_shift_scale(data: Array, scale: Array, offset: Array | None) -> Ar
     """Compute scale * (data - offset), where each block of data has its own scale and offset.
 
     Raises:
-        InvalidArgumentError: a dimension of data is no multiple of the number of blocks.
+        InvalidArgumentError: a dimension of data is not a multiple of the number of blocks.
     """
     values = data.astype(np.float32)
     if offset is not None:

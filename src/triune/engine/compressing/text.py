@@ -49,7 +49,7 @@ def read_texts(path: Path | None, encode: Callable[[str], list[int]], context: i
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidArgumentError: it cannot be read, is no text, or too short.
+        InvalidArgumentError: it cannot be read, is not text, or is too short.
     """
     text, name = (_own(), "Python's language reference") if path is None else (_read(path), f"'{path.name}'")
     size = min(WINDOW, context)

@@ -45,7 +45,8 @@ def import_decoder(path: Path, num_positions: int, head_size: int = 0) -> HeldMo
 
     Raises:
         InvalidArgumentError: the file is not a valid ONNX model.
-        UnsupportedError: it is no decoder with caches, or its attention is not what `triune::PagedAttention` computes;
+        UnsupportedError: it is not a decoder with caches, or its attention is not what `triune::PagedAttention`
+        computes;
             the message names the node and what was expected.
     """
     large = Large()

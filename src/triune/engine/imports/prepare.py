@@ -49,7 +49,7 @@ def prepare(model: ModelProto, large: Large, head_size: int = 0) -> tuple[ModelP
         the model without large weights, and what its inputs and outputs are.
 
     Raises:
-        UnsupportedError: it is no decoder with caches, or an operator is of a form that is not known.
+        UnsupportedError: it is not a decoder with caches, or an operator is of a form that is not known.
         InvalidArgumentError: the model is not valid ONNX.
     """
     model.ir_version = max(model.ir_version, 4)

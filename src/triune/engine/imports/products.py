@@ -23,7 +23,7 @@ class Products(GraphPass):
     DequantizeLinear of blocks.
 
     The codes stay as they are in the file: [out, in], two of 4 bits in a byte. So they are not copied. Weights whose
-    last block is shorter than the others, or whose zero points are no whole numbers, become floats.
+    last block is shorter than the others, or whose zero points are not whole numbers, become floats.
     """
 
     name = "products"

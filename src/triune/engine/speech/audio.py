@@ -42,7 +42,7 @@ def audio_seconds(content: Content, max_seconds: float) -> float:
     """How long an audio file is: by its headers, beyond which it is never decoded, or else counted.
 
     Raises:
-        InvalidArgumentError: it is no audio file of a known form, or holds nothing.
+        InvalidArgumentError: it is not an audio file of a known form, or holds nothing.
         PayloadTooLargeError: it is longer than `max_seconds`.
     """
     file, num_frames = _open(content, max_seconds)

@@ -89,7 +89,7 @@ class SpeechModel(Protocol):
         """How long an audio file is by its headers.
 
         Raises:
-            InvalidArgumentError: it is no audio file of a known form.
+            InvalidArgumentError: it is not an audio file of a known form.
             PayloadTooLargeError: it is longer than the model's limit.
         """
         ...

@@ -23,7 +23,7 @@ def grammar_of(constraint: Constraint) -> str:
     """The constraint as llguidance's JSON form of a grammar. Only the outer form of the text is checked.
 
     Raises:
-        InvalidArgumentError: the text is no JSON, no schema, no list of texts, or no GBNF.
+        InvalidArgumentError: the text is not the JSON, schema, list of texts or GBNF that it should be.
     """
     match constraint.kind:
         case "json_object":

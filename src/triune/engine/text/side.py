@@ -17,11 +17,11 @@ class TextSide:
     Attributes:
         tokenizer: the tokenizer.
         token_bytes: the bytes of each id of the model's embedding.
-        chat_template: None if the model has none.
+        chat_template: the model's chat template; None if it has none.
         end_tokens: the ids that end an answer.
         drops_space: whether the tokenizer's decoder leaves out a space that begins a text.
         constraints: compiles the constraints of answers.
-        rules: what is made of a prompt that an encoder reads; None if the model has no encoder.
+        rules: how a prompt that an encoder reads is prepared; None if the model has no encoder.
     """
 
     tokenizer: Tokenizer
@@ -40,7 +40,9 @@ class TextSide:
         vocab_size: int,
         rules: SourceRules | None = None,
     ) -> "TextSide":
-        """Prepare it, which takes about 0.3 s. `vocab_size` is the number of rows of the embedding."""
+        """Prepare the text side of a model, which takes about 0.3 s. `vocab_size` is the number of rows of the
+        embedding.
+        """
         known = tokenizer.token_bytes
         return cls(
             tokenizer,

@@ -105,7 +105,7 @@ class ToolCallReader:
         self._pieces.append(CallArguments(self.num_calls - 1, text))
 
     def _calls(self, opening: str) -> Reading[bool]:
-        """Read what follows an opening. False if it is no call: then no piece was made."""
+        """Read what follows an opening. False if it is not a call: then no piece was made."""
         cursor = self._cursor
         if opening == _PYTHON:
             return (yield from self._objects())

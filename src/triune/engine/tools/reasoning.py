@@ -11,7 +11,7 @@ REASONING_MARKERS: Final = frozenset({OPENING, CLOSING})
 """Texts that are special tokens of some models, which the reader has to see."""
 
 _MOST_SPACES: Final = 64
-"""White space before `<think>`, in characters; after more, the text is no reasoning."""
+"""White space before `<think>`, in characters; after more, the text is not taken as reasoning."""
 
 
 def is_open_after(text: str) -> bool:

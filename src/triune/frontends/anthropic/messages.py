@@ -121,8 +121,8 @@ def _encoded(block: Block) -> dict[str, Any]:
         arguments = orjson.loads(block.text)
     except orjson.JSONDecodeError:
         arguments = None
-    # The model may have written what is no JSON object, or have been cut off; the client needs an object. An object is
-    # passed on as it was written: it may be nested deeper than can be encoded.
+    # The model may have written what is not a JSON object, or have been cut off; the client needs an object. An object
+    # is passed on as it was written: it may be nested deeper than can be encoded.
     is_object = isinstance(arguments, dict)
     return _tool_use(block.id, block.name, orjson.Fragment(block.text) if is_object else {"arguments": block.text})
 

@@ -50,7 +50,7 @@ async def read_body(bodies: BodyReader, request: Request, read: Callable[[Fields
 
     Raises:
         FieldError: a field is wrong.
-        InvalidArgumentError: the body is no JSON, or is nested too deep.
+        InvalidArgumentError: the body is not JSON, or is nested too deep.
         PayloadTooLargeError: the body has too many bytes, or too many values.
         TriuneError: as `BodyReader.parse`.
     """

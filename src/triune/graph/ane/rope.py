@@ -69,7 +69,7 @@ class _Rotation:
 
 
 def _rotation(index: Index, borders: Borders, add: NodeProto) -> _Rotation | str | None:
-    """The rotary embedding that ends with an Add; a message if it cannot be rewritten; None if there is none."""
+    """The rotary embedding that ends with `add`; the reason if it cannot be rewritten; None if there is none."""
     checked = (_rotation_of(index, borders, found) for found in match_rotary(index, add, borders.is_out))
     return next((each for each in checked if each is not None), None)
 

@@ -1,4 +1,4 @@
-"""Find the sides of If, Where, Max, Min and Clip that no sample took, so that nothing is known of them."""
+"""Find the sides of If, Where, Max, Min and Clip that no sample took. How precise these sides are is not known."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _FIRST_WITH_EQUAL = 11
 """The first operator set whose Equal compares floats."""
 
 _MOST = 64
-"""The number of conditions that are watched."""
+"""The largest number of conditions whose values are recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Untaken:
     Attributes:
         value: the name of the gate's first result.
         op_type: "If", "Where", "Max", "Min" or "Clip".
-        side: whether it is the side that is taken if the condition is true; of Max, Min and Clip, the first operand.
+        side: True for the side that is taken if the condition is true; for Max, Min and Clip, for the first operand.
     """
 
     value: str

@@ -18,7 +18,7 @@ def passed_type(value: ValueInfoProto, role: str, types: Container[int], runtime
         runtime: the target's name for messages: "Core ML".
 
     Raises:
-        UnsupportedError: it is no tensor, or of another type.
+        UnsupportedError: it is not a tensor, or of another type.
     """
     elem_type = value.type.tensor_type.elem_type
     if not value.type.HasField("tensor_type") or elem_type not in types:

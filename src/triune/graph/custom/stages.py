@@ -27,7 +27,7 @@ class NumpyFunctionError(Exception):
 
 
 class RunPiece(Protocol):
-    """Computes the outputs of a piece that is no custom operator."""
+    """Computes the outputs of a piece that is not a custom operator."""
 
     def __call__(self, inputs: Mapping[str, Array], /) -> Mapping[str, Array]:
         """Compute them from the piece's inputs."""
@@ -126,7 +126,7 @@ class Stages:
 
         Raises:
             InvalidArgumentError: a node does not fit its numpy function.
-            UnsupportedError: a value that passes a cut is no tensor of known type.
+            UnsupportedError: a value that passes a cut is not a tensor of known type.
             TriuneError: as `compile_piece` does.
         """
         typed, found = typed_model(model, ops, at)

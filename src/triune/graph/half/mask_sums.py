@@ -138,7 +138,7 @@ class MaskSums:
     def have_unclear_masks(self, name: str) -> bool:
         """Whether masks are hidden within the scores, or a term may be either a mask or a score.
 
-        Then no mask may be replaced: in a row that is masked entirely, the sum of all masks decides the result.
+        If so, no mask may be replaced: in a row that is masked entirely, the sum of all masks decides the result.
         """
         choice = self._index.producer(name, "Where")
         if choice is not None:
@@ -166,7 +166,7 @@ class MaskSums:
         return any(array is not None and bool(np.isneginf(array).any()) for array in arrays)
 
     def _is_unknown(self, name: str) -> bool:
-        """Whether a value that is no constant may be below -2048, where fp16 represents no fractions."""
+        """Whether a value that is not a constant may be below -2048, where fp16 represents no fractions."""
         return self._index.constant(name) is None and self._bounds.of(name)[0] < _PRECISE
 
     def _may_be_coarse_mask(self, name: str) -> bool:
@@ -198,7 +198,7 @@ class MaskSums:
         return False
 
     def terms(self, name: str, factor: float = 1.0, depth: int = 0) -> list[Term]:
-        """Expand factor * value into terms: 2 * (a - b) gives 2 * a and -2 * b. A value that is no sum is one term."""
+        """Expand factor * value into terms: 2 * (a - b) gives 2 * a and -2 * b. Any other value is one term."""
         index = self._index
         node = index.producer(name, "Add", "Sub", "Mul", "Div") if depth < _DEEPEST else None
         if node is None:

@@ -42,7 +42,9 @@ class Operands:
         reads: Counter[str],
         producers: Producers,
     ) -> None:
-        """`reads` counts the readers of each value. `producers` finds nodes as they were before any scaling."""
+        """`reads` has the number of nodes that read each value. `producers` finds nodes as they were before any
+        scaling.
+        """
         self.nodes = list(graph.node)
         self._graph = graph
         self._values = values
@@ -161,7 +163,7 @@ class Operands:
         return next((position for position in positions if self.is_own_constant(product, position)), None)
 
     def _activation(self, product: NodeProto) -> int:
-        """The position of an operand that is no constant: scaling a large weight in each run would take longer."""
+        """The position of an operand that is not a constant: scaling a large weight in each run would take longer."""
         return 0 if self._values.tensor(product.input[0]) is None else 1
 
     def _axis(self, product: NodeProto, rank: int) -> int | None:

@@ -186,8 +186,8 @@ class Overflow:
         return is_input and self._producers.is_scaled_down(self._node.output[0])
 
     def _is_scalar_product(self) -> bool:
-        """Whether the node multiplies two values that are no constants, and only sums or means read the result, as in a
-        dot product.
+        """Whether the node multiplies two values that are not constants, and only sums or means read the result, as in
+        a dot product.
         """
         is_computed = not self.is_constant(0) and not self.is_constant(1)
         return is_computed and self._producers.are_read_by(self._node.output[0], TOTALS)

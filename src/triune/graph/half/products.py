@@ -1,7 +1,7 @@
 """Find matrix products whose sums may be beyond fp16, for instance x x^T, or k^T v in linear attention.
 
 The result of a layer is assumed to be within fp16 unless its weights, times activations of assumed size, sum up to
-more. Products of two values that are no constants compute in fp32, except those of attention and those of values that
+more. Products of two values that are not constants compute in fp32, except those of attention and those of values that
 were scaled down before. The scores q @ k stay in fp16: a Softmax of scores beyond 65504 is one-hot anyway, and these
 products are most of a transformer's time. softmax(scores) @ v is at most as large as v, since the rows of a Softmax sum
 up to 1.

@@ -20,7 +20,8 @@ class Scale:
 
     Attributes:
         op_type: Mul or Div.
-        name: the name of a scale that is no constant: one element, at most one dimension; "" if the scale is constant.
+        name: the name of a scale that is not a constant: one element, at most one dimension; "" if the scale is
+            constant.
         factors: a constant scale in fp64: one element, or one for each index along one axis.
     """
 

@@ -170,7 +170,7 @@ class _Scores:
         before: list[NodeProto] = []
         for position in _CHOICES[node.op_type]:
             operand = node.input[position]
-            # The product of a scale that is no constant and a constant mask may be beyond fp16.
+            # The product of a scale that is not a constant and a constant mask may be beyond fp16.
             if scale.name and node.op_type == "Where" and self._values.constant(operand) is not None:
                 return []
             if not is_of_one and self._values.rank(operand) != rank and operand in self._producers:

@@ -1,7 +1,7 @@
 """Find what a layer's results go through before a step: `floor(sigmoid(x) * 100)`, the largest of probabilities.
 
 A step's result jumps where its operand passes a whole number or another number. fp16 rounds a sigmoid above 0.99976 to
-1: floor gives 100, which is no row of a table of 100, and probabilities that differ become equal. That the layer's
+1: floor gives 100, which is not a row of a table of 100, and probabilities that differ become equal. That the layer's
 results are rounded changes a sigmoid near 1 far less.
 """
 

@@ -18,7 +18,7 @@ class Linear:
     """alpha * x @ weight + beta * bias.
 
     Attributes:
-        x: the name of a value (..., num_inputs) in fp32 or fp16 that is no constant.
+        x: the name of a value (..., num_inputs) in fp32 or fp16 that is not a constant.
         weight: the name of a constant or of quantized weights, (num_inputs, num_outputs), or (num_outputs, num_inputs)
             if `is_transposed`.
         is_transposed: whether the weight is transposed.

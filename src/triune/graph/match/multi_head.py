@@ -53,7 +53,7 @@ def match_multi_head(index: Index, softmax: NodeProto, is_source: IsSource) -> M
     """The multi-head attention to which a Softmax belongs.
 
     Returns:
-        the match; None if the operand of the Softmax is not a product of two values that are no constants.
+        the match; None if the operand of the Softmax is not a product of two values that are not constants.
 
     Raises:
         NoMatchError: it is such a product, but the nodes around it do not fit the pattern.

@@ -36,7 +36,7 @@ def factors_of(edit: Edit, node: NodeProto) -> Factors:
         before = edit.producer(name, "Mul", "Div")
         is_inner = before is not None and edit.only_reader(name) is node
         if node.op_type == "Div" and position:
-            # A quotient by a value is no product.
+            # A quotient by a value is not a product.
             return Factors(1.0, (node.output[0],))
         if before is None or not is_inner or (before.op_type == "Div" and edit.scalar(before.input[1]) is None):
             values.append(name)

@@ -40,7 +40,7 @@ class AneLayout(GraphPass):
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Returns the new model; `model` itself if it is no transformer, or not of core operators' set."""
+        """Returns the new model; `model` itself if it is not a transformer, or not of core operators."""
         return ane_layout(model, file=self._file) if opset_of(model) >= OLDER else model
 
 

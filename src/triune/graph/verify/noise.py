@@ -21,10 +21,10 @@ _QUANTIZED = frozenset(
 """Operators that quantize their first operand, perhaps by a scale that is computed from it."""
 
 _EXPONENTIAL = frozenset(["Softmax", "Exp", "Attention", "MultiHeadAttention", "GroupQueryAttention"])
-"""Operators with exponentials of their first operand, or of products with it."""
+"""Operators that compute exponentials of their first operand, or of products with it."""
 
 PHASE: Final = "triune/noise/phase"
-"""An input of models of new operator sets, FP32 [], from which the noise of a run follows."""
+"""The name of an input, FP32 [], that models of new operator sets get. The noise of a run follows from its value."""
 
 _FIRST_CAST_LIKE = 15
 """The first operator set with CastLike, which noise of masked scores needs."""

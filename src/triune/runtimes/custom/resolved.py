@@ -24,7 +24,7 @@ def resolved_file(path: Path, ops: CustomOps, cache: "CompiledCache | None" = No
         cache: where such files are kept; None: in the folder `custom` of Triune's cache.
 
     Returns:
-        the new file; `path` itself if it is no ONNX file, or uses no custom operator with a body.
+        the new file; `path` itself if it is not an ONNX file, or uses no custom operator with a body.
 
     Raises:
         InvalidArgumentError: the file is not an ONNX model.

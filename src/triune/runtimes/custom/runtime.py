@@ -129,7 +129,7 @@ class Pieces:
         return len(self._executables) - 1
 
     def reports(self) -> Sequence[str]:
-        """What the libraries say of where they compute, each once."""
+        """The reports of the pieces' executables, each text once."""
         return list(dict.fromkeys(each.report for each in self._executables if each.report))
 
     def run(self, number: int, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -142,7 +142,7 @@ class Pieces:
             self._running = None
 
     def begin(self) -> None:
-        """A run of the model begins."""
+        """Note that a run of the model begins: it is not interrupted yet."""
         self._is_interrupted = False
 
     def check(self) -> None:

@@ -2,7 +2,7 @@
 
 OpenVINO's fast products round activations to 8 bits and multiply whole numbers. They take weights whose zero points are
 integers (seen in 2026.4.1); others are unpacked to fp32 first. Some forms of weights (Q4_1, Q4_K) have an offset for
-each block, and so zero points that are no integers.
+each block, and so zero points that are not integers.
 """
 
 from typing import Any, Final

@@ -52,7 +52,7 @@ def replace(block: Any, op: Any, new: Var, *, is_equal: bool = False) -> None:
 
 
 def only_reader(value: Var) -> Any:
-    """The operation that reads `value`, if there is only one and `value` is no output of a block; else None."""
+    """The operation that reads `value`, if there is only one and `value` is not an output of a block; else None."""
     readers = value.child_ops
     if len(readers) != 1 or value.consuming_blocks:
         return None

@@ -48,7 +48,7 @@ def _fuse(block: Any, op: Any) -> None:
 
 
 def _weight(op: Any) -> Any:
-    """The weight, (N, K), of a product (..., K) -> (..., N); None if it is no constant, or `op` already has a bias."""
+    """The weight, (N, K), of a product (..., K) -> (..., N); None if it is not a constant, or `op` has a bias."""
     if not 2 <= op.x.rank <= _MOST_AXES or is_weight(op.x):
         return None
     if op.op_type == "linear":
@@ -60,7 +60,7 @@ def _weight(op: Any) -> Any:
 
 
 def _bias(value: Var, rank: int, num_columns: int) -> Any:
-    """The bias as a vector with a number for each column; None if `value` is no constant of that shape."""
+    """The bias as a vector with a number for each column; None if `value` is not a constant of that shape."""
     if value.val is None or not 1 <= value.rank <= rank:
         return None
     if tuple(value.shape) != (*([1] * (value.rank - 1)), num_columns):

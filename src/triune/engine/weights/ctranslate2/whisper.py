@@ -19,7 +19,7 @@ _OTHERS: Final = frozenset(
         *(f"decoder/{each}" for each in ("alignment_heads", "alignment_layer", "projection/weight")),
     }
 )
-"""Variables that are no tensors of the graph; the projection is the embedding."""
+"""Variables that are not tensors of the graph; the projection is the embedding."""
 
 
 def read_config(file: CTranslate2File, fields: Fields, tokens: SpecialTokens) -> WhisperConfig:
