@@ -5,8 +5,10 @@
 Dispatchers of --models models with four units each share one arbiter; each model always has requests waiting. Batches
 compute nothing and take a time of the simulator's clock, so that all the processor's time is the scheduler's own. It is
 compared with batches of as many requests of one model on one unit without an arbiter, where nothing is to decide: the
-difference is what deciding costs. Printed are microseconds of the processor's time, the least of the rounds: what other
-programs compute at the same time makes them longer, never shorter.
+difference is what deciding costs. A batch takes several decisions: a waiting model is asked again at each arrival and
+whenever a unit is free. In runs of their own, the time inside of one decision (`Choice.next`) is measured, and how
+many there are. Printed are microseconds of the processor, the least of the rounds: what other programs compute at
+the same time makes them longer, never shorter.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,7 +27,11 @@ from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
 from triune.core.statistics import ModelStatistics
 from triune.core.units import Unit
+from triune.scheduling.batcher import FormedBatch
+from triune.scheduling.choice import Choice
 from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.lane import Lane
+from triune.scheduling.queue import RequestQueue
 from triune.simulation.chip import SimulatedChip
 from triune.simulation.profile import BatchCost, Profile
 from triune.simulation.virtual_loop import virtual_loop
@@ -115,6 +122,34 @@ def measure(scene: Scene, num_batches: int) -> tuple[float, float]:
         return 1e6 * (time.process_time() - started) / num_batches, run.num_requests / num_batches
 
 
+def decisions(scene: Scene, num_batches: int) -> tuple[float, float]:
+    """The microseconds inside of one decision, without those of the timer, and the decisions that a batch takes."""
+    spent_ns, num = 0, 0
+    decide = Choice.next
+
+    def timed(choice: Choice, queue: RequestQueue, now_ns: int) -> tuple[Lane, FormedBatch] | None:
+        nonlocal spent_ns, num
+        started_ns = time.thread_time_ns()
+        found = decide(choice, queue, now_ns)
+        spent_ns += time.thread_time_ns() - started_ns
+        num += 1
+        return found
+
+    # The benchmark's own process; there is no seam for a timer in what decides.
+    Choice.next = timed
+    try:
+        measure(scene, num_batches)
+    finally:
+        Choice.next = decide
+    return (spent_ns / num - timer_ns()) / 1e3, num / num_batches
+
+
+def timer_ns() -> int:
+    """The time that passes between two readings of the thread's clock."""
+    readings = [time.thread_time_ns() for _ in range(1000)]
+    return min(later - sooner for sooner, later in pairwise(readings))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=int, default=100)
@@ -134,15 +169,23 @@ def main() -> None:
         Scene(f"{num_models} models, four units each", num_models, four),
     ]
     found = {scene: measure(scene, options.batches) for scene in scenes}
+    within = {scene: decisions(scene, options.batches) for scene in scenes}
     for _ in range(options.rounds - 1):
         for scene in scenes:
             found[scene] = min(found[scene], measure(scene, options.batches))
+            within[scene] = min(within[scene], decisions(scene, options.batches))
     (one_us, one), (several_us, some) = found[single], found[several]
     request_us = (several_us - one_us) / (some - one)
-    print(f"{'us of the processor':34} {'a batch':>8} {'requests in it':>15} {'for deciding':>13}")
+    print(
+        f"{'us of the processor':34} {'a batch':>8} {'requests in it':>15} {'for deciding':>13} {'a decision':>11} "
+        f"{'of a batch':>11}"
+    )
     for scene, (each_us, num_requests) in found.items():
         deciding_us = each_us - (one_us + request_us * (num_requests - one))
-        print(f"{scene.label:34} {each_us:8.1f} {num_requests:15.1f} {deciding_us:+13.1f}")
+        print(
+            f"{scene.label:34} {each_us:8.1f} {num_requests:15.1f} {deciding_us:+13.1f} "
+            f"{within[scene][0]:11.1f} {within[scene][1]:11.1f}"
+        )
 
 
 if __name__ == "__main__":
