@@ -144,7 +144,7 @@ def test_a_known_answer_is_as_described(known: Known, own: Served) -> None:
 
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_every_answer_is_as_described(label: str, own: Served) -> None:
-    """What `schema.parametrize()` does. It would make all requests in each process that collects tests: 10 s in each."""
+    """What `schema.parametrize()` does, which would make all requests in each process that collects tests."""
 
     @settings(
         max_examples=NUM_EXAMPLES,
