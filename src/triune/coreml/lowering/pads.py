@@ -21,8 +21,6 @@ from triune.coreml.lowering.context import (
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.graph.axes import positive
 
-_NUMPY_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
-
 
 def _pad(c: Context) -> None:
     x = c.input(0)
@@ -46,7 +44,7 @@ def _pad(c: Context) -> None:
         return
     for axis, (before, after) in enumerate(zip(begins, ends, strict=True)):
         if before or after:
-            x = _with_repeated(x, axis, before, after, _NUMPY_MODES[mode])
+            x = _with_repeated(x, axis, before, after, mode)
     c.give(x)
 
 
@@ -70,12 +68,11 @@ def _gathered(c: Context, x: Var, mode: str) -> Var:
     """Repeat elements of `x` by amounts that are computed while the model runs: a gather along each axis."""
     for axis in range(x.rank):
         before, after = (_element(c.input(1), place) for place in (axis, axis + x.rank))
-        if all(each.val is not None and int(each.val) == 0 for each in (before, after)):
-            continue
-        size = _element(mb.shape(x=x), axis)
-        line = mb.range_1d(start=mb.mul(x=before, y=np.int32(-1)), end=mb.add(x=size, y=after), step=np.int32(1))
-        places = _places(line, size, mode)
-        x = through_int(x, lambda each, places=places, axis=axis: mb.gather(x=each, indices=places, axis=axis))
+        if any(each.val is None or int(each.val) for each in (before, after)):
+            size = _element(mb.shape(x=x), axis)
+            line = mb.range_1d(start=mb.mul(x=before, y=np.int32(-1)), end=mb.add(x=size, y=after), step=np.int32(1))
+            places = _places(line, size, mode)
+            x = through_int(x, lambda each, places=places, axis=axis: mb.gather(x=each, indices=places, axis=axis))
     return x
 
 

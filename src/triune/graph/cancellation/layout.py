@@ -128,8 +128,15 @@ def concatenated(node: NodeProto, operands: Sequence[Curve], values: Values) -> 
 
 
 def _places(operand: Curve, shape: tuple[int, ...]) -> Array | None:
-    if operand.places is not None or not operand.is_in_place or operand.first is None:
-        return operand.places
+    """The places of a value of this shape; None if they are not known."""
+    if operand.places is not None:
+        try:
+            # A constant that was added may have repeated the elements.
+            return np.broadcast_to(operand.places, shape)
+        except ValueError:
+            return None
+    if not operand.is_in_place or operand.first is None:
+        return None
     return operand.first + np.arange(math.prod(shape)).reshape(shape)
 
 
