@@ -7,7 +7,7 @@ SYSTEM := $(shell uname -s)-$(shell uname -m)
 # OpenVINO drives the matrix unit of Intel CPUs; MLX and Core AI's library come for these two alone.
 EXTRAS := coreml$(comma)engine$(if $(filter %-x86_64,$(SYSTEM)),$(comma)openvino)$(if $(filter Linux-x86_64 Darwin-arm64,$(SYSTEM)),$(comma)coreai$(comma)mlx)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
+PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # Tests with generated examples that stand outside of tests/property.
 LAWS := $(addprefix tests/,unit/engine/test_moving.py unit/zoo/test_torch_checkpoint.py protocol/test_http_fuzz.py \
 	protocol/test_openapi.py)
@@ -19,7 +19,8 @@ DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 demo: .venv/demo
 	$(BIN)/triune demo $(ARGS)
 
-# Two processes of tests more than there are cores: a third of the time a test waits, for a timeout or what it started.
+# One process of tests more than there are cores: a third of the time a test waits, for a timeout or what it started.
+# Two more were slower on two cores: each process prepares what its tests share.
 # Those of a file may run in several, since files differ much in how long they take. pyright and mkdocs, which use one
 # core each, run beside them, and what they say comes at the end.
 # Where bytecode is not written, all the processes that tests start would compile Triune anew.
