@@ -8,7 +8,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.core.datatypes import Array
 from triune.graph.bare import infer_bare
-from triune.graph.declare_older import OLDER, declare_older
+from triune.graph.declare_older import declare_older
 from triune.graph.half_rounding import keep_half_rounding
 from triune.graph.names import Names
 from triune.graph.passes.halve import Halve
@@ -125,7 +125,10 @@ class Simulation:
                     names[name] = found
         keep_half_rounding(model)
         # Neither Halve nor the rounding gives types to all that they make.
-        types = Values(infer_bare(model).graph)
+        typed = infer_bare(model)
+        model.graph.ClearField("value_info")
+        model.graph.value_info.extend(typed.graph.value_info)
+        types = Values(model.graph)
         listed = {value.name for value in model.graph.output}
         for each in dict.fromkeys(names.values()):
             if each not in listed:
@@ -159,13 +162,8 @@ class Halved:
 
 
 def _session(model: ModelProto, name: str) -> GraphSession:
-    """Load a model of the newest operator set, of which ONNX Runtime lacks kernels, as one of an older set."""
-    if any(imported.version > OLDER for imported in model.opset_import if imported.domain in ("", "ai.onnx")):
-        # Which nodes are the same in the older set depends on the types of their operands.
-        typed = infer_bare(model)
-        model.graph.ClearField("value_info")
-        model.graph.value_info.extend(typed.graph.value_info)
-        declare_older(model)
+    """Load a model whose types are known, as one of an older operator set: ONNX Runtime lacks kernels of the newest."""
+    declare_older(model)
     return GraphSession(model, name, optimizes=False)
 
 
