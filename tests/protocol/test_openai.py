@@ -434,6 +434,51 @@ def test_completions(client: openai.OpenAI) -> None:
     assert default.choices[0].text == "Paris, of course"
 
 
+def test_the_probabilities_of_a_prompt(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "table", "prompt": ["capital", "xa"], "echo": True, "logprobs": 1, "n": 2}
+    found = client.completions.create(**asked, max_tokens=5)
+    assert [choice.text for choice in found.choices] == ["capitalParis"] * 2 + ["xaYes."] * 2
+    for choice in found.choices:
+        logprobs = choice.logprobs
+        assert logprobs is not None
+        assert "".join(logprobs.tokens or ()) == choice.text
+        assert logprobs.text_offset == [*range(len(choice.text))]
+        assert logprobs.token_logprobs is not None
+        assert logprobs.top_logprobs is not None
+        assert (logprobs.token_logprobs[0], logprobs.top_logprobs[0]) == (None, None)
+        own = {"a": -1.0}
+        assert logprobs.top_logprobs[-1] == own
+        assert logprobs.token_logprobs[1] == pytest.approx(np.log(2 / 257))
+        assert logprobs.top_logprobs[1] == {"a": pytest.approx(np.log(2 / 257))}
+    only = client.completions.create(**asked, max_tokens=0, best_of=3)
+    assert [(choice.text, choice.finish_reason) for choice in only.choices] == [("capital", "length")] * 2 + [
+        ("xa", "length")
+    ] * 2
+    assert only.choices[0].logprobs is not None
+    assert only.choices[0].logprobs.token_logprobs is not None
+    assert only.choices[0].logprobs.token_logprobs[2] == pytest.approx(np.log(1 / 257)), "a p"
+    assert len(only.choices[0].logprobs.token_logprobs) == 7
+    assert only.usage is not None
+    assert (only.usage.prompt_tokens, only.usage.completion_tokens) == (9, 0)
+    with pytest.raises(openai.BadRequestError, match="max_tokens"):
+        client.completions.create(**asked | {"echo": False}, max_tokens=0)
+
+
+def test_the_probabilities_of_a_prompt_in_a_stream(client: openai.OpenAI) -> None:
+    prompt = "capital " * 100
+    chunks = [
+        chunk.choices[0]
+        for chunk in client.completions.create(
+            model="table", prompt=prompt, echo=True, logprobs=20, max_tokens=5, stream=True
+        )
+    ]
+    assert "".join(chunk.text for chunk in chunks) == prompt + "Paris"
+    logprobs = [chunk.logprobs for chunk in chunks if chunk.logprobs is not None]
+    assert "".join(token for each in logprobs for token in each.tokens or ()) == prompt + "Paris"
+    assert [offset for each in logprobs for offset in each.text_offset or ()] == [*range(len(prompt) + 5)]
+    assert max(len(each.tokens or ()) for each in logprobs) <= 16, "a long prompt comes in parts"
+
+
 def test_the_best_of_several_completions(client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": "table", "prompt": ["capital", "accent"], "n": 2, "best_of": 4, "max_tokens": 5}
     found = client.completions.create(**asked, logprobs=1)

@@ -27,6 +27,7 @@ TOLD = {
     "tool_choice": r"^weather \w",
     "sequences/import": r"Paris",
     '"triune": true': r'"unit":"\w+".*Paris',
+    '"echo": true': r'"token_logprobs":\[null,-',
 }
 
 
@@ -156,3 +157,18 @@ def test_embeddings(client: openai.OpenAI) -> None:
         client.embeddings.create(model="smollm2", input="x")
     with pytest.raises(openai.BadRequestError, match="does not"):
         client.completions.create(model="all-minilm-l6-v2", prompt="x")
+
+
+def test_a_text_is_as_probable_as_a_prompt_as_it_was_as_an_answer(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "smollm2", "logprobs": 3, "temperature": 0}
+    prompt = "The capital of France is"
+    answer = client.completions.create(**asked, prompt=prompt, max_tokens=12).choices[0]
+    scored = client.completions.create(**asked, prompt=prompt + answer.text, echo=True, max_tokens=0).choices[0]
+    assert answer.logprobs is not None
+    assert scored.logprobs is not None
+    own, again = answer.logprobs.token_logprobs or [], scored.logprobs.token_logprobs or []
+    count = len(own)
+    assert (scored.logprobs.tokens or [])[-count:] == answer.logprobs.tokens
+    # One step reads the prompt as a whole, the other one token by token: bf16 rounds differently.
+    np.testing.assert_allclose(again[-count:], own, atol=0.15)
+    assert again[0] is None

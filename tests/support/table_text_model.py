@@ -12,7 +12,8 @@ from triune.core.datatypes import Array
 from triune.core.energy import Bill
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.core.units import Unit
-from triune.engine.generation import Delta, Generation, Placement, TokenLogprob, Usage
+from triune.engine.generation import Delta, Generation, Placement, PromptLogprobs, TokenLogprob, Usage
+from triune.engine.sampling.prompt_scores import PromptScores
 from triune.engine.sequence import FinishReason
 from triune.engine.speech.segments import Segment, SpeechRequest
 from triune.engine.speech.words.split import Word
@@ -116,11 +117,26 @@ class TableTextModel:
         if request.max_tokens is not None and len(text) > request.max_tokens:
             text, reason, stop = text[: request.max_tokens], FinishReason.LENGTH, None
         usage = Usage(len(request.prompt), len(request.prompt) // 2, len(text), 1_000_000, 2_000_000, 3_000_000)
+        prompt = None if index else self._prompt_logprobs(request)
         for start in range(0, len(text), self._size):
             added = text[start : start + self._size]
             self.num_written += len(added)
-            yield Delta(index, added, tuple(ord(letter) for letter in added), self._logprobs(request, added, index))
+            tokens = tuple(ord(letter) for letter in added)
+            yield Delta(index, added, tokens, self._logprobs(request, added, index), prompt=prompt)
+            prompt = None
         yield Delta(index, "", (), (), reason, stop, usage)
+
+    def _prompt_logprobs(self, request: Generation) -> PromptLogprobs | None:
+        """Each token of a prompt is as probable as every other one of the 256, but an `a` twice as probable."""
+        if request.num_prompt_logprobs is None:
+            return None
+        prompt = [*request.prompt]
+        assert all(isinstance(token, int) for token in prompt)
+        logits = np.zeros((len(prompt) - 1, 256), np.float32)
+        logits[:, ord("a")] = np.log(2)
+        scores = PromptScores(prompt, request.num_prompt_logprobs)  # type: ignore[arg-type]
+        scores.read(range(len(logits)), logits)
+        return PromptLogprobs(prompt, scores, [bytes([byte]) for byte in range(256)])  # type: ignore[arg-type]
 
     def _logprobs(self, request: Generation, letters: str, index: int) -> tuple[TokenLogprob, ...]:
         """Later answers are the more probable ones."""

@@ -26,6 +26,7 @@ from triune.engine.moving.state import SequenceState
 from triune.engine.plan import Plan
 from triune.engine.rules import TokenRules
 from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.sampling.prompt_scores import PromptScores
 from triune.engine.sampling.sampler import Sample, SamplingState
 from triune.engine.scheduler import Scheduler, SchedulerLimits
 from triune.engine.sequence import Ending, FinishReason, Sequence
@@ -174,6 +175,7 @@ class EngineCore:
         memory: Memory | None = None,
         source: Source = (),
         place: int = 0,
+        num_prompt_logprobs: int | None = None,
     ) -> Sequence:
         """Take a prompt, whose answer the next steps compute.
 
@@ -190,6 +192,9 @@ class EngineCore:
             memory: what the sequence reads of an encoder, which `salt` must name; None if the decoder reads none.
             source: the tokens that the engine's encoder reads for the sequence; empty if it has none.
             place: which of the prompts of one request this is.
+            num_prompt_logprobs: how many of the most probable tokens to note for each place of the prompt, with the
+                probability of its own token (`Sequence.scores`); None notes none. The prompt's tokens are all computed
+                then, even if the prefix cache has them.
 
         Raises:
             InvalidArgumentError: a token is not the model's, the prompt is empty or too long (see `Scheduler.add`), or
@@ -212,9 +217,10 @@ class EngineCore:
             prompt, table, state, ending, priority, salt, now_ns, matcher, number, rules, memory or {}, source
         )
         sequence.is_follower, sequence.place = index > 0, place
+        sequence.scores = None if num_prompt_logprobs is None else PromptScores(prompt, num_prompt_logprobs)
         sequence.bill = self._account.new_bill() if self._account is not None else None
         self._scheduler.add(sequence)
-        if self._second_tier is not None:
+        if self._second_tier is not None and not sequence.is_scored:
             self._second_tier.want(self._pool, sequence)
         return sequence
 
@@ -228,7 +234,8 @@ class EngineCore:
             max_tokens: the most tokens whose keys and values may be copied; None for any.
 
         Raises:
-            UnsupportedError: the sequence reads memory that was given to it, or has rules of its own.
+            UnsupportedError: the sequence reads memory that was given to it, has rules of its own, or probabilities of
+                its prompt are still to be computed.
             UnavailableError: it has ended; or it has keys and values of more tokens, and goes on here.
         """
         names = {number: name for name, (number, _) in self._adapters.items()}

@@ -2,6 +2,7 @@
 engine.
 """
 
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from triune.core.datatypes import Array
 from triune.core.energy import Bill
 from triune.core.units import Unit
 from triune.engine.sampling.parameters import SamplingParameters
+from triune.engine.sampling.prompt_scores import PromptScores
 from triune.engine.sequence import FinishReason
 from triune.engine.structured.constraint import Constraint
 
@@ -38,6 +40,9 @@ class Generation:
         id: names the request, so that another server can go on with its answer (`moving.movable`); empty if none may.
         unit: the unit that computes it; None leaves the choice to the model.
         place: which of the prompts of one request this is. It waits for the first prompts of other requests.
+        num_prompt_logprobs: how many of the most probable tokens to report for each place of the prompt, with the
+            prompt's own token (`Delta.prompt`); None reports none. Such a prompt is computed as a whole, even if the
+            prefix cache has it.
     """
 
     prompt: str | Sequence[int]
@@ -57,6 +62,7 @@ class Generation:
     id: str = ""
     unit: Unit | None = None
     place: int = 0
+    num_prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,8 @@ class TokenLogprob:
     Attributes:
         token: its id.
         text: its bytes, which may be a part of a character.
-        logprob: the logarithm of its probability by the model's own logits.
+        logprob: the logarithm of its probability by the model's own logits; NaN for the first token of a prompt, which
+            has none, and where logits of a prompt hold NaN or infinity.
         top: the most probable tokens at this place, the most probable first; their `top` is empty.
     """
 
@@ -74,6 +81,41 @@ class TokenLogprob:
     text: bytes
     logprob: float
     top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLogprobs:
+    """The tokens of a prompt with their probabilities. A long prompt's are read slice by slice.
+
+    Attributes:
+        prompt: the ids of the prompt's tokens.
+        scores: their probabilities, all known.
+        token_bytes: the bytes of each token of the model.
+    """
+
+    prompt: Sequence[int]
+    scores: PromptScores
+    token_bytes: Sequence[bytes]
+
+    def __len__(self) -> int:
+        """The number of tokens."""
+        return len(self.prompt)
+
+    @property
+    def num_top(self) -> int:
+        """The number of the most probable tokens at each place."""
+        return self.scores.top_tokens.shape[1]
+
+    def slice(self, begin: int, end: int) -> tuple[TokenLogprob, ...]:
+        """The tokens from `begin` up to `end`."""
+        return tuple(self._at(place) for place in range(begin, min(end, len(self.prompt))))
+
+    def _at(self, place: int) -> TokenLogprob:
+        token, texts = self.prompt[place], self.token_bytes
+        if not place:
+            return TokenLogprob(token, texts[token], math.nan)
+        logprob, top = self.scores.at(place)
+        return TokenLogprob(token, texts[token], logprob, tuple(TokenLogprob(n, texts[n], each) for n, each in top))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +157,8 @@ class Delta:
         finish_reason: why the answer ended with this delta; None if it goes on.
         stop: the stop text or stop token that ended it; None if none did.
         usage: what the answer cost; with its last delta only.
+        prompt: the probabilities of the prompt's tokens, if the request wants them: with the first delta of the first
+            of its answers, which comes before those of the others.
     """
 
     index: int
@@ -124,6 +168,7 @@ class Delta:
     finish_reason: FinishReason | None = None
     stop: str | int | None = None
     usage: Usage | None = None
+    prompt: PromptLogprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
-from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
 from triune.engine.admission import Ticket
 from triune.engine.generation import Delta, Generation
 from triune.engine.job import Job
@@ -105,9 +105,12 @@ def start_group(
     Raises:
         InvalidArgumentError: a parameter is out of range, the prompt leaves no token of the context, or the encoder
             cannot read it.
+        UnsupportedError: the request wants probabilities of the tokens of a prompt that an encoder reads.
     """
     source: Source = ()
     if rules is not None:
+        if request.num_prompt_logprobs is not None:
+            raise UnsupportedError("an encoder reads the model's prompts: their tokens have no probabilities")
         source, prompt = rules.checked(prompt), (rules.start_token,)
     max_tokens = request.max_tokens
     if max_tokens is None:
@@ -131,6 +134,7 @@ def start_group(
             request.adapter,
             source=source,
             place=request.place,
+            num_prompt_logprobs=None if index else request.num_prompt_logprobs,
         )
         for index in range(request.num_answers)
     ]

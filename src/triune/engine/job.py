@@ -37,6 +37,7 @@ class Job:
             then count, not those above.
         before: what another unit of the same model computed of it; None if none did.
         place: which of the prompts of one request this answers.
+        num_prompt_logprobs: see `EngineCore.add`.
         followers: other answers to the same prompt. They begin when this one has its first token, so that they find the
             prompt's blocks in the prefix cache.
         is_cancelled: set by the event loop. The job does not begin then.
@@ -59,6 +60,7 @@ class Job:
     state: SequenceState | None = None
     before: Sequence | None = None
     place: int = 0
+    num_prompt_logprobs: int | None = None
     followers: tuple["Job", ...] = ()
     is_cancelled: bool = False
     is_retried: bool = False

@@ -1,10 +1,12 @@
 """What a step computes: pieces of sequences, packed one after another."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triune.core.decoder import DecoderStep
 from triune.core.energy import Phase, Share
@@ -47,6 +49,12 @@ class Piece:
         """The tokens; 0 for one that is not known yet."""
         return (0,) if self.source is not None else (*self.sequence.tokens[self.begin : self.end], *self.drafts)
 
+    @property
+    def scored(self) -> range:
+        """The places of its tokens after which the probability of the prompt's next token is to be noted."""
+        scores = self.sequence.scores
+        return range(0) if scores is None else scores.unread(self.begin, self.end)
+
     def first(self, count: int) -> "Piece":
         """The first `count` tokens of it, which has no drafts."""
         if count == self.num_tokens:
@@ -72,8 +80,12 @@ class Plan:
 
     @property
     def takes_best(self) -> bool:
-        """Whether each token to be chosen is the most probable one, so that no logits are needed."""
-        return all(piece.sequence.takes_best for piece in self.choosing)
+        """Whether each token to be chosen is the most probable one, and no probabilities are wanted, so that no logits
+        are needed.
+        """
+        return all(piece.sequence.takes_best for piece in self.choosing) and not any(
+            piece.scored for piece in self.pieces
+        )
 
     @property
     def num_going(self) -> int:
@@ -117,7 +129,9 @@ class Plan:
         return shares
 
     def step(self) -> DecoderStep:
-        """The arrays for the decoder."""
+        """The arrays for the decoder. Its logits are first those of `choosing`, for each piece the row after its last
+        token and one after each of its drafts, then those after the `scored` tokens of each piece.
+        """
         counts = [piece.num_tokens for piece in self.pieces]
         begins = np.cumsum([0, *counts], dtype=np.int32)
         tables = [piece.sequence.table.blocks for piece in self.pieces]
@@ -136,15 +150,19 @@ class Plan:
             subsequence_begins=begins,
             block_indices=np.fromiter(chain.from_iterable(tables), np.int32),
             block_indices_begins=np.cumsum([0, *map(len, tables)], dtype=np.int32),
-            logits_indices=np.fromiter(
-                (
-                    row
-                    for piece, end in zip(self.pieces, begins[1:].tolist(), strict=True)
-                    if piece.has_logits
-                    for row in range(end - 1 - len(piece.drafts), end)
-                ),
-                np.int64,
-            ),
+            logits_indices=np.fromiter(chain(self._chosen_rows(begins), self._scored_rows(begins)), np.int64),
             adapters=np.repeat(np.array(adapters, np.int64), counts) if any(adapters) else None,
             sources=np.repeat(np.array(sources, np.int64), counts) if max(sources, default=-1) >= 0 else None,
         )
+
+    def _chosen_rows(self, begins: NDArray[np.int32]) -> Iterator[int]:
+        """The packed tokens after which tokens are chosen. `begins` is INT32 [pieces + 1], where pieces begin."""
+        for piece, end in zip(self.pieces, begins[1:].tolist(), strict=True):
+            if piece.has_logits:
+                yield from range(end - 1 - len(piece.drafts), end)
+
+    def _scored_rows(self, begins: NDArray[np.int32]) -> Iterator[int]:
+        """The packed tokens after which the prompt's next token gets its probability."""
+        for piece, begin in zip(self.pieces, begins.tolist(), strict=False):
+            for place in piece.scored:
+                yield begin + place - piece.begin

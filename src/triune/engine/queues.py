@@ -62,7 +62,7 @@ class Queues:
         # is asked for in each step: hash its tokens once.
         if len(sequence.hashes) != (len(sequence.tokens) - 1) // self._block_size:
             sequence.hashes = block_hashes(sequence.tokens[:-1], self._block_size, sequence.salt)
-        num_cached = table.share(sequence.hashes)
+        num_cached = table.share(sequence.hashes[: sequence.num_sharable // self._block_size])
         num_known = num_cached if self._host is None else max(num_cached, self._host.num_tokens(sequence))
         count = min(budget, len(sequence.tokens) - num_known)
         # One block more for each running sequence, so that a new one does not cause a preemption at once.

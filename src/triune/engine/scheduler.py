@@ -8,6 +8,7 @@ sequence holds which KV blocks.
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
+from typing import Final
 
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, InvalidArgumentError
@@ -21,6 +22,11 @@ from triune.engine.sampling.sampler import FAILED, Sample
 from triune.engine.sequence import FinishReason, Sequence
 from triune.engine.source import Source
 from triune.engine.turns import Turn, find_turns
+
+SCORED_TOKENS: Final = 64
+"""The most tokens of a step that belong to prompts whose probabilities are wanted: each takes a row of logits, which of
+a vocabulary of 150,000 are 0.6 MB.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,7 @@ class Scheduler:
         row of the token that this gives.
         """
         queues, now_ns, budget = self._queues, self._clock.now_ns(), self._step_tokens
+        num_scored = 0
         turns = self._turns(now_ns)
         if turns and running:
             return None
@@ -170,7 +177,9 @@ class Scheduler:
         ]
         for piece in sorted((each for each in going if each is not None), key=lambda each: each.num_tokens > 1):
             sequence, count = piece.sequence, min(budget, piece.num_tokens)
-            if budget == 0 or sequence not in queues.running:
+            if sequence.is_scored:
+                count = min(count, SCORED_TOKENS - num_scored)
+            if count == 0 or sequence not in queues.running:
                 continue
             if running and not sequence.table.grow(piece.begin + count):
                 return None
@@ -179,6 +188,7 @@ class Scheduler:
             pieces.append(piece.first(count))
             planned.add(id(sequence))
             budget = max(0, budget - count - sequence.num_unread)
+            num_scored += count if sequence.is_scored else 0
         self._lacks_blocks = False
         others = (each for each in queues.by_urgency(queues.waiting, now_ns) if each not in begins)
         for sequence in (*begins, *others):
@@ -191,7 +201,10 @@ class Scheduler:
                 break
             if sequence.source and not self._has_room_for(sequence.source, queues.running):
                 break
-            count = queues.begin(sequence, budget, now_ns)
+            if sequence.is_scored and num_scored == SCORED_TOKENS:
+                continue
+            most = min(budget, SCORED_TOKENS - num_scored) if sequence.is_scored else budget
+            count = queues.begin(sequence, most, now_ns)
             if not count:
                 self._lacks_blocks = True
                 # Do not plan those that wait behind it: with fewer tokens they might always find room, and overtake it
@@ -200,6 +213,7 @@ class Scheduler:
             begin = sequence.table.num_tokens
             pieces.append(_whole(sequence, begin).first(count))
             budget = max(0, budget - count - sequence.num_unread)
+            num_scored += count if sequence.is_scored else 0
         return Plan(tuple(pieces))
 
     def _turns(self, now_ns: int) -> Seq[Turn]:

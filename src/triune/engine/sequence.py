@@ -13,6 +13,7 @@ from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.engine.kv.hashes import BlockHash
 from triune.engine.kv.table import BlockTable
 from triune.engine.rules import TokenRules
+from triune.engine.sampling.prompt_scores import PromptScores
 from triune.engine.sampling.sampler import SamplingState
 from triune.engine.structured.matcher import Matcher
 
@@ -71,6 +72,7 @@ class Sequence:
         memory: what it reads of an encoder, by the names of the decoder's inputs: FP32 [1, source tokens, width].
         source: the tokens of the text that an encoder reads for it: before its first step, and again after it gave up
             its blocks. `memory` is what it gave, and empty while there is none.
+        scores: the probabilities of the prompt's own tokens; None if nobody wants them.
         bill: where its joules are charged; None where energy is not metered.
         started_ns: when its first step was planned; None before that.
         tokens: the prompt and the answer so far.
@@ -97,6 +99,7 @@ class Sequence:
     rules: TokenRules | None = None
     memory: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
     source: tuple[int, ...] = ()
+    scores: PromptScores | None = field(default=None, init=False)
     bill: Bill | None = field(default=None, init=False)
     started_ns: int | None = field(default=None, init=False)
     tokens: list[int] = field(init=False)
@@ -115,7 +118,10 @@ class Sequence:
         self.tokens = list(self.prompt)
 
     def follow(self, other: "Sequence") -> None:
-        """Take over the times and the bill of the sequence that another unit computed before this one goes on."""
+        """Take over the times, the bill and the probabilities of the prompt of the sequence that another unit computed
+        before this one goes on.
+        """
+        self.scores = other.scores
         if other.started_ns is not None:
             self.started_ns, self.num_cached_tokens = other.started_ns, other.num_cached_tokens
         self.arrived_ns = other.arrived_ns
@@ -135,6 +141,18 @@ class Sequence:
         is read.
         """
         return len(self.tokens) - self.table.num_tokens
+
+    @property
+    def num_sharable(self) -> int:
+        """The most of its tokens whose keys and values it may take from the prefix cache. Tokens that are followed by
+        one whose probability is wanted, and not known yet, have to be computed.
+        """
+        return self.scores.num_read if self.scores is not None and self.is_scored else len(self.tokens) - 1
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the probabilities of tokens of the prompt are still to be computed."""
+        return self.scores is not None and not self.scores.is_complete
 
     @property
     def num_unread(self) -> int:

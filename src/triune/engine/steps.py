@@ -165,7 +165,9 @@ class Steps:
     def _samples(self, running: _Running) -> list[list[Sample]]:
         """Wait for a step, and choose the next tokens of those of its sequences that have not ended."""
         if running.logits is not None:
-            samples = choose(running.plan, running.logits)
+            num_chosen = len(running.logits) - sum(len(piece.scored) for piece in running.plan.pieces)
+            samples = choose(running.plan, running.logits[:num_chosen])
+            _score(running.plan, running.logits[num_chosen:])
         else:
             assert running.tokens is not None
             tokens = running.tokens.read()
@@ -249,3 +251,13 @@ class Steps:
         for piece in pieces:
             self._fail_one(piece.sequence, error)
         return [*self._take_unreadable(), *((piece.sequence, None) for piece in pieces)]
+
+
+def _score(plan: Plan, logits: NDArray[np.float32]) -> None:
+    """Note the probabilities of prompts' tokens: FP32 [rows, vocabulary], a row for each of the `scored` tokens."""
+    row = 0
+    for piece in plan.pieces:
+        places, scores = piece.scored, piece.sequence.scores
+        if places and scores is not None:
+            scores.read(places, logits[row : row + len(places)])
+            row += len(places)

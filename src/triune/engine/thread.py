@@ -190,6 +190,7 @@ class EngineThread:
                 salt=job.salt,
                 source=job.source,
                 place=job.place,
+                num_prompt_logprobs=job.num_prompt_logprobs,
             )
         except TriuneError as error:
             self._fail([job, *job.followers], error)

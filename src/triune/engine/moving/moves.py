@@ -27,6 +27,8 @@ def state_of(
     """
     if (sequence.memory and not sequence.source) or sequence.rules is not None:
         raise UnsupportedError("a sequence that reads memory given to it, or has rules of its own, cannot be moved")
+    if sequence.is_scored:
+        raise UnsupportedError("the probabilities of the prompt's tokens are being computed; it cannot be moved before")
     if sequence.finish_reason is not None:
         raise UnavailableError("the answer ended before it could be moved")
     if max_tokens is not None and sequence.table.num_tokens > max_tokens:

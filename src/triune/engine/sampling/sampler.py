@@ -254,17 +254,29 @@ def _position(cumulative: NDArray[np.float64], uniform: float) -> int:
 
 
 def _with_logprobs(token: int, logits: NDArray[np.float32], parameters: SamplingParameters) -> Sample:
-    count = parameters.num_logprobs
     if token == FAILED.token:
         return FAILED
-    if count is None:
+    if parameters.num_logprobs is None:
         return Sample(token)
+    return Sample(token, *token_logprobs(logits, token, parameters.num_logprobs))
+
+
+def token_logprobs(
+    logits: NDArray[np.float32], token: int, num_top: int
+) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """The logarithm of a token's probability, and the most probable tokens with theirs, the most probable first.
+
+    Args:
+        logits: FP32 [vocabulary], without NaN; the largest one is finite.
+        token: the token's id.
+        num_top: how many of the most probable tokens to return; all if the vocabulary has fewer.
+    """
     # log softmax(x)_i = x_i - max - log(sum(exp(x - max)))
     peak = logits.max()
     weights = np.exp(logits - peak)
     base = float(peak) + float(np.log(weights.sum(dtype=np.float64)))
-    top = _top(logits, weights, count) if count else ()
-    return Sample(token, float(logits[token]) - base, tuple((int(each), float(logits[each]) - base) for each in top))
+    top = _top(logits, weights, num_top) if num_top else ()
+    return float(logits[token]) - base, tuple((int(each), float(logits[each]) - base) for each in top)
 
 
 def _top(logits: NDArray[np.float32], weights: NDArray[np.float32], count: int) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from triune.core.errors import InvalidArgumentError
 from triune.core.units import Unit
-from triune.engine.generation import Delta, Generation, TokenLogprob, Usage
+from triune.engine.generation import Delta, Generation, PromptLogprobs, TokenLogprob, Usage
 from triune.engine.job import Job
 from triune.engine.sampling.sampler import Sample
 from triune.engine.sequence import FinishReason
@@ -62,6 +62,7 @@ class Answer:
         self._tokens: list[int] = []
         self._logprobs: list[TokenLogprob] = []
         self._is_moved = False
+        self._has_prompt = job.num_prompt_logprobs is not None
 
     def go_on_after(self, tokens: Sequence[int]) -> None:
         """Begin after tokens whose text the client has, from a server that generated them.
@@ -126,9 +127,18 @@ class Answer:
             self.finish_reason,
             self._stop,
             None if self.finish_reason is None else self.usage,
+            self._take_prompt(),
         )
         self._text, self._tokens, self._logprobs = [], [], []
         return delta
+
+    def _take_prompt(self) -> PromptLogprobs | None:
+        """The probabilities of the prompt's tokens, once, if the request wants them."""
+        sequence = self.job.sequence
+        if not self._has_prompt or sequence is None or sequence.scores is None:
+            return None
+        self._has_prompt = False
+        return PromptLogprobs(self.job.prompt, sequence.scores, self._token_bytes)
 
     @property
     def usage(self) -> Usage:

@@ -22,18 +22,14 @@ _KIND = "text_completion"
 class CompletionAnswer:
     """The answers to one request."""
 
-    def __init__(
-        self, request: TextRequest, placement: Placement, echoes: Sequence[str] = (), best: Best | None = None
-    ) -> None:
+    def __init__(self, request: TextRequest, placement: Placement, best: Best | None = None) -> None:
         """Args:
         request: the request.
         placement: where the model runs.
-        echoes: the text of each prompt, with which its answers begin; empty if they do not.
         best: which of the answers to return; None for all.
         """
         self._best = best
         self._num_answers = request.generation.num_answers
-        self._echoes = echoes
         self._choices = Choices(request, placement, COMPLETION_PREFIX)
 
     async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
@@ -44,7 +40,6 @@ class CompletionAnswer:
             text, logprobs, reason = part.delta.text, None, part.delta.finish_reason
             if part.index not in offsets:
                 offsets[part.index] = 0
-                text = self._echo(part.index) + text
             if part.delta.logprobs:
                 logprobs = completion_logprobs(part.delta.logprobs, offsets[part.index])
                 offsets[part.index] = _end(logprobs)
@@ -57,9 +52,7 @@ class CompletionAnswer:
     async def whole(self, parts: AsyncGenerator[Part], held: Reservation) -> Sequence[bytes]:
         """The answer as one document, in pieces. The reservation grows with it."""
         has_logprobs = self._best is None or self._best.has_logprobs
-        return await self._choices.whole(
-            _KIND, parts, held, lambda index: _Choice(self._echo(index), has_logprobs=has_logprobs), self._chosen
-        )
+        return await self._choices.whole(_KIND, parts, held, lambda _: _Choice(has_logprobs=has_logprobs), self._chosen)
 
     def _chosen(self, choices: "Sequence[_Choice]") -> "Sequence[_Choice]":
         """The best answers to each prompt, the best first."""
@@ -71,15 +64,13 @@ class CompletionAnswer:
             found += reversed(answers[-self._best.num_answers :])
         return found
 
-    def _echo(self, index: int) -> str:
-        return self._echoes[index // self._num_answers] if self._echoes else ""
-
 
 class _Choice:
     """One answer, while it is collected."""
 
-    def __init__(self, echo: str, *, has_logprobs: bool) -> None:
-        self._texts = [echo]
+    def __init__(self, *, has_logprobs: bool) -> None:
+        self._texts: list[str] = []
+        self._num_echoed = 0
         self._has_logprobs = has_logprobs
         self._logprobs: dict[str, list[Any]] = {}
         self._top: list[bytes] = []
@@ -91,6 +82,7 @@ class _Choice:
             added = completion_logprobs(part.delta.logprobs, _end(self._logprobs) if self._logprobs else 0)
             # They are encoded as they come, since thousands of them would hold the loop at the end.
             self._top.append(encoded_elements(added.pop("top_logprobs")))
+            self._num_echoed += len(part.delta.logprobs) if part.is_echo else 0
             for name, values in added.items():
                 self._logprobs.setdefault(name, []).extend(values)
         if part.delta.finish_reason is not None:
@@ -98,8 +90,9 @@ class _Choice:
 
     @property
     def mean_logprob(self) -> float:
-        """The mean of the logarithms of its tokens' probabilities."""
-        return float(np.mean(self._logprobs["token_logprobs"])) if self._logprobs else 0.0
+        """The mean of the logarithms of its tokens' probabilities, without those of the prompt."""
+        own = self._logprobs["token_logprobs"][self._num_echoed :] if self._logprobs else []
+        return float(np.mean(own)) if own else 0.0
 
     def write(self, index: int, json: JsonParts) -> None:
         document = {"index": index, "text": "".join(self._texts), "finish_reason": self._reason}

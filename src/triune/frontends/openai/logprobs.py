@@ -1,12 +1,16 @@
 """Probabilities of tokens, in the two forms of OpenAI's API."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from triune.engine.generation import TokenLogprob
+from triune.engine.generation import PromptLogprobs, TokenLogprob
 
 _LOWEST = -9999.0
 """OpenAI's word for a token that is nearly impossible; JSON has no infinity."""
+
+_SLICE_PROBABILITIES = 256
+"""About how many probabilities are written between two other tasks of the event loop."""
 
 
 def chat_logprobs(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
@@ -27,14 +31,29 @@ def completion_logprobs(logprobs: Sequence[TokenLogprob], offset: int) -> dict[s
         offsets.append(offsets[-1] + len(text))
     return {
         "tokens": texts,
-        "token_logprobs": [max(each.logprob, _LOWEST) for each in logprobs],
-        "top_logprobs": [{_text(other): max(other.logprob, _LOWEST) for other in each.top} for each in logprobs],
+        "token_logprobs": [_number(each.logprob) for each in logprobs],
+        "top_logprobs": [
+            None if math.isnan(each.logprob) else {_text(other): _number(other.logprob) for other in each.top}
+            for each in logprobs
+        ],
         "text_offset": offsets[:-1],
     }
 
 
+def slices_of(prompt: PromptLogprobs) -> Iterator[tuple[TokenLogprob, ...]]:
+    """The tokens of a prompt with their probabilities, a few at a time."""
+    step = max(1, _SLICE_PROBABILITIES // (1 + prompt.num_top))
+    for begin in range(0, len(prompt), step):
+        yield prompt.slice(begin, begin + step)
+
+
 def _entry(logprob: TokenLogprob) -> dict[str, Any]:
-    return {"token": _text(logprob), "logprob": max(logprob.logprob, _LOWEST), "bytes": list(logprob.text)}
+    return {"token": _text(logprob), "logprob": _number(logprob.logprob), "bytes": list(logprob.text)}
+
+
+def _number(logprob: float) -> float | None:
+    """A logarithm as JSON holds it; None for NaN."""
+    return None if math.isnan(logprob) else max(logprob, _LOWEST)
 
 
 def _text(logprob: TokenLogprob) -> str:

@@ -10,7 +10,7 @@ from triune.engine.sampling.parameters import MAX_LOGPROBS
 from triune.engine.structured.constraint import Constraint
 from triune.frontends.openai.messages import read_messages, read_tools
 from triune.frontends.text.chat import Chat, template_variables
-from triune.frontends.text.fields import FieldError, Fields, are_tokens, unsupported
+from triune.frontends.text.fields import FieldError, Fields, are_tokens
 from triune.frontends.text.forms import combined, read_format
 from triune.frontends.text.sampling import MAX_ANSWERS, read_generation
 
@@ -91,12 +91,14 @@ class CompletionRequest:
         text: what all requests for text say.
         prompts: each a text, or token ids.
         is_echo: whether answers begin with their prompt.
+        is_prompt_only: whether answers end with their prompt, too (`max_tokens` 0): a client wants its probabilities.
         best: which of the answers are returned; None for all.
     """
 
     text: TextRequest
     prompts: tuple[str | list[int], ...]
     is_echo: bool = False
+    is_prompt_only: bool = False
     best: Best | None = None
 
 
@@ -151,11 +153,14 @@ def read_completion(fields: Fields) -> CompletionRequest:
     prompts = _read_inputs(fields, "prompt", MAX_PROMPTS)
     num_logprobs = fields.integer("logprobs", 0, MAX_LOGPROBS)
     is_echo = fields.flag("echo")
-    if is_echo and num_logprobs is not None:
-        raise unsupported("logprobs", "with 'echo' it would need the probabilities of the prompt's tokens")
     fields.refuse("suffix", "the model continues a text; it cannot fill a gap", "")
     best_of = fields.integer("best_of", 1, MAX_ANSWERS)
-    text = read_text(fields, fields.integer("max_tokens", 1) or _COMPLETION_TOKENS, num_logprobs)
+    max_tokens = fields.integer("max_tokens", 0 if is_echo else 1)
+    is_prompt_only = max_tokens == 0
+    # The token after the prompt is computed with its probabilities in any case.
+    text = read_text(fields, 1 if is_prompt_only else max_tokens or _COMPLETION_TOKENS, num_logprobs)
+    if is_echo and num_logprobs is not None:
+        text = replace(text, generation=replace(text.generation, num_prompt_logprobs=num_logprobs))
     text, best = _with_best(text, best_of)
     if len(prompts) * text.generation.num_answers > MAX_PROMPTS:
         raise FieldError(
@@ -163,7 +168,7 @@ def read_completion(fields: Fields) -> CompletionRequest:
             "limit: send fewer prompts at once",
             "prompt",
         )
-    return CompletionRequest(text, prompts, is_echo, best)
+    return CompletionRequest(text, prompts, is_echo, is_prompt_only, best)
 
 
 def _with_best(text: TextRequest, best_of: int | None) -> tuple[TextRequest, Best | None]:

@@ -20,6 +20,7 @@ from triune.frontends.bodies.responses import HeldResponse, JsonResponse
 from triune.frontends.openai.chats import CHAT_PREFIX, ChatAnswer
 from triune.frontends.openai.choices import identified
 from triune.frontends.openai.completions import COMPLETION_PREFIX, CompletionAnswer
+from triune.frontends.openai.echo import echoed
 from triune.frontends.openai.embeddings import embedding_bytes, embedding_report, encode_embeddings
 from triune.frontends.openai.errors import answer_error, error_event
 from triune.frontends.openai.forms import read_form
@@ -150,8 +151,10 @@ class _Endpoints:
             model, adapter = await text_model_of(self._models, asked.text.model)
             generations, echoes = await while_connected(request, _prepared(model, asked, adapter))
             held.grow(TOKEN_BYTES * sum(len(each.prompt) for each in generations))
-            answer = CompletionAnswer(asked.text, model.placement, echoes, asked.best)
+            answer = CompletionAnswer(asked.text, model.placement, asked.best)
             parts = parts_of(model, generations)
+            if asked.is_echo:
+                parts = echoed(parts, echoes, asked.text.generation.num_answers, is_prompt_only=asked.is_prompt_only)
             return await respond(request, answer, parts, held, error_event, is_stream=asked.text.is_stream)
         except BaseException:
             held.release()

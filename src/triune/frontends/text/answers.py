@@ -29,6 +29,7 @@ class Part:
         delta: the same as the model gave it.
         num_calls: the calls that the answer has so far.
         num_reasoning_tokens: how many of the delta's tokens are reasoning.
+        is_echo: whether it is a part of the prompt, with which the answer begins; its delta has no tokens then.
     """
 
     index: int
@@ -36,6 +37,7 @@ class Part:
     delta: Delta
     num_calls: int = 0
     num_reasoning_tokens: int = 0
+    is_echo: bool = False
 
     @property
     def num_bytes(self) -> int:
