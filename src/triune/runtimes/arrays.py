@@ -1,7 +1,8 @@
 """Conversion of numpy arrays for vendor libraries."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from triune.core.errors import InternalError, InvalidArgumentError
 # to bytes first.
 _MARK = "\U0010ffff"
 _MARK_BYTES = _MARK.encode()
+
+_Value = TypeVar("_Value")
 
 
 def packed(array: Array) -> Array:
@@ -67,16 +70,16 @@ def _element(value: object) -> bytes:
     return text[1:].encode("latin-1") if text.startswith(_MARK) else text.encode()
 
 
-def ordered(names: Iterable[str], arrays: Iterable[Array]) -> dict[str, Array]:
-    """Combine names and arrays to a dictionary.
+def ordered(names: Sequence[str], values: Sequence[_Value]) -> dict[str, _Value]:
+    """Combine names and a runtime's values to a dictionary.
 
     Raises:
-        InternalError: the runtime returned another number of arrays than requested.
+        InternalError: the runtime returned another number of values than requested.
     """
-    try:
-        return dict(zip(names, arrays, strict=True))
-    except ValueError as error:
-        raise InternalError(f"the runtime gave another number of outputs than was asked for: {error}") from error
+    if len(values) != len(names):
+        raise InternalError(f"the runtime gave {len(values)} outputs, and {len(names)} were asked for")
+    # Without `strict`, which takes as long as the rest.
+    return dict(zip(names, values))  # noqa: B905
 
 
 def _objects(elements: Iterable[object], shape: tuple[int, ...]) -> Array:

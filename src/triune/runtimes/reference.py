@@ -94,7 +94,7 @@ class _ReferenceExecutable:
             # The evaluator's error names the types. Its cause, numpy's error, names the shapes.
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             raise run_failure(cause, inputs, is_refusal=isinstance(cause, _REFUSALS)) from error
-        return ordered(outputs, (_own(self._outputs[name], value) for name, value in zip(outputs, values, strict=True)))
+        return {name: _own(self._outputs[name], value) for name, value in ordered(outputs, values).items()}
 
     def interrupt(self) -> None:
         """Do nothing: the evaluator cannot interrupt a run."""

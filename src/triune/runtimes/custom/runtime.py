@@ -22,7 +22,6 @@ from triune.graph.piece_folder import PieceFolder
 from triune.graph.precision import precision_of
 from triune.graph.split import Piece
 from triune.hosting import FAULT_LIMITS, HostedExecutable
-from triune.runtimes.arrays import ordered
 from triune.runtimes.custom.resolved import resolved_file
 from triune.runtimes.failures import run_failure
 
@@ -205,7 +204,7 @@ class StagedExecutable:
         except NumpyFunctionError as error:
             self._pieces.check()
             raise run_failure(error, inputs, is_refusal=isinstance(error.__cause__, _REFUSALS)) from error
-        return ordered(outputs, (found[name] for name in outputs))
+        return {name: found[name] for name in outputs}
 
     def interrupt(self) -> None:
         """Ask the run to end. A numpy function goes on until it returns."""

@@ -212,9 +212,6 @@ class _OnnxRuntimeExecutable:
         self._memory = RunMemory(session, signature, run_bytes, is_by_values=not facts.is_steady)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        if not self._required <= inputs.keys():
-            missing = ", ".join(sorted(self._required - inputs.keys()))
-            raise InvalidArgumentError(f"the model cannot compute these inputs: missing are {missing}")
         feed = {name: packed(array) for name, array in inputs.items()}
         for name in self._text_inputs:
             if name in feed:
@@ -231,6 +228,8 @@ class _OnnxRuntimeExecutable:
             if self._is_interrupted:
                 self._go_on()
                 raise UnavailableError("the run took too long, and was ended") from None
+            if missing := ", ".join(sorted(self._required - inputs.keys())):
+                raise InvalidArgumentError(f"the model cannot compute these inputs: missing are {missing}") from None
             if (refusal := self._memory.refusal_of(error, inputs, self._only_nodes)) is not None:
                 raise refusal from None
             is_refusal = isinstance(error, _InvalidArgument)
@@ -263,7 +262,7 @@ class _OnnxRuntimeExecutable:
         values = self._session.run_with_ort_values(
             outputs, {name: self._to_value(name, array) for name, array in feed.items()}, self._run_options
         )
-        return ordered(outputs, (self._from_value(*pair) for pair in zip(outputs, values, strict=True)))
+        return {name: self._from_value(name, value) for name, value in ordered(outputs, values).items()}
 
     def _to_value(self, name: str, array: Array) -> object:
         if name in self._bfloat16:

@@ -43,7 +43,8 @@ class AnswerOrder:
         if self.waiting or not (running is None or running.response_complete):
             self.waiting.appendleft((cycle, app))
             return True
-        self.start(cycle, app)
+        self.running = cycle
+        self._begin(cycle, app)
         return False
 
     def start(self, cycle: RequestResponseCycle, app: Any) -> None:

@@ -45,7 +45,8 @@ class RequestTemplates:
         self, model: str, version: int | None, body: Body, header_bytes: int
     ) -> tuple[InferenceRequest, OutputForm]:
         """Decode a request; results and errors are those of `decode_request`."""
-        header = bytes(body[:header_bytes])
+        is_bytes = type(body) is bytes
+        header = body[:header_bytes] if is_bytes else bytes(body[:header_bytes])
         match = _ID.match(header)
         key = (model, version, header[match.end() :] if match else header)
         template = self._known.get(key)
@@ -56,9 +57,10 @@ class RequestTemplates:
             return request, form
         offset = header_bytes
         if template.data_bytes <= _COPY_BYTES:
-            buffer, offset = bytes(body[header_bytes:]), 0
+            data, offset = body[header_bytes:], 0
+            buffer = data if is_bytes else bytes(data)
         else:
-            buffer = body if type(body) is bytes else memoryview(body).toreadonly()
+            buffer = body if is_bytes else memoryview(body).toreadonly()
         inputs: dict[str, Array] = {}
         for name, dtype, shape, num_bytes in template.tensors:
             inputs[name] = np.ndarray(shape, dtype, buffer, offset)
