@@ -16,8 +16,8 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class Options(TypedDict, total=False):
-    """How an answer is generated: `SamplingParameters` and `Generation` say what each means. Without `max_tokens` an
-    answer may take what is left of the context.
+    """How an answer is generated: see `SamplingParameters` and `Generation` for each field. Without `max_tokens` an
+    answer may fill the context.
     """
 
     temperature: float

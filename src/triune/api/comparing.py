@@ -76,7 +76,7 @@ def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Ve
 
 
 def _write(compare: Compare, path: Path) -> None:
-    # What Apple's interpreter says of itself is not for a user who did not ask for a comparison.
+    # Do not show the log of Apple's interpreter to a user who did not ask for a comparison.
     logging.getLogger().setLevel(logging.WARNING)
     path.write_text(json.dumps(asdict(compare())))
 

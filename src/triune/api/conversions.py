@@ -182,7 +182,7 @@ def _compare_coreai(
 
 
 def _joined(found: Mapping[str, Verified]) -> Verified:
-    """What was found of several functions."""
+    """Join the results of several functions of a program."""
     if len(found) == 1:
         return next(iter(found.values()))
     return Verified(

@@ -238,7 +238,9 @@ def _parts(length: int) -> list[int]:
 
 
 class _Certain:
-    """What `verify` asks of a model with logits: they are not random, and no other result is as right."""
+    """The checks of `verify` for a model with logits: the logits are not random, and the compared results are
+    unambiguous.
+    """
 
     is_random = False
 

@@ -171,5 +171,5 @@ def _least_seconds(run: Callable[[], object]) -> float:
 
 
 def _rounded(value: float) -> float:
-    """With three digits: more would claim more than a measurement of two seconds knows."""
+    """Round to three digits: a measurement of two seconds is not more precise."""
     return float(f"{value:.3g}")

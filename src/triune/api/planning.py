@@ -109,10 +109,12 @@ def compare(
     function: str | None = None,
     report: Callable[[str], None] | None = None,
 ) -> list[list[Plan]]:
-    """Plan a model for each goal. Arguments as of `plan`; the limit is that of the plan of least energy.
+    """Plan a model for each goal. The arguments are those of `plan`; the latency limit applies to the plan of least
+    energy.
 
     Returns:
-        for each plan that `plan` returns the plans for all goals. A goal for which there is no plan is left out, and a
+        for each plan that `plan` would return, the plans for all goals. A goal for which there is no plan is left out,
+            and a
         note of the first plan says why.
 
     Raises:
@@ -173,7 +175,7 @@ def _unit(name: str) -> Unit:
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """What the user says of inputs: shapes, and values of those that become constants."""
+    """The shapes of inputs that the user gave, and the values of inputs that become constants."""
 
     shapes: Mapping[str, str]
     constants: Mapping[str, Array]

@@ -29,7 +29,7 @@ from triune.simulation.report import Simulation, capacity, simulated
 from triune.simulation.trace import Arrival, read_trace
 
 _OTHERS: Final = ("ensemble_scheduling", "model_transaction_policy.decoupled")
-"""What configs of ensembles and of text models may have: these are refused as such."""
+"""Fields in configs of ensembles and text models. Models with such a field are refused."""
 
 
 def simulate(

@@ -32,7 +32,7 @@ from triune.tuning.trial import Subject, units_of
 from triune.tuning.trials import Trials
 
 _OTHERS: Final = ("ensemble_scheduling", "model_transaction_policy.decoupled")
-"""What configs of ensembles and of text models may have: these are refused as such."""
+"""Fields in configs of ensembles and text models. Models with such a field are refused."""
 
 CALLERS: Final = (1, 4, 16)
 """How many requests are under way at once in the loads of a trial, if nothing else is asked for."""
@@ -199,7 +199,7 @@ def _metered_units(machine: Machine, named: Collection[Unit]) -> frozenset[Unit]
 
 
 def _notes(found: Found, axes: Sequence[Axis], config: ModelConfig) -> list[str]:
-    """What there is to know of a result."""
+    """Returns notes of a result for the user."""
     notes = list(found.outcome.notes)
     if found.num_left:
         notes.append(f"configs next to the best that were not tried, since the budget was used up: {found.num_left}")
@@ -227,7 +227,7 @@ def _keep(path: Path, trials: Sequence[Trial]) -> list[str]:
 
 
 def _busy(machine: Machine) -> list[str]:
-    """What is to be said of other processes."""
+    """Returns a note if other processes use the CPU: the load average is at least a quarter of the cores."""
     load = os.getloadavg()[0]
     if load < machine.num_cores / 4:
         return []

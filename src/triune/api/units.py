@@ -7,5 +7,5 @@ from triune.runtimes.described import known_units
 
 
 def units() -> Sequence[UnitFacts]:
-    """Every compute unit: whether this machine has it, what it is and can do, and why it is absent."""
+    """Returns every compute unit: whether this machine has it, its properties, and why it is absent if it is."""
     return known_units()

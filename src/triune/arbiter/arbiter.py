@@ -1,15 +1,17 @@
 """The arbiter of a machine: models ask it before they compute a batch on hardware that others use too.
 
 Units that compute with the same hardware form a pool: `cpu`, `amx` and all emulated units share the cores; each other
-unit is a pool of its own. In a pool as many models compute at once as get the most done (`Concurrency`). Where fewer
-may than want to, they take turns by start-time fair queueing (Goyal, Vin and Cheng, "Start-time fair queueing: a
-scheduling algorithm for integrated services packet switching networks", 1996): each model has a clock of its own, which
-advances by the time that it computes, divided by its weight, and the model whose clock is behind goes first. So none
-starves, and a model that was idle has saved nothing up. A model's own units take turns too, if they share hardware.
+unit is a pool of its own. `Concurrency` measures how many models of a pool should compute at once. If more models have
+work, they take turns by start-time fair queueing (Goyal, Vin and Cheng, "Start-time fair queueing: a scheduling
+algorithm for integrated services packet switching networks", 1996): each model has a clock of its own, which advances
+by the time that it computes, divided by its weight, and the model whose clock is behind goes first. So no model
+starves, and a model that was idle gets no more than its share afterwards. A model's own units take turns too, if they
+share hardware.
 
 Two rules bound how long a model waits. A batch that is much shorter than the wait for its turn goes beside the others,
-one such batch at a time: short requests are not stuck behind long ones. And who has waited for PATIENCE_NS computes in
-any case, and what has computed for that long holds nobody up any more: a model that hangs stops no other.
+one such batch at a time: short requests are not stuck behind long ones. A model that has waited for PATIENCE_NS
+computes in any case, and a batch that has computed for PATIENCE_NS no longer blocks others. So a model that hangs stops
+no other.
 """
 
 import threading

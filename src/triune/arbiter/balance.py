@@ -1,12 +1,13 @@
 """Divides pools of hardware between models, so that each computes where it is relatively best.
 
-A model alone takes whichever unit answers soonest. Where several models fill the hardware, that wastes it: one that is
-twice as fast on the GPU as on the Neural Engine should leave the Neural Engine to one that is as fast on both. Who
-should compute where is a linear program: the requests of each model are divided over the pools, a request takes its
-time of a pool, and the time of the fullest pool is to be least. Its dual has a price for each pool, which add up to 1;
-each request goes where its time costs least. The prices are found by exponentiated gradients (Kivinen and Warmuth,
-"Exponentiated gradient versus gradient descent for linear predictors", 1997): a pool that is asked for too much gets
-dearer. How often each pool was the cheapest for a model is the part of its requests that should go there.
+A model that runs alone takes the unit that answers soonest. If several models fill the hardware, that is wasteful: a
+model that is twice as fast on the GPU as on the Neural Engine should use the GPU, and leave the Neural Engine to a
+model that is as fast on both. Who should compute where is a linear program: the requests of each model are divided over
+the pools, a request takes its time of a pool, and the time of the fullest pool is to be least. Its dual has a price for
+each pool, which add up to 1; each request goes where its time costs least. The prices are found by exponentiated
+gradients (Kivinen and Warmuth, "Exponentiated gradient versus gradient descent for linear predictors", 1997): the price
+of a pool with too much work rises. The share of iterations in which a pool was the cheapest for a model is the share of
+its requests that should go there.
 
 While the pools are not full, nothing is divided.
 """
@@ -171,11 +172,11 @@ class Balance:
             each.per_ns += newest * (num_new / elapsed_ns - each.per_ns)
 
     def _times(self, asked: Sequence[tuple[float, Mapping[Unit, float]]]) -> NDArray[np.float64]:
-        """The part of each pool's time that a model needs if all its requests go there, on its fastest unit there:
-        `[models, pools]`; infinite where it is not known.
+        """Returns [models, pools]: the fraction of a pool's time that a model needs if all its requests run on its
+        fastest unit of the pool; infinite if unknown.
 
         Args:
-            asked: of each model its requests a nanosecond, and the time of one on each unit.
+            asked: for each model, its requests per ns, and the time in ns of a request on each unit.
         """
         times = np.full((len(asked), len(self._pools)), math.inf)
         for row, (per_ns, costs) in zip(times, asked, strict=True):

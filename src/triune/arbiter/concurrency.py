@@ -1,9 +1,10 @@
 """How many models should compute at once on the same hardware: measured, not assumed.
 
-Two models that share cores are slower together than each alone. Whether they get more done together depends on both:
-one that leaves cores idle gains by company, two that fill them only evict each other's data from the caches. So the
-pool measures its *speedup*: the time that the finished batches would have taken alone, on each model's fastest unit,
-divided by the time in which they were computed. One model at a time has the speedup 1, less the gaps between batches.
+Two models that share cores are each slower than alone. Whether their throughput together is higher depends on both: it
+is if one of them leaves cores idle, but two models that fill the cores only evict each other's data from the caches. So
+the pool measures its *speedup*: the time that the finished batches would have taken alone, on each model's fastest
+unit, divided by the time in which they were computed. With one model at a time the speedup is 1, or less because of
+gaps between batches.
 """
 
 from typing import Final
@@ -110,7 +111,7 @@ class Concurrency:
         self.level = self._choose(levels, 1 if is_one_model else 0)
 
     def _choose(self, levels: list[int], usual: int) -> int:
-        # One at a time comes first: it tells what each batch takes alone.
+        # A limit of one is measured first: it shows how long each batch takes without others.
         for level in levels:
             if level not in self.speedups:
                 return level

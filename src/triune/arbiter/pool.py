@@ -60,7 +60,9 @@ class Running:
     num_batches: int = 0
 
     def counts(self, now_ns: int) -> bool:
-        """Whether others wait for it: it is not beside them, and has not computed for longer than PATIENCE_NS."""
+        """Whether this batch makes others wait: it does not run beside others, and has computed for at most
+        PATIENCE_NS.
+        """
         return not self.is_beside and now_ns < self.started_ns + PATIENCE_NS
 
     @property
@@ -130,7 +132,7 @@ class Pool:
         self._has_weights = False
         self._num_waits = 0
         self._num_beside = 0
-        # Of those that wait, in the order of `waiting`: their clocks, and a number that grows with each wait.
+        # For each waiting model, in the order of `waiting`: its clock, and a number that grows with each wait.
         self._places: list[tuple[float, int]] = []
         # The same numbers with the time that each one's batch takes, the shortest first.
         self._times: list[tuple[float, int]] = []

@@ -99,9 +99,9 @@ class Share:
         return ends_ns
 
     def has_peers(self, expected_ns: float, now_ns: int) -> bool:
-        """Whether a batch of `expected_ns` would only go beside requests of the model that are as short as its own.
+        """Whether the model already computes requests that are not much longer than a batch of `expected_ns`.
 
-        What is left over when a batch was made of many equal requests is a small batch, and no shorter request.
+        The small remainder of many equal requests is a short batch, but its requests are not shorter than the others.
         """
         if not self._running:
             return False
@@ -257,7 +257,9 @@ class Share:
         self.is_asking = True
 
     def _wake_others(self, woken: "Iterable[Share]") -> None:
-        """Wake models whose turn has come. The caller does not own the pool's lock, since a model may ask at once."""
+        """Wake models whose turn has come. The caller must not hold the pool's lock, since a woken model may ask for it
+        at once.
+        """
         for share in woken:
             if share is not self:
                 share._wake()

@@ -17,7 +17,7 @@ class Interruptible(Protocol):
 
 
 class Attempt:
-    """A build that can be cancelled. Cancelling it interrupts what it runs at that moment."""
+    """A build that can be cancelled. Cancelling it interrupts the call that the build is in."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -12,10 +12,10 @@ from triune.runtimes.machine import Machine
 
 
 def compile_held(graph: HeldModel, recipe: Recipe, machine: Machine) -> Executable:
-    """Compile a graph, which is written to the temporary folder meanwhile.
+    """Compile a graph. It is written to a temporary folder for that time.
 
     Raises:
-        UnavailableError: there is no room in the folder. And as `compile_one` raises.
+        UnavailableError: there is no space in the folder; also the errors of `compile_one`.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="triune-graph-") as folder:

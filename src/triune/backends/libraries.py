@@ -9,7 +9,7 @@ _LIBRARIES: Final = ("safetensors", "tokenizers", "jinja2", "llguidance")
 
 
 def missing_libraries() -> str:
-    """Which of them are not installed, with the command that installs them; empty if all are."""
+    """Returns which libraries for checkpoints are not installed, with the command that installs them; "" if all are."""
     missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
     return f"checkpoints need {', '.join(missing)}, not installed: pip install 'triune[engine]'" if missing else ""
 

@@ -80,7 +80,7 @@ class MachineBackend:
         return {}
 
     def _resources(self, build: Build, units: Iterable[Unit]) -> Resources:
-        """What a servable of this build is given; `units` are those that it runs on."""
+        """The settings, clock, accounts, power mode and arbiter for a servable of this build, which runs on `units`."""
         return Resources(self._settings, self._clock, self._accounts(build, units), self._power, self._arbiter)
 
     def _accounts(self, build: Build, units: Iterable[Unit]) -> Mapping[Unit, Account]:

@@ -1,4 +1,4 @@
-"""What a servable is given besides the build that it answers with."""
+"""What a servable gets from the machine: settings, clock, energy accounts, power mode and arbiter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 Loaded: TypeAlias = tuple[Callable[..., None], type[TyperCommand] | None]
-"""A command's function, and its click class if it has one of its own."""
+"""A command's function, and its own click class if it has one."""
 
 
 def _serve() -> Loaded:

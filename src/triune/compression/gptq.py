@@ -35,15 +35,15 @@ def gptq(
 
     Args:
         weight: of fp32 or fp16; the scales have its type.
-        moments: of its inputs.
+        moments: the moments of the inputs.
         bits: 4 or 8.
         group: how many weights of a row share a scale, a divisor of `in`; None if a whole row does.
         is_symmetric: whether there are no zero points.
         scale_type: the type of the scales; None for that of the weights.
 
     Returns:
-        integers in the form of `integers.quantized`. Where the samples say nothing, or rounding to the nearest level is
-        better on them, that is taken for the whole matrix.
+        integers in the form of `integers.quantized`. The whole matrix is rounded to the nearest levels if there are no
+            samples, or if that gives smaller errors on them.
     """
     size = weight.shape[1]
     nearest = quantized(

@@ -58,8 +58,8 @@ def rungs_after(steps: Sequence[Step]) -> dict[str, int]:
 
 
 def fewest(most: int, attempt: Callable[[int], _T]) -> _T:
-    """What comes of the fewest steps with which the accuracy holds, found by doubling and then halving; of all steps if
-    it holds with none of the numbers tried.
+    """Find the fewest steps for which the accuracy holds, by doubling and then bisection, and return their result. If
+    it holds for none of the tried numbers, return the result of all steps.
 
     Args:
         most: the number of steps there are, 1 or more.

@@ -37,7 +37,7 @@ class Method(Enum):
     weights of these channels up (`smooth`).
     """
     BEST = "best"
-    """All of these that apply are tried, and the one that agrees best is kept."""
+    """Try all of these methods that apply, and keep the one with the best agreement."""
 
 
 class Per(Enum):

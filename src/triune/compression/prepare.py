@@ -49,7 +49,7 @@ def prepare(model: ModelProto, file: WeightFile) -> ModelProto:
 
 
 def _widen(model: ModelProto, file: WeightFile) -> None:
-    """Store weights of 16 bits that a Cast alone reads in the type that it casts them to, which changes no number."""
+    """If a 16-bit weight is read only by Casts to one type, store it in that type. The numbers stay the same."""
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in _HALVES}
     reads = Counter(name for node in graph.node for name in names_read_by(node))

@@ -1,4 +1,4 @@
-"""What a compression did and what it cost: as JSON, and as a page."""
+"""The report of a compression: sizes, times and agreement, as JSON and as an HTML page."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Figures of one unit: see `api.timing.Speed`. `agreement` is that of its answers to one sample with those of the
-    source in fp32; None if it has none of these outputs.
+    """Figures of one unit: see `api.timing.Speed`. `agreement` compares its outputs for one sample with the outputs of
+    the source in fp32; None if they have no output in common.
     """
 
     unit: str

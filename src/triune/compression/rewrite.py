@@ -282,7 +282,8 @@ class _Rewriting:
         found = palettized(values, bits, axis=weight.axis, rows=self._options.group)
         kind = TensorProto.UINT4 if bits <= 4 else TensorProto.UINT8
         if self._is_standard:
-            # A program has a form of its own for weights of few values, which it gets when it is written.
+            # A Core ML program has its own form for weights of few values. The weight gets it when the program is
+            # written.
             self._add(self._file.tensor(weight.name, found.whole()))
             return found.whole(), ""
         prefix = self._names.prefix(f"{weight.name}/palette")

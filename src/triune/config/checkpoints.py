@@ -1,4 +1,4 @@
-"""What the configs of checkpoints share, whatever the backend: tensors, parameters, refusals, and the kind of model."""
+"""Shared by the configs of all checkpoint backends: tensors, parameters, refusals, and the model's type."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -60,8 +60,8 @@ def known_parameters(message: ModelConfigMessage, known: Collection[str], backen
 
 
 def model_type_of(folder: Path) -> str | None:
-    """What `config.json` in a folder calls the model's kind; None if it does not say, or cannot be read: the backend of
-    checkpoints says what is wrong with the file.
+    """Returns `model_type` of the `config.json` in a folder; None if the file cannot be read or has no such field. The
+    backend of checkpoints raises the error for such a file.
     """
     try:
         values = cast("object", json.loads(read_file(folder / "config.json", _MAX_CONFIG_BYTES)))

@@ -18,7 +18,7 @@ def misnamed(version_folder: Path) -> str:
 
 
 def misplaced(folder: Path) -> str:
-    """What an error adds about a model file that is beside the version folders; empty if there is none."""
+    """The end of an error message if a model file lies beside the version folders; "" if there is none."""
     found = _model_file(folder)
     if found:
         return f"; '{found}' belongs in a version folder: move it to '{folder.name}/1/{_usual(found)}'"

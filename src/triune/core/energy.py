@@ -1,8 +1,8 @@
-"""Energy as models and requests see it: accounts, bills, and the works by which joules find them.
+"""The energy of models and requests: accounts, bills, and the works that joules are charged to.
 
-A *work* is a time in which a unit computed something: a batch, or a step of the transformer engine. What a meter
-counted in that time goes to the model's *account*, and to the *bills* of the requests that asked what they cost.
-`hardware.energy` has the meters, and the accountant that divides what they count.
+A *work* is an interval in which a unit computed a batch or a step of the transformer engine. The energy of the interval
+is charged to the model's *account*, and to the *bills* of the requests that asked for their energy. `hardware.energy`
+has the meters, and the accountant that divides what they count.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from triune.core.units import Unit
 
 
 class EnergyKind(Enum):
-    """Where a number of joules comes from. What comes from nowhere is unavailable, and has no number."""
+    """How a number of joules was found. UNAVAILABLE means that there is no number."""
 
     MEASURED = "measured"
     """From a counter or a sensor of the system."""
@@ -63,10 +63,11 @@ class Accountant(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Bill:
-    """Where one request was computed, and what it costs. The accountant's thread adds joules; read them after `settle`.
+    """The units that computed one request, and its joules. The accountant's thread adds joules; read them after
+    `settle`.
 
     Attributes:
-        joules: by phase and kind; without an entry for what is not known.
+        joules: by phase and kind; an unknown number has no entry.
         missing: why a part of the joules is unavailable; empty if none is.
         units: for each unit the number of rows that it computed. The event loop's thread adds to it.
     """
@@ -96,7 +97,7 @@ class Bill:
 
 
 async def report_of(bills: Sequence[Bill]) -> dict[str, Any]:
-    """What bills say together, for an answer that tells its cost.
+    """The sum of some bills, for the answer to a request that asked for its energy.
 
     It waits until all works that have ended are charged: as long as the meters' resolution at most.
 

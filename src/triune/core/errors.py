@@ -1,4 +1,4 @@
-"""The error tree. Every error that a client may see is one of these; each front end translates them once."""
+"""The error classes. Every error that reaches a client is one of these; each front end translates them in one place."""
 
 
 class TriuneError(Exception):

@@ -81,7 +81,7 @@ def given_for(
         raise InvalidArgumentError(
             f"{count} tokens behind {past}: a call takes 1 to {size.tokens}, the cache {size.context} in all"
         )
-    # What fills the call up sees what the last token sees: a row without any key has no sensible answer.
+    # Padding tokens get the mask row of the last real token: softmax over a row without any key is undefined.
     rows = np.minimum(np.arange(size.tokens), count - 1)
     positions = past + rows
     places = np.arange(size.context)

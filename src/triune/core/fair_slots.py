@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import Final, NamedTuple
 
 _MOST_DONE: Final = 64
-"""So many that wait no more are kept, beside as many as wait."""
+"""Callers that no longer wait are removed from the lists once they exceed those that wait by about this many."""
 
 
 class _Waiting(NamedTuple):
@@ -18,9 +18,9 @@ class _Waiting(NamedTuple):
 
 
 class FairSlots:
-    """A semaphore. At most `num_slots` callers work at the same time; of those that wait, the cheapest goes on, and of
-    equals the first. No caller waits forever: the one that has waited longest goes on as soon as those that passed it
-    cost as much together as it does.
+    """A semaphore. At most `num_slots` callers work at the same time; the next one is the cheapest that waits, or the
+    first of several that cost the same. No caller waits forever: the caller that has waited longest is next as soon as
+    the callers that overtook it cost as much together as it does.
 
     Make and use it on the event loop's thread.
     """

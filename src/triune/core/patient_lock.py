@@ -1,4 +1,4 @@
-"""A lock between processes. Those that wait for it go on without it once the holder seems to have stopped."""
+"""A lock between processes. A waiting process goes on without the lock if its holder seems to have stopped."""
 
 import contextlib
 import fcntl

@@ -51,9 +51,9 @@ EFFECTS: Final[Mapping[PowerMode, ModeEffects]] = MappingProxyType(
 """What each mode changes."""
 
 FRUGAL_ORDER: Final = (Unit.ANE, Unit.AMX, Unit.CPU, Unit.GPU)
-"""The units by the watts that they draw under load where they were measured on Apple's chips, the least first (see
-`hardware/chips.toml`); AMX before the CPU, whose rail it shares and whose products it does in less time. It counts
-where a model's own joules are not known on all of its units.
+"""The units by their watts under load, the least first, as measured on Apple's chips (see `hardware/chips.toml`). AMX
+comes before the CPU: they share a power rail, and AMX computes products in less time. This order is used if a model's
+own joules are not known on all of its units.
 """
 
 

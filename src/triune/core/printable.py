@@ -4,8 +4,8 @@ import re
 from typing import Final
 
 UNPRINTABLE: Final = re.compile(
-    # Control characters (ESC starts a terminal command, a newline forges a line), Unicode line separators, direction
-    # marks, invisible tags, and surrogates, which stand for bytes that were not UTF-8.
+    # Control characters (ESC starts a terminal command, a newline forges a log line), Unicode line separators,
+    # direction marks, invisible tags, and surrogates (bytes that were not UTF-8).
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _NO_TEXT: Final = re.compile("[\ud800-\udfff]")

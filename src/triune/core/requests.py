@@ -10,18 +10,20 @@ Parameter: TypeAlias = bool | int | float | str
 
 UNIT_PARAMETER = "triune_unit"
 """The request parameter that names the unit to compute on. Emulated units serve only requests that name them. In the
-response to a request that asks for its joules, it names the units that computed it, the one with the most rows first.
+response to a request with `triune_energy` or `triune_placement`, it names the units that computed it, the unit with the
+most rows first.
 """
 
 
 ENERGY_PARAMETER = "triune_energy"
-"""The request parameter that, if true, has the answer tell its joules: in the response's parameters of that name,
-"measured", "estimated" or "unavailable", and `triune_joules` or `triune_energy_reason` beside it.
+"""If this request parameter is true, the response states its energy: this parameter of the response is "measured",
+"estimated" or "unavailable", and `triune_joules` or `triune_energy_reason` is added.
 """
 
 PLACEMENT_PARAMETER = "triune_placement"
-"""The request parameter that, if true, has the answer tell where it was computed: in the response's parameters of that
-name, what the config requests; in `triune_planned_units`, the units of the plan; in `triune_unit`, those that did it.
+"""If this request parameter is true, the response states where it was computed: this parameter is the unit that the
+config requests, `triune_planned_units` lists the units of the plan, and `triune_unit` the units that computed the
+request.
 """
 
 

@@ -37,9 +37,9 @@ class Executable(Protocol):
 
     @property
     def report(self) -> str:
-        """What the library itself says of where it computes: devices, kernels. Empty if it says nothing.
+        """The library's report of where it computes: devices and kernels; "" if it reports nothing.
 
-        Asked for once a model is loaded and has run; it may take milliseconds.
+        Call it after the model has run once. It may take milliseconds.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What the comparison of a unit's answers with those of fp32 on `cpu` gave."""
+"""The result of comparing a unit's outputs with the outputs of fp32 on `cpu`."""
 
 from dataclasses import dataclass, field
 

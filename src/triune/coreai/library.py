@@ -59,7 +59,7 @@ def is_rewritten() -> bool:
 class _Checked:
     """The functions of the dialect, each of which verifies its result at once.
 
-    Verifying the whole module later would not say which operation is wrong.
+    If the whole module were verified later, the error would not name the operation.
     """
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -63,7 +63,7 @@ def _rewrite(path: Path, change: Callable[[Any, Any], Any]) -> None:
 
 @contextlib.contextmanager
 def _without_warnings() -> Generator[None]:
-    """Without warnings of each weight that coremltools leaves alone: here those that are not in a palette."""
+    """Suppress coremltools' warnings of each weight that it skips, here the weights without a palette."""
     logger = logging.getLogger("coremltools")
     before = logger.level
     logger.setLevel(logging.ERROR)

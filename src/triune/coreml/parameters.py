@@ -217,7 +217,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "make_list": {"init_length": 1, "dynamic_length": True, "elem_shape": REQUIRED, "dtype": "fp32"},
         "matmul": {"x": REQUIRED, "y": REQUIRED, "transpose_x": False, "transpose_y": False},
         "max_pool": _POOL,
-        # From iOS 17 on there is no `score_threshold`.
+        # Since iOS 17 there is no `score_threshold`.
         "non_maximum_suppression": {
             "boxes": REQUIRED,
             "scores": REQUIRED,

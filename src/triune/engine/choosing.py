@@ -45,7 +45,9 @@ def take(plan: Plan, tokens: NDArray[np.int64]) -> list[list[Sample]]:
 
 
 def _choose(plan: Plan, draw: Callable[[NDArray[np.int64], Seq[Sequence], int], list[Sample]]) -> list[list[Sample]]:
-    """As `choose`. `draw(rows, sequences, place)` gives a token for each row and its sequence, after `place` drafts."""
+    """Does the work of `choose`. `draw(rows, sequences, place)` gives a token for each row and its sequence, after
+    `place` drafts.
+    """
     pieces = plan.choosing
     firsts = np.cumsum([0, *(1 + len(piece.drafts) for piece in pieces)])[:-1]
     chosen: list[list[Sample]] = [[] for _ in pieces]

@@ -93,7 +93,7 @@ class EncoderServable(ModelServable[Servable]):
         return outputs[self._output], int(outputs[COUNT_OUTPUT].sum())
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
-        """See `Servable`.
+        """Embed or classify the texts of a request: see `Servable.submit`.
 
         Raises:
             InvalidArgumentError: there are no texts, or too many.

@@ -17,7 +17,7 @@ MAX_TOKENS: Final = 1024
 """The tokens of the longest step. More make no runtime faster, and take more memory."""
 
 _SHARED_STEPS: Final = 32
-"""For so many steps after a request came while another one was under way, further ones are expected."""
+"""After a request arrives while another one is computed, more are expected to do so for this many steps."""
 
 _FIRST_TOKENS: Final = 512
 """The tokens of a step before any was measured."""
@@ -61,12 +61,12 @@ class StepSize:
 
 
 def steps_of(lengths: Sequence[int], step_tokens: Callable[[], int], most: int | None = None) -> Iterator[list[int]]:
-    """Which texts run together, by their places: those of like length.
+    """Group texts of similar length into steps. Yields the positions of the texts of each step.
 
     Args:
         lengths: the tokens of each.
-        step_tokens: asked before each step: its most tokens, counted as if all its texts were as long as the longest.
-            A text that is longer has a step of its own.
+        step_tokens: called before each step; returns its most tokens, where each text counts as long as the longest
+            text of the step. A text with more tokens gets a step of its own.
         most: the most texts of a step; None for no limit.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)

@@ -1,4 +1,4 @@
-"""What is asked of a model that generates text or embeds it, and what it answers: the seam between front ends and the
+"""Requests to a model that generates or embeds text, and its answers: the interface between front ends and the
 engine.
 """
 

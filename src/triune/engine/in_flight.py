@@ -101,7 +101,7 @@ class InFlight:
         )
         _log.error("%s", error)
         for job in list(replica.jobs):
-            # Those that follow another one go on with it.
+            # Jobs that follow another job may have moved or failed with it already.
             if job in replica.jobs and not self._retry(job, str(error)):
                 self._groups[job].fail(error)
 

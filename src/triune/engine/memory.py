@@ -39,8 +39,8 @@ class MemoryRows:
 
 
 def _filled_up(arrays: Seq[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Arrays [1, source tokens, width] as one, [arrays, most source tokens, width], shorter ones filled up with 0: that
-    is also what a mask has for places that are not tokens.
+    """Stack arrays [1, source tokens, width] to one array [arrays, most source tokens, width]. Shorter ones are padded
+    with 0, which is also the value of a mask at padding.
     """
     joined = np.zeros((len(arrays), max(each.shape[1] for each in arrays), arrays[0].shape[2]), np.float32)
     for row, each in zip(joined, arrays, strict=True):

@@ -1,4 +1,4 @@
-"""What servables share that answer requests of tensors with a model of their own."""
+"""Base class of servables that answer requests of tensors with a text, speech or embedding model."""
 
 from collections.abc import Mapping
 from typing import Generic, Protocol, TypeVar
@@ -11,7 +11,7 @@ from triune.core.statistics import ModelStatistics
 
 
 class ServedModel(Protocol):
-    """What a server asks of a model, whatever it answers."""
+    """What the server calls on every such model, whatever kind of answers it gives."""
 
     @property
     def statistics(self) -> ModelStatistics:

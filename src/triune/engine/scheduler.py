@@ -136,24 +136,25 @@ class Scheduler:
     def schedule(self) -> Plan:
         """Plan the next step. The plan is empty if no sequence can be computed on.
 
-        Sequences that decode come first, then those that read their prompts, then those that wait; each in the order of
-        urgency. Where blocks run out, less urgent sequences give up theirs.
+        Decoding sequences come first, then sequences whose prompts are being read, then waiting ones, each group in the
+        order of urgency. If no block is free, a less urgent sequence is preempted and its blocks are freed.
         """
         plan = self._plan({})
         assert plan is not None  # blocks are made room for
         return plan
 
     def follow(self, running: Plan) -> Plan | None:
-        """Plan the step after one whose tokens are not known yet, as `schedule` does.
+        """Plan the step after one that is still being computed, so that its tokens are not known. See `schedule`.
 
-        A sequence that may end with such a token is planned as if it went on: the token after its end is left out of
-        the plan when the first one is known (`Plan.going`). One that will reach its most tokens is not planned.
+        A sequence that may end in the running step is planned as if it went on, and removed by `Plan.going` if it has
+        ended. A sequence that will reach its most tokens is not planned.
 
         Args:
             running: the step that is being computed (see `Plan.gives_one_token_each`).
 
         Returns:
-            None if blocks run out: which sequence gives up its own is decided when the tokens are known.
+            the plan; None if there are not enough free blocks. Which sequence to preempt is decided when the tokens are
+                known.
         """
         rows = {id(piece): row for row, piece in enumerate(running.choosing)}
         return self._plan({id(piece.sequence): (piece, rows.get(id(piece))) for piece in running.pieces})
@@ -207,8 +208,7 @@ class Scheduler:
             count = queues.begin(sequence, most, now_ns)
             if not count:
                 self._lacks_blocks = True
-                # Do not plan those that wait behind it: with fewer tokens they might always find room, and overtake it
-                # for ever.
+                # Do not plan the sequences behind it: shorter ones might always find room, and it would wait for ever.
                 break
             begin = sequence.table.num_tokens
             pieces.append(_whole(sequence, begin).first(count))
@@ -244,7 +244,9 @@ class Scheduler:
         return -(-min(self._step_tokens, len(sequence.tokens)) // self._block_size)
 
     def _has_room_for(self, source: Source, running: Seq[Sequence]) -> bool:
-        """Whether the encoder's output of one more source may be held beside those of running sequences."""
+        """Whether one more source fits: the encoder outputs of all running sequences and of this source are padded to
+        the longest, and may have at most `source_tokens` tokens.
+        """
         lengths = [len(each.source) for each in running]
         return not lengths or (len(lengths) + 1) * max(*lengths, len(source)) <= self._limits.source_tokens
 

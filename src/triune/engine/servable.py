@@ -20,7 +20,7 @@ from triune.engine.triton import read_generation
 
 
 class ServedTextModel(TextModel, ServedModel, Protocol):
-    """A text model with what a server asks of it beside."""
+    """A text model, with the further properties that the server reads."""
 
     @property
     def counters(self) -> EngineCounters:
@@ -39,7 +39,7 @@ class ServedTextModel(TextModel, ServedModel, Protocol):
 
     @property
     def moves(self) -> Mapping[tuple[Unit, Unit, str], int]:
-        """How many answers were moved, by the unit that they left, the one that they went to, and why, in a word."""
+        """The number of answers that were moved, by (from unit, to unit, reason)."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Models that read a text with an encoder, and write another one with a decoder: what they read, and who reads it."""
+"""Encoder-decoder models: what their encoder reads, and which of a step's sequences read it."""
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ Source: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class SourceRules:
-    """What such a model makes of a request's prompt: its encoder reads it, and its decoder begins with one token.
+    """How an encoder-decoder model reads a prompt: the encoder reads the text, and the decoder begins with
+    `start_token`.
 
     Attributes:
-        start_token: the token that each answer begins behind.
+        start_token: the first input token of the decoder.
         max_tokens: the most tokens that the encoder reads.
     """
 

@@ -1,10 +1,10 @@
-"""Steps: scheduled, executed, and recorded; where the decoder can run ahead, each begins before the last one ends.
+"""Schedules, executes and records steps. If the decoder can run ahead, each step begins before the last one ends.
 
-A step needs nothing of the one before but its tokens, if all sequences take the most probable ones, and nobody guesses.
-Then the decoder begins it with tokens that it still computes, and meanwhile the host reads those of the step before,
-records them, and passes them on. A sequence that is found to have ended has been computed for one token too many: that
-token is dropped. Its keys and values are behind those that count, in blocks that are free by then; whoever gets these
-blocks writes to them later, since the decoder computes steps in their order.
+If all sequences are greedy and there is no speculative decoding, a step needs only the tokens of the step before. The
+decoder then begins it while it still computes these tokens, and the host meanwhile records the step before and sends
+its tokens on. A sequence that is found to have ended has been computed for one token too many: that token is dropped.
+Its keys and values are written to blocks that are free by then. That is safe: the decoder computes steps in order, so
+that the next owner of the blocks writes to them later.
 """
 
 from collections.abc import Callable
@@ -145,7 +145,7 @@ class Steps:
             running.logits = self._decoder.run(step)
 
     def _follow(self, running: _Running) -> _Running | None:
-        """Begin the step after one that is being computed, if it needs nothing but that one's tokens."""
+        """Begin the step after a running one, if it needs only the running step's tokens."""
         if not (self._decoder.can_run_ahead and running.plan.gives_one_token_each) or self._speculator.is_guessing:
             return None
         plan = self._scheduler.follow(running.plan)
@@ -158,7 +158,8 @@ class Steps:
         try:
             self._begin(following, running.tokens)
         except TriuneError:
-            # It will be planned again. If the fault is its own, and not that of the step before, it comes again then.
+            # This step will be planned again. If the error is its own, and not from the step before, it occurs again
+            # then.
             return None
         return following
 

@@ -1,8 +1,8 @@
-"""Which sequences give their places to others that wait: an answer that does not end would keep its place for ever.
+"""Decides which running sequences are preempted for waiting ones. Otherwise a very long answer would run until its end.
 
-A sequence keeps its place for a turn, which is short where another one has not begun yet. What it computed stays in
-the prefix cache as long as there is room, so that going on costs little; else it is computed again, and the turn of a
-long sequence is longer.
+A sequence runs for at least one turn. The turn is short if a waiting sequence has not begun yet. The keys and values of
+a preempted sequence stay in the prefix cache while there is room; otherwise they must be computed again, and so a long
+sequence has a longer turn.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""What a client is told of an exception that nobody expected."""
+"""The answer to a client when an exception was not expected."""
 
 import logging
 

@@ -1,9 +1,9 @@
-"""Which requests of browsers a port takes that listens for the programs of its own machine.
+"""Checks the Host and Origin headers of requests to a loopback port, against attacks by web pages.
 
 A page of any site can send requests to ports of the machine on which it is shown. It cannot read the answers of another
-site, and there are two ways around that: its name is made to resolve to this machine (DNS rebinding), so that the
-browser takes the port for the page's own site; or the request does something whose answer the page need not read
-(cross-site request forgery). The headers Host and Origin, which a page cannot choose, tell of both.
+site, but there are two ways around that. In DNS rebinding, the page's host name is made to resolve to this machine, so
+that the browser treats the port as the page's own site. In cross-site request forgery, the request itself does harm,
+and the page need not read the answer. A page cannot choose the headers Host and Origin, which show both.
 
 Sources: the names that a browser asks public DNS for have a dot, and do not end with .localhost (RFC 6761), .local
 (RFC 6762) or .internal (ICANN's resolution 2024.07.29.06); the order of the checks of Origin is that of Go's
@@ -32,7 +32,7 @@ class OwnHosts:
     """The names by which requests may call a port.
 
     Attributes:
-        names: the names beside those that public DNS does not know, in lower case.
+        names: further names in lower case, besides those that public DNS does not resolve.
     """
 
     names: frozenset[str]

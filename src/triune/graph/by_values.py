@@ -102,11 +102,11 @@ class ByValues:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of a value.
+    """How a value depends on the model's inputs.
 
     Attributes:
         varies: whether its elements depend on the values of the model's inputs.
-        is_sized: whether its shape does.
+        is_sized: whether its shape depends on them.
     """
 
     varies: bool = False
@@ -140,9 +140,9 @@ class _Search:
     )
 
     def graph(self, graph: GraphProto, scope: _Scope, inputs: Iterable[_Known]) -> list[_Known]:
-        """Follow the values through a graph; returns what is known of its outputs.
+        """Follow the values through a graph; returns the facts of its outputs.
 
-        `scope` has what is known of each value by name; the values of this graph are added to it.
+        `scope` has the facts of each value by name; the values of this graph are added to it.
         """
         scope.update({tensor.name: _FIXED for tensor in graph.initializer})
         scope.update({tensor.values.name: _FIXED for tensor in graph.sparse_initializer})

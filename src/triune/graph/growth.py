@@ -223,8 +223,8 @@ class _Search:
         *,
         is_iteration: bool,
     ) -> list[float]:
-        """The multiples of the outputs of an If (those of the larger branch), or of a loop, of which each iteration may
-        double them.
+        """Estimate how many times larger the outputs of an If (its larger branch) or of a loop may become. Each
+        iteration of a loop may double them.
         """
         is_loop = node.op_type != "If"
         # The first two inputs of a Loop are its trip count and condition, those of its body the iteration number and

@@ -27,7 +27,7 @@ _MOST_BYTES = 1 << 10
 """Constants of more bytes are not given to the inference of one node, since only small ones affect shapes."""
 
 _OTHER_TYPE = "has unsupported type"
-"""What ONNX says of an operand of a type that the operator does not take."""
+"""A part of ONNX's error message for an operand whose type the operator does not accept."""
 
 _MOST_DIMENSIONS = 64
 """The largest absolute value of an axis. For RMSNormalization, inference would loop over a larger axis until memory is

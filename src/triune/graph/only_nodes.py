@@ -10,8 +10,8 @@ from triune.graph.values import subgraphs_of
 
 
 def only_nodes(model: ModelProto) -> Mapping[str, str]:
-    """For each operator of which there is one node, the node's name, or that of its first output. An operator that
-    occurs in a function is left out.
+    """Maps each operator that occurs once in a model to its node's name, or to the node's first output if it has no
+    name. An operator of several nodes, or in a function, maps to "".
     """
     found: dict[str, str] = {}
     for node in _nodes(model.graph):

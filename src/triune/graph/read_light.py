@@ -137,8 +137,8 @@ class _File:
     def _light_fields(
         self, kind: str, start: int, end: int, depth: int
     ) -> Iterator[tuple[int, int, int, bytes | None]]:
-        """Yield, for each field of a message, its number, the offsets of the field and of the next one, and the field's
-        bytes without its large weights; None in place of the bytes if it has no large weights.
+        """For each field of a message, yield its number, its offset, the offset of the next field, and its bytes
+        without large weights. The bytes are None if the field has no large weights.
         """
         within = _WITHIN[kind]
         for number, wire, begin, value, after in self._fields(start, end):

@@ -65,8 +65,8 @@ def split(model: ModelProto, borders: Sequence[int], *, apart: Collection[int] =
 
 
 def constant_nodes(graph: GraphProto, apart: Collection[int] = ()) -> frozenset[int]:
-    """The positions of nodes that compute constants, such as the dequantized form of a weight, without those of `apart`
-    and those that read their results.
+    """The positions of nodes that compute constants, such as dequantized weights. The nodes of `apart` and their
+    consumers are left out.
     """
     makers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
     given = {value.name for value in graph.input}

@@ -24,7 +24,7 @@ _INPUTS: Final[Mapping[str, Sequence[str]]] = {
     "token_counts": ("sequences",),
     "block_table": ("sequences", "most blocks"),
 }
-"""What the graph reads beside the step: see `core.step_rows.rows_of`."""
+"""Inputs of the graph that are computed from the step, besides the step's own arrays: see `core.step_rows.rows_of`."""
 
 
 def new_tokens(cache: str) -> str:
@@ -212,7 +212,7 @@ class _Writer:
         return b.op("Concat", to_past, b.op("Sub", columns, b.op("Unsqueeze", queries, b.ints(1))), axis=2)
 
     def _seen(self, window: int) -> str:
-        """Which keys a query sees, BOOL [sequences, 1, longest, keys]."""
+        """The attention mask: whether a query sees a key, BOOL [sequences, 1, longest, keys]."""
         distances, is_kept = self._once("distances", self._distances), self._once("kept", self._kept)
 
         def make() -> str:

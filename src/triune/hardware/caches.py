@@ -36,7 +36,7 @@ def read_caches(folder: Path = SYSFS) -> str:
             try:
                 lines.append(f"{path.parent.name}/{path.name}: {path.read_text().strip()}\n")
             except OSError:
-                # A cache that cannot be read is left out, as one that the kernel does not tell.
+                # Leave out a cache whose files cannot be read, like one that the kernel does not list.
                 continue
     return "".join(lines)
 

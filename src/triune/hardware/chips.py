@@ -1,7 +1,7 @@
-"""What is known of Apple's chips: `chips.toml`, and a chip by its name.
+"""Published facts of Apple's chips, read from `chips.toml`.
 
-Each figure has its source, and says who stands for it. What nobody published is None, never a guess. `docs/chips.md`
-says how to add a chip.
+Each figure has a source, and the kind of the source. A figure that nobody published is None, never a guess.
+`docs/chips.md` says how to add a chip.
 """
 
 import dataclasses

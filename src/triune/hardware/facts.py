@@ -1,4 +1,4 @@
-"""What is known of one unit of this machine, and as JSON. `docs/units.md` describes the JSON."""
+"""The facts of one compute unit of this machine, also as JSON. `docs/units.md` describes the JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

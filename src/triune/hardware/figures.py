@@ -1,4 +1,4 @@
-"""Figures of hardware: a number with its unit, its source, and who stands for it."""
+"""Figures of hardware: a number with its unit, its source, and the kind of the source."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -49,9 +49,7 @@ class Fact:
 
     Attributes:
         value: one word, such as "SME".
-        kind: who stands for it.
-        source: the page, paper or file that says so.
-        note: what to know before using it.
+        kind: the kind of the source. source: the page, paper or file that states it. note: a caveat for its use.
     """
 
     value: str

@@ -19,11 +19,11 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is kept of one machine.
+    """The stored measurements of one machine.
 
     Attributes:
         figures: by unit and name.
-        reason: why what was kept cannot be read; "" if it can, or if nothing was measured yet.
+        reason: why the stored file cannot be read; "" if it can, or if there is none yet.
     """
 
     figures: Mapping[Unit, Mapping[str, Figure]] = field(default_factory=dict[Unit, Mapping[str, Figure]])

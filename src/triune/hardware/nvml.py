@@ -59,7 +59,7 @@ class NvidiaGpu:
 
 
 def read_nvml() -> str:
-    """What NVML tells, as JSON that `parse_nvml` reads: `{"gpus": [...]}`, or `{"reason": ...}` without GPUs."""
+    """NVML's description of the GPUs as JSON for `parse_nvml`: `{"gpus": [...]}`, or `{"reason": ...}` without GPUs."""
     if importlib.util.find_spec("pynvml") is None:
         return json.dumps({"reason": _NOT_INSTALLED})
     nvml: Any = importlib.import_module("pynvml")

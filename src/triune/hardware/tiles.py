@@ -17,8 +17,8 @@ _XFEATURE_XTILEDATA: Final = 18
 
 
 def ask_for_tiles() -> str:
-    """Ask the kernel, and tell what it answered, in the form that `parse_tiles` reads; "" on other systems than Linux
-    on x86-64. The permission is this process's from then on; runtimes that use tiles ask for it, too.
+    """Ask the kernel for permission to use AMX tiles. Returns its answer in the form that `parse_tiles` reads; "" on
+    systems other than Linux on x86-64. The permission holds for the whole process.
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return ""

@@ -113,8 +113,8 @@ class WorkerProcess:
                     pass_fds=(other_end.fileno(), life),
                     # Give the process the module path of this one.
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(self._scratch.path)},
-                    # Ctrl-C sends a signal to the whole process group of the terminal. A session of its own keeps it
-                    # from this process, which the server ends after its requests.
+                    # Ctrl-C sends a signal to the terminal's whole process group. In its own session, this process does
+                    # not get it: the server ends it after its requests.
                     start_new_session=True,
                 )
                 self._process = Watched(process, name, limits.stopped_seconds)
@@ -205,7 +205,7 @@ class WorkerProcess:
         """Whether the process has not ended, as far as the system has told by now. No call may be running."""
         if self.has_ended or self._process.wait(0) is not None:
             return False
-        # Its end of the channel is closed before its parent is told, and it sends nothing by itself.
+        # The process closes its end of the channel before its exit is reported, and sends nothing unasked.
         channel = select.poll()
         channel.register(self._channel.connection, select.POLLIN)
         return not channel.poll(0)

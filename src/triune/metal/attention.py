@@ -30,8 +30,7 @@ def wavelengths(cosines: NDArray[Any], sines: NDArray[Any]) -> NDArray[np.float3
         return None
     last = len(cosines) - 1
     angles: NDArray[np.float64] = np.arctan2(sines[1], cosines[1])
-    # Position 1 gives the angles roughly. The last position corrects them, by its distance from what they predict
-    # there.
+    # Position 1 gives rough angles. The last position corrects them, by its distance from the predicted angle.
     off: NDArray[np.float64] = np.arctan2(sines[last], cosines[last]) - last * angles
     angles = angles + (off - 2 * np.pi * np.round(off / (2 * np.pi))) / last
     if (angles <= 0).any():

@@ -9,7 +9,7 @@ from triune.metal.context import Context, Lowering, builder_of
 from triune.metal.library import Value, mx
 
 _MOST_PENDING = 64
-"""The number of steps of a Loop after which MLX computes what it was told."""
+"""Every this many steps of a Loop, MLX computes the pending results."""
 
 
 def _if(c: Context) -> None:

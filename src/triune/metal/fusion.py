@@ -18,9 +18,9 @@ _EITHER_WAY = ("interleaved", "rotary_embedding_dim")
 
 
 def fuse(graph: GraphProto) -> GraphProto:
-    """A copy of a graph in the paged form in which these operators stand for their patterns.
+    """Copy a graph in the paged form, with each matched pattern replaced by one fused operator.
 
-    Nodes that nobody needs any more are left: `Program` does not compute them.
+    Nodes whose results are no longer read stay in the graph: `Program` does not compute them.
     """
     found = GraphProto()
     found.CopyFrom(graph)

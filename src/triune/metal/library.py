@@ -41,8 +41,8 @@ _DTYPES: Mapping[Any, np.dtype[Any]] = {kind: dtype for dtype, kind in _KINDS.it
 # fp32 is fp32: matrix units would round its factors to TF32, which has 11 bits. MLX reads this at the first product.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
-# On CUDA, MLX compiles kernels as they are first needed, for minutes in all, and keeps them in a folder of temporary
-# files: which is another one in a worker process, and empty after a restart of the machine.
+# On CUDA, MLX compiles kernels when they are first needed, for minutes in all. By default it caches them in a temporary
+# folder, which differs in a worker process and is empty after a restart of the machine.
 os.environ.setdefault("MLX_PTX_CACHE_DIR", str(cache_folder() / "ptx" / version("mlx")))
 
 KERNEL_FOLDER: Final = Path(os.environ["MLX_PTX_CACHE_DIR"])

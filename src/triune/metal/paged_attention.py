@@ -1,7 +1,7 @@
 """`triune::PagedAttention` in MLX, over caches of whole layers: [blocks, keys and values, heads, block size, size].
 
-Sequences of a step are computed in groups of about as many new tokens each. What a layer needs of a step is computed
-once, for all layers; each layer writes its keys and values by one operation, and reads them by another one.
+The sequences of a step are computed in groups with similar numbers of new tokens. Indices and masks are computed once
+for all layers. Each layer writes its keys and values by one operation, and reads them by another.
 """
 
 from typing import Any
@@ -71,10 +71,12 @@ class PagedAttention:
         self._parts_before, self._parts = self._parts, []
 
     def compute(self, result: Value, *caches: Value) -> None:
-        """Start to compute the operations so far, a part of the step, on the GPU; `result` is their last value.
+        """Start to compute the operations so far on the GPU. They are one part of the step, with the last value
+        `result`.
 
         A cache is written in place only while nothing else holds its memory, and MLX holds what it reads until it has
-        read it. So this waits until the step before has come further than this part: else MLX would copy whole caches.
+        read it. So this waits until the previous step has finished the next part. Otherwise MLX would copy whole
+        caches.
         """
         place = len(self._parts)
         if self._parts_before:
@@ -195,7 +197,7 @@ class PagedAttention:
 
 
 def _added(bias: Value, distances: Value, seen: Value) -> Value:
-    """What is added to scores, [count, heads, tokens, keys]: the bias where a key is seen, else -inf.
+    """The mask with bias for the scores, [count, heads, tokens, keys]: the bias if the query sees the key, else -inf.
 
     Args:
         bias: [heads, distances], see `graph.paged_attention`.

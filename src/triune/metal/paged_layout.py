@@ -11,7 +11,9 @@ from triune.core.step_rows import slots_of
 
 
 def coarse(size: int) -> int:
-    """The next of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, ...: four to each power of two."""
+    """Round a size up to the next of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, ... (four sizes for each power of
+    two).
+    """
     step = max(1 << (max(size - 1, 1).bit_length() - 3), 1) if size > 4 else 1
     return -(-size // step) * step
 

@@ -219,7 +219,7 @@ class Program:
                 made[name] = scope.value(name)
                 known.add(name)
         plan.steps[:] = left
-        # What is packed for products may be read by others, too.
+        # Constants that are packed for products may have other consumers, which need them unpacked.
         read = {name for step in left for name in read_by(step, self._quantized)}
         read |= {each.name for each in plan.graph.output}
         plan.constants.update(made)

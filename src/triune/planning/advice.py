@@ -28,7 +28,7 @@ _MOST_NAMED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class _Lifted:
-    """What a unit would take if one of its rules did not hold."""
+    """The operations that a unit could compute if one of its rules did not exist."""
 
     rule: Rule
     names: list[str]
@@ -44,8 +44,8 @@ def advice_of(
 ) -> list[Advice]:
     """What would make a plan faster, the largest saving first.
 
-    For each rule that refuses operations: the time of the fastest plan if the operations were replaced by such as the
-    unit takes, and cost there what the fastest of the other units needs for them.
+    For each rule that refuses operations, plan again as if the unit could compute them, in the time of the fastest of
+    the other units.
     """
     units = [each.unit for each in planned]
     now = time.total(place_fastest(time))

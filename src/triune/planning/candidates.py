@@ -119,7 +119,7 @@ def candidates(request: Request, target: Target) -> Candidates:
         ]
     )
     transfer = passed / memory / 1e6
-    # What is fused with the operation before stays with it, unless a rule parts them.
+    # An operation that is fused with the one before is placed on the same unit, unless a rule separates them.
     for index in range(1, len(request.ops)):
         if request.ops[index].is_fused and refusals[index].keys() == refusals[index - 1].keys():
             transfer[index] = np.inf

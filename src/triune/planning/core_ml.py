@@ -1,10 +1,10 @@
-"""What Core ML itself would choose under `cpuAndNeuralEngine`: a shortest path over its own estimates.
+"""Predicts Core ML's own choice of units under `cpuAndNeuralEngine`: a shortest path over its estimates.
 
 Core ML's placement counts 0.125 ms for each segment on the Neural Engine, for each change of units, and for an output
 on the Neural Engine; with its estimate of each operation that gives its choice in 481 of 482 published models, 41 of
 them ties (751K/Apple-Neural-Engine-Microarchitecture-Study-M6, notes/coreml_dispatch.md: M4, macOS 27.0.1). Its
-estimates of operations are decision trees that nobody published; the rates here are those of the ten operations whose
-estimates were.
+estimates of operations are decision trees that nobody published; the rates here are those of the ten operations with
+published estimates.
 """
 
 import itertools

@@ -211,7 +211,7 @@ class _Reader:
             heads, kv_heads = attributes["q_num_heads"], attributes["kv_num_heads"]
             (batch, queries, width), keys = query, key[1]
             size = width // heads
-        # With causal attention, a token sees half of the input's tokens on average.
+        # With causal attention, a token attends to half of the input's tokens on average: (keys + 1) / 2.
         own = (keys + 1) / 2 if attributes.get("is_causal", 0) and keys == queries else keys
         seen = own + self._past_tokens
         return replace(

@@ -1,4 +1,4 @@
-"""An operation as the cost model sees it: what it computes, what it reads and writes, and its shape."""
+"""An operation for the cost model: its arithmetic, the bytes that it reads and writes, and its shape."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

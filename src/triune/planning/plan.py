@@ -144,7 +144,9 @@ class Plan:
 
     @property
     def measured(self) -> MeasuredTime | None:
-        """What was measured of this plan: it has one unit, on which the whole model was measured."""
+        """The measured time of this plan, if the plan has one unit and the whole model was measured on it; else
+        None.
+        """
         units = {each.unit for each in self.segments}
         return next((each.measured for each in self.wholes if {each.unit} == units), None)
 

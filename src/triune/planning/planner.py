@@ -139,7 +139,7 @@ def _planned(found: Candidates, index: int, unit: int, makers: Mapping[str, str]
 
 
 def _why(found: Candidates, indices: Sequence[int], unit: int, launch_ms: float) -> str:
-    """Why a segment is on its unit: what the others would need for its operations, or what they refuse."""
+    """Explain why a segment is on its unit: the times on the other units, or the operations that they refuse."""
 
     def own(column: int) -> str:
         return f"{float(found.time.ops[indices, column].sum()):.3g} ms"

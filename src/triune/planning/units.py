@@ -19,7 +19,7 @@ from triune.planning.cost import Rates
 from triune.planning.op import OpClass
 
 Made: TypeAlias = tuple[Rates, tuple[str, ...]]
-"""What a unit can do, and notes of what stands for figures that are missing."""
+"""A unit's rates, and a note for each missing figure: what is used instead."""
 
 _FIRST_NEW_TIER = 4
 """From A16 and M4 on the Neural Engine's launch is shorter."""
@@ -52,12 +52,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class PlannedUnit:
-    """A unit of a chip, as the cost model sees it.
+    """A unit of a chip for the cost model.
 
     Attributes:
         unit: the unit.
-        rates: what it can do.
-        notes: where a figure is missing, and what stands for it.
+        rates: its speeds and bandwidths. notes: for each missing figure, what is used instead.
     """
 
     unit: Unit

@@ -40,7 +40,7 @@ class Priced:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A build, what it has added to the memory of this process, and the memory of its worker processes."""
+    """A build, the memory that it added to this process, and the memory of its worker processes."""
 
     build: Build
     growth: Growth
@@ -110,7 +110,7 @@ class VersionBuilder:
     async def _build_charged(
         self, record: ModelRecord, source: Source, version: int, old: Serving | None, *, makes_room: bool
     ) -> Priced:
-        """Have room made for a version, build it, and charge what it takes."""
+        """Reserve memory for a version, build it, and charge the memory that it takes."""
         if old is not None and old.build.has_files_of(source):
             # It takes over the executables of the version that serves.
             charge, before = self._memory.ledger.charge(record.name, 0), old.charge
@@ -154,7 +154,7 @@ class VersionBuilder:
             raise
 
     def _measured(self, source: Source, version: int, previous: Build | None, attempt: Attempt) -> _Loaded:
-        """Build a version, and measure what it adds to the memory of this process and its workers. Runs in a thread."""
+        """Build a version, and measure the memory that it adds to this process and its workers. Runs in a thread."""
         read_ahead(source, version)
         self._memory.meter.begin()
         try:

@@ -26,7 +26,7 @@ UNLOADED = "unloaded"
 """The reason of a version that was unloaded on request, as in Triton."""
 
 UNLOADED_FOR_ROOM = f"{UNLOADED} for room"
-"""The beginning of the reason of a version that is not loaded for want of room. A request has it loaded."""
+"""The reason of a version that was unloaded for room begins with this. A request has the version loaded again."""
 
 _MOST_CHARACTERS = 4096
 """The longest reason that is kept, logged and shown in the index: some errors repeat what a config or file has."""
@@ -34,7 +34,7 @@ _MOST_CHARACTERS = 4096
 
 @dataclass(slots=True)
 class Serving:
-    """A version that answers requests, its build, and what it is charged with."""
+    """A version that answers requests, its build, and its memory charge."""
 
     build: Build
     loaded: LoadedVersion

@@ -1,4 +1,4 @@
-"""Which loaded models are in memory: unloads them for room, and has those wait for requests that there is none for."""
+"""Unloads models for room. A model for which there is no room stays unloaded until a request needs it."""
 
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ from triune.scheduling.models import LoadedVersion, Models
 
 
 class Loading(Protocol):
-    """What loads models: see `Lifecycle`."""
+    """Protocol of the loader of models: see `Lifecycle`."""
 
     models: dict[str, ModelRecord]
     ready: dict[str, dict[int | None, LoadedVersion]]
@@ -116,13 +116,13 @@ class Residency:
             record.end_park(why)
 
     async def waits(self, record: ModelRecord, failure: LoadFailedError, *, makes_room: bool) -> bool:
-        """Whether a model whose load failed waits for requests to have it loaded: for want of room, or since the load
-        failed for another reason that may be gone then.
+        """Whether a model whose load failed is loaded by the next request: there was no room, or the failure may be
+        temporary.
 
         Args:
             record: the model.
             failure: why its load failed.
-            makes_room: whether others could have been unloaded for it.
+            makes_room: whether the load could unload other models.
         """
         source, error = record.source, failure.error
         if record.parked and source is not None and isinstance(error, UnavailableError):
@@ -138,7 +138,7 @@ class Residency:
         try:
             versions = await self._parking.of_source(source)
         except TriuneError:
-            # Its files are wrong, too, which a load would say once there is room.
+            # The files are wrong too. A load would fail for that reason once there is room.
             return False
         record.begin_park(self._take_requests(record.name, versions))
         record.end_park(failure.problem)

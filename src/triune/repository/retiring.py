@@ -1,4 +1,4 @@
-"""Versions that get no new requests: they finish those that they have, and are freed."""
+"""Retires versions: they get no new requests, finish the ones that they have, and are freed."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ class Retiring:
         await remove(override)
 
     async def _end(self, serving: Serving) -> None:
-        """Let one version finish its requests, and those of the ensembles that hold it, and free it."""
+        """Let a version finish its requests and the requests of ensembles that use it, then free it."""
         servable = serving.loaded.servable
         if self._is_refusing:
             servable.refuse()

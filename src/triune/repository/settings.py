@@ -62,12 +62,14 @@ class RepositorySettings:
         return self.control_mode is not ControlMode.EXPLICIT or ALL_MODELS in self.startup_models
 
     def memory_budget_bytes(self) -> int:
-        """What all models may take in memory, in bytes. What is left is for the server, and for requests under way."""
+        """The memory budget of all models, in bytes. The other memory is for the server and for requests."""
         if self.model_memory_bytes is not None:
             return self.model_memory_bytes
         return usable_memory().total // 10 * 9
 
     def fixed_bytes(self) -> Mapping[str, int]:
-        """What counts besides the models, by name: the response cache with its largest size."""
+        """Memory that counts against the budget besides the models, in bytes by name: the response cache at its largest
+        size.
+        """
         size = self.models.cache_bytes
         return {"the response cache": size} if size else {}

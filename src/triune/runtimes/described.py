@@ -45,12 +45,12 @@ def known_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[UnitF
 def with_measured(
     units: Sequence[UnitFacts], figures: Mapping[Unit, Mapping[str, Figure]], reason: str = ""
 ) -> Sequence[UnitFacts]:
-    """The units with figures that were measured here, which stand beside those of the table of chips.
+    """Add the figures that were measured on this machine to the units, next to the figures of the table of chips.
 
     Args:
         units: the units.
         figures: by unit and name; a name that a unit has already gets "_here".
-        reason: why what was measured cannot be read, which missing figures then name; "" for no such reason.
+        reason: why the measurements cannot be read, for the notes of missing figures; "" if they can.
     """
     bandwidth = {name: figure for name, figure in figures.get(Unit.CPU, {}).items() if name.startswith("memory_")}
     return [
@@ -60,12 +60,12 @@ def with_measured(
 
 
 def measured_folder() -> Path:
-    """Where figures that were measured here are kept."""
+    """The folder of figures that were measured on this machine."""
     return cache_folder() / "units"
 
 
 def times_folder() -> Path:
-    """Where times of models that were measured here are kept (`planning.measured`)."""
+    """The folder of times of models that were measured on this machine (`planning.measured`)."""
     return cache_folder() / "times"
 
 

@@ -1,4 +1,4 @@
-"""Which units each runtime serves on a machine, told without its library."""
+"""Determines which units each runtime serves on a machine, without importing its library."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""Answers a model's requests: makes responses, keeps their order where the config asks for it, and counts them."""
+"""Answers a model's requests: makes responses, keeps their order if the config says so, and counts them."""
 
 import asyncio
 import logging

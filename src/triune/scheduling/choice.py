@@ -72,7 +72,7 @@ class Choice:
     def _lane(
         self, lanes: Sequence[Lane], free: Collection[Lane], batch: FormedBatch, num_waiting: int, now_ns: int
     ) -> Lane | None:
-        """The free lane that runs a batch; None if it waits for one that is busy."""
+        """The free lane for a batch; None if the batch should wait for a busy lane."""
         if self._objective is not None:
             lane = self._objective.choose(lanes, batch, now_ns)
             if lane is not None:

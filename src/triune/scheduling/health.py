@@ -25,7 +25,7 @@ class UnitHealth:
         self._statistics = statistics
 
     def record_loss(self, lane: Lane, error: UnitLostError) -> None:
-        """Record that the hardware of a lane is gone. Its unit is lost once all of its lanes are."""
+        """Record that a lane's hardware is gone. Its unit is lost when all of the unit's lanes are."""
         unit = lane.worker.runner.unit
         if all(each.is_lost for each in self._lanes if each.worker.runner.unit is unit):
             self._statistics.lost[unit] = str(error)

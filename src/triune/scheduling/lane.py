@@ -159,9 +159,10 @@ class Lane:
 
 
 class EligibleLanes:
-    """The lanes that a request may use: those of the unit that it names, else all that are not emulated.
+    """The lanes that a request may use: the lanes of the unit that it names, else all lanes of units that are not
+    emulated.
 
-    If all of a model's units are emulated, its config named them, so that any request may use them.
+    If all units of a model are emulated, any request may use them, since the config must have named them.
     """
 
     def __init__(

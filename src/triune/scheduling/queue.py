@@ -74,7 +74,7 @@ class RequestQueue:
     def _by_size(self, waiting: deque[Pending]) -> Iterable[Pending]:
         rest = list(waiting)
         first = [rest.pop(0)] if rest and self._num_passed >= rest[0].num_elements else []
-        # By powers of two: those of about the same size go in order of arrival.
+        # Sort by size in powers of two, so that requests of similar size keep their order of arrival.
         return first + sorted(rest, key=lambda each: each.num_elements.bit_length())
 
     def push(self, pending: Pending, request_ns: Callable[[], float]) -> None:

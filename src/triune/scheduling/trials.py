@@ -1,4 +1,4 @@
-"""Batches that measure a unit: what is known of it may be too little, wrong, or outdated."""
+"""Trial batches that measure a unit whose times are unknown, wrong or outdated."""
 
 from collections.abc import Collection, Sequence
 from typing import Final
@@ -21,7 +21,7 @@ class LaneTrials:
     """
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
-        """`lanes`: all lanes of the model."""
+        """Plan trials for `lanes`, all lanes of the model."""
         self._is_needed = len({lane.worker.runner.unit for lane in lanes}) > 1
         self._interval = dict.fromkeys(lanes, _INTERVAL)
         self._next = dict.fromkeys(lanes, _INTERVAL)
@@ -30,7 +30,9 @@ class LaneTrials:
         self._next_due = 0
 
     def due(self, lanes: Sequence[Lane], free: Collection[Lane]) -> Lane | None:
-        """A lane that has to be measured, of `lanes` that a batch may use, and of those that are free; usually None."""
+        """Returns a lane that is due to be measured, among the `lanes` that a batch may use and the free ones; usually
+        None.
+        """
         if self._num_batches < self._next_due or not self._is_needed or len(lanes) == 1:
             return None
         for lane in lanes:

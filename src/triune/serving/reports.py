@@ -1,4 +1,4 @@
-"""What requests ask to be told about themselves: the energy that they took, and where they were computed."""
+"""The reports that a request can ask for: its energy, and where it was computed."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from triune.core.requests import (
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """What a request asks for.
+    """The reports that a request asks for.
 
     Attributes:
         has_energy: whether it asks for its joules.
@@ -30,7 +30,7 @@ class Reports:
 
 
 def asked_reports(request: InferenceRequest) -> Reports | None:
-    """What a request asks for by its parameters; None if it asks for nothing.
+    """The reports that a request's parameters ask for; None if there are none.
 
     Raises:
         InvalidArgumentError: one of the parameters is not true or false.
@@ -49,12 +49,12 @@ def _asks(request: InferenceRequest, parameter: str) -> bool:
 async def with_reports(
     future: asyncio.Future[InferenceResponse], bill: Bill, placement: Placement | None, asked: Reports
 ) -> InferenceResponse:
-    """The response with what was asked for: its joules, as soon as the meter has counted them, and where it was
-    computed. Cancelling it cancels `future`.
+    """Await the response and add the reports that the request asked for: its joules, once the meter has counted them,
+    and where it was computed. Cancelling it cancels `future`.
 
     Args:
         future: the response.
-        bill: the request's; the units that computed it are in it.
+        bill: the request's bill, which names the units that computed it.
         placement: where the model computes; None if its backend does not tell.
         asked: what the request asks for.
     """

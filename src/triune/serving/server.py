@@ -200,8 +200,8 @@ class Server:
         """Wait until a version is in memory, if it was unloaded for room. Call it before `text_model` and the like.
 
         Raises:
-            UnavailableError: it cannot be loaded now, or too many wait for it. What else is wrong with the version is
-                left to whoever asks for it.
+            UnavailableError: it cannot be loaded now, or too many requests wait for it. Other errors of the version are
+                raised when it is used.
         """
         with contextlib.suppress(NotFoundError):
             servable = self._repository.get(name, version).servable

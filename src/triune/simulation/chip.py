@@ -1,10 +1,10 @@
 """The hardware of a simulated chip: batches that run at once slow each other down, by a stated model.
 
 Batches on one pool of hardware share its time equally. A batch that passes through several pools, one after the other,
-asks each for its part of the time. The memory's bandwidth is shared max-min fairly (Bertsekas and Gallager, "Data
-Networks", 1992, chapter 6): a batch that asks for less than its equal part gets all that it asks for, and what it
-leaves is shared by the others. A batch asks for its bytes divided by its time, evenly. Nothing else is modelled:
-neither heat nor limits of power, neither shared caches nor the time of the CPU for launches.
+uses each for a part of its time. The memory's bandwidth is shared max-min fairly (Bertsekas and Gallager, "Data
+Networks", 1992, chapter 6): a batch that needs less than an equal share gets all that it needs, and the others share
+the remainder. A batch needs bytes / time throughout its run. Nothing else is modelled: neither heat nor limits of
+power, neither shared caches nor the time of the CPU for launches.
 """
 
 import math
@@ -75,7 +75,7 @@ class SimulatedChip:
         elapsed_ns, self._passed_ns = now_ns - self._passed_ns, now_ns
         for each in self._running:
             each.left_ns -= elapsed_ns * each.rate
-            # Batches that share a pool share what it draws; one that waits for the memory draws it all the same.
+            # Batches that share a pool share its power. A batch that waits for memory draws power all the same.
             each.joules += 1e-9 * elapsed_ns * each.watts / each.crowd
         for unit in dict.fromkeys(each.unit for each in self._running):
             self.busy_ns[unit] += elapsed_ns
@@ -87,7 +87,7 @@ class SimulatedChip:
                 loads[self._pool_of(unit)] += ns / each.cost.ns
         for each in self._running:
             each.crowd = max(1.0, *(loads[self._pool_of(unit)] for unit in each.cost.unit_ns))
-        # Alone a batch takes what is predicted, however much it asks for.
+        # A batch that runs alone takes its predicted time, however much bandwidth it needs.
         asked = {each: self._asked(each) for each in self._running}
         left, num_left = self._bandwidth, len(asked)
         for each in sorted(asked, key=lambda each: asked[each]):

@@ -1,10 +1,10 @@
-"""What no schedule can beat: bounds on the time, the energy and the latency of requests, from the same predictions.
+"""Bounds that no schedule can beat, on the time, the energy and the latency of requests, from the same predictions.
 
-The least time comes from a linear program. A schedule gives every row to a choice of unit and batch size; the rows of a
-choice take time of each pool of hardware and of the memory, and none has more than the time that passes. The bound is a
-price for each of these resources, which add up to 1: whatever a schedule does, the time is at least the sum over all
-rows of what they cost at the cheapest choice. The best prices are the solution of the dual program; any others give a
-bound as well, only a lower one. They are found by exponentiated gradients, so that no solver is needed.
+The least time comes from a linear program. A schedule assigns every row a unit and a batch size, which need time of
+each pool of hardware and of the memory; no resource can be used for longer than the total time. In the dual program
+each resource has a price, and the prices add up to 1. For any such prices, the total time of any schedule is at least
+the sum over all rows of their cost at the cheapest choice. The best prices solve the dual program; other prices give a
+lower, but valid bound. They are found by exponentiated gradients, so that no solver is needed.
 """
 
 from collections.abc import Callable, Mapping, Sequence

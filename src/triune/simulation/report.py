@@ -1,4 +1,6 @@
-"""What a simulation found: figures of each schedule, beside what no schedule can beat. All of it is simulated."""
+"""The report of a simulation: the figures of each schedule, and a bound that no schedule can beat. All figures are
+simulated.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence

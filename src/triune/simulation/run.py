@@ -26,14 +26,14 @@ from triune.simulation.worker import SimulatedBatch, SimulatedWorker
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What happened to the requests of a trace. Simulated.
+    """The simulated outcome of a trace's requests under one rule.
 
     Attributes:
         name: whose schedule it is: "triune", "gpu alone", "round robin".
         batches: in the order in which they ended.
         num_answered: the requests that were answered.
         num_refused: those that were refused since a queue was full, or timed out.
-        busy_ns: how long each unit had a batch.
+        busy_ns: how long each unit was busy, in ns.
     """
 
     name: str
@@ -60,8 +60,8 @@ class Rule:
 
 
 def rules_of(profiles: Mapping[str, Profile]) -> list[Rule]:
-    """Triune's own rule, then those that it is compared with: a unit alone, for each that serves all models; the units
-    in turn; the unit with the fewest requests under way.
+    """Triune's own rule, and the rules to compare it with: each unit alone that serves all models, round robin, and the
+    unit with the fewest pending requests.
     """
     units = dict.fromkeys(unit for profile in profiles.values() for unit in profile.costs)
     common = [unit for unit in units if all(unit in each.costs for each in profiles.values())]

@@ -1,4 +1,4 @@
-"""Callers that send requests to a loaded model one after the other, and what they measure."""
+"""Callers that send requests to a loaded model one after the other, and their measurements."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

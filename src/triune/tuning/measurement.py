@@ -21,7 +21,7 @@ class Objective(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LoadLevel:
-    """What was measured with a number of callers, each of which sends its next request when it has an answer.
+    """The measurements with a number of callers. Each caller sends its next request when the last one is answered.
 
     Attributes:
         callers: the number of callers.

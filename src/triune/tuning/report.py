@@ -61,7 +61,7 @@ class Tuning:
             known = longest.get(trial.candidate)
             if known is None or known.rank is None or (trial.rank is not None and trial.seconds >= known.seconds):
                 longest[trial.candidate] = trial
-        # The comparison at the end stands for what it compared.
+        # Use the final comparison's measurement for the candidates that it compared.
         compared = self.found.compared
         found: list[Tried] = []
         for candidate, trial in longest.items():

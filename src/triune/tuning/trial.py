@@ -172,7 +172,7 @@ async def _loaded(
 
 
 async def _calls(subject: Subject, loaded: LoadedVersion) -> tuple[Sequence[Call], Sequence[str]]:
-    """The requests to send, each of one row, and what is to be said of them."""
+    """The requests to send, each of one row, and notes on them for the user."""
     config = loaded.config
     if subject.inputs is not None:
         return _given_calls(subject.inputs, loaded), ()

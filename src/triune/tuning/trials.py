@@ -82,9 +82,9 @@ class Trials:
 
 
 def _work(subject: Subject, config: bytes, seconds: float, path: Path, *, keeps: bool) -> None:
-    """Run a trial, and leave what it measured in a file: a process gives back nothing else.
+    """Run a trial in this process, and write its measurements to a file, since a process returns no values.
 
-    The first trial of all keeps no executables, so that the second tells the search what a trial takes that compiles.
+    The very first trial keeps no executables, so that the second one measures the time of a trial with compilation.
     """
     # What a trial finds wrong is in its result.
     logging.disable(logging.WARNING)

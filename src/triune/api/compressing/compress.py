@@ -1,4 +1,4 @@
-"""`triune.compress`: a smaller model in a form that the unit is fast with, and what it costs."""
+"""`triune.compress`: quantize or prune a model in a form that a unit computes fast, and report the loss of accuracy."""
 
 import tempfile
 from collections.abc import Callable, Generator, Mapping

@@ -1,4 +1,4 @@
-"""The form that the arguments of `triune.compress` name, and what they may not be together."""
+"""The compressed form that the arguments of `triune.compress` name. Contradictory arguments are refused."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -67,7 +67,7 @@ def layers_of(plan: Plan, found: Found) -> list[Layer]:
 
 
 def notes_of(options: Options, target: Path, plan: Plan, found: Found, samples: Samples) -> list[str]:
-    """What a user should know of a result."""
+    """Returns the notes of a compression for the user, such as which layers kept a higher precision."""
     notes: list[str] = []
     if options.method in (Method.AWQ, Method.SMOOTHQUANT):
         gains = [1 - each.after / each.before for each in plan.scaled.values()]

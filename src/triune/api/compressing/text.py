@@ -35,7 +35,9 @@ _FORMS: Final = (*_INTEGERS, WeightForm.FP16, WeightForm.BF16)
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """Matrices that were tried: those of each name, how they agree, and which went back to another form."""
+    """A trial of compressed matrices: the matrices by name, their agreement, and which of them were put back to another
+    form.
+    """
 
     matrices: "dict[str, Stored]"
     forms: dict[str, WeightForm]
@@ -163,7 +165,8 @@ def _searched(
         noise[name] = [own]
         for form in rungs[name][1:]:
             other = matrices.weights_db(made, name, matrices.in_form(made, name, form))
-            # Rounding errors of one matrix in two forms are alike but for their size, and so is what they do.
+            # The rounding errors of one matrix in two forms are alike except for their size. So are the errors that
+            # they cause in the output.
             noise[name].append(own * 10 ** ((base - other) / 10) if math.isfinite(other) else 0.0)
     steps = steps_of(noise)
 

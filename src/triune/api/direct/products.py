@@ -146,7 +146,7 @@ class Direct:
         return found
 
     def eligible(self, dtype: str, precision: str | None = None) -> Sequence[Unit]:
-        """The units from which `matmul` chooses for a dtype: those that compute in the precision.
+        """The units that compute in the precision of a dtype. `matmul` chooses from them.
 
         Raises:
             InvalidArgumentError: there is no such precision.

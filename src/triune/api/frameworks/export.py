@@ -1,4 +1,4 @@
-"""Make a model of another framework ONNX, and compare what it computes there with what it computes as ONNX."""
+"""Export a model of another framework to ONNX, and compare the outputs of the two."""
 
 import tempfile
 from collections.abc import Generator, Mapping

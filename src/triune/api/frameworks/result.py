@@ -1,4 +1,4 @@
-"""What an exporter is given, and what it gives."""
+"""The arguments and the result of an exporter."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,9 @@ class Request:
     shapes: Mapping[str, InputShape]
 
     def dims(self, name: str, array: Array) -> tuple[Dim, ...]:
-        """The shape of an input: that which is asked for, else that of its example. Several shapes become ranges."""
+        """The shape of an input: the shape that the user gave, else the shape of its example. Several given shapes
+        become ranges of sizes.
+        """
         asked = self.shapes.get(name)
         if asked is None:
             return array.shape

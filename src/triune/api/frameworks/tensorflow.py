@@ -55,7 +55,7 @@ def export_keras(request: Request) -> Export:
 
 
 def _call_once(keras: Any, model: Any, inputs: Mapping[str, Array]) -> None:
-    """Call a model on zeros of its own inputs; one that does not know these, on the examples."""
+    """Call a model on zeros of the shapes of `model.inputs`. A model without `inputs` is called on the examples."""
     if inputs:
         values = list(inputs.values())
         model(values[0] if len(values) == 1 else values, training=False)

@@ -91,8 +91,10 @@ def _described(values: Values, name: str) -> Mapping[str, object]:
 
 
 def _rows(before: Sequence[_Node], after: Sequence[_Node]) -> list[tuple[int | None, int | None, bool]]:
-    """Which node stands beside which: equal ones beside each other, and removed ones beside new ones. With each row,
-    whether they are equal; one of them is None where there are more of the other.
+    """Align two lists of nodes in rows: equal nodes share a row, and removed nodes stand beside added ones.
+
+    Returns rows (position in `before`, position in `after`, whether the nodes are equal). A position is None if the
+    other list has more nodes there.
     """
     rows: list[tuple[int | None, int | None, bool]] = []
     keys = [[repr((each["op"], each["outputs"], each["inputs"])) for each in nodes] for nodes in (before, after)]

@@ -34,7 +34,7 @@ def open_encoder_checkpoint(folder: Path) -> tuple[BertConfig, Checkpoint]:
 
 
 def output_of(config: BertConfig) -> EncoderOutput:
-    """What is served of it."""
+    """The output that clients get: the embedding, or the logits of the classes."""
     if config.head is None:
         return EncoderOutput(EMBEDDING_OUTPUT, config.hidden_size)
     return EncoderOutput(LOGITS_OUTPUT, len(config.labels), config.labels)

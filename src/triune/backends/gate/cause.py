@@ -173,7 +173,7 @@ class _Search:
         return helper.make_tensor_value_info(name, self._values.elem_type(name), shape)
 
     def _observed(self, node: NodeProto) -> Observed:
-        """What hazards ask of a node, computed on `cpu`."""
+        """Compute a node's operands and results on `cpu`, for the rules that look for hazards."""
         made = {name for each in self._model.graph.node for name in each.output}
         names = [name for name in dict.fromkeys((*node.input, *node.output)) if self._is_float(name) and name in made]
         if not {*names} <= {*self._expected}:

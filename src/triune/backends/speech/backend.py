@@ -70,7 +70,7 @@ class SpeechBackend(MachineBackend):
 
 
 def missing_for_speech() -> str:
-    """What is not installed of what speech needs, with the command that installs it; empty if all is."""
+    """Returns which libraries for speech are not installed, with the command that installs them; "" if all are."""
     lacking = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
     if lacking:
         return f"speech needs {', '.join(lacking)}, not installed: pip install 'triune[engine]'"

@@ -50,8 +50,8 @@ class TensorBackend(MachineBackend):
     def build(self, source: Source, version: int, previous: TensorBuild | None, attempt: Attempt) -> TensorBuild:
         """Configure, place, compile and measure a version: see `Backend.build`.
 
-        If its files are those of `previous`, executables with equal recipes are reused, so that a change of the config
-        or of the number of instances compiles only new recipes.
+        If the files are the same as for `previous`, executables with equal recipes are reused, so that a change of the
+        config or of the number of instances compiles only new recipes.
         """
         attempt.check()
         started_ns = self._clock.now_ns()
@@ -69,7 +69,7 @@ class TensorBackend(MachineBackend):
             measured = self._measure(placed, executables, source, version, known, attempt)
             attempt.check()
             undo.pop_all()
-        # What was measured for the plan's sake is held by the executables where they share it.
+        # The executables hold the measured data if they share it, so close only the others.
         for each in (*placed.spare, *(each for each in executables if each not in measured.executables)):
             each.close()
         return TensorBuild(
@@ -183,7 +183,7 @@ class _Measured:
 
 
 def _measured_cut(made: Made, cut: Cut) -> _Measured:
-    """What was found out of a model that is cut, when its plan was made."""
+    """The measured facts of a model that is cut into segments, from the time when its plan was made."""
     config, verdict = made.config, made.verdict
     assert config.plan is not None
     verdicts = {} if verdict is None else {unit: verdict for unit in cut.units if unit is not Unit.CPU}

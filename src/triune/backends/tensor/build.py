@@ -92,13 +92,13 @@ def placement_of(
     verdicts: Mapping[Unit, Verdict],
     notes: Sequence[str],
 ) -> Placement:
-    """Where a model computes that is not cut: the whole of it on each of its units.
+    """The placement of a model that is not cut into segments: each of its units computes the whole model.
 
     Args:
         config: its configuration, with the units that are left.
         executables: its executables, which have run.
         verdicts: how far each unit's answers are from those of `cpu`.
-        notes: what became of the config's plan.
+        notes: whether the config's plan was followed, and why not.
     """
     first = {each.unit: each for each in reversed(executables)}
     plan, shortfall = config.plan, describe_shortfall(verdicts)

@@ -40,7 +40,7 @@ class SharedExecutable:
 
     @property
     def report(self) -> str:
-        """What the library says of where it computes: see `Executable.report`."""
+        """The library's report of where it computes: see `Executable.report`."""
         with self._lock:
             return self._executable.report
 

@@ -53,7 +53,7 @@ def assemble_transformer(build: TransformerBuild, resources: Resources) -> Serva
             power=resources.power,
         )
     except NoThreadError:
-        # Those that were made have files and threads of their own.
+        # Close the replicas that were already made: they have files and threads.
         for each in replicas:
             each.core.close()
         raise

@@ -90,5 +90,7 @@ class TransformerBackend(MachineBackend):
 
 
 def missing_for_transformers() -> str:
-    """What is not installed of what transformers need, with the command that installs it; empty if all is."""
+    """Returns which libraries for transformers are not installed, with the command that installs them; "" if all
+    are.
+    """
     return missing_libraries() or missing_decoder()

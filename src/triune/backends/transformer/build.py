@@ -254,8 +254,9 @@ def _num_blocks(each: UnitDecoder, options: TransformerOptions, context_tokens: 
 
 
 def _source_tokens(graph: HeldModel, limits: SchedulerLimits, num_units: int) -> int:
-    """The most tokens of prompts whose encoder's output is held on each unit: those of all sequences, as far as they
-    take no more than a share of the memory that is left. Each is held twice: by itself, and among those of a step.
+    """The most tokens of prompts whose encoder outputs are in memory at once on each unit. This is enough for all
+    sequences, but at most a share of the free memory. Each output is in memory twice: by itself, and joined with those
+    of the other sequences of a step.
     """
     token_bytes = 2 * 4 * sum(memory_widths(graph.model.graph).values())
     available = usable_memory().available // _SHARE_OF_MEMORY // num_units

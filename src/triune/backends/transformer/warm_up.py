@@ -57,8 +57,8 @@ def warm_up(
 
 
 def _compute(decoder: DecoderExecutable, step: DecoderStep) -> None:
-    """Compute a step in each way in which the engine does: for logits, for the most probable tokens, and for those of a
-    step whose tokens are those of the one before.
+    """Run a step in each of the engine's ways: for logits, for the most probable tokens, and with input tokens that the
+    step before is still computing.
     """
     decoder.run(step)
     before = decoder.begin(step)

@@ -11,7 +11,7 @@ from triune.core.errors import InvalidArgumentError
 
 
 class Mapped(Protocol):
-    """What is needed of a step: its number, and the tensors of the ensemble that it reads and writes."""
+    """A step of an ensemble: its number, and the tensors of the ensemble that it reads and writes."""
 
     @property
     def number(self) -> int:

@@ -1,9 +1,9 @@
 """Barriers between operations that Apple's compiler would combine to something else.
 
 Core AI (1.0.0b3) combines constants as if all numbers were real: `(x * a) / b` becomes `x * (a / b)`, for integers too;
-`(x + a) - b` becomes `x + (a - b)`; of two casts it drops one. It does so when a module's context is left and when a
-program is loaded, and there is no option against it. It does not see that `maximum(x, x)` equals x. So `maximum(x, x)`,
-a barrier, is written between two operations where combining them would change the result. See decision 6.
+`(x + a) - b` becomes `x + (a - b)`; it drops one of two casts. This happens when a module's context is left and when a
+program is loaded, and cannot be switched off. It does not see that `maximum(x, x)` equals x. So `maximum(x, x)`, a
+barrier, is written between two operations where combining them would change the result. See decision 6.
 """
 
 from collections.abc import Iterator

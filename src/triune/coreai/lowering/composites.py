@@ -1,6 +1,5 @@
-"""Composite operations: private functions with an attribute that says what they compute.
-
-Core AI runs such a function as one operation.
+"""Composite operations: private functions with an attribute that names their operation. Core AI runs such a function as
+one operation.
 """
 
 from collections.abc import Mapping, Sequence

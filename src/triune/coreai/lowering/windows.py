@@ -89,7 +89,7 @@ def _excess(x: Value, window: Window, axis: int) -> Dim:
         reach = window.needed(axis, window.count(axis, known, is_ceil=True))
         return max(reach - known - begin - end, 0)
     if window.auto_pad in SAME:
-        # With this padding there are ceil(size / stride) windows, none of which exceeds it.
+        # SAME padding gives ceil(size / stride) windows, none of which reaches beyond the padded input.
         return 0
     begin, end = window.padding(axis, None) or (0, 0)
     stride, extent = window.strides[axis], window.extent(axis)

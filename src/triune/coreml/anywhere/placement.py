@@ -126,7 +126,7 @@ def refusal(operation: Operation, values: Values) -> str:
 
 
 def facts_of(operation: Operation, values: Values) -> Facts:
-    """What rules ask of an operation for which `is_loaded_once` is false."""
+    """The facts that placement rules need of an operation. `is_loaded_once` must be false for it."""
     kinds = [each.type for each in operation.outputs]
     tensors = [kind for kind in kinds if isinstance(kind, TensorType)]
     read = [values.types.get(name) for name in argument_names(operation) if name not in values.known]

@@ -186,10 +186,10 @@ def _is_handed_on(c: Context, loop: LoopParts[Var], place: int) -> bool:
 
 
 def _without_number(value: Var) -> Var:
-    """A copy of a constant that coremltools takes for computed.
+    """A copy of a constant that coremltools treats as a computed value.
 
-    It computes the first step with the numbers at the start, and finds out in one more round which of them change, but
-    not which change because of these: it then refuses the loop.
+    coremltools traces the first iteration with the initial numbers, and finds in one more round which of them change.
+    It does not find numbers that change only as a consequence, and then refuses the loop.
     """
     if value.val is None:
         return value

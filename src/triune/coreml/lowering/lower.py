@@ -56,7 +56,9 @@ class Lowered(Saved):
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A function that was written and optimized: the program that it is the function `main` of, and what it is of."""
+    """A function that was written and optimized: the program whose `main` it is, and the graph that it was made
+    from.
+    """
 
     program: Any
     prepared: Prepared

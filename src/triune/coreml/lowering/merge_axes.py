@@ -26,10 +26,10 @@ _REDUCTIONS = frozenset(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"])
 
 
 class MergeAxes(GraphPass):
-    """Given a GatherND of constant indices whose result has six axes, and readers that keep the last two of them beside
-    each other until a reduction, or a Gather of one index, takes others away. Result: one axis in place of these two.
+    """Given a GatherND of constant indices whose result has six axes, and consumers that keep the last two axes
+    adjacent until a reduction, or a Gather of one index, removes other axes. Result: one axis instead of these two.
 
-    What has another reader stays.
+    A value with any other consumer is not changed.
 
     Attributes:
         parted: for each value whose axes are parted again, the name of what its node computes now.

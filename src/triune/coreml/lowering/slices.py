@@ -67,7 +67,7 @@ class _SliceOperands:
             raise Refusal("an empty slice: Core ML has no empty tensors")
         last = places[-1]
         self._begins[axis], self._begin_masks[axis] = places.start, False
-        # No index of MIL means "before the first element". The mask of an end stands for it.
+        # MIL has no index for "before the first element". The mask of the end is set instead.
         is_whole = places.step < 0 and last + places.step < 0
         self._end_masks[axis] = is_whole
         self._ends[axis] = 0 if is_whole else last + (1 if places.step > 0 else -1)

@@ -1,6 +1,6 @@
 """Lowering of NonMaxSuppression, where the number of boxes is known.
 
-Core ML's own operation is not used, since it is not documented what it returns in place of missing boxes.
+Core ML's own operation is not used: what it returns for missing boxes is not documented.
 """
 
 from triune.coreml.lowering.context import Context, Lowering, static_shape

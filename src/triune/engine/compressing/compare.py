@@ -16,7 +16,7 @@ _EACH: Final = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Predictions:
-    """What is predicted after each token of a text.
+    """A model's predictions after each token of a text.
 
     Attributes:
         losses: FP64 [tokens - 1], -log p of each next token.

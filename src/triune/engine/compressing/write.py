@@ -130,7 +130,7 @@ def _save(tensors: Mapping[str, NDArray[Any]], path: Path) -> None:
 
 
 def _settings(source: Path, checkpoint: Checkpoint) -> dict[str, object]:
-    """The content of config.json, without what it says of packed weights."""
+    """The content of config.json, without the settings of packed weights."""
     if source.is_dir():
         settings = read_json(source / "config.json") or {}
         return {name: each for name, each in settings.items() if name not in ("quantization", "quantization_config")}

@@ -1,4 +1,4 @@
-"""What the files beside an exported decoder say of it."""
+"""Read the files beside an exported decoder: its config, tokenizer and generation settings."""
 
 from dataclasses import dataclass
 from pathlib import Path

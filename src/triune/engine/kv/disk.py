@@ -54,10 +54,11 @@ class DiskTier:
 
     def __init__(self, folder: Path, max_bytes: int, layout: Layout, others: tuple[str, ...] = ()) -> None:
         """Args:
-        folder: made if it is missing. Folders beside it are deleted: they are of other weights.
+            folder: created if it is missing. Other folders in the same parent are deleted: they belong to other
+                weights.
         max_bytes: the most bytes of all files. The least recently used are deleted.
-        layout: of the blocks.
-        others: what the names of folders begin with that stay beside it, such as those of the model's other units.
+            layout: the layout of the blocks.
+            others: prefixes of folder names that are not deleted, such as the folders of the model's other units.
 
         Raises:
             NoThreadError: the system cannot start a thread.

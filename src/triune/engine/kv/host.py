@@ -61,8 +61,8 @@ class HostTier:
             self._compute_ns = _mean(self._compute_ns, duration_ns / num_tokens)
 
     def take(self, sequence: Sequence) -> None:
-        """Copy a sequence's blocks to memory before it gives them up: not if it is faster to compute them again, nor if
-        they need more memory than is allowed.
+        """Copy a sequence's blocks to host memory before they are freed. Does nothing if computing them again is
+        faster, or if the memory limit would be exceeded.
         """
         num_tokens = sequence.table.num_tokens
         num_bytes = len(sequence.table.blocks) * self._decoder.block_bytes

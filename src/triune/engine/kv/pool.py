@@ -2,14 +2,15 @@
 
 Each block is in one of three states:
 
-- free: it holds nothing that anyone wants;
+- free: its content is not needed;
 - used: one or more sequences hold it (it has a reference count);
 - cached: no sequence holds it, but it is in the prefix cache, so that a later sequence with the same tokens may use it.
 
-The prefix cache knows a block by a hash of its tokens and of those before them: a block that is in it "has a hash".
+The prefix cache finds a block by a hash of its tokens and of all tokens before them. Only a block in the prefix cache
+has a hash.
 
 Invariants: free + used + cached == total (`check` verifies it), and no block that is shared or has a hash is written to
-(`is_writable` tells of a block whether it may be).
+(see `is_writable`).
 """
 
 from collections import OrderedDict, deque

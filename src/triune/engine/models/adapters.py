@@ -1,4 +1,4 @@
-"""LoRA adapters in a graph: what they add to the products of layers, each to its own tokens."""
+"""LoRA adapters in a graph: each token's adapter adds a low-rank product to the outputs of layers."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 class Adapters:
     """The adapters of a graph.
 
-    Inputs: `adapters` INT64, the adapter of each token: 0 for none, else its place in the list, counted from 1. In the
-    paged form these are only the tokens that have one, INT64 [adapted], and `adapter_rows` INT64 [adapted] says which
-    of the packed tokens they are: so a step without any computes nothing more.
+    Inputs: `adapters` INT64, the adapter of each token: 0 for none, else its position in the list, counted from 1. In
+    the paged form `adapters` INT64 [adapted] has only the tokens with an adapter, and `adapter_rows` INT64 [adapted]
+    has their positions among the packed tokens, so that a step without adapters costs nothing more.
 
-    The matrices of all adapters are joined, so that a layer has two small products more, whatever adapters the tokens
-    of a step have: the first gives [..., sum of the ranks], of which a token keeps what is its own adapter's.
+    The matrices of all adapters are joined, so that each layer computes two small products more, whichever adapters a
+    step uses. The first product gives [..., sum of the ranks]; all columns but those of the token's own adapter are
+    then set to 0.
     """
 
     def __init__(self, graph: "ModelBuilder", adapters: Sequence[Adapter]) -> None:

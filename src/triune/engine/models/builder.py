@@ -31,7 +31,7 @@ _CODES = {
 
 
 class Weights(Protocol):
-    """Where a model's tensors come from: a checkpoint."""
+    """The source of a model's tensors, such as a checkpoint."""
 
     def tensor(self, name: str) -> Tensor:
         """A tensor; matrices are [out, in]."""
@@ -101,7 +101,7 @@ class ModelBuilder(Builder):
         return self.table(name, self._tensor(name).dequantize() + np.float32(plus))
 
     def choose_adapters(self, *shape: str) -> None:
-        """Declare the input that says which adapter each token has, of this shape; nothing if there are no adapters."""
+        """Declare the input with each token's adapter, of this shape. Does nothing if there are no adapters."""
         self._adapters.declare(*shape)
 
     def linear(self, x: str, name: str, *, has_bias: bool = False) -> str:

@@ -135,11 +135,11 @@ class PlainEncoder(_Encoder):
 
 
 class PackedEncoder(_Encoder):
-    """The tokens of many texts one after the other: only attention and pooling see shorter texts filled up.
+    """The tokens of many texts, packed one after the other. Only attention and pooling use a padded form.
 
     Inputs: `input_ids` and maybe `position_ids` and `token_type_ids`, INT64 [tokens]; `token_rows` INT64 [batch,
-    longest], which of the tokens each place of a text has, any at those beyond its end; `token_places` INT64 [tokens],
-    the place of each token in `token_rows`, counted row by row; `lengths` INT64 [batch], the tokens of each text.
+    longest], the packed token at each position of a text, any token beyond its end; `token_places` INT64 [tokens], the
+    position of each token in the flattened `token_rows`; `lengths` INT64 [batch], the number of tokens of each text.
     """
 
     def __init__(self, graph: ModelBuilder) -> None:

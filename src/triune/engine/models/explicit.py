@@ -16,9 +16,7 @@ from triune.engine.models.builder import ModelBuilder
 from triune.engine.weights.config import Rope
 
 HIDDEN: Final = -30_000.0
-"""What is added to the scores of keys that a token does not see. Within fp16, also with a score, and far enough from
-all others: exp(-30000) is 0.
-"""
+"""This is added to the scores of masked keys. The sum with a score stays within fp16, and exp(-30000) is 0."""
 
 
 class Explicit:
@@ -138,7 +136,7 @@ class Explicit:
         return self._graph.op("Clip", given, self._graph.scalar(0), self._graph.scalar(1))
 
     def _mask(self, window: int) -> str:
-        """What is added to the scores, [1, 1, N, C]: 0 for keys that a token sees, else HIDDEN."""
+        """The mask that is added to the scores, [1, 1, N, C]: 0 for keys that a token sees, else HIDDEN."""
         if window not in self._masks:
             graph, size = self._graph, self._size
             shape = 1, 1, size.tokens, size.context

@@ -1,7 +1,7 @@
-"""The forms of a decoder's graph: what its inputs are, and how its attention sees earlier tokens.
+"""The forms of a decoder's graph. They differ in the graph's inputs, and in how attention reads earlier tokens.
 
-An architecture is written once, by the methods of a `Form`, which differ in the dimensions before the last: a paged
-graph has [tokens, width], the others [batch, tokens, width].
+An architecture is written once, by the methods of a `Form`. Its values are [tokens, width] in a paged graph, and
+[batch, tokens, width] in the others.
 """
 
 from typing import Literal, Protocol, TypeAlias
@@ -86,11 +86,10 @@ class Paged:
     """Packed tokens of many sequences, over caches of blocks.
 
     Inputs: `input_ids`, `position_ids` INT64 [tokens]; `past_lengths`, `subsequence_begins`, `block_indices`,
-    `block_indices_begins` INT32 as `graph.paged_attention` says; `logits_indices` INT64 [n], the packed tokens whose
-    logits are wanted; if there are adapters, `adapters` and `adapter_rows` INT64 [adapted] (see
+    `block_indices_begins` INT32 as `graph.paged_attention` says; `logits_indices` INT64 [n], the positions of the
+    packed tokens whose logits are output; if there are adapters, `adapters` and `adapter_rows` INT64 [adapted] (see
     `engine.models.adapters`); for each layer N `key_cache.N` and `value_cache.N` FP32 [num_blocks, heads, block_size,
-    size].
-    Outputs: `logits` FP32 [n, vocabulary]; `key_cache.N.new`, `value_cache.N.new`.
+    size]. Outputs: `logits` FP32 [n, vocabulary]; `key_cache.N.new`, `value_cache.N.new`.
     """
 
     def __init__(self, graph: ModelBuilder, num_positions: int) -> None:
@@ -255,7 +254,7 @@ class Plain:
         self._graph.result(logits, "logits", "batch", "tokens", vocab_size)
 
     def _bias(self, distance_bias: str) -> str:
-        """What is added to the scores, FP32 [1, heads, tokens, tokens]."""
+        """The position bias that is added to the scores, FP32 [1, heads, tokens, tokens]."""
         if distance_bias not in self._biases:
             graph = self._graph
             distances = graph.op("Sub", graph.op("Unsqueeze", self._range, graph.ints(1)), self._range)

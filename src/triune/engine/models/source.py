@@ -1,4 +1,4 @@
-"""What a decoder reads of an encoder's output: cross-attention, in the forms of `forms`."""
+"""Cross-attention to an encoder's output, in the forms of `forms`."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -82,7 +82,7 @@ class PagedSource:
 
 
 class WatchedSource:
-    """Keys and values that were computed once, for one whole text, and what some heads make of them.
+    """Cross-attention over given keys and values of one whole text. The scores of some heads are outputs of the graph.
 
     Inputs: for each layer N `cross_key.N` and `cross_value.N` FP32 [batch, source, heads * size].
     """

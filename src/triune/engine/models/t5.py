@@ -93,7 +93,9 @@ def _norm(graph: ModelBuilder, config: T5Config, name: str, x: str) -> str:
 
 
 def _bias_by_distance(graph: ModelBuilder, config: T5Config) -> str:
-    """What all layers of the decoder add to their scores, FP32 [heads, distances] (see `Form.attend`)."""
+    """The position bias that all layers of the decoder add to their scores, FP32 [heads, distances] (see
+    `Form.attend`).
+    """
     distances = np.arange(config.relative_attention_max_distance + 1)
     return graph.op("Transpose", _rows_of_bias(graph, config, "decoder", -distances), perm=[1, 0])
 

@@ -58,11 +58,11 @@ def write_whisper_decoder(
 
 
 def write_whisper_alignment(config: WhisperConfig, weights: Weights, num_words: int) -> HeldModel:
-    """The decoder of whole texts that tells where it looks. Inputs: `input_ids` and `next_ids` INT64 [1, tokens], the
-    tokens that follow those; for each layer N `cross_key.N` and `cross_value.N`, what the encoder gives with
-    `gives_memory`. Outputs: `scores` FP32 [heads, tokens, frames], those of the heads that follow the sound, before the
-    softmax; `probabilities` FP32 [1, tokens], that of each next token, among the tokens below `num_words`; for
-    other next tokens they mean nothing.
+    """Build the decoder that aligns a whole text with the sound by its cross-attention. Inputs: `input_ids` and
+    `next_ids` INT64 [1, tokens], the token after each of them; for each layer N `cross_key.N` and `cross_value.N`, what
+    the encoder gives with `gives_memory`. Outputs: `scores` FP32 [heads, tokens, frames], the scores of the alignment
+    heads before the softmax; `probabilities` FP32 [1, tokens], the probability of each next token among the tokens
+    below `num_words`; it is meaningless for other next tokens.
 
     Raises:
         InvalidArgumentError: the config names a head that the decoder does not have.

@@ -1,4 +1,4 @@
-"""What is asked of a text model whose answers can be moved to another server, and back."""
+"""The interface of a text model whose running answers can be moved to another server and back."""
 
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol, runtime_checkable

@@ -20,7 +20,7 @@ from triune.engine.replicas.replicas import Replicas
 from triune.engine.tools.reasoning import REASONING_MARKERS
 
 _MORE_TOKENS: Final = 64
-"""So many tokens may come between the request for an export and the copy of keys and values."""
+"""At most this many tokens may be generated between the request for an export and the copy of the keys and values."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,8 @@ def encode(answer: MovedAnswer) -> list[bytes]:
             "model": answer.model,
             "weights": answer.weights.hex(),
             "adapter": [state.adapter, answer.adapter.hex()] if state.adapter is not None else None,
-            # An older server refuses what it does not know, and reads what has no source.
+            # An older server refuses unknown fields. Leave `source_tokens` out if it is 0, so that such a server reads
+            # the rest.
             **({"source_tokens": len(state.source)} if state.source else {}),
             "prompt_tokens": len(state.prompt),
             "answer_tokens": len(state.answer),

@@ -1,1 +1,1 @@
-"""One text model on several units: which unit computes which answer, and answers that move from one to another."""
+"""One text model on several units: chooses the unit of each answer, and moves answers between units."""

@@ -1,4 +1,4 @@
-"""Which replicas of a model may take an answer now, and which of them is to: the router, asked with what is known."""
+"""Which replicas of a model can take an answer now, and which of them the router chooses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -17,7 +17,7 @@ _FIRST_EXPECTED: Final = 128
 """The tokens that an answer is expected to have before any has ended."""
 
 _WEIGHT: Final = 0.1
-"""What the length of an answer counts for against the mean of those before it."""
+"""The weight of a new answer's length in the moving average of lengths."""
 
 
 class Candidates:
@@ -37,8 +37,8 @@ class Candidates:
     def usable(self) -> list[Replica]:
         """The replicas that a new answer may go to, at least one.
 
-        A unit that failed, hangs or is drained is left out; then emulated ones, those that the power mode leaves out,
-        and hot ones, as far as others are left.
+        Units that failed, hang or are drained are excluded. Emulated units, units that the power mode avoids, and hot
+        units are excluded too, unless no unit would remain.
         """
         now_ns = self._clock.now_ns()
         able = [each for each in self._all if not each.refusal(now_ns)]
@@ -56,7 +56,7 @@ class Candidates:
         return [each for each in self.usable() if each is not source and not each.refusal(now_ns)]
 
     async def choose(self, job: Job, num_answers: int) -> Choice:
-        """Which replica is to take a job that has not begun; `Choice.place` is its place among all.
+        """Choose the replica for a job that has not begun; `Choice.place` is its position among all replicas.
 
         Args:
             job: the job.
@@ -65,7 +65,7 @@ class Candidates:
         cached = await self._cached(job)
         num_tokens = 0 if job.state is not None else job.num_prompt_tokens
         asked = Asked(num_tokens, num_answers, self.expected_of(job))
-        # What follows sees all that were placed before.
+        # From here on there is no await, so that this choice takes account of all earlier ones.
         return self._choice(self.usable(), asked, cached, can_part=num_answers == 1)
 
     def best(self, among: Sequence[Replica], asked: Asked, *, without: Job | None = None) -> Replica:
@@ -79,7 +79,9 @@ class Candidates:
         return self._all[self._choice(among, asked, {}, without=without).place]
 
     def expected_of(self, job: Job) -> int:
-        """How many tokens an answer is expected to have: the mean of those that ended, if it may have so many."""
+        """The expected number of tokens of an answer: the moving average of ended answers, limited by the answer's own
+        `max_tokens`.
+        """
         return max(1, min(job.ending.max_tokens, round(self._expected)))
 
     def record_length(self, num_tokens: int) -> None:

@@ -69,13 +69,13 @@ class Speeds:
 
 
 class Rates:
-    """The measured speeds of one replica.
+    """The measured speeds of one replica. Units share cores and memory, so that there are two sets of them.
 
     Attributes:
-        alone: while no other replica of the model computes.
-        beside: while another one does: units share cores and memory.
-        out_ns: what it takes to copy the keys and values of a token out of its cache.
-        in_ns: what it takes to write those of a token to its cache.
+        alone: the speeds while no other replica of the model computes.
+        beside: the speeds while another replica computes too.
+        out_ns: the time to copy the keys and values of a token out of its cache.
+        in_ns: the time to write the keys and values of a token to its cache.
     """
 
     def __init__(self, step_tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""One of the units that compute a text model: its decoder, cache and thread, and what it has to do."""
+"""A replica of a text model on one unit: its decoder, KV cache and thread, and the jobs that it computes."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass

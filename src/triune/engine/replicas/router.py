@@ -10,8 +10,8 @@ from triune.engine.replicas.rates import Rates
 _NS: Final = 1e9
 
 _PAYS: Final = 0.9
-"""To read a prompt on one unit and to go on at another one must take at most this part of the time on the best unit
-alone: the figures are expectations, and a move costs both units time that is not in them.
+"""Reading a prompt on one unit and decoding on another must take at most this fraction of the time on the best single
+unit. The times are estimates, and a move costs both units time that the estimates leave out.
 """
 
 
@@ -49,7 +49,9 @@ class Outlook:
         return wait_ns + self.rates.prompt_ns(self.num_prompt_tokens + missing, is_beside=is_beside)
 
     def answering_ns(self, num_answers: int, num_tokens: int, *, is_beside: bool) -> float:
-        """The time that `num_answers` more answers of `num_tokens` tokens each take, beside those that it has."""
+        """The time in ns for `num_answers` more answers of `num_tokens` tokens each, computed together with its present
+        ones.
+        """
         together = min(self.num_answers + num_answers, self.max_answers)
         return num_tokens * self.rates.answer_ns(together, is_beside=is_beside)
 
@@ -87,14 +89,15 @@ class Choice:
 
 
 def choose(outlooks: Sequence[Outlook], asked: Asked, *, can_part: bool = False) -> Choice:
-    """Choose the replica that is expected to finish soonest, with what that delays the answers of other units.
+    """Choose the replica with the least cost: the expected time until it finishes, plus the delay of other units'
+    answers.
 
-    Units may share cores and memory. So a unit that is idle begins only if it gains more than the answers on the others
-    lose, by the speeds that were measured alone and together.
+    Units may share cores and memory. So an idle unit is used only if that saves more time than it costs the answers on
+    the other units, by their measured speeds alone and together.
 
     Args:
         outlooks: the replicas, at least one.
-        asked: what is to be computed.
+        asked: the job to place.
         can_part: whether one unit may read the prompt and another one go on.
     """
     finish = [_finish_ns(outlooks, place, asked) for place in range(len(outlooks))]
@@ -118,7 +121,9 @@ def _finish_ns(outlooks: Sequence[Outlook], place: int, asked: Asked) -> float:
 
 
 def _delay_ns(outlooks: Sequence[Outlook], place: int, finish_ns: float) -> float:
-    """What it costs the answers of the one other replica that computes, if this one begins beside it."""
+    """The delay in ns that the other computing replica's answers suffer if this replica begins to compute beside it. 0
+    unless exactly one other replica computes.
+    """
     busy = [other for other, each in enumerate(outlooks) if each.num_answers]
     if len(busy) != 1 or busy[0] == place:
         return 0.0
@@ -144,7 +149,7 @@ def _parted(outlooks: Sequence[Outlook], asked: Asked, best_ns: float) -> Choice
             reading_ns = one.reading_ns(asked.num_tokens, is_beside=is_beside)
             moving_ns = asked.num_tokens * (one.rates.out_ns + other.rates.in_ns)
             answering_ns = other.answering_ns(asked.num_answers, asked.num_expected, is_beside=is_beside)
-            # What moves in is written between steps, so that the answers there wait for it.
+            # The keys and values of an answer that moves in are written between steps. The answers there wait for it.
             delay_ns = other.num_answers * asked.num_tokens * other.rates.in_ns
             delay_ns += _delay_ns(outlooks, place, reading_ns)
             total_ns = reading_ns + moving_ns + answering_ns + delay_ns

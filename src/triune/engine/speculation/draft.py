@@ -117,7 +117,7 @@ class DraftModel:
         return {each.sequence: each.tokens for each in guesses if each.tokens}
 
     def _cursor(self, sequence: Sequence) -> "_Cursor":
-        """What is held for a sequence, without guesses that were wrong."""
+        """The draft model's state for a sequence, after wrong guesses were dropped."""
         size = self._decoder.block_size
         cursor = self._cursors.get(sequence)
         if cursor is None:

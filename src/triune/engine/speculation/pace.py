@@ -8,7 +8,7 @@ MAX_DRAFTS: Final = 16
 
 _FIRST_RATE: Final = 0.6
 _FIRST_WEIGHT: Final = 2.0
-"""Before any guess was checked, it is as if this many had been, of which `_FIRST_RATE` were right."""
+"""The weight of the initial estimate `_FIRST_RATE`, as a number of checked guesses."""
 
 _LEAST_RATE: Final = 0.1
 """Guesses that are less probable are not made, however cheap they are."""

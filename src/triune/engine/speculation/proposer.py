@@ -26,5 +26,5 @@ class Proposer(Protocol):
         ...
 
     def check(self) -> None:
-        """Check the invariants of what is held. Raises an InternalError that names the one that does not hold."""
+        """Check the invariants of the proposer's state. Raises InternalError naming a violated one."""
         ...

@@ -12,13 +12,13 @@ from triune.engine.speculation.proposer import Proposer
 
 
 class Speculator:
-    """Guesses tokens that follow those of a step.
+    """Guesses the tokens after a step (speculative decoding).
 
     Guesses are tokens, not distributions. The tokens of an answer are drawn as without guesses, one after the other, by
     the same random numbers; a guess only saves the step in which its token would have been computed. So answers are the
-    same, however guesses are made. With guesses that know nothing of the random numbers this is rejection sampling
-    (Leviathan et al., 2023, arXiv:2211.17192) for a proposal that has all its probability on one token: it is accepted
-    with the probability that the model gives it, and else another token is drawn from the rest.
+    same, however guesses are made. If the guesses do not depend on the random numbers, this is rejection sampling
+    (Leviathan et al., 2023, arXiv:2211.17192) for a proposal with probability 1 on one token: the token is accepted
+    with its probability in the model, and otherwise another token is drawn from the remaining distribution.
 
     Attributes:
         num_guessed: the guesses that were computed so far.

@@ -124,7 +124,7 @@ def _checked(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class _File(io.RawIOBase):
-    """Bytes as a file, which copies none of them but those that are read."""
+    """A file object over bytes. It copies only the bytes that are read."""
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
@@ -175,7 +175,9 @@ def _read_on(file: Any) -> None:
 
 
 def _count(file: Any, max_seconds: float) -> int:
-    """Count the frames of a file that does not tell their number, up to the first block beyond what is taken."""
+    """Count the frames of a file whose header has no number of frames, and stop after the first block beyond the
+    limit.
+    """
     _read_on(file)
     num_frames, most = 0, int(max_seconds * min(file.samplerate, _DENSE_RATE / file.channels))
     block_frames = max(1, _PART_SAMPLES // file.channels)

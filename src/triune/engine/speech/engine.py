@@ -35,7 +35,7 @@ _PROMPT_CHARACTERS: Final = 8192
 """The most characters of a prompt that are looked at, from its end: the model reads 223 tokens of it."""
 
 _FORGETTING_TEMPERATURE: Final = 0.5
-"""What was read at a higher temperature is not told to the next window."""
+"""A window that was decoded at a higher temperature is not part of the next window's prompt."""
 
 
 class _Window(NamedTuple):

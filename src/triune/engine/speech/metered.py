@@ -12,7 +12,7 @@ _SHARES: Final = (Share(Phase.ENCODE, 1.0),)
 
 
 class Meter(NamedTuple):
-    """What is charged, and the clock of its works."""
+    """The energy account that is charged, and the clock that times its works."""
 
     account: Account
     clock: Clock

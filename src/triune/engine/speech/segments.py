@@ -1,4 +1,4 @@
-"""What is asked of a model that reads speech, what it answers, and how a window's tokens become segments."""
+"""The request and the answer of a speech model, and how a window's tokens become segments."""
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -108,7 +108,7 @@ class SpeechModel(Protocol):
 
 
 class ServedSpeechModel(SpeechModel, ServedModel, Protocol):
-    """A speech model with what a server asks of it beside."""
+    """A speech model, with the further properties that the server reads."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ _MOST_COMPRESSED: Final = 2.4
 _LEAST_LOGPROB: Final = -1.0
 _SILENCE: Final = 0.6
 _CERTAIN_SILENCE: Final = 0.9
-"""From here on nobody speaks, however sure the model is of its words. In silence and in a hum Whisper tiny.en writes
-"you", with a mean logarithm of -0.7, as of words that are said, and says with 0.92 to 0.96 that nobody speaks; of
-speech, also of faint speech, it says that with less than 0.15. By openai/whisper's two thresholds the "you" stays.
+"""A window is silent if the probability of no speech is at least this, whatever the probability of its words. In
+silence and in a hum Whisper tiny.en writes "you" with a mean log-probability of -0.7, as for real words, and a
+no-speech probability of 0.92 to 0.96; for speech, even faint speech, that probability is below 0.15. With
+openai/whisper's two thresholds alone, the "you" would stay.
 """
 
 

@@ -1,4 +1,4 @@
-"""What a request may ask of the form of its answer."""
+"""The constraints that a request may set on its answer: JSON schema, regular expression, grammar and so on."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias

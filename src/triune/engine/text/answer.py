@@ -142,7 +142,7 @@ class Answer:
 
     @property
     def usage(self) -> Usage:
-        """What it has cost so far; it must have begun."""
+        """The tokens and times of the answer so far. The answer must have begun."""
         sequence = self.job.sequence or self.job.before
         assert sequence is not None
         started_ns = self.last_ns if sequence.started_ns is None else sequence.started_ns

@@ -1,1 +1,1 @@
-"""What the text of a model consists of beside the answer: calls of tools, and reasoning."""
+"""Parses the text of a model into its parts: the answer, tool calls and reasoning."""

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 T = TypeVar("T")
 
 Reading: TypeAlias = Generator[None, None, T]
-"""A parser. It yields when it needs more text, and returns what it has read."""
+"""A parser as a generator. It yields to get more text, and returns the result."""
 
 _STEP_CHARACTERS: Final = 1 << 16
 _SPACES: Final = re.compile(r"\s*")
@@ -20,12 +20,11 @@ _LITERAL: Final = re.compile(r"[^,}\]\s]*")
 class Cursor:
     """A place in a text of which a part has arrived.
 
-    What a parser reads does not depend on how the text was divided into pieces: it sees the text through these methods
-    only, which wait until they know.
+    A parser reads the text only by these methods, which wait for more text until the result is certain. So the result
+    does not depend on how the text was divided into pieces.
 
     Attributes:
-        text: what has arrived, without what `forget` has dropped.
-        at: the place in it.
+        text: the text that has arrived, without the part that `forget` dropped. at: the position in it.
         is_ended: whether no more will arrive.
     """
 
@@ -61,7 +60,7 @@ class Cursor:
         return (yield from self.peek())
 
     def take(self, *texts: str) -> Reading[str]:
-        """Skip one of the texts, none of which begins another one. Returns it; "" if none of them is next."""
+        """Skip one of `texts` at the cursor and return it; "" if none is next. No text may be a prefix of another."""
         while True:
             for each in texts:
                 if self.text.startswith(each, self.at):

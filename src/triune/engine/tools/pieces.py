@@ -1,4 +1,4 @@
-"""What the text of a model is made of."""
+"""The pieces of a model's text: answer, reasoning and tool calls."""
 
 from dataclasses import dataclass
 

@@ -59,8 +59,8 @@ _CHANGE_NOTHING: Final = (
     "eva_config",
     "qalora_group_size",
 )
-"""Settings that need not be read: those of training and of PEFT's own layers, and those that say which layers have
-matrices, since the tensors show that.
+"""Settings that need not be read: settings of training, of PEFT's own layers, and of which layers are adapted. The
+tensors' names show the adapted layers.
 """
 
 _INITIAL: Final = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -155,7 +155,7 @@ def read_adapter(folder: Path, name: str, config: ModelConfig) -> Adapter:
 
 
 class _Settings:
-    """What the config says of ranks and scales."""
+    """The ranks and scales in an adapter's config."""
 
     def __init__(self, fields: Fields) -> None:
         """Read all settings. Raises as `read_adapter` does."""

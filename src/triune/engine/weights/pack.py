@@ -14,11 +14,11 @@ from triune.engine.weights.regroup import nearest
 from triune.engine.weights.tensors import Bits, DenseTensor, PackedTensor, Regrouped, Tensor, pack_nibbles
 
 Inexact: TypeAlias = Literal["dequantize", "offsets", "regroup", "widen"]
-"""What to make of a packed form that codes, scales and integer zero points cannot hold exactly (Q4_1, Q4_K, Q5_K,
+"""How to convert a packed format that codes, scales and integer zero points cannot represent exactly (Q4_1, Q4_K, Q5_K,
 MLX's): "dequantize" gives the exact weights, dense; "offsets" keeps them exactly, for a runtime that adds an offset to
 each block; "regroup" gives packed weights near the exact ones, with codes of as many bits (8 instead of 5); "widen"
-gives such weights with codes of 8 bits, which have a sixteenth of the error. `PackedTensor.regrouped` tells what was
-lost.
+gives such weights with codes of 8 bits, which have a sixteenth of the error. `PackedTensor.regrouped` has the resulting
+error.
 """
 
 PART_WEIGHTS: Final = 1 << 18

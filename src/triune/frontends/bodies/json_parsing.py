@@ -90,14 +90,16 @@ def _load(body: bytes) -> object:
 
 
 def _refusal(first: orjson.JSONDecodeError, last: orjson.JSONDecodeError) -> InvalidArgumentError:
-    """What to tell of the parser's `first` error; `last` is that of the JSON without NaN and infinities."""
+    """The error for a body that is not valid JSON. `first` is the parser's error; `last` is the error of parsing it
+    without NaN and infinities.
+    """
     if "depth limit" in last.msg:
         return _too_deep()
     return InvalidArgumentError(f"the request's body is not valid JSON: {first}")
 
 
 def _too_deep() -> InvalidArgumentError:
-    # Two parsers read it, one of which depends on how deep Python's stack is.
+    # Two parsers read the JSON. The limit of one of them depends on the depth of Python's stack.
     return InvalidArgumentError(
         "the request's JSON is nested too deep: about 1,000 levels of arrays and objects are the limit; send it flat"
     )

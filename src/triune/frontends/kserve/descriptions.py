@@ -43,7 +43,9 @@ def _tensor_metadata(tensor: TensorConfig, *, has_batch: bool) -> Json:
 
 
 def power(mode: Power) -> Json:
-    """The server's power mode: what was asked for, what is obeyed and why, what it changes, and what there is."""
+    """The server's power mode as JSON: the mode, the mode that was requested, the reason if they differ, and the
+    effects of each mode.
+    """
     return {
         "mode": mode.mode.value,
         "asked": mode.asked.value,

@@ -12,7 +12,7 @@ Json: TypeAlias = dict[str, Any]
 
 
 def placements(models: Sequence[LoadedVersion]) -> Json:
-    """The placements of versions. A version whose backend tells nothing has its units alone."""
+    """The placements of versions as JSON. If a backend has no placement for a version, only its units are listed."""
     return {"placements": [placement(each) for each in models]}
 
 

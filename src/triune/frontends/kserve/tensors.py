@@ -18,7 +18,7 @@ MAX_ELEMENTS = 2**59
 MAX_RANK = 64
 
 MAX_TENSORS = 4096
-"""Inputs of one request, outputs that it asks for by name, or parameters. No model has so many."""
+"""The most inputs, named outputs, or parameters of one request. No model has so many."""
 
 MAX_OBJECTS = 1 << 20
 """Elements of all BYTES inputs of one request: each is an object here, and a string in the runtime."""

@@ -1,4 +1,4 @@
-"""Metrics of the memory budget: what it is, what each model is charged with, and what was done to keep within it."""
+"""Metrics of the memory budget: its size, the charge of each model, and the number of unloads for room."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What the answers of `chat/completions` and `completions` share: a document of choices, and what they cost."""
+"""Writes the body of answers of `chat/completions` and `completions`: choices and usage."""
 
 import asyncio
 import secrets

@@ -40,7 +40,7 @@ def error_event(error: Exception) -> bytes:
 
 
 def error_object(error: TriuneError) -> dict[str, Any]:
-    """What is told of an error."""
+    """OpenAI's error object for an error: message, type, param and code."""
     code = error.code if isinstance(error, FieldError) else _CODES.get(type(error))
     param = "model" if isinstance(error, UnknownModelError) else field_of(error)
     kind = _TYPES.get(status_of(error), "invalid_request_error")

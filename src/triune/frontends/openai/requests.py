@@ -38,13 +38,13 @@ CHANGE_NOTHING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class TextRequest:
-    """What a request for text says beside its prompt.
+    """The fields of a request for text, without its prompt.
 
     Attributes:
         model: the model's name.
         generation: how to generate, without the prompt.
         is_stream: whether to answer with events.
-        has_usage: whether a stream ends with what it cost.
+        has_usage: whether a stream ends with a chunk of usage.
         has_report: whether to say where the model ran, and how long it took.
     """
 
@@ -206,7 +206,7 @@ def read_model(fields: Fields) -> str:
 def read_text(
     fields: Fields, max_tokens: int | None, num_logprobs: int | None, constraint: Constraint | None = None
 ) -> TextRequest:
-    """Read what is left of a request for text, when all else was read."""
+    """Read the fields of a request for text that all endpoints share, after the endpoint has read its own."""
     model = read_model(fields)
     is_stream = fields.flag("stream")
     options = fields.object("stream_options")

@@ -83,7 +83,7 @@ class ResponseAnswer:
         return self._event("response.failed", response=self._document("failed", told(error)))
 
     def _grow(self, part: Part) -> list[bytes]:
-        """Add to the answer what it grew by; returns the events that say so."""
+        """Append new text or parts to the answer. Returns the events that announce them."""
         events: list[bytes] = []
         self._logprobs += chat_logprobs(part.delta.logprobs)
         for piece in part.pieces:

@@ -1,4 +1,4 @@
-"""The page at `/` of the HTTP port: a playground in the browser, and what it asks of the server beside the APIs."""
+"""The page at `/` of the HTTP port: a playground in the browser, and the endpoints that only this page uses."""
 
 from triune.frontends.playground.routes import playground_routes
 

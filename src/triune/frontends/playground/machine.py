@@ -1,4 +1,4 @@
-"""What the page shows of the machine: its units with what they computed, their power, and the power mode."""
+"""Data of the machine for the page: its units with what they computed, their power, and the power mode."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

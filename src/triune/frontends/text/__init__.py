@@ -1,1 +1,1 @@
-"""What the HTTP APIs for text share: reading fields, running a generation, and counting what it costs."""
+"""Shared by the HTTP APIs for text: reading fields, running a generation, and counting its tokens."""

@@ -10,7 +10,7 @@ from triune.engine.tools.reasoning import is_open_after
 from triune.frontends.text.fields import FieldError, Fields
 
 _GIVEN = frozenset({"messages", "tools", "add_generation_prompt"})
-"""What a chat template is given beside the variables of the request."""
+"""Variables of a chat template that Triune sets itself."""
 
 _MOST_VARIABLES = 256
 """The most variables of a request for a chat template: each is handled while no other thread runs."""

@@ -29,7 +29,7 @@ _STATUSES: dict[type[Exception], int] = {
 
 
 def retry_after(error: TriuneError) -> str:
-    """What clients are told of a server that is too busy: in how many seconds to try again."""
+    """The value of the Retry-After header, in seconds, for a server that is too busy."""
     return str(error.retry_after_seconds if isinstance(error, UnavailableError) else 1)
 
 

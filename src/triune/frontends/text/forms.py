@@ -55,12 +55,12 @@ def call_constraint(tools: Sequence[Mapping[str, Any]]) -> Constraint:
 def chosen(
     tools: tuple[dict[str, Any], ...], name: str | None, path: str
 ) -> tuple[tuple[dict[str, Any], ...], Constraint]:
-    """The tools that the model is told of, and the form of its answer, where it must call one.
+    """The tools for the prompt, and the constraint of the answer, if the model must call a tool.
 
     Args:
         tools: the tools of the request.
         name: the tool that must be called; None for any.
-        path: the field that says so, for errors.
+        path: the request's field, for errors.
     """
     named = tuple(tool for tool in tools if name in (None, tool["function"]["name"]))
     if not named:
@@ -72,7 +72,7 @@ def chosen(
 def combined(
     call: Constraint | None, form: Constraint | None, tools: Sequence[Mapping[str, Any]], path: str
 ) -> Constraint | None:
-    """The form of an answer, made of the form of its calls and that of its text.
+    """Choose the constraint of an answer from the constraints of its tool call and of its text.
 
     Args:
         call: the form of a call, if the model must call a tool; then there is no text.

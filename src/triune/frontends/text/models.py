@@ -1,4 +1,4 @@
-"""What the HTTP APIs for text ask of the server."""
+"""The interface of the server that the HTTP APIs for text use."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -22,12 +22,12 @@ MAX_DEPTH: Final = 200
 """How deep the arrays and objects of a request may be nested: 254 levels can be encoded again."""
 
 _NUMBERS_PER_VALUE: Final = 16
-"""So many numbers count as one value, since prompts may be token ids."""
+"""This many numbers count as one value, since prompts may be lists of token ids."""
 
 
 def parse(read: Callable[[Fields], T], body: memoryview) -> T | InvalidArgumentError:
-    """Parse a body. It runs in another process if the body is large. Errors lose what they say of the field if they are
-    raised there, and so they are returned.
+    """Parse a body. It runs in another process if the body is large. An error is returned, not raised: raised errors
+    lose the name of the field between processes.
     """
     try:
         document = parse_object(body)

@@ -13,11 +13,11 @@ from triune.graph.index import Index, label
 
 
 class Layout(LayoutPass):
-    """Given elementwise operators, reductions, Softmax, Split, Slice and Concat of values (B, S, C), next to values in
-    the layout.
+    """Given elementwise operators, reductions, Softmax, Split, Slice and Concat of values (B, S, C), that read or
+    produce values in the layout (B, C, 1, S).
 
     Result: the same operators on (B, C, 1, S), between Transposes, and with transposed constants. An operator is
-    changed only if its Transposes undo those of its neighbours, so that `Cancel` removes them.
+    changed only if its Transposes are the inverses of its neighbours' Transposes, so that `Cancel` removes them.
     """
 
     name = "layout"

@@ -1,4 +1,6 @@
-"""The report of which nodes the passes for the Neural Engine changed, and which similar nodes they left and why."""
+"""Reports which nodes the passes for the Neural Engine changed, and which similar nodes they did not change, and
+why.
+"""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -17,7 +17,7 @@ CHANNELS, STEPS = 1, 3
 
 
 class SplitHeads(LayoutPass):
-    """Given attention, softmax(q k^T scale + mask) v, of heads (B, heads, S, width) made of the channels of (B, S, C).
+    """Given attention, softmax(q k^T scale + mask) v, with heads (B, heads, S, width) that are split from (B, S, C).
 
     Result: for each head the products of Apple's ml-ane-transformers. Keys (B, K, 1, width) times queries (B, width, 1,
     Q) give scores (B, K, 1, Q), whose Softmax is over axis 1. Values (B, width, 1, K) times the Softmax give (B, width,

@@ -16,10 +16,10 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
 def centers_of(model: ModelProto) -> dict[str, list[Array]]:
-    """For each float input, the numbers for which a sum that is computed from it is 0 though its operands are not, in
-    numpy's broadcasting of the input.
+    """For each float input, the numbers at which a sum computed from the input is 0 though its operands are not. Each
+    array broadcasts to the input.
 
-    Those sums are x - c, log(x * s) - c and the like, and layers whose bias cancels what they multiply.
+    Such sums are x - c and log(x * s) - c, and layers whose bias cancels the product.
     """
     graph, values = model.graph, Values(model.graph)
     version = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=OPSET)

@@ -19,7 +19,8 @@ _MOST_CENTERS = 3
 """The number of sums of an input near whose zeros it is tried."""
 
 _MOST_APART = 4
-"""At most this many inputs are tried, one at a time, with values much smaller and much larger than those of the others.
+"""At most this many inputs are tried, one at a time, with values much smaller and much larger than those of the
+others.
 """
 
 _FAR = 8.0
@@ -142,7 +143,7 @@ def _near_constants(numbers: Sequence[float]) -> dict[str, Kind]:
 
 
 def _near_centers(inputs: Sequence[Input], seed: int) -> list[InputSet]:
-    """Sets in which inputs are nearly those for which a constant cancels what is computed from them."""
+    """Sets of inputs that are close to the numbers at which a constant cancels a sum computed from them."""
     sets: list[InputSet] = []
     for position in range(min(max((len(each.centers) for each in inputs), default=0), _MOST_CENTERS)):
         for number, width in enumerate(_WIDTHS):

@@ -82,7 +82,9 @@ class _Search:
         self._run_seconds = run_seconds
 
     def lost(self, size: float) -> str | None:
-        """What is wrong for inputs of this size; "" if nothing is, None if there is no time left to compare."""
+        """Returns why the outputs are wrong for inputs of this size; "" if they are right, None if there is no time
+        left.
+        """
         for each in self._inputs:
             if time.monotonic() + self._run_seconds > self._deadline:
                 return None

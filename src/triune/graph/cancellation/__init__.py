@@ -1,7 +1,7 @@
 """Find sums that cancel: for some numbers of an input, what is computed from it and what a constant adds are nearly
 equal, so that rounding either of them is an error as large as the difference.
 
-- `curve`: a value of which each element is a function of one element of an input, over some numbers.
+- `curve`: samples of a value, each element of which is a function of one input element.
 - `elementwise`: the curves that arithmetic and functions make; `layout`: those that reorder elements.
 - `search`: follows inputs through a graph, and narrows the numbers to those where a sum is 0.
 - `folded`: layers whose bias cancels a mean of their operand.

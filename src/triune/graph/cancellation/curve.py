@@ -81,8 +81,8 @@ def sign_changes(numbers: Array, values: Array) -> Array:
 
 
 def zero_of(numbers: Array, values: Array) -> tuple[Array, Array]:
-    """For each element the largest number for which it is 0, by linear interpolation, or NaN; and whether it changes
-    its sign beside each number.
+    """For each element, the largest number at which its curve is 0, by linear interpolation, or NaN. Also returns
+    whether its sign changes next to each number.
     """
     changes = sign_changes(numbers, values)
     is_zero = np.zeros(values.shape, bool)

@@ -205,7 +205,7 @@ def _evaluated(function: _Function, given: Sequence[Array], off: Sequence[Array]
                 np.abs(function(*given[:position], given[position] + sign * error, *given[position + 1 :]) - values)
                 for sign in (1, -1)
             ]
-            # Where one side is beyond the function's domain, the other tells.
+            # If one operand is outside the function's domain (NaN), take the error from the other.
             errors = errors + np.fmax(*sides)
     return values, errors
 

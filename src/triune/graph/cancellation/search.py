@@ -41,10 +41,10 @@ _MOST_NODES = 64
 
 
 def cancelling_curves(graph: GraphProto, values: Values, version: int, *, can_sample: bool = False) -> dict[str, Curve]:
-    """The curves, by the names of the values, of what is computed elementwise from inputs with sums that cancel.
+    """Sample the values that are computed elementwise from an input with sums that cancel. Returns their curves by
+    name.
 
-    They are computed for numbers beside which one of the sums is 0, so that each `Curve.lost` tells by how much the
-    value may be off there.
+    The sampled input numbers are close to zeros of the sums, so that `Curve.lost` bounds the rounding error there.
 
     Args:
         graph: the main graph of a model, whose types are known.
@@ -101,9 +101,10 @@ def _followed(graph: GraphProto, values: Values, version: int, numbers: Array, c
 def _after(
     node: NodeProto, found: Mapping[str, Curve], values: Values, version: int, can_sample: bool
 ) -> Mapping[str, Curve]:
-    """The curves of a node's results, of which an operand has a curve; {} if they are no such function.
+    """The curves of a node's results. At least one operand must have a curve. {} if a result is not a function of one
+    input element.
 
-    Where elements go is not known of those that are sampled.
+    A sampled curve has only some elements, so that it cannot be followed through operators that move elements.
     """
     is_sampled = any(found[name].is_sampled for name in node.input if name in found)
     if is_sampled and node.op_type not in elementwise.OPERATORS:

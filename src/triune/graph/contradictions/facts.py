@@ -1,4 +1,6 @@
-"""What is known of a node before it runs: its attributes, the shapes of its operands, and their values if constant."""
+"""The known facts of a node before it runs: its attributes, the shapes of its operands, and their values if
+constant.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

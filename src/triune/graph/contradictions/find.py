@@ -11,7 +11,7 @@ from triune.graph.inference import infer_node, plain_words
 from triune.graph.values import Values, names_read_by, subgraphs_of
 
 RULES: Mapping[str, Rule] = {**indices.RULES, **norms.RULES, **sequences.RULES, **shapes.RULES, **windows.RULES}
-"""What ONNX's own inference does not find, or says in words of its own, by operator."""
+"""The rules by operator, for errors that ONNX's shape inference does not find or reports differently."""
 
 
 _OWN_RULES_ALONE = frozenset(["Range"])

@@ -8,8 +8,8 @@ from triune.graph.conversion.context import NodeContext
 
 
 def quantized_type(c: NodeContext[Any]) -> int:
-    """The element type (`TensorProto.DataType`) of a QuantizeLinear's output: that of its zero point, else the one that
-    the graph states, else its attribute `output_dtype`, else UINT8, ONNX's default.
+    """The element type (`TensorProto.DataType`) of a QuantizeLinear's output: the type of its zero point, else the type
+    in the graph, else the attribute `output_dtype`, else UINT8 (ONNX's default).
     """
     values = c.scope.values
     stated = values.elem_type(c.node.output[0]) or int(c.attributes.get("output_dtype", 0))

@@ -1,4 +1,4 @@
-"""What every conversion says of the program that it saved."""
+"""The report that every conversion writes of the program that it saved."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -99,8 +99,7 @@ def _dim(text: str, whole: str) -> Dim:
 
 
 def apply_shapes(model: ModelProto, shapes: Mapping[str, InputShape]) -> None:
-    """Write those sizes in `shapes` that are fixed into the model's inputs, so that values that depend on them are
-    folded.
+    """Write the fixed sizes of `shapes` into the model's inputs, so that values that depend on them can be folded.
 
     Raises:
         InvalidArgumentError: there is no such input, or a shape contradicts the model.

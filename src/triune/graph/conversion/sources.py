@@ -28,7 +28,7 @@ class Source(Generic[OptionsT]):
 
 
 def description_of(sources: Iterable[Source[ConversionOptions]]) -> str:
-    """What a program says of itself: the descriptions of its models."""
+    """The description of a program: the descriptions of its source models, joined."""
     graphs = [source.model.graph for source in sources]
     texts = [graph.doc_string or f"Converted from ONNX graph '{graph.name}'" for graph in graphs]
     return "; ".join(dict.fromkeys(texts))

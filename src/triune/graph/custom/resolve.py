@@ -13,8 +13,8 @@ from triune.graph.index import label
 from triune.graph.values import subgraphs_of
 
 _FIRST_OF_ONE_MEANING = 13
-"""From this operator set on, an operator that has the same attributes and numbers of operands in a later one differs
-from that only in the types that it takes, and in corrected rounding of sizes (AveragePool 22, Resize 19).
+"""From this operator set on, if two versions of an operator have the same attributes and numbers of operands, they
+differ only in the accepted types, and in corrected rounding of sizes (AveragePool 22, Resize 19).
 """
 
 _FIRST_IR_WITH_FUNCTIONS = 8
@@ -106,7 +106,7 @@ def _as_of(body: FunctionProto, version: int) -> FunctionProto:
 
 
 def _form(node: NodeProto, version: int) -> tuple[object, ...] | None:
-    """What a version of ONNX says of a node's operator, without its types; None if it has no such operator."""
+    """The schema of a node's operator in a version of ONNX, without its types; None if there is no such operator."""
     if not _schemas.has(node.op_type, version, ""):
         return None
     schema = _schemas.get_schema(node.op_type, version, "")

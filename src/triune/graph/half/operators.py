@@ -288,15 +288,15 @@ SCORES_TO_SOFTMAX = (
         ]
     )
 )
-"""These may stand between the product of queries and keys and the Softmax of attention."""
+"""Operators that may stand between the product of queries and keys and the Softmax of attention."""
 
 OVERFLOW_TOLERANT = SATURATING | COMPARISONS | {"Softmax", "Exp", "IsNaN"}
-"""For these, an infinite operand gives the result of a large one, or nearly so: a Softmax of scores that large is
-one-hot either way.
+"""Operators for which an infinite operand gives (nearly) the result of a large one. For example, a Softmax of such
+large scores is one-hot either way.
 """
 
 SOFTMAX_TO_PRODUCT = RESHAPES | {"Where", "Concat", "Slice", "Split", "Expand", "Tile", "Cast", "Pad"}
-"""These may stand between the Softmax of attention and its product with the values."""
+"""Operators that may stand between the Softmax of attention and its product with the values."""
 
 WEIGHT_ARITHMETIC = RESHAPES | {"DequantizeLinear", "Cast", "Concat", "Slice", "Mul", "Add", "Sub", "Gather"}
 """These compute weights from constants, for instance from quantized ones."""

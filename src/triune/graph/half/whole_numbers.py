@@ -12,7 +12,7 @@ _EXACT = 2048.0
 """fp16 represents every integer up to 2048; of the larger ones it skips some (2049)."""
 
 ELEMENTWISE = EXACT_ARITHMETIC - DENSE_PRODUCTS | PROBABILITIES | RECTIFIERS | SATURATING | {"Log"}
-"""These may stand between a layer and what is rounded to whole numbers."""
+"""Operators that may stand between a layer and a rounding to whole numbers."""
 
 
 def whole_number_producers(rounding: NodeProto, producers: Producers) -> list[NodeProto]:

@@ -1,9 +1,9 @@
 """Match an operator between two Reshapes that undo each other, so that it can be applied without them.
 
-- Softmax over the last axis. Before operator set 13 Softmax treated its operand as a matrix, which `Upgrade` writes as
-  Reshapes.
+- Softmax over the last axis. Before operator set 13 Softmax flattened its operand to a matrix. `Upgrade`
+  writes that as two Reshapes.
 - Transpose. (a, b, S, width), reshaped to (a * b, S, width), transposed by [0, 2, 1] and reshaped to (a, b, width, S),
-  is Transpose [0, 1, 3, 2] of the first. PyTorch's newer exporter transposes the keys of an attention so.
+  is Transpose [0, 1, 3, 2] of the first. PyTorch's newer exporter transposes the keys of attention in this way.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,1 +1,1 @@
-"""Passes, each of which rewrites one thing in an ONNX model. Each has a file of its own; `run` has their base class."""
+"""Passes: each rewrites one pattern of an ONNX model, and has its own file. `run` has the base class."""

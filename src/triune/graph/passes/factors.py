@@ -63,8 +63,8 @@ def is_near(number: float | None, wanted: float) -> bool:
 
 
 Form: TypeAlias = Callable[[Edit, str, str, float], tuple[str, Mapping[str, str]] | None]
-"""Given x, a gate and a number: the operator that computes x * gate * number of x alone, and its attributes; None if
-there is no such operator.
+"""Given x, a gate and a factor, returns the operator that computes x * gate * factor from x, and its attributes; None
+if there is none.
 """
 
 

@@ -54,10 +54,10 @@ class Halve(GraphPass):
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose constants are initializers and whose types are known.
+        """Change `model` in place. Its constants must be initializers, and its types known.
 
         Raises:
-            InvalidArgumentError: a name in `keep` is neither that of a node nor that of an operator in the model.
+            InvalidArgumentError: a name in `keep` is neither a node nor an operator of the model.
         """
         graph = model.graph
         require_known(self._keep, graph)

@@ -14,7 +14,7 @@ _SIZES_ARE_AN_INPUT = 13
 """From this operator set on, the sizes of a Split are an input."""
 
 _LEAST = 3
-"""So many products are merged, at least: queries, keys and values."""
+"""At least this many products are merged: queries, keys and values."""
 
 
 @dataclass(frozen=True, slots=True)

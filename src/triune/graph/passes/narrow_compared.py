@@ -21,11 +21,11 @@ _NEXT: Mapping[tuple[str, int, bool], tuple[str, int]] = {
     ("Less", 0, False): ("LessOrEqual", 1),
     ("GreaterOrEqual", 0, False): ("Greater", 1),
 }
-"""For an operator, the position of the constant, and whether it is above int32 (else below): the operator that says the
-same with the next whole number (x < c is x <= c - 1), and what to add to the constant.
+"""For an operator, the position of the constant, and whether it is above int32 (else below): the equivalent operator
+with the next whole number (x < c is x <= c - 1), and what to add to the constant.
 
-That one says the same, too, with the end of int32 in place of what is beyond it. Comparisons that are not here do so as
-they are: `narrow_values` knows them.
+The new comparison gives the same result with the constant clipped to int32. Other comparisons can be clipped as they
+are, by `narrow_values`.
 """
 
 COMPARISONS = frozenset(["Equal", *(op_type for op_type, _, _ in _NEXT)])

@@ -11,10 +11,10 @@ _WatchedT = TypeVar("_WatchedT", contravariant=True)
 
 
 class Pass(ABC, Generic[ModelT]):
-    """A rewriting of a model that does not change what the model computes.
+    """A rewrite of a model that does not change its outputs.
 
-    Each pass is a class in a file of its own. Its docstring says what it finds in a model (Given) and by what it
-    replaces it (Result).
+    Each pass is a class in a file of its own. Its docstring describes the pattern that it finds (Given) and the
+    replacement (Result).
 
     Attributes:
         name: the name of the pass in errors, reports and audits.

@@ -20,7 +20,7 @@ from triune.hardware.energy.rapl import RaplMeter
 
 
 class HasPresence(Protocol):
-    """What is asked of a unit of the machine: `UnitStatus` and `UnitFacts` have it."""
+    """The presence of a unit: `UnitStatus` and `UnitFacts` have these attributes."""
 
     @property
     def unit(self) -> Unit:
@@ -60,7 +60,7 @@ def this_machines_meter(units: Sequence[HasPresence], cpu_name: str, clock: Cloc
 def apple_meter(
     units: Sequence[HasPresence], cpu_name: str, clock: Clock, powers: Sequence[LoadPower], load: Import
 ) -> EnergyMeter:
-    """The meter of a Mac: IOReport where `zeus-apple-silicon` is installed, and estimates for what it does not tell."""
+    """The energy meter of a Mac: IOReport if `zeus-apple-silicon` is installed, and estimates for the other rails."""
     meters: list[EnergyMeter] = []
     reason = f"{cpu_name}'s energy is read through zeus-apple-silicon, not installed: {_EXTRA}"
     library = load("zeus_apple_silicon")

@@ -58,9 +58,10 @@ class Reading:
 
 
 class EnergyMeter(Protocol):
-    """Counts the energy of some rails. Used by one thread at a time; it owns what it opens, and `close` frees that.
+    """Counts the energy of some rails. Only one thread at a time may use it. `close` frees what it opened.
 
-    A rail can become unavailable at any reading, and come back. What it used meanwhile is unknown, and never counted.
+    A rail can become unavailable at any reading, and come back. The energy of the time between is unknown, and is not
+    counted.
     """
 
     @property
@@ -92,8 +93,8 @@ class CumulativeCounter:
     def __init__(self, joules_per_count: float, counts: int | None = None) -> None:
         """Args:
         joules_per_count: the joules of one count.
-        counts: how many values the counter has before it begins at 0 again; None if it does not wrap around. One that
-            decreases nevertheless was restarted: what it counted between the readings is unknown, and left out.
+            counts: the number of values after which the counter wraps around to 0; None if it never wraps. If such a
+                counter decreases, it was restarted: the energy between the two readings is unknown, and not counted.
         """
         self._joules_per_count = joules_per_count
         self._counts = counts

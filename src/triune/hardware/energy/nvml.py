@@ -10,7 +10,7 @@ from triune.hardware.energy.meter import CLOSED, CumulativeCounter, Rail, RailRo
 
 
 class Nvml(Protocol):
-    """What is used of the module `pynvml`. Every function raises `NVMLError`."""
+    """The functions of the module `pynvml` that are used. Each raises `NVMLError`."""
 
     NVMLError: type[Exception]
 

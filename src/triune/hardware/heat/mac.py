@@ -17,7 +17,7 @@ _STATES: Final = {2: "serious", 3: "critical"}
 
 
 def read_mac_heat() -> Heat:
-    """What macOS says. It tells no temperatures without root, and not which part of the chip is hot."""
+    """The heat of this Mac. Without root, macOS shows no temperatures, and not which part of the chip is hot."""
     return mac_heat(_pmset(), _thermal_state())
 
 

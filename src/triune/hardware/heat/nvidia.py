@@ -21,14 +21,16 @@ idleness, limits of power, and settings. Source: NVML API Reference, nvmlClocksE
 
 
 def read_nvidia_slowing(environment: Mapping[str, str] = os.environ) -> str:
-    """What NVML tells of the GPU that this process uses, as JSON that `parse_slowing` reads; "" without one."""
+    """NVML's reasons why the clocks of this process's GPU are lowered, as JSON for `parse_slowing`; "" without a GPU or
+    `pynvml`.
+    """
     if not read_nvidia() or importlib.util.find_spec("pynvml") is None:
         return ""
     return nvidia_slowing(importlib.import_module("pynvml"), environment)
 
 
 def nvidia_slowing(nvml: Any, environment: Mapping[str, str]) -> str:
-    """What NVML tells, as JSON; "" where it does not tell.
+    """NVML's reasons why the GPU's clocks are lowered, as JSON; "" if NVML does not answer.
 
     Args:
         nvml: the module `pynvml`.

@@ -24,11 +24,11 @@ class Sensor:
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """What the machine says about heat.
+    """The heat of the machine.
 
     Attributes:
-        sensors: its sensors of temperature; empty where it shows none.
-        pressure: why the system as a whole is too hot, in words; empty if it is not, or does not tell.
+        sensors: its temperature sensors; empty if none can be read.
+        pressure: why the whole system is too hot, in words; "" if it is not, or if that is unknown.
         slowed: units that the hardware has slowed down because of heat, with the reason.
     """
 

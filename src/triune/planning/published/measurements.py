@@ -1,7 +1,8 @@
-"""Published measurements as what the cost model predicts: which model, on which unit of which chip, how long.
+"""Published measurements in the terms of the cost model: the time of a model on a unit of a chip.
 
 Reads the table `published.csv` (columns model, task, device, chip, compute_unit, precision, metric, value, unit,
-source, kind). A row that says no time or energy of a model whose shapes are known is left out, with its reason.
+source, kind). A row is left out, with the reason, if it has no time or energy, or if the shapes of its model are not
+known.
 """
 
 import csv
@@ -268,7 +269,8 @@ def _decoder(model: str, task: str) -> tuple[str, tuple[Part, ...]] | str:
     if task.startswith(("pp", "prompt", "prefill")):
         if task.startswith("prefill TTFT"):
             return "the length of the prompt is not known"
-        # Where the prompt's length is not said: 300 words are 400 tokens, a window of 512 is computed whole.
+        # If the prompt's length is not stated: 300 words count as 400 tokens, else a full window of 512 tokens is
+        # computed.
         tokens = number or (400 if "300 words" in task else 512)
         return "prefill", ((decoder_step(name, tokens, 0).ops, 1),)
     # The context grows from nothing: half of the tokens on average. Where nothing is said, 256.

@@ -23,7 +23,7 @@ class Sketch:
             OpClass.DEPTHWISE if channels // groups < 8 and groups > 1 else OpClass.CONV,
             flops=2 * rows * filters * inner,
             weights=filters * inner,
-            # As if the stride were 1: an operation reads its input once.
+            # The number of input elements is counted as if the stride were 1: an operation reads its input once.
             read=channels * rows,
             written=filters * rows,
             rows=rows,

@@ -1,4 +1,4 @@
-"""Loads models that were unloaded for room before they are asked for, as their arrival patterns tell."""
+"""Loads unloaded models again before the next request that their arrival patterns predict."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ _AT_ONCE: Final = 50
 
 
 class LoadsAhead(Protocol):
-    """Loads a model that was unloaded for room, if there is room."""
+    """Protocol: loads a model that was unloaded for room, if there is room."""
 
     async def load_again(self, record: ModelRecord, *, makes_room: bool = True) -> None:
         """Load it. Raises TriuneError."""
@@ -37,11 +37,11 @@ class LoadsAhead(Protocol):
 
 
 class Ahead:
-    """Looks again and again which models are in use, once one was unloaded for room.
+    """Repeatedly loads unloaded models ahead of their next request. It starts when a model is first unloaded for room.
 
     A model is loaded `_AHEAD_NS` and the time of its load before the earliest time at which it is likely to be needed,
-    if there is room, or if there is when idle models go that are not likely to be needed before the latest such time.
-    Where there is none, its files are read into the system's cache.
+    if there is room, or if unloading idle models that are needed later makes room. Otherwise its files are read into
+    the system's file cache.
     """
 
     def __init__(self, keeper: MemoryKeeper, loads: LoadsAhead, clock: Clock, tasks: Tasks) -> None:

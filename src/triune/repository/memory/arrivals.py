@@ -1,9 +1,9 @@
-"""When a model will be needed next, by the times at which it was used.
+"""Predicts when a model will be used next, from its past uses.
 
 The rule is the hybrid histogram policy's of "Serverless in the Wild" (Shahrad et al., USENIX ATC 2020, section 4.2):
 the idle times between two uses are kept; the next use is expected between their 5th and their 99th percentile, each
-with a margin of a tenth, if they are regular. There a histogram's variation tells whether they are; here their standard
-deviation may be at most their mean, which random arrivals (a Poisson process) just reach.
+with a margin of a tenth, if they are regular. The paper decides by a histogram whether they are regular. Here they are
+if their standard deviation is at most their mean; random arrivals (a Poisson process) just reach that.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Which models are unloaded to make room. It only decides, from figures, and changes nothing."""
+"""Chooses which models to unload for room. It only decides, from figures, and changes nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

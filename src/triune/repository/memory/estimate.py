@@ -9,7 +9,9 @@ from triune.config.transformer import TRANSFORMER
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 
 _CHECKPOINT_SUFFIXES = (".safetensors", ".gguf")
-"""Where a folder has files of one of these forms, only they are read, and other forms of the same weights are not."""
+"""If a folder has files with one of these suffixes, only these are read, and copies of the weights in other formats are
+not.
+"""
 
 
 def weight_files(files: FileStamps) -> Mapping[str, int]:

@@ -18,7 +18,7 @@ from triune.repository.tasks import Tasks
 from triune.scheduling.models import LoadedVersion
 
 _MOST_UNCERTAIN: Final = 2
-"""How many times its estimate a model is charged at most where it is not certain what it takes (docs/memory.md has
+"""If the memory of a loaded model is uncertain, its charge is at most this many times its estimate (docs/memory.md has
 measurements).
 """
 
@@ -34,10 +34,10 @@ class _Overlapped:
 
 
 class MemoryKeeper:
-    """See the module. Its state belongs to the event loop's thread.
+    """Charges models by their memory and makes room for loads: see the module. Only the event loop's thread uses it.
 
     Attributes:
-        ledger: what is charged.
+        ledger: the charges of all models.
         meter: measures loads.
         room: makes room for loads.
     """
@@ -75,13 +75,13 @@ class MemoryKeeper:
         return self._residents.get(name, version)
 
     async def reserve(self, record: ModelRecord, source: Source, version: int, *, makes_room: bool) -> Charge:
-        """Charge a version before it is loaded, by what it took before or by an estimate.
+        """Charge a version before it is loaded: by its memory at the last load, or by an estimate.
 
         Args:
             record: the model.
-            source: what is loaded.
+            source: the source to load.
             version: the version.
-            makes_room: whether others may be unloaded for it, and waited for.
+            makes_room: whether to unload other models for it, and to wait for that.
 
         Raises:
             UnsupportedError: it is larger than the whole budget.
@@ -120,7 +120,9 @@ class MemoryKeeper:
         self.room.shrink(record)
 
     def _settle_group(self, load: "_Overlapped", growth: Growth) -> None:
-        """Charge loads that overlapped with what they have added together, each in proportion to its charge."""
+        """Charge loads that overlapped: the memory that they added together is divided in proportion to their
+        charges.
+        """
         if growth.group != self._group:
             self._group, self._overlapped = growth.group, []
         self._overlapped.append(load)
@@ -166,7 +168,7 @@ class MemoryKeeper:
         return max(0, record.usage.load_ns - (self._clock.now_ns() - begun_ns))
 
     def expected_bytes(self, record: ModelRecord) -> int:
-        """What a model will take that is unloaded for room, all its versions together."""
+        """The expected memory of a model that was unloaded for room, in bytes, for all of its versions."""
         source = record.source
         if source is None:
             return 0

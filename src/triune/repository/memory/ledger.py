@@ -51,12 +51,12 @@ class MemoryLedger:
 
     @property
     def free_bytes(self) -> int:
-        """What is left; below 0 if loaded models turned out to take more than was estimated."""
+        """The uncharged bytes of the budget; below 0 if loaded models turned out to take more than was estimated."""
         return self.budget_bytes - self.used_bytes
 
     @property
     def largest_bytes(self) -> int:
-        """What a model could take if it were alone."""
+        """The most bytes that a single model can take: the budget without the fixed charges."""
         return self.budget_bytes - sum(self.fixed.values())
 
     def charge(self, name: str, num_bytes: int) -> Charge:

@@ -9,7 +9,8 @@ from triune.core.heap import HEAP
 from triune.hardware.memory import own_bytes
 
 _LITTLE_BYTES: Final = 1 << 20
-"""If the memory of requests changes by less than this during a load, the memory charged to the model counts as certain.
+"""If the memory of requests changes by less than this during a load, the memory charged to the model counts as
+certain.
 """
 
 
@@ -21,14 +22,15 @@ def settled_bytes() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What a load has added to the memory, in bytes, as far as it is known.
+    """The growth of memory by a load, in bytes, as far as it is known.
 
     Attributes:
         group: the number that loads which overlapped each other share.
-        own_bytes: what this load has added; None if others overlapped it: nobody can tell whose memory is whose.
+        own_bytes: the growth by this load; None if other loads overlapped it, since the growth cannot be divided among
+            them.
         group_bytes: what all loads of the group have added, if this was the last of several; else None.
-        is_certain: whether requests held as much memory before as after. Else theirs is subtracted, of which nobody
-            knows how much they had got.
+        is_certain: whether requests held as much memory before as after. If not, the memory of requests is subtracted,
+            which is only an estimate.
     """
 
     group: int

@@ -1,4 +1,4 @@
-"""What answers for a version that is not loaded for want of room: it has the model loaded, and passes requests on."""
+"""Answers for a version that was unloaded for room: it has the model loaded, and passes requests on."""
 
 import asyncio
 import math

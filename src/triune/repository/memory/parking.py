@@ -1,4 +1,6 @@
-"""Puts what has a model loaded in the place of its versions, when these are unloaded for room or have none yet."""
+"""When a model is unloaded for room, or has no loaded version yet, puts a parked servable in its place, which has it
+loaded.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is known of a model that was loaded once: what it takes in memory, and how long its load takes."""
+"""The measured memory and load time of a model that was loaded before."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,16 +27,16 @@ class Measured:
 
 @dataclass(slots=True)
 class Usage:
-    """What a model's record keeps of its loads and uses. Times are those of the clock.
+    """The loads and uses of a model. Times in ns are those of the server's clock.
 
     Attributes:
         load_ns: how long the last load took, without waiting for room; 0 if it was never loaded.
         loaded_ns, loaded_ms: when it was loaded last, by the clock, and in milliseconds since 1970.
-        touched_ns: when a front end last asked for it without sending a request at once.
+        touched_ns: when a front end last looked the model up without sending a request.
         num_unloaded: how often it was unloaded for room.
         num_loaded_ahead: how often it was loaded before it was asked for.
         num_refused: how often there was no room for it.
-        measured: what its versions took.
+        measured: the memory of its versions.
         pattern: when it was used; kept once a model was unloaded for room.
     """
 
@@ -65,7 +65,7 @@ class Usage:
         return is_used
 
     def expected_bytes(self, message: ModelConfigMessage, version: int, files: FileStamps) -> int:
-        """What a version will take: what it took before, or else an estimate."""
+        """The expected memory of a version, in bytes: its measured memory, or else an estimate."""
         known = self.measured_bytes(message, version, files)
         return known if known is not None else estimate(message, files)
 

@@ -1,4 +1,4 @@
-"""What Core ML tells of this machine's compute devices, through coremltools."""
+"""Core ML's list of this machine's compute devices, read through coremltools."""
 
 import importlib
 import importlib.util

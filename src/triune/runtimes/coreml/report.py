@@ -1,4 +1,4 @@
-"""Where Core ML says that it computes a model: its compute plan."""
+"""Reads Core ML's compute plan: the device of each operation of a model."""
 
 import importlib
 from collections import Counter

@@ -44,8 +44,8 @@ _COMPILED = ".mlmodelc"
 class CoreMl:
     """Core ML, and its emulation on systems without it.
 
-    Options: for packages `coreml.function` (the function's name), `coreml.states` (explicit: as inputs and outputs) and
-    `coreml.executor` (of an emulated unit: onnxruntime, or the slow reference), and for ONNX models
+    Options: for packages `coreml.function` (the function's name), `coreml.states` (explicit: states become inputs and
+    outputs) and `coreml.executor` (for an emulated unit: onnxruntime, or the slow reference), and for ONNX models
     `coreml.precision` (fp16, fp32), `coreml.layout` (ane, source), `coreml.target` (iOS18), `coreml.shapes`
     ("x=1,1..512;y=1,128|1,512"), `coreml.max_batch_size`, `coreml.conversion_seconds`.
     """

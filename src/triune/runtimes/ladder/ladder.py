@@ -26,7 +26,8 @@ DECODE: Final = "decode"
 
 _SMALLEST: Final = 256
 _STEP: Final = 4
-"""If no sizes are given, the caches of a ladder begin at the smallest size, and each is this many times the one before.
+"""If no sizes are given, a ladder begins at the smallest cache size, and each cache is this many times larger than the
+one before.
 """
 
 _PREFILL_TOKENS: Final = 64
@@ -52,7 +53,7 @@ def functions_of(contexts: Sequence[int]) -> dict[str, ExplicitSize]:
     """The functions of a ladder, the smaller caches first, and the sizes of each.
 
     Raises:
-        InvalidArgumentError: there is no context, one is there twice, or is smaller than 2.
+        InvalidArgumentError: there is no context size, one occurs twice, or one is smaller than 2.
     """
     if not contexts or min(contexts) < 2 or len(set(contexts)) < len(contexts):
         raise InvalidArgumentError(

@@ -74,7 +74,7 @@ class _Arenas:
         _library.create_and_register_allocator(info, _library.OrtArenaCfg(settings))
 
 
-# There is only one environment in a process, and so one of these.
+# A process has only one ONNX Runtime environment, so that there is one `_Arenas`.
 _ARENAS = _Arenas()
 
 

@@ -64,10 +64,10 @@ class _Session(Protocol):
 class OnnxRuntime:
     """Microsoft's ONNX Runtime.
 
-    Options are those of Triton's onnxruntime backend, as strings: `intra_op_thread_count` (0 lets Triune
-    choose), `inter_op_thread_count`, `execution_mode` (0 sequential, 1 parallel), `enable_mem_arena`,
-    `enable_mem_pattern`, `memory.enable_memory_arena_shrinkage` ("cpu:0"), four `session.*` switches, and
-    `optimization.graph.level` (-1 basic, 0 all, 1 extended, 2 none: the config's field of that name).
+    Options are those of Triton's onnxruntime backend, as strings: `intra_op_thread_count` (0 lets Triune choose),
+    `inter_op_thread_count`, `execution_mode` (0 sequential, 1 parallel), `enable_mem_arena`, `enable_mem_pattern`,
+    `memory.enable_memory_arena_shrinkage` ("cpu:0"), four `session.*` switches, and `optimization.graph.level` (-1
+    basic, 0 all, 1 extended, 2 none), which is the field of that name in the config.
     """
 
     name = "onnxruntime"
@@ -165,7 +165,7 @@ class OnnxRuntime:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What is known of a model from its file."""
+    """The facts of a model that its file states."""
 
     signature: Signature
     precision: str

@@ -43,7 +43,7 @@ def most_few_tokens(few: Run, many: Run, widths: Mapping[str, int]) -> int | Non
         elif has_lost:
             break
         else:
-            # Once may be other work of the machine; twice in a row is taken for the truth.
+            # A single loss may be noise from other work on the machine. Two losses in a row are believed.
             has_lost = True
         count *= 2
     if fastest == MOST_SEQUENCES and _is_faster(few, many, _new_sequences(1, _PROMPT_TOKENS, widths)):

@@ -1,5 +1,5 @@
-"""Models as OpenVINO has read them, which the executables of one file share: each holds the weights once more, as its
-kernels want them, but not as they are in the file.
+"""Models read by OpenVINO, which all executables of one file share. So the weights of the file are in memory once; each
+executable has its own copy in the layout of its kernels.
 
 While Python frees a model, no other thread of the process runs: 0.1 s for weights of 500 MB. So these are freed one by
 one.
@@ -49,8 +49,8 @@ class SharedModels:
 
 
 def weights_of(model: Any) -> list[Any]:
-    """The constants of a model. A caller that drops the model first, then these one by one, never stops other threads
-    for longer than it takes to free one of them.
+    """The constants of a model. Drop the model first, then the constants one by one, so that other threads are stopped
+    only for the time of freeing one of them.
     """
     return [node for node in model.get_ops() if node.get_type_name() == "Constant"]
 

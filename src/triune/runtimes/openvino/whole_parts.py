@@ -1,4 +1,4 @@
-"""Operations of OpenVINO on whole numbers in parts, each of which its CPU plugin computes exactly: see `whole_sums`."""
+"""Products of whole numbers in OpenVINO, split into parts that its CPU plugin computes exactly: see `whole_sums`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

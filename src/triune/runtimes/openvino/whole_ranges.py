@@ -1,4 +1,4 @@
-"""What whole numbers a value of OpenVINO's graph may have."""
+"""The ranges of the whole numbers in OpenVINO's graph."""
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias

@@ -1,4 +1,4 @@
-"""One executable made of segments, which run one after the other on their units."""
+"""An executable of several segments, which run one after the other on their units."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +98,7 @@ class SegmentedExecutable:
 
     @property
     def report(self) -> str:
-        """What the libraries of the segments say of where they compute."""
+        """The reports of the segments' libraries on where they compute."""
         return "; ".join(each.executable.report for each in self.segments)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:

@@ -1,5 +1,5 @@
-"""Cut a model as its config asks: plan its segments, compile them, check their answers, and compare the cut with the
-whole model on one unit.
+"""Cut a model into segments as its config says: plan the segments, compile them, check their outputs, and compare them
+with the whole model on one unit.
 """
 
 import logging
@@ -139,7 +139,7 @@ class _Maker:
             waiting = joined([each.stretch.moved(why) if each is worst else each.stretch for each in compiled])
 
     def _excess(self, compiled: Sequence[Compiled]) -> str:
-        """What is wrong with the answers of the segments together; empty if nothing is, or if they are random."""
+        """Returns why the joint outputs of the segments are wrong; "" if they are right, or if the model is random."""
         if self._graph.is_random:
             return ""
         values = dict(self._graph.sample)

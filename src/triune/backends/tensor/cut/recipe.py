@@ -1,4 +1,6 @@
-"""The recipe of a segment: that of the whole model on the unit, with limits of its own free dimensions."""
+"""The recipe of a segment: the recipe of the whole model on the unit, with the segment's own limits of free
+dimensions.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -66,7 +68,7 @@ def _texts(piece: Piece, given: Mapping[str, InputShape], config: ModelConfig, g
                 named[dim.dim_param] = shape.choices[0][axis]
             elif axis == 0 and rows:
                 named.setdefault(dim.dim_param, 1 if rows == 1 else Range(1, rows))
-    # Two names of one size on the sample cannot be told apart.
+    # If two named dimensions have one size in the sample, that size cannot be assigned to either name.
     sized = {size: named[name] for size, (name, *more) in by_size.items() if not more and name in named}
     texts: list[str] = []
     for value in piece.model.graph.input:

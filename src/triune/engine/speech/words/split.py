@@ -91,10 +91,10 @@ def longest_seconds(words: Sequence[Word]) -> float:
 
 
 def with_punctuation(words: Sequence[Word]) -> list[Word]:
-    """Words with the punctuation that belongs to them, whose times stay those of the words."""
+    """Join punctuation to the words that it belongs to. The times stay those of the words."""
     found: list[Word] = []
     for word in reversed(words):
-        # What stands before a word has a space before itself, and none behind it.
+        # Punctuation before a word, such as an opening quote, has a space before it and none after it.
         if found and word.text.startswith(" ") and word.text.strip() in _BEFORE_WORDS:
             found[-1] = _joined(word, found[-1], times=found[-1])
         else:

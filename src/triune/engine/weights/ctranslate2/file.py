@@ -57,7 +57,7 @@ class CTranslate2File:
     """
 
     def __init__(self, path: Path) -> None:
-        """Map the file, and compare each size with it.
+        """Map the file into memory, and check that every tensor lies within it.
 
         Raises:
             NotFoundError: there is no such file.

@@ -26,7 +26,7 @@ _WIDE: Final = re.compile(rf"[0-9]{{{_MAX_WIDTH_DIGITS + 1}}}|\*|\{{[^{{}}]*\{{"
 
 
 class Budget:
-    """What is left to one rendering. Use it in one thread only."""
+    """The remaining budget of one template rendering. Use it in one thread only."""
 
     def __init__(self) -> None:
         self._steps = 0

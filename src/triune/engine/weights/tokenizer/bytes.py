@@ -64,7 +64,7 @@ def _from_byte_letters(token: str) -> bytes:
     try:
         return bytes([_BYTE_LETTERS[letter] for letter in token])
     except KeyError:
-        # A letter of the token stands for no byte, so the whole token stands for itself, in UTF-8.
+        # This character stands for no byte, so the token is not byte-coded: it is plain text in UTF-8.
         return token.encode()
 
 

@@ -20,7 +20,7 @@ from triune.frontends.kserve.tensors import num_elements, object_array
 
 _NUMBERS: frozenset[type] = frozenset({int, float})
 
-# For each datatype, the Python types of parsed elements that it accepts, and what messages call these.
+# For each datatype, the Python types of elements that it accepts, and the name of these types in error messages.
 _ELEMENT_TYPES: dict[DataType, tuple[frozenset[type], str]] = {
     DataType.BOOL: (frozenset({bool}), "true and false"),
     DataType.FP32: (_NUMBERS, "numbers"),

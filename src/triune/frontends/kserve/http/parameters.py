@@ -1,4 +1,4 @@
-"""Checks JSON values and request parameters: those that control the server, and those that are passed to the model."""
+"""Checks JSON values and request parameters. Some parameters control the server, others are passed to the model."""
 
 from typing import Any, cast
 

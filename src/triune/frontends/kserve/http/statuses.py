@@ -35,7 +35,7 @@ _MAX_MESSAGE_CHARACTERS = 4096
 
 
 def retry_after(error: TriuneError) -> int:
-    """What a 503 tells clients: in how many seconds to try again, at least 1."""
+    """The value of the Retry-After header of a 503, in seconds, at least 1."""
     return error.retry_after_seconds if isinstance(error, UnavailableError) else 1
 
 

@@ -73,8 +73,8 @@ SIGNATURES: Mapping[str, str] = {
     "GridSample": "A1 A1",
     "ExpandDims": "A i",
 }
-"""The operands of each operator, in order: what each may be, a number for those that are of one type, and "?" where it
-may be left out.
+"""The types of each operator's operands, in order. Operands with the same number have the same type; "?" marks an
+optional operand.
 """
 
 REQUIRED: Mapping[str, tuple[str, ...]] = {

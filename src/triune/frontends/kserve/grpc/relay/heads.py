@@ -53,9 +53,9 @@ def block_of(data: bytes, start: int, end: int) -> bytes:
 
 
 class HeadSizes:
-    """Estimates the decoded sizes of the heads of one connection, all of which it must see, in their order.
+    """Estimates the decoded sizes of the header blocks of one connection. It must see all of them, in order.
 
-    Entries are found by how recently they were added. So it does not matter which of them the table has dropped.
+    Table entries are indexed from the newest, so that evicted entries need not be known.
     """
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from typing import cast
 
 
 class Side(asyncio.BufferedProtocol):
-    """One of two connections, each of which passes the frames that it receives on to the other, its `peer`."""
+    """One side of a relay: a connection that passes the frames that it receives to its `peer`, the other side."""
 
     def __init__(self, buffer: memoryview, send_seconds: float, num_unframed_bytes: int) -> None:
         """Args:
@@ -51,7 +51,7 @@ class Side(asyncio.BufferedProtocol):
             self.peer.pause()
 
     def resume_writing(self) -> None:
-        """The write buffer has room again: continue to read from the peer."""
+        """Called when the write buffer has room again: continue to read from the peer."""
         if self.peer is not None:
             self.peer.resume()
 

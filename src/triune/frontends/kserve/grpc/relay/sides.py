@@ -40,10 +40,10 @@ _ENDING_SECONDS = 0.008
 _MAX_ABANDONED = 4
 _ABANDONED_SECONDS = 1.0
 
-# Strikes are marks against a connection, which is closed when it has more than this many. It gets one for each call
-# that it ends before gRPC's library has handed the call to its handler, one for each call beyond the connection's
-# limit, and one for each hundredth of a second for which the relay must stop reading because of too many small frames.
-# Each call that is answered takes one strike away.
+# The penalty points of a connection ("strikes") at which it is closed. It gets one for each call that it ends before
+# gRPC's library has passed the call to its handler, one for each call beyond the connection's limit, and one for each
+# hundredth of a second for which the relay must stop reading because of too many small frames. Each call that is
+# answered takes one strike away.
 _MAX_STRIKES = 2000
 _STRIKES_PER_SECOND = 100
 _PARTING_SECONDS = 1.0

@@ -1,7 +1,7 @@
 """Decides which connection may open the next call.
 
-A call is under way from when it gets its number, and the relay passes it on to gRPC's library, until the library hands
-it to its handler, the method that answers it. Then the call has "arrived".
+A call is pending from when the relay gives it a number and passes it on to gRPC's library. It has "arrived" when the
+library calls its handler, the method that answers it.
 """
 
 import itertools
