@@ -3,7 +3,7 @@ file suffixes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -21,8 +21,9 @@ from triune.api.ladders import CacheForm, LadderFiles, ladder_of, ladder_to_prog
 from triune.api.model_folders import model_in
 from triune.api.rounds import ConversionResult
 from triune.api.shapes import Shape, input_shape
-from triune.api.staging import make_folder, publish, staged
+from triune.api.staging import publish, staged
 from triune.core.datatypes import Array
+from triune.core.disk import writing
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreai.lowering import MAIN
 from triune.coreai.lowering import LowerOptions as CoreAiOptions
@@ -171,8 +172,8 @@ def convert(
     bodies = BodyCheck({**shared["constants"], **given}, shared["shapes"], not is_default) if verify else None
     compared = given if verify else None
     comparison = Comparison(given, is_limited=is_default) if verify else None
-    with ExitStack() as stack:
-        path = stack.enter_context(_output_path(target, is_staged=verify or check))
+    with writing(target), ExitStack() as stack:
+        path = stack.enter_context(staged(target))
         notes: tuple[str, ...] = ()
         if framework is not None:
             made = stack.enter_context(
@@ -244,7 +245,7 @@ def convert(
         if is_default:
             done = _judged(target, done)
         is_right = done.verdict is not Verdict.WRONG and not done.findings
-        if (verify or check) and is_right:
+        if is_right:
             publish(path, target)
     return _conversion(target if is_right else None, done)
 
@@ -309,11 +310,3 @@ def _sources(source: Path, first: str, others: Mapping[str, Path | str]) -> dict
     if first in others:
         raise InvalidArgumentError(f"function '{first}' is named twice; give the first another name (--function)")
     return {first: source, **{name: Path(path) for name, path in others.items()}}
-
-
-def _output_path(target: Path, *, is_staged: bool) -> AbstractContextManager[Path]:
-    """Yield the path to write to; a staged result is moved to `target` only if it is right. Creates parent folders."""
-    if is_staged:
-        return staged(target)
-    make_folder(target)
-    return nullcontext(target)

@@ -2,12 +2,15 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from triune.core.errors import InvalidArgumentError
+from triune.core.scratch import HeldFolder, sweep
+
+_PREFIX: Final = ".triune-held-"
 
 
 def make_folder(output: Path) -> None:
@@ -30,18 +33,20 @@ def _cannot_write(output: Path, error: OSError) -> InvalidArgumentError:
 
 @contextmanager
 def staged(output: Path) -> Generator[Path]:
-    """A context with a path of the same name in a temporary folder on the same disk, which is removed at the end.
+    """A context with a path of the same name in a temporary folder on the same disk, which is removed at the end, or by
+    the next such context in that folder if this process is killed.
 
     Raises:
         InvalidArgumentError: the folder is not writable.
     """
     make_folder(output)
+    sweep(output.parent, _PREFIX)
     try:
-        folder = tempfile.TemporaryDirectory(prefix=".triune-", dir=output.parent)
+        held = HeldFolder(output.parent, _PREFIX)
     except OSError as error:
         raise _cannot_write(output, error) from error
-    with folder as name:
-        yield Path(name) / output.name
+    with held as folder:
+        yield folder / output.name
 
 
 def publish(path: Path, output: Path) -> None:

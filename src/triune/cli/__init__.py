@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from typing import Annotated, NoReturn
 
 import typer
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from triune.cli.commands import Commands
 from triune.cli.output import escaped_lines
+from triune.core.disk import disk_error
 from triune.core.errors import TriuneError
 from triune.core.version import VERSION
 
@@ -51,6 +53,12 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("TRIUNE_TRACEBACK"):
             raise
+        if (found := disk_error(error)) is not None:
+            name = "a file" if found.filename is None else f"'{found.filename}'"
+            _tell(
+                f"{name} cannot be written: {found.strerror}; make room where the command writes and in "
+                f"'{tempfile.gettempdir()}' (TMPDIR), or name another place"
+            )
         text = " ".join(str(error).split())
         _tell(
             f"Triune fails ({type(error).__name__}: {text}), which is a fault of its own: please report it, with what "

@@ -12,6 +12,7 @@ from triune.api.tuning import CALLERS
 from triune.api.tuning import tune as tune_model
 from triune.cli.output import escaped, escaped_lines, print_json, progress_bar
 from triune.config.layout import CONFIG_FILENAME
+from triune.core.disk import writing
 from triune.core.errors import AlreadyExistsError, InvalidArgumentError, UnsupportedError
 from triune.core.scratch import own_temporary_folder
 from triune.tuning.measurement import Objective
@@ -60,12 +61,14 @@ def tune(
             report=lambda what, share: progress.update(task, description=escaped(what), completed=share),
         )
     if page is not None:
-        page.write_text(page_of(found), encoding="utf-8")
+        with writing(page):
+            page.write_text(page_of(found), encoding="utf-8")
     if found.unmet:
         target = None
     elif target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(found.config, encoding="utf-8")
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(found.config, encoding="utf-8")
     if as_values:
         print_json(as_json(found))
     else:

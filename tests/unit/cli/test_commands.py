@@ -1,5 +1,6 @@
 """The commands of `triune`, imported when they are asked for."""
 
+import errno
 import importlib.metadata
 import os
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from triune.cli import app
+from triune.cli import app, main
 
 
 @pytest.mark.parametrize("name", ["serve", "demo", "units", "models", "infer", "convert", "predict"])
@@ -71,3 +72,17 @@ asyncio.run(main())
     path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=path)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_full_disk_is_no_fault_of_a_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/there/out.txt")
+
+    monkeypatch.setattr("triune.cli.app", full)
+    with pytest.raises(SystemExit):
+        main()
+    message = capsys.readouterr().err
+    assert "'/there/out.txt' cannot be written: No space left on device; make room" in message
+    assert "fault of its own" not in message

@@ -1,8 +1,7 @@
 """`triune.compress`: quantize or prune a model in a form that a unit computes fast, and report the loss of accuracy."""
 
-import tempfile
-from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +33,7 @@ from triune.compression.report import Report, Timed
 from triune.compression.samples import Samples, made_up, read_samples
 from triune.compression.save import save
 from triune.compression.search import Comparison, agreement_of, search
+from triune.core.disk import writing
 from triune.core.errors import InvalidArgumentError
 from triune.graph.conversion.shapes import InputShape, apply_shapes, parse_shapes
 from triune.graph.load import external_data, load, read_model, require_valid
@@ -123,7 +123,7 @@ def compress(
     )  # fmt: skip
     if is_checkpoint(source):
         form = checkpoint_options_of(unit, written_form())
-        with _needing_room(target):
+        with writing(target):
             done = compress_text(
                 source,
                 target,
@@ -139,7 +139,7 @@ def compress(
     if source.suffix in _CORE_ML and target.suffix == ".mlpackage" and source.exists():
         require_arrays(source)
     least = least_agreement(keep_accuracy)
-    with _needing_room(target), ExitStack() as stack:
+    with writing(target), ExitStack() as stack:
         tell("reading")
         original = stack.enter_context(opened_graph(source, None, tell))
         # ONNX's checker does not take a model with its weights.
@@ -223,18 +223,6 @@ def _chosen(
         for method, (agreement, words) in zip(options.methods, tried, strict=True)
     ]
     return plans[best], comparison, methods
-
-
-@contextmanager
-def _needing_room(target: Path) -> Generator[None]:
-    """A context in which an error of the system, such as a full disk, is raised as InvalidArgumentError."""
-    try:
-        yield
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"'{target.name}' cannot be made: {error.strerror or error}; make room where it goes and in "
-            f"'{tempfile.gettempdir()}' (TMPDIR), which holds weights meanwhile"
-        ) from error
 
 
 def _samples(model: ModelProto, calibrate: Path | str | None, shapes: Mapping[str, InputShape]) -> Samples:

@@ -13,6 +13,7 @@ from triune.api.shapes import Shape, input_shape
 from triune.api.staging import publish, staged
 from triune.api.unit_names import named_units
 from triune.core.datatypes import Array
+from triune.core.disk import writing
 from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.core.units import Unit
 from triune.graph.conversion.prepare import silent
@@ -106,7 +107,7 @@ def optimize(
         raise NotFoundError(f"there is no '{source}'")
     tell = report or silent
     fixed = {name: input_shape(name, shape) for name, shape in (shapes or {}).items()}
-    with _as_onnx(source, tell) as path, WeightFile() as file, staged(target) as written:
+    with writing(target), _as_onnx(source, tell) as path, WeightFile() as file, staged(target) as written:
         done = optimize_graph(load(path), chosen, on, file, shapes=fixed, inputs=inputs or {}, force=force, tell=tell)
         tell("writing")
         notes = list(done.notes)

@@ -1,5 +1,7 @@
 """Saving of a program as a package."""
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -13,6 +15,9 @@ from coremltools.models import utils
 _library: Any = coremltools
 _backend: Any = load
 _utils: Any = utils
+_WRITER = "MIL FileWriter"
+"""How the messages of coremltools' writer of weights begin."""
+
 _PREFIX = "com.github.apple.coremltools"
 
 
@@ -25,6 +30,9 @@ def save(program: Any, version: int, path: Path, description: str, metadata: Map
         path: where to save the package; ends in .mlpackage.
         description: the description of the model that Xcode shows.
         metadata: further entries of the model's metadata, by key.
+
+    Raises:
+        OSError: the weights cannot be written.
     """
     with tempfile.TemporaryDirectory() as folder:
         specification = specification_of(program, version, Path(folder))
@@ -40,5 +48,15 @@ def save(program: Any, version: int, path: Path, description: str, metadata: Map
 
 
 def specification_of(program: Any, version: int, folder: Path) -> Any:
-    """Convert `program` to Core ML's `Model` message, and write the weights into `folder`."""
-    return _backend.load(program, str(folder), specification_version=version)
+    """Convert `program` to Core ML's `Model` message, and write the weights into `folder`.
+
+    Raises:
+        OSError: the weights cannot be written.
+    """
+    try:
+        return _backend.load(program, str(folder), specification_version=version)
+    except RuntimeError as error:
+        if _WRITER not in str(error):
+            raise
+        # It does not say why.
+        raise OSError(errno.EIO, os.strerror(errno.EIO)) from error

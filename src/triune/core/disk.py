@@ -1,0 +1,69 @@
+"""Files that cannot be written since the disk is full, or does not take files of their size."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from triune.core.errors import InvalidArgumentError
+
+_REMEDIES: Final = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there, or have your quota raised",
+    errno.EFBIG: "raise the limit of the size of a file (`ulimit -f`), or name a disk that takes larger files",
+    errno.EIO: "make room there, and see what the system logs of these disks",
+    errno.EROFS: "name a place that can be written to",
+}
+
+_TEXTS: Final = {number: os.strerror(number) for number in _REMEDIES}
+"""What the C library calls these errors. Errors of vendors' libraries contain it, and errors of files that Triune refuses
+to read do not.
+"""
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """The error of a disk that `error` is, that it was raised from, or that its text names; None if there is none."""
+    left: BaseException | None = error
+    while left is not None:
+        text = str(left)
+        for number, words in _TEXTS.items():
+            if words in text:
+                return left if isinstance(left, OSError) else OSError(number, words)
+        left = left.__cause__ or (None if left.__suppress_context__ else left.__context__)
+    return None
+
+
+@contextmanager
+def writing(target: Path) -> Generator[None]:
+    """A context in which `target` is written, and what leads to it into temporary folders.
+
+    Raises:
+        InvalidArgumentError: a disk is full, cannot be written, or does not take a file of that size. The message names
+            `target`, both places with their free bytes, and the remedy. Vendors' errors that name one of these count.
+    """
+    try:
+        yield
+    except InvalidArgumentError:
+        raise
+    # Vendors' libraries raise errors of any type.
+    except Exception as error:
+        found = disk_error(error)
+        if found is None or found.errno is None:
+            raise
+        folder, temporary = target.absolute().parent, Path(tempfile.gettempdir())
+        raise InvalidArgumentError(
+            f"'{target}' cannot be written: {found.strerror}. '{folder}' has {_free(folder)}, and '{temporary}' "
+            f"(TMPDIR), which holds what leads to it, has {_free(temporary)}: {_REMEDIES[found.errno]}, or name "
+            "another place"
+        ) from error
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free} bytes free"
+    except OSError as error:
+        return f"free space that cannot be read ({error.strerror})"
