@@ -20,8 +20,8 @@ _REMEDIES: Final = {
 }
 
 _TEXTS: Final = {number: os.strerror(number) for number in _REMEDIES}
-"""What the C library calls these errors. Errors of vendors' libraries contain it, and errors of files that Triune refuses
-to read do not.
+"""What the C library calls these errors. Errors of vendors' libraries contain it, and errors of files that are not read
+for their size do not.
 """
 
 

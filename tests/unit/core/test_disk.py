@@ -40,10 +40,7 @@ def test_the_errors_of_libraries_count_by_their_text_and_their_cause(tmp_path: P
     with pytest.raises(InvalidArgumentError, match="No space left on device"), writing(tmp_path / "out"):
         raise RuntimeError("writer: No space left on device (os error 28)")
     with pytest.raises(InvalidArgumentError, match="File too large"), writing(tmp_path / "out"):
-        try:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        except OSError as error:
-            raise UnsupportedError("the library does not save the program") from error
+        raise UnsupportedError("the library does not save it") from OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 @pytest.mark.parametrize(
@@ -62,10 +59,8 @@ def test_other_errors_stay(error: Exception, tmp_path: Path) -> None:
 
 
 def test_what_was_put_aside_is_no_cause() -> None:
-    try:
-        try:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            raise ValueError("another") from None
-    except ValueError as error:
-        assert disk_error(error) is None
+    error = ValueError("another")
+    error.__context__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert disk_error(error) is error.__context__
+    error.__suppress_context__ = True
+    assert disk_error(error) is None

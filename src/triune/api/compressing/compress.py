@@ -34,7 +34,6 @@ from triune.compression.samples import Samples, made_up, read_samples
 from triune.compression.save import save
 from triune.compression.search import Comparison, agreement_of, search
 from triune.core.disk import writing
-from triune.core.errors import InvalidArgumentError
 from triune.graph.conversion.shapes import InputShape, apply_shapes, parse_shapes
 from triune.graph.load import external_data, load, read_model, require_valid
 from triune.graph.weight_files import WeightFile
