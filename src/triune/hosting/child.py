@@ -6,6 +6,7 @@ that nobody writes to. The pipe closes when the server ends, and so this process
 
 import contextlib
 import faulthandler
+import fcntl
 import logging
 import os
 import pickle
@@ -40,6 +41,7 @@ def main() -> None:
     # Processes that the model starts must not inherit the channel, or it would stay open after this process has died.
     os.set_inheritable(descriptor, False)
     os.set_inheritable(life, False)
+    _kill_with(life)
     threading.Thread(target=_end_with, args=(life,), name="life", daemon=True).start()
     channel = Channel(socket.socket(fileno=descriptor))
     # The server may end in the middle of a message.
@@ -128,6 +130,16 @@ def _tell(channel: Channel, error: BaseException, what: str) -> None:
     if not isinstance(error, TriuneError):
         _log.exception("%s: %s", sys.argv[3] if len(sys.argv) > 3 else "worker process", what)
     channel.send({"error": from_error(error)})
+
+
+def _kill_with(life: int) -> None:
+    """Have Linux kill this process when the pipe closes. A thread that waits for that cannot run while foreign code
+    computes with the GIL held.
+    """
+    if sys.platform == "linux":
+        fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _end_with(life: int) -> None:

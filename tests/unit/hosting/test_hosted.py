@@ -234,8 +234,20 @@ print("ours")
     assert result.stderr == "printed by the model\n"
 
 
-@pytest.mark.parametrize("value", [1.0, fragile.SLEEP], ids=["idle", "busy"])
-def test_it_ends_when_its_server_is_killed(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "sign"),
+    [
+        (1.0, None),
+        (fragile.SLEEP, "asleep"),
+        # While the GIL is held, no thread can find that the server has gone. Other systems have no other way.
+        pytest.param(
+            fragile.HOLD, "holding", marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux kills it")
+        ),
+    ],
+    ids=["idle", "busy", "holding"],
+)
+def test_it_ends_when_its_server_is_killed(tmp_path: Path, value: float, sign: str | None) -> None:
+    os.mkfifo(tmp_path / "go-on")
     program = f"""
 import functools, numpy, pathlib, time
 from support import fragile
@@ -248,8 +260,8 @@ time.sleep(60)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=_env()) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
-        if value == fragile.SLEEP:
-            until((tmp_path / "asleep").exists)
+        if sign is not None:
+            until((tmp_path / sign).exists)
         (pid,) = fragile.pids(tmp_path)
         assert not is_gone(pid)
         server.kill()
