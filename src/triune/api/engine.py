@@ -231,7 +231,7 @@ class Engine:
         return TextStream(self, self._opened(request_of("", options), checked_messages(messages)))
 
     def energy(self, answer: Answer) -> Mapping[str, Any]:
-        """What an answer of this engine cost: `kind` is "measured", "estimated" or "unavailable"; then `joules`,
+        """The energy of an answer of this engine: `kind` is "measured", "estimated" or "unavailable"; then `joules`,
         `prefill_joules` and `decode_joules`, or the `reason`.
         """
         bill = answer.usage.bill
@@ -311,8 +311,8 @@ class Engine:
 
 
 def checkpoint_in(path: Path) -> Path:
-    """The checkpoint that a path stands for: that of the newest version if it is a model's folder in a repository, else
-    itself.
+    """The checkpoint at a path: the newest version's checkpoint if the path is a model's folder in a repository, else
+    the path itself.
     """
     newest = newest_version(path)
     if newest is None:

@@ -29,7 +29,9 @@ _SIZE: Final = 2048
 """Rows and columns of each matrix: beyond the caches, and within what the Neural Engine takes."""
 
 _PRODUCTS: Final = {Unit.CPU: 4, Unit.AMX: 16, Unit.GPU: 128, Unit.ANE: 16}
-"""How many products a run makes one after the other, so that it takes long beside the way of its input and output."""
+"""The number of consecutive products in a run, so that it takes long compared with the transfer of its input and
+output.
+"""
 
 _SECONDS: Final = 2.0
 _FEWEST_RUNS: Final = 3

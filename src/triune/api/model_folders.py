@@ -20,8 +20,8 @@ def newest_version(folder: Path) -> Path | None:
 
 
 def model_in(path: Path) -> Path:
-    """The model that a path stands for: that of the newest version if it is a model's folder in a repository, else
-    itself.
+    """The model file at a path: the newest version's file if the path is a model's folder in a repository, else the
+    path itself.
 
     Raises:
         NotFoundError: the newest version has no model.

@@ -34,7 +34,7 @@ _STEP: Final = 0.1
 """How much prices change in a step: by this exponent for a pool that is asked for all at its fastest."""
 
 _MEMORY: Final = 0.8
-"""How much the parts until now count, beside those of the newest steps."""
+"""The weight of the earlier shares in the moving average; the newest steps have the remaining weight."""
 
 _RATE_NS: Final = 1e9
 """The time over which the number of requests a second is averaged."""

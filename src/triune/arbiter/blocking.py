@@ -1,4 +1,4 @@
-"""The share of a model that computes in a thread of its own, and waits there for its turn."""
+"""The share of a model that computes in its own thread, which blocks until it is its turn."""
 
 import threading
 from collections.abc import Mapping

@@ -13,7 +13,7 @@ may be disturbed.
 """
 
 _MOST_KNOWN: Final = 64
-"""Estimates of so many sizes are kept at most: clients choose the sizes."""
+"""Estimates for at most this many batch sizes are kept, since clients choose the sizes."""
 
 _STALE: Final = 16
 """A size that has not occurred for this number of batches is estimated from other sizes again."""

@@ -114,12 +114,14 @@ class Share:
         return self._pool.wait_ns(now_ns) if self._since_ns is not None else 0.0
 
     def start(self, unit: Unit, expected_ns: float, request_ns: float | None = None) -> Turn | None:
-        """Start a batch, if it is the model's turn; else `wake` is called when it is, and the model asks again.
+        """Start a batch if it is the model's turn. Otherwise `wake` is called when it is, and the model calls `start`
+        again.
 
         Args:
             unit: what it computes with.
             expected_ns: how long the batch is expected to take; 0 if unknown.
-            request_ns: how long the longest of its requests would take by itself; None if it has one alone.
+            request_ns: how long its longest request would take in a batch of its own; None if the batch has only one
+                request.
 
         Returns:
             the turn, which the model ends; None if the model has to wait.
@@ -184,7 +186,7 @@ class Share:
             pool.pass_time(now_ns)
             took_ns = now_ns - turn.started_ns
             if took_ns > 0:
-                # What is measured is the time in which at least two wanted to compute.
+                # Speedup is measured only over the time in which at least two models wanted to compute.
                 part = (pool.crowded_ns - turn.crowded_ns) / took_ns
                 pool.concurrency.record(alone_ns * part, took_ns)
             tag_ns = self.tag_ns + took_ns / self.weight

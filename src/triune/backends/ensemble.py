@@ -24,8 +24,9 @@ MAX_LEVELS: Final = 64
 """The most levels of ensembles in ensembles. Errors and cancellations pass through all of them."""
 
 MAX_RUNS: Final = 1024
-"""How many models one request to an ensemble may ask, those of nested ensembles included. Thirty nested ensembles of
-two steps each would ask 2^30."""
+"""The most models that one request to an ensemble may run, including the steps of nested ensembles. Thirty nested
+ensembles of two steps each would run 2^30.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class MachineBackend:
         self._arbiter = shared.arbiter
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """Nothing: see `Backend.needs`."""
+        """Returns nothing: the models of this backend need no other models. See `Backend.needs`."""
         del source
         return {}
 

@@ -131,8 +131,7 @@ def _infer_file(
     chip: str | None,
     custom_ops: Sequence[Path],
 ) -> tuple[InferenceResponse, Placement | None]:
-    """Run a model file that is not in a repository. It is loaded from its place, since external weights are beside
-    it.
+    """Run a model file that is not in a repository. It is loaded from its own folder, where its external weights are.
 
     Returns:
         the response, and where it was computed if there was a plan.

@@ -55,7 +55,7 @@ class OutputAccuracy:
 
     @property
     def measure(self) -> str:
-        """What `agreement` counts, in words."""
+        """The name of the measure that `agreement` uses."""
         if self.equal is not None:
             return "equal elements"
         return "top-1" if self.is_classes else "cosine"

@@ -55,7 +55,7 @@ def require_small(model: ModelProto) -> None:
 
 
 def operators_of(model: ModelProto) -> Sequence[str]:
-    """The operators whose operands are quantized: those of convolutional networks, or products alone."""
+    """The operators whose operands are quantized: products only, or more operators in convolutional networks."""
     has_convolutions = any(node.op_type in ("Conv", "ConvTranspose") for node in model.graph.node)
     return (*PRODUCTS, *_BETWEEN) if has_convolutions else PRODUCTS
 

@@ -14,13 +14,13 @@ _MIDDLE = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NBits:
-    """The operands of MatMulNBits, for a weight [K, N] in groups along K of which the last may be shorter.
+    """The operands of MatMulNBits, for a weight [K, N] in groups along K. The last group may be shorter.
 
     Attributes:
         blocks: uint8 [N, groups, bytes]: two levels in a byte, the lower one first. Without zero points level 8 is 0.
         scales: [N * groups].
         zeros: uint8 [N * bytes]: the zero points of each column, two in a byte; None if there are none.
-        whole: what these stand for, [K, N].
+        whole: the dequantized weight, [K, N].
     """
 
     blocks: NDArray[np.uint8]

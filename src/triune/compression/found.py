@@ -121,7 +121,9 @@ def _reason(
 
 
 def _axes(node: NodeProto, index: int, rank: int) -> tuple[str, int, int] | None:
-    """The operator, the axis of output channels and that of input channels; None if the operand is no such weight."""
+    """The operator, the axis of output channels and the axis of input channels; None if the operand is not a weight
+    that can be compressed.
+    """
     if node.domain not in _STANDARD or rank < 2:
         return None
     attributes = attributes_of(node)

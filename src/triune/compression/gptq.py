@@ -71,7 +71,8 @@ def _rounded(
     is_symmetric = form.data.dtype == np.int8
     most = (1 << (bits - 1)) - 1 if is_symmetric else (1 << bits) - 1
     least = -most if is_symmetric else 0
-    # One row a column of the matrix: what is read and changed at once lies together.
+    # Each row here is a column of the matrix, so that weights that are read and changed together are adjacent in
+    # memory.
     left = np.ascontiguousarray(weight.T[order])
     scales = form.scale.astype(np.float32).T[places]
     zeros = np.zeros_like(scales) if form.zero_point is None else form.zero_point.astype(np.float32).T[places]

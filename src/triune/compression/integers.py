@@ -44,7 +44,7 @@ def quantized(
     """
     shape = list(weight.shape)
     kept_as = np.dtype(weight.dtype if scale_type is None else scale_type)
-    # Two axes take the place of the one that is cut into blocks.
+    # The axis that is cut into blocks becomes two axes.
     cut = shape if block_axis is None else [*shape[:block_axis], -1, block, *shape[block_axis + 1 :]]
     values = weight.astype(np.float32, copy=False).reshape(cut)
     if block_axis is None:

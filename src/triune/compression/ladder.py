@@ -8,7 +8,7 @@ _T = TypeVar("_T", bound="Tried")
 
 
 class Tried(Protocol):
-    """What came of a number of steps."""
+    """The result of compressing with a number of steps."""
 
     @property
     def holds(self) -> bool:
@@ -30,8 +30,8 @@ class Step:
 
 
 def steps_of(noise: Mapping[str, Sequence[float]]) -> list[Step]:
-    """The order in which layers go back: the one that adds the most noise is next, by one rung. Steps that add no less
-    noise than before are left out.
+    """The order in which layers return to a higher precision: the next step moves the layer that adds the most noise to
+    its next larger form. Steps that add no less noise than before are left out.
 
     Args:
         noise: for each layer the noise that it adds in each of its forms, the smallest one first.

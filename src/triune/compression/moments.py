@@ -1,4 +1,4 @@
-"""What a product's inputs are like on samples: by this GPTQ, AWQ and SmoothQuant know which errors matter."""
+"""Statistics of a product's inputs on samples. GPTQ, AWQ and SmoothQuant weight rounding errors by them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class Moments:
         if not len(flat):
             return
         self.count += len(flat)
-        # What is beyond fp32 becomes infinite, and then no method learns from it.
+        # Sums beyond fp32 become infinite. No method uses infinite statistics.
         with np.errstate(over="ignore", invalid="ignore"):
             self.second += flat.T @ flat
         self.sizes += np.abs(flat).sum(axis=0, dtype=np.float64)

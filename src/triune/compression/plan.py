@@ -46,10 +46,10 @@ class Plan:
     A layer is a weight, by its name; with activations in 8 bits also a node that multiplies a weight, by its name.
 
     Attributes:
-        options: what is asked for.
-        source: the model that was prepared, which computes what the user's does.
-        weights: those that can be compressed.
-        kept: those that cannot, with the reason.
+        options: the user's options.
+        source: the prepared model, which is equivalent to the user's.
+        weights: the weights that can be compressed.
+        kept: the weights that cannot, with the reason.
         layers: the names of all layers, in order.
         scaled: the products whose inputs AWQ or SmoothQuant scales.
         file: the scratch file.

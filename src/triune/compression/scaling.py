@@ -18,11 +18,11 @@ _LARGEST: Final = 1e4
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """What the inputs of some matrices are divided by, and their weights multiplied by.
+    """The scales of the inputs of some matrices: the inputs are divided by them, and the weights multiplied.
 
     Attributes:
         scales: fp32 [in], above 0; all 1 if no scaling is better than none.
-        exponent: that of the scales' formula; 0 for none.
+        exponent: the exponent in the scales' formula; 0 for no scaling.
         before: the sum of the squares of the outputs' errors without it, over that of the outputs.
         after: the same with it.
     """

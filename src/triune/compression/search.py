@@ -121,8 +121,8 @@ def _noise(
 ) -> dict[str, list[float]]:
     """The noise that each layer adds to the outputs in each of its forms, relative to them.
 
-    It is measured in the first. In others it is as much less as that of the weights: rounding errors of one weight in
-    two forms are alike but for their size.
+    It is measured for the first form. For the others it is scaled by the ratio of the weights' errors: rounding errors
+    of one weight in two forms differ mainly in size.
     """
     now = {name: 10 ** (-decibels / 10) for name, decibels in sensitivity.items()}
     found = {name: [noise] for name, noise in now.items()}

@@ -30,7 +30,9 @@ LOGITS_OUTPUT: Final = "logits"
 COUNT_OUTPUT: Final = "num_tokens"
 
 PART_TEXTS: Final = 64
-"""The most texts that run as one request; longer ones are parted, so that those of other clients need not wait."""
+"""The most texts that run as one part. Longer requests are split, so that the requests of other clients need not
+wait.
+"""
 
 _MODEL_TYPES: Final = frozenset({"bert"})
 

@@ -1,4 +1,4 @@
-"""What backends share whose models have one instance on a unit, which batches all requests: units and parameters."""
+"""Units and parameters of backends that run one instance of a model on each unit, which batches all requests."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -105,7 +105,7 @@ def sample_inputs(
 def trial_inputs(config: ModelConfig, folder: Path) -> Iterator[dict[str, Array]]:
     """Yield sample inputs that the model may accept, the most likely ones first.
 
-    First come the warm-up samples, except for those of zeros alone, which would hide errors; then generated ones of
+    First come the warm-up samples, except samples that are all zeros, which would hide errors; then generated ones of
     several sizes. Samples above the size limit are left out.
     """
     for sample in config.warmup:

@@ -188,12 +188,12 @@ class Account:
     quick_ns: int = 0
 
     def begin(self, now_ns: int, shares: Sequence[Share] | Callable[[], Sequence[Share]] = WHOLE_INFERENCE) -> Work:
-        """Record that a work begins; the caller sets its `ended_ns` when it ends, whatever happens.
+        """Record that a work begins. The caller sets its `ended_ns` when it ends, also after an error.
 
         Args:
             now_ns: the time, on the accountant's clock.
-            shares: whose it is, or what tells that later. Bills must have joined the accountant, as those of `new_bill`
-                have.
+            shares: how the work is shared among bills, or a function that returns this later. Bills must have joined
+                the accountant; bills of `new_bill` have.
         """
         work = Work(self, now_ns, shares)
         self.accountant.record(work)

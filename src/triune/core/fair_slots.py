@@ -34,7 +34,7 @@ class FairSlots:
         self._num_waiting = 0
         self._passed = 0
         """What those cost that passed the one that has waited longest."""
-        # Both hold all that wait; those whose futures are done are dropped when they come first.
+        # Both lists hold all waiting callers. A caller whose future is done is dropped when it comes first.
         self._by_arrival: deque[_Waiting] = deque()
         self._by_cost: list[_Waiting] = []
 

@@ -41,7 +41,7 @@ def patient_lock(
         is_held = _wait(descriptor, silent_seconds)
         is_over = threading.Event()
         if is_held:
-            # If no thread can start there is no heartbeat: others that wait go on, and do the same work.
+            # If no thread can start, there is no heartbeat. Waiting processes then go on, and do the same work again.
             with contextlib.suppress(NoThreadError):
                 start_thread(lambda: _beat(path, is_over, beat_seconds), "lock")
         try:

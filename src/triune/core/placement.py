@@ -1,4 +1,4 @@
-"""Where a loaded model computes: what was requested, what was planned, and what was observed."""
+"""Where a loaded model computes: the requested units, the planned ones, and the observed ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Placement:
     """Where a loaded model computes.
 
     Attributes:
-        requested: what the config asks for, in its own words: "latency", "cpu,amx", "cpu to clip_40, amx".
+        requested: the plan or units as written in the config: "latency", "cpu,amx", "cpu to clip_40, amx".
         is_cut: whether each call passes through all segments, one after the other. If not, each segment is the whole
             model on another unit.
         segments: the segments in their order.

@@ -1,4 +1,4 @@
-"""Power modes: what a server does for speed, and what it does without."""
+"""Power modes: which measures for speed a server takes, and which it avoids to save energy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

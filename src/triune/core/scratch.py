@@ -57,7 +57,7 @@ class HeldFolder:
 
 
 def sweep(parent: Path, prefix: str = PREFIX) -> None:
-    """Remove the folders in `parent` whose processes have ended. Other users' folders are left alone."""
+    """Remove the folders in `parent` whose processes have ended. Folders of other users are not touched."""
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):

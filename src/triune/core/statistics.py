@@ -124,8 +124,8 @@ class ModelStatistics:
             duration.total_ns += elapsed_ns
 
     def record_alone(self, unit: Unit, num_rows: int, elapsed_ns: int) -> None:
-        """Count a request that ran at once, as a batch of its own: `record_success` and `record_execution` in one
-        call.
+        """Count a request that ran immediately, as a batch with one request: `record_success` and `record_execution` in
+        one call.
         """
         self.num_inferences += num_rows
         self.num_executions += 1

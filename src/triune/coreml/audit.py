@@ -112,7 +112,9 @@ class Audit:
             self.findings.append(Finding(self._pending[0], "all", "any", failure))
 
     def _compare(self, program: Any) -> None:
-        """Compare the program with what it was when it last could be run, and blame the passes since then."""
+        """Compare the program with its last state that could be run, and attribute differences to the passes since
+        then.
+        """
         try:
             after = _Snapshot(program, self._version, self._inputs)
         except TriuneError as error:

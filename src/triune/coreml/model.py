@@ -113,8 +113,8 @@ class Model(LoadedModel):
 
     @property
     def source_names(self) -> Mapping[str, str]:
-        """The names that inputs and outputs had in the model that Triune converted, by their names here, where they
-        differ: Core ML has no names such as "encoder/x:0". Inputs may be given by either.
+        """Maps the names of inputs and outputs to their names in the model that Triune converted, if they differ: Core
+        ML does not allow names such as "encoder/x:0". Inputs may be given by either name.
         """
         source = read_source(self.package)
         return {own: tensor.name for own, tensor in {**source.inputs, **source.outputs}.items() if own != tensor.name}

@@ -106,7 +106,7 @@ class EngineCore:
 
     @property
     def last_plan(self) -> Plan:
-        """The plan of the last step: which tokens of which sequences it computed."""
+        """The plan of the last step: the computed tokens of each sequence."""
         return self._steps.last_plan
 
     @property
@@ -145,7 +145,7 @@ class EngineCore:
         return {name: digest for name, (_, digest) in self._adapters.items() if name}
 
     def state(self) -> EngineState:
-        """What the engine holds and has counted. Any thread may ask."""
+        """The engine's current state and counters. Any thread may call it."""
         scheduler, pool, guesses = self._scheduler, self._pool, self.speculator
         return EngineState(
             scheduler.num_running,

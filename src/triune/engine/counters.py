@@ -80,7 +80,7 @@ class EngineState:
     num_moved_out: int = 0
 
     def __add__(self, other: "EngineState") -> "EngineState":
-        """What two replicas of a model hold together."""
+        """The sum of the states of two replicas of a model."""
         words = dict.fromkeys([*self.disk_blocks, *other.disk_blocks])
         return EngineState(
             self.num_running + other.num_running,

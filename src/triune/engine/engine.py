@@ -172,7 +172,7 @@ class Engine:
     async def _deltas(
         self, num_answers: int, begin: Callable[[Ticket], Awaitable[Group]], place: int = 0
     ) -> AsyncGenerator[Delta]:
-        """What answers grow by, from their admission to their end."""
+        """Yield the deltas of answers, from their admission to their end."""
         ticket = self._admission.enter(num_answers, place)
         group: Group | None = None
         failure: TriuneError | None = None

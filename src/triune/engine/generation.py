@@ -212,9 +212,7 @@ class TextModel(Protocol):
 
     @property
     def placement(self) -> Placement:
-        """Where the model runs: on the first of its units, if it has several. `Usage.placements` says where an answer
-        was computed.
-        """
+        """The placement of the model on its first unit. `Usage.placements` has the units of an answer."""
         ...
 
     async def render(
@@ -276,7 +274,7 @@ class EmbeddingModel(Protocol):
 
     @property
     def placements(self) -> Sequence[Placement]:
-        """Where the model runs: on each unit once, the first of its config first."""
+        """The placements of the model, one for each unit, in the order of the config."""
         ...
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], bill: Bill | None = None) -> tuple[Array, int]:

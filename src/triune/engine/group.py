@@ -172,7 +172,7 @@ def resume_group(
     state = moved.state
     if rules is not None:
         rules.checked(state.source)
-    # Before the matcher, whose library knows no token below 0.
+    # Check the tokens before the matcher does: its library fails on tokens below 0.
     require_known(state.answer, token_bytes)
     matcher = advanced(grammar.matcher(), state.answer) if grammar else None
     # Nobody else may read keys and values that a client brought, so they get a salt that nobody else has.

@@ -1,4 +1,4 @@
-"""What the sequences of a step read of an encoder, put together for the decoder."""
+"""Joins the encoder outputs of a step's sequences for the decoder."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq

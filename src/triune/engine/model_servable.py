@@ -11,7 +11,7 @@ from triune.core.statistics import ModelStatistics
 
 
 class ServedModel(Protocol):
-    """What the server calls on every such model, whatever kind of answers it gives."""
+    """The interface of a loaded model that the server uses for every kind of model."""
 
     @property
     def statistics(self) -> ModelStatistics:

@@ -1,4 +1,4 @@
-"""What a step computes: pieces of sequences, packed one after another."""
+"""The plan of a step: pieces of sequences, packed one after another."""
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
@@ -129,8 +129,8 @@ class Plan:
         return shares
 
     def step(self) -> DecoderStep:
-        """The arrays for the decoder. Its logits are first those of `choosing`, for each piece the row after its last
-        token and one after each of its drafts, then those after the `scored` tokens of each piece.
+        """The arrays for the decoder. The first rows of logits are for the pieces of `choosing`: for each piece, the
+        row of its last token and of each of its drafts. Then follow the rows of the `scored` tokens of each piece.
         """
         counts = [piece.num_tokens for piece in self.pieces]
         begins = np.cumsum([0, *counts], dtype=np.int32)

@@ -65,7 +65,8 @@ class Queues:
         num_cached = table.share(sequence.hashes[: sequence.num_sharable // self._block_size])
         num_known = num_cached if self._host is None else max(num_cached, self._host.num_tokens(sequence))
         count = min(budget, len(sequence.tokens) - num_known)
-        # One block more for each running sequence, so that a new one does not cause a preemption at once.
+        # Require one more free block for each running sequence, so that a new sequence does not cause a preemption at
+        # once.
         if table.num_missing(num_known + count) + len(self.running) > self._pool.num_available and self.running:
             table.free()
             return 0

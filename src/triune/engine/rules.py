@@ -16,5 +16,5 @@ class TokenRules(Protocol):
         ...
 
     def accept(self, token: int) -> None:
-        """Take the token that was chosen of those that were allowed last."""
+        """Record the token that was chosen among the allowed ones."""
         ...

@@ -198,7 +198,8 @@ class Scheduler:
             if sequence.num_awaited:
                 continue
             if sequence.num_unread > budget and any(piece.num_encoded for piece in pieces):
-                # A source is read as a whole. One that is longer than all tokens of a step has a step of its own.
+                # A source is encoded as a whole. A source that is longer than a step's token limit gets a step of its
+                # own.
                 break
             if sequence.source and not self._has_room_for(sequence.source, queues.running):
                 break
@@ -322,12 +323,12 @@ class Scheduler:
 
 
 def _piece(sequence: Sequence, running: Piece | None, row: int | None) -> Piece | None:
-    """All of a sequence that can be computed next; None if nothing can.
+    """The largest piece of a sequence that can be computed next; None if there is none.
 
     Args:
-        sequence: one that has blocks.
-        running: what is being computed of it.
-        row: that of the token that this gives, among those of its step; None if it gives none.
+        sequence: a sequence with blocks.
+        running: its piece in the running step; None if it has none.
+        row: the row of the token that this piece gives in its step; None if it gives none.
     """
     if running is None:
         return _whole(sequence, sequence.table.num_tokens)

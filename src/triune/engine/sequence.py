@@ -1,4 +1,4 @@
-"""One generation: its tokens, its blocks, and when it ends."""
+"""The state of one generation: its tokens, its blocks, and its end."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Tokens

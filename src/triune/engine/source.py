@@ -1,4 +1,4 @@
-"""Encoder-decoder models: what their encoder reads, and which of a step's sequences read it."""
+"""Encoder-decoder models: the input of their encoder, and the interface that encodes it."""
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
@@ -46,5 +46,5 @@ class SourceReader(Protocol):
     """An encoder. Used on the thread of the engine's steps."""
 
     def read(self, sources: Seq[Source]) -> Seq[Memory | TriuneError]:
-        """What the decoder reads of each text, or why the encoder could not read it."""
+        """Encode each text. Returns the decoder's input for it, or the error of the encoder."""
         ...

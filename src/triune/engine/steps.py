@@ -180,7 +180,7 @@ class Steps:
         return samples
 
     def _update(self, running: _Running, samples: list[list[Sample]], following: _Running | None) -> Results:
-        """Record what a step gave, and go on with the one that follows it."""
+        """Record the results of a step, and continue with the step that was begun after it."""
         plan = self.last_plan = running.plan
         self._scheduler.update(plan, samples)
         self._speculator.observe(plan, samples, (self._clock.now_ns() - running.began_ns) / 1e9)

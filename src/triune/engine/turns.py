@@ -19,11 +19,11 @@ TURN_TOKENS: Final = 256
 
 
 class Turn(NamedTuple):
-    """A change of places.
+    """A preemption of running sequences for a waiting one.
 
     Attributes:
-        begins: the sequence that is to begin.
-        yields: those that give up their blocks for it.
+        begins: the sequence that will begin.
+        yields: the sequences that are preempted, so that their blocks are free for it.
     """
 
     begins: Sequence

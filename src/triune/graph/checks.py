@@ -15,9 +15,8 @@ from triune.graph.values import Values, subgraphs_of
 _FILLED = frozenset(
     ["DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose", "Add", "Sub", "Mul", "Gather"]
 )
-"""Operators whose result has no size of 0 if none of their operands has one. Weights that are stored in fewer bits are
-computed by these from constants; a check between such weights and their reader would keep ONNX Runtime from its kernels
-for 8 bits.
+"""Operators whose result has no size of 0 if none of their operands has one. They also dequantize weights; a check
+between such weights and their consumer would prevent ONNX Runtime from using its 8-bit kernels.
 """
 
 

@@ -1,4 +1,4 @@
-"""The core operators: `normalize` rewrites every graph in these, so that conversions need to know only these."""
+"""The core operators: `normalize` rewrites every graph to these, so that conversions need to support no others."""
 
 OPSET = 28
 """The version of ONNX's operator set that defines the core operators."""

@@ -1,4 +1,4 @@
-"""What a value of a graph is behind Identity nodes."""
+"""Finds the value behind a chain of Identity nodes."""
 
 from onnx import GraphProto, NodeProto
 

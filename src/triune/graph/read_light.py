@@ -27,7 +27,7 @@ _WITHIN: Mapping[str, Mapping[int, str]] = {
     "attribute": {5: "tensor", 6: "graph"},
 }
 """For each message, the fields that may contain weights, and the kind of message in the field. Weights in functions are
-not left out.
+read in full.
 """
 
 _DATA_TYPE, _RAW_DATA, _DATA_LOCATION = 2, 9, 14

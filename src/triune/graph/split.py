@@ -1,4 +1,4 @@
-"""Split a graph into pieces, each a model of its own, which compute one after the other what the graph computes."""
+"""Split a graph into pieces. Each piece is a model; run one after the other, they compute the same as the graph."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass

@@ -238,7 +238,7 @@ class _Writer:
         return self._once(("bias", by_distance), make)
 
     def _once(self, key: Hashable, make: Callable[[], str]) -> str:
-        """What `make` writes, once for all nodes."""
+        """Call `make` once for each key, and return the name of the value that it wrote."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]

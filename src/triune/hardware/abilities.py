@@ -1,7 +1,7 @@
-"""What each unit can do through the runtimes that Triune uses for it: precisions and features.
+"""The precisions and features of each unit, with the runtimes that Triune uses for it.
 
-On Linux this was tried with small models on each unit; of Apple's units it is what Core ML's and MLX's documentation
-and the table of chips say.
+On Linux they were tested with small models on each unit. For Apple's units they are taken from the documentation of
+Core ML and MLX, and from the table of chips.
 """
 
 from collections.abc import Mapping

@@ -50,7 +50,7 @@ def parse_caches(text: str) -> tuple[Cache, ...]:
 def parse_perflevel_caches(text: str) -> tuple[Cache, ...]:
     """The caches of the fastest cores in the output of macOS's `sysctl hw`.
 
-    hw.l1dcachesize and its like are those of the slowest cores (seen on M1), or of all where there is one kind.
+    hw.l1dcachesize and similar keys describe the slowest cores (seen on M1), or all cores if there is one kind.
     """
     facts = dict(re.findall(r"^hw\.((?:perflevel0\.)?l[123][di]?cachesize): (\d{1,15})$", text, re.MULTILINE))
     prefix = "perflevel0." if any(key.startswith("perflevel0.") for key in facts) else ""

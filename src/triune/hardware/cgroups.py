@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
-"""Where cgroups are mounted."""
+"""The mount point of cgroups."""
 
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
 

@@ -25,10 +25,11 @@ _BY_NVML: Final = "derived from what NVML tells"
 
 
 def describe_units(outputs: Outputs, *, is_installed: Callable[[str], bool] = is_installed) -> tuple[UnitFacts, ...]:
-    """What is known of each unit, in the order of `Unit`, without runtimes and without what was measured here.
+    """The facts of each unit, in the order of `Unit`, without the runtimes' facts and without measurements on this
+    machine.
 
     Args:
-        outputs: what this machine's system printed. Fields that it does not say are unavailable, with the reason.
+        outputs: what this machine's system printed. Fields that are not in it are unavailable, with the reason.
         is_installed: returns whether a Python package is installed.
     """
     cpu = outputs.cpu()

@@ -49,7 +49,9 @@ class Fact:
 
     Attributes:
         value: one word, such as "SME".
-        kind: the kind of the source. source: the page, paper or file that states it. note: a caveat for its use.
+        kind: the kind of the source.
+        source: the page, paper or file that states it.
+        note: a caveat for its use.
     """
 
     value: str

@@ -7,9 +7,11 @@ from collections.abc import Generator
 
 @contextlib.contextmanager
 def existing_objects_kept() -> Generator[None]:
-    """Within the block, collect no object that exists at its begin: those of imported modules, which stay anyway.
+    """Within the block, exclude all objects that exist at its beginning from garbage collection. Most of them belong to
+    imported modules, and are never freed.
 
-    A full collection takes a second or more for each million of objects. They are most frequent while many calls begin.
+    A full collection takes a second or more for each million of objects. Collections are most frequent while many calls
+    begin.
     """
     gc.freeze()
     try:

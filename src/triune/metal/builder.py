@@ -19,7 +19,8 @@ MOST_UNROLLED = 64
 
 
 class MlxBuilder(Builder[Value]):
-    """Computes what it is told to write. Dimensions are numbers.
+    """A `Builder` that computes each operation with MLX at once, instead of writing it to a program. Dimensions are
+    numbers.
 
     Attributes:
         faults: BOOL scalars, each true if an index was outside a dimension, with the message for that. Results are
@@ -27,7 +28,7 @@ class MlxBuilder(Builder[Value]):
         is_compiling: whether the values have no elements yet.
         float_type: MLX's type for ONNX's FLOAT.
         quantized: the second operands of products that are packed, by name.
-        checks: whether indices are checked, which is a task of the caller otherwise.
+        checks: whether indices are checked here; otherwise the caller must check them.
         whole: constant matrices of integers in parts, as `whole` makes them, by the name of the product.
         wavelengths: see `attention.wavelengths`, by the name of the table of cosines, where MLX may compute the angles.
     """

@@ -76,6 +76,6 @@ def _swiglu(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeProto | Non
     split = makers.get(gate)
     if split is None or split.op_type != "Split" or list(split.output) != [gate, node.input[1]]:
         return None
-    # They are multiplied, so they are halves; by default of the first dimension, which is another one here.
+    # The two parts are multiplied, so that they are halves. The default axis is 0, which is not the last axis here.
     is_last = attributes_of(split).get("axis", 0) == -1
     return helper.make_node(SWIGLU, split.input[:1], node.output, domain=DOMAIN) if is_last else None

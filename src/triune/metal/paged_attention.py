@@ -53,8 +53,8 @@ def joined(key: Value, value: Value, is_key: Value, broken: Value) -> Value:
 class PagedAttention:
     """Computes the operator, and `RotaryAttention` (see `fusion`), for a step whose layout is set before.
 
-    The values of the graph that are named as caches of keys are the caches of whole layers: [rows, size], a row for
-    each token of each head of the keys, and of the values, of each block.
+    The graph's values for caches of keys hold the cache of a whole layer, keys and values: [rows, size], a row for each
+    token of each head of the keys, and of the values, of each block.
     """
 
     def __init__(self, form: CacheForm, block_size: int) -> None:
@@ -108,7 +108,9 @@ class PagedAttention:
         self._attend(c, found[:, :heads], found[:, heads : heads + kv_heads], x[:, heads + kv_heads :], cache=4)
 
     def _attend(self, c: Context, query: Value, key: Value, value: Value, *, cache: int) -> None:
-        """Write keys and values [tokens, kv heads, size], and let queries [tokens, heads, size] see them."""
+        """Write keys and values [tokens, kv heads, size] to the cache, and compute the attention of queries [tokens,
+        heads, size] over it.
+        """
         layout = self._layout
         assert layout is not None
         kv_heads, size = key.shape[1:]
@@ -219,8 +221,8 @@ def _attended(query: Value, key: Value, value: Value, *, scale: float, mask: Val
     """Attention of queries [count, tokens, heads, size] over [count, kv heads, keys, size].
 
     With a cap, scores become cap * tanh(score / cap), which MLX's own function does not have. `mask` is BOOL [count, 1,
-    tokens, keys], floats [count, heads, tokens, keys] that are added to the scores, "causal", or None where all keys
-    are seen.
+    tokens, keys], floats [count, heads, tokens, keys] that are added to the scores, "causal", or None if no key is
+    masked.
 
     Returns:
         [count * tokens, heads * size]

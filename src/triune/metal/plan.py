@@ -1,4 +1,4 @@
-"""What computes each node of a graph of core ops: MLX's own operations, or what all lowerings share."""
+"""Chooses the function that computes each node of a graph of core ops: MLX's own operation, or a shared lowering."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence

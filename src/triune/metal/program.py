@@ -165,7 +165,7 @@ class Program:
         scope = context.scope
         for name, kind in step.kinds.items():
             value = scope.value(name)
-            # MLX computes later, and would end the process where there is no memory.
+            # MLX allocates memory later, and would end the process if there is not enough.
             if value.nbytes > self._most_bytes:
                 raise TooLargeError(called(step.node), value.nbytes)
             if kind is not None and value.dtype != kind:

@@ -22,7 +22,7 @@ _FIRST_INT8, _FIRST_BLOCKS = 2, 3
 """The tiers from which the Neural Engine reads weights of 8 bits, and weights in blocks, as they are stored."""
 
 _PASSED_TWICE = 2
-"""What passes from unit to unit is written and read once more, as each has its own layout."""
+"""Data that passes from one unit to another is written and read once more, since each unit has its own layout."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from triune.planning.op import PRODUCTS, Op, OpClass
 from triune.planning.op_classes import class_of
 
 KEPT: Final = ("Attention", "RMSNormalization", "RotaryEmbedding")
-"""Operators that are not core ops, each of which a unit computes as one operation."""
+"""Operators that are not core ops, but that a unit computes as one operation."""
 
 _INTEGERS: Final[Mapping[int, str]] = {
     TensorProto.INT8: "int8",
@@ -59,8 +59,8 @@ def ops_of(model: ModelProto, past_tokens: int = 0) -> list[Op]:
 
     Args:
         model: a model of core operators and those of `KEPT`, whose shapes are known.
-        past_tokens: for a step of a decoder in the plain form: how many tokens come before those of the input;
-            attention reads them, too.
+        past_tokens: for a step of a decoder in the plain form, the number of earlier tokens, which attention reads in
+            addition to the input's tokens.
 
     Raises:
         InvalidArgumentError: the shape of a value is not known; the message names it.

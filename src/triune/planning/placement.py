@@ -183,9 +183,8 @@ def place_pipeline(costs: PathCosts) -> list[int]:
     chosen: list[tuple[int, int]] = []
     begin = np.full(costs.num_ops + 1, np.inf)
     begin[0] = 0.0
-    # Each entry: the units of the segments so far, in their order; the time of the slowest segment if these compute the
-    # first n operations, for each n; and for each segment, with which operation it begins if it ends before operation
-    # n.
+    # Each entry: the units of the segments so far, in order; for each n, the time of the slowest segment if these units
+    # compute the first n operations; and for each segment and n, its first operation if it ends before operation n.
     waiting: list[tuple[tuple[int, ...], NDArray[np.float64], list[NDArray[np.intp]]]] = [((), begin, [])]
     while waiting:
         units, slowest, begins = waiting.pop(0)

@@ -72,11 +72,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What would make a plan faster.
+    """A change that would make a plan faster.
 
     Attributes:
         what: what to change, with the names of operations.
-        saves_ms: the predicted time that it saves; None if the cost model does not tell.
+        saves_ms: the predicted time that it saves; None if the cost model cannot predict it.
         source: who observed the rule behind it.
     """
 

@@ -45,7 +45,7 @@ def plan(request: Request, target: Target, constants: Constants) -> Plan:
     path = _path(request, found)
     segments = _segments(found, path)
     ms = sum(each.ms for each in segments)
-    # All units share the memory, so that a pipeline is no faster than what passes through it.
+    # All units share the memory. The period of a pipeline is at least the time to read all weights.
     period = ms
     if request.goal is Goal.THROUGHPUT:
         bandwidth = target.memory_gb_per_s or np.inf

@@ -1,4 +1,4 @@
-"""What the units of a chip can do: rated figures of `hardware.chips`, times the fitted constants of `constants.toml`.
+"""The rates of a chip's units: rated figures of `hardware.chips`, times the fitted constants of `constants.toml`.
 
 Only figures that the maker rates are read (cores, peaks, bandwidth of the memory), never measured ones: those are among
 the measurements that the constants are fitted to and scored on.
@@ -56,7 +56,8 @@ class PlannedUnit:
 
     Attributes:
         unit: the unit.
-        rates: its speeds and bandwidths. notes: for each missing figure, what is used instead.
+        rates: its speeds and bandwidths.
+        notes: for each missing figure, what is used instead.
     """
 
     unit: Unit
@@ -77,7 +78,7 @@ def target_of(chip: Chip, constants: Constants) -> Target:
 
 
 def units_of(chip: Chip, constants: Constants) -> dict[Unit, PlannedUnit]:
-    """The units of a chip for which the cost model has what it needs.
+    """The units of a chip for which the cost model has all figures.
 
     Raises:
         UnsupportedError: there is none.

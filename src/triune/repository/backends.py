@@ -1,4 +1,4 @@
-"""Which backends there are, by the names that configs give in `backend`."""
+"""The backends by their names in the field `backend` of configs."""
 
 from triune.backends.encoder.backend import EncoderBackend
 from triune.backends.ensemble import EnsembleBackend

@@ -117,7 +117,8 @@ def _problem_of(entry: os.DirEntry[str], above: _Ancestors) -> str | None:
             return None
         entry.name.encode()
         if entry.is_symlink() and above.has(entry.stat()):
-            # With a link to a parent of the repository, the files of one model would be those of all models.
+            # If a link to a parent of the repository were followed, each model's files would include the files of all
+            # models.
             return "its folder is a link to a folder that holds the repository; link the folder of one model"
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):

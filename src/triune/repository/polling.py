@@ -1,4 +1,4 @@
-"""Models follow their folders: they are loaded as these are found, and loaded anew or unloaded when these change."""
+"""Polls the repository: loads models whose folders appear, and reloads or unloads models whose folders change."""
 
 import asyncio
 import logging

@@ -178,7 +178,7 @@ class ModelRecord:
         _log.error("model '%s' is UNAVAILABLE: %s%s", self.name, problem, going_on)
 
     def succeed(self, servings: Mapping[int, Serving]) -> None:
-        """Set READY for these versions, some of which may have served before, and drop all others."""
+        """Set READY for these versions, some of which may have been loaded before, and drop all others."""
         known = [id(each) for each in self.serving().values()]
         self.versions = {
             version: VersionRecord(ModelState.READY, serving.build.shortfall, serving)
@@ -207,7 +207,7 @@ class ModelRecord:
         self.parked = {}
 
     def begin_park(self, parked: Mapping[int, ParkedServable]) -> None:
-        """Set UNLOADING for versions that are unloaded for room. What was read of their files is remembered."""
+        """Set UNLOADING for versions that are unloaded for room. The facts of their files are kept."""
         if self.serving():
             _log.info("model '%s' is UNLOADING for room: requests under way finish", self.name)
         self.versions = {version: VersionRecord(ModelState.UNLOADING) for version in parked}

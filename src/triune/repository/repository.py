@@ -129,7 +129,7 @@ class Repository:
         return self._polling.found
 
     def describe_units(self) -> Sequence[UnitFacts]:
-        """What this machine's units are and can do. It asks the system, which may take two seconds."""
+        """The facts of this machine's units. It queries the system, which may take two seconds."""
         return known_units(self._machine.runtimes)
 
     def get(self, name: str, version: int | None = None) -> LoadedVersion:

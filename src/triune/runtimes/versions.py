@@ -1,4 +1,4 @@
-"""Which runtimes serve which unit, with the versions of their packages."""
+"""Lists the runtimes that serve each unit, with the versions of their packages."""
 
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence

@@ -149,8 +149,8 @@ class Batcher:
                 continue
             total = num_rows + pending.call.batch_size
             if total > largest and chosen and best is None:
-                # With this request the batch would exceed every preferred size, so that it runs without it (as in
-                # Triton's `GetDynamicBatch`).
+                # With this request the batch would exceed every preferred size. So the batch before it is the best one
+                # so far (as in Triton's `GetDynamicBatch`).
                 best = FormedBatch(chosen[:], num_rows, num_elements)
             more = pending.num_elements
             if total > most_rows or (chosen and (num_elements + more > most_elements or 2 * more > most_elements)):

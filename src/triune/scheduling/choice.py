@@ -23,8 +23,8 @@ class Choice:
     ) -> None:
         """Args:
         lanes: all lanes of the model.
-        eligible: which of them a request may use.
-        batcher: which requests may run together.
+        eligible: chooses the lanes that a request may use.
+        batcher: chooses the requests that run together.
         objective: the latency objective; None for none.
         """
         self.when_ns = 0

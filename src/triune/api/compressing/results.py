@@ -1,4 +1,4 @@
-"""Whether a compressed model is good enough to be written, and what its report says of it."""
+"""Decides whether a compressed model is accurate enough to be written, and builds the notes of its report."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,7 +93,7 @@ def notes_of(options: Options, target: Path, plan: Plan, found: Found, samples: 
 
 
 def timed(speed: Speed, expected: Mapping[str, Array]) -> Timed:
-    """The figures of a unit, with the agreement of what it answers to one sample."""
+    """The figures of a unit, with the agreement of its outputs for one sample."""
     agreement: float | None = None
     if speed.outputs.keys() >= expected.keys():
         accuracy = Accuracy()

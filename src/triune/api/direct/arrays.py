@@ -66,7 +66,7 @@ def array_of(value: Any, name: str) -> Array:
 
 
 def dtype_name(first: Array, second: Array, names: tuple[str, str]) -> str:
-    """What the common dtype of two arrays is called. Raises InvalidArgumentError if they have two."""
+    """The name of the common dtype of two arrays. Raises InvalidArgumentError if their dtypes differ."""
     if first.dtype != second.dtype:
         raise InvalidArgumentError(
             f"'{names[0]}' is {first.dtype} and '{names[1]}' is {second.dtype}; convert one, so that both are the same"

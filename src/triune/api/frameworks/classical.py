@@ -206,7 +206,7 @@ def _sklearn_outputs(
 ) -> Sequence[Array]:
     rows: Any = next(iter(values.values()))
     if len(inputs) > 1:
-        # Columns with names are what it was fitted on, so pandas is there.
+        # The model was fitted on columns with names, so pandas is installed.
         rows = library("pandas").DataFrame({name: values[name].reshape(len(values[name])) for name in inputs})
     if len(outputs) > 1:
         found = [model.predict(rows)]

@@ -49,7 +49,7 @@ def exported(
     """Export a model.
 
     Args:
-        framework: what the model is of.
+        framework: the framework of the model.
         source: a path, or an object.
         inputs: example inputs by name.
         shapes: the sizes of inputs, by name.

@@ -69,7 +69,7 @@ def _program(request: Request) -> Any:
                 strict=False,
             )
     except Exception as error:
-        # It raises errors of any type, also those of the module's own code.
+        # torch.export raises errors of any type, also errors of the module's own code.
         raise ExporterError(f"torch.export cannot trace the module: {_first_lines(error)}") from error
 
 

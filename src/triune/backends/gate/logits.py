@@ -27,8 +27,8 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 NUM_TOKENS: Final = 82
-"""How many tokens the sample has: a prompt, and then tokens that are computed one by one, as those of an answer are. A
-decoder may have another program for steps of few tokens (see `openvino.few_tokens`); the prompt is longer than these.
+"""The number of tokens in the sample: a prompt, and then tokens that are decoded one by one, as in an answer. The
+prompt is long enough that a decoder does not use its program for steps of few tokens (see `openvino.few_tokens`).
 """
 
 _ONE_BY_ONE: Final = 2

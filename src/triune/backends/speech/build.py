@@ -223,7 +223,9 @@ def _allocate(decoder: DecoderExecutable, num_blocks: int, num_files: int) -> No
 def _trusted(
     decoder_graph: HeldModel, encoder_graph: HeldModel, whisper: WhisperConfig, machine: Machine
 ) -> Trusted | None:
-    """The decoder in fp32 on the CPU, and what it reads of the sound; None if the machine has not the memory."""
+    """The decoder in fp32 on the CPU, and the encoder's output for the sample sound; None if there is not enough
+    memory.
+    """
     decoder = trusted_decoder(decoder_graph, machine)
     if decoder is None:
         return None

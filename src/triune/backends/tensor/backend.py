@@ -165,11 +165,11 @@ class TensorBackend(MachineBackend):
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What was found out of a compiled model.
+    """The measured facts of a compiled model.
 
     Attributes:
         config: its configuration, with the units whose answers are right.
-        executables: those on these units; none if the model is cut.
+        executables: the executables on these units; none if the model is cut.
         verdicts: how far the answers of each unit are from those of cpu.
         is_inline: whether the model is so fast that the event loop's thread runs it.
         placement: where it computes, and why.

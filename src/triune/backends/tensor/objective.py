@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 def objective_shortfall(
     config: ModelConfig, folder: Path, executables: Sequence[SharedExecutable], clock: Clock
 ) -> str:
-    """Why a model cannot meet its objective, which the log says, too; empty if it can, or has none.
+    """Returns and logs why a model cannot meet its latency objective; "" if it can, or has none.
 
-    One sample of a row is timed on each unit. The least time that a request can take is that of the fastest unit; under
-    load it is twice as long, since a request waits for the batch before.
+    One sample of a row is timed on each unit. The least time of a request is the time on the fastest unit. Under load
+    it is twice as long, since a request waits for the previous batch.
 
     Raises:
         InvalidArgumentError: the objective is not a number of milliseconds.

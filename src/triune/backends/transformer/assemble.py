@@ -38,7 +38,7 @@ def assemble_transformer(build: TransformerBuild, resources: Resources) -> Serva
     statistics.verdicts.update(build.verdicts)
     replicas: list[Replica] = []
     try:
-        # One that cannot be made leaves those before it in the list.
+        # If a replica cannot be made, the replicas before it are in the list already, and are closed below.
         replicas.extend(_replica(build, each, resources) for each in build.decoders)
         engine = Engine(
             replicas,

@@ -23,7 +23,7 @@ _OTHERS: Final = {
     "BertConfig": ("an encoder (BERT)", "remove 'backend' from its config, and backend 'encoder' serves it"),
     "WhisperConfig": ("Whisper", "remove 'backend' from its config, and backend 'speech' serves it"),
 }
-"""What other checkpoints are, and what can be done with them."""
+"""Other kinds of checkpoints: a name for each, and how to serve it."""
 
 _EXPORT: Final = ".onnx"
 

@@ -1,4 +1,6 @@
-"""Short trials of the decoders of a model on several units: what their steps take, alone and beside each other."""
+"""Short trials of a model's decoders on several units: the time of their steps, alone and while another unit
+computes.
+"""
 
 import logging
 import threading
@@ -97,7 +99,7 @@ def _busy(units: Sequence[UnitDecoder]) -> Generator[None]:
 
 
 def _time_copies(each: UnitDecoder, clock: Clock) -> None:
-    """Time what it takes to copy keys and values out of the cache and into it, for a token."""
+    """Measure the time per token to copy keys and values out of the cache and into it."""
     decoder = each.decoder
     num_blocks = min(decoder.num_blocks, _blocks(decoder, _PAST))
     num_tokens, blocks = min(_PAST, num_blocks * decoder.block_size), range(num_blocks)

@@ -37,4 +37,4 @@ OPS: Mapping[str, Callable[..., Value]] = {
     "GreaterOrEqual": _greater_or_equal,
     "LessOrEqual": _less_or_equal,
 }
-"""What writes each operator of ONNX with two operands. Others of that kind are each one operation of Core AI."""
+"""The lowering of each binary ONNX operator that is not a single operation of Core AI."""

@@ -77,8 +77,8 @@ class CoreAIBuilder(Builder[Value]):
         given = [like(value, x) if isinstance(x, (int, float)) else x for x in operands]
         if op in _OPS or len({shape_of(each) for each in given}) > 1:
             return self.elementwise(op, *given)
-        # Where sizes are free, operations that broadcast become several in Core AI, which operands of one shape do not
-        # need.
+        # With free sizes, a broadcasting operation becomes several in Core AI. Operands of the same shape do not need
+        # these.
         name = _NAMES.get(op, op.lower())
         return getattr(ops, f"{name}_" if name in ("and", "or", "xor") else name)(*given)
 

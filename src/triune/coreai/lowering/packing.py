@@ -62,8 +62,8 @@ def _bits(weight: NDArray[Any]) -> NDArray[Any]:
 
 
 def _tables(weight: NDArray[Any]) -> _Tables | None:
-    """The smallest tables for a weight: one, or one for each group of neighbouring channels along the last or the
-    first axis, which is what a palette of groups looks like. None if all have more than 256 values.
+    """The smallest palette of a weight: one table, or one for each group of neighbouring channels along the last or the
+    first axis. None if every such table would have more than 256 values.
     """
     best: _Tables | None = None
     for axis in dict.fromkeys((weight.ndim - 1, 0)):

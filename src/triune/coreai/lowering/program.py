@@ -45,7 +45,7 @@ _OWN = (
     *(control, conv, gathers, linear, pools, quantize, random_numbers),
     *(recurrent, reductions, resize, running_sums, shapes, slices, unary),
 )
-"""Families of operators that Core AI lowers in its own way, or with limits of its own."""
+"""Families of operators with a lowering of Core AI's own, or with its own limits."""
 
 TABLE: Mapping[str, Lowering] = with_own(*(family.TABLE for family in _OWN))
 

@@ -20,7 +20,7 @@ class Scope(conversion.Scope[Value]):
     def __init__(
         self, graph: GraphProto, outer: conversion.Scope[Value] | None = None, *, is_packing: bool = False
     ) -> None:
-        """If `is_packing`, weights are compressed without loss, where that makes them smaller; see `packing`."""
+        """If `is_packing`, weights are compressed without loss if that makes them smaller; see `packing`."""
         super().__init__(graph, outer)
         self._is_packing = is_packing
 

@@ -1,4 +1,4 @@
-"""Operations on what is left of a selection, which may have no elements: NonZero may find nothing.
+"""Operations on the result of a selection, which may be empty: NonZero may find no element.
 
 Apple's interpreter (1.0.0b3) takes the larger of the sizes 0 and 1 as the size to which it broadcasts, and then ends
 its process. Where a selection decides the sizes, operands are broadcast to one another beforehand.

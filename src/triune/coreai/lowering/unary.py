@@ -132,4 +132,4 @@ OPS: Mapping[str, Callable[..., Value]] = {
     "HardSigmoid": _hard_sigmoid,
     "Gelu": _gelu,
 }
-"""What writes each operator of ONNX with one operand. Others of that kind are each one operation of Core AI."""
+"""The lowering of each unary ONNX operator that is not a single operation of Core AI."""

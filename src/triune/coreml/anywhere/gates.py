@@ -18,7 +18,7 @@ from triune.coreml.anywhere.module import NAME
 from triune.coreml.quiet import quiet
 
 _PACKAGE = "coremltools"
-# A module that, while it is imported, derives classes from those of the compiled module, or sets None in their place.
+# When imported, this module derives classes from the classes of the compiled module, or sets None instead.
 _DERIVING = "coremltools.models.ml_program.experimental.compute_plan_utils"
 _FLAG = "_IS_MACOS"
 _ORIGINALS = "triune_originals"
@@ -109,8 +109,8 @@ def _switch(module: ModuleType, *, is_open: bool) -> None:
 
 
 def _reload_derived() -> None:
-    # Reload the module, so that it derives its classes again. Its dictionary stays, and functions that were imported
-    # from it see the new classes.
+    # Reload the module, so that it derives its classes again. Its dictionary is the same object, so that functions
+    # imported from it use the new classes.
     if _DERIVING in sys.modules:
         with quiet():
             importlib.reload(sys.modules[_DERIVING])

@@ -87,7 +87,7 @@ def plan_of(program: Program, units: str) -> Any:
 
 
 def _operations(block: Block) -> Iterator[Operation]:
-    """Yield the operations that run, not those that load weights, including those in nested blocks."""
+    """Yield the operations of a block and of nested blocks, without the operations that load weights."""
     for operation in block.operations:
         if not is_loaded_once(operation):
             yield operation

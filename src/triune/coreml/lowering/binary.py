@@ -125,4 +125,4 @@ OPS: Mapping[str, Callable[..., Var]] = {
     "Equal": _equal,
     "Where": select,
 }
-"""What writes each operator of ONNX with two operands. Others of that kind are each one operation of MIL."""
+"""The lowering of each binary ONNX operator that is not a single operation of MIL."""

@@ -12,10 +12,11 @@ from triune.coreml.lowering.passes.blocks import blocks_of
 
 
 def joined(programs: Mapping[str, Any]) -> Any:
-    """One program of the functions `main` of several, which must not be used afterwards; a single one stays as it is.
+    """Join the functions `main` of several programs to one program. The given programs must not be used afterwards. A
+    single program is returned unchanged.
 
-    coremltools writes constants with one `weight_id` once. Its own search for equal ones
-    (`const_deduplication`) also merges those that differ by less than 1e-12, or 6e-8 in fp16.
+    coremltools writes constants with one `weight_id` once. Its own search for equal constants (`const_deduplication`)
+    also merges constants that differ by less than 1e-12, or 6e-8 in fp16.
 
     Args:
         programs: coremltools' programs, after all passes, by the names of the functions. The first one is the function

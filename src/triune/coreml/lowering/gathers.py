@@ -51,7 +51,7 @@ def _cut_to(x: Var, indices: Var, axis: int) -> Var:
         known = [0 if place == axis else int(indices.shape[place]) for place in range(x.rank)]
         return mb.slice_by_index(x=x, begin=[0] * x.rank, end=known, end_mask=masks)
     cut = mb.slice_by_index(x=x, begin=[0] * x.rank, end=as_vector(ends))
-    # coremltools asks for the same symbol where sizes are free: those of the indices.
+    # If sizes are free, coremltools requires the same symbol as in the shape of the indices.
     return mb.reshape(x=cut, shape=as_vector(ends))
 
 

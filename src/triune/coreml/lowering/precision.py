@@ -26,8 +26,8 @@ _FUSED = frozenset({"layer_norm", "instance_norm", "batch_norm", "gelu", "softpl
 """Operations into which passes fuse several: inside one, only its operands are rounded to fp16."""
 
 _NORMS = frozenset({"LayerNormalization", "InstanceNormalization", "BatchNormalization"})
-"""Nodes that become one such operation. If they must compute in fp32, it is for their operands, or for results that are
-too small for fp16.
+"""Nodes that become one normalization operation each. If they must compute in fp32, the reason is their operands, or
+results too small for fp16.
 """
 
 

@@ -48,7 +48,7 @@ _OWN = (
     *(pools, quantize, random_numbers, recurrent, resize, running_sums, sampling),
     *(shapes, slices, suppression, unary),
 )
-"""Families of operators that Core ML lowers in its own way, or with limits of its own."""
+"""Families of operators with a lowering of Core ML's own, or with its own limits."""
 
 TABLE: Mapping[str, Lowering] = with_own(*(family.TABLE for family in _OWN))
 

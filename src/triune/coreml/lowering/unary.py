@@ -54,7 +54,7 @@ OPS: Mapping[str, Callable[..., Var]] = {
     "HardSigmoid": _with_factors("sigmoid_hard"),
     "Gelu": _gelu,
 }
-"""What writes each operator of ONNX with one operand. Others of that kind are each one operation of MIL."""
+"""The lowering of each unary ONNX operator that is not a single operation of MIL."""
 
 
 def _prelu(c: Context) -> None:

@@ -65,8 +65,8 @@ class TextGraph:
         return found["logits"][0]
 
     def moments(self, texts: Sequence[Sequence[int]]) -> Iterator[tuple[Site, Moments]]:
-        """What the inputs of each site are like on texts, one site after another. It holds those of as many sites as
-        a gigabyte takes, and reads the texts again for the next ones.
+        """Yield the moments of each site's inputs on texts. A gigabyte limits how many sites are measured at once, and
+        the texts are read again for the next ones.
         """
         for part in held_at_once(self.sites):
             found = {site.value: Moments(site.width) for site in part}

@@ -59,7 +59,7 @@ Stored: TypeAlias = Codes | Floats
 
 
 def group_of(group: int | None, columns: int) -> tuple[int, str]:
-    """The size of groups for rows of `columns` weights, and a note if it is not the one that was asked for."""
+    """Returns the group size for rows of `columns` weights, and a note if it is not the requested size."""
     if group is None:
         return columns, ""
     if columns % group == 0:

@@ -26,10 +26,10 @@ class Texts:
     """Windows of tokens.
 
     Attributes:
-        calibration: those that methods may learn from.
-        comparison: those that source and result are compared on.
-        origin: where they come from, in words.
-        is_built_in: whether they are not the user's.
+        calibration: the windows for calibration.
+        comparison: the windows on which source and result are compared.
+        origin: a description of their source.
+        is_built_in: whether they are Triune's, not the user's.
     """
 
     calibration: Sequence[Sequence[int]]

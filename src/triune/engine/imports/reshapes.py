@@ -11,11 +11,11 @@ from triune.graph.values import attributes_of
 
 
 class Reshapes(GraphPass):
-    """Given Reshape with a computed shape of which all sizes but one are known, Transpose that moves axes of size 1,
-    and Cast to the same type. Result: Reshape by a constant, and no Cast.
+    """Given Reshape with a computed shape whose sizes are known except one, Transpose that moves axes of size 1, and
+    Cast to the same type. Result: Reshape by a constant, and no Cast.
 
-    Exporters compute shapes of the batch and the number of tokens, in every layer anew. One of them is 1 in the paged
-    form, so that heads and tokens are not transposed either.
+    Exporters compute shapes from the batch size and the number of tokens, again in every layer. One of the two is 1 in
+    the paged form, so that heads and tokens are not transposed either.
     """
 
     name = "reshapes"

@@ -14,12 +14,12 @@ _CONTEXTS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
 @dataclass(frozen=True, slots=True)
 class ExportSettings:
-    """What is needed to serve an exported decoder, beside its graph.
+    """The settings that serving an exported decoder needs besides its graph.
 
     Attributes:
         tokens: bos, eos and pad.
         vocab_size: the size of the logits.
-        context_tokens: the most tokens that it was made for.
+        context_tokens: the longest context that it was exported for.
         head_size: the size of a head; 0 if the files do not say it.
     """
 

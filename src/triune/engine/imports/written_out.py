@@ -95,7 +95,7 @@ def _joined(index: Index, past: str) -> tuple[str, str]:
 
 
 def _product(index: Index, name: str) -> NodeProto:
-    """The one MatMul whose second operand is made of the keys or values `name`."""
+    """The only MatMul whose second operand is computed from the keys or values `name`."""
     found: dict[int, NodeProto] = {}
     waiting, seen = [name], {name}
     while waiting:
@@ -141,7 +141,9 @@ def _factor(found: NDArray[Any], queries: NDArray[Any], keys: NDArray[Any], prod
 
 
 def _scored(probe: Probe, product: NodeProto, softmax: NodeProto, num_heads: int, score: float) -> NDArray[np.float64]:
-    """What becomes of equal scores before the Softmax: [batch, heads, new, total]."""
+    """Compute the scores after scale and mask if all products of queries and keys are `score`: [batch, heads, new,
+    total].
+    """
     sizes, dtype = probe.sizes, np.float32
     scores = np.full((sizes.batch, num_heads, sizes.new, sizes.total), score, dtype)
     found = probe.compute(softmax.input[0], {product.output[0]: probe.cast(product.output[0], scores)})
@@ -179,7 +181,7 @@ def _require_causal(probe: Probe, product: NodeProto, softmax: NodeProto, num_he
 
 
 def _causal(sizes: Sizes, window: int) -> NDArray[np.bool_]:
-    """Which keys a query sees, [new, total]."""
+    """The causal mask: whether a query sees a key, BOOL [new, total]."""
     distance = sizes.positions[:, np.newaxis] - np.arange(sizes.total)
     return (distance >= 0) & (distance < (window or sizes.total))
 

@@ -32,7 +32,7 @@ _CHECKSUM_BYTES: Final = 16
 _SUFFIX: Final = ".kv"
 _PART_SUFFIX: Final = ".part"
 _NO_BLOCK: Final = (errno.EINVAL, errno.EFBIG, errno.EAGAIN, errno.ENXIO)
-"""What `read_file` says of a pipe, a device, a larger file or one without an end."""
+"""The errors of `read_file` for a pipe, a device, a file that is too large, or an endless file."""
 
 _FIND, _LOAD, _STORE, _END = 0, 1, 2, 3
 
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class DiskTier:
-    """Stores and loads blocks in a thread of its own. Its methods are called from one other thread.
+    """Stores and loads blocks in its own thread. Its methods must all be called from one other thread.
 
     A file holds the checksum of its block and of the block's hash, then the arrays. The folder belongs to one model's
     weights, form of cache and block size.
@@ -48,17 +48,16 @@ class DiskTier:
     Attributes:
         num_stored: blocks written.
         num_loaded: blocks read.
-        num_broken: files that were deleted since they did not hold what they should.
+        num_broken: files that were deleted since their checksum was wrong.
         num_dropped: blocks that were not written since too many waited.
     """
 
     def __init__(self, folder: Path, max_bytes: int, layout: Layout, others: tuple[str, ...] = ()) -> None:
         """Args:
-            folder: created if it is missing. Other folders in the same parent are deleted: they belong to other
-                weights.
+        folder: created if it is missing. Other folders in the same parent are deleted: they belong to other weights.
         max_bytes: the most bytes of all files. The least recently used are deleted.
-            layout: the layout of the blocks.
-            others: prefixes of folder names that are not deleted, such as the folders of the model's other units.
+        layout: the layout of the blocks.
+        others: prefixes of folder names that are not deleted, such as the folders of the model's other units.
 
         Raises:
             NoThreadError: the system cannot start a thread.

@@ -105,7 +105,7 @@ class HostTier:
         self.num_moved_in += 1
 
     def forget(self, sequence: Sequence) -> None:
-        """Drop what is held of a sequence, if anything is."""
+        """Drop the copy of a sequence's blocks, if there is one."""
         held = self._held.pop(sequence, None)
         if held is not None:
             self._num_bytes -= held.num_bytes

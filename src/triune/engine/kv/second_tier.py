@@ -26,10 +26,10 @@ class SecondTier:
 
     def __init__(self, decoder: DecoderExecutable, folder: Path, max_bytes: int, others: tuple[str, ...] = ()) -> None:
         """Args:
-        decoder: owns the cache.
-        folder: for files of this model's weights, this decoder's form of cache and its block size alone.
+        decoder: the decoder that owns the cache.
+        folder: a folder used only for this model's weights, this decoder's form of cache and its block size.
         max_bytes: the most bytes of all files.
-        others: what the names of folders begin with that stay beside it.
+        others: prefixes of other folder names that are not deleted.
 
         Raises:
             NoThreadError: the system cannot start a thread.

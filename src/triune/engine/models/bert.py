@@ -10,7 +10,7 @@ from triune.graph.held import HeldModel
 
 
 def write_bert(config: BertConfig, weights: Weights, form_name: EncoderFormName) -> HeldModel:
-    """The graph in this form: `encoder_forms` says the inputs, `token_type_ids` among them.
+    """Build the graph of a BERT encoder in a form. `encoder_forms` describes its inputs; it also has `token_type_ids`.
 
     Outputs: `last_hidden_state` FP32 [..., width]. If the config says how texts are pooled, `sentence_embedding` FP32
     [batch, width]; if it has a head, `logits` FP32 [batch, labels] or [..., labels] of tokens; else, if it has a

@@ -15,7 +15,7 @@ EncoderFormName: TypeAlias = Literal["packed", "plain"]
 
 
 class EncoderForm(Protocol):
-    """A graph's inputs, its attention, and what it makes of all tokens of a text.
+    """A form of the encoder's graph: its inputs, its attention, and its pooling.
 
     Attributes:
         ids: the input of token ids.
@@ -62,7 +62,7 @@ def encoder_form_of(name: EncoderFormName, graph: ModelBuilder) -> EncoderForm:
 
 
 class _Encoder:
-    """What both forms compute on texts of equal length, the shorter ones filled up."""
+    """Operations of both forms on texts that are padded to equal length."""
 
     def __init__(self, graph: ModelBuilder, kept: str, steps: str) -> None:
         """Args:

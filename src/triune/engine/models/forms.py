@@ -259,7 +259,7 @@ class Plain:
             graph = self._graph
             distances = graph.op("Sub", graph.op("Unsqueeze", self._range, graph.ints(1)), self._range)
             last = graph.op("Sub", graph.op("Shape", distance_bias, start=1, end=2), graph.ints(1))
-            # Later keys, which causal attention does not see, are counted as if they were at the query's own place.
+            # Later keys, which are masked by causal attention, get distance 0 here.
             limited = graph.op("Min", graph.op("Max", distances, graph.number(0)), last)
             added = graph.op("Gather", distance_bias, limited, axis=1)
             self._biases[distance_bias] = graph.op("Unsqueeze", added, graph.ints(0))

@@ -49,12 +49,12 @@ class PlainSource:
 
 
 class PagedSource:
-    """Keys and values that were computed once for each sequence, for packed tokens of many sequences.
+    """Cross-attention of packed tokens of many sequences, over keys and values that were computed once for each
+    sequence.
 
     Inputs: for each layer N `cross_key.N` and `cross_value.N` FP32 [sequences, source, heads * size], the
     `DecoderStep.memory`; if the texts' sources may be of different lengths, also `cross_mask` FP32 [sequences, source,
-    1] with 1 for each token of the source, and 0 for what fills it up; `token_rows` and `token_places` as
-    `core.step_rows` says.
+    1] with 1 for each token of the source, and 0 for padding; `token_rows` and `token_places` as `core.step_rows` says.
     """
 
     def __init__(self, graph: ModelBuilder, width: int, *, is_masked: bool) -> None:

@@ -101,7 +101,7 @@ def _bias_by_distance(graph: ModelBuilder, config: T5Config) -> str:
 
 
 def _bias_between(graph: ModelBuilder, config: T5Config, steps: str) -> str:
-    """What all layers of the encoder add to their scores, FP32 [1, heads, queries, keys]."""
+    """The position bias that all layers of the encoder add to their scores, FP32 [1, heads, queries, keys]."""
     most = config.relative_attention_max_distance
     # Row d is the bias of a key that is d - most tokens after the query. All distances beyond `most` share a bucket.
     by_distance = _rows_of_bias(graph, config, "encoder", np.arange(-most, most + 1))

@@ -14,7 +14,7 @@ class MovableTextModel(Protocol):
 
     @property
     def placement(self) -> Placement:
-        """Where the model runs."""
+        """The placement of the model."""
         ...
 
     def holds(self, request_id: str) -> bool:

@@ -16,11 +16,11 @@ _log = logging.getLogger(__name__)
 
 
 class Moves:
-    """Used on the event loop's thread.
+    """Moves answers between replicas. Use it on the event loop's thread only.
 
     Attributes:
-        counts: how many answers were moved, by the unit that they left, the one that they went to, and why: "asked",
-            "prompt read", "hot", "slow", "drained" or "failed".
+        counts: the number of moved answers, by (from unit, to unit, reason). Reasons are "asked", "prompt read", "hot",
+            "slow", "drained" or "failed".
     """
 
     def __init__(self, name: str, where: dict[Job, Replica], candidates: Candidates) -> None:

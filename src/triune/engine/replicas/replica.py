@@ -26,14 +26,14 @@ Received: TypeAlias = Callable[["Replica", list[Output], StepTimes], None]
 
 @dataclass(slots=True)
 class Left:
-    """What is left of an answer.
+    """The remaining work of an answer.
 
     Attributes:
         num_prompt_tokens: tokens of its prompt to read; 0 after its first token.
-        num_tokens: the tokens that it is still expected to get, at least 1.
-        then: the replica that goes on with it after its first token; None for this one.
+        num_tokens: the expected number of tokens still to decode, at least 1.
+        then: the replica that decodes it after its first token; None for this one.
         is_stuck: whether it could not be moved.
-        is_named: whether its request names the unit, so that it does not leave it for a faster one.
+        is_named: whether its request names the unit, so that it must not move to a faster one.
     """
 
     num_prompt_tokens: int
@@ -62,11 +62,12 @@ class Replica:
         self, core: EngineCore, placement: Placement, rates: Rates, *, max_answers: int = 64, is_emulated: bool = False
     ) -> None:
         """Args:
-        core: the replica takes it over.
+        core: the replica's engine core, which the replica closes.
         placement: where it runs.
-        rates: what was measured of it so far.
+        rates: its measured speeds so far.
         max_answers: the most sequences of its steps.
-        is_emulated: whether its unit is emulated: it then computes only what names it, or what no other unit can.
+        is_emulated: whether its unit is emulated: if so, it computes only answers that name it, or that no other unit
+            can compute.
         """
         self.core = core
         self.placement = placement

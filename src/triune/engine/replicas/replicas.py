@@ -198,7 +198,8 @@ class Replicas:
         if times.num_read:
             return
         unit, speed = replica.placement.unit, replica.speed
-        # Units that share cores are slower beside each other, which is not what the watch is for.
+        # Units that share cores are slower while both compute. The watch must not report that as a slowdown, so the two
+        # cases are recorded apart.
         has_changed = speed.record(2 * times.num_answers + is_beside, duration_ns, times.ended_ns)
         if speed.ratio:
             self._statistics.slowdowns[unit] = speed.ratio

@@ -42,7 +42,7 @@ class Outlook:
         missing = max(num_tokens - self.num_cached, 1) if num_tokens else 0
         wait_ns = 0.0
         if self.num_answers >= self.max_answers:
-            # It begins when one of those before it ends.
+            # A new answer begins when one of the earlier answers ends.
             first = 1 + self.num_answers - self.max_answers
             each_ns = self.num_left / self.num_answers * self.rates.answer_ns(self.max_answers, is_beside=is_beside)
             wait_ns = each_ns * first / self.max_answers
@@ -58,11 +58,11 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be computed.
+    """The work that the router places.
 
     Attributes:
-        num_tokens: the prompt's tokens; 0 if keys and values come along.
-        num_answers: the answers to it.
+        num_tokens: the prompt's tokens; 0 if its keys and values are given.
+        num_answers: the number of answers to the prompt.
         num_expected: the tokens that each answer is expected to have.
     """
 
@@ -73,12 +73,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Where an answer is computed.
+    """The router's choice for an answer.
 
     Attributes:
-        place: which replica reads the prompt.
-        then: which one goes on after the first token.
-        reason: why, in one sentence without its end.
+        place: the replica that reads the prompt.
+        then: the replica that decodes after the first token.
+        reason: why, as a sentence without its full stop.
         is_named: whether the request names the unit.
     """
 
@@ -138,7 +138,7 @@ def _delay_ns(outlooks: Sequence[Outlook], place: int, finish_ns: float) -> floa
 
 
 def _parted(outlooks: Sequence[Outlook], asked: Asked, best_ns: float) -> Choice | None:
-    """One unit reads the prompt, and another one goes on; None if that does not pay."""
+    """Choose one unit to read the prompt and another to decode; None if no such pair is faster."""
     found: Choice | None = None
     limit_ns = _PAYS * best_ns
     for place, one in enumerate(outlooks):

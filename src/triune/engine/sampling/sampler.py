@@ -39,7 +39,7 @@ class RandomState(NamedTuple):
 
 
 class SamplingState:
-    """What the sampler remembers of one sequence: its random numbers and the tokens so far.
+    """The sampler's state for one sequence: its random numbers, and the tokens so far.
 
     Attributes:
         parameters: how its tokens are chosen.
@@ -209,8 +209,8 @@ def _draw(weights: NDArray[np.float32], parameters: SamplingParameters, uniform:
         return _draw_of_all(weights, uniform)
     tokens = _most_probable(weights, parameters)
     cumulative = np.cumsum(weights[tokens], dtype=np.float64)
-    # After top_k, top_p keeps the most probable of the remaining tokens, until they reach this share of their own sum.
-    # The token that reaches it is kept, too.
+    # If top_k is set too, top_p applies to the remaining tokens: the most probable ones are kept until their sum
+    # reaches this share of the remaining sum. The token that reaches it is kept, too.
     total = float(cumulative[-1] if parameters.top_k else weights.sum(dtype=np.float64))
     num_kept = int(cumulative.searchsorted(parameters.top_p * total * (1 - 1e-9))) + 1
     return int(tokens[_position(cumulative[:num_kept], uniform)])
@@ -249,7 +249,7 @@ def _position(cumulative: NDArray[np.float64], uniform: float) -> int:
     """The first position whose cumulative weight exceeds this share of the whole."""
     total = float(cumulative[-1])
     found = int(cumulative.searchsorted(uniform * total, side="right"))
-    # By rounding, the share may lie beyond the whole sum. Then the last position with a weight above 0 is taken.
+    # Rounding may make the target larger than the whole sum. The last position with a weight above 0 is taken then.
     return min(found, int(cumulative.searchsorted(total)))
 
 

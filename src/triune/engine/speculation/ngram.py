@@ -62,15 +62,14 @@ class _History:
 
 
 def continuation(tokens: NDArray[np.int32], count: int) -> list[int]:
-    """What followed the last tokens where they occurred before.
+    """Guess the next tokens: those that followed the last tokens at an earlier occurrence.
 
-    Of all places where the last two tokens occur, it takes the one where most of the tokens before them agree as well,
-    up to eight; of equal ones, the latest.
+    Of all positions where the last two tokens occur, the position with the longest match of up to eight tokens is
+    taken; of equally long matches, the latest.
 
     Args:
         tokens: INT32 [tokens].
-        count: how many tokens to give at most. If there are fewer up to the end, they are repeated: the text is then
-            taken to go in circles.
+        count: the most tokens to return. If fewer follow the match, they are repeated, as if the text were a loop.
 
     Returns:
         the tokens; none if the last two did not occur before.

@@ -39,7 +39,7 @@ _FORGETTING_TEMPERATURE: Final = 0.5
 
 
 class _Window(NamedTuple):
-    """What was read of a window of a file."""
+    """The result of decoding a window of a file."""
 
     text: WindowText
     segments: Sequence[Segment]

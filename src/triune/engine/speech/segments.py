@@ -46,14 +46,14 @@ class Segment:
     """A piece of a transcript.
 
     Attributes:
-        start: where it begins, in seconds.
-        end: where it ends.
-        text: what is said, with the space before it.
-        tokens: the text's tokens and those of time.
-        seek: where the window begins that it was found in, in frames of 10 ms.
-        temperature: at which the window was read.
+        start: its start, in seconds.
+        end: its end, in seconds.
+        text: its text, with the leading space.
+        tokens: the tokens of the text and of the times.
+        seek: the start of its window, in frames of 10 ms.
+        temperature: the sampling temperature of the window.
         mean_logprob: the mean logarithm of the probability of the window's tokens.
-        compression_ratio: of the window's text.
+        compression_ratio: the compression ratio of the window's text.
         no_speech: the probability that nobody speaks in the window.
         language: the code of the language.
         words: its words with their times, if the request wants them.
@@ -77,7 +77,7 @@ class SpeechModel(Protocol):
 
     @property
     def placement(self) -> Placement:
-        """Where the model runs."""
+        """The placement of the model."""
         ...
 
     @property

@@ -32,17 +32,17 @@ openai/whisper's two thresholds alone, the "you" would stay.
 
 @dataclass(frozen=True, slots=True)
 class WindowText:
-    """What was read of a window.
+    """The text of a window.
 
     Attributes:
-        tokens: without the one that ends them.
-        temperature: of the try that was taken.
-        mean_logprob: of its tokens.
-        compression_ratio: of its text.
+        tokens: the tokens, without the end token.
+        temperature: the temperature of the accepted attempt.
+        mean_logprob: the mean log-probability of its tokens.
+        compression_ratio: the compression ratio of its text.
         no_speech: the probability that nobody speaks.
         language: the code of the language.
         num_prompt_tokens: tokens that were read.
-        num_tokens: tokens that were written, in all tries.
+        num_tokens: tokens that were generated, in all attempts.
     """
 
     tokens: tuple[int, ...]

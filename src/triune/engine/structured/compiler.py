@@ -21,8 +21,8 @@ from triune.engine.structured.trial import Trials, parser_limits, require_usable
 from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 MAX_GRAMMARS: Final = 128
-"""The most requests with a constraint at the same time. A short one takes up to 20 MiB if it is made for that, one as
-long as may be 80 MiB, see `trial.parser_limits`; usually it is less than 1 MiB.
+"""The most requests with a constraint at the same time. A short adversarial constraint takes up to 20 MiB, and one of
+the longest allowed length 80 MiB (see `trial.parser_limits`); usually a constraint takes less than 1 MiB.
 """
 
 _MAX_WAITING: Final = 32
@@ -100,8 +100,8 @@ class ConstraintCompiler:
             return self._compile(constraint, lane)
 
     async def compile_in_turn(self, constraint: Constraint) -> Grammar:
-        """As `compile`, on the event loop's thread. If the caller is cancelled, the constraint is not compiled: what
-        waits is dropped, what is being tried is ended.
+        """Compile a constraint in a thread when it is its turn; see `compile`. Call it on the event loop's thread. If
+        the caller is cancelled, compilation is dropped or ended.
         """
         with self._place(constraint) as lane:
             async with lane.slots.slot(len(constraint.text)):

@@ -70,7 +70,7 @@ class Matcher:
             raise _cannot_go_on(self._matcher)
 
     def forced(self) -> list[int]:
-        """The tokens that must come next, as long as there is no choice. Nothing changes."""
+        """The tokens that must come next, up to the next choice. The matcher's state does not change."""
         return self._matcher.compute_ff_tokens()
 
     def num_fitting(self, tokens: Sequence[int]) -> int:

@@ -129,7 +129,9 @@ def _try(grammar: str) -> None:
 
 
 def _require_step(matcher: LLMatcher) -> None:
-    """Check that an answer can have a first byte: only then does the library tell that its first form is too large."""
+    """Check that an answer can have a first byte. Only at that point does the library report that the initial grammar
+    is too large.
+    """
     mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little", count=256)
     if mask.any() and not matcher.consume_token(int(mask.argmax())):
         raise InvalidArgumentError(f"the constraint is too complex: {reason_of(matcher)}")

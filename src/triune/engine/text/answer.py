@@ -1,4 +1,4 @@
-"""One answer on the event loop: its tokens become deltas, which wait until the client reads them."""
+"""One answer on the event loop: its tokens become deltas, which are queued until the client reads them."""
 
 from collections.abc import Mapping, Sequence
 

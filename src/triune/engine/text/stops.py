@@ -15,10 +15,10 @@ MAX_CHARACTERS: Final = 4096
 class StopFinder:
     """Looks for stop texts in a text that arrives in pieces.
 
-    The stop text that is complete first counts; of those that are complete at the same character, the longest. Text
-    that may be the beginning of a stop text is held back. Each character is compared with a state that the earlier ones
-    left (Knuth, Morris and Pratt, 1977), so that the pieces do not matter, and the time does not depend on the lengths
-    of stop texts.
+    The stop text that ends first counts; of several that end at the same character, the longest counts. Text that may
+    be the beginning of a stop text is held back. It runs the automaton of Knuth, Morris and Pratt (1977) over the
+    characters, so that the division into pieces does not matter, and the time does not depend on the lengths of stop
+    texts.
     """
 
     def __init__(self, stops: Sequence[str], *, is_included: bool = False) -> None:

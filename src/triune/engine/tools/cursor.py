@@ -24,7 +24,8 @@ class Cursor:
     does not depend on how the text was divided into pieces.
 
     Attributes:
-        text: the text that has arrived, without the part that `forget` dropped. at: the position in it.
+        text: the text that has arrived, without the part that `forget` dropped.
+        at: the position in it.
         is_ended: whether no more will arrive.
     """
 
@@ -34,7 +35,7 @@ class Cursor:
         self.is_ended = False
 
     def forget(self) -> None:
-        """Let go of what is before the place: no parser will return to it. Long texts are dropped in large steps."""
+        """Drop the text before the cursor, since no parser returns to it. Long texts are dropped in large steps."""
         if self.at == len(self.text) or self.at > _STEP_CHARACTERS:
             self.text = self.text[self.at :]
             self.at = 0

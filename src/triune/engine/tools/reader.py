@@ -1,6 +1,6 @@
 """Finds calls of tools in the text of a model while it arrives.
 
-Chat templates teach models different formats, and each is recognised by how a call begins:
+Models are trained on different formats of calls. Each format is recognised by its beginning:
 
 - Hermes, Qwen 2.5 and 3, SmolLM: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, or a list of such objects;
 - Qwen 3 Coder: `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>`;
@@ -53,7 +53,7 @@ class ToolCallReader:
         next(self._reading)
 
     def add(self, text: str) -> list[Piece]:
-        """Take the next piece of the answer; returns what it adds as far as that is certain."""
+        """Add the next piece of the answer's text. Returns the pieces that are certain so far."""
         if text:
             self._cursor.text += text
             next(self._reading)

@@ -1,4 +1,4 @@
-"""What every packed form of weights is: small codes, and for each block of a row a scale, and maybe an offset."""
+"""The base of all packed forms of weights: small codes and, for each block of a row, a scale and possibly an offset."""
 
 from dataclasses import dataclass
 

@@ -13,7 +13,8 @@ from triune.core.printable import printable
 
 MAX_LAYERS: Final = 4096
 MAX_SIZE: Final = 1 << 28
-"""The largest width, vocabulary or context that is read. Code that uses such a size also compares it with the tensors.
+"""The largest width, vocabulary or context that is read. Code that uses such a size also compares it with the
+tensors.
 """
 
 _Choice = TypeVar("_Choice", bound=str)
@@ -166,7 +167,8 @@ class Fields:
         """Refuse settings that were never read, unless they mean "none" (null, false, 0 or empty).
 
         Raises:
-            UnsupportedError: there are such settings. The model would be computed without what they ask for.
+            UnsupportedError: there are such settings. Without this error, the model would be computed as if they were
+                not set.
         """
         unread = {
             name: value

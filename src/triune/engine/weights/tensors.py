@@ -191,6 +191,6 @@ def joined_rows(tensors: Sequence[Tensor]) -> Tensor | None:
 
 
 def _layout(tensor: PackedTensor) -> tuple[object, ...]:
-    """What must be equal for rows of two tensors to make one."""
+    """The properties that two tensors must share so that their rows can be joined."""
     is_present = tensor.zero_points is not None, tensor.offsets is not None
     return tensor.shape[1], tensor.bits, tensor.block_size, tensor.scales.dtype, is_present

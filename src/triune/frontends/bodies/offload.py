@@ -102,8 +102,8 @@ class Offload:
         return await self.run_sized(0, work, *args, **kwargs)
 
     async def run_sized(self, num_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `work`, which goes over `num_bytes` without a pause between, as `run` does. If they are more than
-        QUICK_BYTES, it waits for such work only, and small work does not wait for it.
+        """Call `work` as `run` does. It processes `num_bytes` without a pause. Work on more than QUICK_BYTES runs in a
+        separate thread, so that small work does not wait for it.
         """
         loop = asyncio.get_running_loop()
         threads = self._threads if num_bytes <= QUICK_BYTES else self._long_thread

@@ -45,7 +45,7 @@ class Pacer:
         return self._num_bytes >= ITERATION_BYTES
 
     def wait(self, num_bytes: int, go_on: Callable[[], None]) -> None:
-        """Call `go_on`, which copies `num_bytes`, in the first iteration that has bytes left for it."""
+        """Call `go_on`, which copies `num_bytes`, in the first loop iteration whose byte budget is not used up."""
         self._waiting.append((num_bytes, go_on))
         if not self._is_counting:
             self._is_counting = True

@@ -1,4 +1,4 @@
-"""Where loaded models compute, as JSON: what was requested, what was planned, and what was observed."""
+"""The placements of loaded models as JSON: the requested, the planned and the observed units."""
 
 import math
 from collections.abc import Sequence

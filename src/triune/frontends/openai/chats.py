@@ -16,7 +16,7 @@ from triune.frontends.text.json_parts import JsonParts, encoded_elements
 
 _WHOLE = "chat.completion"
 CHAT_PREFIX: Final = "chatcmpl"
-"""What the ids of chats begin with."""
+"""The prefix of the ids of chats."""
 
 _CHUNK = "chat.completion.chunk"
 
@@ -96,7 +96,7 @@ class _Choice:
 
     def add(self, part: Part) -> None:
         add_to_blocks(self._blocks, part)
-        # They are encoded as they come, since thousands of them would hold the loop at the end.
+        # Encode them one by one: thousands of them at once would block the event loop at the end.
         if part.delta.logprobs:
             self._logprobs.append(encoded_elements(chat_logprobs(part.delta.logprobs)))
         self._reason = finish_reason(part)

@@ -14,7 +14,7 @@ from triune.frontends.text.answers import Part
 from triune.frontends.text.json_parts import JsonParts, encoded_elements
 
 COMPLETION_PREFIX: Final = "cmpl"
-"""What the ids of completions begin with."""
+"""The prefix of the ids of completions."""
 
 _KIND = "text_completion"
 

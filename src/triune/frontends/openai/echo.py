@@ -41,7 +41,7 @@ async def echoed(
 
 
 def _slices(prompt: PromptLogprobs | None) -> Iterator[tuple[TokenLogprob, ...]]:
-    """The probabilities that are told with the parts of a prompt, which is one part without them."""
+    """Yield the logprobs for each part of a prompt. Without logprobs, the prompt is one part."""
     if prompt is None:
         yield ()
     else:

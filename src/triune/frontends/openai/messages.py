@@ -92,8 +92,8 @@ def _read_call(fields: Fields) -> dict[str, Any]:
 
 
 def template_call(call_id: str | None, name: str, arguments: str) -> dict[str, Any]:
-    """A call as chat templates read it: they write the arguments as JSON, and so want an object. Arguments that are no
-    JSON, which a model may have written, stay a text.
+    """A tool call in the form of chat templates, which need the arguments as an object. Arguments that are not valid
+    JSON, which a model may have written, stay a string.
     """
     try:
         value = orjson.loads(arguments)
@@ -103,8 +103,8 @@ def template_call(call_id: str | None, name: str, arguments: str) -> dict[str, A
 
 
 def read_tools(fields: Fields) -> tuple[tuple[dict[str, Any], ...], Constraint | None]:
-    """Read `tools` and `tool_choice` of a chat: the functions that the model is told of, and the form of the answer if
-    it must call one.
+    """Read `tools` and `tool_choice` of a chat. Returns the tools for the prompt, and the constraint of the answer if
+    the model must call a tool.
     """
     tools = tuple(_read_tool(each) for each in fields.objects("tools") or ())
     return chosen_tools(fields, tools)

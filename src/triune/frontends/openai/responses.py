@@ -127,7 +127,7 @@ class ResponseAnswer:
             return []
         item, text = self._items[-1], self._items[-1].block.text
         if item.block.name is None:
-            # The probabilities came with the text, and come once more with the whole response.
+            # The events before sent the logprobs with the text. They are sent once more with the whole response.
             name = "reasoning_text" if item.block.is_reasoning else "output_text"
             more: dict[str, Any] = {} if item.block.is_reasoning else {"logprobs": []}
             events = [
@@ -142,7 +142,7 @@ class ResponseAnswer:
 
     @property
     def _where(self) -> dict[str, Any]:
-        """Where the last item is."""
+        """The fields of an event that locate the last item."""
         return {"item_id": self._items[-1].id, "output_index": len(self._items) - 1}
 
     @property

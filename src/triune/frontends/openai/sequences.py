@@ -1,8 +1,8 @@
-"""Moves answers under way from one server to another: `sequences/{id}/export` and `sequences/import`; and from one unit
-of their model to another: `sequences/{id}/migrate`.
+"""Moves running answers from one server to another (`sequences/{id}/export` and `sequences/import`), or from one unit
+of their model to another (`sequences/{id}/migrate`).
 
 The stream at the first server ends with the finish reason `moved`. The bytes that `export` returns are the body of
-`import`, whose answer is a stream of what follows, in the form of the API that the client asked first.
+`import`, whose response streams the remaining answer, in the format of the API of the first request.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Runs generations, finds reasoning and calls of tools in their answers, and counts what they cost."""
+"""Runs generations, finds reasoning and tool calls in their answers, and counts their tokens and energy."""
 
 import asyncio
 import contextlib

@@ -158,7 +158,9 @@ def are_tokens(values: list[Any]) -> bool:
 
 
 def field_of(error: TriuneError) -> str:
-    """The field that an error is about: the error's own, or the one with which its message begins; else empty."""
+    """The field that an error is about: the error's own, or the first word of its message if that is a field; else
+    "".
+    """
     if isinstance(error, FieldError):
         return error.param
     word = str(error).partition(" ")[0]

@@ -86,7 +86,7 @@ def combined(
 
 
 def _moved(schema: Any, place: str) -> Any:
-    """A schema whose references to its own root hold, too, where it is a part of another one."""
+    """Rewrite a schema that becomes a part of another one, so that its references to its own root stay valid."""
     if isinstance(schema, list):
         return [_moved(each, place) for each in cast("list[Any]", schema)]
     if not isinstance(schema, dict):

@@ -14,8 +14,8 @@ from triune.frontends.text.fields import FieldError, Fields, field_of
 T = TypeVar("T")
 
 MAX_VALUES: Final = 20_000
-"""The most values in a request's JSON. What is read comes from another process, and is freed in the end; with so many
-values, each holds the event loop for a millisecond or two.
+"""The most values in a request's JSON. Receiving the parsed values from another process and freeing them each block the
+event loop for a millisecond or two with this many values.
 """
 
 MAX_DEPTH: Final = 200

@@ -1,7 +1,8 @@
 """Transposes between (B, S, C), as exporters write activations, and (B, C, 1, S), the Neural Engine's layout.
 
 A value enters the layout by Transpose [0, 2, 1] and Unsqueeze of axis 2. It leaves by Squeeze of axis 2 and Transpose
-[0, 2, 1]. A value that has left the layout enters it again without new nodes, since its (B, C, 1, S) is still there.
+[0, 2, 1]. If a value that has left the layout enters it again, no new nodes are needed, since its form (B, C, 1, S)
+still exists.
 """
 
 from onnx import NodeProto
@@ -57,7 +58,9 @@ class Borders:
         self._inside[name] = inside
 
     def _transposed(self, name: str) -> str | None:
-        """The value (B, C, S) whose Transpose is the value `name` (B, S, C); None if `name` is no such Transpose."""
+        """The value (B, C, S) whose Transpose is the value `name` (B, S, C); None if `name` is not the result of such a
+        Transpose.
+        """
         node = self._index.producer(name, "Transpose")
         return node.input[0] if node is not None and is_swap(node) else None
 

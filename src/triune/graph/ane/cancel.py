@@ -160,7 +160,7 @@ def _is_worth_it(index: Index, views: dict[str, _View], node: NodeProto, x: str,
     """Whether computing a view from its source takes fewer or cheaper nodes than `node`, which computes it now."""
     before = views.get(node.input[0])
     if before is None:
-        # There is no node before to merge with. Only a Transpose that just moves axes of size 1 is worth replacing.
+        # There is no earlier node to merge with. Replace the Transpose only if it just moves axes of size 1.
         return node.op_type == "Transpose" and not view.needs_transpose
     if node.op_type == "Transpose":
         # Two Transposes become one, one becomes none, or the Transpose moves before an Unsqueeze.

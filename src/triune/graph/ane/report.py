@@ -12,12 +12,12 @@ LINEAR_TO_CONV = "linear_to_conv"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a pass did with one node of the graph.
+    """The action of a pass on one node of the graph.
 
     Attributes:
         step: the name of the pass.
         node: the operator and the name of the node.
-        text: how the node was changed, or why it was left.
+        text: how the node was changed, or why it was not.
     """
 
     step: str

@@ -112,7 +112,7 @@ class _Search:
 
 
 def _lost(expected: Array, actual: Array) -> str:
-    """What elements of a result are where the right ones are numbers, "NaN" or "infinite"; "" if they are numbers."""
+    """Returns "NaN" or "infinite" if elements of a result are so although the right elements are finite; else ""."""
     if expected.size != actual.size:
         return ""
     one, other = expected.astype(np.float64).reshape(-1), actual.astype(np.float64).reshape(-1)

@@ -148,8 +148,8 @@ def _narrowly_wrong(
 
 
 def _computes_in_fp32(model: ModelProto) -> bool:
-    """Whether any node but a Cast computes in fp32. In a model of which others compute in fp16 or bf16, it is one that
-    had to be in fp32, or all but a last Cast.
+    """Whether any node except a Cast computes in fp32. In a model that otherwise computes in fp16 or bf16, such a node
+    was kept in fp32 for accuracy.
     """
     if precision_of(model) == "fp32":
         return True

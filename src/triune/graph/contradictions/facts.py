@@ -21,7 +21,7 @@ _MOST_ELEMENTS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a node.
+    """The known facts of a node.
 
     Attributes:
         node: the node, of operator set `core_ops.OPSET`.
@@ -52,7 +52,7 @@ class Facts:
         return None if shape is None else len(shape)
 
     def size(self, index: int, axis: int) -> int | None:
-        """The size of an operand along an axis; None if it is not known or there is no such axis."""
+        """The size of an operand along an axis; None if it is unknown or there is no such axis."""
         shape = self.shape(index)
         return shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
 

@@ -1,3 +1,1 @@
-"""What all conversions of an ONNX graph to Apple's programs share: options, preparation, shapes and constants,
-errors.
-"""
+"""Shared by all conversions of ONNX graphs to Apple's programs: options, preparation, shapes, constants and errors."""

@@ -37,7 +37,7 @@ def noted_why(node: NodeProto) -> str | None:
 
 
 def note_origin(nodes: Iterable[NodeProto], origin: NodeProto) -> None:
-    """Record in nodes which node of the model they replace, so that errors name that one."""
+    """Record the original node of the model in the nodes that replace it, so that errors name the original."""
     name = f"{origin.op_type} '{origin.name or next(filter(None, origin.output), '')}'"
     for node in nodes:
         node.metadata_props.add(key=_ORIGIN, value=name)

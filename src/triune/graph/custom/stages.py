@@ -85,7 +85,8 @@ class CustomNode:
                     f"stated to be {self.types[name]}: convert the result, or state its type with "
                     "custom_op(..., outputs=[...])"
                 )
-            # What the function gives back of its inputs, or keeps, must not change under the caller.
+            # Copy results that are views: the function may return or keep a reference to its inputs, and change them
+            # later.
             found[name] = np.array(result, order="C") if result.base is not None else np.ascontiguousarray(result)
         return found
 

@@ -53,7 +53,7 @@ def _fused(index: Index, attention: Attention) -> FusedCall | None:
 
 
 def _keys(index: Index, name: str) -> tuple[float, str]:
-    """From transposed keys (batch, heads, width, steps), get a constant factor and the keys (batch, heads, steps,
+    """From transposed keys (batch, heads, width, steps), find a constant factor and the keys (batch, heads, steps,
     width).
     """
     scale, value = constant_factor(index, name)

@@ -95,7 +95,7 @@ class _Masks:
         self._made: dict[tuple[tuple[Term, ...], int, float | None, bool], _Mask | None] = {}
 
     def with_fitted_masks(self, name: str, end: SoftmaxInput) -> str:
-        """Build scores with the same Softmax as those of `name` and with masks that fp16 can represent; returns their
+        """Build scores whose Softmax equals the Softmax of `name`, with masks that fp16 can represent. Returns their
         name, which is `name` if nothing needs to change.
         """
         index = self._index

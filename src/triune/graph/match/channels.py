@@ -40,7 +40,7 @@ class Channels:
 
 
 Axis = str | Channels
-"""What an axis of a value runs over: BATCH, STEPS, or some of the channels."""
+"""The content of an axis of a value: BATCH, STEPS, or some of the channels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def _axes_after_reshape(
 
 
 def _merged_axis(axis: Channels, after: Channels) -> Channels | None:
-    """The axis into which a Reshape merges two neighbouring axes of channels; None if there is no such axis."""
+    """The axis into which a Reshape merges two neighbouring axes of channels; None if they cannot be merged."""
     if axis.times == 1 and after.size == 1 and after.times > 1:
         return Channels(axis.size, axis.stride, after.times)
     is_row = axis.times == after.times == 1 and axis.size > 1 and after.size > 1

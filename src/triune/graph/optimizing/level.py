@@ -16,7 +16,7 @@ class Level(Enum):
     """Equal up to the rounding of fp32."""
 
     O3 = "O3"
-    """For one unit: what its runtimes gain from."""
+    """Optimize for the runtimes of one unit."""
 
     @property
     def number(self) -> int:

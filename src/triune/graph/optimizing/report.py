@@ -11,16 +11,16 @@ from triune.graph.values import subgraphs_of
 
 @dataclass(frozen=True, slots=True)
 class PassReport:
-    """What one run of a pass did.
+    """The report of one run of a pass.
 
     Attributes:
         name: the pass.
-        what: what such a pass does, in words.
-        change: which operators are fewer, and which are more, in words.
+        what: a description of the pass.
+        change: a description of which operators became fewer and which more.
         num_nodes_before: the nodes before it, with those of subgraphs.
         num_nodes_after: the nodes after it.
         seconds: its time, with that of shape inference and of the comparison.
-        left_out: why its result was not taken; "" if it was.
+        left_out: why its result was rejected; "" if it was not.
     """
 
     name: str

@@ -250,7 +250,7 @@ def _key(model: ModelProto) -> bytes:
 
 
 def _difference_of_interface(before: ModelProto, after: ModelProto) -> str:
-    """What a pass changed of names, types and shapes of inputs and outputs; "" if nothing."""
+    """Describes how a pass changed the names, types or shapes of inputs and outputs; "" if it did not."""
     for what, old, new in (
         ("input", before.graph.input, after.graph.input),
         ("output", before.graph.output, after.graph.output),

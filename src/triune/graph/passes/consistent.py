@@ -37,7 +37,7 @@ class Consistent(GraphPass):
 
 
 def require_none(found: Iterable[tuple[NodeProto, str]]) -> None:
-    """Raise an InvalidArgumentError that names these nodes, each with what contradicts it, if there are any."""
+    """Raise an InvalidArgumentError that lists these nodes and their contradictions, if there are any."""
     # Several nodes that replace one node of the model have its name.
     told = list(dict.fromkeys(f"{_called(node)}: {why}" for node, why in found))
     if told:

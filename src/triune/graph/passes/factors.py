@@ -69,7 +69,7 @@ if there is none.
 
 
 def replace_gates(edit: Edit, form: Form) -> None:
-    """Replace products in fp32 of two values and a number by the operator that computes them, where `form` knows it."""
+    """Replace fp32 products of two values and a number by one operator, if `form` has one for them."""
     for node in edit.each("Mul", "Div"):
         if edit.values.elem_type(node.output[0]) != TensorProto.FLOAT:
             continue

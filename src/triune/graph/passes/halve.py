@@ -85,9 +85,7 @@ class Halve(GraphPass):
 
 
 def require_known(keep: Collection[str], graph: GraphProto) -> None:
-    """Raises InvalidArgumentError if a name in `keep` is neither that of a node nor that of an operator in the
-    graph.
-    """
+    """Raise InvalidArgumentError if a name in `keep` is neither a node nor an operator of the graph."""
     unknown = sorted(set(keep) - _names_of(graph))
     if unknown:
         raise InvalidArgumentError(

@@ -11,7 +11,7 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.values import attributes_of
 
 _FIRST_TRAINED_BY_INPUT = 12
-"""From this operator set on, an input tells Dropout whether it drops."""
+"""From this operator set on, Dropout has an input that decides whether it drops."""
 
 _ALONE = frozenset(["Identity", "Sum", "Max", "Min", "Mean", "Concat"])
 """Operators that hand on their operand if it is the only one."""
@@ -26,11 +26,11 @@ _MOST_ELEMENTS = 1 << 12
 
 
 class Neutral(GraphPass):
-    """Given nodes that hand on their operand: x * 1, x - 0, Dropout, a Cast to the same type, a Transpose, Reshape,
-    Slice, Pad or Tile that changes nothing, Relu of Relu. Result: their readers read the operand. Where both names must
-    stay, an Identity is left.
+    """Given nodes whose result equals their operand: x * 1, x - 0, Dropout, a Cast to the same type, a Transpose,
+    Reshape, Slice, Pad or Tile that changes nothing, Relu of Relu. Result: their consumers read the operand. If both
+    names must stay, an Identity remains.
 
-    A sum x + 0.0 stays, since it makes 0.0 of -0.0, and so does a node if it is not known that shape and type stay.
+    A sum x + 0.0 is kept, since it turns -0.0 into 0.0. A node is also kept if its shape or type may change.
     """
 
     name = "neutral"

@@ -24,7 +24,8 @@ def replaced(
     """Copy `x` with a slice replaced by `update`. `partial` are the axes on which the slice may select only a part."""
     if not partial:
         return update
-    # The usual case, new rows of a cache: concatenate what is before the slice, the update, and what is after it.
+    # The common case is writing new rows to a cache: concatenate the part before the slice, the update, and the part
+    # after it.
     if len(partial) == 1 and steps.constant is not None and int(steps.constant[partial[0]]) == 1:
         return _replaced_along(graph, x, update, starts, ends, partial[0])
     shape = graph.shape_of(x)

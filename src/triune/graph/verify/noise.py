@@ -1,9 +1,9 @@
-"""Add noise to a model, as large as rounding errors, to find out how much of an output depends on rounding.
+"""Add noise of the size of rounding errors to a model, to find out how much an output depends on rounding.
 
 Every runtime rounds sums in its own way. A QuantizeLinear may turn such a rounding error into another level, and in
-Elu, e^x - 1, it is large relative to a small result; Softmax makes a rounding error of large scores, 2^-24 of their
-size, one of that many units of its results. So noise is added before these operators. An output that changes
-with the noise cannot be expected to be equal in all runtimes.
+Elu, e^x - 1, it is large relative to a small result; Softmax turns a rounding error of large scores, 2^-24 of their
+size, into a relative error of the same absolute size in its results. So noise is added before these operators. An
+output that changes with the noise cannot be expected to be equal in all runtimes.
 """
 
 from collections.abc import Iterator, Mapping

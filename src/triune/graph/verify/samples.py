@@ -68,8 +68,8 @@ def sized_samples_of(
 ) -> list[SizedInputs]:
     """Create inputs that can be made larger; the arguments are those of `samples_of`.
 
-    `without` names inputs with a range of their own, such as images. There are none if no other float is left to make
-    up.
+    `without` names inputs with a fixed range, such as images. Returns no inputs if there is no other float input to
+    make up.
     """
     sets = sized_inputs(_interface(model, shapes, given), without)
     return [replace(each, arrays={**each.arrays, **given}) for each in sets]

@@ -1,1 +1,1 @@
-"""Energy meters of the machine, and the accountant that divides what they count among models and requests."""
+"""Energy meters of the machine, and the accountant that divides the energy among models and requests."""

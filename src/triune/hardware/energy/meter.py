@@ -10,7 +10,7 @@ from triune.core.units import Unit
 
 
 class RailRole(Enum):
-    """What part of a unit's energy a rail is."""
+    """The part of a unit's energy that a rail measures."""
 
     COMPUTE = "compute"
     """The unit itself. Without it, the unit's joules are unavailable."""
@@ -22,16 +22,16 @@ class RailRole(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rail:
-    """A part of a machine whose energy is counted by itself.
+    """A part of a machine with its own energy counter.
 
     Attributes:
         name: unique on the machine, such as "package-0" or "gpu-0".
-        units: the units whose work it pays for.
-        role: what part of their energy it is.
+        units: the units that draw from it.
+        role: the part of their energy that it measures.
         kind: whether its joules are measured or estimated.
-        source: where they come from, for people.
-        is_load_only: whether the joules are those of a unit that is under load all the time. Then only what ran is
-            charged, and nothing is known of idle times.
+        source: their source, for people.
+        is_load_only: whether the joules assume a unit under full load. If so, only computing time is charged, and the
+            energy of idle times is unknown.
     """
 
     name: str
@@ -93,8 +93,8 @@ class CumulativeCounter:
     def __init__(self, joules_per_count: float, counts: int | None = None) -> None:
         """Args:
         joules_per_count: the joules of one count.
-            counts: the number of values after which the counter wraps around to 0; None if it never wraps. If such a
-                counter decreases, it was restarted: the energy between the two readings is unknown, and not counted.
+        counts: the number of values after which the counter wraps around to 0; None if it never wraps. If such a
+            counter decreases, it was restarted: the energy between the two readings is unknown, and not counted.
         """
         self._joules_per_count = joules_per_count
         self._counts = counts

@@ -10,9 +10,9 @@ class Sensor:
     """A sensor of temperature.
 
     Attributes:
-        name: what it is, for people.
+        name: its name, for people.
         celsius: the temperature.
-        limit_celsius: where the hardware begins to slow down or to stop; None if the system does not tell.
+        limit_celsius: the temperature at which the hardware slows down or stops; None if unknown.
         units: the units whose temperature it is; empty for others, such as a disk.
     """
 

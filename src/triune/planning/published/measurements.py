@@ -231,7 +231,7 @@ _KERNELS: Mapping[str, Callable[[], Sketch]] = {
 
 
 def _shape(row: Mapping[str, str]) -> tuple[str, tuple[Part, ...]] | str:
-    """The group of a model, and what it computes; or why that is not known."""
+    """The group of a measured model, and its operations; or a text that says why they are unknown."""
     model, task = row["model"], row["task"]
     if model in _VISION:
         group, make = _VISION[model]

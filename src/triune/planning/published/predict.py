@@ -32,7 +32,7 @@ class Predictor:
 
 
 def rates_of(measurement: Measurement, constants: Constants) -> Rates:
-    """What the unit of a measurement can do."""
+    """The rates of a measurement's unit."""
     chip = measurement.chip
     match measurement.unit:
         case Unit.ANE:

@@ -101,7 +101,7 @@ class Sketch:
         self._add("Concat", OpClass.MOVE, read=elements, written=elements)
 
     def extend(self, other: "Sketch") -> None:
-        """Add another's operations."""
+        """Append another sketch's operations."""
         for op in other.ops:
             self.ops.append(op)
 

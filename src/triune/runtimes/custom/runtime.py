@@ -33,11 +33,11 @@ _REFUSALS = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError
 
 
 class WithCustomOps:
-    """A `Runtime` that loads models with custom operators as well.
+    """A `Runtime` that wraps another one and also loads models with custom operators.
 
-    Operators with a body become functions of the model. Those that only numpy computes run on `cpu`: ONNX Runtime
-    computes the graph between them. If files define them, the model runs in a process of its own, since what a file
-    computes may hold the GIL, and may fail in any way.
+    Operators with a body become functions of the model. Operators in numpy run on `cpu`, and ONNX Runtime computes the
+    graph between them. If a file defines them, the model runs in its own process, since code of a file may hold the
+    GIL, and may crash.
     """
 
     def __init__(self, runtime: Runtime, ops: CustomOps, run_bytes: int | None = None) -> None:
@@ -57,16 +57,16 @@ class WithCustomOps:
 
     @property
     def default_filenames(self) -> Sequence[str]:
-        """As the vendor's."""
+        """The default filenames of the wrapped runtime."""
         return self._runtime.default_filenames
 
     @property
     def option_names(self) -> Collection[str]:
-        """As the vendor's."""
+        """The option names of the wrapped runtime."""
         return self._runtime.option_names
 
     def units(self) -> Sequence[Unit]:
-        """As the vendor's."""
+        """The units of the wrapped runtime."""
         return self._runtime.units()
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:

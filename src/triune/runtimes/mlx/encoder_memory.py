@@ -1,4 +1,4 @@
-"""What a decoder on MLX reads of an encoder."""
+"""The encoder outputs that a decoder on MLX reads."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

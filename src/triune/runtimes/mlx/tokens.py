@@ -34,7 +34,7 @@ class MlxTokens:
 
 
 def most_probable(logits: Value) -> Value:
-    """As `core.decoder.best_tokens`."""
+    """The most probable token of each row, as in `core.decoder.best_tokens`."""
     if not logits.shape[0]:
         return mx.zeros(0, dtype=mx.int32)
     # MLX does not say what `argmax` and `max` find where a number is NaN.

@@ -44,17 +44,17 @@ _PACKED_TYPES: Final = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorPro
 class OpenVinoDecoder:
     """A `core.decoder.DecoderExecutable`: fp32 on `cpu`, bf16 on `amx`. Packed weights stay packed.
 
-    It may be compiled in both precisions, over one cache. Which one computes a step is decided by the number of its
-    tokens: with few tokens products in whole numbers are faster (fp32, whose activations are rounded to 8 bits where
-    they meet packed weights), with many those in bf16 if the CPU has AMX. From how many on is measured when it is made.
+    It may be compiled in both precisions, over one cache. The number of a step's tokens decides which one computes it.
+    With few tokens fp32 is faster, in which OpenVINO multiplies packed weights by activations rounded to 8 bits; with
+    many tokens bf16 is faster if the CPU has AMX. The threshold is measured when the decoder is made.
 
     Attributes:
         unit: `cpu` or `amx`.
-        precision: that of steps of many tokens.
+        precision: the precision of steps of many tokens.
         block_size: the tokens of a block of the cache.
         cache_form: see `DecoderExecutable`.
-        num_few_tokens: steps of up to this many tokens are computed in fp32, longer ones in bf16, where it is compiled
-            in both; else 0.
+        num_few_tokens: steps of up to this many tokens are computed in fp32, longer ones in bf16, if it is compiled in
+            both; else 0.
     """
 
     can_run_ahead = True
@@ -212,11 +212,11 @@ class OpenVinoDecoder:
             self._running = None
 
     def _choose(self, num_few_tokens: int | None, widths: Mapping[str, int]) -> None:
-        """Decide which program computes which steps, and drop one that computes none.
+        """Set the largest step that the program for few tokens computes. Drop a program that would compute no step.
 
         Args:
             num_few_tokens: see `__init__`.
-            widths: those of the memory that a step brings, by name.
+            widths: the widths of a step's memory, by name.
         """
         if num_few_tokens is not None:
             self.num_few_tokens = num_few_tokens

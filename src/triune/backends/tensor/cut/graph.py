@@ -98,7 +98,7 @@ def _name_apart(model: ModelProto) -> None:
 def _computed(
     model: ModelProto, config: ModelConfig, folder: Path, machine: Machine
 ) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
-    """The first sample input that the model accepts, and all values that it computes for it."""
+    """Returns the first sample input that the model accepts, and all values of the graph for it."""
     whole = ModelProto()
     whole.CopyFrom(model)
     typed = Values(model.graph)

@@ -111,11 +111,11 @@ def make_cut(
 
 
 class _Maker:
-    """Compiles the segments of a model, and checks what they answer one after the other. As long as that is wrong, the
-    segment with the largest error moves to another unit.
+    """Compiles the segments of a model, and checks their joint outputs. While these are wrong, the segment with the
+    largest error moves to another unit.
 
     Attributes:
-        verdict: how far the last answers are from those of the whole model; None if they are not compared.
+        verdict: the error of the last outputs, compared with the whole model; None if they were not compared.
     """
 
     def __init__(self, graph: CutGraph, config: ModelConfig, machine: Machine, compiler: StretchCompiler) -> None:

@@ -31,10 +31,10 @@ _MAX_RUNS: Final = 50
 
 @dataclass(frozen=True)
 class Comparison:
-    """A cut beside the whole model on each single unit.
+    """The times of a cut model, and of the whole model on each single unit.
 
     Attributes:
-        cut_ms: the time between two calls of the cut: that of a call, or in a pipeline between calls that come through.
+        cut_ms: the time of a call of the cut model or, in a pipeline, the time between two results.
         wholes: the best single unit first: each unit with the time of a call of the whole model, and its executable.
         refusals: the units that cannot run the whole model, with the reason.
     """

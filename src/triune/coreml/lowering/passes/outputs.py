@@ -1,4 +1,4 @@
-"""A pass that gives each output its declared name, and a value that is no other output."""
+"""A pass that gives each output its declared name, and its own value if several outputs share one."""
 
 from collections.abc import Sequence
 from typing import Any

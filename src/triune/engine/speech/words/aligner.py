@@ -17,7 +17,7 @@ from triune.engine.speech.words.alignment import first_frames
 from triune.engine.speech.words.split import Word, split
 
 _FRAMES_A_SECOND: Final = 50
-"""Those of the encoder's output."""
+"""The number of frames per second in the encoder's output."""
 
 
 class Aligner:

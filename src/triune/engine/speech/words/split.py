@@ -85,7 +85,7 @@ def limited(words: Sequence[Word], longest: float) -> list[Word]:
 
 
 def longest_seconds(words: Sequence[Word]) -> float:
-    """How long a word lasts at most if a pause may be beside it: twice the median, and 1.4 s."""
+    """The longest plausible duration of a word next to a pause, in s: twice the median duration, but at most 1.4 s."""
     durations = [word.end - word.start for word in words if word.end > word.start]
     return 2 * min(float(np.median(durations)) if durations else 0.0, _LONGEST_MEDIAN)
 

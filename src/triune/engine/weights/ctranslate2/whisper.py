@@ -10,7 +10,7 @@ from triune.engine.weights.fields import MAX_LAYERS, Fields
 
 _ACTIVATIONS: Final = {0: "relu", 2: "silu", 3: "gelu"}
 _SETTINGS: Final = {"alibi": 0, "scale_embeddings": 0, "start_from_zero_embedding": 0, "pre_norm": 1}
-"""What Whisper is, of what a decoder of CTranslate2 may be."""
+"""The settings of a CTranslate2 decoder that Whisper has. Other values are refused."""
 
 
 _OTHERS: Final = frozenset(

@@ -231,7 +231,7 @@ _MODELS: Final[Mapping[str, Callable[[Vocabulary], tokenizers.Tokenizer]]] = {
 
 
 def _frame(backend: tokenizers.Tokenizer, vocabulary: Vocabulary, *, adds_bos: bool) -> None:
-    """Put bos before a text and eos after it, where the file asks for it."""
+    """Make the tokenizer add bos before a text and eos after it, if the file says so."""
     fields = vocabulary.fields
     parts = {"bos": fields.flag("add_bos_token", adds_bos), "eos": fields.flag("add_eos_token", False)}
     ids = {what: vocabulary.number(what) for what, is_added in parts.items() if is_added}
@@ -247,7 +247,7 @@ def _frame(backend: tokenizers.Tokenizer, vocabulary: Vocabulary, *, adds_bos: b
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, vocabulary: Vocabulary) -> None:
-    """Tell the library which tokens it must find in a text as a whole, before the text is split into words."""
+    """Add the tokens that the tokenizer must recognise in a text before the text is split into words."""
     added = [
         AddedToken(token, special=kind != _USER_DEFINED, normalized=False)
         for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True)

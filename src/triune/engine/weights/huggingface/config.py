@@ -40,7 +40,7 @@ _IGNORED: Final = frozenset(
         "return_dict", "output_past", "_sliding_window_pattern",
     }
 )  # fmt: skip
-"""Settings that do not change what is computed, or do so only in architectures that read them."""
+"""Settings that do not change the result, or do so only in architectures that read them themselves."""
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, dict[str, object]]:

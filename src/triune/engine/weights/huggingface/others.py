@@ -42,7 +42,7 @@ def read_bert(fields: Fields, tokens: SpecialTokens, pooling: str | None, is_nor
     sentence-transformers' files.
     """
     fields.choice("position_embedding_type", {"absolute": "absolute"}, "absolute")
-    # It matters only for a head that predicts masked words, which would use the embedding once more.
+    # `tie_word_embeddings` matters only for a masked-language-model head, which is not served.
     fields.flag("tie_word_embeddings", True)
     if fields.flag("is_decoder", False):
         raise UnsupportedError(f"{fields.where}: is_decoder is true; a BERT that decodes is not known here")

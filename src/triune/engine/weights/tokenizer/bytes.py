@@ -1,4 +1,4 @@
-"""What each token of a vocabulary adds to a text, in bytes."""
+"""Maps each token of a vocabulary to the bytes that it adds to a text."""
 
 import json
 import re

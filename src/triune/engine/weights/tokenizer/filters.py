@@ -10,7 +10,8 @@ from jinja2.runtime import Context
 from triune.engine.weights.tokenizer.budget import Budget
 
 BUDGET: Final = " budget"
-"""The name of the variable that holds the budget. A template cannot read it, since no name in a template has a space.
+"""The name of the variable that holds the budget. A template cannot read it, since no name in a template has a
+space.
 """
 
 _THEIRS: Final = cast("Mapping[str, Callable[..., Any]]", JINJA2_FILTERS)
@@ -99,4 +100,4 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "format": _format,
     "sum": _sum,
 }
-"""By name."""
+"""The jinja2 filters of templates, by name. Each charges its work to the budget."""

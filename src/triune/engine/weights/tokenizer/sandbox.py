@@ -46,8 +46,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self, filters: Mapping[str, Callable[..., Any]], functions: Mapping[str, Callable[..., Any]]) -> None:
         """Args:
-        filters: filters that templates can use beside jinja2's. Each takes the context first, and charges its own work.
-        functions: functions that templates can call beside `range`, `dict` and `namespace`.
+        filters: filters that templates can use besides jinja2's own. Each takes the context first, and charges its
+            own work.
+        functions: functions that templates can call besides `range`, `dict` and `namespace`.
         """
         super().__init__(
             trim_blocks=True,

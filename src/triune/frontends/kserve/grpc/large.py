@@ -1,8 +1,8 @@
 """Decode and encode gRPC messages that are too large for the event loop.
 
 protobuf holds the GIL while it parses or writes a message, and copies each tensor twice. Tensors are fields of the
-message itself, not of messages in it, so that this module separates them before protobuf parses the rest, and appends
-them to what protobuf wrote.
+message itself, not of messages in it, so that this module cuts them out before protobuf parses the remaining message,
+and appends them to the message that protobuf wrote.
 """
 
 from collections.abc import Callable, Generator

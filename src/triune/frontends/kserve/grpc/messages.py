@@ -53,11 +53,11 @@ def model_statistics(models: Sequence[LoadedVersion]) -> ModelStatisticsResponse
 
 
 def more_statistics(models: Sequence[LoadedVersion]) -> str:
-    """Triune's own statistics, for which the message has no place, as JSON in ASCII: a list with the `name`, `version`
-    and `triune` of each version, as over HTTP.
+    """Triune's own statistics, for which the protobuf message has no field, as JSON in ASCII: a list with the `name`,
+    `version` and `triune` of each version, as over HTTP.
 
-    It goes into the trailing metadata. Clients take at most 8 KiB of these: a longer list is replaced by a text that
-    says how to get it.
+    It goes into the trailing metadata. Clients accept at most 8 KiB of metadata: a longer list is replaced by a text
+    that says how to get it.
     """
     if len(models) <= _MOST_VERSIONS:
         document = descriptions.statistics_with_energy(models)["model_stats"]

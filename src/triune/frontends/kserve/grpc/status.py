@@ -120,10 +120,10 @@ async def abort(context: Context, error: TriuneError) -> NoReturn:
 
 @contextmanager
 def ended_by_leaving() -> Generator[None]:
-    """If the client has left, so that gRPC cannot send what the block sends, end the call without a word in the log.
+    """If the block fails because the client has disconnected, end the call without a log message.
 
     Raises:
-        asyncio.CancelledError: the client has left. gRPC expects this from a call that nobody waits for.
+        asyncio.CancelledError: the client has left. gRPC expects this error from such a call.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What has arrived of a request, held to the limits on heads, trailers, chunks and time."""
+"""Tracks how much of a request has arrived, and enforces the limits on heads, trailers, chunks and time."""
 
 from triune.frontends.limits import Limits
 

@@ -54,7 +54,7 @@ class Connection(Protocol):
         ...
 
     def resume_writing(self) -> None:
-        """The write buffer has room again (see `asyncio.BaseProtocol`)."""
+        """Called when the write buffer has room again (see `asyncio.BaseProtocol`)."""
         ...
 
 

@@ -1,6 +1,7 @@
 """The operands and attributes that ONNX Runtime's own operators (com.microsoft) have, for each operator.
 
-These are those of onnxruntime 1.32 (`get_all_operator_schema`), but any float type stands for all.
+They are taken from onnxruntime 1.32 (`get_all_operator_schema`), except that an operand of one float type may have any
+float type.
 """
 
 from collections.abc import Mapping

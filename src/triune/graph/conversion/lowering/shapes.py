@@ -70,7 +70,7 @@ def known_length(c: NodeContext[V], index: int, what: str) -> int:
 
 
 def fill_value(c: NodeContext[V]) -> np.generic:
-    """The number with which ConstantOfShape fills its result, in the element type that programs have for it."""
+    """The number that ConstantOfShape repeats, in the element type that programs use for it."""
     tensor = c.attributes.get("value")
     return np.float32(0) if tensor is None else c.scope.narrowed(tensor).reshape(-1)[0]
 

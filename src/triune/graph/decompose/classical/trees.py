@@ -177,7 +177,8 @@ def _regressor(c: Context, aggregate: str, transform: str, elem_type: int = Tens
     if base.size == num_targets:
         total = b.op("Add", total, b.constant(base))
         if num_targets > 1 and "given" in trees.tables:
-            # As ONNX Runtime has it: a target for which none of the row's leaves has a score is 0, without its base.
+            # As in ONNX Runtime: if no leaf of the row has a score for a target, the target is 0, without its base
+            # value.
             total = b.op("Where", _has_score(c, trees), total, b.constant(0, np.float32))
     if num_targets > 1:
         total = post_transformed(c, total, transform)

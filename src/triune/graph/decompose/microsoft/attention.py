@@ -1,4 +1,4 @@
-"""What the attention operators of com.microsoft share: splitting into heads, masks, and softmax(Q K^T) V."""
+"""Shared by the attention operators of com.microsoft: splitting into heads, masks, and softmax(Q K^T) V."""
 
 from dataclasses import dataclass
 

@@ -15,10 +15,10 @@ _PRIORITY_BYTES: Final = 5
 _NUM_STATIC: Final = 61
 """Headers that every connection knows (appendix A)."""
 _STATIC_BYTES: Final = 48
-"""At least the size of each of them, and at least that of its name."""
+"""A lower bound for the size of each entry of the static table, and of its name."""
 
 _MOST_ENTRIES: Final = 128
-"""The table of 4,096 bytes has room for as many: each counts 32 bytes beside its name and value (section 4.1)."""
+"""The most entries of a table of 4,096 bytes: each counts 32 bytes in addition to its name and value (section 4.1)."""
 
 _MOST_KNOWN: Final = 32
 

@@ -106,7 +106,7 @@ class Turns:
         return True
 
     def _go_on(self) -> None:
-        """Let connections that wait open calls, as many as there is room for."""
+        """Let waiting connections open calls, up to the limit."""
         while len(self._under_way) < NUM_AHEAD:
             if self._known:
                 connection = self._known.popleft()
