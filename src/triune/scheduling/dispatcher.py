@@ -17,7 +17,7 @@ from triune.config.policy import BatchingPolicy
 from triune.core.clock import Clock, Timer
 from triune.core.energy import Account
 from triune.core.errors import UnavailableError, UnitLostError
-from triune.core.power import Power
+from triune.core.power import Power, PowerMode
 from triune.core.preference import UnitPreference, joules_per_row
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call, only_answer
@@ -147,13 +147,25 @@ class Dispatcher:
             unit, mode = self._eligible.unit_of(call.request), self._eligible.mode_of(call.request)
         if statistics.lost and unit is None:
             self._eligible.require()
-        future = asyncio.get_running_loop().create_future()
+        # Faster than the loop's `create_future`, which gives the same.
+        future: asyncio.Future[InferenceResponse] = asyncio.Future()
         now_ns = self._clock.now_ns()
         if self._direct is not None:
             response = self._direct.answer(call, now_ns)
             if response is not None:
                 future.set_result(response)
                 return future
+        self._enqueue(call, future, now_ns, unit, mode)
+        return future
+
+    def _enqueue(
+        self,
+        call: Call,
+        future: asyncio.Future[InferenceResponse],
+        now_ns: int,
+        unit: Unit | None,
+        mode: PowerMode | None,
+    ) -> None:
         group = self._batcher.group_of(call.inputs)
         if unit is not None or mode is not None:
             group = (unit, mode, group)
@@ -163,11 +175,10 @@ class Dispatcher:
         except UnavailableError:
             self.statistics.record_failure(FailureReason.REJECTED, 0)
             raise
-        statistics.num_pending += 1
+        self.statistics.num_pending += 1
         future.add_done_callback(lambda _: self._withdraw(pending))
         self._turns.arrived(now_ns)
         self._pump()
-        return future
 
     def _costs(self) -> Mapping[Unit, float]:
         """The time of a request on each unit that takes requests which name none, as far as it is known: under load, if

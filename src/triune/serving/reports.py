@@ -14,6 +14,7 @@ from triune.core.requests import (
     InferenceResponse,
     Parameter,
 )
+from triune.core.servable import Call, Servable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,19 @@ def _asks(request: InferenceRequest, parameter: str) -> bool:
     return asked
 
 
-async def with_reports(
+def submit_with_reports(
+    servable: Servable, call: Call, placement: Placement | None, asked: Reports
+) -> asyncio.Future[InferenceResponse]:
+    """Start a request whose response has what was asked for: see `Servable.submit` and `asked_reports`."""
+    bill = call.bill = Bill()
+    future = servable.submit(call)
+    task = asyncio.ensure_future(_with_reports(future, bill, placement, asked))
+    # A task that is cancelled before it begins cancels nothing by itself.
+    task.add_done_callback(lambda _: future.cancel())
+    return task
+
+
+async def _with_reports(
     future: asyncio.Future[InferenceResponse], bill: Bill, placement: Placement | None, asked: Reports
 ) -> InferenceResponse:
     """Await the response and add the reports that the request asked for: its joules, once the meter has counted them,

@@ -13,7 +13,6 @@ from triune.config.encoder import ENCODER
 from triune.config.model_config import ModelConfig
 from triune.config.speech import SPEECH
 from triune.config.transformer import TRANSFORMER
-from triune.core.energy import Bill
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.requests import (
     InferenceRequest,
@@ -35,7 +34,7 @@ from triune.repository.model import IndexEntry
 from triune.repository.repository import Repository
 from triune.scheduling.models import LoadedVersion
 from triune.serving.recording import Recording
-from triune.serving.reports import asked_reports, with_reports
+from triune.serving.reports import asked_reports, submit_with_reports
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +60,11 @@ class _Passed:
 
     model: LoadedVersion
     batch_size: int
+
+
+def _is_as_given(call: Call) -> bool:
+    """Whether the model takes the request's inputs as they are, and its outputs need no conversion."""
+    return call.finish is None and all(call.inputs[name] is each for name, each in call.request.inputs.items())
 
 
 def _stopping() -> UnavailableError:
@@ -235,15 +239,9 @@ class Server:
         model.require_one_answer()
         if self._recording is not None:
             self._recording.record(call)
-        asked = asked_reports(request) if request.parameters else None
-        if asked is None:
-            return model.servable.submit(call)
-        bill = call.bill = Bill()
-        future = model.servable.submit(call)
-        task = asyncio.ensure_future(with_reports(future, bill, model.placement, asked))
-        # A task that is cancelled before it begins cancels nothing by itself.
-        task.add_done_callback(lambda _: future.cancel())
-        return task
+        if request.parameters and (asked := asked_reports(request)) is not None:
+            return submit_with_reports(model.servable, call, model.placement, asked)
+        return model.servable.submit(call)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """Iterate over the responses to one request; the last has `is_final`. Raises as `infer` does.
@@ -275,8 +273,7 @@ class Server:
             if isinstance(passed, _Passed) and passed.model is model:
                 return model, Call(request, request.inputs, passed.batch_size)
         call = model.check(request)
-        is_as_given = call.finish is None and all(call.inputs[name] is each for name, each in request.inputs.items())
-        if check_cache is not None and is_as_given:
+        if check_cache is not None and _is_as_given(call):
             check_cache.result = _Passed(model, call.batch_size)
         return model, call
 

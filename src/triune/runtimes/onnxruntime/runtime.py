@@ -205,17 +205,17 @@ class _OnnxRuntimeExecutable:
         self._text_reader = facts.text_reader
         self._required = frozenset(spec.name for spec in signature.inputs if not spec.is_optional)
         specs = (*signature.inputs, *signature.outputs)
-        self._text_inputs = [spec.name for spec in signature.inputs if spec.datatype is DataType.BYTES]
+        self._text_inputs = {spec.name for spec in signature.inputs if spec.datatype is DataType.BYTES}
         self._text_outputs = {spec.name for spec in signature.outputs if spec.datatype is DataType.BYTES}
         self._bfloat16 = {spec.name for spec in specs if spec.datatype is DataType.BF16}
         self._compute = self._run_values if self._bfloat16 else self._run_arrays
         self._memory = RunMemory(session, signature, run_bytes, is_by_values=not facts.is_steady)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        feed = {name: packed(array) for name, array in inputs.items()}
-        for name in self._text_inputs:
-            if name in feed:
-                feed[name] = to_text(name, feed[name], self._text_reader)
+        feed: dict[str, Array] = {}
+        for name, array in inputs.items():
+            is_text = name in self._text_inputs
+            feed[name] = to_text(name, array, self._text_reader) if is_text else packed(array)
         try:
             try:
                 arrays = self._compute(feed, outputs)

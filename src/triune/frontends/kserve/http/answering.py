@@ -225,13 +225,15 @@ class Answering:
         self._write(cycle, status, error_headers(status, retry_after_seconds), [error_body(message)])
 
     def _write(self, cycle: InferCycle, status: int, headers: bytes, parts: list[bytes | memoryview]) -> None:
-        num_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        num_bytes = 0
+        for part in parts:
+            num_bytes += len(part)
         common = self._connection.server_state.default_headers
         head = self._front_end.heads.head(status, common, headers, num_bytes, keep_alive=cycle.keep_alive)
-        parts.insert(0, head)
         if num_bytes <= _JOIN_BYTES:
-            self._connection.transport.write(b"".join(parts))
+            self._connection.transport.write(b"".join((head, *parts)))
         else:
+            parts.insert(0, head)
             cycle.hold(self._front_end.budget, num_bytes)
             if num_bytes > _WRITE_BYTES:
                 self._run(cycle, self._write_slowly(cycle, parts))

@@ -25,7 +25,7 @@ class AnswerHeads:
 
     def __init__(self) -> None:
         self._common: list[tuple[bytes, bytes]] = []
-        self._common_bytes = b""
+        self._starts = _STATUS_LINES
 
     def head(
         self, status: int, common: list[tuple[bytes, bytes]], headers: bytes, num_bytes: int | None, *, keep_alive: bool
@@ -41,18 +41,13 @@ class AnswerHeads:
         """
         if common is not self._common:
             self._common = common
-            self._common_bytes = b"".join(b"%s: %s\r\n" % header for header in common)
+            lines = b"".join(b"%s: %s\r\n" % header for header in common)
+            self._starts = {each: status_line + lines for each, status_line in _STATUS_LINES.items()}
+        start = self._starts[status]
         close = b"" if keep_alive else b"Connection: close\r\n"
         if num_bytes is None:
-            start = _STATUS_LINES[status], self._common_bytes, headers
-            return b"%s%s%s\r\nTransfer-Encoding: chunked\r\n%s\r\n" % (*start, close)
-        return b"%s%s%s\r\nContent-Length: %d\r\n%s\r\n" % (
-            _STATUS_LINES[status],
-            self._common_bytes,
-            headers,
-            num_bytes,
-            close,
-        )
+            return b"%s%s\r\nTransfer-Encoding: chunked\r\n%s\r\n" % (start, headers, close)
+        return b"%s%s\r\nContent-Length: %d\r\n%s\r\n" % (start, headers, num_bytes, close)
 
     def error(self, status: int, common: list[tuple[bytes, bytes]], message: str) -> bytes:
         """A whole error response, with `Connection: close`."""

@@ -161,8 +161,10 @@ def is_quick_answer(response: InferenceResponse, form: OutputForm, headers: Head
     """Whether encoding a response takes less than a millisecond."""
     if encoded_bytes(response.outputs) <= SMALL_BYTES:
         return True
-    if b"accept-encoding" in headers:
-        return False
+    return b"accept-encoding" not in headers and _is_sent_as_views(response, form)
+
+
+def _is_sent_as_views(response: InferenceResponse, form: OutputForm) -> bool:
     # Large contiguous arrays are sent as views, without a copy; everything else takes time.
     return all(
         not array.dtype.hasobject and array.flags.c_contiguous and form.by_name.get(name, form.is_binary)

@@ -116,7 +116,7 @@ class KServeProtocol(OrderedProtocol):
 
     def _repeat(self, head: Head, data: bytes) -> None:
         """Queue a request that has arrived completely, and whose head is in the cache. The parser does not see it."""
-        cycle = InferCycle(head.route, head.headers, keep_alive=True)
+        cycle = InferCycle(head.route, head.headers)
         cycle.received = data[head.num_bytes :]
         cycle.is_received = True
         self._queue(cycle)
