@@ -44,7 +44,7 @@ class Comparison:
 
 
 def compared(compare: Compare, result: Path, comparison: Comparison) -> tuple[Verified | None, str]:
-    """Compare, within the limits that are asked for.
+    """Run a comparison, within the limits of time and memory of `comparison`.
 
     Args:
         compare: runs both.

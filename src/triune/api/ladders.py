@@ -68,17 +68,17 @@ class LadderFiles:
 
 @contextlib.contextmanager
 def ladder_of(source: Path, contexts: Sequence[int], tell: Tell) -> Generator[LadderFiles | None]:
-    """The graphs of a decoder with explicit caches, as files that exist meanwhile; None if the checkpoint is not a
-    decoder that has such graphs: only LLaMA's family and GPT-2 have them.
+    """Yield the graphs of a decoder with explicit caches, as files that exist in the `with` block; None if the
+    checkpoint is not a decoder of LLaMA's family or GPT-2.
 
     Args:
         source: a checkpoint.
-        contexts: the sizes of caches; empty for 256 and 1024, as far as the model has positions.
+        contexts: the sizes of caches; empty for 256 and 1024, limited by the model's positions.
         tell: called with a message at each step.
 
     Raises:
         InvalidArgumentError: the model has no positions for a context, or the contexts make no ladder.
-        Otherwise as `open_checkpoint` does.
+        Also the errors of `open_checkpoint`.
     """
     require_libraries()
     from triune.engine.models import write_explicit, write_model
@@ -124,19 +124,19 @@ def ladder_to_program(
 ) -> ConversionResult:
     """Convert the graphs to functions of one program, which share weights.
 
-    A comparison has a text of random tokens read in parts, and compares logits with those that ONNX Runtime computes of
-    the whole text.
+    The comparison runs a text of random tokens in parts, and compares the logits with ONNX Runtime's logits for the
+    whole text.
 
     Args:
         files: the graphs.
         output: a .mlpackage or .aimodel.
-        options: those of the conversion, without states.
+        options: the options of the conversion, without states.
         cache: whether keys and values are states.
         tell: called with a message at each step.
-        comparison: how to compare; None for not at all.
+        comparison: how to compare; None for no comparison.
 
     Raises:
-        UnsupportedError: as the conversion does.
+        UnsupportedError: an error of the conversion.
     """
 
     def convert(wide: frozenset[str]) -> tuple[ConversionResult, Compare]:

@@ -45,7 +45,7 @@ _DATATYPES: Final = {Unit.GPU: ("fp32", "fp16")}
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What was measured of a machine.
+    """The measurements of a machine.
 
     Attributes:
         figures: by unit and name.

@@ -187,7 +187,9 @@ _Step: TypeAlias = tuple[str, list[Op], str, Mapping[str, tuple[int, ...]]]
 def _steps(
     source: Path, bound: _Bound, tokens: int, function: str | None, tell: Callable[[str], None]
 ) -> Generator[_Step]:
-    """What to plan of a source: a title, operations, the class of models, and the shapes of a file's inputs."""
+    """Yield the parts of a source to plan: a title, operations, the class of models, and the shapes of a file's
+    inputs.
+    """
     name = str(source)
     if not is_checkpoint(source):
         with opened_graph(source, function, tell) as model:

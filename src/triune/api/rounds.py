@@ -52,8 +52,8 @@ Convert: TypeAlias = Callable[[frozenset[str]], tuple[ConversionResult, Compare]
 
 
 def notes_of(functions: Mapping[str, Sequence[str]]) -> list[str]:
-    """The notes on several functions, with the names of those that each is on; without names, if there is only one
-    function.
+    """The notes on several functions, each note with the names of its functions. With only one function, names are left
+    out.
     """
     names: dict[str, list[str]] = {}
     for name, notes in functions.items():

@@ -27,14 +27,14 @@ _FEWEST_RUNS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What was measured of a model on a unit.
+    """The measured speed of a model on a unit.
 
     Attributes:
         unit: the unit.
         latency_ms: the median time of a call with one sample; None if it does not run there.
         rows_per_second: with calls of `batch` samples at once, of the median time.
         batch: the samples of such a call; 1 if the model takes no more.
-        joules_per_row: of the same calls; None if no meter counts them.
+        joules_per_row: the joules of a row in these calls; None if there is no meter.
         unavailable: why there are no times, or no joules; "" if there are both.
         outputs: the results for the sample; empty if it does not run there.
     """

@@ -55,7 +55,7 @@ _LEAST_PART: Final = 0.03
 
 
 class Demand:
-    """What a model asks of the hardware. One thread at a time changes it.
+    """A model's demand for hardware. Only one thread at a time may change it.
 
     Attributes:
         costs: the time of a request on each unit under load, in nanoseconds; units for which it is not known are left
@@ -198,7 +198,7 @@ class Balance:
             load = max(load, float(used @ prices))
             chosen[rows, cheapest] += 1 / _NUM_STEPS
             prices = prices * np.exp(scale * used)
-            # A pool that nobody asks for stays cheap, and may be asked for later.
+            # A pool without demand keeps a small price, so that it can be chosen later.
             prices = np.maximum(prices / prices.sum(), _LEAST_PRICE)
             prices = prices / prices.sum()
         self._prices = prices

@@ -58,7 +58,7 @@ class BlockingShare:
         self._share.end(turn, self._alone.of(size) or self._last_ns, self._last_ns if has_more else None)
 
     def withdraw(self) -> None:
-        """Do not wait for a turn: there is no next step."""
+        """Stop waiting for a turn: there is no next step."""
         self._demand.tell(has_waiting=False)
         self._share.withdraw()
 

@@ -48,7 +48,7 @@ class Concurrency:
     """Chooses how many models compute at once.
 
     Attributes:
-        level: the number of models at once; 0 for all that want to.
+        level: the number of models at once; 0 for no limit.
         speedups: the mean speedup of each level that was measured.
     """
 

@@ -96,12 +96,12 @@ class Turn(NamedTuple):
 class Pool:
     """Hardware that models share. All shares use its lock.
 
-    A hundred models may wait, and each batch asks who is next. So those that wait are kept in order.
+    A hundred models may wait, and each batch looks up the next one. So the waiting models are kept sorted.
 
     Attributes:
-        shares: of all models that may compute here.
-        waiting: those that wait for their turn, the one whose clock is furthest behind first; of equal clocks the one
-            that has waited longest.
+        shares: the shares of all models that may compute here.
+        waiting: the shares that wait for their turn, sorted by clock, the clock furthest behind first; of equal clocks
+            the one that has waited longest.
         running: what computes, and the turns in which nothing computes yet.
         limit: how many may compute at once. One if weights differ, since only turns can follow weights.
         concurrency: how many compute at once.

@@ -84,10 +84,10 @@ class Share:
         return self.is_elsewhere and self._pool.num_wanting > 0
 
     def own_ends_ns(self) -> int:
-        """The time from which on the model's own batches do not hold up its other units; 0 if they do not.
+        """The time until which the model's running batches keep its other units from starting; 0 if they do not.
 
-        Where one computes at a time, a second unit of the model takes its turns from the first, and adds nothing. Only
-        what seems to hang is left alone.
+        If one model computes at a time, a second unit of the same model would only take turns from the first. A batch
+        that seems to hang does not count.
         """
         if not self._running or self._pool.limit > 1:
             return 0

@@ -23,7 +23,7 @@ class Build:
         config: the completed configuration.
         source: the model on disk that it was built from.
         emulated: the units of the model that are emulated.
-        placement: where it computes, beside what its config asks for; None if the backend does not tell.
+        placement: where it computes, and what its config requests; None if the backend does not report it.
     """
 
     version: int

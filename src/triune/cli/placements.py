@@ -68,7 +68,7 @@ def print_placements(placements: Sequence[Mapping[str, Any]], console: Console) 
 
 
 def placement_json(placement: Placement) -> dict[str, Any]:
-    """Where a model computed that was loaded without a server, as JSON."""
+    """The placement of a model that was loaded without a server, as JSON."""
     return {
         "requested": placement.requested,
         "cut": placement.is_cut,

@@ -128,6 +128,6 @@ def described(error: Score | None) -> str:
 
 
 def text_of(advice: Advice) -> str:
-    """An advice as text, with what it saves."""
+    """An advice as text, with the time that it saves."""
     saved = "" if advice.saves_ms is None else f" (saves {advice.saves_ms:.2g} ms, predicted)"
     return f"{advice.what}{saved}"

@@ -1,4 +1,4 @@
-"""What `triune units` prints of energy and power: the meters of the machine, and what the power modes change."""
+"""Prints energy and power for `triune units`: the machine's meters, and the effects of the power modes."""
 
 from collections.abc import Iterator
 from typing import Final

@@ -1,4 +1,4 @@
-"""What `triune generate` and `triune chat` share: which model, how it answers, and how an answer is shown."""
+"""Shared by `triune generate` and `triune chat`: choosing the model, its options, and showing an answer."""
 
 import sys
 from pathlib import Path

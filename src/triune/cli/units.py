@@ -130,7 +130,7 @@ def _words(name: str) -> str:
 
 
 def _figure(figure: Figure, sources: dict[str, int]) -> str:
-    """As in "18.6 TFLOPS fp16, measured [3]", with the least and the most that were reported, and the note."""
+    """A figure as text such as "18.6 TFLOPS fp16, measured [3]", with the range of reported values and the note."""
     number = sources.setdefault(figure.source, len(sources) + 1)
     low, high = figure.low, figure.high
     spread = f" ({low or figure.value:g} to {high or figure.value:g} reported)" if low or high else ""

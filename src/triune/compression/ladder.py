@@ -18,11 +18,11 @@ class Tried(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A layer goes back.
+    """A layer returns to a higher precision.
 
     Attributes:
         layer: its name.
-        rung: the place of its new form among its forms.
+        rung: the index of its new form among its forms.
     """
 
     layer: str

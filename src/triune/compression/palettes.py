@@ -27,8 +27,8 @@ class Palettes:
 
     @property
     def starts(self) -> NDArray[np.int32] | None:
-        """Where the palette of each output channel begins in the tables one after the other, to be added to the
-        indices; None if there is one.
+        """The offset of each output channel's palette in the concatenated tables, to be added to the indices; None if
+        there is one table.
         """
         if len(self.tables) == 1:
             return None

@@ -141,7 +141,7 @@ class Plan:
         return dict.fromkeys(self.layers, form)
 
     def rungs(self, name: str) -> Sequence[WeightForm | None]:
-        """The forms of a layer from the one that is asked for to floats, None: int4, int8, 16 bits."""
+        """The forms of a layer, from the requested one to floats (None): int4, int8, 16 bits."""
         form = self.options.weights
         weight = next((each for each in self.weights if each.name == name), None)
         if weight is None or form not in (WeightForm.INT4, WeightForm.INT8):

@@ -37,10 +37,10 @@ def sites_of(model: ModelProto, weights: Sequence[Weight]) -> list[Site]:
 def moments_of(
     model: ModelProto, sites: Sequence[Site], samples: Sequence[Mapping[str, Array]]
 ) -> Iterator[tuple[Site, Moments]]:
-    """What the inputs of each site are like on samples, one site after another.
+    """Yield the moments of each site's inputs on samples.
 
     Raises:
-        InvalidArgumentError: the model does not take a sample, or computes NaN or infinities on it.
+        InvalidArgumentError: the model refuses a sample, or computes NaN or infinities on it.
     """
     for part in held_at_once(sites):
         found = {site.value: Moments(site.width) for site in part}

@@ -212,8 +212,8 @@ class _Rewriting:
         return stored.astype(values.dtype), ""
 
     def _is_rows(self, weight: Weight, packed: Packed, readers: Sequence[NodeProto]) -> bool:
-        """Whether Gather alone reads the weight, whose rows have a scale each: then only rows that are read are
-        dequantized. ONNX Runtime dequantizes a whole table in each run.
+        """Whether only Gather reads the weight, and each of its rows has a scale. Then only the gathered rows are
+        dequantized, whereas ONNX Runtime would dequantize the whole table in each run.
         """
         is_by_row = list(packed.axes) == [0] and not packed.is_blocked
         is_gathered = all(node.op_type == "Gather" and weight.name not in node.input[1:] for node in readers)

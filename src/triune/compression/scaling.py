@@ -13,7 +13,7 @@ _STEPS: Final = 20
 """Exponents up to 1 in steps of 1/20, as in AWQ's own code."""
 
 _LARGEST: Final = 1e4
-"""No scale is further from 1: FP16 must hold what is scaled."""
+"""The limit of scales, and of their inverses, so that scaled numbers stay within fp16."""
 
 
 @dataclass(frozen=True, slots=True)

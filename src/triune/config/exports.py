@@ -23,5 +23,5 @@ def is_exported_decoder(version_folder: Path) -> bool:
     try:
         return has_caches(read_light(path).graph)
     except (OSError, DecodeError):
-        # Whoever loads it as a tensor model says what is wrong with it.
+        # The error of such a file is raised when it is loaded as a tensor model.
         return False

@@ -1,4 +1,6 @@
-"""A name for everything that affects the load of a version: what was learnt of one load holds for all with its name."""
+"""The key of a load: a hash of everything that affects it. Facts measured at one load hold for all loads with the same
+key.
+"""
 
 import functools
 import hashlib

@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class TimeoutAction(Enum):
-    """What happens to a request that waited too long."""
+    """What to do with a request whose queue timeout has passed."""
 
     REJECT = "REJECT"
     DELAY = "DELAY"

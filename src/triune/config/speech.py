@@ -68,8 +68,8 @@ SPEECH_OPTION_NAMES: Final = frozenset(each.name for each in fields(SpeechOption
 
 
 def is_speech(message: ModelConfigMessage, folder: Path, versions: Sequence[int]) -> bool:
-    """Whether a model reads speech: its config says so, or names neither a backend nor a file, and the newest version
-    is Whisper in Hugging Face's form or CTranslate2's.
+    """Whether a model reads speech: its config names the speech backend, or it names neither a backend nor a file and
+    the newest version is a Whisper checkpoint of Hugging Face or CTranslate2.
     """
     if message.backend or message.platform or message.HasField("ensemble_scheduling"):
         return message.backend == SPEECH

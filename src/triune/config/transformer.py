@@ -151,7 +151,7 @@ def read_transformer_options(message: ModelConfigMessage) -> TransformerOptions:
 
 
 def _speculation(given: Mapping[str, str]) -> Speculation:
-    """What guesses tokens: a draft model if there is one, and nothing else is named."""
+    """The source of guesses: a draft model if there is one and the config names no other source."""
     has_draft = "draft_model" in given
     chosen = read_choice(given, "speculation", get_args(Speculation)) or ("draft" if has_draft else "off")
     if has_draft != (chosen == "draft"):
@@ -229,7 +229,7 @@ def _several_units(message: ModelConfigMessage, options: TransformerOptions, mac
         )
     for unit in units:
         runtime = decoder_runtime(machine, unit)
-        # For an error that says why, if the unit is absent.
+        # If the unit is absent, this call raises the error with the reason.
         machine.runtime_for(runtime, unit, " in parameter 'units'")
         if unit not in machine.runtimes[runtime].units():
             raise UnsupportedError(f"no runtime computes transformers on '{unit.value}' here; leave it out of 'units'")

@@ -264,7 +264,7 @@ class LogitsOnHost:
 
 
 NO_TOKEN: Final = -1
-"""Stands for a token where logits leave none to be chosen."""
+"""Marks a row whose logits have no valid token, since all are NaN or -inf."""
 
 
 def best_tokens(logits: NDArray[np.float32]) -> NDArray[np.int64]:

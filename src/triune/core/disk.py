@@ -20,13 +20,13 @@ _REMEDIES: Final = {
 }
 
 _TEXTS: Final = {number: os.strerror(number) for number in _REMEDIES}
-"""What the C library calls these errors. Errors of vendors' libraries contain it, and errors of files that are not read
-for their size do not.
-"""
+"""The C library's texts for these errors. Vendors' libraries put them into their own error messages."""
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """The error of a disk that `error` is, that it was raised from, or that its text names; None if there is none."""
+    """The disk error of an exception: itself, one of its causes, or an error that its text names; None if there is
+    none.
+    """
     left: BaseException | None = error
     while left is not None:
         text = str(left)

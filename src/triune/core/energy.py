@@ -99,11 +99,11 @@ class Bill:
 async def report_of(bills: Sequence[Bill]) -> dict[str, Any]:
     """The sum of some bills, for the answer to a request that asked for its energy.
 
-    It waits until all works that have ended are charged: as long as the meters' resolution at most.
+    It waits until all ended works are charged, at most for one interval of the meters.
 
     Returns:
-        `kind`: "measured", "estimated" or "unavailable"; and `joules`, with those of each phase beside, as
-        `prefill_joules`, if there are several; or the `reason` why they are unavailable.
+        `kind`: "measured", "estimated" or "unavailable"; and `joules`, with the joules of each phase, such as
+            `prefill_joules`, if there are several phases; or the `reason` why they are unavailable.
     """
     accountants = {each for bill in bills for each in bill.accountants}
     if not all(await asyncio.gather(*(each.settle() for each in accountants))):
@@ -144,14 +144,14 @@ WHOLE_INFERENCE: Final = (Share(Phase.INFER, 1.0),)
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """A time in which a unit computed for a model.
+    """An interval in which a unit computed for a model.
 
     Attributes:
         account: the model's account on the unit.
         started_ns: when it began, on the accountant's clock.
-        shares: whose it was; or what tells that, which the accountant's thread calls once, so that whoever computes
-            does not wait for it.
-        ended_ns: when it ended; 0 while it goes on. Whoever began the work sets it.
+        shares: how it is shared among bills; or a function that returns this, which the accountant's thread calls once,
+            so that the computing thread does not wait for it.
+        ended_ns: when it ended; 0 while it runs. Whoever began the work sets it.
     """
 
     account: "Account"

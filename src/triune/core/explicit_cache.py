@@ -1,4 +1,4 @@
-"""What a decoder with an explicit cache of a fixed size is given: see `engine.models.explicit` for its graph."""
+"""Makes the inputs of a decoder with an explicit cache of a fixed size: see `engine.models.explicit` for its graph."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -25,12 +25,12 @@ class PowerMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ModeEffects:
-    """What a mode changes. `docs/energy.md` has the table of all modes.
+    """The effects of a power mode. `docs/energy.md` has the table of all modes.
 
     Attributes:
-        is_one_unit: whether a model uses one of its units only, the one that needs the fewest joules; else the one that
-            is ready first.
-        min_delay_us: how long the oldest request waits at least for others to share a batch with, on a worker's thread.
+        is_one_unit: whether a model uses only the unit that needs the fewest joules; otherwise it uses the unit that is
+            ready first.
+        min_delay_us: the least time that the oldest request waits for others to join its batch, on a worker's thread.
         step_share: the part of the engine's `step_tokens` that a step may have.
         is_overruled: whether a low battery or heat changes what is done.
     """
@@ -93,7 +93,7 @@ class Power:
         self._decide()
 
     def overrule(self, low_reason: str, hot: Mapping[Unit, str]) -> None:
-        """Tell what the machine says.
+        """Set the machine's reasons to overrule the power mode.
 
         Args:
             low_reason: why only `low_power` is to be used; empty for no reason.

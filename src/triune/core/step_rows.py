@@ -12,12 +12,13 @@ ROW_NAMES: Final = frozenset({"token_rows", "token_places", "token_counts", "blo
 
 
 def rows_of(step: DecoderStep) -> dict[str, NDArray[np.int64]]:
-    """What graphs read that put the packed tokens of each sequence into a row of its own.
+    """The inputs of graphs that unpack the tokens of each sequence to a row.
 
     Returns:
-        `token_rows` INT64 [sequences, longest], which packed token each place of a row has, and 0 at places beyond the
-        end of the row's sequence; `token_places` INT64 [tokens], the place of each token in `token_rows`, counted row
-        by row; `token_counts` INT64 [sequences], the tokens of each row; `block_table` INT64 [sequences, most blocks],
+        `token_rows` INT64 [sequences, longest], the packed token at each position of a row, and 0 beyond the end of the
+            row's sequence; `token_places` INT64 [tokens], the position of each token in the flattened `token_rows`;
+            `token_counts` INT64 [sequences], the number of tokens in each row; `block_table` INT64 [sequences, most
+            blocks],
         the blocks of each sequence, and 0 beyond its last one.
     """
     rows, is_token = _rows(step.subsequence_begins)

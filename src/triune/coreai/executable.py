@@ -23,7 +23,7 @@ from triune.graph.state_names import new_state
 from triune.hosting import Limits
 
 _KINDS: Mapping[Unit, str] = {Unit.ANE: "neural_engine", Unit.GPU: "gpu"}
-"""Apple's names of the compute units that the runtime may be told to prefer."""
+"""Apple's names of the compute units that the runtime can be asked to prefer."""
 
 _OWN = "USE_LOCAL_COREAI"
 """The environment variable that makes the library use its own interpreter even if the system has Core AI."""

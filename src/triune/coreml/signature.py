@@ -38,12 +38,12 @@ _DATATYPES = {
 def signature_of(package: Package, name: str) -> Signature:
     """The inputs and outputs of a function of a package, without its states.
 
-    The first dimension is a batch dimension if every input has a range of sizes there that begins at 1, no output has
-    another size there, no shape depends on values, and there are no states.
+    The first dimension is a batch dimension if its range of sizes begins at 1 in every input, no output has another
+    size there, no shape depends on values, and there are no states.
 
     Args:
         package: the package.
-        name: the name of a function that its description has.
+        name: the name of a function in its description.
 
     Raises:
         UnsupportedError: an input or output is not a tensor, or an input has no shape.

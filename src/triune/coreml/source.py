@@ -1,4 +1,4 @@
-"""What a converted package records about its ONNX model: the names and ranks of that model's inputs and outputs."""
+"""The record in a converted package of its ONNX model: the names and ranks of the model's inputs and outputs."""
 
 import json
 from collections.abc import Mapping

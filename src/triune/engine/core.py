@@ -366,5 +366,7 @@ class EngineCore:
 
 
 def _salt_of(source: Source) -> bytes:
-    """What names a source in the hashes of blocks: keys and values of an answer depend on it."""
+    """A hash of the source text. It salts the hashes of blocks, since the keys and values of an answer depend on the
+    source.
+    """
     return blake2b(np.array(source, "<i8").tobytes(), digest_size=16).digest() if source else b""

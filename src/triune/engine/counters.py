@@ -52,16 +52,16 @@ class EngineCounters:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """What an engine holds at this moment, and what its steps have counted.
+    """The current state of an engine, and the counters of its steps.
 
     Attributes:
         num_running: sequences that steps compute.
         num_waiting: sequences that wait for their first step, or for blocks.
-        num_free_blocks: KV blocks that hold nothing.
+        num_free_blocks: free KV blocks.
         num_used_blocks: KV blocks that sequences hold.
         num_cached_blocks: KV blocks that only the prefix cache holds.
-        num_guessed: guesses of next tokens that were computed.
-        num_right: those of them that became part of an answer.
+        num_guessed: guessed tokens that were computed.
+        num_right: guessed tokens that became part of an answer.
         disk_blocks: the blocks that were stored in files, loaded from them, broken and deleted, and dropped since too
             many waited, by these words; empty without files.
         num_preempted: how often a sequence gave up its blocks to others.

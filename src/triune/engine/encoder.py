@@ -1,4 +1,4 @@
-"""What an encoder reads and computes: texts become tokens, and those of many texts run together, packed."""
+"""Tokenizes texts for an encoder, and computes the tokens of many texts together, packed."""
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -107,7 +107,9 @@ class TextEncoder:
         return rows
 
     def compute_unchecked(self, executable: Executable, texts: Sequence[Ids]) -> NDArray[np.float32]:
-        """As `compute`, whatever the numbers are. Raises InternalError if the runtime failed."""
+        """Compute as `compute` does, but without checking for NaN and infinities. Raises InternalError if the runtime
+        failed.
+        """
         rows = np.empty((len(texts), self.width), np.float32)
         names = {spec.name for spec in executable.signature.inputs}
         for step in steps_of([len(each) for each in texts], lambda: MAX_TOKENS):

@@ -147,16 +147,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What an answer grew by.
+    """A new part of an answer.
 
     Attributes:
-        index: which of the `num_answers` answers it belongs to.
-        text: the text that was added; may be empty, as while a character is incomplete or may begin a stop text.
+        index: the index of its answer among the `num_answers`.
+        text: the text that was added; may be empty, for example while a character is incomplete or could begin a stop
+            text.
         tokens: the ids that were added.
         logprobs: one for each of `tokens` if the request asks for probabilities, else empty.
-        finish_reason: why the answer ended with this delta; None if it goes on.
+        finish_reason: why the answer ended with this delta; None if it continues.
         stop: the stop text or stop token that ended it; None if none did.
-        usage: what the answer cost; with its last delta only.
+        usage: the tokens and times of the answer, only in its last delta.
         prompt: the probabilities of the prompt's tokens, if the request wants them: with the first delta of the first
             of its answers, which comes before those of the others.
     """

@@ -64,10 +64,10 @@ class Scheduler:
         """Args:
         pool: the blocks.
         block_size: tokens in a block.
-        clock: tells how long sequences have waited.
-        limits: what a step may hold.
+        clock: measures how long sequences wait.
+        limits: the limits of a step.
         power: the server's power mode, which may lower `step_tokens`; None for full power.
-        host: keeps what preempted sequences have in their blocks; None loses it, so that it is computed again.
+        host: keeps the blocks of preempted sequences in host memory; with None they are dropped and computed again.
         """
         self._power = power
         self._pool = pool

@@ -63,10 +63,10 @@ class Sequence:
         sampling: how its tokens are chosen.
         ending: when it ends.
         priority: how urgent it is; 0 is the most urgent.
-        salt: names what its keys and values depend on beside its tokens, such as a LoRA adapter (see
+        salt: a hash of what its keys and values depend on besides its tokens, such as a LoRA adapter (see
             `kv.hashes.block_hashes`).
         arrived_ns: when it arrived, on the engine's clock.
-        matcher: what its answer keeps to; None if it is free.
+        matcher: the constraint on its answer; None if there is none.
         adapter: the number of its LoRA adapter (`DecoderStep.adapters`); 0 for none.
         rules: what its logits decide about the next token; None if nothing. A sequence has a matcher or rules.
         memory: what it reads of an encoder, by the names of the decoder's inputs: FP32 [1, source tokens, width].

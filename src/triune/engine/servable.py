@@ -55,7 +55,9 @@ class TextServable(ModelServable[ServedTextModel]):
         raise UnsupportedError(f"model '{self._name}' is decoupled: use the streaming interface")
 
     async def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """See `Servable`. Without the input `stream` there is one response, with whole answers."""
+        """Generate the answer: see `Servable.stream`. Without the input `stream` there is one response with the whole
+        answers.
+        """
         prompt = text_of(call, TEXT_INPUT)
         is_streaming = _flag(call, STREAM_INPUT)
         excludes = _flag(call, EXCLUDE_INPUT, is_streaming)

@@ -44,7 +44,7 @@ class SourceEncoder:
 
 
 def _parted(rows: Mapping[str, Array], counts: Seq[int]) -> list[Memory | TriuneError]:
-    """What each of the packed texts gave. It is copied: a view would hold the memory of all."""
+    """Split the encoder's rows by text. Each part is copied, since a view would hold the memory of all texts."""
     found: list[Memory | TriuneError] = []
     begin = 0
     for count in counts:

@@ -33,14 +33,15 @@ Results: TypeAlias = list[tuple[Sequence, Sample | None]]
 
 @dataclass(eq=False, slots=True)
 class _Running:
-    """A step that the decoder computes, or is about to.
+    """A step that the decoder computes, or will compute next.
 
     Attributes:
-        plan: what it computes.
+        plan: the plan of the step.
         began_ns: when it was planned.
-        tokens: those that it gives, if its plan takes the most probable ones; None before it begins.
-        logits: FP32 [rows, vocabulary], those that it gave, if its plan chooses by them.
-        work: what its energy is charged to; None where energy is not metered, and before the step before has ended.
+        tokens: its most probable tokens, if its plan is greedy; None before it begins.
+        logits: FP32 [rows, vocabulary], its logits, if its plan samples from them.
+        work: the work that its energy is charged to; None if energy is not metered, or until the previous step has
+            ended.
     """
 
     plan: Plan
@@ -196,8 +197,8 @@ class Steps:
         return [*self._take_unreadable(), *given]
 
     def _read_sources(self, running: _Running) -> None:
-        """Have the encoder read what it has not read yet for the sequences of a step. Those whose sources it cannot
-        read end, and leave the step.
+        """Let the encoder read the sources of a step's sequences that were not read yet. A sequence whose source cannot
+        be read ends, and leaves the step.
         """
         unread = [piece.sequence for piece in running.plan.pieces if piece.num_encoded]
         if not unread:

@@ -1,8 +1,8 @@
 """Accepts connections, a few in a turn of the event loop.
 
 asyncio and uvloop accept all connections that wait, and make a protocol for each, before anything else goes on: a burst
-of thousands would hold every other client up for seconds. Here those that wait longest are accepted first, and between
-two turns the loop serves the connections that there are.
+of thousands would delay every other client for seconds. Here connections are accepted in small groups, the longest
+waiting first, and between two groups the loop serves the existing connections.
 """
 
 import asyncio
@@ -59,7 +59,8 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        # What is accepted and has no protocol yet counts: it has a file descriptor, and is not limited otherwise.
+        # Connections that are accepted but have no protocol yet count too: they have a file descriptor, and nothing
+        # else limits them.
         while len(self._tasks) < _MOST_IN_A_TURN:
             try:
                 connection, _ = self._listener.accept()

@@ -34,7 +34,7 @@ class Connection(Protocol):
 class EmbeddedServer(uvicorn.Server):
     """A uvicorn server that leaves signals alone, reports when it listens, and accepts port 0.
 
-    It can be opened once, and closed once.
+    It can be opened and closed only once.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:

@@ -89,7 +89,7 @@ RANDOM: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ByValues:
-    """What depends on the values of a model's inputs, not only on their shapes.
+    """The times and shapes of a model that depend on the values of its inputs, not only on their shapes.
 
     Attributes:
         time: a node whose time depends on values, such as "Loop 'count'"; "" if there is none.

@@ -1,9 +1,10 @@
-"""Rewrite nodes that would crash ONNX Runtime's process, so that they do not.
+"""Rewrite nodes that would crash the process in ONNX Runtime.
 
 ONNX Runtime (1.32) reads an optional input that is left out as "" at the end of a node as if it were there (the bias of
 LayerNormalization: SIGSEGV). And it divides the lowest number of INT32 or INT64 by -1, which raises SIGFPE on x86. ONNX
-allows the former, and does not define the latter; here it wraps around, as in numpy. For operators that crash with
-sizes or numbers of 0 (`faults`), `checks` inserts divisions by these, for which ONNX Runtime raises an error.
+allows such an omitted input. It does not define that quotient, which wraps around here, as in numpy. For operators that
+crash with sizes or numbers of 0 (`faults`), `checks` inserts divisions by these, for which ONNX Runtime raises an
+error.
 """
 
 from collections.abc import Iterator

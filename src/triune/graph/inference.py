@@ -136,8 +136,8 @@ def _nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 
 def _restore_safe(graph: GraphProto, inferred: GraphProto, outer: Values | None) -> bool:
-    """Show nodes to inference again that were hidden from it, if the types in `inferred` prove them safe; returns
-    whether there were any.
+    """Make nodes visible to inference again that were hidden from it, if the types in `inferred` prove them safe.
+    Returns whether there were any.
     """
     values, is_new = Values(inferred, outer), False
     for node, known in zip(graph.node, inferred.node, strict=True):

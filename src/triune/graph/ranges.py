@@ -83,8 +83,8 @@ def of_type(elem_type: int) -> Interval:
 def results_of(node: NodeProto, values: Values, given: Sequence[Interval]) -> list[Interval]:
     """Compute the intervals of a node's outputs from those of its inputs (`given`, without omitted inputs).
 
-    They are intervals of unbounded integers, which a program wraps around if they leave int32. If nothing is known of
-    an output, its interval is that of its type.
+    The intervals are of unbounded integers, though a program wraps around beyond int32. If nothing is known of an
+    output, its interval is the range of its type.
     """
     types = [values.elem_type(name) for name in node.output]
     is_size = all(each.is_size for each in given) and not any(True for _ in subgraphs_of(node))

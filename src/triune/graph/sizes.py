@@ -76,7 +76,7 @@ class Sizes:
         if found is None or declared is None or found == declared:
             return declared if found is None else found
         for name, other in ((declared, found), (found, declared)):
-            # A name is not replaced by a product of which it is a factor.
+            # A name is not replaced by a product that contains the name itself.
             if isinstance(name, str) and "*" not in name and name not in str(other).split("*"):
                 self._same[name] = other
                 break

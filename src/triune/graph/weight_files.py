@@ -25,7 +25,7 @@ _PACKED = frozenset(
     helper.np_dtype_to_tensor_dtype(helper.tensor_dtype_to_np_dtype(kind))
     for kind in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
 )
-"""The element types of which several elements share a byte."""
+"""Element types with several elements in a byte."""
 
 
 def array_of(tensor: TensorProto) -> NDArray[Any]:

@@ -102,7 +102,7 @@ def tensor_of(name: str, array: NDArray[Any]) -> TensorProto:
 
 
 def without_weights(model: ModelProto) -> ModelProto:
-    """A copy of a model that has inputs in place of large weights, for what does not read them."""
+    """Copy a model with inputs instead of large weights, for code that does not need the weights."""
     copy = ModelProto()
     copy.CopyFrom(model)
     Large().take(copy)

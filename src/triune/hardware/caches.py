@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 SYSFS: Final = Path("/sys/devices/system/cpu/cpu0/cache")
-"""Where Linux describes the caches of the first core."""
+"""The folder in which Linux describes the caches of the first core."""
 
 _KINDS: Final = {"data": "data", "instruction": "instruction", "unified": "unified"}
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -42,7 +42,7 @@ def read_caches(folder: Path = SYSFS) -> str:
 
 
 def parse_caches(text: str) -> tuple[Cache, ...]:
-    """Read the text of `read_caches`; entries that are not whole are left out."""
+    """Read the text of `read_caches`. Incomplete entries are left out."""
     facts = dict(re.findall(r"^(index\d+/\w+): (.*)$", text, re.MULTILINE))
     return tuple(_caches(facts))
 

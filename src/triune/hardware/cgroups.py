@@ -28,6 +28,6 @@ def cgroup_folders(membership: str, root: Path, controller: str) -> Iterator[Pat
         if controllers and controller not in controllers.split(","):
             continue
         mount = root / controller if controllers else root
-        # In a container the path may be that of the host. Then only the mount itself can be read.
+        # In a container the path may be the host's path. Then only the mount point itself can be read.
         group = mount / path.strip("/")
         yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mount))

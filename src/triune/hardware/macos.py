@@ -1,4 +1,6 @@
-"""Reads what macOS prints of its GPU and its Neural Engine. Texts that say nothing give None, with the reason."""
+"""Parses macOS's descriptions of its GPU and Neural Engine. If a text lacks the facts, the result is None, with the
+reason.
+"""
 
 import json
 import re

@@ -28,8 +28,8 @@ def usable_memory() -> Memory:
 
 
 def own_bytes() -> int:
-    """The memory of this process alone that is in use at this moment: files that it maps, such as libraries, do not
-    count. Takes a fraction of a millisecond.
+    """The private memory of this process, in bytes. Mapped files, such as libraries, do not count. The call takes a
+    fraction of a millisecond.
     """
     memory = psutil.Process().memory_info()
     # Not every system reports shared memory.

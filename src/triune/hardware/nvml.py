@@ -106,7 +106,7 @@ def _describe(nvml: Any, handle: Any) -> dict[str, Any]:
 
 
 def _tell(nvml: Any, ask: Any, *arguments: Any) -> Any:
-    """NVML's answer; None where this GPU or driver does not tell."""
+    """NVML's answer; None if this GPU or driver does not support the query."""
     try:
         return ask(*arguments)
     except nvml.NVMLError:

@@ -79,7 +79,7 @@ def run(command: Sequence[str]) -> tuple[str, str]:
     """Run a command. If it prints anything, it counts as successful, even if it fails afterwards.
 
     Returns:
-        what it printed and ""; or, if it printed nothing, "" and the reason.
+        its output and ""; or, if it printed nothing, "" and the reason.
     """
     try:
         done = subprocess.run(

@@ -72,7 +72,7 @@ class HostedExecutable:
             return self._process.pid if self._process is not None else None
 
     def process_bytes(self) -> int:
-        """The memory that the process, and those that it started, share with no other; 0 while no process is ready."""
+        """The private memory (USS) of the process and its child processes, in bytes; 0 if no process is ready."""
         num_bytes, pid = 0, self.pid
         # psutil raises an error once a process has ended, which may be at any time.
         with contextlib.suppress(psutil.Error):

@@ -202,7 +202,7 @@ class WorkerProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process has not ended, as far as the system has told by now. No call may be running."""
+        """Whether the process has not ended, as far as the system has reported it. No call may be running."""
         if self.has_ended or self._process.wait(0) is not None:
             return False
         # The process closes its end of the channel before its exit is reported, and sends nothing unasked.

@@ -53,5 +53,5 @@ Lowering: TypeAlias = Callable[[Context], None]
 
 
 def builder_of(c: Context) -> "MlxBuilder":
-    """The node's builder as what it is: MLX's."""
+    """The node's builder, with its actual type `MlxBuilder`."""
     return cast("MlxBuilder", c.builder)

@@ -41,7 +41,7 @@ def _loop(c: Context) -> None:
 
 
 def _no_rows(c: Context, output: ValueInfoProto) -> Value:
-    """What a Loop of no steps collects for a scan output: no rows, of the shape that the graph declares."""
+    """The scan output of a Loop without iterations: no rows, with the shape that the graph declares."""
     kind = output.type.tensor_type
     dims = [dim.dim_value for dim in kind.shape.dim]
     return mx.zeros([0, *dims], dtype=builder_of(c).kind_of(kind.elem_type))

@@ -39,9 +39,9 @@ class Function:
     ) -> None:
         """Args:
         program: the program.
-        compiles: None means on a GPU.
-        dtypes: outputs of these names become fp32 where that is their dtype here: on the GPU, since numpy takes longer
-            to cast one from 16 bits than a GPU takes to compute many models.
+        compiles: whether to compile; None compiles only on a GPU.
+        dtypes: the requested dtypes of outputs by name. Outputs that are fp32 here are cast to fp32 on the GPU, since
+            casting from 16 bits in numpy takes longer than many models take on a GPU.
         """
         self._program = program
         self._upload = Upload()

@@ -46,7 +46,7 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 os.environ.setdefault("MLX_PTX_CACHE_DIR", str(cache_folder() / "ptx" / version("mlx")))
 
 KERNEL_FOLDER: Final = Path(os.environ["MLX_PTX_CACHE_DIR"])
-"""Where MLX keeps the kernels that it compiled for CUDA."""
+"""The folder in which MLX stores the kernels that it compiled for CUDA."""
 
 _SHARE_OF_MEMORY = 16
 

@@ -19,7 +19,7 @@ from triune.metal.plan import BEYOND_CORE
 from triune.metal.program import Program
 
 Precision: TypeAlias = Literal["source", "bf16", "fp16"]
-"""In what the floats of fp32 are computed: in fp32, or in 16 bits."""
+"""The type in which fp32 values are computed: fp32 ("source"), or a type of 16 bits."""
 
 
 def lower(model: ModelProto, precision: Precision = "source", *, most_bytes: int | None = None) -> Program:

@@ -36,9 +36,9 @@ def is_nvidia() -> bool:
 
 
 def trim_kernels(folder: Path, most: int = MOST_KERNEL_FILES) -> None:
-    """Remove the oldest files of the folder in which MLX keeps compiled kernels, so that at most `most` are left.
+    """Remove the oldest files in MLX's folder of compiled kernels, so that at most `most` remain.
 
-    A folder that is not there is left alone.
+    Does nothing if there is no such folder.
 
     Raises:
         OSError: a file cannot be removed.

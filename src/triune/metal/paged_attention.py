@@ -85,7 +85,7 @@ class PagedAttention:
         self._parts.append(result)
 
     def end(self) -> None:
-        """Drop what belongs to the step."""
+        """Drop the arrays of the current step."""
         self._layout, self._made = None, {}
 
     def attention(self, c: Context) -> None:

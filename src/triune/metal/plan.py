@@ -165,7 +165,7 @@ class Plans:
 
 
 def needed(plan: Plan, packed: Mapping[str, Quantized]) -> list[Step]:
-    """The steps whose results an output needs, without those that make weights which MLX has packed."""
+    """The steps that an output depends on, without the steps that make weights which MLX has packed."""
     wanted = Counter(value.name for value in plan.graph.output)
     steps: list[Step] = []
     for step in reversed(plan.steps):

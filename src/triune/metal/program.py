@@ -231,7 +231,7 @@ class Program:
             mx.eval(list(each.constants.values()))
 
     def _read_files(self, plan: Plan, names: Collection[str] | None) -> None:
-        """Make the constants whose data are in files, which may change; `names`: those that are needed."""
+        """Load the constants whose data are in files, which may change. `names` lists the needed ones; None for all."""
         for tensor in plan.graph.initializer:
             is_needed = names is None or (tensor.name in names and tensor.name not in self._quantized)
             if is_needed and tensor.data_location == TensorProto.EXTERNAL and tensor.name not in plan.constants:

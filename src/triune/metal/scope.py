@@ -12,7 +12,9 @@ from triune.metal.library import Value, to_numpy
 
 
 class Scope(conversion.Scope[Value]):
-    """As `conversion.Scope`. Unlike programs of Apple's, MLX has arrays without elements, and all integers."""
+    """The `conversion.Scope` of MLX. Unlike Apple's programs, MLX has arrays without elements, and all integer
+    types.
+    """
 
     runtime = "MLX"
 

@@ -41,7 +41,7 @@ def _constant_of_shape(c: Context) -> None:
 
 def _range(c: Context) -> None:
     start, limit, delta = (c.known(index, "a limit of a Range").reshape(()) for index in range(3))
-    # As in ONNX's specification: element i is start + i * delta.
+    # As ONNX specifies, element i is start + i * delta.
     kind = np.float64 if start.dtype.kind == "f" else start.dtype
     count = max(math.ceil((limit.astype(np.float64) - start) / delta), 0)
     found = start.astype(kind) + np.arange(count, dtype=kind) * delta.astype(kind)

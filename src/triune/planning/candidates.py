@@ -155,7 +155,7 @@ def _held(ops: Sequence[Op], unit: Unit, tier: int) -> Sequence[Op]:
 
 
 def _live_bytes(ops: Sequence[Op]) -> NDArray[np.float64]:
-    """For each operation the bytes, in fp16, of earlier results that it or a later one reads."""
+    """For each operation, the bytes in fp16 of earlier results that it or a later operation reads."""
     made: dict[str, tuple[int, float]] = {}
     change = np.zeros(len(ops) + 1)
     last: dict[str, int] = {}

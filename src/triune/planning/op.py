@@ -26,7 +26,7 @@ class OpClass(Enum):
     VIEW = "view"
     """What changes only the shape, and costs nothing."""
     SERIAL = "serial"
-    """What computes step after step, such as an LSTM, or element by element, such as NonZero."""
+    """The class of operations that compute step after step, such as an LSTM, or element by element, such as NonZero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

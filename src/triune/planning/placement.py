@@ -217,8 +217,8 @@ def _cuts(
 
 
 def segment_times(costs: PathCosts, path: Sequence[int]) -> list[float]:
-    """The cost of each segment of a path: its operations, its launch, what is passed to it. The last also has the
-    output.
+    """The cost of each segment of a path: its operations, its launch, and the transfer of its inputs. The last also has
+    the transfer of the output.
     """
     times: list[float] = []
     for position, unit in enumerate(path):

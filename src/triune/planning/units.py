@@ -178,7 +178,7 @@ def gpu_rates(
 
 
 def amx_rates(chip: Chip, constants: Constants) -> Made | None:
-    """What the chip's CPU does with its matrix units, by Accelerate; None if its cores are not known."""
+    """The rates of the chip's matrix units, used through Accelerate; None if its cores are not known."""
     return _cpu_rates(chip, constants, "amx")
 
 

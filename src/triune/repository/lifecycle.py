@@ -153,7 +153,7 @@ class Lifecycle:
         await following
 
     async def settle(self, name: str) -> None:
-        """Rebuild the models that need this one, now that it was loaded, changed or unloaded, or stop serving them."""
+        """Rebuild the models that depend on this one after it was loaded, changed or unloaded, or stop serving them."""
         for each in (name, *self.dependencies.dependents(name)):
             if self.dependencies.is_stale(each):
                 await self._refresh(self.models[each])

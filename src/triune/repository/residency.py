@@ -91,12 +91,12 @@ class Residency:
         return self._served.get(name, version)
 
     def is_in_ensemble(self, name: str) -> bool:
-        """Whether a model is made of others, or others are made of it."""
+        """Whether a model is an ensemble, or a step of one."""
         dependencies = self._loading.dependencies
         return bool(dependencies.needs_of(name) or dependencies.dependents(name))
 
     async def load_again(self, record: ModelRecord, *, makes_room: bool = True) -> None:
-        """Load a model that was unloaded for room, with its files as they are now. Raises TriuneError."""
+        """Load a model that was unloaded for room, with its current files. Raises TriuneError if that fails."""
         if record.serving() or record.source is None:
             return
         try:

@@ -9,8 +9,7 @@ import numpy as np
 from triune.core.datatypes import CHUNK_ELEMENTS, Array
 from triune.core.errors import InternalError, InvalidArgumentError
 
-# This noncharacter of Unicode marks strings that stand for bytes. Strings that begin with it themselves are converted
-# to bytes first.
+# This Unicode noncharacter marks strings that represent bytes. Strings that begin with it are converted to bytes first.
 _MARK = "\U0010ffff"
 _MARK_BYTES = _MARK.encode()
 

@@ -117,10 +117,10 @@ def load_decoder(runtime: str) -> LoadDecoder:
 def trusted_decoder(model: HeldModel, machine: Machine) -> DecoderExecutable | None:
     """A decoder in fp32 on the CPU that rounds nothing to fewer bits, with a cache of one block.
 
-    It is OpenVINO's where that is installed, else ONNX's evaluator, which takes about three times as long.
+    It runs in OpenVINO if that is installed, else in ONNX's reference evaluator, which takes about three times as long.
 
     Returns:
-        None if the weights are beyond what it should take of the memory, or beyond 1 GiB for the evaluator.
+        the decoder; None if the weights exceed a share of the free memory, or 1 GiB for the evaluator.
 
     Raises:
         UnsupportedError: it cannot be compiled.

@@ -18,7 +18,7 @@ from triune.runtimes.registry import served
 from triune.runtimes.versions import runtimes_by_unit
 
 _MEASURE: Final = "triune units --measure"
-"""What reasons name, where measuring helps."""
+"""The command that reasons recommend if measuring would give the figure."""
 
 
 def described_units(runtimes: Mapping[str, Runtime] | None = None) -> Sequence[UnitFacts]:

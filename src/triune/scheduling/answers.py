@@ -81,7 +81,9 @@ class Answers:
             await idle.wait()
 
     def _answer_in_order(self, batch: Batch, tasks: Sequence[asyncio.Task[InferenceResponse]]) -> None:
-        """Answer a batch, with those after it, once its answers are finished and all batches before it are answered."""
+        """Answer a batch, and later finished ones, once its own answers are finished and all batches before it are
+        answered.
+        """
         if not all(task.done() for task in tasks):
             return
         self._unfinished.discard(batch)

@@ -321,7 +321,7 @@ class Dispatcher:
         self._answers.give(batch)
 
     def _lose(self, lane: Lane, batch: Batch, error: UnitLostError) -> None:
-        """Take a lane whose hardware is gone from service. Its requests go to other units, where they may."""
+        """Remove a lane whose hardware is gone. Its requests go to other units, if they may use them."""
         self._eligible.lose(lane, error)
         self._health.record_loss(lane, error)
         for pending in [each for each in self._queue if not self._eligible.lanes_of(each)]:

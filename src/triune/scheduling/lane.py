@@ -1,4 +1,4 @@
-"""Lanes: workers as the dispatcher sees them. `choose_lane` chooses the worker for a batch."""
+"""Lanes: the dispatcher's records of workers. `choose_lane` chooses the worker for a batch."""
 
 import functools
 import math
@@ -23,8 +23,8 @@ from triune.scheduling.sizer import BatchSizer
 from triune.scheduling.worker import Worker
 
 _QUICK_NS = 2_000_000
-"""If the batch before took less, a batch is charged by its time alone (`Account.quick_ns`), since recording each of
-thousands a second would cost some percent of them.
+"""If the previous batch took less, only the total time of batches is charged (`Account.quick_ns`): recording each of
+thousands of batches per second would cost some percent of the time.
 """
 
 
@@ -128,7 +128,7 @@ class Lane:
             self._account.quick_ns += batch.ended_ns - batch.started_ns
         self._busy_ns = batch.ended_ns - batch.started_ns
         size, has_run = batch.num_elements, batch.num_executions > 0
-        # A worker that has lost what runs the model refuses at once, which must not make it the fastest.
+        # A worker whose runtime has failed refuses batches at once. Its times must not make it look like the fastest.
         if has_run:
             self.cost.record(size, self._busy_ns)
         if self.share is not None and self._turn is not None:
@@ -144,7 +144,7 @@ class Lane:
             self.pace.record(len(batch.pendings), self._busy_ns)
 
     def _alone_ns(self, size: int, lanes: "Sequence[Lane]") -> float:
-        """How long a batch takes alone on the model's fastest lane, as far as that was measured."""
+        """How long a batch takes in ns on the model's fastest lane without competition, as far as that was measured."""
         least_ns = math.inf
         for lane in lanes:
             if 0 < (each := lane.alone.of(size)) < least_ns:
@@ -181,7 +181,7 @@ class EligibleLanes:
         self._is_restricted = self._usual != self._units
 
     def lose(self, lane: Lane, error: UnitLostError) -> None:
-        """Take a lane whose hardware is gone from all requests. Emulated units do not take its place."""
+        """Remove a lane whose hardware is gone from the choice of all requests. Emulated units do not replace it."""
         lane.is_lost = True
         self._lanes.remove(lane)
         unit = lane.worker.runner.unit
@@ -240,7 +240,7 @@ class EligibleLanes:
 
     @property
     def present(self) -> Sequence[Lane]:
-        """The lanes whose hardware is there."""
+        """The lanes whose hardware is present."""
         return self._lanes
 
     @property

@@ -24,7 +24,7 @@ class Objective:
         self._joules_per_row = joules_per_row
 
     def rows(self, lane: Lane, batch: FormedBatch) -> int:
-        """The most rows on a lane, of those that `batch` has; at least 1."""
+        """The most rows of `batch` that a lane can compute within half of the objective; at least 1."""
         num_rows = batch.num_rows
         per_row = batch.num_elements / num_rows
         while num_rows > 1 and lane.cost.of(max(1, round(per_row * num_rows))) > self._objective_ns / 2:

@@ -16,8 +16,8 @@ _MOST_INTERVAL: Final = 4096
 
 
 class LaneTrials:
-    """Decides when a lane gets a batch though another may be faster. The lanes of a lone unit are equal, and need no
-    trial.
+    """Decides when a lane gets a batch to measure it, though another lane may be faster. A model with one unit needs no
+    trials.
     """
 
     def __init__(self, lanes: Sequence[Lane]) -> None:

@@ -136,7 +136,7 @@ class Server:
         return not self._is_draining and self._repository.is_ready(name, version)
 
     async def units(self) -> Sequence[UnitFacts]:
-        """What this machine's units are and can do. The first call asks the system, in a thread; its answer is kept."""
+        """The facts of this machine's units. The first call queries the system in a thread; the result is cached."""
         if self._units is None or (self._units.done() and self._units.exception() is not None):
             self._units = asyncio.create_task(in_thread(self._repository.describe_units))
         # A client that leaves does not take the answer from those who wait with it.

@@ -21,7 +21,7 @@ _DONE_NS: Final = 1.0
 
 @dataclass(eq=False, slots=True)
 class _Running:
-    """A batch that runs: the time that it still needs alone, and how fast that passes."""
+    """A running batch: the time that it would still need alone, and the current rate at which that decreases."""
 
     unit: Unit
     cost: BatchCost

@@ -36,7 +36,7 @@ class SimulatedBatch(NamedTuple):
 
 
 class SimulatedRunner:
-    """What the dispatcher asks about a worker. Batches do not pass through it: `SimulatedWorker` ends them.
+    """The facts of a worker that the dispatcher reads. It runs no batches: `SimulatedWorker` ends them.
 
     Attributes:
         unit, units: the unit that the batches run on.

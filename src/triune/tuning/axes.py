@@ -87,7 +87,7 @@ def is_valid(axes: Sequence[Axis], candidate: Candidate, config: ModelConfig) ->
     preferred = values.get(PREFERRED, NONE)
     if preferred == NONE:
         return True
-    # Whatever batches are preferred, there are none of one row or without dynamic batching.
+    # Preferred batch sizes need dynamic batching, and must not exceed the batch size.
     return values.get(DELAY) != OFF and max(int(each) for each in preferred.split(",")) <= size
 
 

@@ -12,7 +12,7 @@ from triune.core.verdict import Verdict
 from triune.hardware.memory import usable_memory
 
 _MOST: Final = 8
-"""The number of executables that are kept; those that were not used for longest go first."""
+"""The most executables in the cache; the least recently used ones are closed first."""
 
 _LEAST_FREE: Final = 0.25
 """None is kept where less than this share of the memory is free."""
@@ -33,7 +33,7 @@ class KeptExecutables:
         return replace(self._last, executables=tuple(self._executables), verdicts=self._known())
 
     def keep(self, build: TensorBuild) -> None:
-        """Keep the executables of a build beside those of earlier ones. It must not be closed yet."""
+        """Cache the executables of a build, in addition to earlier ones. The build must not be closed yet."""
         old = [each for each in self._executables if each not in build.executables]
         new = [each if each in self._executables else each.hold() for each in build.executables]
         for each in new:

@@ -1,4 +1,4 @@
-"""What a trial of a configuration measured, and which measurement is better by an objective."""
+"""The measurement of a trial of a configuration, and the order of measurements by an objective."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

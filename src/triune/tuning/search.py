@@ -96,7 +96,7 @@ class Found:
 
     @property
     def outcome(self) -> Measurement:
-        """What was measured of the best configuration at the end."""
+        """The final measurement of the best configuration."""
         return self.compared[self.best]
 
 

@@ -1,4 +1,4 @@
-"""Runs trials in a process of its own, which ends with a trial that crashes or exceeds its time."""
+"""Runs trials in a separate process, which is ended if a trial crashes or exceeds its time."""
 
 import functools
 import logging

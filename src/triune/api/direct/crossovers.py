@@ -1,4 +1,4 @@
-"""Which unit computes a product of a size first, by times that were measured on this machine and kept."""
+"""Chooses the unit for a product of a size, by times that were measured on this machine and stored."""
 
 import bisect
 import json
@@ -129,7 +129,7 @@ def load_times(path: Path) -> dict[str, Times]:
 
 
 def save_times(path: Path, times: Mapping[str, Times]) -> None:
-    """Keep times, in place of older ones. If the folder cannot be written to, the log says so."""
+    """Store times, replacing older ones. If the folder cannot be written to, a warning is logged."""
     content = {
         dtype: {
             shape: {f"{size}": {unit.value: each for unit, each in by_unit.items()} for size, by_unit in sizes.items()}

@@ -15,7 +15,7 @@ from triune.core.units import Unit
 from triune.runtimes.machine import Machine
 
 MOST_KEPT: Final = 32
-"""The number of executables that are kept; the one that was not used for the longest time is closed."""
+"""The most executables in the cache. The least recently used one is closed first."""
 
 BACKEND: Final = "onnxruntime"
 """The backend of ONNX files, whose work other runtimes do on other units."""

@@ -31,9 +31,9 @@ class EncoderRunner:
     ) -> None:
         """Args:
         executable: the compiled graph, in the packed form; closed with the runner.
-        encoder: reads texts, and knows the graph's output.
-        output: what the answers call it.
-        steps: is told how long tokens take.
+        encoder: tokenizes texts, and names the graph's output.
+        output: the output's name in answers.
+        steps: records how long tokens take.
         clock: measures the runs.
         """
         self.unit = executable.unit

@@ -190,7 +190,7 @@ def leave_out(
 
 
 class _Answers:
-    """The samples that a model accepts on `cpu`, with its outputs there, computed when they are first asked for.
+    """The samples that a model accepts on `cpu`, and its outputs for them, computed when first needed.
 
     Attributes:
         refusal: why the last sample was refused.

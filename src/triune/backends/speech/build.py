@@ -1,4 +1,4 @@
-"""From Whisper's checkpoint to a compiled encoder and decoder."""
+"""Builds a compiled encoder and decoder from Whisper's checkpoint."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""From a checkpoint to decoders that are compiled, with their caches; `assemble` makes the engine of them."""
+"""Builds compiled decoders with their caches from a checkpoint. `assemble` makes the engine from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -131,7 +131,7 @@ class _CheckpointFiles:
         if adapters or isinstance(config, T5Config):
             return paged
 
-        # Core ML's packed weights have no blocks with offsets of their own: those are unpacked, once for all graphs.
+        # Core ML's packed weights have no offsets per block. Such weights are unpacked, once for all graphs.
         whole = functools.cache(lambda: ReadOnce(open_checkpoint(self._path)))
 
         def write_size(size: ExplicitSize) -> HeldModel:

@@ -33,7 +33,7 @@ class Draft:
     context_tokens: int
 
     def block_bytes(self, model: DecoderExecutable) -> int:
-        """The memory that it takes for the tokens of one block of the model that it guesses for."""
+        """The memory of the draft model, in bytes, for the tokens of one block of the main model."""
         return -(-model.block_size * self.decoder.block_bytes // self.decoder.block_size)
 
     def allocate(self, model: DecoderExecutable) -> None:
@@ -144,7 +144,7 @@ def _path_of(name: str, source: Source) -> Path:
 
 
 def _checkpoint_in(path: Path) -> Path:
-    """A file of a folder, or the folder, if that is the checkpoint."""
+    """The checkpoint file in a folder, or the folder itself if the folder is the checkpoint."""
     if (path / GGUF_FILENAME).exists():
         return path / GGUF_FILENAME
     exported = path / ONNX_FILENAME

@@ -69,7 +69,7 @@ class UnitDecoder:
             self.draft.allocate(self.decoder)
 
     def memory(self, tokens: Sequence[int]) -> Memory:
-        """What the decoder reads of a text of some tokens; empty if the model has no encoder.
+        """The encoder's output for a text, which the decoder reads; empty if the model has no encoder.
 
         Raises:
             TriuneError: the encoder failed.
@@ -147,11 +147,11 @@ def load_units(loading: Loading, units: Sequence[Unit]) -> tuple[list[UnitDecode
 def judge_units(
     loading: Loading, decoders: list[UnitDecoder], judge: tuple[Gate, str], config: ModelConfig, vocab_size: int
 ) -> tuple[dict[Unit, Verdict], dict[Unit, str]]:
-    """Hold the logits of each unit to those of fp32 on the CPU, and free the decoders of units that are wrong.
+    """Compare the logits of each unit with fp32 on the CPU, and free the decoders of units that are wrong.
 
     Args:
-        loading: what the decoders were loaded from.
-        decoders: with caches of no sequence yet, which are made larger if they are small. Those of wrong units are
+        loading: the checkpoint that the decoders were loaded from.
+        decoders: the decoders, whose caches are empty, and are enlarged if too small. Decoders of wrong units are
             removed.
         judge: the gate, and the name under which verdicts are kept.
         config: the model's config.

@@ -17,7 +17,7 @@ from triune.protos.model_config_pb2 import DataType as DataTypeMessage
 
 @dataclass(frozen=True, slots=True)
 class _Declaration:
-    """What one model says about a tensor of the ensemble.
+    """One model's declaration of a tensor of the ensemble.
 
     Attributes:
         model: the model, or the ensemble itself.

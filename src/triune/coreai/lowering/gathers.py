@@ -136,7 +136,7 @@ def _scatter_elements(c: Context) -> None:
     if not _may_be_empty(c, axis):
         c.give(_elements_scattered(c, x, indices, updates, axis))
         return
-    # An element after the last one, which an update of its own sets, is cut off again.
+    # One more element, with an index and an update, keeps the operands non-empty. It is cut off again.
     indices = from_front(_and_index(indices, shaped(as_scalar(size), [1] * rank_of(x)), axis), size)
     scattered = _elements_scattered(c, _and_one(x, axis), indices, _and_one(updates, axis), axis)
     c.give(cut(scattered, axis, 0, size))

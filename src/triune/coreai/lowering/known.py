@@ -1,4 +1,4 @@
-"""Which values of a program are constant while it is written, and their elements."""
+"""Finds the values of a program that are constant at conversion time, and their elements."""
 
 import re
 from collections.abc import Callable

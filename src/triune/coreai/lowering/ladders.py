@@ -38,6 +38,6 @@ def ladder_of(interface: "Interface") -> Ladder:
 
 
 def with_shapes(options: LowerOptions, shapes: Mapping[str, tuple[Any, ...]]) -> LowerOptions:
-    """Options whose inputs have these shapes alone."""
+    """Options with these fixed shapes of inputs."""
     fixed = {name: InputShape((shape,)) for name, shape in shapes.items()}
     return replace(options, shapes={**options.shapes, **fixed})

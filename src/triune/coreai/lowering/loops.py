@@ -41,8 +41,9 @@ def _shown(value: Value) -> str:
 def as_type(value: Value, kind: Any) -> Value:
     """Return `value` with the type `kind`, in which fewer sizes are known.
 
-    This is a slice of the whole value, whose end is computed at run time. With a constant end, Core AI would infer the
-    sizes again when it rewrites the program, and the type would then contradict that of the loop or branch.
+    It is written as a slice of the whole value with an end that is computed at run time. With a constant end, Core AI
+    would infer the sizes again when it rewrites the program, and the type would contradict the type of the loop or
+    branch.
     """
     rank = rank_of(value)
     if value.type == kind:

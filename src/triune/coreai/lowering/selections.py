@@ -32,7 +32,7 @@ def selections(graph: GraphProto, outer: Values | None = None, around: frozenset
 
 
 def _is_open(values: Values, name: str) -> bool:
-    """Whether some size of a value is neither known nor that of an input."""
+    """Whether a value has a size that is neither known nor the size of an input."""
     shape = values.shape(name)
     return shape is None or any(values.may_be_empty(name, axis) for axis in range(len(shape)))
 

@@ -140,7 +140,7 @@ def _handles(view: Any) -> Iterator[Any]:
                 # An invoked graph that has a handle as operand may write its state.
                 if name in ("coreai.write_handle", "coreai.invoke", "coreai.isolated_group"):
                     yield from (each for each in operation.operands if str(each.type).startswith("!coreai.handle"))
-                # A group has arguments of its own for the handles that are its operands.
+                # A group has its own arguments for the handles among its operands.
                 if name != "coreai.isolated_group":
                     yield from _handles(operation)
 

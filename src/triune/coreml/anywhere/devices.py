@@ -1,4 +1,4 @@
-"""The compute devices that coremltools sees. Their names say that they are not Apple's."""
+"""The compute devices that coremltools lists here. Their names show that they are not Apple's."""
 
 import importlib
 from typing import Any

@@ -72,8 +72,8 @@ def _always_macos() -> bool:
 
 
 def _newest_macos() -> tuple[int, ...]:
-    # macOS 26 is the first that reads specification version 10, the newest that coremltools 9 knows. This code replaces
-    # that of a function of coremltools, so that it can use no name of this module.
+    # macOS 26 is the first version that reads specification version 10, the newest of coremltools 9. This code replaces
+    # the code of a function in coremltools, so that it cannot use names of this module.
     return (26, 0)
 
 

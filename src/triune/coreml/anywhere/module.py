@@ -1,4 +1,6 @@
-"""The module object that replaces `coremltools.libcoremlpython`: it has the same names, and no logic of its own."""
+"""The module object that replaces `coremltools.libcoremlpython`: it has the same names, and calls other modules for
+everything.
+"""
 
 from types import ModuleType
 from typing import Literal

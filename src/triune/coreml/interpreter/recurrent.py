@@ -152,7 +152,7 @@ def lstm(
     there = _lstm_one_way(x, h, c, (weight_ih, weight_hh, bias, peephole), "forward", **settings)
     weights = weight_ih_back, weight_hh_back, bias_back, peephole_back
     back = _lstm_one_way(x, h_back, c_back, weights, "reverse", **settings)
-    # For "bidirectional", MIL has the states of the second direction in the order of the input; for "reverse" alone, in
+    # For "bidirectional", MIL outputs the states of the second direction in the order of the input; for "reverse", in
     # the order in which they are computed.
     back = np.flip(back[0], 0), *back[1:]
     outputs, last, cell = (np.concatenate(both, -1) for both in zip(there, back, strict=True))
@@ -213,7 +213,7 @@ def _in_order(x: Array, direction: str) -> Array:
 
 
 def _sequence(states: list[Array], output_sequence: Any) -> Array:
-    """The states of all steps, in the order in which they were computed, or of the last one alone."""
+    """The states of all steps, in the order in which they were computed, or only the last state."""
     return np.stack(states) if output_sequence else states[-1][None]
 
 

@@ -37,7 +37,7 @@ def _smallest(x: Array, axis: _Axes, keepdims: bool) -> Array:
 
 
 def _mean(x: Array, axis: _Axes, keepdims: bool) -> Array:
-    # As ONNX Runtime has it, the mean of nothing is 0.
+    # As in ONNX Runtime, the mean of no elements is 0.
     return np.mean(x, axis=axis, keepdims=keepdims) if x.size else np.sum(x, axis=axis, keepdims=keepdims)
 
 

@@ -44,9 +44,7 @@ def divide_integers(x: Var, y: Var) -> Var:
 
 
 def _is_known_non_negative(x: Var) -> bool:
-    """Whether the conversion knows that every element of `x` is at least 0, whatever the input is: see
-    `_is_non_negative`.
-    """
+    """Whether every element of `x` is at least 0 for any input, as far as can be proven: see `_is_non_negative`."""
     known: Any = x.sym_val
     if known is None:
         return False

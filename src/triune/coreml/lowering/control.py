@@ -179,7 +179,7 @@ def _while(c: Context, loop: LoopParts[Var]) -> None:
 
 
 def _is_handed_on(c: Context, loop: LoopParts[Var], place: int) -> bool:
-    """Whether each step hands on what it was given: the condition (0), or a carried value (1, 2, ...)."""
+    """Whether each iteration returns a value unchanged: the condition (0), or a carried value (1, 2, ...)."""
     name, maker = behind_identities(loop.body, loop.body.output[place].name)
     is_constant = maker is None and place == 0 and c.scope.tensor(name) is not None
     return is_constant or loop.hands_on(place)

@@ -77,7 +77,9 @@ def _gathered(c: Context, x: Var, mode: str) -> Var:
 
 
 def _places(line: Var, size: Var, mode: str) -> Var:
-    """Where the elements of a padded axis are in the axis itself, whose elements are 0 to `size` - 1 of `line`."""
+    """For each element of a padded axis, the index of the element of `x` that it copies. `line` has the positions
+    relative to the axis, whose own elements are 0 to `size` - 1.
+    """
     if mode == "wrap":
         return mb.mod(x=line, y=size)
     last = mb.sub(x=size, y=np.int32(1))

@@ -19,7 +19,7 @@ SAMPLING_MODES = frozenset({"STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "UNALIGN_CO
 _PADDING = MappingProxyType({"constant": "zeros", "border": "border", "reflection": "border", "symmetric": "border"})
 # For each padding mode that reflects images: the distance from the center of the first pixel to the line of reflection.
 _EDGES = MappingProxyType({"reflection": 0.0, "symmetric": 0.5})
-# For each mode, the positions of a box's coordinates: those for rows at even positions come first, then columns.
+# For each mode, the positions of a box's coordinates: even positions are for rows, odd ones for columns.
 _BOXES = MappingProxyType(
     {
         "CORNERS_HEIGHT_FIRST": (0, 1, 2, 3),

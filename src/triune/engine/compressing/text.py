@@ -45,7 +45,7 @@ def read_texts(path: Path | None, encode: Callable[[str], list[int]], context: i
         path: a file of plain text in UTF-8; None for the reference of the Python language, which comes with Python
             (`pydoc_data.topics`).
         encode: text to tokens.
-        context: the most tokens that the model reads at once.
+        context: the model's longest context, in tokens.
 
     Raises:
         NotFoundError: there is no such file.

@@ -30,7 +30,7 @@ from triune.graph.weights import Large
 
 _FEW: Final = (Sizes(2, 3, 4), Sizes(1, 5, 0))
 _MOST_TOKENS: Final = 1 << 18
-"""The most tokens for which masks are computed: longer windows are taken for none."""
+"""The largest window for which masks are compared. A larger window counts as none."""
 
 _ALIGNED: Final = 64
 

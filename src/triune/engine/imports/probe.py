@@ -48,8 +48,8 @@ class Sizes:
 
 
 class Probe:
-    """A decoder with fixed sizes, a mask without padding, and positions that count up: all that follows from these
-    alone is known.
+    """A decoder with fixed sizes, a mask without padding, and positions that count up. All values that follow from
+    these are known.
     """
 
     def __init__(self, model: ModelProto, interface: Interface, sizes: Sizes) -> None:

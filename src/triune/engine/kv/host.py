@@ -12,7 +12,7 @@ from triune.engine.moving.state import KeysAndValues
 from triune.engine.sequence import Sequence
 
 _WEIGHT: Final = 0.2
-"""What a new measurement counts for against the mean of those before it."""
+"""The weight of a new measurement in the moving average."""
 
 _LEAST_TOKENS: Final = 16
 """A step that reads fewer tokens of prompts says little about what one costs."""

@@ -65,7 +65,9 @@ class Explicit:
         return self._graph.op("Reshape", x, self._graph.ints(0, 0, -1))
 
     def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
-        """See `Form`. The tables' rows are gathered once for all layers."""
+        """Apply rotary position embedding: see `Form.rotate`. The rows of the tables are gathered once for all
+        layers.
+        """
         graph = self._graph
         names = [f"{kind} {rope}" for kind in ("cosines", "sines")]
         if not graph.has_table(names[0]):
@@ -122,7 +124,7 @@ class Explicit:
             self._graph.output(name, TensorProto.FLOAT, *shape)
 
     def _updated(self, name: str, shape: tuple[int, ...], kept: str, left: str, right: str) -> str:
-        """A cache with the product of `left` and `right` at the places that are not kept."""
+        """Update a cache: cache * kept + left @ right, where `kept` is 0 at the positions that are replaced."""
         graph = self._graph
         cache = graph.input(name, TensorProto.FLOAT, *shape)
         placed = graph.op("MatMul" if self._size.tokens > 1 else "Mul", left, right)

@@ -39,13 +39,13 @@ def put_into_cache(
     before_writing: Callable[[], None],
     most_tokens: int | None = None,
 ) -> bool:
-    """Put keys and values into the prefix cache, where a sequence with these tokens and this salt finds them.
+    """Put keys and values into the prefix cache, for sequences with these tokens and this salt.
 
     Only full blocks are kept, as many as the pool has room for.
 
     Args:
-        decoder: owns the cache.
-        pool: its blocks.
+        decoder: the decoder that owns the cache.
+        pool: the pool of its blocks.
         tokens: the sequence's token ids, at least `cached.num_tokens`.
         salt: see `kv.hashes.block_hashes`.
         cached: what `copied_out` returned.

@@ -1,4 +1,4 @@
-"""What a running sequence takes along when another engine goes on with it."""
+"""The state of a running sequence that is moved to another engine."""
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field

@@ -25,7 +25,7 @@ _MORE_TOKENS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Movable:
-    """What an engine knows whose answers can be moved to other servers.
+    """The facts that an engine needs to move its answers to other servers.
 
     Attributes:
         weights_key: names the model's weights (`weights.key`).
@@ -61,7 +61,9 @@ class Transfers:
         return request_id in self._groups
 
     def add(self, group: Group) -> None:
-        """Know a request by its id, if it has one, and one answer. Raises AlreadyExistsError if the id is taken."""
+        """Register a request by its id, if it has an id and one answer. Raises AlreadyExistsError if the id is in
+        use.
+        """
         name = group.request.id
         if not name or len(group.answers) > 1:
             return

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Final
 
 _WEIGHT: Final = 0.2
-"""What a new measurement counts for against the mean of those before it."""
+"""The weight of a new measurement in the moving average."""
 
 
 class Curve:

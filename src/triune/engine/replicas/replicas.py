@@ -86,11 +86,11 @@ class Replicas:
         raise InvalidArgumentError(f"model '{self._name}' does not run on '{unit.value}'; it runs on {units}")
 
     async def choose(self, job: Job, num_answers: int, unit: Unit | None = None) -> Choice:
-        """Which replica is to take a job that has not begun; `Choice.place` is its place in `all`.
+        """Choose the replica for a job that has not begun; `Choice.place` is its index in `all`.
 
         Args:
             job: the job.
-            num_answers: the answers to its prompt.
+            num_answers: the number of answers to its prompt.
             unit: the unit that its request names; None if it names none.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a request says about how its tokens are chosen."""
+"""The sampling parameters of a request."""
 
 import math
 from collections.abc import Mapping

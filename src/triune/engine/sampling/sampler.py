@@ -174,7 +174,7 @@ def sample_row(
 
 
 def _choose(logits: NDArray[np.float32], best: int, state: SamplingState, allowed: NDArray[np.bool_] | None) -> int:
-    """Choose a token by one row of logits, whose largest one is that of `best`."""
+    """Choose a token by one row of logits. `best` is the token with the largest logit."""
     parameters = state.parameters
     if allowed is not None or state.changes_logits:
         logits = logits.copy()

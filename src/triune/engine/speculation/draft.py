@@ -1,4 +1,6 @@
-"""Guesses of a small model, which reads the same tokens as the large one and has KV blocks of its own."""
+"""Speculative decoding by a draft model: a small model that reads the same tokens as the large one, and has its own KV
+blocks.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -169,7 +171,7 @@ class _Row(NamedTuple):
 
 
 class _Guess:
-    """One sequence while tokens are guessed for it."""
+    """The state of one sequence while the draft model guesses its next tokens."""
 
     def __init__(self, sequence: Sequence, cursor: _Cursor, count: int) -> None:
         self.sequence = sequence

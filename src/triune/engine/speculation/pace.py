@@ -129,8 +129,8 @@ class StepCost:
     def _line(self, num_tokens: int) -> tuple[float, float]:
         """The line's slope, and its seconds at a number of tokens."""
         points = [(weight, count, self._seconds[count]) for count, weight in self._weights.items()]
-        # As if one step of 8 tokens more than the most frequent number had been seen. Unlike a step that was slow by
-        # chance, it is not forgotten, so that guesses are tried again.
+        # Add an assumed step of 8 tokens more than the most frequent number. Unlike a measured step, which may have
+        # been slow by chance, it is never forgotten, so that guesses are tried again.
         _, usual, seconds = max(points)
         points.append((1.0, usual + 8, seconds * (5 + usual + 8) / (5 + usual)))
         whole = sum(weight for weight, _, _ in points)

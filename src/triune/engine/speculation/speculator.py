@@ -28,8 +28,8 @@ class Speculator:
 
     def __init__(self, proposer: Proposer | None, clock: Clock) -> None:
         """Args:
-        proposer: what guesses; None guesses only what a constraint leaves no choice of.
-        clock: tells how long guesses take.
+        proposer: the source of guesses; with None only tokens that a constraint forces are guessed.
+        clock: measures how long guesses take.
         """
         self._proposer = proposer
         self._clock = clock
@@ -85,7 +85,7 @@ class Speculator:
         for piece, chosen in zip(plan.choosing, samples, strict=True):
             if piece.drafts:
                 self.num_guessed += len(piece.drafts)
-                # Where the last guess completes an answer, no token follows it.
+                # If the last guess completes an answer, no token follows it.
                 num_right = sum(each.token == draft for each, draft in zip(chosen, piece.drafts, strict=False))
                 self.num_right += num_right
                 self.num_checked += min(num_right + 1, len(piece.drafts), len(chosen))

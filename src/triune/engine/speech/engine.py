@@ -169,7 +169,7 @@ class SpeechEngine:
         await self._admission.until_empty()
 
     async def close(self) -> None:
-        """Refuse waiting and new requests, let those that have begun finish, and free everything."""
+        """Refuse waiting and new requests, wait for the running ones, and free everything."""
         self.refuse()
         await self.drain()
         self._jobs.stop()

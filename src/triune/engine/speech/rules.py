@@ -1,4 +1,4 @@
-"""What may follow in a window's text, as openai/whisper's logit filters say it."""
+"""Which tokens may follow in a window's text: openai/whisper's logit filters."""
 
 import zlib
 from collections.abc import Sequence
@@ -60,8 +60,8 @@ class WindowRules:
         self._logprobs = None
 
     def _follow_stamps(self, row: NDArray[np.float32]) -> None:
-        """Mask the timestamps that Whisper's order does not allow. They come in pairs, the end of a segment and the
-        begin of the next one, except for the first and the last one; and they never go back.
+        """Mask the timestamps that Whisper's order does not allow. Timestamps come in pairs (the end of a segment and
+        the beginning of the next), except for the first and the last one, and never decrease.
         """
         first, chosen = self._tokens.first_stamp, self._chosen
         if not chosen:

@@ -147,7 +147,7 @@ def cut(tokens: Sequence[int], special: SpeechTokens, seconds: float) -> tuple[l
         part = tuple(tokens[begin:end])
         pieces.append(Piece(_time(part[0], first), _time(part[-1], first), part))
         begin = end
-    # A window that ends with one time says that nothing follows in it.
+    # If a window ends with a single timestamp, nothing is spoken after it.
     return pieces, seconds if has_single_end else _time(tokens[begin - 1], first)
 
 

@@ -90,7 +90,7 @@ class SpeechTokens:
 
     @property
     def never_chosen(self) -> tuple[int, ...]:
-        """The special tokens that are no part of an answer."""
+        """The special tokens that never occur in an answer."""
         return (
             *(self.start, self.translate, self.transcribe, self.previous, self.start_of_lm),
             *(self.no_speech, self.no_stamps),

@@ -56,7 +56,7 @@ class WindowText:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the text is nothing that was said."""
+        """Whether the window is silent, so that its text is dropped."""
         if self.no_speech > _CERTAIN_SILENCE:
             return True
         return self.no_speech > _SILENCE and self.mean_logprob < _LEAST_LOGPROB

@@ -29,7 +29,7 @@ _MAX_WAITING: Final = 32
 """The most constraints that wait, of the short ones and of the long ones."""
 
 _SHORT_CHARACTERS: Final = 4096
-"""Constraints up to this length have a process of their own, so that they do not wait for longer ones."""
+"""Constraints up to this length are compiled in a separate process, so that they do not wait for longer ones."""
 
 _MAX_REMEMBERED: Final = 4096
 

@@ -1,4 +1,6 @@
-"""Compiles a grammar in a process of its own first, which a hostile one may crash, keep busy, or fill."""
+"""Compiles a grammar first in a separate process, since a hostile grammar may crash it, keep it busy, or fill its
+memory.
+"""
 
 import json
 import resource

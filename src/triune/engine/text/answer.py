@@ -133,7 +133,7 @@ class Answer:
         return delta
 
     def _take_prompt(self) -> PromptLogprobs | None:
-        """The probabilities of the prompt's tokens, once, if the request wants them."""
+        """The logprobs of the prompt's tokens, if the request asks for them; returned only once."""
         sequence = self.job.sequence
         if not self._has_prompt or sequence is None or sequence.scores is None:
             return None

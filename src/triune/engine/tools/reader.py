@@ -60,7 +60,7 @@ class ToolCallReader:
         return self._taken()
 
     def end(self) -> list[Piece]:
-        """The answer has ended: returns what is left. No text may follow."""
+        """Call this when the answer has ended: returns the remaining pieces. No text may follow."""
         self._cursor.is_ended = True
         for _ in self._reading:
             pass

@@ -91,7 +91,7 @@ class Adapter:
 
     Attributes:
         name: its name in requests.
-        modules: what it adds, by the name of the layer that it changes: `model.layers.0.self_attn.q_proj`.
+        modules: its matrices by the name of the layer that they change, such as `model.layers.0.self_attn.q_proj`.
         digest: a hash of all of it.
     """
 

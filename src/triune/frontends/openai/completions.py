@@ -80,7 +80,7 @@ class _Choice:
         self._texts.append(part.delta.text)
         if part.delta.logprobs:
             added = completion_logprobs(part.delta.logprobs, _end(self._logprobs) if self._logprobs else 0)
-            # They are encoded as they come, since thousands of them would hold the loop at the end.
+            # Encode them one by one: thousands of them at once would block the event loop at the end.
             self._top.append(encoded_elements(added.pop("top_logprobs")))
             self._num_echoed += len(part.delta.logprobs) if part.is_echo else 0
             for name, values in added.items():

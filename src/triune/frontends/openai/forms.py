@@ -37,7 +37,7 @@ class Form:
 
 
 async def read_form(bodies: BodyReader, request: Request, held: Reservation) -> Form:
-    """Read a form.
+    """Read a multipart form.
 
     Args:
         bodies: the reader.
@@ -45,7 +45,7 @@ async def read_form(bodies: BodyReader, request: Request, held: Reservation) -> 
         held: the request's reservation, which is changed to the body's size.
 
     Raises:
-        InvalidArgumentError: the body is no such form.
+        InvalidArgumentError: the body is not a valid form.
         PayloadTooLargeError: the body has too many bytes or parts.
         UnsupportedError: the body is compressed, or the library is not installed.
         UnavailableError: the memory budget is exceeded.

@@ -72,11 +72,11 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """Which of the answers to each prompt are returned: those whose tokens are the most probable in the mean.
+    """Selects the returned answers to each prompt (`best_of`): those with the highest mean log-probability of tokens.
 
     Attributes:
-        num_answers: how many (OpenAI's `n`); `best_of` is `Generation.num_answers`.
-        has_logprobs: whether the request asks for probabilities, which are computed in any case.
+        num_answers: the number of returned answers (OpenAI's `n`); `best_of` is `Generation.num_answers`.
+        has_logprobs: whether the request asks for probabilities, which are always computed.
     """
 
     num_answers: int

@@ -147,7 +147,7 @@ class ResponseAnswer:
 
     @property
     def _place(self) -> dict[str, Any]:
-        """Where the text of the last item is."""
+        """The fields of an event that locate the text of the last item."""
         return {**self._where, "content_index": 0}
 
     def _event(self, name: str, /, **content: Any) -> bytes:

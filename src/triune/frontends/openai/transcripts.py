@@ -81,7 +81,7 @@ class Transcript:
         return {"type": "duration", "seconds": self._seconds}
 
     async def _report(self) -> dict[str, Any]:
-        """Where the model ran, and what the answer cost; waits for the meters."""
+        """Where the model ran, and the energy of the answer. Waits for the meters."""
         bills = self._request.speech.bills
         if not self._request.has_report or bills is None:
             return {}

@@ -1,4 +1,4 @@
-"""What the page shows of the models: states, units, counts, and which part of the page can use each."""
+"""Data of the models for the page: states, units, counts, and the part of the page that can use each."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

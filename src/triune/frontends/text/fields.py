@@ -91,7 +91,7 @@ class Fields:
         return self._typed(name, (dict,), "an object")
 
     def object(self, name: str) -> "Fields | None":
-        """An object, of which all members must be read."""
+        """A member that is an object. The caller must read all of its members."""
         value = self.mapping(name)
         return None if value is None else Fields(value, self.path(name))
 

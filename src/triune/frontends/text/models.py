@@ -49,10 +49,10 @@ class UnknownModelError(NotFoundError):
 
 async def text_model_of(models: TextModels, name: str) -> tuple[TextModel, str | None]:
     """The newest version of a model that generates text, and the LoRA adapter that the name chooses: `MODEL:ADAPTER`.
-    None is the model as it is. If the model was unloaded for room, this waits until it is loaded again.
+    None for the model without an adapter. If the model was unloaded for room, this waits until it is loaded again.
 
     Raises:
-        UnknownModelError: there is no such model or adapter. And as `text_model` raises.
+        UnknownModelError: there is no such model or adapter. Also the errors of `text_model`.
     """
     await models.awake(name)
     try:

@@ -61,7 +61,7 @@ _TO_CONVOLUTIONS: Sequence[type[LayoutPass]] = (
 _LAYOUT: Sequence[type[LayoutPass]] = (
     # First without the Transposes between two convolutions, since the patterns below have none.
     Cancel,
-    # Rope computes on all heads at once, so it comes before SplitHeads, which separates them.
+    # Rope works on all heads at once, so that it must run before SplitHeads, which separates them.
     Rope,
     SplitHeads,
     ChannelNorm,

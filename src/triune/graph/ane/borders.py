@@ -14,7 +14,7 @@ SWAP = (0, 2, 1)
 HEIGHT = 2
 """The axis of size 1 in (B, C, 1, S)."""
 AXES = {0: 0, 1: 3, 2: 1}
-"""For each axis of (B, S, C) the corresponding axis of (B, C, 1, S)."""
+"""Maps each axis of (B, S, C) to its axis in (B, C, 1, S)."""
 
 
 class Borders:

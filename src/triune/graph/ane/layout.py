@@ -1,4 +1,4 @@
-"""Let elementwise operators, reductions, Softmax and the like compute on (B, C, 1, S), the Neural Engine's layout."""
+"""Make elementwise operators, reductions, Softmax and the like compute in (B, C, 1, S), the Neural Engine's layout."""
 
 from typing import Any
 

@@ -9,7 +9,7 @@ from triune.graph.weights import Large, NoneLarge
 
 
 class LayoutPass(GraphPass):
-    """A pass that reports which nodes it changes, and which similar nodes it leaves and why."""
+    """A pass that reports which nodes it changes, and which similar nodes it does not change, and why."""
 
     def __init__(self, report: Report, large: Large | None = None) -> None:
         """The pass adds entries to `report`. `large` has the large constants, which are kept out of the graph

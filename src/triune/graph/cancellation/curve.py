@@ -13,11 +13,11 @@ ROUNDING = 2.0**-11
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """What a value is for some numbers of the elements of inputs from which it is computed.
+    """Samples of a value as a function of an input element.
 
     Attributes:
-        sources: the names of the inputs. The elements of all inputs are counted together, in order.
-        first: the count of elements before those of the input, if there is one; None if it is not known.
+        sources: the names of the inputs. The elements of all inputs are numbered together, in order.
+        first: the number of the input's first element, if there is one input; None if unknown.
         numbers: FP64 [n], numbers that an element of an input may be, ascending.
         values: FP64 [n, *sizes], the value's elements for these numbers. `sizes` are those of the value, or 1 along
             axes along which all elements are the same function.

@@ -20,7 +20,7 @@ _SIZES = 2.0 ** np.arange(-20, 24, 0.5)
 """The absolute numbers of an input for which its curves are computed first: from 1e-6 to 1e7."""
 
 _ROUNDS = 4
-"""How often the numbers are narrowed to those beside which a sum changes its sign: by a factor of 8 each time."""
+"""The number of rounds of narrowing. Each narrows the brackets around changes of sign by a factor of 8."""
 
 _PARTS = 8
 
@@ -71,7 +71,7 @@ def first_elements(graph: GraphProto, values: Values) -> dict[str, int]:
 
 
 def _narrowed(found: Mapping[str, Curve]) -> Array | None:
-    """Numbers between those beside which a sum changes its sign; None if none does."""
+    """New sample numbers within the brackets in which a sum changes its sign; None if none does."""
     sums = [curve for curve in found.values() if curve.crossed is not None]
     brackets = sorted({bracket for curve in sums for bracket in curve.brackets()})
     if not brackets:

@@ -71,7 +71,7 @@ def _quantized(facts: Facts) -> Iterator[str]:
     block: int = facts.attributes.get("block_size", 0)
     if scale is not None and zero is not None and not _is_one(scale) and not _is_one(zero):
         yield from must_be(facts, 2, scale)
-    # One scale is for the whole tensor, whatever the axis.
+    # A single scale applies to the whole tensor, whatever the axis is.
     if given is None or scale is None or _is_one(scale) or (len(given) == 1 and len(scale) == 1 and not block):
         return
     found = list(must_be_an_axis(facts, "axis", axis, len(given)))

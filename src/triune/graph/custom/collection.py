@@ -142,7 +142,7 @@ def _run(path: Path) -> ModuleType:
 
 
 def _line_in(path: Path, error: Exception) -> str:
-    """Where in the file an exception came from: " in line 7"."""
+    """The line of the file in which an exception was raised, as " in line 7"; "" if it was not raised in the file."""
     found = ""
     trace = error.__traceback__
     while trace is not None:

@@ -1,4 +1,6 @@
-"""Give a model the function bodies of the custom operators that it uses, and find those that only numpy computes."""
+"""Add the function bodies of a model's custom operators to the model, and find the operators that only numpy can
+compute.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any

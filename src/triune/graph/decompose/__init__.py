@@ -56,7 +56,7 @@ OTHERS: dict[str, dict[str, Decomposition]] = {
     "ai.onnx.preview.training": training.TABLE,
     "com.microsoft": microsoft.TABLE,
 }
-"""For each other domain, its decompositions by operator."""
+"""The decompositions of each other domain, by operator."""
 
 
 class Decompose(GraphPass):

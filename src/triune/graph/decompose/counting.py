@@ -92,7 +92,7 @@ def tf_idf_vectorizer(c: Context) -> bool:
             continue
         positions = np.zeros((len(grams), max(columns) + 1))
         positions[np.arange(len(grams)), own] = 1
-        # With larger skips no sequence fits into the row.
+        # With a larger skip, no n-gram fits into the row.
         for skip in range(1 if size == 1 else min(c.attributes["max_skip_count"] + 1, length)):
             counts = _counts(c, tokens, length, grams, skip + 1)
             if counts is not None:

@@ -18,7 +18,7 @@ _SCALES = (1, 4, 6)
 def q_linear_mat_mul(c: Context) -> bool:
     """QLinearMatMul: round((A - a) @ (B - b) * (a_scale * b_scale / y_scale)) + y_zero.
 
-    The scale and the zero point of A are one number or one for each row, those of B one number or one for each column.
+    A has one scale and zero point, or one for each row. B has one scale and zero point, or one for each column.
     """
     b, rank = c.build, c.values.rank(c.input(0))
     bits = _num_bits(c, (-2,), 0)

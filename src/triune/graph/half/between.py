@@ -1,4 +1,4 @@
-"""Find nodes that only copy numbers between nodes that compute in fp32, so that they must compute in fp32, too.
+"""Find nodes that only copy numbers between nodes in fp32. They must be in fp32, too.
 
 In x / Where(norm == 0, 1, norm), where the norm and the division compute in fp32, the Where between them only copies.
 It has to compute in fp32, too: a cast to fp16 would make the norm infinite.

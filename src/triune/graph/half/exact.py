@@ -82,8 +82,8 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def _with_exact_operand(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The node and those that compute its first operand; [] unless that is an input, or `EXACT_ARITHMETIC` of inputs
-    and integers without matrix products.
+    """The node and the nodes that compute its first operand; [] unless that operand is an input, or computed from
+    inputs and integers by `EXACT_ARITHMETIC` without matrix products.
     """
     before = _exact_without_products(node.input[0], producers)
     return [*before, node] if before or producers.is_input(node.input[0]) else []

@@ -69,7 +69,7 @@ FUSED_WITH_PREVIOUS = FUSED_VIEWS | frozenset(["Reciprocal", "Div", "Mul", "Add"
 """Compilers fuse these with a square root or a matrix product before them."""
 
 FP32_BY_CONSTANTS = QUANTIZERS | frozenset(["LSTM", "GRU", "RNN", "If", "Loop", "Shape", "Size"])
-"""These compute in fp32 only if fp16 cannot represent one of their constants."""
+"""Operators that compute in fp32 only if fp16 cannot represent one of their constants."""
 
 # `overflow`: where values leave fp16's range.
 

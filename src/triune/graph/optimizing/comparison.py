@@ -1,4 +1,4 @@
-"""Compare a model with what passes made of it, on made-up and revealing inputs."""
+"""Compare a model with the result of passes, on random inputs and on inputs that reveal differences."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -17,7 +17,7 @@ _MOST_NAMED = 8
 class Consistent(GraphPass):
     """Given nodes whose attributes, constants and shapes contradict each other. Result: an error that names them.
 
-    Later passes need not look for invalid nodes, of which they would make valid ones with another meaning.
+    So later passes need not check for invalid nodes, which they might turn into valid ones with another meaning.
     """
 
     name = "consistent"

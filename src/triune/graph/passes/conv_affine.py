@@ -134,8 +134,8 @@ def _folded(
 def along_channels(factor: _Array, weight: _Array, conv: NodeProto) -> _Array:
     """Reshape a factor for each output channel so that it broadcasts against `weight`.
 
-    The weight of a Conv is (channels, inputs / groups, ...), that of a ConvTranspose (inputs, channels / groups, ...),
-    where the inputs of a group are consecutive.
+    The weight of a Conv is (channels, inputs / groups, ...), the weight of a ConvTranspose is (inputs, channels /
+    groups, ...), where the inputs of a group are consecutive.
     """
     spatial = [1] * (weight.ndim - 2)
     if conv.op_type == "Conv":

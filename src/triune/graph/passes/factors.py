@@ -1,4 +1,4 @@
-"""Read a chain of products as one constant and the values that are multiplied, and replace those that are known."""
+"""Read a chain of products as one constant factor and the other values, and replace known patterns by one operator."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

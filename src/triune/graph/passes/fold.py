@@ -22,7 +22,7 @@ MAX_ELEMENTS = 1 << 20
 """Larger results are not folded: an Expand of a scalar must not become a constant of a gigabyte."""
 
 _MOST_SIZES = 64
-"""A 1-D tensor with more elements is not taken for a shape."""
+"""A 1-D tensor with more elements is not treated as a shape."""
 
 _RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial")
 _NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])

@@ -19,8 +19,8 @@ _PACKED = {
     4: (TensorProto.INT4, TensorProto.UINT4),
     8: (TensorProto.INT8, TensorProto.UINT8),
 }
-"""For each number of bits, the signed and the unsigned type of the quantization levels. Those of 2 bits are stored in
-4.
+"""For each number of bits, the signed and the unsigned type of the quantization levels. Levels of 2 bits are stored in
+4 bits.
 """
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
@@ -139,7 +139,7 @@ def _dequantize_linear(
 
 
 def _dequantized(packed: Packed, block: int) -> NDArray[Any]:
-    """Dequantize weights of which the last block may be shorter than the others: (level - zero point) * scale."""
+    """Dequantize weights in blocks, the last of which may be shorter: (level - zero point) * scale."""
     shape, scale = packed.data.shape, repeat_blocks(packed.scale, packed.data.shape, block)
     zero = None if packed.zero_point is None else repeat_blocks(packed.zero_point, shape, block)
     shifted = packed.data.astype(np.float32) - (0 if zero is None else zero.astype(np.float32))

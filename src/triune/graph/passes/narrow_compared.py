@@ -33,7 +33,7 @@ COMPARISONS = frozenset(["Equal", *(op_type for op_type, _, _ in _NEXT)])
 
 
 def compare_within_int32(node: NodeProto, constant_of: Callable[[str], NDArray[Any] | None], build: Builder) -> bool:
-    """Build what says the same as a comparison with a constant beyond int32, by constants within it.
+    """Build nodes that are equivalent to a comparison with a constant beyond int32, with constants within int32.
 
     Args:
         node: one of `COMPARISONS`.

@@ -117,11 +117,11 @@ def narrow_tensor(tensor: TensorProto, readers_of: Callable[[str], Sequence[Node
 def _may_be_clipped(
     name: str, array: NDArray[Any], readers_of: Callable[[str], Sequence[NodeProto] | None], depth: int = 0
 ) -> bool:
-    """Whether clipping `array` to int32 changes nothing for all readers of the value `name`, such as the ends of a
-    Slice.
+    """Whether clipping `array` to int32 does not change the result of any consumer of the value `name`, such as a Slice
+    that it ends.
 
-    A reader that only copies elements counts if that holds for all of its own readers: Where(mask, 9223372036854775807,
-    end) before a Slice.
+    A consumer that only copies elements is followed to its own consumers: Where(mask, 9223372036854775807, end) before
+    a Slice.
     """
     readers = readers_of(name)
     if readers is None or depth > _DEEPEST:
@@ -150,8 +150,8 @@ def _subgraphs_may_be_clipped(name: str, array: NDArray[Any], node: NodeProto, d
 
 
 def _readers_in(graph: GraphProto, name: str) -> Sequence[NodeProto] | None:
-    """The nodes of a subgraph that read a value, those whose own subgraphs read it included; None if it is an output of
-    the subgraph.
+    """The nodes of a subgraph that read a value, also by their own subgraphs; None if the value is an output of the
+    subgraph.
     """
     if any(output.name == name for output in graph.output):
         return None

@@ -18,9 +18,9 @@ _AXES_ARE_INPUTS = 13
 
 
 class Reshapes(GraphPass):
-    """Given a Reshape of a Reshape, Flatten, Squeeze or Unsqueeze. Result: the last Reshape alone. Given Squeeze and
-    Unsqueeze of the same axes. Result: neither. Given a Reshape to a shape that nodes compute. Result: a constant shape
-    where all sizes but one are known, or are those of the operand.
+    """Given a Reshape of a Reshape, Flatten, Squeeze or Unsqueeze. Result: only the last Reshape. Given Squeeze and
+    Unsqueeze of the same axes. Result: neither. Given a Reshape to a shape that nodes compute. Result: a constant
+    shape, if all sizes except one are known or equal to sizes of the operand.
     """
 
     name = "reshapes"
@@ -51,7 +51,7 @@ def _join(edit: Edit) -> None:
 
 
 def _alone_before(edit: Edit, node: NodeProto, *op_types: str) -> NodeProto | None:
-    """The node of one of these operators whose result this node alone reads."""
+    """The node of one of these operators whose result is read only by this node."""
     first = edit.producer(node.input[0], *op_types)
     return first if first is not None and edit.only_reader(first.output[0]) is node else None
 
@@ -77,7 +77,7 @@ def _target(index: Index, node: NodeProto) -> list[int] | None:
         is_copy = isinstance(dim, str) and axis < len(given) and given[axis] == dim
         copied.append(dim if isinstance(dim, int) else 0 if is_copy else -1)
     if copied.count(-1) == 1 and 0 in copied:
-        # A size that is copied may be 0, and then the last one cannot be told.
+        # A copied size may be 0. Then the size of -1 cannot be computed.
         return None
     return copied if copied.count(-1) <= 1 else None
 

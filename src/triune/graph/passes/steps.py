@@ -17,7 +17,7 @@ _COUNTING = frozenset(
         *("Identity", "Constant", "Reshape", "Squeeze", "Unsqueeze", "Gather", "Slice"),
     ]
 )
-"""The operators that a condition may be computed with: those that count and compare."""
+"""The operators that may compute the condition of a loop: operators that count and compare."""
 
 _MOST_ELEMENTS = 64
 """A larger constant is not what a condition counts with."""

@@ -10,7 +10,7 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
 LARGEST = np.iinfo(np.int64).max
-"""As the end of a slice, it means the end of the dimension."""
+"""As the end of a slice, this means the end of the axis."""
 
 
 def slice_of(graph: Graph, x: Tensor, starts: Tensor, ends: Tensor, steps: Tensor) -> Tensor:

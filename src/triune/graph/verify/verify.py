@@ -24,7 +24,7 @@ class Uncertain(Protocol):
         ...
 
     def uncertainty(self, inputs: Mapping[str, Array], /) -> Mapping[str, Difference]:
-        """By how much another result for each output, equally right, may differ."""
+        """The largest difference that an equally correct result may have, for each output."""
         ...
 
 

@@ -9,9 +9,9 @@ from triune.hardware.figures import Figure
 
 
 def chip_powers(name: str) -> Sequence[LoadPower]:
-    """The parts of a chip for which `chips.toml` has watts; none for a chip that it does not have.
+    """The parts of a chip for which `chips.toml` has watts; empty for an unknown chip.
 
-    The CPU's watts are those of its matrix unit, too: both are one rail.
+    The CPU and its matrix unit share one rail, and so the same watts.
     """
     chip = find_chip(name)
     if chip is None:

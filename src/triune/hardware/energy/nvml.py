@@ -130,7 +130,9 @@ class NvmlMeter:
 
 
 class NoDeviceError(Exception):
-    """The process sees no GPU with a counter of its own: CUDA_VISIBLE_DEVICES hides all, or names a part of one."""
+    """The process sees no GPU with its own energy counter: CUDA_VISIBLE_DEVICES hides all GPUs, or names a MIG
+    partition.
+    """
 
 
 def device(library: Nvml, visible: str | None) -> Any:

@@ -16,7 +16,7 @@ from triune.core.units import Unit
 from triune.hardware.energy.meter import CLOSED, CumulativeCounter, Rail, RailRole, Reading
 
 POWERCAP: Final = Path("/sys/class/powercap")
-"""Where the kernel shows power zones."""
+"""The folder in which the kernel lists power zones."""
 
 _ROLES: Final = {"package": RailRole.COMPUTE, "dram": RailRole.MEMORY}
 """Zones by the beginning of their name. `core` and `uncore` are parts of a package, `psys` contains all of them."""

@@ -58,7 +58,9 @@ def nvidia_slowing(nvml: Any, environment: Mapping[str, str]) -> str:
 
 
 def parse_slowing(text: str) -> tuple[tuple[Unit, str], ...]:
-    """The GPU with why heat has slowed it down, in the text of `read_nvidia_slowing`; empty if it has not."""
+    """Returns the GPU and the reason if heat has slowed it down, from the text of `read_nvidia_slowing`; else an empty
+    tuple.
+    """
     try:
         content: object = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,1 +1,1 @@
-"""The memory of loaded models: what each costs, which are unloaded for room, and which are loaded ahead."""
+"""The memory of loaded models: the charge of each, unloading for room, and loading ahead."""

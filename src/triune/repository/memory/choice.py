@@ -26,11 +26,11 @@ class Candidate:
 def choose(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[str]:
     """The idle models to unload so that `lacking_bytes` become free, the least recently used first.
 
-    None is unloaded in vain: of those that were chosen, one is kept, the most recently used first, if the others
-    suffice without it.
+    No model is unloaded needlessly: a chosen model is kept if the others free enough without it, checked from the most
+    recently used.
 
     Returns:
-        the names; empty if all idle models together do not suffice.
+        the names; empty if all idle models together do not free enough.
     """
     idle = [each for each in candidates if each.is_idle and each.is_settled]
     found = _enough(sorted(idle, key=lambda each: each.used), lacking_bytes)
@@ -52,7 +52,9 @@ def choose_busy(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence
 
 
 def _enough(candidates: Sequence[Candidate], lacking_bytes: int) -> Sequence[Candidate]:
-    """The first of some models that free enough, without those that are not needed; empty if all free too little."""
+    """The first candidates that together free enough, without those that turn out not to be needed; empty if all free
+    too little.
+    """
     chosen: list[Candidate] = []
     left = lacking_bytes
     for each in candidates:

@@ -1,4 +1,4 @@
-"""What a version will take in memory, estimated before it is loaded, from the sizes of its files."""
+"""Estimates the memory of a version before it is loaded, from the sizes of its files."""
 
 from collections.abc import Mapping
 from pathlib import PurePath

@@ -92,18 +92,18 @@ class MemoryKeeper:
         return await self.room.charge(record, version, num_bytes, makes_room=makes_room)
 
     def settle(self, record: ModelRecord, build: Build, charge: Charge, growth: Growth, process_bytes: int) -> None:
-        """Charge what a version takes, now that it is loaded, and make room where it is more than was free.
+        """Charge the memory that a loaded version takes, and make room if it is more than was free.
 
         Args:
             record: the model.
             build: the loaded version.
             charge: its charge.
-            growth: what its load has added to the memory of this process.
+            growth: the memory that its load added to this process.
             process_bytes: the memory of its worker processes.
         """
         message, files = build.source.message, build.source.stamp.versions.get(build.version, {})
-        # The growth is less than what is used where freed memory is used again, where a cache is not touched yet, and
-        # where a unit's memory is not the process's.
+        # The growth is less than the memory in use if freed memory was used again, if a cache is not touched yet, or if
+        # a unit's memory is not the process's.
         least = sum(weight_files(files).values()) + build.cache_bytes
         before = record.usage.measured_bytes(message, build.version, files) or 0
         expected = 0 if growth.own_bytes is not None and growth.is_certain else charge.num_bytes

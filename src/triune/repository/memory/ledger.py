@@ -72,7 +72,7 @@ class MemoryLedger:
 
     @property
     def leaving_bytes(self) -> int:
-        """What will be free when these are."""
+        """The bytes that will become free when the leaving versions are gone."""
         return sum(each.num_bytes for each in self.leaving())
 
     def by_model(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ certain.
 
 
 def settled_bytes() -> int:
-    """The memory of this process, without what it has freed."""
+    """The memory of this process in bytes, after freed memory was returned to the system."""
     HEAP.give_back()
     return own_bytes()
 

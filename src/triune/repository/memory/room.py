@@ -1,4 +1,4 @@
-"""Makes room for models within the memory budget: others are unloaded, once they are idle."""
+"""Makes room for models within the memory budget by unloading idle models."""
 
 import asyncio
 import logging
@@ -53,11 +53,11 @@ class Residents(Protocol):
         ...
 
     def is_in_ensemble(self, name: str) -> bool:
-        """Whether a model is made of others, or others are made of it."""
+        """Whether a model is an ensemble, or a step of one."""
         ...
 
     async def park(self, record: ModelRecord, why: str) -> None:
-        """Unload a model for room: it is loaded again when a request comes."""
+        """Unload a model for room. The next request loads it again."""
         ...
 
     async def load_again(self, record: ModelRecord, *, makes_room: bool = True) -> None:
@@ -145,7 +145,9 @@ class Room:
         return (await self._survey(name))[0]
 
     async def park_all(self, names: Sequence[str], why: str) -> None:
-        """Unload models for room, after their requests have finished. It goes on if the caller is cancelled."""
+        """Unload models for room, after their requests have finished. This continues even if the caller is
+        cancelled.
+        """
         parks = [self._tasks.begin(self._park(name, why)) for name in names]
         if parks:
             await asyncio.wait(parks)
@@ -179,7 +181,7 @@ class Room:
             obtainable_bytes += num_bytes - sum(each.num_bytes for each in leaving if each.name == charged)
             if num_bytes and record is not None and self._may_go(record):
                 now_ns, usage = self._clock.now_ns(), record.usage
-                # It keeps its place for as long as its load took: else loads would take all the time.
+                # A model stays loaded for at least as long as its load took. Otherwise loads would take all the time.
                 is_settled = now_ns >= usage.loaded_ns + min(usage.load_ns, _LONGEST_STAY_NS)
                 is_idle = self._is_idle(record, now_ns)
                 candidates.append(Candidate(charged, num_bytes, is_idle, _used(record), is_settled))

@@ -52,7 +52,7 @@ class Usage:
     _seen: dict[int, int] = field(default_factory=dict[int, int])
 
     def was_used(self, counted: Sequence[ModelStatistics]) -> bool:
-        """Whether requests have come or ended since this was last asked, or are pending.
+        """Whether requests have arrived or ended since the last call, or are pending.
 
         Args:
             counted: the statistics of the versions. A version that is loaded again has new ones, which begin at 0.

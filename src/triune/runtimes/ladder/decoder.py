@@ -31,12 +31,12 @@ class LadderDecoder(LogitsOnHost):
         num_blocks: int,
     ) -> None:
         """Args:
-        ladder: the functions, which it closes.
+        ladder: the functions, which the decoder closes.
         unit: the unit that they are loaded for.
-        precision: what they compute in.
+        precision: the precision that they compute in.
         heads: the number and size of heads, of the keys, then of the values of each layer.
         vocab_size: the length of logits.
-        num_blocks: the number of sequences that it holds.
+        num_blocks: the number of sequences in the cache.
         """
         self.unit = unit
         self.precision = precision

@@ -175,7 +175,7 @@ class MlxDecoder:
             return self._compute(layout, values, finish)
 
     def _compute(self, layout: Layout, values: dict[str, Value], finish: Callable[[Value], Value]) -> Value:
-        """What `finish` makes of a step's logits. The step's keys and values are in the caches then."""
+        """Compute a step and return `finish(logits)`. The step's keys and values are in the caches afterwards."""
         self._attention.begin(layout)
         try:
             # The program writes to the caches that it is given. Nothing else may hold them: MLX would copy them.

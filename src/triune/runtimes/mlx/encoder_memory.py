@@ -11,7 +11,7 @@ from triune.metal.library import Value, from_numpy
 
 
 class EncoderMemory:
-    """Copies the memory of steps (`DecoderStep.memory`) to MLX, once as long as steps bring the same mapping."""
+    """Copies the memory of steps (`DecoderStep.memory`) to MLX, and again only if a step has another mapping."""
 
     def __init__(self, names: Collection[str], kind: Any) -> None:
         """Args:

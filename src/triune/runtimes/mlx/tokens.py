@@ -44,10 +44,12 @@ def most_probable(logits: Value) -> Value:
 
 @fused
 def _chosen(ids: Value, sources: Value, tokens: Value) -> Value:
-    """The token ids where `sources` is negative, else the tokens, with 0 in place of NO_TOKEN."""
+    """The token ids if `sources` is negative, else the tokens, with NO_TOKEN replaced by 0."""
     return mx.where(sources < 0, ids, mx.maximum(tokens, 0))
 
 
 def with_tokens(ids: Value, sources: Value, before: Value) -> Value:
-    """Token ids INT32 [tokens], some of them those rows of `before` that `sources` says: see `DecoderStep.sources`."""
+    """Token ids INT32 [tokens]. Each one with `sources` >= 0 is replaced by that row of `before`: see
+    `DecoderStep.sources`.
+    """
     return _chosen(ids, sources, mx.take(before, mx.maximum(sources, 0), 0))

@@ -16,8 +16,8 @@ from triune.core.decoder import DecoderStep
 
 
 def one_token_each(step: DecoderStep, block_size: int) -> DecoderStep:
-    """The same step as sequences of one token each, with at least two tokens, and at least two rows of logits if there
-    are any: the last ones are there twice then, and write the same numbers to the same place.
+    """Rewrite a step to sequences of one token each. There are at least two tokens, and at least two rows of logits if
+    any: if necessary the last one is repeated, and writes the same numbers to the same position.
 
     Args:
         step: the step.

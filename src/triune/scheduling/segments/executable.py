@@ -27,9 +27,9 @@ class Segment:
     """A segment, compiled for its unit.
 
     Attributes:
-        executable: the segment as a model of its own.
-        turn: is held while it runs, since several calls of the whole model may share it.
-        share: its share of the hardware of its unit; None where no other model competes for it.
+        executable: the compiled segment.
+        turn: a lock that is held while it runs, since several calls of the whole model may share it.
+        share: its share of the hardware of its unit; None if no other model competes for it.
     """
 
     executable: Executable

@@ -17,8 +17,8 @@ from triune.scheduling.segments.executable import SegmentedExecutable
 class SegmentsRunner(TensorRunner):
     """A `TensorRunner` of a segmented executable.
 
-    The next segment does not begin if all clients of the batch have left. Each segment takes a turn on the hardware
-    of its own unit, and its energy is charged here, since the dispatcher sees the batch as a whole.
+    The next segment does not begin if all clients of the batch have disconnected. Each segment takes a turn on the
+    hardware of its own unit, and its energy is charged here, since the dispatcher sees the batch as a whole.
     """
 
     is_charging = True

@@ -23,10 +23,10 @@ class Slots:
         self._waiting: deque[Run] = deque()
 
     def enter(self, run: Run) -> bool:
-        """Take a place for a request, or let it wait until `leave` returns it.
+        """Take a slot for a request, or queue it until `leave` frees one.
 
         Returns:
-            whether a place was free.
+            whether a slot was free.
 
         Raises:
             UnavailableError: too many requests wait.

@@ -88,13 +88,13 @@ class StretchCompiler:
         self.close()
 
     def compile(self, stretches: Sequence[Stretch]) -> list[Compiled]:
-        """Compile stretches, each on the first of its choices that takes it and computes it within the tolerance.
+        """Compile stretches, each on the first of its choices that accepts it and computes it within the tolerance.
 
-        A stretch that is refused or wrong is halved, `MAX_DEPTH` times at most, so that only what must move does.
-        Neighbours that end on the same choice become one.
+        A stretch that is refused or wrong is halved, `MAX_DEPTH` times at most, so that as few nodes as possible move
+        to another unit. Neighbours that end on the same choice become one.
 
         Returns:
-            the compiled stretches in order; one alone if the whole graph belongs on one choice.
+            the compiled stretches in order; a single one if the whole graph is on one choice.
 
         Raises:
             TriuneError: `cpu` refuses a stretch, too.
@@ -118,8 +118,8 @@ class StretchCompiler:
         return [(by_begin[piece.begin], piece) for piece in pieces]
 
     def _instead(self, stretch: Stretch, piece: Piece, why: str) -> Sequence[Stretch]:
-        """The stretches that replace one that its unit refuses or computes wrongly: parts of it, some moved to other
-        units.
+        """The stretches that replace one that its unit refuses or computes wrongly: its halves, or the same stretch on
+        another unit.
         """
         if stretch.depth >= MAX_DEPTH or len(piece.nodes) < 2:
             return [stretch.moved(why)]

@@ -33,14 +33,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Made:
-    """What became of a plan.
+    """The result of making a plan's segments.
 
     Attributes:
         config: the configuration, with the units that the model runs on.
         cut: the segments; None if the whole model runs on one unit.
-        spare: the whole model as it was measured, for the executables of the build; the caller owns it.
+        spare: the executables of the whole model that were measured, for reuse by the build; the caller owns them.
         segments: where each segment is; empty if the model is not cut.
-        verdict: how far the answers of the cut are from the true ones; None if they are not compared.
+        verdict: the error of the cut model's outputs; None if they were not compared.
         notes: why the model is or is not cut, with the figures.
     """
 

@@ -1,4 +1,6 @@
-"""Whether a cut pays: its time against that of the whole model on the best single unit, both measured at the load."""
+"""Decides whether a cut is faster: its time is compared with the whole model's on the best single unit, both measured
+at the load.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -53,7 +55,7 @@ class Comparison:
         return "; ".join([f"measured: cut {self.cut_ms:.3g} ms, {singles or 'no unit alone'}", *self.refusals])
 
     def close(self, but: SharedExecutable | None = None) -> None:
-        """Free the whole models, but one."""
+        """Close the executables of the whole models, except `but`."""
         for each, _ in self.wholes:
             if each is not but:
                 each.close()

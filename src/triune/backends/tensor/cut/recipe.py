@@ -21,9 +21,9 @@ def segment_recipe(
 ) -> Recipe:
     """Make the recipe of a piece.
 
-    Runtimes that convert models want limits for free dimensions (`coreml.shapes`). A dimension of a piece has those of
-    the model's inputs that have a dimension of the same name, and of the batch. A dimension without such a name has the
-    limits of the only one that has its size on the sample.
+    Runtimes that convert models need limits for free dimensions (`coreml.shapes`). A dimension of a piece gets the
+    limits of the dimension of the same name in the model's inputs, or of the batch. A dimension without such a name
+    gets the limits of the only named dimension with the same size in the sample.
 
     Args:
         piece: the piece.

@@ -151,7 +151,7 @@ def _usable(target: Target, config: ModelConfig, machine: Machine) -> tuple[Unit
         )
     if len(able) == len(target.units):
         return ()
-    # As the planner's own choice of all units: Apple's CPU is never better than its matrix unit.
+    # Like the planner's own choice among all units: Apple's CPU is never better than its matrix unit.
     has_matrix_unit = target.is_scored and Unit.AMX in able
     return tuple(unit for unit in able if unit is not Unit.CPU or not has_matrix_unit)
 

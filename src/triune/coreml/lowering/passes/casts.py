@@ -13,7 +13,7 @@ _HOLDS: Mapping[str, Set[str]] = {
     "fp16": frozenset({"bool", "int8", "uint8"}),
     "int32": frozenset({"bool", "int8", "uint8", "int16", "uint16"}),
 }
-"""For each type, the types all of whose values that type represents exactly."""
+"""For each type, the types whose values it represents exactly."""
 
 
 class FuseCasts(MilPass):

@@ -8,7 +8,7 @@ from triune.coreml.lowering.passes.mil_pass import MilPass
 
 
 class NameOutputs(MilPass):
-    """Give each output its declared name, and a value that is no other output.
+    """Give each output its declared name, and a value of its own.
 
     Passes may have renamed outputs, or merged two that were equal.
     """

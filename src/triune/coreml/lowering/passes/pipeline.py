@@ -46,7 +46,7 @@ PASSES: Sequence[Pass[Any]] = (
     VendorPass("mil_backend::fuse_activation_silu"),
     VendorPass("mil_backend::adjust_io_to_supported_types"),
 )
-"""The passes that run: a few of coremltools', and Triune's own in place of some that are not exact."""
+"""The passes that run: some of coremltools', and Triune's replacements for passes that are not exact."""
 
 _NAMING: Sequence[Pass[Any]] = (
     VendorPass("mil_backend::sanitize_name_strings"),

@@ -1,1 +1,1 @@
-"""When each word of a transcript is said."""
+"""The times of the words of a transcript."""

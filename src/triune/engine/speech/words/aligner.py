@@ -1,4 +1,4 @@
-"""Finds when the words of a window are said."""
+"""Finds the times of the words of a window."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -55,15 +55,15 @@ class Aligner:
         seconds: float,
         bills: list[Bill] | None = None,
     ) -> list[Word]:
-        """The words of a window's text with their times in it, punctuation as words of their own.
+        """The words of a window's text with their times in the window. Punctuation marks are separate words.
 
         Args:
-            memory: what the encoder gave.
+            memory: the encoder's output.
             tokens: the text's tokens, without times.
             language: the code of the language.
             translates: whether the text is a translation.
-            seconds: the sound in the window.
-            bills: gets the bill of the text; None if nobody asks for its cost.
+            seconds: the length of the sound in the window.
+            bills: the bill of this computation is appended to it; None for no bill.
 
         Raises:
             TriuneError: the graph cannot be compiled, or the runtime failed.

@@ -73,7 +73,9 @@ def require_no_others(file: CTranslate2File, used: Collection[str], where: str) 
 
 
 def names_of(config: WhisperConfig) -> Iterator[tuple[str, str, slice | None]]:
-    """For each tensor of the graph its name, the variable that it is in, and the variable's rows; None for all."""
+    """For each tensor of the graph, yield its name, the CTranslate2 variable that has it, and the variable's rows; None
+    for all.
+    """
     width = config.d_model
     for part in ("weight", "bias"):
         yield f"model.encoder.conv1.{part}", f"encoder/conv1/{part}", None

@@ -179,8 +179,9 @@ def _five_bits(fields: Array) -> Array:
 def _six_bit_scales(fields: Array) -> tuple[Array, Array]:
     """Scales and offsets of Q4_K and Q5_K: eight of six bits each in twelve bytes.
 
-    Of each four bytes a, b, c: scales 0 to 3 are the low six bits of a, offsets 0 to 3 those of b; scales 4 to 7 are
-    the low halves of c with the high two bits of a above them, offsets 4 to 7 the high halves with those of b.
+    Of each four bytes a, b, c: scales 0 to 3 are the low six bits of a, offsets 0 to 3 the low six bits of b; scales 4
+    to 7 have the low half of c as low bits and the high two bits of a as high bits; offsets 4 to 7 have the high half
+    of c and the high two bits of b.
     """
     a, b, c = np.split(fields["scales"], 3, axis=1)
     scales = np.concatenate([a & 63, c & 15 | a >> 6 << 4], axis=1)

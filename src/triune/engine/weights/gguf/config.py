@@ -44,7 +44,7 @@ width over the number of heads, rather than by the heads' width. Source: llama.c
 _POOLINGS: Final[Mapping[int, Literal["mean", "cls"] | None]] = {0: None, 1: "mean", 2: "cls"}
 
 _IGNORED: Final = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"})
-"""Settings that the tensors tell as well, or that do not affect the computation."""
+"""Settings that the tensors also show, or that do not affect the result."""
 
 
 def read_config(file: GgufFile) -> tuple[str, ModelConfig]:

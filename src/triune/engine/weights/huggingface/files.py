@@ -11,10 +11,10 @@ _MAX_JSON_BYTES: Final = 64 << 20
 
 
 def read_json(path: Path) -> dict[str, object] | None:
-    """A JSON object, or None if there is no such file.
+    """Read a JSON object from a file; None if there is no such file.
 
     Raises:
-        InvalidArgumentError: the file cannot be read, is too large, or holds something else.
+        InvalidArgumentError: the file cannot be read, is too large, or is not a JSON object.
     """
     text = read_text(path)
     if text is None:

@@ -1,4 +1,4 @@
-"""What one rendering of a chat template may use up: steps, time and characters. Work is charged before it is done."""
+"""The limits of one rendering of a chat template: steps, time and characters. Work is charged before it is done."""
 
 import re
 import time

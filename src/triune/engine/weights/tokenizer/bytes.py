@@ -11,10 +11,10 @@ _BYTE: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def _byte_letters() -> dict[str, int]:
-    """The letter that stands for each byte in byte-level vocabularies, as GPT-2 chose them.
+    """Maps each character of byte-level vocabularies to the byte that it represents, as defined by GPT-2.
 
-    Bytes that are printable in Latin-1 stand for themselves. The others are represented, in order, by the letters from
-    U+0100 on.
+    Bytes that are printable in Latin-1 are represented by their own character. The others are represented, in order, by
+    the letters from U+0100 on.
     """
     own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in own]

@@ -153,7 +153,7 @@ def _charge_nodes(template: nodes.Template) -> None:
 
 
 def _charge(part: nodes.Expr) -> nodes.Expr:
-    # Constants of the template need no charge: they are no longer than the template.
+    # Constants in the template need no charge: they are not longer than the template.
     return part if isinstance(part, nodes.Const) else _call("charged", part)
 
 

@@ -93,7 +93,7 @@ class Tokenizer:
             raise
 
     def special_bytes(self, texts: Iterable[str]) -> dict[int, bytes]:
-        """The ids of the special tokens with these texts, with their bytes; texts that are not tokens are left out."""
+        """Maps the ids of special tokens to the bytes of their texts. Texts that are not tokens are left out."""
         ids = ((text, self.backend.token_to_id(text)) for text in texts)
         return {token: text.encode() for text, token in ids if token is not None}
 

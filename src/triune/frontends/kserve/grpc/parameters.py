@@ -14,7 +14,7 @@ FINAL_RESPONSE = "triton_final_response"
 _MAX_INT64 = 2**63 - 1
 _MAX_UINT64 = 2**64 - 1
 
-# For parameters whose type Triton checks, the fields of InferParameter that it accepts.
+# For parameters whose type Triton checks: the fields of InferParameter that may hold the value.
 _CHOICES = {
     "priority": ("int64_param", "uint64_param"),
     "timeout": ("int64_param", "uint64_param"),

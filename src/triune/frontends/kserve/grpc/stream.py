@@ -264,8 +264,8 @@ class StreamSession:
             if self._error is not None:
                 return
             try:
-                # Not `wait_for`: its frame and the error of the task that it makes are a reference cycle, which holds
-                # the message.
+                # `asyncio.wait_for` is not used: its frame and its task's error form a reference cycle, which keeps the
+                # message in memory.
                 async with asyncio.timeout(seconds):
                     if not self._is_begun:
                         # Sent with the first message, it would be sent again with the status if that message is not

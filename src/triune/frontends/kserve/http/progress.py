@@ -4,7 +4,7 @@ from triune.frontends.limits import Limits
 
 
 class Progress:
-    """What has arrived of the request that a connection receives.
+    """The progress of the request that a connection is receiving.
 
     Attributes:
         is_in_head: whether a part of its head is missing.

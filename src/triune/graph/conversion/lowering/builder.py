@@ -133,7 +133,7 @@ class Builder(ABC, Generic[V]):
         return self.alike("And", x, y)
 
     def where(self, condition: V, x: Operand[V], y: Operand[V]) -> V:
-        """Where; at least one of `x` and `y` is a value, not a number."""
+        """Where. At least one of `x` and `y` must be a value, not a number."""
         return self.alike("Where", condition, x, y)
 
     def clip(self, x: V, low: Operand[V], high: Operand[V]) -> V:

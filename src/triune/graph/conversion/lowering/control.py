@@ -1,4 +1,4 @@
-"""What the lowerings of If and Loop share: the branch that is known to be taken, and the parts of a Loop."""
+"""Shared by the lowerings of If and Loop: the branch of a known condition, and the parts of a Loop."""
 
 from collections.abc import Sequence
 from typing import Generic
@@ -12,7 +12,7 @@ from triune.graph.identities import behind_identities
 
 
 def give_branch(c: NodeContext[V], *, is_true: bool) -> None:
-    """Lower an If whose condition is known: its outputs are those of one branch."""
+    """Lower an If with a known condition: only the branch that is taken."""
     branch: GraphProto = c.attributes["then_branch" if is_true else "else_branch"]
     c.give_all(c.lower_graph(branch, c.scope, {}))
 
@@ -64,7 +64,7 @@ class LoopParts(Generic[V]):
         self._context.give_all(values[: len(self.carried)])
 
     def hands_on(self, index: int) -> bool:
-        """Whether each step returns unchanged what it takes: the condition (0), or a carried value (1, 2, ...)."""
+        """Whether each iteration returns a value unchanged: the condition (0), or a carried value (1, 2, ...)."""
         name, _maker = behind_identities(self.body, self.body.output[index].name)
         return name == self.body.input[1 + index].name
 

@@ -130,7 +130,8 @@ def attention_output(c: Context, query: str, key: str, value: str, size: int, el
         lowest = -65504.0 if elem_type == TensorProto.FLOAT16 else float(np.finfo(np.float32).min)
         products = b.op("Where", scores.allowed, products, b.typed(lowest, elem_type))
     if scores.sink:
-        # One more column of logits: it takes part in the softmax, but its weight is dropped, as it has no value.
+        # Append the sink as one more column of logits. It takes part in the softmax; its weight is dropped, as it has
+        # no value.
         shape = b.op("Concat", b.op("Slice", b.op("Shape", products), b.ints(0), b.ints(3)), b.ints(1), axis=0)
         products = b.op("Concat", products, b.op("Expand", scores.sink, shape), axis=3)
     weights = b.op("Softmax", products, axis=-1)
