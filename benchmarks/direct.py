@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "fp32:bf16", "bf16", "int8"], help="dtype[:precision]")
     parser.add_argument("--most", type=int, default=8192, help="the largest size")
     parser.add_argument("--seconds", type=float, default=20.0, help="the longest product")
+    parser.add_argument("--each", type=float, default=0.5, help="about how many seconds each unit takes for a size")
     arguments = parser.parse_args()
     direct = here()
     for each in direct._machine.units:
@@ -48,12 +49,12 @@ def main() -> None:
         direct.best(dtype, precision or None)
         for shape, most in ((SQUARE, arguments.most), (ROW, min(arguments.most, 4096)), (BATCHED, 256)):
             sizes = [size for size in SIZES if size <= most]
-            missed, num = measure(dtype, precision, shape, sizes, arguments.seconds)
+            missed, num = measure(dtype, precision, shape, sizes, arguments.seconds, arguments.each)
             misses, total = misses + missed, total + num
     print(f"{total - misses} of {total} choices are within {GOAL:.2f} of the best unit")
 
 
-def measure(dtype: str, precision: str, shape: str, sizes: Sequence[int], limit: float) -> tuple[int, int]:
+def measure(dtype: str, precision: str, shape: str, sizes: Sequence[int], limit: float, each: float) -> tuple[int, int]:
     """Print a table. Returns how many choices miss the goal, and how many there are."""
     direct = here()
     names = direct.eligible(dtype, precision or None)
@@ -67,13 +68,13 @@ def measure(dtype: str, precision: str, shape: str, sizes: Sequence[int], limit:
         a, b = operands(dtype, shape, size)
         runs: list[Callable[[], Array]] = [partial(direct.unit(unit).matmul, a, b) for unit in names]
         runs.append(partial(triune.matmul, a, b, precision=precision or None))
-        times = shortest(runs)
+        times = shortest(runs, each)
         choice = direct.best(dtype, precision or None)[shape](work_of(shape, size))
         ratio = times[names.index(choice)] / min(times[:-1])
         slow = max(times) * 4
         misses += ratio > GOAL
         num += 1
-        cells = " ".join(f"{1e6 * each:11.1f}" for each in times)
+        cells = " ".join(f"{1e6 * time:11.1f}" for time in times)
         print(f"{size:>6} {cells}  {choice.value} {ratio:.2f}{'' if ratio <= GOAL else ' MISS'}", flush=True)
     return misses, num
 
@@ -87,7 +88,7 @@ def operands(dtype: str, shape: str, size: int) -> tuple[Array, Array]:
     return left, right
 
 
-def shortest(runs: Sequence[Callable[[], Array]], seconds: float = 0.5) -> list[float]:
+def shortest(runs: Sequence[Callable[[], Array]], seconds: float) -> list[float]:
     """The shortest time of each, in turns for about `seconds` each, at least thrice unless they take long."""
     found = [float("inf")] * len(runs)
     for run in runs:

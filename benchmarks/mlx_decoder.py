@@ -1,7 +1,7 @@
 """The engine over MLX's decoder, and mlx-lm where it is installed, in turn: prefill, and decoding of n sequences.
 
 Usage: mlx_decoder.py FILE.gguf [--precision bf16] [--rounds 3] [--tokens 64] [--batches 64,32,8,1] [--spread 0]
-                      [--seconds S] [--no-prefill] [--plain]
+                      [--seconds S] [--no-prefill] [--plain] [--described]
 
 Rates are tokens a second, medians of the rounds:
 - prefill: 512 tokens of one prompt, until its first token is known;
@@ -10,7 +10,7 @@ Rates are tokens a second, medians of the rounds:
 
 Each figure is printed as it comes; those of round 0, in which kernels are compiled, are not counted. With --seconds no
 further round begins when that time is over: for machines that are lent for minutes. With --plain the engine reads each
-step's tokens before it begins the next one.
+step's tokens before it begins the next one; with --described no step is compiled as a whole.
 
 mlx-lm has the same weights, quantized anew by its own function, to 4 bits in groups of 32.
 """
@@ -31,7 +31,7 @@ Peer = Callable[[np.random.Generator, list[int]], tuple[float, float]]
 """Reads prompts of these lengths and continues them: the seconds of the prompts, and of the tokens after the first."""
 
 
-def triune(checkpoint: Any, precision: str, num_tokens: int, most: int, *, runs_ahead: bool) -> Peer:
+def triune(checkpoint: Any, precision: str, num_tokens: int, most: int, *, runs_ahead: bool, compiles: bool) -> Peer:
     """The engine, over a cache that holds all sequences."""
     from triune.core.clock import MonotonicClock
     from triune.engine.core import EngineCore
@@ -46,6 +46,7 @@ def triune(checkpoint: Any, precision: str, num_tokens: int, most: int, *, runs_
         write_model(checkpoint.config, checkpoint, "paged"), num_blocks=num_blocks, precision=precision
     )
     decoder.can_run_ahead = runs_ahead
+    decoder.compiled = decoder.compiled if compiles else None
     limits = SchedulerLimits(step_tokens=max(PREFILL, most * PROMPT), sequences=most)
 
     def run(rng: np.random.Generator, lengths: list[int]) -> tuple[float, float]:
@@ -115,7 +116,11 @@ def mlx_lm(checkpoint: Any, precision: str, num_tokens: int) -> Peer:
 
 def peers(checkpoint: Any, options: argparse.Namespace, most: int) -> Iterator[tuple[str, Peer]]:
     """Triune's engine, and mlx-lm where it is installed."""
-    yield "triune", triune(checkpoint, options.precision, options.tokens, most, runs_ahead=not options.plain)
+    compiles, runs_ahead = not options.described, not options.plain
+    yield (
+        "triune",
+        triune(checkpoint, options.precision, options.tokens, most, runs_ahead=runs_ahead, compiles=compiles),
+    )
     try:
         yield "mlx-lm", mlx_lm(checkpoint, options.precision, options.tokens)
     except ImportError as error:
@@ -134,6 +139,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=math.inf)
     parser.add_argument("--no-prefill", action="store_true")
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--described", action="store_true")
     options = parser.parse_args()
     began = time.perf_counter()
     from triune.engine.weights.open import open_checkpoint

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from triune.metal.library import Value, exclusive, is_gpu, mx, to_numpy
-from triune.metal.nvidia import Upload
+from triune.metal.library import Value, exclusive, is_gpu, mx
+from triune.metal.nvidia import Upload, downloaded
 from triune.metal.program import Program
 
 MOST_COMPILED = 32
@@ -69,7 +69,7 @@ class Function:
             outside = next((message for fault, message in faults if fault.item()), None)
             if outside is not None:
                 raise OutsideError(outside)
-            return [to_numpy(value) for value in found]
+            return [downloaded(value) for value in found]
 
     def _compute(
         self, values: Mapping[str, Value], outputs: Sequence[str]

@@ -3,6 +3,7 @@
 - RotaryAttention: PagedAttention of queries and keys that RotaryEmbedding turns. Inputs: queries, keys and values side
   by side; cosines, sines and positions as of RotaryEmbedding; both caches.
 - SwiGlu: the gate times its sigmoid, times x. Input: the gate and x side by side.
+- AddNorm: a sum, and its RMSNormalization. Inputs: both terms, and the weight; outputs: the sum, and that normalized.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from onnx import GraphProto, NodeProto, helper
 from triune.graph.paged_attention import BIAS_INPUT, DOMAIN, OP_TYPE
 from triune.graph.values import attributes_of
 
-ROTARY, SWIGLU = "RotaryAttention", "SwiGlu"
+ROTARY, SWIGLU, ADD_NORM = "RotaryAttention", "SwiGlu", "AddNorm"
 
 _EITHER_WAY = ("interleaved", "rotary_embedding_dim")
 
@@ -25,9 +26,37 @@ def fuse(graph: GraphProto) -> GraphProto:
     found = GraphProto()
     found.CopyFrom(graph)
     makers = {name: node for node in graph.node for name in node.output}
+    norms = _norms_of_sums(graph, makers)
+    ends = {norm.output[0] for norm in norms.values()}
     del found.node[:]
-    found.node.extend(_rotary_attention(node, makers) or _swiglu(node, makers) or node for node in graph.node)
+    found.node.extend(
+        _rotary_attention(node, makers) or _swiglu(node, makers) or _add_norm(node, norms) or node
+        for node in graph.node
+        if not ends.intersection(node.output)
+    )
     return found
+
+
+def _norms_of_sums(graph: GraphProto, makers: Mapping[str, NodeProto]) -> dict[str, NodeProto]:
+    """The RMSNormalization over the last axis of each sum of two values that are computed, by the name of the sum."""
+    constants = {tensor.name for tensor in graph.initializer}
+    found: dict[str, NodeProto] = {}
+    for node in graph.node:
+        add = makers.get(node.input[0]) if node.op_type == "RMSNormalization" else None
+        if add is None or add.op_type != "Add" or constants.intersection(add.input):
+            continue
+        if attributes_of(node).get("axis", -1) == -1 and node.input[1] in constants:
+            found.setdefault(add.output[0], node)
+    return found
+
+
+def _add_norm(node: NodeProto, norms: Mapping[str, NodeProto]) -> NodeProto | None:
+    norm = norms.get(node.output[0]) if node.op_type == "Add" else None
+    if norm is None:
+        return None
+    epsilon = float(attributes_of(norm).get("epsilon", 1e-5))
+    outputs = [node.output[0], norm.output[0]]
+    return helper.make_node(ADD_NORM, [*node.input, norm.input[1]], outputs, domain=DOMAIN, epsilon=epsilon)
 
 
 def _rotary_attention(node: NodeProto, makers: Mapping[str, NodeProto]) -> NodeProto | None:

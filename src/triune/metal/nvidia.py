@@ -1,4 +1,4 @@
-"""What MLX does slowly on NVIDIA's GPUs: large inputs, and convolutions with kernels of one element."""
+"""What MLX does slowly on NVIDIA's GPUs: large inputs and outputs, and convolutions with kernels of one element."""
 
 import ctypes
 import functools
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.core.oldest import forget_oldest
-from triune.metal.library import Value, from_numpy, is_gpu, kind_of, mx
+from triune.metal.library import Value, dtype_of, from_numpy, is_gpu, kind_of, mx, to_numpy
 
 LARGE_BYTES: Final = 1 << 20
-"""From how many bytes on an input is large."""
+"""From how many bytes on an input or output is large."""
 
 _MOST_KEPT: Final = 8
 
@@ -27,7 +27,8 @@ or 0.
 """
 
 _HOST_TO_DEVICE: Final = 1
-"""cudaMemcpyHostToDevice of CUDA's runtime."""
+_DEVICE_TO_HOST: Final = 2
+"""cudaMemcpyHostToDevice and cudaMemcpyDeviceToHost of CUDA's runtime."""
 
 
 def is_nvidia() -> bool:
@@ -92,18 +93,41 @@ class Upload:
         return value
 
 
+def downloaded(value: Value, copy: Copy | None = None) -> NDArray[Any]:
+    """As `to_numpy`. A large array is copied by the GPU: the CPU would read it page by page.
+
+    Args:
+        value: an array that is computed, or not yet.
+        copy: None means CUDA's, if MLX computes on a GPU of NVIDIA; else a large array is as a small one.
+    """
+    copy = (copy or _cuda_copy()) if value.nbytes >= LARGE_BYTES else None
+    if copy is None:
+        return to_numpy(value)
+    whole = mx.contiguous(value)
+    mx.eval(whole)
+    found = np.empty(whole.shape, dtype_of(whole))
+    if code := copy(found.ctypes.data, _address(whole), found.nbytes, _DEVICE_TO_HOST):
+        raise RuntimeError(f"CUDA could not copy a result of {found.nbytes} bytes from the GPU: error {code}")
+    return found
+
+
 def _reserve(array: NDArray[Any]) -> tuple[Value, int]:
     """An array of MLX of this shape and type, and the address of its elements."""
     value = mx.zeros(array.shape, dtype=kind_of(array.dtype))
     mx.eval(value)
+    return value, _address(value)
+
+
+def _address(value: Value) -> int:
+    """The address of the elements of an array that is computed and contiguous."""
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     # The first field of DLPack's tensor, which its capsule owns, is the address.
     capsule = value.__dlpack__()
     address = ctypes.c_void_p.from_address(pointer(capsule, b"dltensor")).value
     if address is None:
-        raise RuntimeError(f"MLX has no memory for an input of {array.nbytes} bytes")
-    return value, address
+        raise RuntimeError(f"MLX has no memory for an array of {value.nbytes} bytes")
+    return address
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 The sequences of a step are computed in groups with similar numbers of new tokens. Indices and masks are computed once
 for all layers. Each layer writes its keys and values by one operation, and reads them by another.
+A step of one new token of each sequence can be one kernel a layer (`kernels.attention`).
 """
 
 from typing import Any
@@ -10,6 +11,7 @@ from triune.core.decoder import CacheType
 from triune.graph.paged_attention import BIAS_INPUT
 from triune.metal.attention import turned
 from triune.metal.context import Context
+from triune.metal.kernels.attention import Angles, Heads, attend
 from triune.metal.library import Value, fused, mx
 from triune.metal.paged_layout import Group, Layout
 
@@ -64,11 +66,25 @@ class PagedAttention:
         self._done = 0
         self._parts: list[Value] = []
         self._parts_before: list[Value] = []
+        self._is_settled = True
 
-    def begin(self, layout: Layout) -> None:
-        """Set the layout of the step that is described next."""
+    def begin(self, layout: Layout | None) -> None:
+        """Set the layout of the step that is described next; None for one token of each sequence by our own kernel,
+        which reads the values `past.0` and `table.0` of a layout of one group.
+        """
         self._layout, self._made, self._done = layout, {}, 0
         self._parts_before, self._parts = self._parts, []
+
+    def compute_whole(self, result: Value) -> None:
+        """Start to compute a step that `begin(None)` described."""
+        mx.async_eval(result)
+        self._parts, self._is_settled = [], False
+
+    def settle(self) -> None:
+        """Wait until no step by our own kernel holds the caches: MLX would copy them where it writes to them."""
+        if not self._is_settled:
+            mx.synchronize()
+            self._is_settled = True
 
     def compute(self, result: Value, *caches: Value) -> None:
         """Start to compute the operations so far on the GPU. They are one part of the step, with the last value
@@ -78,6 +94,7 @@ class PagedAttention:
         read it. So this waits until the previous step has finished the next part. Otherwise MLX would copy whole
         caches.
         """
+        self.settle()
         place = len(self._parts)
         if self._parts_before:
             mx.eval(self._parts_before[min(place + 1, len(self._parts_before) - 1)])
@@ -92,6 +109,9 @@ class PagedAttention:
         """Compute a node `PagedAttention`. The arrays of the layout are values of the graph, by their names."""
         heads, kv_heads = int(c.attributes["num_heads"]), int(c.attributes["num_kv_heads"])
         flat = c.input(0), c.input(1), c.input(2)
+        if self._layout is None:
+            self._attend_once(c, mx.concatenate(flat, axis=1), None, cache=_CACHE_INPUT)
+            return
         query, key, value = (
             each.reshape((each.shape[0], number, -1))
             for each, number in zip(flat, (heads, kv_heads, kv_heads), strict=True)
@@ -102,10 +122,34 @@ class PagedAttention:
         """Compute a node `RotaryAttention`."""
         heads, kv_heads = int(c.attributes["num_heads"]), int(c.attributes["num_kv_heads"])
         x = c.input(0)
+        if self._layout is None:
+            cosines, sines = (c.input(place).astype(mx.float32) for place in (1, 2))
+            positions = c.input(3).reshape(-1).astype(mx.int32)
+            turn = Angles(cosines, sines, positions, is_interleaved=bool(c.attributes.get("interleaved", 0)))
+            self._attend_once(c, x, turn, cache=4)
+            return
         x = x.reshape((x.shape[0], heads + 2 * kv_heads, -1))
         # Values are turned, too, and not read: a part of the heads would have to be copied before.
         found = turned(c, x)
         self._attend(c, found[:, :heads], found[:, heads : heads + kv_heads], x[:, heads + kv_heads :], cache=4)
+
+    def _attend_once(self, c: Context, qkv: Value, angles: Angles | None, *, cache: int) -> None:
+        """As `_attend`, of one token of each sequence, by our own kernel; `qkv` are all heads side by side."""
+        num, num_kv = int(c.attributes["num_heads"]), int(c.attributes["num_kv_heads"])
+        rows = c.input(cache)
+        size = rows.shape[-1]
+        heads = Heads(
+            num,
+            num_kv,
+            size,
+            scale=float(c.attributes.get("scale", 0.0)) or size**-0.5,
+            window=int(c.attributes.get("sliding_window", 0)),
+            cap=float(c.attributes.get("softcap", 0.0)),
+        )
+        past, table = c.scope.value("past.0"), c.scope.value("table.0")
+        c.give(attend(heads, qkv, rows, self._block_size, past, table, angles))
+        for place in (1, 2):
+            c.give(rows, place)
 
     def _attend(self, c: Context, query: Value, key: Value, value: Value, *, cache: int) -> None:
         """Write keys and values [tokens, kv heads, size] to the cache, and compute the attention of queries [tokens,

@@ -140,6 +140,8 @@ class Program:
             raise UnsupportedError(f"constant '{tensor.name}' is of {kind}, which MLX does not have") from error
         is_cast = tensor.data_type == TensorProto.FLOAT and tensor.name not in self._wide
         value = value.astype(self._float_type) if is_cast else value
+        # Else a function that is compiled would cast it in each of its calls.
+        mx.eval(value)
         return mx.moveaxis(value, -1, 1) if is_kernel else value
 
     def _run(self, plan: Plan, scope: conversion.Scope[Value], builder: MlxBuilder) -> None:

@@ -1,6 +1,7 @@
 """Programs called with arrays: compiled or not, the answers are those of ONNX Runtime."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from support.graphs import answers, model_of
 from triune.core.errors import UnsupportedError
 from triune.metal.function import MOST_COMPILED, Function, OutsideError
+from triune.metal.library import exclusive, mx
 from triune.metal.lower import lower
 
 MODELS = {
@@ -40,6 +42,16 @@ def test_compiled_or_not_the_answers_are_onnx_runtimes(name: str, *, compiles: b
         for found, right in zip(function(_inputs(rows), names), answers(model, _inputs(rows)), strict=True):
             assert found.dtype == right.dtype
             np.testing.assert_allclose(found, right, rtol=1e-5)
+
+
+def test_no_call_casts_a_constant(tmp_path: Path) -> None:
+    program = lower(model_of("g (float[n,4] x) => (float[n,4] y) <float[4] w = {1,2,3,4}> { y = Mul(x, w) }"), "bf16")
+    with exclusive():
+        (found,), _ = program({"x": mx.ones((2, 4), dtype=mx.bfloat16)}, ["y"])
+        mx.export_to_dot(str(tmp_path / "y.dot"), found)
+    text = (tmp_path / "y.dot").read_text()
+    assert "Multiply" in text
+    assert "AsType" not in text
 
 
 def test_a_bounded_number_of_compiled_functions_is_kept() -> None:

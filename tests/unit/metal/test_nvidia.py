@@ -10,18 +10,18 @@ import pytest
 pytest.importorskip("mlx.core")
 
 from triune.metal.library import mx, to_numpy
-from triune.metal.nvidia import LARGE_BYTES, Upload, is_nvidia, pointwise, trim_kernels
+from triune.metal.nvidia import LARGE_BYTES, Upload, downloaded, is_nvidia, pointwise, trim_kernels
 
 
 class Copying:
     """Copies as CUDA would, and counts."""
 
-    def __init__(self, code: int = 0) -> None:
-        self.code = code
+    def __init__(self, code: int = 0, *, kind: int = 1) -> None:
+        self.code, self.kind = code, kind
         self.num = 0
 
     def __call__(self, to: int, source: int, count: int, kind: int) -> int:
-        assert kind == 1
+        assert kind == self.kind
         self.num += 1
         ctypes.memmove(to, source, count)
         return self.code
@@ -73,6 +73,24 @@ def test_a_bounded_number_of_arrays_is_kept() -> None:
 def test_a_copy_that_fails_names_the_input_and_the_error() -> None:
     with pytest.raises(RuntimeError, match="input 'x' of 2097152 bytes to the GPU: error 700"):
         Upload(Copying(700))("x", large(1))
+
+
+@pytest.mark.parametrize("kind", [mx.float32, mx.bfloat16, mx.int32])
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_large_result_is_copied_in_its_order(kind: object, is_turned: bool) -> None:
+    copy = Copying(kind=2)
+    value = mx.arange(LARGE_BYTES).reshape((2, -1)).astype(kind)
+    value = value.T if is_turned else value
+    found = downloaded(value, copy)
+    assert copy.num == 1
+    assert found.dtype == to_numpy(value).dtype
+    assert np.array_equal(found, to_numpy(value))
+
+
+def test_a_result_whose_copy_fails_and_a_small_one() -> None:
+    with pytest.raises(RuntimeError, match="a result of 2097152 bytes from the GPU: error 700"):
+        downloaded(mx.zeros((2, LARGE_BYTES // 4)), Copying(700, kind=2))
+    assert downloaded(mx.ones(3), Copying(700, kind=2)).tolist() == [1, 1, 1]
 
 
 def test_without_a_gpu_of_nvidia_mlx_copies() -> None:

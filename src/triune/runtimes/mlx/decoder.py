@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto
 
 from triune.core.datatypes import Array
 from triune.core.decoder import CacheType, DecoderPrecision, DecoderStep
@@ -20,22 +19,28 @@ from triune.graph.held import HeldModel
 from triune.graph.paged_attention import OP_TYPE, cache_heads, memory_widths
 from triune.metal.context import Context, Lowering
 from triune.metal.elementwise import swiglu
-from triune.metal.fusion import ROTARY, SWIGLU, fuse
+from triune.metal.fusion import ADD_NORM, ROTARY, SWIGLU, fuse
+from triune.metal.kernels.add_norm import add_norm
 from triune.metal.library import Value, dtype_of, exclusive, from_numpy, is_gpu, mx, to_numpy
+from triune.metal.nvidia import downloaded
 from triune.metal.paged_attention import CacheForm, PagedAttention
 from triune.metal.paged_layout import Layout, layout_of
 from triune.metal.program import Program
 from triune.runtimes.failures import reason_of
+from triune.runtimes.mlx.compiled_steps import CompiledSteps, can_compile
 from triune.runtimes.mlx.encoder_memory import EncoderMemory
+from triune.runtimes.mlx.step_inputs import Ids, uploaded
 from triune.runtimes.mlx.tokens import MlxTokens, most_probable, with_tokens
 
 _KINDS: Mapping[DecoderPrecision, Any] = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
 
-_MOST = 2**31 - 1
-
 
 class MlxDecoder:
-    """A `core.decoder.DecoderExecutable`, in fp32, bf16 or fp16. Weights stay packed where MLX has their groups."""
+    """A `core.decoder.DecoderExecutable`, in fp32, bf16 or fp16. Weights stay packed where MLX has their groups.
+
+    Attributes:
+        compiled: computes steps of one token of each sequence, on GPUs of NVIDIA; None computes them as others.
+    """
 
     unit = Unit.GPU
     can_run_ahead = True
@@ -90,16 +95,22 @@ class MlxDecoder:
         self._names = list(heads)[::2]
         self._heads = list(heads.values())
         self.cache_form = f"{kind} [heads, {block_size}, size]"
-        self._sizes = _sizes(graph)
+        self._ids = Ids(graph)
         lowerings: Mapping[str, Lowering] = {
             OP_TYPE: self._attention.attention,
             ROTARY: self._attention.rotary_attention,
             SWIGLU: _swiglu,
+            ADD_NORM: _add_norm,
         }
+        fused = fuse(graph)
         with exclusive():
             self._program = Program(
-                fuse(graph), float_type=_KINDS[self.precision], read=model.array, more=lowerings, checks=False
+                fused, float_type=_KINDS[self.precision], read=model.array, more=lowerings, checks=False
             )
+        sizes = [size for _, size in self._heads]
+        self.compiled: CompiledSteps | None = None
+        if can_compile(fused, sizes, are_floats=kind != "int8") and not self._row_inputs:
+            self.compiled = CompiledSteps(self._program, self._attention, self._names, self._ids)
         self.allocate(num_blocks)
 
     @property
@@ -140,25 +151,25 @@ class MlxDecoder:
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
         """See `DecoderExecutable`."""
-        return self._read(self._begin(step, None, lambda logits: logits.astype(mx.float32)))
+        return self._read(self._begin(step, None, _widened))[: len(step.logits_indices)]
 
     def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
         """See `DecoderExecutable`. `before` is of this decoder."""
         assert before is None or isinstance(before, MlxTokens)
-        return MlxTokens(self._begin(step, before, most_probable), self._read)
+        return MlxTokens(self._begin(step, before, most_probable), self._read, len(step.logits_indices))
 
     def _begin(self, step: DecoderStep, before: MlxTokens | None, finish: Callable[[Value], Value]) -> Value:
-        """Have MLX begin to compute what `finish` makes of a step's logits."""
+        """Have MLX begin to compute what `finish` makes of a step's logits, and perhaps of further rows."""
         step.require_fitting(self.num_blocks, self.block_size)
         self._memory.require(step.memory)
         self._require_cache()
+        if self.compiled is not None and self.compiled.fits(step):
+            tokens = before.value if before is not None and step.sources is not None else None
+            with exclusive(), self._failures(len(step.input_ids)):
+                return self.compiled.begin(step, tokens, finish, self._caches)
         layout = layout_of(step, self.block_size)
         arrays = {
-            # MLX checks no index, and would read other memory.
-            **{
-                name: np.clip(array, 0, self._sizes.get(name, _MOST) - 1)
-                for name, array in (("input_ids", step.input_ids), ("position_ids", step.position_ids))
-            },
+            **self._ids.of(step),
             "logits_indices": step.logits_indices,
             **{name: step.arrays()[name] for name in self._adapter_inputs},
             **({name: rows_of(step)[name] for name in self._row_inputs} if self._row_inputs else {}),
@@ -167,7 +178,7 @@ class MlxDecoder:
         if step.sources is not None:
             arrays["sources"] = step.sources
         with exclusive(), self._failures(len(step.input_ids)):
-            values = _uploaded(arrays)
+            values = uploaded(arrays)
             sources = values.pop("sources", None)
             if sources is not None and before is not None:
                 values["input_ids"] = with_tokens(values["input_ids"], sources, before.value)
@@ -190,7 +201,7 @@ class MlxDecoder:
         """Wait for what a step gives, and copy it."""
         self._require_cache()
         with exclusive(), self._failures(len(value)):
-            return to_numpy(value)
+            return downloaded(value)
 
     def _require_cache(self) -> None:
         if self._lost:
@@ -256,6 +267,7 @@ class MlxDecoder:
     def close(self) -> None:
         """See `DecoderExecutable`."""
         vars(self).pop("_program", None)
+        self.compiled = None
         self._memory.forget()
         self._caches.clear()
 
@@ -263,6 +275,7 @@ class MlxDecoder:
         """Write blocks, which `_taken` says, in place."""
         if not len(indices):
             return
+        self._attention.settle()
         places = from_numpy(np.asarray(indices, np.int32))
         for index, (heads, _) in enumerate(self._heads[::2]):
             shape = self._caches[index].shape
@@ -276,22 +289,11 @@ def _swiglu(c: Context) -> None:
     c.give(swiglu(*mx.split(c.input(0), 2, axis=-1)))
 
 
-def _sizes(graph: GraphProto) -> dict[str, int]:
-    """How many rows the smallest table has that a graph reads by an input, by the name of that input."""
-    rows = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
-    found: dict[str, int] = {}
-    for node in graph.node:
-        if node.op_type == "Gather" and node.input[0] in rows:
-            found[node.input[1]] = min(rows[node.input[0]], found.get(node.input[1], _MOST))
-    return found
+def _add_norm(c: Context) -> None:
+    x, weight = c.input(0), c.input(2)
+    for place, found in enumerate(add_norm(x, c.input(1), weight.astype(x.dtype), float(c.attributes["epsilon"]))):
+        c.give(found, place)
 
 
-def _uploaded(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Value]:
-    """Arrays of integers as INT32, by one copy."""
-    whole = from_numpy(np.concatenate([each.reshape(-1) for each in arrays.values()], dtype=np.int32, casting="unsafe"))
-    found: dict[str, Value] = {}
-    first = 0
-    for name, each in arrays.items():
-        found[name] = whole[first : first + each.size].reshape(each.shape)
-        first += each.size
-    return found
+def _widened(logits: Value) -> Value:
+    return logits.astype(mx.float32)

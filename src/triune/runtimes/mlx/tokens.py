@@ -14,22 +14,23 @@ class MlxTokens:
     """The tokens of a step (`PendingTokens`).
 
     Attributes:
-        value: INT32 [n], which MLX may still compute.
+        value: INT32 [n or more], which MLX may still compute.
     """
 
-    def __init__(self, value: Value, read: Callable[[Value], Array]) -> None:
+    def __init__(self, value: Value, read: Callable[[Value], Array], count: int) -> None:
         """Args:
-        value: INT32 [n].
+        value: INT32 [n or more].
         read: waits for a value of the decoder, and copies it.
+        count: n; what follows is not of the step.
         """
-        self._read = read
+        self._read, self._count = read, count
         self._tokens: NDArray[np.int64] | None = None
         self.value = value
 
     def read(self) -> NDArray[np.int64]:
         """See `PendingTokens`."""
         if self._tokens is None:
-            self._tokens = self._read(self.value).astype(np.int64)
+            self._tokens = self._read(self.value)[: self._count].astype(np.int64)
         return self._tokens
 
 

@@ -1,0 +1,130 @@
+"""Our kernels against numpy and MLX's own operations. They run on NVIDIA's GPUs alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from triune.graph.paged_attention import paged_attention
+from triune.metal.kernels.add_norm import add_norm
+from triune.metal.kernels.attention import Angles, Heads, attend
+from triune.metal.library import exclusive, from_numpy, kind_of, mx, to_numpy
+from triune.metal.nvidia import is_nvidia
+
+pytestmark = pytest.mark.skipif(not is_nvidia(), reason="MLX computes on no GPU of NVIDIA here")
+
+BLOCK = 16
+
+
+def turned(x: np.ndarray, cosines: np.ndarray, sines: np.ndarray, *, is_interleaved: bool) -> np.ndarray:
+    """Heads [rows, heads, size] turned by angles [rows, pairs]."""
+    pairs = cosines.shape[1]
+    cosines, sines = cosines[:, None], sines[:, None]
+    found = x.copy()
+    places = np.arange(pairs)
+    ones, others = (2 * places, 2 * places + 1) if is_interleaved else (places, places + pairs)
+    found[..., ones] = x[..., ones] * cosines - x[..., others] * sines
+    found[..., others] = x[..., ones] * sines + x[..., others] * cosines
+    return found
+
+
+@pytest.mark.parametrize(
+    ("heads", "lengths", "pairs", "dtype", "tolerance"),
+    [
+        (Heads(9, 3, 64, 0.125, 0, 0.0), [0, 1, 15, 16, 17, 100], 32, "float32", 1e-5),
+        (Heads(9, 3, 64, 0.125, 0, 0.0), [40, 3, 77], 32, "bfloat16", 0.03),
+        (Heads(32, 4, 128, 0.1, 0, 0.0), [130, 5], 64, "float16", 0.01),
+        # Long texts of few sequences are shared by several blocks of threads.
+        (Heads(4, 4, 64, 0.125, 0, 0.0), [3000], 16, "float32", 1e-5),
+        (Heads(8, 1, 256, 0.0625, 0, 0.0), [1500, 2, 700], 0, "float32", 1e-5),
+        (Heads(16, 2, 64, 0.125, 900, 0.0), [2000, 10, 950], 32, "float32", 1e-5),
+        (Heads(4, 2, 16, 0.25, 6, 2.0), [0, 4, 5, 6, 33], 8, "float32", 1e-5),
+        (Heads(71, 1, 64, 0.125, 0, 0.0), [20, 200], 32, "float32", 1e-5),
+        (Heads(4, 2, 8, 0.3, 0, 0.0), [7, 64], 2, "float32", 1e-5),
+    ],
+)
+@pytest.mark.parametrize("is_interleaved", [False, True])
+def test_attention_of_one_token_is_that_of_the_operator(
+    heads: Heads, lengths: list[int], pairs: int, dtype: str, tolerance: float, is_interleaved: bool
+) -> None:
+    rng = np.random.default_rng(5)
+    held = [-(-(length + 1) // BLOCK) for length in lengths]
+    num_blocks = sum(held) + 3
+    order = rng.permutation(num_blocks)[: sum(held)].astype(np.int32)
+    columns = max(held) + 2
+    # Two rows without a sequence follow.
+    table = np.zeros((len(lengths) + 2, columns), np.int32)
+    for row, blocks in zip(table, np.split(order, np.cumsum(held)[:-1]), strict=False):
+        row[: len(blocks)] = blocks
+    kind: Any = kind_of(np.float32) if dtype == "float32" else getattr(mx, dtype)
+    with exclusive():
+        numbers = from_numpy(rng.normal(size=(num_blocks, 2, heads.num_kv, BLOCK, heads.size))).astype(kind)
+        qkv = from_numpy(rng.normal(size=(len(lengths) + 2, (heads.num + 2 * heads.num_kv) * heads.size))).astype(kind)
+        cache, given = (to_numpy(each.astype(mx.float32)) for each in (numbers, qkv))
+    angles = rng.uniform(0, 6, (num_blocks * BLOCK, pairs))
+    cosines, sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    positions = np.array([*lengths, 0, 0], np.int32)
+    with exclusive():
+        rows = numbers.reshape((-1, heads.size))
+        mx.eval(rows)
+        turn = Angles(from_numpy(cosines), from_numpy(sines), from_numpy(positions), is_interleaved=is_interleaved)
+        past = from_numpy(np.array([*lengths, -1, -1], np.int32))
+        found = attend(heads, qkv, rows, BLOCK, past, from_numpy(table), turn if pairs else None)
+        found, after = (to_numpy(each.astype(mx.float32)) for each in (found, rows))
+    count = len(lengths)
+    split = given[:count].reshape(count, -1, heads.size)
+    query, key, value = np.split(split, [heads.num, heads.num + heads.num_kv], axis=1)
+    if pairs:
+        own = cosines[lengths], sines[lengths]
+        query, key = (turned(each, *own, is_interleaved=is_interleaved) for each in (query, key))
+    wanted, keys, values = paged_attention(
+        *(each.reshape(count, -1) for each in (query, key, value)),
+        np.ascontiguousarray(cache[:, 0]),
+        np.ascontiguousarray(cache[:, 1]),
+        np.array(lengths, np.int32),
+        np.arange(count + 1, dtype=np.int32),
+        order,
+        np.cumsum([0, *held]).astype(np.int32),
+        num_heads=heads.num,
+        num_kv_heads=heads.num_kv,
+        scale=heads.scale,
+        sliding_window=heads.window,
+        softcap=heads.cap,
+    )
+    np.testing.assert_allclose(found[:count], wanted, rtol=tolerance, atol=tolerance)
+    assert not found[count:].any()
+    # Nothing else is written.
+    np.testing.assert_allclose(after.reshape(cache.shape), np.stack([keys, values], axis=1), rtol=0.01, atol=tolerance)
+
+
+def test_a_value_that_is_no_number_harms_no_other_sequence() -> None:
+    heads = Heads(2, 1, 8, 1.0, 0, 0.0)
+    qkv = np.ones((2, 32), np.float32)
+    qkv[0, 30] = np.nan
+    with exclusive():
+        rows = mx.zeros((2 * 2 * BLOCK, 8))
+        table = from_numpy(np.array([[0], [1]], np.int32))
+        found = to_numpy(
+            attend(heads, from_numpy(qkv), rows, BLOCK, from_numpy(np.array([3, 3], np.int32)), table, None)
+        )
+        after = to_numpy(rows).reshape(2, 2, BLOCK, 8)
+    assert np.isnan(found[0]).all()
+    assert np.isfinite(found[1]).all()
+    # The value becomes 0, and its key no number, so that only the sequence itself fails.
+    assert np.isfinite(after[:, 1]).all()
+    assert np.isnan(after[0, 0, 3]).tolist() == [False] * 6 + [True, False]
+    assert after[0, 1, 3].tolist() == [1] * 6 + [0, 1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(1, 576), (33, 32), (5, 4096), (2, 5000)])
+def test_a_sum_and_its_norm_are_those_of_mlx(dtype: str, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(4)
+    with exclusive():
+        x, y, weight = (
+            from_numpy(rng.normal(size=each)).astype(getattr(mx, dtype)) for each in (shape, shape, shape[1:])
+        )
+        found = [to_numpy(each.astype(mx.float32)) for each in add_norm(x, y, weight, 1e-5)]
+        wanted = [to_numpy(each.astype(mx.float32)) for each in (x + y, mx.fast.rms_norm(x + y, weight, 1e-5))]
+    np.testing.assert_array_equal(found[0], wanted[0])
+    np.testing.assert_allclose(found[1], wanted[1], rtol=1e-5 if dtype == "float32" else 0.02, atol=1e-5)
