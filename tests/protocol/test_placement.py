@@ -16,6 +16,7 @@ import tritonclient.http as httpclient
 from support.graphs import model_of
 from support.process import TRIUNE, Served, serve
 from support.repositories import affine, write_model
+from triune.cli import main
 
 CHAIN = """g (float[rows,4] x) => (float[rows,4] e) <float[4,4] w = {2, 0, 0, 0, 0, 3, 0, 0, 0, 0, 4, 0, 0, 0, 0, 5}> {
     a = MatMul(x, w)  b = Neg(a)  c = Tanh(b)  d = MatMul(c, w)  e = Abs(d) }"""
@@ -157,7 +158,14 @@ def test_the_command_shows_it(served: Served) -> None:
         (["models", "--placement", "--url", "ftp://x"], "is no address of a server"),
     ],
 )
-def test_what_the_command_refuses(arguments: list[str], words: str) -> None:
-    done = subprocess.run([TRIUNE, *arguments], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode != 0
-    assert words in " ".join((done.stdout + done.stderr).split())
+def test_what_the_command_refuses(
+    arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process: that the command itself comes to `main` is seen above."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("sys.argv", ["triune", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code not in (0, None)
+    printed = capsys.readouterr()
+    assert words in " ".join((printed.out + printed.err).split())
