@@ -201,6 +201,7 @@ def decoder_of(runtime: str, model: HeldModel, num_blocks: int = 8) -> DecoderEx
     return OpenVinoDecoder(model, cache_type="fp32", is_exact=True, **options)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("form", ["plain", "packed"])
 @pytest.mark.parametrize("is_normalized", [True, False])
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])

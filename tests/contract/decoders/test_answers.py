@@ -74,6 +74,7 @@ def test_chunks_single_tokens_and_mixed_sequences_change_no_answer(bench: Bench,
     check(found, truth(case))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("form", get_args(PackedForm))
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("case", ["llama 3", "gpt 2"])

@@ -94,6 +94,7 @@ def run(engine: EngineCore) -> None:
         assert num_steps < 500
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("there", FORMS, ids=" ".join)
 @pytest.mark.parametrize("here", FORMS, ids=" ".join)
 def test_an_answer_goes_on_in_another_decoder(load: Load, here: tuple[str, CacheType], there: tuple[str, CacheType]):

@@ -56,6 +56,7 @@ def cut(bench: Bench, model: ModelProto, borders: Sequence[int], first_is_refere
     return SegmentedExecutable(signature, [Segment(each) for each in parts], 0, is_shared=False, close=lambda: None)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("first_is_reference", [True, False])
 def test_segments_of_floats(bench: Bench, first_is_reference: bool) -> None:
     model = infer_shapes(model_of(FLOATS, opset=18))

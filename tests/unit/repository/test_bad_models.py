@@ -32,6 +32,7 @@ def _check(repository: Repository, name: str, why: str) -> None:
     assert why in index[name].reason
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("lay", "name", "why"), HOSTILE.values(), ids=HOSTILE.keys())
 async def test_at_the_start(tmp_path: Path, lay: Lay, name: str, why: str) -> None:
     write_model(tmp_path, "good", v1=affine())
@@ -46,6 +47,7 @@ async def test_at_the_start(tmp_path: Path, lay: Lay, name: str, why: str) -> No
     await repository.close()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("lay", "name", "why"), HOSTILE.values(), ids=HOSTILE.keys())
 async def test_while_polling(tmp_path: Path, lay: Lay, name: str, why: str) -> None:
     write_model(tmp_path, "good", v1=affine())

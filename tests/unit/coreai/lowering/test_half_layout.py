@@ -39,6 +39,7 @@ def _compare(
         assert_close(session.run(feeds, {})[0]["y"], right, is_finite=is_finite)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("batch", [2, "b"])
 @pytest.mark.parametrize("norm", _NORMS)
 def test_norms_hold_whatever_fp16_does(norm: Norm, batch: int | str, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def one(op: str, x: Any, folder: Path, *more: Any, is_free: bool, **attributes: 
     return check(model, {"x": x}, folder)["y"]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("is_free", [False, True])
 @pytest.mark.parametrize("spatial", [1, 2, 3])
 @pytest.mark.parametrize(
@@ -64,6 +65,7 @@ def test_kernels_may_be_computed(tmp_path: Path) -> None:
     check(model, {"x": noise(1, 1, 8, 9), "w": noise(2, 1, 3, 2), "b": noise(2)}, tmp_path)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("is_free", [False, True])
 @pytest.mark.parametrize("spatial", [1, 2, 3])
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def _compare(
             assert_close(results[lowered.outputs["y"]], right, is_finite=precision is not Precision.FP32)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("batch", [2, "b"])
 @pytest.mark.parametrize("norm", _NORMS)
 def test_norms_hold_whatever_fp16_does(norm: Norm, batch: int | str, tmp_path: Path) -> None:

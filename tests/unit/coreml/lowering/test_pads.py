@@ -32,6 +32,7 @@ begins = Constant <value_ints = [0, 2, 1]> () w = Concat <axis = 0> (begins, non
 y = Pad <mode = "MODE"> (x, w) }"""
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", ["float", "int64", "bool"])
 @pytest.mark.parametrize("sizes", [(8, 5), (11, 9), (16, 15)])
 @pytest.mark.parametrize("mode", ["edge", "reflect", "wrap"])
