@@ -99,7 +99,7 @@ def make_repository(
 
 @contextlib.asynccontextmanager
 async def opened(repository: Repository) -> AsyncGenerator[Server]:
-    """A context in which `repository` is open, with a server for it that has no ports."""
+    """A context in which `repository` is open. Yields a server for it without ports."""
     await repository.open()
     try:
         yield Server(repository)

@@ -1,4 +1,4 @@
-"""How text is asked for in Python, and what comes back."""
+"""Text generation in Python: the options of a request, and its answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

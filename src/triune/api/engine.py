@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 class TextStream(Iterator[str]):
-    """The pieces of an answer while it is generated. Closing it cancels the rest.
+    """An iterator of the pieces of an answer while it is generated. Closing it cancels the generation.
 
     Attributes:
         answer: the whole answer, once the iterator has ended; None before.

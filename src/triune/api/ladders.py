@@ -173,7 +173,7 @@ class _Function:
         self.signature = Signature((*known.inputs, *specs), (*known.outputs, *news))
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """See `LadderFunction`."""
+        """Implements `LadderFunction.run`."""
         if not self._states:
             return self._model.run(inputs, outputs)
         state = self._model.make_state()
@@ -183,7 +183,7 @@ class _Function:
         return found | {new_state(name): each for name, each in state.arrays.items()}
 
     def close(self) -> None:
-        """See `LadderFunction`."""
+        """Implements `LadderFunction.close`."""
         self._model.close()
 
 

@@ -1,4 +1,4 @@
-"""A model's folder in a repository, in place of the file in it."""
+"""Accept a model's folder in a repository wherever a model file is expected."""
 
 from pathlib import Path
 from typing import Final

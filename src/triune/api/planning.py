@@ -40,7 +40,7 @@ from triune.runtimes.described import known_units, times_folder
 GoalName: TypeAlias = Literal["latency", "throughput", "energy"]
 
 DEFAULT_TOKENS = 512
-"""The tokens of a prompt, and of the context of a step that generates, where nothing is said."""
+"""The default number of tokens of a prompt, and of the context of a decoding step."""
 
 
 _WHISPER_FRAMES = 3000
@@ -246,7 +246,7 @@ def opened_graph(
                 raise InvalidArgumentError("an ONNX model has one function: leave --function out")
             yield load(source)
         case ".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel":
-            # These import the libraries of conversions.
+            # Import here, since this loads the libraries of conversions.
             from triune.api.conversions import coreai_to_onnx, coreml_to_onnx
 
             tell = tell or _tell_nobody

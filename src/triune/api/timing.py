@@ -1,4 +1,4 @@
-"""How fast a model file is on the units at hand, and how many joules it takes."""
+"""Measures the speed and energy of a model file on the units of this machine."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""`triune.units`: what this machine has, and what was measured of it."""
+"""`triune.units`: the units of this machine, and their measurements."""
 
 from collections.abc import Sequence
 

@@ -54,15 +54,15 @@ class Arbiter:
         weight: float = 1.0,
         demand: Demand | None = None,
     ) -> Mapping[Unit, Share]:
-        """A model's shares by unit, one for each pool. The model closes them.
+        """Register a model. Returns its shares by unit, one for each pool. The model must close them.
 
         Args:
             name: the model's name, for metrics.
             units: the units that it is served on.
-            wake: is called, in any thread, when the model's turn has come after it had to wait. It must not call the
-                share itself.
+            wake: called, in any thread, when it is the model's turn after it had to wait. It must not call the share
+                itself.
             weight: a model with twice the weight computes for twice the time while both have work.
-            demand: what it asks for; None if it may compute in any of its pools, whoever else needs them.
+            demand: the model's demand, for dividing the pools; None if it may always use all of its pools.
         """
         counts = Counter(self.pool_of(unit) for unit in units)
         shares: dict[Unit, Share] = {}

@@ -40,7 +40,7 @@ _RATE_NS: Final = 1e9
 """The time over which the number of requests a second is averaged."""
 
 _FULL: Final = 0.6
-"""The pools count as full from this part of what they can compute on."""
+"""The pools count as full if their busy share is at least this."""
 
 _MODELS: Final = 20
 """For more models than this the time between updates is longer, in proportion."""
@@ -97,10 +97,10 @@ class _Member:
 
 
 class Balance:
-    """Divides pools between the models that tell their demand. `update` is called on the event loop's thread.
+    """Divides pools between the models that report their demand. Call `update` on the event loop's thread.
 
     Attributes:
-        due_ns: the time from which on the pools should be divided anew; infinite while there is one model alone.
+        due_ns: the time at which the pools should be divided again; infinite while there is only one model.
     """
 
     def __init__(self, lock: threading.Lock, pool_of: Callable[[Unit], Unit]) -> None:

@@ -12,9 +12,9 @@ from triune.core.units import Unit
 
 
 class BlockingShare:
-    """A share for steps, each between `begin` and `end`. One thread at a time uses it.
+    """A share for a model that computes in steps, each between `begin` and `end`. Only one thread at a time may use it.
 
-    To the arbiter the steps are the model's requests: it is told how many there are and how long they take.
+    For the arbiter, the steps are the model's requests: their number and times are its demand.
     """
 
     def __init__(self, arbiter: Arbiter, clock: Clock, name: str, unit: Unit, weight: float = 1.0) -> None:

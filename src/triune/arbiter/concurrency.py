@@ -89,9 +89,9 @@ class Concurrency:
         """Choose a level, if the current one was measured for long enough.
 
         Args:
-            num_models: the number of all that may want to compute.
+            num_models: the number of models that may want to compute.
             longest_ns: how long the longest running batch has taken, or is expected to take.
-            is_one_model: whether all that want to compute are units of one model.
+            is_one_model: whether they are all units of one model.
         """
         speedup, level = self._value_ns / self._elapsed_ns, self.level
         # A level that gets less done costs time while it is measured.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from triune.arbiter.share import Share
 
 SHORT_RATIO: Final = 8
-"""A batch goes beside the others if it is expected to take less than the wait for its turn, divided by this."""
+"""A batch runs beside the others if its expected time is less than the wait for its turn, divided by this."""
 
 PATIENCE_NS: Final = 200_000_000
 """The longest wait for a turn. What computes for longer than this holds nobody up any more."""
@@ -226,7 +226,7 @@ class Pool:
         return bool(self._places) and self._places[0][0] < tag_ns
 
     def wait_ns(self, now_ns: int) -> float:
-        """The expected time until one of those that others wait for has ended."""
+        """The expected time in ns until the first running batch that makes others wait ends."""
         least_ns = math.inf
         for each in self.running:
             elapsed_ns = now_ns - each.started_ns
@@ -237,7 +237,7 @@ class Pool:
         return 0.0 if least_ns == math.inf else least_ns
 
     def may_pass(self, share: "Share", expected_ns: float, now_ns: int) -> bool:
-        """Whether a batch of a model may go beside the others, since it is short."""
+        """Whether a batch of a model is short enough to run beside the others."""
         if self._num_beside:
             return False
         is_short = expected_ns * SHORT_RATIO < self.wait_ns(now_ns)

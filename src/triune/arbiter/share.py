@@ -15,13 +15,13 @@ class Share:
 
     Attributes:
         name: the model's name.
-        weight: the model's part of the pool, in relation to those of others.
+        weight: the model's weight relative to the other models'.
         num_units: how many of the pool's units the model is served on.
         tag_ns: the model's clock.
         waited_ns: how long, in all, it waited for its turn.
         num_waits: how often it waited.
         asked_ns: how long the batch that waited last is expected to take.
-        place: its place among those that wait; only the pool reads it.
+        place: its index among the waiting shares; only the pool reads it.
         is_asking: whether the model waits for its turn, or its turn has come and it has started no batch in it yet.
         demand: what the model asks for; None if that is not known.
         is_elsewhere: whether it leaves the pool to others that need it, since it is relatively better elsewhere.

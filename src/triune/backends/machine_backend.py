@@ -27,13 +27,13 @@ TryFirst: TypeAlias = Callable[[Source, int, Attempt], None]
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all models of a server share.
+    """The objects that all models of a server share.
 
     Attributes:
-        energy: charges models with their energy; None does not meter it.
+        energy: charges models for their energy; None if it is not metered.
         power: the server's power mode; None for full power.
-        arbiter: gives turns to models that compete for hardware; None gives none.
-        verdicts: the folder in which verdicts on units are kept; None keeps none.
+        arbiter: gives turns to models that compete for hardware; None for no turns.
+        verdicts: the folder of stored verdicts on units; None to store none.
     """
 
     energy: EnergyLedger | None = None
@@ -61,8 +61,8 @@ class MachineBackend:
         machine: the runtimes and units to build for.
         clock: the clock of all measurements.
         settings: defaults for all models.
-        try_first: is called before a version is compiled; see `TryFirst`. None: it is compiled directly.
-        shared: what all models of a server share; by default nothing, as for a model that is alone.
+        try_first: called before a version is compiled; see `TryFirst`. None to compile it directly.
+        shared: the objects that all models of a server share; by default none, as for a single model.
         """
         self._machine = machine
         self._keys = LoadKeys(machine, settings.completion)

@@ -21,7 +21,7 @@ from triune.planning.plan import Goal
 
 
 class _Options(TypedDict):
-    """What `planning.plan` and `planning.compare` both take."""
+    """The options that `planning.plan` and `planning.compare` share."""
 
     chip: str | None
     units: Sequence[str]

@@ -41,11 +41,11 @@ def form_for(unit: Unit, model: ModelProto, *, is_program: bool) -> Options:
 
 
 def decoder_form_for(unit: Unit) -> Options:
-    """The form of a decoder's weights with which a unit is fastest: 4 bits, groups of 64. A step of one text reads all
-    weights once, which takes longer than to multiply them, on each unit that runs decoders.
+    """The fastest form of a decoder's weights on a unit: 4 bits in groups of 64. A decoding step of one text reads all
+    weights once, which takes longer than the multiplications on every unit that runs decoders.
 
     Raises:
-        UnsupportedError: the unit runs none.
+        UnsupportedError: the unit runs no decoders.
     """
     if unit is Unit.ANE:
         raise UnsupportedError("no decoder runs on the unit 'ane' here: name another one, or a form (--weights int8)")

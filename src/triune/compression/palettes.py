@@ -37,7 +37,7 @@ class Palettes:
         return (np.arange(size, dtype=np.int32) // self.rows * self.tables.shape[1]).reshape(form)
 
     def whole(self) -> NDArray[Any]:
-        """The weights that the palettes stand for."""
+        """The weights that the palettes represent."""
         starts = 0 if self.starts is None else self.starts
         return self.tables.reshape(-1)[self.indices.astype(np.int32) + starts]
 

@@ -16,11 +16,12 @@ class Layer:
 
     Attributes:
         name: the weight, or the node that multiplies it.
-        operator: what reads it.
-        form: the form that it has now, "floats" if it stayed.
+        operator: the operator that reads it.
+        form: its present form, "floats" if it was not compressed.
         weights_db: the signal to quantization noise of its weights; None if another library quantized them.
-        output_db: that of the worst output with this layer compressed alone; None if that was not tried.
-        note: what differs from what was asked for, and why.
+        output_db: the signal to noise ratio of the worst output with only this layer compressed; None if that was not
+            tried.
+        note: how it differs from the requested form, and why.
     """
 
     name: str

@@ -19,7 +19,9 @@ MOST = 512
 """The largest number of samples: more make no range wider that matters, and each is run several times."""
 
 _HELD_OUT = 4
-"""If the user gives 8 or more samples, each fourth is kept from calibration, and only these are used to compare."""
+"""If the user gives 8 or more samples, every fourth is not used for calibration, and only these are used for the
+comparison.
+"""
 _FEWEST_TO_HOLD_OUT = 8
 
 _KINDS = ("noise", "fractions", "masks", "nearly equal numbers")
@@ -76,7 +78,7 @@ def read_samples(path: Path, model: ModelProto) -> Samples:
         path: an .npz with an array for each input, whose first axis counts samples (or rows of batches, for an input
             with a batch axis); or a folder of .npz files with a sample each, or of .npy files for a model with one
             input.
-        model: the model that they are for.
+        model: the model that takes them.
 
     Raises:
         NotFoundError: there is no such file.

@@ -77,8 +77,8 @@ def search(plan: Plan, form: WeightForm, comparison: Comparison, least: float | 
     """Compress all layers; if the outputs agree less than `least`, return layers to a higher precision, fewest steps
     first, until they do.
 
-    The layer that adds the most noise to the outputs goes up by one: from int4 to int8, to 16 bits, to the source's
-    floats; then the next, which may be the same. The same arguments give the same result.
+    The layer that adds the most noise to the outputs goes one form up (int4, int8, 16 bits, the source's floats); then
+    again the layer with the most noise, which may be the same one. The same arguments give the same result.
 
     Args:
         plan: the model.

@@ -23,15 +23,15 @@ _LEAST_GAIN: Final = 0.1
 def smooth(
     weights: Sequence[NDArray[Any]], moments: Moments, rounded: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> Scaling:
-    """Find the scales of the inputs that some matrices [out, in] share, if inputs and weights get 8 bits.
+    """Find the scales of the common inputs of some matrices [out, in], if inputs and weights are quantized to 8 bits.
 
     The error of the outputs is estimated as that of the weights on the samples, and that of inputs whose rounding
     errors are evenly spread over a step d: n d^2 / 12 times the sum of the squares of the weights, for n rows.
 
     Args:
         weights: the matrices.
-        moments: of their inputs.
-        rounded: what a matrix is after it was quantized and dequantized.
+        moments: the moments of their inputs.
+        rounded: quantizes and dequantizes a matrix.
     """
     largest = np.maximum(moments.high, -moments.low)
     heaviest = np.max([np.abs(each).max(axis=0) for each in weights], axis=0).astype(np.float32)

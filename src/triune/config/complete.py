@@ -196,7 +196,7 @@ def _complete_each(
 
 
 def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: Machine) -> str:
-    # If two backends read the same file, take the one for which Triton has a platform.
+    # If two backends read the same file, choose the one that Triton has a platform for.
     for name in sorted(machine.runtimes, key=lambda each: each not in _PLATFORM_OF_BACKEND):
         runtime = machine.runtimes[name]
         if message.default_model_filename:

@@ -1,4 +1,4 @@
-"""Recognises decoders that were exported to ONNX with caches of keys and values, and a tokenizer beside them."""
+"""Recognises decoders that were exported to ONNX with key-value caches, with a tokenizer in the same folder."""
 
 from pathlib import Path
 from typing import Final

@@ -17,7 +17,7 @@ from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
 from triune.runtimes.registry import ROWS
 
-# Libraries that loads use, in addition to those of their runtimes.
+# Libraries that affect loads besides the libraries of their runtimes.
 _LIBRARIES: Final = ("numpy", "onnx", "tokenizers", "safetensors", "jinja2", "llguidance", "soundfile", "soxr")
 
 

@@ -1,4 +1,4 @@
-"""The name of a model, which is that of its folder."""
+"""Checks the name of a model, which is the name of its folder."""
 
 from triune.core.errors import InvalidArgumentError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage

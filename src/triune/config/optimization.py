@@ -11,11 +11,11 @@ OPTIMIZATION_PARAMETER: Final = "optimization_level"
 
 
 def optimization_of(parameters: Mapping[str, str], suffix: str, *, has_plan: bool) -> Level | None:
-    """The level; None if there is none.
+    """The optimization level in the config's parameters; None if it has none.
 
     Args:
         parameters: the config's parameters.
-        suffix: that of the model file.
+        suffix: the suffix of the model file.
         has_plan: whether the model is cut by a plan.
 
     Raises:

@@ -22,7 +22,7 @@ OWN_PROCESS_PARAMETER = "own_process"
 """The config parameter that runs each of a model's executables in a separate process."""
 
 PINNED_PARAMETER = "pinned"
-"""The config parameter that says whether a model stays loaded when others need room: "true" or "false"."""
+"""The config parameter for keeping a model loaded when other models need room: "true" or "false"."""
 
 TOLERANCE_PARAMETER = "unit_tolerance"
 """The config parameter for the relative tolerance of a unit's outputs against those of `cpu`: "0.1"."""
@@ -43,7 +43,7 @@ def has_own_process(message: ModelConfigMessage) -> bool:
 
 
 def is_pinned(message: ModelConfigMessage, *, by_default: bool) -> bool:
-    """Whether a model stays loaded when others need room. Raises InvalidArgumentError if `pinned` is not a boolean."""
+    """Whether a model is never unloaded for room. Raises InvalidArgumentError if `pinned` is not a boolean."""
     given = message.parameters.get(PINNED_PARAMETER)
     return by_default if given is None else boolean(PINNED_PARAMETER, given.string_value)
 

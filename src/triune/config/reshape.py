@@ -1,4 +1,4 @@
-"""The config's `reshape`: conversion between the shape that clients see and that of the model."""
+"""The config's `reshape`: converts between the shape for clients and the model's shape."""
 
 from collections.abc import Sequence
 

@@ -83,7 +83,7 @@ class DataType(Enum):
 
     @classmethod
     def parse(cls, name: str) -> "DataType":
-        """The datatype called `name` in the protocol.
+        """The datatype with the protocol's name `name`, such as "FP32".
 
         Raises:
             InvalidArgumentError: there is no such datatype.

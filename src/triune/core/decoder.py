@@ -255,11 +255,11 @@ class LogitsOnHost:
     can_run_ahead = False
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.run`."""
         raise NotImplementedError
 
     def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.begin`."""
         return KnownTokens(best_tokens(self.run(step if before is None else step.with_tokens(before.read()))))
 
 

@@ -27,7 +27,7 @@ class EnergyKind(Enum):
 
 
 class Phase(Enum):
-    """What a unit computed."""
+    """The phase of a computation that energy is charged to."""
 
     INFER = "infer"
     """A batch of a tensor model or of an encoder of texts."""

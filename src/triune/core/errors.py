@@ -80,7 +80,7 @@ def defect_of(what: str, error: BaseException) -> InternalError:
 
 
 class PayloadTooLargeError(InvalidArgumentError):
-    """A request, or what it claims to hold, is larger than the server's limit."""
+    """A request, or the content that it declares, is larger than the server's limit."""
 
 
 class NoMemoryError(UnavailableError):
@@ -96,7 +96,7 @@ class NoMemoryError(UnavailableError):
 
 
 class NoRoomError(UnavailableError):
-    """The memory that models may take has no room for a model now; it may have once others are unloaded."""
+    """The memory budget has no room for a model now. It may have room after other models are unloaded."""
 
 
 class NotRunError(UnavailableError):

@@ -1,4 +1,4 @@
-"""A limit for concurrent work of which the cost is known, so that cheap work does not wait behind expensive work."""
+"""A limit for concurrent work with known costs, so that cheap work does not wait behind expensive work."""
 
 import asyncio
 import contextlib

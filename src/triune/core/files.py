@@ -45,7 +45,7 @@ class _NonBlockingFile(io.FileIO):
 
 
 def non_file_kind(path: Path) -> str | None:
-    """What `path` is if it is not a regular file, such as "a pipe"; else None. Links are followed.
+    """The kind of `path` if it is not a regular file, such as "a pipe"; None for a regular file. Links are followed.
 
     Raises:
         OSError: the path does not exist, or its type cannot be read.

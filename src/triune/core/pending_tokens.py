@@ -33,5 +33,5 @@ class KnownTokens:
     tokens: NDArray[np.int64]
 
     def read(self) -> NDArray[np.int64]:
-        """See `PendingTokens`."""
+        """Implements `PendingTokens.read`."""
         return self.tokens

@@ -48,7 +48,7 @@ EFFECTS: Final[Mapping[PowerMode, ModeEffects]] = MappingProxyType(
         PowerMode.LOW_POWER: ModeEffects(is_one_unit=True, min_delay_us=5000, step_share=0.25),
     }
 )
-"""What each mode changes."""
+"""The effects of each mode."""
 
 FRUGAL_ORDER: Final = (Unit.ANE, Unit.AMX, Unit.CPU, Unit.GPU)
 """The units by their watts under load, the least first, as measured on Apple's chips (see `hardware/chips.toml`). AMX
@@ -71,13 +71,13 @@ def mode_of(name: object) -> PowerMode:
 
 
 class Power:
-    """The mode of a server. Changed on the event loop's thread; any thread may read it.
+    """The power mode of a server. Only the event loop's thread may change it; any thread may read it.
 
     Attributes:
-        asked: the mode that was asked for.
-        mode: the mode that is obeyed: another one if a policy overrules it.
-        reason: why another mode is obeyed; empty if it is the one asked for.
-        hot: units that are too hot, by unit with the reason; work leaves them where the model has others.
+        asked: the requested mode.
+        mode: the mode in effect, which differs if a policy overrules the request.
+        reason: why another mode is in effect; "" if it is the requested one.
+        hot: units that are too hot, with the reason; they are not used if the model has other units.
     """
 
     def __init__(self, asked: PowerMode = PowerMode.BALANCED) -> None:

@@ -15,11 +15,11 @@ _QUICK_ELEMENTS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Finisher:
-    """Converts a model's response to the client's.
+    """Converts a model's response to the client's response.
 
     Attributes:
         convert: the conversion. An error that it raises becomes the answer.
-        classified: the outputs whose elements it sorts and formats; what it does to others takes no time.
+        classified: the outputs whose elements it sorts and formats, which takes time; for other outputs it is quick.
     """
 
     convert: Callable[[InferenceResponse], InferenceResponse]

@@ -32,8 +32,8 @@ def rows_of(step: DecoderStep) -> dict[str, NDArray[np.int64]]:
 
 
 def slots_of(step: DecoderStep, block_size: int) -> NDArray[np.int64]:
-    """Where the keys and values of a step's tokens are written: INT64 [tokens], counted in tokens from the cache's
-    first block.
+    """The cache slots to which the keys and values of a step's tokens are written: INT64 [tokens], in tokens from the
+    beginning of the cache's first block.
     """
     new = np.diff(step.subsequence_begins)
     within = np.arange(len(step.input_ids)) - np.repeat(step.subsequence_begins[:-1], new)

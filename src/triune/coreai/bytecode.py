@@ -55,7 +55,7 @@ class Bytecode:
 
     def _resource_sizes(self) -> Iterator[tuple[int, int, int]]:
         reader = self._section(_RESOURCE_OFFSETS)
-        # The groups of external resources come first, then those of the dialects. All have the same form.
+        # The groups of external resources come first, then the groups of the dialects. All have the same format.
         reader.number()
         while not reader.is_at_end:
             reader.number()

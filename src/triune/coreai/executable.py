@@ -97,7 +97,7 @@ class AppleExecutable:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs; `core.runtime.Executable` describes the arguments."""
-        # Pass only inputs that the compiled function has: Apple's compiler removes those that no operation reads.
+        # Pass only the inputs that the compiled function has: Apple's compiler removes inputs that no operation reads.
         read = {spec.name for spec in self.signature.inputs}
         given = {name: self._given(name, array) for name, array in inputs.items() if name in read}
         states = {name: given.pop(name) for name in self._states}

@@ -1,6 +1,6 @@
-"""ML Programs in memory: what the MIL protobuf of a package contains, checked, with constants as arrays.
+"""ML Programs in memory: the checked content of a package's MIL protobuf, with constants as arrays.
 
-`read_program` makes these frozen dataclasses; raising and the interpreter read them. Their names are those of MIL.
+`read_program` makes these frozen dataclasses; raising and the interpreter read them. Their names are taken from MIL.
 """
 
 import math

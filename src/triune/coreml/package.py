@@ -22,7 +22,8 @@ from triune.coreml.weights import FolderWeights, MemoryWeights, NoWeights, Weigh
 
 _MANIFEST = "Manifest.json"
 _DATA = "Data"
-# The file that Triune writes into an .mlmodelc. That of Core ML has the program as text: see `compiled_program`.
+# The file that Triune writes into an .mlmodelc. Core ML's own .mlmodelc has the program as text: see
+# `compiled_program`.
 COMPILED_MODEL = "model.mlmodel"
 _LARGEST_MANIFEST_BYTES = 1 << 20
 # The limit for a protobuf with a model. Parsed, it may take some tens of times its size in memory.
@@ -49,7 +50,7 @@ class Package:
 
     @property
     def name(self) -> str:
-        """What messages call the package."""
+        """The name of the package in error messages."""
         return "specification" if self.path is None else str(self.path)
 
     def function(self, name: str | None = None) -> Function:

@@ -35,12 +35,12 @@ def parsed(message: Any, data: bytes, file: str, what: str) -> Any:
         message: an empty message, which is filled in and returned.
         data: the bytes.
         file: the file that they come from, for errors.
-        what: what they should be, for errors: "a Core ML specification".
+        what: the kind of message, for errors: "a Core ML specification".
 
     Raises:
         InvalidArgumentError: they are not such a message.
     """
-    # What a parsing error raises depends on the implementation of protobuf: a ValueError, or protobuf's own exception.
+    # The type of a parsing error depends on the implementation of protobuf: ValueError, or protobuf's DecodeError.
     from google.protobuf.message import DecodeError
 
     try:

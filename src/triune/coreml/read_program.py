@@ -80,7 +80,7 @@ class _Reader:
             )
         inputs = self._outputs(proto.inputs, f"{self._where}, inputs")
         block = self._block(proto.block_specializations[opset], inputs, frozenset())
-        # Two outputs may be the same value. They have one name, and become one output.
+        # Two outputs may be the same value. They have the same name, and become one output.
         return Function(name, inputs, opset, replace(block, outputs=tuple(dict.fromkeys(block.outputs))))
 
     def _block(self, proto: Any, function_inputs: tuple[Output, ...], outer: frozenset[str]) -> Block:

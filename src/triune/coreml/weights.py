@@ -118,7 +118,9 @@ class FolderWeights:
     """
 
     def __init__(self, folder: Path, root: Path, *, maps: bool = True) -> None:
-        """If `maps`, files are mapped into memory; else they are read, so that later writes to them have no effect."""
+        """If `maps`, files are mapped into memory. Otherwise they are read, so that later changes of the files have no
+        effect.
+        """
         self._folder = folder
         self._root = root
         self._open_file = _map if maps else _read

@@ -66,11 +66,11 @@ class Admission:
         self._is_empty: asyncio.Event | None = None
 
     def enter(self, num_answers: int, place: int = 0) -> Ticket:
-        """Admit a request. Its owner calls `leave` once.
+        """Admit a request. Its owner must call `leave` once.
 
         Args:
-            num_answers: the answers that it asks for.
-            place: which of the prompts of a client's request it is.
+            num_answers: the number of requested answers.
+            place: the index of its prompt in the client's request.
 
         Raises:
             InvalidArgumentError: the number of answers is out of range.

@@ -14,10 +14,10 @@ from triune.engine.sequence import Sequence
 
 
 def choose(plan: Plan, logits: NDArray[np.float32]) -> list[list[Sample]]:
-    """Draw the next tokens of each sequence from logits, and have its sampling state and its matcher go on with them.
+    """Draw the next tokens of each sequence from logits, and advance its sampling state and its matcher by them.
 
-    A token is drawn from each row of a piece in turn, as if each were a step of its own, as long as the token is the
-    draft that the next row was computed with.
+    Tokens are drawn from the rows of a piece in turn. Drawing stops at the first token that differs from the draft of
+    the next row.
 
     Args:
         plan: the step.
@@ -35,7 +35,7 @@ def choose(plan: Plan, logits: NDArray[np.float32]) -> list[list[Sample]]:
 
 
 def take(plan: Plan, tokens: NDArray[np.int64]) -> list[list[Sample]]:
-    """As `choose`, for a plan that takes the best tokens: INT64 [rows], the most probable one of each row."""
+    """Does the work of `choose` for a greedy plan. `tokens`: INT64 [rows], the most probable token of each row."""
 
     def draw(rows: NDArray[np.int64], sequences: Seq[Sequence], place: int) -> list[Sample]:
         del sequences, place

@@ -66,10 +66,10 @@ class EngineCore:
         """Args:
         decoder: computes the steps. The caller closes it.
         vocab_size: the number of token ids that the model's embedding has.
-        clock: tells how long sequences have waited.
-        limits: what a step may hold; None for the defaults.
-        proposer: guesses tokens, so that steps give several; None guesses only what a constraint leaves no choice of.
-        second_tier: keeps blocks that the cache has no room for; None loses them. `close` closes it.
+        clock: measures how long sequences wait.
+        limits: the limits of a step; None for the defaults.
+        proposer: guesses tokens for speculative decoding; with None only tokens that a constraint forces are guessed.
+        second_tier: stores blocks that the cache has no room for; None drops them. `close` closes it.
         adapters: the digests of the LoRA adapters that the decoder's graph was written with, by name, in that order.
         account: is charged with the energy of the steps; None where it is not metered.
         power: the server's power mode; None for full power.
@@ -336,7 +336,9 @@ class EngineCore:
         self.speculator.check()
 
     def close(self) -> None:
-        """Write the prefix cache to its second tier, if there is one. No sequence may be left; no call may follow."""
+        """Write the prefix cache to its second tier, if there is one. There must be no sequences left, and no calls
+        afterwards.
+        """
         if self._second_tier is not None:
             self._second_tier.close(self._pool.cached())
         if self.share is not None:

@@ -85,7 +85,7 @@ class TextEncoder:
         return ids + -(-characters // _TOKEN_CHARACTERS) + len(inputs)
 
     def parts_to_read(self, inputs: Sequence[object]) -> Iterator[tuple[int, int, int]]:
-        """Where parts of inputs begin and end that `read` takes some ten milliseconds for, and how long they are."""
+        """Yield parts of the inputs that `read` takes some ten milliseconds for: (begin, end, number of characters)."""
         begin = length = 0
         for at, each in enumerate(inputs):
             more = _length([each])

@@ -75,16 +75,16 @@ class EncoderServable(ModelServable[Servable]):
 
     @property
     def max_tokens(self) -> int:
-        """See `EmbeddingModel`."""
+        """Implements `EmbeddingModel.max_tokens`."""
         return self._encoder.max_tokens
 
     @property
     def width(self) -> int:
-        """See `EmbeddingModel`."""
+        """Implements `EmbeddingModel.width`."""
         return self._encoder.width
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], bill: Bill | None = None) -> tuple[Array, int]:
-        """See `EmbeddingModel`."""
+        """Implements `EmbeddingModel.embed`."""
         texts = np.empty(len(inputs), np.object_)
         for at, each in enumerate(inputs):
             texts[at] = each
@@ -144,11 +144,11 @@ class EncoderServable(ModelServable[Servable]):
         return response if call.finish is None else await self._finishing.run(call.finish, response)
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """See `Servable`."""
+        """Implements `Servable.stream`."""
         return only_answer(self, call)
 
     async def close(self) -> None:
-        """See `Servable`."""
+        """Implements `Servable.close`."""
         await super().close()
         if self._on_close is not None:
             self._on_close()

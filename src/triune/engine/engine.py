@@ -86,16 +86,16 @@ class Engine:
 
     @property
     def placement(self) -> Placement:
-        """See `TextModel`."""
+        """Implements `TextModel.placement`."""
         return self.replicas.all[0].placement
 
     @property
     def context_tokens(self) -> int:
-        """See `TextModel`. As many as fit the cache of each unit."""
+        """Implements `TextModel.context_tokens`. As many as fit the cache of each unit."""
         return min(each.core.context_tokens for each in self.replicas.all)
 
     def room_behind(self, num_prompt_tokens: int) -> int:
-        """See `TextModel`."""
+        """Implements `TextModel.room_behind`."""
         rules, context_tokens = self._text.rules, self.context_tokens
         if rules is None:
             return context_tokens - num_prompt_tokens
@@ -104,23 +104,23 @@ class Engine:
 
     @property
     def can_chat(self) -> bool:
-        """See `TextModel`."""
+        """Implements `TextModel.can_chat`."""
         return self._text.chat_template is not None
 
     @property
     def adapters(self) -> Sequence[str]:
-        """See `TextModel`."""
+        """Implements `TextModel.adapters`."""
         return [*self.replicas.all[0].core.adapters]
 
     @property
     def state(self) -> EngineState:
-        """What all units hold at this moment."""
+        """The joint state of all units."""
         first, *others = self.states.values()
         return sum(others, first)
 
     @property
     def states(self) -> Mapping[Unit, EngineState]:
-        """What each unit holds at this moment."""
+        """The state of each unit."""
         return {each.placement.unit: each.core.state() for each in self.replicas.all}
 
     @property
@@ -136,37 +136,37 @@ class Engine:
         add_generation_prompt: bool = True,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """See `TextModel`."""
+        """Implements `TextModel.render`."""
         return await self._text_work.render(
             messages, tools, variables or {}, add_generation_prompt=add_generation_prompt
         )
 
     async def tokenize(self, text: str, *, is_templated: bool = False) -> list[int]:
-        """See `TextModel`."""
+        """Implements `TextModel.tokenize`."""
         return await self._text_work.tokenize(text, self.context_tokens, is_templated=is_templated)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
-        """See `TextModel`."""
+        """Implements `TextModel.detokenize`."""
         return await self._text_work.detokenize(tokens)
 
     def generate(self, request: Generation) -> AsyncGenerator[Delta]:
-        """See `TextModel`."""
+        """Implements `TextModel.generate`."""
         return self._deltas(request.num_answers, partial(self._begun, request), request.place)
 
     def holds(self, request_id: str) -> bool:
-        """See `MovableTextModel`."""
+        """Implements `MovableTextModel.holds`."""
         return self._transfers.holds(request_id)
 
     async def export(self, request_id: str, grant: Callable[[int], object]) -> MovedAnswer:
-        """See `MovableTextModel`."""
+        """Implements `MovableTextModel.export`."""
         return await self._transfers.export(request_id, grant)
 
     async def move(self, request_id: str, unit: Unit) -> None:
-        """See `MovableTextModel`."""
+        """Implements `MovableTextModel.move`."""
         await self._transfers.move(request_id, unit)
 
     def resume(self, moved: MovedAnswer) -> AsyncGenerator[Delta]:
-        """See `MovableTextModel`."""
+        """Implements `MovableTextModel.resume`."""
         return self._deltas(1, partial(self._resumed, moved))
 
     async def _deltas(

@@ -120,11 +120,11 @@ class PromptLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer cost.
+    """The tokens, times and energy of an answer.
 
     Attributes:
         num_prompt_tokens: tokens of the prompt.
-        num_cached_tokens: those of them whose keys and values were in the prefix cache.
+        num_cached_tokens: prompt tokens whose keys and values were in the prefix cache.
         num_tokens: tokens of the answer.
         queue_ns: from the request's arrival to its first step.
         first_token_ns: from the request's arrival to its first token.

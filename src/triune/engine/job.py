@@ -1,4 +1,4 @@
-"""What the event loop and the engine's thread hand each other: answers to compute, and what each step gave."""
+"""Data that the event loop and the engine's thread exchange: answers to compute, and the results of each step."""
 
 from collections.abc import Callable
 from collections.abc import Sequence as Tokens
@@ -19,16 +19,16 @@ from triune.engine.structured.matcher import Matcher
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One answer that the thread is to compute.
+    """One answer that the engine's thread computes.
 
     Attributes:
         prompt: token ids.
         sampling: how tokens are chosen.
         ending: when the answer ends.
         priority: 0 is the most urgent.
-        index: which of several answers to one prompt this is.
-        matcher: what the answer keeps to; None if it is free.
-        adapter: the name of the LoRA adapter; None for the model as it is.
+        index: the index among several answers to one prompt.
+        matcher: the constraint on the answer; None if there is none.
+        adapter: the name of the LoRA adapter; None for the model without an adapter.
         rules: what the logits decide about the next token; None if nothing.
         memory: what it reads of an encoder; None if the decoder reads none, or `source` is given.
         salt: names the memory.

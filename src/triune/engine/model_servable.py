@@ -19,15 +19,15 @@ class ServedModel(Protocol):
         ...
 
     def refuse(self) -> None:
-        """See `Servable`."""
+        """Implements `Servable.refuse`."""
         ...
 
     async def drain(self) -> None:
-        """See `Servable`."""
+        """Implements `Servable.drain`."""
         ...
 
     async def close(self) -> None:
-        """See `Servable`."""
+        """Implements `Servable.close`."""
         ...
 
 
@@ -53,19 +53,19 @@ class ModelServable(Generic[M]):
 
     @property
     def statistics(self) -> ModelStatistics:
-        """See `Servable`."""
+        """Implements `Servable.statistics`."""
         return self.model.statistics
 
     def refuse(self) -> None:
-        """See `Servable`."""
+        """Implements `Servable.refuse`."""
         self.model.refuse()
 
     async def drain(self) -> None:
-        """See `Servable`."""
+        """Implements `Servable.drain`."""
         await self.model.drain()
 
     async def close(self) -> None:
-        """See `Servable`."""
+        """Implements `Servable.close`."""
         await self.model.close()
 
     def respond(self, call: Call, outputs: Mapping[str, Array], *, is_final: bool = True) -> InferenceResponse:

@@ -1,7 +1,7 @@
-"""Which sequences wait, and which hold KV blocks, by urgency.
+"""The waiting sequences, and the running ones, which hold KV blocks, sorted by urgency.
 
-A sequence's priority improves with waiting. Where blocks run out, the least urgent sequence gives up its own, and
-computes its tokens again later.
+A sequence's priority improves with waiting. If no block is free, the least urgent sequence is preempted, and its tokens
+are computed again later.
 """
 
 from collections.abc import Iterable
@@ -38,8 +38,8 @@ class Queues:
         self._host = host
 
     def by_urgency(self, sequences: Iterable[Sequence], now_ns: int) -> list[Sequence]:
-        """Sort by priority, less one level for each `ageing_seconds` since the arrival, then by the place among the
-        prompts of one request, so that requests with many take turns with others, then by arrival.
+        """Sort by priority, less one level for each `ageing_seconds` since the arrival, then by the prompt's index in
+        its request, so that requests with many prompts alternate with others, then by arrival.
         """
 
         def urgency(sequence: Sequence) -> tuple[int, int, int]:
@@ -55,7 +55,7 @@ class Queues:
         """Give a waiting sequence the blocks that the prefix cache has for it, and new ones for its first piece.
 
         Returns:
-            the number of tokens of the piece; 0 if there are not enough blocks, so that the sequence goes on waiting.
+            the number of tokens of the piece; 0 if there are not enough blocks, so that the sequence must wait.
         """
         table = sequence.table
         # The last token is computed in any case, since its logits choose the next one. A sequence that waits for blocks
@@ -99,8 +99,8 @@ class Queues:
         return True
 
     def preempt(self, sequence: Sequence) -> None:
-        """Take a sequence's blocks. It waits, and computes its tokens again, unless they are in the cache or were moved
-        out of it.
+        """Preempt a sequence: free its blocks, and let it wait. Its tokens are computed again, unless they are in the
+        prefix cache or were copied to host memory.
         """
         if self._host is not None:
             self._host.take(sequence)

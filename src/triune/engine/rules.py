@@ -10,7 +10,7 @@ class TokenRules(Protocol):
     """Follows one answer. Used by the engine's thread; other threads may look at it when the answer has ended."""
 
     def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """The tokens that may come next, bool [vocabulary], by their logits, FP32 [vocabulary], which are not
+        """The tokens that may come next, BOOL [vocabulary], chosen by their logits, FP32 [vocabulary], which are not
         changed.
         """
         ...

@@ -175,7 +175,7 @@ class Sequence:
         return self.matcher is None and self.rules is None and self.sampling.takes_best
 
     def go_on(self, token: int) -> None:
-        """Have what chooses the next token know this one, before it is appended."""
+        """Advance the sampling state and the constraint by a token, before it is appended."""
         self.sampling.append(token)
         if self.matcher is not None:
             self.matcher.accept(token)

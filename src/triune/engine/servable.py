@@ -29,12 +29,12 @@ class ServedTextModel(TextModel, ServedModel, Protocol):
 
     @property
     def state(self) -> EngineState:
-        """What all units hold at this moment."""
+        """The joint state of all units."""
         ...
 
     @property
     def states(self) -> Mapping[Unit, EngineState]:
-        """What each unit holds at this moment."""
+        """The state of each unit."""
         ...
 
     @property

@@ -34,11 +34,11 @@ tens of milliseconds.
 
 
 class EngineThread:
-    """Owns an `EngineCore`. Its methods are called on the event loop's thread, and return at once.
+    """Owns an `EngineCore`. Call its methods on the event loop's thread; they return at once.
 
     Attributes:
-        step_began_ns: when the running step began; None between steps. Any thread may ask.
-        failure: why it computes no more; None while it does. Any thread may ask.
+        step_began_ns: when the running step began; None between steps. Any thread may read it.
+        failure: why it no longer computes; None while it does. Any thread may read it.
     """
 
     def __init__(self, core: EngineCore, receive: Receive, clock: Clock, name: str) -> None:
@@ -266,7 +266,7 @@ class EngineThread:
         self._core.close()
 
     def _break(self, error: BaseException) -> None:
-        """Fail all jobs, and those that come."""
+        """Fail all present and future jobs."""
         self.failure = InternalError(
             f"the engine's bookkeeping failed: {type(error).__name__}: {error}; load the model again"
         )

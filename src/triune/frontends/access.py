@@ -1,8 +1,8 @@
 """Access control: which header a caller must send to call an endpoint. By default, every endpoint is open.
 
 There are two kinds of rules. An API key (`Authorization: Bearer KEY`) protects all endpoints but the health checks.
-Triton's restricted protocols protect some APIs with a header and value of their own, in place of the API key.
-Source: Triton's `restricted_features.h`, `http_server.cc` and `grpc_server.cc`; the error messages are Triton's.
+Triton's restricted protocols protect some APIs with a separate header and value, instead of the API key. Source:
+Triton's `restricted_features.h`, `http_server.cc` and `grpc_server.cc`; the error messages are Triton's.
 """
 
 import hmac

@@ -102,7 +102,7 @@ class OwnHosts:
         """Whether an origin is this server, as `own` names it, another one of this machine, or a program."""
         scheme, separator, rest = origin.partition("://")
         if scheme.lower() not in ("http", "https"):
-            # Browsers say "null" where they hide the site. Other schemes are those of extensions and programs.
+            # Browsers send "null" if they hide the site. Extensions and programs use other schemes.
             return bool(separator)
         name = _name_of(rest)
         return name == own or name in self.names or _is_of_this_machine(name)

@@ -55,7 +55,7 @@ _SIZES: Final[Mapping[str, Sequence[int]]] = {
     "Unsqueeze": (1,),
     "Upsample": (1,),
 }
-"""For each operator, the positions of the inputs on whose values the shapes of its outputs depend."""
+"""For each operator, the positions of the inputs whose values determine the shapes of its outputs."""
 
 _REDUCES = "Reduce"
 
@@ -67,7 +67,7 @@ _TIMES: Final[Mapping[str, Sequence[int]]] = {
     # With a sampling ratio of 0, the default, the number of sampled points grows with the size of a region.
     "RoiAlign": (1,),
 }
-"""For each operator, the positions of the inputs on whose values its time depends, but not its shapes."""
+"""For each operator, the positions of the inputs whose values affect its time, but not its shapes."""
 
 _LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 """Loops, whose time is assumed to depend on values in any case."""

@@ -15,7 +15,7 @@ _OF_RANDOM: Final = 21
 """The newest operator set whose operators that draw random numbers it has kernels for."""
 
 _OTHERWISE: Final = frozenset({"Mod", "SpaceToDepth"})
-"""Operators whose newest form may compute something else. (Range got an attribute, for fp16 and bf16 alone.)"""
+"""Operators whose newest version may compute a different result. (Range only got an attribute for fp16 and bf16.)"""
 
 
 def declare_older(model: ModelProto) -> None:

@@ -106,7 +106,7 @@ class Growth:
 
 
 def growth_of(model: ModelProto) -> Growth:
-    """Find the nodes that make the heap memory of a run grow: those whose outputs may hold several copies of an input
+    """Find the nodes that make the heap memory of a run grow: nodes whose outputs may hold several copies of an input
     string, such as Tile and Expand, and Loops that collect outputs.
 
     An unknown operator is assumed to copy strings.

@@ -136,7 +136,7 @@ class Index:
         return name
 
     def packed(self, name: str) -> Packed | None:
-        """The quantized weights of which a DequantizeLinear computes the value `name`; None if there are none."""
+        """The quantized weights that a DequantizeLinear reads to compute the value `name`; None if there are none."""
         node = self.producer(name, "DequantizeLinear")
         return None if node is None else packed_of(node, self._tensor)
 

@@ -151,7 +151,8 @@ _registering = threading.Lock()
 def register() -> None:
     """Register the operator with ONNX, so that its checker accepts it and its inference finds types and shapes.
 
-    Models load in several threads, and ONNX refuses a second registration: whoever comes second waits for the first.
+    Models load in several threads, and ONNX refuses a second registration. A lock makes other threads wait for the
+    first one.
     """
     with _registering:
         _register_once()

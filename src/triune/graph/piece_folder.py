@@ -14,7 +14,7 @@ class PieceFolder:
     """A folder of pieces, and of the files with their large weights.
 
     A weight file is linked into the folder, or copied once if the folder is on another file system. All pieces refer to
-    it, so that weights that several pieces read are there once.
+    it, so that weights that several pieces read are stored once.
     """
 
     def __init__(self, folder: Path) -> None:

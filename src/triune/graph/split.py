@@ -116,7 +116,7 @@ class _Splitter:
         return found
 
     def _with_constants(self, nodes: Iterable[int]) -> list[int]:
-        """Positions of nodes, with those of the nodes of constants that they read."""
+        """The positions of nodes, and of the nodes that compute the constants that they read."""
         found = set(nodes)
         waiting = list(found)
         while waiting:
@@ -155,7 +155,7 @@ class _Splitter:
         """The declaration of a value that passes a border.
 
         Raises:
-            UnsupportedError: it is no tensor of a known type.
+            UnsupportedError: it is not a tensor of a known type.
         """
         kind = self._values.type(name)
         if kind is None or not _is_tensor(kind):

@@ -149,7 +149,7 @@ _OF_GRAPHS = frozenset([AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributePr
 
 def subgraphs_of(node: NodeProto) -> Iterable[GraphProto]:
     """The subgraphs of a node: the branches of an If, the body of a Loop or Scan."""
-    # This is asked of every node in every pass: the type of an attribute is read faster than its fields.
+    # This function is called for every node in every pass. The type of an attribute is faster to read than its fields.
     found = [each for each in node.attribute if each.type in _OF_GRAPHS]
     return [graph for each in found for graph in ((each.g,) if each.HasField("g") else each.graphs)] if found else ()
 

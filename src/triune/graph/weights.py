@@ -21,7 +21,7 @@ class Large:
         """`file` is the scratch file for weights that are in no file yet; without it they stay in memory."""
         self._file = file
         self._tensors: dict[str, TensorProto] = {}
-        # The names of initializers that are also inputs: they are only the defaults of these inputs, which stay.
+        # The names of initializers that are also inputs. They are only the defaults of these inputs, which are kept.
         self._defaults: set[str] = set()
 
     def get(self, name: str) -> TensorProto | None:

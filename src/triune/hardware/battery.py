@@ -1,4 +1,4 @@
-"""The battery, as psutil tells it."""
+"""Reads the battery's state by psutil."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

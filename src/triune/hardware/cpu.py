@@ -62,7 +62,7 @@ class Cpu:
 
     @property
     def is_apple_silicon(self) -> bool:
-        """Whether it is one of Apple's CPUs, and this process runs on it as it is."""
+        """Whether it is one of Apple's CPUs, and this process is not translated by Rosetta."""
         return self.name.startswith("Apple ") and not self.is_translated
 
 

@@ -20,11 +20,11 @@ class Figure:
     """A number with its unit, and where it is from.
 
     Attributes:
-        value: the number; of a chip that is sold in several configurations, that of the largest.
+        value: the number; for a chip that is sold in several configurations, the figure of the largest one.
         unit: "TFLOPS" and "TOPS" (10^12 a second), "GB/s" (10^9 bytes), "GB" and "MB" (2^30 and 2^20 bytes), "ms",
             "W", "cores".
-        kind: who stands for it.
-        source: the page, paper or file that says so, or the machine and date where it was measured.
+        kind: the kind of the source.
+        source: the page, paper or file that states it, or the machine and date of the measurement.
         basis: of TFLOPS and TOPS, the datatype that they count, such as "fp16" or "int8"; else empty.
         smaller: the values of the chip's smaller configurations, ascending.
         low: the smallest value that was reported, if reports differ.

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 _NOT_INSTALLED: Final = "nvidia-ml-py is not installed: pip install 'triune[energy]'"
 
 _CORES_PER_SM: Final = {(7, 0): 64, (7, 5): 64, (8, 0): 64, (8, 6): 128, (8, 9): 128, (9, 0): 128}
-"""By compute capability. Source: CUDA C++ Programming Guide, the architecture of each compute capability."""
+"""The cores of a streaming multiprocessor, by compute capability. Source: CUDA C++ Programming Guide."""
 
 
 @dataclass(frozen=True, slots=True)

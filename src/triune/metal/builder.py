@@ -70,7 +70,7 @@ class MlxBuilder(Builder[Value]):
         return [self.number(dim) for dim in dims]
 
     def dtype(self, x: Value) -> np.dtype[Any]:
-        """See `Builder`."""
+        """Implements `Builder.dtype`."""
         return dtype_of(x)
 
     def is_float(self, x: Value) -> bool:
@@ -78,134 +78,134 @@ class MlxBuilder(Builder[Value]):
         return mx.issubdtype(x.dtype, mx.floating)
 
     def shape(self, x: Value) -> tuple[int | None, ...]:
-        """See `Builder`."""
+        """Implements `Builder.shape`."""
         return x.shape
 
     def dim(self, x: Value, axis: int) -> int:
-        """See `Builder`."""
+        """Implements `Builder.dim`."""
         return x.shape[axis]
 
     def constant(self, array: NDArray[Any] | np.generic) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.constant`."""
         return from_numpy(np.asarray(array))
 
     def full(self, dims: Sequence[Dim[Value]], number: float, dtype: Any) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.full`."""
         kind = kind_of(dtype)
         return mx.broadcast_to(mx.array(number, dtype=kind), self.numbers(dims))
 
     def iota(self, count: Dim[Value]) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.iota`."""
         return mx.arange(self.number(count), dtype=mx.int32)
 
     def elementwise(self, op: str, *operands: Value, **attributes: Any) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.elementwise`."""
         return OPS[op](*operands, **attributes)
 
     def alike(self, op: str, *operands: Operand[Value]) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.alike`."""
         values: list[Value] = [each for each in operands if isinstance(each, mx.array)]
         kind = values[-1].dtype
         return OPS[op](*(x if isinstance(x, mx.array) else mx.array(x, dtype=kind) for x in operands))
 
     def cast(self, x: Value, dtype: Any) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.cast`."""
         kind = kind_of(dtype)
         return x if x.dtype == kind else x != 0 if kind == mx.bool_ else x.astype(kind)
 
     def summable(self, x: Value) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.summable`."""
         return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
 
     def mod(self, x: Value, y: Operand[Value]) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.mod`."""
         return self.elementwise("Mod", x, y if isinstance(y, mx.array) else mx.array(y, dtype=x.dtype), fmod=0)
 
     def inverse_root(self, x: Value) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.inverse_root`."""
         return mx.rsqrt(x)
 
     def matmul(self, x: Value, y: Value, *, is_transposed: bool = False) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.matmul`."""
         return product(x, mx.swapaxes(y, -1, -2) if is_transposed else y)
 
     def reduce(self, op: str, x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.reduce`."""
         if op in ("ReduceMax", "ReduceMin") and x.size == 0:
             return _extreme_of_none(op, x, axes, keepdims=keepdims)
         function = getattr(mx, op.removeprefix("Reduce").lower())
         return function(x, axis=list(axes), keepdims=keepdims).astype(x.dtype)
 
     def arg(self, op: str, x: Value, axis: int, *, keepdims: bool) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.arg`."""
         return getattr(mx, op.lower())(x, axis=axis, keepdims=keepdims).astype(mx.int32)
 
     def cumsum(self, x: Value, axis: int) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.cumsum`."""
         return mx.cumsum(x, axis)
 
     def sizes(self, x: Value, start: int, end: int) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.sizes`."""
         return mx.array(np.array(x.shape[start:end], np.int32))
 
     def reshape(self, x: Value, dims: Sequence[Dim[Value]]) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.reshape`."""
         return mx.reshape(x, self.numbers(dims))
 
     def expand(self, x: Value, dims: Sequence[Dim[Value]]) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.expand`."""
         return mx.broadcast_to(x, self.numbers(dims))
 
     def tile(self, x: Value, reps: Value | Sequence[int]) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.tile`."""
         return mx.tile(x, to_numpy(reps).tolist() if isinstance(reps, mx.array) else list(reps))
 
     def transpose(self, x: Value, permutation: Sequence[int]) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.transpose`."""
         return mx.transpose(x, list(permutation))
 
     def unsqueeze(self, x: Value, axes: Sequence[int]) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.unsqueeze`."""
         return mx.expand_dims(x, list(axes))
 
     def squeeze(self, x: Value, axes: Sequence[int]) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.squeeze`."""
         return mx.squeeze(x, list(axes)) if axes else x
 
     def concat(self, values: Sequence[Value], axis: int) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.concat`."""
         return mx.concatenate(list(values), axis)
 
     def slice(self, x: Value, axis: int, start: Dim[Value], end: Dim[Value]) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.slice`."""
         return x[(*[slice(None)] * axis, slice(self.number(start), self.number(end)))]
 
     def take(self, x: Value, index: Dim[Value], axis: int = 0) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.take`."""
         return mx.take(x, index, axis)
 
     def with_row(self, x: Value, row: Value, index: Value) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.with_row`."""
         return mx.slice_update(x, row[None], start_indices=index.reshape((1,)), axes=(0,))
 
     def from_front(self, indices: Value, size: Dim[Value]) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.from_front`."""
         return self.where(self.greater(0, indices), self.add(indices, size), indices)
 
     def gather_elements(self, x: Value, indices: Value, axis: int) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.gather_elements`."""
         return mx.take_along_axis(x, indices, axis)
 
     def gather_nd(self, x: Value, indices: Value) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.gather_nd`."""
         return x[tuple(indices[..., each] for each in range(indices.shape[-1]))]
 
     def reverse(self, x: Value, axis: int) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.reverse`."""
         return x[(*[slice(None)] * axis, slice(None, None, -1))]
 
     def reverse_sequence(self, x: Value, lengths: Value, time: int, batch: int) -> Value:
-        """See `Builder`."""
+        """Implements `Builder.reverse_sequence`."""
         rest = [axis for axis in range(x.ndim) if axis not in (time, batch)]
         order = [batch, time, *rest]
         turned = mx.transpose(x, order)
@@ -216,7 +216,7 @@ class MlxBuilder(Builder[Value]):
         return mx.transpose(found, [int(each) for each in np.argsort(order)])
 
     def top_k(self, x: Value, count: Dim[Value], axis: int, *, is_largest: bool) -> tuple[Value, Value]:
-        """See `Builder`. Equal elements keep their order."""
+        """Implements `Builder.top_k`. Equal elements keep their order."""
         size = x.shape[axis]
         if self.number(count) > size:
             raise ValueError(f"the first {self.number(count)} of a dimension of {size} elements")
@@ -230,11 +230,11 @@ class MlxBuilder(Builder[Value]):
         return mx.take_along_axis(x, order, axis), order
 
     def nonzero_indices(self, x: Value) -> Value:
-        """See `Builder`. MLX's arrays have their shapes before their elements, so numpy finds them."""
+        """Implements `Builder.nonzero_indices` with numpy: MLX must know the shape of an array before its elements."""
         return from_numpy(np.argwhere(to_numpy(x)).astype(np.int32))
 
     def loop(self, limit: Dim[Value], starts: Sequence[Value], step: Callable[..., Sequence[Value]]) -> list[Value]:
-        """See `Builder`."""
+        """Implements `Builder.loop`."""
         values, count = list(starts), self.number(limit)
         self.require_short(count)
         for number in range(count):

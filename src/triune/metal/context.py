@@ -35,15 +35,15 @@ class NamedContext(NodeContext[Value]):
     outputs: tuple[str, ...]
 
     def has(self, index: int) -> bool:
-        """See `NodeContext`."""
+        """Implements `NodeContext.has`."""
         return index < len(self.inputs) and self.inputs[index] != ""
 
     def input(self, index: int) -> Value:
-        """See `NodeContext`."""
+        """Implements `NodeContext.input`."""
         return self.scope.value(self.inputs[index])
 
     def give(self, value: Value | Empty, index: int = 0) -> None:
-        """See `NodeContext`."""
+        """Implements `NodeContext.give`."""
         if index < len(self.outputs) and self.outputs[index]:
             self.scope.put(self.outputs[index], value)
 

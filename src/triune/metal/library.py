@@ -18,7 +18,7 @@ from triune.core.cache import cache_folder
 mx: Any = mlx.core
 
 Value: TypeAlias = Any
-"""An array of MLX. It may not be computed yet: MLX computes when the elements are read, or when it is told to."""
+"""An array of MLX. It may not be computed yet: MLX computes it when its elements are read, or in `mx.eval`."""
 
 BF16: Final = np.dtype(ml_dtypes.bfloat16)
 

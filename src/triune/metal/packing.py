@@ -105,7 +105,7 @@ def _in_bytes(codes: TensorProto, read: Reader) -> NDArray[Any]:
 
 
 def _of_blocks(node: NodeProto, makers: Mapping[str, NodeProto], tensors: Tensors, read: Reader) -> Packed | None:
-    """The weights of Reshape(Mul(Sub(Cast(codes), zeros), scales)), whose zero points are not whole numbers.
+    """The weights of Reshape(Mul(Sub(Cast(codes), zeros), scales)), whose zero points are not integers.
 
     Codes are [out, blocks, size of a block], zero points and scales [out, blocks, 1].
     """

@@ -182,7 +182,7 @@ class Program:
             name: quantized(name, makers, tensors.get, self._read, self._float_type) for name in names if name in makers
         }
         packed = {name: each for name, each in found.items() if each is not None}
-        # Else a function that is compiled would make them in each of its calls.
+        # Evaluate them now. Otherwise a compiled function would compute them in each of its calls.
         mx.eval([(each.scales, each.offsets) for each in packed.values()])
         return packed
 
@@ -203,7 +203,7 @@ class Program:
         return {name: from_numpy(each) for name, each in found.items() if each is not None}
 
     def _compute_constants(self, plan: Plan) -> None:
-        """Compute the nodes that need no input, and drop those that nobody needs."""
+        """Compute the nodes that depend on no input, and drop unused nodes and constants."""
         steps = needed(plan, self._quantized)
         given = {value.name for value in self._graph.input}
         known = {tensor.name for tensor in self._graph.initializer} - given

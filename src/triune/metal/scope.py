@@ -44,7 +44,7 @@ class Scope(conversion.Scope[Value]):
         self._made.clear()
 
     def value(self, name: str) -> Value:
-        """See `conversion.Scope`. Most values are found at once."""
+        """Implements `conversion.Scope.value`. Most values are found by the first look-up."""
         found = self._made.get(name)
         if found is None:
             found = self._constants.get(name)

@@ -143,10 +143,10 @@ def candidates(request: Request, target: Target) -> Candidates:
 
 
 def _held(ops: Sequence[Op], unit: Unit, tier: int) -> Sequence[Op]:
-    """The operations with their weights as a unit reads them.
+    """The operations with the number of bits per weight that a unit reads.
 
-    The Neural Engine reads integers of 8 bits as they are from M2 on, those in blocks of a scale from M3 and A15 on;
-    before, Core ML unpacks them to fp16 when it loads the model (sbryngelson/ane-guide, appendix A).
+    From M2 on the Neural Engine reads 8-bit integers directly, and from M3 and A15 on integers with a scale for each
+    block; for older chips, Core ML unpacks them to fp16 when it loads the model (sbryngelson/ane-guide, appendix A).
     """
     if unit is not Unit.ANE or tier >= _FIRST_BLOCKS:
         return ops

@@ -37,20 +37,20 @@ class ReferenceDecoder(LogitsOnHost):
 
     @property
     def block_bytes(self) -> int:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.block_bytes`."""
         return sum(int(np.prod(shape)) for shape in self._shapes) * 4
 
     @property
     def num_blocks(self) -> int:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.num_blocks`."""
         return len(self._caches[0])
 
     def allocate(self, num_blocks: int) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.allocate`."""
         self._caches: list[Array] = [np.zeros((num_blocks, *shape), np.float32) for shape in self._shapes]
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.run`."""
         step.require_fitting(self.num_blocks, self.block_size)
         arrays = {**step.arrays(), **rows_of(step)}
         if missing := self._step_names - arrays.keys():
@@ -60,30 +60,30 @@ class ReferenceDecoder(LogitsOnHost):
         return logits
 
     def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.read_blocks`."""
         return [cache[list(indices)] for cache in self._caches]
 
     def write_blocks(self, indices: Sequence[int], blocks: Sequence[Array]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.write_blocks`."""
         for cache, new in zip(self._caches, checked_blocks(indices, blocks, self._caches), strict=True):
             cache[list(indices)] = new
 
     def read_tokens(self, blocks: Sequence[int], num_tokens: int) -> Sequence[NDArray[np.float32]]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.read_tokens`."""
         return [tokens_of(cache[list(blocks)], num_tokens) for cache in self._caches]
 
     def write_tokens(self, blocks: Sequence[int], tokens: Sequence[NDArray[np.float32]]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.write_tokens`."""
         heads = [(heads, size) for heads, _, size in self._shapes]
         for cache, new in zip(self._caches, checked_tokens(tokens, heads), strict=True):
             cache[list(blocks)] = blocks_of(new, len(blocks), self.block_size)
 
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.copy_blocks`."""
         for cache in self._caches:
             cache[list(targets)] = cache[list(sources)]
 
     def close(self) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.close`."""
         vars(self).pop("_evaluator", None)
         self._caches.clear()

@@ -53,7 +53,7 @@ class Compression:
 
     Attributes:
         path: the file that was written.
-        report: what was done, and what it cost.
+        report: the changes, and the loss of accuracy.
     """
 
     path: Path
@@ -194,8 +194,8 @@ def compress(
 def _chosen(
     original: ModelProto, options: Options, samples: Samples, file: WeightFile, *, is_standard: bool, tell: Tell
 ) -> tuple[Plan, Comparison, list[TriedMethod]]:
-    """The plan by the method that agrees best, what to compare it with, and the figures of all methods if there are
-    several. The first that agrees as well as another is kept.
+    """Choose the method with the best agreement; of equal ones, the first. Returns its plan, the comparison, and the
+    figures of all methods if there are several.
     """
     plans: list[Plan] = []
     tried: list[tuple[float, str]] = []
@@ -234,7 +234,7 @@ def _samples(model: ModelProto, calibrate: Path | str | None, shapes: Mapping[st
 
 
 def _bytes_of(path: Path) -> int:
-    """The bytes of a folder, or of a file and what it refers to in other files."""
+    """The size in bytes of a folder, or of a file and the external data that it refers to."""
     if path.is_dir():
         return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
     if path.suffix != ".onnx":

@@ -24,18 +24,18 @@ def convert_compressed(
 ) -> list[str]:
     """Convert a compressed model to a program in fp16, whose weights stay compressed.
 
-    Integers stay in the model's own form. Palettes and zeros become look-up tables and bitmasks, without
-    further loss.
+    Integer weights keep their bits and blocks. Palettes and zeros become look-up tables and bitmasks, without further
+    loss.
 
     Args:
-        model: changed.
+        model: the model, which is changed.
         target: a .mlpackage or .aimodel.
         options: the form of the weights.
-        shapes: of inputs with free dimensions.
+        shapes: the shapes of inputs with free dimensions.
         tell: receives progress messages.
 
     Returns:
-        what differs, and why. Raises as `converting.convert`.
+        notes on layers that differ from the requested form. Raises the errors of `converting.convert`.
     """
     is_core_ml = target.suffix == ".mlpackage"
     with tempfile.TemporaryDirectory(prefix="triune-compression-") as folder:

@@ -80,7 +80,7 @@ class Executables:
             _close(each)
 
     def _fixed(self, unit: Unit, work: Work, arrays: Sequence[Array]) -> Work:
-        """The work with those shapes that the runtime must know to compile it."""
+        """The work with the shapes that the runtime needs at compile time."""
         if unit not in self._runtimes:
             self._runtimes[unit] = self._machine.runtime_for(BACKEND, unit).name
         runtime = self._runtimes[unit]

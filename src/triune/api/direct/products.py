@@ -119,7 +119,7 @@ class Direct:
             return kept
 
     def best(self, dtype: str, precision: str | None = None) -> Mapping[str, Choice]:
-        """Which unit is chosen for each kind of product. Arguments as of `matmul`."""
+        """The chosen unit for each kind of product. The arguments are those of `matmul`."""
         return self._choices.get((dtype, precision)) or self._choose(dtype, precision)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ _KINDS_OF_SKL2ONNX: Final = "skl2onnx.common.data_types"
 _KINDS_OF_ONNXMLTOOLS: Final = "onnxmltools.convert.common.data_types"
 
 _HARMLESS: Final = ("numpy.dtype",)
-"""Types that skops (0.16) does not know as harmless, although they run nothing: imputers have them."""
+"""Harmless types that skops (0.16) does not trust by default. They run no code, and occur in imputers."""
 
 _OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
 """The operator sets that all of skl2onnx's converters know (1.20)."""

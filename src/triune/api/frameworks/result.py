@@ -52,7 +52,7 @@ class Export:
     Attributes:
         compute: computes the model in its own framework; None if that cannot be done.
         inputs: examples of inputs that came with the model.
-        notes: what is to be known of it.
+        notes: notes for the user.
     """
 
     compute: Compute | None

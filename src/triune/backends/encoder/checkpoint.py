@@ -11,10 +11,10 @@ from triune.engine.weights.config import BertConfig
 
 def open_encoder_checkpoint(folder: Path) -> tuple[BertConfig, Checkpoint]:
     """Open a checkpoint, and complete its config: without a head and without files of sentence-transformers, texts are
-    pooled by the mean of their tokens, which is that library's own rule.
+    pooled by the mean of their tokens, which is the default of sentence-transformers.
 
     Raises:
-        UnsupportedError: it is not an encoder, or it classifies tokens; and as `open_checkpoint` raises.
+        UnsupportedError: it is not an encoder, or it classifies tokens. Also the errors of `open_checkpoint`.
     """
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
@@ -41,5 +41,5 @@ def output_of(config: BertConfig) -> EncoderOutput:
 
 
 def graph_output_of(config: BertConfig) -> str:
-    """What the graph calls it."""
+    """The name of the output in the graph."""
     return "sentence_embedding" if config.head is None else "logits"

@@ -45,7 +45,7 @@ class EncoderRunner:
         self._clock = clock
 
     def run(self, batch: Batch) -> None:
-        """See `Runner`."""
+        """Implements `Runner.run`."""
         batch.started_ns = self._clock.now_ns()
         read = [self._read(pending.call.inputs[TEXT_INPUT]) for pending in batch.pendings]
         read_ns = self._clock.now_ns()
@@ -57,11 +57,11 @@ class EncoderRunner:
         batch.answers = answers
 
     def interrupt(self) -> None:
-        """See `Runner`."""
+        """Implements `Runner.interrupt`."""
         self._executable.interrupt()
 
     def close(self) -> None:
-        """See `Runner`."""
+        """Implements `Runner.close`."""
         self._executable.close()
 
     def _read(self, texts: Array) -> list[Ids] | TriuneError:

@@ -36,8 +36,8 @@ _MOST_WEIGHTS: Final = 256 << 20
 """Models with more bytes of weights are not examined: they are copied, and compiled again."""
 
 _MOST_WATCHED: Final = 128
-"""The largest number of values that are compared in one run. In a larger graph, values at equal distances are compared
-first, and then those between the first wrong one and the one before it.
+"""The most values that are compared in one run. In a larger graph, values at equal distances are compared first, and
+then the values between the last right and the first wrong one.
 """
 
 _FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -71,7 +71,7 @@ def likely_cause(
         inputs = _inputs_of(sample, truth)
         return _Search(load(path), inputs, truth, executable, tolerance, machine).cause()
     except (TriuneError, OSError, onnx.shape_inference.InferenceError) as error:
-        # The refusal stands without it.
+        # The unit is refused even without knowing the operation.
         _log.info("which operation is wrong on %s is not found: %s", executable.unit.value, error)
         return ""
 

@@ -26,7 +26,7 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 _NUM_SAMPLES: Final = 3
-"""The number of samples that are compared, of those that the model accepts."""
+"""The number of samples to compare, among those that the model accepts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class KeptVerdicts:
             return None
 
     def keep(self, load_key: str, recipe: Recipe, verdict: Verdict) -> None:
-        """Keep a verdict, in place of an older one. If the folder cannot be written to, the log says so."""
+        """Store a verdict, replacing an older one. If the folder cannot be written to, a warning is logged."""
         path = self._path(load_key, recipe)
         content = dataclasses.asdict(verdict)
         try:

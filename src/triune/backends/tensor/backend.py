@@ -88,11 +88,11 @@ class TensorBackend(MachineBackend):
     def _place(
         self, config: ModelConfig, source: Source, attempt: Attempt, undo: ExitStack
     ) -> tuple[Made, Sequence[Recipe]]:
-        """Where a model is to be computed: on the units of its config, or as its plan says.
+        """Decide where a model computes: on the units of its config, or as its plan says.
 
         Returns:
-            what became of the plan, if the config has one, and the recipes to compile. There are none for a model that
-            is cut: its segments are compiled by then, since their times decide whether it is cut.
+            the result of the plan, if the config has one, and the recipes to compile. A model that is cut has no
+                recipes: its segments are already compiled, since their times decide whether it is cut.
         """
         if config.plan is None:
             return Made(config), place(config, self._machine)

@@ -18,7 +18,8 @@ _NUM_ROUNDS = 3
 
 
 def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
-    """Whether a run is faster than switching to a thread, so that the event loop's thread should run the model.
+    """Whether a run takes less time than switching to another thread, so that the event loop's thread should run the
+    model.
 
     The conditions: there is only one executable; its run time does not depend on the inputs' values; only the batch
     dimension is free, and no input is optional (the sample would lack it); every output has one row for each input row;

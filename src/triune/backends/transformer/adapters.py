@@ -1,4 +1,4 @@
-"""Which LoRA adapters a version has."""
+"""Reads the LoRA adapters of a version."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,12 +33,12 @@ def read_adapters(
         source: the model on disk.
         version: its version.
         options: the config's parameters.
-        given: folders of others by name.
-        of_model: the checkpoint's config; None for a graph that takes no adapters.
+        given: folders of further adapters by name.
+        of_model: the checkpoint's config; None for a graph that does not support adapters.
 
     Raises:
-        InvalidArgumentError: two adapters have one name, or there are too many; and as `read_adapter` raises.
-        UnsupportedError: there are some, and the graph takes none.
+        InvalidArgumentError: two adapters have the same name, or there are too many. Also the errors of `read_adapter`.
+        UnsupportedError: there are adapters, but the graph does not support them.
     """
     beside = (config.path if config.path.is_dir() else config.path.parent) / _FOLDER
     found = [(each.name, each) for each in sorted(beside.glob("*")) if each.is_dir() and each.name[0] != "."]

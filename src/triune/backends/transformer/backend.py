@@ -36,7 +36,7 @@ class TransformerBackend(MachineBackend):
         is_trial: bool = False,
         shared: Shared = ALONE,
     ) -> None:
-        """See `MachineBackend`. If `is_trial`, builds are only tried, with the smallest cache."""
+        """Implements `MachineBackend.__init__`. If `is_trial`, builds are only tried, with the smallest cache."""
         super().__init__(machine, clock, settings, try_first=try_first, shared=shared)
         self._is_trial = is_trial
 

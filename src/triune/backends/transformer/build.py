@@ -33,8 +33,8 @@ from triune.runtimes.decoders import load_decoder
 from triune.runtimes.machine import Machine
 
 _SEQUENCE_TOKENS: Final = 512
-"""Without `cache_bytes`, the cache holds this many tokens of each of `max_sequences` sequences, or one whole context if
-that is more.
+"""Without `cache_bytes`, the cache has room for this many tokens for each of `max_sequences` sequences, but at least
+for one whole context.
 """
 
 _SHARE_OF_MEMORY: Final = 4
@@ -135,7 +135,7 @@ def build_transformer(
     adapters: Mapping[str, Path] | None = None,
     draft: Path | None = None,
 ) -> TransformerBuild:
-    """Do the slow work: see `Backend.build`.
+    """Build the model: see `Backend.build`.
 
     Args:
         config: the completed config.

@@ -116,16 +116,16 @@ class _CheckpointFiles:
         self.context_tokens = config.max_position_embeddings if isinstance(config, LlamaConfig) else config.n_positions
 
     def tokenizer(self) -> Tokenizer:
-        """See `DecoderFiles`."""
+        """Implements `DecoderFiles.tokenizer`."""
         return self._checkpoint.tokenizer()
 
     @property
     def chat_template(self) -> ChatTemplate | None:
-        """See `DecoderFiles`."""
+        """Implements `DecoderFiles.chat_template`."""
         return self._checkpoint.chat_template
 
     def write(self, num_positions: int, adapters: Sequence[Adapter]) -> HeldModel:
-        """See `DecoderFiles`."""
+        """Implements `DecoderFiles.write`."""
         config, checkpoint = self.architecture, self._checkpoint
         paged = write_model(config, checkpoint, "paged", num_positions=num_positions, adapters=adapters)
         if adapters or isinstance(config, T5Config):
@@ -140,7 +140,7 @@ class _CheckpointFiles:
         return DecoderModel(paged.model, paged.weights, num_positions, write_size)
 
     def write_encoder(self) -> HeldModel:
-        """See `DecoderFiles`."""
+        """Implements `DecoderFiles.write_encoder`."""
         return write_encoder(self.architecture, self._checkpoint, "packed", gives_memory=True)
 
 
@@ -167,10 +167,10 @@ class _ExportedFiles(ExportedDecoder):
     start_token: int | None = None
 
     def write_encoder(self) -> HeldModel:
-        """See `DecoderFiles`. An exported decoder has none."""
+        """Implements `DecoderFiles.write_encoder`. An exported decoder has none."""
         raise UnsupportedError("a decoder that was exported to ONNX has no encoder")
 
     def write(self, num_positions: int, adapters: Sequence[Adapter]) -> HeldModel:
-        """See `DecoderFiles`. `read_adapters` has refused adapters."""
+        """Implements `DecoderFiles.write`. `read_adapters` has refused adapters."""
         assert not adapters
         return self.paged(num_positions)

@@ -117,7 +117,7 @@ def _blocks(decoder: DecoderExecutable, num_tokens: int) -> int:
 
 
 def _told(each: UnitDecoder) -> str:
-    """What was measured, for the log."""
+    """The measurements of a unit as text, for the log."""
     rates, parts = each.rates, list[str]()
     for is_beside, where in ((False, "alone"), (True, "beside the others")):
         prompt_ns = rates.prompt_ns(_PROMPTS[-1], is_beside=is_beside)

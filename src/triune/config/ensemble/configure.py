@@ -60,7 +60,7 @@ def configure_ensemble(source: Source, version: int) -> tuple[ModelConfig, tuple
 
 
 def _specs(tensors: Iterable[ModelInput | ModelOutput], kind: str) -> tuple[TensorSpec, ...]:
-    """Specifications of an ensemble's tensors, made from its config, since there is no model file."""
+    """The specifications of an ensemble's tensors, made from its config, since an ensemble has no model file."""
     return tuple(
         TensorSpec(each.name, from_config(each.data_type, f"model {kind} '{each.name}'"), (), has_rank=False)
         for each in tensors

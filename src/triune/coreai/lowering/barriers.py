@@ -112,8 +112,8 @@ def _drops_cast(operation: Any) -> bool:
     # Sizes are cast from uint32 to int32 and back, which is exact: none is that large.
     is_size = {source, middle} == {np.dtype(np.int32), np.dtype(np.uint32)}
     is_exact = is_size or np.can_cast(source, middle, "safe")
-    # With middle fp32 and last fp16, the cast to fp32 changes no result: fp32 holds every number of the types up to 16
-    # bits, and every integer up to 2^24. Larger integers are infinite in fp16 in either case.
+    # If middle is fp32 and last is fp16, the cast to fp32 changes no result: fp32 represents every number of the types
+    # up to 16 bits, and every integer up to 2^24. Larger integers are infinite in fp16 in either case.
     is_exact = is_exact or (middle.kind == last.kind == "f" and _bits(middle) > _bits(last))
     return not is_exact and _bits(middle) >= min(_bits(source), _bits(last))
 

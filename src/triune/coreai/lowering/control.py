@@ -27,7 +27,7 @@ class _Loop(LoopParts[Value]):
     """The parts of a Loop. The results of a step have the sizes that the body declares."""
 
     def finished(self, results: Sequence[Value]) -> list[Value]:
-        """See `LoopParts`."""
+        """Implements `LoopParts.finished`."""
         declared = Values(self.body)
         pairs = zip(results, self.body.output, strict=True)
         return [refined(value, declared.shape(output.name)) for value, output in pairs]

@@ -19,7 +19,7 @@ _RESHAPES = frozenset({"coreai.reshape", "coreai.expand_dims", "coreai.shrink_di
 _BLOB = re.compile(r"\"0x[0-9A-Fa-f]{8}([0-9A-Fa-f]*)\"")
 
 _LARGEST = 1 << 16
-"""The largest constant that is read, in printed characters. MLIR can be told to leave out larger ones."""
+"""The longest constant to read, in printed characters. MLIR can be configured to omit longer ones."""
 
 
 class Known:

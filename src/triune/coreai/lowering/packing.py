@@ -52,7 +52,7 @@ class _Tables:
 
     @property
     def num_bytes(self) -> int:
-        """What both take."""
+        """The total size of indices and tables in bytes."""
         return self.indices.size * self.bits // 8 + self.lut.nbytes
 
 

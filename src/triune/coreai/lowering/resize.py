@@ -56,7 +56,7 @@ def _may_change(c: Context, x: Value, axes: Sequence[int]) -> list[bool] | None:
 
 
 def _is_unchanged(c: Context, index: int, axis: int) -> bool:
-    """Whether it is known that dimension `axis` keeps its size; `index` is its position in scales and sizes."""
+    """Whether dimension `axis` is certain to keep its size; `index` is its position in scales and sizes."""
     if c.is_given(2):
         scales = c.constant(2)
         return scales is not None and bool(scales[index] == 1)

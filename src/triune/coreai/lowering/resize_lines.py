@@ -1,8 +1,7 @@
 """The coordinates in a dimension at which a Resize samples it, computed at run time.
 
-The formulas are those of `graph.conversion.lowering.resize_free`. Where a scale is a ratio of sizes, ONNX divides by
-the scale; here the number is multiplied by one size and divided by the other, so that coordinates that are integers are
-exact.
+The formulas are those of `graph.conversion.lowering.resize_free`. If a scale is a ratio of sizes, ONNX divides by the
+scale. Here the coordinate is multiplied by one size and divided by the other, so that integer coordinates are exact.
 """
 
 import functools

@@ -79,7 +79,7 @@ def _is_whole(x: Tensor, axis: int, starts: Tensor, ends: Tensor, steps: Tensor)
 
 
 def _split(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """Split into parts of equal size, the last of which may be smaller; or into parts of the given sizes."""
+    """Split into parts of equal size, where the last may be smaller; or into parts of the given sizes."""
     x, axis = given["input"], given.axis("dim")
     count = len(given.operation.results)
     if count == 1:

@@ -104,7 +104,7 @@ def _crop(
     pad: list[int],
     output_shape: Array | None,
 ) -> tuple[list[int], list[int]]:
-    """Where the output begins within the array of all windows, and its size, by dimension."""
+    """Where the output begins in the full transposed convolution, and its size, for each spatial dimension."""
     given = None if output_shape is None else [int(each) for each in output_shape[2:]]
     match pad_type.lower():
         case "valid":

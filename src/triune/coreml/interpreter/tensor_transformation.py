@@ -15,7 +15,7 @@ def expand_dims(x: Array, axes: Array) -> Array:
 
 
 def squeeze(x: Array, axes: Array | None) -> Array:
-    """Remove those of `axes` (all axes, if they are not given) that have size 1."""
+    """Remove axes of size 1: those in `axes`, or all of them if `axes` is not given."""
     chosen = range(x.ndim) if axes is None else {int(axis) % x.ndim for axis in np.atleast_1d(axes)}
     return np.squeeze(x, tuple(axis for axis in chosen if x.shape[axis] == 1))
 

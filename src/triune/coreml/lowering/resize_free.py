@@ -80,7 +80,7 @@ def _native(c: Context, x: Var, axes: Sequence[int]) -> Var | None:
     is_plain = sampling is not None and not c.attributes.get("exclude_outside", 0) and c.is_given(3)
     changed = [axis for index, axis in enumerate(axes) if not _is_unchanged(c, x, index, axis)]
     is_image = x.rank in (3, 4, 5) and all(axis >= x.rank - 2 for axis in changed)
-    # With align_corners and a result of one element, Core ML and ONNX differ; a size known only at run time may be 1.
+    # With align_corners and a result of one element, Core ML and ONNX differ. A size known only at run time may be 1.
     if not is_plain or not is_image or sampling == SAMPLING["align_corners"]:
         return None
     if c.target.value < Target.IOS17.value:
@@ -106,7 +106,7 @@ def _element(c: Context, operand: int, index: int) -> Any:
 
 
 def _is_unchanged(c: Context, x: Var, index: int, axis: int) -> bool:
-    """Whether it is known that dimension `axis` keeps its size; `index` is its position in scales and sizes."""
+    """Whether dimension `axis` is certain to keep its size; `index` is its position in scales and sizes."""
     if c.is_given(2):
         return _element(c, 2, index) == 1.0 if c.constant(2) is not None else False
     sizes = c.constant(3)

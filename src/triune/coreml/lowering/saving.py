@@ -58,5 +58,5 @@ def specification_of(program: Any, version: int, folder: Path) -> Any:
     except RuntimeError as error:
         if _WRITER not in str(error):
             raise
-        # It does not say why.
+        # coremltools' error does not give the reason.
         raise OSError(errno.EIO, os.strerror(errno.EIO)) from error

@@ -1,8 +1,8 @@
 """Compressed weights: constexpr operations, which are computed while the program is raised.
 
-Those of iOS 16 have packed bytes and a shape, those of iOS 18 tensors of small element types. An operation may read the
-results of another one, such as a mask and the data where it is 1. Weights that DequantizeLinear expresses exactly can
-stay quantized.
+In iOS 16 they have packed bytes and a shape, in iOS 18 tensors of small element types. An operation may read the
+results of another one, such as a mask and the data where the mask is 1. Weights that DequantizeLinear represents
+exactly can stay quantized.
 """
 
 import math

@@ -142,7 +142,7 @@ class Given:
         """The declared type of an output.
 
         Raises:
-            InvalidArgumentError: there is no such output, or it is not declared to be a tensor.
+            InvalidArgumentError: there is no such output, or it is not declared as a tensor.
         """
         outputs = self.operation.outputs
         kind = outputs[index].type if index < len(outputs) else None

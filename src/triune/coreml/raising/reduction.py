@@ -11,7 +11,7 @@ from triune.coreml.raising.given import Given
 from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Graph, Tensor
 
-# For integers these are computed in fp32 and rounded towards zero, as in MIL.
+# For integers, these operators compute in fp32 and round towards zero, as in MIL.
 _FLOATING = frozenset({"ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean"})
 
 

@@ -46,7 +46,7 @@ def _expand_dims(graph: Graph, given: Given) -> Tensor:
 
 
 def _squeeze(graph: Graph, given: Given) -> Tensor:
-    """Remove those of `axes` (all axes, if they are not given) that have size 1."""
+    """Remove axes of size 1: those in `axes`, or all of them if `axes` is not given."""
     x, axes = given["x"], given.maybe_ints("axes")
     if axes is None:
         return graph.squeeze(x, *(axis for axis in range(x.rank) if x.size(axis) == 1))

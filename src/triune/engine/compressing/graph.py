@@ -85,7 +85,7 @@ class TextGraph:
         return feed
 
     def _copy(self, outputs: Sequence[str]) -> ModelProto:
-        """The model with these outputs; with its own if there are none."""
+        """A copy of the model with these outputs, or with its own outputs if none are given."""
         copy = ModelProto()
         copy.CopyFrom(self._model)
         if outputs:

@@ -1,4 +1,4 @@
-"""Computes what an exported decoder computes of sizes, masks and positions alone, for given sizes."""
+"""Computes the values of an exported decoder that depend only on sizes, masks and positions, for given sizes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

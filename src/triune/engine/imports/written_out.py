@@ -20,7 +20,7 @@ from triune.graph.index import Index, label
 from triune.graph.values import attributes_of
 
 _MOVES: Final = ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile", "Cast", "Mul", "Div", "Identity")
-"""What may be between the cache and the product."""
+"""Operators that may stand between the cache and the product."""
 
 _SEEN: Final = -1.0
 """A token is masked if its score becomes less than this times `_LARGE`, where 0 was its score."""
@@ -154,7 +154,7 @@ def _curve(probe: Probe, product: NodeProto, softmax: NodeProto) -> tuple[float,
     """The factor of the scores, and their soft cap, 0 for none."""
     shape = probe.shape(product.output[0])
     assert shape is not None
-    # The first key is seen by the last query, if there is no window; the last key is seen always.
+    # Probe with the last query and the last key, which is never masked.
     one, large = (float(_scored(probe, product, softmax, shape[1], score)[0, 0, -1, -1]) for score in (1.0, 60000.0))
     if np.isclose(large, 60000.0 * one, 1e-3):
         return one, 0.0

@@ -84,7 +84,7 @@ class DiskTier:
 
     @property
     def is_loading(self) -> bool:
-        """Whether blocks were asked for that `take` has not returned yet."""
+        """Whether blocks were requested that `take` has not returned yet."""
         return self._num_loading > 0
 
     def counts(self) -> dict[str, int]:
@@ -214,7 +214,7 @@ class DiskTier:
             content = read_file(path, self._file_bytes)
             os.utime(path)
         except FileNotFoundError:
-            # Someone else has made room.
+            # Another process has deleted the file to make room.
             self._forget(block_hash)
             return None
         except OSError as error:

@@ -147,7 +147,7 @@ class KVBlockPool:
             self._free.append(block)
 
     def check(self) -> None:
-        """Check the invariants. Raises an InternalError that names the one that does not hold."""
+        """Check the invariants. Raises InternalError naming a violated one."""
         free, cached = set(self._free), set(self._cached)
         used = {block for block, count in enumerate(self._references) if count}
         if len(free) != len(self._free) or free & cached or free & used or cached & used:

@@ -34,7 +34,7 @@ class Adapters:
         self._masks: dict[tuple[int, ...], str] = {}
 
     def declare(self, *shape: str) -> None:
-        """Declare the inputs for token ids of this shape; nothing if there are no adapters."""
+        """Declare the inputs for token ids of this shape. Does nothing if there are no adapters."""
         graph = self._graph
         if not self._adapters:
             return

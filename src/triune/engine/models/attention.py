@@ -49,8 +49,8 @@ def _by_heads(graph: ModelBuilder, x: str, num_heads: int, order: Sequence[int])
 
 
 def mask_of(graph: ModelBuilder, kept: str) -> str:
-    """The mask that keeps attention from padding: `kept`, FP32 [batch, tokens] of 1 for a token and 0 for padding,
-    becomes [batch, 1, 1, tokens] of 0 and MASKED.
+    """The attention mask for padding: `kept`, FP32 [batch, tokens] of 1 for a token and 0 for padding, becomes [batch,
+    1, 1, tokens] of 0 and MASKED.
     """
     ignored = graph.op("Sub", graph.scalar(1), graph.op("Unsqueeze", kept, graph.ints(1, 2)))
     return graph.op("Mul", ignored, graph.scalar(MASKED))

@@ -178,7 +178,7 @@ class ModelBuilder(Builder):
         return self.op("Mul", self.op("Tanh", self.op("Div", x, self.scalar(cap))), self.scalar(cap))
 
     def build(self) -> HeldModel:
-        """The model, with the weights beside it."""
+        """Returns the model, with its weights stored outside the graph's protobuf."""
         graph = helper.make_graph(
             self.nodes, self._name, self._inputs, self._outputs, initializer=list(self._initializers.values())
         )

@@ -1,7 +1,7 @@
-"""The forms of an encoder's graph: what its inputs are, and how the tokens of a text see each other.
+"""The forms of an encoder's graph. They differ in the graph's inputs, and in how attention handles several texts.
 
-An architecture is written once, by the methods of an `EncoderForm`. They differ in the dimensions before the last: a
-packed graph has [tokens, width], a plain one [batch, tokens, width].
+An architecture is written once, by the methods of an `EncoderForm`. Its values are [tokens, width] in a packed graph,
+and [batch, tokens, width] in a plain one.
 """
 
 from typing import Literal, Protocol, TypeAlias
@@ -76,7 +76,7 @@ class _Encoder:
         self._mask = mask_of(graph, kept)
 
     def steps(self) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.steps`."""
         return self._steps
 
     def _attend(self, query: str, key: str, value: str, num_heads: int, scale: float, bias: str | None) -> str:
@@ -110,27 +110,27 @@ class PlainEncoder(_Encoder):
         super().__init__(graph, graph.cast(mask, TensorProto.FLOAT), steps_of(graph, self.ids))
 
     def positions(self) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.positions`."""
         return self._steps
 
     def types(self) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.types`."""
         return self._graph.input("token_type_ids", TensorProto.INT64, *self.sizes)
 
     def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float, bias: str | None = None) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.attend`."""
         return self._attend(query, key, value, num_heads, scale, bias)
 
     def first(self, hidden: str) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.first`."""
         return self._graph.op("Gather", hidden, self._graph.number(0), axis=1)
 
     def mean(self, hidden: str) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.mean`."""
         return self._mean(hidden)
 
     def largest(self, hidden: str) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.largest`."""
         return self._largest(hidden)
 
 
@@ -153,30 +153,30 @@ class PackedEncoder(_Encoder):
         super().__init__(graph, graph.cast(is_kept, TensorProto.FLOAT), steps)
 
     def positions(self) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.positions`."""
         return self._graph.input("position_ids", TensorProto.INT64, *self.sizes)
 
     def types(self) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.types`."""
         return self._graph.input("token_type_ids", TensorProto.INT64, *self.sizes)
 
     def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float, bias: str | None = None) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.attend`."""
         query, key, value = (self._filled(each) for each in (query, key, value))
         wide = self._attend(query, key, value, num_heads, scale, bias)
         return self._graph.op("Gather", self._graph.op("Flatten", wide, axis=2), self._places)
 
     def first(self, hidden: str) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.first`."""
         zero = self._graph.number(0)
         return self._graph.op("Gather", hidden, self._graph.op("Gather", self._rows, zero, axis=1))
 
     def mean(self, hidden: str) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.mean`."""
         return self._mean(self._filled(hidden))
 
     def largest(self, hidden: str) -> str:
-        """See `EncoderForm`."""
+        """Implements `EncoderForm.largest`."""
         return self._largest(self._filled(hidden))
 
     def _filled(self, x: str) -> str:

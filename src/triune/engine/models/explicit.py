@@ -1,8 +1,9 @@
-"""The form of a decoder's graph for one sequence with a cache of a fixed size, which the graph is given and gives back.
+"""The form of a decoder's graph for one sequence with a cache of a fixed size, which is an input and an output of the
+graph.
 
-All sizes are fixed, and the host computes what depends on lengths: the Neural Engine has neither free sizes nor whole
-numbers, and cannot write at a place that is computed. So a token's keys and values are put into the cache by products
-with 0 and 1, and masks are inputs, as in Apple's "On Device Llama 3.1 with Core ML" (2024).
+All sizes are fixed, and the host computes what depends on lengths: the Neural Engine has neither free sizes nor
+integers, and cannot write at a computed position. So a token's keys and values are put into the cache by products with
+0 and 1, and masks are inputs, as in Apple's "On Device Llama 3.1 with Core ML" (2024).
 """
 
 from collections.abc import Sequence
@@ -53,15 +54,15 @@ class Explicit:
         self._outputs: list[tuple[str, tuple[int, ...]]] = []
 
     def positions(self) -> str:
-        """See `Form`."""
+        """Implements `Form.positions`."""
         return self._positions
 
     def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
-        """See `Form`."""
+        """Implements `Form.split_heads`."""
         return self._graph.op("Reshape", x, self._graph.ints(0, 0, num_heads, head_size))
 
     def join_heads(self, x: str) -> str:
-        """See `Form`."""
+        """Implements `Form.join_heads`."""
         return self._graph.op("Reshape", x, self._graph.ints(0, 0, -1))
 
     def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
@@ -91,7 +92,7 @@ class Explicit:
         softcap: float = 0.0,
         distance_bias: str = "",
     ) -> str:
-        """See `Form`."""
+        """Implements `Form.attend`."""
         if distance_bias:
             raise UnsupportedError(
                 "attention with a bias of distances (T5) is not written with an explicit cache: take the paged form"
@@ -114,11 +115,11 @@ class Explicit:
         return graph.op("Reshape", mixed, graph.ints(0, 0, -1))
 
     def wanted(self, hidden: str) -> str:
-        """See `Form`."""
+        """Implements `Form.wanted`."""
         return self._graph.op("MatMul", self._wanted, hidden) if self._wanted else hidden
 
     def put_logits(self, logits: str, vocab_size: int) -> None:
-        """See `Form`."""
+        """Implements `Form.put_logits`."""
         self._graph.result(logits, "logits", 1, 1, vocab_size)
         for name, shape in self._outputs:
             self._graph.output(name, TensorProto.FLOAT, *shape)

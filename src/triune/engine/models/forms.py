@@ -113,19 +113,19 @@ class Paged:
         self._outputs: list[tuple[str, tuple[int | str, ...]]] = []
 
     def positions(self) -> str:
-        """See `Form`."""
+        """Implements `Form.positions`."""
         return self._positions
 
     def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
-        """See `Form`."""
+        """Implements `Form.split_heads`."""
         return self._graph.op("Reshape", x, self._graph.ints(0, num_heads, head_size))
 
     def join_heads(self, x: str) -> str:
-        """See `Form`."""
+        """Implements `Form.join_heads`."""
         return self._graph.op("Reshape", x, self._graph.ints(0, -1))
 
     def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
-        """See `Form`."""
+        """Implements `Form.rotate`."""
         graph = self._graph
         # Each packed token is a row of a batch, with one token. So no runtime has to transpose heads and tokens.
         rows = graph.op("Unsqueeze", x, graph.ints(1))
@@ -146,7 +146,7 @@ class Paged:
         softcap: float = 0.0,
         distance_bias: str = "",
     ) -> str:
-        """See `Form`."""
+        """Implements `Form.attend`."""
         layer, self._num_layers = self._num_layers, self._num_layers + 1
         shape = "num_blocks", num_kv_heads, "block_size", head_size
         caches = [self._graph.input(f"{kind}_cache.{layer}", TensorProto.FLOAT, *shape) for kind in ("key", "value")]
@@ -166,11 +166,11 @@ class Paged:
         return output
 
     def wanted(self, hidden: str) -> str:
-        """See `Form`."""
+        """Implements `Form.wanted`."""
         return self._graph.op("Gather", hidden, self._wanted)
 
     def put_logits(self, logits: str, vocab_size: int) -> None:
-        """See `Form`."""
+        """Implements `Form.put_logits`."""
         self._graph.result(logits, "logits", "wanted", vocab_size)
         for name, shape in self._outputs:
             self._graph.output(name, TensorProto.FLOAT, *shape)
@@ -200,19 +200,19 @@ class Plain:
         self._positions = graph.op("Expand", self._range, graph.op("Shape", self.ids))
 
     def positions(self) -> str:
-        """See `Form`."""
+        """Implements `Form.positions`."""
         return self._positions
 
     def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
-        """See `Form`."""
+        """Implements `Form.split_heads`."""
         return self._graph.op("Reshape", x, self._graph.ints(0, 0, num_heads, head_size))
 
     def join_heads(self, x: str) -> str:
-        """See `Form`."""
+        """Implements `Form.join_heads`."""
         return self._graph.op("Reshape", x, self._graph.ints(0, 0, -1))
 
     def rotate(self, x: str, num_heads: int, head_size: int, rope: Rope) -> str:
-        """See `Form`."""
+        """Implements `Form.rotate`."""
         return _rotate(self._graph, x, num_heads, head_size, rope, self._num_positions, self._positions)
 
     def attend(
@@ -229,7 +229,7 @@ class Plain:
         softcap: float = 0.0,
         distance_bias: str = "",
     ) -> str:
-        """See `Form`."""
+        """Implements `Form.attend`."""
         graph = self._graph
         masks = [self._window_mask(sliding_window)] if sliding_window else []
         if distance_bias:
@@ -246,11 +246,11 @@ class Plain:
         )
 
     def wanted(self, hidden: str) -> str:
-        """See `Form`."""
+        """Implements `Form.wanted`."""
         return hidden
 
     def put_logits(self, logits: str, vocab_size: int) -> None:
-        """See `Form`."""
+        """Implements `Form.put_logits`."""
         self._graph.result(logits, "logits", "batch", "tokens", vocab_size)
 
     def _bias(self, distance_bias: str) -> str:

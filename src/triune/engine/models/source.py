@@ -40,11 +40,11 @@ class PlainSource:
             self._mask = mask_of(graph, graph.cast(mask, TensorProto.FLOAT))
 
     def read(self, name: str, project: Callable[[str], str]) -> str:
-        """See `Source`."""
+        """Implements `Source.read`."""
         return project(self._states)
 
     def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float) -> str:
-        """See `Source`."""
+        """Implements `Source.attend`."""
         return attend(self._graph, query, key, value, num_heads=num_heads, scale=scale, added=self._mask)
 
 
@@ -69,11 +69,11 @@ class PagedSource:
             self._mask = mask_of(graph, graph.op("Squeeze", mask, graph.ints(2)))
 
     def read(self, name: str, project: Callable[[str], str]) -> str:
-        """See `Source`."""
+        """Implements `Source.read`."""
         return self._graph.input(name, TensorProto.FLOAT, "sequences", "source", self._width)
 
     def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float) -> str:
-        """See `Source`."""
+        """Implements `Source.attend`."""
         filled = self._graph.op("Gather", query, self._rows)
         wide = attend(self._graph, filled, key, value, num_heads=num_heads, scale=scale, added=self._mask)
         return self._graph.op(
@@ -95,11 +95,11 @@ class WatchedSource:
         self._scores: list[str] = []
 
     def read(self, name: str, project: Callable[[str], str]) -> str:
-        """See `Source`."""
+        """Implements `Source.read`."""
         return self._graph.input(name, TensorProto.FLOAT, "batch", "source", self._width)
 
     def attend(self, query: str, key: str, value: str, *, num_heads: int, scale: float) -> str:
-        """See `Source`."""
+        """Implements `Source.attend`."""
         self._scores.append(scores_of(self._graph, query, key, num_heads=num_heads, scale=scale))
         return attend(self._graph, query, key, value, num_heads=num_heads, scale=scale)
 

@@ -36,12 +36,12 @@ class MovableTextModel(Protocol):
         ...
 
     async def move(self, request_id: str, unit: Unit) -> None:
-        """Have another unit of this model go on with an answer; its generator goes on.
+        """Move a running answer to another unit of this model. Its generator continues.
 
         Raises:
             NotFoundError: there is no such answer.
             InvalidArgumentError: the model does not run on the unit.
-            UnavailableError: it ended meanwhile.
+            UnavailableError: the answer has ended meanwhile.
         """
         ...
 

@@ -27,7 +27,7 @@ class Moves:
         """Args:
         name: the model's name.
         where: the replica that computes each job; a move changes it.
-        candidates: say which replica goes on with an answer whose replica failed.
+        candidates: chooses the replica that continues an answer whose replica failed.
         """
         self.counts: dict[tuple[Unit, Unit, str], int] = {}
         self._name = name
@@ -140,7 +140,7 @@ class Moves:
         return other
 
     def _go_on(self, job: Job, other: Job, source: Replica, target: Replica, why: str) -> None:
-        """Hand what goes on of `job`, as `other`, from one replica to another."""
+        """Move `job` from one replica to another, where it continues as `other`."""
         followers = other.followers
         for each, following in ((job, other), *((each, each) for each in followers)):
             left = source.forget(each) or Left(0, 1)

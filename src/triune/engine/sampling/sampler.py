@@ -63,7 +63,7 @@ class SamplingState:
 
     @property
     def random_state(self) -> RandomState:
-        """Where the random numbers are. Setting it raises InvalidArgumentError for numbers that no generator has."""
+        """The state of the random number generator. Setting it raises InvalidArgumentError if the state is invalid."""
         inner: dict[str, Any] = self._random.bit_generator.state["state"]
         return RandomState(int(inner["state"]), int(inner["inc"]))
 

@@ -57,7 +57,7 @@ class DraftModel:
         return self._pool
 
     def propose(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, Seq[int]]:
-        """See `Proposer`. A failure of the small model is logged, and costs no answer."""
+        """Implements `Proposer.propose`. A failure of the small model is logged, and costs no answer."""
         if self.is_broken:
             return {}
         try:
@@ -70,13 +70,13 @@ class DraftModel:
             return {}
 
     def forget(self, sequence: Sequence) -> None:
-        """See `Proposer`. Full blocks stay in the small model's prefix cache."""
+        """Implements `Proposer.forget`. Full blocks stay in the small model's prefix cache."""
         cursor = self._cursors.pop(sequence, None)
         if cursor is not None:
             cursor.table.free()
 
     def check(self) -> None:
-        """See `Proposer`."""
+        """Implements `Proposer.check`."""
         self._pool.check()
         held = {block for cursor in self._cursors.values() for block in cursor.table.blocks}
         if len(held) != self._pool.num_used:

@@ -22,16 +22,16 @@ class NgramProposer:
         self._histories: dict[Sequence, _History] = {}
 
     def propose(self, wanted: Mapping[Sequence, int]) -> Mapping[Sequence, Seq[int]]:
-        """See `Proposer`."""
+        """Implements `Proposer.propose`."""
         found = {sequence: self._continuation(sequence, count) for sequence, count in wanted.items()}
         return {sequence: tokens for sequence, tokens in found.items() if tokens}
 
     def forget(self, sequence: Sequence) -> None:
-        """See `Proposer`."""
+        """Implements `Proposer.forget`."""
         self._histories.pop(sequence, None)
 
     def check(self) -> None:
-        """See `Proposer`. Nothing is held that could break."""
+        """Implements `Proposer.check`. Nothing is held that could break."""
 
     def _continuation(self, sequence: Sequence, count: int) -> Seq[int]:
         history = self._histories.get(sequence)

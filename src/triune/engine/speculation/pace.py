@@ -20,13 +20,15 @@ _KEPT_STEP: Final = 0.98
 """What a step still counts after the next one."""
 
 _FORGOTTEN: Final = 1.01
-"""By how much the shortest time of a step grows with each step of as many tokens, so that slower times count later."""
+"""The shortest time of a step grows by this factor with each step of as many tokens, so that slower times count
+later.
+"""
 
 _NEW_GUESS: Final = 0.25
 """The weight of the latest guesses in the mean of the time that making a guess takes."""
 
 _KEPT_GUESS: Final = 0.99
-"""By how much guesses are taken to be cheaper after each step without any, so that they are tried again."""
+"""The assumed cost of guesses is multiplied by this after each step without guesses, so that they are tried again."""
 
 _MAX_TOKENS: Final = 128
 """Only the times of steps with at most this many tokens are recorded."""
@@ -35,7 +37,9 @@ _MOST_WEIGHT: Final = 8.0
 """The latest checks count as much as this many, so that a text that turns to something new is noticed soon."""
 
 _KEPT_IDLE: Final = 0.97
-"""What a check still counts after a step without guesses, so that a sequence whose guesses failed tries again later."""
+"""The weight of earlier checks is multiplied by this after a step without guesses, so that a sequence whose guesses
+failed tries again later.
+"""
 
 
 class Accuracy:
@@ -108,7 +112,7 @@ class StepCost:
         self._guess_seconds = known + _NEW_GUESS * (each - known)
 
     def least_rate(self, num_sequences: int, num_tokens: int) -> float:
-        """How probable a guess must be to be worth its cost.
+        """The least probability of being right at which a guess is worth its cost.
 
         A guess is worth it if a step gives more tokens a second with it than without it: if its probability is above
         sequences x cost of a token and of its guess / cost of the step. A margin is added.

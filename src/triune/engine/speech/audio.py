@@ -35,7 +35,7 @@ _PART_SAMPLES: Final = 1 << 20
 """About how many samples, of all channels together, are decoded at once."""
 
 _UNKNOWN_FRAMES: Final = 1 << 62
-"""libsndfile gives more frames than this where a file does not tell its length, as of FLAC written into a pipe."""
+"""If a file does not state its length, such as FLAC written into a pipe, libsndfile reports more frames than this."""
 
 
 def audio_seconds(content: Content, max_seconds: float) -> float:

@@ -115,17 +115,17 @@ class SpeechEngine:
 
     @property
     def languages(self) -> Sequence[str]:
-        """See `SpeechModel`."""
+        """Implements `SpeechModel.languages`."""
         return tuple(self._special.languages) or ("en",)
 
     async def seconds_of(self, content: Content) -> float:
-        """See `SpeechModel`."""
+        """Implements `SpeechModel.seconds_of`."""
         return await in_thread(audio_seconds, content, self._max_seconds)
 
     async def transcribe(
         self, content: Content | NDArray[np.float32], request: SpeechRequest
     ) -> AsyncGenerator[Segment]:
-        """See `SpeechModel`."""
+        """Implements `SpeechModel.transcribe`."""
         self._require_known(request)
         ticket = self._admission.enter(1)
         failure: TriuneError | None = None

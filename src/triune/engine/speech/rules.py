@@ -36,7 +36,7 @@ class WindowRules:
         self.logprob = 0.0
 
     def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """See `TokenRules`."""
+        """Implements `TokenRules.allowed`."""
         row = logits.astype(np.float32)
         row[self._suppressed] = -np.inf
         if not self._chosen:
@@ -53,7 +53,7 @@ class WindowRules:
         return row > -np.inf
 
     def accept(self, token: int) -> None:
-        """See `TokenRules`."""
+        """Implements `TokenRules.accept`."""
         if self._logprobs is not None:
             self.logprob += float(self._logprobs[token])
         self._chosen.append(token)
@@ -96,7 +96,7 @@ class FirstLook:
         self.language = ""
 
     def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """See `TokenRules`."""
+        """Implements `TokenRules.allowed`."""
         self.no_speech = float(np.exp(_log_softmax(logits)[self._tokens.no_speech]))
         languages = self._tokens.languages
         if languages:
@@ -106,7 +106,7 @@ class FirstLook:
         return is_end
 
     def accept(self, token: int) -> None:
-        """See `TokenRules`."""
+        """Implements `TokenRules.accept`."""
 
 
 def compression_ratio(text: str) -> float:

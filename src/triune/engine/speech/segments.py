@@ -82,7 +82,9 @@ class SpeechModel(Protocol):
 
     @property
     def languages(self) -> Sequence[str]:
-        """The codes of the languages that it knows; only "en" for English-only models, which cannot translate."""
+        """The codes of the languages that the model knows; only "en" for English-only models, which cannot
+        translate.
+        """
         ...
 
     async def seconds_of(self, content: Content) -> float:

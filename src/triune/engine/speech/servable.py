@@ -21,11 +21,11 @@ class SpeechServable(ModelServable[ServedSpeechModel]):
     """A `Servable` of one audio file a request, as it is (`audio`) or as samples at 16 kHz (`samples`)."""
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
-        """See `Servable`."""
+        """Implements `Servable.submit`."""
         return asyncio.ensure_future(self._answer(call, _content(call), _request(call)))
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """See `Servable`."""
+        """Implements `Servable.stream`."""
         return only_answer(self, call)
 
     async def _answer(

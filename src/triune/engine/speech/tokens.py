@@ -22,14 +22,14 @@ class SpeechTokens:
     """The ids of special tokens.
 
     Attributes:
-        end: ends a text.
-        start: begins a transcript.
-        translate: asks for English.
-        transcribe: asks for the language that is spoken.
-        previous: begins the text before this window.
-        start_of_lm: is not used.
-        no_speech: stands for silence.
-        no_stamps: asks for a text without times.
+        end: the end of a text.
+        start: the beginning of a transcript.
+        translate: the task of translating to English.
+        transcribe: the task of writing the spoken language.
+        previous: the beginning of the text before this window.
+        start_of_lm: not used.
+        no_speech: silence.
+        no_stamps: requests a text without times.
         languages: by their codes; empty for English-only models.
     """
 

@@ -117,7 +117,7 @@ class ConstraintCompiler:
                     raise
 
     def close(self) -> None:
-        """End the processes that try constraints. Waits for those that they try."""
+        """End the processes that try constraints, after the constraints that they are trying."""
         for lane in (self._short, self._long):
             with lane.lock:
                 lane.trials.close()

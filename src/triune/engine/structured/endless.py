@@ -90,7 +90,7 @@ def _references(schema: object) -> Iterator[str]:
 
 
 def _target(schema: object, reference: str) -> object:
-    """What a reference within the schema points to; None if it is another kind of reference."""
+    """The part of the schema that a reference points to; None if it is another kind of reference."""
     if reference != "#" and not reference.startswith("#/"):
         return None
     found: Any = schema

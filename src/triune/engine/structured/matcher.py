@@ -1,4 +1,4 @@
-"""Which tokens may follow in one answer."""
+"""Decides which tokens may follow in one answer, by its constraint."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def _string(text: str | None) -> str | None:
 
 
 def _typed(text: str, schema: Any) -> Any:
-    """The value of a parameter, which is written without quotes if its schema says that it is a string."""
+    """The value of a parameter. It is written without quotes if its schema says that it is a string."""
     kind: Any = cast("Mapping[str, Any]", schema).get("type") if isinstance(schema, dict) else None
     if kind == "string":
         return text

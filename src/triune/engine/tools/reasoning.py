@@ -41,7 +41,7 @@ class ReasoningReader:
             is_last: whether the answer ends with it.
 
         Returns:
-            what it adds to the reasoning, and to the rest, as far as that is certain.
+            the new text of the reasoning, and of the answer after it, as far as they are certain.
         """
         self._held += text
         if self._is_before:

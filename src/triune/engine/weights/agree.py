@@ -11,7 +11,7 @@ _BERT_HEADS = ("cls.",)
 
 
 def require_agreement(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Require that the tensors are those that the config asks for.
+    """Check that the tensors are the ones that the config implies.
 
     Raises:
         InvalidArgumentError: one is missing or has another shape, or the embedding has no row for a special token.

@@ -12,9 +12,7 @@ from triune.engine.weights.tokenizer.tokenizer import Tokenizer
 
 
 class Checkpoint(Protocol):
-    """An opened checkpoint. Its files are mapped into memory. A tensor is read when it is asked for. Any thread may
-    ask.
-    """
+    """An opened checkpoint. Its files are mapped into memory, and tensors are read on demand. Any thread may use it."""
 
     @property
     def config(self) -> ModelConfig:

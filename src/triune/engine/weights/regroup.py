@@ -69,8 +69,8 @@ def _zero_points(affine: Affine, weights: Array, top: int) -> tuple[Array, Array
     zeros = np.full_like(steps, -1)
     np.divide(affine.offsets, -steps, out=zeros, where=steps != 0)
     np.rint(zeros, out=zeros)
-    # If all weights of a block are far from 0, on one side of it, no code stands for 0. Then extend the block's range
-    # to 0, and compute scale and zero point from this range.
+    # If all weights of a block are on one side of 0 and far from it, no code represents 0. Then extend the block's
+    # range to 0, and compute scale and zero point from this range.
     is_beyond = (zeros < 0) | (zeros > top)
     beyond = weights[is_beyond]
     low, high = np.minimum(beyond.min(axis=-1, initial=0), 0), np.maximum(beyond.max(axis=-1, initial=0), 0)

@@ -9,7 +9,7 @@ from triune.core.heap import HEAP, LARGE_BYTES
 from triune.hardware.memory import usable_memory
 
 REQUEST_BYTES = 8192
-"""The memory of the smallest waiting request: its Python objects and those of its connection."""
+"""The memory of the smallest waiting request: its Python objects and its connection's."""
 
 _SHARE_OF_MEMORY = 4
 _MIN_BYTES = 256 << 20

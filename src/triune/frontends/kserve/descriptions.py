@@ -69,9 +69,9 @@ def statistics(models: Sequence[LoadedVersion]) -> Json:
 
 
 def statistics_with_energy(models: Sequence[LoadedVersion]) -> Json:
-    """The same with the field `triune` for each version, which Triton's protocol message has no place for: joules on
-    each unit, or why they are unavailable; units that have slowed down or are lost, if any; and how far units are from
-    `cpu`.
+    """The statistics with a field `triune` for each version, which Triton's protobuf message lacks: joules on each
+    unit, or why they are unavailable; units that have slowed down or are lost, if any; and the errors of units compared
+    with `cpu`.
     """
     document = statistics(models)
     for entry, model in zip(document["model_stats"], models, strict=True):

@@ -1,8 +1,8 @@
-"""Collect metrics from the models' statistics when /metrics is requested, so that inference costs no more time.
+"""Collect metrics from the models' statistics when /metrics is requested, so that inference is not slowed down.
 
 Names, labels and units of nv_* are Triton's (`metrics.cc`, `metric_model_reporter.cc`); durations are those of
-successful requests, in microseconds. There are no metrics nv_gpu_*; metrics of energy are in `energy`. What cannot
-be measured is absent, not 0.
+successful requests, in microseconds. There are no metrics nv_gpu_*; metrics of energy are in `energy`. A figure that
+cannot be measured is absent, not 0.
 """
 
 import re

@@ -40,7 +40,7 @@ class ChatAnswer:
         self._choices = Choices(request, placement, CHAT_PREFIX)
 
     async def events(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[bytes]:
-        """The answer as events. Those of one part are sent at once."""
+        """Yield the answer as events. The events of one part are sent together."""
         begun: set[int] = set()
         async for part in parts:
             self._choices.cost.add(part)

@@ -82,7 +82,7 @@ class Choices:
         return event(document)
 
     async def end(self, kind: str) -> bytes:
-        """The last events: what the answers cost if the request asks for it, and the end."""
+        """The last events: the usage if the request asks for it, and the end of the stream."""
         if self._request.has_usage or self._request.has_report:
             return event({**await self._document(kind), "choices": []}) + _DONE
         return _DONE

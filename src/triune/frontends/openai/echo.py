@@ -28,7 +28,7 @@ async def echoed(
         async for part in parts:
             place = part.index // num_answers
             if part.delta.prompt is not None:
-                # It comes with the first answer to a prompt; the others repeat it.
+                # The first answer to a prompt has the prompt's logprobs. The other answers repeat them.
                 prompts[place] = part.delta.prompt
             if part.index not in begun:
                 begun.add(part.index)

@@ -139,7 +139,7 @@ class _Endpoints:
 
 
 def _options(request: Request) -> tuple[bool, bool]:
-    """Whether to stream, and whether to tell what the answer cost."""
+    """Whether to stream, and whether to report the usage."""
     given = {"stream": "true", "include_usage": "false"}
     for name, value in request.query_params.multi_items():
         if name not in given or value not in ("true", "false"):

@@ -21,7 +21,7 @@ _WORD_BYTES = 300
 
 
 class HeldText(HeldResponse):
-    """A `HeldResponse` of plain text in place of JSON."""
+    """A `HeldResponse` with plain text instead of JSON."""
 
     media_type = "text/plain"
 

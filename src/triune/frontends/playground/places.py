@@ -1,4 +1,4 @@
-"""Where a model computes, for the page: what was requested, planned and observed, and the joules of each unit."""
+"""The placement of a model for the page: requested, planned and observed units, and the joules of each unit."""
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias

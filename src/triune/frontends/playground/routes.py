@@ -15,7 +15,7 @@ def playground_routes(models: PlaygroundModels, machine: PageMachine | None = No
     """Make the routes.
 
     The files of the page are open to everybody: they are the same on every server, and a browser that opens a page has
-    no way to send a key. What the page then asks for has the rules of the APIs that it asks.
+    no way to send a key. The page's own requests follow the access rules of the APIs that they call.
 
     Args:
         models: the server.

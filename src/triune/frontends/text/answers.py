@@ -152,12 +152,12 @@ async def _cancel(tasks: Mapping["asyncio.Task[Delta | None]", int]) -> None:
 
 @dataclass(slots=True)
 class Cost:
-    """What the answers of a request cost together.
+    """The total usage of a request's answers.
 
     Attributes:
-        num_answers_per_prompt: how many answers each prompt has.
-        usages: the cost of each answer, by its number.
-        num_reasoning_tokens: how many tokens of all answers are reasoning.
+        num_answers_per_prompt: the number of answers to each prompt.
+        usages: the usage of each answer, by its index.
+        num_reasoning_tokens: the number of reasoning tokens in all answers.
     """
 
     num_answers_per_prompt: int = 1

@@ -39,7 +39,7 @@ def status_of(error: TriuneError) -> int:
 
 
 def told(error: Exception) -> TriuneError:
-    """The error that a client is told of: `error`, or an InternalError for an unexpected exception, which is logged."""
+    """The error for the client: `error` itself, or an InternalError for an unexpected exception, which is logged."""
     return error if isinstance(error, TriuneError) else as_internal_error(error)
 
 

@@ -56,7 +56,7 @@ _TO_CONVOLUTIONS: Sequence[type[LayoutPass]] = (
     WithoutReshapes,
     LinearToConv,
 )
-"""If none of these passes converts a linear layer to a convolution, the model stays as it was."""
+"""If none of these passes converts a linear layer to a convolution, the model is not changed."""
 
 _LAYOUT: Sequence[type[LayoutPass]] = (
     # First without the Transposes between two convolutions, since the patterns below have none.

@@ -13,7 +13,8 @@ CHANNELS = 1
 
 
 class ChannelNorm(LayoutPass):
-    """Given LayerNormalization over the last axis of (B, S, C), whose operand or reader is in the layout (B, C, 1, S).
+    """Given LayerNormalization over the last axis of (B, S, C), whose operand or consumer is in the layout (B, C, 1,
+    S).
 
     Result: the same over axis 1 of (B, C, 1, S), z / sqrt(mean(z * z) + epsilon) * scale + bias, where z = x - mean(x).
     In fp32 the conversion to Core ML writes this as one layer_norm; for fp16 `graph.half` rewrites it.

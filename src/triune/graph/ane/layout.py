@@ -67,9 +67,7 @@ def _transposed(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _on_layout_axes(index: Index, node: NodeProto, inputs: list[str], outputs: list[str]) -> NodeProto:
-    """A copy of a node with other inputs and outputs, and with its axes of (B, S, C) converted to those of (B, C, 1,
-    S).
-    """
+    """Copy a node with other inputs and outputs, and convert its axes of (B, S, C) to axes of (B, C, 1, S)."""
     copy = NodeProto()
     copy.CopyFrom(node)
     copy.name = outputs[0]

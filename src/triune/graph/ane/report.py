@@ -46,7 +46,7 @@ class Report:
         self.changed.append(Entry(step, node, text))
 
     def leave(self, step: str, node: str, text: str) -> None:
-        """Record that a node that resembles a pattern was left as it is."""
+        """Record that a node that resembles a pattern was not changed."""
         self.left.append(Entry(step, node, text))
 
     @property

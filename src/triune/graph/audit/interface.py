@@ -44,7 +44,7 @@ _WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 _ANY = TensorShapeProto.Dimension()
 
-# Operators that read indices: the position of the input that is indexed, and that of the indices.
+# Operators that read indices: the position of the indexed input, and the position of the indices.
 _INDEXING: Mapping[str, tuple[int, int]] = {
     "Gather": (0, 1),
     "GatherElements": (0, 1),

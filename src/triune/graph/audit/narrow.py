@@ -19,9 +19,7 @@ _MOST_CENTERS = 3
 """The number of sums of an input near whose zeros it is tried."""
 
 _MOST_APART = 4
-"""At most this many inputs are tried, one at a time, with values much smaller and much larger than those of the
-others.
-"""
+"""The most inputs that get values much smaller and much larger than the other inputs', one input at a time."""
 
 _FAR = 8.0
 
@@ -30,7 +28,9 @@ _PAIRS: Final = ((1.0, 1e-2), (1.0, 1e-3), (50.0, 1e-3), (1000.0, 1e-1))
 
 
 _WIDTHS: Final = (1e-3, 1e-4)
-"""How far inputs are from what is subtracted from them, relative to its largest element."""
+"""The distances of inputs from the constants that are subtracted from them, relative to the constant's largest
+element.
+"""
 
 
 def narrow_inputs(inputs: Sequence[Input], *, seed: int = 0) -> list[InputSet]:
@@ -163,7 +163,9 @@ def _near_centers(inputs: Sequence[Input], seed: int) -> list[InputSet]:
 
 
 def _spread(center: Array, shape: tuple[int, ...], rng: Generator) -> Array:
-    """Numbers as elements of an input: each has its own, or one of them if the input is broadcast with them."""
+    """Values for an input at which its sums cancel. If they do not broadcast to the input's shape, each element is
+    chosen from them at random.
+    """
     try:
         return np.broadcast_to(center, shape)
     except ValueError:

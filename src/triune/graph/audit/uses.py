@@ -108,7 +108,7 @@ class _UseSearch:
 
 
 def _after(node: NodeProto, operands: list[set[_Source]], values: Values) -> set[_Source]:
-    """The inputs from which a node's results are computed, by those of its operands."""
+    """The model inputs from which a node's results are computed, given the inputs of each operand."""
     if node.op_type == "Cast":
         is_integer = _is_integer(int(attributes_of(node)["to"]))
         return {replace(each, is_integer=each.is_integer and is_integer) for each in operands[0]}

@@ -44,12 +44,12 @@ class Wrong:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What an examination found.
+    """The result of an examination.
 
     Attributes:
         wide: the names of the first results of the nodes that are to compute in fp32.
-        notes: which these are, and why; and what is not known.
-        doubts: the narrow sets of inputs for which the conversion is wrong by more than fp32 is uncertain.
+        notes: notes that name these nodes and the reasons, and what is unknown.
+        doubts: the narrow sets of inputs for which the conversion is wrong by more than the uncertainty of fp32.
     """
 
     wide: tuple[str, ...] = ()
@@ -88,13 +88,14 @@ def examine(
             halved = simulation.halved(wide, is_watched=False)
             samples = [each for each in certain if _is_wrong(each, halved.run(each.arrays), simulation, tolerance)]
             found = search(simulation, samples, wide, tolerance, deadline) if samples else {}
-            # Where the simulation is right, the compiler fuses what should be in fp32 with what need not be.
+            # If the simulation is right but the program is wrong, the compiler fuses nodes that need fp32 with other
+            # nodes.
             fused = [each for each in certain if each.name not in {sample.name for sample in samples}]
             fresh = wide_nodes(simulation, prepared.wide - options.wide) if fused else {}
             found = {**found, **fresh}
             branches, left = _branches(simulation, untaken)
     except TriuneError as error:
-        # The runtime lacks an operator in one of the variants: the comparison's own verdict stands.
+        # The runtime lacks an operator in one of the variants. The result of the comparison is kept.
         kinds = _some(list(dict.fromkeys(each.inputs.name for each in wrong)))
         doubt = f"fp16 differs from the source for {kinds}, and why could not be found: {error}"
         return Examined(notes=(*unknown, doubt) if wrong else tuple(unknown))

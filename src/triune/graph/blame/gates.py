@@ -93,12 +93,12 @@ class Gates:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """An operand of a Max, Min or Clip, of which no element may be in the result.
+    """An operand of a Max, Min or Clip that may not contribute any element to the result.
 
     Attributes:
         node: the Max, Min or Clip.
         place: the position of the operand.
-        condition: the name for whether any element of the operand is in the result, BOOL ().
+        condition: the name of a BOOL scalar: whether any element of the operand is in the result.
     """
 
     node: NodeProto
@@ -117,7 +117,7 @@ class _Choice:
 
 
 def _choices(model: ModelProto, values: Values, made: Collection[str], most: int) -> list[_Choice]:
-    """The operands of Max, Min and Clip of floats that are computed, at most so many."""
+    """The computed float operands of Max, Min and Clip, at most `most`."""
     version = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     found: list[_Choice] = []
     for node in model.graph.node if version >= _FIRST_WITH_EQUAL else ():

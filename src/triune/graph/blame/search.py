@@ -171,7 +171,7 @@ def _first_wrong(
     }
     first = [name for name in wrong if not wrong.intersection(simulation.nodes[name].operands)]
     fresh = [name for name in first if name not in blamed]
-    # What was blamed and is still wrong is computed from operands that are rounded too much.
+    # If nodes were blamed and are still wrong, their operands are rounded too much.
     return fresh or first or [simulation.makers[name] for name in outputs if name in simulation.makers]
 
 

@@ -149,7 +149,7 @@ class Halved:
     """A graph in fp16."""
 
     def __init__(self, simulation: Simulation, session: GraphSession, names: Mapping[str, str]) -> None:
-        """`names` has the names of values of the graph in fp32 and those that they have here."""
+        """`names` maps names of values in the fp32 graph to their names in this graph."""
         self._simulation = simulation
         self._session = session
         self._names = names

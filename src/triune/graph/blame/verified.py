@@ -20,7 +20,7 @@ from triune.graph.values import Values
 from triune.graph.verify import Compute, OnnxModel, OutputVerdict, Verdict, verify
 
 _NARROW_SECONDS = 4.0
-"""After this time, in seconds, no further narrow set is run, nor after the time that the ordinary sets took."""
+"""After this time in seconds, or after the time that the ordinary sets took, no further narrow set is run."""
 
 _FEW_NODES = 64
 """Models of at most this many nodes have five times as long, whatever the ordinary sets took: all sets are run even on
@@ -103,7 +103,7 @@ def verify_halved(
 
     verdicts = verify(sets, right, result, source, tolerance, on_wrong=note_wrong)
     if source.is_random:
-        # It ran twice on each set.
+        # The model ran twice on each set.
         return Verified(verdicts)
     if options.precision is Precision.FP32 or not _computes_in_fp32(model):
         return Verified(verdicts, num_tried=num_tried, num_sets=len(sets))

@@ -1,4 +1,4 @@
-"""A value of which each element is a function of one element of an input."""
+"""A value whose elements are each a function of one element of an input."""
 
 from dataclasses import dataclass
 

@@ -51,7 +51,9 @@ _LINEAR: Mapping[str, _Function] = {
     "Max": _largest,
     "Min": _smallest,
 }
-"""Where a sum of operands cancels, the results are about as wrong as it is, apart from a factor."""
+"""Operators for which an operand with a cancelling sum makes the results about as wrong as the operand, apart from a
+factor.
+"""
 
 _COPIES: Mapping[str, _Function] = {"Identity": np.positive, "Cast": np.positive, "Dropout": np.positive}
 

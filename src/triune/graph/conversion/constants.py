@@ -97,7 +97,7 @@ def narrow_constant(tensor: TensorProto, runtime: str) -> NDArray[Any]:
 
 def _as_int32(array: NDArray[Any], name: str, runtime: str) -> NDArray[np.int32]:
     limits = np.iinfo(np.int32)
-    # In slices the largest and the lowest INT64 mean "to the end". So do those of int32.
+    # In slices, the largest and the lowest INT64 mean "to the end". Replace them by the limits of int32.
     ends = np.iinfo(np.int64)
     if array.dtype == np.int64:
         array = np.where(array >= ends.max - 1, limits.max, np.where(array <= ends.min + 1, limits.min, array))

@@ -118,8 +118,8 @@ def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
 
 
 def is_left_out(value: ValueInfoProto, graph: GraphProto) -> bool:
-    """Whether an input is left out of the program: it has a dimension of size 0, which programs cannot have, and no
-    node reads it.
+    """Whether an input is left out of the program: no node reads it, and it has a dimension of size 0, which programs
+    do not allow.
     """
     is_empty = any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in value.type.tensor_type.shape.dim)
     return is_empty and not _is_read(graph, value.name)

@@ -172,7 +172,7 @@ def cuts_of(
             total += strides[axis] * size - wanted[axis - spatial]
         # ONNX's specification and its reference evaluator differ here; ONNX Runtime agrees with the evaluator.
         before = max(total // 2 if auto == "SAME_UPPER" else total - total // 2, 0)
-        # If the kernel is smaller than the stride, SAME neither cuts off nor adds elements: decision 13.
+        # If the kernel is smaller than the stride, SAME neither removes nor adds elements: see decision 13.
         excess = total if wanted is not None else max(total, 0)
         cuts.append((before, excess - before - more[axis]))
     return cuts

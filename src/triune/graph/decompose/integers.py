@@ -76,8 +76,8 @@ def dynamic_quantize_linear(c: Context) -> bool:
 
 
 def mat_mul_integer(c: Context) -> bool:
-    """MatMulInteger: (A - a) @ (B - b); the zero point `a` is one number or one for each row, `b` one number or one for
-    each column.
+    """MatMulInteger: (A - a) @ (B - b). The zero point `a` is one number or one for each row; `b` is one number or one
+    for each column.
     """
     rank = c.values.rank(c.input(0))
     if rank is None:

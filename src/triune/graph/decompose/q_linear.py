@@ -73,7 +73,7 @@ def _num_bits(c: Context, axes: tuple[int, ...], added: int) -> int | None:
     """The number of bits of a digit with which the sums are exact; None if whole numbers in fp32 are exact enough.
 
     Sums beyond 2^24 are rare, since most of the products cancel, and only ties of two levels depend on their last bits.
-    So large weights, and those that are computed, are not multiplied by digit after digit, which takes twice the time.
+    So large weights and computed weights are not split into digits, which would take twice the time.
     """
     if c.values.constant(c.input(3)) is None:
         return None

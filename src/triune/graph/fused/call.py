@@ -1,4 +1,4 @@
-"""Calls of ONNX functions in a model, each of which a runtime computes as one operation."""
+"""Builds calls of ONNX functions in a model. A runtime computes each call as one operation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

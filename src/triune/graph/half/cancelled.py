@@ -19,7 +19,7 @@ from triune.graph.half.producers import Producers
 from triune.graph.values import attributes_of
 
 _MOST = 0.01
-"""The largest error of what is scaled, which is then of the size of 1."""
+"""The largest tolerated error, relative to a scaled value of size 1."""
 
 _MOST_ALONE = 0.125
 """The largest error of a difference that is not scaled, for instance since a layer's weights do that: it is taken to be
@@ -67,7 +67,9 @@ def _is_lost(name: str, curve: Curve, producers: Producers) -> bool:
 
 
 def _gain(node: NodeProto, name: str, producers: Producers) -> float | None:
-    """By how much a layer with constant weights multiplies independent errors of its operand; None for other nodes."""
+    """The factor by which a layer with constant weights amplifies independent errors of its operand; None for other
+    nodes.
+    """
     if node.op_type not in MATRIX_PRODUCTS or len(node.input) < 2:
         return None
     position = 0 if node.input[0] == name else 1

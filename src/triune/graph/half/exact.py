@@ -201,7 +201,7 @@ def _comparison_producers(node: NodeProto, producers: Producers) -> list[NodePro
 def _exact_without_products(name: str, producers: Producers) -> list[NodeProto]:
     """The nodes that `exact_arithmetic` finds for a value; [] if a matrix product is among them.
 
-    A matrix product is taken for a layer of the network, whose results are rounded anyway.
+    A matrix product counts as a layer of the network, whose results are rounded anyway.
     """
     before = exact_arithmetic(name, producers, {})
     return [] if any(each.op_type in DENSE_PRODUCTS for each in before) else before

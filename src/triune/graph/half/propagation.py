@@ -34,7 +34,7 @@ _FAR = 32.0
 
 
 class Propagation:
-    """Finds the ranges of one node's results from those of its operands."""
+    """Computes the ranges of one node's results from the ranges of its operands."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ class ScaleBefore(GraphPass):
     """Given `(q @ k) * scale` or `(q @ k) / divisor`, where the scale is one number. Result: `(q * scale) @ k`.
 
     q @ k may be beyond fp16 while (q @ k) * scale is within it. Between the product and the scale there may be
-    reshapes, transpositions, masks and sums; then the other operands of these are scaled, too. If q * scale would be
+    reshapes, transpositions, masks and sums; then the other operands of the sums are scaled, too. If q * scale would be
     too small for fp16, a part of a constant scale stays after the product.
 
     In layers (Conv, ConvTranspose, Gemm, MatMul with constants) a constant scale, of one number or one for each
@@ -200,8 +200,8 @@ class _Scores:
                 node.input[position] = self.operands.scaled(node.input[position], scale, node)
 
     def _reduce_scale(self, last: NodeProto, name: str, scale: Scale, pushed: Scale) -> None:
-        """Remove the node `last`, which multiplies scores by `scale`; or if only the factor `pushed` was moved before
-        the scores, let it multiply by the rest, scale / pushed.
+        """Remove the node `last`, which multiplies scores by `scale`. If only the factor `pushed` was moved before the
+        scores, let the node multiply by scale / pushed instead.
         """
         if scale.name or np.array_equal(scale.factors, pushed.factors):
             self.operands.remove(last)

@@ -96,8 +96,8 @@ class Split:
 
 
 def read_heads(heads: Heads, *, is_transposed: bool = False) -> Split | None:
-    """Read a value (B, heads, S, width), or (B, heads, width, S) if `is_transposed`, as heads; None if its axes are
-    others.
+    """Interpret a value (B, heads, S, width), or (B, heads, width, S) if `is_transposed`, as heads; None if its axes do
+    not match.
     """
     if len(heads.axes) != 4:
         return None

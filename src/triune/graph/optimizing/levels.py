@@ -30,7 +30,7 @@ from triune.graph.weight_files import WeightFile
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a pass may need to know.
+    """The facts that a pass may need.
 
     Attributes:
         opset: the version of ONNX's operator set that the model imports.
@@ -49,12 +49,13 @@ class Step:
 
     Attributes:
         name: its name in reports.
-        what: what it does, in words.
-        why_here: the reason of its place in the order.
+        what: a description of what it does.
+        why_here: the reason for its position in the order.
         level: the first level that has it.
         make: makes the pass.
-        units: the units for which it runs; all without any.
-        is_last: whether it runs once, after the others have found nothing more to do; after it only exact passes run.
+        units: the units for which it runs; empty for all.
+        is_last: whether it runs once, when the other passes find nothing more to change; after it only exact passes
+            run.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What an optimization did."""
+"""The report of an optimization."""
 
 from collections import Counter
 from collections.abc import Iterator

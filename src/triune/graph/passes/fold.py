@@ -191,9 +191,7 @@ def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]], opset: int) -> Sequ
 
 
 class PartlyKnown:
-    """An integer tensor of rank 0 or 1 of which some elements are known, for instance a shape with a free batch
-    size.
-    """
+    """An integer tensor of rank 0 or 1 with some known elements, for instance a shape with a free batch size."""
 
     def __init__(self, elements: Sequence[int | None], *, is_scalar: bool, dtype: np.dtype[Any]) -> None:
         self.elements = tuple(elements)

@@ -12,9 +12,10 @@ from triune.graph.weight_files import WeightFile
 
 
 class CoreOps(GraphPass):
-    """Given a model of any operators. Result: one of core operators, of the newest operator set that ONNX Runtime has.
+    """Given a model of any operators. Result: the model in core operators, in the newest operator set that ONNX Runtime
+    supports.
 
-    The other passes for the Neural Engine, and the conversions to Core ML and Core AI, know these alone.
+    The other passes for the Neural Engine, and the conversions to Core ML and Core AI, support only these operators.
     """
 
     name = "core_ops"

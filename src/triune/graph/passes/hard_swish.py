@@ -79,7 +79,7 @@ class _Search:
         return None
 
     def _sum_with_constant(self, name: str) -> tuple[str, NDArray[Any]]:
-        """Read a value as other value + constant; if it is no such sum, as itself + 0."""
+        """Read a value as (other value, constant) if it is their sum; otherwise as (itself, 0)."""
         node = self._producer(name, "Add")
         if node is not None:
             for value, by in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):

@@ -25,10 +25,10 @@ class OneNumber(GraphPass):
 
 
 def give_scalars(graph: GraphProto) -> None:
-    """Let the number of the step and the condition come as [] into the body of each Loop, as in ONNX's standard.
+    """Make the iteration number and the condition scalars in the body of each Loop, as in ONNX's standard.
 
-    Bodies may declare them as [1], as tf2onnx does. What reads them then reads them reshaped to that. It is to run
-    before shapes are inferred, since inference gives the body the shapes of the Loop's operands.
+    Bodies may declare them as [1], as tf2onnx does. Their consumers then read them reshaped to [1]. Run this before
+    shape inference, which gives the body the shapes of the Loop's operands.
     """
     _give_scalars(graph, Names(graph))
 

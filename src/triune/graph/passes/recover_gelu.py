@@ -37,7 +37,9 @@ def _gelu(edit: Edit, x: str, gate: str, number: float) -> tuple[str, Mapping[st
 
 
 def _kind_of(edit: Edit, x: str, gate: str) -> str | None:
-    """Which Gelu a value makes of x: "" if it is 1 + erf(x / sqrt(2)), "tanh" if it is the approximation, else None."""
+    """Which form of Gelu multiplies x by the value `gate`: "" for 1 + erf(x / sqrt(2)), "tanh" for the approximation,
+    else None.
+    """
     add = edit.producer(gate, "Add")
     if add is None:
         return None
@@ -69,7 +71,7 @@ def _is_cubic(edit: Edit, tanh: NodeProto, x: str) -> bool:
 
 
 def _is_sum(edit: Edit, name: str, first: str | None, x: str, exponent: int) -> bool:
-    """Whether a value is first + 0.044715 * x^exponent; `first` None stands for 1."""
+    """Whether a value is first + 0.044715 * x^exponent; `first` None means 1."""
     add = edit.producer(name, "Add")
     for one, power in (add.input, list(add.input)[::-1]) if add is not None else ():
         if (edit.scalar(one) != 1) if first is None else (one != first):

@@ -29,7 +29,9 @@ _UNARY = frozenset(
         *("Sqrt", "Swish", "Tanh", "Cast", "Clip"),
     ]
 )
-"""Operators that compute each element from that of the first operand alone; other operands are single numbers."""
+"""Operators that compute each element from the same element of the first operand; other operands must be single
+numbers.
+"""
 
 _BINARY = frozenset(["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"])
 

@@ -51,7 +51,7 @@ def num_steps(loop: NodeProto, values: Values, most: int) -> int | None:
 
 
 def _is_always_true(body: GraphProto, outer: Values) -> bool:
-    """Whether the condition that a body computes is that which it is given, or the constant true."""
+    """Whether a body's output condition is its input condition unchanged, or the constant true."""
     values, name = Values(body, outer), body.output[0].name
     producers = {output: node for node in body.node for output in node.output}
     while name in producers and producers[name].op_type == "Identity":

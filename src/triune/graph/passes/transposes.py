@@ -8,10 +8,10 @@ from triune.graph.values import attributes_of
 
 
 class Transposes(GraphPass):
-    """Given a Transpose of a Transpose. Result: one Transpose of the first one's operand, or none if the two undo each
-    other.
+    """Given a Transpose of a Transpose. Result: one Transpose of the first one's operand, or none if the two are
+    inverse to each other.
 
-    The first one stays if others read it, too, except that two which undo each other always leave.
+    If the first Transpose has other consumers, the second is kept, unless the two are inverse to each other.
     """
 
     name = "transposes"

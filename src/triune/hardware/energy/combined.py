@@ -22,7 +22,7 @@ class CombinedMeter:
         self.resolution_seconds = max((meter.resolution_seconds for meter in meters), default=0.0)
 
     def read(self) -> Reading:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.read`."""
         now_ns = self._clock.now_ns()
         readings = [meter.read() for meter in self._meters]
         joules = {name: value for reading in readings for name, value in reading.joules.items()}
@@ -30,7 +30,7 @@ class CombinedMeter:
         return Reading(now_ns, joules, unavailable)
 
     def close(self) -> None:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.close`."""
         for meter in self._meters:
             meter.close()
 
@@ -53,9 +53,9 @@ class AbsentMeter:
         )
 
     def read(self) -> Reading:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.read`."""
         return Reading(self._clock.now_ns(), {}, dict(self._reasons))
 
     def close(self) -> None:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.close`."""
         self._reasons = dict.fromkeys(self._reasons, CLOSED)

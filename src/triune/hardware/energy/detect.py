@@ -1,4 +1,4 @@
-"""Which meters this machine has."""
+"""Finds the energy meters of this machine."""
 
 import importlib
 import importlib.util

@@ -53,7 +53,7 @@ class EstimatedMeter:
         )
 
     def read(self) -> Reading:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.read`."""
         now_ns = self._clock.now_ns()
         if self._is_closed:
             return Reading(now_ns, {}, {rail.name: CLOSED for rail in self.rails})
@@ -61,5 +61,5 @@ class EstimatedMeter:
         return Reading(now_ns, {name: watts * seconds for name, watts in self._watts.items()}, {})
 
     def close(self) -> None:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.close`."""
         self._is_closed = True

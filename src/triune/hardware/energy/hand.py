@@ -35,10 +35,10 @@ class HandMeter:
         del self._lost[rail]
 
     def read(self) -> Reading:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.read`."""
         joules = {name: value for name, value in self._joules.items() if name not in self._lost}
         return Reading(self._clock.now_ns(), joules, dict(self._lost))
 
     def close(self) -> None:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.close`."""
         self._lost = {rail.name: CLOSED for rail in self.rails}

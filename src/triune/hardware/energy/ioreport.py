@@ -1,7 +1,7 @@
 """The energy of Apple's chips through IOReport, read by the package `zeus-apple-silicon`, without root.
 
 Apple says of such figures that they "are estimated and may be inaccurate" (powermetrics' manual): they come from a
-model of the chip. They are counted as measured here, since the system counts them.
+model of the chip. Here they count as measured, since the system itself counts them.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ class IOReportMeter:
         )
 
     def read(self) -> Reading:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.read`."""
         now_ns = self._clock.now_ns()
         if self._monitor is None:
             return self._none(now_ns, self._reason)
@@ -111,7 +111,7 @@ class IOReportMeter:
         return Reading(now_ns, joules, unavailable)
 
     def close(self) -> None:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.close`."""
         self._monitor, self._reason = None, CLOSED
 
     def _none(self, now_ns: int, reason: str) -> Reading:

@@ -24,13 +24,13 @@ _TOLERANCE: Final = 1e-9
 
 @dataclass(slots=True)
 class RailTotals:
-    """What a rail counted so far, in joules: `metered == charged + idle`.
+    """The joules that a rail has counted so far: `metered == charged + idle`.
 
     Attributes:
-        metered: what the meter counted while it was available.
-        charged: what went to models; to their accounts, where the rails of their unit are all available.
-        idle: what was counted while none of the rail's units computed for a model: idle power, other programs, and the
-            server's own work.
+        metered: the joules that the meter counted while it was available.
+        charged: the joules of models; they go to the models' accounts if all rails of their unit are available.
+        idle: the joules of times in which none of the rail's units computed for a model: idle power, other programs,
+            and the server's own work.
         watts: the mean power between the last two readings; None while the rail is unavailable.
     """
 
@@ -56,10 +56,10 @@ class RailStatus:
 
 
 class Settles(Protocol):
-    """What has the ledger sample."""
+    """Protocol: makes the ledger take a sample."""
 
     async def settle(self) -> bool:
-        """See `Accountant`."""
+        """Implements `Accountant.settle`."""
         ...
 
 
@@ -95,7 +95,7 @@ class EnergyLedger:
         self._recorded.append(work)
 
     async def settle(self) -> bool:
-        """See `Accountant`."""
+        """Implements `Accountant.settle`."""
         if self._settles is not None:
             return await self._settles.settle()
         self.sample()
@@ -120,7 +120,7 @@ class EnergyLedger:
         return self._usable(self._last, self._last)[1].get(unit, "")
 
     def sample(self) -> None:
-        """Read the meter, and charge what it counted since the last reading. Does nothing if no time has passed."""
+        """Read the meter, and charge the energy since the last reading. Does nothing if no time has passed."""
         before, now = self._last, self._meter.read()
         if now.time_ns <= before.time_ns:
             return

@@ -71,7 +71,7 @@ class EnergyMeter(Protocol):
 
     @property
     def resolution_seconds(self) -> float:
-        """The shortest time between two readings whose difference tells anything: counters are updated so often."""
+        """The interval in seconds at which the counters are updated. Readings closer together show no difference."""
         ...
 
     def read(self) -> Reading:

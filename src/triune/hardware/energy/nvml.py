@@ -86,7 +86,7 @@ class NvmlMeter:
         self.rails = (Rail(_RAIL, frozenset({Unit.GPU}), RailRole.COMPUTE, EnergyKind.MEASURED, source),)
 
     def read(self) -> Reading:
-        """See `EnergyMeter`. Takes about a millisecond."""
+        """Implements `EnergyMeter.read`. Takes about a millisecond."""
         now_ns = self._clock.now_ns()
         if self._handle is None:
             return Reading(now_ns, {}, {_RAIL: self._reason})
@@ -102,7 +102,7 @@ class NvmlMeter:
         return Reading(now_ns, {_RAIL: joules}, {})
 
     def close(self) -> None:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.close`."""
         self._handle, self._reason = None, CLOSED
         if self._is_open:
             self._is_open = False

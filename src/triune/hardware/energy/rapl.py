@@ -48,11 +48,11 @@ class RaplMeter:
 
     @property
     def rails(self) -> Sequence[Rail]:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.rails`."""
         return tuple(zone.rail for zone in self._zones)
 
     def read(self) -> Reading:
-        """See `EnergyMeter`. Takes some tens of microseconds."""
+        """Implements `EnergyMeter.read`. Takes some tens of microseconds."""
         if self._is_closed:
             return Reading(self._clock.now_ns(), {}, {rail.name: CLOSED for rail in self.rails})
         now_ns = self._clock.now_ns()
@@ -67,7 +67,7 @@ class RaplMeter:
         return Reading(now_ns, joules, unavailable)
 
     def close(self) -> None:
-        """See `EnergyMeter`."""
+        """Implements `EnergyMeter.close`."""
         self._is_closed = True
 
 

@@ -10,7 +10,7 @@ from triune.hardware.heat.readings import Heat
 
 
 def read_heat() -> Heat:
-    """What this machine says. On macOS it runs a command, which takes about 10 ms."""
+    """The heat of this machine. On macOS this runs a command, which takes about 10 ms."""
     if sys.platform == "darwin":
         return read_mac_heat()
     return replace(read_linux_heat(), slowed=parse_slowing(read_nvidia_slowing()))

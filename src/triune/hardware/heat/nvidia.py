@@ -1,4 +1,4 @@
-"""Whether heat has slowed an NVIDIA GPU, as NVIDIA's management library (NVML) tells it, through nvidia-ml-py."""
+"""Reads from NVIDIA's management library (NVML), through nvidia-ml-py, whether heat has slowed down a GPU."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""What was read about heat."""
+"""Readings of the machine's heat."""
 
 from dataclasses import dataclass, field
 

@@ -1,6 +1,7 @@
-"""What makes answers in fp16 or bf16 wrong on a unit: `hazards.toml` as data, and its test of computed values.
+"""Causes of wrong results in fp16 or bf16 on a unit: `hazards.toml` as data, and its test of computed values.
 
-A rule (`rules`) says what a unit refuses. A hazard says what a unit computes wrongly for some values.
+A rule (`rules`) describes operations that a unit refuses. A hazard describes values for which a unit computes wrong
+results.
 """
 
 import functools
@@ -18,13 +19,13 @@ from triune.hardware.rules import NEWEST_TIER
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What hazards ask of an operation that was computed in fp32.
+    """The facts of an operation, computed in fp32, that hazards test.
 
     Attributes:
         op: ONNX's operator.
         result: the largest finite magnitude of its results.
         operand: the largest finite magnitude of its operands, constants included.
-        num_terms: of how many elements each result of a reduction is made; 0 for others.
+        num_terms: the number of elements that a reduction combines for each result; 0 for other operators.
         is_moved: whether it takes a part of the last axis that does not begin at 0.
         is_whole: whether all results are whole numbers.
         has_nan: whether an operand or a result is NaN somewhere.

@@ -50,21 +50,21 @@ class LadderDecoder(LogitsOnHost):
 
     @property
     def block_bytes(self) -> int:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.block_bytes`."""
         sizes = zip(self._heads, self._dtypes, strict=True)
         return sum(count * size * dtype.itemsize for (count, size), dtype in sizes) * self.block_size
 
     @property
     def num_blocks(self) -> int:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.num_blocks`."""
         return len(self._blocks)
 
     def allocate(self, num_blocks: int) -> None:
-        """See `DecoderExecutable`. Memory is taken when a sequence needs it."""
+        """Implements `DecoderExecutable.allocate`. Memory is taken when a sequence needs it."""
         self._blocks: list[Held | None] = [None] * num_blocks
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.run`."""
         step.require_fitting(self.num_blocks, self.block_size)
         logits = np.empty((len(step.logits_indices), self._vocab_size), np.float32)
         for row, past in enumerate(step.past_lengths.tolist()):
@@ -80,7 +80,7 @@ class LadderDecoder(LogitsOnHost):
         return logits
 
     def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.read_blocks`."""
         whole = [self._whole(index) for index in indices]
         return [
             np.stack([arrays[place] for arrays in whole]) if whole else np.empty((0, *shape), dtype)
@@ -88,7 +88,7 @@ class LadderDecoder(LogitsOnHost):
         ]
 
     def write_blocks(self, indices: Sequence[int], blocks: Sequence[Array]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.write_blocks`."""
         likes = [np.empty((0, *shape), dtype) for shape, dtype in zip(self._shapes(), self._dtypes, strict=True)]
         given = checked_blocks(indices, blocks, likes)
         for place, index in enumerate(indices):
@@ -97,7 +97,7 @@ class LadderDecoder(LogitsOnHost):
             self._blocks[index] = held
 
     def read_tokens(self, blocks: Sequence[int], num_tokens: int) -> Sequence[NDArray[np.float32]]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.read_tokens`."""
         arrays = self._held(blocks[0], num_tokens).caches.values()
         return [
             (each[0] if place % 2 == 0 else each[0].T)[:num_tokens].reshape(num_tokens, *heads).astype(np.float32)
@@ -105,7 +105,7 @@ class LadderDecoder(LogitsOnHost):
         ]
 
     def write_tokens(self, blocks: Sequence[int], tokens: Sequence[NDArray[np.float32]]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.write_tokens`."""
         given = checked_tokens(tokens, self._heads)
         count = len(given[0])
         if count > len(blocks) * self.block_size:
@@ -120,13 +120,13 @@ class LadderDecoder(LogitsOnHost):
         self._blocks[blocks[0]] = held
 
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.copy_blocks`."""
         copies = [self._copied(source) for source in sources]
         for target, each in zip(targets, copies, strict=True):
             self._blocks[target] = each
 
     def close(self) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.close`."""
         self._ladder.close()
         self._blocks.clear()
 

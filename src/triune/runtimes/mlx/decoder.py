@@ -115,14 +115,14 @@ class MlxDecoder:
 
     @property
     def block_bytes(self) -> int:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.block_bytes`."""
         return sum(
             self.block_size * heads * (size + self._form.extra) * self._form.kind.size for heads, size in self._heads
         )
 
     @property
     def num_blocks(self) -> int:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.num_blocks`."""
         return self._num_blocks
 
     @property
@@ -131,7 +131,7 @@ class MlxDecoder:
         return self._program.num_packed
 
     def allocate(self, num_blocks: int) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.allocate`."""
         num_bytes = num_blocks * self.block_bytes
         what = f"a cache of {num_blocks} blocks, {num_bytes} bytes"
         if num_bytes > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
@@ -150,11 +150,11 @@ class MlxDecoder:
             raise no_memory(what, "give the cache fewer blocks") from error
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.run`."""
         return self._read(self._begin(step, None, _widened))[: len(step.logits_indices)]
 
     def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
-        """See `DecoderExecutable`. `before` is of this decoder."""
+        """Implements `DecoderExecutable.begin`. `before` is of this decoder."""
         assert before is None or isinstance(before, MlxTokens)
         return MlxTokens(self._begin(step, before, most_probable), self._read, len(step.logits_indices))
 
@@ -217,12 +217,12 @@ class MlxDecoder:
             raise InternalError(f"MLX failed in a step of {count} tokens: {self._lost}") from error
 
     def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.read_blocks`."""
         with exclusive():
             return [to_numpy(each) for each in self._taken(indices)]
 
     def write_blocks(self, indices: Sequence[int], blocks: Sequence[Array]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.write_blocks`."""
         dtype = dtype_of(self._caches[0])
         shapes = [
             np.broadcast_to(np.zeros((), dtype), (1, heads, self.block_size, size + self._form.extra))
@@ -233,19 +233,19 @@ class MlxDecoder:
             self._write(indices, [from_numpy(each) for each in found])
 
     def read_tokens(self, blocks: Sequence[int], num_tokens: int) -> Sequence[NDArray[np.float32]]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.read_tokens`."""
         with exclusive():
             found = [to_numpy(self._form.numbers(each, mx.float32)) for each in self._taken(blocks)]
         return [tokens_of(each, num_tokens) for each in found]
 
     def write_tokens(self, blocks: Sequence[int], tokens: Sequence[NDArray[np.float32]]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.write_tokens`."""
         filled = [blocks_of(each, len(blocks), self.block_size) for each in checked_tokens(tokens, self._heads)]
         with exclusive():
             self._write(blocks, [self._form.kept(from_numpy(each)) for each in filled])
 
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.copy_blocks`."""
         with exclusive():
             copies = self._taken(sources)
             mx.eval(copies)
@@ -265,7 +265,7 @@ class MlxDecoder:
         return found
 
     def close(self) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.close`."""
         vars(self).pop("_program", None)
         self.compiled = None
         self._memory.forget()

@@ -28,7 +28,7 @@ class MlxTokens:
         self.value = value
 
     def read(self) -> NDArray[np.int64]:
-        """See `PendingTokens`."""
+        """Implements `PendingTokens.read`."""
         if self._tokens is None:
             self._tokens = self._read(self.value)[: self._count].astype(np.int64)
         return self._tokens

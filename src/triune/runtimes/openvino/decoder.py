@@ -141,16 +141,16 @@ class OpenVinoDecoder:
 
     @property
     def block_bytes(self) -> int:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.block_bytes`."""
         return sum(cache.block_bytes for cache in self._caches)
 
     @property
     def num_blocks(self) -> int:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.num_blocks`."""
         return len(self._caches[0].blocks)
 
     def allocate(self, num_blocks: int) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.allocate`."""
         self._wait()
         try:
             for name, cache in zip(self._names, self._caches, strict=True):
@@ -162,7 +162,7 @@ class OpenVinoDecoder:
             raise no_memory(what, "give the cache fewer blocks") from error
 
     def run(self, step: DecoderStep) -> NDArray[np.float32]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.run`."""
         return self._begin(step).logits()
 
     def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
@@ -230,37 +230,37 @@ class OpenVinoDecoder:
             self._programs = [few if most is None else many]
 
     def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.read_blocks`."""
         self._wait()
         return [cache.blocks[list(indices)] for cache in self._caches]
 
     def write_blocks(self, indices: Sequence[int], blocks: Sequence[Array]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.write_blocks`."""
         self._wait()
         caches = [cache.blocks for cache in self._caches]
         for cache, new in zip(caches, checked_blocks(indices, blocks, caches), strict=True):
             cache[list(indices)] = new
 
     def read_tokens(self, blocks: Sequence[int], num_tokens: int) -> Sequence[NDArray[np.float32]]:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.read_tokens`."""
         self._wait()
         return [cache.tokens(blocks, num_tokens) for cache in self._caches]
 
     def write_tokens(self, blocks: Sequence[int], tokens: Sequence[NDArray[np.float32]]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.write_tokens`."""
         self._wait()
         heads = [(cache.heads, cache.head_size) for cache in self._caches]
         for cache, new in zip(self._caches, checked_tokens(tokens, heads), strict=True):
             cache.put_tokens(blocks, new)
 
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.copy_blocks`."""
         self._wait()
         for cache in self._caches:
             cache.blocks[list(targets)] = cache.blocks[list(sources)]
 
     def close(self) -> None:
-        """See `DecoderExecutable`."""
+        """Implements `DecoderExecutable.close`."""
         self._wait()
         self._programs.clear()
         self._caches.clear()
@@ -296,7 +296,7 @@ class _Running:
         self._program = None
 
     def read(self) -> NDArray[np.int64]:
-        """See `PendingTokens`."""
+        """Implements `PendingTokens.read`."""
         self.wait()
         if self._error is not None:
             raise self._error

@@ -1,4 +1,4 @@
-"""Compile the stretches of a model, and move those that their units refuse or compute wrongly."""
+"""Compiles the stretches of a model, and moves a stretch that its unit refuses or computes wrongly to another unit."""
 
 import logging
 import time

@@ -28,12 +28,12 @@ from triune.runtimes.machine import Machine
 
 @dataclass(frozen=True)
 class CutGraph:
-    """A graph that is to be cut.
+    """A graph that will be cut into segments.
 
     Attributes:
-        model: the model in core operators; free dimensions are free. Each node has a name of its own.
+        model: the model in core operators; free dimensions are free. Each node has a unique name.
         sample: the sample input that the model accepts.
-        values: what each value of the graph is for it, computed by `cpu` in fp32; without constants.
+        values: the values of the graph for the sample, computed on `cpu` in fp32; without constants.
         is_random: whether it draws random numbers, so that answers cannot be compared.
     """
 

@@ -163,7 +163,7 @@ class _Maker:
 
 
 def _whole(config: ModelConfig, stretch: Stretch) -> Made:
-    """The whole model on one unit, which is what the plan came to."""
+    """The result of a plan that puts the whole model on one unit."""
     # A unit in another precision than its own is not what the config's units mean.
     unit = Unit.CPU if stretch.choice.is_fp32 else stretch.choice.unit
     predicted = "" if stretch.predicted_ms is None else f", predicted {stretch.predicted_ms:.3g} ms"

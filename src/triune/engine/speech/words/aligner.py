@@ -21,9 +21,10 @@ _FRAMES_A_SECOND: Final = 50
 
 
 class Aligner:
-    """Reads a window's text once more, with the weights by which the decoder looks at the sound. Any thread may use it.
+    """Runs a window's text through the decoder again, for its cross-attention weights. Any thread may use it.
 
-    The graph is compiled when times of words are asked for the first time: it has the decoder's weights once more.
+    The graph has its own copy of the decoder's weights, so that it is compiled only when times of words are first
+    requested.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From tokens to words, and the limits of how long a word lasts (openai/whisper, `tokenizer.py` and `timing.py`)."""
+"""Joins tokens to words, and limits how long a word lasts (openai/whisper, `tokenizer.py` and `timing.py`)."""
 
 import string
 from collections.abc import Sequence

@@ -48,16 +48,16 @@ class CTranslate2Checkpoint:
 
     @property
     def config(self) -> ModelConfig:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.config`."""
         return self._config
 
     @property
     def names(self) -> Sequence[str]:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.names`."""
         return list(self._sources)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.shape`."""
         variable, rows = self._source(name)
         shape = self._file.variables[variable].shape
         if rows is None:
@@ -66,7 +66,7 @@ class CTranslate2Checkpoint:
         return (len(range(*rows.indices(shape[0]))) if shape else 0, *shape[1:])
 
     def tensor(self, name: str) -> DenseTensor:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.tensor`."""
         variable, rows = self._source(name)
         values = self._file.read(variable)
         if not np.isfinite(values).all():
@@ -74,7 +74,7 @@ class CTranslate2Checkpoint:
         return DenseTensor(values if rows is None else values[rows], _FORMS[values.dtype.name])
 
     def tokenizer(self) -> Tokenizer:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.tokenizer`."""
         return read_tokenizer(self._folder, self._config.tokens, self._config.vocab_size)
 
     @property

@@ -1,8 +1,8 @@
 """The binary file of a CTranslate2 model, mapped into memory.
 
-It is a version, the name of the model's kind, the kind's revision, and a list of variables: name, shape, type, bytes.
-Then come other names for some of them. All numbers are little-endian; a text is its length and its bytes, the last of
-which is zero. Source: CTranslate2's `python/ctranslate2/specs/model_spec.py`, `_serialize`, version 6.
+The file has a version, the name of the model's kind, the kind's revision, and a list of variables: name, shape, type,
+bytes. Aliases of some variables follow. All numbers are little-endian; a string is its length and its bytes, which end
+with a zero byte. Source: CTranslate2's `python/ctranslate2/specs/model_spec.py`, `_serialize`, version 6.
 """
 
 import math
@@ -35,7 +35,7 @@ _DTYPES: Final[tuple[np.dtype[Any], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """Where a variable is in the file.
+    """The position of a variable in the file.
 
     Attributes:
         dtype: its element type.

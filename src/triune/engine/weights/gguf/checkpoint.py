@@ -30,33 +30,33 @@ class GgufCheckpoint:
 
     @property
     def config(self) -> ModelConfig:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.config`."""
         return self._config
 
     @property
     def names(self) -> Sequence[str]:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.names`."""
         return list(self._sources)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.shape`."""
         source = self._source(name)
         rows, *others = self._file.places[source.name].shape
         return (_num_rows(source, rows), *others)
 
     def tensor(self, name: str) -> Tensor:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.tensor`."""
         source = self._source(name)
         return read_tensor(self._file, source.name, self._inexact, source.rows)
 
     def tokenizer(self) -> Tokenizer:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.tokenizer`."""
         backend = build_tokenizer(self._file.metadata, self._file.name)
         return Tokenizer(backend, self._config.tokens, self._config.vocab_size, self._file.name)
 
     @property
     def chat_template(self) -> ChatTemplate | None:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.chat_template`."""
         source = self._file.metadata.get("tokenizer.chat_template")
         if not isinstance(source, str):
             return None

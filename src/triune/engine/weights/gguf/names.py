@@ -81,7 +81,7 @@ _BERT: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a tensor is in the file: it is the rows `rows`, in this order, of the file's tensor `name`."""
+    """The position of a tensor in the file: the rows `rows`, in this order, of the file's tensor `name`."""
 
     name: str
     rows: Array | slice

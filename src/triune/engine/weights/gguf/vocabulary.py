@@ -194,8 +194,8 @@ def _merges(vocabulary: Vocabulary, scores: Sequence[float]) -> list[tuple[str, 
 
 def _word_piece(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     fields = vocabulary.fields
-    # In GGUF files tokens that begin a word have a space before them. In BERT's own vocabulary the other tokens have
-    # "##".
+    # In GGUF files, tokens that begin a word have a leading space. In BERT's own vocabulary, the other tokens begin
+    # with "##".
     tokens = [
         token if kind != _NORMAL or _is_marker(token) else token[1:] if token.startswith(_SPACE) else f"##{token}"
         for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True)

@@ -64,20 +64,20 @@ class HuggingFaceCheckpoint:
 
     @property
     def config(self) -> ModelConfig:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.config`."""
         return self._config
 
     @property
     def names(self) -> Sequence[str]:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.names`."""
         return list(self._sources)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.shape`."""
         return self._source(name).shape
 
     def tensor(self, name: str) -> Tensor:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.tensor`."""
         source = self._source(name)
         if source.is_packed:
             assert self._packing is not None
@@ -87,12 +87,12 @@ class HuggingFaceCheckpoint:
         return DenseTensor(values.T if source.is_transposed else values, self._store.dtypes[source.name])
 
     def tokenizer(self) -> Tokenizer:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.tokenizer`."""
         return read_tokenizer(self._folder, self._config.tokens, self._config.vocab_size)
 
     @property
     def chat_template(self) -> ChatTemplate | None:
-        """See `Checkpoint`."""
+        """Implements `Checkpoint.chat_template`."""
         return read_chat_template(self._folder)
 
     def _source(self, name: str) -> _Source:
@@ -148,7 +148,7 @@ def _with_heads(config: BertConfig, store: Store) -> BertConfig:
 
 
 def config_is_tied(config: ModelConfig) -> bool:
-    """Whether the matrix of the embedding is that of the output, too."""
+    """Whether the output matrix is the embedding matrix."""
     return bool(getattr(config, "tie_word_embeddings", False))
 
 

@@ -29,7 +29,7 @@ def read_json(path: Path) -> dict[str, object] | None:
 
 
 def read_text(path: Path) -> str | None:
-    """A text in UTF-8, or None if there is no such file. Raises as `read_json` does."""
+    """Read a UTF-8 text file; None if there is no such file. Raises the errors of `read_json`."""
     try:
         return read_file(path, _MAX_JSON_BYTES).decode()
     except FileNotFoundError:

@@ -22,7 +22,7 @@ _LAYER_TYPES: Final = {"full_attention": "full_attention", "sliding_attention": 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What holds for all models of a type, and the defaults of settings that the config does not state.
+    """The facts of all models of a type, and the defaults of settings that are not in the config.
 
     Attributes:
         is_gemma: whether norms have an offset of 1, embeddings are multiplied, and the gate is GELU.

@@ -1,7 +1,7 @@
-"""Whether a tokenizer is quick on every short text, so that the event loop may wait for it.
+"""Decides whether a tokenizer is quick on every short text, so that it may run on the event loop.
 
-A tokenizer file may hold any regular expression, which some texts of a few characters occupy for seconds, and
-replacements that make a text as long as they like.
+A tokenizer file may hold any regular expression, which may take seconds for a text of a few characters, and
+replacements that make a text arbitrarily long.
 """
 
 import json

@@ -33,7 +33,7 @@ _METHODS: Final[tuple[tuple[type, frozenset[str]], ...]] = (
     (Mapping, frozenset({"copy", "get", "items", "keys", "values"})),
     (list, frozenset({"copy", "count", "index"})),
     (tuple, frozenset({"count", "index"})),
-    # Numbers have no method here, since `to_bytes` writes as many bytes as it is told to.
+    # No methods of numbers are allowed, since `to_bytes` could write any number of bytes.
     (int, frozenset()),
     (float, frozenset()),
 )

@@ -29,7 +29,7 @@ _ELEMENT_TYPES: dict[DataType, tuple[frozenset[type], str]] = {
     **{each: (frozenset({int}), "integers of at most 64 bits") for each in DataType if each.dtype.kind in "iu"},
 }
 
-# What Triton's messages call them.
+# The names of types in Triton's error messages.
 _TRITON_TYPES = {"b": "boolean", "f": "number", "O": "string", "i": "signed-integer", "u": "unsigned-integer"}
 
 _BYTES, _FP32 = DataType.BYTES, DataType.FP32

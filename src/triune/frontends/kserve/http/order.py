@@ -62,7 +62,7 @@ class AnswerOrder:
             return False
         if not self.waiting:
             return True
-        # Loop instead of recursing: hundreds of small requests may wait, each of which is answered before `start`
+        # Use a loop instead of recursion: hundreds of small requests may wait, and each is answered before `start`
         # returns.
         self._is_starting = True
         try:

@@ -157,7 +157,7 @@ class OrderedProtocol(HttpToolsProtocol):
             self._queue(cycle)
 
     def _take_from_app(self, cycle: RequestResponseCycle, status: int, message: str) -> None:
-        """Refuse a request that the app has started to answer. The app is told that the client has disconnected."""
+        """Refuse a request that was passed to the app already. The app sees that the client has disconnected."""
         if not cycle.response_started:
             common = self.server_state.default_headers
             self.transport.write(self._front_end.heads.error(status, common, message))

@@ -10,7 +10,7 @@ from triune.graph.contradictions.microsoft.signatures import KINDS, REQUIRED, SI
 
 _POSITIVE = ("num_heads", "kv_num_heads", "hidden_size", "K", "N")
 _MOST = 1 << 31
-"""No such number is that large; with larger ones sizes would be computed that no type holds."""
+"""Sizes and counts in attributes must be smaller. With larger ones, computed sizes would overflow their type."""
 
 _BITS = (2, 4, 8)
 _SMALLEST_BLOCK = 16

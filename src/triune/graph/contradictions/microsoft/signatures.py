@@ -23,7 +23,7 @@ KINDS: Mapping[str, tuple[str, frozenset[int]]] = {
     "b": ("BOOL", frozenset([_T.BOOL])),
     "A": ("any type", frozenset(_T.DataType.values())),
 }
-"""What an operand may be, by the letter that `SIGNATURES` uses."""
+"""The types of an operand, by the letter that `SIGNATURES` uses."""
 
 SIGNATURES: Mapping[str, str] = {
     "Gelu": "F",

@@ -80,8 +80,8 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def alike(self, op: str, *operands: Operand[V]) -> V:
-        """As `elementwise`, if free dimensions on the same axis are known to be equal, so that no broadcast is needed
-        for them.
+        """Build an operation as `elementwise` does. Free dimensions on the same axis must be equal, so that they need
+        no broadcast.
         """
 
     @abstractmethod

@@ -108,7 +108,7 @@ def _next(b: Builder, facts: Facts, features: str, here: Mapping[str, str]) -> s
 
 
 def _truths() -> NDArray[np.int32]:
-    """A table of 1 where the true branch is taken, else 0.
+    """A table of which branch to take: 1 for the true branch, else 0.
 
     The index is 8 * mode + 4 * tracks_missing + case, where the case is 0 if the feature is NaN, 1 if it is less than
     the threshold, 2 if equal, 3 if greater.
@@ -136,7 +136,7 @@ def _extreme(c: Context, trees: _Trees, reduction: str) -> str:
     scores = b.op("Gather", trees.tables["scores"], trees.leaves)
     if "targets" in trees.tables:
         scores = b.op("Mul", b.op("Unsqueeze", scores, b.ints(2)), trees.tables["targets"])
-    # As ONNX Runtime has it: of one target, a leaf without a score has the score 0.
+    # As in ONNX Runtime: with one target, a leaf without a score has the score 0.
     if len(trees.facts.given) == 1 or all(given == ALWAYS for given in trees.facts.given):
         return b.op(reduction, scores, b.ints(1), keepdims=0)
     none = b.constant(np.inf if reduction == "ReduceMin" else -np.inf, np.float32)
@@ -292,7 +292,7 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
     position = b.cast(
         b.op("Greater", decisive, b.constant(0.5 if is_probability else 0, np.float32)), TensorProto.INT32
     )
-    # Where both classes have weights, ONNX Runtime gives the labels 0 and 1, whatever the class labels are.
+    # If both classes have weights, ONNX Runtime gives the labels 0 and 1, whatever the class labels are.
     give_label(c, b.op("Squeeze", position, b.ints(1)), None if is_single else [0, 1])
 
 

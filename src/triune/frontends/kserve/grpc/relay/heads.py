@@ -63,8 +63,8 @@ class HeadSizes:
         self._known: dict[bytes, int] = {}
 
     def size_of(self, block: bytes) -> int:
-        """The size of all names and values of a header block, in bytes: the true one, or at most 1.6 times it, or the
-        upper bound `_STATIC_BYTES` for what every connection knows.
+        """The size of all names and values of a header block, in bytes: exact, or at most 1.6 times too large, with
+        `_STATIC_BYTES` for each entry of the static table.
 
         Raises:
             MalformedError: the block is not valid.
