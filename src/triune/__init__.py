@@ -109,7 +109,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what the package offers only when it is used; this is asked once for each name."""
+    """Import a name of the package when it is first used. Python calls this once for each name."""
     if name not in _MODULES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     globals()[name] = found = getattr(import_module(_MODULES[name]), name)

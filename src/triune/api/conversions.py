@@ -232,7 +232,7 @@ def _save_and_verify(
 
 
 def _save(model: ModelProto, output: Path) -> None:
-    """Save a model, with large weights in a file beside it."""
+    """Save a model. Large weights are written to a separate file in the same folder."""
     # The type hints of onnx are incomplete.
     library: Any = onnx
     is_large = model.ByteSize() > _MOST_BYTES_INLINE

@@ -212,7 +212,7 @@ def _load_cut(
         raise NotFoundError(f"there is no '{path}'")
     if path.suffix != _ONNX or function is not None:
         raise InvalidArgumentError(f"'{path.name}' cannot be cut: a plan is for ONNX models, which have no functions")
-    # What a plan needs is imported only for one.
+    # Import these only if there is a plan.
     from triune.api.cutting import load_cut
 
     machine = this_machine(custom_ops=ops)

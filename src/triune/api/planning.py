@@ -212,7 +212,7 @@ def _steps(
 
 
 def ops_for(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> tuple[list[Op], str]:
-    """The operations of a model whose inputs have these shapes, and the class of models that it belongs to."""
+    """The operations of a model with these input shapes, and its class of models."""
     ops = ops_of(_core(model, _Bound({name: ",".join(map(str, dims)) for name, dims in shapes.items()}, {}), {}))
     return ops, group_of(ops)
 

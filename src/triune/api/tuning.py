@@ -35,7 +35,7 @@ _OTHERS: Final = ("ensemble_scheduling", "model_transaction_policy.decoupled")
 """Fields in configs of ensembles and text models. Models with such a field are refused."""
 
 CALLERS: Final = (1, 4, 16)
-"""How many requests are under way at once in the loads of a trial, if nothing else is asked for."""
+"""The default numbers of concurrent requests in the loads of a trial."""
 _MAX_CALLERS: Final = 1024
 _MAX_BUDGET_SECONDS: Final = 86400.0
 _MAX_NAMED: Final = 16

@@ -63,7 +63,7 @@ class Share:
         return self._granted is not None
 
     def patience_ends_ns(self) -> int:
-        """The time at which a waiting model computes in any case, if it asks again; 0 if it does not wait."""
+        """The time from which a waiting model may compute in any case, if it asks again; 0 if it does not wait."""
         since_ns = self._since_ns
         if since_ns is None:
             return 0

@@ -38,7 +38,7 @@ def generate(
     unit: UnitName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print text, tokens and times as JSON, at the end.")] = False,
 ) -> None:
-    """Continue a text, and tell how many tokens a second that took."""
+    """Continue a text, and print the tokens per second."""
     text = sys.stdin.read() if prompt == "-" else prompt
     options = options_of(max_tokens, temperature, top_p, top_k, seed)
     options["stop"] = tuple(stop or ())

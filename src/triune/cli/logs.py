@@ -14,7 +14,7 @@ from rich.logging import RichHandler
 from triune.cli.log_writer import LogWriter
 from triune.core.errors import InvalidArgumentError
 
-# Their debug messages tell of nothing but themselves, for each request.
+# The debug messages of these libraries describe only their own internals, several for each request.
 _TALKATIVE = ("asyncio", "grpc")
 
 

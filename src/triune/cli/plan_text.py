@@ -20,7 +20,9 @@ _MOST_UNITS = 6
 
 
 def print_plan(plan: Plan) -> None:
-    """Print a plan on standard output. Figures say that they are predicted, and how far such predictions were off."""
+    """Print a plan on standard output. The figures are labelled as predicted, with the usual error of such
+    predictions.
+    """
     console = Console()
 
     def say(text: str) -> None:

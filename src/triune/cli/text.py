@@ -43,7 +43,7 @@ UnitName = Annotated[str | None, typer.Option(help="The unit to run on; the fast
 def open_engine(
     model: str, unit: str | None, adapter: str | None = None, draft: str | None = None
 ) -> tuple[Engine, str | None]:
-    """Load the model, and its draft model. Returns it with the name of the adapter.
+    """Load the model, and its draft model. Returns the engine, and the name of the adapter.
 
     Raises:
         NotFoundError: there is no such file, folder or model.

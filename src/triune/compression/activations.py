@@ -31,7 +31,9 @@ _MOST_BYTES = (2**31 - 2**20) // 2
 """ONNX Runtime's quantizer holds a model twice, as one protobuf message each, which has at most 2 GiB."""
 
 _INFERRED = ("onnx.infer", "onnxruntime.quant")
-"""The property by which ONNX Runtime's quantizer knows that shapes are inferred: else it writes the model to a file."""
+"""ONNX Runtime's quantizer reads this property to skip shape inference, for which it would write the model to a
+file.
+"""
 
 
 def require_floats(model: ModelProto) -> None:

@@ -27,7 +27,7 @@ def quantized(
     is_symmetric: bool = True,
     scale_type: type[np.floating[Any]] | None = None,
 ) -> Packed:
-    """Quantize weights to the nearest level: no error is larger than half a step, the scale.
+    """Quantize weights to the nearest level. The error is at most scale / 2.
 
     Symmetric, with b bits: scale = max |w| / (2^(b-1) - 1), q = round(w / scale). Asymmetric, with low = min(w, 0) and
     high = max(w, 0): scale = (high - low) / (2^b - 1), zero_point = round(-low / scale), q = round(w / scale) +

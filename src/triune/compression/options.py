@@ -33,8 +33,8 @@ class Method(Enum):
     (`awq`).
     """
     SMOOTHQUANT = "smoothquant"
-    """For activations in 8 bits: before they are rounded, channels with large activations are scaled down, and the
-    weights of these channels up (`smooth`).
+    """For 8-bit activations: channels with large activations are scaled down before rounding, and the weights of these
+    channels are scaled up (`smooth`).
     """
     BEST = "best"
     """Try all of these methods that apply, and keep the one with the best agreement."""

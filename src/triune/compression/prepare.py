@@ -18,11 +18,11 @@ _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def prepare(model: ModelProto, file: WeightFile) -> ModelProto:
-    """Name all nodes, make the constants of the main graph initializers, and store weights that a Transpose or a Cast
-    alone reads as it gives them.
+    """Name all nodes, make the constants of the main graph initializers, and apply a Transpose or Cast to a stored
+    weight if it is the weight's only reader.
 
     Args:
-        model: a result of `graph.load`; changed.
+        model: a result of `graph.load`; it is changed.
         file: the scratch file for these weights.
     """
     graph = model.graph

@@ -33,10 +33,10 @@ class Samples:
     """Inputs of a model.
 
     Attributes:
-        calibration: what ranges are taken from.
-        comparison: what source and result are compared on.
-        origin: where they come from, in words.
-        is_made_up: whether they were made up.
+        calibration: the samples for calibration.
+        comparison: the samples on which source and result are compared.
+        origin: a description of their source.
+        is_made_up: whether they are made up, not the user's.
     """
 
     calibration: Sequence[Mapping[str, Array]]

@@ -20,8 +20,8 @@ _WHY_ONE_BY_ONE = {
 def translate_batching(message: ModelConfigMessage, rows: Rows) -> BatchingPolicy:
     """Translate a completed config to its batching policy.
 
-    Requests are not batched if the number of an output's rows is not that of the inputs': it would not be known which
-    request a row belongs to.
+    Requests are not batched if an output has another number of rows than the inputs: it would be unknown which request
+    a row belongs to.
 
     Args:
         message: the config.

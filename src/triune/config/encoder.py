@@ -22,7 +22,7 @@ ENCODER: Final = "encoder"
 """The name of the backend in config.pbtxt."""
 
 GRAPH_BACKEND: Final = "onnxruntime"
-"""The backend whose runtimes, options and units are those of an encoder's graph."""
+"""The backend whose runtimes, options and units are used for an encoder's graph."""
 
 TEXT_INPUT: Final = "text_input"
 EMBEDDING_OUTPUT: Final = "embedding"

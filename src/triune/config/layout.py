@@ -96,12 +96,12 @@ def choose_versions(
 
     Args:
         policy: the policy.
-        present: the versions that there are.
+        present: the existing versions.
         name: the model's name.
-        hint: what the error adds where there is no version.
+        hint: makes the end of the error message if there is no version.
 
     Raises:
-        InvalidArgumentError: the policy selects none.
+        InvalidArgumentError: the policy selects no existing version.
     """
     newest_first = sorted(present, reverse=True)
     match policy.WhichOneof("policy_choice"):

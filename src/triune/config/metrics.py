@@ -10,7 +10,7 @@ from triune.core.statistics import ModelStatistics
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 
 FIRST_RESPONSE_FAMILY = "nv_inference_first_response_histogram_ms"
-"""The one histogram whose buckets a config may name, as in Triton."""
+"""The only histogram whose buckets a config may set, as in Triton."""
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Model files with another name or in another place than those that are read, for errors."""
+"""Finds model files with a wrong name or in a wrong folder, for error messages."""
 
 from pathlib import Path
 from typing import Final

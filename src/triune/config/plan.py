@@ -28,7 +28,7 @@ _FORM: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What a config asks of a model's plan.
+    """The plan that a config requests for a model.
 
     Attributes:
         text: the parameter as written.

@@ -40,8 +40,8 @@ class MonotonicClock:
 
 
 class _LoopTimer:
-    """A call by the running event loop. uvloop counts whole milliseconds, so that it may call up to 1.5 ms too early;
-    the rest is then waited for.
+    """A timer of the running event loop. uvloop counts whole milliseconds, so that it may call up to 1.5 ms too early;
+    the timer then waits for the remaining time.
     """
 
     __slots__ = ("_callback", "_handle", "_when_ns")

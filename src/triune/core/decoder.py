@@ -194,8 +194,8 @@ class DecoderExecutable(Protocol):
         ...
 
     def begin(self, step: DecoderStep, before: PendingTokens | None = None) -> PendingTokens:
-        """As `run`, but give the most probable tokens instead of logits, which need not leave the unit's memory. If
-        `can_run_ahead`, the step may still be computed when this returns.
+        """Run a step as `run` does, but return the most probable tokens instead of logits, so that the logits stay in
+        the unit's memory. If `can_run_ahead`, the step may still be computed when this returns.
 
         Args:
             step: the step.

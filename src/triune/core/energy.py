@@ -22,7 +22,7 @@ class EnergyKind(Enum):
     ESTIMATED = "estimated"
     """The time of the computation, times the watts that a table gives the unit under load."""
 
-    # See `Unit`: Enum's own hash is a slow Python function.
+    # Use object's hash: Enum's own hash is a slow Python function (see `Unit`).
     __hash__ = object.__hash__
 
 
@@ -221,7 +221,7 @@ class Account:
         return self.begin(now_ns, [Share(Phase.INFER, num_rows / total, bill) for num_rows, bill in rows])
 
     def ran(self, started_ns: int, ended_ns: int, bill: Bill) -> None:
-        """Record a quick batch whose request asked for its cost."""
+        """Record a quick batch whose request asked for its energy."""
         self.begin_batch(started_ns, [(1, bill)]).ended_ns = ended_ns
 
     def add(self, phase: Phase, kind: EnergyKind, joules: float) -> None:

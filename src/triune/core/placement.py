@@ -62,5 +62,5 @@ class Placement:
 
     @property
     def planned_units(self) -> Sequence[Unit]:
-        """The units of the plan, each once, in order; those that the config names if nothing was planned."""
+        """The units of the plan in order, each once; the units that the config names if nothing was planned."""
         return tuple(dict.fromkeys(each.planned or each.requested or each.unit for each in self.segments))

@@ -1,4 +1,4 @@
-"""Which of a model's units the power mode leaves to it."""
+"""Decides which of a model's units may be used in the present power mode."""
 
 from collections.abc import Set
 

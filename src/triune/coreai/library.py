@@ -35,7 +35,9 @@ _REWRITE: ContextVar[Rewrite | None] = ContextVar("rewrite", default=None)
 
 @contextlib.contextmanager
 def rewritten(rewrite: Rewrite) -> Generator[None]:
-    """A context in which operations are added as `rewrite` says; its own operations are added as they are."""
+    """A context in which `rewrite` changes each operation that is added. Operations that `rewrite` itself adds are not
+    changed.
+    """
 
     def once(name: str, operands: Sequence[Value]) -> tuple[str, Sequence[Value]]:
         inner = _REWRITE.set(None)

@@ -98,7 +98,7 @@ class Admission:
             self._stop_waiting(ticket)
 
     def leave(self, ticket: Ticket) -> None:
-        """Forget a request, which is recorded by `succeed` or `fail` beside."""
+        """Remove a request from the counts. Call `succeed` or `fail` as well, which record its result."""
         if not ticket.has_begun:
             self._stop_waiting(ticket)
         self._num_answers -= ticket.num_answers

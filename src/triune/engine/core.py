@@ -92,8 +92,8 @@ class EngineCore:
         self._host = HostTier(decoder, preempted_bytes, clock, self._save_evicted) if preempted_bytes else None
         self._scheduler = Scheduler(self._pool, decoder.block_size, clock, limits, power, self._host)
         self.speculator = Speculator(proposer, clock)
-        # Keys and values depend on the adapter. So blocks are shared by sequences with the same one, and files are
-        # found again if it is the same after a restart, whatever its place among the others.
+        # Keys and values depend on the adapter. The digest lets sequences with the same adapter share blocks, and finds
+        # stored blocks again after a restart, whatever the adapter's number is.
         self._adapters = {"": (0, b"")} | {
             name: (n, digest) for n, (name, digest) in enumerate((adapters or {}).items(), 1)
         }
@@ -177,14 +177,14 @@ class EngineCore:
         place: int = 0,
         num_prompt_logprobs: int | None = None,
     ) -> Sequence:
-        """Take a prompt, whose answer the next steps compute.
+        """Add a prompt. The next steps compute its answer.
 
         Args:
             prompt: token ids.
             parameters: how tokens are chosen.
             ending: when the answer ends.
             priority: 0 is the most urgent.
-            salt: names what keys and values depend on beside tokens and adapter, such as `memory`.
+            salt: a hash of what keys and values depend on besides tokens and adapter, such as `memory`.
             adapter: the name of the LoRA adapter; None for the model as it is.
             index: which of several answers to one prompt this is; with one seed, they draw different numbers.
             matcher: what the answer keeps to (`structured.compiler.Grammar.matcher`); None leaves it free.
@@ -279,9 +279,10 @@ class EngineCore:
         matcher: Matcher | None = None,
         before: Sequence | None = None,
     ) -> Sequence:
-        """Go on with a sequence that another engine of the same model had.
+        """Resume a sequence of another engine of the same model.
 
-        What its full blocks do not hold is computed again: all, if this cache has no room for them.
+        Tokens that are not in its full blocks are computed again; all of them, if this cache has no room for the
+        blocks.
 
         Args:
             state: what `export` returned.
@@ -331,7 +332,7 @@ class EngineCore:
         return results
 
     def check(self) -> None:
-        """Check the invariants of queues and blocks. Raises an InternalError that names the one that does not hold."""
+        """Check the invariants of queues and blocks. Raises InternalError naming a violated one."""
         self._scheduler.check()
         self.speculator.check()
 

@@ -27,8 +27,8 @@ _WEIGHT: Final = 0.2
 
 
 class StepSize:
-    """The tokens of a step: as many as may be while one request is alone, and else by the measured speed of the slowest
-    unit. Threads may record while others ask.
+    """The number of tokens of a step: the maximum while there is only one request; otherwise it depends on the measured
+    speed of the slowest unit. Any thread may record and read.
     """
 
     def __init__(self, units: Iterable[Unit]) -> None:

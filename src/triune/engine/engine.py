@@ -52,7 +52,7 @@ class Engine:
         power: Power | None = None,
     ) -> None:
         """Args:
-        replicas: the model's replicas, one for each unit, the preferred one first; the engine owns them from now on.
+        replicas: the model's replicas, one for each unit, the preferred one first; the engine closes them.
         text: tokenizer and chat template.
         clock: the clock of all measurements.
         name: the model's name, for errors and for the names of the threads.
@@ -99,7 +99,7 @@ class Engine:
         rules, context_tokens = self._text.rules, self.context_tokens
         if rules is None:
             return context_tokens - num_prompt_tokens
-        # The answer begins behind a token of its own.
+        # The answer has a start token of its own, so that one token less is left.
         return context_tokens - 1 if num_prompt_tokens <= rules.max_tokens else 0
 
     @property
@@ -125,7 +125,7 @@ class Engine:
 
     @property
     def moves(self) -> Mapping[tuple[Unit, Unit, str], int]:
-        """How many answers were moved between units: see `Moves.counts`."""
+        """The number of answers that were moved between units: see `Moves.counts`."""
         return self.replicas.moves.counts
 
     async def render(

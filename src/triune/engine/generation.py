@@ -23,10 +23,10 @@ class Generation:
     Attributes:
         prompt: a text, or token ids.
         sampling: how tokens are chosen.
-        max_tokens: the most tokens of an answer; None allows what is left of the context.
+        max_tokens: the most tokens of an answer; None allows the remaining context.
         min_tokens: neither end tokens nor `stop_tokens` end an answer before it has as many tokens.
         stop: texts that end an answer. The answer does not contain the text, unless `is_stop_included`.
-        stop_tokens: token ids that end an answer, beside the model's own end tokens.
+        stop_tokens: token ids that end an answer, in addition to the model's own end tokens.
         is_end_ignored: whether the model's own end tokens do not end an answer.
         is_stop_included: whether an answer contains the stop text that ended it.
         is_templated: whether `prompt` is a text that a chat template made: it has the special tokens already. No

@@ -92,14 +92,14 @@ class Output(NamedTuple):
 
 
 class StepTimes(NamedTuple):
-    """When a step ran, and what it computed.
+    """The times of a step, and the amounts that it computed.
 
     Attributes:
         started_ns: when it began, on the engine's clock.
         ended_ns: when it ended.
         num_sequences: the sequences that it computed.
         num_read: the tokens of prompts that it read.
-        num_answers: the sequences that it computed nothing but the next token of.
+        num_answers: the number of sequences for which it computed only the next token.
         failure: why the whole step failed; None if it did not.
     """
 

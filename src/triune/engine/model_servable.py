@@ -35,7 +35,7 @@ M = TypeVar("M", bound=ServedModel)
 
 
 class ModelServable(Generic[M]):
-    """The part of a `Servable` that passes on to its model.
+    """Base class of a `Servable` that forwards calls to its model.
 
     Attributes:
         model: the model.
@@ -69,7 +69,7 @@ class ModelServable(Generic[M]):
         await self.model.close()
 
     def respond(self, call: Call, outputs: Mapping[str, Array], *, is_final: bool = True) -> InferenceResponse:
-        """Make a response, converted as the client wants it."""
+        """Make a response, and convert it to the form that the client requested."""
         response = InferenceResponse(self._name, self._version, dict(outputs), call.request.id, is_final=is_final)
         return response if call.finish is None else call.finish.convert(response)
 

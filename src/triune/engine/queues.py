@@ -27,7 +27,7 @@ class Queues:
         pool: the blocks.
         block_size: tokens in a block.
         ageing_seconds: a waiting sequence gains one level of priority each time it has waited this long.
-        host: keeps what preempted sequences have in their blocks; None loses it, so that it is computed again.
+        host: keeps the blocks of preempted sequences in host memory; with None they are dropped and computed again.
         """
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
@@ -122,7 +122,7 @@ class Queues:
         sequence.forget_source()
 
     def check(self) -> None:
-        """Check the invariants of the queues. Raises an InternalError that names the one that does not hold."""
+        """Check the invariants of the queues. Raises InternalError naming a violated one."""
         if self._host is not None:
             self._host.check(self.waiting)
         if any(sequence.table.blocks for sequence in self.waiting):

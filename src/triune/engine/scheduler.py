@@ -124,7 +124,7 @@ class Scheduler:
         self._queues.waiting.append(sequence)
 
     def memories(self) -> dict[Source, Memory]:
-        """What the encoder gave for the sources of sequences that have blocks."""
+        """The encoder's outputs by source, for sequences that have blocks."""
         return {each.source: each.memory for each in self._queues.running if each.source and each.memory}
 
     def cancel(self, sequence: Sequence, reason: FinishReason = FinishReason.CANCELLED) -> None:
@@ -315,9 +315,7 @@ class Scheduler:
         return ended
 
     def check(self) -> None:
-        """Check the invariants of the pool and of the queues. Raises an InternalError that names the one that does not
-        hold.
-        """
+        """Check the invariants of the pool and of the queues. Raises InternalError naming a violated one."""
         self._pool.check()
         self._queues.check()
 

@@ -160,7 +160,7 @@ class Sequence:
         return 0 if self.memory else len(self.source)
 
     def forget_source(self) -> None:
-        """Free what the encoder gave for its source, if it has one."""
+        """Free the encoder's output for its source, if it has one."""
         if self.source:
             self.memory = {}
 

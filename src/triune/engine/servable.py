@@ -87,7 +87,7 @@ class TextServable(ModelServable[ServedTextModel]):
         )
 
     async def _deltas(self, request: Generation) -> AsyncGenerator[tuple[list[str], bool]]:
-        """What each answer grew by, and whether nothing follows."""
+        """Yield the new texts of the answers, and whether they are the last."""
         num_open = request.num_answers
         async with aclosing(self.model.generate(request)) as deltas:
             async for delta in deltas:

@@ -165,7 +165,7 @@ class Steps:
         return following
 
     def _samples(self, running: _Running) -> list[list[Sample]]:
-        """Wait for a step, and choose the next tokens of those of its sequences that have not ended."""
+        """Wait for a step, and choose the next tokens of its sequences that have not ended."""
         if running.logits is not None:
             num_chosen = len(running.logits) - sum(len(piece.scored) for piece in running.plan.pieces)
             samples = choose(running.plan, running.logits[:num_chosen])
@@ -234,7 +234,7 @@ class Steps:
         self._speculator.forget(sequence)
 
     def _bill(self, running: _Running) -> None:
-        """Have the energy that is used from now on charged to those of a step's sequences that have not ended."""
+        """From now on, charge energy to the sequences of a step that have not ended."""
         if self._account is not None:
             running.work = self._account.begin(self._clock.now_ns(), running.plan.going().shares)
 

@@ -209,7 +209,7 @@ class EngineThread:
                 self._moving.appendleft(job)
                 return
             job.state = None
-            # What did not fit the cache is computed, as prompts are.
+            # Tokens whose keys and values did not fit the cache are computed again, like a prompt.
             state = replace(state, cached=KeysAndValues())
             job.sequence = self._core.resume(state, salt=job.salt, matcher=job.matcher, before=job.before)
         except TriuneError as error:

@@ -36,10 +36,10 @@ def find_turns(
     level: Callable[[Sequence], int],
     has_room: Callable[[Sequence, Seq[Sequence], Seq[Sequence]], bool],
 ) -> list[Turn]:
-    """Decide which running sequences give up their places to which waiting ones.
+    """Decide which running sequences are preempted for which waiting ones.
 
-    Sequences without a token come first. Further answers to one prompt yield first, and take no turns: a request for
-    many answers has no more than one without them.
+    Sequences without a token come first. Further answers to the same prompt are preempted first, and preempt no others,
+    so that a request for many answers gets no advantage.
 
     Args:
         waiting: the sequences that wait, the most urgent first.

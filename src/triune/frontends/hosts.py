@@ -19,7 +19,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.printable import printable
 
 ANY_HOST = "*"
-"""A name that stands for all: nothing is checked."""
+"""A name that means any host: no header is checked."""
 
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")

@@ -77,7 +77,7 @@ class ApiRoute:
 
 
 def otherwise(path: str, routes: Sequence[ApiRoute], answer_error: ErrorAnswer) -> ApiRoute:
-    """Make the route for what an API does not have: 404 for unknown paths, 405 for wrong methods.
+    """Make the route for requests that no other route of an API takes: 404 for unknown paths, 405 for wrong methods.
 
     Without it, the app would answer these in KServe's form, which clients of other APIs cannot read.
 

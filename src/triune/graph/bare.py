@@ -26,7 +26,7 @@ def infer_bare(model: ModelProto, *, is_strict: bool = False) -> ModelProto:
         is_strict: whether to ignore the shapes that subgraphs (of If, Loop and Scan) declare, too.
 
     Raises:
-        InternalError, OSError: as `try_infer_shapes`.
+        InternalError, OSError: see `try_infer_shapes`.
     """
     bare = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     _copy(model.graph, bare.graph, can_override=model.ir_version >= OVERRIDABLE_FROM_IR)

@@ -52,7 +52,9 @@ class Edit:
         return bool(self._dropped or self._added)
 
     def each(self, *op_types: str) -> Iterator[NodeProto]:
-        """The nodes of ONNX's own domain with these operators that are still there, in order; all without operators."""
+        """Yield the remaining nodes of ONNX's own domain with these operators, in order; all of them if no operator is
+        given.
+        """
         for node in self.nodes:
             if id(node) in self._dropped or node.domain not in ("", "ai.onnx"):
                 continue

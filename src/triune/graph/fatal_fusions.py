@@ -40,9 +40,9 @@ def fatal_fusions(model: ModelProto) -> Sequence[str]:
 def without_fatal_fusions(model: ModelProto) -> None:
     """Change a model so that ONNX Runtime's optimizer does not crash on it, even in a session with default options.
 
-    After each Transpose that moves the first dimension, and that a MatMul may come to read, a Tile that repeats nothing
-    is inserted, which changes nothing and takes every element type. Optimizers would remove an Identity, or a Reshape
-    to the same shape, but not a Tile.
+    A Tile with repeats of 1 is inserted after each Transpose that moves the first dimension and that a MatMul may come
+    to read. It changes nothing, and accepts every element type. Optimizers would remove an Identity, or a Reshape to
+    the same shape, but not a Tile.
     """
     if not fatal_fusions(model):
         return

@@ -227,8 +227,8 @@ class _Search:
         iteration of a loop may double them.
         """
         is_loop = node.op_type != "If"
-        # The first two inputs of a Loop are its trip count and condition, those of its body the iteration number and
-        # condition.
+        # The first two inputs of a Loop are its trip count and condition. The first two inputs of its body are the
+        # iteration number and condition.
         results = [self.graph(body, dict(scope), given, is_iteration=is_iteration or is_loop) for body in bodies]
         if node.op_type == "Loop":
             results = [each[1:] for each in results]

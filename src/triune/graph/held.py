@@ -74,8 +74,8 @@ class HeldModel:
     def referring(self, location: str) -> ModelProto:
         """Make a copy of the model whose external data have `location` and, as offsets, addresses in this process.
 
-        `location` is one by which the reader knows that offsets are addresses. They are valid as long as this object
-        lives.
+        The reader must interpret `location` so that offsets are addresses. They are valid as long as this object
+        exists.
         """
         copy = self.copy()
         for tensor in copy.graph.initializer:

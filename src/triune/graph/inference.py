@@ -1,4 +1,4 @@
-"""ONNX's shape inference, kept from nodes that would crash it.
+"""Runs ONNX's shape inference, but hides nodes that would crash it.
 
 The inference is C++ code that reads beyond its arrays if a node does not follow its schema (onnx 1.23), which crashes
 the process. Such nodes were found by running ONNX's node tests with changed attributes, inputs, outputs and types.
@@ -35,7 +35,7 @@ used up.
 """
 
 _HIDDEN = "kept from inference: "
-"""A prefix that is put before a node's operator to hide the node: inference skips operators that it does not know."""
+"""This prefix of a node's operator hides the node: inference skips operators that it does not know."""
 
 
 def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:

@@ -52,12 +52,12 @@ def _round(keep: Collection[str], large: Large) -> Sequence[GraphPass]:
         Decompose(keep),
         # Before Fold, which would dequantize weights by computing their Cast, Sub and Mul.
         Pack(large),
-        # For the new values of Decompose and Pack, which have no types yet.
+        # Infer the types of the new values of Decompose and Pack.
         Infer(),
         Fold(),
         # After Fold, which may have made the condition of an If constant.
         Branches(),
-        # After Fold, too, which may have made the number of steps constant.
+        # This is also after Fold, which may have made the number of iterations constant.
         Unroll(),
         OneNumber(),
         Means(),

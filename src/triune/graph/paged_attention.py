@@ -101,7 +101,7 @@ def paged_attention(
             )
         if len(blocks) and not 0 <= blocks.min() <= blocks.max() < len(key_cache):
             raise ValueError(f"sequence {sequence} has blocks {blocks.tolist()}; the cache has {len(key_cache)}")
-        # For each position, its block and its offset in the block.
+        # The block of each position, and its offset in the block.
         positions: NDArray[np.int64] = np.arange(length, dtype=np.int64)
         block, offset = blocks[positions // block_size], positions % block_size
         for cache, new in ((key_cache, key), (value_cache, value)):
@@ -135,8 +135,8 @@ def cache_heads(graph: GraphProto) -> dict[str, tuple[int, int]]:
 
 
 def memory_widths(graph: GraphProto) -> dict[str, int]:
-    """For each input of a decoder in the paged form that is an encoder's memory (`DecoderStep.memory`), by name, its
-    width. Empty if the decoder reads no encoder.
+    """Maps the inputs of a decoder in the paged form that are an encoder's output (`DecoderStep.memory`) to their
+    widths. Empty if the decoder has no encoder.
     """
     return {
         value.name: value.type.tensor_type.shape.dim[-1].dim_value

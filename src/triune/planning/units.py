@@ -104,7 +104,7 @@ def ane_rates(chip: Chip, constants: Constants, *, activation_bits: float = 16) 
     # Rated in fp16 up to M3, in int8 since; M5 and later chips publish none.
     tflops = figure.value / (2 if figure.basis == "int8" else 1)
     if chip.ane.cores is not None and chip.ane.cores.value > 16:
-        # Two engines; a call uses one of them.
+        # The chip has two engines; a call uses one of them.
         tflops /= 2
     tier, is_phone = tier_of(chip.generation), chip.name.startswith("A")
     is_wide = tier >= _FIRST_WIDE_TIER and not is_phone and chip.name != chip.generation

@@ -1,4 +1,4 @@
-"""Which framework a model is of, found without importing any."""
+"""Determines the framework of a model without importing any framework."""
 
 import importlib.util
 from collections.abc import Callable
@@ -112,7 +112,8 @@ _BY_SUFFIX: Final = {
 }
 
 _BY_PACKAGE: Final = {
-    # Models of XGBoost and LightGBM are estimators of scikit-learn, too, and those of Keras may be modules of PyTorch.
+    # Models of XGBoost and LightGBM are also scikit-learn estimators, and Keras models may be PyTorch modules, so the
+    # order matters.
     "xgboost": XGBOOST,
     "lightgbm": LIGHTGBM,
     "keras": KERAS,

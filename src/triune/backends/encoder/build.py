@@ -54,7 +54,7 @@ class EncoderBuild(Build):
 
     @property
     def shortfall(self) -> str:
-        """Why units of the config were left out; usually empty."""
+        """Why units of the config are not used; "" if all are."""
         return describe_shortfall(self.verdicts)
 
     def process_bytes(self) -> int:

@@ -127,7 +127,7 @@ class _Search:
         self._values = Values(self._inferred.graph)
 
     def cause(self) -> str:
-        """The operation, and why; empty if it is not found, or the model is too large."""
+        """Returns the operation that is wrong, and why; "" if it is not found, or if the model is too large."""
         nodes = [node for node in self._model.graph.node if self._watched(node)]
         if not self._is_small or not nodes:
             return ""
@@ -169,7 +169,7 @@ class _Search:
 
     def _described(self, name: str) -> ValueInfoProto:
         shape = self._values.shape(name)
-        # An unknown rank is left open, an unknown size, too.
+        # Leave an unknown rank or size undeclared.
         return helper.make_tensor_value_info(name, self._values.elem_type(name), shape)
 
     def _observed(self, node: NodeProto) -> Observed:

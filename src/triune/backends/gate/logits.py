@@ -73,11 +73,11 @@ NO_MEMORY: Final[Memory] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """What computes the logits that count as right.
+    """The reference that other units' logits are compared with.
 
     Attributes:
-        decoder: computes in fp32 on the CPU; closed after the comparison.
-        memory: what the decoder reads of an encoder, which was computed in fp32 on the CPU; empty without an encoder.
+        decoder: a decoder in fp32 on the CPU; closed after the comparison.
+        memory: the output of an encoder in fp32 on the CPU; empty without an encoder.
     """
 
     decoder: DecoderExecutable

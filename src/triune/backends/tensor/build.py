@@ -38,7 +38,7 @@ class TensorBuild(Build):
 
     @property
     def shortfall(self) -> str:
-        """Why units of the config were left out; usually empty."""
+        """Why units of the config are not used; "" if all are."""
         return describe_shortfall(self.verdicts)
 
     def process_bytes(self) -> int:
@@ -95,9 +95,9 @@ def placement_of(
     """The placement of a model that is not cut into segments: each of its units computes the whole model.
 
     Args:
-        config: its configuration, with the units that are left.
+        config: its configuration, with the units that passed the comparison.
         executables: its executables, which have run.
-        verdicts: how far each unit's answers are from those of `cpu`.
+        verdicts: the comparison of each unit's outputs with the outputs of `cpu`.
         notes: whether the config's plan was followed, and why not.
     """
     first = {each.unit: each for each in reversed(executables)}

@@ -44,7 +44,7 @@ def samples_of(config: ModelConfig, folder: Path) -> Iterator[Sample]:
 
 
 def scores_of(config: ModelConfig) -> frozenset[str]:
-    """The outputs that have a score for each class: those with labels, and those whose names say so."""
+    """The outputs that are scores of classes: outputs with labels, or with a name such as "scores"."""
     return frozenset(
         name
         for name, tensor in config.outputs.items()

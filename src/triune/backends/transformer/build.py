@@ -116,7 +116,7 @@ class TransformerBuild(Build):
         return f"on {' and on '.join(places)} in {self.duration_ns / 1e9:.2f} s"
 
     def _most_sequences(self, each: UnitDecoder) -> str:
-        """How many answers a cache holds whose blocks are whole sequences."""
+        """A text on how many answers fit into a cache whose blocks are whole sequences; "" for other caches."""
         count = each.decoder.num_blocks
         is_whole = each.decoder.block_size >= self.limits.context_tokens
         return f", for {count} answer{'s' if count > 1 else ''} at a time" if is_whole else ""

@@ -1,4 +1,4 @@
-"""What the engine can serve: checkpoints, and decoders exported to ONNX."""
+"""The files of a decoder that the engine can serve: a checkpoint, or a decoder exported to ONNX."""
 
 import functools
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ class DecoderFiles(Protocol):
 
     @property
     def architecture(self) -> ModelConfig | None:
-        """What LoRA adapters are compared with; None if the model takes none."""
+        """The architecture that LoRA adapters must match; None if the model supports no adapters."""
         ...
 
     def write_encoder(self) -> HeldModel:

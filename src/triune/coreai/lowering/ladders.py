@@ -19,7 +19,7 @@ Ladder: TypeAlias = Mapping[str, Mapping[str, tuple[Any, ...]]]
 
 
 def ladder_of(interface: "Interface") -> Ladder:
-    """The shapes that the user stated for a function, each with its own for every input; none if there is only one.
+    """The shapes that the user stated for a function, each with the shape of every input; empty if there is only one.
 
     Raises:
         InvalidArgumentError: inputs have different numbers of shapes.

@@ -141,7 +141,7 @@ def _while(c: Context, loop: LoopParts[Var]) -> None:
         most = mb.maximum(x=last, y=np.int32(1))
     shapes = [_row_shape(output) for output in loop.scan_outputs]
     if any(shape is None for shape in shapes):
-        # The shapes of the scan outputs are those of the first step, which is computed once more before the loop.
+        # The scan outputs have the shapes of the first iteration, which is computed once more before the loop.
         _, _, first = loop.write_step(mb.const(val=np.int32(0)), going, loop.carried)
         shapes = [sizes_of(value) for value in first]
     buffers = [_buffer(output, most, shape or []) for output, shape in zip(loop.scan_outputs, shapes, strict=True)]

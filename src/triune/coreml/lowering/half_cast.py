@@ -1,4 +1,4 @@
-"""A check for constants that overflow in fp16. It replaces that of coremltools, which copies the constants."""
+"""A check for constants that overflow in fp16. It replaces coremltools' check, which copies the constants."""
 
 import contextlib
 from collections.abc import Generator

@@ -1,4 +1,4 @@
-"""Merge two axes of gathered elements, since Core ML has at most five: PyTorch writes adaptive pools so.
+"""Merge two axes of gathered elements, since Core ML has at most five axes. PyTorch exports adaptive pools with six.
 
 GatherND with constant indices of height, window, width and window gives six axes with batch and channels, which are
 beside each other until the axes of the windows are gone.

@@ -117,7 +117,7 @@ def _is_unchanged(c: Context, x: Var, index: int, axis: int) -> bool:
 
 
 def _resized_axes(c: Context, x: Var, axes: Sequence[int]) -> list[ResizedAxis[Var]]:
-    """Describe those of the dimensions `axes` whose size may change."""
+    """Describe the dimensions among `axes` whose size may change."""
     found: list[ResizedAxis[Var]] = []
     sizes = sizes_of(x)
     for index, axis in enumerate(axes):

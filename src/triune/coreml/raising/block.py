@@ -83,7 +83,7 @@ class BlockRaiser:
         return [self.values[name] for name in block.outputs]
 
     def argument(self, argument: Argument) -> Tensor:
-        """The tensor of the graph that an argument stands for."""
+        """The tensor of the graph that an argument refers to."""
         if isinstance(argument, Name):
             return self.values[argument.name]
         return self.constant("constant", argument)

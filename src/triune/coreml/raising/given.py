@@ -121,12 +121,12 @@ class Given:
         return str(self._scalar(name))
 
     def axis(self, name: str = "axis", of: str = "x", extra: int = 0) -> int:
-        """A constant axis, converted to one from 0 on.
+        """A constant axis, with negative values converted to 0 or more.
 
         Args:
             name: the parameter.
             of: the parameter whose dimensions are counted.
-            extra: how many dimensions more the axis may count, for an axis of the result.
+            extra: the number of additional dimensions, for an axis of the result.
 
         Raises:
             InvalidArgumentError: there is no such axis.

@@ -24,8 +24,8 @@ class _Region:
         starts: the first index of each dimension, INT64.
         ends: the index after the last one, INT64.
         steps: the step along each dimension.
-        whole: the dimensions that are known to be taken entirely.
-        squeezed: the dimensions of which one element is taken, and which are then removed.
+        whole: the dimensions that are certainly selected entirely.
+        squeezed: the dimensions with one selected element, which are then removed.
     """
 
     starts: Tensor

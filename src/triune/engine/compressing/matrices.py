@@ -37,7 +37,7 @@ class Form:
     is_symmetric: bool
 
     def of(self, name: str) -> WeightForm:
-        """The form of a matrix where nothing goes back to a higher precision."""
+        """The form of a matrix before any matrix returns to a higher precision."""
         return WeightForm.INT8 if self.weights is WeightForm.INT4 and name in TABLES else self.weights
 
 
@@ -165,7 +165,7 @@ class Matrices:
     def _fold(self, made: Made, name: str, scales: NDArray[np.float32]) -> None:
         if name in self.names:
             made.outputs[name] = scales
-            # Its own form is already found; a row that is divided keeps its codes.
+            # The form was chosen already. A row that is divided by the scales keeps its codes.
             made.matrices[name] = self._stored(made, name, self._form.of(name), None)
         else:
             made.vectors[name] = self._source[name] / scales

@@ -1,4 +1,4 @@
-"""A matrix as it is stored: codes with scales and offsets as MLX keeps them, or floats of fewer bits."""
+"""The stored form of a matrix: codes with scales and offsets in MLX's layout, or floats of fewer bits."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias

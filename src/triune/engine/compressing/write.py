@@ -22,7 +22,7 @@ from triune.engine.weights.tensors import pack_nibbles
 
 _MOST_BYTES_OF_A_FILE: Final = 4 << 30
 _COPIED: Final = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "README*")
-"""Files that are copied from a directory, beside its weights and config.json."""
+"""Files that are copied from a directory, in addition to its weights and config.json."""
 
 
 def write_mlx(

@@ -1,4 +1,4 @@
-"""An exported decoder with the files beside it."""
+"""An exported decoder, with its config and tokenizer."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ class ExportedDecoder:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the files beside `path`, the ONNX file. Raises as `read_export_settings` does."""
+        """Read the files beside the ONNX file `path`. Raises the errors of `read_export_settings`."""
         self._path = path
         settings = read_export_settings(path.parent)
         self._tokens = settings.tokens

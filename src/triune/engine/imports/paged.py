@@ -22,7 +22,7 @@ _INDICES: Final = (
     ("block_indices_begins", "sequences + 1"),
 )
 _UNARY: Final = ("Cast", "Identity", "Tanh", "Mul", "Div", "Add", "Sub", "Clip")
-"""What may follow the last product: soft caps and scales of logits."""
+"""Operators that may follow the last product: soft caps and scales of logits."""
 
 
 class Paging:
@@ -167,7 +167,7 @@ class Paging:
 
 
 class _Positions:
-    """Values that are replaced, and the nodes that compute what replaces them."""
+    """Values of positions and masks that are replaced, and the nodes that compute the replacements."""
 
     def __init__(self, build: Builder) -> None:
         self._build = build

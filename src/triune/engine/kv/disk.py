@@ -116,7 +116,7 @@ class DiskTier:
         self._put(_STORE, block_hash, arrays)
 
     def load(self, block_hash: BlockHash) -> None:
-        """Read a block; `take` returns it once it is there."""
+        """Begin to read a block. `take` returns it when it has been read."""
         self._num_loading += 1
         self._put(_LOAD, block_hash, ())
 

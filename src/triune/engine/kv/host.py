@@ -86,9 +86,10 @@ class HostTier:
         return held.num_tokens if held is not None else 0
 
     def give(self, sequence: Sequence) -> None:
-        """Write keys and values back to a sequence's blocks, which have room for them, and forget them.
+        """Write keys and values back to a sequence's blocks, which have room for them, and drop the copy in host
+        memory.
 
-        Blocks that the sequence shares with the prefix cache hold them already. If the decoder fails, the tokens are
+        Blocks that the sequence shares with the prefix cache are not written. If the decoder fails, the tokens are
         computed again.
         """
         held, table = self._held[sequence], sequence.table

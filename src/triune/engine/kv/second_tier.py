@@ -15,7 +15,7 @@ _BATCH: Final = 32
 
 
 class SecondTier:
-    """Blocks that the pool evicts go to files; those that a new sequence begins with come back. Used from one thread.
+    """Writes evicted blocks to files, and reads the blocks of a new sequence's prefix back. Use it in one thread only.
 
     A sequence whose blocks are read waits; the others go on. A block is copied out of the cache before the step that
     writes over it, and files are written and read in another thread.
@@ -89,12 +89,12 @@ class SecondTier:
                 sequence.num_awaited -= 1
 
     def close(self, cached: Seq[tuple[int, BlockHash]]) -> None:
-        """Write what the cache still has, and end the thread.
+        """Write the remaining blocks of the cache, and end the thread.
 
         Args:
-            cached: blocks and their hashes, those first that are to be kept if there is not room for all.
+            cached: blocks and their hashes, the most important first, if there is not room for all.
         """
-        # What sequences waited for that have been cancelled.
+        # Wait for reads of sequences that were cancelled.
         while self.disk.is_loading:
             self.disk.take(_WAIT_SECONDS)
         for begin in range(0, len(cached), _BATCH):

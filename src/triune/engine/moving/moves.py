@@ -17,13 +17,13 @@ def state_of(
 
     Args:
         sequence: the sequence.
-        decoder: has its keys and values.
+        decoder: the decoder with its keys and values.
         adapter: the name of its LoRA adapter.
-        form: the `cache_form` of the decoder that goes on with it.
+        form: the `cache_form` of the decoder that continues it.
         max_tokens: the most tokens whose keys and values may be copied; None for any.
 
     Raises:
-        UnsupportedError, UnavailableError: as `EngineCore.export`.
+        UnsupportedError, UnavailableError: see `EngineCore.export`.
     """
     if (sequence.memory and not sequence.source) or sequence.rules is not None:
         raise UnsupportedError("a sequence that reads memory given to it, or has rules of its own, cannot be moved")

@@ -73,8 +73,8 @@ class Candidates:
 
         Args:
             among: at least one replica.
-            asked: what is to be computed.
-            without: a job that does not count as one that a replica has; None if all count.
+            asked: the work to place.
+            without: a job to ignore in the load of its replica; None to ignore none.
         """
         return self._all[self._choice(among, asked, {}, without=without).place]
 

@@ -36,9 +36,10 @@ class Moves:
         self._tasks: dict[Job, asyncio.Task[None]] = {}
 
     def begin(self, job: Job, target: Replica, word: str, why: str) -> None:
-        """Move a job in a task of its own, unless it is being moved. If that fails, the job stays where it is.
+        """Begin to move a job in a new task, unless it is being moved already. If that fails, the job stays on its
+        replica.
 
-        Arguments as of `move`.
+        The arguments are those of `move`.
         """
         if job in self._tasks:
             return
@@ -88,7 +89,7 @@ class Moves:
         self._go_on(job, job, source, target, reason)
 
     def retried(self, job: Job, num_tokens: int, why: str) -> Job | None:
-        """A job in the place of one whose replica failed, which another replica computes from its tokens, once.
+        """Retry a job whose replica failed: another replica continues it from its tokens. A job is retried only once.
 
         Args:
             job: the job, which has ended there, or whose step hangs.
@@ -96,7 +97,8 @@ class Moves:
             why: what failed.
 
         Returns:
-            None if it was retried before, no other replica can take it, or the failure took a token along.
+            the new job; None if the job was retried before, no other replica can take it, or a token was lost in the
+                failure.
         """
         source = self._where.get(job)
         if source is None or job.is_retried:

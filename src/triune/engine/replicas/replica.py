@@ -44,17 +44,17 @@ class Left:
 
 
 class Replica:
-    """Used on the event loop's thread.
+    """A replica of a text model on one unit. Use it on the event loop's thread only.
 
     Attributes:
         core: used by its thread, but for what any thread may ask.
         placement: its unit, runtime and precision.
         rates: how long its steps take.
         max_answers: the most answers that it computes at the same time.
-        is_emulated: whether its unit is.
-        speed: notices that it slows down.
-        stalled: why its running step counts as given up; empty if it does not.
-        drained: why it gets no new answers; empty if it does.
+        is_emulated: whether its unit is emulated.
+        speed: detects that it has slowed down.
+        stalled: why its running step was given up; "" if it was not.
+        drained: why it gets no new answers; "" if it does.
         jobs: the answers that it computes, with what is left of each.
     """
 

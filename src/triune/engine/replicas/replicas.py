@@ -131,7 +131,7 @@ class Replicas:
             replica.thread.cancel(job)
 
     def count(self, replica: Replica, outputs: Sequence[Output], times: StepTimes) -> None:
-        """Take what a step of a replica gave: how long it took, and which jobs go on."""
+        """Record the outputs and times of a replica's step."""
         replica.count_step(times)
         replica.stalled = ""
         for output in outputs:
@@ -170,7 +170,7 @@ class Replicas:
                     self.moves.begin(job, self._candidates.best(others, Asked(0, 1, left.num_tokens)), word, why)
 
     def drain(self, unit: Unit, why: str) -> None:
-        """Give a replica no new answers, and move those that it has to others. An empty `why` ends that."""
+        """Stop giving a replica new answers, and move its present ones to other replicas. An empty `why` ends that."""
         replica = self.on(unit)
         replica.drained = why
         if why:

@@ -246,7 +246,7 @@ def _draw_of_all(weights: NDArray[np.float32], uniform: float) -> int:
 
 
 def _position(cumulative: NDArray[np.float64], uniform: float) -> int:
-    """The first position whose cumulative weight exceeds this share of the whole."""
+    """The first position whose cumulative weight exceeds the share `uniform` of the total."""
     total = float(cumulative[-1])
     found = int(cumulative.searchsorted(uniform * total, side="right"))
     # Rounding may make the target larger than the whole sum. The last position with a weight above 0 is taken then.

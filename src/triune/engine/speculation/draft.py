@@ -138,7 +138,7 @@ class DraftModel:
         return cursor
 
     def _has_room(self, cursor: "_Cursor", num_tokens: int, wanted: Mapping[Sequence, int]) -> bool:
-        """Allocate blocks; if there are not enough, those of sequences that are not guessed for now are given up."""
+        """Allocate blocks. If there are not enough, free the blocks of sequences without guesses at present."""
         if cursor.table.grow(num_tokens):
             return True
         for other in self._cursors.keys() - wanted.keys():

@@ -17,7 +17,7 @@ _MARGIN: Final = 1.2
 """How much more probable than needed a guess must be, since costs and probabilities are estimates."""
 
 _KEPT_STEP: Final = 0.98
-"""What a step still counts after the next one."""
+"""The weight of a step's time is multiplied by this with each later step."""
 
 _FORGOTTEN: Final = 1.01
 """The shortest time of a step grows by this factor with each step of as many tokens, so that slower times count

@@ -96,13 +96,13 @@ class Speculator:
                 self.forget(piece.sequence)
 
     def forget(self, sequence: Sequence) -> None:
-        """Free what is held for a sequence that has ended."""
+        """Free the state of a sequence that has ended."""
         self._accuracies.pop(sequence, None)
         if self._proposer is not None:
             self._proposer.forget(sequence)
 
     def check(self) -> None:
-        """Check the invariants of what guesses. Raises an InternalError that names the one that does not hold."""
+        """Check the invariants of the proposer. Raises InternalError naming a violated one."""
         if self._proposer is not None:
             self._proposer.check()
 

@@ -25,14 +25,14 @@ def computed(
     meter: Meter | None,
     bills: list[Bill] | None,
 ) -> Mapping[str, Array]:
-    """Outputs of a graph. Energy counts as that of encoding.
+    """Compute outputs of a graph. The energy is charged to the phase of encoding.
 
     Args:
         executable: the graph.
         inputs: its inputs.
         outputs: the names of the outputs.
-        meter: is charged; None where energy is not metered.
-        bills: gets a bill; None if nobody asks for the cost.
+        meter: the account to charge; None if energy is not metered.
+        bills: the bill is appended to it; None for no bill.
 
     Raises:
         TriuneError: the runtime failed.

@@ -160,7 +160,7 @@ class ConstraintCompiler:
 
 
 class _Vocabulary:
-    """A tokenizer in the form that llguidance asks for."""
+    """A tokenizer in the interface of llguidance."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None

@@ -52,7 +52,7 @@ class Trials:
 
     def __init__(self) -> None:
         self._process: WorkerProcess | None = None
-        # While it is held, a trial neither begins nor ends.
+        # Guards the beginning and the end of a trial.
         self._lock = threading.Lock()
         self._is_trying = self._is_interrupted = False
 

@@ -115,7 +115,7 @@ class Answer:
         self.finish_reason = reason
 
     def take(self) -> Delta | None:
-        """What came since the last call; None if that is nothing."""
+        """The new part of the answer since the last call; None if there is none."""
         if not self._tokens and not self._is_moved:
             return None
         self._is_moved = False

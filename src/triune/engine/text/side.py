@@ -1,4 +1,4 @@
-"""What turns text into tokens, and tokens into text, for one model."""
+"""Converts between text and tokens for one model: tokenizer and chat template."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

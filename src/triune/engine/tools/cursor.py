@@ -18,7 +18,7 @@ _LITERAL: Final = re.compile(r"[^,}\]\s]*")
 
 
 class Cursor:
-    """A place in a text of which a part has arrived.
+    """A position in a text that is still arriving.
 
     A parser reads the text only by these methods, which wait for more text until the result is certain. So the result
     does not depend on how the text was divided into pieces.

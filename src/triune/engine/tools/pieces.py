@@ -12,7 +12,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """What the model writes for itself before the answer."""
+    """The reasoning that the model writes before its answer."""
 
     text: str
 

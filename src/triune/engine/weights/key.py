@@ -1,4 +1,4 @@
-"""A key that tells whether two servers have the same checkpoint."""
+"""A key that is equal for two servers if they have the same checkpoint."""
 
 import hashlib
 from pathlib import Path

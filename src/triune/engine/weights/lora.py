@@ -194,7 +194,9 @@ class _Settings:
 
     @staticmethod
     def _of(patterns: Mapping[str, float], module: str, default: float) -> float:
-        """The value of the first pattern that fits, as PEFT takes it: the end of a name, or with ^ a whole one."""
+        """The value of the first matching pattern, as in PEFT: a pattern matches the end of a name, or with ^ the whole
+        name.
+        """
         for pattern, value in patterns.items():
             if module == pattern.removeprefix("^") or module.endswith(f".{pattern}"):
                 return value

@@ -17,8 +17,8 @@ _LOW_NIBBLE: Final = np.uint8(0x0F)
 
 @dataclass(frozen=True, slots=True)
 class Regrouped:
-    """What a weight lost when the file's form, which codes, scales and zero points cannot hold exactly, was converted
-    to them.
+    """The error of a weight whose file format was converted to codes, scales and zero points, which cannot represent it
+    exactly.
 
     Attributes:
         form: the name of the form in the file: "Q4_1".

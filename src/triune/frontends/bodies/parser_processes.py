@@ -137,7 +137,7 @@ class ParserProcesses:
         while (process := self._take_idle()) is not None:
             if process.is_running:
                 return process
-            # It was killed while it had nothing to do, as by a system that is short of memory.
+            # The process was killed while idle, for example because the system is short of memory.
             self._return(process, is_kept=False)
         with self._lock:
             if self._is_closed:

@@ -1,6 +1,6 @@
-"""Metrics of energy: joules of models by unit and phase, and what the meters of the machine count.
+"""Metrics of energy: joules of models by unit and phase, and the counts of the machine's meters.
 
-What is unavailable has no sample. It is never 0.
+An unavailable figure has no sample; it is never exported as 0.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Which metrics are exported: Triton's --metrics-config and related flags."""
+"""Options of the exported metrics: Triton's --metrics-config and related flags."""
 
 import math
 from collections.abc import Sequence

@@ -95,7 +95,7 @@ class _AnswerReader:
         self._has_parallel_calls = has_parallel_calls
 
     def part(self, index: int, delta: Delta) -> Part:
-        """What the answer with this index grew by."""
+        """Convert a delta of the answer with this index to a part, with reasoning and tool calls separated."""
         text, is_last = delta.text, delta.finish_reason is not None
         pieces: list[Piece] = []
         num_reasoning_tokens = 0

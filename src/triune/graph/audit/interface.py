@@ -132,7 +132,8 @@ def _index_limits(graph: GraphProto) -> dict[str, int]:
     indexes.
     """
     limits: dict[str, int] = {}
-    # From the last node to the first: the limit of a result is also one of the operands from which it is computed.
+    # Go from the last node to the first: the limit of a result is also a limit of the operands from which it is
+    # computed.
     for values, node in reversed(list(_nodes(graph, Values(graph)))):
         found = _indexed(values, node)
         if found is not None:

@@ -15,7 +15,7 @@ class SizedInputs:
 
     Attributes:
         kind: the kind of values, for instance "positive numbers".
-        arrays: the values, by the name of the input; those in `sized` are 1 at most.
+        arrays: the values, by the name of the input; those in `sized` are at most 1 in magnitude.
         sized: the names of the inputs that are multiplied. Masks, divisors and lengths are not.
     """
 

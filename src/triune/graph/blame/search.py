@@ -87,7 +87,9 @@ def search(
 
 
 def wide_nodes(simulation: Simulation, wide: Collection[str]) -> dict[str, Node]:
-    """The nodes whose first results are in `wide`, by these results; {} if they are more than may be in fp32."""
+    """Maps the names in `wide` to the nodes that have them as first results; {} if these are more nodes than may be in
+    fp32.
+    """
     found = {name: node for name, node in simulation.nodes.items() if name in wide}
     return found if len(found) <= _most(simulation) else {}
 
@@ -199,7 +201,9 @@ def _ancestors(simulation: Simulation, names: Sequence[str]) -> set[str]:
 
 
 def leading_to(simulation: Simulation, name: str, *, is_whole: bool) -> dict[str, Node]:
-    """A node and those that compute its operands, back to inputs, or to layers of the network unless `is_whole`."""
+    """A node and the nodes that compute its operands, back to the inputs, or only to layers of the network unless
+    `is_whole`.
+    """
     found: dict[str, Node] = {}
     waiting = [simulation.makers.get(name, name)]
     while waiting:

@@ -27,7 +27,9 @@ SELECTIONS = frozenset(
         *("ReduceMax", "ReduceMin", "ReduceMean"),
     ]
 )
-"""The operators that `selected` knows: each element of the results is one of the first operand, or a mean of them."""
+"""The operators that `selected` supports: each element of their results is an element of the first operand, or a mean
+of several.
+"""
 
 _MOST = 1 << 19
 """Values of more elements are followed only if all elements are the same function, or axes are exchanged."""

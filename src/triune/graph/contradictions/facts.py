@@ -13,7 +13,7 @@ from onnx import NodeProto
 from triune.graph.values import Values, attributes_of
 
 Dims: TypeAlias = Sequence[int | None]
-"""A shape. None stands for a size that is not known."""
+"""A shape. None represents an unknown size."""
 
 _MOST_ELEMENTS = 1 << 16
 """Constants of more elements are not looked into."""

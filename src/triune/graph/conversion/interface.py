@@ -1,4 +1,4 @@
-"""Which inputs and outputs of a model no program can have."""
+"""Finds inputs and outputs of a model that no program can have."""
 
 from collections.abc import Container
 

@@ -47,7 +47,7 @@ class GraphWriter(ABC, Generic[V]):
 
     @abstractmethod
     def stand_in(self, scope: Scope[V], name: str) -> V:
-        """A placeholder, of the same type and shape, for a value whose node could not be converted, so that the nodes
+        """A placeholder of the same type and shape for a value whose node could not be converted, so that the nodes
         that read it are checked too.
         """
 

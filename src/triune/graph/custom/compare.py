@@ -62,7 +62,7 @@ def compare_bodies(model: ModelProto, ops: CustomOps, inputs: Mapping[str, Array
         return lambda given: session.run(given, {})[0]
 
     stages = Stages(model, ops, at, compile_piece)
-    # What no output reads is not computed, and then not compared either.
+    # Values that no output depends on are not computed, and so not compared.
     stages.run(inputs, [value.name for value in model.graph.output], watch)
     return found
 

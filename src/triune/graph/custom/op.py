@@ -66,10 +66,11 @@ class CustomOp:
 
     @classmethod
     def of_body(cls, body: Any) -> "CustomOp":
-        """An operator that its body alone defines: a function in ONNX's text, a FunctionProto, or one of onnxscript.
+        """An operator that is defined by its body: a function in ONNX's text format, a FunctionProto, or an onnxscript
+        function.
 
         Raises:
-            InvalidArgumentError: it is none.
+            InvalidArgumentError: `body` is not such a function.
         """
         function = body_of(None, body)
         return cls(function.domain, function.name, None, body=function)
@@ -107,7 +108,7 @@ class CustomOp:
 
         Args:
             inputs: its inputs in order; None for one that is left out. They are copied where the function writes to
-                them: it gets arrays that cannot be written to.
+            them: it gets arrays that cannot be written to.
             attributes: its attributes by name.
 
         Raises:

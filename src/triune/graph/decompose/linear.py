@@ -46,7 +46,7 @@ def einsum(c: Context) -> bool:
 
 
 def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """The labels of each operand and of the result, with unused letters in place of an ellipsis."""
+    """The labels of each operand and of the result. An ellipsis is replaced by unused letters."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     free = [label for label in map(chr, range(0x100, 0x180)) if label not in equation]

@@ -62,7 +62,7 @@ def fit_half(
         unpack,
         # Before ConvAffine, which folds a BatchNormalization into the weights of the convolution before it.
         FoldVariances(),
-        # Before ScaleBefore and FitMasks, whose patterns have no Cast.
+        # This must run before ScaleBefore and FitMasks, whose patterns have no Cast.
         DropIdleCasts(),
         # Before ScaleBefore: a scale that ConvAffine has folded into weights need not be moved.
         *(() if is_laid_out else (ConvAffine(file),)),

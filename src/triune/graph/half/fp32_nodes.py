@@ -44,7 +44,7 @@ class Kept:
 def find_fp32_nodes(graph: GraphProto, softmaxes: Collection[str] = ()) -> list[Kept]:
     """Find the nodes that must compute in fp32, including those of subgraphs.
 
-    A loop or a recurrent layer that carries floats from step to step is in fp32 whole, since rounding errors add up
+    A loop or a recurrent layer that carries floats from step to step is entirely in fp32, since rounding errors add up
     over its steps, and sums may leave fp16's range. The Neural Engine runs neither.
 
     Args:

@@ -209,5 +209,5 @@ def _clipped_factors(scale: Scale, least: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def _flat(scale: Scale) -> Scale:
-    """The scale with its factors in one dimension, so that they broadcast along the last axis."""
+    """The scale with its factors as a vector, so that they broadcast along the last axis."""
     return scale if scale.factors.size == 1 else Scale(scale.op_type, scale.name, scale.factors.reshape(-1))

@@ -77,7 +77,7 @@ UNDO_SQUARES = frozenset(["Sqrt", "Div", "Reciprocal", "Log"])
 """Applied to squares, these give results of about the size of what was squared."""
 
 READ_DIVISORS = UNDO_SQUARES | {"Clip", "Max", "Where", "Equal"}
-"""These divide, or replace a divisor of 0 by another number."""
+"""Operators that divide, or replace a divisor of 0 by another number."""
 
 GROW_INTEGERS = frozenset(["MatMul", "Conv", "Mul", "ReduceSum", "ReduceProd", "CumSum"])
 """Applied to integers, these give larger integers."""
@@ -108,7 +108,7 @@ KEEP_INTEGER_SIZE = (
 """Applied to large integers, these give integers as large."""
 
 COPY_TO_OUTPUT = RESHAPES | {"Cast", "Slice", "Split", "Concat", "Gather", "Expand", "Tile"}
-"""Elements of the operand become elements of the result."""
+"""Operators that copy elements of the operand to the result."""
 
 # `between` and `integer_outputs`: copies between nodes in fp32, and copies of integers to outputs.
 
@@ -242,13 +242,13 @@ SQUARE_SUMS = DENSE_PRODUCTS | {"Mul", "ReduceSum"}
 MEANS = TOTALS | {"GlobalAveragePool", "AveragePool", "MatMul", "Conv"}
 
 SCORE_ARITHMETIC = SCALES | LIMITS | {"Add", "Sub", "Where", "Cast", "Slice", "Expand"}
-"""These scale, mask, add and clip the scores of a Softmax."""
+"""Operators that scale, mask, add and clip the scores of a Softmax."""
 
 COORDINATE_ARITHMETIC = SCORE_ARITHMETIC | {"Concat", "Split", "Tile", "Gather"}
-"""These scale, add and concatenate coordinates in an image."""
+"""Operators that scale, add and concatenate coordinates in an image."""
 
 SCALE_ARITHMETIC = SCALES | LIMITS | {"Where", "Equal", "Sub", "Add", "Abs", "Reciprocal"}
-"""These compute a quantization scale from the largest and the smallest element."""
+"""Operators that compute a quantization scale from the largest and the smallest element."""
 
 MASK_SELECTIONS = RESHAPES | frozenset(
     [
@@ -299,7 +299,7 @@ SOFTMAX_TO_PRODUCT = RESHAPES | {"Where", "Concat", "Slice", "Split", "Expand", 
 """Operators that may stand between the Softmax of attention and its product with the values."""
 
 WEIGHT_ARITHMETIC = RESHAPES | {"DequantizeLinear", "Cast", "Concat", "Slice", "Mul", "Add", "Sub", "Gather"}
-"""These compute weights from constants, for instance from quantized ones."""
+"""Operators that compute weights from constants, for instance from quantized ones."""
 
 # `scores`: scales that are moved from the result of a matrix product to its operands.
 

@@ -47,9 +47,10 @@ def squashed_producers(step: NodeProto, producers: Producers) -> list[NodeProto]
 
 
 def _is_near_one(comparison: NodeProto, producers: Producers) -> bool:
-    """Whether operands may be compared where fp16 is coarser for a Sigmoid than for the layer before it: above 0.5.
+    """Whether a comparison may be with a number above 0.5, where fp16 is coarser for a Sigmoid's result than for its
+    operand.
 
-    x == x only asks whether x is a number.
+    x == x only tests whether x is NaN.
     """
     if comparison.input[0] == comparison.input[1]:
         return False

@@ -11,10 +11,11 @@ from triune.graph.values import Values, attributes_of
 
 
 class FoldVariances(GraphPass):
-    """Given a BatchNormalization whose constant variance or mean fp16 cannot represent. Result: one of variance 1.
+    """Given a BatchNormalization whose constant variance or mean fp16 cannot represent. Result: a BatchNormalization
+    with variance 1.
 
-    The scale becomes scale / sqrt(variance + epsilon), computed in fp64, and epsilon becomes 0. For a scale that is no
-    constant, a Mul node is inserted. Subgraphs stay as they are.
+    The scale becomes scale / sqrt(variance + epsilon), computed in fp64, and epsilon becomes 0. If the scale is not a
+    constant, a Mul node is inserted. Subgraphs are not changed.
     """
 
     name = "fold_variances"

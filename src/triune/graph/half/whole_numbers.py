@@ -16,14 +16,15 @@ ELEMENTWISE = EXACT_ARITHMETIC - DENSE_PRODUCTS | PROBABILITIES | RECTIFIERS | S
 
 
 def whole_number_producers(rounding: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute what a node rounds to whole numbers that may be beyond 2048, and the node; else [].
+    """If a node rounds to whole numbers that may be beyond 2048, the node and the nodes that compute its operand; else
+    [].
 
     These are the elementwise nodes since the last layer, and the last layer. An error of fp16 (1/2048 of a number) in
     any of them would be one whole number or more.
 
     Args:
         rounding: a Floor, Ceil or Round, or a Cast to an integer type.
-        producers: what computes its operand.
+        producers: finds the nodes that compute its operand.
     """
     name = rounding.input[0]
     if not _EXACT < magnitude(producers.bounds.of(name)) < math.inf:

@@ -93,8 +93,8 @@ class Attention:
 def match_scores(index: Index, softmax: NodeProto) -> Iterator[Scores]:
     """Yield all matches of a Softmax's operand as scores: one for each MatMul that leads to it.
 
-    There are several if both operands of an Add or Where come from a MatMul: the scores, and a bias that is a matrix
-    product, too.
+    There are several if both operands of an Add or Where come from a MatMul: the scores, and a bias that is also a
+    matrix product.
     """
     for product, steps in _products(index, softmax.input[0]):
         yield Scores(product.input[0], product.input[1], steps, product, softmax)

@@ -52,8 +52,8 @@ def digits_of(x: Any, limits: Range) -> list[tuple[Any, int, int]]:
 
 
 def shifted_left(x: Any, bits: int) -> Any:
-    """INT32 shifted to the left, by 0 bits too: the plugin computes an Add or Multiply after a product or sum with
-    it, in fp32, but not a shift.
+    """Shift INT32 left by `bits`, which may be 0. The plugin would compute an Add or Multiply that follows a product or
+    sum together with it in fp32, but not a shift.
     """
     return opset.bitwise_left_shift(x, opset.constant(np.array(bits, np.int32))).output(0)
 

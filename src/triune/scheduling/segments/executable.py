@@ -14,8 +14,8 @@ from triune.core.tensors import Signature
 from triune.core.units import Unit
 
 Around: TypeAlias = Callable[[int], AbstractContextManager[None]]
-"""What happens around the run of a segment, by its number. It is entered when it is this call's turn in the segment. An
-error that it raises ends the run.
+"""A function of a segment's number that returns a context manager around the segment's run. The context is entered when
+it is this call's turn in the segment; an error that it raises ends the call.
 """
 
 _PRECISIONS: Final = ("bf16", "fp16", "fp32")

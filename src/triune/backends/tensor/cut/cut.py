@@ -54,9 +54,9 @@ class Cut:
         return any(each.executable.is_hosted for each in self.compiled)
 
     def open(self, share_of: Callable[[Unit], BlockingShare | None] = lambda _: None) -> list[SegmentedExecutable]:
-        """One executable for each batch that may be under way: in a pipeline as many as there are segments.
+        """Returns one executable for each concurrent batch: in a pipeline as many as there are segments, else one.
 
-        The last one that is closed closes the cut.
+        Closing the last of them closes the cut.
 
         Args:
             share_of: makes the share of a segment in the hardware of its unit; None where no other model competes.

@@ -35,7 +35,7 @@ class Word:
 
 
 def split(tokens: Sequence[int], token_bytes: Sequence[bytes], language: str) -> list[tuple[str, int]]:
-    """The words of a text, each with its number of tokens. Punctuation is a word of its own.
+    """The words of a text, each with its number of tokens. A punctuation mark is a separate word.
 
     Args:
         tokens: the text's tokens.
@@ -53,7 +53,7 @@ def split(tokens: Sequence[int], token_bytes: Sequence[bytes], language: str) ->
 
 
 def _characters(tokens: Sequence[int], token_bytes: Sequence[bytes]) -> list[tuple[str, int]]:
-    """Tokens, put together where only several of them are whole characters."""
+    """Join tokens until each text consists of whole characters. Returns (text, number of tokens)."""
     found: list[tuple[str, int]] = []
     content, count = b"", 0
     for place, token in enumerate(tokens, 1):

@@ -12,7 +12,7 @@ Activation: TypeAlias = Literal["silu", "gelu", "gelu_pytorch_tanh"]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What may differ between the layers of one model.
+    """The settings that may differ between the layers of a model.
 
     Attributes:
         sliding_window: the number of tokens that a token attends to: itself and those before it; 0 if it attends to

@@ -30,11 +30,11 @@ _DEFAULT_ALIGNMENT: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor lies.
+    """The position of a tensor in the file.
 
     Attributes:
         form: how its weights are stored.
-        shape: its sizes, the outermost first: [out, in] for a matrix. (The file has them the other way round.)
+        shape: its sizes, the outermost first: [out, in] for a matrix. (The file has them in reverse order.)
         start: its first byte, from the file's start.
         size_bytes: the bytes that it takes.
     """

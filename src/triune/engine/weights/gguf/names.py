@@ -180,4 +180,4 @@ _PARTED: Final[Mapping[tuple[str, str], Callable[[ModelConfig, tuple[int, ...], 
     ("phi3", "attn_qkv"): _qkv_parts,
     ("phi3", "ffn_up"): _gate_up_parts,
 }
-"""Tensors of the file that join several of Hugging Face's tensors: the rows of one after those of another."""
+"""Tensors of the file that are concatenations of several of Hugging Face's tensors along the rows."""

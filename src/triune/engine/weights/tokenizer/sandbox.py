@@ -25,8 +25,8 @@ _TEXT_METHODS: Final = frozenset(
         "splitlines", "startswith", "strip", "swapcase", "title", "upper",
     }
 )  # fmt: skip
-"""The methods of texts that templates may call. Those that write as many characters as an argument says are missing:
-center, ljust, rjust, zfill, expandtabs.
+"""The string methods that templates may call. Methods that pad to a width given as an argument are not allowed: center,
+ljust, rjust, zfill, expandtabs.
 """
 _METHODS: Final[tuple[tuple[type, frozenset[str]], ...]] = (
     (str, _TEXT_METHODS),

@@ -64,7 +64,7 @@ class OrderedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the request that is being answered.
 
-        If it is a request to the app, the app is told, even if later requests are queued.
+        If it is a request to the app, the app is notified, even if later requests are queued.
         """
         running = self._order.running
         for cycle in (self._receiving, *(waiting for waiting, _ in self.pipeline)):

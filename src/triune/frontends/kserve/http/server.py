@@ -28,7 +28,7 @@ NEEDED_LATER: Final = (connect_tcp, create_memory_object_stream, lowlevel)
 
 
 class HttpServer:
-    """Serves KServe over HTTP. Started once and stopped once."""
+    """Serves KServe over HTTP. It can be started and stopped only once."""
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ class Ensemble:
         return of_trees if (of_trees[tree] == target).all() and (of_trees >= 0).all() else None
 
     def _tree_of_nodes(self) -> Array:
-        """For each node the index of its tree; shape (nodes,)."""
+        """The index of each node's tree; shape (nodes,)."""
         tree = np.zeros(len(self.features), np.int64)
         front, owner = self.roots, np.arange(len(self.roots))
         while front.size:

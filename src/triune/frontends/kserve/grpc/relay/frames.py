@@ -4,7 +4,7 @@ import struct
 from typing import Final
 
 PREFACE_BYTES: Final = 24
-"""What a client sends before its first frame."""
+"""The length in bytes of the HTTP/2 preface, which a client sends before its first frame."""
 
 HEAD_BYTES: Final = 9
 

@@ -1,4 +1,4 @@
-"""What a client's connection and the library's connection have in common."""
+"""Base class of the client's connection and the library's connection."""
 
 import asyncio
 from typing import cast

@@ -9,7 +9,7 @@ from collections import deque
 from typing import Protocol
 
 NUM_AHEAD = 8
-"""How many calls may be on their way through gRPC's library: enough that it never waits for the next one."""
+"""The most calls that are on their way through gRPC's library: enough that it never waits for the next one."""
 
 NUM_ORPHANS = 256
 """How many calls of connections that have ended may be in gRPC's library. Beyond it, connections wait that have had no
@@ -43,8 +43,8 @@ class Turns:
     """Lets connections open calls one after the other, so that at most NUM_AHEAD calls are under way.
 
     A call that ends before it arrives at its handler is not under way any more. If its connection has ended, too, the
-    call is an orphan until it arrives: who opens connections, calls and leaves, would fill the library's queue with
-    these.
+    call is an orphan until it arrives. Orphans are limited, since a client that repeatedly connects, calls and
+    disconnects would fill the library's queue with them.
     """
 
     def __init__(self) -> None:
