@@ -10,6 +10,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.panics import is_panic
 from triune.engine.weights.config import SpecialTokens
 from triune.engine.weights.tokenizer.bytes import token_bytes
+from triune.engine.weights.tokenizer.growth import Growth
 from triune.engine.weights.tokenizer.quick import is_quick
 
 _SHORT_CHARACTERS: Final = 256
@@ -33,7 +34,8 @@ class Tokenizer:
         where: names the model in errors.
 
         Raises:
-            InvalidArgumentError: the tokenizer gives ids for which the embedding has no row.
+            InvalidArgumentError: the tokenizer gives ids for which the embedding has no row, or makes texts too long
+                (`Growth`).
         """
         self.backend = backend
         self.tokens = tokens
@@ -43,6 +45,7 @@ class Tokenizer:
             raise InvalidArgumentError(
                 f"{where}: the tokenizer gives ids up to {self.num_tokens - 1}; the embedding has {vocab_size} rows"
             )
+        self._growth = Growth.of(backend, where)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """The ids of a text. Special tokens that are written out in it become those tokens.
@@ -53,8 +56,10 @@ class Tokenizer:
                 and [SEP]. A text that a chat template made has them already.
 
         Raises:
-            InvalidArgumentError: the text has half a surrogate pair, or the model's tokenizer fails on it.
+            InvalidArgumentError: the text has half a surrogate pair, the model's tokenizer fails on it, or could make
+                too much of it.
         """
+        self._growth.check(text)
         if len(text) > _SHORT_CHARACTERS or not self.is_quick:
             return self.encode_all([text], add_special_tokens=add_special_tokens)[0]
         try:
@@ -66,6 +71,8 @@ class Tokenizer:
 
     def encode_all(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
         """The ids of several texts, which are read in parallel: see `encode`."""
+        for text in texts:
+            self._growth.check(text)
         try:
             # Unlike the library's `encode`, this releases the GIL: a long text takes a tenth of a second.
             found = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)

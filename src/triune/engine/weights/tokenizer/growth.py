@@ -1,0 +1,153 @@
+"""How much longer a tokenizer may make a text.
+
+A tokenizer file may hold replacements by long texts, one after the other, and templates of many tokens: with a few
+kilobytes of them, a short text becomes gigabytes.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import tokenizers
+
+from triune.core.errors import InvalidArgumentError
+
+MAX_GROWTH: Final = 256
+"""The most bytes that a tokenizer may make of a byte. T5's makes 132 at most by this estimate."""
+
+MAX_ADDED_TOKENS: Final = 256
+"""The most tokens that a tokenizer may add to a text. Published ones add up to 4."""
+
+_HONEST_GROWTH: Final = 16
+_MAX_GROWN_BYTES: Final = 1 << 22
+_MAX_TOKEN_BYTES: Final = 1 << 16
+_UNICODE_GROWTH: Final = 11
+"""U+FDFA has 3 bytes, and 33 in the forms NFKC and NFKD: no character grows more."""
+
+_UNICODE_FORMS: Final = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "BertNormalizer", "StripAccents"})
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The worst case of what a tokenizer makes of a text.
+
+    Attributes:
+        factor: bytes for each byte of the text.
+    """
+
+    factor: float
+
+    @classmethod
+    def of(cls, backend: tokenizers.Tokenizer, where: str) -> "Growth":
+        """Read a tokenizer.
+
+        Args:
+            backend: the library's tokenizer.
+            where: names the model in errors.
+
+        Raises:
+            InvalidArgumentError: it makes texts or answers more than MAX_GROWTH times as long, adds more than
+                MAX_ADDED_TOKENS tokens, repeats texts, or has a token of more than 64 KiB.
+        """
+        normalizer, pre_tokenizer, decoder, processor = (
+            [] if part is None else json.loads(part.__getstate__())
+            for part in (backend.normalizer, backend.pre_tokenizer, backend.decoder, backend.post_processor)
+        )
+        factor = _factor([normalizer, pre_tokenizer])
+        for what, found in (("a text", factor), ("an answer", _factor(decoder))):
+            if found > MAX_GROWTH:
+                raise InvalidArgumentError(
+                    f"{where}: the tokenizer may make {what} {found:.3g} times as long; at most {MAX_GROWTH} is "
+                    "accepted: take long replacements out of it"
+                )
+        _check_templates(processor, where)
+        longest = max((len(token.encode()) for token in backend.get_vocab(with_added_tokens=True)), default=0)
+        if longest > _MAX_TOKEN_BYTES:
+            raise InvalidArgumentError(
+                f"{where}: the tokenizer has a token of {longest} bytes; at most {_MAX_TOKEN_BYTES} are accepted"
+            )
+        return cls(factor)
+
+    def check(self, text: str) -> None:
+        """Check the length of a text for a tokenizer that makes texts much longer.
+
+        Raises:
+            InvalidArgumentError: more than 4 MiB could be made of it.
+        """
+        if self.factor > _HONEST_GROWTH and len(text) * self.factor > _MAX_GROWN_BYTES:
+            raise InvalidArgumentError(
+                f"the text has {len(text)} characters, and the model's tokenizer may make {self.factor:.3g} bytes of "
+                f"each: at most {int(_MAX_GROWN_BYTES / self.factor)} are accepted; send a shorter text"
+            )
+
+
+def _factor(part: Any) -> float:
+    """The factor of normalizers, pre-tokenizers or decoders, as they are written in a tokenizer's file."""
+    factor, has_forms = 1.0, False
+    for step in _objects(part):
+        kind = step.get("type")
+        if kind in _UNICODE_FORMS:
+            # What is in such a form grows no more.
+            has_forms = True
+        elif kind == "Precompiled":
+            factor *= _of_map(step)
+        elif kind == "ByteLevel":
+            factor *= 2
+        elif kind == "Prepend":
+            factor += len(step["prepend"].encode())
+        elif kind == "Metaspace":
+            factor *= len(step["replacement"].encode())
+        elif kind == "Replace":
+            content, pattern = len(step["content"].encode()), len(step["pattern"].get("String", "").encode())
+            # An expression may fit between any two characters.
+            factor *= max(1, content / pattern) if pattern else 1 + content
+    return factor * _UNICODE_GROWTH if has_forms else factor
+
+
+def _of_map(step: dict[str, Any]) -> float:
+    """The longest replacement of SentencePiece's table of characters: the bytes of a trie, then texts that end in 0."""
+    try:
+        table = base64.b64decode(step.get("precompiled_charsmap") or "")
+    except binascii.Error:
+        return float("inf")
+    texts = table[4 + int.from_bytes(table[:4], "little") :]
+    longest = max((len(text) for text in texts.split(b"\0")), default=0)
+    # The table of NFKC has U+FDFA, of 3 bytes.
+    return max(longest / 3, 1) if longest <= 3 * _UNICODE_GROWTH else longest
+
+
+def _check_templates(processor: Any, where: str) -> None:
+    num_added = 0
+    for step in _objects(processor):
+        if step.get("type") != "TemplateProcessing":
+            continue
+        ids = {name: len(token["ids"]) for name, token in step["special_tokens"].items()}
+        for pieces, texts in ((step["single"], ["A"]), (step["pair"], ["A", "B"])):
+            found = [piece["Sequence"]["id"] for piece in pieces if "Sequence" in piece]
+            if len(found) > len(texts):
+                raise InvalidArgumentError(
+                    f"{where}: the tokenizer's template has {len(found)} places for {len(texts)} texts; it must not "
+                    "repeat them"
+                )
+            num_added += sum(ids[piece["SpecialToken"]["id"]] for piece in pieces if "SpecialToken" in piece)
+    if num_added > MAX_ADDED_TOKENS:
+        raise InvalidArgumentError(
+            f"{where}: the tokenizer's templates add {num_added} tokens to texts; at most {MAX_ADDED_TOKENS} are "
+            "accepted"
+        )
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """All objects with a type, outer ones first, in their order."""
+    if isinstance(value, dict):
+        found = cast("dict[str, Any]", value)
+        if isinstance(found.get("type"), str):
+            yield found
+        for each in found.values():
+            yield from _objects(each)
+    elif isinstance(value, list):
+        for each in cast("list[Any]", value):
+            yield from _objects(each)
