@@ -1,14 +1,18 @@
 """Symbolic links in a model's folder, and which files they may lead to.
 
-Links are followed. But clients can receive the content of label files, and of weights, which a model can return. So the
-targets of these links must be near the model, and cannot expose other files of the machine.
+Links are followed. But clients can receive the content of label files, of weights, which a model can return, and of
+chat templates. So the targets of these links must be near the model, and cannot expose other files of the machine.
 """
 
 import os
 from pathlib import Path
+from typing import Final
 
 from triune.core.errors import InvalidArgumentError
 from triune.graph.load import external_data, read_model
+
+_WEIGHTS: Final = frozenset({".safetensors", ".gguf", ".bin", ".onnx"})
+"""How the names of model files end. What is in them is read as weights, or refused."""
 
 
 def require_near(path: Path, folder: Path, what: str) -> Path:
@@ -55,6 +59,52 @@ def require_data_near(file: Path, version_folder: Path) -> None:
         real = _real(data)
         if real.parent != _real(file).parent and not any(real.is_relative_to(root) for root in roots):
             raise _leads_out(f"'{data.relative_to(file.parent)}', where the model's weights are,", real)
+
+
+def require_checkpoint_near(path: Path, model_folder: Path) -> None:
+    """Check that the files of a checkpoint or an adapter are near it: its config, tokenizer, chat template and others.
+
+    Their links may lead into the repository, into the real paths of the model's folder and of the checkpoint's, and
+    into the folder `blobs` of a model in Hugging Face's cache. Weights may be anywhere, as model files may.
+
+    Args:
+        path: the checkpoint's folder, or the file in it that is the model.
+        model_folder: the model's folder; the repository is the folder above it.
+
+    Raises:
+        InvalidArgumentError: links lead elsewhere.
+    """
+    folder = path if path.is_dir() else path.parent
+    roots = [_real(each) for each in (folder, model_folder, model_folder.parent)]
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            each = Path(place, name)
+            if not each.is_symlink() or each.suffix in _WEIGHTS:
+                continue
+            real = _real(each)
+            is_near = any(real.is_relative_to(root) for root in roots) or _is_in_cache(real)
+            if not is_near and not (_is_beside_onnx(each) and real.parent == _real(path).parent):
+                raise _leads_out(f"'{each.relative_to(folder)}', a part of the checkpoint,", real)
+
+
+def require_adapter_near(folder: Path, model_folder: Path) -> None:
+    """Check that the folder of an adapter, after its links, and the files in it are near the model.
+
+    Raises:
+        InvalidArgumentError: links lead elsewhere.
+    """
+    require_near(folder, model_folder, "the folder of the adapter")
+    require_checkpoint_near(folder, model_folder)
+
+
+def _is_in_cache(real: Path) -> bool:
+    """Whether a file is in Hugging Face's cache, `models--OWNER--NAME/blobs/HASH`, which has only files of models."""
+    return real.parent.name == "blobs" and real.parents[1].name.startswith("models--")
+
+
+def _is_beside_onnx(path: Path) -> bool:
+    """Whether this is a file of external weights, such as `model.onnx.data`, by its name."""
+    return ".onnx" in path.name
 
 
 def _has_other_links(folder: Path, file: Path) -> bool:

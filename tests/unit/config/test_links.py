@@ -12,6 +12,7 @@ from support.repositories import WARM_UP, affine, write_model
 from triune.backends.attempt import Attempt
 from triune.backends.tensor.backend import TensorBackend
 from triune.config.configure import configure, read_source
+from triune.config.links import require_adapter_near, require_checkpoint_near
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
@@ -167,3 +168,59 @@ def test_labels_and_warm_up(tmp_path: Path) -> None:
     link(folder / "warmup/x", data(tmp_path / "row"))
     with pytest.raises(InvalidArgumentError, match="input_data_file 'x' leads by a link to .*/row, outside"):
         TensorBackend(MACHINE, MonotonicClock()).build(read_source("m", folder, stamp(folder)), 1, None, Attempt())
+
+
+CHECKPOINT = ("config.json", "tokenizer.json", "chat_template.jinja", "adapters/poet/adapter_config.json")
+
+
+@pytest.mark.parametrize("name", CHECKPOINT)
+def test_files_of_checkpoints_that_are_no_part_of_the_model(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "models/m"
+    link(folder / "1" / name, data(tmp_path / "secret"))
+    data(folder / "1/model.safetensors")
+    with pytest.raises(InvalidArgumentError, match=f"'{name}', a part of the checkpoint, leads by a link to .*/secret"):
+        require_checkpoint_near(folder / "1", folder)
+
+
+@pytest.mark.parametrize("target", ["models/m/shared", "models/.shared/x", "hub/models--a--b/blobs/0f"])
+@pytest.mark.parametrize("name", CHECKPOINT)
+def test_files_of_checkpoints_that_are_near(tmp_path: Path, name: str, target: str) -> None:
+    folder = tmp_path / "models/m"
+    link(folder / "1" / name, data(tmp_path / target))
+    link(folder / "1/model.safetensors", data(tmp_path / "store/weights.safetensors"))
+    require_checkpoint_near(folder / "1", folder)
+
+
+def test_a_version_that_is_a_snapshot_of_a_cache(tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub/models--a--b/snapshots/1f"
+    for name in CHECKPOINT[:3]:
+        link(snapshot / name, data(tmp_path / "hub/models--a--b/blobs" / name))
+    link(tmp_path / "models/m/1", snapshot)
+    require_checkpoint_near(tmp_path / "models/m/1", tmp_path / "models/m")
+
+
+def test_a_folder_called_as_one_of_a_cache_is_followed(tmp_path: Path) -> None:
+    folder = tmp_path / "models/m"
+    data(tmp_path / "secrets/key")
+    link(folder / "models--a--b/blobs", tmp_path / "secrets")
+    link(folder / "1/chat_template.jinja", folder / "models--a--b/blobs/key")
+    with pytest.raises(InvalidArgumentError, match="leads by a link to .*/secrets/key"):
+        require_checkpoint_near(folder / "1", folder)
+
+
+def test_weights_beside_an_exported_decoder_that_is_a_link(tmp_path: Path) -> None:
+    folder = tmp_path / "models/m"
+    for name in ("model.onnx", "model.onnx.data"):
+        link(folder / "1" / name, data(tmp_path / "store" / name))
+    require_checkpoint_near(folder / "1/model.onnx", folder)
+    link(folder / "1/tokenizer.json", data(tmp_path / "store/tokenizer.json"))
+    with pytest.raises(InvalidArgumentError, match="'tokenizer.json', a part of the checkpoint"):
+        require_checkpoint_near(folder / "1/model.onnx", folder)
+
+
+def test_the_folder_of_an_adapter(tmp_path: Path) -> None:
+    folder = tmp_path / "models/m"
+    data(tmp_path / "elsewhere/adapter_config.json")
+    link(folder / "1/adapters/poet", tmp_path / "elsewhere")
+    with pytest.raises(InvalidArgumentError, match="the folder of the adapter 'poet' leads by a link to .*/elsewhere"):
+        require_adapter_near(folder / "1/adapters/poet", folder)

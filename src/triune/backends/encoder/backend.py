@@ -7,6 +7,7 @@ from triune.backends.libraries import require_libraries
 from triune.backends.machine_backend import MachineBackend
 from triune.config.configure import Source
 from triune.config.encoder import checkpoint_folder, configure_encoder
+from triune.config.links import require_checkpoint_near
 from triune.config.model_config import ModelConfig
 from triune.core.servable import Servable
 from triune.scheduling.models import Models
@@ -26,7 +27,9 @@ class EncoderBackend(MachineBackend):
         from triune.backends.encoder.checkpoint import open_encoder_checkpoint, output_of
 
         folder = source.folder / str(version)
-        config, _ = open_encoder_checkpoint(checkpoint_folder(source.message, folder))
+        checkpoint = checkpoint_folder(source.message, folder)
+        require_checkpoint_near(checkpoint, source.folder)
+        config, _ = open_encoder_checkpoint(checkpoint)
         return configure_encoder(source.message, source.name, folder, self._machine, output_of(config))
 
     def build(self, source: Source, version: int, previous: "EncoderBuild | None", attempt: Attempt) -> "EncoderBuild":

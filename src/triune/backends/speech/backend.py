@@ -7,6 +7,7 @@ from triune.backends.attempt import Attempt
 from triune.backends.libraries import missing_libraries, require_libraries
 from triune.backends.machine_backend import MachineBackend
 from triune.config.configure import Source
+from triune.config.links import require_checkpoint_near
 from triune.config.model_config import ModelConfig
 from triune.config.speech import configure_speech
 from triune.config.transformer import named_unit
@@ -59,7 +60,9 @@ class SpeechBackend(MachineBackend):
 
     def _configure(self, source: Source, version: int) -> ModelConfig:
         folder = source.folder / str(version)
-        return configure_speech(source.message, source.name, folder, self._machine, self._runtime(source))
+        config = configure_speech(source.message, source.name, folder, self._machine, self._runtime(source))
+        require_checkpoint_near(config.path, source.folder)
+        return config
 
     def _runtime(self, source: Source) -> str:
         unit = named_unit(source.message)

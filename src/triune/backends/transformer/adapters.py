@@ -6,6 +6,7 @@ from typing import Final
 
 from triune.config.configure import Source
 from triune.config.layout import inside
+from triune.config.links import require_adapter_near
 from triune.config.model_config import ModelConfig as Config
 from triune.config.transformer import TransformerOptions
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
@@ -46,6 +47,9 @@ def read_adapters(
         (name, inside(source.folder, path, f"the folder of adapter '{name[:64]}'"))
         for name, path in options.adapters.items()
     ]
+    for _, folder in (*found, *named):
+        if folder.is_dir():
+            require_adapter_near(folder, source.folder)
     folders: dict[str, Path] = {}
     for name, folder in [*found, *named, *given.items()]:
         if name in folders and folders[name].resolve() != folder.resolve():

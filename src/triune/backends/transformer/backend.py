@@ -8,6 +8,7 @@ from triune.backends.attempt import Attempt
 from triune.backends.libraries import missing_libraries, require_libraries
 from triune.backends.machine_backend import ALONE, MachineBackend, Shared, TryFirst
 from triune.config.configure import Source
+from triune.config.links import require_checkpoint_near
 from triune.config.model_config import ModelConfig
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.config.transformer import configure_transformer, named_unit
@@ -83,7 +84,9 @@ class TransformerBackend(MachineBackend):
 
     def _configure(self, source: Source, version: int) -> ModelConfig:
         folder = source.folder / str(version)
-        return configure_transformer(source.message, source.name, folder, self._machine, self._runtime(source))
+        config = configure_transformer(source.message, source.name, folder, self._machine, self._runtime(source))
+        require_checkpoint_near(config.path, source.folder)
+        return config
 
     def _runtime(self, source: Source) -> str:
         return decoder_runtime(self._machine, named_unit(source.message))

@@ -9,6 +9,7 @@ from triune.backends.transformer.checkpoint import DecoderFiles, open_decoder_fi
 from triune.config.configure import Source
 from triune.config.exports import ONNX_FILENAME, is_exported_decoder
 from triune.config.layout import inside, is_version
+from triune.config.links import require_checkpoint_near
 from triune.config.transformer import GGUF_FILENAME, TransformerOptions
 from triune.core.decoder import DecoderExecutable
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
@@ -62,6 +63,8 @@ def open_draft(
         return None
     path, shown = given or _path_of(name, source), printable(name[:128])
     with _named(shown):
+        if given is None:
+            require_checkpoint_near(path, source.folder)
         files = open_decoder_files(path)
     if files.start_token is not None:
         raise UnsupportedError(

@@ -52,18 +52,14 @@ class Growth:
             InvalidArgumentError: it makes texts or answers more than MAX_GROWTH times as long, adds more than
                 MAX_ADDED_TOKENS tokens, repeats texts, or has a token of more than 64 KiB.
         """
-        normalizer, pre_tokenizer, decoder, processor = (
-            [] if part is None else json.loads(part.__getstate__())
-            for part in (backend.normalizer, backend.pre_tokenizer, backend.decoder, backend.post_processor)
-        )
-        factor = _factor([normalizer, pre_tokenizer])
-        for what, found in (("a text", factor), ("an answer", _factor(decoder))):
+        factor = _factor([_written(backend.normalizer), _written(backend.pre_tokenizer)])
+        for what, found in (("a text", factor), ("an answer", _factor(_written(backend.decoder)))):
             if found > MAX_GROWTH:
                 raise InvalidArgumentError(
                     f"{where}: the tokenizer may make {what} {found:.3g} times as long; at most {MAX_GROWTH} is "
                     "accepted: take long replacements out of it"
                 )
-        _check_templates(processor, where)
+        _check_templates(_written(backend.post_processor), where)
         longest = max((len(token.encode()) for token in backend.get_vocab(with_added_tokens=True)), default=0)
         if longest > _MAX_TOKEN_BYTES:
             raise InvalidArgumentError(
@@ -82,6 +78,11 @@ class Growth:
                 f"the text has {len(text)} characters, and the model's tokenizer may make {self.factor:.3g} bytes of "
                 f"each: at most {int(_MAX_GROWN_BYTES / self.factor)} are accepted; send a shorter text"
             )
+
+
+def _written(part: Any) -> Any:
+    """A part of a tokenizer as it is written in its file; None if there is none."""
+    return None if part is None else json.loads(part.__getstate__())
 
 
 def _factor(part: Any) -> float:
